@@ -1,0 +1,120 @@
+"""Settings from the command line, the environment and `HOME/clouduploader.conf`, in that order.
+
+The file is an INI file. Section `[clouduploader]` is ours, every other section belongs to the
+platform whose name it bears.
+"""
+
+import configparser
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from clouduploader.errors import ConfigError
+
+DEFAULT_HOME = Path("/etc/obs/cloudupload")  # fixed by OBS's package and its guide
+DEFAULT_SPOOL = Path("/srv/obs/cloudupload")  # $BSConfig::bsdir/cloudupload
+FILE_NAME = "clouduploader.conf"
+SECTION = "clouduploader"
+KNOWN_KEYS = frozenset({"spool", "events"})
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting(Generic[T]):
+    """A value and where it came from.
+
+    Attributes:
+        value: The value.
+        source: "--home", "CLOUDUPLOADER_HOME", "/etc/.../clouduploader.conf" or "default".
+    """
+
+    value: T
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that can be set.
+
+    Attributes:
+        home: Directory of keys, credentials and settings.
+        spool: OBS's directory of jobs.
+        events: Where an upload by contract writes its events as JSON lines, with `{job}` for the
+            job's id; None for nowhere.
+        platforms: Sections of the file by platform name.
+        environment: The process's environment.
+    """
+
+    home: Setting[Path]
+    spool: Setting[Path]
+    events: Setting[str | None]
+    platforms: Mapping[str, Mapping[str, str]]
+    environment: Mapping[str, str] = dataclasses.field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Where the settings file is, or would be."""
+        return self.home.value / FILE_NAME
+
+
+def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str]) -> Config:
+    """Read the settings.
+
+    Args:
+        home: From the command line, or None.
+        spool: From the command line, or None.
+        environment: CLOUDUPLOADER_HOME and CLOUDUPLOADER_SPOOL are looked up here.
+
+    Raises:
+        ConfigError: The file can't be read, is no INI file, or has a key that nobody knows.
+    """
+    home_setting = _path_setting("--home", home, "CLOUDUPLOADER_HOME", environment, DEFAULT_HOME)
+    path = home_setting.value / FILE_NAME
+    sections = _read(path)
+    own = sections.pop(SECTION, {})
+    for key in own:
+        if key not in KNOWN_KEYS:
+            raise ConfigError(
+                f"{path}: unknown setting '{key}' in [{SECTION}]",
+                hint=f"Known are: {', '.join(sorted(KNOWN_KEYS))}.",
+            )
+    spool_setting = _path_setting("--spool", spool, "CLOUDUPLOADER_SPOOL", environment, DEFAULT_SPOOL)
+    if spool_setting.source == "default" and "spool" in own:
+        spool_setting = Setting(Path(own["spool"]), str(path))
+    events: Setting[str | None] = Setting(None, "default")
+    if own.get("events"):
+        events = Setting(own["events"], str(path))
+    return Config(
+        home=home_setting,
+        spool=spool_setting,
+        events=events,
+        platforms=sections,
+        environment=environment,
+    )
+
+
+def _path_setting(
+    option: str, given: Path | None, variable: str, environment: Mapping[str, str], default: Path
+) -> Setting[Path]:
+    if given is not None:
+        return Setting(given.absolute(), option)
+    if environment.get(variable):
+        return Setting(Path(environment[variable]).absolute(), variable)
+    return Setting(default, "default")
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    try:
+        with path.open(encoding="utf-8") as file:
+            parser.read_file(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise ConfigError(f"{path} can't be read: {exc.strerror}") from exc
+    except (configparser.Error, UnicodeDecodeError) as exc:
+        first_line = str(exc).splitlines()[0]
+        raise ConfigError(f"{path} is not an INI file: {first_line}") from exc
+    return {name: dict(parser[name]) for name in parser.sections()}

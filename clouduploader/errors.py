@@ -1,0 +1,176 @@
+"""What can go wrong, and the exit code each kind ends with.
+
+The numbers are those of BSD's sysexits.h: documented, apart from Python's 1 and Click's 2,
+and 75 tells whoever started us that another try may work.
+"""
+
+import enum
+import signal
+
+
+class ExitCode(enum.IntEnum):
+    """The exit codes, each with the sentence that the manual page prints for it."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> "ExitCode":
+        """Make a member that is its number and carries its meaning."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    OK = 0, "Done, and the result was given."
+    USAGE = 64, "Wrong arguments."
+    DATA = 65, "Target data, a job file or the image can be read, but is wrong."
+    NO_INPUT = 66, "No such file, no such job."
+    UNAVAILABLE = 69, "The target is not known here, or a program or plugin it needs is missing."
+    SOFTWARE = 70, "A bug in clouduploader; the traceback is in the log."
+    CANNOT_CREATE = 73, "A log, result or spool file cannot be made."
+    LOCAL_IO = 74, "Reading or writing a local file failed."
+    TEMPORARY = 75, "Throttled, no network, or locked: another try may work."
+    PROTOCOL = 76, "The cloud said no for good, or something that makes no sense."
+    DENIED = 77, "The cloud or this machine refused for lack of rights."
+    CONFIG = 78, "Something in the configuration is missing or wrong."
+    INTERRUPTED = 130, "Stopped by SIGINT, after the clean-up."
+    TERMINATED = 143, "Stopped by SIGTERM, after the clean-up."
+
+
+class ClouduploaderError(Exception):
+    """The base of all errors that a person gets to read as one line.
+
+    Args:
+        message: What failed, on which object, in one sentence; never a secret.
+        hint: What to do next, or None.
+    """
+
+    exit_code: int = ExitCode.SOFTWARE
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ClouduploaderError):
+    """The arguments are wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class DataError(ClouduploaderError):
+    """Something that was read is wrong."""
+
+    exit_code = ExitCode.DATA
+
+
+class TargetDataError(DataError):
+    """The target data are not what the platform takes, or cannot be decrypted."""
+
+
+class JobFileError(DataError):
+    """A file of the spool is not what OBS writes."""
+
+
+class ImageError(DataError):
+    """The image is damaged, or of a kind that the platform cannot take."""
+
+
+class NotFoundError(ClouduploaderError):
+    """Something that was named is not there."""
+
+    exit_code = ExitCode.NO_INPUT
+
+
+class MissingFileError(NotFoundError):
+    """A file that was named is not there."""
+
+
+class NoSuchJobError(NotFoundError):
+    """A job that was named is not in the spool."""
+
+
+class UnavailableError(ClouduploaderError):
+    """It cannot be served on this machine."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class UnknownTargetError(UnavailableError):
+    """No platform answers to this target."""
+
+
+class PluginLoadError(UnavailableError):
+    """The platform of this target is installed, but cannot be loaded."""
+
+
+class MissingProgramError(UnavailableError):
+    """A program that is needed is not installed, or is not the one we can drive."""
+
+
+class CannotCreateError(ClouduploaderError):
+    """A log, result or spool file cannot be made."""
+
+    exit_code = ExitCode.CANNOT_CREATE
+
+
+class LocalIOError(ClouduploaderError):
+    """Reading or writing a local file failed."""
+
+    exit_code = ExitCode.LOCAL_IO
+
+
+class TransientError(ClouduploaderError):
+    """It failed in a way that another try may heal."""
+
+    exit_code = ExitCode.TEMPORARY
+
+
+class ThrottledError(TransientError):
+    """The cloud asks for fewer requests."""
+
+
+class NetworkError(TransientError):
+    """The cloud could not be reached, or hung up."""
+
+
+class LockedError(TransientError):
+    """Somebody else holds the lock."""
+
+
+class PlatformReplyError(ClouduploaderError):
+    """The cloud said no for good, or something that makes no sense."""
+
+    exit_code = ExitCode.PROTOCOL
+
+
+class DeniedError(ClouduploaderError):
+    """Refused for lack of rights."""
+
+    exit_code = ExitCode.DENIED
+
+
+class CredentialsError(DeniedError):
+    """The cloud does not accept who we are, or whom we want to act for."""
+
+
+class NotOwnerError(DeniedError):
+    """The process, file or job is somebody else's."""
+
+
+class ConfigError(ClouduploaderError):
+    """Something in the configuration is missing or wrong."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class StoppedError(ClouduploaderError):
+    """Stopped by a signal; the exit code is 128 and its number, as a shell says it.
+
+    Args:
+        signal_number: Which signal asked for it.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number

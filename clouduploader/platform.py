@@ -1,0 +1,365 @@
+"""What a platform is: the words that clouduploader and a platform plugin speak with each other.
+
+A plugin imports this module, `errors` and `stop`, and nothing else of ours. It is named in the
+entry-point group `clouduploader.platforms` by a function that takes a `PlatformContext` and
+returns a `Platform`; it need not inherit from anything. `tests/contract/platform.py` checks
+what is promised here.
+"""
+
+import dataclasses
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from clouduploader.stop import Stop
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+class FieldKind(enum.StrEnum):
+    """The JSON types a field of the target data can have; named as JSON Schema names them."""
+
+    STRING = "string"
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    OBJECT = "object"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Field:
+    """One key of a platform's target data. Check and JSON Schema are both made from it.
+
+    Attributes:
+        name: The key.
+        description: One sentence for people, ends with a full stop.
+        kind: The JSON type. An object maps strings to strings (tags).
+        is_required: Whether it must be there and not be empty. Otherwise absent, null and ""
+            mean the same.
+        is_secret: Whether OBS sends it encrypted, and it must never be shown.
+        allowed: The only values there are, or empty.
+        pattern: What a whole string must match, or None.
+        pattern_meaning: The pattern in words, for the error line.
+        min_length: Characters of a string.
+        max_length: Characters of a string.
+        minimum: Of an integer.
+        maximum: Of an integer.
+    """
+
+    name: str
+    description: str
+    kind: FieldKind = FieldKind.STRING
+    is_required: bool = False
+    is_secret: bool = False
+    allowed: tuple[str, ...] = ()
+    pattern: re.Pattern[str] | None = None
+    pattern_meaning: str = ""
+    min_length: int | None = None
+    max_length: int | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+
+
+class Packing(enum.StrEnum):
+    """How the bytes of an image file are packed, by their magic, whatever the file is called."""
+
+    RAW = "raw"
+    XZ = "xz"
+    GZIP = "gz"
+    BZIP2 = "bz2"
+    ZSTD = "zst"
+    TAR = "tar"
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image file that is to be uploaded.
+
+    Attributes:
+        path: Where its bytes are; in a spool this is `N.file`.
+        filename: Its real base name: no slash, no control characters, not hidden.
+        packing: See Packing.
+        size_bytes: Of the file as it lies there.
+    """
+
+    path: Path
+    filename: str
+    packing: Packing
+    size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CloudObject:
+    """A thing in the cloud, by the cloud's own words.
+
+    Attributes:
+        kind: For example "instance", "snapshot", "image"; a platform's own vocabulary.
+        id: For example i-0123456789abcdef0.
+        region: Where it is; "" for a platform without regions.
+    """
+
+    kind: str
+    id: str
+    region: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseStarted:
+    """The work has reached another phase.
+
+    Attributes:
+        phase: A short lower-case word or two, for example "check image", "upload".
+    """
+
+    phase: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BytesMoved:
+    """So much of the current phase is done.
+
+    Attributes:
+        done_bytes: Since the phase began.
+        total_bytes: What it will be in the end; None if nobody knows.
+    """
+
+    done_bytes: int
+    total_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectCreated:
+    """A thing now exists in the cloud."""
+
+    object: CloudObject
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectRemoved:
+    """A thing that we made is gone again."""
+
+    object: CloudObject
+
+
+Event = PhaseStarted | BytesMoved | ObjectCreated | ObjectRemoved
+
+
+class Reporter(Protocol):
+    """Where a platform tells what it does. Every method returns at once and never raises."""
+
+    def line(self, text: str) -> None:
+        """Write a line to the job's log. Control characters and secrets in it are masked."""
+
+    def detail(self, text: str) -> None:
+        """Write a line that only somebody who debugs wants to see (--verbose)."""
+
+    def event(self, event: Event) -> None:
+        """Tell programs and progress bars. Also written to the log as far as people want it."""
+
+    def hide(self, secret: str) -> None:
+        """From now on mask this string wherever it would be written."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UploadRequest:
+    """One image to be uploaded.
+
+    Attributes:
+        user: Who asked for it; may hold anything, surrogate escapes included.
+        job_name: The job's id in the spool, or None.
+        arch: The job's architecture in OBS's words, or None.
+        image: The image; `image.path` carries the name that `Platform.link_name` asked for.
+        targetdata: Checked by the platform's fields and decrypted. May hold secrets. Absent
+            optional fields are absent here, whatever form absence had.
+        work_dir: Private (0700), empty, outside the spool, removed afterwards by the caller.
+        measure_image: Reads the image to its end and returns the unpacked size in bytes. Blocks
+            for as long as unpacking takes. Raises ImageError if the packing is damaged, and
+            StoppedError.
+    """
+
+    user: str
+    job_name: str | None
+    arch: str | None
+    image: Image
+    targetdata: Mapping[str, JsonValue] = dataclasses.field(repr=False)
+    work_dir: Path
+    measure_image: Callable[[], int]
+
+
+@dataclasses.dataclass(frozen=True)
+class UploadResult:
+    """What the cloud gave.
+
+    Attributes:
+        id: One line for the result file, for example the AMI id alone.
+        objects: What there is now, the image first.
+    """
+
+    id: str
+    objects: tuple[CloudObject, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LogReading:
+    """What a job's log says about the job.
+
+    Attributes:
+        phase: The last phase that began, or None.
+        objects: What was made in the cloud and, as far as the log tells, not removed again.
+    """
+
+    phase: str | None
+    objects: tuple[CloudObject, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leftover:
+    """A thing in the cloud that could not be removed.
+
+    Attributes:
+        object: Which one.
+        reason: Why not, in one line.
+    """
+
+    object: CloudObject
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanUpReport:
+    """What a clean-up did.
+
+    Attributes:
+        removed: Gone now, by us or before us.
+        left: Still there.
+    """
+
+    removed: tuple[CloudObject, ...] = ()
+    left: tuple[Leftover, ...] = ()
+
+
+class Level(enum.StrEnum):
+    """How good a finding of `check` is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of `clouduploader check`.
+
+    Attributes:
+        level: See Level.
+        subject: What was looked at, for example a path or "region eu-west-1".
+        message: What was found, one sentence without a full stop.
+        hint: What to do about it, or None.
+    """
+
+    level: Level
+    subject: str
+    message: str
+    hint: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PlatformContext:
+    """What a platform is made from.
+
+    Attributes:
+        home: The home of clouduploader, `/etc/obs/cloudupload` by default.
+        settings: The section of `clouduploader.conf` that bears the platform's name.
+        environment: The environment variables; use this instead of os.environ.
+    """
+
+    home: Path
+    settings: Mapping[str, str]
+    environment: Mapping[str, str] = dataclasses.field(repr=False)
+
+
+class Platform(Protocol):
+    """What can upload an image to one kind of cloud.
+
+    Making one is cheap and touches nothing: slow imports, files and the network wait for the
+    first call that needs them. One object serves one job.
+
+    Attributes:
+        fields: The keys of its target data.
+    """
+
+    fields: Sequence[Field]
+
+    def link_name(self, image: Image) -> str:
+        """Say under which name the image must be presented to this platform's tools.
+
+        Returns:
+            A base name without slash; often `image.filename`. Must not depend on anything but
+            the argument.
+
+        Raises:
+            ImageError: This platform can't take such an image.
+        """
+
+    def problems(self, targetdata: Mapping[str, JsonValue]) -> list[str]:
+        """Check what no single field can tell: rules between fields, what the settings allow.
+
+        Args:
+            targetdata: Already valid field by field. Not necessarily decrypted.
+
+        Returns:
+            One line for each problem, empty if there is none. Never raises, no network.
+        """
+
+    def plan(self, request: UploadRequest, reporter: Reporter) -> list[str]:
+        """Say what `upload` would do, having checked all that can be checked without a change.
+
+        Returns:
+            The steps, a line each.
+
+        Raises:
+            ClouduploaderError: `upload` would fail with this.
+        """
+
+    def upload(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> UploadResult:
+        """Upload the image, and wait until it can be used. Blocks for minutes or hours.
+
+        A failure or a stop leaves nothing in the cloud; what could not be removed is said in the
+        log with its id.
+
+        Raises:
+            StoppedError: `stop` was requested; the clean-up is done.
+            ClouduploaderError: It failed; the clean-up is done.
+        """
+
+    def read_log(self, lines: Iterable[str]) -> LogReading:
+        """Read the log of a job of this platform, running or ended. Never raises."""
+
+    def clean_up(
+        self,
+        targetdata: Mapping[str, JsonValue],
+        objects: Sequence[CloudObject],
+        reporter: Reporter,
+    ) -> CleanUpReport:
+        """Remove what an upload left that could not do so itself. May be called again.
+
+        Args:
+            targetdata: Of that job, as for `upload`.
+            objects: As `read_log` gave them. Nothing else is touched but what belongs to them.
+            reporter: Told of each removal.
+
+        Raises:
+            ClouduploaderError: Nothing could be tried, for example for lack of credentials.
+        """
+
+    def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
+        """Look whether all is in place for a first job. Changes nothing; uses the network.
+
+        Args:
+            targetdata: Of a job that is to come, to try its rights too; or None.
+            region: Look at this one only; None for all that are configured.
+
+        Returns:
+            The findings, one by one as they are made. Never raises for what it finds.
+        """

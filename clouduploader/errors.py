@@ -33,6 +33,7 @@ class ExitCode(enum.IntEnum):
     DENIED = 77, "The cloud or this machine refused for lack of rights."
     CONFIG = 78, "Something in the configuration is missing or wrong."
     INTERRUPTED = 130, "Stopped by SIGINT, after the clean-up."
+    PIPE_CLOSED = 141, "Whoever read the output went away."
     TERMINATED = 143, "Stopped by SIGTERM, after the clean-up."
 
 

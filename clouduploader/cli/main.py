@@ -1,0 +1,144 @@
+"""The program's entry, and its one error boundary: nothing below it prints or exits."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+import clouduploader
+from clouduploader.cli import output, routing
+from clouduploader.cli.session import Session
+from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
+
+COMMANDS = {
+    "check": "check",
+    "contract": "contract",
+    "encrypt": "keys",
+    "inspect": "jobs",
+    "keygen": "keys",
+    "kill": "jobs",
+    "list": "jobs",
+    "log": "jobs",
+    "platforms": "platforms",
+    "pubkey": "keys",
+    "sandbox": "sandbox",
+    "upload": "upload",
+}
+"""Each subcommand and its module in this package, where it is called `NAME_command`."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand's module only when that subcommand is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the subcommands in the order of the alphabet."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand, or return None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"clouduploader.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Note the subcommand's name for the JSON envelope."""
+        found = super().resolve_command(ctx, args)
+        ctx.ensure_object(Session).command = found[0]
+        return found
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="OBS calls `clouduploader [OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA LOGFILE`, or with "
+    "`FILENAME RESULT_FILE` in place of LOGFILE: five or six operands, the third and fourth absolute "
+    "paths.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show on stderr what somebody who debugs wants to see.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only errors on stderr.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keys, credentials and settings.  [CLOUDUPLOADER_HOME; /etc/obs/cloudupload]",
+)
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The jobs.  [CLOUDUPLOADER_SPOOL; /srv/obs/cloudupload]",
+)
+@click.version_option(clouduploader.__version__, message="%(prog)s %(version)s")
+@click.pass_obj
+def clouduploader_command(
+    session: Session, verbose: bool, quiet: bool, home: Path | None, spool: Path | None
+) -> None:
+    """Turn a disk image from a build service into a bootable image in a cloud account."""
+    session.is_verbose = verbose
+    session.is_quiet = quiet
+    session.home = home
+    session.spool = spool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: The command line without the program's name; None for this process's own.
+
+    Returns:
+        The exit code, see ExitCode.
+    """
+    session = Session()
+    words = routing.route(sys.argv[1:] if arguments is None else arguments)
+    try:
+        answer = clouduploader_command.main(
+            args=words, prog_name="clouduploader", standalone_mode=False, obj=session
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.PIPE_CLOSED
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.ctx.get_help() if exc.ctx else exc.message, err=True)
+        return ExitCode.USAGE
+    except click.Abort:
+        click.echo("clouduploader: stopped", err=True)
+        return ExitCode.INTERRUPTED
+    except Exception as exc:  # noqa: BLE001 the boundary: whatever it is, a person gets one line
+        return _report(session, _as_ours(exc), exc)
+    return answer if isinstance(answer, int) else ExitCode.OK
+
+
+def _as_ours(exc: Exception) -> ClouduploaderError:
+    if isinstance(exc, ClouduploaderError):
+        return exc
+    if isinstance(exc, click.ClickException):
+        context = exc.ctx if isinstance(exc, click.UsageError) else None
+        return UsageError(
+            exc.format_message(), hint=f"See `{context.command_path} --help`." if context else None
+        )
+    return ClouduploaderError(
+        f"this is a bug in clouduploader: {type(exc).__name__}",
+        hint="Run it again with --verbose, and report what it says.",
+    )
+
+
+def _report(session: Session, error: ClouduploaderError, cause: Exception) -> int:
+    """Print an error as one line with its hint, or as JSON; return its exit code."""
+    if session.is_verbose and error is not cause and not isinstance(cause, click.ClickException):
+        click.echo("".join(traceback.format_exception(cause)), err=True)
+    if session.is_json:
+        click.echo(output.envelope(session, data=None, error=error, exit_code=int(error.exit_code)))
+    else:
+        hint = f" {output.clean(error.hint)}" if error.hint else ""
+        click.echo(f"clouduploader: {output.clean(error.message.rstrip('.'))}.{hint}", err=True)
+    return int(error.exit_code)

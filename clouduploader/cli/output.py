@@ -1,0 +1,111 @@
+"""How answers are shown: tables for people, tab-separated lines for pipes, JSON for programs.
+
+rich is loaded only when standard output is a terminal: elsewhere it would cut cells, and it
+costs more time than most commands take.
+"""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+import clouduploader
+from clouduploader.cli.session import Session
+from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
+
+
+def clean(text: str) -> str:
+    """Make foreign text safe to show: control and unprintable characters become escapes.
+
+    A user name or a line of a log can hold anything, escape sequences of a terminal included.
+    """
+    return "".join(char if _is_shown(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def cell(value: object) -> str:
+    """A value as the text of a table cell; nothing is an empty cell."""
+    return "" if value is None else clean(str(value))
+
+
+def envelope(
+    session: Session, *, data: Mapping[str, Any] | None, error: ClouduploaderError | None, exit_code: int
+) -> str:
+    """The JSON object that every `--json` answers with, success and failure alike.
+
+    Keys: `version` and `command` (strings; command is null before it is known), `exit_code`,
+    `data` (the command's own object, or null), `error` (null, or an object with `kind`, `message`
+    and `hint`).
+    """
+    document = {
+        "version": clouduploader.__version__,
+        "command": session.command,
+        "exit_code": exit_code,
+        "data": data,
+        "error": error and {"kind": type(error).__name__, "message": error.message, "hint": error.hint},
+    }
+    return json.dumps(document, ensure_ascii=True)
+
+
+def print_json(session: Session, data: Mapping[str, Any], *, exit_code: int = ExitCode.OK) -> None:
+    """Print a command's answer as JSON."""
+    click.echo(envelope(session, data=data, error=None, exit_code=int(exit_code)))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows: fitted to the terminal, or with tabs between whole cells and a header line."""
+    if not sys.stdout.isatty():
+        lines = ["\t".join(columns), *("\t".join(map(cell, row)) for row in rows)]
+        click.echo("\n".join(lines))
+        return
+    import rich.box
+    import rich.console
+    import rich.table
+    import rich.text
+
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        table.add_row(*(rich.text.Text(cell(value)) for value in row))
+    rich.console.Console(markup=False, highlight=False).print(table)
+
+
+def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
+    """Print names and values, one pair a line: aligned on a terminal, else with a tab between."""
+    if sys.stdout.isatty():
+        width = max((len(name) for name, _ in pairs), default=0)
+        lines = [f"{name + ':':{width + 1}} {cell(value)}" for name, value in pairs]
+    else:
+        lines = [f"{name}\t{cell(value)}" for name, value in pairs]
+    click.echo("\n".join(lines))
+
+
+def warn(session: Session, text: str) -> None:
+    """Print a warning to stderr, unless --quiet."""
+    if not session.is_quiet:
+        click.echo(f"clouduploader: warning: {clean(text)}", err=True)
+
+
+def confirm(question: str, *, is_agreed: bool) -> None:
+    """Ask before something is destroyed.
+
+    Args:
+        question: Ends with a question mark.
+        is_agreed: Whether `--yes` was given.
+
+    Raises:
+        UsageError: There is nobody to ask, and no `--yes`.
+        click.Abort: The answer was no.
+    """
+    if is_agreed:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is no terminal to answer on.", hint="Give --yes to agree.")
+    click.confirm(question, abort=True, err=True)

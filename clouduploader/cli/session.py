@@ -1,0 +1,62 @@
+"""What one call of the program carries along: the global options and the settings."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from clouduploader import config
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Session:
+    """One call of the program. Handed to the commands as Click's `obj`.
+
+    Attributes:
+        command: The name of the subcommand, for the JSON envelope.
+        is_json: Whether the answer, and a failure, are to be one JSON object.
+        is_verbose: Whether stderr shows what a person who debugs wants.
+        is_quiet: Whether stderr is kept for errors.
+        home: From the command line, or None.
+        spool: From the command line, or None.
+    """
+
+    def __init__(self) -> None:
+        self.command: str | None = None
+        self.is_json = False
+        self.is_verbose = False
+        self.is_quiet = False
+        self.home: Path | None = None
+        self.spool: Path | None = None
+
+    @functools.cached_property
+    def config(self) -> config.Config:
+        """The settings, read when first asked for.
+
+        Raises:
+            ConfigError: See `config.load`.
+        """
+        return config.load(home=self.home, spool=self.spool, environment=os.environ)
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+def json_option(function: Function) -> Function:
+    """Give a command `--json`; the boundary then also answers failures as JSON."""
+
+    def remember(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        context.ensure_object(Session).is_json = value
+
+    return click.option(
+        "--json",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=remember,
+        help="Answer with one JSON object.",
+    )(function)

@@ -32,7 +32,7 @@ class ExitCode(enum.IntEnum):
     PROTOCOL = 76, "The cloud said no for good, or something that makes no sense."
     DENIED = 77, "The cloud or this machine refused for lack of rights."
     CONFIG = 78, "Something in the configuration is missing or wrong."
-    INTERRUPTED = 130, "Stopped by SIGINT, after the clean-up."
+    INTERRUPTED = 130, "Stopped by SIGINT, after the clean-up; or a question was answered with no."
     PIPE_CLOSED = 141, "Whoever read the output went away."
     TERMINATED = 143, "Stopped by SIGTERM, after the clean-up."
 

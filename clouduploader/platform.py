@@ -81,12 +81,14 @@ class Image:
         filename: Its real base name: no slash, no control characters, not hidden.
         packing: See Packing.
         size_bytes: Of the file as it lies there.
+        is_tarball: Whether there is a tar archive in the packing.
     """
 
     path: Path
     filename: str
     packing: Packing
     size_bytes: int
+    is_tarball: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +104,17 @@ class CloudObject:
     kind: str
     id: str
     region: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFound:
+    """The image has been looked at, and will be uploaded.
+
+    Attributes:
+        image: See Image.
+    """
+
+    image: Image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +155,7 @@ class ObjectRemoved:
     object: CloudObject
 
 
-Event = PhaseStarted | BytesMoved | ObjectCreated | ObjectRemoved
+Event = ImageFound | PhaseStarted | BytesMoved | ObjectCreated | ObjectRemoved
 
 
 class Reporter(Protocol):
@@ -155,7 +168,11 @@ class Reporter(Protocol):
         """Write a line that only somebody who debugs wants to see (--verbose)."""
 
     def event(self, event: Event) -> None:
-        """Tell programs and progress bars. Also written to the log as far as people want it."""
+        """Tell programs and progress bars, and the log as far as people want it.
+
+        `inspect` and `kill` read phases and objects back from the log: what a platform makes in the cloud and
+        does not report here can't be found again after a crash.
+        """
 
     def hide(self, secret: str) -> None:
         """From now on mask this string wherever it would be written."""
@@ -173,6 +190,7 @@ class UploadRequest:
         targetdata: Checked by the platform's fields and decrypted. May hold secrets. Absent
             optional fields are absent here, whatever form absence had.
         work_dir: Private (0700), empty, outside the spool, removed afterwards by the caller.
+        is_by_hand: Whether a person started it for himself, so that his own credentials may serve.
         measure_image: Reads the image to its end and returns the unpacked size in bytes. Blocks
             for as long as unpacking takes. Raises ImageError if the packing is damaged, and
             StoppedError.
@@ -184,6 +202,7 @@ class UploadRequest:
     image: Image
     targetdata: Mapping[str, JsonValue] = dataclasses.field(repr=False)
     work_dir: Path
+    is_by_hand: bool
     measure_image: Callable[[], int]
 
 
@@ -198,19 +217,6 @@ class UploadResult:
 
     id: str
     objects: tuple[CloudObject, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class LogReading:
-    """What a job's log says about the job.
-
-    Attributes:
-        phase: The last phase that began, or None.
-        objects: What was made in the cloud and, as far as the log tells, not removed again.
-    """
-
-    phase: str | None
-    objects: tuple[CloudObject, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,9 +339,6 @@ class Platform(Protocol):
             ClouduploaderError: It failed; the clean-up is done.
         """
 
-    def read_log(self, lines: Iterable[str]) -> LogReading:
-        """Read the log of a job of this platform, running or ended. Never raises."""
-
     def clean_up(
         self,
         targetdata: Mapping[str, JsonValue],
@@ -346,7 +349,7 @@ class Platform(Protocol):
 
         Args:
             targetdata: Of that job, as for `upload`.
-            objects: As `read_log` gave them. Nothing else is touched but what belongs to them.
+            objects: As the job's log has them. Nothing else is touched but what belongs to them.
             reporter: Told of each removal.
 
         Raises:

@@ -1,0 +1,162 @@
+"""The job's log: what a platform tells, written for people, and read back by `inspect` and `kill`.
+
+Plain text, one line at a time, append only: OBS keeps a lock on the file, renames it when the job
+is archived, and serves it as bytes.
+"""
+
+import contextlib
+import dataclasses
+import re
+import threading
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from clouduploader.platform import (
+    BytesMoved,
+    CloudObject,
+    Event,
+    ImageFound,
+    ObjectCreated,
+    ObjectRemoved,
+    PhaseStarted,
+)
+
+MASK = "********"
+_PHASE = re.compile(r"^Phase: (?P<phase>.+)$")
+_THING = r"(?P<kind>[a-z][a-z ]*?) (?:'(?P<quoted>.+)'|(?P<id>\S+))(?: in (?P<region>\S+))?"
+_CREATED = re.compile(rf"^Created {_THING}\.$")
+_REMOVED = re.compile(rf"^Removed {_THING}\.$")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogReading:
+    """What a job's log says about the job.
+
+    Attributes:
+        phase: The last phase that began, or None.
+        objects: What was made in the cloud and, as far as the log tells, not removed again.
+    """
+
+    phase: str | None
+    objects: tuple[CloudObject, ...]
+
+
+class Sink(Protocol):
+    """A binary stream; only `write` is used, with whole lines."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write the bytes at once, unbuffered."""
+
+
+class JobLog:
+    """A `platform.Reporter` that writes to one or more streams. Safe to use from several threads.
+
+    A stream that fails (disk full, reader gone) is left out from then on: an upload does not end
+    because nobody can read about it.
+
+    Args:
+        sinks: Unbuffered binary streams.
+        is_verbose: Whether `detail` lines are written too.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], *, is_verbose: bool) -> None:
+        self._sinks = list(sinks)
+        self._is_verbose = is_verbose
+        self._listeners: list[Callable[[Event], None]] = []
+        self._secrets: list[str] = []
+        self._lock = threading.Lock()
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """From now on call this with every event, in the thread that reports it."""
+        self._listeners.append(listener)
+
+    def line(self, text: str) -> None:
+        """Write a line: secrets masked, control characters escaped."""
+        data = self.masked(text).encode("utf-8", "backslashreplace") + b"\n"
+        with self._lock:
+            for sink in list(self._sinks):
+                try:
+                    sink.write(data)
+                except OSError:
+                    self._sinks.remove(sink)
+
+    def detail(self, text: str) -> None:
+        """Write a line if the log is verbose."""
+        if self._is_verbose:
+            self.line(text)
+
+    def event(self, event: Event) -> None:
+        """Tell the listeners, and write what people want to know of it."""
+        match event:
+            case ImageFound(image):
+                self.line(f"Start uploading image {image.filename}.")
+            case PhaseStarted(phase):
+                self.line(f"Phase: {phase}")
+            case ObjectCreated(thing):
+                self.line(f"Created {describe(thing)}.")
+            case ObjectRemoved(thing):
+                self.line(f"Removed {describe(thing)}.")
+            case BytesMoved():
+                pass
+        for listener in self._listeners:
+            listener(event)
+
+    def hide(self, secret: str) -> None:
+        """Mask this string from now on; the empty string is nothing to hide."""
+        if secret:
+            with self._lock:
+                self._secrets.append(secret)
+                self._secrets.sort(key=len, reverse=True)
+
+    def masked(self, text: str) -> str:
+        """The text as one line that may be shown: no secrets, no control characters."""
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return _shown(text.rstrip())
+
+
+def one_line(text: str) -> str:
+    """The text without line ends, control characters and lone surrogates, whatever it was.
+
+    OBS puts such text into XML unchecked, where one of these makes the job vanish for ever.
+    """
+    return _shown(text.strip())
+
+
+def _shown(text: str) -> str:
+    return "".join(map(_printable, text))
+
+
+def _printable(char: str) -> str:
+    if char == "\t":
+        return " "
+    if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in "\ufffe\uffff":
+        return char.encode("unicode_escape").decode("ascii")
+    return char
+
+
+def describe(thing: CloudObject) -> str:
+    """A cloud object in words: kind, id (in quotes if there are blanks in it) and region."""
+    shown = f"'{thing.id}'" if " " in thing.id else thing.id
+    return f"{thing.kind} {shown}" + (f" in {thing.region}" if thing.region else "")
+
+
+def read(lines: Iterable[str]) -> LogReading:
+    """Read back what `JobLog.event` wrote. Never raises; lines of others are passed over."""
+    phase = None
+    objects: dict[CloudObject, None] = {}
+    for line in lines:
+        text = line.rstrip("\n")
+        if found := _PHASE.match(text):
+            phase = found["phase"]
+        elif found := _CREATED.match(text):
+            objects[_object(found)] = None
+        elif found := _REMOVED.match(text):
+            with contextlib.suppress(KeyError):
+                del objects[_object(found)]
+    return LogReading(phase=phase, objects=tuple(objects))
+
+
+def _object(found: re.Match[str]) -> CloudObject:
+    return CloudObject(found["kind"], found["quoted"] or found["id"], found["region"] or "")

@@ -1,0 +1,193 @@
+"""The XML of a job, as OBS reads and writes it: bytes in, a Job out, and back. No I/O.
+
+Read and written as BSXML.pm's `clouduploadjob` with XML::Structured does it: attributes and
+elements are interchangeable on input and come in any order; an unknown or repeated one is an
+error. Stricter than that where OBS would take anything: a state nobody knows, a size that is no
+number, a document type declaration (and with it every entity).
+"""
+
+import re
+from collections.abc import Callable
+from xml.parsers import expat
+
+from clouduploader.errors import JobFileError
+from clouduploader.job import Job, JobState
+
+ROOT = "clouduploadjob"
+LIST_ROOT = "clouduploadjoblist"
+
+# XML element: attribute of Job, in the order in which OBS writes them (BSXML.pm)
+ELEMENTS = {
+    "state": "state",
+    "details": "details",
+    "progress": "progress",
+    "try": "try_",
+    "created": "created",
+    "user": "user",
+    "target": "target",
+    "project": "project",
+    "repository": "repository",
+    "package": "package",
+    "arch": "arch",
+    "filename": "filename",
+    "size": "size",
+    "pid": "pid",
+}
+NUMBERS = ("progress", "try", "created", "size", "pid")
+NAMES = frozenset(("name", *ELEMENTS))
+
+MAX_DIGITS = 18  # fits into a signed 64-bit number; image sizes and times stay far below
+NAME = re.compile(r"[0-9]{1,18}")  # OBS takes every file name of digits for a job
+
+# All that XML 1.0 forbids, plus CR, which a parser turns into LF.
+_NOT_XML = re.compile("\r\n?|[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
+
+
+def parse(data: bytes) -> Job:
+    """Read one job.
+
+    Args:
+        data: UTF-8, whatever an XML declaration says; OBS writes none.
+
+    Raises:
+        JobFileError: It is not XML, or not a job; the message says what and in which line.
+    """
+    fields = _fields(data)
+    for required in ("name", "state"):
+        if required not in fields:
+            raise JobFileError(f"no '{required}'")
+    name, state = fields["name"], fields["state"]
+    if not NAME.fullmatch(name):
+        raise JobFileError(f"the name '{name}' is not a number")
+    if state not in _STATES:
+        raise JobFileError(f"unknown state '{state}'")
+    progress, try_, created, size, pid = [_number(fields, key) for key in NUMBERS]
+    text = fields.get
+    return Job(
+        name=name,
+        state=_STATES[state],
+        details=text("details"),
+        progress=progress,
+        try_=try_,
+        created=created,
+        user=text("user"),
+        target=text("target"),
+        project=text("project"),
+        repository=text("repository"),
+        package=text("package"),
+        arch=text("arch"),
+        filename=text("filename"),
+        size=size,
+        pid=pid,
+    )
+
+
+def serialize(job: Job) -> bytes:
+    """Write one job, byte for byte as OBS does.
+
+    Characters that no XML can hold (control characters, surrogates) become U+FFFD: one of them
+    would make OBS lose the job. CR becomes LF, as every XML parser reads it.
+    """
+    lines = [f'<{ROOT} name="{_text(job.name)}">\n']
+    for element, attribute in ELEMENTS.items():
+        value = getattr(job, attribute)
+        if value is not None:
+            lines.append(f"  <{element}>{_text(str(value))}</{element}>\n")
+    lines.append(f"</{ROOT}>\n")
+    return "".join(lines).encode()
+
+
+def parse_next(data: bytes) -> int:
+    """Read the file `next`: the id that the next job will get.
+
+    Raises:
+        JobFileError: It holds anything else.
+    """
+    fields = _fields(data)
+    if set(fields) != {"name"} or not NAME.fullmatch(fields["name"]):
+        raise JobFileError("it does not hold the id of the next job, and nothing else")
+    return int(fields["name"])
+
+
+def serialize_next(number: int) -> bytes:
+    """Write the file `next`."""
+    return f'<{ROOT} name="{number}" />\n'.encode()
+
+
+_STATES = {state.value: state for state in JobState}
+
+
+def _number(fields: dict[str, str], key: str) -> int | None:
+    text = fields.get(key)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise JobFileError(f"the {key} '{text[:40]}' is not a number")
+    return int(text)
+
+
+def _text(text: str) -> str:
+    return _NOT_XML.sub(lambda match: "\n" if match[0][0] == "\r" else "\ufffd", text).translate(_ESCAPES)
+
+
+def _fields(data: bytes) -> dict[str, str]:
+    """The text of each attribute and element of the one job in `data`."""
+    # Closures over local variables: `list` runs this for every job of the spool.
+    fields: dict[str, str] = {}
+    text: list[str] = []
+    is_open = False  # inside the root
+    current: str | None = None  # the element that we are in
+    parser = expat.ParserCreate("utf-8")
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal is_open, current
+        if current is not None:
+            raise JobFileError(f"the element '{current}' has elements of its own")
+        if not is_open:
+            if name != ROOT:
+                raise JobFileError(f"it is a '{name}' and not a '{ROOT}'")
+            is_open = True
+            for key, value in attributes.items():
+                if key not in NAMES:
+                    raise JobFileError(f"unknown attribute '{key}'")
+                fields[key] = value
+            return
+        if name not in NAMES:
+            raise JobFileError(f"unknown element '{name}'")
+        if name in fields:
+            raise JobFileError(f"'{name}' is there twice")
+        if attributes:
+            raise JobFileError(f"the element '{name}' has attributes")
+        current = name
+        parser.CharacterDataHandler = append
+
+    def end(_name: str) -> None:
+        nonlocal current
+        if current is not None:
+            fields[current] = "".join(text)
+            text.clear()
+            current = None
+            parser.CharacterDataHandler = refuse
+
+    def refuse(data: str) -> None:
+        if not data.isspace():
+            raise JobFileError("there is text between the elements")
+
+    append: Callable[[str], None] = text.append
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = refuse
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as exc:
+        raise JobFileError(f"line {exc.lineno} is not XML: {expat.ErrorString(exc.code)}") from exc
+    except JobFileError as exc:
+        raise JobFileError(f"line {parser.CurrentLineNumber}: {exc.message}") from None
+    return fields
+
+
+def _refuse_doctype(*_declaration: object) -> None:
+    raise JobFileError("a document type is declared, which no job has")

@@ -1,0 +1,397 @@
+"""Other processes: do they live, do they work on this job, and how they are stopped.
+
+A pid in a job file is only a number: after a reboot, or just later, it is somebody else's. So it
+is believed only when a process of that group shows by its command line, its open files or its
+current directory that it works on the job. All of that comes from /proc; where /proc does not
+tell (it tells root everything, others only about their own processes), the answer is that it is
+not known. A process that was looked at is held by a pidfd, so that a signal never
+reaches another that got its pid.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from clouduploader.errors import NotOwnerError
+
+PROC = Path("/proc")
+POLL_SECONDS = 0.2  # between two looks at what a process started meanwhile
+KILL_ROUNDS = 5  # a child that was being started at the first may be seen at the second
+DEAD_STATES = frozenset("ZXx")  # proc(5): zombie and dead; a zombie only waits to be counted
+
+
+class Standing(enum.StrEnum):
+    """How a job's pid stands to the job."""
+
+    WORKING = "working"  # a process of this group works on the job
+    FOREIGN = "foreign"  # the number is in use by processes that have nothing to do with the job
+    GONE = "gone"  # there is no such process
+    UNKNOWN = "unknown"  # there is one, but /proc does not let us see what it does
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """A process as /proc/PID/stat has it; two are equal if they are one process.
+
+    Attributes:
+        pid: Its number.
+        parent_pid: Who started it, or who took it over when that one ended.
+        group: Its process group.
+        is_alive: Whether it still runs; otherwise only its parent has not noticed yet.
+        start_ticks: When it began, in clock ticks since boot; with the pid it names one process.
+    """
+
+    pid: int
+    parent_pid: int = dataclasses.field(compare=False)
+    group: int = dataclasses.field(compare=False)
+    is_alive: bool = dataclasses.field(compare=False)
+    start_ticks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Traces:
+    """What a process that works on a job can be known by.
+
+    Attributes:
+        file_path: Stands in its command line, as OBS starts it; need not exist.
+        work_dir: Its current directory.
+        written_paths: Files that it has open for writing, such as the log.
+    """
+
+    file_path: Path
+    work_dir: Path
+    written_paths: Sequence[Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """Who works on a job.
+
+    Attributes:
+        standing: How the group named in the job file stands to it; None if none is named.
+        workers: The living members of that group if it works on the job; else those that write the
+            job's log all the same.
+        descendants: What those have started, in whatever session.
+    """
+
+    standing: Standing | None
+    workers: tuple[Process, ...]
+    descendants: tuple[Process, ...]
+
+
+def everybody() -> dict[int, Process]:
+    """All processes that can be seen, by pid."""
+    numbers = [int(path.name) for path in PROC.iterdir() if path.name.isdecimal()]
+    found = (_process(number) for number in numbers)
+    return {process.pid: process for process in found if process is not None}
+
+
+def crew(group: int | None, traces: Traces) -> Crew:
+    """Find out who works on a job.
+
+    Args:
+        group: The process group of the job file, which may be anybody's by now; None if there is none,
+            and neither 0 nor 1 is any: OBS leaves these alone too.
+        traces: What the job's processes are known by.
+    """
+    there = everybody()
+    found, standing = [], None
+    if group is not None and group > 1:
+        found = [process for process in there.values() if group in (process.group, process.pid) and process.is_alive]
+        standing = _standing(group, found, there, traces)
+    if standing is not Standing.WORKING:
+        found = [process for process in there.values() if _is_writer(process, traces)]
+    return Crew(standing, tuple(found), tuple(_descendants(found, there)))
+
+
+def descendants(processes: Iterable[Process]) -> list[Process]:
+    """The living processes that these started, and those started in turn; in whatever session.
+
+    To be asked before those end: the children of an ended process can't be told from others'.
+    """
+    return _descendants(processes, everybody())
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds an exclusive lock on a file; False if it is not there.
+
+    On a job's log that is whoever works on the job. For an instant it puts a shared lock on it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class Held:
+    """Processes that are held by pidfds: a signal to one reaches that one or nobody.
+
+    A context manager; leaving it lets go of them.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Process, int] = {}
+
+    def __enter__(self) -> "Held":
+        """Begin with none."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    def add(self, processes: Iterable[Process]) -> None:
+        """Hold these too; those that ended meanwhile are left out."""
+        for process in processes:
+            if process in self._held or process.pid == os.getpid():
+                continue
+            try:
+                descriptor = os.pidfd_open(process.pid)
+            except OSError:
+                continue
+            now = _process(process.pid)
+            if now == process:
+                self._held[process] = descriptor
+            else:
+                os.close(descriptor)
+
+    def living(self) -> list[Process]:
+        """Those that still run."""
+        return [process for process, descriptor in self._held.items() if not _has_ended(descriptor)]
+
+    def terminate_group(self, group: int) -> None:
+        """Send SIGTERM to all of a group at once, as OBS does; or to the process of that number alone.
+
+        The group is this one only as long as we hold one of it that lives; with none, nobody gets it.
+
+        Raises:
+            NotOwnerError: Their owner is somebody else.
+        """
+        with _refusals():
+            if any(process.group == group for process in self.living()):
+                os.killpg(group, signal.SIGTERM)
+            else:
+                self._send(signal.SIGTERM, [process for process in self._held if process.pid == group])
+
+    def terminate(self, processes: Iterable[Process]) -> None:
+        """Send SIGTERM to each of these that is held.
+
+        Raises:
+            NotOwnerError: Their owner is somebody else.
+        """
+        with _refusals():
+            self._send(signal.SIGTERM, [process for process in processes if process in self._held])
+
+    def kill(self) -> None:
+        """Send SIGKILL to each, and to what they started up to then.
+
+        Raises:
+            NotOwnerError: Their owner is somebody else.
+        """
+        with _refusals():
+            for _ in range(KILL_ROUNDS):
+                self.add(descendants(self.living()))
+                if not self.living():
+                    break
+                self._send(signal.SIGKILL, self._held)
+
+    def _send(self, number: signal.Signals, processes: Iterable[Process]) -> None:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._held[process], number)
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Wait until all have ended, and what they started meanwhile too.
+
+        Returns:
+            Whether they have; otherwise the time is over.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            living = self.living()
+            self.add(descendants(living))
+            living = self.living()
+            left = deadline - time.monotonic()
+            if not living or left <= 0:
+                return not living
+            poll = select.poll()
+            for process in living:
+                poll.register(self._held[process], select.POLLIN)
+            poll.poll(1000 * min(left, POLL_SECONDS))
+
+
+def _process(pid: int) -> Process | None:
+    try:
+        text = (PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    # The name in parentheses may itself hold blanks and parentheses.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Process(
+        pid=pid,
+        parent_pid=int(fields[1]),
+        group=int(fields[2]),
+        is_alive=fields[0].decode() not in DEAD_STATES,
+        start_ticks=int(fields[19]),  # field 22 of proc(5), of which the first two are cut off
+    )
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn the refusal of a signal into an error of ours."""
+    try:
+        yield
+    except ProcessLookupError:
+        pass  # all gone meanwhile
+    except PermissionError as exc:
+        raise NotOwnerError(
+            "the job's processes belong to somebody else, and may not be stopped by this user",
+            hint="Run it as root, or as the user who runs OBS's cloud uploader.",
+        ) from exc
+
+
+def _standing(group: int, living: list[Process], there: Mapping[int, Process], traces: Traces) -> Standing:
+    if not living:
+        is_hidden = all(group != process.group for process in there.values()) and _has_members(group)
+        return Standing.UNKNOWN if is_hidden else Standing.GONE  # hidepid of proc(5)
+    answers = [_is_working(process.pid, traces) for process in living]
+    if True in answers:
+        return Standing.WORKING
+    return Standing.UNKNOWN if None in answers else Standing.FOREIGN
+
+
+def _descendants(processes: Iterable[Process], there: Mapping[int, Process]) -> list[Process]:
+    children: dict[int, list[Process]] = {}
+    for process in there.values():
+        children.setdefault(process.parent_pid, []).append(process)
+    waiting = [process.pid for process in processes]
+    seen = set(waiting)
+    found = []
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child.pid not in seen:
+                seen.add(child.pid)
+                waiting.append(child.pid)
+                found.append(child)
+    return [process for process in found if process.is_alive]
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process group has a member, seen or not."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_working(pid: int, traces: Traces) -> bool | None:
+    """Whether a process works on a job; None if that can't be seen."""
+    try:
+        if _is_named(_command_line(pid), traces.file_path):
+            return True
+        directory = _inode(traces.work_dir)
+        if directory and _inode(PROC / str(pid) / "cwd") == directory:
+            return True
+        return _writes(pid, _inodes(traces.written_paths))
+    except PermissionError:
+        return None
+
+
+def _is_writer(process: Process, traces: Traces) -> bool:
+    """Whether a process has one of the files open for writing, as far as we may see that."""
+    try:
+        return process.is_alive and _writes(process.pid, _inodes(traces.written_paths))
+    except PermissionError:
+        return False
+
+
+def _command_line(pid: int) -> list[bytes]:
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _is_named(arguments: list[bytes], path: Path) -> bool:
+    """Whether a path is among the arguments, by whatever way to its directory."""
+    ending = os.fsencode(f"/{path.name}")
+    directory = _inode(path.parent)
+    return directory is not None and any(
+        argument.endswith(ending) and _inode(Path(os.fsdecode(argument)).parent) == directory for argument in arguments
+    )
+
+
+def _writes(pid: int, inodes: Collection[tuple[int, int]]) -> bool:
+    """Whether a process has one of these files open for writing.
+
+    Raises:
+        PermissionError: It may not be looked at.
+    """
+    base = PROC / str(pid)
+    if not inodes:
+        return False
+    try:
+        numbers = [path.name for path in (base / "fd").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return any(_inode(base / "fd" / number) in inodes and _is_written(base / "fdinfo" / number) for number in numbers)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether /proc/PID/fdinfo/N tells of a file open for writing; who only reads a log is no uploader."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key == "flags":
+                return int(value, 8) & os.O_ACCMODE != os.O_RDONLY
+    return False
+
+
+def _inodes(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    return {inode for path in paths if (inode := _inode(path))}
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """What file this is, whatever it is called.
+
+    Raises:
+        PermissionError: It may not be looked at.
+    """
+    try:
+        status = path.stat()
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _has_ended(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

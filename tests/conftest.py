@@ -1,0 +1,63 @@
+"""What every test gets: a clean environment, an empty home, and no network but loopback."""
+
+import ipaddress
+import os
+import re
+import socket
+import sys
+
+import hypothesis
+import pytest
+
+# A machine under load is slow, and slowness is no failure: no deadline for an example. No database: the
+# checkout may be somebody else's.
+hypothesis.settings.register_profile("clouduploader", database=None, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("clouduploader")
+
+FOREIGN_VARIABLE = re.compile(
+    r"(AWS|BOTO|CLOUDUPLOADER|GPG|GNUPG|SSH).*|.*_PROXY|COLUMNS|LINES|(NO|FORCE)_COLOR", re.IGNORECASE
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clean_environment():
+    """Take away what the caller's environment could change; in time for session fixtures too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in filter(FOREIGN_VARIABLE.fullmatch, list(os.environ)):
+            patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # botocore would ask 169.254.169.254
+        yield
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    """An empty home of this test alone; returns its path."""
+    path = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(path))
+    return path
+
+
+def _is_loopback(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", "", None)
+
+
+def _allow_loopback_only(event, arguments):
+    """Fail a test that reaches for the network; as an audit hook it sees each call of Python's."""
+    if event in ("socket.connect", "socket.bind", "socket.sendto"):
+        used, address = arguments
+        is_allowed = used.family == socket.AF_UNIX or (
+            used.family in (socket.AF_INET, socket.AF_INET6) and _is_loopback(address[0])
+        )
+    elif event == "socket.getaddrinfo":
+        address = arguments[0]
+        is_allowed = _is_loopback(address.decode() if isinstance(address, bytes) else address)
+    else:
+        return
+    if not is_allowed:
+        pytest.fail(f"a test may use loopback only, not {address!r} ({event})")
+
+
+sys.addaudithook(_allow_loopback_only)

@@ -1,0 +1,132 @@
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from clouduploader import config
+from clouduploader.errors import ConfigError
+
+
+@pytest.fixture
+def make_home(tmp_path):
+    """A factory of a home with a settings file of that text, or without one."""
+
+    def make(text=None):
+        if text is not None:
+            (tmp_path / "clouduploader.conf").write_bytes(os.fsencode(text))
+        return tmp_path
+
+    return make
+
+
+def test_defaults_are_those_of_obs():
+    found = config.load(home=None, spool=None, environment={})
+    assert found.home == config.Setting(Path("/etc/obs/cloudupload"), "default")
+    assert found.spool.value == Path("/srv/obs/cloudupload")
+    assert found.path == Path("/etc/obs/cloudupload/clouduploader.conf")
+
+
+def test_home_without_a_file_gives_defaults(make_home):
+    found = config.load(home=make_home(), spool=None, environment={})
+    assert found.spool == config.Setting(config.DEFAULT_SPOOL, "default")
+    assert found.events == config.Setting(None, "default")
+    assert found.platforms == {}
+
+
+def test_option_goes_before_environment_before_file_before_default(make_home, tmp_path):
+    home = make_home("[clouduploader]\nspool = /from/file\n")
+    variables = {"CLOUDUPLOADER_HOME": str(home), "CLOUDUPLOADER_SPOOL": "/from/variable"}
+
+    def spool(given, environment):
+        return config.load(home=None, spool=given, environment=environment).spool
+
+    assert spool(Path("/from/option"), variables) == config.Setting(Path("/from/option"), "--spool")
+    assert spool(None, variables) == config.Setting(Path("/from/variable"), "CLOUDUPLOADER_SPOOL")
+    del variables["CLOUDUPLOADER_SPOOL"]
+    assert spool(None, variables) == config.Setting(Path("/from/file"), str(home / "clouduploader.conf"))
+    other = tmp_path / "other"
+    found = config.load(home=other, spool=None, environment=variables)
+    assert found.home == config.Setting(other, "--home")
+    assert found.spool.source == "default"
+
+
+def test_empty_variable_is_as_good_as_none():
+    found = config.load(home=None, spool=None, environment={"CLOUDUPLOADER_HOME": "", "CLOUDUPLOADER_SPOOL": ""})
+    assert (found.home.source, found.spool.source) == ("default", "default")
+
+
+def test_relative_paths_become_absolute(make_home, monkeypatch):
+    monkeypatch.chdir(make_home())
+    found = config.load(home=Path("home"), spool=None, environment={"CLOUDUPLOADER_SPOOL": "spool"})
+    assert found.home.value == Path.cwd() / "home"
+    assert found.spool.value == Path.cwd() / "spool"
+
+
+@pytest.mark.parametrize(("text", "value"), [("events = /run/{job}.json", "/run/{job}.json"), ("events =", None)])
+def test_events_come_from_the_file(make_home, text, value):
+    home = make_home(f"[clouduploader]\n{text}\n")
+    assert config.load(home=home, spool=None, environment={}).events.value == value
+
+
+def test_other_sections_belong_to_platforms(make_home):
+    home = make_home(
+        "[clouduploader]\n[ec2]\nprofile = %s$(x)\nSSH_timeout = 30\n[directory]\npath = /srv\n[DEFAULT]\na = b\n"
+    )
+    found = config.load(home=home, spool=None, environment={})
+    assert found.platforms == {
+        "ec2": {"profile": "%s$(x)", "ssh_timeout": "30"},
+        "directory": {"path": "/srv"},
+        "DEFAULT": {"a": "b"},  # not handed down to the others, as Python's configparser would
+    }
+
+
+def test_unknown_setting_of_ours_is_named_with_those_there_are(make_home):
+    home = make_home("[clouduploader]\nspol = /x\n")
+    with pytest.raises(ConfigError, match=r"clouduploader\.conf: unknown setting 'spol'") as caught:
+        config.load(home=home, spool=None, environment={})
+    assert caught.value.hint == "Known are: events, spool."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "spool = /x\n",
+        "[clouduploader\n",
+        "[ec2]\n[ec2]\n",
+        "[ec2]\na = 1\na = 2\n",
+        "[ec2]\njust words\n",
+        "[ec2]\na = \udcff\n",
+    ],
+)
+def test_broken_file_is_one_line_with_its_path(make_home, text):
+    home = make_home(text)
+    with pytest.raises(ConfigError, match=r"clouduploader\.conf is not an INI file: ") as caught:
+        config.load(home=home, spool=None, environment={})
+    assert "\n" not in caught.value.message
+
+
+def test_file_that_cannot_be_read_is_an_error_not_a_default(make_home):
+    home = make_home()
+    (home / "clouduploader.conf").mkdir()
+    with pytest.raises(ConfigError, match="can't be read: Is a directory"):
+        config.load(home=home, spool=None, environment={})
+
+
+def test_representation_does_not_show_the_environment():
+    found = config.load(home=None, spool=None, environment={"AWS_SECRET_ACCESS_KEY": "sesame"})
+    assert "sesame" not in repr(found)
+    assert found.environment["AWS_SECRET_ACCESS_KEY"] == "sesame"
+
+
+@hypothesis.given(st.one_of(st.binary(), st.text(st.sampled_from('[]=:\n #;a%\\"')).map(str.encode)))
+def test_any_file_is_settings_or_a_config_error(tmp_path_factory, data):
+    home = tmp_path_factory.mktemp("home")
+    (home / "clouduploader.conf").write_bytes(data)
+    try:
+        found = config.load(home=home, spool=None, environment={})
+    except ConfigError as exc:
+        assert str(home) in exc.message  # noqa: PT017 either outcome is right, any other exception is not
+    else:
+        assert found.home.value == home

@@ -1,0 +1,254 @@
+import io
+import itertools
+import re
+import threading
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from clouduploader import joblog
+from clouduploader.joblog import JobLog, LogReading
+from clouduploader.platform import (
+    BytesMoved,
+    CloudObject,
+    Image,
+    ImageFound,
+    ObjectCreated,
+    ObjectRemoved,
+    Packing,
+    PhaseStarted,
+)
+
+KINDS = ("key pair", "vpc", "internet gateway", "image", "security group", "file")
+things = st.builds(
+    CloudObject,
+    kind=st.sampled_from(KINDS),
+    id=st.from_regex(r"[!-~]+", fullmatch=True),
+    region=st.sampled_from(("", "eu-west-1", "us-gov-east-1", "eusc-de-east-1")),
+)
+
+
+class BrokenSink:
+    """Takes some bytes, then fails for ever; counts the calls."""
+
+    def __init__(self, error):
+        self.error = error
+        self.calls = 0
+
+    def write(self, data):
+        self.calls += 1
+        raise self.error
+
+
+@pytest.fixture
+def make_log():
+    """A factory of a log and what is written to it."""
+
+    def make(*, is_verbose=False):
+        sink = io.BytesIO()
+        return JobLog([sink], is_verbose=is_verbose), sink
+
+    return make
+
+
+def written(events):
+    sink = io.BytesIO()
+    log = JobLog([sink], is_verbose=False)
+    for event in events:
+        log.event(event)
+    return sink.getvalue().decode().splitlines(keepends=True)
+
+
+def test_line_is_written_at_once_with_one_line_end(make_log):
+    log, sink = make_log()
+    log.line("Successfully authenticated.\n")
+    assert sink.getvalue() == b"Successfully authenticated.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb", "a\\nb"),
+        ("a\rb", "a\\rb"),
+        ("a\tb", "a b"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("\x00", "\\x00"),
+        ("\x7f\x85.", "\\x7f\\x85."),
+        ("a\u2028b\u2029c", "a\\u2028b\\u2029c"),
+        ("caf\udce9", "caf\\udce9"),
+        ("\ufffe\uffff", "\\ufffe\\uffff"),
+        ("größe 大", "größe 大"),
+        ("trailing \n\n", "trailing"),
+    ],
+)
+def test_line_escapes_what_is_no_text(make_log, text, shown):
+    log, sink = make_log()
+    log.line(text)
+    assert sink.getvalue().decode() == f"{shown}\n"
+
+
+@hypothesis.given(st.text(st.characters()))
+def test_line_is_one_line_of_utf8_whatever_the_text(text):
+    sink = io.BytesIO()
+    JobLog([sink], is_verbose=False).line(text)
+    data = sink.getvalue()
+    assert data.endswith(b"\n")
+    assert len(data.decode().splitlines()) == 1
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", data)
+
+
+@hypothesis.given(st.text(st.characters()))
+def test_one_line_can_be_put_into_xml(text):
+    shown = joblog.one_line(text)
+    assert not re.search("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029]", shown)
+    assert joblog.one_line(shown) == shown.strip()
+
+
+def test_hidden_secret_is_masked_everywhere_in_a_line(make_log):
+    log, sink = make_log(is_verbose=True)
+    log.hide("sesame")
+    log.line("open sesame, sesame!")
+    log.detail("sesamesesame")
+    log.event(PhaseStarted("sesame"))
+    assert sink.getvalue().decode().splitlines() == [
+        "open ********, ********!",
+        "****************",
+        "Phase: ********",
+    ]
+
+
+def test_longer_secret_is_masked_before_one_that_is_part_of_it(make_log):
+    log, _sink = make_log()
+    log.hide("abc")
+    log.hide("abcdef")
+    assert log.masked("x abcdef y abc") == "x ******** y ********"
+
+
+def test_secret_of_several_lines_is_masked(make_log):
+    log, sink = make_log()
+    log.hide("first\nsecond")
+    log.line("key: first\nsecond.")
+    assert sink.getvalue() == b"key: ********.\n"
+
+
+def test_hiding_nothing_masks_nothing(make_log):
+    log, _sink = make_log()
+    log.hide("")
+    assert log.masked("text") == "text"
+
+
+def test_detail_is_written_only_if_verbose(make_log):
+    for is_verbose, expected in ((False, b""), (True, b"why\n")):
+        log, sink = make_log(is_verbose=is_verbose)
+        log.detail("why")
+        assert sink.getvalue() == expected
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BrokenPipeError()])
+def test_sink_that_fails_is_left_out_and_the_others_go_on(error):
+    broken, good = BrokenSink(error), io.BytesIO()
+    log = JobLog([broken, good], is_verbose=False)
+    log.line("one")
+    log.line("two")
+    assert good.getvalue() == b"one\ntwo\n"
+    assert broken.calls == 1
+
+
+def test_log_without_any_sink_still_tells_listeners():
+    heard = []
+    log = JobLog([], is_verbose=False)
+    log.listen(heard.append)
+    log.event(BytesMoved(1, 2))
+    assert heard == [BytesMoved(1, 2)]
+
+
+def test_event_is_written_for_people_and_told_to_listeners(make_log, tmp_path):
+    log, sink = make_log()
+    heard = []
+    log.listen(heard.append)
+    thing = CloudObject("key pair", "uploadkey.7", "eu-west-1")
+    events = [
+        ImageFound(Image(tmp_path, "appliance.raw.xz", Packing.XZ, 7)),
+        PhaseStarted("upload"),
+        ObjectCreated(thing),
+        ObjectCreated(CloudObject("file", "/srv/a.raw")),
+        BytesMoved(3, None),
+        ObjectRemoved(thing),
+    ]
+    for event in events:
+        log.event(event)
+    assert heard == events
+    assert sink.getvalue().decode().splitlines() == [
+        "Start uploading image appliance.raw.xz.",
+        "Phase: upload",
+        "Created key pair uploadkey.7 in eu-west-1.",
+        "Created file /srv/a.raw.",
+        "Removed key pair uploadkey.7 in eu-west-1.",
+    ]
+
+
+@hypothesis.given(st.lists(st.tuples(st.booleans(), things), max_size=12))
+def test_read_recovers_what_event_wrote(steps):
+    events = [(ObjectCreated if is_made else ObjectRemoved)(thing) for is_made, thing in steps]
+    there = {}
+    for is_made, thing in steps:
+        if is_made:
+            there[thing] = None
+        else:
+            there.pop(thing, None)
+    assert joblog.read(written(events)) == LogReading(None, tuple(there))
+
+
+@pytest.mark.parametrize("name", ["foo", "in", "a", "in.", "...", "foo.in"])
+@pytest.mark.parametrize("region", ["", "eu-west-1"])
+def test_read_does_not_take_an_id_for_a_part_of_the_kind(name, region):
+    thing = CloudObject("key pair", name, region)
+    assert joblog.read(written([ObjectCreated(thing)])).objects == (thing,)
+
+
+@hypothesis.given(st.lists(st.sampled_from(("check image", "upload", "clean up"))))
+def test_read_gives_the_last_phase(phases):
+    found = joblog.read(written(map(PhaseStarted, phases)))
+    assert found == LogReading(phases[-1] if phases else None, ())
+
+
+@hypothesis.given(st.lists(st.text(st.characters())))
+def test_read_never_fails_on_lines_of_others(lines):
+    assert isinstance(joblog.read(lines), LogReading)
+
+
+def test_read_passes_over_lines_that_only_look_alike():
+    lines = ["Created image: ami-1\n", "Created image ami-1", " Created image ami-1.\n", "created image ami-1.\n"]
+    assert joblog.read(lines) == LogReading(None, ())
+
+
+def test_lines_of_several_threads_stay_whole():
+    class Pieces:
+        """Writes byte by byte, so that a missing lock shows."""
+
+        def __init__(self):
+            self.data = bytearray()
+
+        def write(self, data):
+            for byte in data:
+                self.data.append(byte)
+
+    sink = Pieces()
+    log = JobLog([sink], is_verbose=False)
+    barrier = threading.Barrier(4)
+
+    def work(letter):
+        barrier.wait()
+        for _ in range(100):
+            log.line(letter * 50)
+            log.hide(letter * 60)
+
+    threads = [threading.Thread(target=work, args=(letter,)) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = sink.data.decode().splitlines()
+    expected = itertools.chain.from_iterable([letter * 50] * 100 for letter in "abcd")
+    assert sorted(lines) == sorted(expected)

@@ -1,0 +1,209 @@
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from clouduploader import workspace
+from clouduploader.errors import CannotCreateError
+
+OLD = time.time() - 2 * workspace.STALE_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def temporary_dir(tmp_path, monkeypatch):
+    """$TMPDIR of this test alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where tempfile keeps what it found at its first use
+    return tmp_path
+
+
+@pytest.fixture
+def make_leftover(temporary_dir):
+    """A factory of a directory as a killed job leaves it."""
+
+    def make(name="clouduploader-dead", *, mtime=OLD):
+        path = temporary_dir / name
+        path.mkdir(mode=0o700)
+        (path / ".ec2utils.conf").write_text("[region-x]")
+        os.utime(path, (mtime, mtime))
+        return path
+
+    return make
+
+
+def enter():
+    """Start and end a job, which removes what is stale."""
+    with workspace.private_directory():
+        pass
+
+
+def test_directory_is_private_empty_and_in_tmpdir(temporary_dir):
+    before = os.umask(0)
+    try:
+        with workspace.private_directory() as path:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+    with workspace.private_directory() as path:
+        assert path.parent == temporary_dir
+        assert path.name.startswith("clouduploader-")
+        assert list(path.iterdir()) == []
+
+
+def test_two_directories_are_two():
+    with workspace.private_directory() as one, workspace.private_directory() as two:
+        assert one != two
+
+
+@pytest.mark.parametrize("error", [None, KeyError, KeyboardInterrupt])
+def test_directory_is_removed_with_all_that_is_in_it(error):
+    def work():
+        with workspace.private_directory() as path:
+            (path / "sub").mkdir()
+            (path / "sub" / "file").write_text("x")
+            seen.append(path)
+            if error:
+                raise error
+
+    seen = []
+    if error:
+        with pytest.raises(error):
+            work()
+    else:
+        work()
+    assert not seen[0].exists()
+
+
+def test_directory_that_cannot_be_made_is_an_error(temporary_dir, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary_dir / "none"))
+    with pytest.raises(CannotCreateError, match=r"no temporary directory can be made: No such file"):
+        enter()
+
+
+def test_directory_of_a_dead_job_is_removed(make_leftover):
+    path = make_leftover()
+    enter()
+    assert not path.exists()
+
+
+def test_directory_of_a_killed_process_is_removed(temporary_dir):
+    code = (
+        "from clouduploader import workspace\n"
+        "with workspace.private_directory() as path: print(path, flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary_dir)},
+    )
+    path = Path(process.stdout.readline().strip())
+    assert path.is_dir()
+    os.utime(path, (OLD, OLD))
+    enter()
+    assert path.is_dir(), "it was still in use"
+    process.kill()
+    process.communicate()
+    os.utime(path, (OLD, OLD))
+    enter()
+    assert not path.exists()
+
+
+def test_young_directory_is_kept(make_leftover):
+    path = make_leftover(mtime=time.time())
+    enter()
+    assert path.is_dir()
+
+
+def test_directory_in_use_is_kept(make_leftover):
+    path = make_leftover()
+    lock = os.open(path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    enter()
+    assert (path / ".ec2utils.conf").exists()
+    os.close(lock)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to others")
+def test_directory_of_somebody_else_is_kept(make_leftover):
+    path = make_leftover()
+    os.chown(path, 12345, -1)
+    enter()
+    assert path.is_dir()
+
+
+def test_other_files_are_kept(make_leftover, temporary_dir):
+    other = make_leftover("other")
+    file = temporary_dir / "clouduploader-file"
+    file.write_text("x")
+    os.utime(file, (OLD, OLD))
+    enter()
+    assert other.is_dir()
+    assert file.exists()
+
+
+def test_symbolic_link_is_not_followed(make_leftover, temporary_dir):
+    victim = make_leftover("victim")
+    (temporary_dir / "clouduploader-x").symlink_to(victim)
+    os.utime(temporary_dir / "clouduploader-x", (OLD, OLD), follow_symlinks=False)
+    enter()
+    assert (victim / ".ec2utils.conf").exists()
+
+
+def test_symbolic_link_inside_a_stale_directory_is_removed_alone(make_leftover):
+    victim, path = make_leftover("victim"), make_leftover()
+    (path / "link").symlink_to(victim)
+    os.utime(path, (OLD, OLD))
+    enter()
+    assert not path.exists()
+    assert (victim / ".ec2utils.conf").exists()
+
+
+def test_image_is_linked_under_its_name_and_the_link_removed(tmp_path, monkeypatch):
+    (tmp_path / "42.file").write_text("image")
+    directory = tmp_path / "dir"
+    directory.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with workspace.linked(tmp_path / "42.file", directory, "my image.raw") as link:
+        assert link == directory / "my image.raw"
+        assert link.is_symlink()
+        assert link.read_text() == "image"
+    assert list(directory.iterdir()) == []
+    assert (tmp_path / "42.file").exists()
+
+
+def test_relative_image_can_be_read_through_the_link(tmp_path, monkeypatch):
+    (tmp_path / "a.raw").write_text("image")
+    (tmp_path / "dir").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with workspace.linked(tmp_path.relative_to(tmp_path) / "a.raw", tmp_path / "dir", "b.raw") as link:
+        assert link.read_text() == "image"
+
+
+def test_link_is_removed_after_an_error(tmp_path):
+    with pytest.raises(KeyError), workspace.linked(tmp_path / "a", tmp_path, "b"):
+        raise KeyError
+    assert not (tmp_path / "b").is_symlink()
+
+
+def test_link_never_takes_the_place_of_a_file(tmp_path):
+    (tmp_path / "b").write_text("mine")
+    refused = pytest.raises(CannotCreateError, match=r"can't be linked as .*b: File exists")
+    with refused, workspace.linked(tmp_path / "a", tmp_path, "b"):
+        pytest.fail("it was linked")
+    assert (tmp_path / "b").read_text() == "mine"
+
+
+def test_link_that_somebody_removed_is_no_error(tmp_path):
+    directory = tmp_path / "dir"
+    directory.mkdir()
+    with workspace.linked(tmp_path / "a", directory, "b") as link:
+        link.unlink()
+        directory.rmdir()
+    assert not directory.exists()

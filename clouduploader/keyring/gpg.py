@@ -1,0 +1,194 @@
+"""GPG's keys in `HOME/.gnupg`.
+
+gpg does not work on that directory itself but on a private, short-lived one of links to it. So each
+use has an agent of its own that can be ended without harm to others, the path of its socket is
+short enough (longer than 107 bytes, and gpg-agent just fails), and nothing of a person's gpg.conf
+changes what a job does.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clouduploader.errors import (
+    CannotCreateError,
+    LocalIOError,
+    MissingFileError,
+    MissingProgramError,
+    TargetDataError,
+)
+from clouduploader.keyring import keyfiles
+
+if TYPE_CHECKING:
+    import gnupg
+
+NAME = ".gnupg"
+PUBLIC_RING = "pubring.kbx"
+MAX_PLAIN_BYTES = 1 << 20  # as much as target data may be; a packed message can grow a thousandfold
+KEYGEN_HINT = "`clouduploader keygen` makes one."
+
+_LINKED = ("private-keys-v1.d", "openpgp-revocs.d", PUBLIC_RING, "pubring.gpg")
+_MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 bytes, the last one is NUL
+_LONGEST_SOCKET = "/clouduploader-gpg-12345678/S.gpg-agent.browser"
+_PARAMETERS = "{algorithms}\nName-Real: clouduploader\nExpire-Date: 0\n%no-protection\n%commit\n"
+_ALGORITHMS = (
+    "Key-Type: EDDSA\nKey-Curve: ed25519\nKey-Usage: sign\n"
+    "Subkey-Type: ECDH\nSubkey-Curve: cv25519\nSubkey-Usage: encrypt",
+    # for machines in FIPS mode, whose libgcrypt refuses these curves
+    "Key-Type: RSA\nKey-Length: 3072\nKey-Usage: sign\nSubkey-Type: RSA\nSubkey-Length: 3072\nSubkey-Usage: encrypt",
+)
+
+
+class GpgKeys:
+    """The key pairs of one home. See `keyring.Keyring`; each call starts gpg and waits for it.
+
+    Attributes:
+        path: The directory of keys.
+    """
+
+    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
+        self.path = home / NAME
+        self._environment = {"PATH": environment.get("PATH", os.defpath), "LC_ALL": "C"}
+
+    def decrypt(self, message: str) -> str:
+        """Decrypt an armored PGP message; one line end at the end of the plain text is cut off.
+
+        Raises:
+            TargetDataError: It can't be.
+            MissingProgramError: gpg is not installed.
+        """
+        try:
+            with self._session(self.path) as gpg:
+                # A signature says nothing here, and gpg would fail if it could not be checked.
+                options = ["--skip-verify", "--max-output", str(MAX_PLAIN_BYTES)]
+                result = gpg.decrypt(message.encode(), extra_args=options)
+        except (LocalIOError, MissingFileError) as exc:
+            raise TargetDataError(f"it is encrypted, but {exc.message}") from exc
+        if not result.ok or result.returncode:
+            said = f"gpg says '{result.status}'" if result.status else f"gpg ended with {result.returncode}"
+            reason = "it is damaged or too long" if result.ok else said
+            raise TargetDataError(f"it can't be decrypted with the keys in {self.path}: {reason}")
+        try:
+            return re.sub(r"\r?\n\Z", "", result.data.decode())
+        except UnicodeDecodeError:
+            pass  # raised out here, for that exception carries the plain text
+        raise TargetDataError("what was encrypted is not UTF-8")
+
+    def encrypt(self, text: str) -> str:
+        """Encrypt for the newest key pair; an armored PGP message.
+
+        Raises:
+            MissingFileError: There is none.
+            LocalIOError: gpg failed.
+            MissingProgramError: gpg is not installed.
+        """
+        with self._session(self.path) as gpg:
+            result = gpg.encrypt(text.encode(), [self._newest(gpg)])
+        if not result.ok:
+            raise LocalIOError(f"gpg can't encrypt for the key in {self.path}: it says '{result.status}'")
+        return str(result.data.decode("ascii"))
+
+    def public_key(self) -> str:
+        """Give the public half of the newest key pair, armored.
+
+        Raises:
+            MissingFileError: There is none.
+            LocalIOError: gpg failed.
+            MissingProgramError: gpg is not installed.
+        """
+        with self._session(self.path) as gpg:
+            return str(gpg.export_keys(self._newest(gpg)))
+
+    def generate(self) -> tuple[Path, ...]:
+        """Make a key pair in a directory that must be missing or empty. Takes up to seconds.
+
+        All of it is made in `.gnupg.new`, which is renamed once it is on disk.
+
+        Returns:
+            What was made.
+
+        Raises:
+            CannotCreateError: There are keys, or it can't be made.
+            MissingProgramError: gpg is not installed.
+        """
+        new = self.path.with_name(f"{NAME}.new")
+        with keyfiles.creating(self.path):
+            if self.path.exists() and any(self.path.iterdir()):
+                raise FileExistsError
+            if new.exists():
+                shutil.rmtree(new)  # of a run that was killed; nobody has seen that key
+            for path in (new, new / "private-keys-v1.d", new / "openpgp-revocs.d"):
+                path.mkdir(mode=0o700)
+            try:
+                self._generate_in(new)
+                keyfiles.secure_tree(new, home=self.path.parent)
+                new.rename(self.path)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
+            keyfiles.sync(self.path.parent)
+        return (self.path,)
+
+    def _generate_in(self, new: Path) -> None:
+        with self._session(new) as gpg:
+            for algorithms in _ALGORITHMS:
+                if gpg.gen_key(_PARAMETERS.format(algorithms=algorithms)).fingerprint:
+                    break
+            else:
+                raise CannotCreateError(f"gpg can't make a key pair for {self.path}")
+            shutil.copyfile(Path(gpg.gnupghome, PUBLIC_RING), new / PUBLIC_RING)
+
+    def _newest(self, gpg: "gnupg.GPG") -> str:
+        # A capital E: the key as a whole can encrypt, is neither expired nor revoked (GnuPG, DETAILS)
+        keys = [key for key in gpg.list_keys(secret=True) if "E" in key["cap"]]
+        if not keys:
+            raise MissingFileError(f"there is no key pair in {self.path}", hint=KEYGEN_HINT)
+        return str(max(keys, key=lambda key: int(key["date"]))["fingerprint"])
+
+    @contextlib.contextmanager
+    def _session(self, path: Path) -> "Iterator[gnupg.GPG]":
+        """Give a gpg that sees the keys in a directory; its agent ends with the block."""
+        import gnupg
+
+        if not shutil.which("gpg", path=self._environment["PATH"]):
+            raise MissingProgramError("gpg is not installed", hint="Install GnuPG.")
+        try:
+            shared = [entry for entry in path.iterdir() if entry.name in _LINKED]
+            with _short_dir() as homedir:
+                for entry in shared:
+                    Path(homedir, entry.name).symlink_to(entry.absolute())
+                try:
+                    options = ["--pinentry-mode", "error", "--trust-model", "always"]
+                    yield gnupg.GPG(gnupghome=homedir, options=options, env=self._environment)
+                finally:
+                    self._end_agent(homedir)
+        except FileNotFoundError as exc:
+            raise MissingFileError(f"there is no {exc.filename}", hint=KEYGEN_HINT) from exc
+        except OSError as exc:
+            raise LocalIOError(f"gpg can't use {exc.filename or path}: {exc.strerror or exc}") from exc
+
+    def _end_agent(self, homedir: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # without gpgconf: it ends when its socket is gone
+            subprocess.run(
+                ["gpgconf", "--homedir", homedir, "--kill", "gpg-agent"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+
+
+def _short_dir() -> tempfile.TemporaryDirectory[str]:
+    """Make a private directory whose path leaves room for the names of gpg-agent's sockets."""
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent + _LONGEST_SOCKET)) > _MAX_SOCKET_PATH:
+        parent = "/tmp"  # noqa: S108 what is made there is private (0700)
+    # the agent removes its sockets by itself, maybe while the directory is being removed
+    return tempfile.TemporaryDirectory(prefix="clouduploader-gpg-", dir=parent, ignore_cleanup_errors=True)

@@ -1,0 +1,367 @@
+"""The contract suite: what every platform must do, ours and a stranger's.
+
+How to use it for a plugin of your own: install clouduploader, pytest, hypothesis and jsonschema,
+copy this file next to your tests as `platform_contract.py` (a module called `platform` would hide
+Python's own), and write
+
+    import pytest
+    from platform_contract import Case, PlatformContract, UploadContract
+
+    @pytest.fixture
+    def case(tmp_path):
+        image = tmp_path / "42.file"
+        image.write_bytes(b"an image")
+        return Case(
+            reference="my_package.my_platform:create",       # as in your entry point
+            context=PlatformContext(home=tmp_path, settings={...}, environment={}),
+            targetdata={...},                                # such as your platform takes
+            image=Image(image, "my.raw.xz", Packing.XZ, image.stat().st_size),
+            remaining=lambda: ...,                           # the names of all that is in the cloud
+            sabotage=lambda: ...,                            # from now on an upload must fail
+        )
+
+    class TestMyPlatform(PlatformContract):
+        pass
+
+    class TestMyUpload(UploadContract):
+        pass
+
+`PlatformContract` touches no cloud. `UploadContract` does: let `case` lead to a double of yours.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import hypothesis
+import jsonschema
+import pytest
+from hypothesis import strategies as st
+
+from clouduploader import joblog, targetdata
+from clouduploader.errors import ClouduploaderError, ImageError, StoppedError
+from clouduploader.platform import (
+    BytesMoved,
+    CleanUpReport,
+    CloudObject,
+    Field,
+    FieldKind,
+    Finding,
+    Image,
+    JsonValue,
+    ObjectCreated,
+    ObjectRemoved,
+    PhaseStarted,
+    Platform,
+    PlatformContext,
+    UploadRequest,
+    UploadResult,
+)
+from clouduploader.stop import Stop
+
+METHODS = [name for name, member in vars(Platform).items() if callable(member) and name[0] != "_"]
+NAME_MAX_BYTES = 255  # of Linux
+SLOW_MODULES = ("asyncssh", "boto3", "botocore", "cryptography", "gnupg", "paramiko", "requests", "rich", "urllib3")
+ONE_LINE = re.compile(r"[^\x00-\x1f\x7f]+")
+
+# the fixture is only read, so that all examples may share it; subclasses share the test itself
+shared_case = hypothesis.settings(
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.differing_executors,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+
+# Run in a Python of its own: makes the platform, and says what that imported and touched.
+MAKER = """
+import importlib, json, pathlib, sys
+from clouduploader.platform import PlatformContext
+reference, home, settings, sys.path[:] = json.load(sys.stdin)
+module, _, attribute = reference.partition(":")
+create = getattr(importlib.import_module(module), attribute)
+WATCHED = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "socket.", "subprocess.", "os.exec", "os.fork")
+touched = []
+def watch(event, arguments):
+    is_import = event == "open" and str(arguments[0]).endswith((".py", ".pyc"))
+    if event.startswith(WATCHED) and not is_import:
+        touched.append(f"{event} {arguments!r}")
+sys.addaudithook(watch)
+create(PlatformContext(home=pathlib.Path(home), settings=settings, environment={}))
+seen = list(touched)
+print(json.dumps({"touched": seen, "modules": sorted(sys.modules)}))
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """A platform, and what the suite needs to try it.
+
+    Attributes:
+        reference: `module:function` of the entry point.
+        context: What the function is called with.
+        targetdata: Right for this platform.
+        image: One that it takes; its file must be there.
+        remaining: Names of all that is in the cloud now. Only for UploadContract.
+        sabotage: Makes every later upload fail, after it began. Only for UploadContract.
+    """
+
+    reference: str
+    context: PlatformContext
+    targetdata: Mapping[str, JsonValue]
+    image: Image
+    remaining: Callable[[], Collection[str]] = tuple
+    sabotage: Callable[[], None] | None = None
+
+    def make(self) -> Platform:
+        """Make the platform, a new one each time."""
+        module, _, attribute = self.reference.partition(":")
+        platform: Platform = getattr(importlib.import_module(module), attribute)(self.context)
+        return platform
+
+    def request(self, work_dir: Path) -> UploadRequest:
+        """A request for the image."""
+        return UploadRequest(
+            user="o'brien & sons",
+            job_name="42",
+            arch="x86_64",
+            image=self.image,
+            targetdata=self.targetdata,
+            work_dir=work_dir,
+            is_by_hand=False,
+            measure_image=lambda: self.image.size_bytes,
+        )
+
+
+class Record:
+    """A real job log, kept in memory, and all events."""
+
+    def __init__(self, on_event=None):
+        self.data = bytearray()
+        self.events = []
+        self.log = joblog.JobLog([self], is_verbose=False)
+        self.log.listen(self.events.append)
+        if on_event:
+            self.log.listen(on_event)
+
+    def write(self, data):
+        self.data += data
+
+    @property
+    def lines(self):
+        return self.data.decode().splitlines(keepends=True)
+
+    @property
+    def existing(self):
+        """What was created and not removed, by the events."""
+        things = {}
+        for event in self.events:
+            if isinstance(event, ObjectCreated):
+                things[event.object] = None
+            elif isinstance(event, ObjectRemoved):
+                things.pop(event.object, None)
+        return set(things)
+
+
+def values(field: Field) -> st.SearchStrategy[JsonValue]:
+    """Values that a field takes."""
+    match field.kind:
+        case FieldKind.BOOLEAN:
+            return st.booleans()
+        case FieldKind.INTEGER:
+            return st.integers(field.minimum, field.maximum)
+        case FieldKind.OBJECT:
+            return st.dictionaries(st.text(), st.text())
+    if field.allowed:
+        return st.sampled_from(field.allowed)
+    texts = st.from_regex(field.pattern, fullmatch=True) if field.pattern else st.text()
+    return texts.filter(lambda text: text and targetdata.is_allowed(field, text))
+
+
+class _NoKeys:
+    """A keyring for data in which nothing is encrypted."""
+
+    @property
+    def gpg(self):
+        raise AssertionError("nothing is encrypted")
+
+    @property
+    def rsa(self):
+        return self
+
+    def is_encrypted(self, value):
+        return False
+
+
+class PlatformContract:
+    """What holds without any cloud. Needs the fixture `case`."""
+
+    def test_signatures_take_what_is_passed(self, case):
+        platform = case.make()
+        for name in METHODS:
+            wanted = [p for p in inspect.signature(getattr(Platform, name)).parameters if p != "self"]
+            found = inspect.signature(getattr(platform, name))
+            found.bind(*wanted)
+            assert list(found.parameters)[: len(wanted)] == wanted, name
+
+    def test_making_it_is_cheap_and_touches_nothing(self, case):
+        words = [case.reference, str(case.context.home), dict(case.context.settings), sys.path]
+        done = subprocess.run(
+            [sys.executable, "-c", MAKER], input=json.dumps(words), capture_output=True, text=True, check=True
+        )
+        report = json.loads(done.stdout)
+        assert report["touched"] == []
+        assert not set(SLOW_MODULES).intersection(report["modules"])
+
+    def test_fields_are_complete_and_have_a_schema(self, case):
+        platform = case.make()
+        names = [field.name for field in platform.fields]
+        assert len(names) == len(set(names))
+        for field in platform.fields:
+            assert field.description.endswith("."), field.name
+            assert field.kind is FieldKind.STRING or not (field.allowed or field.pattern), field.name
+            if field.pattern:
+                assert field.pattern_meaning, field.name
+                assert field.pattern.flags == re.UNICODE, f"{field.name}: JSON Schema knows no flags"
+        schema = targetdata.json_schema(platform)
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.Draft202012Validator(schema).validate(dict(case.targetdata))
+
+    def test_targetdata_are_taken(self, case):
+        data = json.dumps(case.targetdata).encode()
+        assert targetdata.read(data, case.make(), _NoKeys()).values == case.targetdata
+
+    @shared_case
+    @hypothesis.given(data=st.data())
+    def test_problems_are_lines_and_never_raise(self, case, data):
+        platform = case.make()
+        chosen = data.draw(st.fixed_dictionaries({}, optional={f.name: values(f) for f in platform.fields}))
+        problems = platform.problems(chosen)
+        assert isinstance(problems, list)
+        assert all(ONE_LINE.fullmatch(problem) for problem in problems)
+
+    @shared_case
+    @hypothesis.given(name=st.text(min_size=1, max_size=60).filter(lambda name: name.isprintable()))
+    def test_link_name_is_a_safe_base_name_or_refused(self, case, name):
+        hypothesis.assume("/" not in name and name[0] not in ".-")
+        image = dataclasses.replace(case.image, filename=name)
+        with contextlib.suppress(ImageError):
+            self._check_link_name(case, image)
+
+    def test_link_name_of_the_case_is_safe(self, case):
+        self._check_link_name(case, case.image)
+
+    @staticmethod
+    def _check_link_name(case, image):
+        link_name = case.make().link_name(image)
+        assert ONE_LINE.fullmatch(link_name)
+        assert "/" not in link_name
+        assert link_name[0] not in ".-"
+        assert len(link_name.encode()) <= NAME_MAX_BYTES
+        assert case.make().link_name(image) == link_name
+
+
+class UploadContract:
+    """What an upload owes. Needs the fixture `case`; works on the cloud that it leads to."""
+
+    def test_upload_gives_a_line_and_its_objects(self, case, tmp_path):
+        platform, record = case.make(), Record()
+        before = set(case.remaining())
+        result = platform.upload(case.request(self._work_dir(tmp_path)), record.log, Stop())
+        assert isinstance(result, UploadResult)
+        assert ONE_LINE.fullmatch(result.id)
+        assert record.existing == set(result.objects)
+        assert any(isinstance(event, PhaseStarted) for event in record.events)
+        assert set(case.remaining()) != before
+        assert set(joblog.read(record.lines).objects) == set(result.objects)
+        self._check_secrets(case, record.data.decode())
+
+    def test_upload_tells_bytes_that_only_grow(self, case, tmp_path):
+        record = Record()
+        case.make().upload(case.request(self._work_dir(tmp_path)), record.log, Stop())
+        done = 0
+        for event in record.events:
+            if isinstance(event, PhaseStarted):
+                done = 0
+            elif isinstance(event, BytesMoved):
+                assert done <= event.done_bytes <= (event.total_bytes or event.done_bytes)
+                done = event.done_bytes
+
+    def test_upload_stopped_before_it_began_leaves_nothing(self, case, tmp_path):
+        stop = Stop()
+        stop.request(signal.SIGTERM)
+        self._check_stopped(case, tmp_path, Record(), stop)
+
+    @pytest.mark.parametrize("kind", [PhaseStarted, ObjectCreated, BytesMoved])
+    def test_upload_stopped_while_it_runs_leaves_nothing(self, case, tmp_path, kind):
+        stop = Stop()
+
+        def request_stop(event):
+            if isinstance(event, kind):
+                stop.request(signal.SIGTERM)
+
+        self._check_stopped(case, tmp_path, Record(request_stop), stop)
+        assert stop.is_requested
+
+    def test_upload_that_fails_leaves_nothing(self, case, tmp_path):
+        case.sabotage()
+        before, record = set(case.remaining()), Record()
+        with pytest.raises(ClouduploaderError) as caught:
+            case.make().upload(case.request(self._work_dir(tmp_path)), record.log, Stop())
+        assert not isinstance(caught.value, StoppedError)
+        assert ONE_LINE.fullmatch(caught.value.message)
+        assert record.existing == set()
+        assert set(case.remaining()) == before
+        self._check_secrets(case, f"{record.data.decode()}{caught.value!r}{caught.value.__cause__!r}")
+
+    def test_plan_changes_nothing(self, case, tmp_path):
+        before, record = set(case.remaining()), Record()
+        steps = case.make().plan(case.request(self._work_dir(tmp_path)), record.log)
+        assert steps
+        assert all(ONE_LINE.fullmatch(step) for step in steps)
+        assert set(case.remaining()) == before
+        assert record.existing == set()
+
+    def test_clean_up_of_nothing_does_nothing(self, case):
+        before = set(case.remaining())
+        assert case.make().clean_up(case.targetdata, [], Record().log) == CleanUpReport()
+        assert set(case.remaining()) == before
+
+    def test_clean_up_answers_for_each_object(self, case):
+        strange = CloudObject("strange thing", "no-such-thing")
+        report = case.make().clean_up(case.targetdata, [strange], Record().log)
+        assert [*report.removed, *(left.object for left in report.left)] == [strange]
+
+    def test_check_gives_findings(self, case):
+        findings = list(case.make().check(case.targetdata, None))
+        assert findings
+        assert all(isinstance(finding, Finding) and ONE_LINE.fullmatch(finding.message) for finding in findings)
+
+    @staticmethod
+    def _work_dir(tmp_path):
+        path = tmp_path / "work"
+        path.mkdir(mode=0o700)
+        return path
+
+    def _check_stopped(self, case, tmp_path, record, stop):
+        before = set(case.remaining())
+        with pytest.raises(StoppedError) as caught:
+            case.make().upload(case.request(self._work_dir(tmp_path)), record.log, stop)
+        assert caught.value.exit_code == 128 + signal.SIGTERM
+        assert record.existing == set()
+        assert set(case.remaining()) == before
+
+    @staticmethod
+    def _check_secrets(case, text):
+        names = [field.name for field in case.make().fields if field.is_secret]
+        assert not [name for name in names if str(case.targetdata.get(name) or "\0") in text]

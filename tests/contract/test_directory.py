@@ -1,0 +1,31 @@
+"""The platform `directory` keeps the contract."""
+
+import pytest
+
+from clouduploader.platform import Image, Packing, PlatformContext
+
+from .platform import Case, PlatformContract, UploadContract
+
+
+@pytest.fixture
+def case(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    source = tmp_path / "42.file"
+    source.write_bytes(b"0123456789abcdef" * (3 << 16))  # three blocks of a MiB
+    return Case(
+        reference="clouduploader.platforms.directory:create",
+        context=PlatformContext(home=tmp_path, settings={"path": str(images)}, environment={}),
+        targetdata={"filename": "my image.raw.xz"},
+        image=Image(source, "my image.raw.xz", Packing.XZ, source.stat().st_size),
+        remaining=lambda: [path.name for path in images.iterdir()],
+        sabotage=source.unlink,
+    )
+
+
+class TestDirectoryPlatform(PlatformContract):
+    pass
+
+
+class TestDirectoryUpload(UploadContract):
+    pass

@@ -1,0 +1,202 @@
+import dataclasses
+import json
+import re
+from importlib import resources
+
+import hypothesis
+import jsonschema
+import pytest
+from hypothesis import strategies as st
+
+from clouduploader import targetdata
+from clouduploader.errors import TargetDataError
+from clouduploader.platforms.ec2 import fields
+
+# As OBS's frontend sends it; the order of its columns and form.
+OBS = {
+    "user_id": 7,
+    "external_id": "abcdefghijkmnopqrstuvwxy",
+    "arn": "arn:aws:iam::123456789012:role/obs",
+    "region": "us-east-1",
+    "ami_name": "openSUSE-Leap.x86_64",
+    "vpc_subnet_id": "",
+}
+BY_NAME = {field.name: field for field in fields.FIELDS}
+
+
+class Platform:
+    problems = staticmethod(fields.problems)
+    fields = fields.FIELDS
+
+
+def read(document):
+    return targetdata.read(json.dumps(document).encode(), Platform(), NoKeys())
+
+
+class NoKeys:
+    gpg = rsa = None
+
+
+def is_taken(name, value):
+    return targetdata.is_allowed(BY_NAME[name], value)
+
+
+def test_target_data_of_obs_are_taken():
+    found = read(OBS)
+    assert found.values == {key: OBS[key] for key in ("external_id", "arn", "region", "ami_name")}
+    assert found.unknown_keys == ("user_id",)
+
+
+@pytest.mark.parametrize("absent", ["", None])
+def test_user_without_a_role_is_told_so(absent):
+    with pytest.raises(TargetDataError, match=r"arn is empty: the user has no role configured$"):
+        read({**OBS, "arn": absent})
+
+
+def test_target_data_by_hand_need_no_role():
+    assert read({"region": "eu-west-1", "ami_name": "abc"}).values == {"region": "eu-west-1", "ami_name": "abc"}
+
+
+@pytest.mark.parametrize("name", ["region", "ami_name"])
+def test_required_fields_are_asked_for(name):
+    with pytest.raises(TargetDataError, match=f"{name} is missing"):
+        read({**OBS, name: ""})
+
+
+def test_every_region_of_botocore_is_taken():
+    text = resources.files("botocore").joinpath("data/endpoints.json").read_text()
+    regions = [region for partition in json.loads(text)["partitions"] for region in partition["regions"]]
+    assert len(regions) > 40
+    assert [region for region in regions if not is_taken("region", region)] == []
+
+
+@pytest.mark.parametrize(
+    "region",
+    ["us-east", "us-east-1,us-east-2", "US-EAST-1", "us-east-1a", "us-east-1\n", "../x-y-1", "us east-1", "-a-1"],
+)
+def test_what_is_no_region_is_refused(region):
+    assert not is_taken("region", region)
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:iam::123456789012:role/obs",
+        "arn:aws-cn:iam::123456789012:role/obs",
+        "arn:aws-us-gov:iam::123456789012:role/a/path/!to/obs",
+        "arn:aws-iso-b:iam::123456789012:role/service-role/A_b+c=d,e.f@g-h",
+    ],
+)
+def test_role_of_every_partition_and_path_is_taken(arn):
+    assert is_taken("arn", arn)
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "obs",
+        "arn:aws:iam::12345678901:role/obs",
+        "arn:aws:iam::123456789012:user/obs",
+        "arn:aws:sts::123456789012:assumed-role/obs/x",
+        "arn:aws:iam::123456789012:role/",
+        "arn:aws:iam::123456789012:role/obs ",
+        "arn:aws:iam::123456789012:role/obs\n",
+        f"arn:aws:iam::123456789012:role/{'x' * 65}",
+        f"arn:aws:iam::123456789012:role/{'x' * 2048}/obs",
+    ],
+)
+def test_what_is_no_role_is_refused(arn):
+    assert not is_taken("arn", arn)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("external_id", ["ab", "a" * 1224, "A1_+=,.@:/-"], ["a", "a" * 1225, "a b", "ä" * 2, "a*"]),
+        ("ami_name", ["abc", "a" * 128, "A1 ()[]./-'@_", "---"], ["ab", "a" * 129, "a+b", "a:b", "äöü", "a\tb"]),
+        ("vpc_subnet_id", ["subnet-0123456789abcdef0", "subnet-12345678"], ["subnet-x", "subnet-", "vpc-12345678"]),
+        ("filename", ["a b.raw.xz", "ä" * 255], ["a/b", "a\nb", "a" * 256]),
+        ("architecture", ["x86_64", "arm64", "i386"], ["aarch64", "i586", "X86_64"]),
+        ("description", ["It's", "ä" * 255], ["a" * 256, "a\x1bb"]),
+        ("tags", [{}, {"a": ""}], [{"a": 1}, [], "a"]),
+        ("boot_mode", ["legacy-bios", "uefi", "uefi-preferred"], ["bios"]),
+        ("ena_support", [True, False], ["true", 1]),
+        ("sriov_support", [True, False], ["simple", 0]),
+        ("imds_support", ["2.0", "v2.0"], ["1.0", 2.0]),
+        ("tpm_support", ["2.0", "v2.0"], ["1.2"]),
+        ("root_volume_size", [1, 16384], [0, 16385, "10", True, 1.5]),
+    ],
+)
+def test_limits_are_those_of_ec2(name, right, wrong):
+    assert [value for value in right if not is_taken(name, value)] == []
+    assert [value for value in wrong if is_taken(name, value)] == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        ({"tpm_support": "v2.0"}, "tpm_support needs boot_mode"),
+        ({"tpm_support": "v2.0", "boot_mode": "legacy-bios"}, "tpm_support needs boot_mode"),
+        ({"architecture": "arm64", "ena_support": False}, "arm64 needs it"),
+        ({"tags": {f"t{number}": "" for number in range(51)}}, "tags are 51, but EC2 takes 50"),
+        ({"tags": {"": "x"}}, "a name that is not of 1 to 127"),
+        ({"tags": {"x" * 128: "x"}}, "a name that is not of 1 to 127"),
+        ({"tags": {"AWS:x": "x"}}, "a name that begins with aws:"),
+        ({"tags": {"x": "x" * 257}}, "a value of more than 256"),
+    ],
+)
+def test_rules_between_fields_are_checked(extra, problem):
+    with pytest.raises(TargetDataError, match=problem):
+        read({**OBS, **extra})
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"tpm_support": "2.0", "boot_mode": "uefi"},
+        {"architecture": "arm64"},
+        {"architecture": "x86_64", "ena_support": False},
+        {"tags": {"x" * 127: "x" * 256, "aws": "aws:"}},
+    ],
+)
+def test_what_goes_together_is_taken(extra):
+    assert extra.items() <= read({**OBS, **extra}).values.items()
+
+
+def test_words_are_those_of_the_service_models():
+    import botocore.session
+
+    session = botocore.session.get_session()
+    ec2, sts = session.get_service_model("ec2"), session.get_service_model("sts")
+    assert list(BY_NAME["boot_mode"].allowed) == ec2.shape_for("BootModeValues").enum
+    assert set(BY_NAME["architecture"].allowed) <= set(ec2.shape_for("ArchitectureValues").enum)
+    assert set(fields.VERSIONS) >= {*ec2.shape_for("TpmSupportValues").enum, *ec2.shape_for("ImdsSupportValues").enum}
+    lengths = sts.shape_for("externalIdType").metadata
+    assert (BY_NAME["external_id"].min_length, BY_NAME["external_id"].max_length) == (lengths["min"], lengths["max"])
+    assert BY_NAME["arn"].max_length == sts.shape_for("arnType").metadata["max"]
+    lengths = ec2.shape_for("ImageNameRequest").metadata
+    assert (BY_NAME["ami_name"].min_length, BY_NAME["ami_name"].max_length) == (lengths["min"], lengths["max"])
+    assert BY_NAME["description"].max_length == ec2.shape_for("ImageDescriptionRequest").metadata["max"]
+
+
+scalars = st.none() | st.booleans() | st.integers(-1, 20000)
+some = [*OBS.values(), *fields.VERSIONS, "uefi", "x86_64", "subnet-12345678", "us-east-1\n"]
+words = st.sampled_from(some) | st.text()
+
+
+@hypothesis.given(data=st.data(), field=st.sampled_from(fields.FIELDS))
+def test_schema_and_check_agree(data, field):
+    values = scalars | words
+    if field.pattern:
+        values |= st.from_regex(field.pattern) | st.from_regex(re.compile(field.pattern.pattern), fullmatch=True)
+    value = data.draw(values)
+    platform = Platform()
+    platform.fields = [dataclasses.replace(field, is_required=False)]
+    platform.problems = lambda found: []
+    document = {field.name: value}
+    try:
+        targetdata.read(json.dumps(document).encode(), platform, NoKeys())
+        is_right = True
+    except TargetDataError:
+        is_right = False
+    assert jsonschema.Draft202012Validator(targetdata.json_schema(platform)).is_valid(document) == is_right

@@ -1,0 +1,41 @@
+import pytest
+
+from clouduploader.errors import ConfigError
+from clouduploader.platforms.ec2 import settings
+
+
+def test_empty_section_gives_the_defaults():
+    assert settings.read({}) == settings.Settings()
+
+
+def test_values_are_read_by_their_types():
+    found = settings.read({"profile": "obs", "session_seconds": "7200", "ssh_cidr": "10.0.0.0/8", "grace_seconds": "0"})
+    assert (found.profile, found.session_seconds, found.ssh_cidr, found.grace_seconds) == ("obs", 7200, "10.0.0.0/8", 0)
+    assert found.wait_count == settings.Settings().wait_count
+
+
+def test_defaults_are_within_the_limits():
+    for key, (low, high) in settings.LIMITS.items():
+        assert low <= getattr(settings.Settings(), key) <= high
+
+
+@pytest.mark.parametrize("key", settings.LIMITS)
+def test_number_at_its_limits_is_taken_and_beyond_refused(key):
+    low, high = settings.LIMITS[key]
+    for number in (low, high):
+        assert getattr(settings.read({key: str(number)}), key) == number
+    for number in (low - 1, high + 1):
+        with pytest.raises(ConfigError, match=rf"setting '{key}' .* is '{number}', not a number from {low} to {high}"):
+            settings.read({key: str(number)})
+
+
+@pytest.mark.parametrize("text", ["", "1h", "1800.0", "0x708", "²", "9" * 5000])
+def test_what_is_no_number_is_refused(text):
+    with pytest.raises(ConfigError, match="session_seconds"):
+        settings.read({"session_seconds": text})
+
+
+def test_unknown_setting_is_named_with_those_there_are():
+    with pytest.raises(ConfigError, match=r"unknown setting 'sesion_seconds' in \[ec2\]") as caught:
+        settings.read({"sesion_seconds": "1"})
+    assert "session_seconds" in caught.value.hint

@@ -1,0 +1,261 @@
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clouduploader import joblog
+from clouduploader.errors import CannotCreateError, ConfigError, LocalIOError, StoppedError
+from clouduploader.platform import (
+    BytesMoved,
+    CleanUpReport,
+    CloudObject,
+    Image,
+    Leftover,
+    Level,
+    Packing,
+    PhaseStarted,
+    PlatformContext,
+    UploadRequest,
+    UploadResult,
+)
+from clouduploader.platforms import directory
+from clouduploader.stop import Stop
+
+DATA = bytes(range(256)) * (10 << 10)  # two and a half blocks
+PARTIAL = ".clouduploader-0123456789abcdef.part"
+
+
+class Log:
+    def __init__(self, on_event=None):
+        self.text = ""
+        self.reporter = joblog.JobLog([self], is_verbose=False)
+        self.reporter.listen(on_event or (lambda event: None))
+
+    def write(self, data):
+        self.text += data.decode()
+
+
+@pytest.fixture
+def images(tmp_path):
+    path = tmp_path / "images"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def make_platform(images):
+    def make(path=images):
+        return directory.create(PlatformContext(home=Path("/"), settings={"path": str(path)}, environment={}))
+
+    return make
+
+
+@pytest.fixture
+def make_request(tmp_path):
+    def make(filename="my image.raw", data=DATA, size_bytes=None):
+        path = tmp_path / "42.file"
+        path.write_bytes(data)
+        return UploadRequest(
+            user="tom",
+            job_name=None,
+            arch=None,
+            image=Image(path, filename, Packing.RAW, len(data) if size_bytes is None else size_bytes),
+            targetdata={},
+            work_dir=tmp_path,
+            is_by_hand=False,
+            measure_image=lambda: len(data),
+        )
+
+    return make
+
+
+def names(path):
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def test_image_is_copied_under_its_name(make_platform, make_request, images):
+    log, target = Log(), images / "my image.raw"
+    os.umask(old_mask := os.umask(0o077))
+    result = make_platform().upload(make_request(), log.reporter, Stop())
+    assert result == UploadResult(str(target), (CloudObject("file", str(target)),))
+    assert target.read_bytes() == DATA
+    assert target.stat().st_mode & 0o777 == 0o666 & ~old_mask
+    assert names(images) == ["my image.raw"]
+    assert f"SHA-256: {hashlib.sha256(DATA).hexdigest()}\n" in log.text
+
+
+def test_same_image_again_succeeds_and_changes_nothing(make_platform, make_request, images):
+    log, target = Log(), images / "my image.raw"
+    first = make_platform().upload(make_request(), Log().reporter, Stop())
+    inode = target.stat().st_ino
+    assert make_platform().upload(make_request(), log.reporter, Stop()) == first
+    assert target.stat().st_ino == inode
+    assert "is there already, and the same" in log.text
+
+
+@pytest.mark.parametrize("there", [b"other", DATA[:-1] + b"x"])
+def test_other_file_of_that_name_is_never_overwritten(make_platform, make_request, images, there):
+    target = images / "my image.raw"
+    target.write_bytes(there)
+    for call in (make_platform().plan, lambda *words: make_platform().upload(*words, Stop())):
+        with pytest.raises(CannotCreateError, match="is there already, and is not the same"):
+            call(make_request(), Log().reporter)
+    assert target.read_bytes() == there
+    assert names(images) == ["my image.raw"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_file_is_never_overwritten(make_platform, make_request, images, make):
+    make(images / "my image.raw")
+    with pytest.raises(CannotCreateError, match="is there already"):
+        make_platform().upload(make_request(), Log().reporter, Stop())
+
+
+def test_file_that_appears_meanwhile_is_never_overwritten(make_platform, make_request, images):
+    target = images / "my image.raw"
+    log = Log(lambda event: target.write_bytes(b"other") if isinstance(event, BytesMoved) else None)
+    with pytest.raises(LocalIOError, match=r"my image\.raw: File exists"):
+        make_platform().upload(make_request(), log.reporter, Stop())
+    assert target.read_bytes() == b"other"
+    assert names(images) == ["my image.raw"]
+
+
+def test_image_without_room_is_refused_before_a_byte_is_copied(make_platform, make_request, images):
+    log = Log()
+    for call in (make_platform().plan, lambda *words: make_platform().upload(*words, Stop())):
+        with pytest.raises(CannotCreateError, match=r"needs 4611686018427387904 bytes, but [0-9]+ are free"):
+            call(make_request(size_bytes=1 << 62), log.reporter)
+    assert names(images) == []
+    assert "copy" not in log.text
+
+
+def test_image_that_changes_while_it_is_read_is_refused(make_platform, make_request, images):
+    with pytest.raises(LocalIOError, match="changed while it was read"):
+        make_platform().upload(make_request(size_bytes=len(DATA) + 1), Log().reporter, Stop())
+    assert names(images) == []
+
+
+def test_image_that_is_gone_is_named(make_platform, make_request, images):
+    request = make_request()
+    request.image.path.unlink()
+    with pytest.raises(LocalIOError, match=r"42\.file: No such file"):
+        make_platform().upload(request, Log().reporter, Stop())
+    assert names(images) == []
+
+
+@pytest.mark.parametrize("kind", [PhaseStarted, BytesMoved])
+def test_stop_leaves_nothing(make_platform, make_request, images, kind):
+    stop = Stop()
+    log = Log(lambda event: stop.request(signal.SIGINT) if isinstance(event, kind) else None)
+    with pytest.raises(StoppedError) as caught:
+        make_platform().upload(make_request(), log.reporter, stop)
+    assert caught.value.exit_code == 130
+    assert names(images) == []
+
+
+def test_partial_file_of_a_killed_run_is_removed_by_the_next(make_platform, make_request, images):
+    (images / PARTIAL).write_bytes(b"half")
+    log = Log()
+    make_platform().upload(make_request(), log.reporter, Stop())
+    assert names(images) == ["my image.raw"]
+    assert f"Removed {images / PARTIAL}, left from a run that was killed." in log.text
+
+
+def test_partial_file_of_a_living_run_stays(make_platform, make_request, images):
+    with (images / PARTIAL).open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        make_platform().upload(make_request(), Log().reporter, Stop())
+        thing = CloudObject("partial file", str(images / PARTIAL))
+        report = make_platform().clean_up({}, [thing], Log().reporter)
+        assert report == CleanUpReport((), (Leftover(thing, "it is being written, or not ours"),))
+    assert names(images) == [PARTIAL, "my image.raw"]
+    assert make_platform().clean_up({}, [thing], Log().reporter) == CleanUpReport((thing,), ())
+    assert make_platform().clean_up({}, [thing], Log().reporter) == CleanUpReport((thing,), ())
+    assert names(images) == ["my image.raw"]
+
+
+def test_clean_up_touches_nothing_but_partial_files(make_platform, images, tmp_path):
+    (images / "image.raw").write_bytes(b"x")
+    (tmp_path / PARTIAL).write_bytes(b"x")
+    things = [
+        CloudObject("file", str(images / "image.raw")),
+        CloudObject("partial file", str(images / "image.raw")),
+        CloudObject("partial file", str(tmp_path / PARTIAL)),
+        CloudObject("partial file", f"{images}/../{PARTIAL}"),
+        CloudObject("partial file", PARTIAL),
+        CloudObject("partial file", "\0"),
+    ]
+    report = make_platform().clean_up({}, things, Log().reporter)
+    assert [left.object for left in report.left] == things
+    assert names(images) == ["image.raw"]
+    assert (tmp_path / PARTIAL).exists()
+
+
+def test_run_that_was_killed_is_cleaned_up_by_its_log(make_platform, make_request, images, tmp_path):
+    code = """
+import os, pathlib, sys, time
+from clouduploader import joblog
+from clouduploader.platform import *
+from clouduploader.platforms import directory
+from clouduploader.stop import Stop
+source, images = map(pathlib.Path, sys.argv[1:])
+log = joblog.JobLog([os.fdopen(1, "wb", buffering=0)], is_verbose=False)
+log.listen(lambda event: time.sleep(60) if isinstance(event, BytesMoved) else None)
+image = Image(source, "a.raw", Packing.RAW, source.stat().st_size)
+request = UploadRequest(user="", job_name=None, arch=None, image=image, targetdata={}, work_dir=source.parent,
+                        is_by_hand=False, measure_image=lambda: 0)
+context = PlatformContext(home=images, settings={"path": str(images)}, environment={})
+directory.create(context).upload(request, log, Stop())
+"""
+    source = make_request().image.path
+    log_path = tmp_path / "log"
+    with log_path.open("wb") as file:
+        child = subprocess.Popen([sys.executable, "-c", code, source, images], stdout=file)
+    while "Created partial file" not in log_path.read_text():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    (left,) = images.iterdir()
+    platform = make_platform()
+    with log_path.open() as lines:
+        reading = joblog.read(lines)
+    assert reading == joblog.LogReading("copy", (CloudObject("partial file", str(left)),))
+    assert platform.clean_up({}, reading.objects, Log().reporter) == CleanUpReport(reading.objects, ())
+    assert names(images) == []
+
+
+@pytest.mark.parametrize("filename", ["a", "a b.raw", "a.", "Removed file x.", "ä"])
+def test_log_is_read_back(make_platform, make_request, filename):
+    log = Log()
+    result = make_platform().upload(make_request(filename), log.reporter, Stop())
+    assert joblog.read(log.text.splitlines(keepends=True)) == joblog.LogReading("copy", result.objects)
+
+
+@pytest.mark.parametrize("path", ["", "images", "/nowhere/at/all", "/etc/passwd"])
+def test_setting_that_is_wrong_is_named(make_platform, make_request, path):
+    platform = make_platform(path)
+    for call in (platform.plan, lambda *words: platform.upload(*words, Stop())):
+        with pytest.raises(ConfigError, match=r"the setting path in \[directory\]"):
+            call(make_request(), Log().reporter)
+    (finding,) = platform.check(None, None)
+    assert finding.level is Level.FAILURE
+
+
+def test_plan_says_what_upload_does(make_platform, make_request, images):
+    target = images / "my image.raw"
+    assert make_platform().plan(make_request(), Log().reporter) == [f"copy the image to {target}"]
+    make_platform().upload(make_request(), Log().reporter, Stop())
+    assert make_platform().plan(make_request(), Log().reporter) == [f"leave {target} as it is, for it is the same"]
+
+
+def test_check_tells_the_free_space(make_platform, images):
+    (finding,) = make_platform().check(None, None)
+    assert (finding.level, finding.subject) == (Level.OK, str(images))
+    assert finding.message.endswith(" GiB free")

@@ -1,0 +1,151 @@
+"""The removal of what an upload left in the account, in the order that AWS's dependencies ask for."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import botocore.exceptions
+
+from clouduploader.errors import ClouduploaderError
+from clouduploader.platform import CleanUpReport, CloudObject, Leftover, ObjectRemoved, Reporter
+from clouduploader.platforms.ec2 import api, calls, refusals
+
+RETRY_CODES = frozenset(
+    {"DependencyViolation", "VolumeInUse", "IncorrectState", "InvalidGroup.InUse", "IncorrectInstanceState"}
+)
+"""Answers that heal when what was removed before is really gone."""
+RETRY_SECONDS = 300.0  # of one clean-up; an instance was seen to need up to a minute to end; AWS promises nothing
+PAUSE_SECONDS = 3.0
+WAIT_ATTEMPTS = 100  # times PAUSE_SECONDS: as long as RETRY_SECONDS
+GONE = (".NotFound", "NotFoundException", "InvalidAMIID.Unavailable")
+"""How the codes end that say so: InvalidVolume.NotFound, InvalidVpcID.NotFound, ... and of deregistered AMIs."""
+
+
+class Remover:
+    """Removes things from one region of an account.
+
+    Args:
+        client: Of EC2, with fresh credentials.
+        region: The client's.
+        reporter: Told of each removal.
+        sleep: For tests.
+    """
+
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401 boto3 makes its clients at run time
+        region: str,
+        reporter: Reporter,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._region = region
+        self._reporter = reporter
+        self._sleep = sleep
+        self._removed: list[CloudObject] = []
+        self._left: list[Leftover] = []
+        self._waited = 0.0
+
+    def remove(self, objects: Sequence[CloudObject]) -> CleanUpReport:
+        """Remove what belongs to one upload. Blocks for minutes at worst.
+
+        Instances that were started with one of the key pairs are among them, even if we never learned
+        their ids; so are the volumes on them.
+
+        Args:
+            objects: Of this upload.
+        """
+        by_kind = {kind: [thing.id for thing in objects if thing.kind == kind] for kind in calls.KINDS}
+        helpers, attached = self._helpers(by_kind["key pair"], by_kind["instance"])
+        by_kind["instance"] = helpers
+        by_kind["volume"] = list(dict.fromkeys([*by_kind["volume"], *attached]))
+        ec2 = self._client
+        removers: Mapping[str, Callable[[str], object]] = {
+            "image": lambda item: ec2.deregister_image(ImageId=item),
+            "instance": self._end_instance,
+            "volume": lambda item: ec2.delete_volume(VolumeId=item),
+            "snapshot": lambda item: ec2.delete_snapshot(SnapshotId=item),
+            "key pair": lambda item: ec2.delete_key_pair(KeyName=item),
+            "security group": lambda item: ec2.delete_security_group(GroupId=item),
+            "subnet": lambda item: ec2.delete_subnet(SubnetId=item),
+            "route table": lambda item: ec2.delete_route_table(RouteTableId=item),
+            "internet gateway": lambda item: self._end_gateway(item, by_kind["vpc"]),
+            "vpc": lambda item: ec2.delete_vpc(VpcId=item),
+        }
+        for kind, remove_one in removers.items():
+            for item in by_kind[kind]:
+                self._remove(CloudObject(kind, item, self._region), remove_one)
+        for thing in objects:
+            if thing.kind not in removers:
+                self._leave(thing, "clouduploader does not know how to remove that")
+        return CleanUpReport(tuple(self._removed), tuple(self._left))
+
+    def _helpers(self, key_names: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The upload's instances, and the volumes on them that do not go with them."""
+        if not key_names and not known:
+            return [], []
+        filters = (
+            [{"Name": "key-name", "Values": list(key_names)}]
+            if key_names
+            else [{"Name": "instance-id", "Values": list(known)}]
+        )
+        instances = list(known)
+        volumes: list[str] = []
+        try:
+            with api.translated(f"region {self._region}"):
+                pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
+                found = [item for page in pages for group in page["Reservations"] for item in group["Instances"]]
+        except ClouduploaderError as exc:
+            self._reporter.line(f"The helper instance can't be looked for: {exc.message}")
+            return instances, volumes
+        for item in found:
+            if item["State"]["Name"] != "terminated":
+                instances.append(item["InstanceId"])
+            mappings = [mapping["Ebs"] for mapping in item.get("BlockDeviceMappings", []) if "Ebs" in mapping]
+            volumes += [ebs["VolumeId"] for ebs in mappings if not ebs.get("DeleteOnTermination")]
+        return list(dict.fromkeys(instances)), volumes
+
+    def _end_instance(self, item: str) -> None:
+        self._client.terminate_instances(InstanceIds=[item])
+        waiter = self._client.get_waiter("instance_terminated")
+        waiter.wait(InstanceIds=[item], WaiterConfig={"Delay": PAUSE_SECONDS, "MaxAttempts": WAIT_ATTEMPTS})
+
+    def _end_gateway(self, gateway: str, vpcs: Iterable[str]) -> None:
+        for vpc in vpcs:
+            try:
+                self._client.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+            except botocore.exceptions.ClientError as exc:
+                if exc.response["Error"]["Code"] not in ("Gateway.NotAttached", "InvalidVpcID.NotFound"):
+                    raise
+        self._client.delete_internet_gateway(InternetGatewayId=gateway)
+
+    def _remove(self, thing: CloudObject, remove_one: Callable[[str], object]) -> None:
+        reason = self._try_removing(remove_one, thing.id)
+        if reason is None:
+            self._removed.append(thing)
+            self._reporter.event(ObjectRemoved(thing))
+        else:
+            self._leave(thing, reason)
+
+    def _leave(self, thing: CloudObject, reason: str) -> None:
+        self._left.append(Leftover(thing, reason))
+        self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {self._region}: {reason}")
+
+    def _try_removing(self, remove_one: Callable[[str], object], item: str) -> str | None:
+        """Remove one thing; return why not, or None."""
+        while True:
+            try:
+                remove_one(item)
+            except botocore.exceptions.ClientError as exc:
+                code = exc.response["Error"]["Code"]
+                if code.endswith(GONE):
+                    return None
+                if code not in RETRY_CODES or self._waited >= RETRY_SECONDS:
+                    return refusals.translate(api.refusal(exc), subject=f"region {self._region}").message
+            except botocore.exceptions.BotoCoreError as exc:
+                return str(exc)
+            else:
+                return None
+            self._sleep(PAUSE_SECONDS)
+            self._waited += PAUSE_SECONDS

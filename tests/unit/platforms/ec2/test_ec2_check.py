@@ -1,0 +1,119 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from clouduploader.platform import Level, PlatformContext
+from clouduploader.platforms.ec2 import check, settings
+
+REGION = "eu-west-1"
+VERSION = f"#!{sys.executable}\nprint('{{}}')\n"
+MEASURED = VERSION.format("10.0.5")
+
+
+@pytest.fixture
+def make_context(tmp_path, ec2):
+    """A factory of a home with credentials, a helper, and a tool that tells this version."""
+
+    def make(*, ami=None, instance_type="t2.micro", tool=MEASURED, keys=True, conf=None):
+        (tmp_path / ".aws").mkdir()
+        if keys:
+            text = "[default]\naws_access_key_id = AKIAHOME\naws_secret_access_key = SECRET\n"
+            (tmp_path / ".aws" / "credentials").write_text(text)
+        ami = ami or ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+        section = f"[region-{REGION}]\nami = {ami}\ninstance_type = {instance_type}\nuser = root\n"
+        (tmp_path / ".ec2utils.conf").write_text(section if conf is None else conf)
+        script = tmp_path / "ec2uploadimg"
+        script.write_text(tool)
+        script.chmod(0o755)
+        return PlatformContext(home=tmp_path, settings={}, environment={"PATH": f"{tmp_path}:/usr/bin"})
+
+    return make
+
+
+def find(context, *, targetdata=None, region=None):
+    """The findings by their subject; the last one of each."""
+    found = list(check.run(context, settings.Settings(), targetdata=targetdata, region=region))
+    for finding in found:
+        assert "SECRET" not in str(finding)
+    return {Path(finding.subject).name: finding for finding in found}
+
+
+def test_all_in_place_is_all_ok(make_context):
+    found = find(make_context())
+    assert {subject: finding.level for subject, finding in found.items()} == dict.fromkeys(
+        ("ec2uploadimg", "AWS identity", "clock", f"region {REGION}"), Level.OK
+    )
+    assert found["ec2uploadimg"].message == f"version 10.0.5, run by {sys.executable}"
+    assert "account 123456789012" in found["AWS identity"].message
+
+
+@pytest.mark.parametrize(
+    ("tool", "level", "words"),
+    [
+        (VERSION.format("9.0.3"), Level.WARNING, "version 9.0.3"),
+        ("#!/bin/sh\n", Level.FAILURE, "not a Python script"),
+        (f"#!{sys.executable}\nimport nothing_like_it\n", Level.FAILURE, "does not run: ModuleNotFoundError"),
+        (f"#!{sys.executable}\nraise SystemExit(3)\n", Level.FAILURE, "does not run: no reason given"),
+    ],
+)
+def test_tool_that_does_not_do_is_found(make_context, tool, level, words):
+    finding = find(make_context(tool=tool))["ec2uploadimg"]
+    assert finding.level is level
+    assert words in finding.message
+
+
+def test_helper_that_is_not_there_is_found(make_context):
+    finding = find(make_context(ami="ami-00000000"))[f"region {REGION}"]
+    assert finding.level is Level.FAILURE
+    assert "ami-00000000" in finding.message
+
+
+@pytest.mark.parametrize(("kind", "words"), [("t3.micro", "can't find its disks"), ("t2.gigantic", "no instance type")])
+def test_instance_type_that_does_not_do_is_found(make_context, kind, words):
+    finding = find(make_context(instance_type=kind))[f"region {REGION}"]
+    assert finding.level is Level.FAILURE
+    assert words in finding.message
+
+
+@pytest.mark.parametrize(("conf", "words"), [("", "no region is configured"), ("x", "is not an INI file")])
+def test_configuration_without_regions_is_found(make_context, conf, words):
+    finding = find(make_context(conf=conf))[".ec2utils.conf"]
+    assert finding.level is Level.FAILURE
+    assert words in finding.message
+
+
+def test_only_the_region_asked_for_is_looked_at(make_context):
+    found = find(make_context(), region="us-east-1")
+    assert found["region us-east-1"].level is Level.FAILURE
+    assert f"region {REGION}" not in found
+
+
+def test_lack_of_credentials_is_found(make_context, monkeypatch):
+    context = make_context(keys=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    finding = find(context)["AWS identity"]
+    assert finding.level is Level.FAILURE
+    assert "no AWS credentials" in finding.message
+    assert ".aws/credentials" in finding.hint
+
+
+@pytest.mark.parametrize(("date", "level"), [("", Level.WARNING), ("Sun, 22 Nov 2020 17:00:00 GMT", Level.FAILURE)])
+def test_clock_is_judged_by_the_date_of_an_answer(date, level):
+    assert check._clock(date).level is level
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "words"),
+    [
+        ({}, Level.OK, "helper, name and subnet are fine"),
+        ({"vpc_subnet_id": "subnet-00000000"}, Level.FAILURE, "there is no subnet-00000000"),
+    ],
+)
+def test_region_of_a_job_to_come_is_looked_at_with_its_rights(make_context, changes, level, words):
+    context = make_context()
+    data = {"region": REGION, "ami_name": "my image"} | changes
+    finding = find(context, targetdata=data)["own credentials"]
+    assert finding.level is level
+    assert words in finding.message

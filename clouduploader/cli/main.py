@@ -1,6 +1,8 @@
 """The program's entry, and its one error boundary: nothing below it prints or exits."""
 
 import importlib
+import io
+import itertools
 import os
 import sys
 import traceback
@@ -10,9 +12,9 @@ from pathlib import Path
 import click
 
 import clouduploader
-from clouduploader.cli import output, routing
+from clouduploader.cli import boundary, output, routing
 from clouduploader.cli.session import Session
-from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
+from clouduploader.errors import ClouduploaderError, ExitCode
 
 COMMANDS = {
     "check": "check",
@@ -78,9 +80,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(clouduploader.__version__, message="%(prog)s %(version)s")
 @click.pass_obj
-def clouduploader_command(
-    session: Session, verbose: bool, quiet: bool, home: Path | None, spool: Path | None
-) -> None:
+def clouduploader_command(session: Session, verbose: bool, quiet: bool, home: Path | None, spool: Path | None) -> None:
     """Turn a disk image from a build service into a bootable image in a cloud account."""
     session.is_verbose = verbose
     session.is_quiet = quiet
@@ -99,13 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     session = Session()
     words = routing.route(sys.argv[1:] if arguments is None else arguments)
+    # Known before Click parses, so that its own complaints are JSON as well.
+    session.is_json = "--json" in itertools.takewhile(lambda word: word != "--", words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale can't show is no error
     try:
-        answer = clouduploader_command.main(
-            args=words, prog_name="clouduploader", standalone_mode=False, obj=session
-        )
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        answer = clouduploader_command.main(args=words, prog_name="clouduploader", standalone_mode=False, obj=session)
+    except SystemExit as exc:
+        if exc.code != 1:  # with 1 Click answers a closed pipe, with all else a shell that completes
+            raise
+        _drop_output()
         return ExitCode.PIPE_CLOSED
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.ctx.get_help() if exc.ctx else exc.message, err=True)
@@ -114,31 +117,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("clouduploader: stopped", err=True)
         return ExitCode.INTERRUPTED
     except Exception as exc:  # noqa: BLE001 the boundary: whatever it is, a person gets one line
-        return _report(session, _as_ours(exc), exc)
+        error = boundary.as_ours(exc)
+        try:
+            _report(session, error, exc)
+            if sys.stdout:
+                sys.stdout.flush()  # what is left of an answer that could not be written
+        except OSError:  # nobody to tell, or a full disk
+            _drop_output()
+        return int(error.exit_code)
     return answer if isinstance(answer, int) else ExitCode.OK
 
 
-def _as_ours(exc: Exception) -> ClouduploaderError:
-    if isinstance(exc, ClouduploaderError):
-        return exc
-    if isinstance(exc, click.ClickException):
-        context = exc.ctx if isinstance(exc, click.UsageError) else None
-        return UsageError(
-            exc.format_message(), hint=f"See `{context.command_path} --help`." if context else None
-        )
-    return ClouduploaderError(
-        f"this is a bug in clouduploader: {type(exc).__name__}",
-        hint="Run it again with --verbose, and report what it says.",
-    )
+def _drop_output() -> None:
+    """Send what is still in the buffers nowhere: the interpreter would fail once more with it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(null, number)
+    os.close(null)
 
 
-def _report(session: Session, error: ClouduploaderError, cause: Exception) -> int:
-    """Print an error as one line with its hint, or as JSON; return its exit code."""
+def _report(session: Session, error: ClouduploaderError, cause: Exception) -> None:
+    """Print an error as one line with its hint, or as JSON."""
     if session.is_verbose and error is not cause and not isinstance(cause, click.ClickException):
-        click.echo("".join(traceback.format_exception(cause)), err=True)
+        lines = "".join(traceback.format_exception(cause)).splitlines()
+        click.echo("\n".join(map(output.clean, lines)), err=True)
     if session.is_json:
         click.echo(output.envelope(session, data=None, error=error, exit_code=int(error.exit_code)))
     else:
         hint = f" {output.clean(error.hint)}" if error.hint else ""
         click.echo(f"clouduploader: {output.clean(error.message.rstrip('.'))}.{hint}", err=True)
-    return int(error.exit_code)

@@ -7,7 +7,7 @@ costs more time than most commands take.
 import json
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -22,6 +22,8 @@ def clean(text: str) -> str:
 
     A user name or a line of a log can hold anything, escape sequences of a terminal included.
     """
+    if text.isprintable():
+        return text
     return "".join(char if _is_shown(char) else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -58,11 +60,33 @@ def print_json(session: Session, data: Mapping[str, Any], *, exit_code: int = Ex
     click.echo(envelope(session, data=data, error=None, exit_code=int(exit_code)))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows: fitted to the terminal, or with tabs between whole cells and a header line."""
+def print_json_stream(
+    session: Session, data: Mapping[str, Any], *, key: str, items: Iterable[Mapping[str, Any]]
+) -> None:
+    """Print an answer that holds a long list, without having all of it in memory at once.
+
+    Args:
+        session: See Session.
+        data: The answer but for the list.
+        key: The list's name in the answer.
+        items: The list, taken while it is printed.
+    """
+    document = envelope(session, data={**data, key: []}, error=None, exit_code=ExitCode.OK)
+    front, _, back = document.rpartition("[]")
+    sys.stdout.write(front + "[")
+    separator = ""
+    for item in items:
+        sys.stdout.write(separator + json.dumps(item))
+        separator = ",\n"
+    click.echo("]" + back)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows: fitted to the terminal, or as they come, with tabs between whole cells and a header line."""
     if not sys.stdout.isatty():
-        lines = ["\t".join(columns), *("\t".join(map(cell, row)) for row in rows)]
-        click.echo("\n".join(lines))
+        sys.stdout.write("\t".join(columns) + "\n")
+        sys.stdout.writelines("\t".join(map(cell, row)) + "\n" for row in rows)
+        sys.stdout.flush()
         return
     import rich.box
     import rich.console
@@ -71,9 +95,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
-    for row in rows:
-        table.add_row(*(rich.text.Text(cell(value)) for value in row))
+        table.add_column(column)
+    for row in rows:  # no_wrap at the cells: as a column's it would narrow all alike, not the widest first
+        table.add_row(*(rich.text.Text(cell(value), no_wrap=True, overflow="ellipsis") for value in row))
     rich.console.Console(markup=False, highlight=False).print(table)
 
 

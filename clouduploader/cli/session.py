@@ -47,16 +47,21 @@ pass_session = click.make_pass_decorator(Session)
 
 
 def json_option(function: Function) -> Function:
-    """Give a command `--json`; the boundary then also answers failures as JSON."""
+    """Give a command `--json`; the program's entry has looked for it already."""
+    return click.option("--json", is_flag=True, expose_value=False, help="Answer with one JSON object.")(function)
 
-    def remember(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-        context.ensure_object(Session).is_json = value
+
+def verbose_option(function: Function) -> Function:
+    """Give a command `--verbose` behind its name too, where one looks for it first."""
+
+    def remember(context: click.Context, _parameter: click.Parameter, is_given: bool) -> None:
+        context.ensure_object(Session).is_verbose |= is_given
 
     return click.option(
-        "--json",
+        "-v",
+        "--verbose",
         is_flag=True,
-        is_eager=True,
         expose_value=False,
         callback=remember,
-        help="Answer with one JSON object.",
+        help="Show on stderr what somebody who debugs wants to see.",
     )(function)

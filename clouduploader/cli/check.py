@@ -1,0 +1,41 @@
+"""`clouduploader check`."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from clouduploader.cli import output
+from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.commands import check_setup
+from clouduploader.errors import ExitCode
+from clouduploader.platform import Finding, Level
+
+
+@click.command("check")
+@click.option("--target", default="ec2", show_default=True, help="The platform; see `clouduploader platforms`.")
+@click.option("--region", help="Look at this region only; else at all that are configured.")
+@click.option("--data", type=click.Path(path_type=Path), help="Target data of a job, to try its role and name too.")
+@json_option
+@pass_session
+def check_command(session: Session, /, *, target: str, region: str | None, data: Path | None) -> int:
+    """Look whether everything is in place for an upload, and change nothing.
+
+    One line a finding: ok, warning or failure, what was looked at, what was found, what to do. The
+    exit code is 78 if there is a failure.
+    """
+    findings = []
+    for finding in check_setup.run(session.config, target=target, region=region, data_path=data):
+        findings.append(finding)
+        if not session.is_json:
+            click.echo(_line(finding))
+    code = ExitCode.CONFIG if any(found.level is Level.FAILURE for found in findings) else ExitCode.OK
+    if session.is_json:
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        output.print_json(session, {"findings": rows}, exit_code=code)
+    return code
+
+
+def _line(finding: Finding) -> str:
+    hint = f". {finding.hint}" if finding.hint else ""
+    return output.clean(f"{finding.level:8}{finding.subject}: {finding.message}{hint}")

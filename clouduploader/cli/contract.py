@@ -1,0 +1,113 @@
+"""OBS's call: five or six operands, no questions, a log, a result and an exit code."""
+
+import contextlib
+import datetime
+import os
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+import clouduploader
+from clouduploader import joblog, stopping
+from clouduploader.cli import boundary, routing
+from clouduploader.cli.session import Session, pass_session
+from clouduploader.errors import CannotCreateError, ExitCode, StoppedError, UsageError
+from clouduploader.stop import Stop
+
+
+class Call:
+    """The operands, taken apart.
+
+    Attributes:
+        user: Anything, bytes that are not UTF-8 included.
+        target: The platform's name.
+        upload_path: The image.
+        targetdata_path: The target data.
+        filename: The image's real name, or None.
+        log_path: Where to append the log; None for stdout.
+        result_path: Where the result goes; None for stdout.
+    """
+
+    def __init__(self, operands: tuple[str, ...]) -> None:
+        self.user, self.target = operands[0], operands[1]
+        self.upload_path, self.targetdata_path = Path(operands[2]), Path(operands[3])
+        self.filename: str | None = None
+        self.log_path: Path | None = None
+        self.result_path: Path | None = None
+        if len(operands) > 5:
+            self.filename, self.result_path = operands[4], Path(operands[5])
+        elif "/" in operands[4]:
+            self.log_path = Path(operands[4])
+        else:  # the form of early 2018
+            self.filename = operands[4]
+            name = self.upload_path.name.removesuffix(".file")
+            self.result_path = self.upload_path.with_name(f"{name}.result")
+
+
+@click.command("contract", hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("operands", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def contract_command(session: Session, operands: tuple[str, ...]) -> int:
+    """Upload one image as OBS asks for it."""
+    if len(operands) not in routing.OPERAND_COUNTS:
+        raise UsageError(f"OBS's call has five or six operands, not {len(operands)}", hint="See --help.")
+    call = Call(operands)
+    stop = Stop()
+    stopping.listen(stop)
+    with _log_file(call) as file:
+        sinks = [file]
+        is_echoed = call.log_path is not None and (session.is_verbose or sys.stderr.isatty())
+        if is_echoed:
+            sinks.append(open(2, "wb", buffering=0, closefd=False))  # noqa: SIM115 stderr stays open
+        log = joblog.JobLog(sinks, is_verbose=session.is_verbose)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        log.line(f"clouduploader {clouduploader.__version__} at {now}: user {call.user}, target {call.target}")
+        try:
+            _upload(session, call, log, stop)
+        except Exception as exc:  # noqa: BLE001 the boundary of a job: its log and result must tell the reason
+            return _fail(call, log, stop, exc, is_echoed=is_echoed)
+    return ExitCode.OK
+
+
+def _upload(session: Session, call: Call, log: joblog.JobLog, stop: Stop) -> None:
+    from clouduploader.commands import run_contract
+
+    result = run_contract.run(
+        config=session.config,
+        log=log,
+        stop=stop,
+        user=call.user,
+        target=call.target,
+        upload_path=call.upload_path,
+        targetdata_path=call.targetdata_path,
+        filename=call.filename,
+        result_path=call.result_path,
+    )
+    if call.result_path is None:
+        click.echo(result.id)
+
+
+def _fail(call: Call, log: joblog.JobLog, stop: Stop, exc: Exception, *, is_echoed: bool) -> int:
+    """Say why in the log, in the result if OBS is still to read one, and to a person who watches."""
+    from clouduploader import runner
+
+    error = boundary.as_ours(exc)
+    text = runner.tell_failure(log, exc, error)
+    if call.result_path and not stop.is_requested and not isinstance(error, StoppedError):
+        with contextlib.suppress(CannotCreateError):  # the log has it, and the exit code says it failed
+            runner.write_result(call.result_path, text)
+    if call.log_path and not is_echoed:
+        click.echo(f"clouduploader: {text}", err=True)
+    return int(error.exit_code)
+
+
+def _log_file(call: Call) -> BinaryIO:
+    if call.log_path is None:
+        return open(1, "wb", buffering=0, closefd=False)
+    try:
+        descriptor = os.open(call.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as exc:
+        raise CannotCreateError(f"the log {call.log_path} can't be written: {exc.strerror}") from exc
+    return open(descriptor, "wb", buffering=0)  # noqa: PTH123

@@ -1,0 +1,390 @@
+"""`clouduploader list`, `inspect`, `log` and `kill`."""
+
+import codecs
+import itertools
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clouduploader import spool
+from clouduploader.cli import output
+from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.errors import ExitCode, UsageError
+from clouduploader.job import Job, JobState
+
+if TYPE_CHECKING:  # each command loads its own: `list` is not to wait for what `kill` needs
+    from clouduploader.commands.inspect_job import Inspection
+    from clouduploader.commands.kill_job import Killed
+    from clouduploader.commands.list_jobs import Entry
+    from clouduploader.platform import CloudObject
+
+TERMINAL_LIMIT = 50  # jobs that `list` shows to a person who did not say how many: about a screen
+INSPECT_LINES = 10  # as tail(1)
+KILL_TIMEOUT_SECONDS = 300.0  # ec2uploadimg reacts to SIGTERM after the step it is at, which takes minutes
+STATES = [state.value for state in JobState]
+DAMAGED = "damaged"
+FAILED_CODE = ExitCode.PROTOCOL
+
+FIELDS = (
+    "state", "created", "user", "target", "project", "repository", "package", "arch", "filename", "size",
+    "progress", "try", "pid", "details",
+)  # fmt: skip
+"""What is shown of a job, in this order; XML's names, `state` being `damaged` for a damaged one."""
+
+TERMINAL_COLUMNS = ("job", "state", "age", "user", "target", "project", "filename", "details")
+WIDE_COLUMNS = frozenset({"target", "project"})
+WIDE = 100  # columns of a terminal; on a narrower one an AMI id would not fit beside these
+AGES = ((365 * 86400, "y"), (7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+@click.command("list")
+@click.option("--user", "users", multiple=True, help="Only jobs of this user. May be repeated, as all filters.")
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only jobs in this state.")
+@click.option("--target", "targets", multiple=True, help="Only jobs for this target.")
+@click.option("--project", "projects", multiple=True, help="Only jobs of this project.")
+@click.option("--running", is_flag=True, help="Only jobs that are not over.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help=f"Show the newest N; 0 for all.  [{TERMINAL_LIMIT} on a terminal, else all]",
+)
+@json_option
+@pass_session
+def list_command(
+    session: Session,
+    /,
+    *,
+    users: tuple[str, ...],
+    states: tuple[str, ...],
+    targets: tuple[str, ...],
+    projects: tuple[str, ...],
+    running: bool,
+    limit: int | None,
+) -> int:
+    """List the jobs, running and done, newest first.
+
+    On a terminal the columns are made to fit; otherwise all fields are printed, with tabs between them.
+
+    With --json the data are {"total": N, "jobs": [...]}: each job's fields by OBS's names, its id as job,
+    and archived and damage. The total is before all filters but --running.
+    """
+    from clouduploader.commands import list_jobs
+
+    is_terminal = sys.stdout.isatty()
+    if limit is None and is_terminal and not session.is_json:
+        limit = TERMINAL_LIMIT
+    query = list_jobs.Query(users=users, states=states, targets=targets, projects=projects, is_running=running)
+    listing = list_jobs.list_jobs(_spool(session), query)
+    entries = itertools.islice(listing.entries, limit or None)
+    if session.is_json:
+        documents = (_document(entry) for entry in entries)
+        output.print_json_stream(session, {"total": listing.total}, key="jobs", items=documents)
+        return ExitCode.OK
+    columns = _terminal_columns() if is_terminal else ("job", *FIELDS)
+    output.print_table(columns, (_row(entry, columns) for entry in entries))
+    if is_terminal and not session.is_quiet and next(listing.entries, None):
+        which = "that match" if query.is_selective else f"of {listing.total} jobs"
+        click.echo(f"These are the newest {limit} {which}; --limit 0 shows all.", err=True)
+    return ExitCode.OK
+
+
+@click.command("inspect")
+@click.argument("job")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=0), default=INSPECT_LINES, show_default=True,
+    help="Show the last N lines of the log.",
+)  # fmt: skip
+@json_option
+@pass_session
+def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
+    """Show everything about JOB: its fields and files, who works on it, its objects in the cloud, its log.
+
+    With --json the data are those of `list`, and ended, image_bytes, paths, process (working, foreign, gone,
+    unknown or null), pids, phase, objects and log.
+    """
+    from clouduploader.commands import inspect_job
+
+    found = inspect_job.inspect_job(_spool(session), job, lines=lines)
+    if session.is_json:
+        output.print_json(session, _inspection(found))
+        return ExitCode.OK
+    output.print_fields(_inspection_fields(found))
+    if found.log and found.log.last_lines:
+        click.echo("\n" + "\n".join(map(output.clean, found.log.last_lines)))
+    return ExitCode.OK
+
+
+@click.command("log")
+@click.argument("job")
+@click.option("-f", "--follow", is_flag=True, help="Wait for more until the job ends.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), help="Begin with the last N lines.  [all]")
+@json_option
+@pass_session
+def log_command(session: Session, /, *, job: str, follow: bool, lines: int | None) -> int:
+    """Show the log of JOB.
+
+    The exit code is 0 for a job that succeeded or still runs, and 76 for one that failed. The log of a
+    killed job is followed until its uploader has cleaned up.
+
+    With --json, not to be followed, the data are job, state, details and log.
+    """
+    from clouduploader.commands import follow_log
+
+    if session.is_json and follow:
+        raise UsageError("--json and --follow do not go together")
+    if session.is_json:
+        pieces: list[bytes] = []
+        end = follow_log.follow_log(_spool(session), job, write=pieces.append, lines=lines)
+        text = b"".join(pieces).decode(errors="replace")
+        data = {"job": job, "state": end.job.state, "details": end.job.details, "log": text}
+        output.print_json(session, data, exit_code=_outcome_code(end.job))
+        return _outcome_code(end.job)
+    write = _terminal_writer() if sys.stdout.isatty() else _plain_writer()
+    end = follow_log.follow_log(_spool(session), job, write=write, is_following=follow, lines=lines)
+    if follow and not session.is_quiet:
+        details = f": {output.clean(end.job.details)}" if end.job.details else ""
+        click.echo(f"job {job} {end.job.state}{details}", err=True)
+    return _outcome_code(end.job)
+
+
+@click.command("kill")
+@click.argument("names", metavar="JOB...", nargs=-1, required=True)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--wait", is_flag=True, help="Wait until the uploader has cleaned up and ended.")
+@click.option(
+    "--force", is_flag=True,
+    help="Wait, then end with SIGKILL what has not ended, and remove ourselves what is left in the cloud.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=KILL_TIMEOUT_SECONDS, show_default=True, metavar="SECONDS",
+    help="How long --wait and --force wait.",
+)  # fmt: skip
+@json_option
+@pass_session
+def kill_command(
+    session: Session, /, *, names: tuple[str, ...], yes: bool, wait: bool, force: bool, timeout: float
+) -> int:
+    """Kill each JOB: its uploader is told to clean up and end, and the job is failed, "killed".
+
+    A job that is over already is left as it is. No process is stopped that does not work on the job.
+    The exit code is the highest of all jobs: 0; 75 if something still ran when the time was over; 76 if
+    something is left in the cloud.
+
+    With --json the data are {"jobs": [...]}, each with job, state, exit_code, finished_before, process,
+    forced, remaining_pids, removed, left and error.
+    """
+    from clouduploader.commands import kill_job
+
+    output.confirm(f"Kill the job{'s' * (len(names) > 1)} {', '.join(names)}?", is_agreed=yes)
+    manner = kill_job.Manner(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
+    sinks = [] if session.is_quiet else [os.fdopen(2, "wb", buffering=0, closefd=False)]
+    outcomes = kill_job.kill_jobs(_spool(session), names, manner=manner, config=session.config, sinks=sinks)
+    codes = []
+    documents = []
+    for killed in outcomes:
+        code = _kill_code(killed, is_waiting=manner.is_waiting)
+        codes.append(code)
+        documents.append(_kill_document(killed, code))
+        if not session.is_json:
+            _print_killed(killed, is_waiting=manner.is_waiting)
+    if session.is_json:
+        output.print_json(session, {"jobs": documents}, exit_code=max(codes))
+    return max(codes)
+
+
+def _spool(session: Session) -> spool.Spool:
+    return spool.Spool(session.config.spool.value)
+
+
+def _terminal_columns() -> tuple[str, ...]:
+    import shutil
+
+    is_wide = shutil.get_terminal_size().columns >= WIDE
+    return tuple(column for column in TERMINAL_COLUMNS if is_wide or column not in WIDE_COLUMNS)
+
+
+def _row(entry: "Entry", columns: Sequence[str]) -> list[object]:
+    fields = _fields(entry.job) if entry.job else {"state": DAMAGED, "details": entry.damage}
+    if "age" in columns and entry.job and entry.job.created is not None:
+        fields["age"] = _age(time.time() - entry.job.created)
+    return [entry.name, *(fields.get(column) for column in columns[1:])]
+
+
+def _document(entry: "Entry") -> dict[str, Any]:
+    fields = _fields(entry.job) if entry.job else dict.fromkeys(FIELDS)
+    return {"job": entry.name, **fields, "archived": entry.is_archived, "damage": entry.damage}
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    values = vars(job)
+    return {
+        **{field: values["try_" if field == "try" else field] for field in FIELDS},
+        "created": None if job.created is None else _utc(job.created),
+    }
+
+
+def _utc(seconds: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s"  # a number that is no time
+
+
+def _age(seconds: float) -> str:
+    unit, letter = next((age for age in AGES if seconds >= age[0]), AGES[-1])
+    return f"{max(0, int(seconds // unit))}{letter}"
+
+
+def _inspection_fields(found: "Inspection") -> list[tuple[str, object]]:
+    job, log = found.job, found.log
+    pairs: list[tuple[str, object]] = [("job", found.name)]
+    if job:
+        pairs += [(key, value) for key, value in _fields(job).items() if value is not None]
+    else:
+        pairs += [("state", DAMAGED), ("details", found.damage)]
+    if found.ended:
+        pairs.append(("ended", _utc(found.ended.timestamp())))
+    if found.image_bytes is not None:
+        pairs.append(("image bytes", found.image_bytes))
+    if not found.is_archived:
+        pairs.append(("process", _process_text(found)))
+    pairs += [(f"{key} path", path) for key, path in found.paths.items()]
+    if log:
+        pairs += [("log bytes", log.size_bytes), ("log changed", _utc(log.changed.timestamp()))]
+        pairs += [("phase", log.reading.phase)] if log.reading.phase else []
+        pairs += [("object", _thing_text(thing)) for thing in log.reading.objects]
+    return pairs
+
+
+def _process_text(found: "Inspection") -> str:
+    pid = found.job.pid if found.job else None
+    texts = {
+        "working": f"works on the job ({', '.join(map(str, found.pids))})",
+        "foreign": f"{pid} is no process of this job",
+        "gone": f"{pid} is gone",
+        "unknown": f"{pid} is there, but only root or its owner can see what it does",
+    }
+    text = texts[found.standing] if found.standing else "none"
+    if found.pids and found.standing != "working":
+        text += f"; but these have its log open: {', '.join(map(str, found.pids))}"
+    elif not found.pids and found.log and found.log.is_held:
+        text += "; but somebody has its log locked"
+    return text
+
+
+def _inspection(found: "Inspection") -> dict[str, Any]:
+    log = found.log
+    reading = log.reading if log else None
+    return {
+        "job": found.name,
+        **(_fields(found.job) if found.job else dict.fromkeys(FIELDS)),
+        "archived": found.is_archived,
+        "damage": found.damage,
+        "ended": _utc(found.ended.timestamp()) if found.ended else None,
+        "image_bytes": found.image_bytes,
+        "paths": {key: str(path) for key, path in found.paths.items()},
+        "process": found.standing,
+        "pids": list(found.pids),
+        "phase": reading.phase if reading else None,
+        "objects": [_thing(thing) for thing in reading.objects] if reading else None,
+        "log": log
+        and {
+            "size_bytes": log.size_bytes,
+            "changed": _utc(log.changed.timestamp()),
+            "held": log.is_held,
+            "last_lines": list(log.last_lines),
+        },
+    }
+
+
+def _thing(thing: "CloudObject") -> dict[str, str]:
+    return {"kind": thing.kind, "id": thing.id, "region": thing.region}
+
+
+def _thing_text(thing: "CloudObject") -> str:
+    return f"{thing.kind} {thing.id}" + (f" in {thing.region}" if thing.region else "")
+
+
+def _outcome_code(job: Job) -> ExitCode:
+    return FAILED_CODE if job.state is JobState.FAILED else ExitCode.OK
+
+
+def _plain_writer() -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    return write
+
+
+def _terminal_writer() -> Callable[[bytes], None]:
+    """Shows a log safely: a line of it could hold escape sequences of the terminal."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def write(data: bytes) -> None:
+        parts = re.split(r"([\n\t])", decoder.decode(data).replace("\r\n", "\n"))
+        click.echo("".join(part if part in ("\n", "\t") else output.clean(part) for part in parts), nl=False)
+
+    return write
+
+
+def _kill_code(killed: "Killed", *, is_waiting: bool) -> int:
+    codes: list[int] = [ExitCode.OK]
+    if killed.error:
+        codes.append(killed.error.exit_code)
+    if killed.clean_up and killed.clean_up.left:
+        codes.append(ExitCode.PROTOCOL)
+    if is_waiting and killed.remaining_pids:
+        codes.append(ExitCode.TEMPORARY)
+    return max(codes)
+
+
+def _kill_document(killed: "Killed", code: int) -> dict[str, Any]:
+    report, error = killed.clean_up, killed.error
+    return {
+        "job": killed.name,
+        "state": killed.state,
+        "exit_code": code,
+        "finished_before": killed.is_finished_before,
+        "process": killed.standing,
+        "forced": killed.was_forced,
+        "remaining_pids": list(killed.remaining_pids),
+        "removed": report and [_thing(thing) for thing in report.removed],
+        "left": report and [{**_thing(leftover.object), "reason": leftover.reason} for leftover in report.left],
+        "error": error and {"kind": type(error).__name__, "message": error.message, "hint": error.hint},
+    }
+
+
+def _print_killed(killed: "Killed", *, is_waiting: bool) -> None:
+    for text in _killed_texts(killed, is_waiting=is_waiting):
+        click.echo(f"job {killed.name}: {output.clean(text)}")
+    if killed.error:
+        hint = f" {killed.error.hint}" if killed.error.hint else ""
+        text = f"job {killed.name}: {killed.error.message.rstrip('.')}.{hint}"
+        click.echo(f"clouduploader: {output.clean(text)}", err=True)
+
+
+def _killed_texts(killed: "Killed", *, is_waiting: bool) -> Iterator[str]:
+    if killed.is_finished_before:
+        yield f"is over already: {killed.state}"
+    elif killed.state:
+        yield "killed" + (", with SIGKILL in the end" if killed.was_forced else "")
+    if killed.standing == "foreign":
+        yield "its pid belongs to another program by now, which was left alone"
+    elif killed.standing == "gone":
+        yield "its process was gone already"
+    if killed.remaining_pids:
+        pids = ", ".join(map(str, killed.remaining_pids))
+        how = "still run" if is_waiting else f"clean up; see `clouduploader log -f {killed.name}`"
+        yield f"its processes {pids} {how}"
+    if killed.clean_up:
+        for thing in killed.clean_up.removed:
+            yield f"removed {_thing_text(thing)}"
+        for leftover in killed.clean_up.left:
+            yield f"left {_thing_text(leftover.object)}: {leftover.reason}"

@@ -1,0 +1,121 @@
+"""`keygen`, `pubkey` and `encrypt`."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from clouduploader.cli import output
+from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.errors import LocalIOError, MissingFileError
+from clouduploader.keyring import Keyring
+from clouduploader.keyring.gpg import GpgKeys
+from clouduploader.keyring.rsa import RsaKeys
+
+
+def _keys(session: Session, *, is_rsa: bool) -> GpgKeys | RsaKeys:
+    keyring = Keyring(session.config.home.value, session.config.environment)
+    return keyring.rsa if is_rsa else keyring.gpg
+
+
+@click.command("keygen")
+@click.option("--rsa", "is_rsa", is_flag=True, help="Make secret.pem and _pubkey, for OBS's own encryption.")
+@json_option
+@pass_session
+def keygen_command(session: Session, is_rsa: bool) -> None:
+    """Make the key pair that target data are encrypted for.
+
+    It is put into the home (see --home), without a passphrase, readable by the home's owner only:
+    that must be whom the upload worker runs as. What is there already is never overwritten.
+
+    With --json the data are {"paths": [...], "owner": "..."}.
+    """
+    from clouduploader.commands import keys
+
+    made = keys.generate(_keys(session, is_rsa=is_rsa))
+    paths = [str(path) for path in made.paths]
+    if session.is_json:
+        output.print_json(session, {"paths": paths, "owner": made.owner})
+    else:
+        for path in paths:
+            click.echo(f"Made {output.clean(path)}, which belongs to {made.owner}.")
+
+
+@click.command("pubkey")
+@click.option("--rsa", "is_rsa", is_flag=True, help="Print _pubkey, for OBS's own encryption.")
+@json_option
+@pass_session
+def pubkey_command(session: Session, is_rsa: bool) -> None:
+    """Print the public key, for those who encrypt.
+
+    With --json the data are {"public_key": "..."}.
+    """
+    key = _keys(session, is_rsa=is_rsa).public_key()
+    if session.is_json:
+        output.print_json(session, {"public_key": key})
+    else:
+        click.echo(key, nl=False)
+
+
+@click.command("encrypt")
+@click.argument("file", type=click.Path(path_type=Path), default="-")
+@click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="NAME",
+    help="Encrypt this value of the JSON object in FILE, and leave the rest; repeatable.",
+)
+@click.option("--rsa", "is_rsa", is_flag=True, help="Encrypt in OBS's own form, for _pubkey.")
+@click.option(
+    "-o",
+    "--output",
+    "output_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to this file (mode 0600) instead of standard output.",
+)
+@json_option
+@pass_session
+def encrypt_command(
+    session: Session, file: Path, fields: tuple[str, ...], is_rsa: bool, output_path: Path | None
+) -> None:
+    """Encrypt a value or target data for the key pair in the home.
+
+    Reads FILE, or standard input, where it asks on a terminal; a secret does not belong into a
+    command line, where everybody can read it. One line end at the end is cut off.
+
+    With --json the data are {"encrypted": "..."}, or {"targetdata": {...}} with --field; and
+    {"path": "..."} with --output.
+    """
+    from clouduploader.commands import keys
+
+    own = _keys(session, is_rsa=is_rsa)
+    data = _read(file)
+    answer: dict[str, object]
+    if fields:
+        document = keys.encrypt_fields(own, data, fields)
+        answer, text = {"targetdata": document}, json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = keys.encrypt(own, data)
+        answer = {"encrypted": text}
+    if output_path is not None:
+        keys.write(output_path, text)
+    if session.is_json:
+        output.print_json(session, {"path": str(output_path)} if output_path else answer)
+    elif output_path is None:
+        click.echo(text, nl=False)
+
+
+def _read(file: Path) -> bytes:
+    if str(file) != "-":
+        try:
+            return file.read_bytes()
+        except FileNotFoundError as exc:
+            raise MissingFileError(f"there is no {file}") from exc
+        except OSError as exc:
+            raise LocalIOError(f"{file} can't be read: {exc.strerror}") from exc
+    if sys.stdin.isatty():
+        return str(click.prompt("Value", hide_input=True, err=True)).encode()
+    return sys.stdin.buffer.read()

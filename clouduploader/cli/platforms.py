@@ -1,0 +1,40 @@
+"""`platforms`."""
+
+import json
+
+import click
+
+from clouduploader.cli import output
+from clouduploader.cli.session import Session, json_option, pass_session
+
+
+@click.command("platforms")
+@click.option("--schema", "target", metavar="TARGET", help="Print the JSON Schema of this platform's data.")
+@json_option
+@pass_session
+def platforms_command(session: Session, target: str | None) -> None:
+    """List the platforms that images can be uploaded to.
+
+    Each is a target that jobs can name. Packages can bring more of them: see "Platforms" in the
+    README.
+
+    With --json the data are {"platforms": [{"target", "package", "problem"}]}, problem being null
+    for one that can be used; with --schema too, {"schema": {...}}.
+    """
+    from clouduploader.commands import list_platforms
+
+    if target is not None:
+        schema = list_platforms.schema(target, session.config)
+        if session.is_json:
+            output.print_json(session, {"schema": schema})
+        else:
+            click.echo(json.dumps(schema, indent=2))
+        return
+    found = list_platforms.list_platforms(session.config)
+    if session.is_json:
+        rows = [{"target": one.target, "package": one.package, "problem": one.problem} for one in found]
+        output.print_json(session, {"platforms": rows})
+    else:
+        output.print_table(
+            ("TARGET", "PACKAGE", "STATE"), [(one.target, one.package, one.problem or "ok") for one in found]
+        )

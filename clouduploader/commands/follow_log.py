@@ -1,0 +1,150 @@
+"""Read a job's log, and follow it while it grows."""
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from clouduploader import joblog, process, spool
+from clouduploader.errors import LocalIOError, MissingFileError
+from clouduploader.job import Job
+from clouduploader.joblog import LogReading
+
+POLL_SECONDS = 0.3  # soon enough for who watches, and no load
+BLOCK_BYTES = 65_536
+KILLED = "killed"  # OBS's details of a job that was killed
+
+
+@dataclasses.dataclass(frozen=True)
+class LogEnd:
+    """Where the log was left.
+
+    Attributes:
+        job: As it was then.
+        is_archived: Whether the job is over.
+    """
+
+    job: Job
+    is_archived: bool
+
+
+def follow_log(
+    jobs: spool.Spool,
+    name: str,
+    *,
+    write: Callable[[bytes], None],
+    is_following: bool = False,
+    lines: int | None = None,
+) -> LogEnd:
+    """Hand out a job's log as it lies there; when following, until the job ends.
+
+    The log of a killed job is followed until nobody has it open for writing any more: the uploader
+    cleans up, and says so there.
+
+    Args:
+        jobs: The spool.
+        name: The job.
+        write: Takes the next bytes.
+        is_following: Whether to wait for more, and for a log that is not there yet; a job may also end
+            without one.
+        lines: Begin with the last so many lines; None for all.
+
+    Raises:
+        NoSuchJobError: There is no such job.
+        JobFileError: Its file is damaged.
+        MissingFileError: It has no log, and is not followed.
+        LocalIOError: The log can't be read.
+    """
+    job, is_archived = jobs.read(name)
+    log = open_log(jobs, name)
+    while log is None and is_following and not is_archived:
+        time.sleep(POLL_SECONDS)
+        job, is_archived = jobs.read(name)
+        log = open_log(jobs, name)
+    if log is None and is_following:
+        return LogEnd(job, is_archived)
+    if log is None:
+        raise MissingFileError(f"the job {name} has no log{'' if is_archived else ' yet'}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(log)
+        if lines is not None:
+            log.seek(last_lines_offset(log, lines))
+        while True:
+            # First the state, then the log: what was written before the end is not missed.
+            job, is_archived = jobs.read(name)
+            is_over = is_archived or job.state.is_final
+            is_cleaning_up = is_over and job.details == KILLED and process.is_locked(jobs.done_log_path(name))
+            for block in _blocks(log):
+                write(block)
+            successor = _successor(jobs, name, log)
+            if successor:
+                log = stack.enter_context(successor)
+            elif not is_following or (is_over and not is_cleaning_up):
+                return LogEnd(job, is_archived)
+            else:
+                time.sleep(POLL_SECONDS)
+
+
+def open_log(jobs: spool.Spool, name: str) -> BinaryIO | None:
+    """Open a job's log, wherever it is; None if there is none. The caller closes it.
+
+    Raises:
+        LocalIOError: It can't be read.
+    """
+    # Twice, for it may be moved to the archive after we looked for it in the spool.
+    for path in (jobs.log_path(name), jobs.done_log_path(name)):
+        try:
+            return path.open("rb", buffering=0)
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            raise LocalIOError(f"{path} can't be read: {exc.strerror}") from exc
+    return None
+
+
+def last_lines_offset(log: BinaryIO, lines: int) -> int:
+    """Where the last so many lines of a log begin; a last line without an end counts as one."""
+    end = position = log.seek(0, os.SEEK_END)
+    left = lines
+    while position > 0:
+        start = max(0, position - BLOCK_BYTES)
+        log.seek(start)
+        block = log.read(position - start)
+        found = len(block) - 1 if position == end else len(block)  # the end of the last line begins none
+        while left and (found := block.rfind(b"\n", 0, found)) >= 0:
+            left -= 1
+        if not left:
+            return start + found + 1
+        position = start
+    return 0
+
+
+def read_back(log: BinaryIO) -> LogReading:
+    """Read in a whole log what the upload told of itself; undecodable bytes are replaced."""
+    log.seek(0)
+    with os.fdopen(log.fileno(), encoding="utf-8", errors="replace", newline="\n", closefd=False) as lines:
+        return joblog.read(lines)
+
+
+def _blocks(log: BinaryIO) -> Iterator[bytes]:
+    while block := _read(log):
+        yield block
+
+
+def _read(log: BinaryIO) -> bytes:
+    try:
+        return log.read(BLOCK_BYTES)
+    except OSError as exc:
+        raise LocalIOError(f"the log can't be read: {exc.strerror}") from exc
+
+
+def _successor(jobs: spool.Spool, name: str, log: BinaryIO) -> BinaryIO | None:
+    """The log that took this one's place; None if this is still the job's, wherever it was moved."""
+    current = open_log(jobs, name)
+    if current is None or os.path.sameopenfile(current.fileno(), log.fileno()):
+        if current:
+            current.close()
+        return None
+    return current

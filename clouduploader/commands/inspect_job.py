@@ -1,0 +1,153 @@
+"""Tell everything about one job."""
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from clouduploader import process, spool
+from clouduploader.commands import follow_log
+from clouduploader.errors import JobFileError, LocalIOError
+from clouduploader.job import Job, JobState
+from clouduploader.joblog import LogReading
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Log:
+    """A job's log.
+
+    Attributes:
+        size_bytes: Of the file.
+        changed: When something was written last.
+        is_held: Whether somebody who works on the job has it locked.
+        last_lines: The end of it, undecodable bytes replaced.
+        reading: What the upload told there of itself.
+    """
+
+    size_bytes: int
+    changed: datetime.datetime
+    is_held: bool
+    last_lines: tuple[str, ...]
+    reading: LogReading
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """All that is known about a job.
+
+    Attributes:
+        name: Its id.
+        job: What its file says; None if that is damaged.
+        damage: What is wrong with its file, or None.
+        is_archived: Whether it is over.
+        created: When it was created.
+        ended: When it was archived.
+        paths: Those of its files that exist: job, image, data, log, result, directory.
+        image_bytes: What the image file has now; None if there is none.
+        standing: How the pid of a running job stands to it; None without a pid.
+        pids: The processes that work on it, as far as they can be seen.
+        log: Its log; None if there is none.
+    """
+
+    name: str
+    job: Job | None
+    damage: str | None
+    is_archived: bool
+    created: datetime.datetime | None
+    ended: datetime.datetime | None
+    paths: Mapping[str, Path]
+    image_bytes: int | None
+    standing: process.Standing | None
+    pids: tuple[int, ...]
+    log: Log | None
+
+
+def inspect_job(jobs: spool.Spool, name: str, *, lines: int) -> Inspection:
+    """Look at a job. Reads its whole log.
+
+    Args:
+        jobs: The spool.
+        name: The job.
+        lines: How many of the last lines of the log are wanted.
+
+    Raises:
+        NoSuchJobError: There is none.
+        LocalIOError: Its log can't be read.
+    """
+    job, damage = None, None
+    try:
+        job, is_archived = jobs.read(name)
+    except (JobFileError, LocalIOError) as exc:
+        damage, is_archived = exc.message, not jobs.job_path(name).exists()
+    files = _files(jobs, name, is_archived=is_archived)
+    crew = process.crew(job.pid, traces(jobs, job)) if job and not is_archived else process.Crew(None, (), ())
+    return Inspection(
+        name=name,
+        job=job,
+        damage=damage,
+        is_archived=is_archived,
+        created=_created(job),
+        ended=_time(files["job"][1].st_mtime) if is_archived and "job" in files else None,
+        paths={key: path for key, (path, _) in files.items()},
+        image_bytes=files["image"][1].st_size if "image" in files else None,
+        standing=crew.standing,
+        pids=tuple(sorted(member.pid for member in (*crew.workers, *crew.descendants))),
+        log=_log(jobs, name, lines=lines),
+    )
+
+
+def traces(jobs: spool.Spool, job: Job) -> process.Traces:
+    """What the processes that work on a job can be known by."""
+    written = [jobs.log_path(job.name), jobs.done_log_path(job.name)]
+    if job.state is JobState.RECEIVING:
+        written.append(jobs.received_path(job))
+    return process.Traces(
+        file_path=jobs.file_path(job.name), work_dir=jobs.work_dir(job.name), written_paths=tuple(written)
+    )
+
+
+def _files(jobs: spool.Spool, name: str, *, is_archived: bool) -> dict[str, tuple[Path, os.stat_result]]:
+    places = {
+        "job": jobs.done_path(name) if is_archived else jobs.job_path(name),
+        "image": jobs.file_path(name),
+        "data": jobs.data_path(name),
+        "log": jobs.done_log_path(name) if is_archived else jobs.log_path(name),
+        "result": jobs.result_path(name),
+        "directory": jobs.work_dir(name),
+    }
+    found = {}
+    for key, path in places.items():
+        try:
+            found[key] = path, path.stat()
+        except OSError:
+            continue  # not there, or not for us to see
+    return found
+
+
+def _created(job: Job | None) -> datetime.datetime | None:
+    try:
+        return _time(job.created) if job and job.created is not None else None
+    except (ValueError, OverflowError, OSError):
+        return None  # a number that is no time
+
+
+def _time(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+def _log(jobs: spool.Spool, name: str, *, lines: int) -> Log | None:
+    log = follow_log.open_log(jobs, name)
+    if log is None:
+        return None
+    with log:
+        status = os.fstat(log.fileno())
+        log.seek(follow_log.last_lines_offset(log, lines))
+        last_lines = log.read().decode(errors="replace").removesuffix("\n")
+        return Log(
+            size_bytes=status.st_size,
+            changed=_time(status.st_mtime),
+            is_held=any(process.is_locked(path) for path in (jobs.log_path(name), jobs.done_log_path(name))),
+            last_lines=tuple(last_lines.split("\n")) if last_lines else (),
+            reading=follow_log.read_back(log),
+        )

@@ -1,0 +1,223 @@
+"""Kill jobs: as OBS does it, but only what is the job's, and with an eye on the clean-up."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from clouduploader import joblog, keyring, process, registry, runner, spool, targetdata
+from clouduploader.commands import follow_log, inspect_job
+from clouduploader.config import Config
+from clouduploader.errors import ClouduploaderError, NoSuchJobError, NotOwnerError
+from clouduploader.job import Job, JobState
+from clouduploader.platform import CleanUpReport, CloudObject, Leftover, Platform
+
+DETAILS = follow_log.KILLED
+KILL_SECONDS = 10.0  # more than a process that got a SIGKILL needs, unless it hangs in the kernel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How to kill.
+
+    Attributes:
+        is_waiting: Wait until the uploader has cleaned up and ended.
+        is_forced: After that wait, send SIGKILL to what is left, and clean up ourselves.
+        timeout_seconds: How long to wait, for all jobs together.
+    """
+
+    is_waiting: bool = False
+    is_forced: bool = False
+    timeout_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Killed:
+    """What became of one job.
+
+    Attributes:
+        name: The job.
+        state: Its state now; None if it is not known.
+        is_finished_before: It was over already, and nothing was changed.
+        standing: How its pid stood to it; None without one.
+        was_forced: Whether a process had to be ended by SIGKILL.
+        remaining_pids: Its processes that still run; they may be cleaning up.
+        clean_up: What became of its objects in the cloud; None if its end was not waited for or seen.
+        error: Why it could not be killed or, when it was, cleaned up.
+    """
+
+    name: str
+    state: JobState | None = None
+    is_finished_before: bool = False
+    standing: process.Standing | None = None
+    was_forced: bool = False
+    remaining_pids: tuple[int, ...] = ()
+    clean_up: CleanUpReport | None = None
+    error: ClouduploaderError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Means:
+    """What killing needs, see `kill_jobs`."""
+
+    jobs: spool.Spool
+    manner: Manner
+    config: Config
+    sinks: Sequence[joblog.Sink]
+    load_platform: Callable[[str, Config], Platform]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stopped:
+    """A job that was archived, while its processes may still clean up.
+
+    `objects` are those of the cloud that there were when that began.
+    """
+
+    job: Job
+    standing: process.Standing | None
+    held: process.Held
+    targetdata: bytes | ClouduploaderError = dataclasses.field(repr=False)
+    objects: tuple[CloudObject, ...]
+
+
+def kill_jobs(
+    jobs: spool.Spool,
+    names: Sequence[str],
+    *,
+    manner: Manner,
+    config: Config,
+    sinks: Sequence[joblog.Sink] = (),
+    load_platform: Callable[[str, Config], Platform] = registry.load,
+) -> Iterator[Killed]:
+    """Kill jobs: SIGTERM to their processes, failed, archived; then wait for what they do about it.
+
+    All are killed before the first is waited for. What was created, is received or scheduled has
+    no processes that would have to be told.
+
+    Args:
+        jobs: The spool.
+        names: The jobs; one that is named twice is killed once.
+        manner: See Manner.
+        config: For our own clean-up.
+        sinks: Where our own clean-up writes its log, beside the job's.
+        load_platform: Gives the platform that cleans up.
+
+    Yields:
+        What became of each, errors included, in the order of their names as given.
+    """
+    means = _Means(jobs, manner, config, sinks, load_platform)
+    with contextlib.ExitStack() as stack:
+        outcomes: list[_Stopped | Killed] = []
+        for name in dict.fromkeys(names):
+            held = stack.enter_context(process.Held())
+            try:
+                outcomes.append(_stop(means, name, held))
+            except ClouduploaderError as exc:
+                outcomes.append(Killed(name=name, error=exc))
+        jobs.ping_worker()
+        deadline = time.monotonic() + manner.timeout_seconds
+        for outcome in outcomes:
+            yield outcome if isinstance(outcome, Killed) else _finish(means, outcome, deadline)
+        jobs.ping_worker()  # again: the first may have come before OBS's helper of the job had ended
+
+
+def _stop(means: _Means, name: str, held: process.Held) -> _Stopped | Killed:
+    """Send SIGTERM and archive, under the job's lock, so that its end is written by nobody else."""
+    jobs = means.jobs
+    try:
+        with jobs.lock(name) as locked:
+            job = locked.job
+            if job.state.is_final:
+                return Killed(name=name, state=job.state, is_finished_before=True)
+            data = _targetdata(jobs, name) if means.manner.is_forced else b""
+            standing = _terminate(jobs, job, held) if job.state is JobState.UPLOADING else None
+            locked.archive(job.ended(JobState.FAILED, DETAILS))
+    except NoSuchJobError:
+        job, _ = jobs.read(name)
+        return Killed(name=name, state=job.state, is_finished_before=True)
+    return _Stopped(job, standing, held, data, _objects(jobs, job) if means.manner.is_waiting else ())
+
+
+def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
+    """The target data, before they go; or why there are none, which is no reason not to kill."""
+    try:
+        return runner.read_targetdata(jobs.data_path(name))
+    except ClouduploaderError as exc:
+        return exc
+
+
+def _terminate(jobs: spool.Spool, job: Job, held: process.Held) -> process.Standing | None:
+    crew = process.crew(job.pid, inspect_job.traces(jobs, job))
+    if crew.standing is process.Standing.UNKNOWN:
+        raise NotOwnerError(
+            f"it can't be seen whether the process group {job.pid} works on the job {job.name}",
+            hint="Run it as root, or as the user who runs OBS's cloud uploader.",
+        )
+    held.add((*crew.workers, *crew.descendants))
+    if crew.standing is process.Standing.WORKING and job.pid:
+        held.terminate_group(job.pid)
+    else:
+        held.terminate(crew.workers)
+    return crew.standing
+
+
+def _finish(means: _Means, stopped: _Stopped, deadline: float) -> Killed:
+    """Wait for the end of a job's processes, and see to what they leave."""
+    manner, held = means.manner, stopped.held
+    was_forced, report, error = False, None, None
+    try:
+        if manner.is_waiting and not held.wait(max(0.0, deadline - time.monotonic())) and manner.is_forced:
+            held.kill()
+            was_forced = True
+            held.wait(KILL_SECONDS)
+        if manner.is_waiting and not held.living():
+            report, error = _see_to_objects(means, stopped)
+    except ClouduploaderError as exc:
+        error = exc
+    return Killed(
+        name=stopped.job.name,
+        state=JobState.FAILED,
+        standing=stopped.standing,
+        was_forced=was_forced,
+        remaining_pids=tuple(sorted(member.pid for member in held.living())),
+        clean_up=report,
+        error=error,
+    )
+
+
+def _see_to_objects(means: _Means, stopped: _Stopped) -> tuple[CleanUpReport, ClouduploaderError | None]:
+    """Say what the uploader removed and left in the cloud; forced, remove that too."""
+    left = _objects(means.jobs, stopped.job)
+    removed = tuple(thing for thing in stopped.objects if thing not in left)
+    if not left or not means.manner.is_forced:
+        reason = "the uploader did not remove it"
+        return CleanUpReport(removed, tuple(Leftover(thing, reason) for thing in left)), None
+    try:
+        ours = _clean_up(means, stopped, left)
+    except ClouduploaderError as exc:
+        return CleanUpReport(removed, tuple(Leftover(thing, exc.message) for thing in left)), exc
+    return CleanUpReport((*removed, *ours.removed), ours.left), None
+
+
+def _objects(jobs: spool.Spool, job: Job) -> tuple[CloudObject, ...]:
+    """What the job's log says there is in the cloud."""
+    log = follow_log.open_log(jobs, job.name)
+    if log is None:
+        return ()
+    with log:
+        return follow_log.read_back(log).objects
+
+
+def _clean_up(means: _Means, stopped: _Stopped, objects: Sequence[CloudObject]) -> CleanUpReport:
+    """Remove objects as the job's platform does it, and tell of it in the job's log."""
+    if isinstance(stopped.targetdata, ClouduploaderError):
+        raise stopped.targetdata
+    job, config = stopped.job, means.config
+    platform = means.load_platform(job.target or "", config)
+    data = targetdata.read(stopped.targetdata, platform, keyring.Keyring(config.home.value, config.environment))
+    with means.jobs.done_log_path(job.name).open("ab", buffering=0) as file:
+        log = joblog.JobLog([file, *means.sinks], is_verbose=False)
+        for secret in data.secrets:
+            log.hide(secret)
+        return platform.clean_up(data.values, objects, log)

@@ -1,0 +1,106 @@
+"""List the jobs of a spool, newest first."""
+
+import dataclasses
+from collections.abc import Collection, Iterator
+
+from clouduploader import spool
+from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
+from clouduploader.job import Job
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Query:
+    """Which jobs are wanted. Of each kind of filter one value must match; an empty one lets all through.
+
+    Attributes:
+        users: Of these users.
+        states: In these states.
+        targets: For these targets.
+        projects: From these projects.
+        is_running: Only those that are not archived.
+    """
+
+    users: Collection[str] = ()
+    states: Collection[str] = ()
+    targets: Collection[str] = ()
+    projects: Collection[str] = ()
+    is_running: bool = False
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether a job must be read to know if it is wanted."""
+        return bool(self.users or self.states or self.targets or self.projects)
+
+    def is_match(self, job: Job) -> bool:
+        """Whether a job is wanted."""
+        return (
+            (not self.users or job.user in self.users)
+            and (not self.states or job.state in self.states)
+            and (not self.targets or job.target in self.targets)
+            and (not self.projects or job.project in self.projects)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A job of the list.
+
+    Attributes:
+        name: Its id.
+        job: What its file says; None if that is damaged.
+        is_archived: Whether it is over.
+        damage: What is wrong with its file, or None.
+    """
+
+    name: str
+    job: Job | None
+    is_archived: bool
+    damage: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The jobs that were asked for.
+
+    Attributes:
+        total: How many there are, before any filter but `is_running`.
+        entries: One by one, newest first; read from disk as they are taken, and only once.
+    """
+
+    total: int
+    entries: Iterator[Entry]
+
+
+def list_jobs(jobs: spool.Spool, query: Query) -> Listing:
+    """List jobs. A damaged one is in every list but one that asks for what it can't tell.
+
+    Args:
+        jobs: The spool.
+        query: Which.
+
+    Raises:
+        MissingFileError: There is no spool.
+        LocalIOError: It can't be read.
+    """
+    running = set(jobs.running_names())  # first: a job that is archived meanwhile is then in both
+    archived = () if query.is_running else jobs.archived_names()
+    names = sorted(running.union(archived), key=int, reverse=True)
+    entries = (_entry(jobs, name, is_archived=name not in running) for name in names)
+    return Listing(len(names), (entry for entry in entries if entry and _is_wanted(entry, query)))
+
+
+def _is_wanted(entry: Entry, query: Query) -> bool:
+    if query.is_running and entry.is_archived:
+        return False  # archived since we looked
+    return query.is_match(entry.job) if entry.job else not query.is_selective
+
+
+def _entry(jobs: spool.Spool, name: str, *, is_archived: bool) -> Entry | None:
+    try:
+        if is_archived:
+            return Entry(name, jobs.read_archived(name), is_archived)
+        return Entry(name, *jobs.read(name))
+    except NoSuchJobError:
+        return None  # removed since we looked
+    except (JobFileError, LocalIOError) as exc:
+        return Entry(name, None, is_archived, exc.message)

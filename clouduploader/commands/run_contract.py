@@ -1,0 +1,75 @@
+"""The upload that OBS asks for: one job, unattended."""
+
+import os
+from pathlib import Path
+
+from clouduploader import runner
+from clouduploader.config import Config
+from clouduploader.errors import ClouduploaderError
+from clouduploader.job import Job
+from clouduploader.joblog import JobLog
+from clouduploader.platform import UploadResult
+from clouduploader.stop import Stop
+
+
+def run(
+    *,
+    config: Config,
+    log: JobLog,
+    stop: Stop,
+    user: str,
+    target: str,
+    upload_path: Path,
+    targetdata_path: Path,
+    filename: str | None,
+    result_path: Path | None,
+) -> UploadResult:
+    """Upload one image as OBS asks for it, and write the result.
+
+    Args:
+        config: See Config; `events` is honoured.
+        log: The job's log.
+        stop: See Stop.
+        user: As OBS gives it.
+        target: As OBS gives it.
+        upload_path: The image, `N.file` in a spool.
+        targetdata_path: `N.data`.
+        filename: The sixth form's argument, or None.
+        result_path: Where the result is written; None if the caller tells it himself.
+
+    Raises:
+        ClouduploaderError: It failed, or was stopped; no result is written then.
+    """
+    job = _job(upload_path, log)
+    task = runner.Task(
+        user=user,
+        target=target,
+        image_path=upload_path,
+        targetdata=runner.read_targetdata(targetdata_path),
+        filename=filename,
+        job=job,
+        is_by_hand=False,
+    )
+    result = runner.run(task, config=config, log=log, stop=stop, events_path=_events_path(config, job))
+    if result_path:
+        stop.raise_if_requested()
+        runner.write_result(result_path, result.id)
+    return result
+
+
+def _events_path(config: Config, job: Job | None) -> Path | None:
+    """The setting `events`, with the job's id, or the process's for an upload that is no job."""
+    template = config.events.value
+    return Path(template.replace("{job}", job.name if job else str(os.getpid()))) if template else None
+
+
+def _job(upload_path: Path, log: JobLog) -> Job | None:
+    """The record of the spool, if there is one that can be read; an upload does not need it."""
+    found = runner.job_of(upload_path)
+    if found is None:
+        return None
+    try:
+        return found[0].read(found[1])[0]
+    except ClouduploaderError as exc:
+        log.detail(f"The job's file can't be used: {exc.message}.")
+        return None

@@ -1,0 +1,233 @@
+"""One job, from request to result: target data, link, platform, log, clean-up."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from clouduploader import home, keyring, registry, spool, targetdata, workspace
+from clouduploader.config import Config
+from clouduploader.errors import (
+    CannotCreateError,
+    ClouduploaderError,
+    ExitCode,
+    LocalIOError,
+    MissingFileError,
+    StoppedError,
+)
+from clouduploader.filename import base_name
+from clouduploader.image import packing
+from clouduploader.job import Job
+from clouduploader.joblog import JobLog, one_line
+from clouduploader.platform import BytesMoved, ImageFound, Platform, UploadRequest, UploadResult
+from clouduploader.stop import Stop
+
+_SPOOL_FILE = re.compile(r"(\d+)\.file")  # how OBS calls the image of a job
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be uploaded, for whom, and where to.
+
+    Attributes:
+        user: Anything.
+        target: Names the platform.
+        image_path: The image.
+        targetdata: The bytes of the target data.
+        filename: The image's real name if the caller knows it; not trusted.
+        job: The record in the spool, or None.
+        is_by_hand: Whether a person started it for himself.
+    """
+
+    user: str
+    target: str
+    image_path: Path
+    targetdata: bytes = dataclasses.field(repr=False)
+    filename: str | None
+    job: Job | None
+    is_by_hand: bool
+
+
+def job_of(image_path: Path) -> tuple[spool.Spool, str] | None:
+    """The spool and the id of the job that an image belongs to, by OBS's way of naming it."""
+    found = _SPOOL_FILE.fullmatch(image_path.name)
+    return (spool.Spool(image_path.parent), found[1]) if found else None
+
+
+def read_targetdata(path: Path) -> bytes:
+    """Read a file of target data; more than is allowed is left out, for the parser to refuse.
+
+    Raises:
+        MissingFileError: There is none.
+        LocalIOError: It can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(targetdata.MAX_SIZE_BYTES + 1)
+    except FileNotFoundError as exc:
+        raise MissingFileError(f"there are no target data {path}") from exc
+    except OSError as exc:
+        raise LocalIOError(f"the target data {path} can't be read: {exc.strerror}") from exc
+
+
+def run(task: Task, *, config: Config, log: JobLog, stop: Stop, events_path: Path | None) -> UploadResult:
+    """Upload, and wait until the image can be used. Blocks for minutes or hours.
+
+    Args:
+        task: See Task.
+        config: See Config.
+        log: Of this job.
+        stop: See Stop.
+        events_path: Where the events are written as JSON lines, or None.
+
+    Raises:
+        StoppedError: `stop` was requested; all is cleaned up.
+        ClouduploaderError: It failed; all is cleaned up.
+    """
+    began = time.monotonic()
+    with _recorded(task, events_path, log) as record:
+        with _prepared(task, config=config, log=log, stop=stop) as (platform, request):
+            result = platform.upload(request, log, stop)
+        record(result)
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    log.line(f"Upload took: {minutes // 60:02}:{minutes % 60:02}:{seconds:02}")
+    return result
+
+
+def plan(task: Task, *, config: Config, log: JobLog, stop: Stop) -> list[str]:
+    """Check all that can be checked without a change, and say what `run` would do.
+
+    Raises:
+        ClouduploaderError: `run` would fail with this.
+    """
+    with _prepared(task, config=config, log=log, stop=stop) as (platform, request):
+        return platform.plan(request, log)
+
+
+@contextlib.contextmanager
+def _recorded(task: Task, path: Path | None, log: JobLog) -> Iterator[Callable[[UploadResult], None]]:
+    """Write the events of what is done inside, its end included, whatever it is."""
+    if path is None:
+        yield lambda _result: None
+        return
+    from clouduploader import events
+
+    file = events.EventFile(path)
+    log.listen(file)
+    file.start(job=task.job.name if task.job else None, user=one_line(task.user), target=one_line(task.target))
+    try:
+        yield lambda result: file.end(outcome="succeeded", result=result.id, reason=None, exit_code=ExitCode.OK)
+    except ClouduploaderError as exc:
+        outcome = "stopped" if isinstance(exc, StoppedError) else "failed"
+        file.end(outcome=outcome, result=None, reason=log.masked(reason(exc)), exit_code=int(exc.exit_code))
+        raise
+    except BaseException as exc:
+        file.end(outcome="failed", result=None, reason=type(exc).__name__, exit_code=ExitCode.SOFTWARE)
+        raise
+
+
+@contextlib.contextmanager
+def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterator[tuple[Platform, UploadRequest]]:
+    platform = registry.load(task.target, config)
+    data = targetdata.read(task.targetdata, platform, keyring.Keyring(config.home.value, config.environment))
+    for secret in data.secrets:
+        log.hide(secret)
+    if data.unknown_keys:
+        log.detail(f"The target data have keys that {task.target} does not use: {', '.join(data.unknown_keys)}.")
+    for path in home.exposed(config.home.value):
+        log.detail(f"Warning: everybody on this machine can read {path}.")
+    filename = _real_name(task, data)
+    image = packing.describe(task.image_path, filename)
+    log.event(ImageFound(image))
+    link_name = platform.link_name(image)
+    log.detail(f"{image.path} is {image.size_bytes} bytes, packed as {image.packing}, and linked as {link_name}.")
+
+    def measure() -> int:
+        return packing.measure(
+            image, on_bytes=lambda done_bytes: log.event(BytesMoved(done_bytes, image.size_bytes)), stop=stop
+        )
+
+    with workspace.private_directory() as work_dir:
+        link_dir = _own_directory(task) or work_dir
+        with workspace.linked(image.path, link_dir, link_name) as link:
+            request = UploadRequest(
+                user=task.user,
+                job_name=task.job.name if task.job else None,
+                arch=task.job.arch if task.job else None,
+                image=dataclasses.replace(image, path=link),
+                targetdata=data.values,
+                work_dir=work_dir,
+                is_by_hand=task.is_by_hand,
+                measure_image=measure,
+            )
+            yield platform, request
+
+
+def _real_name(task: Task, data: targetdata.TargetData) -> str:
+    named = data.values.get("filename")
+    candidates = [
+        task.filename,
+        task.job.filename if task.job else None,
+        named if isinstance(named, str) else None,
+        task.image_path.name,
+    ]
+    return base_name(next(name for name in candidates if name))
+
+
+def _own_directory(task: Task) -> Path | None:
+    """The current directory, if it is the one that OBS's worker made for this job."""
+    found = job_of(task.image_path)
+    if found is None:
+        return None
+    own = found[0].work_dir(found[1])
+    with contextlib.suppress(OSError):
+        if own.samefile(Path.cwd()):
+            return own
+    return None
+
+
+def reason(error: ClouduploaderError) -> str:
+    """An error as OBS is to show it: one line, with what to do about it."""
+    return one_line(f"{error.message.rstrip('.')}. {error.hint or ''}")
+
+
+def tell_failure(log: JobLog, exc: BaseException, error: ClouduploaderError) -> str:
+    """Write to the log why a job failed, with the traceback if it is a bug of ours.
+
+    Args:
+        log: Of the job.
+        exc: What happened.
+        error: The same as an error of ours.
+
+    Returns:
+        The reason, masked, for the result.
+    """
+    if type(error) is ClouduploaderError:
+        for line in "".join(traceback.format_exception(exc)).splitlines():
+            log.line(line)
+    text = log.masked(reason(error))
+    log.line(f"Error: {text}")
+    return text
+
+
+def write_result(path: Path, text: str) -> None:
+    """Write a job's result: whole or not at all, one line without an end, as OBS puts it into XML.
+
+    Raises:
+        CannotCreateError: It can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(one_line(text).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise CannotCreateError(f"the result {path} can't be written: {exc.strerror}") from exc

@@ -1,0 +1,220 @@
+import contextlib
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+
+from clouduploader.cli import main
+from clouduploader.commands import keys
+from clouduploader.errors import CannotCreateError
+from clouduploader.keyring import Keyring
+from clouduploader.targetdata import PGP_MARK
+
+SECRET = "Tr0ub4dor&3"
+
+
+@pytest.fixture
+def keyring(tmp_path, monkeypatch):
+    """The keys of the home that the program uses."""
+    monkeypatch.setenv("CLOUDUPLOADER_HOME", str(tmp_path))
+    return Keyring(tmp_path, os.environ)
+
+
+@pytest.fixture
+def run(keyring, monkeypatch, capsys):
+    """Return a function that runs the program and returns exit code, standard output and standard error."""
+
+    def call(*arguments, data=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code = main.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_keygen_makes_keys_once(run, keyring):
+    code, out, err = run("keygen")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Made {keyring.gpg.path}, which belongs to ")
+    code, out, err = run("keygen")
+    assert (code, out) == (73, "")
+    assert f"{keyring.gpg.path} is there already. Move it away first;" in err
+
+
+def test_keygen_rsa_makes_the_files_of_obs(run, keyring):
+    code, out, _ = run("keygen", "--rsa", "--json")
+    paths = [str(keyring.rsa.secret_path), str(keyring.rsa.public_path)]
+    assert json.loads(out)["data"]["paths"] == paths
+    assert code == 0
+    assert run("keygen", "--rsa")[0] == 73
+
+
+@pytest.mark.parametrize("options", [(), ("--rsa",)])
+def test_pubkey_prints_the_key_as_it_is(run, options):
+    assert run("pubkey", *options)[0] == 66
+    run("keygen", *options)
+    code, out, err = run("pubkey", *options)
+    assert (code, err) == (0, "")
+    assert out.startswith("-----BEGIN P")
+    assert out.endswith("-----\n")
+    assert json.loads(run("pubkey", "--json", *options)[1])["data"] == {"public_key": out}
+
+
+@pytest.mark.parametrize("data", [SECRET.encode(), f"{SECRET}\n".encode(), f"{SECRET}\r\n".encode()])
+@pytest.mark.parametrize("options", [(), ("-",)])
+def test_encrypt_takes_a_value_from_stdin(run, keyring, data, options):
+    run("keygen")
+    code, out, err = run("encrypt", *options, data=data)
+    assert (code, err) == (0, "")
+    assert keyring.gpg.decrypt(out) == SECRET
+
+
+def test_encrypt_rsa_gives_the_form_of_obs(run, keyring):
+    run("keygen", "--rsa")
+    _, out, _ = run("encrypt", "--rsa", data=SECRET.encode())
+    assert [len(line) for line in out.splitlines()] == [60, 60, 60, 60, 60, 44]
+    assert keyring.rsa.decrypt(out) == SECRET
+
+
+@pytest.mark.parametrize("options", [(), ("--rsa",)])
+def test_encrypt_changes_the_named_fields_only(run, keyring, tmp_path, options):
+    run("keygen", *options)
+    path = tmp_path / "data.json"
+    document = {"b": SECRET, "a": [1, {"c": None}], "d": "ä"}
+    path.write_text(json.dumps(document))
+    code, out, _ = run("encrypt", "--field", "b", "--field", "d", *options, path)
+    found = json.loads(out)
+    decrypt = keyring.rsa.decrypt if options else keyring.gpg.decrypt
+    assert code == 0
+    assert list(found) == ["b", "a", "d"]
+    assert (decrypt(found["b"]), decrypt(found["d"]), found["a"]) == (SECRET, "ä", document["a"])
+    assert json.loads(path.read_text()) == document
+    answer = json.loads(run("encrypt", "--json", "--field", "b", *options, path)[1])["data"]
+    assert decrypt(answer["targetdata"]["b"]) == SECRET
+
+
+def test_encrypt_writes_a_private_file_as_a_whole(run, keyring, tmp_path):
+    run("keygen")
+    path, out_path = tmp_path / "data.json", tmp_path / "out.json"
+    path.write_text(json.dumps({"a": SECRET}))
+    out_path.write_text("before")
+    assert run("encrypt", "--field", "a", "-o", out_path, path) == (0, "", "")
+    assert keyring.gpg.decrypt(json.loads(out_path.read_text())["a"]) == SECRET
+    assert stat.S_IMODE(out_path.stat().st_mode) == 0o600
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".gnupg", "data.json", "out.json"]
+    answer = json.loads(run("encrypt", "--json", "-o", out_path, path)[1])["data"]
+    assert answer == {"path": str(out_path)}
+    assert keyring.gpg.decrypt(out_path.read_text()) == json.dumps({"a": SECRET})
+
+
+def test_encrypt_that_cannot_write_leaves_nothing(run, tmp_path):
+    run("keygen")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").touch()
+    assert run("encrypt", "-o", tmp_path / "nowhere" / "out", data=b"x")[0] == 73
+    assert run("encrypt", "-o", tmp_path / "out", data=b"x")[0] in (64, 73)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".gnupg", "out"]
+
+
+def test_output_that_cannot_take_its_place_leaves_nothing(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CannotCreateError, match="can't be written: Is a directory"):
+        keys.write(tmp_path / "out", SECRET)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "data", "code", "words"),
+    [
+        (("encrypt",), b"", 65, "there is nothing to encrypt"),
+        (("encrypt",), b"\n", 65, "there is nothing to encrypt"),
+        (("encrypt",), SECRET.encode() + b"\xff", 65, "is not UTF-8"),
+        (("encrypt", "/nowhere"), b"", 66, "there is no /nowhere"),
+        (("encrypt", "/"), b"", 74, "/ can't be read: Is a directory"),
+        (("encrypt", "--field", "a"), SECRET.encode(), 65, "the target data are not JSON"),
+        (("encrypt", "--field", "a"), b'{"a": ["%s"]}' % SECRET.encode(), 65, "have no text called 'a'"),
+        (("encrypt", "--field", "a"), b'{"b": "%s"}' % SECRET.encode(), 65, "have no text called 'a'"),
+        (("encrypt", "--field", "a"), json.dumps({"a": PGP_MARK}).encode(), 65, "a is encrypted already"),
+        (("encrypt", "--rsa"), b"x", 66, "there is no "),
+    ],
+)
+def test_encrypt_that_fails_says_why_without_the_secret(run, arguments, data, code, words):
+    run("keygen")
+    for call in (arguments, (*arguments, "--json"), ("--verbose", *arguments)):
+        found, out, err = run(*call, data=data)
+        assert found == code
+        assert words in out + err
+        assert SECRET not in out + err
+
+
+def test_encrypt_without_keys_says_how_to_get_them(run):
+    code, _, err = run("encrypt", data=b"x")
+    assert code == 66
+    assert "`clouduploader keygen` makes one." in err
+
+
+def test_encrypt_asks_on_a_terminal_without_an_echo(run, keyring, tmp_path):
+    run("keygen")
+    leader, follower = os.openpty()
+    code = f"from clouduploader.cli import main; main.main(['encrypt', '-o', {str(tmp_path / 'out')!r}])"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=follower, stdout=follower, stderr=follower, start_new_session=True
+    )
+    os.close(follower)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO is the end of a terminal that nobody has open
+        while part := os.read(leader, 1000):
+            if b"Value: " not in shown and b"Value: " in shown + part:
+                os.write(leader, f"{SECRET}\n".encode())
+            shown += part
+    os.close(leader)
+    assert child.wait() == 0
+    assert shown.decode().strip() == "Value:"
+    assert keyring.gpg.decrypt((tmp_path / "out").read_text()) == SECRET
+
+
+def test_platforms_are_listed_with_their_package(run):
+    code, out, _ = run("platforms")
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert code == 0
+    assert lines[0] == ["TARGET", "PACKAGE", "STATE"]
+    assert [(line[0], line[2]) for line in lines[1:]] == [("directory", "ok"), ("ec2", "ok")]
+    rows = json.loads(run("platforms", "--json")[1])["data"]["platforms"]
+    assert [set(row) for row in rows] == [{"target", "package", "problem"}] * 2
+    assert [row["problem"] for row in rows] == [None, None]
+
+
+def test_broken_platform_is_listed_with_its_problem(run, tmp_path, monkeypatch):
+    directory = tmp_path / "cloud_of_x-1.dist-info"
+    directory.mkdir()
+    (directory / "METADATA").write_text("Metadata-Version: 2.1\nName: cloud_of_x\nVersion: 1\n")
+    (directory / "entry_points.txt").write_text("[clouduploader.platforms]\nx = cloud_of_x:create\nec2 = y:z\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, _ = run("platforms", "--json")
+    problems = [(row["target"], row["problem"]) for row in json.loads(out)["data"]["platforms"]]
+    assert code == 0
+    assert problems[0] == ("directory", None)
+    assert [target for target, _ in problems[1:]] == ["ec2", "ec2", "x"]
+    assert "more than one platform" in problems[1][1]
+    assert "ModuleNotFoundError" in problems[3][1]
+    assert run("platforms")[0] == 0
+
+
+def test_schema_is_printed(run):
+    code, out, _ = run("platforms", "--schema", "ec2")
+    schema = json.loads(out)
+    assert code == 0
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert {"region", "ami_name", "arn", "tags"} <= set(schema["properties"])
+    assert json.loads(run("platforms", "--json", "--schema", "ec2")[1])["data"] == {"schema": schema}
+
+
+def test_schema_of_an_unknown_platform_is_refused(run):
+    code, out, err = run("platforms", "--schema", "azure")
+    assert (code, out) == (69, "")
+    assert "there are: directory, ec2" in err

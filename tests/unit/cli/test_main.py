@@ -1,0 +1,255 @@
+import importlib
+import inspect
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from clouduploader import errors
+from clouduploader.cli import main, output
+from clouduploader.cli.session import json_option, pass_session
+from clouduploader.errors import ClouduploaderError, ExitCode, StoppedError
+
+PROGRAM = [Path(sys.executable).with_name("clouduploader")]
+EXIT_CODES = {
+    "UsageError": 64,
+    "DataError": 65,
+    "TargetDataError": 65,
+    "JobFileError": 65,
+    "ImageError": 65,
+    "NotFoundError": 66,
+    "MissingFileError": 66,
+    "NoSuchJobError": 66,
+    "UnavailableError": 69,
+    "UnknownTargetError": 69,
+    "PluginLoadError": 69,
+    "MissingProgramError": 69,
+    "ClouduploaderError": 70,
+    "CannotCreateError": 73,
+    "LocalIOError": 74,
+    "TransientError": 75,
+    "ThrottledError": 75,
+    "NetworkError": 75,
+    "LockedError": 75,
+    "PlatformReplyError": 76,
+    "DeniedError": 77,
+    "CredentialsError": 77,
+    "NotOwnerError": 77,
+    "ConfigError": 78,
+}
+
+
+@pytest.fixture
+def run(add_command, capsys):
+    """A factory: run the program with a made-up subcommand `fail` that raises an exception."""
+
+    def run(exception, *arguments):
+        @click.command()
+        @json_option
+        def fail_command():
+            raise exception
+
+        add_command("fail", fail_command)
+        code = main.main([*arguments[:1], "fail", *arguments[1:]] if arguments else ["fail"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_every_error_class_has_an_exit_code_in_the_table():
+    classes = {
+        name
+        for name, value in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(value, ClouduploaderError) and value is not StoppedError
+    }
+    assert classes == set(EXIT_CODES)
+
+
+@pytest.mark.parametrize(("name", "exit_code"), EXIT_CODES.items())
+def test_error_ends_with_its_code_and_one_line(run, name, exit_code):
+    error = getattr(errors, name)("it broke.", hint="Mend it.")
+    assert run(error) == (exit_code, "", "clouduploader: it broke. Mend it.\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_ends_with_128_and_the_signal(run, number):
+    code, _, err = run(StoppedError(number))
+    assert code == 128 + number
+    assert err == f"clouduploader: stopped by {number.name}.\n"
+
+
+def test_error_without_hint_is_one_clean_line(run):
+    assert run(errors.DataError("bad\nuser \x1b[31m")) == (65, "", "clouduploader: bad\\nuser \\x1b[31m.\n")
+
+
+def test_bug_is_one_line_without_traceback(run):
+    code, out, err = run(ZeroDivisionError("secret in here"))
+    assert code == 70
+    assert out == ""
+    assert err == (
+        "clouduploader: this is a bug in clouduploader: ZeroDivisionError. "
+        "Run it again with --verbose, and report what it says.\n"
+    )
+
+
+def test_bug_shows_its_traceback_if_verbose(run):
+    code, out, err = run(ZeroDivisionError("by \x1b zero"), "-v")
+    assert code == 70
+    assert out == ""
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "ZeroDivisionError: by \\x1b zero\n" in err
+
+
+def test_expected_error_shows_no_traceback_even_if_verbose(run):
+    assert run(errors.ConfigError("no region"), "-v") == (78, "", "clouduploader: no region.\n")
+
+
+def test_failed_system_call_is_an_io_error(run):
+    code, _, err = run(OSError(28, "No space left on device", b"/srv/\xff"))
+    assert code == 74
+    assert err == "clouduploader: reading or writing failed: /srv/\\udcff: No space left on device.\n"
+
+
+def test_interrupt_ends_with_130(run):
+    code, out, err = run(KeyboardInterrupt())
+    assert (code, out) == (130, "")
+    assert err.strip() == "clouduploader: stopped"
+
+
+@pytest.mark.parametrize(
+    ("exception", "code", "kind"),
+    [
+        (errors.NoSuchJobError("no job 7", hint="Look."), 66, "NoSuchJobError"),
+        (ZeroDivisionError(), 70, "ClouduploaderError"),
+        (FileNotFoundError(2, "No such file", "/x"), 74, "LocalIOError"),
+    ],
+)
+def test_failure_with_json_is_the_envelope(run, exception, code, kind):
+    exit_code, out, err = run(exception, "--quiet", "--json")
+    document = json.loads(out)
+    assert (exit_code, err) == (code, "")
+    assert set(document) == {"version", "command", "exit_code", "data", "error"}
+    assert document["command"] == "fail"
+    assert document["exit_code"] == code
+    assert document["data"] is None
+    assert document["error"]["kind"] == kind
+    assert set(document["error"]) == {"kind", "message", "hint"}
+
+
+def test_wrong_option_with_json_is_the_envelope(run):
+    code, out, err = run(ZeroDivisionError(), "-q", "--json", "--colour")
+    assert (code, err) == (64, "")
+    assert json.loads(out)["error"] == {
+        "kind": "UsageError",
+        "message": "No such option '--colour'.",
+        "hint": "See `clouduploader fail --help`.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found", "hint"),
+    [
+        (["lsit"], "lsit", "See `clouduploader --help`."),
+        (["--colour"], "--colour", "See `clouduploader --help`."),
+        (["fail", "x\ny"], "x y", "See `clouduploader fail --help`."),
+    ],
+)
+def test_wrong_arguments_end_with_64_and_one_line(add_command, capsys, arguments, found, hint):
+    add_command("fail", click.Command("fail"))
+    assert main.main(arguments) == 64
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("clouduploader: ")
+    assert found in line
+    assert line.endswith(hint)
+
+
+def test_no_arguments_show_the_help_on_stderr(capsys):
+    assert main.main([]) == 64
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Usage: clouduploader [OPTIONS] COMMAND [ARGS]...\n")
+
+
+def test_success_returns_what_the_command_returned(add_command, capsys):
+    @click.command()
+    @click.argument("code", type=int)
+    @json_option
+    @pass_session
+    def give_command(session, code):
+        output.print_json(session, {"given": code}, exit_code=code)
+        return code or None
+
+    add_command("give", give_command)
+    assert [main.main(["give", "0", "--json"]), main.main(["give", "65", "--json"])] == [0, 65]
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [document["exit_code"] for document in documents] == [0, 65]
+    assert [document["command"] for document in documents] == ["give", "give"]
+
+
+def test_global_options_reach_the_session(add_command, tmp_path):
+    seen = []
+    add_command("look", click.Command("look", callback=pass_session(seen.append)))
+    assert main.main(["-v", "--home", str(tmp_path), "--spool=/x", "look"]) == 0
+    (session,) = seen
+    assert (session.is_verbose, session.is_quiet, session.is_json) == (True, False, False)
+    assert session.config.home.value == tmp_path
+    assert str(session.config.spool.value) == "/x"
+
+
+@pytest.mark.parametrize("name", sorted(main.COMMANDS))
+def test_every_command_has_help_and_an_own_module(name):
+    context = click.Context(main.clouduploader_command)
+    command = main.clouduploader_command.get_command(context, name)
+    assert command.name == name
+    assert command.help
+    assert importlib.import_module(f"clouduploader.cli.{main.COMMANDS[name]}")
+    unexplained = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+    assert unexplained == []
+
+
+def test_help_names_every_command(capsys):
+    assert main.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in main.COMMANDS if f"\n  {name} " not in shown and name != "contract"] == []
+
+
+def test_closed_pipe_ends_with_141_and_silence():
+    with subprocess.Popen(
+        [*PROGRAM, "--version"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        errors_shown = process.stderr.read()
+        assert process.wait() == ExitCode.PIPE_CLOSED
+    assert errors_shown == b""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 74), (["lsit", "--json"], 64)])
+def test_full_disk_under_the_answer_is_no_traceback(arguments, code):
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run([*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert process.returncode == code
+    assert b"Traceback" not in process.stderr
+    assert b"Exception ignored" not in process.stderr
+
+
+def test_closed_streams_are_no_traceback():
+    script = f"exec {PROGRAM[0]} --version >&- 2>&-"
+    assert subprocess.run(["/bin/sh", "-c", script], check=False).returncode == 0
+
+
+def test_name_that_the_locale_cannot_show_is_escaped():
+    process = subprocess.run(
+        [*PROGRAM, "-v", b"\xff\xe2\x82\xac"],
+        env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == 64
+    assert process.stderr.isascii()
+    assert process.stderr.startswith(b"clouduploader: No such command")

@@ -1,0 +1,145 @@
+import io
+import json
+import unicodedata
+
+import click
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+import clouduploader
+from clouduploader.cli import output
+from clouduploader.cli.session import Session
+from clouduploader.errors import ExitCode, NoSuchJobError, UsageError
+
+HOSTILE = "[red]a\tb\x1b[31m\n[/etc]\u202e\udcff"
+SHOWN = r"[red]a\tb\x1b[31m\n[/etc]\u202e\udcff"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("J\u00fcrgen O'Brien & \u65e5\u672c", "J\u00fcrgen O'Brien & \u65e5\u672c"),
+        (HOSTILE, SHOWN),
+        ("\x00\x7f\x9b", r"\x00\x7f\x9b"),
+        ("\u2028", r"\u2028"),
+    ],
+)
+def test_clean_escapes_what_a_terminal_would_obey(text, shown):
+    assert output.clean(text) == shown
+
+
+@hypothesis.given(st.text(st.characters(exclude_categories=())))
+def test_clean_text_is_harmless_and_stable(text):
+    cleaned = output.clean(text)
+    assert output.clean(cleaned) == cleaned
+    assert {unicodedata.category(char) for char in cleaned}.isdisjoint({"Cc", "Cf", "Cs", "Zl", "Zp"})
+    cleaned.encode("utf-8")
+
+
+def test_envelope_of_success_has_all_keys():
+    session = Session()
+    session.command = "list"
+    document = json.loads(output.envelope(session, data={"jobs": []}, error=None, exit_code=0))
+    assert document == {
+        "version": clouduploader.__version__,
+        "command": "list",
+        "exit_code": 0,
+        "data": {"jobs": []},
+        "error": None,
+    }
+
+
+def test_envelope_of_failure_has_the_same_keys():
+    error = NoSuchJobError("no job 7", hint="See `clouduploader list`.")
+    document = json.loads(output.envelope(Session(), data=None, error=error, exit_code=66))
+    assert document == {
+        "version": clouduploader.__version__,
+        "command": None,
+        "exit_code": 66,
+        "data": None,
+        "error": {"kind": "NoSuchJobError", "message": "no job 7", "hint": "See `clouduploader list`."},
+    }
+
+
+def test_json_is_one_line_of_ascii(capsys):
+    output.print_json(Session(), {"user": HOSTILE}, exit_code=ExitCode.DATA)
+    line = capsys.readouterr().out
+    assert line.isascii()
+    assert line.count("\n") == 1
+    assert json.loads(line)["data"] == {"user": HOSTILE}
+    assert json.loads(line)["exit_code"] == 65
+
+
+def test_piped_table_has_whole_cells_between_tabs(capsys):
+    output.print_table(["JOB", "USER", "DETAILS"], [[7, HOSTILE, None], [8, "x" * 300, "y"]])
+    assert capsys.readouterr().out == f"JOB\tUSER\tDETAILS\n7\t{SHOWN}\t\n8\t{'x' * 300}\ty\n"
+
+
+def test_piped_table_without_rows_is_its_header(capsys):
+    output.print_table(["JOB", "USER"], [])
+    assert capsys.readouterr().out == "JOB\tUSER\n"
+
+
+def test_table_on_a_terminal_fits_it(run_on_terminal):
+    shown = run_on_terminal(
+        "output.print_table(['JOB', 'USER', 'DETAILS'], [[7, '[/etc]', 'd' * 300], [123456, 'joe', '']])",
+        columns=60,
+    )
+    lines = click.unstyle(shown).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert " 123456 " in shown
+    assert "[/etc]" in shown
+    assert "ddd\u2026" in shown
+    assert len([line for line in lines if "d" in line]) == 1
+
+
+def test_table_on_a_terminal_keeps_escapes_out(run_on_terminal):
+    shown = run_on_terminal("output.print_table(['JOB'], [['\\x1b[31m']])", NO_COLOR="1")
+    assert "\x1b[3" not in shown
+    assert r"\x1b[31m" in shown
+
+
+def test_piped_fields_have_a_tab_between(capsys):
+    output.print_fields([("user", HOSTILE), ("pid", None)])
+    assert capsys.readouterr().out == f"user\t{SHOWN}\npid\t\n"
+
+
+def test_fields_on_a_terminal_are_aligned(run_on_terminal):
+    shown = run_on_terminal("output.print_fields([('user', 'joe'), ('state', 'a\\tb')])")
+    assert shown == "user:  joe\nstate: a\\tb\n"
+
+
+def test_warning_goes_to_stderr_unless_quiet(capsys):
+    session = Session()
+    output.warn(session, "secret.pem\x1b is world-readable")
+    session.is_quiet = True
+    output.warn(session, "unheard")
+    captured = capsys.readouterr()
+    assert captured.err == "clouduploader: warning: secret.pem\\x1b is world-readable\n"
+    assert captured.out == ""
+
+
+def test_confirm_needs_a_terminal_or_an_agreement(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(UsageError, match=r"Kill job 7\?"):
+        output.confirm("Kill job 7?", is_agreed=False)
+    output.confirm("Kill job 7?", is_agreed=True)
+
+
+@pytest.mark.parametrize(("answer", "is_agreed"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_confirm_takes_the_answer_of_a_terminal(monkeypatch, capsys, answer, is_agreed):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    if is_agreed:
+        output.confirm("Kill job 7?", is_agreed=False)
+    else:
+        with pytest.raises(click.Abort):
+            output.confirm("Kill job 7?", is_agreed=False)
+    captured = capsys.readouterr()
+    assert "Kill job 7?" in captured.err
+    assert "Kill job 7?" not in captured.out

@@ -1,0 +1,117 @@
+import io
+import json
+import os
+import signal
+
+import pytest
+
+from clouduploader import config, jobxml
+from clouduploader.commands import run_contract
+from clouduploader.errors import CannotCreateError, ConfigError, MissingFileError, StoppedError
+from clouduploader.job import Job, JobState
+from clouduploader.joblog import JobLog
+from clouduploader.stop import Stop
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Where the platform `directory` puts images."""
+    path = tmp_path / "images"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, images):
+    """A function that runs a job of OBS's for the platform `directory`; its attribute `log` is the job's."""
+
+    def run_job(
+        *, settings="", stop=None, upload_name="7.file", filename=None, result_path=None, job_xml=None, data=b"{}"
+    ):
+        spool = tmp_path / "spool"
+        spool.mkdir()
+        (tmp_path / "clouduploader.conf").write_text(f"{settings}\n[directory]\npath = {images}\n")
+        (spool / upload_name).write_bytes(b"an image")
+        if data is not None:
+            (spool / "7.data").write_bytes(data)
+        if job_xml is not None:
+            (spool / "7").write_bytes(job_xml)
+        return run_contract.run(
+            config=config.load(home=tmp_path, spool=tmp_path / "other", environment={}),
+            log=JobLog([run_job.log], is_verbose=True),
+            stop=stop or Stop(),
+            user="tom",
+            target="directory",
+            upload_path=spool / upload_name,
+            targetdata_path=spool / "7.data",
+            filename=filename,
+            result_path=result_path,
+        )
+
+    run_job.log = io.BytesIO()
+    return run_job
+
+
+def job_xml(**fields):
+    return jobxml.serialize(Job(name="7", state=JobState.UPLOADING, **fields))
+
+
+def test_result_is_written_and_returned(run, images, tmp_path):
+    result = run(filename="a.raw", result_path=tmp_path / "7.result")
+    assert result.id == f"{images}/a.raw"
+    assert (tmp_path / "7.result").read_text() == result.id
+
+
+def test_result_is_not_written_where_the_caller_tells_it(run, tmp_path):
+    assert run(filename="a.raw").id.endswith("/a.raw")
+    assert not list(tmp_path.rglob("*.result"))
+
+
+def test_record_of_the_spool_beside_the_image_is_used(run, images):
+    assert run(job_xml=job_xml(filename="of-the-job.raw")).id == f"{images}/of-the-job.raw"
+
+
+@pytest.mark.parametrize("text", [None, b"<broken", job_xml(filename="x.raw").replace(b"7", b"8")])
+def test_record_that_cannot_be_used_is_done_without(run, images, text):
+    assert run(job_xml=text).id == f"{images}/7.file"
+    assert b"The job's file can't be used" in run.log.getvalue()
+
+
+def test_image_that_is_no_job_needs_no_record(run, images):
+    assert run(upload_name="my.raw").id == f"{images}/my.raw"
+    assert b"can't be used" not in run.log.getvalue()
+
+
+@pytest.mark.parametrize("has_job", [True, False])
+def test_events_are_called_after_the_job_or_the_process(run, tmp_path, has_job):
+    name = "7" if has_job else os.getpid()
+    run(settings=f"[clouduploader]\nevents = {tmp_path}/{{job}}.json", job_xml=job_xml() if has_job else None)
+    first, *_, last = (tmp_path / f"{name}.json").read_text().splitlines()
+    assert json.loads(first)["job"] == ("7" if has_job else None)
+    assert json.loads(last)["outcome"] == "succeeded"
+
+
+def test_failure_writes_no_result(run, images, tmp_path):
+    images.rmdir()
+    with pytest.raises(ConfigError):
+        run(result_path=tmp_path / "7.result")
+    assert not (tmp_path / "7.result").exists()
+
+
+def test_missing_target_data_are_told(run):
+    with pytest.raises(MissingFileError, match=r"there are no target data .*7\.data"):
+        run(data=None)
+
+
+def test_stop_writes_no_result(run, images, tmp_path):
+    stop = Stop()
+    stop.request(signal.SIGTERM)
+    with pytest.raises(StoppedError):
+        run(stop=stop, result_path=tmp_path / "7.result")
+    assert not (tmp_path / "7.result").exists()
+    assert list(images.iterdir()) == []
+
+
+def test_result_that_cannot_be_written_is_an_error(run, tmp_path):
+    with pytest.raises(CannotCreateError):
+        run(result_path=tmp_path / "none" / "7.result")

@@ -1,0 +1,139 @@
+import os
+import signal
+
+import pytest
+
+from clouduploader import config, jobxml
+from clouduploader.commands import upload_image
+from clouduploader.errors import ClouduploaderError, ConfigError, MissingFileError, StoppedError
+from clouduploader.job import JobState
+from clouduploader.joblog import JobLog
+from clouduploader.stop import Stop
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A spool, a home for the platform `directory`, and an image."""
+    for name in ("images", "spool"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "clouduploader.conf").write_text(f"[directory]\npath = {tmp_path}/images\n")
+    (tmp_path / "a.raw").write_bytes(b"an image")
+    return tmp_path
+
+
+def order(place, **changes):
+    fields = {"user": "tom", "target": "directory", "image_path": place / "a.raw", "targetdata": b"{}"}
+    return upload_image.Order(**fields | {"events_path": None} | changes)
+
+
+def settings(place):
+    return config.load(home=place, spool=place / "spool", environment={})
+
+
+def run(place, *, stop=None, watch=lambda _job, _log: None, **changes):
+    return upload_image.run(
+        order(place, **changes), config=settings(place), stop=stop or Stop(), sinks=[], is_verbose=False, watch=watch
+    )
+
+
+def archived(place):
+    return jobxml.parse((place / "spool" / "done" / "1").read_bytes())
+
+
+def test_job_is_in_the_spool_while_it_runs_and_archived_afterwards(place):
+    seen = []
+
+    def watch(job, _log):
+        seen.append(
+            (job, jobxml.parse((place / "spool" / "1").read_bytes()), (place / "spool" / "1.data").read_bytes())
+        )
+
+    outcome = run(place, watch=watch, targetdata=b'{"filename": "b.raw"}')
+    job, written, data = seen[0]
+    assert job == written
+    assert (job.state, job.user, job.target, job.filename, job.size) == ("uploading", "tom", "directory", "a.raw", 8)
+    assert job.pid == os.getpgrp()
+    assert data == b'{"filename": "b.raw"}'
+    assert outcome.result.id == f"{place}/images/a.raw"
+    assert outcome.job == archived(place)
+    assert (outcome.job.state, outcome.job.details, outcome.job.pid) == (JobState.SUCCEEDED, outcome.result.id, None)
+    assert sorted(path.name for path in (place / "spool").iterdir()) == ["done", "next"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"), [({"target": "nowhere"}, ClouduploaderError), ({"targetdata": b"{"}, ClouduploaderError)]
+)
+def test_failure_is_archived_and_logged(place, changes, error):
+    with pytest.raises(error) as caught:
+        run(place, **changes)
+    job = archived(place)
+    assert job.state is JobState.FAILED
+    assert caught.value.message.rstrip(".") in job.details
+    assert "\n" not in job.details
+    assert f"Error: {job.details}\n" == (place / "spool" / "done" / "1.log").read_text()
+
+
+def test_stop_is_archived_with_the_word_of_obs(place):
+    stop = Stop()
+    stop.request(signal.SIGTERM)
+    with pytest.raises(StoppedError):
+        run(place, stop=stop)
+    assert (archived(place).state, archived(place).details) == (JobState.FAILED, "killed")
+
+
+def test_bug_is_archived_too(place):
+    def watch(_job, log):
+        log.hide("sesame")
+        raise KeyError("open sesame")
+
+    with pytest.raises(KeyError):
+        run(place, watch=watch)
+    assert (archived(place).state, archived(place).details) == (JobState.FAILED, "bug: KeyError.")
+    log = (place / "spool" / "done" / "1.log").read_text()
+    assert "Traceback" in log
+    assert "sesame" not in log
+
+
+def test_job_that_somebody_archived_meanwhile_stays_as_it_is(place):
+    def watch(_job, _log):
+        for path in (place / "spool").iterdir():
+            if path.name != "next":
+                path.unlink()
+
+    with pytest.raises(ClouduploaderError):
+        run(place, watch=watch, target="nowhere")
+    assert not (place / "spool" / "done" / "1").exists()
+
+
+def test_image_that_is_not_there_makes_no_job(place):
+    with pytest.raises(MissingFileError, match=r"there is no image .*none\.raw"):
+        run(place, image_path=place / "none.raw")
+    assert not (place / "spool" / "1").exists()
+    assert not (place / "spool" / "done").exists()
+
+
+def test_spool_that_is_not_there_is_an_error(place):
+    (place / "spool").rmdir()
+    with pytest.raises(MissingFileError, match="there is no spool"):
+        run(place)
+
+
+def check(place, **changes):
+    log = JobLog([], is_verbose=False)
+    return upload_image.check(order(place, **changes), config=settings(place), log=log, stop=Stop())
+
+
+def test_check_gives_the_steps_and_changes_nothing(place):
+    assert check(place) == [f"copy the image to {place}/images/a.raw"]
+    assert list((place / "spool").iterdir()) == []
+    assert list((place / "images").iterdir()) == []
+
+
+def test_check_fails_as_the_upload_would(place):
+    (place / "images").rmdir()
+    with pytest.raises(ConfigError):
+        check(place)
+
+
+def test_order_does_not_show_its_target_data(place):
+    assert "sesame" not in repr(order(place, targetdata=b"sesame"))

@@ -1,0 +1,385 @@
+import json
+import lzma
+import os
+import re
+import signal
+import stat
+import sys
+import types
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from clouduploader import config, runner
+from clouduploader.errors import (
+    CannotCreateError,
+    ClouduploaderError,
+    ConfigError,
+    ImageError,
+    LocalIOError,
+    MissingFileError,
+    StoppedError,
+    TargetDataError,
+    UnknownTargetError,
+)
+from clouduploader.job import Job, JobState
+from clouduploader.joblog import JobLog
+from clouduploader.platform import CloudObject, Field, PhaseStarted, UploadResult
+from clouduploader.stop import Stop
+
+RAW = b"0123456789abcdef" * 999
+METADATA = "Metadata-Version: 2.1\nName: made-up-platform\nVersion: 1.0\n"
+ENTRY_POINTS = "[clouduploader.platforms]\nmade-up = made_up_platform:create\n"
+
+
+class MadeUpPlatform:
+    """A platform that notes what it is asked for, and does in `upload` what the test wants."""
+
+    fields = (
+        Field(name="filename", description="The real name."),
+        Field(name="password", description="A secret.", is_secret=True),
+    )
+
+    def __init__(self):
+        self.request = None
+        self.seen = {}
+        self.work = lambda request, reporter, stop: UploadResult("ami-1", (CloudObject("image", "ami-1"),))
+
+    def link_name(self, image):
+        return f"linked-{image.filename}"
+
+    def problems(self, targetdata):
+        return []
+
+    def plan(self, request, reporter):
+        return [f"upload {request.image.path.name}"]
+
+    def upload(self, request, reporter, stop):
+        self.request = request
+        self.seen = {
+            "content": request.image.path.read_bytes(),
+            "is_link": request.image.path.is_symlink(),
+            "mode": stat.S_IMODE(request.work_dir.stat().st_mode),
+            "work_dir": [path.name for path in request.work_dir.iterdir()],
+        }
+        return self.work(request, reporter, stop)
+
+    def read_log(self, lines):
+        raise NotImplementedError
+
+    def clean_up(self, targetdata, objects, reporter):
+        raise NotImplementedError
+
+    def check(self, targetdata, region):
+        return []
+
+
+@pytest.fixture
+def platform(tmp_path_factory, monkeypatch):
+    """A platform of an installed package, found by its entry point like a stranger's."""
+    site = tmp_path_factory.mktemp("site")
+    package = site / "made_up_platform-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(METADATA)
+    (package / "entry_points.txt").write_text(ENTRY_POINTS)
+    made = MadeUpPlatform()
+    module = types.ModuleType("made_up_platform")
+    module.create = lambda _context: made
+    monkeypatch.setitem(sys.modules, "made_up_platform", module)
+    monkeypatch.syspath_prepend(site)
+    return made
+
+
+class Lines:
+    """A sink of a log, as lines."""
+
+    def __init__(self):
+        self.data = b""
+
+    def write(self, data):
+        self.data += data
+
+    def __iter__(self):
+        return iter(self.data.decode().splitlines())
+
+    def __contains__(self, line):
+        return line in list(self)
+
+
+@pytest.fixture
+def lines():
+    """What the job's log holds."""
+    return Lines()
+
+
+@pytest.fixture
+def run(tmp_path, lines):
+    """A function that runs a task; it makes the image and the rest unless told otherwise."""
+
+    def run_task(*, what=runner.run, stop=None, events_path=None, data=b"{}", image="42.file", content=None, **changes):
+        path = tmp_path / image
+        if content is not None or not path.exists():
+            path.write_bytes(lzma.compress(RAW) if content is None else content)
+        fields = {"user": "tom", "target": "made-up", "filename": None, "job": None, "is_by_hand": False} | changes
+        task = runner.Task(image_path=path, targetdata=data, **fields)
+        settings = config.load(home=tmp_path / "home", spool=tmp_path, environment={})
+        keywords = {"events_path": events_path} if what is runner.run else {}
+        log = JobLog([lines], is_verbose=True)
+        return what(task, config=settings, log=log, stop=stop or Stop(), **keywords)
+
+    return run_task
+
+
+JOB = Job(name="42", state=JobState.UPLOADING, arch="x86_64", filename="from-the-job.raw.xz")
+
+
+def test_result_is_the_platforms_and_the_log_tells_the_story(run, platform, lines):
+    assert run(job=JOB).id == "ami-1"
+    shown = list(lines)
+    assert shown[0] == "Start uploading image from-the-job.raw.xz."
+    assert re.fullmatch(r"Upload took: \d\d:\d\d:\d\d", shown[-1])
+
+
+def test_request_tells_the_platform_what_it_needs(run, platform):
+    run(job=JOB, user="caf\udce9", is_by_hand=True, data=b'{"password": "sesame", "filename": ""}')
+    request = platform.request
+    assert (request.user, request.job_name, request.arch, request.is_by_hand) == ("caf\udce9", "42", "x86_64", True)
+    assert request.targetdata == {"password": "sesame"}
+    assert request.image.filename == "from-the-job.raw.xz"
+    assert platform.seen["mode"] == 0o700
+    assert "sesame" not in repr(request)
+
+
+def test_image_can_be_measured_by_the_platform(run, platform):
+    platform.work = lambda request, _reporter, _stop: UploadResult(str(request.measure_image()))
+    assert run().id == str(len(RAW))
+
+
+def test_measuring_is_stopped_by_a_signal(run, platform):
+    stop = Stop()
+
+    def work(request, _reporter, stop):
+        stop.request(signal.SIGTERM)
+        request.measure_image()
+
+    platform.work = work
+    with pytest.raises(StoppedError):
+        run(stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("filename", "job_filename", "data", "expected"),
+    [
+        ("argument.raw", "job.raw", "data.raw", "argument.raw"),
+        (None, "job.raw", "data.raw", "job.raw"),
+        ("", "job.raw", "data.raw", "job.raw"),
+        (None, None, "data.raw", "data.raw"),
+        (None, "", "", "42.file"),
+        ("../../x/a.raw", None, "", "a.raw"),
+    ],
+)
+def test_real_name_is_the_first_that_somebody_gave(run, platform, filename, job_filename, data, expected):
+    job = Job(name="42", state=JobState.UPLOADING, filename=job_filename)
+    run(filename=filename, job=job, data=json.dumps({"filename": data}).encode())
+    assert platform.request.image.filename == expected
+
+
+@hypothesis.settings(max_examples=40, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(st.one_of(st.text(st.characters()), st.text(st.sampled_from("./\\-\n\0 ~"), min_size=1)))
+def test_hostile_name_is_linked_as_a_safe_one(run, platform, tmp_path, name):
+    before = set(tmp_path.iterdir()) | {tmp_path / "42.file"}
+    run(filename=name)
+    found = platform.request.image
+    assert found.path.name == f"linked-{found.filename}"
+    assert "/" not in found.filename
+    assert not found.filename.startswith((".", "-"))
+    assert found.filename.isprintable()
+    assert found.path.parent == platform.request.work_dir
+    assert not found.path.parent.exists()
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_link_is_in_the_private_directory_and_gone_afterwards(run, platform):
+    run(filename="a.raw.xz")
+    assert platform.seen["is_link"]
+    assert lzma.decompress(platform.seen["content"]) == RAW
+    assert platform.seen["work_dir"] == ["linked-a.raw.xz"]
+    assert not platform.request.work_dir.exists()
+
+
+def test_link_is_in_the_jobs_own_directory_when_started_there(run, platform, tmp_path, monkeypatch):
+    own = tmp_path / "42.dir"
+    own.mkdir()
+    monkeypatch.chdir(own)
+    run(filename="a.raw.xz")
+    assert platform.request.image.path == own / "linked-a.raw.xz"
+    assert platform.seen["is_link"]
+    assert list(own.iterdir()) == []
+    assert platform.seen["work_dir"] == []
+
+
+def test_link_is_not_in_the_directory_of_another_job(run, platform, tmp_path, monkeypatch):
+    for name in ("42.dir", "43.dir"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "43.dir")
+    run()
+    assert platform.request.image.path.parent == platform.request.work_dir
+
+
+def test_image_that_is_no_job_is_linked_in_the_private_directory(run, platform, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(image="my.raw.xz")
+    assert platform.request.image.path.parent == platform.request.work_dir
+    assert platform.request.image.filename == "my.raw.xz"
+
+
+def test_secret_of_the_target_data_is_masked_from_then_on(run, platform, lines):
+    def work(_request, reporter, _stop):
+        reporter.line("the password is sesame")
+        reporter.event(PhaseStarted("sesame"))
+        return UploadResult("ami-1")
+
+    platform.work = work
+    run(data=b'{"password": "sesame"}')
+    assert "the password is ********" in lines
+    assert b"sesame" not in lines.data
+
+
+def test_unknown_keys_are_named_in_the_verbose_log(run, platform, lines):
+    run(data=b'{"user_id": 7, "x": "secret?"}')
+    assert "The target data have keys that made-up does not use: user_id, x." in lines
+    assert b"secret?" not in lines.data
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"target": "nowhere"}, UnknownTargetError),
+        ({"data": b"{"}, TargetDataError),
+        ({"data": b'{"filename": 7}'}, TargetDataError),
+        ({"content": b""}, ImageError),
+    ],
+)
+def test_nothing_is_uploaded_if_something_is_wrong(run, platform, changes, error):
+    with pytest.raises(error):
+        run(**changes)
+    assert platform.request is None
+
+
+def test_plan_gives_the_steps_and_uploads_nothing(run, platform):
+    assert run(what=runner.plan, filename="a.raw.xz") == ["upload linked-a.raw.xz"]
+    assert platform.request is None
+
+
+def events(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_events_tell_the_whole_upload(run, platform, tmp_path):
+    platform.work = lambda _request, reporter, _stop: (reporter.event(PhaseStarted("upload")), UploadResult("ami-1"))[1]
+    run(events_path=tmp_path / "events", job=JOB, user="caf\udce9")
+    found = events(tmp_path / "events")
+    assert [event["event"] for event in found] == ["start", "image", "phase", "end"]
+    assert (found[0]["job"], found[0]["user"], found[0]["target"]) == ("42", "caf\\udce9", "made-up")
+    assert (found[-1]["outcome"], found[-1]["result"], found[-1]["exit_code"]) == ("succeeded", "ami-1", 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason", "code"),
+    [
+        (ConfigError("x is sesame", hint="Set x."), "failed", "x is ********. Set x.", 78),
+        (StoppedError(15), "stopped", "stopped by SIGTERM.", 143),
+        (KeyError("sesame"), "failed", "KeyError", 70),
+    ],
+)
+def test_events_end_with_the_reason(run, platform, tmp_path, error, outcome, reason, code):
+    def work(_request, _reporter, _stop):
+        raise error
+
+    platform.work = work
+    with pytest.raises(type(error)):
+        run(events_path=tmp_path / "events", data=b'{"password": "sesame"}')
+    last = events(tmp_path / "events")[-1]
+    assert (last["outcome"], last["reason"].strip(), last["exit_code"]) == (outcome, reason, code)
+    assert last["result"] is None
+
+
+def test_events_that_cannot_be_written_end_the_upload_before_it_begins(run, platform, tmp_path):
+    with pytest.raises(CannotCreateError):
+        run(events_path=tmp_path / "none" / "events")
+    assert platform.request is None
+
+
+def test_result_is_written_whole_in_one_line(tmp_path):
+    path = tmp_path / "42.result"
+    path.write_text("old and much longer than the new one")
+    runner.write_result(path, "ami-1\nwith \x00 and \udcff\n")
+    assert path.read_bytes() == b"ami-1\\nwith \\x00 and \\udcff"
+    assert [item.name for item in tmp_path.iterdir()] == ["42.result"]
+
+
+@hypothesis.given(st.text(st.characters()))
+def test_any_result_is_one_line_of_utf8(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("result") / "42.result"
+    runner.write_result(path, text)
+    assert not re.search("[\x00-\x1f\x7f]", path.read_bytes().decode())
+
+
+def test_result_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "42.result").mkdir()
+    with pytest.raises(CannotCreateError, match=r"42\.result can't be written: Is a directory"):
+        runner.write_result(tmp_path / "42.result", "ami-1")
+    assert [item.name for item in tmp_path.iterdir()] == ["42.result"]
+    with pytest.raises(CannotCreateError):
+        runner.write_result(tmp_path / "none" / "42.result", "ami-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "job"), [("42.file", "42"), ("1.file", "1"), ("a.file", None), ("42.file.x", None), (".42.file7", None)]
+)
+def test_job_of_an_image_is_told_by_its_name(tmp_path, name, job):
+    found = runner.job_of(tmp_path / name)
+    assert (found and found[1]) == job
+    assert found is None or found[0].directory == tmp_path
+
+
+def test_target_data_are_read_but_not_without_end(tmp_path):
+    (tmp_path / "data").write_bytes(b"x" * (3 << 20))
+    assert len(runner.read_targetdata(tmp_path / "data")) == (1 << 20) + 1
+    with pytest.raises(MissingFileError, match="there are no target data"):
+        runner.read_targetdata(tmp_path / "none")
+    with pytest.raises(LocalIOError, match="Is a directory"):
+        runner.read_targetdata(tmp_path)
+
+
+def test_reason_is_one_line_with_what_to_do():
+    assert runner.reason(ConfigError("x is\nwrong.", hint="Set y.")) == "x is\\nwrong. Set y."
+    assert runner.reason(ConfigError("x")) == "x."
+
+
+def test_failure_is_told_in_the_log_masked(lines):
+    log = JobLog([lines], is_verbose=False)
+    log.hide("sesame")
+    error = ImageError("the image sesame is bad", hint="Build it again.")
+    assert runner.tell_failure(log, error, error) == "the image ******** is bad. Build it again."
+    assert list(lines) == ["Error: the image ******** is bad. Build it again."]
+
+
+def test_bug_is_told_in_the_log_with_its_traceback(lines):
+    log = JobLog([lines], is_verbose=False)
+    try:
+        raise KeyError("x")
+    except KeyError as exc:
+        runner.tell_failure(log, exc, ClouduploaderError("this is a bug: KeyError"))
+    shown = list(lines)
+    assert shown[0].startswith("Traceback")
+    assert shown[-2:] == ["KeyError: 'x'", "Error: this is a bug: KeyError."]
+
+
+def test_task_does_not_show_its_target_data(tmp_path):
+    task = runner.Task(
+        user="tom", target="x", image_path=tmp_path, targetdata=b"sesame", filename=None, job=None, is_by_hand=False
+    )
+    assert "sesame" not in repr(task)
+    assert os.fspath(tmp_path) in repr(task)

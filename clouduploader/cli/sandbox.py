@@ -1,0 +1,93 @@
+"""`clouduploader sandbox`: a private AWS on this machine."""
+
+import json
+from pathlib import Path
+
+import click
+
+from clouduploader.cli.session import Session, pass_session
+from clouduploader.errors import UsageError
+from clouduploader.sandbox import host, layout
+
+# 170 s of sleep in an upload become 3.4 s, and no poll gets so dense that it fills the log.
+DEFAULT_WAIT_FACTOR = 0.02
+DEFAULT_REGIONS = ("us-east-1", "eu-central-1")
+
+
+@click.command("sandbox")
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    default=DEFAULT_REGIONS,
+    show_default=True,
+    metavar="REGION",
+    help="Prepare a helper AMI there; can be repeated.",
+)
+@click.option(
+    "--wait-factor",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=DEFAULT_WAIT_FACTOR,
+    show_default=True,
+    help="Multiply the waiting times of ec2uploadimg by this; 1 leaves them as they are.",
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Make the sandbox in this new directory, and leave it there.",
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def sandbox_command(
+    session: Session, regions: tuple[str, ...], wait_factor: float, keep: Path | None, command: tuple[str, ...]
+) -> int:
+    """Run COMMAND, or a shell, in a private AWS on this machine.
+
+    Everything an upload needs is there: an account, a customer's role, a helper instance that the
+    real ec2uploadimg can log in to, and a job in the spool. Nothing in there reaches a network. No
+    root is needed, but user namespaces are. When COMMAND ends, all of it is removed, and its exit
+    status is ours.
+    """
+    strangers = [region for region in regions if region not in layout.REGIONS]
+    if strangers:
+        raise UsageError(
+            f"no such region here: {', '.join(strangers)}", hint=f"Known are: {', '.join(layout.REGIONS)}."
+        )
+
+    def announce(place: layout.Layout) -> None:
+        if not session.is_quiet:
+            click.echo(_introduction(place, is_shell=not command), err=True)
+
+    options = host.Options(wait_factor=wait_factor, regions=tuple(dict.fromkeys(regions)))
+    return host.run(options, command or host.default_command(), keep=keep, announce=announce)
+
+
+def _introduction(place: layout.Layout, *, is_shell: bool) -> str:
+    described = json.loads(place.description.read_text())
+    factor = described["wait_factor"]
+    waiting = (
+        "the waiting times of ec2uploadimg are as always"
+        if factor == 1
+        else f"the waiting times of ec2uploadimg are multiplied by {factor:g}"
+    )
+    first = f"clouduploader: sandbox at {described['endpoint']}; nothing in it is real, and {waiting}"
+    if not is_shell:
+        return first
+    return f"""{first}
+
+  role          {described["role_arn"]}
+  external id   {described["external_id"]}
+  region        {described["region"]} (subnet {described["subnet_id"]})
+  home          {described["home"]}
+  spool         {described["spool"]}, where job 1 waits
+  all of it     {place.description}
+
+Try the following; `aws` (from 2.13 on) and boto3 show you the account as somebody who may see all.
+
+  cd "$CLOUDUPLOADER_SPOOL"
+  clouduploader sandbox-user ec2 "$PWD/1.file" "$PWD/1.data" "$PWD/1.log"
+  clouduploader list
+  aws ec2 describe-images --owners self
+
+Leave it with `exit`; then all of it is removed."""

@@ -1,0 +1,37 @@
+"""What is on the disks of the account: a sparse file for each volume and each snapshot."""
+
+import os
+import shutil
+from pathlib import Path
+
+
+class Disks:
+    """The contents of volumes and snapshots.
+
+    A file exists once something was written. Snapshots are hard links: whoever writes to a volume
+    whose file has another name must copy it first (see `tools`).
+
+    Args:
+        directory: Holds ID.raw, and for a volume with partitions ID.parts/.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def content(self, object_id: str) -> Path:
+        """Where the bytes of a volume or snapshot are, or would be."""
+        return self._directory / f"{object_id}.raw"
+
+    def partitions(self, volume_id: str) -> Path:
+        """A directory, if the volume has a partition table; its `1` is the first file system."""
+        return self._directory / f"{volume_id}.parts"
+
+    def link(self, source_id: str, new_id: str) -> None:
+        """Make a snapshot of a volume, or a volume of a snapshot."""
+        if self.content(source_id).exists():
+            os.link(self.content(source_id), self.content(new_id))
+
+    def delete(self, object_id: str) -> None:
+        """Forget a volume or snapshot; it need not have been written to."""
+        self.content(object_id).unlink(missing_ok=True)
+        shutil.rmtree(self.partitions(object_id), ignore_errors=True)

@@ -1,0 +1,259 @@
+"""The door to moto: who comes when, what goes wrong on purpose, and a record of it all."""
+
+import dataclasses
+import datetime
+import io
+import json
+import re
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from werkzeug.wrappers import Request, Response
+
+from clouduploader.sandbox.account import Account
+from clouduploader.sandbox.layout import REGIONS
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+CREDENTIAL = re.compile(r"Credential=([^/,]+)/(\d{8})/([^/,]+)/([^/,]+)/aws4_request")
+SKEW = datetime.timedelta(minutes=15)  # EC2's error RequestExpired, IAM's "Signature Version 4"
+SECRET_ARGUMENTS = frozenset({"Action", "Version", "ExternalId", "Policy", "UserData", "PublicKeyMaterial"})
+MAX_ARGUMENT = 200  # characters of a value in the log; AMI names and tags fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """An answer instead of doing what was asked.
+
+    Attributes:
+        status: Of HTTP.
+        code: Amazon's.
+        message: For people.
+    """
+
+    status: int
+    code: str
+    message: str
+
+
+@dataclasses.dataclass
+class Fault:
+    """One thing that goes wrong on purpose; see the package.
+
+    Attributes:
+        action: Which API call.
+        nth: Only that one, counted from 1; None for every.
+        code: The answer's code instead of doing it, or None.
+        message: Of that answer.
+        status: Of that answer.
+        delay_seconds: Waited before.
+        lose_answer: Done, but the connection is cut instead of the answer.
+        seen: How many calls there were.
+    """
+
+    action: str
+    nth: int | None = None
+    code: str | None = None
+    message: str = "This is a fault that a test asked for."
+    status: int = 400
+    delay_seconds: float = 0
+    lose_answer: bool = False
+    seen: int = 0
+
+    def applies(self, action: str) -> bool:
+        """Whether this call is hit; counts it."""
+        if action != self.action:
+            return False
+        self.seen += 1
+        return self.nth in (None, self.seen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One request of the AWS API, as far as its outside tells.
+
+    Attributes:
+        service: For example ec2.
+        action: For example RunInstances.
+        region: As signed.
+        key_id: As signed.
+        has_token: Whether a session token came with it.
+        signed_at: The time it claims, or None.
+        form: The arguments.
+    """
+
+    service: str
+    action: str
+    region: str
+    key_id: str
+    has_token: bool
+    signed_at: datetime.datetime | None
+    form: dict[str, str]
+
+
+class Gate:
+    """A WSGI application around moto's.
+
+    Args:
+        app: moto.
+        account: Asked for expiry; its lock is held while moto works.
+        log_path: One JSON object is appended for each call.
+    """
+
+    def __init__(self, app: WsgiApp, account: Account, log_path: Path) -> None:
+        self.faults: list[Fault] = []
+        self.clock_offset = datetime.timedelta()
+        self._app = app
+        self._account = account
+        self._log_path = log_path
+        self._answered: dict[tuple[str, str, str], tuple[dict[str, str], Response]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        call = _read_call(environ)
+        began = time.time()
+        with self._lock:
+            hits = [fault for fault in self.faults if fault.applies(call.action)]
+        for fault in hits:
+            time.sleep(fault.delay_seconds)
+        refusal = self._refusal(call) or next(
+            (Refusal(fault.status, fault.code, fault.message) for fault in hits if fault.code), None
+        )
+        if refusal:
+            response = Response(_error_xml(call.service, refusal), refusal.status, content_type="text/xml")
+        else:
+            with self._account.lock:
+                response = self._answer(call, environ)
+        self._log(call, response, began)
+        if any(fault.lose_answer for fault in hits):
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return response(environ, start_response)
+
+    def forget(self) -> None:
+        """Forget faults, client tokens and the clock's offset."""
+        self.faults = []
+        self.clock_offset = datetime.timedelta()
+        self._answered.clear()
+
+    def _answer(self, call: Call, environ: dict[str, Any]) -> Response:
+        """Let moto answer; the same client token gets the same answer, and nothing is done twice."""
+        token = call.form.get("ClientToken")
+        if token is None:
+            return Response.from_app(self._app, environ, buffered=True)
+        place = (call.region, call.action, token)
+        form, response = self._answered.get(place, (call.form, None))
+        if form != call.form:
+            refusal = Refusal(
+                400,
+                "IdempotentParameterMismatch",
+                "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
+            )
+            return Response(_error_xml(call.service, refusal), refusal.status, content_type="text/xml")
+        if response is None:
+            response = Response.from_app(self._app, environ, buffered=True)
+            if response.status_code < 400:
+                self._answered[place] = (call.form, response)
+        return response
+
+    def now(self) -> datetime.datetime:
+        """What time it is at AWS."""
+        return datetime.datetime.now(datetime.UTC) + self.clock_offset
+
+    def _refusal(self, call: Call) -> Refusal | None:
+        if not call.key_id:
+            return Refusal(403, "MissingAuthenticationToken", "Request is missing Authentication Token")
+        if call.region not in REGIONS:
+            if call.service == "ec2":
+                return _auth_failure()
+            return Refusal(403, "InvalidClientTokenId", "The security token included in the request is invalid")
+        if call.signed_at is None or abs(self.now() - call.signed_at) > SKEW:
+            return self._skewed(call)
+        expiry = self._account.expiry(call.key_id)
+        # Expiry is by this machine's clock, by which moto wrote it down.
+        if expiry and datetime.datetime.now(datetime.UTC) > expiry:
+            if call.service == "ec2":
+                return Refusal(400, "RequestExpired", "Request has expired.")
+            return Refusal(403, "ExpiredToken", "The security token included in the request is expired")
+        return None
+
+    def _skewed(self, call: Call) -> Refusal:
+        if call.service == "ec2":
+            return Refusal(400, "RequestExpired", "Request has expired.")
+        if call.signed_at is None:
+            return Refusal(403, "IncompleteSignature", "Date must be in ISO-8601 'basic format'.")
+        is_old = call.signed_at < self.now()
+        signed, now = _basic(call.signed_at), _basic(self.now())
+        limit = _basic(self.now() - SKEW if is_old else self.now() + SKEW)
+        words = (
+            f"Signature expired: {signed} is now earlier than {limit} ({now} - 15 min.)"
+            if is_old
+            else f"Signature not yet current: {signed} is still later than {limit} ({now} + 15 min.)"
+        )
+        return Refusal(403, "SignatureDoesNotMatch", words)
+
+    def _log(self, call: Call, response: Response, began: float) -> None:
+        if call.key_id == self._account.auditor_key_id:
+            return
+        code = re.search(rb"<Code>([^<]*)</Code>", response.get_data()) if response.status_code >= 400 else None
+        entry = {
+            "time": round(began, 3),
+            "service": call.service,
+            "action": call.action,
+            "region": call.region,
+            "key": call.key_id[:4],
+            "has_token": call.has_token,
+            "status": response.status_code,
+            "code": code[1].decode() if code else None,
+            "seconds": round(time.time() - began, 3),
+            "arguments": {
+                name: value[:MAX_ARGUMENT] for name, value in call.form.items() if name not in SECRET_ARGUMENTS
+            },
+        }
+        with self._lock, self._log_path.open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+
+
+def _read_call(environ: dict[str, Any]) -> Call:
+    request = Request(environ)
+    body = request.get_data(cache=True)
+    environ["wsgi.input"] = io.BytesIO(body)
+    form = dict(urllib.parse.parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+    credential = CREDENTIAL.search(request.headers.get("Authorization", ""))
+    key_id, _, region, service = credential.groups() if credential else ("", "", "", "")
+    try:
+        signed_at = datetime.datetime.strptime(request.headers.get("X-Amz-Date", ""), "%Y%m%dT%H%M%SZ").replace(
+            tzinfo=datetime.UTC
+        )
+    except ValueError:
+        signed_at = None
+    return Call(
+        service=service,
+        action=form.get("Action", request.path),
+        region=region,
+        key_id=key_id,
+        has_token="X-Amz-Security-Token" in request.headers,
+        signed_at=signed_at,
+        form=form,
+    )
+
+
+def _auth_failure() -> Refusal:
+    return Refusal(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
+
+
+def _basic(moment: datetime.datetime) -> str:
+    return moment.strftime("%Y%m%dT%H%M%SZ")
+
+
+def _error_xml(service: str, refusal: Refusal) -> str:
+    error = f"<Error><Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message></Error>"
+    if service == "ec2":  # the EC2 protocol wraps it otherwise than the query protocol of STS
+        return f"<Response><Errors>{error}</Errors><RequestID>sandbox</RequestID></Response>"
+    return f"<ErrorResponse>{error}<RequestId>sandbox</RequestId></ErrorResponse>"

@@ -1,0 +1,155 @@
+"""The manual page, made from the program: `python -m clouduploader.cli.manual > man/clouduploader.1`.
+
+Commands and options come from Click, exit codes from ExitCode. It bears the version and no date,
+so that the same program always gives the same bytes.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+
+import click
+
+import clouduploader
+from clouduploader import config
+from clouduploader.cli.main import clouduploader_command
+from clouduploader.errors import ExitCode
+
+CONTRACT = (
+    "[OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA LOGFILE",
+    "[OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA FILENAME RESULT_FILE",
+)
+DESCRIPTION = """
+The Open Build Service starts clouduploader once per upload job, in one of the first two forms: five or six
+operands, the third and fourth absolute paths. The image UPLOAD_FILE is uploaded for USER to the platform TARGET
+as the JSON file TARGETDATA says. The log is appended to LOGFILE or, where OBS catches it, written to standard
+output; the result, for EC2 the AMI id alone, goes to RESULT_FILE.
+
+In the third form an administrator runs a command: uploads by hand, looks at jobs, kills them, makes keys,
+checks the installation.
+
+Answers go to standard output, everything else to standard error. Answers that are not shown on a terminal are
+tab-separated and whole. With `--json` the answer, and a failure too, is one JSON object with the keys
+`version`, `command`, `exit_code`, `data` and `error`.
+"""
+ENVIRONMENT = {
+    "CLOUDUPLOADER_HOME": f"Keys, credentials and settings, instead of {config.DEFAULT_HOME}.",
+    "CLOUDUPLOADER_SPOOL": f"The jobs, instead of {config.DEFAULT_SPOOL}.",
+    "NO_COLOR": "If it is set and not empty, nothing is coloured.",
+}
+FILES = {
+    f"{config.DEFAULT_HOME}/{config.FILE_NAME}": "Settings, an INI file. The command line and the environment "
+    "win over it.",
+    f"{config.DEFAULT_HOME}/.aws/credentials": "The AWS credentials that assume the users' roles.",
+    f"{config.DEFAULT_HOME}/.ec2utils.conf": "Helper image and instance type of each EC2 region.",
+    f"{config.DEFAULT_HOME}/.gnupg": "The GPG key that target data are encrypted for.",
+    f"{config.DEFAULT_HOME}/secret.pem": "The RSA key that OBS encrypts secrets for.",
+    f"{config.DEFAULT_HOME}/_pubkey": "Its public half, which OBS hands out.",
+    f"{config.DEFAULT_SPOOL}": "The jobs; those that have ended are in done.",
+}
+
+ROFF = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
+"""What groff would print as something else: groff_char(7), "The ASCII character set"."""
+
+
+def render() -> str:
+    """Return the page as roff for man(7), plain ASCII."""
+    program = clouduploader_command
+    context = click.Context(program, info_name="clouduploader", **program.context_settings)
+    lines = [
+        '.\\" Made by python -m clouduploader.cli.manual; edit the program instead.',
+        f'.TH CLOUDUPLOADER 1 "" "clouduploader {clouduploader.__version__}" "clouduploader"',
+        ".nh",  # no hyphens in what may be copied, and no blanks spread in it
+        ".ad l",
+        ".SH NAME",
+        f"clouduploader \\- {_text(_summary(program))}",
+        ".SH SYNOPSIS",
+        *_synopsis(*CONTRACT, "[OPTIONS] COMMAND [ARGUMENTS]"),
+        ".SH DESCRIPTION",
+        *_paragraphs(DESCRIPTION),
+        ".SH OPTIONS",
+        *_options(program, context),
+        ".SH COMMANDS",
+    ]
+    for name in program.list_commands(context):
+        command = program.get_command(context, name)
+        if command is not None and not command.hidden:
+            lines += _command(command, click.Context(command, parent=context, info_name=name))
+    lines += [".SH EXIT STATUS", *_definitions({str(int(code)): code.meaning for code in ExitCode})]
+    lines += [".SH ENVIRONMENT", *_definitions(ENVIRONMENT)]
+    lines += [".SH FILES", *_definitions(FILES)]
+    lines += [".SH SEE ALSO", ".BR ec2uploadimg (1),", ".BR gpg (1)"]
+    return "\n".join(lines) + "\n"
+
+
+def _command(command: click.Command, context: click.Context) -> Iterator[str]:
+    pieces = [context.info_name or "", *command.collect_usage_pieces(context)]
+    yield f".SS {_text(context.info_name or '')}"
+    yield from _synopsis(" ".join(pieces))
+    yield from _paragraphs(command.help or "")
+    yield from _options(command, context)
+    yield from _paragraphs(command.epilog or "")
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    for parameter in command.get_params(context):
+        term, meaning = parameter.get_help_record(context) or ("", "")
+        if meaning and not (context.parent and "--help" in parameter.opts):
+            yield from (".TP", _marked(term), *_filled(meaning))
+
+
+def _synopsis(*forms: str) -> Iterator[str]:
+    for form in forms:
+        yield from (".PP", f"\\fBclouduploader\\fP {_marked(form)}")
+
+
+def _definitions(meanings: dict[str, str]) -> Iterator[str]:
+    for term, meaning in meanings.items():
+        yield from (".TP", f"\\fB{_text(term)}\\fP", *_filled(meaning))
+
+
+def _summary(command: click.Command) -> str:
+    """The first sentence of a command's help, as the title of a manual page wants it."""
+    sentence = (command.help or "").split("\n\n")[0].rstrip(".")
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Paragraphs as Click understands them: one that begins with a backspace keeps its lines."""
+    for paragraph in re.split(r"\n\s*\n", text.partition("\f")[0].strip("\n")):
+        first, _, rest = paragraph.partition("\n")
+        if first.strip() == "\b":
+            yield from (".PP", ".nf", *map(_line, rest.splitlines()), ".fi")
+        elif paragraph.strip():
+            yield from (".PP", *_filled(paragraph))
+
+
+def _filled(text: str) -> Iterator[str]:
+    """One line of roff for text that is filled anyway, with code set in bold."""
+    yield _line(" ".join(text.split()))
+
+
+def _line(text: str) -> str:
+    roff = "".join(f"\\fB{_text(part)}\\fP" if index % 2 else _text(part) for index, part in enumerate(text.split("`")))
+    return f"\\&{roff}" if roff.startswith(".") else roff
+
+
+def _marked(usage: str) -> str:
+    """A form of use: names of options and commands in bold, what stands for a value in italics."""
+    return "".join(
+        f"\\fI{_text(word)}\\fP"
+        if re.fullmatch(r"[A-Z][A-Z_]*", word)
+        else f"\\fB{_text(word)}\\fP"
+        if re.fullmatch(r"-*[a-z][a-z0-9-]*", word)
+        else _text(word)
+        for word in re.split(r"([A-Za-z_0-9-]+)", usage)
+    )
+
+
+def _text(text: str) -> str:
+    """Text that roff prints as it is."""
+    return "".join(ROFF.get(char, char if char.isascii() else f"\\[u{ord(char):04X}]") for char in text)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,74 @@
+import re
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from clouduploader.cli import main, manual
+from clouduploader.errors import ExitCode
+
+PAGE = Path(__file__).parents[3] / "man" / "clouduploader.1"
+
+
+def show(roff):
+    """What a reader sees, without the marks of a terminal; groff's complaints fail the test."""
+    process = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-P-cbou", "-ww", "-rLL=78n"],
+        input=roff.encode("ascii"),
+        capture_output=True,
+        check=True,
+    )
+    assert process.stderr == b""
+    return process.stdout.decode()
+
+
+def test_committed_page_is_what_the_program_says():
+    assert PAGE.read_text("ascii") == manual.render(), "run: python -m clouduploader.cli.manual > man/clouduploader.1"
+
+
+def test_page_is_shown_without_a_complaint():
+    shown = show(manual.render())
+    headings = re.findall(r"^[A-Z][A-Z ]+$", shown, re.MULTILINE)
+    assert headings == [
+        *["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXIT STATUS", "ENVIRONMENT", "FILES"],
+        "SEE ALSO",
+    ]
+
+
+def test_page_explains_every_exit_code():
+    shown = " ".join(show(manual.render()).split())
+    assert [code for code in ExitCode if f" {code:d} {code.meaning}" not in shown] == []
+
+
+@pytest.mark.parametrize("name", sorted(main.COMMANDS))
+def test_page_explains_every_option(name):
+    context = click.Context(main.clouduploader_command, info_name="clouduploader")
+    command = main.clouduploader_command.get_command(context, name)
+    shown = show(manual.render())
+    headings = re.findall(r"^   (\S+)$", shown, re.MULTILINE)
+    assert (name in headings) == (not command.hidden)
+    names = [option for p in command.params if isinstance(p, click.Option) for option in p.opts]
+    assert [option for option in names if not command.hidden and option not in shown] == []
+
+
+def test_text_of_commands_is_shown_as_it_is(add_command):
+    @click.command()
+    @click.option("--odd", metavar="A|B", help="'quoted' \\n back\\slash, caf\u00e9, a^b~c.")
+    def odd_command():
+        """Do `odd --things` at once.
+
+        .TH is no request here.
+
+        \b
+        line one
+        .line two
+        """
+
+    add_command("odd", odd_command)
+    shown = show(manual.render())
+    assert "Do odd --things at once." in shown
+    assert ".TH is no request here." in shown
+    assert re.search(r"^ +line one\n +\.line two$", shown, re.MULTILINE)
+    assert "'quoted' \\n back\\slash, caf\u00e9, a^b~c." in " ".join(shown.split())
+    assert "--odd A|B" in shown

@@ -1,0 +1,90 @@
+"""The documents against the code: what they quote is there."""
+
+import ast
+import json
+import re
+import shlex
+from pathlib import Path
+
+import click
+
+import clouduploader
+from clouduploader import config
+from clouduploader.cli import main
+from clouduploader.platforms.ec2 import calls, fields, tool
+
+TOP = Path(__file__).parents[2]
+README = (TOP / "README.rst").read_text("utf-8")
+README_WORDS = " ".join(README.split())
+
+
+def section(title):
+    """The text of a section of the README, up to the next one of the same kind."""
+    return re.search(rf"\n{re.escape(title)}\n=+\n(.*?)(?=\n[^\n]+\n=+\n|\Z)", README, re.DOTALL)[1]
+
+
+def policies():
+    """The JSON documents in the section about the role, trust and rights."""
+    blocks = re.findall(r"^    \{.*?^    \}$", section("The IAM role"), re.DOTALL | re.MULTILINE)
+    return [json.loads(block) for block in blocks]
+
+
+def texts_of_the_program():
+    for path in Path(clouduploader.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_quoted_error_lines_are_said_by_the_program():
+    quoted = [
+        fragment
+        for line in re.findall(r"^``.*``$", section("Troubleshooting"), re.MULTILINE)
+        for fragment in re.findall(r"``(.+?)``", line)
+    ]
+    said = "\0".join(texts_of_the_program())
+    assert len(quoted) > 30
+    assert [fragment for fragment in quoted if fragment not in said] == []
+
+
+def test_every_key_of_the_target_data_is_explained():
+    table = section("Target data")
+    explained = re.findall(r"^``(\w+)``( \*)? +\S", table, re.MULTILINE)
+    assert explained == [(field.name, " *" if field.is_required else "") for field in fields.FIELDS]
+
+
+def test_every_command_is_shown():
+    shown = section("The commands")
+    assert [name for name in main.COMMANDS if name != "contract" and not re.search(rf"\b{name}\b", shown)] == []
+
+
+def test_every_phase_of_ec2_is_named():
+    named = re.search(r"for EC2: (.*?) ``progress``", README_WORDS)[1].split(", ")
+    assert set(named) >= {name for _beginning, name in tool.PHASES}
+
+
+def test_role_may_do_all_that_makes_and_removes():
+    _trust, rights = policies()
+    actions = rights["Statement"][0]["Action"]
+    assert len(actions) == len(set(actions)) == 36
+    assert {f"ec2:{operation}" for operation in (*calls.MAKERS, *calls.REMOVERS)} <= set(actions)
+
+
+def test_paths_are_those_of_the_program():
+    assert f"``{config.DEFAULT_HOME}" in (TOP / "ARCHITECTURE.rst").read_text("utf-8")
+    assert f"file in {config.DEFAULT_HOME}" in README
+
+
+def test_examples_use_options_that_exist():
+    examples = re.findall(r"^ +\$ clouduploader (.*?)(?: [|<>].*)?$", README, re.MULTILINE)
+    context = click.Context(main.clouduploader_command)
+    group_options = {option for parameter in main.clouduploader_command.params for option in parameter.opts}
+    unknown = []
+    for example in examples:
+        words = shlex.split(example)
+        name = next(word for word in words if word in main.COMMANDS)
+        command = main.clouduploader_command.get_command(context, name)
+        known = group_options | {option for parameter in command.params for option in parameter.opts}
+        unknown += [f"{name} {word}" for word in words if word.startswith("-") and word not in known]
+    assert len(examples) > 10
+    assert unknown == []

@@ -1,0 +1,59 @@
+"""The sample configuration: what it shows as a default is one, and the rest is understood."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from clouduploader import config
+from clouduploader.platforms.ec2 import credentials, regions, settings
+
+SAMPLES = Path(__file__).parents[2] / "etc/obs/cloudupload"
+
+
+@pytest.fixture
+def make_home(tmp_path):
+    """A factory: a home with the samples, each setting that is commented out switched on."""
+
+    def make(marks):
+        for name in ("clouduploader.conf", ".ec2utils.conf", ".aws/credentials"):
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(re.sub(rf"(?m)^{marks}(?=[a-z\[])", "", (SAMPLES / name).read_text()))
+        return tmp_path
+
+    return make
+
+
+def test_samples_as_they_are_change_nothing():
+    loaded = config.load(home=SAMPLES, spool=None, environment={})
+    assert loaded.spool.source == "default"
+    assert loaded.platforms == {"ec2": {}, "directory": {}}
+    assert regions.names(SAMPLES) == []
+    assert credentials.static_keys(SAMPLES, "default") is None
+
+
+def test_settings_shown_are_the_defaults(make_home):
+    loaded = config.load(home=make_home("#"), spool=None, environment={})
+    assert loaded.spool.value == config.DEFAULT_SPOOL
+    assert loaded.events.value is None
+    assert loaded.platforms["ec2"].keys() == dataclasses.asdict(settings.Settings()).keys()
+    assert settings.read(loaded.platforms["ec2"]) == settings.Settings()
+
+
+def test_directory_shown_is_understood(make_home):
+    loaded = config.load(home=make_home("##"), spool=None, environment={})
+    assert loaded.platforms["directory"] == {"path": "/srv/images"}
+
+
+def test_helpers_and_keys_shown_are_understood(make_home):
+    home = make_home("#")
+    assert regions.names(home) == ["eu-central-1", "us-east-1"]
+    assert {regions.helper(home, name).user for name in regions.names(home)} == {"ec2-user"}
+    assert credentials.static_keys(home, "default").access_key_id.startswith("AKIA")
+
+
+def test_known_settings_are_all_shown():
+    text = (SAMPLES / "clouduploader.conf").read_text()
+    assert [key for key in config.KNOWN_KEYS if not re.search(rf"(?m)^#{key} =", text)] == []

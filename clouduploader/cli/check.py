@@ -19,9 +19,9 @@ from clouduploader.platform import Finding, Level
 @json_option
 @pass_session
 def check_command(session: Session, /, *, target: str, region: str | None, data: Path | None) -> int:
-    """Look whether everything is in place for an upload, and change nothing.
+    """Look whether everything is in place for an upload.
 
-    One line a finding: ok, warning or failure, what was looked at, what was found, what to do. The
+    Nothing is changed. One line a finding: ok, warning or failure, what was looked at, what was found, what to do. The
     exit code is 78 if there is a failure.
     """
     findings = []

@@ -103,7 +103,9 @@ def list_command(
 @json_option
 @pass_session
 def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
-    """Show everything about JOB: its fields and files, who works on it, its objects in the cloud, its log.
+    """Show everything about JOB.
+
+    Its fields and files, who works on it, its objects in the cloud, and the end of its log.
 
     With --json the data are those of `list`, and ended, image_bytes, paths, process (working, foreign, gone,
     unknown or null), pids, phase, objects and log.
@@ -170,9 +172,10 @@ def log_command(session: Session, /, *, job: str, follow: bool, lines: int | Non
 def kill_command(
     session: Session, /, *, names: tuple[str, ...], yes: bool, wait: bool, force: bool, timeout: float
 ) -> int:
-    """Kill each JOB: its uploader is told to clean up and end, and the job is failed, "killed".
+    """Kill each JOB, and let its uploader clean up.
 
-    A job that is over already is left as it is. No process is stopped that does not work on the job.
+    The uploader gets a SIGTERM, and the job is failed, "killed". A job that is over already is left as it
+    is. No process is stopped that does not work on the job.
     The exit code is the highest of all jobs: 0; 75 if something still ran when the time was over; 76 if
     something is left in the cloud.
 

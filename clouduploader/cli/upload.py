@@ -56,9 +56,10 @@ def upload_command(
     dry_run: bool,
     **options: str | None,
 ) -> int:
-    """Upload IMAGE, and print what came out: for EC2 the id of an AMI.
+    """Upload IMAGE, and print what came out.
 
-    The upload is a job in the spool like those of OBS: `list`, `inspect`, `log` and `kill` know it.
+    For EC2 that is the id of an AMI. The upload is a job in the spool like those of OBS: `list`, `inspect`,
+    `log` and `kill` know it.
     """
     given = {_OPTIONS[name]: value for name, value in options.items() if value is not None}
     order = upload_image.Order(

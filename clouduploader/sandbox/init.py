@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,9 +107,10 @@ def _run(
     try:
         process = subprocess.Popen(command, env=environment(layout, os.environ))
     except OSError as exc:
-        # The numbers that a shell uses for the two.
+        # The numbers that a shell uses for the two; a directory of PATH that can't be entered is no find.
         sys.stderr.write(f"{command[0]}: {exc.strerror}\n")
-        return 127 if isinstance(exc, FileNotFoundError) else 126
+        is_there = "/" in command[0] and not isinstance(exc, FileNotFoundError)
+        return 126 if is_there or shutil.which(command[0]) else 127
     while True:
         readable = select.select([channel.fileno(), wakeup], [], [])[0]
         if wakeup in readable:

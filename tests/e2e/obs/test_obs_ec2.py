@@ -136,7 +136,7 @@ def test_secrets_are_in_no_process_and_no_file(backend, sandbox, submit):
 def test_upload_that_crashed_is_cleaned_up_by_kill(backend, sandbox, submit, answer):
     sandbox.helper(sftp_delay_seconds=0.02)
     job, _ = submit()
-    backend.wait_for_log(job, "Created instance ")
+    backend.wait_for_log(job, "Phase: upload")  # while it sends, it makes nothing whose id nobody would learn
     for pid in backend.uploads():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -88,7 +88,11 @@ def _steps(path: Path, stop: Stop) -> Iterator[str]:
     while True:
         stop.raise_if_requested()
         # What stands behind the last newline is still being written.
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        except FileNotFoundError:  # OBS's kill sends its signal, and then removes the image
+            stop.raise_if_requested()
+            raise
         yield from lines[done:]
         done = len(lines)
         time.sleep(POLL_SECONDS)

@@ -14,7 +14,6 @@ from clouduploader.errors import JobFileError
 from clouduploader.job import Job, JobState
 
 ROOT = "clouduploadjob"
-LIST_ROOT = "clouduploadjoblist"
 
 # XML element: attribute of Job, in the order in which OBS writes them (BSXML.pm)
 ELEMENTS = {

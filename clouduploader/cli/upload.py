@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from clouduploader import joblog, stopping, targetdata
+from clouduploader import home, joblog, stopping, targetdata
 from clouduploader.cli import output
 from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
 from clouduploader.commands import upload_image
@@ -69,6 +69,8 @@ def upload_command(
         targetdata=_targetdata(data, given),
         events_path=events,
     )
+    for path in home.exposed(session.config.home.value):
+        output.warn(session, f"everybody on this machine can read {path}")
     stop = Stop()
     stopping.listen(stop)
     if dry_run:

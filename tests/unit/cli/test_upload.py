@@ -138,6 +138,14 @@ def test_verbose_may_stand_behind_the_command(place):
     assert "Start uploading image my image.raw." in done.stderr.splitlines()
 
 
+def test_secret_that_everybody_can_read_is_warned_about(place):
+    (place / "home" / "secret.pem").touch()
+    (place / "home" / "secret.pem").chmod(0o644)
+    warning = f"clouduploader: warning: everybody on this machine can read {place}/home/secret.pem\n"
+    assert warning in run(place, "my image.raw", "--dry-run").stderr
+    assert warning not in run(place, "my image.raw", "--dry-run", options=["--quiet"]).stderr
+
+
 def test_file_of_target_data_is_taken_as_it_is(place):
     (place / "data").write_text('{"filename": "real.raw"}')
     assert run(place, "my image.raw", "--data", "data").returncode == 0

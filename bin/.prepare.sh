@@ -37,7 +37,7 @@ require_venv() {  # EXTRA
     done
     say "making .venv and installing clouduploader[$1] into it; this takes a minute or two"
     python3 -m venv --clear .venv || give_up 73 "$PWD/.venv can't be made"
-    .venv/bin/python -m pip install -qq --disable-pip-version-check -e ".[$1]" </dev/null ||
+    .venv/bin/python -m pip install -qq --no-compile --disable-pip-version-check -e ".[$1]" </dev/null ||
         give_up 69 "pip could not install clouduploader[$1]"
     printf '%s\n' "$wanted" >".venv/installed-$1"
 }

@@ -11,7 +11,7 @@ import pytest
 
 # A machine under load is slow, and slowness is no failure: no deadline for an example. No database: the
 # checkout may be somebody else's.
-hypothesis.settings.register_profile("clouduploader", database=None, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("clouduploader", max_examples=50, database=None, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("clouduploader")
 
 FOREIGN_VARIABLE = re.compile(

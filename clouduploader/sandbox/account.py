@@ -6,9 +6,10 @@ them holds `Account.lock`: moto itself is not safe with threads.
 
 import dataclasses
 import datetime
+import functools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from moto.core.base_backend import BackendDict
@@ -17,10 +18,13 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance
+from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.iam.models import IAMBackend, iam_backends
 from moto.sts.models import STSBackend, sts_backends
 
-from clouduploader.sandbox import images, network
+from clouduploader.sandbox import images, keys, network
+from clouduploader.sandbox.ebs.snapshots import DirectSnapshot
+from clouduploader.sandbox.layout import REGIONS
 
 ACCOUNT_ID = str(DEFAULT_ACCOUNT_ID)
 ROLE_NAME = "obs-upload"
@@ -30,6 +34,7 @@ HELPER_USER = "ec2-user"
 VPC_CIDR = "172.20.0.0/16"
 SUBNET_CIDR = "172.20.1.0/24"
 HELPER_GIB = 8
+RIGHTS = ("ec2:*", "ebs:*", "kms:*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,36 @@ class AttachedDisk:
     is_root: bool
 
 
-def policy(*, actions: str, resource: str = "*") -> str:
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Who has an access key.
+
+    Attributes:
+        arn: Of the user, or of the role's session.
+        secret: The secret access key.
+        token: The session token; None for a user.
+        expires: When the key ends; None for a user.
+        policies: Documents, each of which can allow or deny.
+    """
+
+    arn: str
+    secret: str = dataclasses.field(repr=False)
+    token: str | None = dataclasses.field(repr=False)
+    expires: datetime.datetime | None
+    policies: tuple[str, ...]
+
+    def may(self, action: str, resource: str) -> bool:
+        """Whether the policies allow a call."""
+        results = {_verdict(document, action, resource) for document in self.policies}
+        return PermissionResult.PERMITTED in results and PermissionResult.DENIED not in results
+
+
+@functools.lru_cache(maxsize=1024)
+def _verdict(document: str, action: str, resource: str) -> PermissionResult:
+    return IAMPolicy(document).is_action_permitted(action, resource)
+
+
+def policy(*, actions: str | Sequence[str], resource: str = "*") -> str:
     """Make the policy document that allows these actions."""
     statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
@@ -78,7 +112,7 @@ class Account:
         backend: STSBackend = sts_backends[ACCOUNT_ID]["aws"]
         return backend
 
-    def _used_regions(self) -> Iterator[tuple[str, EC2Backend]]:
+    def _used_regions(self) -> Iterator[tuple[str, Any]]:
         yield from list(ec2_backends[ACCOUNT_ID].items())
 
     def prepare(self) -> dict[str, Any]:
@@ -110,6 +144,7 @@ class Account:
             "vpc_id": vpc.id,
             "subnet_id": subnet.id,
             "helper_amis": helper_amis,
+            "kms_keys": {region: keys.arn(region, keys.CUSTOMER_ALIAS) for region in REGIONS},
             "obs": obs,
             "auditor": auditor,
         }
@@ -139,9 +174,9 @@ class Account:
         self.set_role_policy(None)
 
     def set_role_policy(self, document: dict[str, Any] | None) -> None:
-        """Give the role exactly these rights; None for everything in EC2."""
+        """Give the role exactly these rights; None for RIGHTS."""
         with self.lock:
-            text = policy(actions="ec2:*") if document is None else json.dumps(document)
+            text = policy(actions=RIGHTS) if document is None else json.dumps(document)
             self._iam.put_role_policy(ROLE_NAME, "upload", text)
 
     @staticmethod
@@ -154,6 +189,16 @@ class Account:
         ec2.attach_internet_gateway(gateway.id, vpc_id)
         (main,) = [table for table in ec2.route_tables.values() if table.vpc_id == vpc_id]
         ec2.create_route(main.id, network.EVERYWHERE, gateway_id=gateway.id)
+
+    def settle(self, now: datetime.datetime) -> None:
+        """Let happen what time has brought about; moto's answers and ours are right after this.
+
+        Args:
+            now: What time it is at AWS.
+        """
+        with self.lock:
+            for _, ec2 in self._used_regions():
+                ec2.settle(now)
 
     def expire(self) -> None:
         """Let all temporary credentials end a second ago."""
@@ -170,6 +215,60 @@ class Account:
             return None
         # moto's own times are naive and in UTC
         return role.expiration.replace(tzinfo=datetime.UTC)
+
+    def expire_snapshots(self, *, is_gone: bool) -> None:
+        """Cancel all snapshots that wait for blocks.
+
+        Args:
+            is_gone: Whether they vanish; otherwise they are there, in the state error.
+        """
+        with self.lock:
+            for snapshot in self._direct_snapshots():
+                snapshot.expire()
+                if is_gone and snapshot.status == "error":
+                    snapshot.ec2_backend.delete_snapshot(snapshot.id)
+
+    def direct_snapshots(self) -> dict[str, dict[str, Any]]:
+        """Tell of all snapshots that StartSnapshot began; see the package."""
+        with self.lock:
+            return {snapshot.id: snapshot.report() for snapshot in self._direct_snapshots()}
+
+    def _direct_snapshots(self) -> list[DirectSnapshot]:
+        return [
+            snapshot
+            for _, ec2 in self._used_regions()
+            for snapshot in ec2.snapshots.values()
+            if isinstance(snapshot, DirectSnapshot)
+        ]
+
+    def written_blocks(self, snapshot_id: str) -> list[int] | None:
+        """List the blocks of a snapshot that were written; None if that is not known."""
+        with self.lock:
+            for _, ec2 in self._used_regions():
+                if snapshot_id in ec2.snapshots:
+                    written = getattr(ec2.snapshots[snapshot_id], "written", None)
+                    return None if written is None else sorted(written)
+        raise KeyError(snapshot_id)
+
+    def identity(self, access_key_id: str) -> Identity | None:
+        """Find out who has an access key; None if nobody has."""
+        with self.lock:
+            session = self._sts.get_assumed_role_from_access_key(access_key_id)
+            if session is not None:
+                role = self._iam.get_role_by_arn(session.role_arn)
+                return Identity(
+                    arn=f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/{role.name}/{session.session_name}",
+                    secret=session.secret_access_key,
+                    token=session.session_token,
+                    expires=self.expiry(access_key_id),
+                    policies=tuple(role.policies.values()),
+                )
+            for user in self._iam.users.values():
+                for key in user.access_keys:
+                    if key.access_key_id == access_key_id:
+                        documents = tuple(user.policies.values())
+                        return Identity(user.arn, key.secret_access_key, None, None, documents)
+        return None
 
     def ssh_at(self, address: str) -> Instance | None:
         """Find the running instance of this address, public or private, if ssh gets through to it."""
@@ -200,9 +299,14 @@ class Account:
                 for number, (device, block) in enumerate(devices)
             ]
 
-    def contents(self) -> dict[str, list[dict[str, Any]]]:
-        """List what is in the account and was not put there by the sandbox."""
+    def contents(self, now: datetime.datetime) -> dict[str, list[dict[str, Any]]]:
+        """List what is in the account and was not put there by the sandbox.
+
+        Args:
+            now: What time it is at AWS.
+        """
         with self.lock:
+            self.settle(now)
             return {
                 kind: [entry for entry in entries if entry["id"] not in self._own_ids]
                 for kind, entries in self._everything().items()
@@ -258,6 +362,9 @@ def _contents(ec2: EC2Backend) -> dict[str, list[dict[str, Any]]]:
                 "state": snapshot.status,
                 "size_gib": snapshot.volume_size,
                 "description": snapshot.description,
+                "encrypted": snapshot.encrypted,
+                "kms_key_id": snapshot.kms_key_id,
+                "tags": {tag["key"]: tag["value"] for tag in snapshot.get_tags()},
             }
             for snapshot in ec2.snapshots.values()
         ],
@@ -268,7 +375,7 @@ def _contents(ec2: EC2Backend) -> dict[str, list[dict[str, Any]]]:
 def _image(image: Ami) -> dict[str, Any]:
     attributes = (
         "name description state architecture virtualization_type root_device_name ena_support boot_mode "
-        "imds_support tpm_support sriov_net_support block_device_mappings"
+        "imds_support tpm_support sriov_net_support block_device_mappings uefi_data deprecation_time launch_permissions"
     )
     return {
         "id": image.id,

@@ -1,5 +1,6 @@
 """The control channel: lets tests make things go wrong, and look at what happened."""
 
+import dataclasses
 import datetime
 import json
 from collections.abc import Callable, Iterable
@@ -8,47 +9,56 @@ from typing import Any
 from werkzeug.wrappers import Request, Response
 
 from clouduploader.sandbox.account import Account
-from clouduploader.sandbox.gate import Fault, Gate
+from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.ebs.actions import Actions, Pace
+from clouduploader.sandbox.ebs.server import Server
+from clouduploader.sandbox.faults import Faults
+from clouduploader.sandbox.gate import Gate
 from clouduploader.sandbox.helper import Behaviour, Helper
-from clouduploader.sandbox.layout import Layout
+from clouduploader.sandbox.identity import StrictSTS
+from clouduploader.sandbox.record import Record
 from clouduploader.sandbox.rules import StrictEC2
 
 PREFIX = "/sandbox/"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the sandbox's server is made of; see there."""
+
+    account: Account
+    clock: Clock
+    faults: Faults
+    record: Record
+    gate: Gate
+    helper: Helper
+    ebs_actions: Actions
+    ebs_server: Server
+    prepare: Callable[[], None]
 
 
 class Control:
     """A WSGI application: its own paths, all else to the gate.
 
     Args:
-        gate: Gets what is AWS's.
-        account: See the package for what is done with each.
-        helper: See account.
-        layout: See account.
-        prepare: Makes everything as at the start.
+        parts: See the package for what is done with each.
     """
 
-    def __init__(
-        self,
-        gate: Gate,
-        account: Account,
-        helper: Helper,
-        layout: Layout,
-        prepare: Callable[[], None],
-    ) -> None:
-        self._gate = gate
-        self._account = account
-        self._helper = helper
-        self._layout = layout
-        self._prepare = prepare
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        account = parts.account
         self._routes: dict[tuple[str, str], Callable[[Any], Any]] = {
-            ("GET", "account"): lambda _: account.contents(),
-            ("GET", "calls"): lambda _: self._calls(),
-            ("POST", "expire"): lambda _: account.expire(),
+            ("GET", "account"): lambda _: account.contents(parts.clock.now()),
+            ("GET", "calls"): lambda _: parts.record.calls(),
+            ("GET", "ebs"): lambda _: self._ebs(),
+            ("GET", "blocks"): lambda body: account.written_blocks(body["snapshot_id"]),
+            ("POST", "expire"): self._expire,
+            ("POST", "expire-snapshots"): self._expire_snapshots,
             ("POST", "policy"): account.set_role_policy,
-            ("POST", "faults"): self._set_faults,
+            ("POST", "faults"): lambda body: parts.faults.replace(body if isinstance(body, list) else [body]),
             ("POST", "clock"): self._set_clock,
             ("POST", "pace"): self._set_pace,
-            ("POST", "helper"): lambda body: helper.behave(Behaviour(**body)),
+            ("POST", "helper"): lambda body: parts.helper.behave(Behaviour(**body)),
             ("POST", "reset"): lambda _: self.reset(),
         }
 
@@ -56,7 +66,7 @@ class Control:
         """Answer one request."""
         request = Request(environ)
         if not request.path.startswith(PREFIX):
-            return self._gate(environ, start_response)
+            return self._parts.gate(environ, start_response)
         route = self._routes.get((request.method, request.path.removeprefix(PREFIX)))
         if route is None:
             return _json({"error": "no such thing"}, 404)(environ, start_response)
@@ -69,23 +79,35 @@ class Control:
 
     def reset(self) -> None:
         """Make everything as at the start."""
-        self._helper.hang_up()
-        self._helper.behave(Behaviour())
-        self._gate.forget()
-        self._set_pace({"snapshot_seconds": 0})
-        self._prepare()
+        parts = self._parts
+        parts.faults.replace([])
+        parts.ebs_server.forget()
+        parts.helper.hang_up()
+        parts.helper.behave(Behaviour())
+        parts.gate.forget()
+        parts.ebs_actions.forget()
+        parts.clock.offset = datetime.timedelta()
+        StrictSTS.life_seconds = None
+        self._set_pace({})
+        parts.prepare()
 
-    def _calls(self) -> list[Any]:
-        return [json.loads(line) for line in self._layout.calls.read_text().splitlines()]
+    def _ebs(self) -> dict[str, Any]:
+        return self._parts.ebs_server.report() | {"snapshots": self._parts.account.direct_snapshots()}
 
-    def _set_faults(self, body: dict[str, Any] | list[dict[str, Any]]) -> None:
-        self._gate.faults = [Fault(**fault) for fault in (body if isinstance(body, list) else [body])]
+    def _expire(self, body: dict[str, float | None] | None) -> None:
+        StrictSTS.life_seconds = (body or {}).get("life_seconds", StrictSTS.life_seconds)
+        self._parts.account.expire()
+
+    def _expire_snapshots(self, body: dict[str, bool] | None) -> None:
+        self._parts.account.expire_snapshots(is_gone=bool((body or {}).get("gone")))
 
     def _set_clock(self, body: dict[str, float]) -> None:
-        self._gate.clock_offset = datetime.timedelta(seconds=body["offset_seconds"])
+        self._parts.clock.offset = datetime.timedelta(seconds=body["offset_seconds"])
 
     def _set_pace(self, body: dict[str, float]) -> None:
-        StrictEC2.snapshot_seconds = float(body["snapshot_seconds"])
+        pace = Pace(**body)
+        self._parts.ebs_actions.pace = pace
+        StrictEC2.snapshot_seconds, StrictEC2.copy_seconds = pace.snapshot_seconds, pace.copy_seconds
 
 
 def _json(value: object, status: int) -> Response:

@@ -3,21 +3,22 @@
 import dataclasses
 import datetime
 import io
-import json
 import re
 import socket
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request, Response
 
 from clouduploader.sandbox.account import Account
+from clouduploader.sandbox.clock import Clock, basic, parse_basic
+from clouduploader.sandbox.faults import Faults
 from clouduploader.sandbox.layout import REGIONS
+from clouduploader.sandbox.record import Record
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -40,38 +41,6 @@ class Refusal:
     status: int
     code: str
     message: str
-
-
-@dataclasses.dataclass
-class Fault:
-    """One thing that goes wrong on purpose; see the package.
-
-    Attributes:
-        action: Which API call.
-        nth: Only that one, counted from 1; None for every.
-        code: The answer's code instead of doing it, or None.
-        message: Of that answer.
-        status: Of that answer.
-        delay_seconds: Waited before.
-        lose_answer: Done, but the connection is cut instead of the answer.
-        seen: How many calls there were.
-    """
-
-    action: str
-    nth: int | None = None
-    code: str | None = None
-    message: str = "This is a fault that a test asked for."
-    status: int = 400
-    delay_seconds: float = 0
-    lose_answer: bool = False
-    seen: int = 0
-
-    def applies(self, action: str) -> bool:
-        """Whether this call is hit; counts it."""
-        if action != self.action:
-            return False
-        self.seen += 1
-        return self.nth in (None, self.seen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,33 +72,37 @@ class Gate:
     Args:
         app: moto.
         account: Asked for expiry; its lock is held while moto works.
-        log_path: One JSON object is appended for each call.
+        clock: What time it is at AWS.
+        faults: What goes wrong.
+        record: Gets each call.
     """
 
-    def __init__(self, app: WsgiApp, account: Account, log_path: Path) -> None:
-        self.faults: list[Fault] = []
-        self.clock_offset = datetime.timedelta()
+    def __init__(self, app: WsgiApp, *, account: Account, clock: Clock, faults: Faults, record: Record) -> None:
         self._app = app
         self._account = account
-        self._log_path = log_path
+        self._clock = clock
+        self._faults = faults
+        self._record = record
         self._answered: dict[tuple[str, str, str], tuple[dict[str, str], Response]] = {}
-        self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
-        call = _read_call(environ)
+        try:
+            call = _read_call(environ)
+        except ClientDisconnected as exc:  # killed while it asked
+            return exc(environ, start_response)
         began = time.time()
-        with self._lock:
-            hits = [fault for fault in self.faults if fault.applies(call.action)]
+        hits = self._faults.hits(call.action)
         for fault in hits:
             time.sleep(fault.delay_seconds)
         refusal = self._refusal(call) or next(
-            (Refusal(fault.status, fault.code, fault.message) for fault in hits if fault.code), None
+            (Refusal(fault.status or 400, fault.code, fault.message) for fault in hits if fault.code), None
         )
         if refusal:
             response = Response(_error_xml(call.service, refusal), refusal.status, content_type="text/xml")
         else:
             with self._account.lock:
+                self._account.settle(self._clock.now())
                 response = self._answer(call, environ)
         self._log(call, response, began)
         if any(fault.lose_answer for fault in hits):
@@ -137,9 +110,7 @@ class Gate:
         return response(environ, start_response)
 
     def forget(self) -> None:
-        """Forget faults, client tokens and the clock's offset."""
-        self.faults = []
-        self.clock_offset = datetime.timedelta()
+        """Forget all client tokens."""
         self._answered.clear()
 
     def _answer(self, call: Call, environ: dict[str, Any]) -> Response:
@@ -162,10 +133,6 @@ class Gate:
                 self._answered[place] = (call.form, response)
         return response
 
-    def now(self) -> datetime.datetime:
-        """What time it is at AWS."""
-        return datetime.datetime.now(datetime.UTC) + self.clock_offset
-
     def _refusal(self, call: Call) -> Refusal | None:
         if not call.key_id:
             return Refusal(403, "MissingAuthenticationToken", "Request is missing Authentication Token")
@@ -173,7 +140,7 @@ class Gate:
             if call.service == "ec2":
                 return _auth_failure()
             return Refusal(403, "InvalidClientTokenId", "The security token included in the request is invalid")
-        if call.signed_at is None or abs(self.now() - call.signed_at) > SKEW:
+        if call.signed_at is None or abs(self._clock.now() - call.signed_at) > SKEW:
             return self._skewed(call)
         expiry = self._account.expiry(call.key_id)
         # Expiry is by this machine's clock, by which moto wrote it down.
@@ -188,9 +155,10 @@ class Gate:
             return Refusal(400, "RequestExpired", "Request has expired.")
         if call.signed_at is None:
             return Refusal(403, "IncompleteSignature", "Date must be in ISO-8601 'basic format'.")
-        is_old = call.signed_at < self.now()
-        signed, now = _basic(call.signed_at), _basic(self.now())
-        limit = _basic(self.now() - SKEW if is_old else self.now() + SKEW)
+        here = self._clock.now()
+        is_old = call.signed_at < here
+        signed, now = basic(call.signed_at), basic(here)
+        limit = basic(here - SKEW if is_old else here + SKEW)
         words = (
             f"Signature expired: {signed} is now earlier than {limit} ({now} - 15 min.)"
             if is_old
@@ -202,7 +170,7 @@ class Gate:
         if call.key_id == self._account.auditor_key_id:
             return
         code = re.search(rb"<Code>([^<]*)</Code>", response.get_data()) if response.status_code >= 400 else None
-        entry = {
+        entry: dict[str, Any] = {
             "time": round(began, 3),
             "service": call.service,
             "action": call.action,
@@ -216,8 +184,7 @@ class Gate:
                 name: value[:MAX_ARGUMENT] for name, value in call.form.items() if name not in SECRET_ARGUMENTS
             },
         }
-        with self._lock, self._log_path.open("a") as log:
-            log.write(json.dumps(entry) + "\n")
+        self._record.add(entry)
 
 
 def _read_call(environ: dict[str, Any]) -> Call:
@@ -227,29 +194,19 @@ def _read_call(environ: dict[str, Any]) -> Call:
     form = dict(urllib.parse.parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
     credential = CREDENTIAL.search(request.headers.get("Authorization", ""))
     key_id, _, region, service = credential.groups() if credential else ("", "", "", "")
-    try:
-        signed_at = datetime.datetime.strptime(request.headers.get("X-Amz-Date", ""), "%Y%m%dT%H%M%SZ").replace(
-            tzinfo=datetime.UTC
-        )
-    except ValueError:
-        signed_at = None
     return Call(
         service=service,
         action=form.get("Action", request.path),
         region=region,
         key_id=key_id,
         has_token="X-Amz-Security-Token" in request.headers,
-        signed_at=signed_at,
+        signed_at=parse_basic(request.headers.get("X-Amz-Date", "")),
         form=form,
     )
 
 
 def _auth_failure() -> Refusal:
     return Refusal(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
-
-
-def _basic(moment: datetime.datetime) -> str:
-    return moment.strftime("%Y%m%dT%H%M%SZ")
 
 
 def _error_xml(service: str, refusal: Refusal) -> str:

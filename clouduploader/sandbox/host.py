@@ -24,6 +24,7 @@ PROGRAMS = {
     "unshare": "util-linux",
     "ip": "iproute2",
     "mount": "mount",
+    "openssl": "openssl",
     "xz": "xz-utils",
     "tar": "tar",
 }

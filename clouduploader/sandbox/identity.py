@@ -3,11 +3,13 @@
 Sources: the API reference of STS, "AssumeRole"; the error code list of the EC2 API; botocore's model.
 """
 
+import datetime
 import json
 import re
 
 import moto.sts.urls
 from moto.core.exceptions import _RESTError
+from moto.core.utils import utcnow
 from moto.iam.access_control import IAMRequest
 from moto.iam.models import Role, iam_backends
 from moto.sts.exceptions import STSValidationError
@@ -28,6 +30,7 @@ class AccessDeniedError(_RESTError):
 class StrictSTS(STSBackend):
     """STS that looks at the role, and at what it is asked."""
 
+    life_seconds: float | None = None  # of sessions, instead of what is asked for
     _url_module = moto.sts.urls  # moto would look for it beside this module
 
     def assume_role(
@@ -61,7 +64,10 @@ class StrictSTS(STSBackend):
             )
         if duration > int(role.max_session_duration or 3600):
             raise STSValidationError("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-        return super().assume_role(region_name, role_session_name, role_arn, policy, duration, external_id)
+        session = super().assume_role(region_name, role_session_name, role_arn, policy, duration, external_id)
+        if self.life_seconds is not None:
+            session.expiration = utcnow() + datetime.timedelta(seconds=self.life_seconds)
+        return session
 
     def _role(self, arn: str) -> Role | None:
         roles = iam_backends[self.account_id]["aws"].roles.values()

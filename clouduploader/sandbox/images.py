@@ -4,6 +4,8 @@ The facts are those of the API reference, "RegisterImage" and "Image", of the er
 EC2 API, and of botocore's model of both.
 """
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -37,12 +39,18 @@ class RegisteredImage(Ami):
         sriov_net_support: "simple" or None.
         imds_support: "v2.0" or None.
         tpm_support: "v2.0" or None.
+        uefi_data: In base64, or None.
+        deprecation_time: As DescribeImages shows it, or None.
+        state_reason: Why it failed, if it did.
     """
 
     ena_support: bool
     sriov_net_support: str | None
     imds_support: str | None
     tpm_support: str | None
+    uefi_data: str | None
+    deprecation_time: str | None = None
+    state_reason: dict[str, str] | None = None
 
     def __init__(
         self,
@@ -80,12 +88,9 @@ def register(ec2: EC2Backend, parameters: Mapping[str, Any]) -> RegisteredImage:
     Raises:
         EC2ClientError: With Amazon's code.
     """
-    name = _checked_name(ec2, parameters.get("Name"))
-    description = parameters.get("Description") or ""
-    if len(description) > MAX_DESCRIPTION:
-        raise EC2ClientError(
-            "InvalidParameterValue", f"Value for parameter Description is too long, the maximum is {MAX_DESCRIPTION}."
-        )
+    name = checked_name(ec2, parameters.get("Name"))
+    description = checked_description(parameters.get("Description"))
+    tags = checked_tags(parameters.get("TagSpecifications"), ("image",))
     architecture = _choice(parameters, "Architecture", ARCHITECTURES, default="i386")
     boot_mode = _choice(parameters, "BootMode", BOOT_MODES)
     tpm_support = _choice(parameters, "TpmSupport", ("v2.0",))
@@ -113,6 +118,7 @@ def register(ec2: EC2Backend, parameters: Mapping[str, Any]) -> RegisteredImage:
             "sriov_net_support": _choice(parameters, "SriovNetSupport", ("simple",)),
             "imds_support": _choice(parameters, "ImdsSupport", ("v2.0",)),
             "tpm_support": tpm_support,
+            "uefi_data": _checked_uefi_data(parameters.get("UefiData"), boot_mode),
         },
         shown={
             "name": name,
@@ -125,10 +131,31 @@ def register(ec2: EC2Backend, parameters: Mapping[str, Any]) -> RegisteredImage:
         },
     )
     ec2.amis[image.id] = image
-    for specification in parameters.get("TagSpecifications") or []:
-        if specification.get("ResourceType") != "image":
-            raise EC2ClientError("InvalidParameterValue", "Only tags for image can be given here.")
-        image.add_tags({tag["Key"]: tag.get("Value", "") for tag in specification.get("Tags", [])})
+    image.add_tags(tags.get("image", {}))
+    return image
+
+
+def copied(
+    ec2: EC2Backend, source: RegisteredImage, *, name: str, description: str, mappings: list[dict[str, Any]]
+) -> RegisteredImage:
+    """Make a pending AMI that is as another, but for what is given."""
+    kept = ("boot_mode", "ena_support", "sriov_net_support", "imds_support", "tpm_support", "uefi_data")
+    image = RegisteredImage(
+        ec2,
+        mappings=mappings,
+        kept={key: getattr(source, key) for key in kept},
+        shown={
+            "name": name,
+            "description": description,
+            "architecture": source.architecture,
+            "virtualization_type": source.virtualization_type,
+            "root_device_name": source.root_device_name,
+            "image_location": f"{ec2.account_id}/{name}",
+            "region_name": f"{ec2.region_name}a",
+            "state": "pending",
+        },
+    )
+    ec2.amis[image.id] = image
     return image
 
 
@@ -158,13 +185,51 @@ def answer_register_image(response: AmisResponse) -> ActionResult:
     response.error_on_dryrun()
     names = (
         "Name Description Architecture BootMode TpmSupport ImdsSupport VirtualizationType KernelId "
-        "EnaSupport RootDeviceName BlockDeviceMappings SriovNetSupport TagSpecifications"
+        "EnaSupport RootDeviceName BlockDeviceMappings SriovNetSupport TagSpecifications UefiData"
     )
     parameters = {name: response._get_param(name) for name in names.split()}
     return ActionResult({"ImageId": register(response.ec2_backend, parameters).id})
 
 
-def _checked_name(ec2: EC2Backend, name: str | None) -> str:
+def checked_description(text: str | None) -> str:
+    """Check the description of an AMI."""
+    if len(text or "") > MAX_DESCRIPTION:
+        raise EC2ClientError(
+            "InvalidParameterValue", f"Value for parameter Description is too long, the maximum is {MAX_DESCRIPTION}."
+        )
+    return text or ""
+
+
+def checked_tags(specifications: Any, kinds: tuple[str, ...]) -> dict[str, dict[str, str]]:  # noqa: ANN401
+    """Sort tags by what they are for, one of `kinds`."""
+    tags: dict[str, dict[str, str]] = {}
+    for specification in specifications or []:
+        kind = specification.get("ResourceType")
+        if kind not in kinds:
+            raise EC2ClientError("InvalidParameterValue", f"Only tags for {' and '.join(kinds)} can be given here.")
+        given = [(tag["Key"], tag.get("Value", "")) for tag in specification.get("Tags") or []]
+        if len(dict(given)) < len(given) or kind in tags:
+            raise EC2ClientError("InvalidParameterValue", "Duplicate tag key or resource type specified.")
+        tags[kind] = dict(given)
+    return tags
+
+
+def _checked_uefi_data(data: str | None, boot_mode: str | None) -> str | None:
+    if not data:
+        return None
+    if boot_mode not in ("uefi", "uefi-preferred"):
+        raise EC2ClientError(
+            "InvalidParameterCombination", "The UefiData parameter needs a BootMode of uefi or uefi-preferred."
+        )
+    try:
+        base64.b64decode(data, validate=True)
+    except binascii.Error:
+        raise EC2ClientError("InvalidParameterValue", "The UefiData parameter is not in base64.") from None
+    return data
+
+
+def checked_name(ec2: EC2Backend, name: str | None) -> str:
+    """Check the name of an AMI that is to be made."""
     if not name:
         raise EC2ClientError("MissingParameter", "The request must contain the parameter Name")
     if not NAME.fullmatch(name):
@@ -200,6 +265,10 @@ def _checked_mapping(ec2: EC2Backend, given: dict[str, Any]) -> dict[str, Any]:
         raise EC2ClientError("InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist.")
     if snapshot.status != "completed":
         raise EC2ClientError("IncorrectState", f"Snapshot '{snapshot_id}' is not completed.")
+    if ebs.get("Encrypted") is not None or ebs.get("KmsKeyId"):
+        raise EC2ClientError(
+            "InvalidBlockDeviceMapping", "The encryption state can't be specified together with a snapshot."
+        )
     size_gib = int(ebs.get("VolumeSize") or snapshot.volume_size)
     if size_gib < snapshot.volume_size:
         raise EC2ClientError(
@@ -214,5 +283,6 @@ def _checked_mapping(ec2: EC2Backend, given: dict[str, Any]) -> dict[str, Any]:
         "VolumeType": volume_type,
         "DeleteOnTermination": bool(ebs.get("DeleteOnTermination", True)),
         "Encrypted": snapshot.encrypted,
+        **{key: int(ebs[key]) for key in ("Iops", "Throughput") if ebs.get(key)},
     }
     return {"DeviceName": given["DeviceName"], "Ebs": kept}

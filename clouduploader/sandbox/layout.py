@@ -8,6 +8,8 @@ from pathlib import Path
 
 PORT = 5000  # moto's usual one; free in a network namespace that is new
 ENDPOINT = f"http://127.0.0.1:{PORT}"
+EBS_PORT = 5443
+EBS_ENDPOINT = f"https://127.0.0.1:{EBS_PORT}"
 VARIABLE = "CLOUDUPLOADER_SANDBOX"
 # Regions that an account has without asking (EC2 user guide, "Regions and Zones").
 REGIONS = (
@@ -68,6 +70,16 @@ class Layout:
         return self.root / "sample.raw.xz"
 
     @property
+    def ca(self) -> Path:
+        """The certificate of the CA that `ebs_certificate` is from; public."""
+        return self.root / "ca.pem"
+
+    @property
+    def ebs_certificate(self) -> Path:
+        """Private key and certificate of the EBS endpoint."""
+        return self.root / "ebs.pem"
+
+    @property
     def calls(self) -> Path:
         """One JSON object for each API call."""
         return self.root / "calls.jsonl"
@@ -104,6 +116,8 @@ def environment(layout: Layout, base: Mapping[str, str]) -> dict[str, str]:
         "CLOUDUPLOADER_HOME": str(layout.home),
         "CLOUDUPLOADER_SPOOL": str(layout.spool),
         "AWS_ENDPOINT_URL": ENDPOINT,
+        "AWS_ENDPOINT_URL_EBS": EBS_ENDPOINT,
+        "AWS_CA_BUNDLE": str(layout.ca),
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_SHARED_CREDENTIALS_FILE": str(layout.auditor / "credentials"),
         "AWS_CONFIG_FILE": str(layout.auditor / "config"),

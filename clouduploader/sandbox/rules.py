@@ -6,6 +6,7 @@ VPC. What an upload can run into is here; the rest of EC2 is moto's.
 
 # ruff: noqa: ANN401  (the signatures are moto's)
 
+import datetime
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +16,23 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.responses.amis import AmisResponse
+from moto.ec2.utils import generic_filter
 
-from clouduploader.sandbox import images
+from clouduploader.sandbox import copying, images, sharing
 from clouduploader.sandbox.disks import Disks
+from clouduploader.sandbox.ebs.snapshots import DirectSnapshot
 
+MAX_TAGS = 50  # EC2 user guide, "Tag restrictions"
 VPC_QUOTA = 5  # "VPCs per Region", which counts the default VPC
+
+ANSWERS = {
+    "copy_image": copying.answer_copy_image,
+    "describe_image_attribute": sharing.answer_describe_image_attribute,
+    "disable_image_deprecation": sharing.answer_disable_image_deprecation,
+    "enable_image_deprecation": sharing.answer_enable_image_deprecation,
+    "modify_image_attribute": sharing.answer_modify_image_attribute,
+    "register_image": images.answer_register_image,
+}
 
 
 class StrictEC2(EC2Backend):
@@ -28,17 +41,21 @@ class StrictEC2(EC2Backend):
     Attributes:
         disks: Where the contents of volumes and snapshots are; set by `install`.
         snapshot_seconds: How long a snapshot stays pending.
+        copy_seconds: How long a copy does.
+        ready_at: By snapshot, by the monotonic clock.
         on_stop: Told the ids of instances that do not run any longer; set by `install`.
         authorized_keys: By instance the OpenSSH public key it was launched with.
     """
 
     disks: Disks
     snapshot_seconds: float = 0
+    copy_seconds: float = 0
     on_stop: Callable[[list[str]], None]
     _url_module = moto.ec2.urls  # moto would look for it beside this module
 
     def __init__(self, region_name: str, account_id: str) -> None:
-        self._ready_at: dict[str, float] = {}
+        self.ready_at: dict[str, float] = {}
+        self._doomed: set[str] = set()
         self.authorized_keys: dict[str, str] = {}
         super().__init__(region_name, account_id)
 
@@ -203,8 +220,11 @@ class StrictEC2(EC2Backend):
         """Give it the content of its snapshot, which must not be larger."""
         volume = super().create_volume(*args, **kwargs)
         if volume.snapshot_id:
-            if volume.size < self.get_snapshot(volume.snapshot_id).volume_size:
+            snapshot = self.get_snapshot(volume.snapshot_id)
+            if volume.size < snapshot.volume_size or snapshot.status != "completed":
                 del self.volumes[volume.id]
+                if snapshot.status != "completed":
+                    raise EC2ClientError("IncorrectState", f"Snapshot '{snapshot.id}' is not completed.")
                 raise EC2ClientError("InvalidParameterValue", "The volume is smaller than its snapshot.")
             self.disks.link(volume.snapshot_id, volume.id)
         return volume
@@ -221,15 +241,44 @@ class StrictEC2(EC2Backend):
         self.disks.link(volume_id, snapshot.id)
         if self.snapshot_seconds:
             snapshot.status = "pending"
-            self._ready_at[snapshot.id] = time.monotonic() + self.snapshot_seconds
+            self.ready_at[snapshot.id] = time.monotonic() + self.snapshot_seconds
         return snapshot
 
-    def describe_snapshots(self, *args: Any, **kwargs: Any) -> Any:
-        """Complete those whose time has come."""
+    def doom(self, snapshot_id: str) -> None:
+        """Let a pending snapshot fail when its time comes."""
+        self._doomed.add(snapshot_id)
+
+    def settle(self, now: datetime.datetime) -> None:
+        """Complete what has had its time.
+
+        Args:
+            now: What time it is at AWS.
+        """
         for snapshot in self.snapshots.values():
-            if snapshot.status == "pending" and time.monotonic() >= self._ready_at[snapshot.id]:
-                snapshot.status = "completed"
-        return super().describe_snapshots(*args, **kwargs)
+            if isinstance(snapshot, DirectSnapshot):
+                snapshot.settle(now)
+            elif snapshot.status == "pending" and time.monotonic() >= self.ready_at[snapshot.id]:
+                snapshot.status = "error" if snapshot.id in self._doomed else "completed"
+        for image in self.amis.values():
+            if image.state == "pending":
+                self._settle_image(image)
+
+    def _settle_image(self, image: Any) -> None:
+        states = {self.snapshots[snapshot_id].status for snapshot_id in image.snapshot_ids}
+        if "error" in states:
+            image.state = "failed"
+            image.state_reason = {"Code": "Client.InvalidKmsKey", "Message": "The KMS key can't be used."}
+        elif states <= {"completed"}:
+            image.state = "available"
+
+    def describe_snapshots(self, snapshot_ids: list[str] | None = None, filters: Any = None) -> Any:
+        """Leave out those that nobody knows yet; asked for by id, they are not there."""
+        hidden = {s.id for s in self.snapshots.values() if isinstance(s, DirectSnapshot) and not s.is_visible}
+        for snapshot_id in snapshot_ids or []:
+            if snapshot_id in hidden or snapshot_id not in self.snapshots:
+                raise EC2ClientError("InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist.")
+        found = super().describe_snapshots(snapshot_ids, filters)
+        return [snapshot for snapshot in found if snapshot.id not in hidden]
 
     def delete_snapshot(self, snapshot_id: str) -> Any:
         """Refuse while an AMI uses it."""
@@ -247,6 +296,10 @@ class StrictEC2(EC2Backend):
 
     def create_tags(self, resource_ids: list[str], tags: dict[str, str]) -> bool:
         """Check keys and values (EC2 user guide, "Tag restrictions")."""
+        for resource_id in resource_ids:
+            self._check_exists(resource_id)
+            if len({tag["key"] for tag in self.describe_tags({"resource-id": [resource_id]})} | tags.keys()) > MAX_TAGS:
+                raise EC2ClientError("TagLimitExceeded", f"The maximum number of tags for '{resource_id}' is reached.")
         for key, value in tags.items():
             if key.lower().startswith("aws:"):
                 raise EC2ClientError(
@@ -255,6 +308,22 @@ class StrictEC2(EC2Backend):
             if not 1 <= len(key) <= 128 or len(value or "") > 256:
                 raise EC2ClientError("InvalidParameterValue", f"Tag '{key}' exceeds the maximum length.")
         return super().create_tags(resource_ids, tags)
+
+    def _check_exists(self, resource_id: str) -> None:
+        if resource_id.startswith("snap-") and resource_id not in self.snapshots:
+            raise EC2ClientError("InvalidSnapshot.NotFound", f"The snapshot '{resource_id}' does not exist.")
+
+    # --- images
+
+    def describe_images(
+        self, ami_ids: list[str] | None = None, filters: Any = None, exec_users: Any = None, owners: Any = None
+    ) -> Any:
+        """Refuse if one of several is not there, and filter even then; moto does neither."""
+        for image_id in ami_ids or []:
+            if image_id not in self.amis and image_id not in self.deleted_amis:
+                raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+        found = super().describe_images(ami_ids, filters, exec_users, owners)
+        return generic_filter(filters, found) if ami_ids else found
 
 
 def _dependency(message: str) -> EC2ClientError:
@@ -271,5 +340,6 @@ def install(disks: Disks, on_stop: Callable[[list[str]], None]) -> None:
     StrictEC2.disks = disks
     StrictEC2.on_stop = staticmethod(on_stop)
     ec2_backends.backend = StrictEC2
-    # A method alone, because moto's classes for answers can't be replaced as a whole.
-    setattr(AmisResponse, "register_image", images.answer_register_image)  # noqa: B010
+    # Single methods, because moto's classes for answers can't be replaced as a whole.
+    for name, answer in ANSWERS.items():
+        setattr(AmisResponse, name, answer)

@@ -15,7 +15,7 @@ from typing import Any
 from clouduploader import jobxml
 from clouduploader.errors import MissingProgramError
 from clouduploader.job import Job, JobState
-from clouduploader.sandbox.layout import ENDPOINT, Layout
+from clouduploader.sandbox.layout import EBS_ENDPOINT, ENDPOINT, Layout
 
 SAMPLE_NAME = "clouduploader-sample.x86_64-1.0.0-Build1.1.raw.xz"
 SAMPLE_BYTES = 16 << 20  # unpacked; large enough to have holes and several SFTP windows of 2 MiB
@@ -59,6 +59,8 @@ def prepare(layout: Layout, described: dict[str, Any], wait_factor: float) -> No
     _write_ec2uploadimg(layout.bin / "ec2uploadimg", wait_factor)
     description = described | {
         "endpoint": ENDPOINT,
+        "ebs_endpoint": EBS_ENDPOINT,
+        "ca": str(layout.ca),
         "home": str(layout.home),
         "spool": str(layout.spool),
         "calls": str(layout.calls),

@@ -1,4 +1,4 @@
-"""The process with moto and the ssh server in it.
+"""The process with moto, the EBS direct APIs and the ssh server in it.
 
     python -m clouduploader.sandbox.server DIRECTORY OPTIONS READY
 
@@ -20,13 +20,18 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from clouduploader.sandbox import identity, rules, scene
+from clouduploader.sandbox import certificates, identity, rules, scene
 from clouduploader.sandbox.account import Account
-from clouduploader.sandbox.control import Control
+from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.control import Control, Parts
 from clouduploader.sandbox.disks import Disks
+from clouduploader.sandbox.ebs.actions import Actions
+from clouduploader.sandbox.ebs.server import Server
+from clouduploader.sandbox.faults import Faults
 from clouduploader.sandbox.gate import Gate
 from clouduploader.sandbox.helper import Helper
 from clouduploader.sandbox.layout import PORT, Layout
+from clouduploader.sandbox.record import Record
 
 
 async def serve(layout: Layout, regions: tuple[str, ...], wait_factor: float, ready: int) -> None:
@@ -44,14 +49,30 @@ async def serve(layout: Layout, regions: tuple[str, ...], wait_factor: float, re
 
     prepare()
     await helper.start()
-    gate = Gate(DomainDispatcherApplication(create_backend_app), account, layout.calls)
-    control = Control(gate, account, helper, layout, prepare)
-    handler = _handler(gate)
-    for server in (
-        make_server("127.0.0.1", PORT, control, threaded=True, request_handler=handler),
-        make_server("unix://socket", 0, control, threaded=True, request_handler=handler, fd=_listen(layout)),
-    ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    certificates.make(layout.ca, layout.ebs_certificate)
+    clock, faults, record = Clock(), Faults(), Record(layout.calls)
+    app = DomainDispatcherApplication(create_backend_app)
+    gate = Gate(app, account=account, clock=clock, faults=faults, record=record)
+    ebs_actions = Actions(account, disks, clock)
+    ebs_server = Server(ebs_actions, account=account, clock=clock, faults=faults, record=record, layout=layout)
+    control = Control(
+        Parts(
+            account=account,
+            clock=clock,
+            faults=faults,
+            record=record,
+            gate=gate,
+            helper=helper,
+            ebs_actions=ebs_actions,
+            ebs_server=ebs_server,
+            prepare=prepare,
+        )
+    )
+    handler = _handler(clock)
+    at_port = make_server("127.0.0.1", PORT, control, threaded=True, request_handler=handler)
+    at_socket = make_server("unix://socket", 0, control, threaded=True, request_handler=handler, fd=_listen(layout))
+    for serve_forever in (at_port.serve_forever, at_socket.serve_forever, ebs_server.serve):
+        threading.Thread(target=serve_forever, daemon=True).start()
     os.write(ready, b"1")
     os.close(ready)
     await asyncio.Event().wait()
@@ -66,7 +87,7 @@ def _listen(layout: Layout) -> int:
     return listener.detach()
 
 
-def _handler(gate: Gate) -> type[MotoRequestHandler]:
+def _handler(clock: Clock) -> type[MotoRequestHandler]:
     class Handler(MotoRequestHandler):
         """Without a line for each request; with AWS's clock in the header Date."""
 
@@ -75,7 +96,7 @@ def _handler(gate: Gate) -> type[MotoRequestHandler]:
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             """Tell the time at AWS."""
-            return super().date_time_string(gate.now().timestamp() if timestamp is None else timestamp)
+            return super().date_time_string(clock.now().timestamp() if timestamp is None else timestamp)
 
     return Handler
 

@@ -1,33 +1,29 @@
 """Fixtures that run things in a sandbox: one sandbox for all tests, as at its start for each."""
 
-import bz2
-import dataclasses
-import gzip
+import base64
 import http.client
-import io
 import json
-import lzma
 import os
-import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import made_images
 import pytest
+from made_images import MadeImage
 
-from clouduploader.sandbox import layout
+from clouduploader.sandbox import disks, layout
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 STOP_SECONDS = 30  # a process that was killed is gone long before
-NOISE_BYTES = 1 << 20
 API_KEYS = ("access_key_id", "secret_access_key", "session_token")
 WAIT_FACTOR = 0.005  # 170 s of sleep in an upload become less than one
 
@@ -40,19 +36,6 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(str(self._path))
-
-
-@dataclasses.dataclass(frozen=True)
-class MadeImage:
-    """An image file.
-
-    Attributes:
-        path: The file, of the name that was asked for.
-        raw: What is in it, unpacked.
-    """
-
-    path: Path
-    raw: bytes
 
 
 class Sandbox:
@@ -142,15 +125,24 @@ class Sandbox:
         """The file with the bytes of a volume or snapshot: sparse, as long as the volume."""
         return self.layout.volumes / f"{object_id}.raw"
 
-    def volume_bytes(self, object_id: str, size_bytes: int) -> bytes:
-        """The first bytes of a volume or snapshot."""
-        with self.content(object_id).open("rb") as file:
-            return file.read(size_bytes)
+    def volume_bytes(self, object_id: str, size_bytes: int, *, encrypted: bool = False) -> bytes:
+        """The first bytes of a volume or snapshot.
 
-    def image_bytes(self, image_id: str, size_bytes: int) -> bytes:
-        """The first bytes of what an AMI boots from."""
+        Args:
+            object_id: Which one.
+            size_bytes: So many.
+            encrypted: As a volume shows it that is encrypted: garbage where no block was written.
+        """
+        with self.content(object_id).open("rb") as file:
+            content = file.read(size_bytes)
+        written = self.control("GET", "blocks", {"snapshot_id": object_id}) if encrypted else None
+        return content if written is None else disks.as_encrypted(content, set(written))
+
+    def image_bytes(self, image_id: str, size_bytes: int, *, encrypted: bool = False) -> bytes:
+        """The first bytes of what an AMI boots from; see volume_bytes."""
         image = next(image for image in self.account()["images"] if image["id"] == image_id)
-        return self.volume_bytes(image["block_device_mappings"][0]["Ebs"]["SnapshotId"], size_bytes)
+        snapshot_id = image["block_device_mappings"][0]["Ebs"]["SnapshotId"]
+        return self.volume_bytes(snapshot_id, size_bytes, encrypted=encrypted)
 
     # --- control; what each takes is said in clouduploader.sandbox
 
@@ -184,9 +176,17 @@ class Sandbox:
         """Let several kinds of calls fail."""
         self.control("POST", "faults", list(faults))
 
-    def expire(self) -> None:
-        """Let all temporary credentials expire now."""
-        self.control("POST", "expire")
+    def expire(self, life_seconds: float | None = None) -> None:
+        """Let all temporary credentials expire now, and those to come after so many seconds."""
+        self.control("POST", "expire", {"life_seconds": life_seconds} if life_seconds else None)
+
+    def expire_snapshots(self, *, gone: bool = False) -> None:
+        """Cancel the snapshots that wait for blocks: they are in the state error, or gone."""
+        self.control("POST", "expire-snapshots", {"gone": gone})
+
+    def ebs(self) -> dict[str, Any]:
+        """What the EBS direct APIs have seen: connections, calls, snapshots."""
+        return self.control("GET", "ebs")
 
     def clock(self, offset_seconds: float) -> None:
         """Set AWS's clock ahead of ours."""
@@ -196,9 +196,9 @@ class Sandbox:
         """Give the role these rights."""
         self.control("POST", "policy", document)
 
-    def pace(self, snapshot_seconds: float) -> None:
-        """Let snapshots take that long."""
-        self.control("POST", "pace", {"snapshot_seconds": snapshot_seconds})
+    def pace(self, snapshot_seconds: float = 0, **seconds: float) -> None:
+        """Let things take that long; what is not named takes no time."""
+        self.control("POST", "pace", {"snapshot_seconds": snapshot_seconds, **seconds})
 
     def helper(self, **behaviour: Any) -> None:
         """Change how the helper instances behave."""
@@ -248,18 +248,38 @@ def sandbox(running_sandbox: Sandbox) -> Iterator[Sandbox]:
 # Makes API calls for the test's process, which is not in the sandbox: a line with an order in, a
 # line with the answers out.
 API_CALLER = """
-import json, sys
+import base64, json, sys
 import botocore.config, botocore.exceptions, botocore.session
 
+def binary(found):
+    return base64.b64decode(found["base64"]) if found.keys() == {"base64"} else found
+
 session = botocore.session.get_session()
-config = botocore.config.Config(retries={"total_max_attempts": 1}, parameter_validation=False)
 for line in sys.stdin:
-    order = json.loads(line)
-    answers = []
+    order = json.loads(line, object_hook=binary)
+    config = botocore.config.Config(
+        retries={"total_max_attempts": 1},
+        parameter_validation=False,
+        connect_timeout=order["timeout"],
+        read_timeout=order["timeout"],
+    )
+    answers, clients = [], {}
+
+    def tamper(request, **_):
+        for name, value in order["tampered"].items():
+            request.headers.pop(name, None)
+            if value is not None:
+                request.headers[name] = value
+
     for service, method, arguments in order["calls"]:
-        client = session.create_client(service, order["region"], config=config, **order["keys"])
+        if service not in clients:
+            clients[service] = session.create_client(service, order["region"], config=config, **order["keys"])
+            clients[service].meta.events.register("before-send", tamper)
+        client = clients[service]
         try:
             answer = getattr(client, method)(**arguments)
+            if "BlockData" in answer:
+                answer["BlockData"] = {"base64": base64.b64encode(answer["BlockData"].read()).decode()}
         except botocore.exceptions.ClientError as exc:
             answer = exc.response
         except Exception as exc:
@@ -289,13 +309,16 @@ def aws(sandbox: Sandbox, api_caller: subprocess.Popen[str]) -> Callable[..., li
     """Call the sandbox's AWS: aws((service, method, arguments), ...) gives a list of answers.
 
     An error is an answer with the key Error. `keys` are access_key_id, secret_access_key and
-    session_token, or the Credentials of AssumeRole; by default the auditor's.
+    session_token, or the Credentials of AssumeRole; by default the auditor's. `timeout` is in seconds and
+    for each answer; headers that are `tampered` with get another value, or are gone, after they were signed.
     """
 
     def call(
         *calls: tuple[str, str, dict[str, Any]],
         keys: dict[str, str] | None = None,
         region: str | None = None,
+        timeout: float = 60,
+        tampered: Mapping[str, str | None] = MappingProxyType({}),
     ) -> list[dict[str, Any]]:
         described = sandbox.description
         # AccessKeyId -> access_key_id
@@ -307,15 +330,25 @@ def aws(sandbox: Sandbox, api_caller: subprocess.Popen[str]) -> Callable[..., li
             "calls": calls,
             "region": region or described["region"],
             "keys": {f"aws_{name}": named[name] for name in API_KEYS if name in named},
+            "timeout": timeout,
+            "tampered": dict(tampered),
         }
         assert api_caller.stdin is not None
         assert api_caller.stdout is not None
-        api_caller.stdin.write(json.dumps(order) + "\n")
+        api_caller.stdin.write(json.dumps(order, default=_as_base64) + "\n")
         api_caller.stdin.flush()
-        answers: list[dict[str, Any]] = json.loads(api_caller.stdout.readline())
+        answers: list[dict[str, Any]] = json.loads(api_caller.stdout.readline(), object_hook=_from_base64)
         return answers
 
     return call
+
+
+def _as_base64(data: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(data).decode()}
+
+
+def _from_base64(found: dict[str, Any]) -> Any:
+    return base64.b64decode(found["base64"]) if found.keys() == {"base64"} else found
 
 
 @pytest.fixture
@@ -329,45 +362,32 @@ def make_image(tmp_path: Path) -> Callable[..., MadeImage]:
         size_bytes: int = 8 << 20,
         seed: int = 0,
         cut_bytes: int = 0,
+        raw: bytes | None = None,
+        extents: Sequence[tuple[int, int]] | None = None,
+        with_bmap: bool = False,
     ) -> MadeImage:
         """Make one.
 
         Args:
             name: Of the file.
-            packing: raw, xz, gz, bz2, tar.gz, tar.xz or tar.bz2; by default what the name says.
+            packing: See made_images.write; by default what the name says.
             size_bytes: Unpacked.
             seed: Images of the same seed and size are equal.
             cut_bytes: So many are missing at the packed file's end.
+            raw: What is to be in it, instead.
+            extents: There is noise from here to there, and nothing else, instead.
+            with_bmap: Whether there is a block map beside it.
         """
-        noise = random.Random(seed).randbytes(min(NOISE_BYTES, size_bytes // 2))  # noqa: S311
-        raw = noise + bytes(size_bytes - len(noise) - 512) + b"The last sector.".ljust(512, b".")
-        packed = _pack(raw, packing or _packing_of(name))
+        if raw is None and extents is None:
+            raw = made_images.sample(size_bytes, seed)
+        elif raw is None:
+            raw = made_images.with_holes(size_bytes, extents, seed)
         path = tmp_path / name
-        path.write_bytes(packed[: len(packed) - cut_bytes])
+        made_images.write(path, raw, packing or made_images.packing_of(name))
+        if cut_bytes:
+            os.truncate(path, path.stat().st_size - cut_bytes)
+        if with_bmap:
+            made_images.write_bmap(path.with_name(f"{name}.bmap"), raw)
         return MadeImage(path, raw)
 
     return make
-
-
-def _packing_of(name: str) -> str:
-    for ending in ("tar.gz", "tar.xz", "tar.bz2", "xz", "gz", "bz2"):
-        if name.endswith(f".{ending}"):
-            return ending
-    return "raw"
-
-
-def _pack(raw: bytes, packing: str) -> bytes:
-    if packing.startswith("tar."):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode=f"w:{packing.removeprefix('tar.')}") as archive:
-            member = tarfile.TarInfo("disk.raw")
-            member.size = len(raw)
-            archive.addfile(member, io.BytesIO(raw))
-        return buffer.getvalue()
-    if packing == "raw":
-        return raw
-    if packing == "gz":
-        return gzip.compress(raw, 1)
-    if packing == "bz2":
-        return bz2.compress(raw, 1)
-    return lzma.compress(raw, preset=0)

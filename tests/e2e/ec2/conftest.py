@@ -96,7 +96,8 @@ class Job:
     def environment(self) -> dict[str, str]:
         """What OBS's worker hands on, with no HOME and no LANG, and where the sandbox is."""
         inside = self._sandbox.environment()
-        names = ("PATH", "CLOUDUPLOADER_HOME", "AWS_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED")
+        names = ("PATH", "CLOUDUPLOADER_HOME", "AWS_EC2_METADATA_DISABLED", "AWS_CA_BUNDLE")
+        names += ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EBS")
         return {name: inside[name] for name in names} | {"TMPDIR": str(self.temporary)}
 
     def start(self, *options: str, has_result_file: bool = True, **changes: str) -> subprocess.Popen[Any]:

@@ -1,16 +1,14 @@
 """Secrets are nowhere: no command line, no environment, no file, no output; while it runs and after."""
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
+from watcher import Watcher
 
 from clouduploader.errors import ExitCode
 
 pytestmark = pytest.mark.sandbox
-
-SWEEP_SECONDS = 0.02
 
 # Writes down what it is told, and is the real one then.
 RECORDER = """\
@@ -20,55 +18,6 @@ with open({record!r}, "w") as file:
     json.dump(sys.argv, file)
 runpy.run_path({script!r}, run_name="__main__")
 """
-
-
-class Watcher(threading.Thread):
-    """Reads what other local users could read, all the time, and the key files that come and go.
-
-    Attributes:
-        seen: Command lines and environments of all processes that there were in the sandbox.
-        keys: The content and the mode of each private key.
-    """
-
-    def __init__(self, sandbox, temporary):
-        super().__init__()
-        self.seen = set()
-        self.keys = set()
-        self._network = self._network_of(Path("/proc") / sandbox.layout.namespaces.read_text().strip())
-        self._temporary = temporary
-        self._end = threading.Event()
-
-    def run(self):
-        while not self._end.wait(SWEEP_SECONDS):
-            for process in Path("/proc").glob("[0-9]*"):
-                if self._network_of(process) != self._network:  # a test of somebody else's
-                    continue
-                for name in ("cmdline", "environ"):
-                    self._read(process / name, lambda path: self.seen.add(path.read_bytes()))
-            for key in self._temporary.glob("*/*.key"):
-                self._read(key, lambda path: self.keys.add((path.read_text(), path.stat().st_mode & 0o777)))
-
-    @staticmethod
-    def _network_of(process):
-        try:
-            return (process / "ns" / "net").stat().st_ino
-        except OSError:  # it has just ended
-            return None
-
-    @staticmethod
-    def _read(path, read):
-        try:
-            read(path)
-        except OSError:  # it has just ended
-            return
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        self.join()
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_sigterm_leaves_nothing_at_any_stage(sandbox, make_job, small_image, sta
     slow = ("AssumeRole", "CreateSubnet", "DescribeInstances") if stages is EARLY else ("DeleteKeyPair",)
     sandbox.faults(*({"action": action, "delay_seconds": 1} for action in slow))
     sandbox.helper(sftp_delay_seconds=0.03, command_delays={"mkfs": 1, "xz": 1, "dd": 1})
-    sandbox.pace(1)
+    sandbox.pace(snapshot_seconds=1)
     regions = sandbox.description["regions"]
     jobs = [
         make_job(small_image, ami_name=stage, region=regions[number % len(regions)])

@@ -6,7 +6,10 @@ import pytest
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from clouduploader.sandbox.gate import Fault, Gate
+from clouduploader.sandbox.clock import Clock, basic
+from clouduploader.sandbox.faults import Faults
+from clouduploader.sandbox.gate import Gate
+from clouduploader.sandbox.record import Record
 
 SIGNATURE = "AWS4-HMAC-SHA256 Credential={key}/20261122/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
 
@@ -24,13 +27,21 @@ class Account:
     def expiry(self, access_key_id):
         return None
 
+    def settle(self, now):
+        pass  # nothing takes time here
+
 
 @pytest.fixture
-def gate(tmp_path):
+def faults():
+    return Faults()
+
+
+@pytest.fixture
+def gate(tmp_path, faults):
     def moto(environ, start_response):
         return Response("<ok/>", 200)(environ, start_response)
 
-    return Gate(moto, Account(), tmp_path / "calls.jsonl")
+    return Gate(moto, account=Account(), clock=Clock(), faults=faults, record=Record(tmp_path / "calls.jsonl"))
 
 
 @pytest.fixture
@@ -40,7 +51,7 @@ def ask(gate):
     def request(action, key="AKIAOBS", **arguments):
         headers = {
             "Authorization": SIGNATURE.format(key=key),
-            "X-Amz-Date": gate.now().strftime("%Y%m%dT%H%M%SZ"),
+            "X-Amz-Date": basic(Clock().now()),
         }
         return Client(gate).post("/", data={"Action": action, **arguments}, headers=headers)
 
@@ -52,18 +63,18 @@ def calls(tmp_path):
     return lambda: [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
 
 
-def test_fault_without_nth_hits_every_call_of_its_action(gate, ask):
-    gate.faults = [Fault("CreateVolume", code="InternalError", status=500)]
+def test_fault_without_nth_hits_every_call_of_its_action(faults, ask):
+    faults.replace([{"action": "CreateVolume", "code": "InternalError", "status": 500}])
     assert [ask(action).status_code for action in ("CreateVolume", "CreateVpc", "CreateVolume")] == [500, 200, 500]
 
 
-def test_fault_with_nth_hits_one_call(gate, ask):
-    gate.faults = [Fault("CreateVolume", nth=2, code="InternalError", status=500)]
+def test_fault_with_nth_hits_one_call(faults, ask):
+    faults.replace([{"action": "CreateVolume", "nth": 2, "code": "InternalError", "status": 500}])
     assert [ask("CreateVolume").status_code for _ in range(3)] == [200, 500, 200]
 
 
-def test_fault_answers_with_its_code_and_message(gate, ask):
-    gate.faults = [Fault("CreateVolume", code="VolumeLimitExceeded", message="<too> many")]
+def test_fault_answers_with_its_code_and_message(faults, ask):
+    faults.replace([{"action": "CreateVolume", "code": "VolumeLimitExceeded", "message": "<too> many"}])
     answer = ask("CreateVolume")
     assert answer.status_code == 400
     assert "<Code>VolumeLimitExceeded</Code><Message>&lt;too&gt; many</Message>" in answer.text
@@ -78,8 +89,8 @@ def test_record_has_no_secrets_and_not_the_auditor(ask, calls):
     assert (call["service"], call["region"], call["has_token"], call["status"]) == ("ec2", "us-east-1", False, 200)
 
 
-def test_record_tells_the_code_of_a_refusal(gate, ask, calls):
-    gate.faults = [Fault("CreateVolume", code="VolumeLimitExceeded")]
+def test_record_tells_the_code_of_a_refusal(faults, ask, calls):
+    faults.replace([{"action": "CreateVolume", "code": "VolumeLimitExceeded"}])
     ask("CreateVolume")
     assert [(call["status"], call["code"]) for call in calls()] == [(400, "VolumeLimitExceeded")]
 

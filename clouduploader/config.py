@@ -6,6 +6,7 @@ platform whose name it bears.
 
 import configparser
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,7 +17,10 @@ DEFAULT_HOME = Path("/etc/obs/cloudupload")  # fixed by OBS's package and its gu
 DEFAULT_SPOOL = Path("/srv/obs/cloudupload")  # $BSConfig::bsdir/cloudupload
 FILE_NAME = "clouduploader.conf"
 SECTION = "clouduploader"
-KNOWN_KEYS = frozenset({"spool", "events"})
+STATE_NAME = "journal"  # in the spool, by default: whoever runs jobs may write there
+DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
+KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size"})
+_SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -43,6 +47,8 @@ class Config:
         spool: OBS's directory of jobs.
         events: Where an upload by contract writes its events as JSON lines, with `{job}` for the
             job's id; None for nowhere.
+        state: Directory of the journals; by default that of the spool.
+        max_size: How many bytes an image may have once it is unpacked.
         platforms: Sections of the file by platform name.
         environment: The process's environment.
     """
@@ -50,6 +56,8 @@ class Config:
     home: Setting[Path]
     spool: Setting[Path]
     events: Setting[str | None]
+    state: Setting[Path]
+    max_size: Setting[int]
     platforms: Mapping[str, Mapping[str, str]]
     environment: Mapping[str, str] = dataclasses.field(repr=False)
 
@@ -65,7 +73,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
     Args:
         home: From the command line, or None.
         spool: From the command line, or None.
-        environment: CLOUDUPLOADER_HOME and CLOUDUPLOADER_SPOOL are looked up here.
+        environment: CLOUDUPLOADER_HOME, CLOUDUPLOADER_SPOOL and CLOUDUPLOADER_STATE are looked up here.
 
     Raises:
         ConfigError: The file can't be read, is no INI file, or has a key that nobody knows.
@@ -86,13 +94,37 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
     events: Setting[str | None] = Setting(None, "default")
     if own.get("events"):
         events = Setting(own["events"], str(path))
+    state = _path_setting("", None, "CLOUDUPLOADER_STATE", environment, spool_setting.value / STATE_NAME)
+    if state.source == "default" and own.get("state"):
+        state = Setting(Path(own["state"]), str(path))
+    max_size = Setting(DEFAULT_MAX_SIZE, "default")
+    if own.get("max_size"):
+        try:
+            max_size = Setting(parse_size(own["max_size"]), str(path))
+        except ValueError as exc:
+            raise ConfigError(f"{path}: max_size {exc}") from exc
     return Config(
         home=home_setting,
         spool=spool_setting,
         events=events,
+        state=state,
+        max_size=max_size,
         platforms=sections,
         environment=environment,
     )
+
+
+def parse_size(text: str) -> int:
+    """Read a size: bytes, or a number with K, M, G or T behind it, powers of 1024.
+
+    Raises:
+        ValueError: It is none, or zero; the message goes on after the size's name.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    size_bytes = int(found[1]) << 10 * (" KMGT".index(found[2].upper()) if found[2] else 0) if found else 0
+    if not size_bytes:
+        raise ValueError(f"is '{text}', not a size such as 20G")
+    return size_bytes
 
 
 def _path_setting(

@@ -9,14 +9,14 @@ Each line is one object with `time` (UTC, ISO 8601) and `event`, and more by eve
   `eta_seconds` (null until known); at most one a second, and at the end
 * `object-created`, `object-removed`: `kind`, `id`, `region`
 * `end`: `outcome` (`succeeded`, `failed` or `stopped`), `result` (or null), `reason` (or null),
-  `exit_code`
+  `exit_code`, `shortfalls` (of a success: objects with `subject` and `reason`)
 """
 
 import datetime
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from clouduploader.platform import (
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
+    Shortfall,
 )
 
 PROGRESS_INTERVAL_SECONDS = 1.0  # fine enough for a person, and no flood for a program
@@ -82,9 +83,18 @@ class EventFile:
         """Write the event `start`."""
         self._write("start", job=job, user=user, target=target)
 
-    def end(self, *, outcome: str, result: str | None, reason: str | None, exit_code: int) -> None:
+    def end(
+        self,
+        *,
+        outcome: str,
+        result: str | None,
+        reason: str | None,
+        exit_code: int,
+        shortfalls: Sequence[Shortfall] = (),
+    ) -> None:
         """Write the event `end` and close the file."""
-        self._write("end", outcome=outcome, result=result, reason=reason, exit_code=exit_code)
+        short = [{"subject": item.subject, "reason": item.reason} for item in shortfalls]
+        self._write("end", outcome=outcome, result=result, reason=reason, exit_code=exit_code, shortfalls=short)
         self._close()
 
     def __call__(self, event: Event) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from clouduploader.platform import (
@@ -23,6 +23,7 @@ from clouduploader.platform import (
 )
 
 MASK = "********"
+_JOURNAL = re.compile(r"^Journal: (?P<key>[0-9a-f]{32})$")
 _PHASE = re.compile(r"^Phase: (?P<phase>.+)$")
 _THING = r"(?P<kind>[a-z][a-z ]*?) (?:'(?P<quoted>.+)'|(?P<id>\S+))(?: in (?P<region>\S+))?"
 _CREATED = re.compile(rf"^Created {_THING}\.$")
@@ -36,10 +37,12 @@ class LogReading:
     Attributes:
         phase: The last phase that began, or None.
         objects: What was made in the cloud and, as far as the log tells, not removed again.
+        journal_key: Of the upload's journal, or None.
     """
 
     phase: str | None
     objects: tuple[CloudObject, ...]
+    journal_key: str | None = None
 
 
 class Sink(Protocol):
@@ -70,6 +73,15 @@ class JobLog:
     def listen(self, listener: Callable[[Event], None]) -> None:
         """From now on call this with every event, in the thread that reports it."""
         self._listeners.append(listener)
+
+    @contextlib.contextmanager
+    def listening(self, listener: Callable[[Event], None]) -> Iterator[None]:
+        """Call this with every event, inside the block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     def line(self, text: str) -> None:
         """Write a line: secrets masked, control characters escaped."""
@@ -116,6 +128,11 @@ class JobLog:
         return _shown(text.rstrip())
 
 
+def tell_journal(log: JobLog, key: str) -> None:
+    """Say in a log which journal the upload has."""
+    log.line(f"Journal: {key}")
+
+
 def one_line(text: str) -> str:
     """The text without line ends, control characters and lone surrogates, whatever it was.
 
@@ -145,17 +162,20 @@ def describe(thing: CloudObject) -> str:
 def read(lines: Iterable[str]) -> LogReading:
     """Read back what `JobLog.event` wrote. Never raises; lines of others are passed over."""
     phase = None
+    journal_key = None
     objects: dict[CloudObject, None] = {}
     for line in lines:
         text = line.rstrip("\n")
         if found := _PHASE.match(text):
             phase = found["phase"]
+        elif found := _JOURNAL.match(text):
+            journal_key = found["key"]
         elif found := _CREATED.match(text):
             objects[_object(found)] = None
         elif found := _REMOVED.match(text):
             with contextlib.suppress(KeyError):
                 del objects[_object(found)]
-    return LogReading(phase=phase, objects=tuple(objects))
+    return LogReading(phase=phase, objects=tuple(objects), journal_key=journal_key)
 
 
 def _object(found: re.Match[str]) -> CloudObject:

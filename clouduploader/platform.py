@@ -1,18 +1,21 @@
 """What a platform is: the words that clouduploader and a platform plugin speak with each other.
 
-A plugin imports this module, `errors` and `stop`, and nothing else of ours. It is named in the
+A plugin imports this module, `contents`, `errors` and `stop`, and nothing else of ours. It is named in the
 entry-point group `clouduploader.platforms` by a function that takes a `PlatformContext` and
 returns a `Platform`; it need not inherit from anything. `tests/contract/platform.py` checks
 what is promised here.
 """
 
 import dataclasses
+import datetime
 import enum
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from clouduploader.contents import BlockSource, DiskFormat, ImageFacts, ZeroBlocks
 from clouduploader.stop import Stop
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
@@ -25,6 +28,7 @@ class FieldKind(enum.StrEnum):
     BOOLEAN = "boolean"
     INTEGER = "integer"
     OBJECT = "object"
+    ARRAY = "array"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,8 @@ class Field:
     Attributes:
         name: The key.
         description: One sentence for people, ends with a full stop.
-        kind: The JSON type. An object maps strings to strings (tags).
+        kind: The JSON type. An object maps strings to strings (tags); an array holds strings, each of which
+            must fit `allowed`, `pattern` and the lengths.
         is_required: Whether it must be there and not be empty. Otherwise absent, null and ""
             mean the same.
         is_secret: Whether OBS sends it encrypted, and it must never be shown.
@@ -82,6 +87,7 @@ class Image:
         packing: See Packing.
         size_bytes: Of the file as it lies there.
         is_tarball: Whether there is a tar archive in the packing.
+        disk_format: What is inside, as far as the first bytes tell: a fixed VHD looks raw.
     """
 
     path: Path
@@ -89,6 +95,7 @@ class Image:
     packing: Packing
     size_bytes: int
     is_tarball: bool = False
+    disk_format: DiskFormat = DiskFormat.RAW
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +185,36 @@ class Reporter(Protocol):
         """From now on mask this string wherever it would be written."""
 
 
+class Journal(Protocol):
+    """What an upload wrote down for the time after a crash; each entry is a JSON object with a key `what`.
+
+    The same upload (target, user, file name, target data) has the same journal in every try. Objects that
+    are reported by `Reporter.event` are written by whoever made the journal, as `made` and `removed`
+    (with `kind`, `id` and `region`); a platform itself writes, before it asks for something:
+
+        {"what": "asked", "kind": "snapshot", "region": "eu-west-1", "token": "...", ...}
+
+    and whatever else it needs to know in a later try, under `what`s of its own.
+
+    Attributes:
+        key: 32 hexadecimal digits, made from what makes the upload the same; for client tokens and tags.
+        directory: Private to this upload, for a platform's own files. Gone after a success.
+    """
+
+    key: str
+    directory: Path
+
+    def entries(self) -> Sequence[Mapping[str, JsonValue]]:
+        """All entries, oldest first: those of earlier tries that did not end well, then our own."""
+
+    def write(self, what: str, **values: JsonValue) -> None:
+        """Add an entry; it is on the disk when this returns.
+
+        Raises:
+            LocalIOError: It can't be written.
+        """
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UploadRequest:
     """One image to be uploaded.
@@ -194,6 +231,12 @@ class UploadRequest:
         measure_image: Reads the image to its end and returns the unpacked size in bytes. Blocks
             for as long as unpacking takes. Raises ImageError if the packing is damaged, and
             StoppedError.
+        inspect_image: Reads the image's first mebibytes and tells what is in them. Raises ImageError.
+        open_blocks: Called with the block size in bytes and what becomes of zeros; gives the image's
+            blocks. Raises ImageError. All that was made is gone when the context ends.
+        journal: See Journal.
+        provenance: What the build service says of the image, as far as it does: `project`, `package`,
+            `repository`, `arch`.
     """
 
     user: str
@@ -204,6 +247,23 @@ class UploadRequest:
     work_dir: Path
     is_by_hand: bool
     measure_image: Callable[[], int]
+    inspect_image: Callable[[], ImageFacts]
+    open_blocks: Callable[[int, ZeroBlocks], AbstractContextManager[BlockSource]]
+    journal: Journal
+    provenance: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shortfall:
+    """A part of what was asked for that failed, though the image is there.
+
+    Attributes:
+        subject: For example a region.
+        reason: Why, in one line.
+    """
+
+    subject: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,10 +273,12 @@ class UploadResult:
     Attributes:
         id: One line for the result file, for example the AMI id alone.
         objects: What there is now, the image first.
+        shortfalls: What failed beside it; the same upload once more makes up for these.
     """
 
     id: str
     objects: tuple[CloudObject, ...] = ()
+    shortfalls: tuple[Shortfall, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +292,27 @@ class Leftover:
 
     object: CloudObject
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A thing in the cloud that bears the tags of an upload.
+
+    Attributes:
+        object: Which one.
+        key: The upload's, see Journal.
+        job_name: The job's id, or "".
+        created: When, aware; None if the cloud does not tell.
+        keep_reason: Why it must not be removed ("in use by ami-..."), or None for a leftover.
+        is_complete: Whether it is kept only because another try can make use of it.
+    """
+
+    object: CloudObject
+    key: str
+    job_name: str
+    created: datetime.datetime | None
+    keep_reason: str | None
+    is_complete: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,6 +437,21 @@ class Platform(Protocol):
 
         Raises:
             ClouduploaderError: Nothing could be tried, for example for lack of credentials.
+        """
+
+    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[Found]:
+        """Look for what uploads made in this account and region, by the tags they put on it.
+
+        Args:
+            targetdata: Says which account and region; need not be complete enough for an upload.
+            key: Only of this upload, see Journal; None for all.
+            reporter: Told what is done.
+
+        Returns:
+            What `clean_up` can remove, and what it must not (`keep_reason`).
+
+        Raises:
+            ClouduploaderError: Nothing could be looked for.
         """
 
     def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:

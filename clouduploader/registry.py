@@ -33,7 +33,7 @@ BUILT_INS = {
 """Our own platforms, the same as in setup.cfg."""
 
 _METADATA_ENDINGS = (".dist-info", "egg-info")  # the directories of importlib.metadata
-_PROMISES = ("link_name", "problems", "plan", "upload", "clean_up", "check")
+_PROMISES = ("link_name", "problems", "plan", "upload", "clean_up", "find", "check")
 
 
 class _Home(Protocol):

@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clouduploader import home, keyring, registry, spool, targetdata, workspace
-from clouduploader.config import Config
+from clouduploader import home, joblog, journal, keyring, registry, spool, targetdata, workspace
+from clouduploader.config import STATE_NAME, Config
+from clouduploader.contents import BlockSource, ImageFacts, ZeroBlocks
 from clouduploader.errors import (
     CannotCreateError,
     ClouduploaderError,
@@ -23,7 +24,7 @@ from clouduploader.filename import base_name
 from clouduploader.image import packing
 from clouduploader.job import Job
 from clouduploader.joblog import JobLog, one_line
-from clouduploader.platform import BytesMoved, ImageFound, Platform, UploadRequest, UploadResult
+from clouduploader.platform import BytesMoved, Event, Image, ImageFound, Platform, UploadRequest, UploadResult
 from clouduploader.stop import Stop
 
 _SPOOL_FILE = re.compile(r"(\d+)\.file")  # how OBS calls the image of a job
@@ -86,12 +87,22 @@ def run(task: Task, *, config: Config, log: JobLog, stop: Stop, events_path: Pat
 
     Raises:
         StoppedError: `stop` was requested; all is cleaned up.
+        LockedError: The same upload is under way already.
         ClouduploaderError: It failed; all is cleaned up.
     """
     began = time.monotonic()
-    with _recorded(task, events_path, log) as record:
-        with _prepared(task, config=config, log=log, stop=stop) as (platform, request):
-            result = platform.upload(request, log, stop)
+    with _masked(log), _recorded(task, events_path, log) as record:
+        with (
+            _prepared(task, config=config, log=log, stop=stop) as prepared,
+            _journalled(prepared, task, config, log) as (
+                request,
+                end,
+            ),
+        ):
+            result = prepared.platform.upload(request, log, stop)
+            for shortfall in result.shortfalls:
+                log.line(f"Failed: {shortfall.subject}: {shortfall.reason}")
+            end(result)
         record(result)
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     log.line(f"Upload took: {minutes // 60:02}:{minutes % 60:02}:{seconds:02}")
@@ -104,8 +115,23 @@ def plan(task: Task, *, config: Config, log: JobLog, stop: Stop) -> list[str]:
     Raises:
         ClouduploaderError: `run` would fail with this.
     """
-    with _prepared(task, config=config, log=log, stop=stop) as (platform, request):
-        return platform.plan(request, log)
+    with (
+        _prepared(task, config=config, log=log, stop=stop) as prepared,
+        workspace.private_directory() as nowhere,
+        journal.open_journal(nowhere, prepared.key) as opened,
+    ):
+        return prepared.platform.plan(prepared.request(opened), log)
+
+
+@contextlib.contextmanager
+def _masked(log: JobLog) -> Iterator[None]:
+    """Take the secrets out of an error's words: it goes to places besides the log, and may quote AWS."""
+    try:
+        yield
+    except ClouduploaderError as exc:
+        exc.message = log.masked(exc.message)
+        exc.hint = exc.hint and log.masked(exc.hint)
+        raise
 
 
 @contextlib.contextmanager
@@ -120,7 +146,13 @@ def _recorded(task: Task, path: Path | None, log: JobLog) -> Iterator[Callable[[
     log.listen(file)
     file.start(job=task.job.name if task.job else None, user=one_line(task.user), target=one_line(task.target))
     try:
-        yield lambda result: file.end(outcome="succeeded", result=result.id, reason=None, exit_code=ExitCode.OK)
+        yield lambda result: file.end(
+            outcome="succeeded",
+            result=result.id,
+            reason=None,
+            exit_code=ExitCode.OK,
+            shortfalls=result.shortfalls,
+        )
     except ClouduploaderError as exc:
         outcome = "stopped" if isinstance(exc, StoppedError) else "failed"
         file.end(outcome=outcome, result=None, reason=log.masked(reason(exc)), exit_code=int(exc.exit_code))
@@ -130,8 +162,27 @@ def _recorded(task: Task, path: Path | None, log: JobLog) -> Iterator[Callable[[
         raise
 
 
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """An upload that may begin.
+
+    Attributes:
+        platform: Which does it.
+        key: Of its journal.
+        filename: The image's real name.
+        work_dir: Private to this upload.
+        request: Makes the request with a journal.
+    """
+
+    platform: Platform
+    key: str
+    filename: str
+    work_dir: Path
+    request: Callable[[journal.Journal], UploadRequest]
+
+
 @contextlib.contextmanager
-def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterator[tuple[Platform, UploadRequest]]:
+def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterator[_Prepared]:
     platform = registry.load(task.target, config)
     data = targetdata.read(task.targetdata, platform, keyring.Keyring(config.home.value, config.environment))
     for secret in data.secrets:
@@ -145,26 +196,163 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
     log.event(ImageFound(image))
     link_name = platform.link_name(image)
     log.detail(f"{image.path} is {image.size_bytes} bytes, packed as {image.packing}, and linked as {link_name}.")
-
-    def measure() -> int:
-        return packing.measure(
-            image, on_bytes=lambda done_bytes: log.event(BytesMoved(done_bytes, image.size_bytes)), stop=stop
-        )
-
     with workspace.private_directory() as work_dir:
         link_dir = _own_directory(task) or work_dir
         with workspace.linked(image.path, link_dir, link_name) as link:
-            request = UploadRequest(
-                user=task.user,
-                job_name=task.job.name if task.job else None,
-                arch=task.job.arch if task.job else None,
-                image=dataclasses.replace(image, path=link),
-                targetdata=data.values,
-                work_dir=work_dir,
-                is_by_hand=task.is_by_hand,
-                measure_image=measure,
-            )
-            yield platform, request
+            reading = _Reading(task, image, data, config, log, stop)
+
+            def request(opened: journal.Journal) -> UploadRequest:
+                return UploadRequest(
+                    user=task.user,
+                    job_name=task.job.name if task.job else None,
+                    arch=task.job.arch if task.job else None,
+                    image=dataclasses.replace(image, path=link),
+                    targetdata=data.values,
+                    work_dir=work_dir,
+                    is_by_hand=task.is_by_hand,
+                    measure_image=reading.measure,
+                    inspect_image=reading.inspect,
+                    open_blocks=reading.open_blocks,
+                    journal=opened,
+                    provenance=_provenance(task.job),
+                )
+
+            yield _Prepared(platform, key_of(task, platform, filename, data), filename, work_dir, request)
+
+
+def key_of(task: Task, platform: Platform, filename: str, data: targetdata.TargetData) -> str:
+    """The key of an upload's journal."""
+    secret = {field.name for field in platform.fields if field.is_secret}
+    values = {name: value for name, value in data.values.items() if name not in secret}
+    return journal.key_of(target=task.target, user=task.user, filename=filename, values=values)
+
+
+def _provenance(job: Job | None) -> dict[str, str]:
+    names = ("project", "package", "repository", "arch")
+    return {name: value for name in names if job and (value := getattr(job, name))}
+
+
+class _Reading:
+    """The ways in which a platform reads the image; nothing is read before one of them is called."""
+
+    def __init__(
+        self, task: Task, image: Image, data: targetdata.TargetData, config: Config, log: JobLog, stop: Stop
+    ) -> None:
+        self._task, self._image, self._config, self._log, self._stop = task, image, config, log, stop
+        promised = data.values.get("sha256")
+        self._promised = promised if isinstance(promised, str) else None
+
+    def measure(self) -> int:
+        return packing.measure(
+            self._image,
+            on_bytes=self._tell_bytes,
+            stop=self._stop,
+            expected_sha256=self._expected_sha256(),
+            max_size_bytes=self._config.max_size.value,
+        )
+
+    def inspect(self) -> ImageFacts:
+        from clouduploader.image import facts
+
+        return facts.inspect(self._image)
+
+    def open_blocks(self, block_bytes: int, zero_blocks: ZeroBlocks) -> contextlib.AbstractContextManager[BlockSource]:
+        return packing.open_blocks(
+            self._image,
+            block_bytes=block_bytes,
+            zero_blocks=zero_blocks,
+            expected_sha256=self._expected_sha256(),
+            max_size_bytes=self._config.max_size.value,
+            stop=self._stop,
+            reporter=self._log,
+        )
+
+    def _tell_bytes(self, done_bytes: int) -> None:
+        self._log.event(BytesMoved(done_bytes, self._image.size_bytes))
+
+    def _expected_sha256(self) -> str | None:
+        from clouduploader.image import checksum
+
+        return self._promised or checksum.beside(self._task.image_path, self._image.filename)
+
+
+@contextlib.contextmanager
+def _journalled(
+    prepared: _Prepared, task: Task, config: Config, log: JobLog
+) -> Iterator[tuple[UploadRequest, Callable[[UploadResult], None]]]:
+    """Write down what is done inside, for the time after a crash; its end too, whatever it is.
+
+    Yields:
+        The request, and what to call with the result.
+    """
+    beginning = journal.Beginning(
+        job=task.job.name if task.job else None,
+        user=task.user,
+        target=task.target,
+        filename=prepared.filename,
+        image_path=task.image_path.absolute(),
+        is_by_hand=task.is_by_hand,
+        work_dir=prepared.work_dir,
+    )
+    with _journal(prepared.key, beginning, task.targetdata, state_dir(task, config), log) as opened:
+        notes = Notes(opened, log)
+        try:
+            with log.listening(notes.take):
+                yield prepared.request(opened), lambda result: notes.end(journal.Outcome.SUCCEEDED, result)
+        except StoppedError:
+            notes.end(journal.Outcome.STOPPED)
+            raise
+        except BaseException:
+            notes.end(journal.Outcome.FAILED)
+            raise
+
+
+class Notes:
+    """Writes to a journal from where an error must not come up: the log has it then."""
+
+    def __init__(self, opened: journal.Journal, log: JobLog) -> None:
+        self._journal, self._log = opened, log
+
+    def take(self, event: Event) -> None:
+        """Listen to what was made and removed."""
+        try:
+            self._journal.take(event)
+        except LocalIOError as exc:
+            self._log.line(f"Warning: {exc.message}")
+
+    def end(self, outcome: journal.Outcome, result: UploadResult | None = None) -> None:
+        """End the try."""
+        try:
+            self._journal.end(outcome, result)
+        except LocalIOError as exc:
+            self._log.line(f"Warning: {exc.message}")
+
+
+def state_dir(task: Task, config: Config) -> Path:
+    """Where a task's journal lies: unless somebody set it, in the spool that has the job."""
+    found = job_of(task.image_path) if task.job else None
+    if found and config.state.source == "default":
+        return found[0].directory / STATE_NAME
+    return config.state.value
+
+
+@contextlib.contextmanager
+def _journal(
+    key: str, beginning: journal.Beginning, data: bytes, directory: Path, log: JobLog
+) -> Iterator[journal.Journal]:
+    """The journal, in the state directory if it can be, with a try begun in it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(journal.open_journal(directory, key))
+            opened.begin(beginning, data)
+        except (CannotCreateError, LocalIOError) as exc:
+            log.line(f"Warning: {exc.message}; if this upload is killed, it can't be resumed.")
+            private = stack.enter_context(workspace.private_directory())
+            opened = stack.enter_context(journal.open_journal(private, key))
+            opened.begin(beginning, data)
+        else:
+            joblog.tell_journal(log, key)
+        yield opened
 
 
 def _real_name(task: Task, data: targetdata.TargetData) -> str:

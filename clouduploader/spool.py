@@ -292,6 +292,18 @@ class Spool:
             raise self._cannot_create(path, exc) from exc
         return log
 
+    def rewrite_archived(self, job: Job) -> None:
+        """Write another end of a job that is archived already.
+
+        Raises:
+            CannotCreateError: It can't be written; the old one is still there.
+        """
+        path = self.done_path(job.name)
+        try:
+            self._write(path, jobxml.serialize(job))
+        except OSError as exc:
+            raise self._cannot_create(path, exc) from exc
+
     def ping_worker(self) -> None:
         """Wake OBS's worker, so that it sees what became of its jobs. Never blocks or fails.
 

@@ -7,7 +7,8 @@ form: base64 of RSA PKCS#1 v1.5.
 What is a right value is said by the platform's fields alone: the check here and the JSON Schema
 are both made from them, and mean the same. JSON's types are kept strictly: `"true"` is no
 boolean, `true` no integer, `"8"` no integer; `8.0` is one, as JSON Schema has it. For a field that
-is not required `""`, null and absence are the same, and it is absent from the result.
+is not required `""`, null and absence are the same, and it is absent from the result; so is an empty
+list for one that takes lists.
 
 No value is ever shown that was encrypted or is called secret: not in a message, and not in the
 chain of exceptions behind it, where Python's own hold the text they failed on.
@@ -176,7 +177,7 @@ def _text(data: bytes) -> str:
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for key, value in pairs:
-        if _has_surrogate(key) or (isinstance(value, str) and _has_surrogate(value)):
+        if _has_surrogate(key) or _has_surrogate(value):
             raise _NotStrictError("a string holds half of a surrogate pair")
         if key in members:
             raise _NotStrictError(f"the key {_shortened(key)} is there twice")
@@ -184,8 +185,11 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= char <= "\udfff" for char in text)
+def _has_surrogate(value: JsonValue) -> bool:
+    """Whether a string, or one in a list, does; objects have been asked before."""
+    if isinstance(value, list):
+        return any(map(_has_surrogate, value))
+    return isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _no_constant(name: str) -> None:
@@ -221,19 +225,25 @@ class _Checker:
         except TargetDataError as exc:
             self.problems.append(f"{field.name}: {exc.message}")
             return None
-        if value is None or value == "":
+        if value is None or value == "" or (value == [] and field.kind is FieldKind.ARRAY):
             if field.is_required:
                 self.problems.append(f"{field.name} is missing, but {_allowed(field)}")
             return None
         is_hidden = self._is_hidden or field.is_secret or len(self.secrets) > known_secrets
         if is_allowed(field, value):
             return value
-        self.problems.append(f"{field.name} is {_found(value, is_hidden=is_hidden)}, but {_allowed(field)}")
+        found = _found(value, is_hidden=is_hidden)
+        if field.kind is FieldKind.ARRAY and isinstance(value, list):
+            wrong = next(member for member in value if not _is_allowed_string(field, member))
+            found = f"a list with {_found(wrong, is_hidden=is_hidden)} in it"
+        self.problems.append(f"{field.name} is {found}, but {_allowed(field)}")
         return None
 
     def _decrypted(self, value: JsonValue, *, is_secret: bool) -> JsonValue:
         if isinstance(value, dict):
             return {key: self._decrypted(member, is_secret=is_secret) for key, member in value.items()}
+        if isinstance(value, list):
+            return [self._decrypted(member, is_secret=is_secret) for member in value]
         if not isinstance(value, str):
             return value
         is_pgp = is_armored(value)
@@ -255,13 +265,19 @@ def is_allowed(field: Field, value: JsonValue) -> bool:
             return type(value) is int and _is_within(value, field.minimum, field.maximum)
         case FieldKind.OBJECT:
             return isinstance(value, dict) and all(isinstance(member, str) for member in value.values())
+        case FieldKind.ARRAY:
+            return isinstance(value, list) and all(_is_allowed_string(field, member) for member in value)
         case FieldKind.STRING:
-            return (
-                isinstance(value, str)
-                and _is_within(len(value), field.min_length, field.max_length)
-                and (not field.allowed or value in field.allowed)
-                and (field.pattern is None or field.pattern.fullmatch(value) is not None)
-            )
+            return _is_allowed_string(field, value)
+
+
+def _is_allowed_string(field: Field, value: JsonValue) -> bool:
+    return (
+        isinstance(value, str)
+        and _is_within(len(value), field.min_length, field.max_length)
+        and (not field.allowed or value in field.allowed)
+        and (field.pattern is None or field.pattern.fullmatch(value) is not None)
+    )
 
 
 def _is_within(number: int, low: int | None, high: int | None) -> bool:
@@ -285,7 +301,7 @@ def _kind(value: JsonValue) -> str:
 
 
 def _found(value: JsonValue, *, is_hidden: bool) -> str:
-    if is_hidden or isinstance(value, list | dict):
+    if is_hidden or value is None or isinstance(value, list | dict):
         return _kind(value)
     if isinstance(value, str):
         return _shortened(value)
@@ -305,14 +321,15 @@ def _allowed(field: Field) -> str:
             return f"must be an integer{_range_in_words(field.minimum, field.maximum)}"
         case FieldKind.OBJECT:
             return "must be an object whose values are strings"
+    is_array = field.kind is FieldKind.ARRAY
     if field.allowed:
-        return f"must be {_one_of(field.allowed)}"
-    words = [f"of{_range_in_words(field.min_length, field.max_length)} characters"]
-    if field.min_length is None and field.max_length is None:
-        words = []
+        return f"must be {'a list of ' if is_array else ''}{_one_of(field.allowed)}"
+    words = ["must be a list of strings" if is_array else "must be a string"]
+    if field.min_length is not None or field.max_length is not None:
+        words.append(f"of{_range_in_words(field.min_length, field.max_length)} characters")
     if field.pattern is not None:
         words.append(f"({field.pattern_meaning})")
-    return " ".join(["must be a string", *words])
+    return " ".join(words)
 
 
 def _range_in_words(low: int | None, high: int | None) -> str:
@@ -330,11 +347,7 @@ def _one_of(words: Iterable[str]) -> str:
 
 def _field_schema(field: Field) -> dict[str, Any]:
     rules = _value_schema(field)
-    others = []
-    if field.kind is FieldKind.STRING:
-        others.append({"$ref": "#/$defs/pgp"})
-        if field.is_secret:
-            others.append({"$ref": "#/$defs/rsa"})
+    others = _encrypted_schemas(field) if field.kind is FieldKind.STRING else []
     if not field.is_required:
         others.append({"$ref": "#/$defs/absent"})
     return {"description": field.description, "anyOf": [rules, *others]}
@@ -345,14 +358,30 @@ def _value_schema(field: Field) -> dict[str, Any]:
     match field.kind:
         case FieldKind.STRING:
             low = field.min_length
-            rules["minLength"] = max(low or 0, 1) if field.is_required else low
-            rules["maxLength"] = field.max_length
-            rules["enum"] = list(field.allowed) or None
-            if field.pattern is not None:
-                # `$` alone lets a line end follow, in Python; in ECMA-262 the rest changes nothing
-                rules["pattern"] = rf"^(?:{field.pattern.pattern})$(?!\n)"
+            rules = _string_schema(field, min_length=max(low or 0, 1) if field.is_required else low)
+        case FieldKind.ARRAY:
+            rules["minItems"] = 1 if field.is_required else None
+            rules["items"] = {"anyOf": [_string_schema(field, min_length=field.min_length), *_encrypted_schemas(field)]}
         case FieldKind.INTEGER:
             rules["minimum"], rules["maximum"] = field.minimum, field.maximum
         case FieldKind.OBJECT:
             rules["additionalProperties"] = {"type": "string"}
     return {name: rule for name, rule in rules.items() if rule is not None}
+
+
+def _string_schema(field: Field, *, min_length: int | None) -> dict[str, Any]:
+    rules = {
+        "type": "string",
+        "minLength": min_length,
+        "maxLength": field.max_length,
+        "enum": list(field.allowed) or None,
+        # `$` alone lets a line end follow, in Python; in ECMA-262 the rest changes nothing
+        "pattern": rf"^(?:{field.pattern.pattern})$(?!\n)" if field.pattern else None,
+    }
+    return {name: rule for name, rule in rules.items() if rule is not None}
+
+
+def _encrypted_schemas(field: Field) -> list[dict[str, Any]]:
+    """The forms in which a string of this field can come encrypted."""
+    forms = ["pgp", "rsa"] if field.is_secret else ["pgp"]
+    return [{"$ref": f"#/$defs/{form}"} for form in forms]

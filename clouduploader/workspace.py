@@ -43,20 +43,37 @@ def private_directory() -> Iterator[Path]:
 def _remove_stale(base: Path) -> None:
     """Remove the directories of this user that nobody holds the lock of."""
     for path in base.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                status = os.fstat(lock)
-                if status.st_uid == os.geteuid() and time.time() - status.st_mtime > STALE_SECONDS:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
+        _remove_unless_locked(path, owner=os.geteuid(), min_age_seconds=STALE_SECONDS)
+
+
+def remove_dead(path: Path, *, owner: int) -> None:
+    """Remove the private directory of a job that was killed; what is none, is in use, or another user's stays.
+
+    Args:
+        path: As the job's journal has it.
+        owner: Whose journal that is: root is not to be told by others what to remove.
+    """
+    if path.is_absolute() and path.name.startswith(PREFIX):
+        _remove_unless_locked(path, owner=owner, min_age_seconds=0)
+
+
+def _remove_unless_locked(path: Path, *, owner: int, min_age_seconds: float) -> None:
+    with contextlib.suppress(OSError):
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            status = os.fstat(lock)
+            if status.st_uid == owner and time.time() - status.st_mtime >= min_age_seconds:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 @contextlib.contextmanager
 def linked(image_path: Path, directory: Path, name: str) -> Iterator[Path]:
     """Present an image under another name, by a symbolic link that is removed afterwards.
+
+    The same link may be there already: of an earlier try that was killed.
 
     Args:
         image_path: The image.
@@ -67,8 +84,10 @@ def linked(image_path: Path, directory: Path, name: str) -> Iterator[Path]:
         CannotCreateError: It can't be made.
     """
     link = directory / name
+    target = image_path.absolute()
     try:
-        link.symlink_to(image_path.absolute())
+        if not (link.is_symlink() and link.readlink() == target):
+            link.symlink_to(target)
     except OSError as exc:
         raise CannotCreateError(f"the image can't be linked as {link}: {exc.strerror}") from exc
     try:

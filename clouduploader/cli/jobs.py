@@ -18,6 +18,7 @@ from clouduploader.errors import ExitCode, UsageError
 from clouduploader.job import Job, JobState
 
 if TYPE_CHECKING:  # each command loads its own: `list` is not to wait for what `kill` needs
+    from clouduploader import journal
     from clouduploader.commands.inspect_job import Inspection
     from clouduploader.commands.kill_job import Killed
     from clouduploader.commands.list_jobs import Entry
@@ -39,7 +40,6 @@ FIELDS = (
 TERMINAL_COLUMNS = ("job", "state", "age", "user", "target", "project", "filename", "details")
 WIDE_COLUMNS = frozenset({"target", "project"})
 WIDE = 100  # columns of a terminal; on a narrower one an AMI id would not fit beside these
-AGES = ((365 * 86400, "y"), (7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 @click.command("list")
@@ -105,14 +105,15 @@ def list_command(
 def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
     """Show everything about JOB.
 
-    Its fields and files, who works on it, its objects in the cloud, and the end of its log.
+    Its fields and files, who works on it, its objects in the cloud, what its journal tells, and the end of its log.
 
     With --json the data are those of `list`, and ended, image_bytes, paths, process (working, foreign, gone,
-    unknown or null), pids, phase, objects and log.
+    unknown or null), pids, phase, objects, log and journal (null, or key, state, outcome, objects, asked and
+    shortfalls).
     """
     from clouduploader.commands import inspect_job
 
-    found = inspect_job.inspect_job(_spool(session), job, lines=lines)
+    found = inspect_job.inspect_job(_spool(session), job, lines=lines, state_dir=session.config.state.value)
     if session.is_json:
         output.print_json(session, _inspection(found))
         return ExitCode.OK
@@ -215,7 +216,7 @@ def _terminal_columns() -> tuple[str, ...]:
 def _row(entry: "Entry", columns: Sequence[str]) -> list[object]:
     fields = _fields(entry.job) if entry.job else {"state": DAMAGED, "details": entry.damage}
     if "age" in columns and entry.job and entry.job.created is not None:
-        fields["age"] = _age(time.time() - entry.job.created)
+        fields["age"] = output.age(time.time() - entry.job.created)
     return [entry.name, *(fields.get(column) for column in columns[1:])]
 
 
@@ -239,11 +240,6 @@ def _utc(seconds: float) -> str:
         return f"{seconds} s"  # a number that is no time
 
 
-def _age(seconds: float) -> str:
-    unit, letter = next((age for age in AGES if seconds >= age[0]), AGES[-1])
-    return f"{max(0, int(seconds // unit))}{letter}"
-
-
 def _inspection_fields(found: "Inspection") -> list[tuple[str, object]]:
     job, log = found.job, found.log
     pairs: list[tuple[str, object]] = [("job", found.name)]
@@ -261,8 +257,50 @@ def _inspection_fields(found: "Inspection") -> list[tuple[str, object]]:
     if log:
         pairs += [("log bytes", log.size_bytes), ("log changed", _utc(log.changed.timestamp()))]
         pairs += [("phase", log.reading.phase)] if log.reading.phase else []
-        pairs += [("object", _thing_text(thing)) for thing in log.reading.objects]
+        pairs += [("object", _thing_text(thing)) for thing in _objects(found)]
+    if found.journal:
+        pairs += [("journal", f"{found.journal.key} ({_journal_state(found)})")]
+        for item in _shortfalls(found.journal.state):
+            pairs.append(("shortfall", f"{item.get('subject')}: {item.get('reason')}"))
     return pairs
+
+
+def _journal_state(found: "Inspection") -> str:
+    """Where the upload stands: live, resumable (dead, with something to go on with), or ended."""
+    if found.journal is None or found.journal.is_live:
+        return "live"
+    return "resumable" if found.journal.state.is_open else "ended"
+
+
+def _objects(found: "Inspection") -> list["CloudObject"]:
+    """What there is in the cloud, by log and journal: in all regions, the image first."""
+    from clouduploader import journal
+
+    of_log = found.log.reading.objects if found.log else ()
+    if found.journal is None:
+        return list(of_log)
+    state = found.journal.state
+    of_journal = journal.results_of(state.end or {}) or list(state.objects)
+    return list(dict.fromkeys([*of_journal, *of_log]))
+
+
+def _shortfalls(state: "journal.State") -> list[dict[str, Any]]:
+    items = (state.end or {}).get("shortfalls")
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def _journal(found: "Inspection") -> dict[str, Any] | None:
+    if found.journal is None:
+        return None
+    state = found.journal.state
+    return {
+        "key": found.journal.key,
+        "state": _journal_state(found),
+        "outcome": state.end and state.end.get("outcome"),
+        "objects": [_thing(thing) for thing in _objects(found)],
+        "asked": [{"kind": entry.get("kind"), "region": entry.get("region")} for entry in state.asked],
+        "shortfalls": _shortfalls(state),
+    }
 
 
 def _process_text(found: "Inspection") -> str:
@@ -303,6 +341,7 @@ def _inspection(found: "Inspection") -> dict[str, Any]:
             "held": log.is_held,
             "last_lines": list(log.last_lines),
         },
+        "journal": _journal(found),
     }
 
 

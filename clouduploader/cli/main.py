@@ -18,8 +18,10 @@ from clouduploader.errors import ClouduploaderError, ExitCode
 
 COMMANDS = {
     "check": "check",
+    "cleanup": "cleanup",
     "contract": "contract",
     "encrypt": "keys",
+    "image": "image",
     "inspect": "jobs",
     "keygen": "keys",
     "kill": "jobs",
@@ -27,6 +29,7 @@ COMMANDS = {
     "log": "jobs",
     "platforms": "platforms",
     "pubkey": "keys",
+    "resume": "resume",
     "sandbox": "sandbox",
     "upload": "upload",
 }

@@ -16,6 +16,8 @@ import clouduploader
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 
+AGES = ((365 * 86400, "y"), (7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
 
 def clean(text: str) -> str:
     """Make foreign text safe to show: control and unprintable characters become escapes.
@@ -34,6 +36,12 @@ def _is_shown(char: str) -> bool:
 def cell(value: object) -> str:
     """A value as the text of a table cell; nothing is an empty cell."""
     return "" if value is None else clean(str(value))
+
+
+def age(seconds: float) -> str:
+    """How long ago, in the largest unit that there is one of: 3d."""
+    unit, letter = next((step for step in AGES if seconds >= step[0]), AGES[-1])
+    return f"{max(0, int(seconds // unit))}{letter}"
 
 
 def envelope(

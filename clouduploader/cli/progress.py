@@ -7,16 +7,29 @@ import rich.progress
 
 from clouduploader.platform import BytesMoved, Event, PhaseStarted
 
+SETTLE_SECONDS = 1.0  # rich takes the first two reports for the speed, be they a microsecond apart
+
 
 class _IfCounted(rich.progress.ProgressColumn):
-    """A column that is empty in phases where no bytes are counted."""
+    """A column that is empty in phases where no bytes are counted.
 
-    def __init__(self, column: rich.progress.ProgressColumn) -> None:
+    Args:
+        column: What it is otherwise.
+        needs_total: Whether it is empty as well as long as nobody knows how many there will be.
+        is_estimate: Whether it is empty as well as long as too little has been seen.
+    """
+
+    def __init__(
+        self, column: rich.progress.ProgressColumn, *, needs_total: bool = False, is_estimate: bool = False
+    ) -> None:
         super().__init__()
         self._column = column
+        self._needs_total = needs_total
+        self._seconds_needed = SETTLE_SECONDS if is_estimate else 0.0
 
     def render(self, task: rich.progress.Task) -> rich.console.RenderableType:
-        return "" if task.total is None else self._column(task)
+        is_counted = task.total is not None or (task.completed > 0 and not self._needs_total)
+        return self._column(task) if is_counted and (task.elapsed or 0.0) >= self._seconds_needed else ""
 
 
 class ProgressView:
@@ -29,10 +42,10 @@ class ProgressView:
         self._view = rich.progress.Progress(
             rich.progress.SpinnerColumn(),
             rich.progress.TextColumn("{task.description}", markup=False),
-            _IfCounted(rich.progress.BarColumn()),
+            _IfCounted(rich.progress.BarColumn(), needs_total=True),
             _IfCounted(rich.progress.DownloadColumn(binary_units=True)),
-            _IfCounted(rich.progress.TransferSpeedColumn()),
-            _IfCounted(rich.progress.TimeRemainingColumn()),
+            _IfCounted(rich.progress.TransferSpeedColumn(), is_estimate=True),
+            _IfCounted(rich.progress.TimeRemainingColumn(), needs_total=True, is_estimate=True),
             rich.progress.TimeElapsedColumn(),
             console=rich.console.Console(stderr=True, markup=False, highlight=False),
             transient=True,
@@ -58,4 +71,6 @@ class ProgressView:
                     self._view.remove_task(self._task)
                 self._task = self._view.add_task(phase, total=None)
             case BytesMoved(done_bytes, total_bytes) if self._task is not None:
-                self._view.update(self._task, completed=done_bytes, total=total_bytes)
+                for task in self._view.tasks:  # the only one; `update` takes no total back
+                    task.total = total_bytes
+                self._view.update(self._task, completed=done_bytes)

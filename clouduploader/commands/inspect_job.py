@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from clouduploader import process, spool
+from clouduploader import journal, process, spool
 from clouduploader.commands import follow_log
 from clouduploader.errors import JobFileError, LocalIOError
 from clouduploader.job import Job, JobState
@@ -48,6 +48,7 @@ class Inspection:
         standing: How the pid of a running job stands to it; None without a pid.
         pids: The processes that work on it, as far as they can be seen.
         log: Its log; None if there is none.
+        journal: What its upload wrote down for the time after a crash; None if there is nothing.
     """
 
     name: str
@@ -61,14 +62,16 @@ class Inspection:
     standing: process.Standing | None
     pids: tuple[int, ...]
     log: Log | None
+    journal: journal.Reading | None
 
 
-def inspect_job(jobs: spool.Spool, name: str, *, lines: int) -> Inspection:
+def inspect_job(jobs: spool.Spool, name: str, *, lines: int, state_dir: Path) -> Inspection:
     """Look at a job. Reads its whole log.
 
     Args:
         jobs: The spool.
         name: The job.
+        state_dir: Where the journals are.
         lines: How many of the last lines of the log are wanted.
 
     Raises:
@@ -81,6 +84,8 @@ def inspect_job(jobs: spool.Spool, name: str, *, lines: int) -> Inspection:
     except (JobFileError, LocalIOError) as exc:
         damage, is_archived = exc.message, not jobs.job_path(name).exists()
     files = _files(jobs, name, is_archived=is_archived)
+    log = _log(jobs, name, lines=lines)
+    key = log.reading.journal_key if log else None
     crew = process.crew(job.pid, traces(jobs, job)) if job and not is_archived else process.Crew(None, (), ())
     return Inspection(
         name=name,
@@ -93,8 +98,24 @@ def inspect_job(jobs: spool.Spool, name: str, *, lines: int) -> Inspection:
         image_bytes=files["image"][1].st_size if "image" in files else None,
         standing=crew.standing,
         pids=tuple(sorted(member.pid for member in (*crew.workers, *crew.descendants))),
-        log=_log(jobs, name, lines=lines),
+        log=log,
+        journal=_journal(state_dir, key, name) if key else None,
     )
+
+
+def _journal(state_dir: Path, key: str, name: str) -> journal.Reading | None:
+    """A job's journal, without what later jobs with the same upload wrote."""
+    found = journal.read(state_dir, key)
+    if found is None:
+        return None
+    begins = [(at, entry.get("job")) for at, entry in enumerate(found.entries) if entry["what"] == "begin"]
+    own = max((number for number, (_, job) in enumerate(begins) if job == name), default=None)
+    if own is None:
+        return None
+    if own + 1 == len(begins):
+        return found
+    entries = found.entries[: begins[own + 1][0]]
+    return dataclasses.replace(found, is_live=False, entries=entries, state=journal.state_of(entries))
 
 
 def traces(jobs: spool.Spool, job: Job) -> process.Traces:

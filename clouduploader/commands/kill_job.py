@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from clouduploader import joblog, keyring, process, registry, runner, spool, targetdata
-from clouduploader.commands import follow_log, inspect_job
+from clouduploader import joblog, journal, process, registry, runner, spool, workspace
+from clouduploader.commands import clean_up, follow_log, inspect_job, resume_job
 from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, NoSuchJobError, NotOwnerError
 from clouduploader.job import Job, JobState
@@ -131,12 +132,13 @@ def _stop(means: _Means, name: str, held: process.Held) -> _Stopped | Killed:
             if job.state.is_final:
                 return Killed(name=name, state=job.state, is_finished_before=True)
             data = _targetdata(jobs, name) if means.manner.is_forced else b""
+            objects = _objects(means, job) if means.manner.is_waiting else ()  # before the uploader removes them
             standing = _terminate(jobs, job, held) if job.state is JobState.UPLOADING else None
             locked.archive(job.ended(JobState.FAILED, DETAILS))
     except NoSuchJobError:
         job, _ = jobs.read(name)
         return Killed(name=name, state=job.state, is_finished_before=True)
-    return _Stopped(job, standing, held, data, _objects(jobs, job) if means.manner.is_waiting else ())
+    return _Stopped(job, standing, held, data, objects)
 
 
 def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
@@ -188,36 +190,66 @@ def _finish(means: _Means, stopped: _Stopped, deadline: float) -> Killed:
 
 def _see_to_objects(means: _Means, stopped: _Stopped) -> tuple[CleanUpReport, ClouduploaderError | None]:
     """Say what the uploader removed and left in the cloud; forced, remove that too."""
-    left = _objects(means.jobs, stopped.job)
+    left = _objects(means, stopped.job)
     removed = tuple(thing for thing in stopped.objects if thing not in left)
-    if not left or not means.manner.is_forced:
+    reading = resume_job.journal_of(means.jobs, stopped.job, means.config.state.value)
+    is_open = reading is not None and reading.state.is_open and not reading.is_live
+    if means.manner.is_forced and reading and is_open:
+        _remove_work_dir(reading)
+    if not means.manner.is_forced or not (left or is_open):
         reason = "the uploader did not remove it"
         return CleanUpReport(removed, tuple(Leftover(thing, reason) for thing in left)), None
     try:
-        ours = _clean_up(means, stopped, left)
+        ours = _clean_up(means, stopped, left, reading if is_open else None)
     except ClouduploaderError as exc:
         return CleanUpReport(removed, tuple(Leftover(thing, exc.message) for thing in left)), exc
     return CleanUpReport((*removed, *ours.removed), ours.left), None
 
 
-def _objects(jobs: spool.Spool, job: Job) -> tuple[CloudObject, ...]:
-    """What the job's log says there is in the cloud."""
-    log = follow_log.open_log(jobs, job.name)
+def _remove_work_dir(reading: journal.Reading) -> None:
+    """Remove the private directory of an upload that was killed: there are keys in it."""
+    path = Path(str((reading.state.began or {}).get("work_dir", "")))
+    with contextlib.suppress(OSError):
+        workspace.remove_dead(path, owner=reading.directory.stat().st_uid)
+
+
+def _objects(means: _Means, job: Job) -> tuple[CloudObject, ...]:
+    """What the job's log, and the journal of its upload, say there is in the cloud."""
+    log = follow_log.open_log(means.jobs, job.name)
     if log is None:
         return ()
     with log:
-        return follow_log.read_back(log).objects
+        reading = follow_log.read_back(log)
+    found = journal.read(means.config.state.value, reading.journal_key) if reading.journal_key else None
+    return tuple(dict.fromkeys((*reading.objects, *(found.state.objects if found else ()))))
 
 
-def _clean_up(means: _Means, stopped: _Stopped, objects: Sequence[CloudObject]) -> CleanUpReport:
-    """Remove objects as the job's platform does it, and tell of it in the job's log."""
+def _clean_up(
+    means: _Means, stopped: _Stopped, objects: Sequence[CloudObject], reading: journal.Reading | None
+) -> CleanUpReport:
+    """Remove objects as the job's platform does it, and tell of it in the job's log.
+
+    Args:
+        means: See _Means.
+        stopped: The job.
+        objects: What is known to be left.
+        reading: Its journal, if something more may be left.
+    """
     if isinstance(stopped.targetdata, ClouduploaderError):
         raise stopped.targetdata
     job, config = stopped.job, means.config
-    platform = means.load_platform(job.target or "", config)
-    data = targetdata.read(stopped.targetdata, platform, keyring.Keyring(config.home.value, config.environment))
-    with means.jobs.done_log_path(job.name).open("ab", buffering=0) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(means.jobs.done_log_path(job.name).open("ab", buffering=0))
         log = joblog.JobLog([file, *means.sinks], is_verbose=False)
-        for secret in data.secrets:
-            log.hide(secret)
-        return platform.clean_up(data.values, objects, log)
+        platform = means.load_platform(job.target or "", config)
+        values = clean_up.Means(config, log).values(stopped.targetdata, platform)
+        if reading is None:
+            return platform.clean_up(values, objects, log)
+        opened = stack.enter_context(journal.open_journal(reading.directory.parent, reading.key))
+        stack.enter_context(log.listening(runner.Notes(opened, log).take))
+        items = clean_up.examine(platform, values, reading, log, is_complete_too=True)
+        doomed = dict.fromkeys((*objects, *(item.object for item in items if item.keep_reason is None)))
+        report = platform.clean_up(values, list(doomed), log)
+        if not report.left:
+            opened.end(journal.Outcome.CLEANED)
+        return report

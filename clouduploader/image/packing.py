@@ -1,31 +1,35 @@
-"""How an image is packed, and how large it is unpacked.
+"""An image file of any packing as a raw disk: what it is, how large it is, its blocks.
 
-The packing is told by the first bytes, never by the name: in OBS's spool every image is `N.file`.
+What it is is told by its bytes, never by its name: in OBS's spool every image is `N.file`.
 """
 
-import bz2
+import contextlib
 import dataclasses
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
+import hashlib
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
-from clouduploader.errors import ImageError, LocalIOError, MissingFileError
-from clouduploader.platform import Image, Packing
+from clouduploader.contents import BlockSource, DiskFormat, ZeroBlocks
+from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, MissingFileError
+from clouduploader.image import magic, streams, vhd
+from clouduploader.image.streams import PackedFile
+from clouduploader.platform import Image, Packing, Reporter
 from clouduploader.stop import Stop
 
-HEAD_BYTES = 512  # all magics lie in it; a block of tar
-CHUNK_BYTES = 1 << 20  # unpacked at a time: constant memory, and few calls
-MAGICS = (
-    (0, b"\xfd7zXZ\x00", Packing.XZ),  # xz file format 1.2.1, section 2.1.1.1
-    (0, b"\x1f\x8b", Packing.GZIP),  # RFC 1952, section 2.3.1
-    (0, b"BZh", Packing.BZIP2),
-    (0, b"\x28\xb5\x2f\xfd", Packing.ZSTD),  # RFC 8878, section 3.1.1
-    (257, b"ustar", Packing.TAR),  # POSIX.1-1988, kept by all tar formats since
-)
-XZ_MEMORY_BYTES = 1 << 28  # four times what `xz -9` needs to unpack, xz(1); a header can ask for 4 GiB
-XZ_PADDING_BYTES = 4  # stream padding is zeros in multiples of this; xz file format 1.2.1, section 2.2
+# Whoever only describes an image need not wait for what reads it: that is imported where it is needed.
+if TYPE_CHECKING:
+    from clouduploader.image.bmap import Bmap
+    from clouduploader.image.reading import Reader
+    from clouduploader.image.store import Store
+
+VHD_ALIGNMENT_BYTES = 1 << 20  # a fixed VHD holds whole MiB: Azure refuses all others, so nobody makes them
+DIGEST_BYTES = 1 << 20  # read at a time
+AROUND_BYTES = 1 << 20  # ours: what may lie around a disk: a footer, the texts in a tarball
+_MAPPED = (DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VHD_DYNAMIC)  # with a table of where the blocks are
 
 
 def describe(path: Path, filename: str) -> Image:
@@ -46,168 +50,386 @@ def describe(path: Path, filename: str) -> Image:
                 raise ImageError(f"the image {path} is not a regular file")
             raise MissingFileError(f"there is no image {path}")
         with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
+            head = file.read(magic.HEAD_BYTES)
         size_bytes = path.stat().st_size
     except OSError as exc:
         raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
     if not size_bytes:
         raise ImageError(f"the image {filename} is empty")
-    image = Image(path, filename, packing_of(head), size_bytes)
-    return dataclasses.replace(image, is_tarball=_holds_tar(image))
+    image = Image(path, filename, magic.packing_of(head), size_bytes)
+    with streams.opened(image, stop=Stop()) as packed:
+        if image.packing is Packing.RAW:
+            disk_format = magic.disk_format_of(head)
+            if disk_format is DiskFormat.RAW and _footer(packed):
+                disk_format = DiskFormat.VHD
+            return dataclasses.replace(image, disk_format=disk_format)
+        with contextlib.suppress(ClouduploaderError):  # whoever unpacks it will meet it again
+            head, _ = _head(streams.unpacked(packed, image.packing))
+            is_tarball = magic.packing_of(head) is Packing.TAR
+            disk_format = DiskFormat.RAW if is_tarball else magic.disk_format_of(head)
+            return dataclasses.replace(image, is_tarball=is_tarball, disk_format=disk_format)
+    return image
 
 
-def packing_of(head: bytes) -> Packing:
-    """Tell the packing by the first 512 bytes of a file."""
-    for offset, magic, packing in MAGICS:
-        if head[offset : offset + len(magic)] == magic:
-            return packing
-    return Packing.RAW
+def _head(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """What a stream begins with, enough for any magic, and the whole of it."""
+    found = b""
+    for piece in pieces:
+        found += piece
+        if len(found) >= magic.HEAD_BYTES:
+            break
+    return found, itertools.chain([found] if found else [], pieces)
 
 
-def _holds_tar(image: Image) -> bool:
-    """Whether the file is a tarball, packed or not; unpacks its head only."""
-    if image.packing is Packing.ZSTD:
-        return False
-    try:
-        with image.path.open("rb") as file:
-            head = next(_unpacked(file, image, lambda _done: None, chunk_bytes=HEAD_BYTES), b"")
-    except ImageError:
-        return False
-    return packing_of(head) is Packing.TAR
+def _footer(packed: PackedFile) -> vhd.Footer | None:
+    """The footer of an unpacked file, if it is a fixed VHD."""
+    footer = vhd.footer(packed.peek(max(packed.size_bytes - vhd.FOOTER_BYTES, 0), vhd.FOOTER_BYTES))
+    return footer if footer and footer.kind is vhd.Kind.FIXED else None
 
 
-def measure(image: Image, *, on_bytes: Callable[[int], None], stop: Stop) -> int:
-    """Unpack an image to its end, keeping nothing, so that damage shows before anything is sent.
+def unpacked_size(image: Image) -> int | None:
+    """The size of the raw disk, as far as its packing and format tell before anything is unpacked.
 
-    Blocks for as long as unpacking takes; one thread, constant memory.
-
-    Args:
-        image: Any packing but zstd, which the standard library of Python 3.11 cannot unpack. A raw image
-            has nothing that could show damage, and is not read.
-        on_bytes: Called now and then with how much of the file was read.
-        stop: Honoured between two chunks.
+    What is packed can turn out to be no disk, or damaged. Of a packed file of whole MiB and 512 bytes these
+    are taken for the footer of a fixed VHD; whoever reads the blocks learns whether it is one.
 
     Returns:
-        The size of what is inside: of the `.raw` file where it is a tarball.
+        None if nobody knows: gz, bz2, zstd from a pipe, tarballs.
 
     Raises:
-        ImageError: Truncated, damaged, with garbage behind its end, or a tarball without exactly
-            one `.raw` file.
+        ImageError: It is cut off, damaged, or has garbage behind its end.
+        LocalIOError: It can't be read.
+        MissingProgramError: It takes a program that is not there.
+    """
+    if image.is_tarball or image.packing in (Packing.GZIP, Packing.BZIP2):
+        return None
+    if image.packing is Packing.RAW:
+        with _disk(image, Stop()) as disk:
+            return disk.size_bytes
+    from clouduploader.image import xz, zst
+
+    with streams.opened(image, stop=Stop()) as packed:
+        if image.packing is Packing.ZSTD:
+            size = zst.unpacked_size(packed)
+        else:
+            found = xz.parsed(packed)
+            size = None if found is None else xz.unpacked_size(found)
+    if size is not None and size % VHD_ALIGNMENT_BYTES == vhd.FOOTER_BYTES:
+        size -= vhd.FOOTER_BYTES
+    return size
+
+
+def measure(
+    image: Image,
+    *,
+    on_bytes: Callable[[int], None],
+    stop: Stop,
+    expected_sha256: str | None = None,
+    max_size_bytes: int | None = None,
+) -> int:
+    """Unpack an image to its end, keeping nothing, so that damage shows before anything is sent.
+
+    Blocks for as long as unpacking takes; constant memory.
+
+    Args:
+        image: Any. One that is not packed has nothing that could show damage, and is only read if it is to have
+            a digest.
+        on_bytes: Called now and then with how much of the file was read.
+        stop: Honoured between two pieces.
+        expected_sha256: What the file is to have, in hex.
+        max_size_bytes: The most it may unpack to.
+
+    Returns:
+        The size of the file in the packing: with a fixed VHD's footer, and whatever the format of the disk. Of a
+        tarball that of the `.raw` file in it.
+
+    Raises:
+        ImageError: Truncated, damaged, with garbage behind its end, too large, not what the digest promised, or
+            a tarball without exactly one `.raw` file.
         LocalIOError: It can't be read.
         StoppedError: `stop` was requested.
+        UnavailableError: It can't be unpacked here.
     """
-    if image.packing is Packing.RAW:
+    if image.packing is Packing.RAW and not expected_sha256:
+        _check_size(image, image.size_bytes, max_size_bytes)
         return image.size_bytes
-
-    def progress(done_bytes: int) -> None:
-        stop.raise_if_requested()
-        on_bytes(done_bytes)
-
-    try:
-        with image.path.open("rb") as file:
-            chunks = _unpacked(file, image, progress)
-            if image.is_tarball:
-                from clouduploader.image import tarball  # tarfile is slow to import, and seldom needed
-
-                return tarball.raw_size(chunks, image.filename)
-            return sum(map(len, chunks))
-    except OSError as exc:
-        raise LocalIOError(f"the image {image.path} can't be read: {exc.strerror or exc}") from exc
+    with streams.opened(image, stop=stop, on_bytes=on_bytes) as packed:
+        with contextlib.closing(_unpacked(packed, image, None)) as pieces:
+            inside = _file_inside(pieces, image, max_size_bytes, stop)
+            size_bytes = sum(map(len, _bounded(inside, image, max_size_bytes, stop)))
+        _check_digest(image, packed.sha256(), expected_sha256)
+        return size_bytes
 
 
-def _unpacked(
-    file: BinaryIO, image: Image, progress: Callable[[int], None], *, chunk_bytes: int = CHUNK_BYTES
-) -> Iterator[bytes]:
-    """The contents of a file, chunk by chunk; all streams in it, to the last byte."""
-    match image.packing:
-        case Packing.RAW | Packing.TAR:
-            while chunk := file.read(chunk_bytes):
-                progress(file.tell())
-                yield chunk
-        case Packing.XZ:
-            yield from _streams(file, image, progress, _xz_decoder, chunk_bytes)
-        case Packing.BZIP2:
-            yield from _streams(file, image, progress, bz2.BZ2Decompressor, chunk_bytes)
-        case Packing.GZIP:
-            yield from _streams(file, image, progress, _GzipDecoder, chunk_bytes)
-        case Packing.ZSTD:
-            raise ImageError(f"{image.filename} is packed with zstd, which can't be unpacked here")
-
-
-def _xz_decoder() -> lzma.LZMADecompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY_BYTES)
-
-
-class _GzipDecoder:
-    """zlib's gzip decoder with the interface of those of lzma and bz2."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(16 + zlib.MAX_WBITS)  # 16: a gzip header, zlib manual
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._zlib.unconsumed_tail
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-
-
-_AnyDecoder = lzma.LZMADecompressor | bz2.BZ2Decompressor | _GzipDecoder
-
-
-def _streams(
-    file: BinaryIO,
+@contextlib.contextmanager
+def open_blocks(
     image: Image,
-    progress: Callable[[int], None],
-    make_decoder: Callable[[], _AnyDecoder],
-    chunk_bytes: int,
-) -> Iterator[bytes]:
-    rest = b""
-    while True:
-        decoder = make_decoder()
-        while not decoder.eof:
-            data = rest or (file.read(CHUNK_BYTES) if decoder.needs_input else b"")
-            rest = b""
-            if not data and decoder.needs_input:
-                raise ImageError(f"{image.filename} is cut off: the {image.packing} data end too early")
-            progress(file.tell())
-            try:
-                yield decoder.decompress(data, max_length=chunk_bytes)
-            except (lzma.LZMAError, zlib.error, OSError) as exc:
-                where = file.tell()
-                raise ImageError(
-                    f"{image.filename} is damaged: bad {image.packing} data before byte {where} ({exc})"
-                ) from exc
-        rest = _next_stream(decoder.unused_data, file, image)
-        if not rest:
+    *,
+    block_bytes: int,
+    zero_blocks: ZeroBlocks,
+    expected_sha256: str | None,
+    max_size_bytes: int | None,
+    stop: Stop,
+    reporter: Reporter,
+    on_bytes: Callable[[int], None] | None = None,
+    with_digests: bool = False,
+) -> Iterator[BlockSource]:
+    """Give the raw disk in an image as blocks, in constant memory and without a file of its own.
+
+    A `.bmap` beside the image says what was ever written, otherwise the map of a sparse file or of a qcow2, VMDK
+    or VHD does. A file that is packed is unpacked once, while its blocks are asked for. One that is not packed
+    can be read anywhere, unless digests are wanted: these need it in order.
+
+    Args:
+        image: See Image.
+        block_bytes: Of a block.
+        zero_blocks: What becomes of zeros.
+        expected_sha256: What the file is to have, in hex.
+        max_size_bytes: The most that the disk may have.
+        stop: Honoured at each block.
+        reporter: Told what people should know of this image.
+        on_bytes: Called now and then with how much of a packed file was read.
+        with_digests: Whether the tally is to have both digests; that of a packed file it always has.
+
+    Yields:
+        The source. What it needs is gone when the context ends.
+
+    Raises:
+        ImageError: It can't be a disk, as far as that can be told now.
+        LocalIOError: It can't be read.
+        StoppedError: The stop was requested.
+        UnavailableError: It can't be unpacked here.
+    """
+    from clouduploader.image.blocks import StoreSource, StreamSource, Wish
+    from clouduploader.image.store import pieces_of
+
+    written = _bmap_beside(image, reporter)
+    wish = Wish(
+        filename=image.filename,
+        block_bytes=block_bytes,
+        zero_blocks=zero_blocks,
+        written=written.extents if written else None,
+        stop=stop,
+    )
+
+    def checked(digest: str) -> str:
+        _check_digest(image, digest, expected_sha256)
+        return digest
+
+    with contextlib.ExitStack() as stack:
+        if image.packing is Packing.RAW:
+            disk = stack.enter_context(_disk(image, stop))
+            _check_size(image, disk.size_bytes, max_size_bytes)
+            if written is None:
+                wish = dataclasses.replace(wish, written=disk.extents)
+            elif written.size_bytes != disk.size_bytes:
+                raise _other_size(image, written, disk.size_bytes)
+            if not with_digests and not expected_sha256:
+                yield stack.enter_context(contextlib.closing(StoreSource(disk, wish)))
+                return
+            raw = hashlib.sha256()
+            source = StreamSource(
+                pieces_of(disk, streams.PIECE_BYTES),
+                wish,
+                digest=raw,
+                file_sha256=lambda: checked(_file_sha256(image, raw, disk.size_bytes, stop)),
+            )
+        else:
+            packed = stack.enter_context(streams.opened(image, stop=stop, on_bytes=on_bytes))
+            unpacked = stack.enter_context(contextlib.closing(_unpacked(packed, image, reporter)))
+            pieces = _raw_disk(_file_inside(unpacked, image, max_size_bytes, stop), image)
+            source = StreamSource(
+                _bounded(pieces, image, max_size_bytes, stop, written),
+                wish,
+                digest=hashlib.sha256() if with_digests else None,
+                file_sha256=lambda: checked(packed.sha256()),
+            )
+        yield stack.enter_context(contextlib.closing(source))
+
+
+@contextlib.contextmanager
+def reader(image: Image) -> Iterator["Reader"]:
+    """Give the raw disk in an image for reading a few parts of it; the beginning costs least.
+
+    Raises:
+        ImageError: It can't be a disk, as far as that can be told now.
+        LocalIOError: It can't be read.
+        UnavailableError: It can't be unpacked here.
+    """
+    from clouduploader.image import reading
+
+    stop = Stop()
+    with contextlib.ExitStack() as stack:
+        if image.packing is Packing.RAW:
+            yield reading.StoreReader(stack.enter_context(_disk(image, stop)))
             return
 
+        def begin() -> Iterator[bytes]:
+            stack.close()  # what the time before has opened
+            packed = stack.enter_context(streams.opened(image, stop=stop))
+            unpacked = stack.enter_context(contextlib.closing(streams.unpacked(packed, image.packing)))
+            return _raw_disk(_file_inside(unpacked, image, reading.MAX_BYTES, stop), image)
 
-def _next_stream(rest: bytes, file: BinaryIO, image: Image) -> bytes:
-    """Skip the padding that xz allows; return the beginning of a further stream, or nothing."""
-    padding = 0
-    while True:
-        if image.packing is Packing.XZ:
-            stripped = rest.lstrip(b"\0")
-            padding += len(rest) - len(stripped)
-            rest = stripped
-        if rest:
-            break
-        rest = file.read(CHUNK_BYTES)
-        if not rest:
-            break
-    where = file.tell() - len(rest)
-    if padding % XZ_PADDING_BYTES:
-        raise ImageError(f"{image.filename} has {padding} stray zero bytes before byte {where}")
-    rest += file.read(16) if rest else b""  # so that a magic is whole
-    if rest and packing_of(rest) is not image.packing:
-        raise ImageError(f"{image.filename} has garbage behind the end of its data, at byte {where}")
-    return rest
+        yield reading.StreamReader(begin, image.filename)
+
+
+@contextlib.contextmanager
+def _disk(image: Image, stop: Stop) -> Iterator["Store"]:
+    """Open the disk in a file that is not packed.
+
+    Raises:
+        ImageError: It is damaged.
+        LocalIOError: It can't be read.
+        MissingProgramError: It takes a program that is not there.
+        StoppedError: The stop was requested.
+    """
+    if image.disk_format in _MAPPED:
+        from clouduploader.image import qemu
+
+        with qemu.opened(image.path, image.disk_format, stop, filename=image.filename) as disk:
+            yield disk
+        return
+    from clouduploader.image import holes
+    from clouduploader.image.store import FileStore
+
+    with streams.opened(image, stop=stop) as packed:
+        size_bytes = image.size_bytes
+        if footer := _footer(packed):
+            size_bytes -= vhd.FOOTER_BYTES
+            _check_footer(image, footer, size_bytes)
+        _check_not_empty(image, size_bytes)
+        yield FileStore(packed.fd, size_bytes, holes.of_file(packed.fd, size_bytes), image.filename)
+
+
+def _unpacked(packed: PackedFile, image: Image, reporter: Reporter | None) -> Generator[bytes, None, None]:
+    """The contents of a packed file; of an xz with several blocks by all cores."""
+    cores = len(os.sched_getaffinity(0))
+    if image.packing is not Packing.XZ or cores == 1:
+        return streams.unpacked(packed, image.packing)
+    from clouduploader.image import xz
+
+    found = None
+    with contextlib.suppress(ImageError):  # reading it in order tells better what is wrong with it
+        found = xz.parsed(packed)
+    threads = xz.threads_for(found, cores) if found else 1
+    if threads > 1:
+        return xz.unpacked(packed, found or [], threads)
+    if found and reporter and xz.unpacked_size(found) > xz.MAX_BLOCK_BYTES:  # else it is unpacked in a moment
+        blocks = "blocks that are too large" if xz.block_count(found) > 1 else "a single block"
+        reporter.line(f"{image.filename} has {blocks}, so one core unpacks it; xz -T0 makes files that several can.")
+    return streams.unpacked(packed, image.packing)
+
+
+def _file_inside(unpacked: Iterator[bytes], image: Image, max_size_bytes: int | None, stop: Stop) -> Iterator[bytes]:
+    """The file in the packing, or in the tarball in it."""
+    limit = None if max_size_bytes is None else max_size_bytes + AROUND_BYTES
+    pieces = _bounded(unpacked, image, limit, stop)
+    if not image.is_tarball:
+        return pieces
+    from clouduploader.image import tarball  # tarfile is slow to import, and seldom needed
+
+    return tarball.image(pieces, image.filename)
+
+
+def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
+    """The disk without a footer behind it; refuses what can't be read in order.
+
+    Raises:
+        ImageError: It takes more than this, or its footer does not fit.
+    """
+    head, pieces = _head(pieces)
+    disk_format = magic.disk_format_of(head)
+    if disk_format is not DiskFormat.RAW:
+        raise ImageError(
+            f"{image.filename} holds a {disk_format} in its {image.packing} packing, and such a disk can't be read "
+            "while it is unpacked",
+            hint="Unpack it first.",
+        )
+    held: deque[bytes] = deque()  # as much of the end as a footer may be
+    held_bytes = passed_bytes = 0
+    for piece in pieces:
+        held.append(piece)
+        held_bytes += len(piece)
+        while held_bytes - len(held[0]) >= vhd.FOOTER_BYTES:
+            held_bytes -= len(held[0])
+            passed_bytes += len(held[0])
+            yield held.popleft()
+    rest = b"".join(held)
+    footer = vhd.footer(rest[-vhd.FOOTER_BYTES :])
+    if footer and footer.kind is vhd.Kind.FIXED:
+        rest = rest[: -vhd.FOOTER_BYTES]
+        _check_footer(image, footer, passed_bytes + len(rest))
+    _check_not_empty(image, passed_bytes + len(rest))
+    if rest:
+        yield rest
+
+
+def _bounded(
+    pieces: Iterator[bytes], image: Image, max_size_bytes: int | None, stop: Stop, written: "Bmap | None" = None
+) -> Iterator[bytes]:
+    """The same pieces; ends at once if they are too many, and if they do not fit a map."""
+    size_bytes = 0
+    for piece in pieces:
+        stop.raise_if_requested()
+        size_bytes += len(piece)
+        _check_size(image, size_bytes, max_size_bytes)
+        yield piece
+    if written and written.size_bytes != size_bytes:
+        raise _other_size(image, written, size_bytes)
+
+
+def _check_not_empty(image: Image, size_bytes: int) -> None:
+    if not size_bytes:
+        raise ImageError(f"{image.filename} holds an empty disk")
+
+
+def _check_size(image: Image, size_bytes: int, max_size_bytes: int | None) -> None:
+    if max_size_bytes is not None and size_bytes > max_size_bytes:
+        raise ImageError(
+            f"{image.filename} is larger than {max_size_bytes} bytes unpacked: it has {size_bytes} at least",
+            hint="Raise --max-size if it is meant to be so large.",
+        )
+
+
+def _check_footer(image: Image, footer: vhd.Footer, size_bytes: int) -> None:
+    if footer.size_bytes != size_bytes:
+        raise ImageError(
+            f"{image.filename} is damaged: its VHD footer at byte {size_bytes} is that of {footer.size_bytes} bytes"
+        )
+
+
+def _check_digest(image: Image, found: str, expected: str | None) -> None:
+    if expected and found != expected.lower():
+        raise ImageError(
+            f"{image.filename} is not the file that was promised: its SHA-256 is {found}, not {expected.lower()}",
+            hint="Get the file anew, or the digest.",
+        )
+
+
+def _file_sha256(image: Image, raw: "hashlib._Hash", disk_bytes: int, stop: Stop) -> str:
+    """The digest of a file that is not packed; where it begins with the raw disk, that is not read again."""
+    is_disk = image.disk_format not in _MAPPED
+    digest, offset = (raw.copy(), disk_bytes) if is_disk else (hashlib.sha256(), 0)
+    with streams.opened(image, stop=stop) as packed:
+        while data := packed.peek(offset, DIGEST_BYTES):
+            stop.raise_if_requested()
+            digest.update(data)
+            offset += len(data)
+    return digest.hexdigest()
+
+
+def _bmap_beside(image: Image, reporter: Reporter) -> "Bmap | None":
+    from clouduploader.image import bmap
+
+    path = bmap.beside(image.path, image.filename)
+    if path is None:
+        return None
+    reporter.line(f"{path.name} says which parts of the image were ever written.")
+    return bmap.read(path)
+
+
+def _other_size(image: Image, written: "Bmap", size_bytes: int) -> ImageError:
+    return ImageError(
+        f"{image.filename} is not what its .bmap describes: it has {size_bytes} bytes, not {written.size_bytes}",
+        hint="Remove the .bmap, or replace it by the image's own.",
+    )

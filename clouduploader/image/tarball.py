@@ -3,30 +3,39 @@
 import io
 import tarfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import ImageError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-BLOCK_BYTES = 1 << 20  # read at a time: constant memory, and few calls
+BLOCK_BYTES = 1 << 17  # read at a time: tarfile copies what it has read ahead at each read
 MAX_MEMBERS = 1000  # of a tarball; with the image lie a few checksums and texts
 MAX_MEMBER_BYTES = 1 << 44  # of a tarball; no disk of a cloud is larger. tarfile would skip what is not there
 MAX_EXTENSION_BYTES = 1 << 20  # of a header that goes on in a member of its own; tarfile keeps it in memory
+MAX_HEADER_BYTES = 8 << 20  # of all headers with what goes with them; as lists, tarfile takes ten times as much
 
 
 class _ChunkFile(io.RawIOBase):
-    """The chunks as a file."""
+    """The chunks as a file.
+
+    Attributes:
+        limit: How much may be read, or None.
+    """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
+        self._done = 0
+        self.limit: int | None = MAX_HEADER_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
+        if self.limit is not None and self._done > self.limit:
+            raise tarfile.ReadError(f"headers of more than {MAX_HEADER_BYTES} bytes")
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -36,6 +45,7 @@ class _ChunkFile(io.RawIOBase):
         size = min(len(target), len(self._rest))
         target[:size] = self._rest[:size]
         self._rest = self._rest[size:]
+        self._done += size
         return size
 
 
@@ -63,31 +73,61 @@ def _check_size(member: tarfile.TarInfo, limit_bytes: int) -> None:
         raise tarfile.ReadError(f"a member of {member.size} bytes")
 
 
-def raw_size(chunks: Iterator[bytes], filename: str) -> int:
-    """Read a tarball to its end, and tell the size of the one `.raw` file in it.
+def image(chunks: Iterator[bytes], filename: str) -> Iterator[bytes]:
+    """The one `.raw` file in a tarball, in pieces; the tarball is read to its end.
 
     Args:
         chunks: Its bytes, unpacked.
         filename: Its name, for errors.
 
     Raises:
-        ImageError: It is damaged, absurd, or has not exactly one such file.
+        ImageError: It is damaged, absurd, or has not exactly one such file; perhaps after the last piece.
     """
-    reader = io.BufferedReader(_ChunkFile(chunks), BLOCK_BYTES)
-    sizes = []
+    source = _ChunkFile(chunks)
+    reader = io.BufferedReader(source, BLOCK_BYTES)
+    found = 0
     try:
         with tarfile.open(fileobj=reader, mode="r|", bufsize=BLOCK_BYTES, tarinfo=_Member) as archive:
-            for number, member in enumerate(archive):
-                _check_size(member, MAX_MEMBER_BYTES)  # an extension of its header may have changed it
-                if number == MAX_MEMBERS:
-                    raise tarfile.ReadError(f"more than {MAX_MEMBERS} members")
+            for member in _members(archive, source):
                 if member.isfile() and member.name.endswith(".raw"):
-                    sizes.append(member.size)
+                    found += 1
+                    if found == 1:
+                        yield from _contents(archive, member)
     except (tarfile.TarError, ArithmeticError, LookupError, RecursionError, ValueError) as exc:
         # the others are tarfile's own, by headers that nobody writes in earnest
         raise ImageError(f"{filename} is a damaged tarball: {exc}") from exc
+    source.limit = None
     while reader.read(BLOCK_BYTES):
         pass  # tarfile stops at its end mark; the packing may still be damaged behind it
-    if len(sizes) != 1:
-        raise ImageError(f"{filename} is a tarball with {len(sizes)} .raw files in it, not one")
-    return sizes[0]
+    if found != 1:
+        raise ImageError(f"{filename} is a tarball with {found} .raw files in it, not one")
+
+
+def _members(archive: tarfile.TarFile, source: _ChunkFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tarball; each may be read until the next is asked for."""
+    limit = MAX_HEADER_BYTES
+    number = 0
+    while (member := archive.next()) is not None:
+        _check_size(member, MAX_MEMBER_BYTES)  # an extension of its header may have changed it
+        if number == MAX_MEMBERS:
+            raise tarfile.ReadError(f"more than {MAX_MEMBERS} members")
+        source.limit = None
+        yield member
+        limit += archive.offset - member.offset_data
+        source.limit = limit
+        archive.members.clear()  # type: ignore[attr-defined] # it would keep them all; typeshed has no word of it
+        number += 1
+
+
+def _contents(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    sparse: Any = member  # typeshed has its map as a number
+    if sparse.sparse is not None:
+        sparse.sparse = [(offset, size) for offset, size in sparse.sparse if size]  # the others fill up a header
+        end = 0
+        for offset, size in sparse.sparse:
+            if offset < end or size < 0 or offset + size > member.size:
+                raise tarfile.ReadError("a map of holes that makes no sense")
+            end = offset + size
+    file = archive.extractfile(member)
+    while file and (piece := file.read(BLOCK_BYTES)):
+        yield piece

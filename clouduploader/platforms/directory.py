@@ -11,6 +11,7 @@ from a run that was killed.
 """
 
 import contextlib
+import datetime
 import fcntl
 import filecmp
 import hashlib
@@ -28,7 +29,7 @@ from clouduploader.platform import CloudObject, Finding, JsonValue, Level, Repor
 from clouduploader.stop import Stop
 
 BLOCK_BYTES = 1 << 20  # progress is told, and a stop seen, some hundred times a second
-_PARTIAL_NAME = re.compile(r"\.clouduploader-[0-9a-f]{16}\.part")
+_PARTIAL_NAME = re.compile(r"\.clouduploader-(?P<key>[0-9a-f]{32})-[0-9a-f]{8}\.part")
 
 
 class DirectoryPlatform:
@@ -73,7 +74,7 @@ class DirectoryPlatform:
                 reporter.line(f"{path} is there already, and the same.")
                 return platform.UploadResult(copy.id, (copy,))
             reporter.event(platform.PhaseStarted("copy"))
-            with _partial_file(path.parent, reporter) as file:
+            with _partial_file(path.parent, request.journal.key, reporter) as file:
                 _copy(request.image, file, reporter, stop)
                 stop.raise_if_requested()
                 os.link(file.name, path)  # unlike a rename it never overwrites
@@ -96,6 +97,21 @@ class DirectoryPlatform:
                 reason = "it is being written, or not ours" if is_ours else "only partial files are removed"
                 left.append(platform.Leftover(thing, reason))
         return platform.CleanUpReport(tuple(removed), tuple(left))
+
+    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> list[platform.Found]:
+        """Look for partial files; an image that is complete bears no mark of its upload."""
+        found = []
+        with _os_errors_as_ours():
+            for path in sorted(self._directory().iterdir()):
+                name = _PARTIAL_NAME.fullmatch(path.name)
+                if not name or key not in (None, name["key"]):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # its writer was quicker
+                    reason = "it is being written" if _is_locked(path) else None
+                    created = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+                    thing = CloudObject("partial file", str(path))
+                    found.append(platform.Found(thing, name["key"], "", created, reason))
+        return found
 
     def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
         """Look at the directory."""
@@ -146,8 +162,8 @@ def _os_errors_as_ours() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _partial_file(directory: Path, reporter: Reporter) -> Iterator[BinaryIO]:
-    path = directory / f".clouduploader-{secrets.token_hex(8)}.part"
+def _partial_file(directory: Path, key: str, reporter: Reporter) -> Iterator[BinaryIO]:
+    path = directory / f".clouduploader-{key}-{secrets.token_hex(4)}.part"
     with path.open("xb") as file:
         try:
             reporter.event(platform.ObjectCreated(CloudObject("partial file", str(path))))
@@ -172,6 +188,15 @@ def _copy(image: platform.Image, file: BinaryIO, reporter: Reporter, stop: Stop)
     file.flush()
     os.fsync(file.fileno())
     reporter.line(f"SHA-256: {sha256.hexdigest()}")
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _remove_unless_locked(path: Path) -> bool:

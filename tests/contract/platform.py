@@ -31,6 +31,7 @@ Python's own), and write
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import json
@@ -38,7 +39,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
@@ -47,6 +49,7 @@ import pytest
 from hypothesis import strategies as st
 
 from clouduploader import joblog, targetdata
+from clouduploader.contents import Block, BlockSource, DiskFormat, ImageFacts, Tally
 from clouduploader.errors import ClouduploaderError, ImageError, StoppedError
 from clouduploader.platform import (
     BytesMoved,
@@ -55,6 +58,7 @@ from clouduploader.platform import (
     Field,
     FieldKind,
     Finding,
+    Found,
     Image,
     JsonValue,
     ObjectCreated,
@@ -103,6 +107,82 @@ print(json.dumps({"touched": seen, "modules": sorted(sys.modules)}))
 """
 
 
+class MemoryJournal:
+    """A journal that lasts as long as the object."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self.key = "0123456789abcdef0123456789abcdef"
+        self.directory = directory
+        self._entries: list[Mapping[str, JsonValue]] = []
+
+    def entries(self) -> list[Mapping[str, JsonValue]]:
+        """What was written."""
+        return list(self._entries)
+
+    def write(self, what: str, **values: JsonValue) -> None:
+        """Write it, as JSON would have it."""
+        self._entries.append(json.loads(json.dumps({"what": what, **values})))
+
+
+class _Blocks:
+    """The blocks of a file that is not packed, without a thought for holes."""
+
+    can_reread = False
+
+    def __init__(self, data: bytes, block_bytes: int) -> None:
+        self._data, self._block_bytes, self._lock, self._next = data, block_bytes, threading.Lock(), 0
+
+    def next_into(self, buffer: bytearray) -> Block | None:
+        with self._lock:
+            index = self._next
+            if index * self._block_bytes >= len(self._data):
+                return None
+            self._next += 1
+        piece = self._data[index * self._block_bytes :][: self._block_bytes]
+        buffer[:] = piece.ljust(self._block_bytes, b"\0")
+        return Block(index, not piece.strip(b"\0"))
+
+    def reread_into(self, index: int, buffer: bytearray) -> None:
+        raise AssertionError("can_reread is false")
+
+    def position(self) -> int:
+        return min(self._next * self._block_bytes, len(self._data))
+
+    def tally(self) -> Tally:
+        blocks = [self._data[at:][: self._block_bytes] for at in range(0, len(self._data), self._block_bytes)]
+        zeros = sum(not block.strip(b"\0") for block in blocks)
+        return Tally(
+            size_bytes=len(self._data),
+            data_blocks=len(blocks) - zeros,
+            zero_blocks=zeros,
+            hole_blocks=0,
+            skipped_blocks=0,
+            file_sha256=hashlib.sha256(self._data).hexdigest(),
+            raw_sha256=hashlib.sha256(self._data).hexdigest(),
+        )
+
+
+@contextlib.contextmanager
+def opened_blocks(path: Path, block_bytes: int) -> Iterator[BlockSource]:
+    """The blocks of a file that is not packed; for `UploadRequest.open_blocks`."""
+    yield _Blocks(path.read_bytes(), block_bytes)
+
+
+def facts_of(image: Image) -> ImageFacts:
+    """What can be said of an image that nobody looked into; for `UploadRequest.inspect_image`."""
+    return ImageFacts(
+        disk_format=DiskFormat.RAW,
+        size_bytes=image.size_bytes,
+        is_size_exact=True,
+        partition_table=None,
+        minimum_bytes=0,
+        architectures=(),
+        boots_uefi=False,
+        boots_bios=False,
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
     """A platform, and what the suite needs to try it.
@@ -140,6 +220,10 @@ class Case:
             work_dir=work_dir,
             is_by_hand=False,
             measure_image=lambda: self.image.size_bytes,
+            inspect_image=lambda: facts_of(self.image),
+            open_blocks=lambda block_bytes, _zero_blocks: opened_blocks(self.image.path, block_bytes),
+            journal=MemoryJournal(work_dir / "journal"),
+            provenance={"project": "home:tom", "package": "image", "repository": "images", "arch": "x86_64"},
         )
 
 
@@ -182,6 +266,9 @@ def values(field: Field) -> st.SearchStrategy[JsonValue]:
             return st.integers(field.minimum, field.maximum)
         case FieldKind.OBJECT:
             return st.dictionaries(st.text(), st.text())
+        case FieldKind.ARRAY:
+            items = values(dataclasses.replace(field, kind=FieldKind.STRING))
+            return st.lists(items, max_size=5).filter(lambda chosen: targetdata.is_allowed(field, chosen))
     if field.allowed:
         return st.sampled_from(field.allowed)
     texts = st.from_regex(field.pattern, fullmatch=True) if field.pattern else st.text()
@@ -229,7 +316,7 @@ class PlatformContract:
         assert len(names) == len(set(names))
         for field in platform.fields:
             assert field.description.endswith("."), field.name
-            assert field.kind is FieldKind.STRING or not (field.allowed or field.pattern), field.name
+            assert field.kind in (FieldKind.STRING, FieldKind.ARRAY) or not (field.allowed or field.pattern), field.name
             if field.pattern:
                 assert field.pattern_meaning, field.name
                 assert field.pattern.flags == re.UNICODE, f"{field.name}: JSON Schema knows no flags"
@@ -341,6 +428,18 @@ class UploadContract:
         strange = CloudObject("strange thing", "no-such-thing")
         report = case.make().clean_up(case.targetdata, [strange], Record().log)
         assert [*report.removed, *(left.object for left in report.left)] == [strange]
+
+    def test_find_gives_nothing_that_nobody_made(self, case):
+        assert list(case.make().find(case.targetdata, "f" * 32, Record().log)) == []
+
+    def test_find_changes_nothing_and_keeps_what_an_upload_gave(self, case, tmp_path):
+        case.make().upload(case.request(self._work_dir(tmp_path)), Record().log, Stop())
+        before = set(case.remaining())
+        for found in case.make().find(case.targetdata, None, Record().log):
+            assert isinstance(found, Found)
+            assert found.keep_reason, found
+            assert ONE_LINE.fullmatch(found.keep_reason)
+        assert set(case.remaining()) == before
 
     def test_check_gives_findings(self, case):
         findings = list(case.make().check(case.targetdata, None))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from clouduploader.errors import CannotCreateError
-from clouduploader.platform import CloudObject, Field, FieldKind, ObjectCreated, UploadResult
+from clouduploader.platform import CloudObject, Field, FieldKind, Found, ObjectCreated, UploadResult
 from clouduploader.platforms import directory
 
 from .platform import PlatformContract, UploadContract
@@ -81,6 +81,12 @@ class PlanningByDoing(directory.DirectoryPlatform):
         return ["do it"]
 
 
+class GivingResultsAway(directory.DirectoryPlatform):
+    def find(self, targetdata, key, reporter):
+        paths = [path for path in self._directory().iterdir() if not path.name.startswith(".")]
+        return [Found(CloudObject("file", str(path)), "", "", None, None) for path in paths]
+
+
 def touching(context):
     (context.home / "touched").touch()
     return directory.create(context)
@@ -114,6 +120,7 @@ P, U = PlatformContract, UploadContract
         ("WithRawErrors", U, "upload_that_fails_leaves_nothing", FileNotFoundError),
         ("LeakingSecrets", U, "upload_that_fails_leaves_nothing", AssertionError),
         ("PlanningByDoing", U, "plan_changes_nothing", AssertionError),
+        ("GivingResultsAway", U, "find_changes_nothing_and_keeps_what_an_upload_gave", AssertionError),
     ],
 )
 def test_mistake_is_found(case, create, suite, test, error, tmp_path):  # noqa: F811

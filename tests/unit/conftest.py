@@ -1,11 +1,14 @@
 """Spools for the tests, written without the code under test but for the XML."""
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from clouduploader import jobxml, spool
+from clouduploader import jobxml, journal, spool
 from clouduploader.job import Job, JobState
 
 
@@ -52,3 +55,77 @@ def let_all_enter():
         raise AssertionError(f"{directory} is not a temporary directory")
 
     return let
+
+
+class FileCloud:
+    """The platform `file-cloud` of an installed package, and a spool and an image to try it with.
+
+    Attributes:
+        directory: Its cloud.
+        place: Has `home`, `spool` and `a.raw`.
+    """
+
+    def __init__(self, place, site):
+        self.place, self._site = place, site
+        self.directory = place / "cloud"
+        for path in (self.directory, place / "home", place / "spool"):
+            path.mkdir()
+        (place / "home" / "clouduploader.conf").write_text(f"[file-cloud]\npath = {self.directory}\n")
+        (place / "a.raw").write_bytes(b"an image")
+
+    def set(self, name, *words):
+        """Write what it is to do; without words take that back."""
+        path = self.directory / name
+        path.write_text("\n".join(words)) if words else path.unlink(missing_ok=True)
+
+    def things(self, region="here"):
+        """What there is in a region: kinds by id."""
+        directory = self.directory / region
+        found = sorted(directory.iterdir()) if directory.is_dir() else []
+        return {path.name: path.name.partition("-")[0] for path in found}
+
+    def kinds(self, region="here"):
+        return sorted(self.things(region).values())
+
+    def start(self, *words):
+        """Start `clouduploader` in a process of its own."""
+        executable = Path(sys.executable).with_name("clouduploader")
+        return subprocess.Popen(
+            [executable, "--home", self.place / "home", "--spool", self.place / "spool", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.place, stdin=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": str(self._site)},
+        )  # fmt: skip
+
+    def run(self, *words):
+        """Run it to its end."""
+        with self.start(*words) as child:
+            out, err = child.communicate(timeout=60)
+        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+    def start_upload(self, *words):
+        return self.start("upload", self.place / "a.raw", "--target", "file-cloud", "--region", "here", *words)
+
+    def upload(self, *words):
+        return self.run("upload", self.place / "a.raw", "--target", "file-cloud", "--region", "here", *words)
+
+    def cleanup(self, *words):
+        return self.run("cleanup", "--target", "file-cloud", *words)
+
+    def journal(self):
+        """The only journal there is."""
+        (found,) = journal.read_all(self.place / "spool" / "journal")
+        return found
+
+
+@pytest.fixture
+def file_cloud(tmp_path, tmp_path_factory, monkeypatch):
+    """See FileCloud."""
+    site = tmp_path_factory.mktemp("site")
+    package = site / "file_cloud-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: file-cloud\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[clouduploader.platforms]\nfile-cloud = file_cloud:create\n")
+    (site / "file_cloud.py").write_bytes((Path(__file__).parents[1] / "data" / "file_cloud.py").read_bytes())
+    monkeypatch.syspath_prepend(site)
+    yield FileCloud(tmp_path, site)
+    sys.modules.pop("file_cloud", None)

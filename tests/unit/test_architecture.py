@@ -12,13 +12,14 @@ import clouduploader
 
 FLOORS = (
     {"errors"},
-    {"filename", "job", "jobxml", "platform", "stop"},
+    {"contents", "filename", "job", "jobxml", "platform", "stop"},
     {
         "config",
         "events",
         "home",
         "image",
         "joblog",
+        "journal",
         "keyring",
         "platforms",
         "process",
@@ -36,11 +37,14 @@ FLOORS = (
 WORDS_FLOOR = 1  # its rooms are the words the others speak, and may use each other's
 FOREIGN_ROOMS = {
     "asyncssh": "sandbox",
+    "backports": "image",
     "boto3": "platforms.ec2",
     "botocore": "platforms.ec2",
     "click": "cli",
+    "compression": "image",  # the standard library's since Python 3.14
     "cryptography": "keyring",
     "gnupg": "keyring",
+    "isal": "image",
     "moto": "sandbox",
     "rich": "cli",
     "werkzeug": "sandbox",

@@ -70,6 +70,43 @@ def test_events_come_from_the_file(make_home, text, value):
     assert config.load(home=home, spool=None, environment={}).events.value == value
 
 
+def test_state_is_in_the_spool_unless_somebody_says_otherwise(make_home):
+    home = make_home("[clouduploader]\nstate = /from/file\n")
+    variables = {"CLOUDUPLOADER_STATE": "/from/variable"}
+    assert config.load(home=home, spool=None, environment=variables).state.value == Path("/from/variable")
+    assert config.load(home=home, spool=None, environment={}).state == config.Setting(
+        Path("/from/file"), str(home / "clouduploader.conf")
+    )
+    found = config.load(home=home / "none", spool=Path("/my/spool"), environment={})
+    assert found.state == config.Setting(Path("/my/spool/journal"), "default")
+
+
+def test_max_size_comes_from_the_file(make_home):
+    home = make_home("[clouduploader]\nmax_size = 20G\n")
+    assert config.load(home=home, spool=None, environment={}).max_size.value == 20 << 30
+    assert config.load(home=home / "none", spool=None, environment={}).max_size == config.Setting(1 << 40, "default")
+
+
+def test_max_size_that_is_no_size_is_named(make_home):
+    home = make_home("[clouduploader]\nmax_size = big\n")
+    with pytest.raises(ConfigError, match=r"clouduploader\.conf: max_size is 'big', not a size such as 20G"):
+        config.load(home=home, spool=None, environment={})
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("1", 1), ("512k", 512 << 10), ("10 MiB", 10 << 20), ("20G", 20 << 30), ("1t", 1 << 40), (" 7 ", 7)],
+)
+def test_size_is_read(text, size_bytes):
+    assert config.parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "0G", "-1", "1.5G", "1P", "G", "1 GB", "1e9", "\u0663", "9" * 19])
+def test_size_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="not a size such as 20G"):
+        config.parse_size(text)
+
+
 def test_other_sections_belong_to_platforms(make_home):
     home = make_home(
         "[clouduploader]\n[ec2]\nprofile = %s$(x)\nSSH_timeout = 30\n[directory]\npath = /srv\n[DEFAULT]\na = b\n"
@@ -86,7 +123,7 @@ def test_unknown_setting_of_ours_is_named_with_those_there_are(make_home):
     home = make_home("[clouduploader]\nspol = /x\n")
     with pytest.raises(ConfigError, match=r"clouduploader\.conf: unknown setting 'spol'") as caught:
         config.load(home=home, spool=None, environment={})
-    assert caught.value.hint == "Known are: events, spool."
+    assert caught.value.hint == "Known are: events, max_size, spool, state."
 
 
 @pytest.mark.parametrize(

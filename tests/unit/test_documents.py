@@ -64,8 +64,10 @@ def test_every_phase_of_ec2_is_named():
 
 
 def test_role_may_do_all_that_makes_and_removes():
-    _trust, rights = policies()
+    _trust, rights, direct, *_others = policies()
     actions = rights["Statement"][0]["Action"]
+    assert f"{len(actions)} actions" in README
+    assert f"{len(direct['Statement'][0]['Action'])} actions" in README
     assert len(actions) == len(set(actions)) == 36
     assert {f"ec2:{operation}" for operation in (*calls.MAKERS, *calls.REMOVERS)} <= set(actions)
 

@@ -68,11 +68,25 @@ FIELDS = {"kind": "snapshot", "id": "snap-1", "region": "eu-west-1"}
         (lambda file: file(ObjectRemoved(THING)), {"event": "object-removed", **FIELDS}),
         (
             lambda file: file.end(outcome="succeeded", result="ami-1", reason=None, exit_code=0),
-            {"event": "end", "outcome": "succeeded", "result": "ami-1", "reason": None, "exit_code": 0},
+            {
+                "event": "end",
+                "outcome": "succeeded",
+                "result": "ami-1",
+                "reason": None,
+                "exit_code": 0,
+                "shortfalls": [],
+            },
         ),
         (
             lambda file: file.end(outcome="failed", result=None, reason="no\nway", exit_code=76),
-            {"event": "end", "outcome": "failed", "result": None, "reason": "no\nway", "exit_code": 76},
+            {
+                "event": "end",
+                "outcome": "failed",
+                "result": None,
+                "reason": "no\nway",
+                "exit_code": 76,
+                "shortfalls": [],
+            },
         ),
     ],
 )

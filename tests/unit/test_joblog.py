@@ -252,3 +252,25 @@ def test_lines_of_several_threads_stay_whole():
     lines = sink.data.decode().splitlines()
     expected = itertools.chain.from_iterable([letter * 50] * 100 for letter in "abcd")
     assert sorted(lines) == sorted(expected)
+
+
+def test_journal_is_read_back():
+    key = "0123456789abcdef0123456789abcdef"
+    data = bytearray()
+
+    class Sink:
+        def write(self, line):
+            data.extend(line)
+
+    joblog.tell_journal(joblog.JobLog([Sink()], is_verbose=False), key)
+    assert joblog.read(data.decode().splitlines()).journal_key == key
+    assert joblog.read(["Journal: x", f"Journal: {key}0", f" Journal: {key}"]).journal_key is None
+
+
+def test_listener_hears_what_happens_in_its_block_only():
+    log, heard = joblog.JobLog([], is_verbose=False), []
+    log.event(PhaseStarted("before"))
+    with log.listening(heard.append):
+        log.event(PhaseStarted("inside"))
+    log.event(PhaseStarted("after"))
+    assert heard == [PhaseStarted("inside")]

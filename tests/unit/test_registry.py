@@ -16,7 +16,7 @@ from clouduploader.errors import ConfigError
 class Made:
     fields = ()
     def __init__(self, context): self.context = context
-    link_name = problems = plan = upload = clean_up = check = lambda self: None
+    link_name = problems = plan = upload = clean_up = find = check = lambda self: None
 
 class Lame:
     fields = ()
@@ -125,7 +125,7 @@ def test_two_strangers_of_one_name_are_an_error_that_names_both(install, setting
         ("cloud_of_a:leave", "SystemExit: 3"),
         ("cloud_of_a:PLUGIN", "AttributeError"),
         ("cloud_of_a:nothing", "it lacks fields, link_name, "),
-        ("cloud_of_a:Lame", "it lacks .*clean_up, check$"),
+        ("cloud_of_a:Lame", "it lacks .*clean_up, find, check$"),
         ("cloud_of_a:Bare", "it lacks fields$"),
     ],
 )

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import lzma
 import os
@@ -11,13 +12,15 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader import config, runner
+from clouduploader import config, journal, runner
+from clouduploader.contents import ZeroBlocks
 from clouduploader.errors import (
     CannotCreateError,
     ClouduploaderError,
     ConfigError,
     ImageError,
     LocalIOError,
+    LockedError,
     MissingFileError,
     StoppedError,
     TargetDataError,
@@ -25,11 +28,21 @@ from clouduploader.errors import (
 )
 from clouduploader.job import Job, JobState
 from clouduploader.joblog import JobLog
-from clouduploader.platform import CloudObject, Field, PhaseStarted, UploadResult
+from clouduploader.platform import (
+    CloudObject,
+    Field,
+    ObjectCreated,
+    ObjectRemoved,
+    PhaseStarted,
+    Shortfall,
+    UploadResult,
+)
 from clouduploader.stop import Stop
 
 RAW = b"0123456789abcdef" * 999
 METADATA = "Metadata-Version: 2.1\nName: made-up-platform\nVersion: 1.0\n"
+IMAGE = CloudObject("image", "ami-1", "here")
+SNAPSHOT = CloudObject("snapshot", "snap-1", "here")
 ENTRY_POINTS = "[clouduploader.platforms]\nmade-up = made_up_platform:create\n"
 
 
@@ -69,6 +82,9 @@ class MadeUpPlatform:
         raise NotImplementedError
 
     def clean_up(self, targetdata, objects, reporter):
+        raise NotImplementedError
+
+    def find(self, targetdata, key, reporter):
         raise NotImplementedError
 
     def check(self, targetdata, region):
@@ -188,7 +204,7 @@ def test_real_name_is_the_first_that_somebody_gave(run, platform, filename, job_
 @hypothesis.settings(max_examples=40, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(st.one_of(st.text(st.characters()), st.text(st.sampled_from("./\\-\n\0 ~"), min_size=1)))
 def test_hostile_name_is_linked_as_a_safe_one(run, platform, tmp_path, name):
-    before = set(tmp_path.iterdir()) | {tmp_path / "42.file"}
+    before = set(tmp_path.iterdir()) | {tmp_path / "42.file", tmp_path / "journal"}
     run(filename=name)
     found = platform.request.image
     assert found.path.name == f"linked-{found.filename}"
@@ -270,6 +286,172 @@ def test_nothing_is_uploaded_if_something_is_wrong(run, platform, changes, error
 def test_plan_gives_the_steps_and_uploads_nothing(run, platform):
     assert run(what=runner.plan, filename="a.raw.xz") == ["upload linked-a.raw.xz"]
     assert platform.request is None
+
+
+def journal_in(tmp_path):
+    (found,) = journal.read_all(tmp_path / "journal")
+    return found
+
+
+def test_upload_is_written_down_and_the_log_names_the_journal(run, platform, lines, tmp_path):
+    seen = []
+
+    def work(request, reporter, _stop):
+        request.journal.write("asked", kind="image", region="here")
+        reporter.event(ObjectCreated(IMAGE))
+        reporter.event(ObjectCreated(SNAPSHOT))
+        reporter.event(ObjectRemoved(SNAPSHOT))
+        seen.append((journal_in(tmp_path), journal_in(tmp_path).targetdata()))
+        return UploadResult("ami-1", (IMAGE,))
+
+    platform.work = work
+    run(job=JOB, user="caf\udce9", is_by_hand=True)
+    ((during, data),) = seen
+    assert during.is_live
+    assert list(during.state.objects) == [IMAGE]
+    assert during.state.asked == ()
+    assert data == b"{}"
+    began = during.state.began
+    assert (began["job"], began["user"], began["target"], began["filename"], began["image"], began["by_hand"]) == (
+        "42", "caf\udce9", "made-up", "from-the-job.raw.xz", str(tmp_path / "42.file"), True,
+    )  # fmt: skip
+    assert began["work_dir"] == str(platform.request.work_dir)
+    found = journal_in(tmp_path)
+    assert f"Journal: {found.key}" in lines
+    assert not found.is_live
+    assert not found.state.is_open
+    assert (found.state.end["outcome"], found.state.end["result"]) == ("succeeded", "ami-1")
+    assert found.state.delivered == {IMAGE}
+
+
+def test_next_try_of_the_same_upload_has_the_same_journal(run, platform):
+    keys = []
+    platform.work = lambda request, _reporter, _stop: (keys.append(request.journal.key), UploadResult("ami-1"))[1]
+    run(job=JOB)
+    run(job=dataclasses.replace(JOB, name="43"), data=b'{"user_id": 7, "password": "sesame", "filename": null}')
+    run(job=JOB, user="other")
+    run(job=JOB, data=b'{"filename": "a.raw"}')
+    run(job=JOB, filename="a.raw")
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(ImageError("x"), "failed"), (StoppedError(15), "stopped"), (KeyError("x"), "failed")]
+)
+def test_end_of_a_failure_is_written_down(run, platform, tmp_path, error, outcome):
+    def work(_request, reporter, _stop):
+        reporter.event(ObjectCreated(SNAPSHOT))
+        raise error
+
+    platform.work = work
+    with pytest.raises(type(error)):
+        run()
+    found = journal_in(tmp_path)
+    assert found.state.end["outcome"] == outcome
+    assert list(found.state.objects) == [SNAPSHOT]
+    assert found.state.is_open
+
+
+def test_same_upload_is_refused_while_it_runs(run, platform, monkeypatch):
+    monkeypatch.setattr(journal, "LOCK_SECONDS", 0.1)
+
+    def work(_request, _reporter, _stop):
+        with pytest.raises(LockedError, match="the job 42"):
+            run(job=dataclasses.replace(JOB, name="43"))
+        return UploadResult("ami-1")
+
+    platform.work = work
+    assert run(job=JOB).id == "ami-1"
+
+
+def test_upload_goes_on_without_a_state_directory(run, platform, lines, tmp_path):
+    (tmp_path / "journal").touch()
+    seen = []
+
+    def work(request, _reporter, _stop):
+        request.journal.write("mine")
+        seen.extend(request.journal.entries())
+        (request.journal.directory / "ledger").touch()
+        seen.append(request.journal.directory)
+        return UploadResult("ami-1")
+
+    platform.work = work
+    run()
+    assert [entry["what"] for entry in seen[:-1]] == ["begin", "mine"]
+    assert not seen[-1].exists()
+    assert any(line.endswith("if this upload is killed, it can't be resumed.") for line in lines)
+    assert not any(line.startswith("Journal: ") for line in lines)
+
+
+def test_job_of_another_spool_has_its_journal_there(run, platform, tmp_path):
+    (tmp_path / "other").mkdir()
+    run(job=JOB, image="other/42.file")
+    assert len(list(journal.read_all(tmp_path / "other" / "journal"))) == 1
+    assert not (tmp_path / "journal").exists()
+
+
+def test_nothing_is_written_down_of_an_upload_that_cannot_begin(run, platform, tmp_path):
+    for data in (b"{", b'{"filename": 7}', b"\xff"):
+        with pytest.raises(TargetDataError):
+            run(data=data)
+    run(what=runner.plan)
+    assert not (tmp_path / "journal").exists()
+
+
+def test_provenance_is_that_of_the_job(run, platform):
+    run(job=dataclasses.replace(JOB, project="P", package="a:b", repository=None))
+    assert platform.request.provenance == {"project": "P", "package": "a:b", "arch": "x86_64"}
+    run()
+    assert platform.request.provenance == {}
+
+
+def test_image_can_be_looked_into_by_the_platform(run, platform):
+    platform.work = lambda request, _reporter, _stop: UploadResult(str(request.inspect_image().size_bytes))
+    assert run().id == str(len(RAW))
+
+
+def blocks(request):
+    with request.open_blocks(4096, ZeroBlocks.SEND) as source:
+        buffer, found = bytearray(4096), b""
+        while block := source.next_into(buffer):
+            found += bytes(4096) if block.is_zero else bytes(buffer)
+        return found, source.tally()
+
+
+def test_image_can_be_read_as_blocks_by_the_platform(run, platform):
+    seen = []
+    platform.work = lambda request, _reporter, _stop: (seen.append(blocks(request)), UploadResult("ami-1"))[1]
+    run()
+    ((data, tally),) = seen
+    assert data.rstrip(b"\0") == RAW
+    assert tally.size_bytes == len(RAW)
+
+
+def test_checksum_beside_the_image_must_be_right(run, platform, tmp_path):
+    (tmp_path / "my.raw.xz.sha256").write_text(f"{'0' * 64}  my.raw.xz\n")
+    platform.work = lambda request, _reporter, _stop: (blocks(request), UploadResult("ami-1"))[1]
+    with pytest.raises(ImageError, match="0000"):
+        run(image="my.raw.xz")
+    platform.work = lambda request, _reporter, _stop: (request.measure_image(), UploadResult("ami-1"))[1]
+    with pytest.raises(ImageError, match="0000"):
+        run(image="my.raw.xz")
+
+
+def test_image_may_not_be_larger_than_is_set(run, platform, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "clouduploader.conf").write_text("[clouduploader]\nmax_size = 4K\n")
+    platform.work = lambda request, _reporter, _stop: (blocks(request), UploadResult("ami-1"))[1]
+    with pytest.raises(ImageError):
+        run()
+
+
+def test_shortfalls_are_in_log_journal_and_events(run, platform, lines, tmp_path):
+    platform.work = lambda _request, _reporter, _stop: UploadResult("ami-1", (), (Shortfall("us-east-1", "on fire"),))
+    run(events_path=tmp_path / "events")
+    assert "Failed: us-east-1: on fire" in lines
+    assert journal_in(tmp_path).state.end["shortfalls"] == [{"subject": "us-east-1", "reason": "on fire"}]
+    assert events(tmp_path / "events")[-1]["shortfalls"] == [{"subject": "us-east-1", "reason": "on fire"}]
 
 
 def events(path):

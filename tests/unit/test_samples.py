@@ -38,6 +38,8 @@ def test_settings_shown_are_the_defaults(make_home):
     loaded = config.load(home=make_home("#"), spool=None, environment={})
     assert loaded.spool.value == config.DEFAULT_SPOOL
     assert loaded.events.value is None
+    assert loaded.state.value == config.DEFAULT_SPOOL / config.STATE_NAME
+    assert loaded.max_size.value == config.DEFAULT_MAX_SIZE
     assert loaded.platforms["ec2"].keys() == dataclasses.asdict(settings.Settings()).keys()
     assert settings.read(loaded.platforms["ec2"]) == settings.Settings()
 

@@ -556,3 +556,13 @@ def test_allocating_that_breaks_off_gives_no_id_twice(how, counter, make_spool, 
     for left in broken:
         assert left.allocate() in ("8", "9")
         assert left.allocate() in ("9", "10")
+
+
+def test_end_of_an_archived_job_can_be_rewritten(make_spool, make_job):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.FAILED, details="killed")
+    job = jobs.read_archived("1")
+    jobs.rewrite_archived(job.ended(JobState.SUCCEEDED, "ami-1"))
+    found, is_archived = jobs.read("1")
+    assert (found.state, found.details, is_archived) == (JobState.SUCCEEDED, "ami-1", True)
+    assert [path.name for path in jobs.done_path("1").parent.iterdir()] == ["1"]

@@ -30,6 +30,16 @@ FIELDS = (
     Field(name="size", description="How much.", kind=FieldKind.INTEGER, minimum=1, maximum=9),
     Field(name="tags", description="Words.", kind=FieldKind.OBJECT),
     Field(name="note", description="Anything."),
+    Field(
+        name="others",
+        description="More places.",
+        kind=FieldKind.ARRAY,
+        pattern=re.compile("[a-z]+-[0-9]"),
+        pattern_meaning="such as up-1",
+        max_length=8,
+    ),
+    Field(name="modes", description="More ways.", kind=FieldKind.ARRAY, allowed=("fast", "slow")),
+    Field(name="pins", description="Secrets.", kind=FieldKind.ARRAY, is_secret=True, min_length=4),
 )
 RIGHT = {"place": "up-1"}
 
@@ -132,8 +142,16 @@ def test_all_wrong_values_are_named_at_once():
         ("is_new", 1, "the number 1"),
         ("password", 123456789, "a number"),
         ("password", ["x"], "a list"),
-        ("tags", [], "a list"),
+        ("tags", ["a"], "a list"),
         ("mode", "fast ", '"fast "'),
+        ("others", "up-1", '"up-1"'),
+        ("others", ["up-1", "UP-2"], 'a list with "UP-2" in it'),
+        ("others", ["up-1", 2], "a list with the number 2 in it"),
+        ("others", ["up-1", ""], 'a list with "" in it'),
+        ("others", ["up-1", None], "a list with null in it"),
+        ("others", [["up-1"]], "a list with a list in it"),
+        ("modes", ["fast", "warp"], 'a list with "warp" in it'),
+        ("pins", ["12345", "abc"], "a list with a string of 3 characters in it"),
     ],
 )
 def test_wrong_value_is_shown_on_one_line(name, value, found):
@@ -141,6 +159,34 @@ def test_wrong_value_is_shown_on_one_line(name, value, found):
     assert text.startswith(f"the target data are wrong: {name} is {found}, but must be ")
     assert "\n" not in text
     assert "; " not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("others", "a list of strings of at most 8 characters (such as up-1)"), ("modes", "a list of fast or slow")],
+)
+def test_wrong_list_is_told_what_it_must_hold(name, allowed):
+    assert message({**RIGHT, name: [False]}).endswith(f"{name} is a list with false in it, but must be {allowed}")
+
+
+def test_list_is_read_and_an_empty_one_is_absent():
+    found = read({**RIGHT, "others": ["up-1", "up-2"], "modes": []})
+    assert found.values == {**RIGHT, "others": ["up-1", "up-2"]}
+
+
+def test_empty_list_is_missing_where_one_is_required():
+    field = Field(name="all", description="All.", kind=FieldKind.ARRAY, is_required=True)
+    assert message({"all": []}, fields=[field]).endswith("all is missing, but must be a list of strings")
+    validator = jsonschema.Draft202012Validator(targetdata.json_schema(Platform([field])))
+    assert [validator.is_valid({"all": value}) for value in ([], ["x"], [""])] == [False, True, True]
+
+
+def test_encrypted_strings_of_a_list_are_decrypted_and_secret():
+    found = read({**RIGHT, "others": ["up-1", armored("up-2")], "pins": ["1234", "RSA:5678"]})
+    assert found.values == {**RIGHT, "others": ["up-1", "up-2"], "pins": ["1234", "5678"]}
+    assert found.secrets == ("up-2", "1234", "5678")
+    validator = jsonschema.Draft202012Validator(targetdata.json_schema(Platform()))
+    validator.validate({**RIGHT, "others": [armored("x")], "pins": [armored("x"), "QUJD" * 43]})
 
 
 def test_integer_with_a_zero_fraction_is_an_integer():
@@ -170,6 +216,7 @@ def test_problems_of_the_platform_wait_for_right_fields():
         (b'{"a": 1, "a": 1}', 'the key "a" is there twice'),
         (b'{"b": {"a": 1, "a": 1}}', 'the key "a" is there twice'),
         (b'{"a": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"a": [["\\udfff"]]}', "half of a surrogate pair"),
         (b'{"\\ud800": 1}', "half of a surrogate pair"),
         (b'{"a": "\xff"}', "not UTF-8: byte 7 is wrong"),
         (b'\xef\xbb\xbf{"a": 1}', "byte order mark"),
@@ -233,7 +280,12 @@ def test_nothing_of_data_encrypted_as_a_whole_is_shown(inner, no_secret):
 
 
 def test_value_that_was_encrypted_is_not_shown(no_secret):
-    document = {"place": armored(SECRET), "password": f"RSA:{SECRET * 3}", "mode": armored(SECRET)}
+    document = {
+        "place": armored(SECRET),
+        "password": f"RSA:{SECRET * 3}",
+        "mode": armored(SECRET),
+        "others": ["up-1", armored(SECRET)],
+    }
     with pytest.raises(TargetDataError) as caught:
         read(document)
     assert "place is a string of 28 characters" in caught.value.message

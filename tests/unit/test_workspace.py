@@ -200,6 +200,20 @@ def test_link_never_takes_the_place_of_a_file(tmp_path):
     assert (tmp_path / "b").read_text() == "mine"
 
 
+def test_link_of_a_killed_try_is_taken_over(tmp_path):
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with workspace.linked(tmp_path / "a", tmp_path, "b") as link:
+        assert link.readlink() == tmp_path / "a"
+    assert not link.is_symlink()
+
+
+def test_link_to_another_image_is_left_alone(tmp_path):
+    (tmp_path / "b").symlink_to(tmp_path / "other")
+    with pytest.raises(CannotCreateError, match="File exists"), workspace.linked(tmp_path / "a", tmp_path, "b"):
+        pytest.fail("it was linked")
+    assert (tmp_path / "b").readlink() == tmp_path / "other"
+
+
 def test_link_that_somebody_removed_is_no_error(tmp_path):
     directory = tmp_path / "dir"
     directory.mkdir()
@@ -207,3 +221,25 @@ def test_link_that_somebody_removed_is_no_error(tmp_path):
         link.unlink()
         directory.rmdir()
     assert not directory.exists()
+
+
+def test_directory_of_a_killed_job_is_removed_at_once(temporary_dir, make_leftover):
+    path = make_leftover(mtime=time.time())
+    workspace.remove_dead(path, owner=os.geteuid())
+    assert not path.exists()
+
+
+def test_directory_that_is_in_use_or_none_of_ours_stays(temporary_dir, make_leftover):
+    path, other = make_leftover(), make_leftover("something-else")
+    workspace.remove_dead(path, owner=os.geteuid() + 1)
+    workspace.remove_dead(other, owner=os.geteuid())
+    workspace.remove_dead(temporary_dir / "clouduploader-none", owner=os.geteuid())
+    (temporary_dir / "clouduploader-link").symlink_to(other)
+    workspace.remove_dead(temporary_dir / "clouduploader-link", owner=os.geteuid())
+    workspace.remove_dead(Path("clouduploader-dead"), owner=os.geteuid())
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    workspace.remove_dead(path, owner=os.geteuid())
+    os.close(lock)
+    assert path.is_dir()
+    assert other.is_dir()

@@ -1,14 +1,16 @@
-"""Amazon EC2: makes an AMI of an image, by ec2uploadimg and a helper instance.
+"""Amazon EC2: makes an AMI of an image, through the EBS direct APIs, or by ec2uploadimg and a helper instance.
 
 This module is loaded for every job; what is slow to import waits in the other rooms until needed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from clouduploader.errors import ImageError
 from clouduploader.platform import (
     CleanUpReport,
     CloudObject,
     Finding,
+    Found,
     Image,
     JsonValue,
     PlatformContext,
@@ -39,14 +41,21 @@ class Ec2:
         self._settings = settings.read(context.settings)
 
     def link_name(self, image: Image) -> str:
-        """Give the name by which ec2uploadimg does the right thing."""
+        """Give the name by which ec2uploadimg does the right thing, should it be its turn.
+
+        What it can't take at all has its own name here: the EBS direct way goes by the content, and `upload`
+        refuses such an image for the other.
+        """
         from clouduploader.platforms.ec2 import tool
 
-        return tool.link_name(image)
+        try:
+            return tool.link_name(image)
+        except ImageError:
+            return image.filename
 
     def problems(self, targetdata: Mapping[str, JsonValue]) -> list[str]:
         """Check the rules between fields."""
-        return fields.problems(targetdata)
+        return fields.problems(targetdata, self._settings)
 
     def plan(self, request: UploadRequest, reporter: Reporter) -> list[str]:
         """Check all that can be checked without a change, and say what would be done."""
@@ -56,20 +65,55 @@ class Ec2:
 
     def upload(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> UploadResult:
         """Make an AMI of the image."""
-        from clouduploader.platforms.ec2 import upload
+        method = fields.method(request.targetdata, self._settings)
+        if method == "ec2uploadimg":
+            return self._upload_by_tool(request, reporter, stop)
+        from clouduploader.platforms.ec2.ebs_direct import snapshot
+        from clouduploader.platforms.ec2.ebs_direct import upload as direct
 
+        try:
+            return direct.Upload(self._context, self._settings, request=request, reporter=reporter, stop=stop).run()
+        except snapshot.StartDeniedError as exc:
+            if method != "auto" or not self._is_for_tool(request):
+                raise
+            reporter.line(f"EBS direct can't be used: {exc.message}. Going on with ec2uploadimg.")
+        return self._upload_by_tool(request, reporter, stop)
+
+    def _upload_by_tool(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> UploadResult:
+        from clouduploader.platforms.ec2 import tool, upload
+
+        tool.link_name(request.image)  # refuses what it can't take
         return upload.Upload(self._context, self._settings, request=request, reporter=reporter, stop=stop).run()
+
+    def _is_for_tool(self, request: UploadRequest) -> bool:
+        """Whether ec2uploadimg could do all that is asked for."""
+        from clouduploader.platforms.ec2 import tool
+
+        try:
+            tool.link_name(request.image)
+        except ImageError:
+            return False
+        return not fields.problems({**request.targetdata, "method": "ec2uploadimg"}, self._settings)
 
     def clean_up(
         self, targetdata: Mapping[str, JsonValue], objects: Sequence[CloudObject], reporter: Reporter
     ) -> CleanUpReport:
         """Remove what an upload left, with fresh credentials."""
-        from clouduploader.platforms.ec2 import upload
+        from clouduploader.platforms.ec2 import credentials, leftovers
 
-        way = upload.account(
+        way = credentials.account(
             self._context, self._settings, targetdata=targetdata, user="clean-up", job_name=None, reporter=reporter
         )
-        return upload.clean_up(way, objects, reporter)
+        return leftovers.clean_up(way, objects, reporter)
+
+    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[Found]:
+        """Look for what bears our tags."""
+        from clouduploader.platforms.ec2 import credentials, leftovers
+
+        way = credentials.account(
+            self._context, self._settings, targetdata=targetdata, user="clean-up", job_name=None, reporter=reporter
+        )
+        return leftovers.find(way.client("ec2", way.renewing()), way.region, key, reporter)
 
     def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
         """Look whether all is in place."""

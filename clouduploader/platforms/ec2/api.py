@@ -1,13 +1,17 @@
 """boto3 clients that tell what they do, and whose errors are ours."""
 
 import contextlib
+import functools
+import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import boto3
 import botocore.config
+import botocore.credentials
 import botocore.exceptions
+import botocore.loaders
 import botocore.session
 
 from clouduploader.errors import CredentialsError, PlatformReplyError
@@ -18,9 +22,33 @@ from clouduploader.platforms.ec2.sigv4 import Keys
 CONFIG = botocore.config.Config(
     connect_timeout=20,  # the SDK's 60 s, four times over, is too long for a person who waits
     read_timeout=60,  # the SDK's own
+    max_pool_connections=128,  # the most that Settings.connections can be; made as they are needed
     retries={"mode": "standard", "max_attempts": 4},  # the SDK's advice for new code, one more try
     user_agent_extra="clouduploader",
 )
+
+SERVICES = {
+    **dict.fromkeys(("AssumeRole", "GetCallerIdentity"), "sts"),
+    **dict.fromkeys(
+        ("StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot", "ListSnapshotBlocks", "GetSnapshotBlock"), "ebs"
+    ),
+    **dict.fromkeys(("DescribeKey", "ListAliases"), "kms"),
+}
+"""Whose operations they are; all others that we call are EC2's. The SDK's exceptions do not tell."""
+
+
+class KeySource(Protocol):
+    """Gives credentials that are valid; `credentials.Renewing`."""
+
+    def __call__(self) -> Keys:
+        """Those of now."""
+
+    def refuse(self, keys: Keys) -> None:
+        """AWS says that these have expired: from now on give others."""
+
+
+MANY = ("PutSnapshotBlock", "GetSnapshotBlock")
+"""Operations that are called for each block: one that goes well is not worth a line."""
 
 
 def client(
@@ -28,7 +56,7 @@ def client(
     *,
     region: str,
     reporter: Reporter,
-    keys: Keys | None = None,
+    keys: Keys | KeySource | None = None,
     session: botocore.session.Session | None = None,
 ) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
     """Make a client for an API of AWS.
@@ -37,23 +65,88 @@ def client(
         service: For example "ec2".
         region: For example "eu-west-1".
         reporter: Told of each call if verbose.
-        keys: Whose; None for those of the session.
+        keys: Whose: some, or a source that is asked for each request; None for those of the session.
         session: Where credentials and settings come from.
 
     Raises:
         ClouduploaderError: The settings of the SDK are broken.
     """
     with translated(f"region {region}"):
-        own = boto3.Session(botocore_session=session, region_name=region)
-        made = own.client(
-            service,
-            config=CONFIG,
-            aws_access_key_id=keys and keys.access_key_id,
-            aws_secret_access_key=keys and keys.secret_access_key,
-            aws_session_token=keys and keys.session_token,
-        )
+        if session is None:
+            session = botocore.session.Session()
+            session.register_component("data_loader", _loader())
+        credentials = None
+        if keys is not None:
+            credentials = _Credentials(_Fixed(keys) if isinstance(keys, Keys) else keys)
+            resolver = botocore.credentials.CredentialResolver([_Provider(credentials)])
+            session.register_component("credential_provider", resolver)
+        made = boto3.Session(botocore_session=session, region_name=region).client(service, config=CONFIG)
+    if credentials:
+        made.meta.events.register("needs-retry", credentials.needs_retry)
     _tell(made, reporter)
     return made
+
+
+@functools.cache
+def _loader() -> Any:  # noqa: ANN401 botocore has no types
+    """The SDK's models, read once: that of EC2 takes a third of a second, and copies need a client a region."""
+    return botocore.loaders.create_loader(botocore.session.Session().get_config_variable("data_path"))
+
+
+class _Fixed:
+    """A source of the same keys for ever."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def __call__(self) -> Keys:
+        return self._keys
+
+    def refuse(self, keys: Keys) -> None:
+        """There are no others."""
+
+
+class _Provider(botocore.credentials.CredentialProvider):  # type: ignore[misc] # botocore has no types
+    """Gives a session our credentials."""
+
+    METHOD = "clouduploader"
+
+    def __init__(self, credentials: "_Credentials") -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> "_Credentials":
+        """Called once, when a client is made."""
+        return self._credentials
+
+
+class _Credentials(botocore.credentials.Credentials):  # type: ignore[misc] # botocore has no types
+    """Credentials whose content is asked for at each signature, which is when the SDK freezes them."""
+
+    def __init__(self, source: KeySource) -> None:
+        found = source()
+        super().__init__(found.access_key_id, found.secret_access_key, found.session_token)
+        self._source = source
+        self._used = threading.local()
+
+    def get_frozen_credentials(self) -> botocore.credentials.ReadOnlyCredentials:
+        """Give what a request is signed with.
+
+        Raises:
+            ClouduploaderError: New ones can't be had; it comes through the SDK as it is.
+        """
+        found = self._used.keys = self._source()
+        return botocore.credentials.ReadOnlyCredentials(
+            found.access_key_id, found.secret_access_key, found.session_token
+        )
+
+    def needs_retry(self, response: Any, attempts: int, **_rest: object) -> float | None:  # noqa: ANN401
+        """Let the SDK send a request again, with others, when AWS says that its credentials have expired."""
+        code = response[1].get("Error", {}).get("Code") if response else None
+        if code not in refusals.EXPIRED or attempts > 1:
+            return None
+        self._source.refuse(self._used.keys)
+        return 0.0
 
 
 def _tell(made: Any, reporter: Reporter) -> None:  # noqa: ANN401 a client of boto3
@@ -64,6 +157,8 @@ def _tell(made: Any, reporter: Reporter) -> None:  # noqa: ANN401 a client of bo
         milliseconds = round((time.monotonic() - context["clouduploader_began"]) * 1000)
         request_id = parsed.get("ResponseMetadata", {}).get("RequestId", "unknown")
         code = parsed.get("Error", {}).get("Code")
+        if model.name in MANY and not code:
+            return
         reporter.detail(
             f"{model.service_model.service_name} {model.name}: {http_response.status_code}"
             f"{f' {code}' if code else ''} in {milliseconds} ms, request id {request_id}"
@@ -107,10 +202,11 @@ def refusal(exc: botocore.exceptions.ClientError) -> refusals.Refusal:
     metadata = exc.response.get("ResponseMetadata", {})
     error = exc.response.get("Error", {})
     return refusals.Refusal(
-        service="sts" if exc.operation_name in ("AssumeRole", "GetCallerIdentity") else "ec2",
+        service=SERVICES.get(exc.operation_name, "ec2"),
         operation=exc.operation_name,
         code=error.get("Code", "unknown"),
-        message=error.get("Message", ""),
+        message=error.get("Message") or "",
+        reason=str(exc.response.get("Reason") or ""),
         status=metadata.get("HTTPStatusCode", 400),
         date=metadata.get("HTTPHeaders", {}).get("date", ""),
     )

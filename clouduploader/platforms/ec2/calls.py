@@ -35,6 +35,11 @@ KINDS = tuple(kind for kind, _path in MAKERS.values())
 """All kinds of things that an upload makes."""
 
 
+def kind_of(operation: str) -> str | None:
+    """What kind of thing a call makes, or None."""
+    return MAKERS[operation][0] if operation in MAKERS else None
+
+
 def made(operation: str, answer: Mapping[str, Any], region: str) -> CloudObject | None:
     """What a successful call made, or None."""
     if operation not in MAKERS:

@@ -2,12 +2,12 @@
 
 import datetime
 import subprocess
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from clouduploader.errors import ClouduploaderError
+from clouduploader.errors import ClouduploaderError, NetworkError
 from clouduploader.platform import Event, Finding, JsonValue, Level, PlatformContext
-from clouduploader.platforms.ec2 import child, plan, refusals, regions, tool, upload
+from clouduploader.platforms.ec2 import child, credentials, fields, plan, refusals, regions, tool
 from clouduploader.platforms.ec2.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,6 +15,32 @@ if TYPE_CHECKING:
 
 OLDEST_TOOL = (10, 0, 0)  # what was measured is 10.0.5; options and output were the same in all of 10.0
 VERSION_SECONDS = 30  # importing boto3 and paramiko cold takes a few
+NO_SNAPSHOT = "snap-00000000000000000"
+DRY_RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "RegisterImage": (
+        "register_image",
+        {
+            "Name": "clouduploader check",
+            "RootDeviceName": "/dev/sda1",
+            "VirtualizationType": "hvm",
+            "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": NO_SNAPSHOT}}],
+        },
+    ),
+    "CreateTags": ("create_tags", {"Resources": [NO_SNAPSHOT], "Tags": [{"Key": "check", "Value": ""}]}),
+    "DescribeImages": ("describe_images", {"Owners": ["self"]}),
+    "DescribeSnapshots": ("describe_snapshots", {"OwnerIds": ["self"]}),
+    "DeleteSnapshot": ("delete_snapshot", {"SnapshotId": NO_SNAPSHOT}),
+    "DeregisterImage": ("deregister_image", {"ImageId": "ami-00000000000000000"}),
+}
+"""Actions of EC2 that an EBS direct upload calls, with boto3's method, and parameters that name nothing that exists."""
+UNTRIABLE = (
+    "ebs:StartSnapshot",
+    "ebs:PutSnapshotBlock",
+    "ebs:CompleteSnapshot",
+    "ebs:ListSnapshotBlocks",
+    "ebs:GetSnapshotBlock",
+)
+"""Actions of the EBS direct APIs: they know no DryRun."""
 
 
 class _Silent:
@@ -41,24 +67,40 @@ def run(
     region: str | None,
 ) -> Iterator[Finding]:
     """See `Platform.check`."""
-    yield from _tool(context, settings)
-    try:
-        names = [region] if region else regions.names(context.home)
-    except ClouduploaderError as exc:
-        yield _failure(str(context.home / regions.FILE_NAME), exc)
-        return
-    if not names:
-        path = str(context.home / regions.FILE_NAME)
-        yield Finding(Level.FAILURE, path, "no region is configured", "Add a section [region-R]; see the sample.")
+    method = fields.method(targetdata or {}, settings)
     helpers: dict[str, regions.Helper] = {}
-    for name in names:
+    names = [region] if region else []
+    if method == "ebs-direct":
+        names = names or _names_without_helpers(context, targetdata)
+    else:
+        yield from _tool(context, settings)
         try:
-            helpers[name] = regions.helper(context.home, name)
+            names = names or regions.names(context.home)
         except ClouduploaderError as exc:
-            yield _failure(f"region {name}", exc)
-    yield from _identity(context, settings, next(iter(helpers), None), helpers)
+            yield _failure(str(context.home / regions.FILE_NAME), exc)
+            return
+        if not names:
+            path = str(context.home / regions.FILE_NAME)
+            yield Finding(Level.FAILURE, path, "no region is configured", "Add a section [region-R]; see the sample.")
+        for name in names:
+            try:
+                helpers[name] = regions.helper(context.home, name)
+            except ClouduploaderError as exc:
+                yield _failure(f"region {name}", exc)
+        names = list(helpers)
+    yield from _identity(context, settings, names, helpers, is_direct=method != "ec2uploadimg")
     if targetdata is not None:
-        yield from _role(context, settings, targetdata)
+        yield from _role(context, settings, targetdata, method)
+
+
+def _names_without_helpers(context: PlatformContext, targetdata: Mapping[str, JsonValue] | None) -> list[str]:
+    """The regions to look at where nobody needs .ec2utils.conf."""
+    if targetdata is not None:
+        return [str(targetdata["region"])]
+    try:
+        return regions.names(context.home)
+    except ClouduploaderError:
+        return []
 
 
 def _failure(subject: str, exc: ClouduploaderError) -> Finding:
@@ -98,16 +140,25 @@ def _tool(context: PlatformContext, settings: Settings) -> Iterator[Finding]:
 
 
 def _identity(
-    context: PlatformContext, settings: Settings, region: str | None, helpers: Mapping[str, regions.Helper]
+    context: PlatformContext,
+    settings: Settings,
+    names: Sequence[str],
+    helpers: Mapping[str, regions.Helper],
+    *,
+    is_direct: bool,
 ) -> Iterator[Finding]:
     """Who we are in AWS, whether the clock is right, and what the regions have."""
-    if region is None:
+    if not names:
+        if is_direct:
+            yield Finding(
+                Level.WARNING, "regions", "there is none to look at", "Name one with --region, or give --data."
+            )
         return
     from clouduploader.platforms.ec2 import api, credentials
 
     session = credentials.base_session(context.home, settings.profile, is_role_wanted=True)
     try:
-        sts = api.client("sts", region=settings.sts_region or region, reporter=_Silent(), session=session)
+        sts = api.client("sts", region=settings.sts_region or names[0], reporter=_Silent(), session=session)
         with api.translated("our own account"):
             answer = sts.get_caller_identity()
     except ClouduploaderError as exc:
@@ -115,8 +166,27 @@ def _identity(
         return
     yield Finding(Level.OK, "AWS identity", f"{answer['Arn']}, account {answer['Account']}")
     yield _clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
-    for name, helper in helpers.items():
-        yield from _region(name, helper, session)
+    for name in names:
+        if name in helpers:
+            yield from _region(name, helpers[name], session)
+        if is_direct:
+            ebs = api.client("ebs", region=name, reporter=_Silent(), session=session)
+            yield _endpoint(name, ebs)
+
+
+def _endpoint(region: str, ebs: Any) -> Finding:  # noqa: ANN401 a client of boto3
+    """Look whether the EBS direct APIs answer at all; no right is needed for that."""
+    from clouduploader.platforms.ec2 import api
+
+    subject = f"EBS direct APIs in {region}"
+    try:
+        with api.translated(subject):
+            ebs.list_snapshot_blocks(SnapshotId=NO_SNAPSHOT)
+    except NetworkError as exc:
+        return _failure(subject, exc)
+    except ClouduploaderError:
+        pass  # an answer, whatever it says
+    return Finding(Level.OK, subject, f"{ebs.meta.endpoint_url} answers")
 
 
 def _clock(date: str) -> Finding:
@@ -163,20 +233,57 @@ def _region(name: str, helper: regions.Helper, session: "botocore.session.Sessio
         yield Finding(Level.OK, subject, f"helper {helper.ami} on {helper.instance_type}")
 
 
-def _role(context: PlatformContext, settings: Settings, targetdata: Mapping[str, JsonValue]) -> Iterator[Finding]:
+def _role(
+    context: PlatformContext, settings: Settings, targetdata: Mapping[str, JsonValue], method: str
+) -> Iterator[Finding]:
     """Try the role of a job that is to come, and look at the job's region with its rights."""
     reporter = _Silent()
-    way = upload.account(context, settings, targetdata=targetdata, user="check", job_name=None, reporter=reporter)
+    way = credentials.account(context, settings, targetdata=targetdata, user="check", job_name=None, reporter=reporter)
     subject = f"role {way.role_arn}" if way.role_arn else "own credentials"
     try:
         ec2 = way.client("ec2", way.fresh_keys())
         yield Finding(Level.OK, subject, "can be used")
-        helper = regions.helper(context.home, way.region)
-        plan.check_helper(ec2, helper.ami, way.region)
+        if method != "ebs-direct":
+            helper = regions.helper(context.home, way.region)
+            plan.check_helper(ec2, helper.ami, way.region)
         plan.check_name(ec2, str(targetdata["ami_name"]), way.region)
-        if targetdata.get("vpc_subnet_id"):
+        if targetdata.get("vpc_subnet_id") and method != "ebs-direct":
             plan.check_subnet(ec2, str(targetdata["vpc_subnet_id"]), way.region)
     except ClouduploaderError as exc:
         yield _failure(subject, exc)
         return
-    yield Finding(Level.OK, subject, f"helper, name and subnet are fine in {way.region}")
+    looked_at = "name is" if method == "ebs-direct" else "helper, name and subnet are"
+    yield Finding(Level.OK, subject, f"{looked_at} fine in {way.region}")
+    if method != "ec2uploadimg":
+        yield from _rights(ec2, subject)
+
+
+def _rights(ec2: Any, subject: str) -> Iterator[Finding]:  # noqa: ANN401 a client of boto3
+    """Try, without doing it, what EBS direct needs of EC2; and say what nobody can try."""
+    import botocore.exceptions
+
+    granted, unknown = [], []
+    for action, (operation, parameters) in DRY_RUNS.items():
+        try:
+            getattr(ec2, operation)(**parameters, DryRun=True)
+            code = ""
+        except botocore.exceptions.ClientError as exc:
+            code = exc.response.get("Error", {}).get("Code", "")
+        except botocore.exceptions.BotoCoreError as exc:
+            yield Finding(Level.FAILURE, subject, f"ec2:{action} can't be tried: {exc}")
+            return
+        if code == "DryRunOperation":
+            granted.append(f"ec2:{action}")
+        elif code in refusals.UNAUTHORIZED:
+            hint = "Attach the policy of the README, section 'The IAM role', to the role."
+            yield Finding(Level.FAILURE, subject, f"may not call ec2:{action}", hint)
+        else:
+            unknown.append(f"ec2:{action}")
+    if granted:
+        yield Finding(Level.OK, subject, f"may call {', '.join(granted)} (tried without doing it)")
+    yield Finding(
+        Level.WARNING,
+        subject,
+        f"whether it may call {', '.join([*unknown, *UNTRIABLE])} can't be tried without doing it",
+        "The first upload will tell: the policy is in the README, section 'The IAM role'.",
+    )

@@ -66,6 +66,7 @@ class Child:
     Args:
         program: See `tool.find`.
         arguments: For the script; handed over by a pipe.
+        tags: For all that it makes.
         environment: See `environment`.
         directory: Where it runs.
 
@@ -74,7 +75,13 @@ class Child:
     """
 
     def __init__(
-        self, program: Program, arguments: Sequence[str], *, environment: Mapping[str, str], directory: Path
+        self,
+        program: Program,
+        arguments: Sequence[str],
+        *,
+        tags: Mapping[str, str],
+        environment: Mapping[str, str],
+        directory: Path,
     ) -> None:
         self._trace, trace_end = os.pipe()
         command = [program.interpreter, str(LAUNCHER), str(program.script)]
@@ -100,7 +107,7 @@ class Child:
             raise AssertionError("both are pipes")
         self._stderr = stderr
         self.pid = self._process.pid
-        order = {"arguments": list(arguments), "trace_fd": trace_end, "parent": os.getpid()}
+        order = {"arguments": list(arguments), "trace_fd": trace_end, "parent": os.getpid(), "tags": dict(tags)}
         with contextlib.suppress(BrokenPipeError), stdin:
             stdin.write(json.dumps(order).encode())
 

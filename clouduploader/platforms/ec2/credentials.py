@@ -6,15 +6,17 @@ uploads into his own account.
 """
 
 import configparser
+import dataclasses
 import datetime
 import functools
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clouduploader.errors import ConfigError, CredentialsError
-from clouduploader.platform import JsonValue, Reporter
+from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsError, TargetDataError
+from clouduploader.platform import JsonValue, PlatformContext, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import sts
 from clouduploader.platforms.ec2.settings import Settings
 from clouduploader.platforms.ec2.sigv4 import Keys
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     import botocore.session
 
 SESSION_NAME_LENGTH = 64  # RoleSessionName, API reference of AssumeRole
+RENEWAL_MARGIN = datetime.timedelta(minutes=5)  # of life left: as long as AWS lets a clock be wrong
+RENEWAL_PAUSE = datetime.timedelta(seconds=30)  # between tries while the old ones still serve
 _NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_=,.@-]+")  # its pattern there is [\w+=,.@-]*
 _PLAIN_REGION = re.compile(r"(?!us-iso)[a-z]{2}(-[a-z]+)+-[0-9]+")
 _KEY = re.compile(r"[!-~]*")  # what can stand in a header; a wrapped line or a curly quote can't
@@ -80,6 +84,14 @@ class Account:
         self._reporter.hide(keys.session_token or "")
         return keys
 
+    def renewing(self, now: Callable[[], datetime.datetime] | None = None) -> "Renewing":
+        """Make a source of credentials that never gives any that are about to expire.
+
+        Args:
+            now: For tests.
+        """
+        return Renewing(self.fresh_keys, now or functools.partial(datetime.datetime.now, datetime.UTC), self._reporter)
+
     def _assume(self) -> Keys:
         parameters = {
             "RoleArn": self.role_arn,
@@ -133,11 +145,92 @@ class Account:
         """Who asks: the home's own credentials where there are some, else boto3's chain."""
         return base_session(self._home, self._settings.profile, is_role_wanted=bool(self.role_arn))
 
-    def client(self, service: str, keys: Keys) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
-        """Make a boto3 client that acts with these credentials in the upload's region."""
+    def client(self, service: str, keys: "Keys | Renewing", region: str | None = None) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+        """Make a boto3 client that acts with these credentials.
+
+        Args:
+            service: For example "ec2".
+            keys: Some, or for work that may outlive them a source of them, see `renewing`.
+            region: None for the upload's.
+        """
         from clouduploader.platforms.ec2 import api
 
-        return api.client(service, region=self.region, keys=keys, reporter=self._reporter)
+        return api.client(service, region=region or self.region, keys=keys, reporter=self._reporter)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """Credentials that a source gives.
+
+    Attributes:
+        keys: The credentials.
+        renew_at: When to get others; None for never.
+    """
+
+    keys: Keys
+    renew_at: datetime.datetime | None
+
+
+class Renewing:
+    """A source of credentials that lasts as long as they can be renewed. Safe to use from several threads.
+
+    Args:
+        fresh_keys: Gets new ones.
+        now: The time.
+        reporter: Told of renewals that failed.
+    """
+
+    def __init__(
+        self, fresh_keys: Callable[[], Keys], now: Callable[[], datetime.datetime], reporter: Reporter
+    ) -> None:
+        self._fresh_keys = fresh_keys
+        self._now = now
+        self._reporter = reporter
+        self._lock = threading.Lock()
+        self._given: _Given | None = None
+
+    def __call__(self) -> Keys:
+        """Give credentials that stay valid for minutes.
+
+        Blocks for the network only if there are no valid ones: while one thread renews them, the others go on with
+        the old ones. A renewal that fails is no error as long as these are valid.
+
+        Raises:
+            ClouduploaderError: See `Account.fresh_keys`.
+        """
+        given = self._given
+        if given and (given.renew_at is None or self._now() < given.renew_at):
+            return given.keys
+        valid = given if given and (given.keys.expires is None or self._now() < given.keys.expires) else None
+        if not self._lock.acquire(blocking=valid is None) and valid:
+            return valid.keys
+        try:
+            if self._given is given or self._given is None:  # else another thread renewed them while we waited
+                self._given = self._renewed(valid)
+            return self._given.keys
+        finally:
+            self._lock.release()
+
+    def refuse(self, keys: Keys) -> None:
+        """Take note that AWS calls these expired, whatever we think: the next call gives others."""
+        with self._lock:
+            given, now = self._given, self._now()
+            if given and given.keys == keys:
+                self._given = _Given(dataclasses.replace(keys, expires=now), renew_at=now)
+
+    def _renewed(self, valid: _Given | None) -> _Given:
+        try:
+            keys = self._fresh_keys()
+        except ClouduploaderError as exc:
+            if valid is None or valid.keys.expires is None:
+                raise
+            self._reporter.detail(f"The credentials can't be renewed yet: {exc.message}")
+            return dataclasses.replace(valid, renew_at=min(self._now() + RENEWAL_PAUSE, valid.keys.expires))
+        now = self._now()
+        if keys.expires is None:
+            return _Given(keys, renew_at=None)
+        life = max(keys.expires - now, datetime.timedelta())
+        return _Given(keys, renew_at=keys.expires - min(RENEWAL_MARGIN, life / 3))
 
 
 def base_session(home: Path, profile: str, *, is_role_wanted: bool) -> "botocore.session.Session":
@@ -181,3 +274,36 @@ def static_keys(home: Path, profile: str) -> Keys | None:
     if section is None or not all(_KEY.fullmatch(word or "") for word in (key_id, secret, token)):
         raise ConfigError(f"{path} is not a file of AWS credentials")
     return Keys(key_id, secret, token or None) if key_id and secret else None
+
+
+def account(
+    context: PlatformContext,
+    settings: Settings,
+    *,
+    targetdata: Mapping[str, JsonValue],
+    user: str,
+    job_name: str | None,
+    reporter: Reporter,
+) -> Account:
+    """Make the way into the account of these target data."""
+    return Account(
+        home=context.home,
+        settings=settings,
+        environment=context.environment,
+        targetdata=targetdata,
+        session=session_name(user=user, job_name=job_name),
+        reporter=reporter,
+    )
+
+
+def check_role(request: UploadRequest) -> None:
+    """Refuse an upload for somebody who named no role: it would go into the service's own account.
+
+    Raises:
+        TargetDataError: There is no role, and nobody who uploads for himself.
+    """
+    if not request.targetdata.get("arn") and not request.is_by_hand:
+        raise TargetDataError(
+            "the user has no AWS role configured: arn is empty",
+            hint="Let the user enter the role's ARN in the cloud upload configuration of OBS.",
+        )

@@ -4,16 +4,35 @@ Sources: OBS's `ec2/configuration.rb` and its upload form; the service models of
 botocore 1.44 carries them (`ec2/2016-11-15`, `sts/2011-06-15`); the arguments of ec2uploadimg 10.0.5.
 """
 
+import datetime
 import re
 from collections.abc import Mapping
 
+from clouduploader.contents import ZeroBlocks
 from clouduploader.platform import Field, FieldKind, JsonValue
+from clouduploader.platforms.ec2 import tags as our_tags
+from clouduploader.platforms.ec2.settings import METHODS, Settings
 
-MAX_TAGS = 50  # of one resource; EC2 User Guide, "Tag restrictions"
+MAX_TAGS = our_tags.MAX_TAGS - len(our_tags.ESSENTIAL)  # of the user's
 MAX_TAG_KEY_LENGTH = 127  # EC2 API, Tag: "a maximum of 127 Unicode characters"
 MAX_TAG_VALUE_LENGTH = 256  # EC2 API, Tag
 TAG_PREFIX_OF_AWS = "aws:"  # EC2 API, Tag: "May not begin with aws:"; in any case of letters
+DIRECT_ONLY: Mapping[str, JsonValue] = {
+    "zero_blocks": "send",
+    "verify": "none",
+    "encrypted": False,
+    "kms_key_id": None,
+    "uefi_data": None,
+    "keep": "nothing",
+}
+"""What only ebs-direct can do, and the value, if there is one, that is what ec2uploadimg does anyhow."""
+UEFI_MODES = ("uefi", "uefi-preferred")
 VERSIONS = ("2.0", "v2.0")  # what ec2uploadimg takes for --imds-support and --tpm-support
+KMS_KEY_PATTERN = r"[A-Za-z0-9:/_-]+"
+EVERYBODY = "public"  # in `share`
+AWS_MANAGED_KEY = "alias/aws/"  # how the aliases of keys begin that no other account can be let use (KMS guide)
+MAX_DEPRECATION = datetime.timedelta(days=3650)  # "10 years from now" (EC2 API, EnableImageDeprecation)
+MAX_PUBLIC_DEPRECATION = datetime.timedelta(days=730)  # "2 years from the creation date" (there)
 
 FIELDS = (
     Field(
@@ -118,27 +137,173 @@ FIELDS = (
         # 65536, but it also makes a second volume of twice this size.
         maximum=16384,
     ),
+    Field(
+        name="method",
+        description="How the image gets into EC2; auto is ebs-direct, or ec2uploadimg where the role may not do that.",
+        allowed=METHODS,
+    ),
+    Field(
+        name="sha256",
+        description="The SHA-256 of the image file as it is, packed; checked before there is an image.",
+        pattern=re.compile(r"[0-9a-fA-F]{64}"),
+        pattern_meaning="64 hexadecimal digits",
+    ),
+    Field(
+        name="zero_blocks",
+        description="What becomes of blocks of zeros; with ebs-direct only.",
+        allowed=tuple(ZeroBlocks),
+    ),
+    Field(
+        name="verify",
+        description="How much of the snapshot is read back and compared; with ebs-direct only.",
+        allowed=("none", "sample", "full"),
+    ),
+    Field(
+        name="encrypted",
+        description="Whether the snapshot is encrypted; with ebs-direct only.",
+        kind=FieldKind.BOOLEAN,
+    ),
+    Field(
+        name="kms_key_id",
+        description="The KMS key of the snapshot, id, alias or ARN; without it the account's default key.",
+        # EBS direct API, KmsKeyArn; ids and aliases are what EC2's CopyImage takes besides.
+        pattern=re.compile(KMS_KEY_PATTERN),
+        pattern_meaning="a key's id, ARN, or alias/NAME",
+        max_length=2048,
+    ),
+    Field(
+        name="uefi_data",
+        description="The UEFI variable store of the instances, base64; with ebs-direct only.",
+        pattern=re.compile(r"[A-Za-z0-9+/]*={0,2}"),
+        pattern_meaning="base64",
+        max_length=64000,  # EC2 API, StringType of RegisterImage's UefiData
+    ),
+    Field(
+        name="regions",
+        description="Further regions that the image is copied to.",
+        kind=FieldKind.ARRAY,
+        pattern=re.compile(r"[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2}"),
+        pattern_meaning="a region such as eu-west-1",
+    ),
+    Field(
+        name="kms_keys",
+        description="KMS keys of the copies, by region.",
+        kind=FieldKind.OBJECT,
+    ),
+    Field(
+        name="share",
+        description="Who may use the image: account ids, ARNs of organizations or their units, or public.",
+        kind=FieldKind.ARRAY,
+        # EC2 API, LaunchPermission
+        pattern=re.compile(
+            r"[0-9]{12}|public|arn:aws(?:-[a-z]+)*:organizations::[0-9]{12}:(?:organization|ou)/[a-z0-9/-]+"
+        ),
+        pattern_meaning="account ids of 12 digits, ARNs of organizations or their units, or public",
+    ),
+    Field(
+        name="deprecate_at",
+        description="When the image becomes deprecated: a date, or date and time in UTC.",
+        # EC2 API, EnableImageDeprecation: to the minute
+        pattern=re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z)?"),
+        pattern_meaning="such as 2027-01-31 or 2027-01-31T12:00Z",
+    ),
+    Field(
+        name="keep",
+        description="What a failed upload leaves in place for another try; with ebs-direct only.",
+        allowed=("nothing", "snapshot"),
+    ),
+    Field(
+        name="force",
+        description="Whether to go on although the image does not look as these data say.",
+        kind=FieldKind.BOOLEAN,
+    ),
 )
 
 
-def problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
+def method(targetdata: Mapping[str, JsonValue], settings: Settings) -> str:
+    """How this image gets into EC2: one of METHODS."""
+    return str(targetdata.get("method", settings.method))
+
+
+def problems(targetdata: Mapping[str, JsonValue], settings: Settings) -> list[str]:
     """Check what no single field can tell.
 
     Args:
         targetdata: Right field by field; not necessarily decrypted.
+        settings: For what the target data leave open.
 
     Returns:
         One line for each problem.
     """
+    way = method(targetdata, settings)
     found = _tag_problems(targetdata.get("tags"))
     if "external_id" in targetdata and "arn" not in targetdata:
         # OBS makes an external id for every user, and sends arn as null until there is a role.
         found.append("arn is empty: the user has no role configured")
-    if "tpm_support" in targetdata and targetdata.get("boot_mode") not in ("uefi", "uefi-preferred"):
-        found.append("tpm_support needs boot_mode uefi or uefi-preferred")  # ec2uploadimg refuses it
     if targetdata.get("architecture") == "arm64" and targetdata.get("ena_support") is False:
         found.append("ena_support is false, but arm64 needs it")  # ec2uploadimg would turn it on
+    found += _boot_problems(targetdata, way)
+    if way == "ec2uploadimg":
+        asked = [name for name, harmless in DIRECT_ONLY.items() if targetdata.get(name, harmless) != harmless]
+        found += [f"{name} needs method ebs-direct" for name in asked]
+    if "kms_key_id" in targetdata and targetdata.get("encrypted") is False:
+        found.append("kms_key_id is given, but encrypted is false")
+    return found + _distribution_problems(targetdata)
+
+
+def moment(text: JsonValue) -> datetime.datetime | None:
+    """The time that a field of the kind of `deprecate_at` names, aware; None for no time.
+
+    Raises:
+        ValueError: There is no such time.
+    """
+    if not isinstance(text, str):
+        return None
+    found = datetime.datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+
+
+def _boot_problems(targetdata: Mapping[str, JsonValue], way: str) -> list[str]:
+    found = []
+    mode = targetdata.get("boot_mode")
+    is_left_to_image = mode is None and way != "ec2uploadimg"  # which is looked at before anything is made
+    for name in ("tpm_support", "uefi_data"):
+        if name in targetdata and mode not in UEFI_MODES and not is_left_to_image:
+            found.append(f"{name} needs boot_mode uefi or uefi-preferred")
     return found
+
+
+def _distribution_problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
+    found = []
+    share, regions, kms_keys = (targetdata.get(name) for name in ("share", "regions", "kms_keys"))
+    keys = kms_keys if isinstance(kms_keys, dict) else {}
+    is_public = isinstance(share, list) and EVERYBODY in share
+    if any(not isinstance(regions, list) or region not in regions for region in keys):
+        found.append("kms_keys have a region that is not among regions")
+    if not all(re.fullmatch(KMS_KEY_PATTERN, str(key)) for key in keys.values()):
+        found.append("kms_keys have a value that is no key's id, ARN, or alias/NAME")
+    if is_public and (targetdata.get("encrypted") is True or "kms_key_id" in targetdata or keys):
+        found.append("share has public, but an encrypted image can't be public")  # EC2 User Guide, "Share an AMI"
+    elif share and any(AWS_MANAGED_KEY in str(key) for key in (targetdata.get("kms_key_id"), *keys.values())):
+        found.append("share is for other accounts, but they can't be let use a KMS key of AWS's own (alias/aws/...)")
+    return found + _deprecation_problems(targetdata, is_public=is_public)
+
+
+def _deprecation_problems(targetdata: Mapping[str, JsonValue], *, is_public: bool) -> list[str]:
+    try:
+        deprecate_at = moment(targetdata.get("deprecate_at"))
+    except ValueError:
+        return ["deprecate_at is no date that the calendar has"]
+    if deprecate_at is None:
+        return []
+    ahead = deprecate_at - datetime.datetime.now(datetime.UTC)
+    if ahead <= datetime.timedelta():
+        return ["deprecate_at is in the past"]
+    if ahead > MAX_DEPRECATION:
+        return ["deprecate_at is more than 10 years ahead"]
+    if is_public and ahead > MAX_PUBLIC_DEPRECATION:
+        return ["deprecate_at is more than 2 years ahead, too far for a public image"]
+    return []
 
 
 def _tag_problems(tags: JsonValue) -> list[str]:
@@ -146,11 +311,13 @@ def _tag_problems(tags: JsonValue) -> list[str]:
         return []
     found = []
     if len(tags) > MAX_TAGS:
-        found.append(f"tags are {len(tags)}, but EC2 takes {MAX_TAGS}")
+        found.append(f"tags are {len(tags)}, but EC2 takes {our_tags.MAX_TAGS}, and we need the rest")
     if any(not 1 <= len(key) <= MAX_TAG_KEY_LENGTH for key in tags):
         found.append(f"tags have a name that is not of 1 to {MAX_TAG_KEY_LENGTH} characters")
     if any(key.lower().startswith(TAG_PREFIX_OF_AWS) for key in tags):
         found.append(f"tags have a name that begins with {TAG_PREFIX_OF_AWS}, which AWS keeps for itself")
+    if any(key.startswith(our_tags.PREFIX) for key in tags):
+        found.append(f"tags have a name that begins with {our_tags.PREFIX}, which is for clouduploader's own")
     if any(len(str(value)) > MAX_TAG_VALUE_LENGTH for value in tags.values()):
         found.append(f"tags have a value of more than {MAX_TAG_VALUE_LENGTH} characters")
     return found

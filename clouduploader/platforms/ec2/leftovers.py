@@ -1,14 +1,17 @@
-"""The removal of what an upload left in the account, in the order that AWS's dependencies ask for."""
+"""What uploads left in an account: found by its tags, and removed in the order that AWS's dependencies ask for."""
 
+import dataclasses
+import datetime
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import botocore.exceptions
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.platform import CleanUpReport, CloudObject, Leftover, ObjectRemoved, Reporter
-from clouduploader.platforms.ec2 import api, calls, refusals
+from clouduploader.platform import CleanUpReport, CloudObject, Found, Leftover, ObjectRemoved, Reporter
+from clouduploader.platforms.ec2 import api, calls, refusals, tags
+from clouduploader.platforms.ec2.credentials import Account
 
 RETRY_CODES = frozenset(
     {"DependencyViolation", "VolumeInUse", "IncorrectState", "InvalidGroup.InUse", "IncorrectInstanceState"}
@@ -149,3 +152,154 @@ class Remover:
                 return None
             self._sleep(PAUSE_SECONDS)
             self._waited += PAUSE_SECONDS
+
+
+def clean_up(way: Account, objects: Sequence[CloudObject], reporter: Reporter) -> CleanUpReport:
+    """Remove objects with fresh credentials, region by region.
+
+    Raises:
+        ClouduploaderError: The credentials can't be had.
+    """
+    keys = way.fresh_keys()
+    report = CleanUpReport()
+    for region in dict.fromkeys(thing.region or way.region for thing in objects):
+        here = [thing for thing in objects if (thing.region or way.region) == region]
+        done = Remover(way.client("ec2", keys, region), region, reporter).remove(here)
+        report = CleanUpReport(report.removed + done.removed, report.left + done.left)
+    return report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Listing:
+    """How the things of one kind are listed.
+
+    Attributes:
+        kind: Ours, see `calls`.
+        operation: Of the client.
+        path: Where the answer has them: lists in lists.
+        id_key: What names one of them, there.
+        arguments: Besides the filter.
+        time_key: When it was made; "" if AWS does not tell.
+    """
+
+    kind: str
+    operation: str
+    path: tuple[str, ...]
+    id_key: str
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    time_key: str = ""
+
+
+LISTINGS = (
+    _Listing("image", "describe_images", ("Images",), "ImageId", {"Owners": ["self"]}, "CreationDate"),
+    _Listing("instance", "describe_instances", ("Reservations", "Instances"), "InstanceId", time_key="LaunchTime"),
+    _Listing("volume", "describe_volumes", ("Volumes",), "VolumeId", time_key="CreateTime"),
+    _Listing("snapshot", "describe_snapshots", ("Snapshots",), "SnapshotId", {"OwnerIds": ["self"]}, "StartTime"),
+    _Listing("key pair", "describe_key_pairs", ("KeyPairs",), "KeyName", time_key="CreateTime"),
+    _Listing("security group", "describe_security_groups", ("SecurityGroups",), "GroupId"),
+    _Listing("subnet", "describe_subnets", ("Subnets",), "SubnetId"),
+    _Listing("route table", "describe_route_tables", ("RouteTables",), "RouteTableId"),
+    _Listing("internet gateway", "describe_internet_gateways", ("InternetGateways",), "InternetGatewayId"),
+    _Listing("vpc", "describe_vpcs", ("Vpcs",), "VpcId"),
+)
+GOING = frozenset({"shutting-down", "terminated"})  # InstanceState of DescribeInstances
+UNFINISHED_IMAGE = frozenset({"pending", "failed", "error", "invalid"})  # State of DescribeImages, no image (yet)
+COMPLETE = "complete; `clouduploader resume JOB` goes on with it"
+
+
+def find(client: Any, region: str, key: str | None, reporter: Reporter) -> list[Found]:  # noqa: ANN401
+    """Look for what bears the tags of uploads in one region.
+
+    Args:
+        client: Of EC2.
+        region: The client's.
+        key: Of one upload, see `Journal`; None for all.
+        reporter: Told of kinds that may not be listed; they are passed over.
+
+    Raises:
+        ClouduploaderError: Nothing may be listed.
+    """
+    chosen = {"Name": f"tag:{tags.KEY}", "Values": [key]} if key else {"Name": "tag-key", "Values": [tags.KEY]}
+    found: dict[str, list[dict[str, Any]]] = {}
+    refused: list[ClouduploaderError] = []
+    for listing in LISTINGS:
+        try:
+            with api.translated(f"region {region}"):
+                found[listing.kind] = list(_listed(client, listing, [chosen]))
+        except ClouduploaderError as exc:
+            refused.append(exc)
+            reporter.line(f"A {listing.kind} left in {region} can't be looked for: {exc.message}")
+    if len(refused) == len(LISTINGS):
+        raise refused[0]
+    users = _users_of_snapshots(client, region, found.get("snapshot", []))
+    things = []
+    for listing in LISTINGS:
+        for item in found.get(listing.kind, []):
+            if listing.kind == "instance" and item["State"]["Name"] in GOING:
+                continue
+            bears = tags.as_mapping(item.get("Tags"))
+            keep_reason = _keep_reason(listing.kind, item, users)
+            things.append(
+                Found(
+                    object=CloudObject(listing.kind, str(item[listing.id_key]), region),
+                    key=bears.get(tags.KEY, ""),
+                    job_name=bears.get(tags.JOB, ""),
+                    created=_time(item.get(listing.time_key) or bears.get(tags.STARTED)),
+                    keep_reason=keep_reason,
+                    is_complete=keep_reason == COMPLETE,
+                )
+            )
+    return things
+
+
+def _listed(client: Any, listing: _Listing, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    arguments = {**listing.arguments, "Filters": filters}
+    if client.can_paginate(listing.operation):
+        pages = client.get_paginator(listing.operation).paginate(**arguments)
+    else:
+        pages = [getattr(client, listing.operation)(**arguments)]
+    for page in pages:
+        items = [page]
+        for name in listing.path:
+            items = [inner for item in items for inner in item.get(name, [])]
+        yield from items
+
+
+def _users_of_snapshots(
+    client: Any,  # noqa: ANN401
+    region: str,
+    snapshots: Sequence[Mapping[str, Any]],
+) -> Mapping[str, str]:
+    """Which image uses a snapshot: by the snapshot's id; "?" where that can't be told."""
+    complete = [item["SnapshotId"] for item in snapshots if item.get("State") == "completed"]
+    if not complete:
+        return {}
+    users = {}
+    try:
+        with api.translated(f"region {region}"):
+            for image in _listed(client, LISTINGS[0], []):
+                for mapping in image.get("BlockDeviceMappings", []):
+                    users[mapping.get("Ebs", {}).get("SnapshotId")] = image["ImageId"]
+    except ClouduploaderError:
+        return dict.fromkeys(complete, "?")
+    return users
+
+
+def _keep_reason(kind: str, item: Mapping[str, Any], users: Mapping[str, str]) -> str | None:
+    if kind == "image" and item.get("State") not in UNFINISHED_IMAGE:
+        return "an image that can be used"
+    if kind == "snapshot" and item.get("State") == "completed":
+        user = users.get(item["SnapshotId"])
+        if user == "?":
+            return "whether an image uses it can't be seen"
+        return f"in use by {user}" if user else COMPLETE
+    return None
+
+
+def _time(value: object) -> datetime.datetime | None:
+    if isinstance(value, str):
+        try:
+            value = datetime.datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, datetime.datetime) and value.tzinfo else None

@@ -12,6 +12,7 @@ from clouduploader.errors import (
     DeniedError,
     NetworkError,
     PlatformReplyError,
+    TargetDataError,
     ThrottledError,
     TransientError,
 )
@@ -24,10 +25,11 @@ class Refusal:
     """An answer of AWS that is not a success.
 
     Attributes:
-        service: "sts" or "ec2".
+        service: "sts", "ec2", "ebs" or "kms".
         operation: For example AssumeRole.
         code: For example AccessDenied.
         message: Amazon's own words.
+        reason: The field Reason of the EBS direct APIs, or "".
         status: Of HTTP.
         date: The header Date of the answer, or "".
     """
@@ -36,15 +38,38 @@ class Refusal:
     operation: str
     code: str
     message: str
+    reason: str = ""
     status: int = 400
     date: str = ""
 
 
-_THROTTLED = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "SlowDown"}
-_EXPIRED = {"RequestExpired", "ExpiredToken", "ExpiredTokenException"}
+_THROTTLED = {
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+}
+EXPIRED = {"RequestExpired", "ExpiredToken", "ExpiredTokenException"}
 _SIGNATURE = {"SignatureDoesNotMatch", "InvalidSignatureException", "RequestTimeTooSkewed", "RequestExpired"}
 _UNKNOWN_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure", "SignatureDoesNotMatch"}
-_UNAUTHORIZED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"}
+# Codes of a missing permission:
+UNAUTHORIZED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"}
+_FORBIDDEN_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
+_KMS_REASONS = {
+    "DEPENDENCY_ACCESS_DENIED": DeniedError,
+    "INVALID_CUSTOMER_KEY": TargetDataError,
+    "INVALID_GRANT_TOKEN": TargetDataError,
+    "GRANT_NOT_FOUND": TargetDataError,
+    "DEPENDENCY_RESOURCE_NOT_FOUND": TargetDataError,
+}
+"""Reasons of the EBS direct APIs that are about the KMS key of the snapshot (its model, botocore 1.44)."""
+KEY_HINT = (
+    "The key must be in the upload's region, and the role needs the KMS permissions of the README, section "
+    "'The IAM role'."
+)
+_NO_KEY = {"NotFoundException", "InvalidArnException", "ValidationException"}  # KMS API, DescribeKey
 _REGION = {"OptInRequired", "RegionDisabledException", "PendingVerification"}
 _NOT_THERE = {
     "InvalidAMIID.NotFound": ("the helper AMI", "Put one of that region into .ec2utils.conf"),
@@ -83,7 +108,7 @@ def translate(refusal: Refusal, *, subject: str) -> ClouduploaderError:
     code = refusal.code
     said = f"({refusal.operation}: {code})"
     skew = clock_skew(refusal.date)
-    if skew is not None and abs(skew) > MAX_SKEW and code in _SIGNATURE | _EXPIRED | _UNKNOWN_KEY:
+    if skew is not None and abs(skew) > MAX_SKEW and code in _SIGNATURE | EXPIRED | _UNKNOWN_KEY:
         direction = "ahead of" if skew > datetime.timedelta() else "behind"
         minutes = round(abs(skew).total_seconds() / 60)
         return CredentialsError(
@@ -92,11 +117,11 @@ def translate(refusal: Refusal, *, subject: str) -> ClouduploaderError:
         )
     if code in _THROTTLED:
         return ThrottledError(f"AWS asks for fewer requests {said}", hint="Try again later.")
-    if code in _EXPIRED and refusal.service == "sts":
+    if code in EXPIRED and refusal.service == "sts":
         return CredentialsError(
             f"our own credentials have expired {said}", hint="Renew them in .aws/credentials in the home, or log in."
         )
-    if code in _EXPIRED:
+    if code in EXPIRED:
         return CredentialsError(
             f"the temporary credentials have expired {said}",
             hint="The upload took longer than they live: raise session_seconds in [ec2] of clouduploader.conf, "
@@ -104,12 +129,21 @@ def translate(refusal: Refusal, *, subject: str) -> ClouduploaderError:
         )
     if refusal.service == "sts":
         return _sts(refusal, subject, said)
+    if refusal.service == "ebs":
+        return _ebs(refusal, subject, said)
+    if refusal.service == "kms" and code in _NO_KEY:
+        return TargetDataError(f"there is no {subject}: {refusal.message.rstrip('.')} {said}", hint=KEY_HINT)
     return _ec2(refusal, subject, said)
+
+
+def is_denied(error: ClouduploaderError) -> bool:
+    """Whether a permission is missing, and not the key or the clock wrong."""
+    return isinstance(error, DeniedError) and not isinstance(error, CredentialsError)
 
 
 def _sts(refusal: Refusal, subject: str, said: str) -> ClouduploaderError:
     code = refusal.code
-    if code in _UNAUTHORIZED:
+    if code in UNAUTHORIZED:
         caller = re.search(r"arn:[\w-]+:(?:iam|sts)::\S+", refusal.message)
         principal = caller[0] if caller else "this service's account"
         return CredentialsError(
@@ -140,16 +174,8 @@ def _sts(refusal: Refusal, subject: str, said: str) -> ClouduploaderError:
 
 def _ec2(refusal: Refusal, subject: str, said: str) -> ClouduploaderError:
     code = refusal.code
-    if code in _UNAUTHORIZED:
-        return DeniedError(
-            f"the role may not call ec2:{refusal.operation} {said}",
-            hint="Attach the policy of the README, section 'The IAM role', to the role.",
-        )
-    if code in _REGION or code in _UNKNOWN_KEY:
-        return CredentialsError(
-            f"AWS does not accept the credentials in {subject} {said}",
-            hint="Regions that are not enabled answer like this: enable it in the account, or choose another.",
-        )
+    if error := _no_rights(refusal, subject, said):
+        return error
     if code.endswith("LimitExceeded") or code in ("InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"):
         return PlatformReplyError(
             f"a quota of the account is used up: {refusal.message.rstrip('.')} {said}",
@@ -166,20 +192,76 @@ def _ec2(refusal: Refusal, subject: str, said: str) -> ClouduploaderError:
     return _other(refusal, said)
 
 
+def _no_rights(refusal: Refusal, subject: str, said: str) -> DeniedError | None:
+    if refusal.code in UNAUTHORIZED:
+        named = _FORBIDDEN_ACTION.search(refusal.message)  # with tags it may be ec2:CreateTags
+        action = named[1] if named else f"{refusal.service}:{refusal.operation}"
+        return DeniedError(
+            f"the role may not call {action} {said}",
+            hint="Attach the policy of the README, section 'The IAM role', to the role.",
+        )
+    if refusal.code in _REGION | _UNKNOWN_KEY:
+        return CredentialsError(
+            f"AWS does not accept the credentials in {subject} {said}",
+            hint="Regions that are not enabled answer like this: enable it in the account, or choose another.",
+        )
+    return None
+
+
+def _ebs(refusal: Refusal, subject: str, said: str) -> ClouduploaderError:
+    code, words = refusal.code, refusal.message.rstrip(".")
+    if refusal.reason in _KMS_REASONS:
+        return _KMS_REASONS[refusal.reason](f"the KMS key of the snapshot can't be used: {words} {said}", hint=KEY_HINT)
+    if error := _no_rights(refusal, subject, said):
+        return error
+    match code:
+        case "ServiceQuotaExceededException":
+            return PlatformReplyError(
+                f"a quota of the account is used up: {words} {said}",
+                hint="Complete or delete pending snapshots, or have AWS raise the quota of the EBS direct APIs.",
+            )
+        case "ConcurrentLimitExceededException":
+            return TransientError(f"the same request is under way already: {words} {said}", hint="Try again later.")
+        case "ConflictException":
+            return PlatformReplyError(
+                f"a request of the same token asked for another snapshot: {words} {said}",
+                hint="Remove what the earlier try left with `clouduploader cleanup`, and try again.",
+            )
+        case "ResourceNotFoundException":
+            return PlatformReplyError(
+                f"the snapshot is gone: {words} {said}",
+                hint="AWS removes an unfinished snapshot that gets no blocks for pending_minutes, in [ec2] of "
+                "clouduploader.conf. Start the upload again.",
+            )
+        case "ValidationException" if refusal.reason == "INVALID_TAG":
+            return TargetDataError(f"tags: {words} {said}", hint="Correct the tags.")
+        case "ValidationException" if refusal.reason == "WRITE_REQUEST_TIMEOUT":
+            return TransientError(f"a block did not arrive in time: {words} {said}", hint="Try again.")
+        case "ValidationException":
+            reason = f", {refusal.reason}" if refusal.reason else ""
+            return PlatformReplyError(f"AWS finds something wrong in the request: {words}{reason} {said}")
+        case "InternalServerException":
+            return TransientError(f"AWS failed: {words} {said}", hint="Try again later.")
+    return _other(refusal, said)
+
+
 def _other(refusal: Refusal, said: str) -> ClouduploaderError:
     if refusal.status >= 500:
         return TransientError(f"AWS failed: {refusal.message.rstrip('.')} {said}", hint="Try again later.")
     return PlatformReplyError(f"AWS refused: {refusal.message.rstrip('.')} {said}")
 
 
-def name_taken(which: str) -> PlatformReplyError:
+def name_taken(which: str, difference: str | None = None) -> PlatformReplyError:
     """Make the error for a name that another image of the account has.
 
     Args:
         which: That image, the name, or who said so.
+        difference: In what it is another than ours, if that is known.
     """
+    more = f": {difference}" if difference else ""
     return PlatformReplyError(
-        f"there is an image of that name already ({which})", hint="Choose another name, or deregister that image."
+        f"there is an image of that name already ({which}){more}",
+        hint="Choose another name, or deregister that image.",
     )
 
 

@@ -22,6 +22,11 @@ class Settings:
         grace_seconds: How long ec2uploadimg may take to clean up after SIGTERM; its slowest steps
             were seen to react after minutes.
         ssh_cidr: Who may reach port 22 of the helper, in the group made for a given subnet.
+        method: The method of uploads whose target data name none.
+        connections: How many blocks are under way at once, each on a connection of its own.
+        blocks_per_second: How many blocks are sent at most: just under the default quota of 1,000 a snapshot
+            and account (EBS user guide, quotas).
+        pending_minutes: How long AWS keeps an unfinished snapshot that gets no blocks.
     """
 
     profile: str = "default"
@@ -32,6 +37,10 @@ class Settings:
     wait_count: int = 3
     grace_seconds: int = 600
     ssh_cidr: str = "0.0.0.0/0"
+    method: str = "ec2uploadimg"
+    connections: int = 64
+    blocks_per_second: int = 990
+    pending_minutes: int = 60
 
 
 LIMITS = {
@@ -39,8 +48,13 @@ LIMITS = {
     "ssh_timeout": (10, 3600),
     "wait_count": (1, 100),
     "grace_seconds": (0, 3600),
+    "connections": (1, 128),
+    "blocks_per_second": (1, 100000),
+    "pending_minutes": (10, 4320),  # Timeout, EBS direct API, StartSnapshot
 }
 """Smallest and largest value of each number; those without a source are ours."""
+METHODS = ("ec2uploadimg", "ebs-direct", "auto")
+"""How an image gets into EC2; `auto` is ebs-direct, or ec2uploadimg where the role may not do that."""
 
 
 def read(section: Mapping[str, str]) -> Settings:
@@ -58,6 +72,10 @@ def read(section: Mapping[str, str]) -> Settings:
                 hint=f"Known are: {', '.join(defaults)}.",
             )
         values[key] = _number(key, text) if key in LIMITS else text
+    if (method := values.get("method", METHODS[0])) not in METHODS:
+        raise ConfigError(
+            f"setting 'method' in [ec2] of clouduploader.conf is '{method}', not one of {', '.join(METHODS)}"
+        )
     return dataclasses.replace(Settings(), **values)  # type: ignore[arg-type]
 
 

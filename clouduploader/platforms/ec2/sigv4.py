@@ -1,16 +1,20 @@
-"""AWS Signature Version 4 for a POST of a form.
+"""AWS Signature Version 4.
 
-Source: IAM user guide, "Create a signed AWS API request". A test compares it with botocore's
-signer byte for byte.
+Source: IAM user guide, "Create a signed AWS API request". Tests compare it with botocore's signer byte for byte.
 """
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 import hmac
+import time
+import urllib.parse
+from collections.abc import Mapping
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-CONTENT_TYPE = "application/x-www-form-urlencoded; charset=utf-8"
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+"""Stands for the body's digest where the API leaves the body out of the signature."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,40 +34,71 @@ class Keys:
     expires: datetime.datetime | None = None
 
 
-def signed_headers(
-    *, keys: Keys, service: str, region: str, host: str, path: str, body: bytes, now: datetime.datetime
+@functools.lru_cache(maxsize=2)  # many requests have the second in common
+def stamp(seconds: int) -> str:
+    """The time of a signature, from whole seconds since the epoch."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
+
+
+def sign(
+    headers: Mapping[str, str],
+    *,
+    keys: Keys,
+    service: str,
+    region: str,
+    method: str,
+    path: str,
+    payload: str,
+    stamp: str,
 ) -> dict[str, str]:
-    """Make the headers of a signed POST.
+    """Sign a request that has no query.
 
     Args:
+        headers: All that the signature covers, by lower-case names; `host` is among them, with the port
+            unless it is the scheme's own.
         keys: Whose signature it is.
         service: For example "sts".
         region: For example "eu-west-1".
-        host: The header Host, with the port unless it is the scheme's own.
-        path: Of the URL, encoded.
-        body: The form.
-        now: In UTC.
+        method: Of HTTP.
+        path: As it stands in the request, encoded.
+        payload: The SHA-256 of the body in hex, or UNSIGNED_PAYLOAD.
+        stamp: See `stamp`.
+
+    Returns:
+        These headers, and those that make the signature.
     """
-    stamp = now.strftime("%Y%m%dT%H%M%SZ")
-    headers = {"content-type": CONTENT_TYPE, "host": host, "x-amz-date": stamp}
+    signed = {**headers, "x-amz-date": stamp}
     if keys.session_token:
-        headers["x-amz-security-token"] = keys.session_token
-    names = ";".join(sorted(headers))
-    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    request = f"POST\n{path}\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+        signed["x-amz-security-token"] = keys.session_token
+    ordered = sorted(signed.items())
+    names = ";".join([name for name, _value in ordered])
+    lines = "".join([f"{name}:{value}\n" for name, value in ordered])
+    request = f"{method}\n{_canonical(path)}\n\n{lines}\n{names}\n{payload}"
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
-    digest = hashlib.sha256(request.encode()).hexdigest()
-    signature = hmac.new(
-        _signing_key(keys.secret_access_key, scope), f"{ALGORITHM}\n{stamp}\n{scope}\n{digest}".encode(), "sha256"
-    ).hexdigest()
-    headers["authorization"] = (
-        f"{ALGORITHM} Credential={keys.access_key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
+    text = f"{ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    signature = _signing_key(keys.secret_access_key, scope).copy()
+    signature.update(text.encode())
+    signed["authorization"] = (
+        f"{ALGORITHM} Credential={keys.access_key_id}/{scope}, SignedHeaders={names}, Signature={signature.hexdigest()}"
     )
-    return headers
+    return signed
 
 
-def _signing_key(secret: str, scope: str) -> bytes:
+def _canonical(path: str) -> str:
+    """The path as it is signed: without dot segments and doubled slashes, and encoded once more."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    end = "/" if path.endswith("/") and parts else ""
+    return urllib.parse.quote(f"/{'/'.join(parts)}{end}", safe="/~")
+
+
+@functools.lru_cache(maxsize=4)  # it is good for a day; before and after midnight, old keys and new
+def _signing_key(secret: str, scope: str) -> hmac.HMAC:
     key = b"AWS4" + secret.encode()
     for part in scope.split("/"):
-        key = hmac.new(key, part.encode(), "sha256").digest()
-    return key
+        key = hmac.digest(key, part.encode(), "sha256")
+    return hmac.new(key, digestmod="sha256")

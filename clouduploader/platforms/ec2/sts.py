@@ -6,15 +6,17 @@ whatever is less plain: see `credentials`.
 """
 
 import datetime
+import hashlib
 import http.client
 import time
 import urllib.parse
 import xml.parsers.expat
 from collections.abc import Callable, Mapping
 
-from clouduploader.errors import ConfigError, PlatformReplyError, TransientError
-from clouduploader.platforms.ec2 import refusals, sigv4
+from clouduploader.errors import PlatformReplyError, TransientError
+from clouduploader.platforms.ec2 import endpoint, refusals, sigv4
 
+CONTENT_TYPE = "application/x-www-form-urlencoded; charset=utf-8"
 API_VERSION = "2011-06-15"  # of STS, the only one there is
 TIMEOUT_SECONDS = 20  # connecting, and each wait for an answer; STS answers in well under one
 TRIES = 4
@@ -22,7 +24,7 @@ PAUSE_SECONDS = 1.0  # doubled from try to try
 MAX_ANSWER_BYTES = 1 << 20
 
 
-def endpoint(region: str, environment: Mapping[str, str]) -> str:
+def endpoint_url(region: str, environment: Mapping[str, str]) -> str:
     """The URL of a region's STS; AWS_ENDPOINT_URL_STS and AWS_ENDPOINT_URL go first, as in the SDKs."""
     given = environment.get("AWS_ENDPOINT_URL_STS") or environment.get("AWS_ENDPOINT_URL")
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
@@ -53,13 +55,13 @@ def assume_role(
         ConfigError: AWS_CA_BUNDLE or the URL of the endpoint can't be used.
         ClouduploaderError: See `refusals.translate`.
     """
-    parts = _parts(endpoint(region, environment))
-    connection = _connection(parts, environment)
+    place = endpoint.parse(endpoint_url(region, environment), origin="AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_STS")
+    connection = _connection(place, environment)
     body = urllib.parse.urlencode({"Action": "AssumeRole", "Version": API_VERSION, **parameters}).encode()
     pause = PAUSE_SECONDS
     for number in range(1, TRIES + 1):
         try:
-            return _try(connection, parts, region=region, keys=keys, body=body, on_call=on_call, subject=subject)
+            return _try(connection, place, region=region, keys=keys, body=body, on_call=on_call, subject=subject)
         except TransientError:
             if number == TRIES:
                 raise
@@ -70,7 +72,7 @@ def assume_role(
 
 def _try(
     connection: http.client.HTTPConnection,
-    parts: urllib.parse.SplitResult,
+    place: endpoint.Endpoint,
     *,
     region: str,
     keys: sigv4.Keys,
@@ -78,15 +80,16 @@ def _try(
     on_call: Callable[[str], None],
     subject: str,
 ) -> sigv4.Keys:
-    url, path = parts.geturl(), parts.path or "/"
-    headers = sigv4.signed_headers(
+    url, path = place.url, f"{place.prefix}/"
+    headers = sigv4.sign(
+        {"content-type": CONTENT_TYPE, "host": place.authority},
         keys=keys,
         service="sts",
         region=region,
-        host=parts.netloc,
+        method="POST",
         path=path,
-        body=body,
-        now=datetime.datetime.now(datetime.UTC),
+        payload=hashlib.sha256(body).hexdigest(),
+        stamp=sigv4.stamp(int(time.time())),
     )
     began = time.monotonic()
     try:
@@ -118,29 +121,12 @@ def _try(
     return _keys(fields)
 
 
-def _parts(url: str) -> urllib.parse.SplitResult:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        is_url = False
-    if not is_url or not url.isprintable() or " " in url:
-        raise ConfigError(f"AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_STS is '{url}', not the URL of an endpoint")
-    return parts
-
-
-def _connection(parts: urllib.parse.SplitResult, environment: Mapping[str, str]) -> http.client.HTTPConnection:
+def _connection(place: endpoint.Endpoint, environment: Mapping[str, str]) -> http.client.HTTPConnection:
     """Prepare a connection; it connects at each request, as each is the last on it."""
-    host = parts.hostname or ""
-    if parts.scheme == "http":
-        return http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_SECONDS)
-    import ssl
-
-    try:
-        context = ssl.create_default_context(cafile=environment.get("AWS_CA_BUNDLE") or None)
-    except OSError as exc:
-        raise ConfigError(f"AWS_CA_BUNDLE can't be used: {exc.strerror}") from exc
-    return http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT_SECONDS, context=context)
+    if not place.is_tls:
+        return http.client.HTTPConnection(place.host, place.port, timeout=TIMEOUT_SECONDS)
+    context = endpoint.tls_context(environment)
+    return http.client.HTTPSConnection(place.host, place.port, timeout=TIMEOUT_SECONDS, context=context)
 
 
 def _keys(fields: Mapping[str, str]) -> sigv4.Keys:

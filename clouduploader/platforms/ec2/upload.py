@@ -1,17 +1,17 @@
 """One upload through ec2uploadimg, from credentials to the AMI, and the clean-up after it."""
 
 import datetime
+import hashlib
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from clouduploader.errors import ClouduploaderError, PlatformReplyError, TargetDataError
+from clouduploader.errors import ClouduploaderError, LocalIOError, PlatformReplyError
 from clouduploader.platform import (
     BytesMoved,
-    CleanUpReport,
     CloudObject,
-    JsonValue,
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
@@ -20,66 +20,16 @@ from clouduploader.platform import (
     UploadRequest,
     UploadResult,
 )
-from clouduploader.platforms.ec2 import calls, child, refusals, regions, tool
-from clouduploader.platforms.ec2.credentials import Account, session_name
+from clouduploader.platforms.ec2 import calls, child, credentials, earlier, properties, refusals, regions, tags, tool
 from clouduploader.platforms.ec2.settings import Settings
 from clouduploader.platforms.ec2.sigv4 import Keys
 from clouduploader.stop import Stop
 
-MACHINES = {"x86_64": "x86_64", "i386": "i386", "i586": "i386", "i686": "i386", "aarch64": "arm64", "arm64": "arm64"}
-"""OBS's words for architectures, and Amazon's."""
 DEADLINE_MARGIN_SECONDS = 300.0  # of the credentials' life, kept for ec2uploadimg's own clean-up
 FRESH_SECONDS = 60.0  # credentials older than this are replaced before the upload begins
 UNDOING = ("Detach", "Disassociate")  # calls that clean up once something was refused; DetachVolume is also a step
+LOST_ANSWER_SECONDS = 3.0  # ours: a call that has reached AWS is done by then, and shows where things are listed
 FINAL_KINDS = frozenset({"image", "snapshot"})  # what a successful upload leaves on purpose
-
-
-def account(
-    context: PlatformContext,
-    settings: Settings,
-    *,
-    targetdata: Mapping[str, JsonValue],
-    user: str,
-    job_name: str | None,
-    reporter: Reporter,
-) -> Account:
-    """Make the way into the account of these target data."""
-    return Account(
-        home=context.home,
-        settings=settings,
-        environment=context.environment,
-        targetdata=targetdata,
-        session=session_name(user=user, job_name=job_name),
-        reporter=reporter,
-    )
-
-
-def check_role(request: UploadRequest) -> None:
-    """Refuse an upload for somebody who named no role: it would go into the service's own account.
-
-    Raises:
-        TargetDataError: There is no role, and nobody who uploads for himself.
-    """
-    if not request.targetdata.get("arn") and not request.is_by_hand:
-        raise TargetDataError(
-            "the user has no AWS role configured: arn is empty",
-            hint="Let the user enter the role's ARN in the cloud upload configuration of OBS.",
-        )
-
-
-def machine(request: UploadRequest) -> str:
-    """Amazon's word for the image's architecture.
-
-    Raises:
-        TargetDataError: The job's architecture is none that EC2 has.
-    """
-    if given := request.targetdata.get("architecture"):
-        return str(given)
-    if request.arch is None:
-        return "x86_64"
-    if request.arch not in MACHINES:
-        raise TargetDataError(f"EC2 has no machines of architecture {request.arch}")
-    return MACHINES[request.arch]
 
 
 class Upload:
@@ -103,7 +53,7 @@ class Upload:
         self._stop = stop
         self._targetdata = request.targetdata
         self._region = str(request.targetdata["region"])
-        self._account = account(
+        self._account = credentials.account(
             context,
             settings,
             targetdata=request.targetdata,
@@ -111,8 +61,10 @@ class Upload:
             job_name=request.job_name,
             reporter=reporter,
         )
+        self._tags: Mapping[str, str] = {}
         self._objects: dict[CloudObject, None] = {}
         self._key_pairs: list[CloudObject] = []
+        self._unanswered: list[str] = []
         self._refusal: refusals.Refusal | None = None
         self._image_id: str | None = None
         self._phase: str | None = None
@@ -120,23 +72,37 @@ class Upload:
     def run(self) -> UploadResult:
         """Do it. See `Platform.upload` for what is promised."""
         with self._stop.interruptible():
-            check_role(self._request)
+            credentials.check_role(self._request)
             helper = regions.helper(self._context.home, self._region)
             program = tool.find(self._settings.ec2uploadimg, self._context.environment.get("PATH"))
-            architecture = machine(self._request)
+            properties.machine(self._request)
             self._enter("authenticate")
             keys = self._account.fresh_keys()
             assumed_at = time.monotonic()
             self._reporter.line("Successfully authenticated.")
             self._enter("check image")
             volume_gib = self._volume_gib()
-            if time.monotonic() - assumed_at > FRESH_SECONDS:
+            architecture, boot_mode = look_inside(self._request, self._reporter)
+            if boot_mode:
+                self._targetdata = {**self._targetdata, "boot_mode": boot_mode}
+            self._tags = own_tags(self._request)
+            ec2 = self._account.client("ec2", keys)
+            taken = earlier.image(ec2, self._request, self._tags, architecture=architecture)
+            if taken:
+                self._reporter.line(
+                    f"{taken[0].id} has that name and this very content: an earlier upload of it succeeded."
+                )
+            if not taken and time.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
+        self._remove([thing for thing in self._of_dead_tries(ec2) if thing not in taken])
+        if taken:
+            return self._finish(taken)
         try:
             ending = self._run_tool(program, helper, keys=keys, architecture=architecture, volume_gib=volume_gib)
             self._judge(ending)
             self._clean_up(FINAL_KINDS)
             self._stop.raise_if_requested()
+            return self._finish(sorted(self._objects, key=lambda thing: thing.kind))  # the image before the snapshot
         except BaseException:
             kept = FINAL_KINDS if self._image_id and not self._stop.is_requested else frozenset()
             # They may be gone, but tell which instances are ours, those of a lost answer too.
@@ -144,8 +110,37 @@ class Upload:
             self._clean_up(kept)
             self._stop.raise_if_requested()
             raise
-        objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
-        return UploadResult(str(self._image_id), tuple(objects))
+
+    def _of_dead_tries(self, ec2: Any) -> list[CloudObject]:  # noqa: ANN401 a client of boto3
+        """What earlier tries left: by the journal, and by the tags, for what never got into the journal."""
+        from clouduploader.platforms.ec2 import leftovers
+
+        entries = self._request.journal.entries()
+        things = dict.fromkeys(earlier.unremoved(entries))
+        if sum(entry["what"] == "begin" for entry in entries) > 1:
+            try:
+                found = leftovers.find(ec2, self._region, self._request.journal.key, self._reporter)
+            except ClouduploaderError as exc:
+                self._reporter.line(f"What earlier tries left can't be looked for: {exc.message}")
+            else:
+                things |= dict.fromkeys(item.object for item in found if item.keep_reason is None)
+        return list(things)
+
+    def _finish(self, objects: Sequence[CloudObject]) -> UploadResult:
+        """Do what is asked for beyond the image, which is the first of the objects."""
+        from clouduploader.platforms.ec2 import distribute
+
+        copies, shortfalls = distribute.distribute(
+            objects[0].id,
+            account=self._account,
+            region=self._region,
+            targetdata=self._targetdata,
+            journal=self._request.journal,
+            tags=tags.joined(self._tags, self._targetdata.get("tags")),
+            reporter=self._reporter,
+            stop=self._stop,
+        )
+        return UploadResult(objects[0].id, (*objects, *copies), tuple(shortfalls))
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
@@ -178,7 +173,11 @@ class Upload:
         )
         self._stop.raise_if_requested()
         process = child.Child(
-            program, arguments, environment=child.environment(self._context.environment, home), directory=home
+            program,
+            arguments,
+            tags=self._tags,
+            environment=child.environment(self._context.environment, home),
+            directory=home,
         )
         shown = f"{program.interpreter} {program.script}"
         self._reporter.detail(f"Started {shown} as process {process.pid}; it has its arguments by a pipe.")
@@ -202,12 +201,32 @@ class Upload:
         with api.translated(f"region {self._region}"):
             vpc = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
             name = f"clouduploader-{self._request.job_name or 'by-hand'}-{os.urandom(4).hex()}"
-            group = ec2.create_security_group(GroupName=name, Description="helper of an image upload", VpcId=vpc)
+            group = self._make_group(ec2, GroupName=name, Description="helper of an image upload", VpcId=vpc)
             self._created(CloudObject("security group", group["GroupId"], self._region))
             ec2.authorize_security_group_ingress(
                 GroupId=group["GroupId"], IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=self._settings.ssh_cidr
             )
         return str(group["GroupId"])
+
+    def _make_group(self, ec2: Any, **parameters: str) -> dict[str, Any]:  # noqa: ANN401 a client of boto3
+        """Make a security group with our tags, or without them if the role may not give any."""
+        import botocore.exceptions
+
+        from clouduploader.platforms.ec2 import launch
+
+        specification = {"ResourceType": "security-group", "Tags": tags.as_list(self._tags)}
+        for more in ({"TagSpecifications": [specification]}, {}):
+            self._take_asked("CreateSecurityGroup")
+            try:
+                group: dict[str, Any] = ec2.create_security_group(**parameters, **more)
+            except botocore.exceptions.ClientError as exc:
+                self._answered("CreateSecurityGroup", is_refused=True)
+                if not more or exc.response["Error"]["Code"] not in launch.TAGS_REFUSED:
+                    raise
+            else:
+                self._answered("CreateSecurityGroup", is_refused=False)
+                return group
+        raise AssertionError("the last try returns or raises")
 
     def _deadline(self, keys: Keys) -> float | None:
         if keys.expires is None:
@@ -227,11 +246,15 @@ class Upload:
     def _take_call(self, line: bytes) -> None:
         """Learn from one call of the API, as `launch` traced it."""
         call = json.loads(line)
+        if "asked" in call:
+            self._take_asked(call["asked"])
+            return
         operation, code = call["operation"], call["code"]
         self._reporter.detail(
             f"ec2 {operation}: {call['status']}{f' {code}' if code else ''} in {call['milliseconds']} ms, "
             f"request id {call['request_id']}"
         )
+        self._answered(operation, is_refused=bool(code))
         if code:
             self._note_refusal(call)
             return
@@ -242,6 +265,51 @@ class Upload:
         for thing in calls.removed(operation, call["parameters"], self._region):
             self._objects.pop(thing, None)
             self._reporter.event(ObjectRemoved(thing))
+
+    def _take_asked(self, operation: str) -> None:
+        refused = self._refusal
+        if refused and (refused.operation, refused.code) == (operation, "UnauthorizedOperation"):
+            self._reporter.line(
+                f"Warning: {operation} was denied with tags, and is tried without: what it makes does not tell whose "
+                "it is. Let the role call ec2:CreateTags."
+            )
+        self._asked(operation)
+
+    def _asked(self, operation: str) -> None:
+        """Write down that something is about to be made."""
+        if kind := calls.kind_of(operation):
+            self._unanswered.append(kind)
+            self._request.journal.write("asked", kind=kind, region=self._region)
+
+    def _answered(self, operation: str, *, is_refused: bool) -> None:
+        """Note that AWS has answered; what was made is written down by who made the journal."""
+        kind = calls.kind_of(operation)
+        if kind in self._unanswered:
+            self._unanswered.remove(kind)
+        if kind and is_refused:
+            self._request.journal.write("refused", kind=kind, region=self._region)
+
+    def _find_lost(self) -> None:
+        """Look by its tags for what was asked for while nobody was there to hear the answer any more."""
+        from clouduploader.platforms.ec2 import leftovers
+
+        if not self._unanswered:
+            return
+        time.sleep(LOST_ANSWER_SECONDS)
+        try:
+            ec2 = self._account.client("ec2", self._account.fresh_keys())
+            found = leftovers.find(ec2, self._region, self._request.journal.key, self._reporter)
+        except ClouduploaderError as exc:
+            self._reporter.line(f"What was asked for last can't be looked for: {exc.message}")
+            return
+        for item in found:
+            is_lost = item.object.kind in self._unanswered and item.object not in self._objects
+            if is_lost and (item.keep_reason is None or item.is_complete):
+                self._unanswered.remove(item.object.kind)
+                self._created(item.object)
+        for kind in self._unanswered:
+            self._request.journal.write("refused", kind=kind, region=self._region)
+        self._unanswered.clear()
 
     def _note_refusal(self, call: Mapping[str, str]) -> None:
         operation = call["operation"]
@@ -289,29 +357,64 @@ class Upload:
 
     def _clean_up(self, kept: frozenset[str]) -> None:
         """Remove what is still there, but for these kinds."""
+        self._find_lost()
         for path in self._request.work_dir.glob(tool.KEY_FILES):
             # Named before the key pair is made: it is known even if the answer to that never came.
             self._objects[CloudObject("key pair", path.name, self._region)] = None
         doomed = [thing for thing in self._objects if thing.kind not in kept]
-        if not doomed:
-            return
-        self._enter("clean up")
-        try:
-            clean_up(self._account, doomed, self._reporter)
-        except ClouduploaderError as exc:
-            for thing in doomed:
-                self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
+        self._remove(doomed)
         for thing in doomed:
             self._objects.pop(thing)
 
+    def _remove(self, doomed: Sequence[CloudObject]) -> None:
+        """Remove things with fresh credentials; what can't be removed is said in the log."""
+        if not doomed:
+            return
+        self._enter("clean up")
+        from clouduploader.platforms.ec2 import leftovers
 
-def clean_up(way: Account, objects: Sequence[CloudObject], reporter: Reporter) -> CleanUpReport:
-    """Remove objects with fresh credentials.
+        try:
+            leftovers.clean_up(self._account, doomed, self._reporter)
+        except ClouduploaderError as exc:
+            for thing in doomed:
+                self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
+
+
+def look_inside(request: UploadRequest, reporter: Reporter) -> tuple[str, str | None]:
+    """Hold the image against what target data and job say of it.
+
+    Returns:
+        Amazon's words for its architecture, and for how it boots: None leaves that to the instance type, as it has
+        ever been for images that can boot both ways.
 
     Raises:
-        ClouduploaderError: The credentials can't be had.
+        DataError: It is not what they say.
     """
-    from clouduploader.platforms.ec2 import leftovers
+    facts = request.inspect_image()
+    judge = properties.Judge(request.targetdata, reporter)
+    architecture = properties.architecture(request, facts, judge)
+    boot_mode = properties.boot_mode(request.targetdata, facts, architecture, judge)
+    is_named = "boot_mode" in request.targetdata
+    return architecture, boot_mode if is_named or boot_mode == "uefi" else None
 
-    remover = leftovers.Remover(way.client("ec2", way.fresh_keys()), way.region, reporter)
-    return remover.remove(objects)
+
+def own_tags(request: UploadRequest) -> dict[str, str]:
+    """The tags of all that an upload by ec2uploadimg makes. Reads the image file to its end.
+
+    Raises:
+        LocalIOError: It can't be read.
+    """
+    path = request.image.path
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
+    own = tags.own(
+        key=request.journal.key,
+        job_name=request.job_name,
+        filename=request.image.filename,
+        provenance=request.provenance,
+        started=datetime.datetime.now(datetime.UTC),
+    )
+    return own | {tags.SHA256: sha256}

@@ -120,6 +120,7 @@ def test_upload_is_a_job_while_it_runs_and_an_archived_one_afterwards(
             {"kind": "image", "id": image["id"], "region": "us-east-1"},
             {"kind": "snapshot", "id": snapshot["id"], "region": "us-east-1"},
         ],
+        "shortfalls": [],
     }
     assert sandbox.image_bytes(image["id"], len(small_image.raw)) == small_image.raw
     archived, _is_archived = spool.read("2")

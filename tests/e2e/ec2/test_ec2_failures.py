@@ -364,14 +364,13 @@ def test_snapshot_that_never_completes_is_given_up(sandbox, make_job, small_imag
 
 
 def test_instance_of_a_lost_answer_is_found(sandbox, make_job, small_image, assert_nothing_left):
-    """The SDK asks again, with the same token; neither ec2uploadimg nor we ever learn the id."""
+    """The SDK asks again, with the same token; ec2uploadimg never learns the id, and we by the tag only."""
     sandbox.fault("RunInstances", lose_answer=True)
     job = make_job(small_image)
     done = job.run()
     done.assert_failed(76, "ec2uploadimg failed: Connection was closed before we received a valid response")
     assert_nothing_left(job)
     assert len(sandbox.calls("RunInstances")) > 1
-    assert not any(line.startswith("Created instance ") for line in done.lines)
     assert len([line for line in done.lines if line.startswith("Removed instance ")]) == 1
 
 

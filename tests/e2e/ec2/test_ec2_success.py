@@ -1,8 +1,11 @@
 """OBS's call, which becomes an AMI."""
 
+import hashlib
 import re
 
 import pytest
+
+import clouduploader
 
 pytestmark = pytest.mark.sandbox
 
@@ -35,7 +38,18 @@ def test_upload_with_six_operands_becomes_an_ami(sandbox, make_job, make_image):
     assert described["ena_support"] is True
     unset = ("boot_mode", "imds_support", "tpm_support", "sriov_net_support")
     assert {name: described[name] for name in unset} == dict.fromkeys(unset)
-    assert described["tags"] == {}
+    assert {name: text for name, text in described["tags"].items() if name not in ("clouduploader:started",)} == {
+        "clouduploader:key": next(line for line in done.lines if line.startswith("Journal: ")).removeprefix(
+            "Journal: "
+        ),
+        "clouduploader:job": job.name,
+        "clouduploader:arch": "x86_64",
+        "clouduploader:filename": image.path.name,
+        "clouduploader:version": clouduploader.__version__,
+        "clouduploader:sha256": hashlib.sha256(image.path.read_bytes()).hexdigest(),
+    }
+    (snapshot,) = sandbox.account()["snapshots"]
+    assert snapshot["tags"] == described["tags"]
     assert described["block_device_mappings"][0]["Ebs"]["VolumeSize"] == 10
     first, *_, last = done.lines
     assert re.fullmatch(r"clouduploader \S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: user tom, target ec2", first)
@@ -95,7 +109,7 @@ def test_all_that_target_data_can_say_is_registered(sandbox, make_job, make_imag
     described = assert_uploaded(sandbox, job, job.run("--verbose"), image)
     assert described["architecture"] == "arm64"
     assert described["description"] == "An image; with 'quotes' & $(more)"
-    assert described["tags"] == tags
+    assert {name: text for name, text in described["tags"].items() if "clouduploader:" not in name} == tags
     assert described["boot_mode"] == "uefi"
     assert described["imds_support"] == "v2.0"
     assert described["tpm_support"] == "v2.0"

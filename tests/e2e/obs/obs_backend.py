@@ -312,8 +312,9 @@ class Backend:
         return "\n".join(f"--- {path}\n{path.read_text(errors='replace')}" for path in paths if path.exists())
 
     def files(self) -> set[str]:
-        """What is in the spool but the archive and the counter: what jobs that ended must not leave."""
-        return {entry.name for entry in self.spool.iterdir()} - {"done", "next"}
+        """What is in the spool but the archive, the counter and small journals: what jobs that ended must not leave."""
+        kept = {str(path.relative_to(self.spool)) for path in self.spool.glob("journal/*/*") if path.name != "journal"}
+        return {entry.name for entry in self.spool.iterdir()} - {"done", "next", "journal"} | kept
 
     def archived(self, job: str) -> bytes:
         """The archived job file."""

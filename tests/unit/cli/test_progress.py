@@ -12,7 +12,8 @@ with progress.ProgressView() as view:
     view(PhaseStarted("upload"))
     view(BytesMoved(3 << 20, 12 << 20))
     view._view.refresh()
-    view(BytesMoved(5, None))
+    view(BytesMoved(5 << 20, None))
+    view._view.refresh()
 print("end")
 """
 
@@ -22,6 +23,7 @@ def test_view_shows_phase_and_bytes_on_a_terminal_and_leaves_nothing(run_on_term
     assert "check [bold]image[/nonsense]" in shown
     assert "upload" in shown
     assert "3.0/12.0 MiB" in shown
+    assert "5.0/? MiB" in shown
     assert "ami-1" not in shown
     assert shown.rstrip().endswith("end")
 

@@ -1,6 +1,7 @@
 import getpass
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import jobxml
-from clouduploader.job import JobState
+from clouduploader import config, jobxml, registry
+from clouduploader.cli import upload, uploading
+from clouduploader.cli.session import Session
+from clouduploader.commands import upload_image
+from clouduploader.job import Job, JobState
+from clouduploader.platform import CloudObject, Shortfall, UploadResult
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 
@@ -48,7 +53,7 @@ def test_upload_prints_the_result_and_archives_the_job(place):
     assert (job.filename, job.details) == ("my image.raw", f"{place}/images/my image.raw")
     log = (place / "spool" / "done" / "1.log").read_text()
     assert log.startswith("Start uploading image my image.raw.\n")
-    assert sorted(path.name for path in (place / "spool").iterdir()) == ["done", "next"]
+    assert sorted(path.name for path in (place / "spool").iterdir()) == ["done", "journal", "next"]
     assert (place / "my image.raw").exists()
 
 
@@ -64,6 +69,7 @@ def test_answer_can_be_json(place):
         "job": "1",
         "result": f"{place}/images/my image.raw",
         "objects": [{"kind": "file", "id": f"{place}/images/my image.raw", "region": ""}],
+        "shortfalls": [],
     }
 
 
@@ -178,3 +184,107 @@ def test_target_data_in_the_spool_are_private(place):
     assert (process.returncode, shown) == (143, "")
     assert (archived(place).state, archived(place).details) == (JobState.FAILED, "killed")
     assert list((place / "images").iterdir()) == []
+
+
+def test_options_become_target_data(place):
+    """They reach the platform as they are: where a field can't take one, it says so with the value."""
+    refused = {
+        "--description": "a\tb", "--architecture": "vax", "--boot-mode": "coreboot", "--method": "magic",
+        "--sha256": "1",
+        "--zero-blocks": "keep", "--verify": "maybe", "--kms-key": "a key", "--keep": "all", "--copy-to": "eu",
+        "--share": "everybody", "--deprecate-at": "tomorrow", "--region": "Two", "--name": "x", "--arn": "y",
+        "--external-id": "z", "--subnet": "w",
+    }  # fmt: skip
+    words = [word for pair in refused.items() for word in pair]
+    done = run(place, "my image.raw", *words, "--dry-run", target="ec2")
+    assert done.returncode == 65
+    for option, value in refused.items():
+        key = upload.KEYS[option.removeprefix("--").replace("-", "_")]
+        shown = json.dumps(value)
+        assert re.search(rf"\b{key} is (a list with )?{re.escape(shown)}", done.stderr), (key, done.stderr)
+
+
+def params(*words):
+    return upload.upload_command.make_context("upload", ["image", *words], obj=Session()).params
+
+
+def test_options_without_a_value_are_no_target_data():
+    found = params()
+    assert {name: found[name] for name in upload.KEYS if found[name] not in (None, [], {})} == {}
+
+
+def test_options_that_may_be_repeated_are_gathered():
+    found = params("--copy-to", "eu-west-2,eu-west-3", "--copy-to", "us-east-1", "--share", "public", "--share", "1, 2")
+    assert found["copy_to"] == ["eu-west-2", "eu-west-3", "us-east-1"]
+    assert found["share"] == ["public", "1", "2"]
+    assert params("--tag", "a=b=c", "--tag", "d=")["tag"] == {"a": "b=c", "d": ""}
+    assert (params("--encrypt")["encrypt"], params("--force")["force"]) == (True, True)
+
+
+def test_size_is_read_as_in_the_settings(place):
+    assert params("--max-size", "20G")["max_size"] == 20 << 30
+    done = run(place, "my image.raw", "--max-size", "much")
+    assert done.returncode == 64
+    assert "--max-size" in done.stderr
+    assert "'much', not a size such as 20G" in done.stderr
+
+
+def test_tag_without_a_value_is_a_wrong_argument(place):
+    done = run(place, "my image.raw", "--tag", "alone")
+    assert done.returncode == 64
+    assert "'alone' is not of the form NAME=VALUE" in done.stderr
+
+
+def test_choices_in_the_help_are_those_of_the_platform(place):
+    platform = registry.load("ec2", config.load(home=place, spool=place, environment={}))
+    allowed = {field.name: field.allowed for field in platform.fields}
+    shown = {}
+    for option in upload.upload_command.params:
+        if (option.metavar or "").startswith("["):
+            shown[upload.KEYS[option.name]] = tuple(option.metavar.strip("[]").split("|"))
+    assert shown == {name: allowed[name] for name in shown}
+    assert set(upload.KEYS.values()) <= allowed.keys()
+    assert {name for name in upload.KEYS.values() if allowed[name]} == shown.keys()
+
+
+@pytest.fixture
+def outcome():
+    """An upload of which a part failed."""
+    things = (CloudObject("image", "ami-1", "eu-west-1"), CloudObject("image", "ami-2", "us-east-1"))
+    shortfalls = (Shortfall("eu-west-2", "not copied: no \x1b"), Shortfall("eu-west-3", "not shared: no"))
+    job = Job(name="7", state=JobState.SUCCEEDED)
+    return upload_image.Outcome(job, UploadResult("ami-1", things, shortfalls))
+
+
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_upload_that_failed_in_part_gives_its_result_and_says_what_failed(outcome, capsys, is_quiet):
+    session = Session()
+    session.is_quiet = is_quiet
+    assert uploading.print_outcome(session, outcome) == 75
+    shown = capsys.readouterr()
+    assert shown.out == "ami-1\n"
+    assert shown.err.splitlines() == [
+        "clouduploader: warning: eu-west-2: not copied: no \\x1b",
+        "clouduploader: warning: eu-west-3: not shared: no",
+    ]
+
+
+def test_upload_that_failed_in_part_says_so_in_json(outcome, capsys):
+    session = Session()
+    session.is_json = True
+    assert uploading.print_outcome(session, outcome) == 75
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["exit_code"] == 75
+    assert answer["error"] is None
+    assert answer["data"] == {
+        "job": "7",
+        "result": "ami-1",
+        "objects": [
+            {"kind": "image", "id": "ami-1", "region": "eu-west-1"},
+            {"kind": "image", "id": "ami-2", "region": "us-east-1"},
+        ],
+        "shortfalls": [
+            {"subject": "eu-west-2", "reason": "not copied: no \x1b"},
+            {"subject": "eu-west-3", "reason": "not shared: no"},
+        ],
+    }

@@ -12,7 +12,7 @@ LOG = b"Start uploading image a.raw.xz.\nPhase: upload\nCreated instance i-1 in 
 
 
 def inspect(jobs, name, *, lines=10):
-    return inspect_job.inspect_job(jobs, name, lines=lines)
+    return inspect_job.inspect_job(jobs, name, lines=lines, state_dir=jobs.directory / "journal")
 
 
 def test_archived_job_is_told_in_full(make_spool, make_job):

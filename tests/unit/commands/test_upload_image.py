@@ -57,7 +57,7 @@ def test_job_is_in_the_spool_while_it_runs_and_archived_afterwards(place):
     assert outcome.result.id == f"{place}/images/a.raw"
     assert outcome.job == archived(place)
     assert (outcome.job.state, outcome.job.details, outcome.job.pid) == (JobState.SUCCEEDED, outcome.result.id, None)
-    assert sorted(path.name for path in (place / "spool").iterdir()) == ["done", "next"]
+    assert sorted(path.name for path in (place / "spool").iterdir()) == ["done", "journal", "next"]
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,13 @@ from clouduploader.platform import (
     Packing,
     PhaseStarted,
     PlatformContext,
-    UploadRequest,
     UploadResult,
 )
 from clouduploader.platforms import directory
 from clouduploader.stop import Stop
 
 DATA = bytes(range(256)) * (10 << 10)  # two and a half blocks
-PARTIAL = ".clouduploader-0123456789abcdef.part"
+PARTIAL = ".clouduploader-0123456789abcdef0123456789abcdef-01234567.part"
 
 
 class Log:
@@ -57,20 +56,12 @@ def make_platform(images):
 
 
 @pytest.fixture
-def make_request(tmp_path):
+def make_request(make_upload_request, tmp_path):
     def make(filename="my image.raw", data=DATA, size_bytes=None):
         path = tmp_path / "42.file"
         path.write_bytes(data)
-        return UploadRequest(
-            user="tom",
-            job_name=None,
-            arch=None,
-            image=Image(path, filename, Packing.RAW, len(data) if size_bytes is None else size_bytes),
-            targetdata={},
-            work_dir=tmp_path,
-            is_by_hand=False,
-            measure_image=lambda: len(data),
-        )
+        image = Image(path, filename, Packing.RAW, len(data) if size_bytes is None else size_bytes)
+        return make_upload_request(path, tmp_path, image=image)
 
     return make
 
@@ -197,9 +188,26 @@ def test_clean_up_touches_nothing_but_partial_files(make_platform, images, tmp_p
     assert (tmp_path / PARTIAL).exists()
 
 
+def test_partial_files_are_found_by_their_key(make_platform, images):
+    platform = make_platform()
+    assert platform.find({}, None, Log().reporter) == []
+    (images / PARTIAL).write_bytes(b"half")
+    (images / "image.raw").write_bytes(b"whole")
+    (found,) = platform.find({}, None, Log().reporter)
+    assert (found.object, found.keep_reason) == (CloudObject("partial file", str(images / PARTIAL)), None)
+    assert (found.key, found.job_name) == ("0123456789abcdef0123456789abcdef", "")
+    assert found.created.tzinfo
+    assert platform.find({}, found.key, Log().reporter) == [found]
+    assert platform.find({}, "f" * 32, Log().reporter) == []
+    with (images / PARTIAL).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (held,) = platform.find({}, None, Log().reporter)
+        assert held.keep_reason == "it is being written"
+
+
 def test_run_that_was_killed_is_cleaned_up_by_its_log(make_platform, make_request, images, tmp_path):
     code = """
-import os, pathlib, sys, time
+import os, pathlib, sys, time, types
 from clouduploader import joblog
 from clouduploader.platform import *
 from clouduploader.platforms import directory
@@ -209,7 +217,8 @@ log = joblog.JobLog([os.fdopen(1, "wb", buffering=0)], is_verbose=False)
 log.listen(lambda event: time.sleep(60) if isinstance(event, BytesMoved) else None)
 image = Image(source, "a.raw", Packing.RAW, source.stat().st_size)
 request = UploadRequest(user="", job_name=None, arch=None, image=image, targetdata={}, work_dir=source.parent,
-                        is_by_hand=False, measure_image=lambda: 0)
+                        is_by_hand=False, measure_image=lambda: 0, inspect_image=None, open_blocks=None,
+                        journal=types.SimpleNamespace(key="0" * 32), provenance={})
 context = PlatformContext(home=images, settings={"path": str(images)}, environment={})
 directory.create(context).upload(request, log, Stop())
 """

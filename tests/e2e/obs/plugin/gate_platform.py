@@ -15,6 +15,7 @@ from clouduploader.platform import (
     CloudObject,
     Field,
     Finding,
+    Found,
     Image,
     JsonValue,
     ObjectCreated,
@@ -72,6 +73,10 @@ class GatePlatform:
     ) -> CleanUpReport:
         """There is never anything left."""
         return CleanUpReport()
+
+    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[Found]:
+        """There is never anything left."""
+        return ()
 
     def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
         """Nothing can be wrong."""

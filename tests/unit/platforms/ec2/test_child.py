@@ -16,6 +16,7 @@ from clouduploader.stop import Stop
 
 SECRETS = ["--secret-key=SECRET/of+role", "--session-token=TOKEN/of+role"]
 FOREVER = 600.0
+TAGS = {"clouduploader:key": "0123456789abcdef0123456789abcdef", "clouduploader:job": "42"}
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def start(tmp_path):
         running = child.Child(
             tool.Program(script, sys.executable),
             arguments,
+            tags=TAGS,
             environment=child.environment(base, home),
             directory=tmp_path,
         )
@@ -171,7 +173,8 @@ def test_calls_of_the_api_are_traced_without_key_material(start, make_endpoint):
     """
     watch = Watch(start(code, base=os.environ | {"AWS_ENDPOINT_URL": endpoint.url}))
     assert watch.lines == ["PRIVATE", "VpcLimitExceeded"]
-    made, refused = map(json.loads, watch.calls)
+    asked, made, asked_too, refused = map(json.loads, watch.calls)
+    assert (asked, asked_too) == ({"asked": "CreateKeyPair"}, {"asked": "CreateVpc"})
     assert (made["operation"], made["status"], made["code"]) == ("CreateKeyPair", 200, None)
     assert (made["answer"], made["request_id"]) == ({"KeyName": "k"}, "id-9")
     assert made["parameters"]["KeyName"] == "k"
@@ -181,6 +184,63 @@ def test_calls_of_the_api_are_traced_without_key_material(start, make_endpoint):
     assert isinstance(refused["milliseconds"], int)
     assert b"PRIVATE" not in b"".join(watch.calls)
     assert b"SECRET" not in b"".join(watch.calls)
+
+
+KEY_PAIR = "<CreateKeyPairResponse><requestId>id-9</requestId><keyName>k</keyName></CreateKeyPairResponse>"
+REFUSAL = """<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>No.</Message></Error></Errors>
+    <RequestID>id-10</RequestID></Response>"""
+CLIENT = """
+    import boto3, botocore
+    ec2 = boto3.client("ec2", region_name="eu-west-1", aws_access_key_id="A", aws_secret_access_key="x")
+"""
+
+
+def tags_of(request):
+    form = request.form
+    names = [key for key in form if key.endswith(".Key")]
+    return {form[name]: form[name.removesuffix("Key") + "Value"] for name in names}
+
+
+def test_all_that_is_made_bears_the_tags_beside_those_of_the_script(start, make_endpoint):
+    endpoint = make_endpoint((200, KEY_PAIR))
+    code = f"""{CLIENT}
+    name = {{"ResourceType": "key-pair", "Tags": [{{"Key": "Name", "Value": "helper"}}]}}
+    ec2.create_key_pair(KeyName="k", TagSpecifications=[name])
+    ec2.describe_key_pairs()
+    """
+    watch = Watch(start(code, base=os.environ | {"AWS_ENDPOINT_URL": endpoint.url}))
+    assert watch.ending.exit_status == 0, watch.lines
+    assert tags_of(endpoint.requests[0]) == TAGS | {"Name": "helper"}
+    assert [value for key, value in endpoint.requests[0].form.items() if "ResourceType" in key] == ["key-pair"]
+    assert tags_of(endpoint.requests[1]) == {}
+    assert [json.loads(line).get("asked") for line in watch.calls] == ["CreateKeyPair", None, None]
+
+
+def test_role_that_may_not_tag_can_still_make_things(start, make_endpoint):
+    endpoint = make_endpoint((403, REFUSAL), (200, KEY_PAIR))
+    code = f"""{CLIENT}
+    say(ec2.create_key_pair(KeyName="k")["KeyName"])
+    """
+    watch = Watch(start(code, base=os.environ | {"AWS_ENDPOINT_URL": endpoint.url}))
+    assert watch.lines == ["k"]
+    assert [tags_of(request) for request in endpoint.requests] == [TAGS, {}]
+    lines = [json.loads(line) for line in watch.calls]
+    assert [(line.get("asked"), line.get("code")) for line in lines] == [
+        ("CreateKeyPair", None), (None, "UnauthorizedOperation"), ("CreateKeyPair", None), (None, None),
+    ]  # fmt: skip
+
+
+def test_refusal_for_another_reason_is_the_scripts_own(start, make_endpoint):
+    endpoint = make_endpoint((400, REFUSAL.replace("UnauthorizedOperation", "VpcLimitExceeded")))
+    code = f"""{CLIENT}
+    try:
+        ec2.create_vpc(CidrBlock="10.0.0.0/8")
+    except botocore.exceptions.ClientError as exc:
+        say(exc.response["Error"]["Code"])
+    """
+    watch = Watch(start(code, base=os.environ | {"AWS_ENDPOINT_URL": endpoint.url}))
+    assert watch.lines == ["VpcLimitExceeded"]
+    assert len(endpoint.requests) == 1
 
 
 def test_last_line_without_an_end_arrives(start):
@@ -323,7 +383,7 @@ def test_interpreter_that_cannot_be_started_is_an_error(tmp_path):
     broken.chmod(0o755)
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(MissingProgramError, match=f"{broken} can't be started: Exec format error"):
-        child.Child(tool.Program(tmp_path / "x", str(broken)), [], environment={}, directory=tmp_path)
+        child.Child(tool.Program(tmp_path / "x", str(broken)), [], tags={}, environment={}, directory=tmp_path)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -332,7 +392,8 @@ import os, sys, time
 from pathlib import Path
 from clouduploader.platforms.ec2 import child, tool
 script, directory = Path(sys.argv[1]), Path(sys.argv[2])
-running = child.Child(tool.Program(script, sys.executable), [], environment=dict(os.environ), directory=directory)
+running = child.Child(tool.Program(script, sys.executable), [], tags={}, environment=dict(os.environ),
+                      directory=directory)
 print(running.pid, flush=True)
 time.sleep(600)
 """

@@ -1,13 +1,14 @@
 import datetime
 import os
 import re
+import threading
 import traceback
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsError
+from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsError, NetworkError
 from clouduploader.platforms.ec2 import credentials, settings
 from clouduploader.platforms.ec2.sigv4 import Keys
 
@@ -120,10 +121,10 @@ def test_any_file_gives_keys_nothing_or_an_error_of_ours(tmp_path_factory, data)
 def make_account(tmp_path, record, monkeypatch):
     """A factory of the way into an account; the environment given is the process's as well, for boto3."""
 
-    def make(*, environment=None, **targetdata):
+    def make(*, environment=None, kind=credentials.Account, **targetdata):
         for name, value in (environment or {}).items():
             monkeypatch.setenv(name, value)
-        return credentials.Account(
+        return kind(
             home=tmp_path,
             settings=settings.Settings(session_seconds=1800),
             environment=environment or {},
@@ -246,3 +247,169 @@ def test_without_a_role_and_own_credentials_there_is_an_error(make_home, make_ac
 def test_half_of_the_own_credentials_is_an_error(make_account):
     with pytest.raises(CredentialsError, match="AWS_SECRET_ACCESS_KEY"):
         make_account(environment={"AWS_ACCESS_KEY_ID": "AKIAENV"}).fresh_keys()
+
+
+NOON = datetime.datetime(2026, 11, 22, 12, tzinfo=datetime.UTC)
+MINUTE = datetime.timedelta(minutes=1)
+
+
+class Granting(credentials.Account):
+    """An account whose credentials live so long by a clock of our own; `outages` are moments without an answer."""
+
+    def start(self, life):
+        self.now, self.life, self.asked, self.outages = NOON, life, [], []
+        self.before = lambda: None
+        self.source = self.renewing(now=lambda: self.now)
+        return self
+
+    def fresh_keys(self):
+        self.before()
+        self.asked.append(self.now)
+        if any(start <= self.now < end for start, end in self.outages):
+            raise NetworkError("sts can't be reached")
+        return Keys(f"ASIA{len(self.asked)}", "SECRET", "TOKEN", self.life and self.now + self.life)
+
+
+@pytest.fixture
+def make_granting(make_account):
+    """A factory of Granting."""
+    return lambda life: make_account(kind=Granting).start(life)
+
+
+@pytest.mark.parametrize("minutes", [15, 60, 720])
+def test_upload_of_four_hours_has_valid_credentials_all_the_time(make_granting, minutes):
+    granting = make_granting(minutes * MINUTE)
+    while granting.now < NOON + 240 * MINUTE:
+        assert granting.source().expires - granting.now >= 5 * MINUTE
+        granting.now += datetime.timedelta(seconds=1)
+    assert len(granting.asked) == -(-240 // (minutes - 5))
+
+
+def test_short_life_is_used_to_two_thirds(make_granting):
+    granting = make_granting(3 * MINUTE)
+    granting.source()
+    granting.now += 1.9 * MINUTE
+    assert granting.source().access_key_id == "ASIA1"
+    granting.now += 0.2 * MINUTE
+    assert granting.source().access_key_id == "ASIA2"
+
+
+def test_credentials_that_never_expire_are_asked_for_once(make_granting):
+    granting = make_granting(None)
+    for _ in range(3):
+        assert granting.source().access_key_id == "ASIA1"
+        granting.now += 1000 * MINUTE
+
+
+def test_failed_renewal_is_no_error_while_the_old_ones_are_valid(make_granting, record):
+    granting = make_granting(15 * MINUTE)
+    granting.outages = [(NOON + 1 * MINUTE, NOON + 13 * MINUTE)]
+    while granting.now < NOON + 30 * MINUTE:
+        assert granting.source().expires > granting.now
+        granting.now += datetime.timedelta(seconds=1)
+    assert 4 <= len([moment for moment in granting.asked if NOON < moment < NOON + 13 * MINUTE]) <= 7
+    assert any("can't be renewed yet: sts can't be reached" in line for line in record.details)
+
+
+def test_failed_renewal_is_an_error_once_the_old_ones_have_expired(make_granting):
+    granting = make_granting(15 * MINUTE)
+    granting.source()
+    granting.now += 16 * MINUTE
+    granting.outages = [(NOON, granting.now + MINUTE)]
+    with pytest.raises(NetworkError):
+        granting.source()
+    granting.now += MINUTE
+    assert granting.source().expires > granting.now
+
+
+def test_threads_do_not_wait_for_a_renewal_while_the_old_ones_are_valid(make_granting):
+    granting = make_granting(15 * MINUTE)
+    first = granting.source()
+    granting.now += 11 * MINUTE
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def wait():
+        is_asked.set()
+        assert may_answer.wait(30)
+
+    granting.before = wait
+    renewed = []
+    thread = threading.Thread(target=lambda: renewed.append(granting.source()))
+    thread.start()
+    assert is_asked.wait(30)
+    assert granting.source() is first
+    may_answer.set()
+    thread.join(30)
+    assert granting.source() is renewed[0] is not first
+    assert len(granting.asked) == 2
+
+
+def test_threads_that_have_nothing_wait_for_the_same_credentials(make_granting):
+    granting = make_granting(15 * MINUTE)
+    granting.before = lambda: threading.Event().wait(0.05)
+    barrier = threading.Barrier(8)
+    found = []
+
+    def ask():
+        barrier.wait()
+        found.append(granting.source())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 8
+    assert len(set(map(id, found))) == len(granting.asked) == 1
+
+
+def test_credentials_that_aws_calls_expired_are_renewed(make_granting):
+    granting = make_granting(60 * MINUTE)
+    old = granting.source()
+    granting.source.refuse(old)
+    assert granting.source().access_key_id == "ASIA2"
+    granting.source.refuse(old)  # by a thread whose request had the old ones
+    assert granting.source().access_key_id == "ASIA2"
+
+
+def test_client_tries_again_with_other_credentials_when_they_have_expired(
+    make_granting, make_endpoint, refused, monkeypatch
+):
+    endpoint = make_endpoint(refused("ExpiredToken"))
+    granting = make_granting(60 * MINUTE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.url)
+    client = granting.client("sts", granting.source)
+    with pytest.raises(client.exceptions.ClientError, match="ExpiredToken"):
+        client.get_caller_identity()
+    used = [re.search("Credential=(\\w+)/", str(request.headers))[1] for request in endpoint.requests]
+    assert used == ["ASIA1", "ASIA2"]
+
+
+def test_client_signs_each_request_with_what_the_source_gives_then(make_granting, make_endpoint, refused, monkeypatch):
+    endpoint = make_endpoint(refused("Odd"))
+    granting = make_granting(60 * MINUTE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.url)
+    client = granting.client("sts", granting.source)
+    for expected in ("ASIA1", "ASIA2", "ASIA3"):
+        with pytest.raises(client.exceptions.ClientError):
+            client.get_caller_identity()
+        assert f"Credential={expected}/" in str(endpoint.requests[-1].headers)
+        granting.now += 60 * MINUTE
+
+
+def test_client_can_be_made_for_another_region(make_account):
+    keys = Keys("AKIA", "SECRET", None)
+    assert make_account().client("ec2", keys).meta.region_name == "eu-west-1"
+    assert make_account().client("ec2", keys, "eu-north-1").meta.region_name == "eu-north-1"
+
+
+def test_error_of_the_source_comes_through_the_sdk_as_it_is(make_granting, make_endpoint, granted, monkeypatch):
+    endpoint = make_endpoint(granted)
+    granting = make_granting(60 * MINUTE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.url)
+    client = granting.client("sts", granting.source)
+    granting.now += 61 * MINUTE
+    granting.outages = [(granting.now, granting.now + MINUTE)]
+    with pytest.raises(NetworkError, match="sts can't be reached"):
+        client.get_caller_identity()
+    assert endpoint.requests == []

@@ -1,6 +1,9 @@
 import sys
 from pathlib import Path
 
+import botocore
+import botocore.exceptions
+import botocore.session
 import pytest
 
 from clouduploader.platform import Level, PlatformContext
@@ -117,3 +120,86 @@ def test_region_of_a_job_to_come_is_looked_at_with_its_rights(make_context, chan
     finding = find(context, targetdata=data)["own credentials"]
     assert finding.level is level
     assert words in finding.message
+
+
+DIRECT = settings.Settings(method="ebs-direct")
+
+
+def find_all(context, values=DIRECT, **how):
+    """All findings, in order."""
+    return list(check.run(context, values, **({"targetdata": None, "region": None} | how)))
+
+
+def test_ebs_direct_needs_neither_tool_nor_helpers(make_context, make_endpoint, monkeypatch):
+    endpoint = make_endpoint((403, "{}"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EBS", endpoint.url)
+    found = find_all(make_context(tool="#!/bin/sh\n", conf="x"), region=REGION)
+    assert [(finding.subject, finding.level) for finding in found] == [
+        ("AWS identity", Level.OK),
+        ("clock", Level.OK),
+        (f"EBS direct APIs in {REGION}", Level.OK),
+    ]
+    assert found[-1].message == f"{endpoint.url} answers"
+
+
+def test_ebs_direct_without_a_region_says_how_to_name_one(make_context):
+    (finding,) = find_all(make_context(conf="x"))
+    assert finding.level is Level.WARNING
+    assert "--region" in finding.hint
+
+
+def test_ebs_endpoint_that_does_not_answer_is_found(make_context, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EBS", "http://127.0.0.1:9")  # discard, which nobody serves any more
+    finding = find_all(make_context(), region=REGION)[-1]
+    assert finding.level is Level.FAILURE
+    assert "can't be reached" in finding.message
+
+
+def test_rights_are_tried_as_far_as_they_can_be(make_context, make_endpoint, monkeypatch):
+    endpoint = make_endpoint((403, "{}"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EBS", endpoint.url)
+    data = {"region": REGION, "ami_name": "my image"}
+    *_, fine, granted, unknown = find_all(make_context(conf="x"), targetdata=data)
+    assert fine.message == f"name is fine in {REGION}"
+    assert granted.level is Level.OK
+    assert "ec2:RegisterImage" in granted.message
+    assert unknown.level is Level.WARNING
+    for action in check.UNTRIABLE:
+        assert action in unknown.message
+
+
+class Denying:
+    """A client of EC2 whose every DryRun has this answer."""
+
+    def __init__(self, code):
+        self._code = code
+
+    def __getattr__(self, operation):
+        def call(**parameters):
+            assert parameters["DryRun"] is True
+            raise botocore.exceptions.ClientError({"Error": {"Code": self._code}}, operation)
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("code", "levels"),
+    [
+        ("DryRunOperation", [Level.OK, Level.WARNING]),
+        ("UnauthorizedOperation", [Level.FAILURE] * len(check.DRY_RUNS) + [Level.WARNING]),
+        ("InvalidSnapshot.NotFound", [Level.WARNING]),
+    ],
+)
+def test_answer_to_a_dry_run_is_understood(code, levels):
+    found = list(check._rights(Denying(code), "role x"))
+    assert [finding.level for finding in found] == levels
+    if code != "DryRunOperation":
+        shown = " ".join(finding.message for finding in found)
+        assert all(f"ec2:{action}" in shown for action in check.DRY_RUNS)
+
+
+def test_dry_runs_are_calls_of_the_api():
+    model = botocore.session.Session().get_service_model("ec2")
+    for action, (operation, parameters) in check.DRY_RUNS.items():
+        assert botocore.xform_name(action) == operation
+        assert {*parameters, "DryRun"} <= set(model.operation_model(action).input_shape.members)

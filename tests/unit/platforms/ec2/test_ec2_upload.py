@@ -1,6 +1,7 @@
 """One upload, with a double of ec2uploadimg and an AWS of moto's. The contract suite tries the rest."""
 
 import datetime
+import hashlib
 import json
 import signal
 import stat
@@ -11,24 +12,33 @@ from pathlib import Path
 import boto3
 import moto.server
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
+from moto.ec2.models import ec2_backends
 
-from clouduploader.errors import ClouduploaderError, ConfigError, PlatformReplyError, StoppedError, TargetDataError
+from clouduploader import journal as journals
+from clouduploader.contents import DiskFormat, ImageFacts
+from clouduploader.errors import (
+    ClouduploaderError,
+    ConfigError,
+    ImageError,
+    PlatformReplyError,
+    StoppedError,
+    TargetDataError,
+)
 from clouduploader.platform import (
     BytesMoved,
     CloudObject,
-    Image,
     ObjectCreated,
     ObjectRemoved,
-    Packing,
     PhaseStarted,
     PlatformContext,
-    UploadRequest,
 )
-from clouduploader.platforms.ec2 import plan, settings, upload
+from clouduploader.platforms.ec2 import earlier, plan, properties, settings, tags, upload
 from clouduploader.stop import Stop
 
 DOUBLE = Path(__file__).parents[3] / "data" / "ec2uploadimg.py"
 REGION = "eu-west-1"
+SHA256 = hashlib.sha256(bytes(5000)).hexdigest()  # of the image
 ARN = "arn:aws:iam::123456789012:role/obs"
 
 
@@ -43,8 +53,8 @@ def aws():
     server.stop()
 
 
-def client(url):
-    return boto3.client("ec2", region_name=REGION, endpoint_url=url, aws_access_key_id="A", aws_secret_access_key="x")
+def client(url, region=REGION):
+    return boto3.client("ec2", region_name=region, endpoint_url=url, aws_access_key_id="A", aws_secret_access_key="x")
 
 
 @pytest.fixture
@@ -58,10 +68,20 @@ def account(aws, monkeypatch):
 
 
 @pytest.fixture
-def make_upload(aws, account, tmp_path, record):
+def make_upload(aws, account, tmp_path, record, make_upload_request):
     """A factory of an upload; `code` is put into the double of ec2uploadimg where the key says."""
 
-    def make(*, code=None, stop=None, config=None, is_by_hand=False, arch="x86_64", what=upload.Upload, **targetdata):
+    def make(
+        *,
+        code=None,
+        stop=None,
+        config=None,
+        is_by_hand=False,
+        arch="x86_64",
+        what=upload.Upload,
+        request=None,
+        **targetdata,
+    ):
         home = tmp_path / "home"
         (home / ".aws").mkdir(parents=True)
         (home / ".aws" / "credentials").write_text(
@@ -82,15 +102,14 @@ def make_upload(aws, account, tmp_path, record):
         work_dir = tmp_path / "work"
         work_dir.mkdir(mode=0o700)
         data = {"region": REGION, "ami_name": "my image", "arn": ARN, "external_id": "ext"} | targetdata
-        request = UploadRequest(
-            user="tom",
+        request = make_upload_request(
+            image,
+            work_dir,
             job_name="42",
             arch=arch,
-            image=Image(image, "a.raw", Packing.RAW, 5000),
             targetdata={key: value for key, value in data.items() if value is not None},
-            work_dir=work_dir,
             is_by_hand=is_by_hand,
-            measure_image=lambda: 5000,
+            **(request or {}),
         )
         values = settings.read({"ec2uploadimg": str(script), "grace_seconds": "60"} | (config or {}))
         context = PlatformContext(home=home, settings={}, environment={"AWS_ENDPOINT_URL": aws[0], "PATH": "/usr/bin"})
@@ -268,12 +287,9 @@ def test_image_of_an_architecture_that_ec2_lacks_is_refused(make_upload):
         ("s390x", {"architecture": "arm64"}, "arm64"),
     ],
 )
-def test_machine_is_amazons_word(tmp_path, arch, data, expected):
-    request = UploadRequest(
-        user="tom", job_name=None, arch=arch, image=Image(tmp_path, "a", Packing.RAW, 1), targetdata=data,
-        work_dir=tmp_path, is_by_hand=False, measure_image=lambda: 1,
-    )  # fmt: skip
-    assert upload.machine(request) == expected
+def test_machine_is_amazons_word(make_upload_request, tmp_path, arch, data, expected):
+    request = make_upload_request(tmp_path, tmp_path, arch=arch, targetdata=data)
+    assert properties.machine(request) == expected
 
 
 def test_plan_says_each_step(make_upload, account, aws):
@@ -305,6 +321,210 @@ def test_plan_finds_a_name_that_is_taken(make_upload, account):
         make_upload(what=plan.make)
 
 
+def test_plan_tells_of_the_image_that_an_earlier_upload_made(make_upload, make_image):
+    image = make_image({tags.KEY: "f" * 32, tags.SHA256: SHA256})
+    assert make_upload(what=plan.make, share=["210987654321"])[1:] == [
+        f"take {image}, which an earlier upload of this image made",
+        "share it with 210987654321",
+    ]
+
+
 def test_plan_finds_a_helper_that_is_not_there(account):
     with pytest.raises(ClouduploaderError, match="helper AMI"):
         plan.check_helper(account, "ami-00000000", REGION)
+
+
+@pytest.fixture
+def make_image(account):
+    """A factory of an image that is in the account, with these tags, for x86_64."""
+
+    def make(image_tags):
+        image = account.register_image(Name="my image", RootDeviceName="/dev/sda1")["ImageId"]
+        ec2_backends[ACCOUNT_ID][REGION].amis[image].architecture = "x86_64"  # what moto drops
+        if image_tags:
+            account.create_tags(Resources=[image], Tags=tags.as_list(image_tags))
+        return image
+
+    return make
+
+
+def test_image_of_an_earlier_upload_of_this_file_is_the_result(make_upload, make_image, record):
+    image = make_image({tags.KEY: "f" * 32, tags.SHA256: SHA256})
+    result = make_upload(code={"# AT SETUP": "sys.exit('started')"}).run()
+    assert (result.id, result.objects[0]) == (image, CloudObject("image", image, REGION))
+    assert [thing.kind for thing in result.objects] == ["image", "snapshot"]
+    assert f"{image} has that name and this very content: an earlier upload of it succeeded." in record.lines
+    assert not any(isinstance(event, ObjectCreated) for event in record.events)
+
+
+@pytest.mark.parametrize(
+    ("image_tags", "arch", "words"),
+    [
+        ({}, "x86_64", r"image of that name already \(ami-\w+\)$"),
+        ({tags.SHA256: "0" * 64}, "x86_64", f"of SHA-256 {'0' * 64}, this one has [0-9a-f]{{64}}$"),
+        ({tags.SHA256: "right"}, "aarch64", "it is for x86_64, this one for arm64$"),
+    ],
+)
+def test_name_of_another_image_is_refused_before_anything_is_made(
+    make_upload, make_image, record, image_tags, arch, words
+):
+    make_image({name: value.replace("right", SHA256) for name, value in image_tags.items()})
+    with pytest.raises(PlatformReplyError, match=words):
+        make_upload(arch=arch).run()
+    assert not any(isinstance(event, ObjectCreated) for event in record.events)
+
+
+def test_what_an_earlier_try_left_is_removed_first(make_upload, account, record, make_upload_request, tmp_path):
+    group = account.create_security_group(GroupName="left", Description="x")["GroupId"]
+    other = account.create_security_group(GroupName="right", Description="x")["GroupId"]
+    journal = make_upload_request(tmp_path, tmp_path).journal
+    for thing_id in (group, other):
+        journal.write("made", kind="security group", id=thing_id, region=REGION)
+    journal.write("removed", kind="security group", id=other, region=REGION)
+    with pytest.raises(ClouduploaderError):
+        make_upload(request={"journal": journal}, code={"# AT SETUP": "sys.exit(1)"}).run()
+    assert group not in in_account(account)
+    assert other in in_account(account)
+    account.delete_security_group(GroupId=other)
+
+
+@pytest.fixture
+def kept_journal(make_journal, record):
+    """A journal that is told of what is made and removed, as by the runner."""
+    journal, tell = make_journal(), record.event
+
+    def event(found):
+        tell(found)
+        if isinstance(found, ObjectCreated | ObjectRemoved):
+            journal.write("made" if isinstance(found, ObjectCreated) else "removed", **vars(found.object))
+
+    record.event = event
+    return journal
+
+
+def test_all_that_is_made_is_asked_for_in_the_journal_and_bears_the_key(make_upload, kept_journal, account):
+    journal = kept_journal
+    result = make_upload(request={"journal": journal}).run()
+    state = journals.state_of(journal.entries())
+    assert set(state.objects) == set(result.objects)
+    assert state.asked == ()
+    entries = [(entry["what"], entry.get("kind")) for entry in journal.entries()]
+    kinds = [kind for what, kind in entries if what == "made"]
+    assert {"key pair", "vpc", "subnet", "instance", "volume", "snapshot", "image"} == set(kinds)
+    for kind in kinds:
+        assert entries.index(("asked", kind)) < entries.index(("made", kind))
+    filters = [{"Name": "tag:clouduploader:key", "Values": [journal.key]}]
+    tagged = {snapshot["SnapshotId"] for snapshot in account.describe_snapshots(Filters=filters)["Snapshots"]}
+    assert {thing.id for thing in result.objects if thing.kind == "snapshot"} <= tagged
+
+
+def test_thing_whose_answer_was_lost_is_found_and_removed(make_upload, kept_journal, account, record):
+    """ec2uploadimg is killed after AWS made a subnet, and before anybody read its id."""
+    journal = kept_journal
+    line = (
+        "import os; ec2.meta.events.register_first('after-call.ec2.CreateSubnet', lambda **_: os.kill(os.getpid(), 9))"
+    )
+    with pytest.raises(ClouduploaderError):
+        make_upload(request={"journal": journal}, code={"# AT SETUP": line}).run()
+    assert existing(record) == []
+    assert in_account(account) == []
+    assert "subnet" in {event.object.kind for event in record.events if isinstance(event, ObjectRemoved)}
+    state = journals.state_of(journal.entries())
+    assert (state.asked, dict(state.objects)) == ((), {})
+
+
+def test_what_was_asked_for_and_never_made_is_settled(make_upload, kept_journal, account):
+    journal = kept_journal
+    line = "import os; ec2.meta.events.register('before-send.ec2.CreateSubnet', lambda **_: os.kill(os.getpid(), 9))"
+    with pytest.raises(ClouduploaderError):
+        make_upload(request={"journal": journal}, code={"# AT SETUP": line}).run()
+    assert journals.state_of(journal.entries()).asked == ()
+    assert in_account(account) == []
+
+
+def test_things_of_a_dead_try_that_never_got_into_the_journal_are_removed(make_upload, kept_journal, account):
+    journal = kept_journal
+    for _ in range(2):
+        journal.write("begin")
+    tags = [{"Key": "clouduploader:key", "Value": journal.key}]
+    volume = account.create_volume(
+        Size=1, AvailabilityZone=f"{REGION}a", TagSpecifications=[{"ResourceType": "volume", "Tags": tags}]
+    )["VolumeId"]
+    make_upload(request={"journal": journal}).run()
+    assert volume not in in_account(account)
+
+
+def test_what_an_upload_with_a_result_made_is_no_leftover(make_upload_request, tmp_path):
+    entries = [
+        {"what": "made", "kind": "image", "id": "ami-1", "region": REGION},
+        {"what": "end", "outcome": "succeeded", "shortfalls": []},
+        {"what": "asked", "kind": "vpc", "region": REGION},
+        {"what": "made", "kind": "vpc", "id": "vpc-1", "region": REGION},
+        {"what": "end", "outcome": "failed"},
+    ]
+    assert earlier.unremoved(entries) == [CloudObject("vpc", "vpc-1", REGION)]
+
+
+def facts(**changes):
+    values = {
+        "disk_format": DiskFormat.RAW, "size_bytes": 5000, "is_size_exact": True, "partition_table": "gpt",
+        "minimum_bytes": 5000, "architectures": ("x86_64",), "boots_uefi": True, "boots_bios": True,
+    }  # fmt: skip
+    return {"inspect_image": lambda: ImageFacts(**(values | changes))}
+
+
+TELL = {"# AT SETUP": "say(f'machine {given.machine}, boot mode {given.boot_mode}')"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "found", "data", "expected"),
+    [
+        (None, {"architectures": ("arm64",), "boots_bios": False}, {}, "machine arm64, boot mode uefi"),
+        (None, {"architectures": ()}, {}, "machine x86_64, boot mode None"),
+        ("x86_64", {}, {}, "machine x86_64, boot mode None"),
+        ("x86_64", {"boots_bios": False}, {}, "machine x86_64, boot mode uefi"),
+        ("x86_64", {}, {"boot_mode": "uefi-preferred"}, "machine x86_64, boot mode uefi-preferred"),
+        ("x86_64", {"architectures": ("i386",)}, {}, "machine x86_64, boot mode None"),
+        ("x86_64", {"architectures": ("arm64",)}, {"force": True}, "machine x86_64, boot mode None"),
+    ],
+)
+def test_image_that_can_only_boot_one_way_is_registered_so(make_upload, record, arch, found, data, expected):
+    make_upload(arch=arch, request=facts(**found), code=TELL, **data).run()
+    assert expected in record.lines
+
+
+@pytest.mark.parametrize(
+    ("arch", "found", "data", "error", "words"),
+    [
+        ("x86_64", {"architectures": ("arm64",)}, {}, ImageError, "the job is for x86_64, but .* for arm64"),
+        (None, {}, {"architecture": "arm64"}, TargetDataError, "architecture: found arm64, but .* for x86_64"),
+        ("x86_64", {"boots_uefi": False}, {"boot_mode": "uefi"}, TargetDataError, "has no EFI boot loader"),
+    ],
+)
+def test_image_that_is_not_what_is_said_is_refused(make_upload, record, arch, found, data, error, words):
+    with pytest.raises(error, match=words):
+        make_upload(arch=arch, request=facts(**found), **data).run()
+    assert not any(isinstance(event, ObjectCreated) for event in record.events)
+
+
+def test_role_that_may_not_tag_is_told(make_upload, record):
+    process = make_upload()
+    refusal = {
+        "operation": "CreateVpc", "code": "UnauthorizedOperation", "message": "No.", "status": 403, "milliseconds": 1,
+        "request_id": "x", "date": "",
+    }  # fmt: skip
+    for line in ({"asked": "CreateVpc"}, refusal, {"asked": "CreateVpc"}):
+        process._take_call(json.dumps(line).encode())
+    (line,) = record.lines
+    assert line.startswith("Warning: CreateVpc was denied with tags, and is tried without")
+    assert "ec2:CreateTags" in line
+
+
+def test_result_has_what_was_done_beyond_the_image_and_what_failed(make_upload, aws):
+    client(aws[0], "eu-west-3").register_image(Name="my image", RootDeviceName="/dev/sda1")
+    result = make_upload(share=["123456789012"], regions=["eu-west-2", "eu-west-3"]).run()
+    assert result.objects[0].id == result.id
+    assert ("image", "eu-west-2") in [(thing.kind, thing.region) for thing in result.objects]
+    (shortfall,) = result.shortfalls
+    assert shortfall.subject == "eu-west-3"
+    assert "image of that name already" in shortfall.reason

@@ -1,4 +1,5 @@
 import dataclasses
+import datetime
 import json
 import re
 from importlib import resources
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from clouduploader import targetdata
 from clouduploader.errors import TargetDataError
 from clouduploader.platforms.ec2 import fields
+from clouduploader.platforms.ec2.settings import METHODS, Settings
 
 # As OBS's frontend sends it; the order of its columns and form.
 OBS = {
@@ -25,8 +27,16 @@ BY_NAME = {field.name: field for field in fields.FIELDS}
 
 
 class Platform:
-    problems = staticmethod(fields.problems)
+    @staticmethod
+    def problems(found):
+        return fields.problems(found, Settings())
+
     fields = fields.FIELDS
+
+
+def ahead(days):
+    """The day that is so many days ahead."""
+    return str(datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=days))
 
 
 def read(document):
@@ -138,11 +148,32 @@ def test_limits_are_those_of_ec2(name, right, wrong):
         ({"tpm_support": "v2.0"}, "tpm_support needs boot_mode"),
         ({"tpm_support": "v2.0", "boot_mode": "legacy-bios"}, "tpm_support needs boot_mode"),
         ({"architecture": "arm64", "ena_support": False}, "arm64 needs it"),
-        ({"tags": {f"t{number}": "" for number in range(51)}}, "tags are 51, but EC2 takes 50"),
+        ({"tags": {f"t{number}": "" for number in range(48)}}, "tags are 48, but EC2 takes 50, and we need the rest"),
+        ({"tags": {"clouduploader:key": "x"}}, "begins with clouduploader:, which is for"),
         ({"tags": {"": "x"}}, "a name that is not of 1 to 127"),
         ({"tags": {"x" * 128: "x"}}, "a name that is not of 1 to 127"),
         ({"tags": {"AWS:x": "x"}}, "a name that begins with aws:"),
         ({"tags": {"x": "x" * 257}}, "a value of more than 256"),
+        ({"uefi_data": "AAAA", "method": "ebs-direct", "boot_mode": "legacy-bios"}, "uefi_data needs boot_mode"),
+        ({"encrypted": True}, "encrypted needs method ebs-direct"),
+        ({"kms_key_id": "alias/a"}, "kms_key_id needs method ebs-direct"),
+        ({"uefi_data": "AAAA", "boot_mode": "uefi"}, "uefi_data needs method ebs-direct"),
+        ({"zero_blocks": "skip"}, "zero_blocks needs method ebs-direct"),
+        ({"verify": "full", "method": "ec2uploadimg"}, "verify needs method ebs-direct"),
+        ({"keep": "snapshot"}, "keep needs method ebs-direct"),
+        ({"kms_key_id": "alias/a", "encrypted": False, "method": "auto"}, "kms_key_id is given, but encrypted is"),
+        ({"kms_keys": {"eu-west-1": "alias/a"}}, "kms_keys have a region that is not among regions"),
+        ({"share": ["public"], "encrypted": True, "method": "auto"}, "an encrypted image can't be public"),
+        (
+            {"share": ["public"], "regions": ["eu-west-2"], "kms_keys": {"eu-west-2": "alias/a"}},
+            "image can't be public",
+        ),
+        ({"share": ["1" * 12], "kms_key_id": "alias/aws/ebs", "method": "auto"}, "a KMS key of AWS's own"),
+        ({"regions": ["eu-west-2"], "kms_keys": {"eu-west-2": "a key"}}, "kms_keys have a value that is no key's id"),
+        ({"deprecate_at": "2027-02-31"}, "deprecate_at is no date that the calendar has"),
+        ({"deprecate_at": "2026-01-31"}, "deprecate_at is in the past"),
+        ({"deprecate_at": ahead(3660)}, "deprecate_at is more than 10 years ahead"),
+        ({"deprecate_at": ahead(740), "share": ["public"]}, "more than 2 years ahead, too far for a public image"),
     ],
 )
 def test_rules_between_fields_are_checked(extra, problem):
@@ -157,10 +188,38 @@ def test_rules_between_fields_are_checked(extra, problem):
         {"architecture": "arm64"},
         {"architecture": "x86_64", "ena_support": False},
         {"tags": {"x" * 127: "x" * 256, "aws": "aws:"}},
+        {"tags": {f"t{number}": "" for number in range(47)}},
+        {"encrypted": False, "verify": "none", "keep": "nothing", "zero_blocks": "send"},
+        {"kms_key_id": "alias/a", "encrypted": True, "keep": "snapshot", "method": "ebs-direct"},
+        {"tpm_support": "2.0", "uefi_data": "AAAA", "method": "auto"},
+        {"regions": ["eu-west-2"], "kms_keys": {"eu-west-2": "alias/a"}, "share": ["123456789012"]},
+        {"regions": ["eu-west-2"], "share": ["public"]},
+        {"deprecate_at": ahead(3640)},
+        {"deprecate_at": f"{ahead(720)}T12:00Z", "share": ["public"]},
     ],
 )
 def test_what_goes_together_is_taken(extra):
     assert extra.items() <= read({**OBS, **extra}).values.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, None),
+        ("2027-01-31", "2027-01-31T00:00:00+00:00"),
+        ("2027-01-31T12:30Z", "2027-01-31T12:30:00+00:00"),
+        ("2027-01-31T12:30:05Z", "2027-01-31T12:30:05+00:00"),
+    ],
+)
+def test_moment_is_in_utc(text, expected):
+    found = fields.moment(text)
+    assert (found and found.isoformat()) == expected
+
+
+@pytest.mark.parametrize("chosen", [None, *METHODS])
+def test_method_is_that_of_the_data_or_else_of_the_settings(chosen):
+    data = {"method": chosen} if chosen else {}
+    assert fields.method(data, Settings(method="auto")) == (chosen or "auto")
 
 
 def test_words_are_those_of_the_service_models():

@@ -3,6 +3,7 @@ import botocore.exceptions
 import botocore.stub
 import pytest
 
+from clouduploader.errors import DeniedError
 from clouduploader.platform import CleanUpReport, CloudObject, ObjectRemoved
 from clouduploader.platforms.ec2 import leftovers
 
@@ -209,3 +210,162 @@ def test_instances_that_cannot_be_looked_for_do_not_stop_the_rest(stubbed, make_
     stubber.add_response("delete_key_pair", {}, {"KeyName": "k"})
     assert make_remover(client).remove([thing("key pair", "k")]).removed == (thing("key pair", "k"),)
     assert record.lines[0].startswith("The helper instance can't be looked for: ")
+
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def marked(kind, key=KEY, job="42"):
+    tags = {"clouduploader:key": key, "clouduploader:job": job, "clouduploader:started": "2026-11-22T18:00:00+00:00"}
+    return [{"ResourceType": kind, "Tags": [{"Key": name, "Value": value} for name, value in tags.items()]}]
+
+
+@pytest.fixture
+def tagged_upload_of(ec2):
+    """A factory of all that an upload makes but for the image, with its tags; moto has it then."""
+
+    def make(key=KEY, job="42"):
+        ami = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+
+        def tags(kind):
+            return {"TagSpecifications": marked(kind, key, job)}
+
+        ec2.create_key_pair(KeyName=f"key-{key}", **tags("key-pair"))
+        vpc = ec2.create_vpc(CidrBlock="192.168.0.0/16", **tags("vpc"))["Vpc"]["VpcId"]
+        gateway = ec2.create_internet_gateway(**tags("internet-gateway"))["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+        table = ec2.create_route_table(VpcId=vpc, **tags("route-table"))["RouteTable"]["RouteTableId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="192.168.1.0/24", **tags("subnet"))["Subnet"]["SubnetId"]
+        group = ec2.create_security_group(GroupName=key, Description="x", VpcId=vpc, **tags("security-group"))
+        instance = ec2.run_instances(
+            ImageId=ami, MinCount=1, MaxCount=1, KeyName=f"key-{key}", SubnetId=subnet, InstanceType="t2.micro",
+            **tags("instance"),
+        )["Instances"][0]["InstanceId"]  # fmt: skip
+        volume = ec2.create_volume(Size=10, AvailabilityZone=f"{REGION}a", **tags("volume"))["VolumeId"]
+        snapshot = ec2.create_snapshot(VolumeId=volume, **tags("snapshot"))["SnapshotId"]
+        return {
+            thing(kind, item)
+            for kind, item in (
+                ("key pair", f"key-{key}"), ("vpc", vpc), ("internet gateway", gateway), ("route table", table),
+                ("subnet", subnet), ("security group", group["GroupId"]), ("instance", instance), ("volume", volume),
+                ("snapshot", snapshot),
+            )
+        }  # fmt: skip
+
+    return make
+
+
+def test_all_that_bears_the_key_is_found_and_can_be_removed(ec2, tagged_upload_of, make_remover, record):
+    before = state(ec2)
+    things = tagged_upload_of()
+    others = tagged_upload_of("f" * 32, "43")
+    found = leftovers.find(ec2, REGION, KEY, record)
+    assert {item.object for item in found} == things
+    assert {item.key for item in found} == {KEY}
+    assert {item.job_name for item in found} == {"42"}
+    assert all(item.created and item.created.tzinfo for item in found)
+    assert {item.object for item in leftovers.find(ec2, REGION, None, record)} == things | others
+    report = make_remover(ec2).remove([item.object for item in found])
+    assert report.left == ()
+    assert leftovers.find(ec2, REGION, KEY, record) == []
+    make_remover(ec2).remove([item.object for item in leftovers.find(ec2, REGION, None, record)])
+    assert state(ec2) == before
+    assert record.lines == []
+
+
+def test_nothing_is_found_where_nothing_bears_tags(ec2, upload_of, record):
+    upload_of()
+    assert leftovers.find(ec2, REGION, None, record) == []
+
+
+def snapshot_with_tags(ec2):
+    volume = ec2.create_volume(Size=10, AvailabilityZone=f"{REGION}a")["VolumeId"]
+    return ec2.create_snapshot(VolumeId=volume, TagSpecifications=marked("snapshot"))["SnapshotId"]
+
+
+def test_complete_snapshot_without_an_image_is_kept_for_another_try(ec2, record):
+    snapshot = snapshot_with_tags(ec2)
+    (found,) = leftovers.find(ec2, REGION, KEY, record)
+    assert (found.object, found.is_complete) == (thing("snapshot", snapshot), True)
+    assert found.keep_reason == "complete; `clouduploader resume JOB` goes on with it"
+
+
+def test_snapshot_of_an_image_is_kept(stubbed, record):
+    client, stubber = stubbed
+    snapshot = {"SnapshotId": "snap-1", "State": "completed"}
+    for listing in leftovers.LISTINGS:
+        stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
+    mappings = [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}, {"Ebs": {"SnapshotId": "snap-1"}}]
+    image = {"ImageId": "ami-1", "State": "available", "BlockDeviceMappings": mappings}
+    stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
+    (found,) = leftovers.find(client, REGION, KEY, record)
+    assert (found.keep_reason, found.is_complete) == ("in use by ami-1", False)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [("available", "an image that can be used"), ("deregistered", "an image that can be used")]
+    + [(state, None) for state in ("pending", "failed", "error", "invalid")],
+)
+def test_image_is_kept_unless_it_is_none_yet(stubbed, record, state, reason):
+    client, stubber = stubbed
+    tags = marked("image")[0]["Tags"]
+    image = {"ImageId": "ami-1", "State": state, "CreationDate": "2026-11-22T18:00:00.000Z", "Tags": tags}
+    stubber.add_response("describe_images", {"Images": [image]})
+    for listing in leftovers.LISTINGS[1:]:
+        stubber.add_response(listing.operation, {})
+    (found,) = leftovers.find(client, REGION, KEY, record)
+    assert (found.object, found.keep_reason) == (thing("image", "ami-1"), reason)
+    assert found.created.isoformat() == "2026-11-22T18:00:00+00:00"
+
+
+def test_pending_snapshot_is_a_leftover(stubbed, record):
+    client, stubber = stubbed
+    snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
+    for listing in leftovers.LISTINGS:
+        stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
+    (found,) = leftovers.find(client, REGION, KEY, record)
+    assert (found.object.id, found.keep_reason) == ("snap-1", None)
+
+
+def test_instance_that_is_going_is_not_found(stubbed, record):
+    client, stubber = stubbed
+    names = ("shutting-down", "terminated", "running", "stopped")
+    instances = [{"InstanceId": f"i-{name}", "State": {"Name": name}} for name in names]
+    for listing in leftovers.LISTINGS:
+        answer = {"Reservations": [{"Instances": instances}]} if listing.kind == "instance" else {}
+        stubber.add_response(listing.operation, answer)
+    assert [item.object.id for item in leftovers.find(client, REGION, KEY, record)] == ["i-running", "i-stopped"]
+
+
+def test_kinds_that_may_not_be_listed_are_told_and_passed_over(stubbed, record):
+    client, stubber = stubbed
+    for listing in leftovers.LISTINGS:
+        if listing.kind == "vpc":
+            stubber.add_client_error(listing.operation, "UnauthorizedOperation")
+        else:
+            stubber.add_response(listing.operation, {})
+    assert leftovers.find(client, REGION, KEY, record) == []
+    assert len(record.lines) == 1
+    assert record.lines[0].startswith(f"A vpc left in {REGION} can't be looked for: ")
+
+
+def test_account_that_may_not_be_looked_into_is_an_error(stubbed, record):
+    client, stubber = stubbed
+    for listing in leftovers.LISTINGS:
+        stubber.add_client_error(listing.operation, "UnauthorizedOperation")
+    with pytest.raises(DeniedError):
+        leftovers.find(client, REGION, KEY, record)
+
+
+def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, record):
+    client, stubber = stubbed
+    for listing in leftovers.LISTINGS:
+        if listing.kind == "image":
+            stubber.add_client_error(listing.operation, "UnauthorizedOperation")
+        else:
+            snapshot = {"SnapshotId": "snap-1", "State": "completed"}
+            stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
+    stubber.add_client_error("describe_images", "UnauthorizedOperation")
+    (found,) = leftovers.find(client, REGION, KEY, record)
+    assert (found.keep_reason, found.is_complete) == ("whether an image uses it can't be seen", False)

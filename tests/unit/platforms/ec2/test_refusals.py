@@ -12,6 +12,7 @@ from clouduploader.errors import (
     DeniedError,
     NetworkError,
     PlatformReplyError,
+    TargetDataError,
     ThrottledError,
     TransientError,
 )
@@ -73,7 +74,69 @@ def test_refusal_says_what_failed_and_what_to_do(service, operation, code, messa
         assert word in shown(error)
 
 
-@pytest.mark.parametrize("service", ["sts", "ec2"])
+@pytest.mark.parametrize(
+    ("operation", "code", "reason", "message", "kind", "words"),
+    [
+        ("StartSnapshot", "AccessDeniedException", "", "", DeniedError, ("may not call ebs:StartSnapshot", "IAM role")),
+        ("StartSnapshot", "AccessDeniedException", "UNAUTHORIZED_ACCOUNT", "", DeniedError, ("ebs:StartSnapshot",)),
+        ("StartSnapshot", "AccessDeniedException", "", "You are not authorized to perform: ec2:CreateTags on resource",
+         DeniedError, ("may not call ec2:CreateTags",)),
+        ("PutSnapshotBlock", "AccessDeniedException", "DEPENDENCY_ACCESS_DENIED", "The key.",
+         DeniedError, ("KMS key of the snapshot can't be used: The key (", "KMS permissions")),
+        ("StartSnapshot", "ValidationException", "INVALID_CUSTOMER_KEY", "", TargetDataError, ("KMS key", "region")),
+        ("StartSnapshot", "ResourceNotFoundException", "DEPENDENCY_RESOURCE_NOT_FOUND", "",
+         TargetDataError, ("KMS key",)),
+        ("PutSnapshotBlock", "ThrottlingException", "", "", ThrottledError, ("fewer requests",)),
+        ("PutSnapshotBlock", "RequestThrottledException", "RESOURCE_LEVEL_THROTTLE", "",
+         ThrottledError, ("fewer requests",)),
+        ("StartSnapshot", "ServiceQuotaExceededException", "", "100 pending.",
+         PlatformReplyError, ("quota", "100 pending (", "pending snapshots")),
+        ("StartSnapshot", "ConcurrentLimitExceededException", "", "", TransientError, ("under way already",)),
+        ("StartSnapshot", "ConflictException", "", "", PlatformReplyError, ("same token", "cleanup")),
+        ("PutSnapshotBlock", "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", "",
+         PlatformReplyError, ("the snapshot is gone", "pending_minutes")),
+        ("StartSnapshot", "ValidationException", "INVALID_TAG", "a:b", TargetDataError, ("tags: a:b",)),
+        ("PutSnapshotBlock", "ValidationException", "WRITE_REQUEST_TIMEOUT", "", TransientError, ("in time",)),
+        ("CompleteSnapshot", "ValidationException", "INVALID_PARAMETER_VALUE", "The count.",
+         PlatformReplyError, ("The count, INVALID_PARAMETER_VALUE (",)),
+        ("CompleteSnapshot", "InternalServerException", "", "Oops", TransientError, ("AWS failed: Oops",)),
+        ("PutSnapshotBlock", "ExpiredTokenException", "", "", CredentialsError, ("expired",)),
+        ("PutSnapshotBlock", "UnrecognizedClientException", "", "", CredentialsError, ("not enabled",)),
+        ("PutSnapshotBlock", "Strange", "", "Because.", PlatformReplyError, ("AWS refused: Because (",)),
+    ],
+)  # fmt: skip
+def test_refusal_of_ebs_says_what_failed_and_what_to_do(operation, code, reason, message, kind, words):
+    error = translate("ebs", operation, code, message, reason=reason)
+    assert type(error) is kind
+    assert f"({operation}: {code})" in error.message
+    for word in words:
+        assert word in shown(error)
+
+
+@pytest.mark.parametrize("code", ["NotFoundException", "InvalidArnException", "ValidationException"])
+def test_key_that_is_not_there_is_wrong_target_data(code):
+    error = translate("kms", "DescribeKey", code, "Alias x is not found.")
+    assert type(error) is TargetDataError
+    assert "Alias x is not found (DescribeKey" in error.message
+
+
+def test_every_error_of_the_models_of_ebs_is_known():
+    import botocore.session
+
+    model = botocore.session.Session().get_service_model("ebs")
+    operations = [model.operation_model(name) for name in model.operation_names]
+    for code in {shape.name for operation in operations for shape in operation.error_shapes}:
+        assert "AWS refused" not in translate("ebs", "X", code).message, code
+
+
+def test_lack_of_rights_is_told_from_wrong_credentials():
+    assert refusals.is_denied(translate("ebs", "StartSnapshot", "AccessDeniedException"))
+    assert refusals.is_denied(translate("ec2", "RegisterImage", "UnauthorizedOperation"))
+    assert not refusals.is_denied(translate("ebs", "StartSnapshot", "UnrecognizedClientException"))
+    assert not refusals.is_denied(translate("ebs", "StartSnapshot", "ConflictException"))
+
+
+@pytest.mark.parametrize("service", ["sts", "ec2", "ebs", "kms"])
 @pytest.mark.parametrize("status", [500, 502, 503])
 def test_failure_of_aws_can_be_tried_again(service, status):
     assert type(translate(service, "X", f"HTTP {status}", "Oops", status=status)) is TransientError

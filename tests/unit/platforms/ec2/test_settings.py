@@ -39,3 +39,14 @@ def test_unknown_setting_is_named_with_those_there_are():
     with pytest.raises(ConfigError, match=r"unknown setting 'sesion_seconds' in \[ec2\]") as caught:
         settings.read({"sesion_seconds": "1"})
     assert "session_seconds" in caught.value.hint
+
+
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_method_is_one_of_three(method):
+    assert settings.read({"method": method}).method == method
+
+
+@pytest.mark.parametrize("method", ["", "ebs", "EBS-direct"])
+def test_other_method_is_refused(method):
+    with pytest.raises(ConfigError, match=f"'method' .* is '{method}', not one of ec2uploadimg, ebs-direct, auto"):
+        settings.read({"method": method})

@@ -1,4 +1,5 @@
 import datetime
+import hashlib
 import json
 import socket
 import threading
@@ -76,14 +77,15 @@ def test_request_is_a_signed_form_with_all_parameters(make_endpoint, granted, as
     assert headers["host"] == endpoint.url.removeprefix("http://")
     assert headers["x-amz-security-token"] == "TOKEN/of+service"
     assert headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/")
-    signed = sigv4.signed_headers(
+    signed = sigv4.sign(
+        {"content-type": headers["content-type"], "host": headers["host"]},
         keys=KEYS,
         service="sts",
         region="eu-west-1",
-        host=headers["host"],
+        method="POST",
         path=request.path,
-        body=request.body,
-        now=datetime.datetime.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC),
+        payload=hashlib.sha256(request.body).hexdigest(),
+        stamp=headers["x-amz-date"],
     )
     assert headers["authorization"] == signed["authorization"]
     assert "SECRET" not in json.dumps(request.headers) + request.body.decode()
@@ -271,7 +273,7 @@ def test_huge_error_is_one_line_at_most(make_endpoint, refused, assume):
     ],
 )
 def test_endpoint_is_that_of_the_region_unless_one_is_given(region, environment, url):
-    assert sts.endpoint(region, environment) == url
+    assert sts.endpoint_url(region, environment) == url
 
 
 @pytest.mark.parametrize("region", ["eu-west-1", "ap-southeast-4", "us-gov-east-1", "cn-northwest-1"])
@@ -279,4 +281,4 @@ def test_endpoint_is_the_one_that_the_sdk_would_ask(region):
     import boto3
 
     client = boto3.Session().client("sts", region_name=region, aws_access_key_id="x", aws_secret_access_key="x")
-    assert sts.endpoint(region, {}) == client.meta.endpoint_url
+    assert sts.endpoint_url(region, {}) == client.meta.endpoint_url

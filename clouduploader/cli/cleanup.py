@@ -1,0 +1,173 @@
+"""`clouduploader cleanup`: remove what dead uploads left in the cloud."""
+
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clouduploader import joblog
+from clouduploader.cli import output
+from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.commands import clean_up
+from clouduploader.errors import ExitCode
+from clouduploader.platform import CleanUpReport, CloudObject, JsonValue
+from clouduploader.runner import read_targetdata
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+COLUMNS = ("kind", "id", "region", "job", "age", "what happened")
+_AGE = re.compile(r"([0-9]{1,6})([smhdw]?)")
+
+
+def _older_than(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime.timedelta | None:
+    """Read an age: a number with a unit."""
+    if value is None:
+        return None
+    found = _AGE.fullmatch(value)
+    if not found:
+        raise click.BadParameter(f"'{value}' is no age such as 90m, 12h or 2d", context, parameter)
+    return datetime.timedelta(**{UNITS[found[2] or "s"]: int(found[1])})
+
+
+@click.command("cleanup")
+@click.option("--target", default="ec2", show_default=True, help="The platform; see `clouduploader platforms`.")
+@click.option("--region", "regions", multiple=True, help="Look through this region by tags too. May be repeated.")
+@click.option("--arn", help="ARN of the role to act as there. Without it your own credentials are used.")
+@click.option("--external-id", help="External id that the role asks for.")
+@click.option("--data", type=click.Path(path_type=Path), help="A JSON file with target data; the options go first.")
+@click.option(
+    "--older-than", callback=_older_than, metavar="AGE",
+    help="Only what is older, for example 90m, 12h or 2d.  [any age by journal, 1d by tags alone]",
+)  # fmt: skip
+@click.option("--completed", is_flag=True, help="Also what is complete and could be made use of by `resume`.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@verbose_option
+@json_option
+@pass_session
+def cleanup_command(
+    session: Session,
+    /,
+    *,
+    target: str,
+    regions: tuple[str, ...],
+    arn: str | None,
+    external_id: str | None,
+    data: Path | None,
+    older_than: datetime.timedelta | None,
+    completed: bool,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    """Remove what uploads left in the cloud that were killed, or could not remove it themselves.
+
+    The journals of dead uploads tell what that is, and their target data open the account. With --region an
+    account is looked through by our tags besides, for uploads whose journal is lost. What belongs to an upload
+    that lives, or to an image that can be used, is left alone; so is a complete snapshot without an image,
+    unless --completed is given.
+
+    The exit code is 75 if something could not be removed.
+
+    With --json the data are {"dry_run": B, "things": [...]}, each with kind, id, region, job, journal, created,
+    story, outcome (removed, left, kept or found) and reason.
+    """
+    with open(2, "wb", buffering=0, closefd=False) as stderr:
+        log = joblog.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
+        means = clean_up.Means(session.config, log)
+        given = {"arn": arn, "external_id": external_id, "region": regions[0] if regions else None}
+        scope = clean_up.Scope(
+            target=target,
+            regions=regions,
+            targetdata=_targetdata(means, target, data, {key: value for key, value in given.items() if value}),
+            older_than=older_than,
+            is_complete_too=completed,
+        )
+        batches = clean_up.look(means, scope)
+        doomed = sum(len(batch.doomed) for batch in batches)
+        reports: list[CleanUpReport] = []
+        if not session.is_json:
+            _print_found(session, batches)
+        if not dry_run:
+            if doomed:
+                output.confirm(f"Remove {'this thing' if doomed == 1 else f'these {doomed} things'}?", is_agreed=yes)
+            reports = list(clean_up.remove(means, batches))
+    is_left = any(report.left for report in reports) or any(batch.error for batch in batches)
+    code = ExitCode.TEMPORARY if is_left else ExitCode.OK
+    if session.is_json:
+        things = _documents(batches, reports, is_dry=dry_run)
+        output.print_json(session, {"dry_run": dry_run, "things": things}, exit_code=code)
+    else:
+        _print_reports(session, batches, reports)
+    return code
+
+
+def _targetdata(
+    means: clean_up.Means, target: str, path: Path | None, given: Mapping[str, JsonValue]
+) -> Mapping[str, JsonValue]:
+    if path is None:
+        return given
+    platform = means.load_platform(target, means.config)
+    return {**means.values(read_targetdata(path), platform), **given}
+
+
+def _print_found(session: Session, batches: Sequence[clean_up.Batch]) -> None:
+    items = [item for batch in batches for item in batch.items]
+    rows = []
+    for item in items:
+        thing = item.object
+        story = f"{item.story}; kept: {item.keep_reason}" if item.keep_reason else item.story
+        rows.append((thing.kind, thing.id, thing.region, item.job, _age(item.created), story))
+    if rows:
+        output.print_table(COLUMNS, rows)
+    elif not session.is_quiet:
+        click.echo("Nothing is left.", err=True)
+    for batch in batches:
+        if batch.error:
+            output.warn(session, f"journal {batch.key}: {batch.error.message}")
+
+
+def _print_reports(session: Session, batches: Sequence[clean_up.Batch], reports: Sequence[CleanUpReport]) -> None:
+    for report in reports:
+        for leftover in report.left:
+            click.echo(f"clouduploader: left {_text(leftover.object)}: {output.clean(leftover.reason)}", err=True)
+    removed = sum(len(report.removed) for report in reports)
+    if removed and not session.is_quiet:
+        click.echo(f"Removed {removed} thing{'s' * (removed > 1)}.", err=True)
+
+
+def _documents(
+    batches: Sequence[clean_up.Batch], reports: Sequence[CleanUpReport], *, is_dry: bool
+) -> list[dict[str, Any]]:
+    reasons = {leftover.object: leftover.reason for report in reports for leftover in report.left}
+    documents = []
+    for batch in batches:
+        for item in batch.items:
+            reason = item.keep_reason or reasons.get(item.object) or (batch.error and batch.error.message)
+            outcome = "kept" if item.keep_reason else "found" if is_dry else "left" if reason else "removed"
+            documents.append(
+                {
+                    "kind": item.object.kind,
+                    "id": item.object.id,
+                    "region": item.object.region,
+                    "job": item.job,
+                    "journal": batch.key,
+                    "created": item.created.isoformat() if item.created else None,
+                    "story": item.story,
+                    "outcome": outcome,
+                    "reason": reason,
+                }
+            )
+    return documents
+
+
+def _age(created: datetime.datetime | None) -> str | None:
+    if created is None:
+        return None
+    seconds = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
+    return output.age(seconds)
+
+
+def _text(thing: CloudObject) -> str:
+    return output.clean(joblog.describe(thing))

@@ -1,0 +1,135 @@
+"""`clouduploader image`: what is in an image file."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clouduploader import config, joblog, stopping
+from clouduploader.cli import output, uploading
+from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.errors import ExitCode, UsageError
+from clouduploader.stop import Stop
+
+if TYPE_CHECKING:
+    from clouduploader.commands.inspect_image import Inspection
+
+
+@click.command("image")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--quick", is_flag=True, help="Look at the beginning only: no digests, no counting, and damage may hide.")
+@click.option("--max-size", metavar="SIZE", help="The most it may have unpacked, such as 100G.  [max_size; 1T]")
+@verbose_option
+@json_option
+@pass_session
+def image_command(session: Session, /, *, file: Path, quick: bool, max_size: str | None) -> int:
+    """Tell what is in the image FILE, and whether it is whole.
+
+    Its packing and format, its size, partitions and boot loaders; then, by reading it once to its end, the
+    digests, and how many blocks of 512 KiB each mode of zero_blocks sends. A FILE.sha256 and a FILE.bmap beside
+    it are checked. A damaged image is an error.
+
+    With --json the data are file, packing, tarball, file_bytes, disk_format, size_bytes, size_exact,
+    partition_table, minimum_bytes, architectures, boot_mode (uefi-preferred, uefi, legacy-bios or null),
+    promised_sha256, bmap, file_sha256, raw_sha256, and blocks: {data, zero, hole, sent: {MODE: N}}. The last
+    three are null with --quick.
+    """
+    from clouduploader.commands import inspect_image
+
+    stop = Stop()
+    stopping.listen(stop)
+    log = joblog.JobLog(uploading.sinks(session), is_verbose=session.is_verbose)
+    with contextlib.ExitStack() as views:
+        if sys.stderr.isatty() and not session.is_verbose and not session.is_quiet:
+            from clouduploader.cli import progress
+
+            log.listen(views.enter_context(progress.ProgressView()))
+        found = inspect_image.inspect_image(
+            file, max_size_bytes=_max_size(session, max_size), is_whole=not quick, reporter=log, stop=stop
+        )
+    facts = found.facts
+    if facts.is_size_exact and facts.size_bytes is not None and facts.size_bytes < facts.minimum_bytes:
+        output.warn(session, f"the partitions reach to byte {facts.minimum_bytes}, behind the end of the image")
+    document = _document(found)
+    if session.is_json:
+        output.print_json(session, document)
+    else:
+        output.print_fields(_fields(found, document))
+    return ExitCode.OK
+
+
+def _max_size(session: Session, given: str | None) -> int:
+    if given is None:
+        return session.config.max_size.value
+    try:
+        return config.parse_size(given)
+    except ValueError as exc:
+        raise UsageError(f"--max-size {exc}") from exc
+
+
+def _document(found: "Inspection") -> dict[str, Any]:
+    from clouduploader.commands import inspect_image
+
+    image, facts, tally = found.image, found.facts, found.tally
+    return {
+        "file": image.filename,
+        "packing": image.packing,
+        "tarball": image.is_tarball,
+        "file_bytes": image.size_bytes,
+        "disk_format": facts.disk_format,
+        "size_bytes": facts.size_bytes,
+        "size_exact": facts.is_size_exact,
+        "partition_table": facts.partition_table,
+        "minimum_bytes": facts.minimum_bytes,
+        "architectures": list(facts.architectures),
+        "boot_mode": inspect_image.boot_mode(facts),
+        "promised_sha256": found.promised_sha256,
+        "bmap": str(found.bmap_path) if found.bmap_path else None,
+        "file_sha256": tally and tally.file_sha256,
+        "raw_sha256": tally and tally.raw_sha256,
+        "blocks": tally
+        and {
+            "data": tally.data_blocks,
+            "zero": tally.zero_blocks,
+            "hole": tally.hole_blocks,
+            "sent": {mode: count for mode, (count, _) in inspect_image.left_out(tally).items()},
+        },
+    }
+
+
+def _fields(found: "Inspection", document: dict[str, Any]) -> list[tuple[str, object]]:
+    """The same for people: what is not known is said, what does not apply is left out."""
+    from clouduploader.commands import inspect_image
+
+    facts, tally = found.facts, found.tally
+    inside = ", a tarball" if found.image.is_tarball else ""
+    size: object = "not known before it is unpacked"
+    if facts.size_bytes is not None:
+        size = facts.size_bytes if facts.is_size_exact else f"about {facts.size_bytes}"
+    promise = document["promised_sha256"]
+    pairs: list[tuple[str, object]] = [
+        ("file", document["file"]),
+        ("packing", f"{document['packing']}{inside}"),
+        ("file bytes", document["file_bytes"]),
+        ("disk format", document["disk_format"]),
+        ("size bytes", size),
+        ("partition table", document["partition_table"] or "none"),
+        ("minimum bytes", document["minimum_bytes"]),
+        ("architectures", ", ".join(facts.architectures) or "unknown"),
+        ("boot mode", document["boot_mode"] or "unknown"),
+        ("promised sha256", f"{promise}, {'kept' if tally else 'not checked'}" if promise else "none"),
+        ("bmap", document["bmap"] or "none"),
+    ]
+    if tally:
+        pairs += [
+            ("file sha256", tally.file_sha256),
+            ("raw sha256", tally.raw_sha256),
+            ("blocks", f"{tally.data_blocks} data, {tally.zero_blocks} zeros, {tally.hole_blocks} holes"),
+        ]
+        pairs += [
+            (f"zero_blocks={mode}", f"{sent} sent, {left} left out")
+            for mode, (sent, left) in inspect_image.left_out(tally).items()
+        ]
+    return pairs

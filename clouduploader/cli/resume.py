@@ -1,0 +1,40 @@
+"""`clouduploader resume`: go on with an upload that died."""
+
+import contextlib
+
+import click
+
+from clouduploader import stopping
+from clouduploader.cli import uploading
+from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.commands import resume_job
+from clouduploader.stop import Stop
+
+
+@click.command("resume")
+@click.argument("job")
+@verbose_option
+@json_option
+@pass_session
+def resume_command(session: Session, /, *, job: str) -> int:
+    """Go on with JOB, whose uploader died, and print what came out.
+
+    What is in the cloud already is made use of: with EBS direct only the blocks that are missing are sent, as
+    long as AWS keeps the unfinished snapshot. The image must still be there. A job whose uploader lives is left
+    alone. `upload` with the same arguments goes on as well, as a new job.
+
+    With --json the data are those of `upload`.
+    """
+    stop = Stop()
+    stopping.listen(stop)
+    uploading.lead_group()
+    with contextlib.ExitStack() as views:
+        outcome = resume_job.run(
+            job,
+            config=session.config,
+            stop=stop,
+            sinks=uploading.sinks(session),
+            is_verbose=session.is_verbose,
+            watch=lambda found, log: uploading.watch(session, found, log, views),
+        )
+    return uploading.print_outcome(session, outcome)

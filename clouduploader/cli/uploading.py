@@ -1,0 +1,68 @@
+"""What `upload` and `resume` have in common: how a person watches an upload, and gets its result."""
+
+import contextlib
+import os
+import signal
+import sys
+
+import click
+
+from clouduploader import joblog
+from clouduploader.cli import output
+from clouduploader.cli.session import Session
+from clouduploader.commands import upload_image
+from clouduploader.errors import ExitCode
+from clouduploader.job import Job
+
+
+def sinks(session: Session) -> list[joblog.Sink]:
+    """Where the log is shown, line by line: on stderr if verbose."""
+    return [open(2, "wb", buffering=0, closefd=False)] if session.is_verbose else []
+
+
+def watch(session: Session, job: Job, log: joblog.JobLog, views: contextlib.ExitStack) -> None:
+    """Tell a person which job it is, and show on a terminal how it goes."""
+    if session.is_quiet:
+        return
+    click.echo(f"job {job.name}: uploading {output.clean(job.filename or '')}", err=True)
+    if sys.stderr.isatty() and not session.is_verbose:
+        from clouduploader.cli import progress
+
+        log.listen(views.enter_context(progress.ProgressView()))
+
+
+def print_outcome(session: Session, outcome: upload_image.Outcome) -> int:
+    """Print what the cloud gave, and what failed besides: that even if --quiet, for it is why the exit code is not 0.
+
+    Returns:
+        The exit code.
+    """
+    result = outcome.result
+    exit_code = ExitCode.TEMPORARY if result.shortfalls else ExitCode.OK
+    for shortfall in result.shortfalls:
+        click.echo(f"clouduploader: warning: {output.clean(f'{shortfall.subject}: {shortfall.reason}')}", err=True)
+    if session.is_json:
+        data = {
+            "job": outcome.job.name,
+            "result": result.id,
+            "objects": [vars(thing) for thing in result.objects],
+            "shortfalls": [vars(shortfall) for shortfall in result.shortfalls],
+        }
+        output.print_json(session, data, exit_code=exit_code)
+    else:
+        click.echo(result.id)
+    return exit_code
+
+
+def lead_group() -> None:
+    """Become the leader of our process group: the pid in a job's file is a group, for `kill`.
+
+    A shell with job control has seen to that; in a script, the terminal must learn whom Ctrl-C is for.
+    """
+    if os.getpgrp() == os.getpid():
+        return
+    is_in_front = sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp()
+    os.setpgid(0, 0)
+    if is_in_front:
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # what a background process gets for tcsetpgrp
+        os.tcsetpgrp(0, os.getpgrp())

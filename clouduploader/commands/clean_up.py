@@ -1,0 +1,289 @@
+"""Remove what uploads left in the cloud and could not remove themselves.
+
+What belongs to a dead upload is known by its journal, and by the tags on the things themselves; where the
+journal is lost, by the tags alone.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from clouduploader import joblog, journal, keyring, registry, runner, targetdata
+from clouduploader.config import Config
+from clouduploader.errors import ClouduploaderError, LockedError, MissingFileError
+from clouduploader.platform import CleanUpReport, CloudObject, Found, JsonValue, Leftover, Platform
+
+TAGS_ONLY_AGE = datetime.timedelta(days=1)
+"""Without a journal nobody can tell whether the upload still lives, on another machine; few take a day."""
+UNSEEN_IMAGE = "not found by its tags; if it is there, it can be used"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What is looked for.
+
+    Attributes:
+        target: Names the platform.
+        regions: Only there; empty for wherever journals lead.
+        targetdata: Which account is looked through by tags, for example its `arn`.
+        older_than: Only what is older; None for any age by journal, and TAGS_ONLY_AGE by tags alone.
+        is_complete_too: Whether what only another try could use is a leftover too.
+    """
+
+    target: str
+    regions: tuple[str, ...] = ()
+    targetdata: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict, repr=False)
+    older_than: datetime.timedelta | None = None
+    is_complete_too: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One thing.
+
+    Attributes:
+        object: Which one.
+        job: The job's id, or None.
+        created: When; None if nobody knows.
+        story: What happened.
+        keep_reason: Why it is not removed, or None.
+    """
+
+    object: CloudObject
+    job: str | None
+    created: datetime.datetime | None
+    story: str
+    keep_reason: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What one upload left.
+
+    Attributes:
+        key: Of its journal; "" if its tag had none.
+        reading: Its journal; None if that is lost.
+        items: What there is, as far as it could be looked for and is within the scope.
+        is_whole: Whether there is nothing outside the scope.
+        error: Why nothing can be done about it, or None.
+        platform: Which can; None only with an error.
+        values: The target data.
+    """
+
+    key: str
+    reading: journal.Reading | None
+    items: tuple[Item, ...]
+    is_whole: bool = False
+    error: ClouduploaderError | None = None
+    platform: Platform | None = dataclasses.field(default=None, repr=False)
+    values: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def doomed(self) -> tuple[CloudObject, ...]:
+        """What would be removed."""
+        return tuple(item.object for item in self.items if item.keep_reason is None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Means:
+    """What looking and removing needs.
+
+    Attributes:
+        config: See Config.
+        log: Told what is done.
+        load_platform: Gives the platform of a target.
+    """
+
+    config: Config
+    log: joblog.JobLog
+    load_platform: Callable[[str, Config], Platform] = registry.load
+
+    def values(self, data: bytes, platform: Platform) -> Mapping[str, JsonValue]:
+        """Read target data, and hide their secrets.
+
+        Raises:
+            TargetDataError: They are wrong, or can't be decrypted any more.
+        """
+        config = self.config
+        found = targetdata.read(data, platform, keyring.Keyring(config.home.value, config.environment))
+        for secret in found.secrets:
+            self.log.hide(secret)
+        return found.values
+
+
+def look(means: Means, scope: Scope) -> list[Batch]:
+    """Look for what is left. Changes nothing; uses the network where there is something to look for.
+
+    Raises:
+        ClouduploaderError: The account of `scope` can't be looked through, or there is no such platform.
+    """
+    readings = {reading.key: reading for reading in journal.read_all(means.config.state.value)}
+    dead = [reading for reading in readings.values() if _is_dead(reading, scope)]
+    batches = [_by_journal(means, scope, reading) for reading in dead]
+    if scope.regions or scope.targetdata.get("region"):
+        batches += _by_tags(means, scope, readings)
+    return batches
+
+
+def remove(means: Means, batches: Sequence[Batch]) -> Iterator[CleanUpReport]:
+    """Remove what is left, and close the journals of uploads that left nothing.
+
+    Args:
+        means: See Means.
+        batches: From `look`.
+
+    Yields:
+        For each batch what became of those that were not to be kept.
+    """
+    for batch in batches:
+        try:
+            yield _remove_batch(means, batch)
+        except ClouduploaderError as exc:
+            yield CleanUpReport(left=tuple(Leftover(thing, exc.message) for thing in batch.doomed))
+
+
+def examine(
+    platform: Platform,
+    values: Mapping[str, JsonValue],
+    reading: journal.Reading,
+    log: joblog.JobLog,
+    *,
+    is_complete_too: bool,
+) -> list[Item]:
+    """Find out what there is of an upload, by its journal and its tags.
+
+    Args:
+        platform: The upload's.
+        values: Its target data.
+        reading: Its journal.
+        log: Told what is done.
+        is_complete_too: See Scope.
+
+    Raises:
+        ClouduploaderError: It can't be looked for.
+    """
+    state = reading.state
+    regions = [str(values.get("region") or ""), *(thing.region for thing in state.objects)]
+    regions += [str(entry.get("region") or "") for entry in state.asked]
+    found: dict[CloudObject, Found] = {}
+    for region in dict.fromkeys(regions):
+        for item in platform.find(in_region(values, region), reading.key, log):
+            if item.object not in state.delivered:
+                found[item.object] = item
+    return [
+        *_items_of(reading, unseen_by=found),
+        *(_item(item, _story(reading), is_complete_too) for item in found.values()),
+    ]
+
+
+def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, JsonValue]:
+    """Target data for another region; the same for a platform without regions."""
+    return {**values, "region": region} if region else values
+
+
+def _is_dead(reading: journal.Reading, scope: Scope) -> bool:
+    began = reading.state.began
+    if reading.is_live or not reading.state.is_open or not began or began.get("target") != scope.target:
+        return False
+    return _is_old(reading.changed, scope.older_than or datetime.timedelta())
+
+
+def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
+    return moment is None or datetime.datetime.now(datetime.UTC) - moment >= age
+
+
+def _by_journal(means: Means, scope: Scope, reading: journal.Reading) -> Batch:
+    """What a dead upload left."""
+    try:
+        platform = means.load_platform(scope.target, means.config)
+        values = _values(means, scope, reading, platform)
+        items = examine(platform, values, reading, means.log, is_complete_too=scope.is_complete_too)
+    except ClouduploaderError as exc:
+        return Batch(reading.key, reading, tuple(_items_of(reading, unseen_by={})), error=exc)
+    within = tuple(item for item in items if not scope.regions or item.object.region in scope.regions)
+    return Batch(reading.key, reading, within, len(within) == len(items), None, platform, values)
+
+
+def _values(means: Means, scope: Scope, reading: journal.Reading, platform: Platform) -> Mapping[str, JsonValue]:
+    """The target data that the journal kept, or else those that a person gave."""
+    data = reading.targetdata()
+    if data is not None:
+        return means.values(data, platform)
+    if scope.targetdata:
+        return scope.targetdata
+    raise MissingFileError(
+        f"the target data in {reading.directory} are gone", hint="Name account and region by options."
+    )
+
+
+def _by_tags(means: Means, scope: Scope, readings: Mapping[str, journal.Reading]) -> list[Batch]:
+    """What uploads left whose journals are lost, or do not know of it."""
+    platform = means.load_platform(scope.target, means.config)
+    age = TAGS_ONLY_AGE if scope.older_than is None else scope.older_than
+    delivered = {thing for reading in readings.values() for thing in reading.state.delivered}
+    by_key: dict[str, list[Found]] = {}
+    for region in scope.regions or (str(scope.targetdata["region"]),):
+        for found in platform.find(in_region(scope.targetdata, region), None, means.log):
+            reading = readings.get(found.key)
+            is_seen_to = reading and (reading.is_live or reading.state.is_open)
+            if not is_seen_to and found.object not in delivered:
+                by_key.setdefault(found.key, []).append(found)
+    batches = []
+    for key, group in by_key.items():
+        newest = max((found.created for found in group if found.created), default=None)
+        if _is_old(newest, age):
+            items = [_item(found, "its journal is not here", scope.is_complete_too) for found in group]
+            batches.append(Batch(key, readings.get(key), tuple(items), True, None, platform, scope.targetdata))
+    return batches
+
+
+def _items_of(reading: journal.Reading, unseen_by: Mapping[CloudObject, Found]) -> list[Item]:
+    """What the journal tells of and the search by tags did not see.
+
+    That may be gone, or bear no tags because the role may not give any.
+    """
+    began = reading.state.began or {}
+    job = began.get("job")
+    return [
+        Item(
+            thing,
+            str(job) if job else None,
+            journal.time_of(entry),
+            _story(reading),
+            UNSEEN_IMAGE if thing.kind == "image" else None,
+        )
+        for thing, entry in reading.state.objects.items()
+        if thing not in unseen_by
+    ]
+
+
+def _story(reading: journal.Reading) -> str:
+    end = reading.state.end
+    return f"its upload {end.get('outcome')}" if end else "its upload died"
+
+
+def _item(found: Found, story: str, is_complete_too: bool) -> Item:
+    keep_reason = None if found.is_complete and is_complete_too else found.keep_reason
+    if keep_reason and found.job_name:
+        keep_reason = keep_reason.replace("JOB", found.job_name)
+    return Item(found.object, found.job_name or None, found.created, story, keep_reason)
+
+
+def _remove_batch(means: Means, batch: Batch) -> CleanUpReport:
+    """Remove what one upload left, under its journal's lock where there is one."""
+    if batch.error or batch.platform is None:
+        reason = batch.error.message if batch.error else "its platform is not there"
+        return CleanUpReport(left=tuple(Leftover(thing, reason) for thing in batch.doomed))
+    if batch.reading is None:
+        return batch.platform.clean_up(batch.values, batch.doomed, means.log)
+    with journal.open_journal(batch.reading.directory.parent, batch.key) as opened:
+        if opened.state() != batch.reading.state:
+            raise LockedError("its upload was tried again meanwhile")
+        report = CleanUpReport()
+        with means.log.listening(runner.Notes(opened, means.log).take):
+            if batch.doomed:
+                report = batch.platform.clean_up(batch.values, batch.doomed, means.log)
+        is_kept = any(item.keep_reason for item in batch.items)
+        if batch.reading.state.is_open and batch.is_whole and not report.left and not is_kept:
+            opened.end(journal.Outcome.CLEANED)
+    return report

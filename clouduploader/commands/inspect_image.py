@@ -1,0 +1,112 @@
+"""Tell all about an image file: how it is packed, what is in it, whether it is whole."""
+
+import dataclasses
+from pathlib import Path
+
+from clouduploader.contents import ImageFacts, Tally, ZeroBlocks
+from clouduploader.errors import ImageError
+from clouduploader.filename import base_name
+from clouduploader.image import bmap, checksum, facts, packing
+from clouduploader.platform import BytesMoved, Image, Packing, PhaseStarted, Reporter
+from clouduploader.stop import Stop
+
+BLOCK_BYTES = 1 << 19  # of EBS direct, GetSnapshotBlock
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What there is to say about an image.
+
+    Attributes:
+        image: See Image.
+        facts: What its beginning tells; the size is exact once it was read to its end.
+        promised_sha256: What a file beside it promises, in hex, or None. If it was read to its end, it is so.
+        bmap_path: The block map beside it, or None.
+        tally: With true holes left out, and both digests; None if it was not read to its end.
+    """
+
+    image: Image
+    facts: ImageFacts
+    promised_sha256: str | None
+    bmap_path: Path | None
+    tally: Tally | None
+
+
+def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: Reporter, stop: Stop) -> Inspection:
+    """Look at an image, and read it to its end. Blocks for as long as that takes.
+
+    Args:
+        path: The file.
+        max_size_bytes: The most that the raw disk may have.
+        is_whole: Whether it is read to its end; else what its first mebibytes tell must do.
+        reporter: Told how it goes.
+        stop: See Stop.
+
+    Raises:
+        MissingFileError: There is no such file.
+        ImageError: It is damaged, too large, or not what the files beside it say.
+        LocalIOError: It can't be read.
+        UnavailableError: It takes a program that is not there.
+        StoppedError: The stop was requested.
+    """
+    with stop.interruptible():
+        image = packing.describe(path, base_name(path.name))
+        found = facts.inspect(image)
+        promised = checksum.beside(path, image.filename)
+        map_path = bmap.beside(path, image.filename)
+    if found.size_bytes is not None and found.is_size_exact and found.size_bytes > max_size_bytes:
+        raise ImageError(
+            f"{image.filename} has {found.size_bytes} bytes unpacked, and {max_size_bytes} are allowed",
+            hint="Raise --max-size if it is meant to be so large.",
+        )
+    tally = None
+    if is_whole:
+        tally = _read(image, found, promised, max_size_bytes, reporter, stop)
+        found = dataclasses.replace(found, size_bytes=tally.size_bytes, is_size_exact=True)
+    return Inspection(image, found, promised, map_path, tally)
+
+
+def _read(
+    image: Image, found: ImageFacts, promised: str | None, max_size_bytes: int, reporter: Reporter, stop: Stop
+) -> Tally:
+    """Read all of it once, and count."""
+    reporter.event(PhaseStarted("read image"))
+    is_packed = image.packing is not Packing.RAW
+
+    def tell_packed(done_bytes: int) -> None:
+        reporter.event(BytesMoved(done_bytes, image.size_bytes))
+
+    with packing.open_blocks(
+        image,
+        block_bytes=BLOCK_BYTES,
+        zero_blocks=ZeroBlocks.HOLES,
+        expected_sha256=promised,
+        max_size_bytes=max_size_bytes,
+        stop=stop,
+        reporter=reporter,
+        on_bytes=tell_packed if is_packed else None,
+        with_digests=True,
+    ) as source:
+        buffer = bytearray(BLOCK_BYTES)
+        while source.next_into(buffer):
+            if not is_packed:
+                reporter.event(BytesMoved(source.position(), found.size_bytes))
+        return source.tally()
+
+
+def left_out(tally: Tally) -> dict[ZeroBlocks, tuple[int, int]]:
+    """How many blocks each mode sends and leaves out, by a tally that was made with true holes left out."""
+    total = tally.data_blocks + tally.zero_blocks + tally.hole_blocks
+    sent = {
+        ZeroBlocks.SEND: total,
+        ZeroBlocks.HOLES: total - tally.hole_blocks,
+        ZeroBlocks.SKIP: tally.data_blocks,
+    }
+    return {mode: (count, total - count) for mode, count in sent.items()}
+
+
+def boot_mode(found: ImageFacts) -> str | None:
+    """How the image boots, as Amazon calls it; None if that can't be told."""
+    return {(True, True): "uefi-preferred", (True, False): "uefi", (False, True): "legacy-bios"}.get(
+        (found.boots_uefi, found.boots_bios)
+    )

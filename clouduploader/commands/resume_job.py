@@ -1,0 +1,180 @@
+"""Go on with a job whose uploader died."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from clouduploader import joblog, journal, process, runner
+from clouduploader.commands import follow_log, inspect_job
+from clouduploader.commands.upload_image import Outcome
+from clouduploader.config import Config
+from clouduploader.errors import (
+    CannotCreateError,
+    ClouduploaderError,
+    LockedError,
+    MissingFileError,
+    NoSuchJobError,
+    StoppedError,
+    UsageError,
+)
+from clouduploader.job import Job, JobState
+from clouduploader.spool import Spool
+from clouduploader.stop import Stop
+
+AGAIN = "Upload the image again."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Dead:
+    """A job that can be gone on with.
+
+    Attributes:
+        job: Its record.
+        is_archived: Whether that is in the archive.
+        task: What the runner is to do.
+    """
+
+    job: Job
+    is_archived: bool
+    task: runner.Task
+
+
+def run(
+    name: str,
+    *,
+    config: Config,
+    stop: Stop,
+    sinks: Sequence[joblog.Sink],
+    is_verbose: bool,
+    watch: Callable[[Job, joblog.JobLog], None],
+) -> Outcome:
+    """Upload the image of a dead job as that job, with what its journal knows. Blocks as an upload does.
+
+    Args:
+        name: The job.
+        config: See Config.
+        stop: See Stop.
+        sinks: Where the log goes, besides the job's file.
+        is_verbose: Whether it has what somebody who debugs wants to see.
+        watch: Called once with the job and its log, before anything is done.
+
+    Raises:
+        LockedError: Somebody works on it.
+        UsageError: There is nothing to go on with.
+        NoSuchJobError: There is no such job.
+        MissingFileError: Its image or target data are gone.
+        ClouduploaderError: It failed, or was stopped.
+    """
+    spool = Spool(config.spool.value)
+    with contextlib.ExitStack() as stack:
+        dead, file = _taken(spool, name, config)
+        stack.enter_context(contextlib.closing(file))
+        log = joblog.JobLog([file, *sinks], is_verbose=is_verbose)
+        log.line(f"Going on with the job {name}.")
+        try:
+            watch(dead.job, log)
+            result = runner.run(dead.task, config=config, log=log, stop=stop, events_path=None)
+        except LockedError as exc:  # another one was quicker, and the job is now his
+            runner.tell_failure(log, exc, exc)
+            raise
+        except StoppedError as exc:
+            runner.tell_failure(log, exc, exc)
+            _end(spool, dead, JobState.FAILED, follow_log.KILLED)
+            raise
+        except BaseException as exc:
+            error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")
+            _end(spool, dead, JobState.FAILED, runner.tell_failure(log, exc, error))
+            raise
+        return Outcome(_end(spool, dead, JobState.SUCCEEDED, joblog.one_line(result.id)), result)
+
+
+def journal_of(spool: Spool, job: Job, state_dir: Path) -> journal.Reading | None:
+    """The journal of a job: the one that its log names, or else one that names it."""
+    with contextlib.suppress(ClouduploaderError):
+        log = follow_log.open_log(spool, job.name)
+        if log:
+            with log:
+                key = follow_log.read_back(log).journal_key
+            if key and (found := journal.read(state_dir, key)):
+                return found
+    wanted = {"job": job.name, "target": job.target, "filename": job.filename}  # other spools have the same ids
+    for found in journal.read_all(state_dir):
+        began = found.state.began or {}
+        if all(began.get(name) == value for name, value in wanted.items()):
+            return found
+    return None
+
+
+def _taken(spool: Spool, name: str, config: Config) -> tuple[_Dead, BinaryIO]:
+    """Make sure that nobody works on a job, and make it ours: by its log, and its record in the spool."""
+    try:
+        with spool.lock(name) as locked:
+            job = locked.job
+            if job.state is not JobState.UPLOADING:
+                raise UsageError(f"the job {name} is {job.state}: there is nothing to go on with")
+            crew = process.crew(job.pid, inspect_job.traces(spool, job))
+            if crew.workers or crew.standing in (process.Standing.WORKING, process.Standing.UNKNOWN):
+                raise LockedError(f"somebody works on the job {name}", hint="See `clouduploader inspect`.")
+            job = dataclasses.replace(job, pid=os.getpgrp())
+            dead = _Dead(job=job, is_archived=False, task=_task(spool, job, config))
+            log = spool.open_log(name)
+            locked.replace(job)
+            return dead, log
+    except NoSuchJobError:
+        job = spool.read(name)[0]
+    if job.state is JobState.SUCCEEDED:
+        raise UsageError(f"the job {name} has succeeded: there is nothing to go on with")
+    dead = _Dead(job=job, is_archived=True, task=_task(spool, job, config))
+    path = spool.done_log_path(name)
+    try:
+        return dead, path.open("ab", buffering=0)
+    except OSError as exc:
+        raise CannotCreateError(f"the log {path} can't be written: {exc.strerror}") from exc
+
+
+def _task(spool: Spool, job: Job, config: Config) -> runner.Task:
+    """What the job's uploader was to do.
+
+    Raises:
+        LockedError: Its journal is in use.
+        UsageError: Its last try left nothing to go on with.
+        MissingFileError: Image or target data are gone.
+    """
+    reading = journal_of(spool, job, config.state.value)
+    is_archived = not spool.job_path(job.name).exists()
+    if reading and reading.is_live:
+        raise LockedError(f"the upload of the job {job.name} lives", hint="Wait for its end, or kill it.")
+    if is_archived and not (reading and reading.state.is_open):
+        raise UsageError(f"the job {job.name} left nothing to go on with", hint=AGAIN)
+    began = (reading.state.began if reading else None) or {}
+    paths = [spool.file_path(job.name)]
+    if isinstance(began.get("image"), str):
+        paths.append(Path(str(began["image"])))
+    image_path = next((path for path in reversed(paths) if path.is_file()), None)
+    if image_path is None:
+        raise MissingFileError(f"the image of the job {job.name} is gone: {paths[-1]}", hint=AGAIN)
+    kept = reading.targetdata() if reading else None
+    return runner.Task(
+        user=str(began.get("user", job.user or "")),
+        target=str(began.get("target", job.target or "")),
+        image_path=image_path,
+        targetdata=runner.read_targetdata(spool.data_path(job.name)) if kept is None else kept,
+        filename=str(began["filename"]) if began.get("filename") else job.filename,
+        job=job,
+        is_by_hand=bool(began.get("by_hand", spool.file_path(job.name).is_symlink())),
+    )
+
+
+def _end(spool: Spool, dead: _Dead, state: JobState, details: str | None) -> Job:
+    """Write how it ended, into the archive, unless somebody who killed it has done so already."""
+    job = dead.job.ended(state, details)
+    if dead.is_archived:
+        spool.rewrite_archived(job)
+    else:
+        with contextlib.suppress(NoSuchJobError), spool.lock(job.name) as locked:
+            locked.archive(job)
+            spool.ping_worker()
+    return job

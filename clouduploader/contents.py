@@ -1,0 +1,132 @@
+"""What is in an image file once it is unpacked: the words that say so, and how it is read as blocks.
+
+A platform that writes blocks into a cloud gets a `BlockSource` from `platform.UploadRequest.open_blocks`.
+"""
+
+import dataclasses
+import enum
+from typing import Protocol
+
+
+class DiskFormat(enum.StrEnum):
+    """What the unpacked bytes are, by magic."""
+
+    RAW = "raw"
+    VHD = "vhd"
+    """Fixed: the raw disk with a footer of 512 bytes behind it."""
+    VHD_DYNAMIC = "vhd-dynamic"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+
+
+class ZeroBlocks(enum.StrEnum):
+    """What becomes of blocks that hold nothing but zeros.
+
+    On an encrypted volume a block that was never written reads as garbage, not as zeros (coldsnap issues 395
+    and 470), so only what never meant anything may be left out.
+    """
+
+    SEND = "send"
+    """All are written."""
+    HOLES = "holes"
+    """True holes are left out: of a sparse raw file, of a .bmap, of a qcow2, VMDK or VHD map."""
+    SKIP = "skip"
+    """All are left out."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What an image's first mebibytes tell.
+
+    Attributes:
+        disk_format: See DiskFormat.
+        size_bytes: Of the raw disk; None if nobody knows before the last byte is unpacked.
+        is_size_exact: Whether size_bytes is what the format promises. Otherwise it is what partition table
+            and packing suggest, and the end may tell otherwise.
+        partition_table: "gpt", "mbr" or None.
+        minimum_bytes: Where the last partition, and a GPT's copy at the end, end; 0 without a table.
+        architectures: Of the boot loaders in the EFI system partition, in Amazon's words ("x86_64", "arm64",
+            "i386"), sorted; empty if there are none or they can't be told.
+        boots_uefi: Whether there is a boot loader that UEFI firmware starts by itself.
+        boots_bios: Whether there is boot code in the first sector and what it needs.
+    """
+
+    disk_format: DiskFormat
+    size_bytes: int | None
+    is_size_exact: bool
+    partition_table: str | None
+    minimum_bytes: int
+    architectures: tuple[str, ...]
+    boots_uefi: bool
+    boots_bios: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """One block of the raw disk.
+
+    Attributes:
+        index: Its offset divided by the block size.
+        is_zero: Whether it holds nothing but zeros.
+    """
+
+    index: int
+    is_zero: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What came out of an image that was read to its end.
+
+    Attributes:
+        size_bytes: Of the raw disk.
+        data_blocks: Handed out, with something in them.
+        zero_blocks: Handed out, all zeros.
+        hole_blocks: Left out, because they are true holes.
+        skipped_blocks: Left out, because they are zeros and that was asked for.
+        file_sha256: Of the file as it lies there, in hex; None if nobody asked for it.
+        raw_sha256: Of the raw disk, in hex; None if nobody asked for it.
+    """
+
+    size_bytes: int
+    data_blocks: int
+    zero_blocks: int
+    hole_blocks: int
+    skipped_blocks: int
+    file_sha256: str | None
+    raw_sha256: str | None
+
+
+class BlockSource(Protocol):
+    """A raw disk as blocks of one size, each handed out once, in ascending order, to several threads.
+
+    Attributes:
+        can_reread: Whether `reread_into` works: then a buffer is free as soon as its bytes are sent.
+    """
+
+    can_reread: bool
+
+    def next_into(self, buffer: bytearray) -> Block | None:
+        """Fill a buffer of one block with the next one; a last, short block is padded with zeros.
+
+        Blocks while it is read or unpacked. Several threads may call it at once, each with a buffer of its own.
+        A buffer's content is undefined where the block is zero.
+
+        Returns:
+            None at the end: then the packing was whole, and all digests that were given agree.
+
+        Raises:
+            ImageError: It is damaged, cut off, has garbage behind it, is too large, or is not what a digest
+                promised; with the offset. Once raised, every thread gets it.
+            LocalIOError: It can't be read.
+            StoppedError: The stop was requested.
+        """
+
+    def reread_into(self, index: int, buffer: bytearray) -> None:
+        """Fill a buffer with a block that was handed out before; only if `can_reread`."""
+
+    def position(self) -> int:
+        """How many bytes of the raw disk have been passed, holes included. Never blocks."""
+
+    def tally(self) -> Tally:
+        """What came out; only after `next_into` returned None."""

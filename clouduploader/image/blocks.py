@@ -1,0 +1,284 @@
+"""A raw disk as blocks of one size: from a stream in its order, or from a store in any."""
+
+import bisect
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from clouduploader.contents import Block, Tally, ZeroBlocks
+from clouduploader.errors import ImageError
+from clouduploader.image.holes import Extents
+from clouduploader.image.store import Store
+from clouduploader.stop import Stop
+
+
+class BlockMap:
+    """The numbers of the blocks that parts of a disk lie in.
+
+    Args:
+        extents: The parts, sorted by their beginnings; they may overlap.
+        block_bytes: Of one block.
+    """
+
+    def __init__(self, extents: Iterable[tuple[int, int]], block_bytes: int) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in extents:
+            first, behind = start // block_bytes, -(-end // block_bytes)
+            if self._ends and first <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], behind)
+            else:
+                self._starts.append(first)
+                self._ends.append(behind)
+
+    def __contains__(self, index: int) -> bool:
+        """Whether a part lies in this block."""
+        place = bisect.bisect_right(self._starts, index)
+        return place > 0 and index < self._ends[place - 1]
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers, ascending."""
+        for start, end in zip(self._starts, self._ends, strict=True):
+            yield from range(start, end)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return sum(self._ends) - sum(self._starts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is wanted of a source.
+
+    Attributes:
+        filename: Names the image in errors.
+        block_bytes: Of one block.
+        zero_blocks: What becomes of zeros.
+        written: What was ever written, all else being true holes; None if nobody knows.
+        stop: Honoured at each block.
+    """
+
+    filename: str
+    block_bytes: int
+    zero_blocks: ZeroBlocks
+    written: Extents | None
+    stop: Stop
+
+
+class _Source:
+    """What both sources have in common: the counting, and one error for all threads."""
+
+    def __init__(self, wish: Wish) -> None:
+        self._wish = wish
+        self._zeros = bytes(wish.block_bytes)
+        self._written = None if wish.written is None else BlockMap(wish.written, wish.block_bytes)
+        self._position = 0
+        self._data = self._zero = self._holes = self._skipped = 0
+        self._error: BaseException | None = None
+        self._tally: Tally | None = None
+
+    @contextlib.contextmanager
+    def _remembered(self) -> Iterator[None]:
+        """Raise what another thread met, and keep what is raised for the others."""
+        try:
+            if self._error:
+                raise self._error
+            self._wish.stop.raise_if_requested()
+            yield
+        except BaseException as exc:
+            self._error = exc
+            raise
+
+    def _judged(self, index: int, is_zero: bool) -> Block | None:
+        """Count a block; None if it is not to be handed out.
+
+        Raises:
+            ImageError: It has something in it where there should be a hole.
+        """
+        is_hole = self._written is not None and index not in self._written
+        if not is_zero:
+            if is_hole:
+                raise ImageError(
+                    f"{self._wish.filename} is not what its .bmap describes: there is something in the hole at "
+                    f"byte {index * self._wish.block_bytes}",
+                    hint="Remove the .bmap, or replace it by the image's own.",
+                )
+            self._data += 1
+        elif is_hole and self._wish.zero_blocks is not ZeroBlocks.SEND:
+            self._holes += 1
+            return None
+        elif self._wish.zero_blocks is ZeroBlocks.SKIP:
+            self._skipped += 1
+            return None
+        else:
+            self._zero += 1
+        return Block(index, is_zero)
+
+    def _counted(self, size_bytes: int, *, file_sha256: str | None, raw_sha256: str | None) -> Tally:
+        return Tally(
+            size_bytes=size_bytes,
+            data_blocks=self._data,
+            zero_blocks=self._zero,
+            hole_blocks=self._holes,
+            skipped_blocks=self._skipped,
+            file_sha256=file_sha256,
+            raw_sha256=raw_sha256,
+        )
+
+    def position(self) -> int:
+        """See BlockSource."""
+        return self._position
+
+    def tally(self) -> Tally:
+        """See BlockSource."""
+        if self._tally is None:
+            raise ValueError("the image has not been read to its end")
+        return self._tally
+
+
+class StreamSource(_Source):
+    """A BlockSource of a disk that comes in order, and only once.
+
+    Args:
+        pieces: The disk, in pieces of any size. It is advanced by whichever thread asks for a block.
+        wish: See Wish.
+        digest: To be made of the raw disk, or None.
+        file_sha256: Called at the end: gives the file's digest in hex, and raises ImageError if that is not what
+            was promised.
+    """
+
+    can_reread = False
+
+    def __init__(
+        self,
+        pieces: Iterator[bytes],
+        wish: Wish,
+        *,
+        digest: "hashlib._Hash | None",
+        file_sha256: Callable[[], str],
+    ) -> None:
+        super().__init__(wish)
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+        self._file_sha256 = file_sha256
+        self._digest = digest
+        self._lock = threading.Lock()
+
+    def next_into(self, buffer: bytearray) -> Block | None:
+        """See BlockSource."""
+        with self._lock, self._remembered():
+            while self._tally is None:
+                index = self._position // self._wish.block_bytes
+                size = self._fill(buffer)
+                if not size:
+                    raw_sha256 = self._digest.hexdigest() if self._digest else None
+                    self._tally = self._counted(self._position, file_sha256=self._file_sha256(), raw_sha256=raw_sha256)
+                    break
+                self._position += size
+                block = self._judged(index, buffer == self._zeros)
+                if block:
+                    return block
+        return None
+
+    def _fill(self, buffer: bytearray) -> int:
+        """Fill a buffer; tell how much of it is the disk's."""
+        size = 0
+        with memoryview(buffer) as view:
+            while size < len(view):
+                if not self._rest:
+                    self._rest = memoryview(next(self._pieces, b""))
+                    if not self._rest:
+                        break
+                taken = self._rest[: len(view) - size]
+                view[size : size + len(taken)] = taken
+                self._rest = self._rest[len(taken) :]
+                size += len(taken)
+            if self._digest:
+                self._digest.update(view[:size])
+            view[size:] = bytes(len(view) - size)
+        return size
+
+    def reread_into(self, index: int, buffer: bytearray) -> None:
+        """See BlockSource; never."""
+        raise ValueError("what has been unpacked is gone")
+
+    def close(self) -> None:
+        """Wait for the thread that takes a block, and give none any more: the pieces may be closed then."""
+        with self._lock:
+            self._error = self._error or ValueError("the image is closed")
+
+
+class StoreSource(_Source):
+    """A BlockSource of a disk that can be read anywhere, so that several threads read at once.
+
+    Args:
+        store: The disk.
+        wish: See Wish; `written` is the store's own extents, or what a map says.
+    """
+
+    can_reread = True
+
+    def __init__(self, store: Store, wish: Wish) -> None:
+        super().__init__(wish)
+        self._store = store
+        self._stored = BlockMap(store.extents, wish.block_bytes)
+        self._turn = threading.Condition()
+        self._under_way = 0
+        total = -(-store.size_bytes // wish.block_bytes)
+        if wish.zero_blocks is ZeroBlocks.SEND:
+            self._indices = iter(range(total))
+        else:
+            # What is in neither is a hole of both. What was written and is none of the store's was zeros.
+            wanted = BlockMap(sorted((*store.extents, *(wish.written or ()))), wish.block_bytes)
+            self._holes = total - len(wanted)
+            self._indices = iter(wanted)
+
+    def next_into(self, buffer: bytearray) -> Block | None:
+        """See BlockSource."""
+        while True:
+            with self._turn, self._remembered():
+                index = next(self._indices, None)
+                if index is None:
+                    self._end()
+                    return None
+                self._position = min((index + 1) * self._wish.block_bytes, self._store.size_bytes)
+                self._under_way += 1
+            try:
+                with self._remembered():
+                    is_zero = index not in self._stored or self._is_read_as_zeros(index, buffer)
+                    with self._turn:
+                        block = self._judged(index, is_zero)
+            finally:
+                with self._turn:
+                    self._under_way -= 1
+                    self._turn.notify_all()
+            if block:
+                return block
+
+    def _end(self) -> None:
+        """Wait for those who still read: they may find that it was no good end."""
+        self._turn.wait_for(lambda: not self._under_way or self._error)
+        if self._error:
+            raise self._error
+        self._position = self._store.size_bytes
+        self._tally = self._counted(self._store.size_bytes, file_sha256=None, raw_sha256=None)
+
+    def close(self) -> None:
+        """Wait for all who take a block, and give none any more: the store may be closed then."""
+        with self._turn:
+            self._error = self._error or ValueError("the image is closed")
+            self._turn.wait_for(lambda: not self._under_way)
+
+    def _is_read_as_zeros(self, index: int, buffer: bytearray) -> bool:
+        self.reread_into(index, buffer)
+        return buffer == self._zeros
+
+    def reread_into(self, index: int, buffer: bytearray) -> None:
+        """See BlockSource."""
+        offset = index * self._wish.block_bytes
+        with memoryview(buffer) as view:
+            size = min(len(view), self._store.size_bytes - offset)
+            self._store.read_into(offset, view[:size])
+            view[size:] = bytes(len(view) - size)

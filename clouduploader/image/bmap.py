@@ -1,0 +1,173 @@
+"""Block maps of bmap-tools: which blocks of a raw image were ever written.
+
+Versions 1.0 to 2.0, as bmaptool's BmapCreate.py writes and BmapCopy.py reads them. The checksums of the
+ranges are left aside: whoever applies a map looks whether all else is zeros.
+"""
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+from xml.parsers import expat
+
+from clouduploader.errors import ImageError
+from clouduploader.image import companion
+from clouduploader.image.holes import MAX_EXTENTS, Extents
+
+SUFFIX = ".bmap"
+MAX_BYTES = 1 << 24  # ours: a range is a line of about 100 bytes, and few images have more than some 1,000
+_PACKING_SUFFIX = re.compile(r"\.(?:xz|gz|bz2|zst|zstd)$")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
+_OWN_CHECKSUM = {"BmapFileSHA1", "BmapFileChecksum"}  # 1.3; from 1.4 on
+_DIGESTS = {"sha1": 40, "sha256": 64, "sha512": 128}  # ChecksumType, and its hexadecimal digits
+_SINGLE = frozenset({"ImageSize", "BlockSize", "ChecksumType", *_OWN_CHECKSUM})
+_DEPTH = 8  # ours: a map has three levels
+
+
+@dataclasses.dataclass(frozen=True)
+class Bmap:
+    """What a block map says.
+
+    Attributes:
+        size_bytes: Of the raw image.
+        extents: What was written.
+    """
+
+    size_bytes: int
+    extents: Extents
+
+
+def beside(path: Path, filename: str) -> Path | None:
+    """Find the block map of an image: `FILENAME.bmap`, or that of the name without `.xz` and the like."""
+    names = dict.fromkeys((filename, _PACKING_SUFFIX.sub("", filename)))
+    return companion.find(path, [name + SUFFIX for name in names])
+
+
+def read(path: Path) -> Bmap:
+    """Read a block map.
+
+    Raises:
+        ImageError: It is no block map, is damaged, or of a version that is not known.
+        LocalIOError: It can't be read.
+    """
+    data = companion.read(path, MAX_BYTES)
+    try:
+        return parse(data)
+    except ImageError as exc:
+        raise ImageError(
+            f"{path} is not a sound block map: {exc.message}", hint="Remove it, or replace it by the image's own."
+        ) from exc
+
+
+def parse(data: bytes) -> Bmap:
+    """Read the XML of a block map.
+
+    Raises:
+        ImageError: What is wrong with it, in a few words.
+    """
+    document = _Document(data)
+    fields = document.fields
+    if not re.fullmatch(r"[12](\.[0-9]{1,3}){0,2}", document.version):
+        raise ImageError(f"its version {document.version[:20]!r} is not known")
+    _check_digest(data, fields)
+    size_bytes = _number(fields, "ImageSize")
+    block_bytes = _number(fields, "BlockSize")
+    if not block_bytes:
+        raise ImageError("its blocks have no size")
+    return Bmap(size_bytes, _extents(document.ranges, size_bytes, block_bytes))
+
+
+def _extents(ranges: list[str], size_bytes: int, block_bytes: int) -> Extents:
+    found: list[tuple[int, int]] = []
+    for text in ranges:
+        match = _RANGE.fullmatch(text)
+        if not match:
+            raise ImageError(f"{text[:40]!r} is not a range of blocks")
+        first, last = int(match[1]), int(match[2] or match[1])
+        start, end = first * block_bytes, (last + 1) * block_bytes
+        if first > last or last * block_bytes >= size_bytes or (found and start < found[-1][1]):
+            raise ImageError(f"the range {text} is out of order, or outside the image")
+        end = min(end, size_bytes)
+        if found and start == found[-1][1]:
+            start = found.pop()[0]
+        found.append((start, end))
+    return tuple(found)
+
+
+def _number(fields: dict[str, str], name: str) -> int:
+    text = fields.get(name, "")
+    if not _NUMBER.fullmatch(text):
+        raise ImageError(f"it has no {name}" if not text else f"{name} is no number")
+    return int(text)
+
+
+def _check_digest(data: bytes, fields: dict[str, str]) -> None:
+    """Compare the file with the digest that stands in it; that was made with zeros in its place."""
+    for name in _OWN_CHECKSUM & fields.keys():
+        kind = "sha1" if name == "BmapFileSHA1" else fields.get("ChecksumType", "sha256")
+        if kind not in _DIGESTS:
+            raise ImageError(f"its checksums are of the unknown kind {kind[:20]!r}")
+        digest = fields[name]
+        if not re.fullmatch(f"[0-9a-fA-F]{{{_DIGESTS[kind]}}}", digest):
+            raise ImageError(f"{name} is not a checksum")
+        blanked = data.replace(digest.encode(), b"0" * len(digest), 1)
+        if hashlib.new(kind, blanked, usedforsecurity=False).hexdigest() != digest.lower():
+            raise ImageError("it was changed or damaged: its own checksum does not fit")
+
+
+class _Document:
+    """The few elements of the XML that count, bounded in depth and number; no DTD, so no entities.
+
+    Attributes:
+        version: Of the format; "" if there is none.
+        fields: Texts of the elements that come once.
+        ranges: Texts of the ranges, as they come.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.version = ""
+        self.fields: dict[str, str] = {}
+        self.ranges: list[str] = []
+        self._path: list[str] = []
+        self._text: list[str] = []
+        parser = expat.ParserCreate()
+        parser.buffer_text = True
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text.append
+        parser.StartDoctypeDeclHandler = _refuse_doctype
+        try:
+            parser.Parse(data, True)
+        except expat.ExpatError as exc:
+            raise ImageError(f"line {exc.lineno} is not XML: {expat.ErrorString(exc.code)}") from exc
+        except (LookupError, ValueError) as exc:
+            raise ImageError(f"it is not XML: {exc}") from exc  # an encoding that nobody knows
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if not self._path:
+            if name != "bmap":
+                raise ImageError(f"it is an XML of {name[:40]!r}")
+            self.version = attributes.get("version", "").strip()
+        self._path.append(name)
+        self._text.clear()
+        if len(self._path) > _DEPTH:
+            raise ImageError("its elements are nested too deeply")
+
+    def _end(self, name: str) -> None:
+        text = "".join(self._text).strip()
+        self._text.clear()
+        parents = self._path[:-1]
+        self._path.pop()
+        if parents == ["bmap"] and name in _SINGLE:
+            if name in self.fields:
+                raise ImageError(f"it has {name} twice")
+            self.fields[name] = text
+        elif parents == ["bmap", "BlockMap"] and name == "Range":
+            self.ranges.append(text)
+            if len(self.ranges) > MAX_EXTENTS:
+                raise ImageError(f"it has more than {MAX_EXTENTS} ranges")
+
+
+def _refuse_doctype(*_arguments: object) -> None:
+    raise ImageError("it has a document type declaration")

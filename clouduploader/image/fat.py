@@ -1,0 +1,123 @@
+"""Just enough of FAT12, FAT16 and FAT32 to list a directory and read the beginning of a file.
+
+Source: Microsoft, FAT32 File System Specification 1.03. Names are the short ones: all that is looked for fits.
+"""
+
+import dataclasses
+import struct
+
+from clouduploader.image.partitions import ReadAt
+
+_BOOT_BYTES = 512
+_BOOT = struct.Struct("<11xHBHBHHxHHHIII4xI")  # up to the root directory's cluster of FAT32
+_SECTOR_SIZES = (512, 1024, 2048, 4096)
+_FAT_LIMIT_BYTES = 1 << 23  # ours: the FAT of 2 GiB in clusters of 1 KiB; what lies behind counts as unreadable
+_DIRECTORY_LIMIT_BYTES = 1 << 17  # ours: 4096 entries; a directory with boot loaders has ten
+_MAX_FAT12, _MAX_FAT16 = 4085, 65525  # clusters that these kinds stay below; "FAT Type Determination"
+_ENTRY = struct.Struct("<11sB8xH4xHI")
+_DELETED, _END = 0xE5, 0x00
+_LABEL, _DIRECTORY = 0x08, 0x10  # attributes; parts of long names have that of a label too
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A file or directory.
+
+    Attributes:
+        name: Upper case, with a dot before the ending, if there is one.
+        is_directory: Whether it is one.
+        cluster: The first.
+        size_bytes: Of a file.
+    """
+
+    name: str
+    is_directory: bool
+    cluster: int
+    size_bytes: int
+
+
+class Volume:
+    """A FAT file system. Whatever its bytes are, there is no error: what can't be read isn't there.
+
+    Args:
+        read_at: Reads the disk.
+        start: Where on the disk it begins.
+    """
+
+    def __init__(self, read_at: ReadAt, start: int) -> None:
+        self._read_at = read_at
+        self._bits = 0
+        boot = read_at(start, _BOOT_BYTES)
+        if len(boot) != _BOOT_BYTES or not boot.endswith(b"\x55\xaa"):
+            return
+        (
+            sector_bytes, cluster_sectors, reserved, copies, root_entries, total16, fat16, _, _, _, total32, fat32,
+            root,
+        ) = _BOOT.unpack_from(boot)  # fmt: skip
+        fat_bytes = (fat16 or fat32) * sector_bytes
+        if sector_bytes not in _SECTOR_SIZES or not (cluster_sectors and reserved and copies and fat_bytes):
+            return
+        root_start = start + reserved * sector_bytes + copies * fat_bytes
+        root_bytes = -(-root_entries * 32 // sector_bytes) * sector_bytes
+        self._cluster_bytes = cluster_sectors * sector_bytes
+        self._data_start = root_start + root_bytes
+        end = start + (total16 or total32) * sector_bytes
+        self._clusters = (end - self._data_start) // self._cluster_bytes
+        self._root_cluster = root
+        self._fat = read_at(start + reserved * sector_bytes, min(fat_bytes, _FAT_LIMIT_BYTES))
+        if fat16:
+            self._bits = 12 if self._clusters < _MAX_FAT12 else 16
+            self._root = read_at(root_start, min(root_bytes, _DIRECTORY_LIMIT_BYTES))
+        else:
+            self._bits = 32
+
+    def list(self, *names: str) -> "list[Entry]":
+        """The entries of a directory, given by the names that lead to it; empty if there is none."""
+        if not self._bits:
+            return []
+        data = self._chain(self._root_cluster, _DIRECTORY_LIMIT_BYTES) if self._bits == 32 else self._root
+        for name in names:
+            found = next((one for one in _entries(data) if one.name == name and one.is_directory), None)
+            if found is None:
+                return []
+            data = self._chain(found.cluster, _DIRECTORY_LIMIT_BYTES)
+        return _entries(data)
+
+    def head(self, entry: Entry, size: int) -> bytes:
+        """The first bytes of a file."""
+        return self._chain(entry.cluster, min(size, entry.size_bytes))
+
+    def _chain(self, cluster: int, size: int) -> bytes:
+        """The first bytes of a chain of clusters; its length bounds a chain that is a ring."""
+        pieces = []
+        while size > 0 and 2 <= cluster < self._clusters + 2:
+            wanted = min(size, self._cluster_bytes)
+            piece = self._read_at(self._data_start + (cluster - 2) * self._cluster_bytes, wanted)
+            pieces.append(piece)
+            if len(piece) < wanted:
+                break
+            size -= wanted
+            cluster = self._next(cluster)
+        return b"".join(pieces)
+
+    def _next(self, cluster: int) -> int:
+        """What the FAT says of a cluster: the next one, or a number that is none."""
+        width = 4 if self._bits == 32 else 2
+        offset = cluster * self._bits // 8
+        value = int.from_bytes(self._fat[offset : offset + width].ljust(width, b"\0"), "little")
+        if self._bits == 12:
+            return value >> 4 if cluster % 2 else value & 0xFFF
+        return value & 0x0FFFFFFF  # of 32 bits only 28 count
+
+
+def _entries(data: bytes) -> list[Entry]:
+    found = []
+    for raw_name, attributes, high, low, size_bytes in _ENTRY.iter_unpack(data[: len(data) // 32 * 32]):
+        if raw_name[0] == _END:
+            break
+        if raw_name[0] == _DELETED or attributes & _LABEL:
+            continue
+        stem, ending = (part.decode("latin-1").rstrip() for part in (raw_name[:8], raw_name[8:]))
+        name = f"{stem}.{ending}" if ending else stem
+        found.append(Entry(name.upper(), bool(attributes & _DIRECTORY), high << 16 | low, size_bytes))
+    return found

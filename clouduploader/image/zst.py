@@ -1,0 +1,71 @@
+"""What the headers of a zstd file tell: RFC 8878, section 3.1. Nothing is unpacked."""
+
+from clouduploader.errors import ImageError
+from clouduploader.image import magic, streams
+from clouduploader.image.streams import PackedFile
+from clouduploader.platform import Packing
+
+MAX_HEADERS = 1 << 22  # ours: those of 512 GiB in blocks as zstd makes them, looked through in some seconds
+_SKIPPABLE_HEADER_BYTES = 8  # section 3.1.2
+_FRAME_HEADER_BYTES = 18  # section 3.1.1.1: at most, with the magic
+_CHECKSUM_BYTES = 4  # section 3.1.1
+_BLOCK_HEADER_BYTES = 3  # section 3.1.1.2
+_RLE, _RESERVED = 1, 3  # section 3.1.1.2.2
+_DICTIONARY_ID_BYTES = (0, 1, 2, 4)  # section 3.1.1.1.1.6, by the flag
+_CONTENT_SIZE_BYTES = (0, 2, 4, 8)  # section 3.1.1.1.1.1, by the flag; with 2 bytes, 256 are to be added
+
+
+def unpacked_size(file: PackedFile) -> int | None:
+    """Add up what the frames of a file claim to hold; their blocks are passed over.
+
+    Returns:
+        None if a frame does not tell, or there are too many headers to look at.
+
+    Raises:
+        ImageError: It is cut off, damaged, or has garbage behind its end.
+        LocalIOError: It can't be read.
+    """
+    total = offset = headers = 0
+    is_between_frames, has_checksum = True, False
+    while offset < file.size_bytes:
+        headers += 1
+        if headers > MAX_HEADERS:
+            return None
+        head = file.peek(offset, _FRAME_HEADER_BYTES)
+        if is_between_frames:
+            if magic.packing_of(head) is not Packing.ZSTD:
+                raise streams.garbage(file, offset)
+            if head[0] != 0x28:  # the first byte of a frame that is not to be skipped
+                offset += _SKIPPABLE_HEADER_BYTES + int.from_bytes(head[4:8], "little")
+                continue
+            size_bytes, header_bytes, has_checksum = _frame(head)
+            if header_bytes > len(head):
+                raise streams.cut_off(file, Packing.ZSTD)
+            if size_bytes is None:
+                return None
+            total += size_bytes
+            offset += header_bytes
+            is_between_frames = False
+            continue
+        block = int.from_bytes(head[:_BLOCK_HEADER_BYTES], "little")
+        kind, size = block >> 1 & 3, block >> 3
+        if kind == _RESERVED:
+            raise ImageError(f"{file.filename} is damaged: bad zst data at byte {offset}")
+        offset += _BLOCK_HEADER_BYTES + (1 if kind == _RLE else size)
+        if block & 1:  # the last of its frame
+            offset += _CHECKSUM_BYTES * has_checksum
+            is_between_frames = True
+    if offset > file.size_bytes or not is_between_frames:
+        raise streams.cut_off(file, Packing.ZSTD)
+    return total
+
+
+def _frame(head: bytes) -> tuple[int | None, int, bool]:
+    """What a frame holds in bytes, or None; how long its header is; whether there is a checksum at its end."""
+    descriptor = head[4] if len(head) > 4 else 0
+    is_single_segment = bool(descriptor & 0x20)
+    size_flag = descriptor >> 6
+    size_bytes = 1 if is_single_segment and not size_flag else _CONTENT_SIZE_BYTES[size_flag]
+    start = 5 + (not is_single_segment) + _DICTIONARY_ID_BYTES[descriptor & 3]
+    content = int.from_bytes(head[start : start + size_bytes], "little") + (256 if size_bytes == 2 else 0)
+    return content if size_bytes else None, start + size_bytes, bool(descriptor & 4)

@@ -1,0 +1,288 @@
+"""The copy of an image in another region: found, made, waited for, removed."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import botocore.exceptions
+
+from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
+from clouduploader.platform import CloudObject, Journal, ObjectCreated, Reporter
+from clouduploader.platforms.ec2 import api, leftovers, refusals
+from clouduploader.platforms.ec2 import tags as our_tags
+from clouduploader.stop import Stop
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
+PAUSE_GROWTH = 1.5
+LOOK_SECONDS = 0.5  # how soon a stop is seen
+VISIBLE_SECONDS = 120.0  # "does not exist" is no end so soon after CopyImage: EC2 is eventually consistent
+COPY_SECONDS = 6 * 3600.0  # AWS promises no time; a copy that takes longer is taken up by the next try
+UNDER_WAY = ("pending", "transient")  # EC2 API, ImageState
+DEAD = ("failed", "error", "invalid", "deregistered")
+MAX_BAD_LOOKS = 5  # in a row, each tried four times by the SDK; the copy goes on meanwhile
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The image that is copied.
+
+    Attributes:
+        id: Its id.
+        region: Where it is.
+        name: The copies have the same.
+        description: The copies have the same.
+        is_encrypted: Whether any of its disks is.
+    """
+
+    id: str
+    region: str
+    name: str
+    description: str
+    is_encrypted: bool
+
+
+class Copy:
+    """One copy. For one thread at a time.
+
+    Args:
+        region: Where it is to be.
+        client: Of EC2 in that region; its credentials renew themselves.
+        source: What is copied.
+        kms_key: For the snapshots; None for a copy that is encrypted if the source is.
+        tags: Of the source; the copy and its snapshots get the same.
+        journal: Of the upload.
+        reporter: Told of what is made.
+        stop: See Stop.
+        sleep: For tests.
+
+    Attributes:
+        objects: The image and its snapshots, as far as they are known.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        *,
+        client: Any,  # noqa: ANN401 boto3 makes its clients at run time
+        source: Source,
+        kms_key: str | None,
+        tags: Mapping[str, str],
+        journal: Journal,
+        reporter: Reporter,
+        stop: Stop,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._region = region
+        self._client = client
+        self._source = source
+        self._kms_key = kms_key
+        self._tags = tags
+        self._journal = journal
+        self._reporter = reporter
+        self._stop = stop
+        self._sleep = sleep
+        self._is_ours_to_remove = False
+        self.objects: dict[CloudObject, None] = {}
+
+    def complete(self) -> dict[str, Any]:
+        """Find the copy that an earlier try made, or make one, and wait until it can be used. Blocks for hours.
+
+        Returns:
+            The image as DescribeImages has it.
+
+        Raises:
+            PlatformReplyError: The name is another image's; or the copy failed, and is removed.
+            TransientError: It takes too long, and is left.
+            StoppedError: The stop was requested; see `undo`.
+            ClouduploaderError: See `refusals.translate`.
+        """
+        found = self._find()
+        if found and found["State"] == "available":
+            self.objects.update(dict.fromkeys(self._things(found)))
+            return found
+        self._is_ours_to_remove = True
+        return self._wait(found["ImageId"] if found else self._ask())
+
+    def undo(self) -> None:
+        """Remove the copy, unless it was complete when this run began. What is left is said in the log."""
+        if not self._is_ours_to_remove:
+            return
+        try:
+            for image_id in [thing.id for thing in self.objects if thing.kind == "image"] or self._named_by_key():
+                self._remove(image_id)
+        except ClouduploaderError as exc:
+            self._reporter.line(f"Left behind: a copy of {self._source.id} in {self._region}: {exc.message}")
+
+    def _find(self) -> dict[str, Any] | None:
+        """Look for the copy of an earlier try, and remove one that failed."""
+        filters = [{"Name": "name", "Values": [self._source.name]}]
+        with api.translated(f"region {self._region}"):
+            images: list[dict[str, Any]] = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]
+        for image in images:
+            if image["State"] in DEAD and _tags(image).get(our_tags.KEY) == self._journal.key:
+                self._remove(image["ImageId"])
+        living = [image for image in images if image["State"] not in DEAD]
+        ours = [image for image in living if is_same(_tags(image), self._tags)]
+        if living and not ours:
+            raise refusals.name_taken(living[0]["ImageId"], "its content is not that of this upload")
+        return min(ours, key=lambda image: str(image["State"]), default=None)  # "available" is the first of them
+
+    def _ask(self) -> str:
+        token, given = self._unanswered() or (f"{self._journal.key}-{os.urandom(8).hex()}", self._tags)
+        self._journal.write("asked", kind="image", region=self._region, token=token, tags=dict(given))
+        tags = our_tags.as_list(given)
+        parameters: dict[str, Any] = {
+            "SourceImageId": self._source.id,
+            "SourceRegion": self._source.region,
+            "Name": self._source.name,
+            "Description": self._source.description,
+            "ClientToken": token,
+            "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")],
+        }
+        if self._kms_key:
+            parameters |= {"Encrypted": True, "KmsKeyId": self._kms_key}
+        elif self._source.is_encrypted:
+            parameters["Encrypted"] = True
+        try:
+            with api.translated(f"region {self._region}"):
+                image_id = str(self._client.copy_image(**parameters)["ImageId"])
+        except ClouduploaderError as exc:
+            if isinstance(exc.__cause__, botocore.exceptions.ClientError):  # else it may have been done all the same
+                self._journal.write("refused", kind="image", region=self._region)
+                self._is_ours_to_remove = False
+            raise
+        self._created(CloudObject("image", image_id, self._region))
+        return image_id
+
+    def _unanswered(self) -> tuple[str, Mapping[str, str]] | None:
+        """Token and tags of a request that was never answered: the same once more gives the same copy.
+
+        A token that was answered must not be used again: EC2 would give that copy, which is gone.
+        """
+        found = None
+        for entry in self._journal.entries():
+            if (entry.get("kind"), entry.get("region")) == ("image", self._region):
+                found = entry if entry["what"] == "asked" else None
+        token, tags = (found.get("token"), found.get("tags")) if found else (None, None)
+        if not isinstance(tags, dict) or not token:
+            return None
+        return str(token), {name: str(value) for name, value in tags.items()}
+
+    def _wait(self, image_id: str) -> dict[str, Any]:
+        waited, bad_looks = 0.0, 0
+        for pause in _pauses():
+            try:
+                image = self._look(image_id)
+            except TransientError:
+                bad_looks += 1
+                if bad_looks == MAX_BAD_LOOKS:
+                    raise
+            else:
+                bad_looks = 0
+                if image and image["State"] == "available":
+                    return image
+                if (image and image["State"] not in UNDER_WAY) or (image is None and waited >= VISIBLE_SECONDS):
+                    raise self._lost(image_id, image)
+            if waited >= COPY_SECONDS:
+                raise TransientError(
+                    f"the copy {image_id} is not complete after {round(waited / 3600)} hours",
+                    hint="The same upload once more goes on waiting for it.",
+                )
+            self._pause(pause)
+            waited += pause
+        raise AssertionError("there is always one more pause")
+
+    def _look(self, image_id: str) -> dict[str, Any] | None:
+        """What becomes of the copy; None if EC2 does not know it (yet, or any more)."""
+        try:
+            with api.translated(f"region {self._region}"):
+                images: list[dict[str, Any]] = self._client.describe_images(ImageIds=[image_id])["Images"]
+        except ClouduploaderError as exc:
+            if refusal_code(exc).endswith(leftovers.GONE):
+                return None
+            raise
+        for thing in self._things(images[0]) if images else []:
+            self._created(thing)
+        return images[0] if images else None
+
+    def _lost(self, image_id: str, image: Mapping[str, Any] | None) -> PlatformReplyError:
+        """Remove what is left of a copy, and say why it is none."""
+        state = image["State"] if image else "gone"
+        words = ((image or {}).get("StateReason") or {}).get("Message") or "AWS gives no reason"
+        if image is None or state in DEAD:
+            self._remove(image_id)
+        self._is_ours_to_remove = False
+        return PlatformReplyError(f"the copy {image_id} is {state}: {words}")
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, but not through a stop."""
+        while seconds > 0:
+            self._stop.raise_if_requested()
+            self._sleep(min(LOOK_SECONDS, seconds))
+            seconds -= LOOK_SECONDS
+        self._stop.raise_if_requested()
+
+    def _things(self, image: Mapping[str, Any]) -> list[CloudObject]:
+        """The image and its snapshots; while it is pending, not all of them may be known."""
+        ids = [entry.get("Ebs", {}).get("SnapshotId") for entry in image.get("BlockDeviceMappings", [])]
+        snapshots = [CloudObject("snapshot", item, self._region) for item in ids if item]
+        return [CloudObject("image", image["ImageId"], self._region), *snapshots]
+
+    def _created(self, thing: CloudObject) -> None:
+        if thing not in self.objects:
+            self.objects[thing] = None
+            self._reporter.event(ObjectCreated(thing))
+
+    def _by_key(self) -> list[dict[str, Any]]:
+        return [{"Name": f"tag:{our_tags.KEY}", "Values": [self._journal.key]}]
+
+    def _named_by_key(self) -> list[str]:
+        """The ids of what was asked for without an answer."""
+        with api.translated(f"region {self._region}"):
+            images = self._client.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
+        return [image["ImageId"] for image in images]
+
+    def _remove(self, image_id: str) -> None:
+        """Remove a copy with its snapshots, also those that it does not name yet."""
+        image = self._look(image_id)
+        with api.translated(f"region {self._region}"):
+            found = self._client.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
+        tagged = [CloudObject("snapshot", entry["SnapshotId"], self._region) for entry in found]
+        known = self._things(image or {"ImageId": image_id})
+        doomed = list(dict.fromkeys([*known, *tagged]))
+        report = leftovers.Remover(self._client, self._region, self._reporter, sleep=self._sleep).remove(doomed)
+        for thing in report.removed:
+            self.objects.pop(thing, None)
+
+
+def is_same(found: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether tags say that two images have the same content; where none tells, whether one upload made both."""
+    for name in (our_tags.CONTENT, our_tags.SHA256, our_tags.KEY):
+        if name in found and name in wanted:
+            return found[name] == wanted[name]
+    return False
+
+
+def is_encrypted(image: Mapping[str, Any]) -> bool:
+    """Whether any disk of an image, as DescribeImages has it, is encrypted."""
+    return any(entry.get("Ebs", {}).get("Encrypted") for entry in image.get("BlockDeviceMappings", []))
+
+
+def refusal_code(error: ClouduploaderError) -> str:
+    """What AWS's code was, "" if it was no refusal of AWS's."""
+    cause = error.__cause__
+    return str(cause.response["Error"].get("Code", "")) if isinstance(cause, botocore.exceptions.ClientError) else ""
+
+
+def _tags(image: Mapping[str, Any]) -> dict[str, str]:
+    return our_tags.as_mapping(image.get("Tags"))
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(LONGEST_PAUSE_SECONDS, pause * PAUSE_GROWTH)

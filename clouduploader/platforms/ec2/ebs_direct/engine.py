@@ -1,0 +1,158 @@
+"""Sends an image's blocks into a pending snapshot: as fast as the quota allows, until each one is confirmed."""
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clouduploader.contents import BlockSource
+from clouduploader.errors import TransientError
+from clouduploader.platform import Reporter
+from clouduploader.platforms.ec2 import endpoint
+from clouduploader.platforms.ec2.credentials import Renewing
+from clouduploader.platforms.ec2.ebs_direct import connection, fallback, ring, wire
+from clouduploader.platforms.ec2.ebs_direct.ledger import Ledger
+from clouduploader.platforms.ec2.ebs_direct.transfer import Patience, Transfer
+from clouduploader.platforms.ec2.settings import Settings
+from clouduploader.platforms.ec2.sigv4 import Keys
+from clouduploader.stop import Stop
+
+MIN_RINGS, MAX_RINGS = 2, 4
+"""Threads: one a core. Even on one core the second works while the first waits for a disk; four do 4,000 blocks a
+second (bench/README.rst)."""
+SYNC_SECONDS = 5.0  # of confirmed blocks may have to be sent again after the machine has crashed
+
+
+def send(
+    source: BlockSource,
+    *,
+    endpoint_url: str,
+    region: str,
+    snapshot_id: str,
+    ledger: Ledger,
+    keys: Callable[[], Keys],
+    settings: Settings,
+    environment: Mapping[str, str],
+    make_client: Callable[[], Any],
+    stop: Stop,
+    reporter: Reporter,
+    on_progress: Callable[[], None],
+    patience: Patience | None = None,
+) -> None:
+    """Send all blocks of an image that the snapshot does not have yet. Blocks; no thread is left when it ends.
+
+    Args:
+        source: The blocks.
+        endpoint_url: Of the EBS direct API, as the SDK resolves it.
+        region: Of the signature.
+        snapshot_id: Pending, and ours.
+        ledger: What is confirmed already, and gets what will be.
+        keys: Gives credentials that are valid now; asked several times a second.
+        settings: `connections` and `blocks_per_second` are used.
+        environment: For AWS_CA_BUNDLE, and proxies.
+        make_client: Makes a client of the SDK for this API; called if there is a proxy on the way.
+        stop: Ends it within about a second.
+        reporter: Told how it is done.
+        on_progress: Called several times a second, by the caller's thread.
+        patience: See Patience; None for the usual.
+
+    Raises:
+        ContentChangedError: The ledger has a block of other content; blocks may have been sent.
+        NetworkError: The endpoint can't be reached, or hangs up, or confirms nothing for minutes.
+        DeniedError: The role may not do it; CredentialsError: The credentials are not accepted.
+        PlatformReplyError: AWS said no for good.
+        ImageError: See BlockSource; LocalIOError: also for the ledger.
+        StoppedError: The stop was requested.
+    """
+    place = endpoint.parse(endpoint_url, origin="the endpoint of the EBS direct API")
+    proxy = fallback.proxy_for(place, environment)
+    requests = wire.Requests(place=place, region=region, snapshot_id=snapshot_id)
+    transfer = Transfer(
+        source=source,
+        book=ledger,
+        settings=settings,
+        patience=patience or Patience(),
+        requests=None if proxy else requests,
+        url=place.url,
+        snapshot_id=snapshot_id,
+        keys=keys(),
+        stop=stop,
+    )
+    addresses = None
+    if proxy:
+        reporter.line(f"There is a proxy on the way to {place.host}: the blocks are sent by the SDK.")
+        workers = fallback.workers(
+            transfer, client=make_client(), snapshot_id=snapshot_id, connections=settings.connections
+        )
+    else:
+        addresses = connection.Addresses(place)
+        context = endpoint.tls_context(environment) if place.is_tls else None
+        rings = min(max(MIN_RINGS, os.cpu_count() or 1), MAX_RINGS, settings.connections)
+        workers = [
+            ring.Ring(
+                transfer,
+                requests=requests,
+                place=place,
+                addresses=addresses,
+                context=context,
+                most=(settings.connections + number) // rings,
+            ).run
+            for number in range(rings)
+        ]
+    _run(workers, transfer, keys=keys, ledger=ledger, on_progress=on_progress, addresses=addresses)
+    stop.raise_if_requested()
+    if transfer.error:
+        raise transfer.error
+    transfer.check_rest()
+
+
+def _run(
+    workers: list[Callable[[], None]],
+    transfer: Transfer,
+    *,
+    keys: Callable[[], Keys],
+    ledger: Ledger,
+    on_progress: Callable[[], None],
+    addresses: connection.Addresses | None,
+) -> None:
+    """Let the workers work, and look after what is common to them."""
+    synced_at = transfer.clock()
+    with concurrent.futures.ThreadPoolExecutor(len(workers), "ebs-direct") as pool:
+        try:
+            futures = [pool.submit(worker) for worker in workers]
+            waiting = set(futures)
+            while waiting and not transfer.is_over:
+                done, waiting = concurrent.futures.wait(
+                    waiting, transfer.patience.tick_seconds, concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    future.result()
+                on_progress()
+                _renew(transfer, keys)
+                transfer.check_stall()
+                if addresses:
+                    addresses.refresh()
+                if transfer.clock() - synced_at > SYNC_SECONDS:
+                    synced_at = transfer.clock()
+                    ledger.sync()
+        finally:
+            transfer.end()
+    for future in futures:
+        future.result()
+    on_progress()
+
+
+def _renew(transfer: Transfer, keys: Callable[[], Keys]) -> None:
+    """Ask for the credentials of now, so that no worker has to wait for them."""
+    was_wanted, transfer.is_renewal_wanted = transfer.is_renewal_wanted, False
+    if was_wanted and isinstance(keys, Renewing):
+        keys.refuse(transfer.keys)
+    try:
+        fresh = keys()
+    except TransientError:
+        # `keys` gives old ones as long as these are valid, so there are none: those who need some go on asking,
+        # until their patience ends or the transfer's
+        transfer.is_renewal_wanted = was_wanted
+        return
+    if was_wanted or fresh != transfer.keys:
+        transfer.renewed(fresh)

@@ -1,0 +1,109 @@
+"""The same transfer by the SDK, a thread for each block under way: for lines with a proxy in them."""
+
+import functools
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clouduploader.errors import ClouduploaderError
+from clouduploader.platforms.ec2 import endpoint
+from clouduploader.platforms.ec2.ebs_direct import transfer as transfers
+from clouduploader.platforms.ec2.ebs_direct import wire
+from clouduploader.platforms.ec2.ebs_direct.transfer import Job, Lull, Transfer
+
+MAX_THREADS = 32  # with more of them the SDK does no more blocks a second: the interpreter is busy
+BUSY_SECONDS = 0.01  # until we look again whether it is our turn to unpack
+NAP_SECONDS = 0.1  # between looks whether all is over
+
+
+def proxy_for(place: endpoint.Endpoint, environment: Mapping[str, str]) -> str | None:
+    """Find the proxy that the SDK would use for this endpoint, or None.
+
+    The SDK goes by HTTPS_PROXY or HTTP_PROXY and by NO_PROXY, as `urllib` understands them; a name in lower case
+    goes first, and takes a proxy away if it is empty. It does not look at ALL_PROXY.
+    """
+    scheme = "https" if place.is_tls else "http"
+    proxy = _variable(environment, f"{scheme}_proxy")
+    bypass = _variable(environment, "no_proxy")
+    is_bypassed = urllib.request.proxy_bypass_environment(  # type: ignore[attr-defined] # typeshed lacks it
+        f"{place.host}:{place.port}", {"no": bypass}
+    )
+    return None if not proxy or is_bypassed else proxy
+
+
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    return environment.get(name, environment.get(name.upper(), ""))
+
+
+def workers(transfer: Transfer, *, client: Any, snapshot_id: str, connections: int) -> list[Callable[[], None]]:  # noqa: ANN401 boto3 makes its clients at run time
+    """Make the functions that do the work, each for a thread of its own.
+
+    Args:
+        transfer: What they share.
+        client: Of the EBS direct API; gets fresh credentials by itself.
+        snapshot_id: Where the blocks go.
+        connections: How many blocks are to be under way at once.
+    """
+    worker = functools.partial(_work, transfer, client, snapshot_id)
+    return [worker] * min(connections, MAX_THREADS)
+
+
+def _work(transfer: Transfer, client: Any, snapshot_id: str) -> None:  # noqa: ANN401
+    """Send blocks until there are no more, or the transfer ends. An error ends it."""
+    buffer = bytearray(wire.BLOCK_BYTES)
+    try:
+        while not transfer.is_over:
+            found = transfer.next_job(buffer)
+            if found is Lull.END:
+                return
+            if found is Lull.BUSY:
+                time.sleep(BUSY_SECONDS)
+            elif isinstance(found, Job):
+                _send(found, transfer, client, snapshot_id)
+    except ClouduploaderError as exc:
+        transfer.end(exc)
+
+
+def _send(job: Job, transfer: Transfer, client: Any, snapshot_id: str) -> None:  # noqa: ANN401
+    """Try until the block is confirmed."""
+    delay: float | None = 0.0
+    while delay is not None:
+        _sleep(delay, transfer)
+        while not transfer.is_over and (wait := transfer.pacer.take(transfer.clock())):
+            _sleep(wait, transfer)
+        if transfer.is_over:
+            return
+        delay = _try(job, transfer, client, snapshot_id)
+    transfer.confirmed([(job.index, job.digest)])
+
+
+def _try(job: Job, transfer: Transfer, client: Any, snapshot_id: str) -> float | None:  # noqa: ANN401
+    """Send it once; returns seconds until the next try, or None after a success."""
+    import botocore.exceptions
+
+    from clouduploader.platforms.ec2 import api
+
+    try:
+        answer = client.put_snapshot_block(
+            SnapshotId=snapshot_id,
+            BlockIndex=job.index,
+            BlockData=transfers.ZERO_BLOCK if job.buffer is None else bytes(job.buffer),
+            DataLength=wire.BLOCK_BYTES,
+            Checksum=job.checksum,
+            ChecksumAlgorithm="SHA256",
+        )
+    except botocore.exceptions.ClientError as exc:
+        return transfer.refused(job, api.refusal(exc))
+    except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError) as exc:
+        is_stall = isinstance(exc, botocore.exceptions.ReadTimeoutError | botocore.exceptions.ConnectTimeoutError)
+        return transfer.broken(job, str(exc), is_stall=is_stall)
+    if answer.get("Checksum") != job.checksum:
+        return transfer.misconfirmed(job)
+    return None
+
+
+def _sleep(seconds: float, transfer: Transfer) -> None:
+    ends_at = transfer.clock() + seconds
+    while not transfer.is_over and (left := ends_at - transfer.clock()) > 0:
+        time.sleep(min(left, NAP_SECONDS))

@@ -1,0 +1,270 @@
+"""From an image to a sealed snapshot: a new one, or that of an earlier try."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clouduploader.contents import Block, BlockSource, Tally, ZeroBlocks
+from clouduploader.errors import ImageError
+from clouduploader.platform import BytesMoved, CloudObject, PhaseStarted, Reporter, UploadRequest
+from clouduploader.platforms.ec2 import tags
+from clouduploader.platforms.ec2.credentials import Account, Renewing
+from clouduploader.platforms.ec2.ebs_direct import content, ledger, snapshot, wanted, wire
+from clouduploader.platforms.ec2.settings import Settings
+from clouduploader.stop import Stop
+
+WAIT_SECONDS = 600.0  # for a sealed snapshot, times `Settings.wait_count`: as ec2uploadimg waits
+MAX_ANEW = 2  # snapshots given up because the image was another than thought; then it keeps changing
+
+
+class TooSmallError(ImageError):
+    """The image turned out larger than was thought, and than the snapshot."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A sealed snapshot.
+
+    Attributes:
+        id: Of the snapshot.
+        digests: Of its blocks.
+        content: The value of `tags.CONTENT`.
+        sha256: Of the image file, in hex, or None.
+    """
+
+    id: str
+    digests: ledger.Ledger
+    content: str
+    sha256: str | None
+
+
+class Filling:
+    """The filling of one upload's snapshot. Used once.
+
+    Args:
+        request: See UploadRequest.
+        settings: See Settings.
+        environment: For `send`.
+        account: Of the request.
+        keys: Of the account.
+        own_tags: From `tags.own`.
+        ebs: A client of the EBS direct APIs.
+        ec2: A client of EC2.
+        created: Called with each snapshot that is ours now.
+        given_up: Called with each that is not used any more, for it to be removed.
+        ledgers: Closes them when the upload ends.
+        reporter: See Reporter.
+        stop: See Stop.
+        send: `engine.send`.
+        sleep: For tests.
+        clock: For tests; seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        request: UploadRequest,
+        *,
+        settings: Settings,
+        environment: Mapping[str, str],
+        account: Account,
+        keys: Renewing,
+        own_tags: Mapping[str, str],
+        ebs: Any,  # noqa: ANN401 boto3 makes its clients at run time
+        ec2: Any,  # noqa: ANN401
+        created: Callable[[CloudObject], None],
+        given_up: Callable[[CloudObject], None],
+        ledgers: contextlib.ExitStack,
+        reporter: Reporter,
+        stop: Stop,
+        send: Callable[..., None],
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._request = request
+        self._targetdata = request.targetdata
+        self._settings = settings
+        self._environment = environment
+        self._account = account
+        self._keys = keys
+        self._own_tags = own_tags
+        self._ebs = ebs
+        self._given_up = given_up
+        self._ledgers = ledgers
+        self._reporter = reporter
+        self._stop = stop
+        self._send = send
+        self._current: str | None = None
+        self._created = created
+        self._snapshots = snapshot.Snapshots(
+            ebs=ebs,
+            ec2=ec2,
+            region=account.region,
+            journal=request.journal,
+            created=self._take,
+            reporter=reporter,
+            stop=stop,
+            sleep=sleep,
+            clock=clock,
+        )
+
+    def run(self, aim: wanted.Wanted, kms_key_arn: str | None) -> tuple[wanted.Wanted, Filled]:
+        """Do it.
+
+        Args:
+            aim: What is wanted.
+            kms_key_arn: Of the snapshot's key; None for none, or the account's default.
+
+        Returns:
+            What was wanted in the end, should the size have been another; and the snapshot.
+
+        Raises:
+            StartDeniedError: The role may not start a snapshot.
+            ClouduploaderError: It failed; what was made is left.
+            StoppedError: The stop was requested; what was made is left.
+        """
+        for number in range(MAX_ANEW + 1):
+            try:
+                return aim, self._filled(aim, kms_key_arn)
+            except ledger.ContentChangedError as exc:
+                if number == MAX_ANEW:
+                    raise ImageError(f"the image changes while it is read: {exc.message}") from exc
+                self._reporter.line(f"Starting anew: {exc.message}.")
+                self._give_up()
+            except TooSmallError as exc:
+                self._reporter.line(f"Starting anew: {exc.message}.")
+                self._give_up()
+                aim = wanted.settle(self._request, self._reporter, is_measured=True)
+        raise ImageError("the image changes while it is read: its size was another each time")
+
+    def _enter(self, phase: str) -> None:
+        self._reporter.event(PhaseStarted(phase))
+
+    def _take(self, thing: CloudObject) -> None:
+        self._current = thing.id
+        self._created(thing)
+
+    def _give_up(self) -> None:
+        if self._current:
+            self._given_up(self._snapshots.discard(self._current))
+            self._current = None
+
+    def _filled(self, aim: wanted.Wanted, kms_key_arn: str | None) -> Filled:
+        self._enter("start snapshot")
+        parameters = self._parameters(aim, kms_key_arn)
+        earlier = self._snapshots.earlier()
+        if earlier and not snapshot.fits(earlier, parameters):
+            raise ledger.ContentChangedError(f"snapshot {earlier.id} of an earlier try is of another kind")
+        if earlier and earlier.is_completed:
+            if filled := self._recognised(earlier):
+                return filled
+            raise ledger.ContentChangedError(f"snapshot {earlier.id} of an earlier try is not of this image")
+        snapshot_id = earlier.id if earlier else self._snapshots.start(parameters)
+        digests = self._ledger(snapshot_id)
+        if earlier:
+            self._reporter.line(f"Going on with snapshot {snapshot_id}, which has {digests.count} blocks already.")
+        tally = self._transfer(snapshot_id, digests, aim)
+        return self._seal(snapshot_id, digests, tally)
+
+    def _parameters(self, aim: wanted.Wanted, kms_key_arn: str | None) -> dict[str, Any]:
+        """Of StartSnapshot."""
+        found: dict[str, Any] = {
+            "VolumeSize": aim.volume_gib,
+            "Description": str(self._targetdata.get("description") or self._targetdata["ami_name"]),
+            "Tags": tags.as_list(self._first_tags()),
+            "Timeout": self._settings.pending_minutes,
+        }
+        if kms_key_arn or self._targetdata.get("encrypted"):
+            found["Encrypted"] = True
+        if kms_key_arn:
+            found["KmsKeyArn"] = kms_key_arn
+        return found
+
+    def _recognised(self, earlier: snapshot.Earlier) -> Filled | None:
+        """A snapshot that an earlier try has sealed, if it is sure that it is this image."""
+        if earlier.seal is None:
+            return None
+        digests = self._ledger(earlier.id)
+        if digests.count != earlier.seal.get("count"):
+            return None
+        self._reporter.line(f"Snapshot {earlier.id} of an earlier try is complete; reading the image to compare them.")
+        found = content.read(self._request, self._stop)
+        if found != earlier.seal.get("content"):
+            return None
+        sha256 = earlier.seal.get("sha256")
+        return Filled(earlier.id, digests, found, sha256 if isinstance(sha256, str) else None)
+
+    def _first_tags(self) -> dict[str, str]:
+        """What is known from the start; EBS takes shorter values than EC2, which gets the rest in the end."""
+        all_tags = tags.joined(self._own_tags, self._targetdata.get("tags"))
+        return {name: value for name, value in all_tags.items() if len(value) <= tags.MAX_VALUE_LENGTH}
+
+    def _ledger(self, snapshot_id: str) -> ledger.Ledger:
+        return self._ledgers.enter_context(ledger.Ledger(self._request.journal.directory / f"{snapshot_id}.ledger"))
+
+    def _transfer(self, snapshot_id: str, digests: ledger.Ledger, aim: wanted.Wanted) -> Tally:
+        self._enter("upload")
+        zero_blocks = ZeroBlocks(str(self._targetdata.get("zero_blocks", ZeroBlocks.HOLES)))
+        with self._request.open_blocks(wire.BLOCK_BYTES, zero_blocks) as source:
+
+            def tell() -> None:
+                done = source.position()
+                self._reporter.event(BytesMoved(done, aim.size_bytes if done <= aim.size_bytes else None))
+
+            self._send(
+                source if aim.is_size_exact else _Bounded(source, aim.volume_gib * wanted.GIB),
+                endpoint_url=self._ebs.meta.endpoint_url,
+                region=self._account.region,
+                snapshot_id=snapshot_id,
+                ledger=digests,
+                keys=self._keys,
+                settings=self._settings,
+                environment=self._environment,
+                make_client=lambda: self._account.client("ebs", self._keys),
+                stop=self._stop,
+                reporter=self._reporter,
+                on_progress=tell,
+            )
+            tell()
+            tally = source.tally()
+        self._reporter.line(
+            f"All {digests.count} blocks are in snapshot {snapshot_id}: {tally.data_blocks} with data, "
+            f"{tally.zero_blocks} of zeros. Left out: {tally.hole_blocks} holes, {tally.skipped_blocks} of zeros."
+        )
+        return tally
+
+    def _seal(self, snapshot_id: str, digests: ledger.Ledger, tally: Tally) -> Filled:
+        self._enter("seal")
+        digests.sync()
+        count, checksum = digests.linear_checksum()
+        filled = Filled(
+            snapshot_id, digests, content.of(digests, tally), tally.file_sha256 or promised_sha256(self._request)
+        )
+        self._snapshots.seal(snapshot_id, count=count, checksum=checksum, content=filled.content, sha256=filled.sha256)
+        self._snapshots.wait(snapshot_id, self._settings.wait_count * WAIT_SECONDS)
+        return filled
+
+
+def promised_sha256(request: UploadRequest) -> str | None:
+    """What the target data say of the image file; reading it to its end has checked that."""
+    given = request.targetdata.get("sha256")
+    return given.lower() if isinstance(given, str) else None
+
+
+class _Bounded:
+    """A source whose size was a guess: raises TooSmallError at a block that has no place in the snapshot."""
+
+    def __init__(self, source: BlockSource, limit_bytes: int) -> None:
+        self.can_reread = source.can_reread
+        self.reread_into = source.reread_into
+        self.position = source.position
+        self.tally = source.tally
+        self._source = source
+        self._limit_blocks = limit_bytes // wire.BLOCK_BYTES
+
+    def next_into(self, buffer: bytearray) -> Block | None:
+        block = self._source.next_into(buffer)
+        if block is not None and block.index >= self._limit_blocks:
+            raise TooSmallError("the image is larger than it seemed to be")
+        return block

@@ -1,0 +1,250 @@
+"""One upload through the EBS direct APIs: blocks into a snapshot, sealed, verified, registered as an AMI."""
+
+import contextlib
+import datetime
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
+from clouduploader.platform import (
+    CloudObject,
+    ObjectCreated,
+    PhaseStarted,
+    PlatformContext,
+    Reporter,
+    UploadRequest,
+    UploadResult,
+)
+from clouduploader.platforms.ec2 import api, credentials, distribute, leftovers, refusals, tags
+from clouduploader.platforms.ec2.credentials import Account
+from clouduploader.platforms.ec2.ebs_direct import content, engine, filling, register, snapshot, verify, wanted
+from clouduploader.platforms.ec2.settings import Settings
+from clouduploader.stop import Stop
+
+
+class Upload:
+    """One upload. Used once.
+
+    Args:
+        context: See PlatformContext.
+        settings: See Settings.
+        request: See UploadRequest.
+        reporter: See Reporter.
+        stop: See Stop.
+        way: For tests: into the account of the request.
+        send: For tests: `engine.send`.
+        sleep: For tests.
+        clock: For tests; seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        context: PlatformContext,
+        settings: Settings,
+        *,
+        request: UploadRequest,
+        reporter: Reporter,
+        stop: Stop,
+        way: Account | None = None,
+        send: Callable[..., None] = engine.send,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._environment = context.environment
+        self._settings = settings
+        self._request = request
+        self._reporter = reporter
+        self._stop = stop
+        self._send = send
+        self._sleep, self._clock = sleep, clock
+        self._targetdata = request.targetdata
+        self._name = str(request.targetdata["ami_name"])
+        self._region = str(request.targetdata["region"])
+        self._account = way or credentials.account(
+            context,
+            settings,
+            targetdata=request.targetdata,
+            user=request.user,
+            job_name=request.job_name,
+            reporter=reporter,
+        )
+        self._keys = self._account.renewing()
+        self._own_tags = tags.own(
+            key=request.journal.key,
+            job_name=request.job_name,
+            filename=request.image.filename,
+            provenance=request.provenance,
+            started=datetime.datetime.now(datetime.UTC),
+        )
+        self._objects: dict[CloudObject, None] = {}
+        self._image_id: str | None = None
+        self._open = contextlib.ExitStack()  # of ledgers
+
+    @functools.cached_property
+    def _ec2(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+        return self._account.client("ec2", self._keys)
+
+    @functools.cached_property
+    def _ebs(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+        return self._account.client("ebs", self._keys)
+
+    def _filling(self) -> filling.Filling:
+        return filling.Filling(
+            self._request,
+            settings=self._settings,
+            environment=self._environment,
+            account=self._account,
+            keys=self._keys,
+            own_tags=self._own_tags,
+            ebs=self._ebs,
+            ec2=self._ec2,
+            created=self._created,
+            given_up=lambda thing: self._remove([thing]),
+            ledgers=self._open,
+            reporter=self._reporter,
+            stop=self._stop,
+            send=self._send,
+            sleep=self._sleep,
+            clock=self._clock,
+        )
+
+    def run(self) -> UploadResult:
+        """Do it. See `Platform.upload` for what is promised.
+
+        Raises:
+            StartDeniedError: The role may not start a snapshot; nothing was made.
+        """
+        with self._open:
+            with self._stop.interruptible():
+                credentials.check_role(self._request)
+                self._enter("authenticate")
+                self._keys()
+                self._reporter.line("Successfully authenticated.")
+                self._enter("check image")
+                aim = wanted.settle(self._request, self._reporter)
+                kms_key_arn = self._kms_key_arn()
+                taken = register.named(self._ec2, self._name, self._region)
+                if taken is not None:
+                    self._check_same(taken)
+            if taken is not None:
+                given = tags.as_mapping(taken.get("Tags"))
+                return self._finish(str(taken["ImageId"]), given, register.objects(taken, self._region))
+            try:
+                aim, filled = self._filling().run(aim, kms_key_arn)
+                self._verify(filled)
+                image_id, all_tags = self._register(aim, filled)
+                objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
+                self._stop.raise_if_requested()
+                return self._finish(image_id, all_tags, objects)  # a stop from there on finds no copies
+            except BaseException as exc:
+                self._undo(exc)
+                self._stop.raise_if_requested()
+                raise
+
+    def _enter(self, phase: str) -> None:
+        self._reporter.event(PhaseStarted(phase))
+
+    def _created(self, thing: CloudObject) -> None:
+        self._objects[thing] = None
+        self._reporter.event(ObjectCreated(thing))
+
+    def _kms_key_arn(self) -> str | None:
+        name = self._targetdata.get("kms_key_id")
+        if name is None:
+            return None
+        return snapshot.key_arn(str(name), lambda: self._account.client("kms", self._keys), self._region)
+
+    def _check_same(self, taken: Mapping[str, Any]) -> None:
+        """Return if the image that has our name has our content too."""
+        image_id, theirs = str(taken["ImageId"]), tags.as_mapping(taken.get("Tags"))
+        promised = filling.promised_sha256(self._request)
+        if promised is None or theirs.get(tags.SHA256) != promised:
+            if tags.CONTENT not in theirs:
+                raise refusals.name_taken(image_id, f"without a tag {tags.CONTENT} it can't be compared with this one")
+            self._reporter.line(f"{image_id} has that name already; reading our image to compare them.")
+            ours = content.read(self._request, self._stop)
+            if theirs[tags.CONTENT] != ours:
+                raise refusals.name_taken(image_id, f"its content is {theirs[tags.CONTENT]}, that of this one {ours}")
+        self._reporter.line(f"{image_id} has that name and this very content: an earlier upload of it succeeded.")
+
+    def _verify(self, filled: filling.Filled) -> None:
+        asked = self._targetdata.get("verify")
+        if asked == "none":
+            return
+        self._enter("verify")
+        verify.run(
+            self._ebs,
+            filled.id,
+            filled.digests,
+            asked=str(asked) if asked else None,
+            reporter=self._reporter,
+            stop=self._stop,
+        )
+
+    def _register(self, aim: wanted.Wanted, filled: filling.Filled) -> tuple[str, dict[str, str]]:
+        self._enter("register")
+        self._stop.raise_if_requested()
+        digests = {tags.CONTENT: filled.content} | ({tags.SHA256: filled.sha256} if filled.sha256 else {})
+        all_tags = tags.joined(self._own_tags | digests, self._targetdata.get("tags"))
+        with api.translated(f"snapshot {filled.id}"):
+            self._ec2.create_tags(Resources=[filled.id], Tags=tags.as_list(all_tags))
+        asked = register.parameters(targetdata=self._targetdata, wanted=aim, snapshot_id=filled.id, image_tags=all_tags)
+        journal = self._request.journal
+        journal.write("asked", kind="image", region=self._region, name=self._name, snapshot_id=filled.id)
+        try:
+            image_id = register.register(self._ec2, asked, region=self._region, sleep=self._sleep)
+        except TransientError:
+            raise  # nobody knows
+        except ClouduploaderError:
+            journal.write("refused", kind="image", region=self._region)
+            raise
+        self._created(CloudObject("image", image_id, self._region))
+        self._image_id = image_id
+        try:
+            register.wait(self._ec2, image_id, region=self._region, stop=self._stop, sleep=self._sleep)
+        except PlatformReplyError:
+            self._image_id = None  # it never can be used
+            raise
+        self._reporter.line(f"Created image: {image_id}")
+        return image_id, all_tags
+
+    def _finish(self, image_id: str, image_tags: Mapping[str, str], objects: Sequence[CloudObject]) -> UploadResult:
+        copies, shortfalls = distribute.distribute(
+            image_id,
+            account=self._account,
+            region=self._region,
+            targetdata=self._targetdata,
+            journal=self._request.journal,
+            tags=image_tags,
+            reporter=self._reporter,
+            stop=self._stop,
+        )
+        return UploadResult(image_id, (*objects, *copies), tuple(shortfalls))
+
+    def _undo(self, exc: BaseException) -> None:
+        """Remove what was made, but for what is of use."""
+        if self._image_id and not self._stop.is_requested:
+            return
+        is_kept = self._targetdata.get("keep") == "snapshot" and not isinstance(exc, verify.MismatchError)
+        doomed = [thing for thing in self._objects if not (is_kept and thing.kind == "snapshot")]
+        for thing in self._objects:
+            if thing not in doomed:
+                self._reporter.line(
+                    f"Kept: snapshot {thing.id} in {self._region}. The same upload once more goes on with it. "
+                    f"AWS removes it {self._settings.pending_minutes} minutes after its last block if it is incomplete."
+                )
+        if doomed:
+            self._enter("clean up")
+            self._remove(doomed)
+
+    def _remove(self, doomed: Sequence[CloudObject]) -> None:
+        """Remove things with fresh credentials; what can't be removed is said in the log."""
+        try:
+            leftovers.clean_up(self._account, doomed, self._reporter)
+        except ClouduploaderError as exc:
+            for thing in doomed:
+                self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
+        for thing in doomed:
+            self._objects.pop(thing)

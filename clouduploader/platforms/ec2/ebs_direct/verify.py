@@ -1,0 +1,189 @@
+"""A snapshot read back and compared with what was sent.
+
+Source: EBS direct APIs, ListSnapshotBlocks and GetSnapshotBlock (botocore's model `ebs/2019-11-02`).
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
+from clouduploader.platform import BytesMoved, Reporter
+from clouduploader.platforms.ec2 import api, refusals
+from clouduploader.platforms.ec2.ebs_direct import wire
+from clouduploader.stop import Stop
+
+SAMPLE_BLOCKS = 64
+"""The first and the last block, and the rest at random: 32 MiB, a second or two. The seal proves what AWS got;
+this shows that it can be read again. If one block in twenty were lost, 64 miss it once in 26 uploads."""
+THREADS = 16  # of boto3's clients more bring nothing: they share one interpreter (reference, performance.md)
+PAGE_BLOCKS = 10000  # the most that ListSnapshotBlocks gives
+READ_TRIES = 3  # of four requests each, see `api.CONFIG`
+NOT_YET_SECONDS = 120.0  # as long as EBS was seen to deny a snapshot that was there (coldsnap issues 43 and 56)
+PAUSE_SECONDS = 3.0
+
+
+class Digests(Protocol):
+    """What was sent; `ledger.Ledger`."""
+
+    @property
+    def count(self) -> int:
+        """Of the blocks."""
+
+    def confirmed(self, index: int) -> bytes | None:
+        """The SHA-256 of a block that was sent, or None."""
+
+
+class MismatchError(PlatformReplyError):
+    """The snapshot is not what was sent."""
+
+
+def compare(
+    ebs: Any,  # noqa: ANN401 a client of boto3
+    snapshot_id: str,
+    digests: Digests,
+    *,
+    is_full: bool,
+    reporter: Reporter,
+    stop: Stop,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Read blocks of a completed snapshot back. Which blocks it has is compared for all of them.
+
+    Args:
+        ebs: A client of the EBS direct APIs.
+        snapshot_id: Which one.
+        digests: What was sent.
+        is_full: Whether all blocks are read, or a sample.
+        reporter: Told how far it is.
+        stop: Looked at between blocks.
+        sleep: For tests.
+        clock: For tests; seconds that only grow.
+
+    Raises:
+        MismatchError: It is another content.
+        DeniedError: The role may not read.
+        ClouduploaderError: It can't be read.
+        StoppedError: The stop was requested.
+    """
+    reader = _Reader(ebs, snapshot_id, digests, stop)
+    ranks = None if is_full else _sample(digests.count)
+    total = digests.count if ranks is None else len(ranks)
+    done, seen = 0, 0
+    with concurrent.futures.ThreadPoolExecutor(THREADS, "verify") as pool:
+        for page in reader.pages(sleep=sleep, clock=clock):
+            chosen = [block for rank, block in enumerate(page, seen) if ranks is None or rank in ranks]
+            seen += len(page)
+            for _ in pool.map(reader.check, chosen):  # when one raises, those that have not begun are cancelled
+                done += 1
+                reporter.event(BytesMoved(done * wire.BLOCK_BYTES, total * wire.BLOCK_BYTES))
+    if seen != digests.count:
+        raise MismatchError(f"snapshot {snapshot_id} has {seen} blocks, but {digests.count} were sent")
+    reporter.line(f"Verified: {done} of {seen} blocks read back and equal.")
+
+
+def _sample(count: int) -> frozenset[int]:
+    """Which of so many blocks to read, counted from 0."""
+    if count <= SAMPLE_BLOCKS:
+        return frozenset(range(count))
+    # random for coverage, not for secrecy
+    inner = random.SystemRandom().sample(range(1, count - 1), SAMPLE_BLOCKS - 2)
+    return frozenset([0, count - 1, *inner])
+
+
+class _Reader:
+    """Reads one snapshot; `check` may be called by several threads."""
+
+    def __init__(self, ebs: Any, snapshot_id: str, digests: Digests, stop: Stop) -> None:  # noqa: ANN401
+        self._ebs = ebs
+        self._id = snapshot_id
+        self._digests = digests
+        self._stop = stop
+
+    def pages(
+        self, *, sleep: Callable[[float], None], clock: Callable[[], float]
+    ) -> Iterator[Sequence[tuple[int, str]]]:
+        """Give index and token of each block, page by page, in ascending order."""
+        last, token = -1, None
+        began = clock()
+        while True:
+            self._stop.raise_if_requested()
+            words: dict[str, str] = {"NextToken": token} if token else {}
+            try:
+                with api.translated(f"snapshot {self._id}"):
+                    answer = self._ebs.list_snapshot_blocks(SnapshotId=self._id, MaxResults=PAGE_BLOCKS, **words)
+            except (PlatformReplyError, TransientError):  # just completed, it is not known everywhere yet
+                if clock() - began >= NOT_YET_SECONDS:
+                    raise
+                sleep(PAUSE_SECONDS)
+                continue
+            if answer.get("BlockSize") != wire.BLOCK_BYTES:
+                raise PlatformReplyError(f"snapshot {self._id} has blocks of {answer.get('BlockSize')} bytes")
+            page = [(int(block["BlockIndex"]), str(block["BlockToken"])) for block in answer.get("Blocks", [])]
+            for index, _token in page:
+                if index <= last or self._digests.confirmed(index) is None:
+                    raise MismatchError(f"snapshot {self._id} has a block {index} that was not sent")
+                last = index
+            yield page
+            token, began = answer.get("NextToken"), clock()
+            if not token:
+                return
+
+    def check(self, block: tuple[int, str]) -> None:
+        """Read one block and compare it."""
+        index, token = block
+        for number in range(1, READ_TRIES + 1):
+            self._stop.raise_if_requested()
+            try:
+                data = self._read(index, token)
+            except TransientError:
+                if number == READ_TRIES:
+                    raise
+            else:
+                break
+        if hashlib.sha256(data).digest() != self._digests.confirmed(index):
+            raise MismatchError(
+                f"block {index} of snapshot {self._id} is not what was sent",
+                hint="Nothing was registered. Upload the image again; if it happens again, tell Amazon.",
+            )
+
+    def _read(self, index: int, token: str) -> bytes:
+        with api.translated(f"block {index} of snapshot {self._id}"):
+            answer = self._ebs.get_snapshot_block(SnapshotId=self._id, BlockIndex=index, BlockToken=token)
+            with contextlib.closing(answer["BlockData"]) as body:
+                return bytes(body.read())
+
+
+def run(
+    ebs: Any,  # noqa: ANN401 a client of boto3
+    snapshot_id: str,
+    digests: Digests,
+    *,
+    asked: str | None,
+    reporter: Reporter,
+    stop: Stop,
+) -> None:
+    """Verify as the target data say; a sample where they say nothing.
+
+    Args:
+        ebs: A client of the EBS direct APIs.
+        snapshot_id: Which one.
+        digests: What was sent.
+        asked: "none", "sample", "full", or None: then a sample, if the role may.
+        reporter: See Reporter.
+        stop: See Stop.
+
+    Raises:
+        ClouduploaderError: See `compare`.
+    """
+    try:
+        compare(ebs, snapshot_id, digests, is_full=asked == "full", reporter=reporter, stop=stop)
+    except ClouduploaderError as exc:
+        if asked is not None or not refusals.is_denied(exc):
+            raise
+        reporter.line(f"Not verified: {exc.message}. The snapshot is sealed by its checksum all the same.")

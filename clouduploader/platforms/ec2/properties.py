@@ -1,0 +1,96 @@
+"""What an AMI is registered as: architecture and boot mode, held against what the image tells."""
+
+from collections.abc import Mapping
+
+from clouduploader.contents import ImageFacts
+from clouduploader.errors import ClouduploaderError, ImageError, TargetDataError
+from clouduploader.platform import JsonValue, Reporter, UploadRequest
+from clouduploader.platforms.ec2 import fields
+
+MACHINES = {"x86_64": "x86_64", "i386": "i386", "i586": "i386", "i686": "i386", "aarch64": "arm64", "arm64": "arm64"}
+"""OBS's words for architectures, and Amazon's."""
+UEFI_MACHINES = ("x86_64", "arm64")  # EC2 User Guide, "Boot modes": i386 boots by BIOS only
+
+
+class Judge:
+    """Decides what a disagreement means.
+
+    Args:
+        targetdata: With `force` it is passed over.
+        reporter: Told of what is passed over.
+    """
+
+    def __init__(self, targetdata: Mapping[str, JsonValue], reporter: Reporter) -> None:
+        self._is_forced = bool(targetdata.get("force"))
+        self._reporter = reporter
+
+    def object_to(self, kind: type[ClouduploaderError], message: str) -> None:
+        """Raise an error of this kind, unless that is forced."""
+        if not self._is_forced:
+            raise kind(message, hint="Correct it, or give force if you know better.")
+        self._reporter.line(f"Going on all the same, as force says: {message}.")
+
+
+def machine(request: UploadRequest) -> str:
+    """Amazon's word for the architecture that target data or job name; else x86_64.
+
+    Raises:
+        TargetDataError: The job's architecture is none that EC2 has.
+    """
+    if given := request.targetdata.get("architecture"):
+        return str(given)
+    if request.arch is None:
+        return "x86_64"
+    if request.arch not in MACHINES:
+        raise TargetDataError(f"EC2 has no machines of architecture {request.arch}")
+    return MACHINES[request.arch]
+
+
+def architecture(request: UploadRequest, facts: ImageFacts, judge: Judge) -> str:
+    """Amazon's word for the image's architecture: what is named, else what the image tells.
+
+    Raises:
+        TargetDataError: The target data name another than the image, or one that EC2 does not have.
+        ImageError: The job names another than the image.
+    """
+    found = facts.architectures
+    is_told = bool(request.targetdata.get("architecture")) or request.arch is not None
+    if not is_told and found and "x86_64" not in found:
+        return found[0]
+    given = machine(request)
+    if is_told and found and given not in found and not _is_mixed(given, facts):
+        names = " and ".join(found)
+        if request.targetdata.get("architecture"):
+            judge.object_to(TargetDataError, f"architecture: found {given}, but the image's boot loader is for {names}")
+        else:
+            judge.object_to(ImageError, f"the job is for {request.arch}, but the image's boot loader is for {names}")
+    return given
+
+
+def _is_mixed(given: str, facts: ImageFacts) -> bool:
+    """Whether it is a system for x86_64 whose loader is for the 32-bit UEFI of some tablets; EC2 starts it by BIOS."""
+    return given == "x86_64" and facts.architectures == ("i386",) and facts.boots_bios
+
+
+def boot_mode(targetdata: Mapping[str, JsonValue], facts: ImageFacts, machine_word: str, judge: Judge) -> str | None:
+    """Amazon's word for how the image boots: what is named, else what the image tells; None if that is nothing.
+
+    Raises:
+        TargetDataError: The image lacks what the named one needs.
+    """
+    has_loader = facts.boots_uefi and (not facts.architectures or machine_word in facts.architectures)
+    is_uefi = has_loader and machine_word in UEFI_MACHINES
+    is_bios = facts.boots_bios and machine_word != "arm64"
+    given = targetdata.get("boot_mode")
+    if given is None:
+        if machine_word == "arm64":
+            return "uefi"  # there is no other on Graviton; EC2 User Guide, "Boot modes"
+        return {(True, True): "uefi-preferred", (True, False): "uefi", (False, True): "legacy-bios"}.get(
+            (is_uefi, is_bios)
+        )
+    lacks_uefi = given in fields.UEFI_MODES and not is_uefi
+    lacks_bios = given in ("legacy-bios", "uefi-preferred") and not is_bios
+    if facts.partition_table is not None and (lacks_uefi or lacks_bios):
+        missing = "EFI boot loader" if lacks_uefi else "BIOS boot code"
+        judge.object_to(TargetDataError, f"boot_mode: found {given}, but the image has no {missing} for {machine_word}")
+    return str(given)

@@ -1,0 +1,239 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clouduploader import jobxml
+from clouduploader.job import JobState
+
+
+@pytest.fixture
+def dead(file_cloud):
+    """A factory of an upload that killed itself at a point."""
+
+    def make(point, *words):
+        file_cloud.set("crash", point)
+        assert file_cloud.upload(*words).returncode == -9
+        file_cloud.set("crash")
+        return file_cloud
+
+    return make
+
+
+def lose_journals(cloud):
+    (cloud.place / "spool" / "journal").rename(cloud.place / "lost")
+
+
+def things(done):
+    return json.loads(done.stdout)["data"]["things"]
+
+
+def test_nothing_is_left_and_nothing_happens(file_cloud):
+    done = file_cloud.cleanup()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "Nothing is left.\n")
+
+
+@pytest.mark.parametrize("point", ["unreported snapshot", "made"])
+def test_leftover_of_a_dead_upload_is_removed_by_its_journal(dead, point):
+    cloud = dead(point)
+    done = cloud.cleanup("--yes")
+    assert done.returncode == 0, done.stderr
+    columns, row = (line.split("\t") for line in done.stdout.splitlines())
+    assert columns == ["kind", "id", "region", "job", "age", "what happened"]
+    assert (row[0], row[2], row[3], row[5]) == ("snapshot", "here", "1", "its upload died")
+    assert row[4].endswith("s")
+    assert done.stderr == f"Removed snapshot {row[1]} in here.\nRemoved 1 thing.\n"
+    assert cloud.things() == {}
+    journal = cloud.journal()
+    assert not journal.state.is_open
+    assert journal.state.end["outcome"] == "cleaned"
+    assert journal.targetdata() is None
+    assert cloud.cleanup("--yes").stderr == "Nothing is left.\n"
+
+
+def test_dead_upload_that_made_nothing_is_tidied(dead):
+    cloud = dead("asked snapshot")
+    assert cloud.cleanup("--yes").returncode == 0
+    assert not cloud.journal().state.is_open
+
+
+def test_dry_run_changes_nothing(dead):
+    cloud = dead("made")
+    before = cloud.things(), cloud.journal()
+    done = cloud.cleanup("--dry-run")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 2)
+    assert (cloud.things(), cloud.journal()) == before
+    (thing,) = things(cloud.cleanup("--dry-run", "--json"))
+    assert thing.pop("created")
+    assert thing == {
+        "kind": "snapshot", "id": next(iter(before[0])), "region": "here", "job": "1", "journal": before[1].key,
+        "story": "its upload died", "outcome": "found", "reason": None,
+    }  # fmt: skip
+
+
+def test_nobody_who_could_agree_is_an_error(dead):
+    cloud = dead("made")
+    done = cloud.cleanup()
+    assert done.returncode == 64
+    assert "Remove this thing? There is no terminal to answer on." in done.stderr
+    assert cloud.kinds() == ["snapshot"]
+
+
+def test_answer_no_leaves_all(dead):
+    cloud = dead("made")
+    leader, follower = pty.openpty()
+    executable = Path(sys.executable).with_name("clouduploader")
+    words = ["--home", cloud.place / "home", "--spool", cloud.place / "spool", "cleanup", "--target", "file-cloud"]
+    os.write(leader, b"n\n")
+    done = subprocess.run([executable, *words], stdin=follower, capture_output=True, check=False,
+                          env=os.environ | {"PYTHONPATH": str(cloud._site)})  # fmt: skip
+    os.close(leader)
+    os.close(follower)
+    assert done.returncode == 130
+    assert cloud.kinds() == ["snapshot"]
+
+
+def test_complete_snapshot_is_kept_and_shown(dead):
+    cloud = dead("complete")
+    done = cloud.cleanup("--yes")
+    assert done.returncode == 0
+    assert "its upload died; kept: complete; `clouduploader resume 1` goes on with it" in done.stdout
+    assert cloud.kinds() == ["snapshot"]
+    assert cloud.journal().state.is_open
+    assert cloud.run("resume", "1").returncode == 0
+
+
+def test_complete_snapshot_is_removed_if_that_is_asked_for(dead):
+    cloud = dead("complete")
+    (thing,) = things(cloud.cleanup("--yes", "--completed", "--json"))
+    assert (thing["outcome"], thing["reason"]) == ("removed", None)
+    assert cloud.things() == {}
+    assert not cloud.journal().state.is_open
+
+
+@pytest.mark.parametrize("words", [(), ("--completed",)])
+def test_image_is_never_removed(dead, words):
+    cloud = dead("registered")
+    found = things(cloud.cleanup("--yes", "--json", *words))
+    assert {thing["outcome"] for thing in found} == {"kept"}
+    assert cloud.kinds() == ["image", "snapshot"]
+
+
+def test_success_is_not_touched_by_the_death_of_a_later_try(file_cloud):
+    file_cloud.upload()
+    before = file_cloud.things()
+    file_cloud.set("crash", "made")
+    file_cloud.upload()
+    assert len(file_cloud.things()) == 3
+    (thing,) = things(file_cloud.cleanup("--yes", "--json", "--completed", "--region", "here", "--older-than", "0"))
+    assert thing["outcome"] == "removed"
+    assert file_cloud.things() == before
+
+
+def test_live_upload_is_not_touched(dead):
+    import fcntl
+
+    cloud = dead("made")
+    with (cloud.journal().directory / "journal").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = cloud.cleanup("--yes", "--region", "here", "--older-than", "0")
+    assert (done.returncode, done.stderr) == (0, "Nothing is left.\n")
+    assert cloud.kinds() == ["snapshot"]
+
+
+def test_lost_journal_is_made_up_for_by_tags(dead):
+    cloud = dead("made")
+    lose_journals(cloud)
+    assert cloud.cleanup("--yes").stderr == "Nothing is left.\n"
+    assert cloud.cleanup("--yes", "--region", "here").stderr == "Nothing is left.\n"  # it may live on another machine
+    done = cloud.cleanup("--yes", "--region", "here", "--older-than", "0")
+    assert "its journal is not here" in done.stdout
+    assert done.returncode == 0
+    assert cloud.things() == {}
+    assert not (cloud.place / "spool" / "journal").exists()
+
+
+def test_regions_limit_what_is_looked_for(dead):
+    cloud = dead("made")
+    assert cloud.cleanup("--yes", "--region", "there", "--older-than", "0").stderr == "Nothing is left.\n"
+    assert cloud.kinds() == ["snapshot"]
+    assert cloud.journal().state.is_open
+    lose_journals(cloud)
+    done = cloud.cleanup("--yes", "--region", "there", "--region", "here", "--older-than", "0s")
+    assert done.returncode == 0
+    assert cloud.things() == {}
+
+
+def test_younger_ones_are_left_alone(dead):
+    cloud = dead("made")
+    assert cloud.cleanup("--yes", "--older-than", "2h", "--region", "here").stderr == "Nothing is left.\n"
+    assert cloud.kinds() == ["snapshot"]
+
+
+def test_other_targets_are_left_alone(dead):
+    cloud = dead("made")
+    assert cloud.run("cleanup", "--yes", "--target", "directory").stderr == "Nothing is left.\n"
+    assert cloud.journal().state.is_open
+
+
+def test_what_cannot_be_removed_is_told_and_tried_again(dead):
+    cloud = dead("made")
+    (snapshot,) = cloud.things()
+    cloud.set("stubborn", snapshot)
+    done = cloud.cleanup("--yes")
+    assert done.returncode == 75
+    assert f"left snapshot {snapshot} in here: it is in use" in done.stderr
+    assert cloud.journal().state.is_open
+    (thing,) = things(cloud.cleanup("--yes", "--json"))
+    assert (thing["outcome"], thing["reason"]) == ("left", "it is in use")
+    cloud.set("stubborn")
+    assert cloud.cleanup("--yes").returncode == 0
+    assert not cloud.journal().state.is_open
+
+
+def test_account_that_is_closed_to_us_is_told(dead):
+    cloud = dead("made")
+    cloud.set("locked-out", "yes")
+    done = cloud.cleanup("--yes")
+    assert done.returncode == 75
+    assert "the role is gone" in done.stderr
+    assert cloud.journal().state.is_open
+    assert cloud.cleanup("--yes", "--region", "here").returncode == 77
+
+
+def test_target_data_that_are_gone_can_be_given(dead):
+    cloud = dead("made")
+    (cloud.journal().directory / "targetdata").unlink()
+    done = cloud.cleanup("--yes")
+    assert done.returncode == 75
+    assert "are gone" in done.stderr
+    (cloud.place / "data").write_text('{"region": "here"}')
+    assert cloud.cleanup("--yes", "--data", cloud.place / "data").returncode == 0
+    assert cloud.things() == {}
+
+
+def test_secret_of_the_kept_target_data_is_never_shown(dead):
+    cloud = dead("made")
+    (cloud.journal().directory / "targetdata").write_text('{"region": "here", "password": "sesame"}')
+    done = cloud.cleanup("--yes", "--verbose", "--json")
+    assert "sesame" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("age", ["x", "1y", "-1h", "1.5h", "", "1 h"])
+def test_age_that_is_none_is_refused(file_cloud, age):
+    done = file_cloud.cleanup("--older-than", age)
+    assert done.returncode == 64
+    assert "is no age such as 90m, 12h or 2d" in done.stderr
+
+
+def test_cleaned_job_that_is_still_in_the_spool_can_begin_anew(dead):
+    cloud = dead("made")
+    cloud.cleanup("--yes")
+    done = cloud.run("resume", "1")  # its record is still in the spool, and so are its target data
+    assert done.returncode == 0
+    job = jobxml.parse((cloud.place / "spool" / "done" / "1").read_bytes())
+    assert job.state is JobState.SUCCEEDED

@@ -1,0 +1,150 @@
+import gzip
+import hashlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clouduploader.errors import ExitCode
+
+EXECUTABLE = Path(sys.executable).with_name("clouduploader")
+BLOCK = 512 << 10
+MBR = bytes(446) + struct.pack("<B3xB3xII", 0x80, 0x83, 2048, 2048).ljust(64, b"\0") + b"\x55\xaa"
+RAW = MBR.ljust(4 * BLOCK, b"\0")
+KEYS = {
+    "file", "packing", "tarball", "file_bytes", "disk_format", "size_bytes", "size_exact", "partition_table",
+    "minimum_bytes", "architectures", "boot_mode", "promised_sha256", "bmap", "file_sha256", "raw_sha256", "blocks",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A factory: run the command on a file with these bytes."""
+
+    def run(data, *words, name="a.raw", options=()):
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        command = [EXECUTABLE, "--home", tmp_path / "home", *options, "image", name, *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    return run
+
+
+def fields(done):
+    return dict(line.split("\t") for line in done.stdout.splitlines())
+
+
+def test_everything_is_printed(run):
+    data = gzip.compress(RAW)
+    done = run(data, name="a.raw.gz")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fields(done) == {
+        "file": "a.raw.gz",
+        "packing": "gz",
+        "file bytes": str(len(data)),
+        "disk format": "raw",
+        "size bytes": str(len(RAW)),
+        "partition table": "mbr",
+        "minimum bytes": str(len(RAW)),
+        "architectures": "unknown",
+        "boot mode": "unknown",
+        "promised sha256": "none",
+        "bmap": "none",
+        "file sha256": hashlib.sha256(data).hexdigest(),
+        "raw sha256": hashlib.sha256(RAW).hexdigest(),
+        "blocks": "1 data, 3 zeros, 0 holes",
+        "zero_blocks=send": "4 sent, 0 left out",
+        "zero_blocks=holes": "4 sent, 0 left out",
+        "zero_blocks=skip": "1 sent, 3 left out",
+    }
+
+
+def test_quick_answer_says_what_it_does_not_know(run):
+    shown = fields(run(gzip.compress(RAW), "--quick", name="a.gz"))
+    assert shown["size bytes"] == f"about {len(RAW)}"
+    assert "file sha256" not in shown
+    assert fields(run(gzip.compress(b"x"), "--quick"))["size bytes"] == "not known before it is unpacked"
+
+
+def test_promise_is_told(run, tmp_path):
+    digest = hashlib.sha256(RAW).hexdigest()
+    (tmp_path / "a.raw.sha256").write_text(f"{digest}  a.raw\n")
+    assert fields(run(RAW))["promised sha256"] == f"{digest}, kept"
+    assert fields(run(RAW, "--quick"))["promised sha256"] == f"{digest}, not checked"
+
+
+def test_answer_can_be_json(run):
+    answer = json.loads(run(RAW, "--json").stdout)
+    assert (answer["command"], answer["exit_code"], answer["error"]) == ("image", 0, None)
+    assert answer["data"].keys() == KEYS
+    assert answer["data"]["blocks"] == {"data": 1, "zero": 3, "hole": 0, "sent": {"send": 4, "holes": 4, "skip": 1}}
+    assert (answer["data"]["packing"], answer["data"]["size_exact"]) == ("raw", True)
+    quick = json.loads(run(RAW, "--json", "--quick").stdout)["data"]
+    assert quick.keys() == KEYS
+    assert (quick["file_sha256"], quick["raw_sha256"], quick["blocks"]) == (None, None, None)
+
+
+def test_damaged_image_is_an_error_of_data(run):
+    done = run(gzip.compress(RAW)[:-1], "--json")
+    assert done.returncode == ExitCode.DATA
+    answer = json.loads(done.stdout)
+    assert (answer["data"], answer["error"]["kind"]) == (None, "ImageError")
+    assert run(gzip.compress(RAW)[:-1]).stderr.startswith("clouduploader: a.raw is cut off")
+
+
+def test_partitions_behind_the_end_are_warned_of(run):
+    done = run(RAW[:BLOCK])
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"clouduploader: warning: the partitions reach to byte {len(RAW)}, behind the end of the image\n"
+    )
+    assert run(RAW[:BLOCK], options=["-q"]).stderr == ""
+
+
+@pytest.mark.parametrize(("size", "code"), [("2M", 0), ("2047K", 65), ("much", 64), ("0", 64), ("-1", 64)])
+def test_size_is_limited(run, size, code):
+    done = run(RAW, f"--max-size={size}")
+    assert (done.returncode, done.stderr == "") == (code, code == 0)
+
+
+def test_limit_of_the_settings_holds(run, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "clouduploader.conf").write_text("[clouduploader]\nmax_size = 1M\n")
+    assert run(RAW).returncode == ExitCode.DATA
+    assert run(RAW, "--max-size", "1G").returncode == 0
+
+
+def test_missing_file_is_an_error(run):
+    assert run(None).returncode == ExitCode.NO_INPUT
+
+
+def test_name_with_control_characters_is_shown_safely(run):
+    done = run(RAW, name="a\x1b[31m.raw")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+
+
+def test_interrupt_ends_it_with_its_code(tmp_path):
+    path = tmp_path / "a.raw"
+    with path.open("wb") as file:
+        file.truncate(1 << 39)
+    with subprocess.Popen(
+        [EXECUTABLE, "-v", "image", path, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr.readline() == "Phase: read image\n"
+        process.send_signal(signal.SIGINT)
+        answer = json.loads(process.communicate()[0])
+    assert (process.returncode, answer["error"]["kind"]) == (ExitCode.INTERRUPTED, "StoppedError")
+
+
+def test_terminal_shows_progress_and_an_aligned_answer(run_on_terminal, tmp_path):
+    path = tmp_path / "a.raw"
+    path.write_bytes(os.urandom(BLOCK))
+    shown = run_on_terminal(f"from clouduploader.cli import main\nmain.main(['image', {str(path)!r}])")
+    assert "read image" in shown
+    assert "file bytes:        524288\n" in shown

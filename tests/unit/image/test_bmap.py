@@ -1,0 +1,168 @@
+import hashlib
+import itertools
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from clouduploader.errors import ImageError
+from clouduploader.image import bmap
+
+DIGITS = {"sha1": 40, "sha256": 64, "sha512": 128}
+
+
+def document(
+    ranges, *, size=10 * 4096, block=4096, version="2.0", kind="sha256", field="BmapFileChecksum", head="", tail=""
+):
+    """A block map with its own checksum, as bmaptool writes it; field None for none."""
+    lines = "".join(f'    <Range chksum="{"0" * 64}"> {text} </Range>\n' for text in ranges)
+    own = f"  <{field}> @ </{field}>\n" if field else ""
+    kinds = f"  <ChecksumType> {kind} </ChecksumType>\n" if field == "BmapFileChecksum" else ""
+    text = (
+        f'<?xml version="1.0" ?>\n<!-- a <comment> of "people" -->\n{head}\n<bmap version="{version}">\n'
+        f"  <ImageSize> {size} </ImageSize>\n  <BlockSize> {block} </BlockSize>\n{kinds}{own}"
+        f"  <BlocksCount> 10 </BlocksCount>\n  <BlockMap>\n{lines}  </BlockMap>\n{tail}</bmap>\n"
+    )
+    blank = text.replace("@", "0" * DIGITS[kind])
+    return text.replace("@", hashlib.new(kind, blank.encode()).hexdigest()).encode()
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "field"),
+    [
+        ("1.0", "sha1", None),
+        ("1.2", "sha1", None),
+        ("1.3", "sha1", "BmapFileSHA1"),
+        ("1.4", "sha256", "BmapFileChecksum"),
+        ("2.0", "sha256", "BmapFileChecksum"),
+        ("2.0", "sha512", "BmapFileChecksum"),
+    ],
+)
+def test_map_of_each_version_is_read(version, kind, field):
+    data = document(["0-1", "3", "5-9"], version=version, kind=kind, field=field)
+    assert bmap.parse(data) == bmap.Bmap(40960, ((0, 8192), (12288, 16384), (20480, 40960)))
+
+
+def test_last_block_ends_with_the_image():
+    assert bmap.parse(document(["9"], size=9 * 4096 + 1)).extents == ((9 * 4096, 9 * 4096 + 1),)
+
+
+def test_ranges_that_touch_are_one():
+    assert bmap.parse(document(["0-1", "2", "3-4", "6"])).extents == ((0, 20480), (24576, 28672))
+
+
+def test_map_without_ranges_is_all_holes():
+    assert bmap.parse(document([])).extents == ()
+    assert bmap.parse(document([], size=0)) == bmap.Bmap(0, ())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "not XML"),
+        (b"\x89PNG", "not XML"),
+        (b"<html></html>", "XML of 'html'"),
+        (document(["0"])[:-9], "not XML"),
+        (document(["0"], version="3.0"), "version '3.0' is not known"),
+        (document(["0"], version=""), "version '' is not known"),
+        (document(["0"], block=0), "no size"),
+        (document(["0"], block=-1), "BlockSize is no number"),
+        (document(["0"], size="1" * 19), "ImageSize is no number"),
+        (document(["0"], size="9 9"), "ImageSize is no number"),
+        (document(["a"]), "'a' is not a range"),
+        (document(["1-"]), "'1-' is not a range"),
+        (document(["2-1"]), "2-1 is out of order"),
+        (document(["2", "1"]), "1 is out of order"),
+        (document(["1-3", "3"]), "3 is out of order"),
+        (document(["9-10"]), "outside the image"),
+        (document(["10"]), "outside the image"),
+        (document(["0"], tail="<ImageSize> 1 </ImageSize>"), "ImageSize twice"),
+        (document(["0"], head='<!DOCTYPE bmap [<!ENTITY a "aaaa">]>'), "document type declaration"),
+        (document(["0"], head='<!DOCTYPE bmap SYSTEM "http://127.0.0.1/">'), "document type declaration"),
+        (document(["0"], tail="<a>" * 20 + "</a>" * 20), "nested too deeply"),
+        (document(["0"]).replace(b"<ImageSize>", b"<ImageSizes>").replace(b"</ImageSize>", b"</ImageSizes>"), "own"),
+        (document(["0-1"]).replace(b" 0-1 ", b" 0-2 "), "own checksum does not fit"),
+        (document(["0"]).replace(b"sha256", b"sha257"), "unknown kind 'sha257'"),
+        (document(["0"]).replace(b"sha256", b"sha512"), "BmapFileChecksum is not a checksum"),
+        (document(["0"], field=None).replace(b"<ImageSize> 40960 </ImageSize>", b""), "no ImageSize"),
+        (document(["0"]).replace(b'version="1.0"', b'version="1.0" encoding="none"'), "not XML"),
+    ],
+)
+def test_damaged_map_is_an_error_that_says_what(data, words):
+    with pytest.raises(ImageError, match=words):
+        bmap.parse(data)
+
+
+def test_more_ranges_than_are_kept_is_an_error(monkeypatch):
+    monkeypatch.setattr(bmap, "MAX_EXTENTS", 3)
+    assert bmap.parse(document(["0", "2", "4"])).extents[-1] == (16384, 20480)
+    with pytest.raises(ImageError, match="more than 3 ranges"):
+        bmap.parse(document(["0", "2", "4", "6"]))
+
+
+@pytest.mark.parametrize(
+    ("filename", "there", "found"),
+    [
+        ("a.raw.xz", ["a.raw.xz.bmap"], "a.raw.xz.bmap"),
+        ("a.raw.xz", ["a.raw.bmap"], "a.raw.bmap"),
+        ("a.raw.xz", ["a.raw.bmap", "a.raw.xz.bmap"], "a.raw.xz.bmap"),
+        ("a.raw.zst", ["a.raw.bmap"], "a.raw.bmap"),
+        ("a.raw", ["a.raw.bmap"], "a.raw.bmap"),
+        ("a.raw", ["a.bmap"], None),
+        ("a.raw.xz", [], None),
+    ],
+)
+def test_map_beside_the_image_is_found(tmp_path, filename, there, found):
+    for name in there:
+        (tmp_path / name).touch()
+    assert bmap.beside(tmp_path / "42.file", filename) == (found and tmp_path / found)
+
+
+def test_map_beside_what_a_link_leads_to_is_found(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.raw").touch()
+    (tmp_path / "images" / "a.raw.bmap").write_bytes(document(["0"]))
+    (tmp_path / "42.file").symlink_to("images/a.raw")
+    assert bmap.read(bmap.beside(tmp_path / "42.file", "a.raw")).extents == ((0, 4096),)
+
+
+def test_damaged_map_is_named(tmp_path):
+    path = tmp_path / "a.raw.bmap"
+    path.write_bytes(document(["0"])[:100])
+    with pytest.raises(ImageError, match=r"a\.raw\.bmap is not a sound block map: line 5 is not XML") as caught:
+        bmap.read(path)
+    assert caught.value.hint
+
+
+def test_huge_map_is_not_read(tmp_path):
+    path = tmp_path / "a.raw.bmap"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ImageError, match="has more than 16777216 bytes"):
+        bmap.read(path)
+
+
+@hypothesis.given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000))), st.integers(0, 1 << 22))
+def test_extents_of_any_ranges_are_sorted_and_inside(ranges, size):
+    try:
+        found = bmap.parse(document([f"{first}-{last}" for first, last in ranges], size=size))
+    except ImageError:
+        return
+    ends = [0, *(position for extent in found.extents for position in extent)]
+    assert ends[-1] <= size
+    assert all(start < end for start, end in found.extents)
+    assert all(before < after for before, after in itertools.pairwise(ends[1:]))
+
+
+@hypothesis.given(
+    st.binary()
+    | st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), min_size=1, max_size=5).map(
+        lambda changes: bytes(dict([*enumerate(document(["0-1", "3"])), *changes]).values())
+    )
+)
+def test_any_bytes_give_a_map_or_an_error(data):
+    try:
+        found = bmap.parse(data)
+    except ImageError:
+        return
+    assert found.extents in (((0, 8192), (12288, 16384)), ())

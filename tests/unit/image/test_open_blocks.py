@@ -1,0 +1,409 @@
+import gzip
+import hashlib
+import lzma
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from image_packings import (
+    BLOCK,
+    COMPRESS,
+    PACKED,
+    Log,
+    blocks_of,
+    drained,
+    multi_block_xz,
+    noise,
+    open_blocks,
+    tarball,
+    vhd_footer,
+)
+
+from clouduploader.contents import ZeroBlocks
+from clouduploader.errors import ImageError, LocalIOError, StoppedError
+from clouduploader.image import packing, xz
+from clouduploader.platform import Image, Packing
+from clouduploader.stop import Stop
+
+DATA = noise(BLOCK)
+HOLE = bytes(BLOCK)
+CONTENTS = {
+    "1 byte": b"x",
+    "1 zero": b"\0",
+    "a block less a byte": DATA[1:],
+    "a block": DATA,
+    "a block and a byte": DATA + b"x",
+    "a block and a zero": DATA + b"\0",
+    "holes at both ends": HOLE * 40 + DATA * 3 + HOLE + DATA + HOLE * 40,
+    "zeros alone": HOLE * 50,
+    "a short end": noise(3 * BLOCK + 777),
+}
+WAYS = {
+    **{str(kind): compress for kind, compress in COMPRESS.items()},
+    "many xz": lambda raw: multi_block_xz([raw[place : place + 5000] for place in range(0, len(raw), 5000)]),
+    "two gz": lambda raw: gzip.compress(raw[:100]) + gzip.compress(raw[100:]),
+    "vhd": lambda raw: raw + vhd_footer(len(raw)),
+    "vhd.xz": lambda raw: lzma.compress(raw + vhd_footer(len(raw))),
+    "vhd.gz": lambda raw: gzip.compress(raw + vhd_footer(len(raw))),
+    "tar": lambda raw: tarball({"LICENSE": b"text", "dir/a.raw": raw, "a.raw.sha256": b"0" * 64}),
+    "tar.gz": lambda raw: gzip.compress(tarball({"a.raw": raw, "b.txt": b"x" * 9000})),
+    "tar of a vhd": lambda raw: tarball({"a.raw": raw + vhd_footer(len(raw))}),
+}
+PACKED_WAYS = [way for way in WAYS if way not in ("raw", "vhd")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("content", CONTENTS)
+def test_blocks_are_those_of_the_raw_disk(make_image, way, content):
+    raw = CONTENTS[content]
+    data = WAYS[way](raw)
+    with open_blocks(make_image(data), with_digests=True) as source:
+        assert drained(source, threads=3) == blocks_of(raw)
+        tally = source.tally()
+    assert (tally.size_bytes, tally.data_blocks + tally.zero_blocks) == (len(raw), -(-len(raw) // BLOCK))
+    assert tally.file_sha256 == hashlib.sha256(data).hexdigest()
+    assert tally.raw_sha256 == hashlib.sha256(raw).hexdigest()
+
+
+@pytest.mark.parametrize("way", [way for way in PACKED_WAYS if "vhd" not in way])
+def test_empty_disk_is_refused_in_a_packing(make_image, way):
+    words = r"a\.raw\.xz holds an empty disk"
+    with open_blocks(make_image(WAYS[way](b""))) as source, pytest.raises(ImageError, match=words):
+        drained(source)
+
+
+@pytest.mark.parametrize("way", PACKED_WAYS)
+def test_packed_file_has_its_digest_always_and_cannot_be_reread(make_image, way):
+    data = WAYS[way](noise(9 * BLOCK))
+    with open_blocks(make_image(data)) as source:
+        assert not source.can_reread
+        drained(source)
+        tally = source.tally()
+    assert (tally.file_sha256, tally.raw_sha256) == (hashlib.sha256(data).hexdigest(), None)
+
+
+@pytest.mark.parametrize("way", ["raw", "vhd"])
+def test_unpacked_file_is_read_anywhere_unless_a_digest_is_wanted(make_image, way):
+    raw = noise(9 * BLOCK + 5)
+    image = make_image(WAYS[way](raw))
+    with open_blocks(image) as source:
+        assert source.can_reread
+        assert drained(source, threads=3) == blocks_of(raw)
+        assert source.tally().file_sha256 is None
+    with open_blocks(image, expected_sha256=hashlib.sha256(WAYS[way](raw)).hexdigest()) as source:
+        assert not source.can_reread
+        assert drained(source, threads=3) == blocks_of(raw)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_other_file_than_was_promised_is_an_error_showing_both_digests(make_image, way):
+    data = WAYS[way](noise(3 * BLOCK))
+    with open_blocks(make_image(data), expected_sha256="AB" * 32) as source:
+        with pytest.raises(ImageError, match=f"SHA-256 is {hashlib.sha256(data).hexdigest()}, not {'ab' * 32}"):
+            drained(source, threads=2)
+        with pytest.raises(ValueError, match="not been read"):
+            source.tally()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_disk_larger_than_allowed_is_an_error(make_image, way):
+    raw = noise(40 * BLOCK)
+    image = make_image(WAYS[way](raw))
+    with open_blocks(image, max_size_bytes=len(raw)) as source:
+        assert drained(source) == blocks_of(raw)
+    words = f"larger than {len(raw) - 1} bytes"
+    with pytest.raises(ImageError, match=words), open_blocks(image, max_size_bytes=len(raw) - 1) as source:
+        drained(source)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("cut", [1, 5, 30])
+def test_packing_that_is_cut_off_is_an_error_before_the_end(make_image, kind, cut):
+    data = COMPRESS[kind](noise(3 * BLOCK))[:-cut]
+    with open_blocks(make_image(data)) as source, pytest.raises(ImageError, match=rf"cut off.* byte {len(data)}$"):
+        drained(source, threads=2)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_garbage_behind_the_packing_is_an_error_before_the_end(make_image, kind):
+    data = COMPRESS[kind](noise(3 * BLOCK))
+    words = rf"garbage .* at byte {len(data)}$"
+    with open_blocks(make_image(data + b"rubbish")) as source, pytest.raises(ImageError, match=words):
+        drained(source, threads=2)
+
+
+@pytest.mark.parametrize("head", [b"QFI\xfb", b"KDMV", b"conectix"])
+@pytest.mark.parametrize("way", PACKED_WAYS)
+def test_disk_that_takes_more_than_unpacking_is_refused_in_a_packing(make_image, head, way):
+    image = make_image(WAYS[way](head + DATA))
+    words = r"holds a (qcow2|vmdk|vhd-dynamic) in its \w+ packing"
+    with open_blocks(image) as source, pytest.raises(ImageError, match=words) as caught:
+        source.next_into(bytearray(BLOCK))
+    assert caught.value.hint == "Unpack it first."
+
+
+@pytest.mark.parametrize("way", ["vhd", "vhd.xz", "tar of a vhd"])
+def test_footer_of_another_size_is_an_error(make_image, way):
+    data = WAYS[way](DATA).replace(vhd_footer(BLOCK), vhd_footer(BLOCK + 512))
+    if way == "vhd.xz":
+        data = lzma.compress(DATA + vhd_footer(BLOCK + 512))
+    words = rf"its VHD footer at byte {BLOCK} is that of {BLOCK + 512} bytes"
+    with pytest.raises(ImageError, match=words), open_blocks(make_image(data)) as source:
+        drained(source)
+
+
+@pytest.mark.parametrize("end", [b"", b"x", bytes(511), vhd_footer(0)[1:], b"conectix".ljust(512, b"\0")])
+def test_end_that_is_no_footer_belongs_to_the_disk(make_image, end):
+    raw = DATA + end
+    for compress in COMPRESS.values():
+        with open_blocks(make_image(compress(raw))) as source:
+            assert drained(source) == blocks_of(raw)
+
+
+def sparse(path, *parts, size):
+    with path.open("wb") as file:
+        for offset, data in parts:
+            file.seek(offset)
+            file.write(data)
+        file.truncate(size)
+    return packing.describe(path, path.name)
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("zero_blocks", "expected"),
+    [(ZeroBlocks.SEND, (3, 5, 0, 0)), (ZeroBlocks.HOLES, (3, 1, 4, 0)), (ZeroBlocks.SKIP, (3, 0, 4, 1))],
+)
+@pytest.mark.parametrize("with_digests", [False, True])
+def test_holes_of_a_sparse_file_are_holes(tmp_path, zero_blocks, expected, with_digests):
+    image = sparse(
+        tmp_path / "a.raw", (MIB, noise(MIB) + bytes(MIB) + noise(MIB, 2)), (6 * MIB, b"x" * 4096), size=8 * MIB - 9
+    )
+    if image.path.stat().st_blocks * 512 > 4 * MIB:
+        pytest.fail("TMPDIR keeps no holes")
+    with open_blocks(image, block_bytes=MIB, zero_blocks=zero_blocks, with_digests=with_digests) as source:
+        found = drained(source, threads=2, block_bytes=MIB)
+        tally = source.tally()
+    assert (tally.data_blocks, tally.zero_blocks, tally.hole_blocks, tally.skipped_blocks) == expected
+    everything = blocks_of(image.path.read_bytes(), block_bytes=MIB)
+    assert {index: block for index, block in found.items() if block} == {
+        index: block for index, block in everything.items() if block
+    }
+    if with_digests:
+        assert tally.file_sha256 == tally.raw_sha256 == hashlib.sha256(image.path.read_bytes()).hexdigest()
+
+
+def bmap(size_bytes, *ranges):
+    lines = "".join(f"<Range>{first}-{last}</Range>" for first, last in ranges)
+    return (
+        f'<bmap version="2.0"><ImageSize>{size_bytes}</ImageSize><BlockSize>{BLOCK}</BlockSize>'
+        f"<BlockMap>{lines}</BlockMap></bmap>"
+    )
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if "tar" not in way])
+@pytest.mark.parametrize("with_digests", [False, True])
+def test_map_beside_the_image_tells_the_holes(tmp_path, way, with_digests):
+    raw = HOLE * 3 + DATA + HOLE * 2 + noise(BLOCK, 2) + HOLE * 2 + b"end"
+    (tmp_path / "a.raw.xz").write_bytes(WAYS[way](raw))
+    (tmp_path / "a.raw.bmap").write_text(bmap(len(raw), (2, 4), (6, 6), (9, 9)))
+    log = Log()
+    with open_blocks(
+        packing.describe(tmp_path / "a.raw.xz", "a.raw.xz"),
+        zero_blocks=ZeroBlocks.HOLES,
+        reporter=log,
+        with_digests=with_digests,
+    ) as source:
+        assert sorted(drained(source, threads=2)) == [2, 3, 4, 6, 9]
+        tally = source.tally()
+    assert (tally.data_blocks, tally.zero_blocks, tally.hole_blocks, tally.skipped_blocks) == (3, 2, 5, 0)
+    assert log.lines == ["a.raw.bmap says which parts of the image were ever written."]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (bmap(4 * BLOCK, (0, 0), (3, 3)), rf"something in the hole at byte {2 * BLOCK}"),
+        (bmap(3 * BLOCK, (0, 2)), rf"\.bmap describes: (it has {4 * BLOCK} bytes, not|.* at byte) {3 * BLOCK}"),
+        (bmap(5 * BLOCK, (0, 4)), rf"it has {4 * BLOCK} bytes, not {5 * BLOCK}"),
+        ("rubbish", "not a sound block map"),
+    ],
+)
+def test_map_of_another_image_is_an_error(tmp_path, way, text, words):
+    (tmp_path / "a.raw").write_bytes(WAYS[way](DATA + HOLE + DATA * 2))
+    (tmp_path / "a.raw.bmap").write_text(text)
+    image = packing.describe(tmp_path / "a.raw", "a.raw")
+    with pytest.raises(ImageError, match=words), open_blocks(image) as source:
+        drained(source, threads=2)
+
+
+@pytest.mark.parametrize("zero_blocks", ZeroBlocks)
+def test_qcow2_is_read_as_its_disk(tmp_path, zero_blocks):
+    raw = tmp_path / "a.raw"
+    content = HOLE * 32 + noise(32 * BLOCK) + HOLE * 64
+    raw.write_bytes(content)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, tmp_path / "a.qcow2"], check=True)
+    image = packing.describe(tmp_path / "a.qcow2", "a.qcow2")
+    with open_blocks(image, zero_blocks=zero_blocks) as source:
+        assert source.can_reread
+        found = drained(source, threads=3)
+        assert source.tally().size_bytes == len(content)
+        again = bytearray(BLOCK)
+        source.reread_into(40, again)
+    assert again == content[40 * BLOCK : 41 * BLOCK]
+    everything = blocks_of(content)
+    assert found.items() >= {index: block for index, block in everything.items() if block}.items()
+    assert (found == everything) is (zero_blocks is ZeroBlocks.SEND)
+    with open_blocks(image, zero_blocks=zero_blocks, with_digests=True) as source:
+        assert drained(source, threads=3) == found
+        tally = source.tally()
+    assert tally.raw_sha256 == hashlib.sha256(content).hexdigest()
+    assert tally.file_sha256 == hashlib.sha256(image.path.read_bytes()).hexdigest()
+    with pytest.raises(ImageError, match="SHA-256"), open_blocks(image, expected_sha256="0" * 64) as source:
+        drained(source)
+
+
+def test_fixed_vhd_of_qemu_is_read_as_its_disk(tmp_path):
+    content = noise(MIB) + bytes(2 * MIB)
+    (tmp_path / "a.raw").write_bytes(content)
+    subprocess.run(
+        ["qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "subformat=fixed,force_size=on", "a.raw", "a.vhd"],
+        cwd=tmp_path,
+        check=True,
+    )
+    for compress in COMPRESS.values():
+        (tmp_path / "b").write_bytes(compress((tmp_path / "a.vhd").read_bytes()))
+        image = packing.describe(tmp_path / "b", "b")
+        assert packing.unpacked_size(image) in (len(content), None)
+        with open_blocks(image) as source:
+            assert drained(source) == blocks_of(content)
+
+
+def test_single_large_block_of_xz_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(xz, "MAX_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+
+    def said(data):
+        path = tmp_path / "a.raw.xz"
+        path.write_bytes(data)
+        log = Log()
+        with open_blocks(packing.describe(path, path.name), reporter=log) as source:
+            drained(source, threads=2)
+        return log.lines
+
+    advice = "so one core unpacks it; xz -T0 makes files that several can."
+    assert said(lzma.compress(noise(10_001))) == [f"a.raw.xz has a single block, {advice}"]
+    assert said(multi_block_xz([noise(10_001)] * 2)) == [f"a.raw.xz has blocks that are too large, {advice}"]
+    assert said(multi_block_xz([noise(9_000)] * 2)) == []
+    assert said(lzma.compress(noise(9_000))) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_stop_ends_it(make_image, way):
+    stop = Stop()
+    with open_blocks(make_image(WAYS[way](noise(9 * BLOCK))), stop=stop) as source:
+        assert source.next_into(bytearray(BLOCK))
+        stop.request(signal.SIGTERM)
+        with pytest.raises(StoppedError):
+            source.next_into(bytearray(BLOCK))
+
+
+@pytest.mark.parametrize("way", PACKED_WAYS)
+def test_progress_is_told_in_bytes_of_the_file(make_image, way):
+    data, told = WAYS[way](noise(9 * BLOCK)), []
+    with open_blocks(make_image(data), on_bytes=told.append) as source:
+        drained(source)
+    assert told == sorted(told)
+    assert told[-1] == len(data)
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_file_that_went_away_is_an_error_of_ours(make_image, kind):
+    image = make_image(COMPRESS[kind](DATA))
+    image.path.unlink()
+    with pytest.raises(LocalIOError, match="can't be read: No such file"), open_blocks(image):
+        pass
+
+
+def test_file_that_becomes_shorter_is_an_error(make_image):
+    image = make_image(noise(9 * BLOCK))
+    with open_blocks(image) as source:
+        os.truncate(image.path, 2 * BLOCK)
+        with pytest.raises(ImageError, match=f"became shorter while it was read: it ends at byte {2 * BLOCK}"):
+            drained(source)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_source_is_closed_with_the_context(make_image, way):
+    with open_blocks(make_image(WAYS[way](noise(90 * BLOCK)))) as source:
+        assert source.next_into(bytearray(BLOCK))
+    with pytest.raises(ValueError, match="the image is closed"):
+        source.next_into(bytearray(BLOCK))
+
+
+@pytest.mark.parametrize("kind", [*PACKED, Packing.TAR, Packing.RAW])
+@hypothesis.settings(max_examples=50)
+@hypothesis.given(data=st.binary(min_size=1, max_size=200), is_tarball=st.booleans())
+def test_any_bytes_give_blocks_or_an_error(tmp_path_factory, kind, data, is_tarball):
+    path = tmp_path_factory.mktemp("image") / "a"
+    path.write_bytes(COMPRESS[Packing.RAW](data))
+    is_tarball = kind is Packing.TAR or (is_tarball and kind is not Packing.RAW)
+    try:
+        with open_blocks(Image(path, "a", kind, len(data), is_tarball), max_size_bytes=1 << 20) as source:
+            found = drained(source)
+    except ImageError:
+        return
+    assert kind is not Packing.RAW or found == blocks_of(data)
+
+
+BOMB = """
+import sys, lzma, gzip
+from pathlib import Path
+from image_packings import open_blocks, zstd
+from clouduploader.errors import ImageError
+from clouduploader.image import packing
+
+def peak_kib():  # getrusage would begin with the peak of the process that started this one
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+path, kind = Path(sys.argv[1]), sys.argv[2]
+piece = bytes(1 << 22)
+packed = {"xz": lzma.compress(piece, preset=0), "gz": gzip.compress(piece, 1), "zst": zstd.compress(piece)}
+path.write_bytes(packed[kind] * 100)
+image = packing.describe(path, "a.raw")
+with open_blocks(image, block_bytes=1 << 19) as source:  # so that all is loaded
+    buffer = bytearray(1 << 19)
+    source.next_into(buffer)
+before = peak_kib()
+try:
+    with open_blocks(image, block_bytes=1 << 19, max_size_bytes=300 << 20) as source:
+        while source.next_into(buffer):
+            pass
+except ImageError as exc:
+    print(source.position(), peak_kib() - before, exc)
+"""
+
+
+@pytest.mark.parametrize("kind", ["xz", "gz", "zst"])
+def test_bomb_ends_where_it_is_too_large_in_constant_memory(tmp_path, kind):
+    done = subprocess.run(
+        [sys.executable, "-c", BOMB, tmp_path / "bomb", kind],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    position, growth_kib, message = done.stdout.split(maxsplit=2)
+    assert int(position) <= 300 << 20
+    assert int(position) > (300 << 20) - (1 << 20)
+    assert int(growth_kib) < 32 << 10
+    assert "larger than 314572800 bytes" in message

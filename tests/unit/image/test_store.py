@@ -1,0 +1,74 @@
+import os
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from image_packings import noise
+
+from clouduploader.errors import ImageError, LocalIOError
+from clouduploader.image import store
+
+RAW = noise(10_000)
+
+
+@pytest.fixture
+def make_store(tmp_path):
+    """A factory of a store of these bytes; its files are closed in the end."""
+    files = []
+
+    def make(data=RAW, *, size_bytes=None, extents=None):
+        path = tmp_path / str(len(files))
+        path.write_bytes(data)
+        fd = os.open(path, os.O_RDONLY)
+        files.append(fd)
+        size = len(data) if size_bytes is None else size_bytes
+        return store.FileStore(fd, size, ((0, size),) if extents is None else extents, "a.raw")
+
+    yield make
+    for fd in files:
+        os.close(fd)
+
+
+def read(disk, offset, size):
+    buffer = bytearray(size)
+    disk.read_into(offset, memoryview(buffer))
+    return bytes(buffer)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 0), (0, 1), (0, 10_000), (9_999, 1), (4_000, 512), (10_000, 0)])
+def test_any_part_can_be_read(make_store, offset, size):
+    assert read(make_store(), offset, size) == RAW[offset : offset + size]
+
+
+def test_file_that_became_shorter_is_an_error_with_the_place(make_store):
+    with pytest.raises(ImageError, match=r"a\.raw became shorter while it was read: it ends at byte 10000"):
+        read(make_store(size_bytes=20_000), 9_000, 2_000)
+
+
+def test_file_that_cannot_be_read_is_an_error_of_ours(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(LocalIOError, match=r"a\.raw can't be read at byte 7: Is a directory"):
+        read(store.FileStore(fd, 100, ((0, 100),), "a.raw"), 7, 10)
+    os.close(fd)
+
+
+@hypothesis.given(cuts=st.lists(st.integers(0, 3000), max_size=9, unique=True), piece=st.integers(1, 1000))
+def test_pieces_are_the_disk_in_order(cuts, piece):
+    class Disk:
+        size_bytes = 3000
+        extents = tuple(zip(*[iter(sorted(cuts))] * 2, strict=False))
+
+        def read_into(self, offset, view):
+            assert any(start <= offset and offset + len(view) <= end for start, end in self.extents)
+            view[:] = RAW[offset : offset + len(view)]
+
+    expected = bytearray(3000)
+    for start, end in Disk.extents:
+        expected[start:end] = RAW[start:end]
+    found = list(store.pieces_of(Disk(), piece))
+    assert b"".join(found) == expected
+    assert all(0 < len(part) <= piece for part in found)
+
+
+def test_empty_disk_has_no_pieces(make_store):
+    assert list(store.pieces_of(make_store(b"", extents=()), 100)) == []

@@ -1,0 +1,158 @@
+import gzip
+import hashlib
+import signal
+import sys
+import zlib
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from image_packings import COMPRESS, PACKED, noise, zstd
+
+from clouduploader.errors import ImageError, LocalIOError, StoppedError
+from clouduploader.image import streams
+from clouduploader.platform import Image, Packing
+from clouduploader.stop import Stop
+
+RAW = noise(2000) + bytes(100_000) + b"ab" * 5000
+WITH_CHECKSUM = {zstd.CompressionParameter.checksum_flag: 1}
+SKIPPABLE = b"\x53\x2a\x4d\x18\x05\0\0\0notes"
+
+
+@pytest.fixture(params=["isal", "zlib"])
+def gzip_library(request, monkeypatch):
+    """Have one of the two libraries for gz, as if there were no other."""
+    if request.param == "zlib":
+        monkeypatch.setitem(sys.modules, "isal", None)
+    return request.param
+
+
+def opened(path, data, kind, *, stop=None, on_bytes=None):
+    path.write_bytes(data)
+    return streams.opened(Image(path, "real.raw", kind, len(data)), stop=stop or Stop(), on_bytes=on_bytes)
+
+
+def unpacked(path, data, kind):
+    with opened(path, data, kind) as file:
+        pieces = list(streams.unpacked(file, kind))
+    assert all(pieces)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_pieces_are_small_and_the_file_is_read_to_its_end(tmp_path, kind):
+    data = COMPRESS[kind](bytes(1 << 20)) + COMPRESS[kind](RAW)
+    told = []
+    with opened(tmp_path / "a", data, kind, on_bytes=told.append) as file:
+        pieces = list(streams.unpacked(file, kind))
+        assert b"".join(pieces) == bytes(1 << 20) + RAW
+        assert max(map(len, pieces)) <= streams.READ_BYTES
+        assert file.sha256() == hashlib.sha256(data).hexdigest()
+    assert told[-1] == len(data)
+
+
+@pytest.mark.usefixtures("gzip_library")
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(
+    members=st.lists(st.tuples(st.binary(max_size=300), st.integers(0, 9)), min_size=1, max_size=4),
+    read_bytes=st.integers(1, 40),
+    piece_bytes=st.integers(1, 40),
+)
+def test_members_of_gz_end_anywhere_in_what_is_read(tmp_path_factory, members, read_bytes, piece_bytes):
+    data = b"".join(gzip.compress(content, level) for content, level in members)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "READ_BYTES", read_bytes)
+        patch.setattr(streams, "PIECE_BYTES", piece_bytes)
+        assert unpacked(tmp_path_factory.mktemp("gz") / "a", data, Packing.GZIP) == b"".join(
+            content for content, _ in members
+        )
+
+
+@pytest.mark.usefixtures("gzip_library")
+@hypothesis.settings(max_examples=300, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(position=st.integers(0, 3000), bit=st.integers(0, 7), cut=st.integers(0, 20))
+def test_damaged_gz_never_gives_other_contents(tmp_path_factory, position, bit, cut):
+    data = bytearray(gzip.compress(RAW))
+    data[position % len(data)] ^= 1 << bit
+    data = bytes(data[: len(data) - cut])
+    try:
+        found = unpacked(tmp_path_factory.mktemp("gz") / "a", data, Packing.GZIP)
+    except ImageError:
+        return
+    assert found == RAW  # a time or a name in the header was changed
+
+
+@pytest.mark.usefixtures("gzip_library")
+def test_gz_with_all_fields_in_its_header_is_unpacked(tmp_path):
+    plain = gzip.compress(RAW)
+    head = b"\x1f\x8b\x08\x1e" + plain[4:10] + b"\x05\0extra" + b"a.raw\0" + b"a comment\0"
+    data = head + (zlib.crc32(head) & 0xFFFF).to_bytes(2, "little") + plain[10:]
+    assert unpacked(tmp_path / "a", data, Packing.GZIP) == RAW
+
+
+def test_frames_of_zstd_that_are_to_be_skipped_are_skipped(tmp_path):
+    data = SKIPPABLE + zstd.compress(RAW) + SKIPPABLE * 2 + zstd.compress(b"x") + SKIPPABLE
+    assert unpacked(tmp_path / "a", data, Packing.ZSTD) == RAW + b"x"
+
+
+def test_zstd_that_asks_for_more_memory_than_zstd_gives_is_refused(tmp_path):
+    def frame(window_log):
+        return b"\x28\xb5\x2f\xfd\0" + bytes([window_log - 10 << 3]) + b"\x09\0\0x"
+
+    assert unpacked(tmp_path / "a", frame(streams.ZSTD_WINDOW_LOG), Packing.ZSTD) == b"x"
+    with pytest.raises(ImageError, match=r"too much memory|too large"):
+        unpacked(tmp_path / "a", frame(streams.ZSTD_WINDOW_LOG + 1), Packing.ZSTD)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@hypothesis.given(
+    position=st.floats(0, 1, exclude_max=True), patch=st.binary(min_size=1, max_size=8), cut=st.integers(0, 8)
+)
+def test_any_change_gives_the_same_contents_or_an_error(tmp_path_factory, kind, position, patch, cut):
+    whole = COMPRESS[kind](RAW) if kind is not Packing.ZSTD else zstd.compress(RAW, options=WITH_CHECKSUM)
+    place = int(len(whole) * position)
+    data = whole[:place] + patch + whole[place + cut :]
+    try:
+        found = unpacked(tmp_path_factory.mktemp("image") / "a", data, kind)
+    except ImageError as exc:
+        assert "real.raw" in exc.message  # noqa: PT017 it need not be raised
+    else:
+        assert found == RAW
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_damage_is_told_with_its_place(tmp_path, kind):
+    data = COMPRESS[kind](noise(1 << 19))
+    damaged = bytearray(data)
+    damaged[300_000:300_040] = bytes(40)
+    if kind is Packing.ZSTD:  # without a checksum only its headers can show it
+        damaged[4:12] = b"\xff" * 8
+    with pytest.raises(ImageError, match=rf"real\.raw is damaged: bad {kind} data before byte (\d+)"):
+        unpacked(tmp_path / "a", bytes(damaged), kind)
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_stop_ends_it(tmp_path, kind):
+    stop = Stop()
+    with opened(tmp_path / "a", COMPRESS[kind](RAW) * 2, kind, stop=stop) as file:
+        stop.request(signal.SIGTERM)
+        with pytest.raises(StoppedError):
+            next(streams.unpacked(file, kind))
+
+
+def test_peeking_changes_nothing(tmp_path):
+    with opened(tmp_path / "a", RAW, Packing.RAW) as file:
+        assert file.read(10) == RAW[:10]
+        assert file.peek(5000, 10) == RAW[5000:5010]
+        assert file.peek(len(RAW) - 3, 10) == RAW[-3:]
+        assert file.peek(len(RAW) + 3, 10) == b""
+        assert file.read(10) == RAW[10:20]
+        assert (file.offset, file.sha256()) == (20, hashlib.sha256(RAW[:20]).hexdigest())
+
+
+def test_file_that_cannot_be_read_is_an_error_of_ours(tmp_path):
+    with (
+        pytest.raises(LocalIOError, match="can't be read: Is a directory"),
+        streams.opened(Image(tmp_path, "a", Packing.RAW, 9), stop=Stop()),
+    ):
+        pass

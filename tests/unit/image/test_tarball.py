@@ -1,0 +1,212 @@
+import gzip
+import subprocess
+import tarfile
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from image_packings import COMPRESS, blocks_of, drained, header, noise, open_blocks, tarball
+
+from clouduploader.errors import ImageError
+from clouduploader.image import packing
+from clouduploader.image.tarball import MAX_HEADER_BYTES, MAX_MEMBERS
+from clouduploader.platform import Image, Packing
+from clouduploader.stop import Stop
+
+RAW = noise(3000) + bytes(5000)
+
+
+def measure(image, *, on_bytes=lambda _done: None, stop=None):
+    return packing.measure(image, on_bytes=on_bytes, stop=stop or Stop())
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_tarball_has_the_size_of_its_raw_file(make_image, kind):
+    members = {"LICENSE": b"text", "dir/a.raw": RAW, "a.raw.sha256": b"0" * 64}
+    assert measure(make_image(COMPRESS[kind](tarball(members)))) == len(RAW)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tarball_with_a_long_name_is_measured(make_image, form):
+    name = f"{'d' * 90}/{'ö' * 30}/a.raw"
+    assert measure(make_image(tarball({name: RAW}, form=form))) == len(RAW)
+
+
+def test_sparse_tarball_of_gnu_tar_has_the_size_of_the_whole_file(make_image, tmp_path):
+    with (tmp_path / "disk.raw").open("wb") as file:
+        for place in range(30):
+            file.seek(place << 20)
+            file.write(b"x" * 4096)
+        file.truncate(100 << 20)
+    subprocess.run(["tar", "-C", tmp_path, "-cSf", tmp_path / "sparse.tar", "disk.raw"], check=True)
+    data = (tmp_path / "sparse.tar").read_bytes()
+    assert len(data) < 1 << 20
+    assert measure(make_image(gzip.compress(data))) == 100 << 20
+
+
+@pytest.mark.parametrize(
+    ("members", "number"), [({}, 0), ({"a.txt": b"x"}, 0), ({"a.raw": b"x", "b.raw": b"y"}, 2), ({"a.RAW": b"x"}, 0)]
+)
+def test_tarball_without_exactly_one_raw_file_is_refused(make_image, members, number):
+    image = make_image(gzip.compress(tarball({"LICENSE": b"text"} | members)))
+    with pytest.raises(ImageError, match=f"tarball with {number} .raw files in it, not one"):
+        measure(image)
+
+
+def test_directories_and_links_are_no_raw_files(make_image):
+    data = header(name="d.raw", type=tarfile.DIRTYPE) + header(name="l.raw", type=tarfile.SYMTYPE, linkname="a.raw")
+    assert measure(make_image(data + tarball({"a.raw": RAW}))) == len(RAW)
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+@pytest.mark.parametrize("size", [513, 1000, 512 + len(RAW) - 1])
+def test_tarball_that_ends_within_a_member_is_refused(make_image, kind, size):
+    with pytest.raises(ImageError, match="damaged tarball: unexpected end of data"):
+        measure(make_image(COMPRESS[kind](tarball({"a.raw": RAW})[:size])))
+
+
+def test_damage_of_the_packing_behind_the_end_of_a_tarball_is_noticed(make_image):
+    data = gzip.compress(tarball({"a.raw": RAW}, end=1 << 20))
+    with pytest.raises(ImageError, match=r"damaged: bad gz data .*([Ii]ncorrect (data check|checksum))"):
+        measure(make_image(data[:-8] + b"\1" + data[-7:]))
+
+
+def pax(name, value):
+    """A pax header with one record."""
+    body = f"{len(name) + len(value) + 5} {name}={value}\n".encode()
+    assert len(body) == int(body[:2])
+    return header(name="pax", type=tarfile.XHDTYPE, size=len(body)) + body.ljust(512, b"\0")
+
+
+def negative():
+    """A header that tells a size below zero, in the binary form of GNU tar."""
+    block = bytearray(header(size=0))
+    block[124:136] = b"\xff" * 11 + b"\0"
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + sum(block[156:]) + 8 * ord(" "))
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(header(size=1 << 60), id="size of an exabyte"),
+        pytest.param(header(size=1 << 60, type=tarfile.GNUTYPE_SPARSE), id="sparse of an exabyte"),
+        pytest.param(pax("size", str(1 << 60)) + header(), id="size of an exabyte in pax"),
+        pytest.param(pax("size", "-1") + header(), id="size below zero in pax"),
+        pytest.param(negative(), id="size below zero"),
+        pytest.param(header(type=tarfile.XHDTYPE, size=1 << 33), id="pax header of 8 GiB"),
+        pytest.param(header(type=tarfile.GNUTYPE_LONGNAME, size=1 << 33), id="name of 8 GiB"),
+        pytest.param(pax("GNU.sparse.map", "x,y,z,a") + header(), id="sparse map of letters"),
+        pytest.param((header(type=b"L", size=1) + b"a".ljust(512, b"\0")) * 3000, id="names of names"),
+        pytest.param(header(name="empty") * (MAX_MEMBERS + 1), id="too many members"),
+    ],
+)
+def test_absurd_tarball_is_refused_at_once(make_image, data):
+    image = make_image(data + bytes(1024))
+    assert image.is_tarball
+    with pytest.raises(ImageError, match="damaged tarball"):
+        measure(image)
+
+
+@hypothesis.given(
+    kind=st.sampled_from(b"0SLKxgX17\0"),
+    position=st.integers(0, 511),
+    patch=st.binary(min_size=1, max_size=12),
+    body=st.binary(max_size=600),
+)
+def test_any_tar_header_is_measured_or_refused(tmp_path_factory, kind, position, patch, body):
+    block = bytearray(header(type=bytes([kind]), size=len(body)))
+    block[position : position + len(patch)] = patch[: 512 - position]
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + sum(block[156:]) + 8 * ord(" "))
+    data = bytes(block) + body.ljust(1024, b"\0") + header() + bytes(1024)
+    path = tmp_path_factory.mktemp("image") / "a"
+    path.write_bytes(data)
+    try:
+        size_bytes = measure(Image(path, "a", Packing.TAR, len(data), is_tarball=True))
+    except ImageError:
+        return
+    assert size_bytes >= 0
+
+
+def sparse_header(entries, *, real_size, is_extended=False):
+    """A header of GNU's old sparse format: up to four (offset, size)."""
+    block = bytearray(header(type=tarfile.GNUTYPE_SPARSE, size=sum(size for _, size in entries)))
+    for place, (offset, size) in enumerate(entries):
+        block[386 + 24 * place : 410 + 24 * place] = b"%011o\0%011o\0" % (offset, size)
+    block[482] = is_extended
+    block[483:495] = b"%011o\0" % real_size
+    return with_sum(block)
+
+
+def with_sum(block):
+    """The same header with the right sum."""
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + sum(block[156:]) + 8 * ord(" "))
+    return bytes(block)
+
+
+def read(image, **options):
+    with open_blocks(image, **options) as source:
+        return drained(source)
+
+
+def test_sparse_tarball_gives_the_whole_file(make_image, tmp_path):
+    with (tmp_path / "disk.raw").open("wb") as file:
+        for place in range(30):
+            file.seek(place << 18)
+            file.write(noise(5000, place))
+        file.truncate(8 << 20)
+    expected = blocks_of((tmp_path / "disk.raw").read_bytes())
+    for form in ("gnu", "posix"):
+        subprocess.run(
+            ["tar", "-C", tmp_path, f"--format={form}", "-cSf", tmp_path / "sparse.tar", "disk.raw"], check=True
+        )
+        data = (tmp_path / "sparse.tar").read_bytes()
+        assert len(data) < 1 << 20
+        assert read(make_image(gzip.compress(data))) == expected
+
+
+def test_map_of_holes_that_makes_sense_is_followed(make_image):
+    data = sparse_header([(512, 512), (2048, 512)], real_size=4096) + b"a" * 512 + b"b" * 512 + bytes(1024)
+    assert read(make_image(data)) == blocks_of(bytes(512) + b"a" * 512 + bytes(1024) + b"b" * 512 + bytes(1536))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [[(2048, 512), (512, 512)], [(512, 512), (512, 512)], [(512, 1024), (1024, 512)], [(8192, 512)], [(4000, 512)]],
+)
+def test_map_of_holes_that_makes_no_sense_is_refused(make_image, entries):
+    image = make_image(sparse_header(entries, real_size=4096) + b"a" * 2048 + bytes(1024))
+    with pytest.raises(ImageError, match="a map of holes that makes no sense"):
+        read(image)
+
+
+def test_map_of_holes_without_an_end_is_refused(make_image):
+    more = bytes(b"%011o\0%011o\0" % (1, 1) * 21 + b"\1").ljust(512, b"\0")
+    image = make_image(gzip.compress(sparse_header([(0, 1)], real_size=1, is_extended=True) + more * 40_000))
+    with pytest.raises(ImageError, match=f"damaged tarball: headers of more than {MAX_HEADER_BYTES} bytes"):
+        measure(image)
+
+
+def test_headers_of_many_members_have_one_bound(make_image):
+    record = b"1000000 a=" + b"x" * 999_989 + b"\n"
+    extension = header(type=tarfile.XGLTYPE, size=len(record), name="pax") + record + bytes(-len(record) % 512)
+    image = make_image(gzip.compress((extension + tarball({"a.txt": bytes(3 << 20)}, end=0)) * 10))
+    with pytest.raises(ImageError, match=f"headers of more than {MAX_HEADER_BYTES} bytes"):
+        measure(image)
+
+
+def test_large_members_beside_the_image_do_not_count_as_headers(make_image):
+    members = {f"{number}.txt": bytes(3 << 20) for number in range(5)} | {"a.raw": RAW, "z.txt": bytes(3 << 20)}
+    assert measure(make_image(gzip.compress(tarball(members), 1))) == len(RAW)
+
+
+def test_second_image_is_noticed_behind_the_first(make_image):
+    with pytest.raises(ImageError, match=r"tarball with 2 \.raw files in it"):
+        read(make_image(gzip.compress(tarball({"a.raw": RAW, "b.raw": b"x"}))))
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_sparse_bomb_ends_where_it_is_too_large(make_image, kind):
+    data = sparse_header([(0, 512)], real_size=(1 << 33) - 1) + b"a" * 512 + bytes(1024)
+    with pytest.raises(ImageError, match="larger than 1048576 bytes"):
+        read(make_image(COMPRESS[kind](data)), max_size_bytes=1 << 20)

@@ -1,0 +1,195 @@
+"""Behind a proxy the SDK sends the blocks; its errors end like the engine's own."""
+
+import contextlib
+import signal
+import threading
+
+import boto3
+import botocore.config
+import botocore.exceptions
+import pytest
+from fake_ebs import Blocks, FakeEbs, HangUp, checksum_of, make_block
+
+from clouduploader.errors import (
+    CredentialsError,
+    DeniedError,
+    ImageError,
+    NetworkError,
+    PlatformReplyError,
+    StoppedError,
+)
+from clouduploader.platforms.ec2 import endpoint
+from clouduploader.platforms.ec2.ebs_direct import engine, fallback
+from clouduploader.platforms.ec2.ebs_direct.ledger import Ledger
+from clouduploader.platforms.ec2.ebs_direct.transfer import Patience
+from clouduploader.platforms.ec2.settings import Settings
+from clouduploader.platforms.ec2.sigv4 import Keys
+from clouduploader.stop import Stop
+
+HASTY = Patience(tries=3, pause_seconds=0.01, max_pause_seconds=0.05, tick_seconds=0.02)
+KEYS = Keys("AKIAEXAMPLE", "sesame")
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "expected"),
+    [
+        ("https://ebs.example", {}, None),
+        ("https://ebs.example", {"HTTPS_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
+        ("https://ebs.example", {"https_proxy": "http://proxy:3128"}, "http://proxy:3128"),
+        ("https://ebs.example", {"https_proxy": "", "HTTPS_PROXY": "http://proxy:3128"}, None),
+        ("https://ebs.example", {"HTTP_PROXY": "http://proxy:3128"}, None),
+        ("http://ebs.example", {"HTTP_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
+        ("https://ebs.example", {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "localhost,.example"}, None),
+        ("https://ebs.example", {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": "*"}, None),
+        ("https://ebs.example:8443", {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "ebs.example:8443"}, None),
+        ("https://ebs.example", {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "other"}, "http://proxy:3128"),
+        ("https://ebs.example", {"ALL_PROXY": "http://proxy:3128"}, None),
+    ],
+)
+def test_proxy_is_the_one_that_the_sdk_would_use(monkeypatch, url, environment, expected):
+    assert fallback.proxy_for(endpoint.parse(url, origin="a test"), environment) == expected
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.Session("AKIA", "sesame", region_name="eu-west-1").client("ebs", endpoint_url=url)
+    theirs = client._endpoint.http_session._proxy_config.proxy_url_for(url)
+    assert theirs == expected
+
+
+@pytest.fixture
+def make_server():
+    """A factory of a FakeEbs that is a proxy as well: it takes whole URLs."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*arguments, **options):
+            server = FakeEbs(*arguments, **options)
+            stack.callback(server.close)
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def send(tmp_path, record):
+    """A function that sends blocks through a proxy to an endpoint that does not exist."""
+
+    def run(blocks, proxy, *, stop=None, patience=HASTY):
+        source = blocks if isinstance(blocks, Blocks) else Blocks(blocks)
+        with Ledger(tmp_path / "ledger") as ledger:
+            try:
+                engine.send(
+                    source,
+                    endpoint_url="http://127.0.0.1:9",
+                    region="eu-west-1",
+                    snapshot_id="snap-0123456789abcdef0",
+                    ledger=ledger,
+                    keys=lambda: KEYS,
+                    settings=Settings(connections=4),
+                    environment={"HTTP_PROXY": proxy},
+                    make_client=lambda: make_client(proxy),
+                    stop=stop or Stop(),
+                    reporter=record,
+                    on_progress=lambda: None,
+                    patience=patience,
+                )
+            finally:
+                run.count, run.seal = ledger.linear_checksum()
+
+    return run
+
+
+def make_client(proxy):
+    config = botocore.config.Config(
+        proxies={"http": proxy}, retries={"mode": "standard", "max_attempts": 1}, read_timeout=5
+    )
+    session = boto3.Session(KEYS.access_key_id, KEYS.secret_access_key, region_name="eu-west-1")
+    return session.client("ebs", endpoint_url="http://127.0.0.1:9", config=config)
+
+
+def some_blocks():
+    return {index: make_block(index) for index in range(10)}
+
+
+def test_blocks_arrive_whole(make_server, send, record):
+    server = make_server()
+    send(some_blocks(), server.url)
+    assert server.blocks == some_blocks()
+    assert send.count == 10
+    assert any("proxy" in line for line in record.lines)
+    assert server.exchanges[0].path.startswith("http://127.0.0.1:9/snapshots/snap-0123456789abcdef0/blocks/")
+
+
+def hang_up(_exchange):
+    raise HangUp
+
+
+PASSING = {
+    "closed connection": hang_up,
+    "500": lambda exchange: exchange.refuse(500, "InternalServerException"),
+    "throttle": lambda exchange: exchange.refuse(400, "RequestThrottledException", reason="ACCOUNT_THROTTLED"),
+    "another checksum": lambda exchange: exchange.answer(201, headers={"x-amz-Checksum": checksum_of(b"other")}),
+    "not there yet": lambda exchange: exchange.refuse(404, "ResourceNotFoundException", reason="SNAPSHOT_NOT_FOUND"),
+    "token expired": lambda exchange: exchange.refuse(403, "ExpiredTokenException"),
+}
+
+
+@pytest.mark.parametrize("trouble", PASSING)
+def test_passing_trouble_is_tried_again(make_server, send, trouble):
+    def plan(exchange):
+        if exchange.try_number == 1 and exchange.index % 3 == 0:
+            PASSING[trouble](exchange)
+        else:
+            exchange.confirm()
+
+    server = make_server(plan)
+    send(some_blocks(), server.url)
+    assert server.blocks == some_blocks()
+    assert send.count == 10
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "words"),
+    [
+        (lambda exchange: exchange.refuse(403, "AccessDeniedException"), DeniedError, "ebs:PutSnapshotBlock"),
+        (PASSING["token expired"], CredentialsError, "expired"),
+        (PASSING["another checksum"], PlatformReplyError, "another checksum"),
+        (hang_up, NetworkError, "can't be reached"),
+        (
+            lambda exchange: exchange.refuse(400, "ValidationException", reason="INVALID_BLOCK"),
+            PlatformReplyError,
+            "INVALID_BLOCK",
+        ),
+    ],
+)
+def test_final_trouble_ends_it(make_server, send, action, kind, words):
+    server = make_server(action)
+    with pytest.raises(kind, match=words):
+        send(some_blocks(), server.url)
+    assert not [one for one in threading.enumerate() if one.name.startswith("ebs-direct")]
+
+
+def test_error_of_the_image_ends_it(make_server, send):
+    server = make_server()
+    with pytest.raises(ImageError):
+        send(Blocks(some_blocks(), error_at=5, error=ImageError("cut off")), server.url)
+
+
+def test_stop_ends_it(make_server, send):
+    stop = Stop()
+
+    def plan(exchange):
+        exchange.confirm()
+        if exchange.number == 5:
+            stop.request(signal.SIGTERM)
+
+    server = make_server(plan)
+    with pytest.raises(StoppedError):
+        send(dict.fromkeys(range(500), make_block(1)), server.url, stop=stop)
+    assert len(server.exchanges) < 100
+
+
+def test_resumed_transfer_sends_only_what_is_missing(make_server, send):
+    blocks = some_blocks()
+    server = make_server()
+    send({index: blocks[index] for index in range(4)}, server.url)
+    send(blocks, server.url)
+    assert sorted(server.received) == sorted(blocks)

@@ -1,0 +1,300 @@
+"""What the EBS direct way needs around it: an account whose clients keep Amazon's rules, and a journal in memory."""
+
+import base64
+import hashlib
+import io
+import json
+import types
+
+import botocore.exceptions
+
+from clouduploader.contents import Block, ImageFacts, Tally, ZeroBlocks
+from clouduploader.platform import Image, Packing, UploadRequest
+
+BLOCK = 524288
+GIB = 1 << 30
+REGION = "eu-west-1"
+KEY = "0123456789abcdef0123456789abcdef"
+MODEL_ERRORS = {"AccessDeniedException": 403, "ResourceNotFoundException": 404, "InternalServerException": 500}
+
+
+def refusal(operation, code, message="No.", **more):
+    """The SDK's exception for an answer that is not a success."""
+    status = MODEL_ERRORS.get(code, 400)
+    answer = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}, **more}
+    return botocore.exceptions.ClientError(answer, operation)
+
+
+def hang_up():
+    """The SDK's exception for a connection that was lost."""
+    return botocore.exceptions.ConnectionClosedError(endpoint_url="https://aws")
+
+
+class FakeAws:
+    """An account with the rules of EC2 and of the EBS direct APIs; `ec2`, `ebs` and `kms` are its clients.
+
+    `faults[operation]` is a list with an item for each call of that operation, in turn: None, an exception that is
+    raised in its place, or a function that gets the answer and gives another, or raises: then the answer is lost.
+    With `is_dead` nothing can be reached any more.
+    """
+
+    page_blocks = 10000
+
+    def __init__(self):
+        self.snapshots, self.images, self.faults, self.calls = {}, {}, {}, []
+        self.tokens, self.is_dead = {}, False
+        self.ec2 = self.ebs = self.kms = self
+        self.meta = types.SimpleNamespace(endpoint_url="https://ebs.example")
+
+    def __getattr__(self, operation):
+        try:
+            do = object.__getattribute__(self, f"do_{operation}")
+        except AttributeError:
+            raise AttributeError(operation) from None
+
+        def call(**parameters):
+            if self.is_dead:
+                raise hang_up()
+            self.calls.append((operation, parameters))
+            fault = self.faults[operation].pop(0) if self.faults.get(operation) else None
+            if isinstance(fault, Exception):
+                raise fault
+            answer = do(**parameters)
+            return fault(answer) if fault else answer
+
+        return call
+
+    def called(self, operation):
+        """The parameters of each call of it."""
+        return [parameters for name, parameters in self.calls if name == operation]
+
+    def client(self, *_arguments):
+        """Be the client."""
+        return self
+
+    def do_start_snapshot(self, **parameters):
+        token = parameters["ClientToken"]
+        json.dumps(parameters)  # what a journal can hold
+        assert len(token) <= 64
+        assert len(parameters["Tags"]) <= 50
+        assert all(len(tag["Value"]) <= 255 for tag in parameters["Tags"])
+        if token in self.tokens:
+            snapshot_id, known = self.tokens[token]
+            if known != parameters:
+                raise refusal("StartSnapshot", "ConflictException")
+        else:
+            snapshot_id = f"snap-{len(self.tokens) + 1:017x}"
+            self.tokens[token] = snapshot_id, parameters
+            self.snapshots[snapshot_id] = types.SimpleNamespace(
+                state="pending", blocks={}, tags={tag["Key"]: tag["Value"] for tag in parameters["Tags"]}, **parameters
+            )
+        return {"SnapshotId": snapshot_id, "Status": "pending", "BlockSize": BLOCK, "VolumeSize": 1}
+
+    def do_complete_snapshot(self, **parameters):
+        found = self._snapshot("CompleteSnapshot", parameters["SnapshotId"])
+        digests = b"".join(hashlib.sha256(found.blocks[index]).digest() for index in sorted(found.blocks))
+        checksum = base64.b64encode(hashlib.sha256(digests).digest()).decode()
+        given = (parameters["ChangedBlocksCount"], parameters["Checksum"])
+        methods = (parameters["ChecksumAlgorithm"], parameters["ChecksumAggregationMethod"])
+        if found.state != "pending" or given != (len(found.blocks), checksum) or methods != ("SHA256", "LINEAR"):
+            raise refusal("CompleteSnapshot", "ValidationException", Reason="INVALID_PARAMETER_VALUE")
+        found.state = "completed"
+        return {"Status": "pending"}
+
+    def do_describe_snapshots(self, SnapshotIds):
+        (snapshot_id,) = SnapshotIds
+        if snapshot_id not in self.snapshots:
+            raise refusal("DescribeSnapshots", "InvalidSnapshot.NotFound")
+        return {"Snapshots": [{"SnapshotId": snapshot_id, "State": self.snapshots[snapshot_id].state}]}
+
+    def do_list_snapshot_blocks(self, SnapshotId, MaxResults, NextToken="0"):
+        found = self._snapshot("ListSnapshotBlocks", SnapshotId)
+        if found.state != "completed":
+            raise refusal("ListSnapshotBlocks", "ValidationException", Reason="INVALID_SNAPSHOT_ID")
+        start = int(NextToken)
+        chosen = sorted(found.blocks)[start : start + self.page_blocks]
+        answer = {"BlockSize": BLOCK, "Blocks": [{"BlockIndex": i, "BlockToken": f"t{i}"} for i in chosen]}
+        if start + self.page_blocks < len(found.blocks):
+            answer["NextToken"] = str(start + self.page_blocks)
+        return answer
+
+    def do_get_snapshot_block(self, SnapshotId, BlockIndex, BlockToken):
+        assert BlockToken == f"t{BlockIndex}"
+        return {"BlockData": io.BytesIO(self.snapshots[SnapshotId].blocks[BlockIndex])}
+
+    def do_create_tags(self, Resources, Tags):
+        for resource in Resources:
+            self.snapshots[resource].tags |= {tag["Key"]: tag["Value"] for tag in Tags}
+
+    def do_describe_images(self, ImageIds=None, Owners=None, Filters=None):
+        if ImageIds:
+            return {"Images": [self.images[image_id] for image_id in ImageIds]}
+        assert (Owners, Filters[0]["Name"]) == (["self"], "name")
+        return {"Images": [image for image in self.images.values() if image["Name"] in Filters[0]["Values"]]}
+
+    def do_register_image(self, **parameters):
+        if any(image["Name"] == parameters["Name"] for image in self.images.values()):
+            raise refusal("RegisterImage", "InvalidAMIName.Duplicate")
+        ebs = parameters["BlockDeviceMappings"][0]["Ebs"]
+        assert self.snapshots[ebs["SnapshotId"]].state == "completed"
+        image_id = f"ami-{len(self.called('register_image')):017x}"
+        tags = parameters["TagSpecifications"][0]["Tags"]
+        self.images[image_id] = {**parameters, "ImageId": image_id, "State": "available", "Tags": tags}
+        return {"ImageId": image_id}
+
+    def do_deregister_image(self, ImageId):
+        del self.images[ImageId]
+
+    def do_delete_snapshot(self, SnapshotId):
+        self._snapshot("DeleteSnapshot", SnapshotId)
+        used = [m["Ebs"]["SnapshotId"] for image in self.images.values() for m in image["BlockDeviceMappings"]]
+        if SnapshotId in used:
+            raise refusal("DeleteSnapshot", "InvalidSnapshot.InUse")
+        del self.snapshots[SnapshotId]
+
+    def do_describe_key(self, KeyId):
+        return {"KeyMetadata": {"Arn": f"arn:aws:kms:{REGION}:123456789012:key/{KeyId}"}}
+
+    def _snapshot(self, operation, snapshot_id):
+        if snapshot_id not in self.snapshots:
+            code = "InvalidSnapshot.NotFound" if operation == "DeleteSnapshot" else "ResourceNotFoundException"
+            raise refusal(operation, code)
+        return self.snapshots[snapshot_id]
+
+
+class FakeWay:
+    """The way into that account."""
+
+    role_arn = "arn:aws:iam::123456789012:role/obs"
+    region = REGION
+
+    def __init__(self, aws):
+        self._aws = aws
+
+    def renewing(self):
+        return lambda: "keys"
+
+    def fresh_keys(self):
+        return "keys"
+
+    def client(self, _service, keys, _region=None):
+        assert keys == "keys" or keys() == "keys"
+        return self._aws
+
+
+class FakeJournal:
+    """A journal in memory that outlives tries; `made` and `removed` are its listeners' business."""
+
+    key = KEY
+
+    def __init__(self, directory):
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+        self._entries = []
+
+    def entries(self):
+        return tuple(self._entries)
+
+    def write(self, what, **values):
+        self._entries.append(json.loads(json.dumps({"what": what, **values})))
+
+
+class FakeSource:
+    """The blocks of a raw disk."""
+
+    can_reread = False
+
+    def __init__(self, raw, zero_blocks):
+        self._raw, self._zero_blocks = raw, zero_blocks
+        self._index = self._data = self._zeros = self._skipped = 0
+
+    def next_into(self, buffer):
+        while (start := self._index * BLOCK) < len(self._raw):
+            index, self._index = self._index, self._index + 1
+            piece = self._raw[start : start + BLOCK].ljust(BLOCK, b"\0")
+            if piece.count(0) < BLOCK:
+                buffer[:] = piece
+                self._data += 1
+                return Block(index, False)
+            if self._zero_blocks is not ZeroBlocks.SKIP:
+                self._zeros += 1
+                return Block(index, True)
+            self._skipped += 1
+        return None
+
+    def reread_into(self, index, buffer):
+        raise AssertionError("can_reread is false")
+
+    def position(self):
+        return min(len(self._raw), self._index * BLOCK)
+
+    def tally(self):
+        return Tally(
+            size_bytes=len(self._raw),
+            data_blocks=self._data,
+            zero_blocks=self._zeros,
+            hole_blocks=0,
+            skipped_blocks=self._skipped,
+            file_sha256=hashlib.sha256(self._raw[:]).hexdigest(),
+            raw_sha256=None,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_details):
+        pass
+
+
+def make_facts(**changes):
+    """Facts of an image for x86_64 that boots both ways."""
+    facts = {
+        "disk_format": "raw",
+        "size_bytes": 3 * BLOCK,
+        "is_size_exact": True,
+        "partition_table": "gpt",
+        "minimum_bytes": BLOCK,
+        "architectures": ("x86_64",),
+        "boots_uefi": True,
+        "boots_bios": True,
+    }
+    return ImageFacts(**{**facts, **changes})
+
+
+def make_request(directory, *, raw=b"", facts=None, journal=None, arch="x86_64", **targetdata):
+    """A request for an image of these bytes."""
+    work_dir = directory / "work"
+    work_dir.mkdir(exist_ok=True)
+    facts = facts or make_facts(size_bytes=len(raw))
+    return UploadRequest(
+        user="tom",
+        job_name="42",
+        arch=arch,
+        image=Image(directory / "42.file", "a.raw.zst", Packing.ZSTD, 1000),
+        targetdata={"region": REGION, "ami_name": "my image", "arn": FakeWay.role_arn, **targetdata},
+        work_dir=work_dir,
+        is_by_hand=False,
+        measure_image=lambda: len(raw),
+        inspect_image=lambda: facts,
+        open_blocks=lambda _block_bytes, zero_blocks: FakeSource(raw, zero_blocks),
+        journal=journal or FakeJournal(directory / "journal"),
+        provenance={"project": "home:tom", "package": "image", "repository": "images", "arch": "x86_64"},
+    )
+
+
+def make_send(aws):
+    """A transfer into that account, of one thread; as `engine.send`."""
+
+    def send(source, *, snapshot_id, ledger, stop, on_progress, **_rest):
+        buffer = bytearray(BLOCK)
+        while block := source.next_into(buffer):
+            stop.raise_if_requested()
+            data = bytes(BLOCK) if block.is_zero else bytes(buffer)
+            digest = hashlib.sha256(data).digest()
+            if ledger.confirmed(block.index) != digest:
+                ledger.confirm([(block.index, digest)])
+                aws._snapshot("PutSnapshotBlock", snapshot_id).blocks[block.index] = data
+                aws.calls.append(("put", block.index))
+            on_progress()
+
+    return send

@@ -1,0 +1,484 @@
+"""An upload through the EBS direct APIs, in an account that keeps Amazon's rules; the transfer itself is a double."""
+
+import hashlib
+import signal
+
+import pytest
+from fake_direct import (
+    BLOCK,
+    GIB,
+    KEY,
+    REGION,
+    FakeAws,
+    FakeJournal,
+    FakeWay,
+    hang_up,
+    make_facts,
+    make_request,
+    refusal,
+)
+from fake_direct import make_send as make_sender
+
+from clouduploader.errors import (
+    DeniedError,
+    ImageError,
+    PlatformReplyError,
+    StoppedError,
+    TargetDataError,
+)
+from clouduploader.platform import BytesMoved, CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, PlatformContext
+from clouduploader.platforms.ec2 import tags
+from clouduploader.platforms.ec2.ebs_direct import snapshot, upload, verify
+from clouduploader.platforms.ec2.settings import Settings
+from clouduploader.stop import Stop
+
+RAW = b"boot" + bytes(BLOCK) + bytes(BLOCK - 4) + b"end"  # data, zeros, and a last block of three bytes
+
+
+@pytest.fixture
+def aws():
+    return FakeAws()
+
+
+@pytest.fixture
+def make_upload(aws, tmp_path, record):
+    """A factory of a try; all tries of a test share journal and account, and `made` is told to the journal."""
+    journal = FakeJournal(tmp_path / "journal")
+    clock = [0.0]
+
+    def note(event):
+        record.events.append(event)
+        if isinstance(event, ObjectCreated | ObjectRemoved):
+            what = "made" if isinstance(event, ObjectCreated) else "removed"
+            journal.write(what, kind=event.object.kind, id=event.object.id, region=event.object.region)
+
+    record.event = note
+
+    def make(raw=RAW, *, send=None, stop=None, facts=None, **targetdata):
+        request = make_request(tmp_path, raw=raw, facts=facts, journal=journal, **targetdata)
+        return upload.Upload(
+            PlatformContext(home=tmp_path, settings={}, environment={}),
+            Settings(),
+            request=request,
+            reporter=record,
+            stop=stop or Stop(),
+            way=FakeWay(aws),
+            send=send or make_sender(aws),
+            sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
+            clock=lambda: clock[0],
+        )
+
+    make.journal = journal
+    return make
+
+
+def existing(record):
+    things = {}
+    for event in record.events:
+        if isinstance(event, ObjectCreated):
+            things[event.object] = None
+        elif isinstance(event, ObjectRemoved):
+            things.pop(event.object, None)
+    return set(things)
+
+
+def phases(record):
+    return [event.phase for event in record.events if isinstance(event, PhaseStarted)]
+
+
+def test_upload_makes_an_ami_that_is_the_image(aws, make_upload, record):
+    result = make_upload(tags={"team": "blue"}).run()
+    (snapshot_id,) = aws.snapshots
+    assert aws.snapshots[snapshot_id].blocks == {i: RAW[i * BLOCK :][:BLOCK].ljust(BLOCK, b"\0") for i in range(3)}
+    image = aws.images[result.id]
+    assert result.objects == (CloudObject("image", result.id, REGION), CloudObject("snapshot", snapshot_id, REGION))
+    assert existing(record) == set(result.objects)
+    assert (image["Architecture"], image["BootMode"], image["EnaSupport"]) == ("x86_64", "uefi-preferred", True)
+    assert phases(record) == [
+        "authenticate",
+        "check image",
+        "start snapshot",
+        "upload",
+        "seal",
+        "verify",
+        "register",
+    ]
+    assert f"Created image: {result.id}" in record.lines
+
+
+def test_upload_tags_snapshot_and_image_with_where_it_came_from(aws, make_upload):
+    result = make_upload(tags={"team": "blue", "long": "x" * 256}).run()
+    found = tags.as_mapping(aws.images[result.id]["Tags"])
+    (started,) = aws.called("start_snapshot")
+    assert tags.as_mapping(started["Tags"])[tags.KEY] == KEY
+    started_tag = found.pop(tags.STARTED)
+    assert found.pop(tags.CONTENT).endswith(f":{len(RAW)}")
+    assert found == {
+        "team": "blue",
+        "long": "x" * 256,
+        tags.KEY: KEY,
+        tags.JOB: "42",
+        tags.FILENAME: "a.raw.zst",
+        tags.VERSION: found[tags.VERSION],
+        tags.SHA256: hashlib.sha256(RAW).hexdigest(),
+        "clouduploader:project": "home:tom",
+        "clouduploader:package": "image",
+        "clouduploader:repository": "images",
+        "clouduploader:arch": "x86_64",
+    }
+    (of_snapshot,) = aws.snapshots.values()
+    assert of_snapshot.tags.items() >= {**found, tags.STARTED: started_tag}.items()
+
+
+def test_upload_tells_bytes_up_to_the_size(make_upload, record):
+    make_upload().run()
+    moved = [event for event in record.events[: record.events.index(PhaseStarted("seal"))] if type(event) is BytesMoved]
+    assert moved[-1] == BytesMoved(len(RAW), len(RAW))
+    assert [event.done_bytes for event in moved] == sorted(event.done_bytes for event in moved)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"encrypted": True}, {"Encrypted": True}),
+        ({"kms_key_id": "alias-1"}, {"Encrypted": True, "KmsKeyArn": f"arn:aws:kms:{REGION}:123456789012:key/alias-1"}),
+    ],
+)
+def test_snapshot_is_encrypted_as_asked(aws, make_upload, given, expected):
+    make_upload(**given).run()
+    (started,) = aws.called("start_snapshot")
+    assert {name: started[name] for name in ("Encrypted", "KmsKeyArn") if name in started} == expected
+
+
+@pytest.mark.parametrize(("size_bytes", "gib"), [(1, 1), (GIB, 1), (GIB + 1, 2)])
+def test_volume_is_as_large_as_the_image_and_a_whole_number_of_gib(aws, make_upload, size_bytes, gib):
+    make_upload(facts=make_facts(size_bytes=size_bytes)).run()
+    (started,) = aws.called("start_snapshot")
+    assert started["VolumeSize"] == gib
+
+
+def test_missing_role_is_refused_before_anything_is_asked(aws, make_upload):
+    with pytest.raises(TargetDataError, match="arn is empty"):
+        make_upload(arn="").run()
+    assert aws.calls == []
+
+
+def test_denied_start_is_told_apart_and_leaves_nothing(aws, make_upload):
+    aws.faults["start_snapshot"] = [refusal("StartSnapshot", "AccessDeniedException")]
+    with pytest.raises(snapshot.StartDeniedError, match="may not call ebs:StartSnapshot"):
+        make_upload().run()
+    assert aws.snapshots == {}
+    assert [entry["what"] for entry in make_upload.journal.entries()] == ["asked", "refused", "discarded"]
+
+
+# A name that is taken
+
+
+def test_same_upload_again_gives_the_same_image_without_a_change(aws, make_upload, record):
+    first = make_upload().run()
+    calls = len(aws.called("start_snapshot"))
+    again = make_upload().run()
+    assert again.id == first.id
+    assert set(again.objects) == set(first.objects)
+    assert len(aws.called("start_snapshot")) == calls
+    assert any("an earlier upload of it succeeded" in line for line in record.lines)
+
+
+def test_same_digest_of_the_file_needs_no_reading(aws, make_upload, record):
+    digest = hashlib.sha256(RAW).hexdigest()
+    first = make_upload().run()
+    again = make_upload(raw=b"not read", sha256=digest.upper()).run()
+    assert again.id == first.id
+
+
+def test_other_content_of_that_name_is_refused_with_both_digests(aws, make_upload):
+    theirs = tags.as_mapping(aws.images[make_upload().run().id]["Tags"])[tags.CONTENT]
+    with pytest.raises(PlatformReplyError, match="there is an image of that name already") as caught:
+        make_upload(raw=b"another").run()
+    assert theirs in caught.value.message
+    assert ":7" in caught.value.message.rpartition("this one ")[2]
+    assert len(aws.images) == 1
+
+
+def test_image_without_our_tags_of_that_name_is_refused(aws, make_upload):
+    aws.images["ami-1"] = {"ImageId": "ami-1", "Name": "my image", "Tags": []}
+    with pytest.raises(PlatformReplyError, match=r"already \(ami-1\): without a tag clouduploader:content"):
+        make_upload().run()
+    assert aws.snapshots == {}
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "error"),
+    [
+        ("complete_snapshot", "ValidationException", PlatformReplyError),
+        ("complete_snapshot", "AccessDeniedException", DeniedError),
+        ("create_tags", "UnauthorizedOperation", DeniedError),
+        ("register_image", "InvalidParameterValue", PlatformReplyError),
+        ("register_image", "UnauthorizedOperation", DeniedError),
+    ],
+)
+def test_failure_leaves_nothing(aws, make_upload, record, operation, code, error):
+    aws.faults[operation] = [refusal(operation, code)] * 9
+    with pytest.raises(error, match=code):
+        make_upload().run()
+    assert (aws.snapshots, aws.images, existing(record)) == ({}, {}, set())
+
+
+def test_failure_leaves_the_snapshot_if_that_is_asked_for(aws, make_upload, record):
+    aws.faults["register_image"] = [refusal("RegisterImage", "InvalidParameterValue")]
+    with pytest.raises(PlatformReplyError):
+        make_upload(keep="snapshot").run()
+    (snapshot_id,) = aws.snapshots
+    assert any(line.startswith(f"Kept: snapshot {snapshot_id}") for line in record.lines)
+    result = make_upload(keep="snapshot").run()
+    assert [thing.id for thing in result.objects] == [result.id, snapshot_id]
+    assert len(aws.called("start_snapshot")) == 1
+
+
+def test_snapshot_that_reads_back_differently_is_not_registered_and_not_kept(aws, make_upload):
+    def damage(answer):
+        next(iter(aws.snapshots.values())).blocks[2] = b"x" * BLOCK
+        return answer
+
+    aws.faults["complete_snapshot"] = [damage]
+    with pytest.raises(verify.MismatchError, match="block 2"):
+        make_upload(keep="snapshot").run()
+    assert (aws.snapshots, aws.images) == ({}, {})
+
+
+@pytest.mark.parametrize("phase", ["upload", "seal", "verify", "register", "clean up"])
+def test_stop_leaves_nothing(aws, make_upload, record, phase):
+    stop = Stop()
+    note = record.event
+
+    def request_stop(event):
+        note(event)
+        if event == PhaseStarted(phase):
+            stop.request(signal.SIGTERM)
+
+    record.event = request_stop
+    if phase == "clean up":
+        aws.faults["create_tags"] = [refusal("CreateTags", "InvalidParameterValue")]
+    with pytest.raises(StoppedError):
+        make_upload(stop=stop).run()
+    assert (aws.snapshots, aws.images, existing(record)) == ({}, {}, set())
+
+
+def test_stop_after_the_registration_undoes_it(aws, make_upload, record):
+    stop = Stop()
+
+    def request_stop(answer):
+        stop.request(signal.SIGTERM)
+        return answer
+
+    aws.faults["register_image"] = [request_stop]
+    with pytest.raises(StoppedError):
+        make_upload(stop=stop).run()
+    assert (aws.snapshots, aws.images, existing(record)) == ({}, {}, set())
+
+
+# Lost answers
+
+
+def lose(_answer):
+    raise hang_up()
+
+
+def test_lost_answer_to_the_completion_is_recognised(aws, make_upload):
+    aws.faults["complete_snapshot"] = [lose]
+    assert make_upload().run().id in aws.images
+    assert len(aws.called("complete_snapshot")) == 1
+
+
+def test_lost_answer_to_the_registration_is_recognised(aws, make_upload):
+    aws.faults["register_image"] = [lose]
+    result = make_upload().run()
+    assert list(aws.images) == [result.id]
+
+
+def test_registration_that_met_its_own_first_try_is_recognised(aws, make_upload):
+    def lost_and_retried(_answer):
+        raise refusal("RegisterImage", "InvalidAMIName.Duplicate")
+
+    aws.faults["register_image"] = [lost_and_retried]
+    assert [make_upload().run().id] == list(aws.images)
+
+
+# Tries after a crash
+
+
+class Crash(BaseException):
+    """The end of the process."""
+
+
+def die_after(aws):
+    """As a fault: the call has its effect, and that is the last thing we live to see; nothing is removed."""
+
+    def die(_answer):
+        aws.is_dead = True
+        raise Crash
+
+    return die
+
+
+def crash(aws, try_):
+    """Run a try that ends with a crash; afterwards the account can be reached again."""
+    with pytest.raises(Crash):
+        try_.run()
+    aws.is_dead = False
+
+
+def dying_send(aws, count):
+    """A transfer that dies before it sends block number `count`."""
+
+    def send(source, **rest):
+        class Dying:
+            position = source.position
+
+            def next_into(self, buffer):
+                block = source.next_into(buffer)
+                if block and block.index == count:
+                    die_after(aws)(None)
+                return block
+
+        make_sender(aws)(Dying(), **rest)
+
+    return send
+
+
+def puts(aws):
+    return [parameters for name, parameters in aws.calls if name == "put"]
+
+
+def test_try_after_a_crash_in_the_transfer_sends_only_what_is_missing(aws, make_upload, record):
+    crash(aws, make_upload(send=dying_send(aws, 2)))
+    result = make_upload().run()
+    assert puts(aws) == [0, 1, 2]
+    assert len(aws.called("start_snapshot")) == 1
+    (snapshot_id,) = aws.snapshots
+    assert any(line == f"Going on with snapshot {snapshot_id}, which has 2 blocks already." for line in record.lines)
+    assert existing(record) == set(result.objects)
+
+
+def test_try_after_a_crash_before_the_answer_asks_for_the_same_snapshot_again(aws, make_upload):
+    aws.faults["start_snapshot"] = [die_after(aws)]
+    crash(aws, make_upload())
+    result = make_upload().run()
+    first, second = aws.called("start_snapshot")
+    assert first == second
+    assert [thing.id for thing in result.objects[1:]] == list(aws.snapshots)
+
+
+@pytest.mark.parametrize("operation", ["complete_snapshot", "list_snapshot_blocks", "create_tags"])
+def test_try_after_a_crash_behind_the_seal_goes_on_with_the_sealed_snapshot(aws, make_upload, operation):
+    aws.faults[operation] = [die_after(aws)]
+    crash(aws, make_upload())
+    result = make_upload().run()
+    assert puts(aws) == [0, 1, 2]
+    assert [thing.id for thing in result.objects[1:]] == list(aws.snapshots)
+    content = tags.as_mapping(aws.images[result.id]["Tags"])[tags.CONTENT]
+    assert content.endswith(f":{len(RAW)}")
+
+
+def test_try_after_a_crash_behind_the_registration_gives_that_image(aws, make_upload):
+    aws.faults["register_image"] = [die_after(aws)]
+    crash(aws, make_upload())
+    assert [make_upload().run().id] == list(aws.images)
+    assert len(aws.called("register_image")) == 1
+
+
+@pytest.mark.parametrize("where", ["transfer", "complete_snapshot", "create_tags"])
+def test_try_after_a_crash_with_another_image_starts_anew(aws, make_upload, where):
+    if where != "transfer":
+        aws.faults[where] = [die_after(aws)]
+    crash(aws, make_upload(send=dying_send(aws, 2) if where == "transfer" else None))
+    other = b"other" + RAW[5:]
+    result = make_upload(raw=other).run()
+    (left,) = aws.snapshots.values()
+    assert left.blocks[0][:5] == b"other"
+    assert [thing.id for thing in result.objects[1:]] == list(aws.snapshots)
+    tokens = [call["ClientToken"] for call in aws.called("start_snapshot")]
+    assert len(set(tokens)) == 2
+
+
+@pytest.mark.parametrize("state", ["error", None])
+def test_try_after_a_crash_without_the_snapshot_starts_anew(aws, make_upload, record, state):
+    crash(aws, make_upload(send=dying_send(aws, 2)))
+    (snapshot_id,) = aws.snapshots
+    if state:
+        aws.snapshots[snapshot_id].state = state
+    else:
+        del aws.snapshots[snapshot_id]
+    result = make_upload().run()
+    assert puts(aws) == [0, 1, 0, 1, 2]
+    assert result.objects[1].id != snapshot_id
+    assert list(aws.snapshots) == [result.objects[1].id]
+    said = "Starting anew: snapshot {} of an earlier try is lost, its state is error." if state else None
+    assert (said or "Snapshot {} of an earlier try is gone.").format(snapshot_id) in record.lines
+
+
+def test_try_with_other_needs_does_not_go_on_with_the_snapshot(aws, make_upload):
+    crash(aws, make_upload(send=dying_send(aws, 2)))
+    make_upload(encrypted=True).run()
+    (left,) = aws.snapshots.values()
+    assert left.Encrypted is True
+
+
+def test_lost_ledger_is_no_reason_to_believe_a_sealed_snapshot(aws, make_upload):
+    aws.faults["create_tags"] = [die_after(aws)]
+    crash(aws, make_upload())
+    for path in make_upload.journal.directory.iterdir():
+        path.unlink()
+    make_upload().run()
+    assert puts(aws) == [0, 1, 2, 0, 1, 2]
+    assert len(aws.snapshots) == 1
+
+
+# An image that is not what it seemed to be
+
+
+def test_image_that_turns_out_larger_is_sent_to_a_larger_snapshot(aws, make_upload, record):
+    facts = make_facts(size_bytes=1, minimum_bytes=1, is_size_exact=False)
+    sent = []
+
+    def send(source, *, snapshot_id, **_rest):
+        sent.append(snapshot_id)
+        buffer = bytearray(BLOCK)
+        while source.next_into(buffer):
+            pass
+
+    raw = _Sparse(GIB + BLOCK)
+    result = make_upload(raw=raw, facts=facts, send=send, verify="none").run()
+    assert [call["VolumeSize"] for call in aws.called("start_snapshot")] == [1, 2]
+    assert result.objects[1].id == sent[1]
+    assert len(aws.snapshots) == 1
+    assert any("larger than it seemed" in line for line in record.lines)
+
+
+def test_image_that_keeps_changing_is_an_error_and_leaves_nothing(aws, make_upload):
+    from clouduploader.platforms.ec2.ebs_direct.ledger import ContentChangedError
+
+    def send(*_arguments, **_rest):
+        raise ContentChangedError("block 1 is another one than was confirmed before")
+
+    with pytest.raises(ImageError, match="changes while it is read: block 1"):
+        make_upload(send=send).run()
+    assert aws.snapshots == {}
+    assert len(aws.called("start_snapshot")) == 3
+
+
+class _Sparse:
+    """Bytes of which only the length matters: all are zeros."""
+
+    def __init__(self, size):
+        self._size = size
+
+    def __len__(self):
+        return self._size
+
+    def __getitem__(self, _slice):
+        return b""

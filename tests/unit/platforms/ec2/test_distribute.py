@@ -1,0 +1,460 @@
+"""What is done after an upload, in an EC2 of several regions that `fake_regions` plays."""
+
+import datetime
+import re
+import signal
+import threading
+
+import fake_regions
+import pytest
+from fake_regions import Lost, Refused
+
+from clouduploader.errors import StoppedError
+from clouduploader.platform import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall
+from clouduploader.platforms.ec2 import copies, distribute
+from clouduploader.platforms.ec2 import tags as our_tags
+from clouduploader.stop import Stop
+
+HOME = "eu-west-1"
+KEY = "0123456789abcdef" * 2
+TAGS = {our_tags.KEY: KEY, our_tags.CONTENT: "c0ffee:1024", "made by": "us"}
+OTHERS = [f"xx-test-{number}" for number in range(1, 26)]
+
+
+@pytest.fixture
+def cloud():
+    return fake_regions.Cloud()
+
+
+@pytest.fixture
+def journal(record, tmp_path):
+    """A journal that is told what the reporter is told, as the runner does it."""
+    made = fake_regions.Journal(KEY, tmp_path)
+    tell = record.event
+
+    def event(thing):
+        tell(thing)
+        made.take(thing)
+
+    record.event = event
+    return made
+
+
+@pytest.fixture
+def run(cloud, journal, record):
+    """A factory of runs for one image, which is made by the first of them."""
+
+    def do(*, stop=None, sleep=lambda _seconds: None, tags=TAGS, **targetdata):
+        if not any(region == HOME for region, _ in cloud.images):
+            cloud.add(HOME, "my image", TAGS, is_encrypted=do.is_encrypted)
+        (image_id,) = [item for region, item in cloud.images if region == HOME]
+        return distribute.distribute(
+            image_id,
+            account=fake_regions.Account(cloud, record),
+            region=HOME,
+            targetdata={"region": HOME, "ami_name": "my image", **targetdata},
+            journal=journal,
+            tags=tags,
+            reporter=record,
+            stop=stop or Stop(),
+            sleep=sleep,
+        )
+
+    do.is_encrypted = False
+    return do
+
+
+def created(record):
+    return [event.object for event in record.events if isinstance(event, ObjectCreated)]
+
+
+def removed(record):
+    return [event.object for event in record.events if isinstance(event, ObjectRemoved)]
+
+
+def test_nothing_asked_for_is_nothing_done(run, cloud):
+    assert run() == ([], [])
+    assert run(regions=[], share=[]) == ([], [])
+    assert cloud.calls == []
+
+
+def test_copies_are_made_in_all_regions_but_the_images_own(run, cloud, record):
+    objects, shortfalls = run(regions=["eu-west-2", HOME, "us-east-1", "eu-west-2"])
+    assert shortfalls == []
+    assert [(thing.kind, thing.region) for thing in objects] == [
+        ("image", "eu-west-2"),
+        ("snapshot", "eu-west-2"),
+        ("image", "us-east-1"),
+        ("snapshot", "us-east-1"),
+    ]
+    assert sorted(created(record), key=str) == sorted(objects, key=str)
+    assert PhaseStarted("copy") in record.events
+    assert f"Copied to us-east-1: {objects[2].id}" in record.lines
+    (asked,) = cloud.called("CopyImage", "us-east-1")
+    (source,) = [item for region, item in cloud.images if region == HOME]
+    assert (asked["SourceImageId"], asked["SourceRegion"]) == (source, HOME)
+    assert (asked["Name"], asked["Description"]) == ("my image", "words")
+    assert "Encrypted" not in asked
+    assert our_tags.as_mapping(cloud.images["us-east-1", objects[2].id]["Tags"]) == TAGS
+    assert cloud.snapshots["us-east-1", objects[3].id] == TAGS
+
+
+def test_request_is_in_the_journal_before_it_is_made(run, cloud, journal):
+    seen = []
+    cloud.on_call = lambda _region, operation: operation == "CopyImage" and seen.append(list(journal.written))
+    run(regions=["eu-west-2"])
+    (asked,) = cloud.called("CopyImage")
+    expected = {"kind": "image", "region": "eu-west-2", "token": asked["ClientToken"], "tags": TAGS}
+    assert seen == [[{"what": "asked", **expected}]]
+    assert re.fullmatch(r"[!-~]{1,64}", asked["ClientToken"])  # EC2 API, "Ensuring idempotency"
+    assert [entry["what"] for entry in journal.written] == ["asked", "made", "made"]
+
+
+def test_nothing_is_asked_for_that_can_not_be_written_down(run, cloud, journal):
+    journal.is_full = True
+    objects, shortfalls = run(regions=["eu-west-2"])
+    assert objects == []
+    assert [(item.subject, "No space left" in item.reason) for item in shortfalls] == [("eu-west-2", True)]
+    assert cloud.called("CopyImage") == []
+
+
+def test_kms_key_is_that_of_the_region(run, cloud):
+    run(regions=["eu-west-2", "us-east-1"], kms_keys={"us-east-1": "alias/mine"})
+    (plain,), (with_key,) = cloud.called("CopyImage", "eu-west-2"), cloud.called("CopyImage", "us-east-1")
+    assert "Encrypted" not in plain
+    assert (with_key["Encrypted"], with_key["KmsKeyId"]) == (True, "alias/mine")
+
+
+def test_copy_of_an_encrypted_image_is_encrypted(run, cloud):
+    run.is_encrypted = True
+    run(regions=["eu-west-2"])
+    (asked,) = cloud.called("CopyImage")
+    assert asked["Encrypted"] is True
+    assert "KmsKeyId" not in asked
+
+
+def test_twenty_regions_are_served_at_once_and_no_more(run, cloud):
+    """The first twenty wait for each other; whoever is served meanwhile would need one thread more."""
+    together = threading.Barrier(20, timeout=30)
+    first = {HOME, *OTHERS[:19]}
+    threads = set()
+
+    def on_call(region, operation):
+        if threading.current_thread() is not threading.main_thread():
+            threads.add(threading.current_thread().name)
+        if region in first and operation == "ModifyImageAttribute":
+            together.wait()
+
+    cloud.on_call = on_call
+    objects, shortfalls = run(regions=OTHERS, share=["123456789012"])
+    assert shortfalls == []
+    assert {thing.region for thing in objects} == set(OTHERS)
+    assert len(threads) == 20
+
+
+def test_failing_regions_do_not_lose_the_others(run, cloud, record):
+    cloud.faults = {
+        ("xx-test-1", "DescribeImages"): Refused("OptInRequired", "You are not subscribed to this service"),
+        ("xx-test-2", "CopyImage"): Refused("UnauthorizedOperation", "not authorized to perform: ec2:CopyImage", 403),
+        ("xx-test-3", "CopyImage"): Refused("ResourceLimitExceeded", "Too many snapshot copies."),
+    }
+    cloud.outcome = {"xx-test-4": "failed"}
+    cloud.add("xx-test-5", "my image", {our_tags.KEY: KEY, our_tags.CONTENT: "other:1024"})
+    objects, shortfalls = run(regions=OTHERS[:6])
+    assert {thing.region for thing in objects} == {"xx-test-6"}
+    assert [item.subject for item in shortfalls] == OTHERS[:5]
+    words = ["not accept the credentials", "may not call ec2:CopyImage", "quota", "The key is disabled", "of that name"]
+    for item, word in zip(shortfalls, words, strict=True):
+        assert item.reason.startswith("not copied: ")
+        assert word in item.reason
+        assert "\n" not in item.reason
+    assert cloud.left("xx-test-4") == []
+    assert {thing.region for thing in removed(record)} == {"xx-test-4"}
+    assert len(cloud.called("CopyImage", "xx-test-5")) == 0
+
+
+def test_same_again_finishes_the_rest(run, cloud, record):
+    cloud.faults = {("eu-west-2", "CopyImage"): Refused("ResourceLimitExceeded")}
+    cloud.outcome = {"eu-west-3": "failed"}
+    regions = ["us-east-1", "eu-west-2", "eu-west-3"]
+    first, shortfalls = run(regions=regions)
+    assert [item.subject for item in shortfalls] == ["eu-west-2", "eu-west-3"]
+    cloud.outcome = {}
+    objects, shortfalls = run(regions=regions)
+    assert shortfalls == []
+    assert [thing.region for thing in objects if thing.kind == "image"] == regions
+    assert objects[:2] == first
+    assert len(cloud.called("CopyImage", "us-east-1")) == 1
+    tokens = [given["ClientToken"] for given in cloud.called("CopyImage", "eu-west-3")]
+    assert len(set(tokens)) == 2
+    assert created(record).count(first[0]) == 1
+
+
+def test_copy_of_the_same_content_is_taken_whoever_made_it(run, cloud):
+    there = cloud.add("eu-west-2", "my image", {**TAGS, our_tags.KEY: "f" * 32})
+    objects, shortfalls = run(regions=["eu-west-2"])
+    assert shortfalls == []
+    assert objects[0] == CloudObject("image", there, "eu-west-2")
+    assert cloud.called("CopyImage") == []
+
+
+def test_copy_that_is_under_way_is_waited_for(run, cloud):
+    there = cloud.add("eu-west-2", "my image", TAGS, state="pending", looks=3)
+    objects, shortfalls = run(regions=["eu-west-2"])
+    assert (objects[0].id, shortfalls) == (there, [])
+    assert cloud.called("CopyImage") == []
+
+
+def test_failed_copy_of_an_earlier_try_is_replaced(run, cloud):
+    dead = cloud.add("eu-west-2", "my image", TAGS, state="failed")
+    objects, shortfalls = run(regions=["eu-west-2"])
+    assert shortfalls == []
+    assert objects[0].id != dead
+    assert len(cloud.left("eu-west-2")) == 2
+
+
+def test_failed_image_of_somebody_else_is_left_alone(run, cloud):
+    dead = cloud.add("eu-west-2", "my image", {}, state="failed")
+    assert run(regions=["eu-west-2"])[1] == []
+    assert dead in cloud.left("eu-west-2")
+
+
+def test_disabled_copy_is_neither_used_nor_removed(run, cloud):
+    there = cloud.add("eu-west-2", "my image", TAGS, state="disabled")
+    _, shortfalls = run(regions=["eu-west-2"])
+    assert [item.reason for item in shortfalls] == [f"not copied: the copy {there} is disabled: AWS gives no reason"]
+    assert there in cloud.left("eu-west-2")
+
+
+def test_lost_answer_is_asked_for_again_with_the_same_token(run, cloud, journal):
+    lost = Lost()
+    lost.for_ever = True
+    cloud.faults = {("eu-west-2", "CopyImage"): lost}
+    cloud.looks_pending = 0
+    objects, shortfalls = run(regions=["eu-west-2"])
+    assert "can't be reached" in shortfalls[0].reason
+    assert [entry["what"] for entry in journal.written] == ["asked"]
+    (image_id,) = [item for region, item in cloud.images if region == "eu-west-2"]
+    hidden = cloud.images["eu-west-2", image_id]
+    hidden["Name"] = "not to be seen yet"
+    cloud.faults = {}
+    objects, shortfalls = run(regions=["eu-west-2"], tags={**TAGS, our_tags.JOB: "43"})
+    assert shortfalls == []
+    assert objects[0].id == image_id
+    first, second = cloud.called("CopyImage")
+    assert first == second
+
+
+def test_copy_that_is_not_there_at_once_is_waited_for(run, cloud):
+    def on_call(_region, operation):
+        if operation == "CopyImage":
+            cloud.faults = {("eu-west-2", "DescribeImages"): Refused("InvalidAMIID.NotFound")}
+
+    cloud.on_call = on_call
+    objects, shortfalls = run(regions=["eu-west-2"])
+    assert (len(objects), shortfalls) == (2, [])
+    assert cloud.faults == {}
+
+
+def test_copy_that_is_never_there_is_told(run, cloud, journal):
+    never = Refused("InvalidAMIID.NotFound")
+    never.for_ever = True
+
+    def on_call(region, operation):
+        if (region, operation) == ("eu-west-2", "CopyImage"):
+            cloud.faults = {("eu-west-2", "DescribeImages"): never}
+
+    cloud.on_call = on_call
+    waits = []
+    objects, shortfalls = run(regions=["eu-west-2"], sleep=waits.append)
+    assert "is gone" in shortfalls[0].reason
+    assert sum(waits) >= copies.VISIBLE_SECONDS
+    assert objects == []
+
+
+def test_copy_that_takes_too_long_is_left_for_the_next_try(run, cloud):
+    cloud.looks_pending = 10**6
+    waits = []
+    objects, shortfalls = run(regions=["eu-west-2"], sleep=waits.append)
+    assert "not complete after 6 hours" in shortfalls[0].reason
+    assert sum(waits) == pytest.approx(copies.COPY_SECONDS, rel=0.1)
+    assert len(cloud.left("eu-west-2")) == 2
+    cloud.images["eu-west-2", objects[0].id]["looks"] = 0
+    assert run(regions=["eu-west-2"])[1] == []
+    assert len(cloud.called("CopyImage")) == 1
+
+
+def test_network_that_fails_for_a_moment_does_not_lose_a_copy(run, cloud):
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 1:
+            cloud.faults = {("eu-west-2", "DescribeImages"): Refused("InternalError", "Oh.", 500)}
+
+    assert run(regions=["eu-west-2"], sleep=sleep)[1] == []
+
+
+def test_stop_removes_the_copies_that_this_run_made_and_no_other(run, cloud, record):
+    cloud.looks_pending = 10**6
+    kept = cloud.add("eu-west-3", "my image", TAGS)
+    adopted = cloud.add("us-east-2", "my image", TAGS, state="pending", looks=10**6)
+    stop = Stop()
+
+    def sleep(_seconds):
+        if len(cloud.called("CopyImage")) == 2:
+            stop.request(signal.SIGTERM)
+
+    with pytest.raises(StoppedError):
+        run(regions=["eu-west-2", "eu-west-3", "us-east-1", "us-east-2"], stop=stop, sleep=sleep)
+    assert cloud.left("eu-west-2") == cloud.left("us-east-1") == cloud.left("us-east-2") == []
+    assert kept in cloud.left("eu-west-3")
+    assert len(cloud.left(HOME)) == 2
+    assert {thing.region for thing in removed(record)} == {"eu-west-2", "us-east-1", "us-east-2"}
+    assert CloudObject("image", adopted, "us-east-2") in removed(record)
+
+
+def test_stop_finds_copies_whose_answer_was_lost(run, cloud):
+    stop = Stop()
+    lost = Lost()
+    lost.for_ever = True
+    cloud.faults = {("eu-west-2", "CopyImage"): lost}
+    cloud.looks_pending = 10**6
+
+    def on_call(_region, operation):
+        if operation == "CopyImage":
+            stop.request(signal.SIGTERM)
+
+    cloud.on_call = on_call
+    with pytest.raises(StoppedError):
+        run(regions=["eu-west-2"], stop=stop)
+    assert cloud.left("eu-west-2") == []
+
+
+def test_copy_that_can_not_be_removed_is_said(run, cloud, record):
+    stop = Stop()
+    denied = Refused("UnauthorizedOperation", "No.", 403)
+    denied.for_ever = True
+    cloud.faults = {("eu-west-2", "DescribeSnapshots"): denied}
+    cloud.looks_pending = 10**6
+    with pytest.raises(StoppedError):
+        run(regions=["eu-west-2"], stop=stop, sleep=lambda _seconds: stop.request(signal.SIGTERM))
+    assert any(line.startswith("Left behind: a copy of ami-") for line in record.lines)
+
+
+def test_stop_before_anything_asks_for_nothing(run, cloud):
+    stop = Stop()
+    stop.request(signal.SIGINT)
+    with pytest.raises(StoppedError):
+        run(regions=["eu-west-2"], stop=stop)
+    assert cloud.called("CopyImage") == []
+
+
+def test_bug_leaves_no_copies(run, cloud):
+    def sleep(_seconds):
+        raise ZeroDivisionError
+
+    cloud.looks_pending = 10**6
+    with pytest.raises(ZeroDivisionError):
+        run(regions=["eu-west-2"], sleep=sleep)
+    assert cloud.left("eu-west-2") == []
+
+
+ORGANIZATION = "arn:aws:organizations::123456789012:organization/o-abcdefghij"
+UNIT = "arn:aws:organizations::123456789012:ou/o-abcdefghij/ou-ab12-11111111"
+
+
+def test_image_and_copies_are_shared_and_deprecated(run, cloud, record):
+    objects, shortfalls = run(
+        regions=["eu-west-2"],
+        share=["210987654321", ORGANIZATION, UNIT, "public", "210987654321"],
+        deprecate_at="2027-01-31",
+    )
+    assert shortfalls == []
+    given = [
+        {"UserId": "210987654321"},
+        {"OrganizationArn": ORGANIZATION},
+        {"OrganizationalUnitArn": UNIT},
+        {"Group": "all"},
+    ]
+    assert cloud.permissions == {HOME: given, "eu-west-2": given}
+    moment = datetime.datetime(2027, 1, 31, tzinfo=datetime.UTC)
+    assert cloud.deprecations == {HOME: moment, "eu-west-2": moment}
+    assert f"Shared in eu-west-2: {objects[0].id} with public" in record.lines
+    assert f"Deprecated in eu-west-2 from 2027-01-31T00:00Z: {objects[0].id}" in record.lines
+
+
+def test_sharing_alone_has_no_phase_of_copies(run, cloud, record):
+    assert run(share=["210987654321"]) == ([], [])
+    assert cloud.permissions == {HOME: [{"UserId": "210987654321"}]}
+    assert not any(isinstance(event, PhaseStarted) for event in record.events)
+
+
+def test_what_can_not_be_shared_or_deprecated_is_told_by_region(run, cloud):
+    cloud.faults = {
+        (HOME, "ModifyImageAttribute"): Refused("InvalidAMIAttributeItemValue", "Invalid attribute item value."),
+        ("eu-west-2", "EnableImageDeprecation"): Refused("UnauthorizedOperation", "No.", 403),
+    }
+    objects, shortfalls = run(regions=["eu-west-2"], share=["210987654321", "public"], deprecate_at="2027-01-31T10:00Z")
+    assert len(objects) == 2
+    assert [item.subject for item in shortfalls] == [HOME, "eu-west-2"]
+    assert shortfalls[0].reason.startswith("not shared: AWS refused: Invalid attribute item value (")
+    assert shortfalls[1].reason.startswith("not deprecated: the role may not call ec2:EnableImageDeprecation")
+    assert cloud.permissions[HOME] == [{"Group": "all"}]
+    assert len(cloud.permissions["eu-west-2"]) == 2
+    assert run(regions=["eu-west-2"], share=["210987654321"], deprecate_at="2027-01-31T10:00Z")[1] == []
+
+
+def test_account_that_blocks_public_images_is_told_with_what_to_do(run, cloud):
+    cloud.faults = {(HOME, "ModifyImageAttribute"): Refused("OperationNotPermitted", "You can't publicly share this")}
+    (_, (shortfall,)) = run(share=["public"])
+    assert shortfall == Shortfall(
+        HOME,
+        "not made public: the account blocks public images in eu-west-1 (ModifyImageAttribute: OperationNotPermitted). "
+        "Allow them with `aws ec2 disable-image-block-public-access`.",
+    )
+
+
+def test_other_refusals_of_that_code_are_told_in_amazons_words(run, cloud):
+    cloud.faults = {(HOME, "ModifyImageAttribute"): Refused("OperationNotPermitted", "The key is AWS's own.")}
+    (_, (shortfall,)) = run(share=["210987654321"])
+    assert shortfall.reason.startswith("not shared: AWS refused: The key is AWS's own (")
+
+
+def test_copy_that_became_encrypted_is_not_made_public(run, cloud, record):
+    cloud.encrypted_by_default = {"eu-west-2"}
+    (_, (shortfall,)) = run(regions=["eu-west-2"], share=["public", "210987654321"])
+    assert shortfall == Shortfall("eu-west-2", "not made public: an encrypted image can't be public")
+    assert cloud.permissions[HOME][-1] == {"Group": "all"}
+    assert sum("is encrypted" in line for line in record.lines) == 1
+
+
+def test_region_without_a_copy_shares_nothing(run, cloud):
+    cloud.faults = {("eu-west-2", "CopyImage"): Refused("ResourceLimitExceeded")}
+    _, shortfalls = run(regions=["eu-west-2"], share=["210987654321"])
+    assert [item.subject for item in shortfalls] == ["eu-west-2"]
+    assert "eu-west-2" not in cloud.permissions
+
+
+def test_image_that_can_not_be_looked_at_is_a_shortfall_everywhere(run, cloud):
+    cloud.faults = {(HOME, "DescribeImages"): Refused("UnauthorizedOperation", "No.", 403)}
+    objects, shortfalls = run(regions=["eu-west-2"])
+    assert objects == []
+    assert [item.subject for item in shortfalls] == [HOME, "eu-west-2"]
+    assert all(item.reason.startswith("nothing was done: the role may not") for item in shortfalls)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        ({our_tags.CONTENT: "1"}, {our_tags.CONTENT: "1"}, True),
+        ({our_tags.CONTENT: "1", our_tags.KEY: "a"}, {our_tags.CONTENT: "2", our_tags.KEY: "a"}, False),
+        ({our_tags.SHA256: "1", our_tags.CONTENT: "1"}, {our_tags.SHA256: "1", our_tags.KEY: "a"}, True),
+        ({our_tags.SHA256: "2", our_tags.KEY: "a"}, {our_tags.SHA256: "1", our_tags.KEY: "a"}, False),
+        ({our_tags.KEY: "a"}, {our_tags.KEY: "a", our_tags.SHA256: "1"}, True),
+        ({}, {our_tags.KEY: "a"}, False),
+        ({}, {}, False),
+    ],
+)
+def test_images_are_the_same_by_content_first(found, wanted, expected):
+    assert copies.is_same(found, wanted) is expected

@@ -1,0 +1,108 @@
+"""What the platform decides by itself: names, methods, plans. The ways into EC2 have tests of their own."""
+
+import dataclasses
+
+import pytest
+from fake_direct import GIB, FakeAws, FakeWay, make_facts, make_request
+
+from clouduploader.errors import ImageError, PlatformReplyError
+from clouduploader.platform import Packing, PlatformContext
+from clouduploader.platforms import ec2
+from clouduploader.platforms.ec2 import plan
+from clouduploader.stop import Stop
+
+
+@pytest.fixture
+def make_platform(tmp_path):
+    """A factory of the platform with these settings."""
+    return lambda **values: ec2.create(PlatformContext(home=tmp_path, settings=values, environment={}))
+
+
+@pytest.mark.parametrize(
+    ("packing", "filename", "expected"),
+    [
+        (Packing.XZ, "a.xz", "a.raw.xz"),
+        (Packing.ZSTD, "a b.raw.zst", "a b.raw.zst"),
+        (Packing.RAW, "a.qcow2", "a.qcow2"),
+    ],
+)
+@pytest.mark.parametrize("method", ["ec2uploadimg", "ebs-direct", "auto"])
+def test_link_name_suits_ec2uploadimg_where_that_can_be(make_platform, tmp_path, method, packing, filename, expected):
+    image = dataclasses.replace(make_request(tmp_path).image, packing=packing, filename=filename)
+    assert make_platform(method=method).link_name(image) == expected
+
+
+@pytest.mark.parametrize("what", ["upload", "plan"])
+def test_ec2uploadimg_refuses_what_it_cannot_unpack_before_anything_else(make_platform, tmp_path, record, what):
+    arguments = (make_request(tmp_path), record, *([Stop()] if what == "upload" else []))
+    with pytest.raises(ImageError, match="packed with zst, which ec2uploadimg can't unpack"):
+        getattr(make_platform(), what)(*arguments)
+    assert record.lines == record.details == []
+
+
+def test_problems_go_by_the_method_of_the_settings(make_platform):
+    data = {"region": "eu-west-1", "ami_name": "abc", "encrypted": True}
+    assert make_platform().problems(data) == ["encrypted needs method ebs-direct"]
+    assert make_platform(method="auto").problems(data) == []
+    assert make_platform(method="auto").problems({**data, "method": "ec2uploadimg"}) != []
+
+
+@pytest.fixture
+def make_plan(tmp_path, record):
+    """A factory of the plan of an EBS direct upload."""
+
+    def make(aws=None, facts=None, **targetdata):
+        request = make_request(tmp_path, facts=facts or make_facts(size_bytes=10 * GIB), **targetdata)
+        return plan.direct(request, FakeWay(aws or FakeAws()), record)
+
+    return make
+
+
+def test_plan_says_blocks_and_price(make_plan):
+    assert make_plan(verify="full") == [
+        f"assume role {FakeWay.role_arn}",
+        "start a snapshot of 10 GiB in eu-west-1",
+        "send a.raw.zst, 10737418240 bytes unpacked, as 20480 blocks at most, for 0.12 USD at most",
+        "seal it with the checksum of all blocks, and read back all of them",
+        "register the AMI 'my image' for x86_64, boot mode uefi-preferred",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "step"),
+    [
+        ({"encrypted": True}, "start a snapshot of 10 GiB in eu-west-1, encrypted with the default key of the account"),
+        ({"kms_key_id": "k"}, "encrypted with arn:aws:kms:eu-west-1:123456789012:key/k"),
+        ({"verify": "none"}, "and read back nothing"),
+        ({"regions": ["eu-west-2"]}, "copy the AMI to eu-west-2"),
+        ({"share": ["public"]}, "share it with public"),
+        ({"deprecate_at": "2027-01-31"}, "have it deprecated from 2027-01-31"),
+    ],
+)
+def test_plan_has_what_is_asked_for(make_plan, data, step):
+    assert any(step in found for found in make_plan(**data))
+
+
+def test_plan_says_that_a_size_is_a_guess(make_plan):
+    (sent,) = [step for step in make_plan(facts=make_facts(size_bytes=GIB, is_size_exact=False)) if "send" in step]
+    assert "about 1073741824 bytes" in sent
+
+
+def test_plan_of_a_taken_name_says_that_it_compares(make_plan):
+    aws = FakeAws()
+    content = [{"Key": "clouduploader:content", "Value": "x"}]
+    aws.images["ami-1"] = {"ImageId": "ami-1", "Name": "my image", "Tags": content}
+    assert make_plan(aws)[1] == "compare with ami-1, which has that name: end there if its content is the same"
+
+
+def test_plan_of_a_name_that_another_has_is_refused(make_plan):
+    aws = FakeAws()
+    aws.images["ami-1"] = {"ImageId": "ami-1", "Name": "my image"}
+    with pytest.raises(PlatformReplyError, match="image of that name already"):
+        make_plan(aws)
+
+
+def test_plan_changes_nothing(make_plan):
+    aws = FakeAws()
+    make_plan(aws, kms_key_id="k")
+    assert {operation for operation, _ in aws.calls} == {"describe_key", "describe_images"}

@@ -1,10 +1,12 @@
 """What every test gets: a clean environment, an empty home, and no network but loopback."""
 
+import functools
 import ipaddress
 import os
 import re
 import socket
 import sys
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,6 +15,9 @@ import pytest
 # checkout may be somebody else's.
 hypothesis.settings.register_profile("clouduploader", max_examples=50, database=None, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("clouduploader")
+
+# Read when moto is imported. Of its own it has hundreds for each region, and answers take a second with them.
+os.environ["MOTO_AMIS_PATH"] = str(Path(__file__).parent / "data" / "amis.json")
 
 FOREIGN_VARIABLE = re.compile(
     r"(AWS|BOTO|CLOUDUPLOADER|GPG|GNUPG|SSH).*|.*_PROXY|COLUMNS|LINES|(NO|FORCE)_COLOR", re.IGNORECASE
@@ -26,6 +31,17 @@ def clean_environment():
         for name in filter(FOREIGN_VARIABLE.fullmatch, list(os.environ)):
             patch.delenv(name)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # botocore would ask 169.254.169.254
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_api_descriptions():
+    """Let all of the SDK's sessions share what they parse of its API descriptions: half the time of some tests."""
+    from botocore import loaders
+
+    load = functools.cache(loaders.JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaders.JSONFileLoader, "load_file", lambda _self, path: load(path))
         yield
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import subprocess
 import sys
 
 import pytest
@@ -247,13 +248,15 @@ def test_same_client_token_starts_one_snapshot(sandbox, aws, start):
 def test_client_token_in_use_is_refused(sandbox, aws):
     sandbox.fault("StartSnapshot", first=1, delay_seconds=2)
     code = "import boto3; boto3.client('ebs').start_snapshot(VolumeSize=1, ClientToken='t')"
-    process = sandbox.popen([sys.executable, "-c", code])
+    process = sandbox.popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     answer = {}
     while process.poll() is None and code_of(answer) is None:
         if sandbox.ebs()["connections"]["open"]:
             (answer,) = aws(("ebs", "start_snapshot", {"VolumeSize": 1, "ClientToken": "t"}))
-    assert process.wait() == 0
-    assert code_of(answer) == "ConcurrentLimitExceededException"
+    _, stderr = process.communicate()
+    # Either may have been the first.
+    assert sorted([process.returncode == 0, "SnapshotId" in answer]) == [False, True]
+    assert "ConcurrentLimitExceededException" in f"{stderr}{code_of(answer)}"
 
 
 def test_encrypted_snapshot_needs_the_rights_to_its_key(sandbox, aws, start, role_keys):

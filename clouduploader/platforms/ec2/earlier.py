@@ -1,10 +1,24 @@
 """What earlier uploads of the same image by ec2uploadimg gave: the image itself, or things that were left."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clouduploader.platform import CloudObject, JsonValue, UploadRequest
 from clouduploader.platforms.ec2 import refusals, tags
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """What has the name already.
+
+    Attributes:
+        objects: The image and its snapshots.
+        is_wreck: Whether it is a dead end of an earlier try of this upload, and must go.
+    """
+
+    objects: tuple[CloudObject, ...] = ()
+    is_wreck: bool = False
 
 
 def image(
@@ -13,45 +27,54 @@ def image(
     wanted: Mapping[str, str],
     *,
     architecture: str,
-) -> list[CloudObject]:
-    """Find the image that an earlier upload of this one made, with its snapshot; nothing if the name is free.
+    boot_mode: str | None,
+) -> Taken:
+    """Find the image that an earlier upload of this one made; nothing if the name is free.
 
     Args:
         ec2: A client of EC2.
         request: See UploadRequest.
         wanted: The tags of what this upload makes.
         architecture: Amazon's word for the image's.
+        boot_mode: The same; None if that does not matter.
 
     Raises:
         PlatformReplyError: The name is another image's.
     """
-    from clouduploader.platforms.ec2 import copies
+    from clouduploader.platforms.ec2 import copies, taken
     from clouduploader.platforms.ec2.ebs_direct import register
 
     region = str(request.targetdata["region"])
     found = register.named(ec2, str(request.targetdata["ami_name"]), region)
     if found is None:
-        return []
+        return Taken()
+    if taken.is_wreck(found, request.journal.key):
+        return Taken((CloudObject("image", str(found["ImageId"]), region),), is_wreck=True)
     image_id, theirs = str(found["ImageId"]), tags.as_mapping(found.get("Tags"))
     if not copies.is_same(theirs, wanted):
         other = theirs.get(tags.SHA256)
         difference = f"it was made of a file of SHA-256 {other}, this one has {wanted[tags.SHA256]}" if other else None
         raise refusals.name_taken(image_id, difference)
-    if found.get("Architecture", architecture) != architecture:
-        raise refusals.name_taken(image_id, f"it is for {found['Architecture']}, this one for {architecture}")
-    return register.objects(found, region)
+    taken.check(found, request.targetdata, architecture=architecture, boot_mode=boot_mode)
+    return Taken(tuple(register.objects(found, region)))
 
 
 def unremoved(entries: Sequence[Mapping[str, JsonValue]]) -> list[CloudObject]:
     """What earlier tries made and did not remove, by a journal's entries."""
     found: dict[CloudObject, None] = {}
     for entry in entries:
-        thing = CloudObject(*(str(entry.get(name) or "") for name in ("kind", "id", "region")))
+        thing = _object(entry)
         match entry["what"]:
             case "made":
                 found[thing] = None
             case "removed":
                 found.pop(thing, None)
-            case "end" if entry.get("outcome") == "succeeded":
-                found.clear()
+            case "end" if isinstance(given := entry.get("objects"), list):  # of a success
+                for item in given:
+                    if isinstance(item, dict):
+                        found.pop(_object(item), None)
     return list(found)
+
+
+def _object(entry: Mapping[str, JsonValue]) -> CloudObject:
+    return CloudObject(*(str(entry.get(name) or "") for name in ("kind", "id", "region")))

@@ -42,8 +42,10 @@ def _by_tool(
     architecture, boot_mode = upload.look_inside(request, reporter)
     ec2 = way.client("ec2", way.renewing())
     check_helper(ec2, helper.ami, region)
-    if taken := earlier.image(ec2, request, upload.own_tags(request), architecture=architecture):
-        return [_who(way), f"take {taken[0].id}, which an earlier upload of this image made", *_afterwards(request)]
+    taken = earlier.image(ec2, request, upload.own_tags(request), architecture=architecture, boot_mode=boot_mode)
+    if taken.objects and not taken.is_wreck:
+        image_id = taken.objects[0].id
+        return [_who(way), f"take {image_id}, which an earlier upload of this image made", *_afterwards(request)]
     if data.get("vpc_subnet_id"):
         check_subnet(ec2, str(data["vpc_subnet_id"]), region)
     unpacked_bytes = request.measure_image()

@@ -87,16 +87,19 @@ class Upload:
                 self._targetdata = {**self._targetdata, "boot_mode": boot_mode}
             self._tags = own_tags(self._request)
             ec2 = self._account.client("ec2", keys)
-            taken = earlier.image(ec2, self._request, self._tags, architecture=architecture)
-            if taken:
+            taken = earlier.image(ec2, self._request, self._tags, architecture=architecture, boot_mode=boot_mode)
+            given = () if taken.is_wreck else taken.objects
+            if given:
+                self._wait(ec2, given[0].id)
                 self._reporter.line(
-                    f"{taken[0].id} has that name and this very content: an earlier upload of it succeeded."
+                    f"{given[0].id} has that name and this very content: an earlier upload of it succeeded."
                 )
-            if not taken and time.monotonic() - assumed_at > FRESH_SECONDS:
+            if not given and time.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
-        self._remove([thing for thing in self._of_dead_tries(ec2) if thing not in taken])
-        if taken:
-            return self._finish(taken)
+        wreck = taken.objects if taken.is_wreck else ()
+        self._remove([*wreck, *(thing for thing in self._of_dead_tries(ec2) if thing not in taken.objects)])
+        if given:
+            return self._finish(given)
         try:
             ending = self._run_tool(program, helper, keys=keys, architecture=architecture, volume_gib=volume_gib)
             self._judge(ending)
@@ -110,6 +113,11 @@ class Upload:
             self._clean_up(kept)
             self._stop.raise_if_requested()
             raise
+
+    def _wait(self, ec2: Any, image_id: str) -> None:  # noqa: ANN401 a client of boto3
+        from clouduploader.platforms.ec2.ebs_direct import register
+
+        register.wait(ec2, image_id, region=self._region, stop=self._stop)
 
     def _of_dead_tries(self, ec2: Any) -> list[CloudObject]:  # noqa: ANN401 a client of boto3
         """What earlier tries left: by the journal, and by the tags, for what never got into the journal."""

@@ -18,6 +18,7 @@ from clouduploader.platform import (
     UploadResult,
 )
 from clouduploader.platforms.ec2 import api, credentials, distribute, leftovers, refusals, tags
+from clouduploader.platforms.ec2 import taken as taken_image
 from clouduploader.platforms.ec2.credentials import Account
 from clouduploader.platforms.ec2.ebs_direct import content, engine, filling, register, snapshot, verify, wanted
 from clouduploader.platforms.ec2.settings import Settings
@@ -126,9 +127,12 @@ class Upload:
                 aim = wanted.settle(self._request, self._reporter)
                 kms_key_arn = self._kms_key_arn()
                 taken = register.named(self._ec2, self._name, self._region)
-                if taken is not None:
-                    self._check_same(taken)
-            if taken is not None:
+                is_in_the_way = taken is not None and taken_image.is_wreck(taken, self._request.journal.key)
+                if taken is not None and not is_in_the_way:
+                    self._check_same(taken, aim, kms_key_arn)
+            if taken is not None and is_in_the_way:
+                self._remove([CloudObject("image", str(taken["ImageId"]), self._region)])
+            elif taken is not None:
                 given = tags.as_mapping(taken.get("Tags"))
                 return self._finish(str(taken["ImageId"]), given, register.objects(taken, self._region))
             try:
@@ -156,8 +160,8 @@ class Upload:
             return None
         return snapshot.key_arn(str(name), lambda: self._account.client("kms", self._keys), self._region)
 
-    def _check_same(self, taken: Mapping[str, Any]) -> None:
-        """Return if the image that has our name has our content too."""
+    def _check_same(self, taken: Mapping[str, Any], aim: wanted.Wanted, kms_key_arn: str | None) -> None:
+        """Return if the image that has our name is what we would make, and can be used."""
         image_id, theirs = str(taken["ImageId"]), tags.as_mapping(taken.get("Tags"))
         promised = filling.promised_sha256(self._request)
         if promised is None or theirs.get(tags.SHA256) != promised:
@@ -167,6 +171,15 @@ class Upload:
             ours = content.read(self._request, self._stop)
             if theirs[tags.CONTENT] != ours:
                 raise refusals.name_taken(image_id, f"its content is {theirs[tags.CONTENT]}, that of this one {ours}")
+        taken_image.check(
+            taken,
+            self._targetdata,
+            architecture=aim.architecture,
+            boot_mode=aim.boot_mode,
+            kms_key_arn=kms_key_arn,
+            key_of=lambda snapshot_id: taken_image.key_of_snapshot(self._ec2, snapshot_id, self._region),
+        )
+        register.wait(self._ec2, image_id, region=self._region, stop=self._stop, sleep=self._sleep)
         self._reporter.line(f"{image_id} has that name and this very content: an earlier upload of it succeeded.")
 
     def _verify(self, filled: filling.Filled) -> None:
@@ -247,4 +260,4 @@ class Upload:
             for thing in doomed:
                 self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
         for thing in doomed:
-            self._objects.pop(thing)
+            self._objects.pop(thing, None)

@@ -105,7 +105,9 @@ class FakeAws:
         (snapshot_id,) = SnapshotIds
         if snapshot_id not in self.snapshots:
             raise refusal("DescribeSnapshots", "InvalidSnapshot.NotFound")
-        return {"Snapshots": [{"SnapshotId": snapshot_id, "State": self.snapshots[snapshot_id].state}]}
+        found = self.snapshots[snapshot_id]
+        told = {"SnapshotId": snapshot_id, "State": found.state, "KmsKeyId": getattr(found, "key_arn", None)}
+        return {"Snapshots": [{name: value for name, value in told.items() if value}]}
 
     def do_list_snapshot_blocks(self, SnapshotId, MaxResults, NextToken="0"):
         found = self._snapshot("ListSnapshotBlocks", SnapshotId)

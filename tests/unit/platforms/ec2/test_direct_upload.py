@@ -208,6 +208,58 @@ def test_image_without_our_tags_of_that_name_is_refused(aws, make_upload):
     assert aws.snapshots == {}
 
 
+KMS_ARN = f"arn:aws:kms:{REGION}:123456789012:key/k"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "targetdata", "words"),
+    [
+        ({}, {"encrypted": True}, "it is not encrypted, as this one is to be"),
+        ({}, {"kms_key_id": "k"}, "it is not encrypted, as this one is to be"),
+        ({"Encrypted": True}, {"kms_key_id": "k"}, f"it is encrypted with another, this one is to be with {KMS_ARN}"),
+        ({}, {"architecture": "arm64", "force": True}, "its architecture is x86_64, that of this one arm64"),
+        ({}, {"boot_mode": "uefi"}, "its boot mode is uefi-preferred, that of this one uefi"),
+        ({}, {"tpm_support": "v2.0"}, "its TPM support is not set, that of this one v2.0"),
+    ],
+)
+def test_same_content_that_is_not_what_was_asked_for_is_refused(aws, make_upload, theirs, targetdata, words):
+    image_id = make_upload().run().id
+    ebs = aws.images[image_id]["BlockDeviceMappings"][0]["Ebs"]
+    ebs.update(theirs)
+    aws.snapshots[ebs["SnapshotId"]].key_arn = "another"
+    with pytest.raises(PlatformReplyError, match="already") as caught:
+        make_upload(**targetdata).run()
+    assert words in caught.value.message
+    assert len(aws.called("start_snapshot")) == 1
+
+
+def test_same_image_encrypted_as_asked_for_is_the_result(aws, make_upload):
+    image_id = make_upload().run().id
+    ebs = aws.images[image_id]["BlockDeviceMappings"][0]["Ebs"]
+    ebs["Encrypted"] = True
+    aws.snapshots[ebs["SnapshotId"]].key_arn = KMS_ARN
+    assert make_upload(kms_key_id="k").run().id == image_id
+
+
+def test_same_image_that_is_not_available_yet_is_waited_for(aws, make_upload):
+    image_id = make_upload().run().id
+
+    def pending(answer):
+        return {"Images": [{**image, "State": "pending"} for image in answer["Images"]]}
+
+    aws.faults["describe_images"] = [pending, pending]
+    assert make_upload().run().id == image_id
+    assert aws.faults["describe_images"] == []
+
+
+def test_wreck_of_an_earlier_try_gives_way(aws, make_upload, record):
+    image_id = make_upload().run().id
+    aws.images[image_id]["State"] = "failed"
+    again = make_upload().run().id
+    assert list(aws.images) == [again]
+    assert again != image_id
+
+
 # Failures
 
 

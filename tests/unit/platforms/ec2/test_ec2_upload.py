@@ -362,7 +362,7 @@ def test_image_of_an_earlier_upload_of_this_file_is_the_result(make_upload, make
     [
         ({}, "x86_64", r"image of that name already \(ami-\w+\)$"),
         ({tags.SHA256: "0" * 64}, "x86_64", f"of SHA-256 {'0' * 64}, this one has [0-9a-f]{{64}}$"),
-        ({tags.SHA256: "right"}, "aarch64", "it is for x86_64, this one for arm64$"),
+        ({tags.SHA256: "right"}, "aarch64", "its architecture is x86_64, that of this one arm64$"),
     ],
 )
 def test_name_of_another_image_is_refused_before_anything_is_made(
@@ -454,15 +454,17 @@ def test_things_of_a_dead_try_that_never_got_into_the_journal_are_removed(make_u
     assert volume not in in_account(account)
 
 
-def test_what_an_upload_with_a_result_made_is_no_leftover(make_upload_request, tmp_path):
+def test_what_an_upload_gave_is_no_leftover():
+    given = {"kind": "image", "id": "ami-1", "region": REGION}
     entries = [
-        {"what": "made", "kind": "image", "id": "ami-1", "region": REGION},
-        {"what": "end", "outcome": "succeeded", "shortfalls": []},
+        {"what": "made", **given},
+        {"what": "made", "kind": "volume", "id": "vol-1", "region": REGION},
+        {"what": "end", "outcome": "succeeded", "objects": [given], "shortfalls": []},
         {"what": "asked", "kind": "vpc", "region": REGION},
         {"what": "made", "kind": "vpc", "id": "vpc-1", "region": REGION},
         {"what": "end", "outcome": "failed"},
     ]
-    assert earlier.unremoved(entries) == [CloudObject("vpc", "vpc-1", REGION)]
+    assert earlier.unremoved(entries) == [CloudObject("volume", "vol-1", REGION), CloudObject("vpc", "vpc-1", REGION)]
 
 
 def facts(**changes):

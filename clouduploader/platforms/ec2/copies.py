@@ -102,12 +102,21 @@ class Copy:
         found = self._find()
         if found and found["State"] == "available":
             self.objects.update(dict.fromkeys(self._things(found)))
+            self._check_encrypted(found)
             return found
+        if found:
+            self._is_ours_to_remove = _tags(found).get(our_tags.KEY) == self._journal.key
+            image = self._wait(found["ImageId"])
+            self._check_encrypted(image)
+            return image
         self._is_ours_to_remove = True
-        return self._wait(found["ImageId"] if found else self._ask())
+        return self._wait(self._ask())
 
     def undo(self) -> None:
-        """Remove the copy, unless it was complete when this run began. What is left is said in the log."""
+        """Remove the copy, unless it was complete when this run began, or is another upload's.
+
+        What is left is said in the log.
+        """
         if not self._is_ours_to_remove:
             return
         try:
@@ -129,6 +138,11 @@ class Copy:
         if living and not ours:
             raise refusals.name_taken(living[0]["ImageId"], "its content is not that of this upload")
         return min(ours, key=lambda image: str(image["State"]), default=None)  # "available" is the first of them
+
+    def _check_encrypted(self, image: Mapping[str, Any]) -> None:
+        """Refuse a copy of an earlier upload that shows to everybody what this one is to keep under a key."""
+        if (self._kms_key or self._source.is_encrypted) and not is_encrypted(image):
+            raise refusals.name_taken(image["ImageId"], "it is not encrypted, as this copy is to be")
 
     def _ask(self) -> str:
         token, given = self._unanswered() or (f"{self._journal.key}-{os.urandom(8).hex()}", self._tags)
@@ -209,10 +223,10 @@ class Copy:
         return images[0] if images else None
 
     def _lost(self, image_id: str, image: Mapping[str, Any] | None) -> PlatformReplyError:
-        """Remove what is left of a copy, and say why it is none."""
+        """Remove what is left of a copy of ours, and say why it is none."""
         state = image["State"] if image else "gone"
         words = ((image or {}).get("StateReason") or {}).get("Message") or "AWS gives no reason"
-        if image is None or state in DEAD:
+        if self._is_ours_to_remove and (image is None or state in DEAD):
             self._remove(image_id)
         self._is_ours_to_remove = False
         return PlatformReplyError(f"the copy {image_id} is {state}: {words}")
@@ -250,8 +264,10 @@ class Copy:
         image = self._look(image_id)
         with api.translated(f"region {self._region}"):
             found = self._client.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
-        tagged = [CloudObject("snapshot", entry["SnapshotId"], self._region) for entry in found]
-        known = self._things(image or {"ImageId": image_id})
+        # A complete one that this copy does not name was an earlier success.
+        unfinished = [entry["SnapshotId"] for entry in found if entry.get("State") != "completed"]
+        tagged = [CloudObject("snapshot", snapshot_id, self._region) for snapshot_id in unfinished]
+        known = [*self._things(image or {"ImageId": image_id}), *self.objects]
         doomed = list(dict.fromkeys([*known, *tagged]))
         report = leftovers.Remover(self._client, self._region, self._reporter, sleep=self._sleep).remove(doomed)
         for thing in report.removed:

@@ -174,7 +174,13 @@ class Cloud:
             for (place, item), tags in self.snapshots.items()
             if place == region and tags.get(key) in rule["Values"]
         ]
-        return {"Snapshots": [{"SnapshotId": item} for item in found]}
+        return {"Snapshots": [{"SnapshotId": item, "State": self._snapshot_state(region, item)} for item in found]}
+
+    def _snapshot_state(self, region, snapshot_id):
+        for (place, _), image in self.images.items():
+            if place == region and image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] == snapshot_id:
+                return {"pending": "pending", "failed": "error"}.get(image["State"], "completed")
+        return "completed"
 
     def _DeregisterImage(self, region, given):
         if (region, given["ImageId"]) not in self.images:

@@ -314,6 +314,44 @@ def test_stop_removes_the_copies_that_this_run_made_and_no_other(run, cloud, rec
     assert CloudObject("image", adopted, "us-east-2") in removed(record)
 
 
+def test_stop_leaves_the_copy_alone_that_another_upload_makes(run, cloud, record):
+    theirs = cloud.add("eu-west-2", "my image", TAGS | {our_tags.KEY: "f" * 32}, state="pending", looks=10**6)
+    stop = Stop()
+    with pytest.raises(StoppedError):
+        run(regions=["eu-west-2"], stop=stop, sleep=lambda _seconds: stop.request(signal.SIGTERM))
+    assert theirs in cloud.left("eu-west-2")
+    assert removed(record) == []
+
+
+def test_snapshot_of_an_earlier_success_outlives_a_failed_copy(run, cloud):
+    cloud.snapshots["eu-west-2", "snap-kept"] = dict(TAGS)  # its image was deregistered by the user
+    cloud.outcome = {"eu-west-2": "failed"}
+    _, shortfalls = run(regions=["eu-west-2"])
+    assert len(shortfalls) == 1
+    assert cloud.left("eu-west-2") == ["snap-kept"]
+
+
+def test_failed_copy_of_another_upload_is_told_and_left(run, cloud):
+    theirs = cloud.add("eu-west-2", "my image", TAGS | {our_tags.KEY: "f" * 32}, state="pending")
+    cloud.outcome = {"eu-west-2": "failed"}
+    _, shortfalls = run(regions=["eu-west-2"])
+    assert "is failed" in shortfalls[0].reason
+    assert theirs in cloud.left("eu-west-2")
+
+
+@pytest.mark.parametrize("state", ["available", "pending"])
+@pytest.mark.parametrize("is_source_encrypted", [False, True])
+def test_open_copy_is_not_taken_for_one_that_is_to_be_encrypted(run, cloud, state, is_source_encrypted):
+    run.is_encrypted = is_source_encrypted
+    there = cloud.add("eu-west-2", "my image", TAGS, state=state, looks=1)
+    keys = {} if is_source_encrypted else {"kms_keys": {"eu-west-2": "alias/k"}}
+    _, shortfalls = run(regions=["eu-west-2"], share=["123456789012"], **keys)
+    (shortfall,) = [item for item in shortfalls if item.reason.startswith("not copied")]
+    assert f"({there}): it is not encrypted, as this copy is to be" in shortfall.reason
+    assert "eu-west-2" not in cloud.permissions
+    assert there in cloud.left("eu-west-2")
+
+
 def test_stop_finds_copies_whose_answer_was_lost(run, cloud):
     stop = Stop()
     lost = Lost()

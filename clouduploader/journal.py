@@ -110,8 +110,8 @@ class State:
     Attributes:
         began: The last `begin`, or None.
         end: The `end` of the last try, or None if it has none.
-        objects: Made by tries that did not succeed, and not removed, with their entries.
-        asked: Asked for by such tries, and nobody knows what came of it.
+        objects: Made, not removed, and no result, with their entries.
+        asked: Asked for by tries that did not succeed, and nobody knows what came of it.
         delivered: The results of tries that succeeded.
         open_from: The index of the first entry that later tries must know.
     """
@@ -159,7 +159,9 @@ def state_of(entries: Iterable[Entry]) -> State:
                 end = entry
                 delivered.update(results_of(entry))
                 has_succeeded = entry.get("outcome") == Outcome.SUCCEEDED
-                if has_succeeded or entry.get("outcome") == Outcome.CLEANED:
+                if has_succeeded:  # what it made and neither gave nor removed is left
+                    objects, asked = {thing: made for thing, made in objects.items() if thing not in delivered}, []
+                elif entry.get("outcome") == Outcome.CLEANED:
                     objects, asked = {}, []
                 if not (objects or asked or (has_succeeded and entry.get("shortfalls"))):
                     open_from = index + 1

@@ -100,7 +100,8 @@ def journal_of(spool: Spool, job: Job, state_dir: Path) -> journal.Reading | Non
                 key = follow_log.read_back(log).journal_key
             if key and (found := journal.read(state_dir, key)):
                 return found
-    wanted = {"job": job.name, "target": job.target, "filename": job.filename}  # other spools have the same ids
+    # Other spools have the same ids.
+    wanted = {"job": job.name, "user": job.user, "target": job.target, "filename": job.filename}
     for found in journal.read_all(state_dir):
         began = found.state.began or {}
         if all(began.get(name) == value for name, value in wanted.items()):

@@ -49,7 +49,7 @@ class FileCloud:
         region = request.targetdata["region"]
         reporter.event(PhaseStarted("upload"))
         reporter.line(f"provenance {json.dumps(request.provenance, sort_keys=True)}")
-        snapshot = next((thing for thing in self._earlier() if (self._path / region / thing.id).exists()), None)
+        snapshot = self._earlier("snapshot")
         if snapshot:
             reporter.line(f"going on with {snapshot.id}")
         else:
@@ -58,15 +58,15 @@ class FileCloud:
         self._reach("made")
         self._change(snapshot, state="complete")
         self._reach("complete")
-        image = self._make("image", region, snapshot=snapshot.id)
+        image = self._earlier("image") or self._make("image", region, snapshot=snapshot.id)
         self._reach("registered")
         shortfalls = tuple(Shortfall(name, "it is on fire") for name in self._words("shortfall"))
         return UploadResult(image.id, (image, snapshot), shortfalls)
 
-    def _earlier(self):
-        for entry in self._journal.entries():
-            if entry["what"] == "made" and entry["kind"] == "snapshot":
-                yield CloudObject("snapshot", entry["id"], entry["region"])
+    def _earlier(self, kind):
+        made = [entry for entry in self._journal.entries() if entry["what"] == "made" and entry["kind"] == kind]
+        things = [CloudObject(kind, entry["id"], entry["region"]) for entry in made]
+        return next((thing for thing in things if (self._path / thing.region / thing.id).exists()), None)
 
     def _make(self, kind, region, **more):
         self._journal.write("asked", kind=kind, region=region)

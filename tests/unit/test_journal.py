@@ -311,6 +311,22 @@ def test_line_that_is_no_entry_is_passed_over(state_dir, attempt, line):
         assert whats(opened.entries()) == ["begin", "made", "made", "begin"]
 
 
+def test_what_a_success_neither_gave_nor_removed_is_left(state_dir, attempt):
+    with attempt(b"secret") as opened:
+        for thing in (SNAPSHOT, IMAGE, CloudObject("instance", "i-1", "eu-west-1")):
+            opened.take(ObjectCreated(thing))
+        opened.end(journal.Outcome.SUCCEEDED, UploadResult("ami-1", (IMAGE, SNAPSHOT)))
+    found = read(state_dir)
+    assert list(found.state.objects) == [CloudObject("instance", "i-1", "eu-west-1")]
+    assert found.state.is_open
+    assert found.targetdata() == b"secret"  # for the clean-up
+    with attempt() as opened:
+        opened.take(ObjectRemoved(CloudObject("instance", "i-1", "eu-west-1")))
+        opened.end(journal.Outcome.SUCCEEDED, UploadResult("ami-1", (IMAGE, SNAPSHOT)))
+    assert not read(state_dir).state.is_open
+    assert read(state_dir).targetdata() is None
+
+
 entry_like = st.fixed_dictionaries(
     {"what": st.sampled_from(["begin", "asked", "refused", "made", "removed", "end", "other"])},
     optional={
@@ -331,7 +347,7 @@ def test_any_journal_can_be_read_and_gone_on_with(tmp_path_factory, lines, rest)
     with journal.open_journal(state_dir, KEY) as opened:
         opened.begin(BEGINNING, b"{}")
         assert opened.entries()[-1]["what"] == "begin"
-        opened.end(journal.Outcome.SUCCEEDED, UploadResult("ami-1"))
+        opened.end(journal.Outcome.CLEANED)
         assert opened.entries() == ()
 
 

@@ -217,20 +217,18 @@ def find(client: Any, region: str, key: str | None, reporter: Reporter) -> list[
         reporter: Told of kinds that may not be listed; they are passed over.
 
     Raises:
-        ClouduploaderError: Nothing may be listed.
+        ClouduploaderError: Snapshots may not be listed: nobody could tell which of them must stay.
     """
     chosen = {"Name": f"tag:{tags.KEY}", "Values": [key]} if key else {"Name": "tag-key", "Values": [tags.KEY]}
     found: dict[str, list[dict[str, Any]]] = {}
-    refused: list[ClouduploaderError] = []
     for listing in LISTINGS:
         try:
             with api.translated(f"region {region}"):
                 found[listing.kind] = list(_listed(client, listing, [chosen]))
         except ClouduploaderError as exc:
-            refused.append(exc)
+            if listing.kind == "snapshot":  # one that is complete must stay, and the journal knows of it all the same
+                raise
             reporter.line(f"A {listing.kind} left in {region} can't be looked for: {exc.message}")
-    if len(refused) == len(LISTINGS):
-        raise refused[0]
     users = _users_of_snapshots(client, region, found.get("snapshot", []))
     things = []
     for listing in LISTINGS:

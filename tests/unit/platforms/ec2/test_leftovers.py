@@ -350,10 +350,12 @@ def test_kinds_that_may_not_be_listed_are_told_and_passed_over(stubbed, record):
     assert record.lines[0].startswith(f"A vpc left in {REGION} can't be looked for: ")
 
 
-def test_account_that_may_not_be_looked_into_is_an_error(stubbed, record):
+def test_account_whose_snapshots_may_not_be_listed_is_an_error(stubbed, record):
     client, stubber = stubbed
     for listing in leftovers.LISTINGS:
         stubber.add_client_error(listing.operation, "UnauthorizedOperation")
+        if listing.kind == "snapshot":
+            break
     with pytest.raises(DeniedError):
         leftovers.find(client, REGION, KEY, record)
 

@@ -194,6 +194,10 @@ class Journal(Protocol):
 
         {"what": "asked", "kind": "snapshot", "region": "eu-west-1", "token": "...", ...}
 
+    and before it asks for a snapshot to be completed, so that `cleanup` leaves it alone while the cloud does that:
+
+        {"what": "sealing", "snapshot_id": "snap-...", ...}
+
     and whatever else it needs to know in a later try, under `what`s of its own.
 
     Attributes:
@@ -305,6 +309,7 @@ class Found:
         created: When, aware; None if the cloud does not tell.
         keep_reason: Why it must not be removed ("in use by ami-..."), or None for a leftover.
         is_complete: Whether it is kept only because another try can make use of it.
+        is_pending: Whether it is a snapshot that is not complete: it waits for content, or is being completed.
     """
 
     object: CloudObject
@@ -313,6 +318,7 @@ class Found:
     created: datetime.datetime | None
     keep_reason: str | None
     is_complete: bool = False
+    is_pending: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,8 +65,8 @@ def cleanup_command(
 
     The journals of dead uploads tell what that is, and their target data open the account. With --region an
     account is looked through by our tags besides, for uploads whose journal is lost. What belongs to an upload
-    that lives, or to an image that can be used, is left alone; so is a complete snapshot without an image,
-    unless --completed is given.
+    that lives, or to an image that can be used, is left alone; so is a snapshot
+    without an image that is complete or being completed, unless --completed is given.
 
     The exit code is 75 if something could not be removed.
 

@@ -15,6 +15,7 @@ from clouduploader.platform import CleanUpReport, CloudObject, Found, JsonValue,
 
 TAGS_ONLY_AGE = datetime.timedelta(days=1)
 """Without a journal nobody can tell whether the upload still lives, on another machine; few take a day."""
+COMPLETING = "it may be being completed; `clouduploader resume JOB` goes on with it"
 UNSEEN_IMAGE = "not found by its tags; if it is there, it can be used"
 
 
@@ -166,10 +167,15 @@ def examine(
     regions = [str(values.get("region") or ""), *(thing.region for thing in state.objects)]
     regions += [str(entry.get("region") or "") for entry in state.asked]
     found: dict[CloudObject, Found] = {}
+    sealed = _sealed(reading)
     for region in dict.fromkeys(regions):
         for item in platform.find(in_region(values, region), reading.key, log):
-            if item.object not in state.delivered:
-                found[item.object] = item
+            if item.object in state.delivered:
+                continue
+            if item.is_pending and item.keep_reason is None and item.object.id in sealed:
+                # Its completion may have been accepted: it takes minutes to show. If not, the cloud drops it by itself.
+                item = dataclasses.replace(item, keep_reason=COMPLETING, is_complete=True)
+            found[item.object] = item
     return [
         *_items_of(reading, unseen_by=found),
         *(_item(item, _story(reading), is_complete_too) for item in found.values()),
@@ -235,6 +241,17 @@ def _by_tags(means: Means, scope: Scope, readings: Mapping[str, journal.Reading]
             items = [_item(found, "its journal is not here", scope.is_complete_too) for found in group]
             batches.append(Batch(key, readings.get(key), tuple(items), True, None, platform, scope.targetdata))
     return batches
+
+
+def _sealed(reading: journal.Reading) -> set[str]:
+    """The ids of snapshots that an upload has asked to be completed, and has not given up."""
+    found: set[str] = set()
+    for entry in reading.entries:
+        if entry["what"] == "sealing":
+            found.add(str(entry.get("snapshot_id")))
+        elif entry["what"] == "discarded":
+            found.discard(str(entry.get("snapshot_id")))
+    return found
 
 
 def _items_of(reading: journal.Reading, unseen_by: Mapping[CloudObject, Found]) -> list[Item]:

@@ -56,6 +56,8 @@ class FileCloud:
             snapshot = self._make("snapshot", region)
         self._words("wait")
         self._reach("made")
+        self._journal.write("sealing", snapshot_id=snapshot.id)
+        self._reach("sealing")
         self._change(snapshot, state="complete")
         self._reach("complete")
         image = self._earlier("image") or self._make("image", region, snapshot=snapshot.id)
@@ -111,7 +113,8 @@ class FileCloud:
             reason = "complete; `clouduploader resume JOB` goes on with it" if is_complete else reason
             thing = CloudObject(value["kind"], name, targetdata["region"])
             created = datetime.fromisoformat(value["created"])
-            found.append(Found(thing, value["key"], value["job"], created, reason, is_complete))
+            is_pending = value["kind"] == "snapshot" and "state" not in value
+            found.append(Found(thing, value["key"], value["job"], created, reason, is_complete, is_pending))
         return found
 
     def clean_up(self, targetdata, objects, reporter):

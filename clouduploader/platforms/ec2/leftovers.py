@@ -245,6 +245,7 @@ def find(client: Any, region: str, key: str | None, reporter: Reporter) -> list[
                     created=_time(item.get(listing.time_key) or bears.get(tags.STARTED)),
                     keep_reason=keep_reason,
                     is_complete=keep_reason == COMPLETE,
+                    is_pending=listing.kind == "snapshot" and item.get("State") == "pending",
                 )
             )
     return things

@@ -293,6 +293,22 @@ def test_cleanup_leaves_an_upload_alone_that_lives(
     assert clean_up(upload, *account_options(slow_sandbox)) == []
 
 
+def test_snapshot_that_is_being_completed_is_kept(sandbox, make_upload, disk, assert_uploaded, clean_up, wait_until):
+    sandbox.pace(snapshot_seconds=6)
+    upload = make_upload(disk.path, verify="none")
+    process = upload.start()
+    wait_until(lambda: sandbox.ebs()["calls"].get("CompleteSnapshot"), process)
+    upload.kill(process)
+    assert clean_up(upload, *account_options(sandbox)) == [("snapshot", "kept")]
+    before = sandbox.ebs()
+    assert [found["state"] for found in before["snapshots"].values()] == ["pending"]
+    assert_uploaded(upload.run(), disk.raw)
+    after = sandbox.ebs()["calls"]
+    assert {action: after[action] for action in ("StartSnapshot", "PutSnapshotBlock")} == {
+        action: before["calls"][action] for action in ("StartSnapshot", "PutSnapshotBlock")
+    }
+
+
 def test_completed_snapshot_without_an_image_is_recognised(
     sandbox, make_upload, disk, assert_uploaded, clean_up, wait_until
 ):

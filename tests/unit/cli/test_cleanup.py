@@ -107,8 +107,19 @@ def test_complete_snapshot_is_kept_and_shown(dead):
     assert cloud.run("resume", "1").returncode == 0
 
 
-def test_complete_snapshot_is_removed_if_that_is_asked_for(dead):
-    cloud = dead("complete")
+def test_snapshot_that_may_be_being_completed_is_kept(dead):
+    cloud = dead("sealing")
+    done = cloud.cleanup("--yes")
+    assert done.returncode == 0
+    assert "kept: it may be being completed; `clouduploader resume 1` goes on with it" in done.stdout
+    assert cloud.kinds() == ["snapshot"]
+    assert cloud.journal().state.is_open
+    assert cloud.run("resume", "1").returncode == 0
+
+
+@pytest.mark.parametrize("point", ["sealing", "complete"])
+def test_complete_snapshot_is_removed_if_that_is_asked_for(dead, point):
+    cloud = dead(point)
     (thing,) = things(cloud.cleanup("--yes", "--completed", "--json"))
     assert (thing["outcome"], thing["reason"]) == ("removed", None)
     assert cloud.things() == {}

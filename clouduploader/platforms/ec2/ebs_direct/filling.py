@@ -241,8 +241,16 @@ class Filling:
         filled = Filled(
             snapshot_id, digests, content.of(digests, tally), tally.file_sha256 or promised_sha256(self._request)
         )
-        self._snapshots.seal(snapshot_id, count=count, checksum=checksum, content=filled.content, sha256=filled.sha256)
-        self._snapshots.wait(snapshot_id, self._settings.wait_count * WAIT_SECONDS)
+        limit_seconds = self._settings.wait_count * WAIT_SECONDS
+        self._snapshots.seal(
+            snapshot_id,
+            count=count,
+            checksum=checksum,
+            limit_seconds=limit_seconds,
+            content=filled.content,
+            sha256=filled.sha256,
+        )
+        self._snapshots.wait(snapshot_id, limit_seconds)
         return filled
 
 

@@ -23,7 +23,8 @@ BY = "ebs-direct"
 DECIDING = ("VolumeSize", "Encrypted", "KmsKeyArn")
 """Parameters of StartSnapshot that must be the same for a try to go on with the snapshot of an earlier one."""
 SEAL_TRIES = 3  # of four requests each, see `api.CONFIG`
-SETTLE_SECONDS = 60.0  # for a completion whose answer was lost to show; it shows in seconds, AWS promises nothing
+SETTLE_SECONDS = 60.0  # for a completion to show that may not have arrived; it shows in seconds, AWS promises nothing
+NOT_OPEN_REASON = "INVALID_SNAPSHOT_ID"  # EBS direct API, ValidationException: the snapshot takes no blocks any more
 UNSEEN_SECONDS = 120.0  # for a new snapshot to be known everywhere in EC2 (coldsnap issues 43 and 56)
 POLL_SECONDS = (1.0, 15.0)  # the first pause between looks, and the longest: DescribeSnapshots is throttled
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.+")  # as StartSnapshot's KmsKeyArn must be
@@ -176,13 +177,16 @@ class Snapshots:
         self._journal.write("discarded", token=started["token"] if started else None, snapshot_id=snapshot_id)
         return self._object(snapshot_id)
 
-    def seal(self, snapshot_id: str, *, count: int, checksum: str, **noted: JsonValue) -> None:
+    def seal(self, snapshot_id: str, *, count: int, checksum: str, limit_seconds: float, **noted: JsonValue) -> None:
         """Complete a snapshot: from here on its content is what it is.
+
+        It may return before EC2 shows that, see `wait`. If an earlier request has reached AWS, it waits for it.
 
         Args:
             snapshot_id: Which one.
             count: Of the blocks that were written.
             checksum: Over all of their digests, in order, base64.
+            limit_seconds: How long AWS may need for a completion that it has begun.
             noted: What a later try has to know, see `Earlier.seal`.
 
         Raises:
@@ -207,6 +211,9 @@ class Snapshots:
                 was_sent = was_sent or is_transient or _retries(exc) > 0
                 is_last = number == SEAL_TRIES or not is_transient
                 # It is not refused if it had been done before, by a request whose answer was lost.
+                if was_sent and _is_not_open(exc):
+                    self.wait(snapshot_id, limit_seconds)  # minutes: AWS has the request, and all is in it
+                    return
                 if was_sent and self._is_completed(snapshot_id, SETTLE_SECONDS if is_last else 0.0):
                     self._reporter.detail(f"Snapshot {snapshot_id} is complete, though that was not confirmed.")
                     return
@@ -274,6 +281,12 @@ class Snapshots:
 
     def _object(self, snapshot_id: str) -> CloudObject:
         return CloudObject("snapshot", snapshot_id, self._region)
+
+
+def _is_not_open(exc: ClouduploaderError) -> bool:
+    """Whether AWS says that the snapshot is not one that waits for blocks and for its completion."""
+    answer = getattr(exc.__cause__, "response", None) or {}
+    return bool(answer.get("Reason") == NOT_OPEN_REASON)
 
 
 def _retries(exc: ClouduploaderError) -> int:

@@ -35,14 +35,15 @@ class FakeAws:
 
     `faults[operation]` is a list with an item for each call of that operation, in turn: None, an exception that is
     raised in its place, or a function that gets the answer and gives another, or raises: then the answer is lost.
-    With `is_dead` nothing can be reached any more.
+    With `is_dead` nothing can be reached any more. `completion_seconds` of `now` is how long a completion takes.
     """
 
     page_blocks = 10000
+    completion_seconds = 0
 
     def __init__(self):
         self.snapshots, self.images, self.faults, self.calls = {}, {}, {}, []
-        self.tokens, self.is_dead = {}, False
+        self.tokens, self.is_dead, self.now = {}, False, lambda: 0.0
         self.ec2 = self.ebs = self.kms = self
         self.meta = types.SimpleNamespace(endpoint_url="https://ebs.example")
 
@@ -96,9 +97,12 @@ class FakeAws:
         checksum = base64.b64encode(hashlib.sha256(digests).digest()).decode()
         given = (parameters["ChangedBlocksCount"], parameters["Checksum"])
         methods = (parameters["ChecksumAlgorithm"], parameters["ChecksumAggregationMethod"])
-        if found.state != "pending" or given != (len(found.blocks), checksum) or methods != ("SHA256", "LINEAR"):
+        if found.state != "pending":
+            raise refusal("CompleteSnapshot", "ValidationException", Reason="INVALID_SNAPSHOT_ID")
+        if given != (len(found.blocks), checksum) or methods != ("SHA256", "LINEAR"):
             raise refusal("CompleteSnapshot", "ValidationException", Reason="INVALID_PARAMETER_VALUE")
-        found.state = "completed"
+        found.ready_at = self.now() + self.completion_seconds
+        found.state = "completing" if self.completion_seconds else "completed"
         return {"Status": "pending"}
 
     def do_describe_snapshots(self, SnapshotIds):
@@ -106,7 +110,10 @@ class FakeAws:
         if snapshot_id not in self.snapshots:
             raise refusal("DescribeSnapshots", "InvalidSnapshot.NotFound")
         found = self.snapshots[snapshot_id]
-        told = {"SnapshotId": snapshot_id, "State": found.state, "KmsKeyId": getattr(found, "key_arn", None)}
+        if found.state == "completing" and self.now() >= found.ready_at:
+            found.state = "completed"
+        state = "pending" if found.state == "completing" else found.state
+        told = {"SnapshotId": snapshot_id, "State": state, "KmsKeyId": getattr(found, "key_arn", None)}
         return {"Snapshots": [{name: value for name, value in told.items() if value}]}
 
     def do_list_snapshot_blocks(self, SnapshotId, MaxResults, NextToken="0"):

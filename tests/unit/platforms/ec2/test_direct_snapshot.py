@@ -16,7 +16,11 @@ from clouduploader.platforms.ec2.ebs_direct import snapshot
 from clouduploader.stop import Stop
 
 PARAMETERS = {"VolumeSize": 1, "Tags": [{"Key": "a", "Value": "b"}], "Timeout": 60, "Description": "x"}
-EMPTY = {"count": 0, "checksum": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}  # SHA-256 of nothing
+EMPTY = {
+    "count": 0,
+    "checksum": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",  # SHA-256 of nothing
+    "limit_seconds": 1800,
+}
 
 
 @pytest.fixture
@@ -47,6 +51,7 @@ def make_snapshots(aws, journal, record):
             clock=lambda: now[0],
         )
         found.now = now
+        aws.now = lambda: now[0]
         return found
 
     make.created = []
@@ -153,6 +158,39 @@ def test_lost_answers_to_the_seal_are_recognised(aws, make_snapshots, lost):
     snapshots.seal(snapshot_id, **EMPTY)
     assert aws.snapshots[snapshot_id].state == "completed"
     assert len(aws.called("complete_snapshot")) == lost
+
+
+@pytest.mark.parametrize("is_of_this_try", [True, False])
+def test_completion_that_takes_long_is_waited_for_after_a_lost_answer(aws, journal, make_snapshots, is_of_this_try):
+    def lose(_answer):
+        raise hang_up()
+
+    aws.completion_seconds = 10 * snapshot.SETTLE_SECONDS
+    snapshots = make_snapshots()
+    snapshot_id = snapshots.start(PARAMETERS)
+    aws.faults["complete_snapshot"] = [lose if is_of_this_try else None]
+    snapshots.seal(snapshot_id, **EMPTY)
+    if not is_of_this_try:
+        snapshots.seal(snapshot_id, **EMPTY)
+    assert aws.completion_seconds <= snapshots.now[0] <= aws.completion_seconds + 20
+
+
+def test_completion_that_takes_too_long_is_a_transient_error(aws, make_snapshots):
+    aws.completion_seconds = 2 * EMPTY["limit_seconds"]
+    snapshots = make_snapshots()
+    snapshot_id = snapshots.start(PARAMETERS)
+    snapshots.seal(snapshot_id, **EMPTY)
+    with pytest.raises(TransientError, match="not complete after 30 minutes"):
+        snapshots.seal(snapshot_id, **EMPTY)
+
+
+def test_seal_that_did_not_arrive_and_is_refused_now_is_not_waited_for_that_long(aws, make_snapshots):
+    snapshots = make_snapshots()
+    snapshot_id = snapshots.start(PARAMETERS)
+    aws.faults["complete_snapshot"] = [hang_up(), refusal("CompleteSnapshot", "ValidationException")]
+    with pytest.raises(PlatformReplyError):
+        snapshots.seal(snapshot_id, **EMPTY)
+    assert snapshots.now[0] < snapshot.SETTLE_SECONDS + 16
 
 
 def test_seal_that_the_sdk_sent_twice_is_recognised(aws, make_snapshots):

@@ -53,6 +53,7 @@ def make_upload(aws, tmp_path, record):
             journal.write(what, kind=event.object.kind, id=event.object.id, region=event.object.region)
 
     record.event = note
+    aws.now = lambda: clock[0]
 
     def make(raw=RAW, *, send=None, stop=None, facts=None, **targetdata):
         request = make_request(tmp_path, raw=raw, facts=facts, journal=journal, **targetdata)
@@ -434,6 +435,15 @@ def test_try_after_a_crash_behind_the_seal_goes_on_with_the_sealed_snapshot(aws,
     assert [thing.id for thing in result.objects[1:]] == list(aws.snapshots)
     content = tags.as_mapping(aws.images[result.id]["Tags"])[tags.CONTENT]
     assert content.endswith(f":{len(RAW)}")
+
+
+def test_try_after_a_crash_waits_for_a_completion_that_takes_long(aws, make_upload):
+    aws.completion_seconds = 10 * snapshot.SETTLE_SECONDS
+    aws.faults["complete_snapshot"] = [die_after(aws)]
+    crash(aws, make_upload())
+    result = make_upload().run()
+    assert puts(aws) == [0, 1, 2]
+    assert [thing.id for thing in result.objects[1:]] == list(aws.snapshots)
 
 
 def test_try_after_a_crash_behind_the_registration_gives_that_image(aws, make_upload):

@@ -325,7 +325,7 @@ def test_pending_snapshot_is_a_leftover(stubbed, record):
     for listing in leftovers.LISTINGS:
         stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
     (found,) = leftovers.find(client, REGION, KEY, record)
-    assert (found.object.id, found.keep_reason) == ("snap-1", None)
+    assert (found.object.id, found.keep_reason, found.is_pending) == ("snap-1", None, True)
 
 
 def test_instance_that_is_going_is_not_found(stubbed, record):

@@ -4,7 +4,8 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import boto3
@@ -58,6 +59,7 @@ def client(
     reporter: Reporter,
     keys: Keys | KeySource | None = None,
     session: botocore.session.Session | None = None,
+    options: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
     """Make a client for an API of AWS.
 
@@ -67,6 +69,7 @@ def client(
         reporter: Told of each call if verbose.
         keys: Whose: some, or a source that is asked for each request; None for those of the session.
         session: Where credentials and settings come from.
+        options: Of botocore's Config, in place of those of CONFIG.
 
     Raises:
         ClouduploaderError: The settings of the SDK are broken.
@@ -80,7 +83,8 @@ def client(
             credentials = _Credentials(_Fixed(keys) if isinstance(keys, Keys) else keys)
             resolver = botocore.credentials.CredentialResolver([_Provider(credentials)])
             session.register_component("credential_provider", resolver)
-        made = boto3.Session(botocore_session=session, region_name=region).client(service, config=CONFIG)
+        config = CONFIG.merge(botocore.config.Config(**options))
+        made = boto3.Session(botocore_session=session, region_name=region).client(service, config=config)
     if credentials:
         made.meta.events.register("needs-retry", credentials.needs_retry)
     _tell(made, reporter)

@@ -145,17 +145,24 @@ class Account:
         """Who asks: the home's own credentials where there are some, else boto3's chain."""
         return base_session(self._home, self._settings.profile, is_role_wanted=bool(self.role_arn))
 
-    def client(self, service: str, keys: "Keys | Renewing", region: str | None = None) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+    def client(
+        self,
+        service: str,
+        keys: "Keys | Renewing",
+        region: str | None = None,
+        **options: Any,  # noqa: ANN401 botocore has no types
+    ) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
         """Make a boto3 client that acts with these credentials.
 
         Args:
             service: For example "ec2".
             keys: Some, or for work that may outlive them a source of them, see `renewing`.
             region: None for the upload's.
+            options: Of botocore's Config, in place of those of `api.CONFIG`.
         """
         from clouduploader.platforms.ec2 import api
 
-        return api.client(service, region=region or self.region, keys=keys, reporter=self._reporter)
+        return api.client(service, region=region or self.region, keys=keys, reporter=self._reporter, options=options)
 
 
 @dataclasses.dataclass(frozen=True)

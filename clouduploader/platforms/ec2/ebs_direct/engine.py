@@ -1,6 +1,5 @@
 """Sends an image's blocks into a pending snapshot: as fast as the quota allows, until each one is confirmed."""
 
-import concurrent.futures
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from clouduploader.errors import TransientError
 from clouduploader.platform import Reporter
 from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.credentials import Renewing
-from clouduploader.platforms.ec2.ebs_direct import connection, fallback, ring, wire
+from clouduploader.platforms.ec2.ebs_direct import connection, crew, fallback, ring, wire
 from clouduploader.platforms.ec2.ebs_direct.ledger import Ledger
 from clouduploader.platforms.ec2.ebs_direct.transfer import Patience, Transfer
 from clouduploader.platforms.ec2.settings import Settings
@@ -33,13 +32,16 @@ def send(
     keys: Callable[[], Keys],
     settings: Settings,
     environment: Mapping[str, str],
-    make_client: Callable[[], Any],
+    make_client: Callable[..., Any],
     stop: Stop,
     reporter: Reporter,
     on_progress: Callable[[], None],
     patience: Patience | None = None,
 ) -> None:
-    """Send all blocks of an image that the snapshot does not have yet. Blocks; no thread is left when it ends.
+    """Send all blocks of an image that the snapshot does not have yet. Blocks.
+
+    No thread is left that uses anything given here when it ends. Behind a proxy that does not answer, some may wait
+    for that yet, for at most `silence_seconds` of the patience, and then end.
 
     Args:
         source: The blocks.
@@ -50,7 +52,8 @@ def send(
         keys: Gives credentials that are valid now; asked several times a second.
         settings: `connections` and `blocks_per_second` are used.
         environment: For AWS_CA_BUNDLE, and proxies.
-        make_client: Makes a client of the SDK for this API; called if there is a proxy on the way.
+        make_client: Makes a client of the SDK for this API; called if there is a proxy on the way, with options of
+            botocore's Config.
         stop: Ends it within about a second.
         reporter: Told how it is done.
         on_progress: Called several times a second, by the caller's thread.
@@ -79,10 +82,15 @@ def send(
         stop=stop,
     )
     addresses = None
+    threads = crew.Crew()
     if proxy:
         reporter.line(f"There is a proxy on the way to {place.host}: the blocks are sent by the SDK.")
         workers = fallback.workers(
-            transfer, client=make_client(), snapshot_id=snapshot_id, connections=settings.connections
+            transfer,
+            client=make_client(**fallback.client_options(transfer.patience)),
+            snapshot_id=snapshot_id,
+            connections=settings.connections,
+            threads=threads,
         )
     else:
         addresses = connection.Addresses(place)
@@ -99,7 +107,7 @@ def send(
             ).run
             for number in range(rings)
         ]
-    _run(workers, transfer, keys=keys, ledger=ledger, on_progress=on_progress, addresses=addresses)
+    _run(threads, workers, transfer, keys=keys, ledger=ledger, on_progress=on_progress, addresses=addresses)
     stop.raise_if_requested()
     if transfer.error:
         raise transfer.error
@@ -107,6 +115,7 @@ def send(
 
 
 def _run(
+    threads: crew.Crew,
     workers: list[Callable[[], None]],
     transfer: Transfer,
     *,
@@ -117,28 +126,22 @@ def _run(
 ) -> None:
     """Let the workers work, and look after what is common to them."""
     synced_at = transfer.clock()
-    with concurrent.futures.ThreadPoolExecutor(len(workers), "ebs-direct") as pool:
-        try:
-            futures = [pool.submit(worker) for worker in workers]
-            waiting = set(futures)
-            while waiting and not transfer.is_over:
-                done, waiting = concurrent.futures.wait(
-                    waiting, transfer.patience.tick_seconds, concurrent.futures.FIRST_COMPLETED
-                )
-                for future in done:
-                    future.result()
-                on_progress()
-                _renew(transfer, keys)
-                transfer.check_stall()
-                if addresses:
-                    addresses.refresh()
-                if transfer.clock() - synced_at > SYNC_SECONDS:
-                    synced_at = transfer.clock()
-                    ledger.sync()
-        finally:
-            transfer.end()
-    for future in futures:
-        future.result()
+    try:
+        for worker in workers:
+            threads.start(worker)
+        while not transfer.is_over and not threads.wait(transfer.patience.tick_seconds):
+            on_progress()
+            _renew(transfer, keys)
+            transfer.check_stall()
+            if addresses:
+                addresses.refresh()
+            if transfer.clock() - synced_at > SYNC_SECONDS:
+                synced_at = transfer.clock()
+                ledger.sync()
+    finally:
+        transfer.end()
+        threads.leave()
+    threads.wait(0)
     on_progress()
 
 

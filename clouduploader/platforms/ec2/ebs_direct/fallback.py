@@ -8,9 +8,9 @@ from typing import Any
 
 from clouduploader.errors import ClouduploaderError
 from clouduploader.platforms.ec2 import endpoint
+from clouduploader.platforms.ec2.ebs_direct import crew, wire
 from clouduploader.platforms.ec2.ebs_direct import transfer as transfers
-from clouduploader.platforms.ec2.ebs_direct import wire
-from clouduploader.platforms.ec2.ebs_direct.transfer import Job, Lull, Transfer
+from clouduploader.platforms.ec2.ebs_direct.transfer import Job, Lull, Patience, Transfer
 
 MAX_THREADS = 32  # with more of them the SDK does no more blocks a second: the interpreter is busy
 BUSY_SECONDS = 0.01  # until we look again whether it is our turn to unpack
@@ -36,20 +36,52 @@ def _variable(environment: Mapping[str, str], name: str) -> str:
     return environment.get(name, environment.get(name.upper(), ""))
 
 
-def workers(transfer: Transfer, *, client: Any, snapshot_id: str, connections: int) -> list[Callable[[], None]]:  # noqa: ANN401 boto3 makes its clients at run time
+def client_options(patience: Patience) -> dict[str, Any]:
+    """Options of botocore's Config for a client that sends each block once: tries and pauses are `Transfer`'s."""
+    return {
+        "connect_timeout": patience.connect_seconds,
+        "read_timeout": patience.silence_seconds,
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+    }
+
+
+def workers(
+    transfer: Transfer,
+    *,
+    client: Any,  # noqa: ANN401 boto3 makes its clients at run time
+    snapshot_id: str,
+    connections: int,
+    threads: crew.Crew,
+) -> list[Callable[[], None]]:
     """Make the functions that do the work, each for a thread of its own.
 
     Args:
         transfer: What they share.
-        client: Of the EBS direct API; gets fresh credentials by itself.
+        client: Of the EBS direct API; gets fresh credentials by itself. See `client_options`.
         snapshot_id: Where the blocks go.
         connections: How many blocks are to be under way at once.
+        threads: Whose the threads will be.
     """
-    worker = functools.partial(_work, transfer, client, snapshot_id)
+    worker = functools.partial(_work, transfer, functools.partial(_put, client, snapshot_id, threads))
     return [worker] * min(connections, MAX_THREADS)
 
 
-def _work(transfer: Transfer, client: Any, snapshot_id: str) -> None:  # noqa: ANN401
+def _put(client: Any, snapshot_id: str, threads: crew.Crew, job: Job) -> Mapping[str, Any]:  # noqa: ANN401
+    """Send a block once. It is a copy that is sent: we may be left behind."""
+    data = transfers.ZERO_BLOCK if job.buffer is None else bytes(job.buffer)
+    with threads.away():
+        answer: Mapping[str, Any] = client.put_snapshot_block(
+            SnapshotId=snapshot_id,
+            BlockIndex=job.index,
+            BlockData=data,
+            DataLength=wire.BLOCK_BYTES,
+            Checksum=job.checksum,
+            ChecksumAlgorithm="SHA256",
+        )
+    return answer
+
+
+def _work(transfer: Transfer, put: Callable[[Job], Mapping[str, Any]]) -> None:
     """Send blocks until there are no more, or the transfer ends. An error ends it."""
     buffer = bytearray(wire.BLOCK_BYTES)
     try:
@@ -60,12 +92,12 @@ def _work(transfer: Transfer, client: Any, snapshot_id: str) -> None:  # noqa: A
             if found is Lull.BUSY:
                 time.sleep(BUSY_SECONDS)
             elif isinstance(found, Job):
-                _send(found, transfer, client, snapshot_id)
+                _send(found, transfer, put)
     except ClouduploaderError as exc:
         transfer.end(exc)
 
 
-def _send(job: Job, transfer: Transfer, client: Any, snapshot_id: str) -> None:  # noqa: ANN401
+def _send(job: Job, transfer: Transfer, put: Callable[[Job], Mapping[str, Any]]) -> None:
     """Try until the block is confirmed."""
     delay: float | None = 0.0
     while delay is not None:
@@ -74,25 +106,18 @@ def _send(job: Job, transfer: Transfer, client: Any, snapshot_id: str) -> None: 
             _sleep(wait, transfer)
         if transfer.is_over:
             return
-        delay = _try(job, transfer, client, snapshot_id)
+        delay = _try(job, transfer, put)
     transfer.confirmed([(job.index, job.digest)])
 
 
-def _try(job: Job, transfer: Transfer, client: Any, snapshot_id: str) -> float | None:  # noqa: ANN401
+def _try(job: Job, transfer: Transfer, put: Callable[[Job], Mapping[str, Any]]) -> float | None:
     """Send it once; returns seconds until the next try, or None after a success."""
     import botocore.exceptions
 
     from clouduploader.platforms.ec2 import api
 
     try:
-        answer = client.put_snapshot_block(
-            SnapshotId=snapshot_id,
-            BlockIndex=job.index,
-            BlockData=transfers.ZERO_BLOCK if job.buffer is None else bytes(job.buffer),
-            DataLength=wire.BLOCK_BYTES,
-            Checksum=job.checksum,
-            ChecksumAlgorithm="SHA256",
-        )
+        answer = put(job)
     except botocore.exceptions.ClientError as exc:
         return transfer.refused(job, api.refusal(exc))
     except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError) as exc:

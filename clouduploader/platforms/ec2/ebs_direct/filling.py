@@ -221,7 +221,7 @@ class Filling:
                 keys=self._keys,
                 settings=self._settings,
                 environment=self._environment,
-                make_client=lambda: self._account.client("ebs", self._keys),
+                make_client=lambda **options: self._account.client("ebs", self._keys, **options),
                 stop=self._stop,
                 reporter=self._reporter,
                 on_progress=tell,

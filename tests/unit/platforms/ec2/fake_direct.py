@@ -186,7 +186,7 @@ class FakeWay:
     def fresh_keys(self):
         return "keys"
 
-    def client(self, _service, keys, _region=None):
+    def client(self, _service, keys, _region=None, **_options):
         assert keys == "keys" or keys() == "keys"
         return self._aws
 

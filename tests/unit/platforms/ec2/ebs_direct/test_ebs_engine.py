@@ -89,7 +89,7 @@ def send(tmp_path, record):
                     keys=keys or (lambda: KEYS),
                     settings=Settings(connections=connections),
                     environment=environment or {},
-                    make_client=lambda: pytest.fail("there is no proxy"),
+                    make_client=lambda **_options: pytest.fail("there is no proxy"),
                     stop=stop or Stop(),
                     reporter=record,
                     on_progress=lambda: progress.append(ledger.count),

@@ -1,8 +1,11 @@
 """Behind a proxy the SDK sends the blocks; its errors end like the engine's own."""
 
 import contextlib
+import dataclasses
 import signal
+import socket
 import threading
+import time
 
 import boto3
 import botocore.config
@@ -18,8 +21,8 @@ from clouduploader.errors import (
     PlatformReplyError,
     StoppedError,
 )
-from clouduploader.platforms.ec2 import endpoint
-from clouduploader.platforms.ec2.ebs_direct import engine, fallback
+from clouduploader.platforms.ec2 import api, endpoint
+from clouduploader.platforms.ec2.ebs_direct import crew, engine, fallback
 from clouduploader.platforms.ec2.ebs_direct.ledger import Ledger
 from clouduploader.platforms.ec2.ebs_direct.transfer import Patience
 from clouduploader.platforms.ec2.settings import Settings
@@ -85,7 +88,7 @@ def send(tmp_path, record):
                     keys=lambda: KEYS,
                     settings=Settings(connections=4),
                     environment={"HTTP_PROXY": proxy},
-                    make_client=lambda: make_client(proxy),
+                    make_client=lambda **options: make_client(proxy, **options),
                     stop=stop or Stop(),
                     reporter=record,
                     on_progress=lambda: None,
@@ -97,10 +100,8 @@ def send(tmp_path, record):
     return run
 
 
-def make_client(proxy):
-    config = botocore.config.Config(
-        proxies={"http": proxy}, retries={"mode": "standard", "max_attempts": 1}, read_timeout=5
-    )
+def make_client(proxy, **options):
+    config = botocore.config.Config(proxies={"http": proxy}, **options)
     session = boto3.Session(KEYS.access_key_id, KEYS.secret_access_key, region_name="eu-west-1")
     return session.client("ebs", endpoint_url="http://127.0.0.1:9", config=config)
 
@@ -165,6 +166,43 @@ def test_final_trouble_ends_it(make_server, send, action, kind, words):
     with pytest.raises(kind, match=words):
         send(some_blocks(), server.url)
     assert not [one for one in threading.enumerate() if one.name.startswith("ebs-direct")]
+
+
+def test_sdk_sends_each_try_once(make_server, send):
+    server = make_server(hang_up)
+    with pytest.raises(NetworkError):
+        send({0: make_block(1)}, server.url)
+    assert len(server.exchanges) == HASTY.tries
+
+
+def test_client_has_the_patience_of_the_transfer(record):
+    options = fallback.client_options(Patience())
+    config = api.client("ebs", region="eu-west-1", reporter=record, keys=KEYS, options=options).meta.config
+    assert (config.connect_timeout, config.read_timeout) == (Patience().connect_seconds, Patience().silence_seconds)
+    assert (config.retries["total_max_attempts"], config.max_pool_connections) == (1, 128)
+
+
+@pytest.fixture
+def silent_proxy():
+    """A proxy that accepts connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_stop_ends_it_though_nobody_answers(silent_proxy, send):
+    stop = Stop()
+    threading.Timer(0.3, stop.request, [signal.SIGTERM]).start()
+    began = time.monotonic()
+    with pytest.raises(StoppedError):
+        send(some_blocks(), silent_proxy, stop=stop, patience=dataclasses.replace(HASTY, silence_seconds=4))
+    assert time.monotonic() - began < 0.3 + crew.LEAVE_SECONDS + 1.2
+    assert send.count == 0
+
+
+def test_silence_ends_a_try(silent_proxy, send):
+    patience = dataclasses.replace(HASTY, tries=2, silence_seconds=0.2, connect_seconds=0.2)
+    with pytest.raises(NetworkError):
+        send({0: make_block(1)}, silent_proxy, patience=patience)
 
 
 def test_error_of_the_image_ends_it(make_server, send):

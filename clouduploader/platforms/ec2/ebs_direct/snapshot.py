@@ -160,8 +160,8 @@ class Snapshots:
                 raise StartDeniedError(exc.message, hint=exc.hint) from exc
             raise
         snapshot_id = str(answer["SnapshotId"])
+        self._created(self._object(snapshot_id))  # first: the journal may not be writable, and the undo needs none
         self._journal.write("started", token=parameters["ClientToken"], snapshot_id=snapshot_id)
-        self._created(self._object(snapshot_id))
         self._reporter.detail(f"Snapshot {snapshot_id} is {answer.get('Status')}, {answer.get('VolumeSize')} GiB.")
         if answer.get("BlockSize") != wire.BLOCK_BYTES:
             raise PlatformReplyError(f"EBS wants blocks of {answer.get('BlockSize')} bytes, not of {wire.BLOCK_BYTES}")

@@ -22,6 +22,7 @@ from fake_direct import make_send as make_sender
 from clouduploader.errors import (
     DeniedError,
     ImageError,
+    LocalIOError,
     PlatformReplyError,
     StoppedError,
     TargetDataError,
@@ -171,6 +172,36 @@ def test_denied_start_is_told_apart_and_leaves_nothing(aws, make_upload):
         make_upload().run()
     assert aws.snapshots == {}
     assert [entry["what"] for entry in make_upload.journal.entries()] == ["asked", "refused", "discarded"]
+
+
+@pytest.mark.parametrize("what", ["started", "sealing"])
+def test_journal_that_can_not_be_written_any_more_leaves_nothing(aws, make_upload, record, what):
+    write = make_upload.journal.write
+
+    def fail(entry, **values):
+        if entry == what:
+            raise LocalIOError("the journal can't be written: no space")
+        write(entry, **values)
+
+    make_upload.journal.write = fail
+    with pytest.raises(LocalIOError):
+        make_upload().run()
+    assert (aws.snapshots, existing(record)) == ({}, set())
+
+
+def test_try_after_a_crash_with_a_snapshot_that_was_told_and_not_noted_goes_on_with_it(aws, make_upload):
+    write = make_upload.journal.write
+
+    def die(entry, **values):
+        if entry == "started":
+            die_after(aws)(None)
+        write(entry, **values)
+
+    make_upload.journal.write = die
+    crash(aws, make_upload())
+    make_upload.journal.write = write
+    result = make_upload().run()
+    assert [thing.id for thing in result.objects[1:]] == list(aws.snapshots)
 
 
 # A name that is taken

@@ -147,7 +147,8 @@ def _run(
 
 def _renew(transfer: Transfer, keys: Callable[[], Keys]) -> None:
     """Ask for the credentials of now, so that no worker has to wait for them."""
-    was_wanted, transfer.is_renewal_wanted = transfer.is_renewal_wanted, False
+    if was_wanted := transfer.renewal_wanted.is_set():
+        transfer.renewal_wanted.clear()  # whoever sets it from here on is served by the next look at the latest
     if was_wanted and isinstance(keys, Renewing):
         keys.refuse(transfer.keys)
     try:
@@ -155,7 +156,8 @@ def _renew(transfer: Transfer, keys: Callable[[], Keys]) -> None:
     except TransientError:
         # `keys` gives old ones as long as these are valid, so there are none: those who need some go on asking,
         # until their patience ends or the transfer's
-        transfer.is_renewal_wanted = was_wanted
+        if was_wanted:
+            transfer.renewal_wanted.set()
         return
     if was_wanted or fresh != transfer.keys:
         transfer.renewed(fresh)

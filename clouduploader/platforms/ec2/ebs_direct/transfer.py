@@ -137,7 +137,7 @@ class Transfer:
         self.pacer = pacer.Pacer(settings.blocks_per_second, clock())
         self.window = pacer.Window(settings.connections)
         self.error: ClouduploaderError | None = None
-        self.is_renewal_wanted = False
+        self.renewal_wanted = threading.Event()
         self._renewals = 0
         self._book = book
         self._requests = requests
@@ -281,7 +281,8 @@ class Transfer:
             return 0.0
         if code in _EXPIRED and job.renewals in (None, self._renewals):
             if job.renewals is None:
-                job.renewals, self.is_renewal_wanted = self._renewals, True
+                job.renewals = self._renewals
+                self.renewal_wanted.set()
             self._last_seen = code
             return RENEWAL_PAUSE_SECONDS
         error = refusals.translate(refusal, subject=self._subject)

@@ -24,6 +24,7 @@ from clouduploader.errors import (
     StoppedError,
     TransientError,
 )
+from clouduploader.platforms.ec2.credentials import Renewing
 from clouduploader.platforms.ec2.ebs_direct import engine
 from clouduploader.platforms.ec2.ebs_direct.ledger import ContentChangedError, Ledger
 from clouduploader.platforms.ec2.ebs_direct.transfer import Patience
@@ -471,6 +472,36 @@ def test_expired_token_is_renewed(make_server, send):
     server = make_server(plan)
     send(some_blocks(), server.url, keys=lambda: given[is_refused.is_set()])
     assert send.confirmed == set(some_blocks())
+
+
+def test_token_that_expires_while_others_are_asked_for_is_renewed(make_server, send, record):
+    """The wish for new credentials comes while the ones of now can't be had, and is not lost."""
+    is_asked, is_refused = threading.Event(), threading.Event()
+
+    class Failing(Renewing):
+        calls = 0
+
+        def __call__(self):
+            self.calls += 1
+            if self.calls == 2:
+                is_asked.set()
+                assert is_refused.wait(30)
+                time.sleep(0.2)  # until the refusal has been understood
+                raise NetworkError("nobody answers")
+            return super().__call__()
+
+    def plan(exchange):
+        assert is_asked.wait(30)
+        if exchange.headers["x-amz-security-token"] == "tok/en":
+            exchange.refuse(403, "ExpiredTokenException")
+            is_refused.set()
+        else:
+            exchange.confirm()
+
+    given = [KEYS, Keys("AKIANEW", "secret", "new/token")]
+    keys = Failing(lambda: given.pop(0), lambda: datetime.datetime.now(datetime.UTC), record)
+    send({1: make_block(1)}, make_server(plan).url, keys=keys, patience=dataclasses.replace(PATIENT, stall_seconds=3))
+    assert send.confirmed == {1}
 
 
 def test_token_that_stays_expired_ends_it(make_server, send):

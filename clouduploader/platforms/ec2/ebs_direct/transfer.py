@@ -233,7 +233,7 @@ class Transfer:
         if is_stalled:
             raise NetworkError(
                 f"no block was confirmed for {self.patience.stall_seconds:.0f} seconds; last seen: {self._last_seen}",
-                hint="The same upload once more goes on where this one ended, as long as the snapshot lives.",
+                hint="Look at the network, and try again. With keep = snapshot another one goes on where it ended.",
             )
 
     def renewed(self, keys: Keys) -> None:

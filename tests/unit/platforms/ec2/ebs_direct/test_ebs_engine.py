@@ -397,8 +397,9 @@ def test_trouble_without_end_ends_it(make_server, send, action, kind, words):
 def test_throttling_without_end_ends_in_a_stall(make_server, send):
     server = make_server(PASSING["snapshot throttle"])
     patience = dataclasses.replace(PATIENT, stall_seconds=0.7)
-    with pytest.raises(NetworkError, match="last seen: RequestThrottledException RESOURCE_LEVEL_THROTTLE"):
+    with pytest.raises(NetworkError, match="last seen: RequestThrottledException RESOURCE_LEVEL_THROTTLE") as caught:
         send(some_blocks(), server.url, patience=patience)
+    assert "With keep = snapshot another one goes on" in caught.value.hint
 
 
 def test_snapshot_that_is_gone_later_ends_it(make_server, send):

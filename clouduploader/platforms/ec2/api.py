@@ -68,7 +68,7 @@ def client(
         region: For example "eu-west-1".
         reporter: Told of each call if verbose.
         keys: Whose: some, or a source that is asked for each request; None for those of the session.
-        session: Where credentials and settings come from.
+        session: Where credentials and settings come from; used for nothing else if `keys` are given.
         options: Of botocore's Config, in place of those of CONFIG.
 
     Raises:
@@ -77,7 +77,7 @@ def client(
     with translated(f"region {region}"):
         if session is None:
             session = botocore.session.Session()
-            session.register_component("data_loader", _loader())
+        session.register_component("data_loader", _loader())
         credentials = None
         if keys is not None:
             credentials = _Credentials(_Fixed(keys) if isinstance(keys, Keys) else keys)

@@ -43,7 +43,8 @@ def environment(base: Mapping[str, str], home: Path) -> dict[str, str]:
     AWS_ENDPOINT_URL and the variables for proxies and certificates are passed on, for without them it
     would not reach AWS where these are needed.
     """
-    passed = {"AWS_CA_BUNDLE", "AWS_USE_FIPS_ENDPOINT", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    passed = {"AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    passed |= {"AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"}
     proxies = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
     kept = {
         name: value

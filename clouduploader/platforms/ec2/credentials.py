@@ -6,6 +6,7 @@ uploads into his own account.
 """
 
 import configparser
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -30,8 +31,19 @@ RENEWAL_PAUSE = datetime.timedelta(seconds=30)  # between tries while the old on
 _NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_=,.@-]+")  # its pattern there is [\w+=,.@-]*
 _PLAIN_REGION = re.compile(r"(?!us-iso)[a-z]{2}(-[a-z]+)+-[0-9]+")
 _KEY = re.compile(r"[!-~]*")  # what can stand in a header; a wrapped line or a curly quote can't
-_BOTO_ONLY = frozenset({"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "AWS_USE_FIPS_ENDPOINT"})
+_BOTO_ONLY = frozenset(
+    {
+        *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"),
+        *("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
+    }
+)
 """Environment variables that boto3 understands and our own request does not."""
+_BOTO_SETTING = re.compile(
+    r"^[ \t]*(use_fips_endpoint|use_dualstack_endpoint|ca_bundle|endpoint_url|services|"
+    r"ignore_configured_endpoint_urls)[ \t]*[=:]",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""The same in `HOME/.aws/config`, or in the credentials file, where the SDK takes them too; in any profile."""
 
 
 def session_name(*, user: str, job_name: str | None) -> str:
@@ -102,7 +114,7 @@ class Account:
             parameters["ExternalId"] = self._external_id
         region = self._settings.sts_region or self.region
         static = static_keys(self._home, self._settings.profile)
-        if static and _PLAIN_REGION.fullmatch(region) and not _BOTO_ONLY & self._environment.keys():
+        if static and _PLAIN_REGION.fullmatch(region) and not self._is_for_boto():
             self._reporter.hide(static.secret_access_key)
             self._reporter.hide(static.session_token or "")
             return sts.assume_role(
@@ -114,6 +126,21 @@ class Account:
                 subject=f"role {self.role_arn}",
             )
         return self._assume_by_boto(region, parameters)
+
+    def _is_for_boto(self) -> bool:
+        """Whether something is set that says how AWS is to be reached, and that our own request does not know."""
+        if _BOTO_ONLY & self._environment.keys():
+            return True
+        for name in ("config", "credentials"):
+            with contextlib.suppress(OSError):
+                if _BOTO_SETTING.search((self._home / ".aws" / name).read_text("utf-8", "replace")):
+                    return True
+        return False
+
+    def tls_environment(self) -> Mapping[str, str]:
+        """The environment, with the AWS_CA_BUNDLE that the SDK goes by: it may stand in the settings of the SDK."""
+        bundle = self._base_session.get_config_variable("ca_bundle")
+        return {**self._environment, "AWS_CA_BUNDLE": bundle} if bundle else self._environment
 
     def _assume_by_boto(self, region: str, parameters: Mapping[str, str]) -> Keys:
         from clouduploader.platforms.ec2 import api
@@ -162,7 +189,16 @@ class Account:
         """
         from clouduploader.platforms.ec2 import api
 
-        return api.client(service, region=region or self.region, keys=keys, reporter=self._reporter, options=options)
+        # A session of its own: the credentials become a part of it. Its settings are those that STS is asked by.
+        session = base_session(self._home, self._settings.profile, is_role_wanted=bool(self.role_arn))
+        return api.client(
+            service,
+            region=region or self.region,
+            keys=keys,
+            session=session,
+            reporter=self._reporter,
+            options=options,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,6 @@ class Filling:
     Args:
         request: See UploadRequest.
         settings: See Settings.
-        environment: For `send`.
         account: Of the request.
         keys: Of the account.
         own_tags: From `tags.own`.
@@ -67,7 +66,6 @@ class Filling:
         request: UploadRequest,
         *,
         settings: Settings,
-        environment: Mapping[str, str],
         account: Account,
         keys: Renewing,
         own_tags: Mapping[str, str],
@@ -85,7 +83,6 @@ class Filling:
         self._request = request
         self._targetdata = request.targetdata
         self._settings = settings
-        self._environment = environment
         self._account = account
         self._keys = keys
         self._own_tags = own_tags
@@ -220,7 +217,7 @@ class Filling:
                 ledger=digests,
                 keys=self._keys,
                 settings=self._settings,
-                environment=self._environment,
+                environment=self._account.tls_environment(),
                 make_client=lambda **options: self._account.client("ebs", self._keys, **options),
                 stop=self._stop,
                 reporter=self._reporter,

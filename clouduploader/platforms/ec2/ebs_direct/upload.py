@@ -53,7 +53,6 @@ class Upload:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._environment = context.environment
         self._settings = settings
         self._request = request
         self._reporter = reporter
@@ -95,7 +94,6 @@ class Upload:
         return filling.Filling(
             self._request,
             settings=self._settings,
-            environment=self._environment,
             account=self._account,
             keys=self._keys,
             own_tags=self._own_tags,

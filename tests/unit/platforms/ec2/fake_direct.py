@@ -183,6 +183,9 @@ class FakeWay:
     def renewing(self):
         return lambda: "keys"
 
+    def tls_environment(self):
+        return {}
+
     def fresh_keys(self):
         return "keys"
 

@@ -178,7 +178,40 @@ def test_region_of_sts_can_be_set(tmp_path, make_home, make_endpoint, granted, r
     assert "/eu-central-1/sts/aws4_request" in str(endpoint.requests[0].headers)
 
 
-@pytest.mark.parametrize("reason", ["proxy", "no static keys", "odd region"])
+def use_config(home, *lines):
+    (home / ".aws" / "config").write_text("\n".join(["[default]", *lines, ""]))
+
+
+def test_role_is_assumed_where_the_config_of_the_home_says(make_home, make_account, make_endpoint, granted):
+    endpoint = make_endpoint(granted)
+    use_config(make_home(PLAIN), f"endpoint_url = {endpoint.url}")
+    assert make_account(arn=ARN).fresh_keys().access_key_id == "ASIAEXAMPLE"
+    assert "Boto3" in str(endpoint.requests[0].headers)
+
+
+def test_config_that_only_names_a_region_takes_no_boto(make_home, make_account, make_endpoint, granted):
+    endpoint = make_endpoint(granted)
+    use_config(make_home(PLAIN), "region = eu-west-2", "# use_fips_endpoint = true")
+    make_account(environment={"AWS_ENDPOINT_URL": endpoint.url}, arn=ARN).fresh_keys()
+    assert "Boto3" not in str(endpoint.requests[0].headers)
+
+
+def test_clients_go_by_the_config_of_the_home(make_home, make_account):
+    use_config(make_home(PLAIN), "use_fips_endpoint = true", "ca_bundle = /etc/ours.pem")
+    way = make_account(arn=ARN, region="us-east-1")
+    keys = Keys("AKIA", "SECRET", None)
+    assert way.client("ebs", keys).meta.endpoint_url == "https://ebs-fips.us-east-1.amazonaws.com"
+    assert way.client("sts", keys).meta.endpoint_url == "https://sts-fips.us-east-1.amazonaws.com"
+    assert way.tls_environment() == {"AWS_CA_BUNDLE": "/etc/ours.pem"}
+
+
+def test_certificates_are_those_of_the_environment_first(make_home, make_account):
+    use_config(make_home(PLAIN), "ca_bundle = /etc/ours.pem")
+    way = make_account(environment={"AWS_CA_BUNDLE": "/etc/theirs.pem"}, arn=ARN)
+    assert way.tls_environment() == {"AWS_CA_BUNDLE": "/etc/theirs.pem"}
+
+
+@pytest.mark.parametrize("reason", ["proxy", "ignored endpoints", "dual stack", "no static keys", "odd region"])
 def test_role_is_assumed_by_boto_where_the_plain_way_does_not_do(
     make_home, make_account, make_endpoint, granted, record, reason
 ):
@@ -188,6 +221,12 @@ def test_role_is_assumed_by_boto_where_the_plain_way_does_not_do(
     if reason == "proxy":
         make_home(PLAIN)
         environment |= {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+    elif reason == "ignored endpoints":
+        make_home(PLAIN)
+        environment |= {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false"}
+    elif reason == "dual stack":
+        make_home(PLAIN)
+        environment |= {"AWS_USE_DUALSTACK_ENDPOINT": "true"}
     elif reason == "no static keys":
         environment |= {"AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "x"}
     else:

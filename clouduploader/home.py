@@ -4,7 +4,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-SECRETS = (".aws/credentials", ".gnupg", "secret.pem")
+SECRETS = (".aws/credentials", ".gnupg", "secret.pem", "accounts.sqlite")
 """What must be readable by nobody but its owner, and a group that the admin chose."""
 
 

@@ -15,6 +15,7 @@ CODES = {
     "NotFoundError": 66,
     "MissingFileError": 66,
     "NoSuchJobError": 66,
+    "NoSuchAccountError": 66,
     "UnavailableError": 69,
     "UnknownTargetError": 69,
     "PluginLoadError": 69,

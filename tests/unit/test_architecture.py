@@ -14,6 +14,7 @@ FLOORS = (
     {"errors"},
     {"contents", "filename", "job", "jobxml", "platform", "stop"},
     {
+        "accounts",
         "config",
         "events",
         "home",

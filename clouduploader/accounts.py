@@ -106,10 +106,18 @@ class Book:
         Raises:
             NoSuchAccountError: There is no such account.
         """
+        return dict(self.find(user, target).values)
+
+    def find(self, user: str, target: str) -> Account:
+        """Give all that is known of an account.
+
+        Raises:
+            NoSuchAccountError: There is no such account.
+        """
         found = self._select("WHERE user = ? AND target = ?", check_user(user), target)
         if not found:
             raise _no_such_account(user, target)
-        return dict(found[0].values)
+        return found[0]
 
     def accounts(self, *, target: str | None = None) -> list[Account]:
         """Give all accounts, or those for a target, in the order of their users' names."""

@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code each kind ends with.
 
 The numbers are those of BSD's sysexits.h: documented, apart from Python's 1 and Click's 2,
-and 75 tells whoever started us that another try may work.
+and 75 tells whoever started us that another try may work. 79 is the first one that has no meaning there.
 """
 
 import enum
@@ -32,6 +32,7 @@ class ExitCode(enum.IntEnum):
     PROTOCOL = 76, "The cloud said no for good, or something that makes no sense."
     DENIED = 77, "The cloud or this machine refused for lack of rights."
     CONFIG = 78, "Something in the configuration is missing or wrong."
+    OPEN_ACCOUNT = 79, "The account that was tried lets in anybody who uses this service."
     INTERRUPTED = 130, "Stopped by SIGINT, after the clean-up; or a question was answered with no."
     PIPE_CLOSED = 141, "Whoever read the output went away."
     TERMINATED = 143, "Stopped by SIGTERM, after the clean-up."

@@ -4,20 +4,35 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-SECRETS = (".aws/credentials", ".gnupg", "secret.pem", "accounts.sqlite")
-"""What must be readable by nobody but its owner, and a group that the admin chose."""
+ACCOUNTS = "accounts.sqlite"
+FORBIDDEN = {
+    ".aws/credentials": stat.S_IROTH,
+    ".gnupg": stat.S_IROTH,
+    "secret.pem": stat.S_IROTH,
+    ACCOUNTS: stat.S_IRWXG | stat.S_IRWXO,
+}
+"""What holds secrets, and the rights that nobody must have to it. An admin may let a group of his choice read what
+he laid there himself; what only clouduploader writes is for its owner alone."""
 
 
 def exposed(home: Path) -> Iterator[Path]:
-    """Find secrets that everybody on this machine can read; OBS's package installs them like that.
+    """Find secrets that others on this machine can read; OBS's package installs them like that.
 
     What is not there, or can't be looked at, is not exposed.
     """
-    for name in SECRETS:
+    for name, forbidden in FORBIDDEN.items():
         path = home / name
         try:
             mode = path.stat().st_mode
         except OSError:
             continue
-        if mode & stat.S_IROTH:
+        if mode & forbidden:
             yield path
+
+
+def is_strange(home: Path) -> bool:
+    """Whether the accounts belong to somebody else than the home, so that the daemons can't use them."""
+    try:
+        return (home / ACCOUNTS).stat().st_uid != home.stat().st_uid
+    except OSError:
+        return False

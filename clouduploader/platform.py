@@ -43,6 +43,8 @@ class Field:
         is_required: Whether it must be there and not be empty. Otherwise absent, null and ""
             mean the same.
         is_secret: Whether OBS sends it encrypted, and it must never be shown.
+        is_of_account: Whether it is kept with the user's account (see Accounts), and not asked for at each
+            upload; only a string can be. In clear it is one user's: no two accounts have the same value.
         allowed: The only values there are, or empty.
         pattern: What a whole string must match, or None.
         pattern_meaning: The pattern in words, for the error line.
@@ -57,6 +59,7 @@ class Field:
     kind: FieldKind = FieldKind.STRING
     is_required: bool = False
     is_secret: bool = False
+    is_of_account: bool = False
     allowed: tuple[str, ...] = ()
     pattern: re.Pattern[str] | None = None
     pattern_meaning: str = ""
@@ -359,6 +362,36 @@ class Finding:
     hint: str | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AccountGuide:
+    """What a user needs in order to open his account in the cloud to this service.
+
+    Attributes:
+        facts: Short texts by their names in lower case with underscores, for example `external_id`.
+        policies: JSON documents by their names, as the cloud's console takes them.
+        scripts: The same, ready to be run: whole texts by what they are, for example `cloudformation`.
+    """
+
+    facts: Mapping[str, str]
+    policies: Mapping[str, Mapping[str, JsonValue]]
+    scripts: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What came out when an account was tried.
+
+    Attributes:
+        findings: What was tried, and how it went.
+        is_usable: Whether the service gets into it.
+        is_open: Whether anybody does who uses this service, not only its user (the "confused deputy").
+    """
+
+    findings: tuple[Finding, ...]
+    is_usable: bool
+    is_open: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class PlatformContext:
     """What a platform is made from.
@@ -469,4 +502,46 @@ class Platform(Protocol):
 
         Returns:
             The findings, one by one as they are made. Never raises for what it finds.
+        """
+
+
+class Accounts(Protocol):
+    """What a platform has to do with its users' accounts, where they have some in its cloud. Optional.
+
+    A platform that has it offers it as its attribute `accounts`, and marks with `is_of_account` which of its
+    fields an account holds. Making it is as cheap as making the platform. The values of an account are
+    strings by the names of these fields, as far as they are known yet; decrypted.
+    """
+
+    def new_values(self) -> Mapping[str, str]:
+        """Make up what the service itself gives to a new account, in clear. No network.
+
+        Returns:
+            Values that nobody had before.
+        """
+
+    def guide(
+        self, values: Mapping[str, str], *, method: str | None, extras: Sequence[str], reporter: Reporter
+    ) -> AccountGuide:
+        """Say what the user has to do in the cloud. Uses the network.
+
+        Args:
+            values: Of the account.
+            method: How his images will get there, of those that the platform knows; None for its setting.
+            extras: What the service is to be allowed besides.
+            reporter: Told what is done.
+
+        Raises:
+            UsageError: A method or an extra that is not known.
+            ClouduploaderError: Something that the guide must tell can't be found out.
+        """
+
+    def verify(self, values: Mapping[str, str], *, reporter: Reporter) -> Verification:
+        """Try whether the service gets in, and nobody else through it. Changes nothing; uses the network.
+
+        A finding is only what is known: what could not be tried, for example without network, is an error.
+
+        Raises:
+            DataError: The account lacks what is needed to get in.
+            ClouduploaderError: It could not be tried.
         """

@@ -190,7 +190,7 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
     if data.unknown_keys:
         log.detail(f"The target data have keys that {task.target} does not use: {', '.join(data.unknown_keys)}.")
     for path in home.exposed(config.home.value):
-        log.detail(f"Warning: everybody on this machine can read {path}.")
+        log.detail(f"Warning: others on this machine can read {path}.")
     filename = _real_name(task, data)
     image = packing.describe(task.image_path, filename)
     log.event(ImageFound(image))

@@ -232,11 +232,7 @@ class _Checker:
         is_hidden = self._is_hidden or field.is_secret or len(self.secrets) > known_secrets
         if is_allowed(field, value):
             return value
-        found = _found(value, is_hidden=is_hidden)
-        if field.kind is FieldKind.ARRAY and isinstance(value, list):
-            wrong = next(member for member in value if not _is_allowed_string(field, member))
-            found = f"a list with {_found(wrong, is_hidden=is_hidden)} in it"
-        self.problems.append(f"{field.name} is {found}, but {_allowed(field)}")
+        self.problems.append(problem(field, value, is_hidden=is_hidden))
         return None
 
     def _decrypted(self, value: JsonValue, *, is_secret: bool) -> JsonValue:
@@ -269,6 +265,21 @@ def is_allowed(field: Field, value: JsonValue) -> bool:
             return isinstance(value, list) and all(_is_allowed_string(field, member) for member in value)
         case FieldKind.STRING:
             return _is_allowed_string(field, value)
+
+
+def problem(field: Field, value: JsonValue, *, is_hidden: bool) -> str:
+    """Say what is wrong with a value that is not allowed, and what would be.
+
+    Args:
+        field: Which one.
+        value: Decrypted.
+        is_hidden: Whether it must not be shown.
+    """
+    found = _found(value, is_hidden=is_hidden)
+    if field.kind is FieldKind.ARRAY and isinstance(value, list):
+        wrong = next(member for member in value if not _is_allowed_string(field, member))
+        found = f"a list with {_found(wrong, is_hidden=is_hidden)} in it"
+    return f"{field.name} is {found}, but {_allowed(field)}"
 
 
 def _is_allowed_string(field: Field, value: JsonValue) -> bool:

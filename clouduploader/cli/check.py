@@ -9,7 +9,7 @@ from clouduploader.cli import output
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import check_setup
 from clouduploader.errors import ExitCode
-from clouduploader.platform import Finding, Level
+from clouduploader.platform import Level
 
 
 @click.command("check")
@@ -28,14 +28,9 @@ def check_command(session: Session, /, *, target: str, region: str | None, data:
     for finding in check_setup.run(session.config, target=target, region=region, data_path=data):
         findings.append(finding)
         if not session.is_json:
-            click.echo(_line(finding))
+            click.echo(output.finding(finding))
     code = ExitCode.CONFIG if any(found.level is Level.FAILURE for found in findings) else ExitCode.OK
     if session.is_json:
         rows = [dataclasses.asdict(finding) for finding in findings]
         output.print_json(session, {"findings": rows}, exit_code=code)
     return code
-
-
-def _line(finding: Finding) -> str:
-    hint = f". {finding.hint}" if finding.hint else ""
-    return output.clean(f"{finding.level:8}{finding.subject}: {finding.message}{hint}")

@@ -17,6 +17,7 @@ from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError, ExitCode
 
 COMMANDS = {
+    "account": "account",
     "check": "check",
     "cleanup": "cleanup",
     "contract": "contract",

@@ -45,6 +45,7 @@ FILES = {
     f"{config.DEFAULT_HOME}/.gnupg": "The GPG key that target data are encrypted for.",
     f"{config.DEFAULT_HOME}/secret.pem": "The RSA key that OBS encrypts secrets for.",
     f"{config.DEFAULT_HOME}/_pubkey": "Its public half, which OBS hands out.",
+    f"{config.DEFAULT_HOME}/accounts.sqlite": "The users' accounts in the clouds.",
     f"{config.DEFAULT_SPOOL}": "The jobs; those that have ended are in done.",
 }
 
@@ -83,12 +84,15 @@ def render() -> str:
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
-    pieces = [context.info_name or "", *command.collect_usage_pieces(context)]
-    yield f".SS {_text(context.info_name or '')}"
-    yield from _synopsis(" ".join(pieces))
+    name = context.command_path.removeprefix("clouduploader ")
+    yield f".SS {_text(name)}"
+    yield from _synopsis(" ".join([name, *command.collect_usage_pieces(context)]))
     yield from _paragraphs(command.help or "")
     yield from _options(command, context)
     yield from _paragraphs(command.epilog or "")
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            yield from _command(command.commands[inner], click.Context(command.commands[inner], context, inner))
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:

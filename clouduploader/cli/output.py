@@ -15,6 +15,7 @@ import click
 import clouduploader
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
+from clouduploader.platform import Finding
 
 AGES = ((365 * 86400, "y"), (7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -117,6 +118,12 @@ def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
     else:
         lines = [f"{name}\t{cell(value)}" for name, value in pairs]
     click.echo("\n".join(lines))
+
+
+def finding(found: Finding) -> str:
+    """A finding as a line: how good it is, what was looked at, what was found, and what to do."""
+    hint = f". {found.hint}" if found.hint else ""
+    return clean(f"{found.level:8}{found.subject}: {found.message}{hint}")
 
 
 def warn(session: Session, text: str) -> None:

@@ -128,7 +128,7 @@ def upload_command(
     if max_size is not None:
         settings = dataclasses.replace(settings, max_size=config.Setting(max_size, "--max-size"))
     for path in home.exposed(settings.home.value):
-        output.warn(session, f"everybody on this machine can read {path}")
+        output.warn(session, f"others on this machine can read {path}")
     stop = Stop()
     stopping.listen(stop)
     if dry_run:

@@ -62,7 +62,25 @@ def _home(config: Config) -> Iterator[Finding]:
     for exposed in home.exposed(path):
         mode = stat.S_IMODE(exposed.stat().st_mode)
         hint = f"chmod {'700' if exposed.is_dir() else '600'} {exposed}"
-        yield Finding(Level.WARNING, str(exposed), f"everybody can read it (mode {mode:04o})", hint)
+        yield Finding(Level.WARNING, str(exposed), f"others can read it (mode {mode:04o})", hint)
+    yield from _accounts(path)
+
+
+def _accounts(home_path: Path) -> Iterator[Finding]:
+    """Look whether the accounts can be used at all, and by the daemons."""
+    path = home_path / home.ACCOUNTS
+    if home.is_strange(home_path):
+        hint = f"chown --reference={home_path} {path}"
+        yield Finding(Level.WARNING, str(path), "does not belong to the owner of the home", hint)
+    if os.path.lexists(path):
+        from clouduploader import accounts
+
+        try:
+            found = len(accounts.Book(home_path).accounts())
+        except ClouduploaderError as exc:
+            yield Finding(Level.FAILURE, str(path), exc.message, exc.hint)
+        else:
+            yield Finding(Level.OK, str(path), f"{found} account{'s' * (found != 1)}")
 
 
 def _spool(path: Path) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ Sources: the API reference of STS, "AssumeRole"; the error code list of the EC2 
 import datetime
 import json
 import re
+from typing import Any
 
 import moto.sts.urls
 from moto.core.exceptions import _RESTError
@@ -58,7 +59,7 @@ class StrictSTS(STSBackend):
                 f"constraint: Member must have value {word} than or equal to {bound}"
             )
         role = self._role(role_arn)
-        if role is None or not _trusts(role, external_id):
+        if role is None:  # whether it trusts the caller was looked at before, see `install`
             raise AccessDeniedError(
                 "AccessDenied", f"User is not authorized to perform: sts:AssumeRole on resource: {role_arn}"
             )
@@ -74,13 +75,42 @@ class StrictSTS(STSBackend):
         return next((role for role in roles if role.arn == arn), None)
 
 
-def _trusts(role: Role, external_id: str | None) -> bool:
-    """Whether each statement's external id was given."""
-    for statement in json.loads(role.assume_role_policy_document)["Statement"]:
-        wanted = statement.get("Condition", {}).get("StringEquals", {}).get("sts:ExternalId")
-        if wanted is not None and wanted != external_id:
+def _is_trusted(request: IAMRequest, role_arn: str) -> bool:
+    """Whether a statement of a role's trust policy lets in the caller, and none keeps him out.
+
+    For moto a statement about somebody else keeps him out, and an account is not all who are in it.
+    """
+    statements = _listed(json.loads(request.backend.get_role_by_arn(role_arn).assume_role_policy_document)["Statement"])
+    caller, external_id = request._access_key.arn, next(iter(request._data.get("ExternalId", [])), None)
+    return {found["Effect"] for found in statements if _applies(found, caller, external_id)} == {"Allow"}
+
+
+def _applies(statement: dict[str, Any], caller: str, external_id: str | None) -> bool:
+    """Whether a statement is about a caller with this external id; any other condition is an error."""
+    account = caller.split(":")[4]
+    known_as = {"*", caller, account, f"arn:aws:iam::{account}:root"}  # "IAM JSON policy elements: Principal"
+    principal = statement["Principal"]
+    if not known_as.intersection(_listed(principal["AWS"] if isinstance(principal, dict) else principal)):
+        return False
+    for operator, keys in statement.get("Condition", {}).items():
+        wanted = _listed(keys["sts:ExternalId"])
+        match operator:
+            case "StringEquals":
+                is_met = external_id in wanted
+            case "StringNotEquals":  # met too where there is none ("IAM JSON policy elements: Condition operators")
+                is_met = external_id not in wanted
+            case "Null":
+                is_met = wanted == [str(external_id is None).lower()]
+            case _:
+                raise NotImplementedError(operator)
+        if not is_met:
             return False
     return True
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401 whatever JSON has there
+    """In a policy one of a kind can stand alone."""
+    return value if isinstance(value, list) else [value]
 
 
 class UnauthorizedOperationError(_RESTError):
@@ -103,5 +133,6 @@ def _raise_access_denied(request: IAMRequest) -> None:
 def install() -> None:
     """Put the rules in place; before moto is used, once in a process."""
     sts_backends.backend = StrictSTS
-    # A method alone, because moto imports the class where it uses it.
+    # Methods alone, because moto imports the class where it uses it.
     setattr(IAMRequest, "_raise_access_denied", _raise_access_denied)  # noqa: B010
+    setattr(IAMRequest, "_check_role_trust_relationship", _is_trusted)  # noqa: B010

@@ -45,6 +45,7 @@ MEMBERS = {
     "PROTOCOL": 76,
     "DENIED": 77,
     "CONFIG": 78,
+    "OPEN_ACCOUNT": 79,
     "INTERRUPTED": 130,
     "PIPE_CLOSED": 141,
     "TERMINATED": 143,

@@ -1,5 +1,7 @@
 """Each rule of Amazon's that the sandbox enforces where moto is kinder."""
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.sandbox
@@ -124,6 +126,47 @@ def test_credentials_that_are_wrong_are_refused(sandbox, aws, role_credentials, 
 
 
 NAMES = {"access_key_id": "AccessKeyId", "secret_access_key": "SecretAccessKey", "session_token": "SessionToken"}
+
+
+US = {"AWS": "arn:aws:iam::123456789012:root"}
+RIGHT, WRONG, NONE = "sandboxExternalId0000001", "wrong", None
+
+
+@pytest.mark.parametrize(
+    ("statements", "who"),
+    [
+        ([{"Principal": US}], [RIGHT, WRONG, NONE]),
+        ([{"Principal": {"AWS": "*"}}], [RIGHT, WRONG, NONE]),
+        ([{"Principal": {"AWS": "arn:aws:iam::210987654321:root"}}], []),
+        ([{"Principal": {"AWS": ["arn:aws:iam::123456789012:user/auditor", "210987654321"]}}], []),
+        ([{"Principal": {"AWS": ["210987654321", "123456789012"]}}], [RIGHT, WRONG, NONE]),
+        ([{"Principal": US, "Condition": {"StringEquals": {"sts:ExternalId": RIGHT}}}], [RIGHT]),
+        ([{"Principal": US, "Condition": {"StringEquals": {"sts:ExternalId": [RIGHT, WRONG]}}}], [RIGHT, WRONG]),
+        ([{"Principal": US, "Condition": {"Null": {"sts:ExternalId": "false"}}}], [RIGHT, WRONG]),
+        ([{"Principal": US, "Condition": {"Null": {"sts:ExternalId": "true"}}}], [NONE]),
+        (
+            [
+                {"Principal": US},
+                {"Effect": "Deny", "Principal": US, "Condition": {"StringNotEquals": {"sts:ExternalId": RIGHT}}},
+            ],
+            [RIGHT],
+        ),
+    ],
+)
+def test_assume_role_goes_by_the_trust_policy(sandbox, aws, statements, who):
+    described = sandbox.description
+    document = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"} | statement for statement in statements],
+    }
+    change = {"RoleName": described["role_name"], "PolicyDocument": json.dumps(document)}
+    assert aws(("iam", "update_assume_role_policy", change), region="us-east-1") == [{}]
+    role = {"RoleArn": described["role_arn"], "RoleSessionName": "obs"}
+    given = {RIGHT: {"ExternalId": RIGHT}, WRONG: {"ExternalId": WRONG}, NONE: {}}
+    answers = aws(*(("sts", "assume_role", role | more) for more in given.values()), keys=described["obs"])
+    let_in = [external_id for external_id, answer in zip(given, answers, strict=True) if code_of(answer) is None]
+    assert let_in == who
+    assert {code_of(answer) for answer in answers} <= {None, "AccessDenied"}
 
 
 @pytest.fixture

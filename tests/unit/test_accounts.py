@@ -188,7 +188,8 @@ def test_file_that_may_not_be_read_or_written_is_named(book, let_all_enter):
 
 
 def test_home_knows_that_the_file_is_private():
-    assert accounts.FILE_NAME in home.SECRETS
+    assert accounts.FILE_NAME == home.ACCOUNTS
+    assert home.FORBIDDEN[home.ACCOUNTS] == 0o777 ^ (accounts.MODE | 0o100)
 
 
 def test_home_that_is_not_there_is_named(tmp_path):

@@ -11,7 +11,7 @@ import click
 import clouduploader
 from clouduploader import config
 from clouduploader.cli import main
-from clouduploader.platforms.ec2 import calls, fields, tool
+from clouduploader.platforms.ec2 import calls, check, fields, policies, tool
 
 TOP = Path(__file__).parents[2]
 README = (TOP / "README.rst").read_text("utf-8")
@@ -23,7 +23,7 @@ def section(title):
     return re.search(rf"\n{re.escape(title)}\n=+\n(.*?)(?=\n[^\n]+\n=+\n|\Z)", README, re.DOTALL)[1]
 
 
-def policies():
+def documents():
     """The JSON documents in the section about the role, trust and rights."""
     blocks = re.findall(r"^    \{.*?^    \}$", section("The IAM role"), re.DOTALL | re.MULTILINE)
     return [json.loads(block) for block in blocks]
@@ -64,12 +64,27 @@ def test_every_phase_of_ec2_is_named():
 
 
 def test_role_may_do_all_that_makes_and_removes():
-    _trust, rights, direct, *_others = policies()
+    _trust, rights, direct, *_others = documents()
     actions = rights["Statement"][0]["Action"]
     assert f"{len(actions)} actions" in README
     assert f"{len(direct['Statement'][0]['Action'])} actions" in README
     assert len(actions) == len(set(actions)) == 36
     assert {f"ec2:{operation}" for operation in (*calls.MAKERS, *calls.REMOVERS)} <= set(actions)
+
+
+def test_policies_are_those_of_the_program():
+    trust, *permissions = documents()
+    external_id = trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"]
+    assert trust == policies.trust(partition="aws", account_id="111122223333", external_id=external_id)
+    shown = [name for name in policies.ACTIONS if name != "cleanup"]  # whose four are named in the text
+    assert permissions == [policies.permissions(name) for name in shown]
+    words = re.search(r"only with the right to describe them: (.*?) besides", README_WORDS)[1]
+    assert [f"ec2:{name}" for name in re.findall(r"\bDescribe\w+", words)] == list(policies.ACTIONS["cleanup"])
+
+
+def test_policy_of_ebs_direct_is_what_check_tries():
+    tried = {f"ec2:{action}" for action in check.DRY_RUNS} | set(check.UNTRIABLE)
+    assert tried == set(policies.ACTIONS["ebs-direct"])
 
 
 def test_paths_are_those_of_the_program():
@@ -86,6 +101,8 @@ def test_examples_use_options_that_exist():
         words = shlex.split(example)
         name = next(word for word in words if word in main.COMMANDS)
         command = main.clouduploader_command.get_command(context, name)
+        if isinstance(command, click.Group):
+            command = command.commands[words[words.index(name) + 1]]
         known = group_options | {option for parameter in command.params for option in parameter.opts}
         unknown += [f"{name} {word}" for word in words if word.startswith("-") and word not in known]
     assert len(examples) > 10

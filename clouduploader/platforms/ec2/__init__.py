@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from clouduploader.errors import ImageError
 from clouduploader.platform import (
+    Accounts,
     CleanUpReport,
     CloudObject,
     Finding,
@@ -39,6 +40,13 @@ class Ec2:
     def __init__(self, context: PlatformContext) -> None:
         self._context = context
         self._settings = settings.read(context.settings)
+
+    @property
+    def accounts(self) -> Accounts:
+        """The users' roles."""
+        from clouduploader.platforms.ec2 import accounts
+
+        return accounts.RoleAccounts(self._context, self._settings)
 
     def link_name(self, image: Image) -> str:
         """Give the name by which ec2uploadimg does the right thing, should it be its turn.

@@ -154,18 +154,16 @@ def _identity(
                 Level.WARNING, "regions", "there is none to look at", "Name one with --region, or give --data."
             )
         return
-    from clouduploader.platforms.ec2 import api, credentials
+    from clouduploader.platforms.ec2 import api
 
     session = credentials.base_session(context.home, settings.profile, is_role_wanted=True)
     try:
-        sts = api.client("sts", region=settings.sts_region or names[0], reporter=_Silent(), session=session)
-        with api.translated("our own account"):
-            answer = sts.get_caller_identity()
+        we = credentials.identity(session, region=settings.sts_region or names[0], reporter=_Silent())
     except ClouduploaderError as exc:
         yield _failure("AWS identity", exc)
         return
-    yield Finding(Level.OK, "AWS identity", f"{answer['Arn']}, account {answer['Account']}")
-    yield _clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+    yield Finding(Level.OK, "AWS identity", f"{we.arn}, account {we.account_id}")
+    yield _clock(we.date)
     for name in names:
         if name in helpers:
             yield from _region(name, helpers[name], session)

@@ -288,6 +288,47 @@ def base_session(home: Path, profile: str, *, is_role_wanted: bool) -> "botocore
     return session
 
 
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Who the service is in AWS.
+
+    Attributes:
+        arn: Of its user or role.
+        account_id: 12 digits.
+        date: The header Date of the answer that said so, or "".
+    """
+
+    arn: str
+    account_id: str
+    date: str
+
+    @property
+    def partition(self) -> str:
+        """Which of the AWSs that know nothing of each other: aws, aws-cn, aws-us-gov."""
+        return self.arn.split(":")[1]
+
+
+def identity(session: "botocore.session.Session", *, region: str, reporter: Reporter) -> Identity:
+    """Ask AWS who we are; no right is needed for that. Uses the network.
+
+    Args:
+        session: See `base_session`.
+        region: Of STS.
+        reporter: Told of the call if verbose.
+
+    Raises:
+        CredentialsError: There are no credentials, or AWS does not accept them.
+        ClouduploaderError: See `refusals.translate`.
+    """
+    from clouduploader.platforms.ec2 import api
+
+    sts_client = api.client("sts", region=region, reporter=reporter, session=session)
+    with api.translated("our own account"):
+        answer = sts_client.get_caller_identity()
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    return Identity(answer["Arn"], answer["Account"], date)
+
+
 def static_keys(home: Path, profile: str) -> Keys | None:
     """Read keys that simply stand in `HOME/.aws/credentials`.
 

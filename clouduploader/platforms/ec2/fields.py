@@ -38,6 +38,7 @@ FIELDS = (
     Field(
         name="external_id",
         description="The external id that the role's trust policy asks for.",
+        is_of_account=True,
         # STS API, AssumeRole, externalIdType: [\w+=,.@:\/-]*
         pattern=re.compile(r"[A-Za-z0-9_+=,.@:/-]*"),
         pattern_meaning="letters, digits and _+=,.@:/-",
@@ -47,6 +48,7 @@ FIELDS = (
     Field(
         name="arn",
         description="The role to upload with; without it clouduploader's own credentials are used.",
+        is_of_account=True,
         # IAM User Guide, "IAM ARNs"; botocore's endpoints.json for the partitions. The path of a
         # role can hold any printable ASCII character (IAM API, CreateRole), its name [\w+=,.@-].
         pattern=re.compile(r"arn:aws(?:-[a-z]+)*:iam::[0-9]{12}:role/(?:[!-~]+/)?[A-Za-z0-9_+=,.@-]{1,64}"),

@@ -43,6 +43,10 @@ class Refusal:
     date: str = ""
 
 
+class NotTrustedError(CredentialsError):
+    """The role does not let us in: no such role, not for us, or not with this external id. AWS does not say which."""
+
+
 _THROTTLED = {
     "Throttling",
     "ThrottlingException",
@@ -146,7 +150,7 @@ def _sts(refusal: Refusal, subject: str, said: str) -> ClouduploaderError:
     if code in UNAUTHORIZED:
         caller = re.search(r"arn:[\w-]+:(?:iam|sts)::\S+", refusal.message)
         principal = caller[0] if caller else "this service's account"
-        return CredentialsError(
+        return NotTrustedError(
             f"AWS does not let us assume {subject} {said}",
             hint=f"The role's trust policy must name {principal} or its account, and the external id must be the "
             "very one in its condition; look for a typing error in the ARN too.",

@@ -46,10 +46,12 @@ def test_page_explains_every_option(name):
     context = click.Context(main.clouduploader_command, info_name="clouduploader")
     command = main.clouduploader_command.get_command(context, name)
     shown = show(manual.render())
-    headings = re.findall(r"^   (\S+)$", shown, re.MULTILINE)
-    assert (name in headings) == (not command.hidden)
-    names = [option for p in command.params if isinstance(p, click.Option) for option in p.opts]
-    assert [option for option in names if not command.hidden and option not in shown] == []
+    headings = re.findall(r"^   (\S+(?: \S+)?)$", shown, re.MULTILINE)
+    inner = {f"{name} {word}": one for word, one in getattr(command, "commands", {}).items()}
+    for heading, one in {name: command, **inner}.items():
+        assert (heading in headings) == (not one.hidden)
+        names = [option for p in one.params if isinstance(p, click.Option) for option in p.opts]
+        assert [option for option in names if not one.hidden and option not in shown] == []
 
 
 def test_text_of_commands_is_shown_as_it_is(add_command):

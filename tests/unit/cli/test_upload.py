@@ -147,7 +147,7 @@ def test_verbose_may_stand_behind_the_command(place):
 def test_secret_that_everybody_can_read_is_warned_about(place):
     (place / "home" / "secret.pem").touch()
     (place / "home" / "secret.pem").chmod(0o644)
-    warning = f"clouduploader: warning: everybody on this machine can read {place}/home/secret.pem\n"
+    warning = f"clouduploader: warning: others on this machine can read {place}/home/secret.pem\n"
     assert warning in run(place, "my image.raw", "--dry-run").stderr
     assert warning not in run(place, "my image.raw", "--dry-run", options=["--quiet"]).stderr
 

@@ -1,0 +1,274 @@
+"""`clouduploader account`: the users' accounts in the clouds."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clouduploader import joblog
+from clouduploader.cli import output
+from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.errors import ExitCode, UsageError
+from clouduploader.platform import Verification
+
+if TYPE_CHECKING:
+    from clouduploader.accounts import Account
+    from clouduploader.commands.manage_accounts import Shown
+
+COLUMNS = ("user", "target", "created", "values")
+ENCRYPTED = "(encrypted)"
+
+target_option = click.option(
+    "--target", default="ec2", show_default=True, help="The platform; see `clouduploader platforms`."
+)
+
+
+class AccountGroup(click.Group):
+    """A group whose subcommands are named in full in the JSON envelope."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Note the subcommand's name."""
+        found = super().resolve_command(ctx, args)
+        ctx.ensure_object(Session).command = f"account {found[0]}"
+        return found
+
+
+@click.group("account", cls=AccountGroup)
+def account_command() -> None:
+    """Keep the users' accounts in the clouds.
+
+    An account says how this service gets into a user's own account at EC2: by a role that the user makes, and
+    that lets in this service with an external id of that user's alone. `submit` takes it from here. All of it is in
+    accounts.sqlite in the home; what is secret, encrypted.
+    """
+
+
+@account_command.command("create")
+@click.argument("user")
+@target_option
+@json_option
+@pass_session
+def create_command(session: Session, /, *, user: str, target: str) -> None:
+    """Make an account for USER, with a new external id.
+
+    With --json the data are {"user", "target", "created", "values": {...}, "encrypted": [...]}: the names of the
+    values that are kept encrypted and not shown.
+    """
+    from clouduploader.commands import manage_accounts
+
+    made = manage_accounts.create(session.config, user, target)
+    if session.is_json:
+        output.print_json(session, _document(made))
+    else:
+        output.print_fields(list(_values(made).items()))
+
+
+@account_command.command("show")
+@click.argument("user")
+@target_option
+@click.option("--method", metavar="[ec2uploadimg|ebs-direct|auto]", help="How the images get there.  [the setting]")
+@click.option(
+    "--with", "extras", multiple=True, metavar="[copies|kms|cleanup]",
+    help="Permissions for this too: copies, sharing and deprecation; a KMS key; `cleanup` by tags. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--form", default="text", show_default=True, metavar="[text|json|cloudformation|commands]",
+    help="Print for people, the policies alone, a template, or commands for `aws`.",
+)  # fmt: skip
+@verbose_option
+@json_option
+@pass_session
+def show_command(
+    session: Session, /, *, user: str, target: str, method: str | None, extras: tuple[str, ...], form: str
+) -> None:
+    """Print what USER has to do in the cloud.
+
+    For EC2: the id of this service's own account, the external id, and the policies of the role: who may assume it,
+    and what it allows. The role's ARN is then entered by `account set-arn`.
+
+    With --json the data are those of `account create`, and "facts", "policies" and "scripts", each an object.
+    """
+    from clouduploader.commands import manage_accounts
+
+    with _log(session) as log:
+        shown = manage_accounts.show(session.config, user, target, method=method, extras=extras, reporter=log)
+    if session.is_json:
+        output.print_json(session, {**_document(shown.account), **_guide(shown)})
+    elif form == "text":
+        _print_text(shown)
+    elif form == "json":
+        click.echo(json.dumps(shown.guide.policies, indent=2))
+    elif form in shown.guide.scripts:
+        click.echo(shown.guide.scripts[form])
+    else:
+        forms = ", ".join(["text", "json", *shown.guide.scripts])
+        raise UsageError(f"there is no form '{form}' of what {target} asks for", hint=f"There are: {forms}.")
+
+
+@account_command.command("set")
+@click.argument("user")
+@click.argument("field")
+@click.argument("value", required=False)
+@target_option
+@json_option
+@pass_session
+def set_command(session: Session, /, *, user: str, field: str, value: str | None, target: str) -> None:
+    """Enter a value into the account of USER.
+
+    FIELD is a key of the target data, for EC2 `arn` or `external_id`. A value that the platform calls secret is read
+    from standard input, and is kept encrypted for the key pair of `keygen`.
+
+    With --json the data are {"user", "target", "field"}.
+    """
+    from clouduploader.commands import manage_accounts
+
+    known = manage_accounts.find_field(session.config, target, field)
+    if known.is_secret and value is not None:
+        raise UsageError(f"{field} is secret: give it on standard input", hint="Everybody can read a command line.")
+    if value is None and not known.is_secret:
+        raise UsageError(f"a value for {field} is missing")
+    text = _read_secret(field) if value is None else value
+    manage_accounts.enter(session.config, user, target, field=known, value=text)
+    if session.is_json:
+        output.print_json(session, {"user": user, "target": target, "field": field})
+
+
+@account_command.command("set-arn")
+@click.argument("user")
+@click.argument("arn")
+@json_option
+@click.pass_context
+def set_arn_command(context: click.Context, /, *, user: str, arn: str) -> None:
+    """Enter the ARN of the role of USER at EC2.
+
+    The same as `account set USER arn ARN`.
+    """
+    context.invoke(set_command, user=user, field="arn", value=arn, target="ec2")
+
+
+@account_command.command("list")
+@click.option("--target", help="Only accounts for this platform.")
+@json_option
+@pass_session
+def list_command(session: Session, /, *, target: str | None) -> None:
+    """List the accounts.
+
+    With --json the data are {"accounts": [...]}, each as of `account create`.
+    """
+    from clouduploader.commands import manage_accounts
+
+    found = manage_accounts.list_accounts(session.config, target)
+    if session.is_json:
+        output.print_json(session, {"accounts": [_document(one) for one in found]})
+    else:
+        output.print_table(COLUMNS, [(one.user, one.target, one.created.isoformat(), _joined(one)) for one in found])
+
+
+@account_command.command("remove")
+@click.argument("user")
+@target_option
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@json_option
+@pass_session
+def remove_command(session: Session, /, *, user: str, target: str, yes: bool) -> None:
+    """Remove the account of USER from the book.
+
+    Nothing in the cloud is changed, and jobs that are in the spool keep their target data. A new account gets
+    another external id.
+
+    With --json the data are {"user", "target"}.
+    """
+    from clouduploader.commands import manage_accounts
+
+    output.confirm(f"Remove the account of {output.clean(user)} for {output.clean(target)}?", is_agreed=yes)
+    manage_accounts.remove(session.config, user, target)
+    if session.is_json:
+        output.print_json(session, {"user": user, "target": target})
+
+
+@account_command.command("verify")
+@click.argument("user")
+@target_option
+@verbose_option
+@json_option
+@pass_session
+def verify_command(session: Session, /, *, user: str, target: str) -> int:
+    """Try whether the account of USER can be used, and by nobody else.
+
+    For EC2 the role is assumed as for an upload; then without an external id, and with a wrong one. A role that lets
+    us in then is open to anyone who uses this service and knows its ARN: the exit code is 79. It is 77 if the role does
+    not let us in with the right one.
+
+    With --json the data are {"user", "target", "is_usable", "is_open", "findings": [...]}, each as of `check`.
+    """
+    from clouduploader.commands import manage_accounts
+
+    with _log(session) as log:
+        outcome = manage_accounts.verify(session.config, user, target, reporter=log)
+    code = _exit_code(outcome)
+    if session.is_json:
+        rows = [dataclasses.asdict(finding) for finding in outcome.findings]
+        data = {"is_usable": outcome.is_usable, "is_open": outcome.is_open, "findings": rows}
+        output.print_json(session, {"user": user, "target": target, **data}, exit_code=code)
+    else:
+        click.echo("\n".join(output.finding(found) for found in outcome.findings))
+    return code
+
+
+def _exit_code(outcome: Verification) -> ExitCode:
+    if outcome.is_open:
+        return ExitCode.OPEN_ACCOUNT
+    return ExitCode.OK if outcome.is_usable else ExitCode.DENIED
+
+
+@contextmanager
+def _log(session: Session) -> Iterator[joblog.JobLog]:
+    """A log on stderr, of what only somebody who debugs wants to see."""
+    with open(2, "wb", buffering=0, closefd=False) as stderr:
+        yield joblog.JobLog([stderr] if session.is_verbose else [], is_verbose=session.is_verbose)
+
+
+def _read_secret(name: str) -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt(name, hide_input=True, err=True))
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        pass  # raised out here, for that exception carries the value
+    raise UsageError(f"the value for {name} is not UTF-8")
+
+
+def _values(account: "Account") -> Mapping[str, str]:
+    return {name: ENCRYPTED if name in account.encrypted else value for name, value in account.values.items()}
+
+
+def _joined(account: "Account") -> str:
+    return " ".join(f"{name}={value}" for name, value in _values(account).items())
+
+
+def _document(account: "Account") -> dict[str, Any]:
+    return {
+        "user": account.user,
+        "target": account.target,
+        "created": account.created.isoformat(),
+        "values": {name: value for name, value in account.values.items() if name not in account.encrypted},
+        "encrypted": sorted(account.encrypted),
+    }
+
+
+def _guide(shown: "Shown") -> dict[str, Any]:
+    guide = shown.guide
+    return {"facts": dict(guide.facts), "policies": dict(guide.policies), "scripts": dict(guide.scripts)}
+
+
+def _print_text(shown: "Shown") -> None:
+    facts = {**shown.guide.facts, **_values(shown.account)}
+    output.print_fields([(name.replace("_", " "), value) for name, value in facts.items()])
+    for name, document in shown.guide.policies.items():
+        click.echo(f"\nPolicy '{name}':\n{json.dumps(document, indent=2)}")

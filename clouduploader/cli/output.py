@@ -8,14 +8,16 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import clouduploader
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
-from clouduploader.platform import Finding
+
+if TYPE_CHECKING:
+    from clouduploader.platform import Finding
 
 AGES = ((365 * 86400, "y"), (7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -120,7 +122,7 @@ def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
     click.echo("\n".join(lines))
 
 
-def finding(found: Finding) -> str:
+def finding(found: "Finding") -> str:
     """A finding as a line: how good it is, what was looked at, what was found, and what to do."""
     hint = f". {found.hint}" if found.hint else ""
     return clean(f"{found.level:8}{found.subject}: {found.message}{hint}")

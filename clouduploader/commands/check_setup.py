@@ -62,7 +62,7 @@ def _home(config: Config) -> Iterator[Finding]:
     for exposed in home.exposed(path):
         mode = stat.S_IMODE(exposed.stat().st_mode)
         hint = f"chmod {'700' if exposed.is_dir() else '600'} {exposed}"
-        yield Finding(Level.WARNING, str(exposed), f"others can read it (mode {mode:04o})", hint)
+        yield Finding(Level.WARNING, str(exposed), f"others can get at it (mode {mode:04o})", hint)
     yield from _accounts(path)
 
 

@@ -26,7 +26,8 @@ Python's own), and write
     class TestMyUpload(UploadContract):
         pass
 
-`PlatformContract` touches no cloud. `UploadContract` does: let `case` lead to a double of yours.
+`PlatformContract` touches no cloud. `UploadContract` does: let `case` lead to a double of yours. So does
+`AccountsContract`, for platforms that have accounts.
 """
 
 import contextlib
@@ -50,8 +51,9 @@ from hypothesis import strategies as st
 
 from clouduploader import joblog, targetdata
 from clouduploader.contents import Block, BlockSource, DiskFormat, ImageFacts, Tally
-from clouduploader.errors import ClouduploaderError, ImageError, StoppedError
+from clouduploader.errors import ClouduploaderError, DataError, ImageError, StoppedError, UsageError
 from clouduploader.platform import (
+    Accounts,
     BytesMoved,
     CleanUpReport,
     CloudObject,
@@ -61,6 +63,7 @@ from clouduploader.platform import (
     Found,
     Image,
     JsonValue,
+    Level,
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
@@ -68,9 +71,11 @@ from clouduploader.platform import (
     PlatformContext,
     UploadRequest,
     UploadResult,
+    Verification,
 )
 from clouduploader.stop import Stop
 
+ACCOUNT_METHODS = [name for name, member in vars(Accounts).items() if callable(member) and name[0] != "_"]
 METHODS = [name for name, member in vars(Platform).items() if callable(member) and name[0] != "_"]
 NAME_MAX_BYTES = 255  # of Linux
 SLOW_MODULES = ("asyncssh", "boto3", "botocore", "cryptography", "gnupg", "paramiko", "requests", "rich", "urllib3")
@@ -356,6 +361,60 @@ class PlatformContract:
         assert link_name[0] not in ".-"
         assert len(link_name.encode()) <= NAME_MAX_BYTES
         assert case.make().link_name(image) == link_name
+
+
+    def test_fields_of_accounts_are_texts_and_there_where_accounts_are(self, case):
+        platform = case.make()
+        fields = [field for field in platform.fields if field.is_of_account]
+        assert {field.kind for field in fields} <= {FieldKind.STRING}
+        assert bool(fields) == (getattr(platform, "accounts", None) is not None)
+
+
+class AccountsContract:
+    """What `accounts` owes. Needs the fixture `case`; works on the cloud that it leads to."""
+
+    def test_signatures_take_what_is_passed(self, case):
+        for name in ACCOUNT_METHODS:
+            wanted = inspect.signature(getattr(Accounts, name)).parameters.values()
+            found = inspect.signature(getattr(case.make().accounts, name)).parameters
+            assert [(p.name, p.kind) for p in wanted if p.name != "self"] == [(p.name, p.kind) for p in found.values()]
+
+    def test_new_values_are_new_and_fit_their_fields(self, case):
+        fields = {field.name: field for field in case.make().fields if field.is_of_account}
+        made = [case.make().accounts.new_values() for _ in range(100)]
+        for name in made[0]:
+            assert len({values[name] for values in made}) == 100
+            assert not fields[name].is_secret
+            assert targetdata.is_allowed(fields[name], made[0][name])
+
+    def test_guide_is_whole_and_can_be_written_as_json(self, case):
+        kept, record = case.make().accounts, Record()
+        guide = kept.guide(self._values(case), method=None, extras=(), reporter=record.log)
+        assert guide.facts
+        assert all(re.fullmatch(r"[a-z_]+", name) and ONE_LINE.fullmatch(fact) for name, fact in guide.facts.items())
+        assert all(script.strip() for script in guide.scripts.values())
+        assert json.loads(json.dumps(guide.policies)) == guide.policies
+
+    @pytest.mark.parametrize("how", [{"method": "by magic", "extras": ()}, {"method": None, "extras": ("everything",)}])
+    def test_guide_refuses_what_it_does_not_know(self, case, how):
+        with pytest.raises(UsageError):
+            case.make().accounts.guide(self._values(case), reporter=Record().log, **how)
+
+    def test_verify_of_an_account_with_nothing_in_it_is_refused(self, case):
+        with pytest.raises(DataError):
+            case.make().accounts.verify({}, reporter=Record().log)
+
+    def test_verify_tells_what_it_found(self, case):
+        found = case.make().accounts.verify(self._values(case), reporter=Record().log)
+        assert isinstance(found, Verification)
+        assert all(isinstance(finding, Finding) and ONE_LINE.fullmatch(finding.message) for finding in found.findings)
+        is_fine = all(finding.level is Level.OK for finding in found.findings)
+        assert is_fine == (found.is_usable and not found.is_open)
+
+    @staticmethod
+    def _values(case):
+        fields = [field.name for field in case.make().fields if field.is_of_account]
+        return {name: case.targetdata[name] for name in fields if name in case.targetdata}
 
 
 class UploadContract:

@@ -9,7 +9,7 @@ import pytest
 
 from clouduploader.platform import Image, Packing, PlatformContext
 
-from .platform import Case, PlatformContract, UploadContract
+from .platform import AccountsContract, Case, PlatformContract, UploadContract
 
 DOUBLE = Path(__file__).parent.parent / "data" / "ec2uploadimg.py"
 REGION = "eu-west-1"
@@ -86,6 +86,10 @@ def case(aws, tmp_path, monkeypatch):
 
 
 class TestEc2Platform(PlatformContract):
+    pass
+
+
+class TestEc2Accounts(AccountsContract):
     pass
 
 

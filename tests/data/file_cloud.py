@@ -13,27 +13,36 @@ from pathlib import Path
 
 from clouduploader.errors import CredentialsError, PlatformReplyError
 from clouduploader.platform import (
+    AccountGuide,
     CleanUpReport,
     CloudObject,
     Field,
+    Finding,
     Found,
     Leftover,
+    Level,
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
     Shortfall,
     UploadResult,
+    Verification,
 )
 
 
 class FileCloud:
     fields = (
         Field(name="region", description="Where.", is_required=True),
-        Field(name="password", description="A secret.", is_secret=True),
+        Field(name="password", description="A secret.", is_secret=True, is_of_account=True, max_length=20),
+        Field(name="tenant", description="Whose.", is_of_account=True),
     )
 
     def __init__(self, context):
         self._path = Path(context.settings["path"])
+
+    @property
+    def accounts(self):
+        return FileAccounts(self._words)
 
     def link_name(self, image):
         return image.filename
@@ -130,6 +139,27 @@ class FileCloud:
 
     def check(self, targetdata, region):
         return []
+
+
+class FileAccounts:
+    """Who knows the words in the file `password` gets in; with a file `open` everybody does."""
+
+    def __init__(self, words):
+        self._words = words
+
+    def new_values(self):
+        return {"tenant": os.urandom(4).hex()}
+
+    def guide(self, values, *, method, extras, reporter):
+        facts = {"tenant": values["tenant"]}
+        return AccountGuide(facts=facts, policies={"rule": {"a": [1]}}, scripts={"shell": "do it"})
+
+    def verify(self, values, *, reporter):
+        reporter.hide(values["password"])
+        reporter.detail(f"trying {values['password']}")
+        is_usable, is_open = values["password"] in self._words("password"), bool(self._words("open"))
+        level = Level.OK if is_usable and not is_open else Level.FAILURE
+        return Verification((Finding(level, "account", "tried"),), is_usable=is_usable, is_open=is_open)
 
 
 create = FileCloud

@@ -17,7 +17,7 @@ from clouduploader.errors import (
     TransientError,
 )
 from clouduploader.platforms.ec2 import refusals
-from clouduploader.platforms.ec2.refusals import Refusal
+from clouduploader.platforms.ec2.refusals import NotTrustedError, Refusal
 
 NOW = datetime.datetime(2026, 11, 22, 17, 0, tzinfo=datetime.UTC)
 
@@ -35,10 +35,10 @@ def shown(error):
     ("service", "operation", "code", "message", "kind", "words"),
     [
         ("sts", "AssumeRole", "AccessDenied", "User: arn:aws:iam::1:user/obs is not authorized",
-         CredentialsError, ("assume role arn:x", "arn:aws:iam::1:user/obs", "external id", "trust policy")),
+         NotTrustedError, ("assume role arn:x", "arn:aws:iam::1:user/obs", "external id", "trust policy")),
         ("sts", "AssumeRole", "AccessDenied", "no names in here",
-         CredentialsError, ("this service's account", "external id")),
-        ("sts", "AssumeRole", "AccessDeniedException", "", CredentialsError, ("external id",)),
+         NotTrustedError, ("this service's account", "external id")),
+        ("sts", "AssumeRole", "AccessDeniedException", "", NotTrustedError, ("external id",)),
         ("sts", "AssumeRole", "RegionDisabledException", "", CredentialsError, ("not enabled", "sts_region")),
         ("sts", "AssumeRole", "InvalidClientTokenId", "", CredentialsError, ("access key", ".aws/credentials")),
         ("sts", "AssumeRole", "SignatureDoesNotMatch", "", CredentialsError, ("secret is wrong",)),

@@ -1,0 +1,237 @@
+import contextlib
+import datetime
+import io
+import json
+import os
+import sqlite3
+import sys
+
+import pytest
+
+from clouduploader import accounts
+from clouduploader.cli import main
+from clouduploader.keyring import Keyring
+
+PASSWORD = "Tr0ub4dor&3"
+ARN = "arn:aws:iam::123456789012:role/obs"
+
+
+@pytest.fixture
+def home_dir(file_cloud, monkeypatch):
+    """The home that the program uses; `file-cloud` is one of its targets."""
+    path = file_cloud.place / "home"
+    monkeypatch.setenv("CLOUDUPLOADER_HOME", str(path))
+    return path
+
+
+@pytest.fixture
+def run(home_dir, monkeypatch, capsys):
+    """Return a function that runs `clouduploader account` and returns exit code, standard output and standard error."""
+
+    def call(*words, data=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code = main.main(["account", *words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def run_json(run):
+    """Return a function that runs it with --json and returns exit code and the answer's data or error."""
+
+    def call(*words, data=b""):
+        code, out, err = run(*words, "--json", data=data)
+        answer = json.loads(out)
+        assert err == ""
+        assert (answer["exit_code"], answer["command"]) == (code, f"account {words[0]}")
+        return code, answer["data"] or answer["error"]
+
+    return call
+
+
+def test_account_is_made_once_and_shown_in_a_list(run, home_dir):
+    code, out, err = run("create", "tom")
+    assert (code, err) == (0, "")
+    name, external_id = out.rstrip("\n").split("\t")
+    assert name == "external_id"
+    assert run("set-arn", "tom", ARN) == (0, "", "")
+    header, line = run("list")[1].splitlines()
+    assert header == "user\ttarget\tcreated\tvalues"
+    user, target, created, values = line.split("\t")
+    assert (user, target, values) == ("tom", "ec2", f"external_id={external_id} arn={ARN}")
+    assert datetime.datetime.fromisoformat(created).utcoffset() == datetime.timedelta()
+    code, out, err = run("create", "tom")
+    assert (code, out) == (73, "")
+    assert "tom has an account for ec2 already" in err
+    assert accounts.Book(home_dir).get("tom", "ec2") == {"external_id": external_id, "arn": ARN}
+
+
+def test_answers_in_json_have_their_keys(run_json):
+    code, made = run_json("create", "tom")
+    assert code == 0
+    assert made.keys() == {"user", "target", "created", "values", "encrypted"}
+    assert made["values"].keys() == {"external_id"}
+    assert run_json("set", "tom", "external_id", "4711") == (
+        0,
+        {"user": "tom", "target": "ec2", "field": "external_id"},
+    )
+    assert run_json("set-arn", "tom", ARN)[1] == {"user": "tom", "target": "ec2", "field": "arn"}
+    assert run_json("list")[1] == {"accounts": [{**made, "values": {"external_id": "4711", "arn": ARN}}]}
+    assert run_json("list", "--target", "file-cloud")[1] == {"accounts": []}
+    assert run_json("remove", "tom", "--yes") == (0, {"user": "tom", "target": "ec2"})
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["create", "tom", "--target", "directory"], 69, "the platform 'directory' has no accounts"),
+        (["create", "tom", "--target", "nowhere"], 69, "no platform answers to the target 'nowhere'"),
+        (["create", ""], 64, "'' can't be the name of a user"),
+        (["create", "a\x1b[31m"], 64, r"'a\x1b[31m' can't be the name of a user"),
+        (["show", "anna"], 66, "anna has no account for ec2"),
+        (["verify", "anna"], 66, "anna has no account for ec2"),
+        (["set-arn", "anna", ARN], 66, "anna has no account for ec2"),
+        (["remove", "anna", "--yes"], 66, "anna has no account for ec2"),
+        (["remove", "tom"], 64, "Remove the account of tom for ec2?"),
+        (["set", "tom", "region", "eu-west-1"], 64, "an account for ec2 has no field 'region'"),
+        (["set", "tom", "arn"], 64, "a value for arn is missing"),
+        (["set", "tom", "arn", ""], 65, 'arn is "", but must be a string'),
+        (["set-arn", "tom", "arn:aws:iam::1:user/x"], 65, "such as arn:aws:iam::123456789012:role/obs"),
+        (["set", "tom", "external_id", "a b"], 65, 'external_id is "a b", but must be'),
+        (["verify", "tom"], 65, "the account has no arn yet"),
+        (["show", "tom", "--method", "magic"], 64, "there is no method 'magic'"),
+    ],
+)
+def test_wrong_words_end_in_one_line_and_change_nothing(run, home_dir, words, code, said):
+    run("create", "tom")
+    before = accounts.Book(home_dir).accounts()
+    status, out, err = run(*words)
+    assert (status, out) == (code, "")
+    assert err.startswith("clouduploader: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert accounts.Book(home_dir).accounts() == before
+
+
+def test_book_of_a_newer_schema_is_refused_in_one_line(run, home_dir):
+    run("create", "tom")
+    with contextlib.closing(sqlite3.connect(home_dir / accounts.FILE_NAME)) as database:
+        database.execute("PRAGMA user_version = 9")
+    for words in (["list"], ["create", "anna"], ["show", "tom"], ["remove", "tom", "--yes"]):
+        code, out, err = run(*words)
+        assert (code, out) == (65, "")
+        assert err.count("\n") == 1
+        assert "was written by a newer clouduploader: its schema is 9, this one knows 1. Update clouduploader." in err
+
+
+# --- what is secret
+
+
+@pytest.fixture
+def keyring(home_dir):
+    return Keyring(home_dir, os.environ)
+
+
+def files(directory):
+    return b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("kind", ["rsa", "gpg"])
+def test_secret_is_kept_encrypted_and_never_shown(run, run_json, home_dir, keyring, file_cloud, kind):
+    getattr(keyring, kind).generate()
+    run("create", "tom", "--target", "file-cloud")
+    words = ("set", "tom", "password", "--target", "file-cloud")
+    assert run(*words, data=f"{PASSWORD}\n".encode()) == (0, "", "")
+    kept = accounts.Book(home_dir).get("tom", "file-cloud")["password"]
+    assert getattr(keyring, kind).decrypt(kept) == PASSWORD
+    assert PASSWORD.encode() not in files(home_dir)
+
+    tenant = accounts.Book(home_dir).get("tom", "file-cloud")["tenant"]
+    shown = run("list")[1] + run("show", "tom", "--target", "file-cloud")[1] + str(run_json("list"))
+    assert f"tenant={tenant} password=(encrypted)" in shown
+    assert PASSWORD not in shown
+    assert kept.split()[0] not in shown
+    assert run_json("list")[1]["accounts"][0]["encrypted"] == ["password"]
+
+    file_cloud.set("password", PASSWORD)  # what is tried is the very one, and a log of it is masked
+    code, out, err = run("verify", "tom", "--target", "file-cloud", "--verbose")
+    assert (code, out) == (0, "ok      account: tried\n")
+    assert PASSWORD not in err
+
+
+def test_secret_without_a_key_is_refused_and_not_kept(run, home_dir):
+    run("create", "tom", "--target", "file-cloud")
+    code, out, err = run("set", "tom", "password", "--target", "file-cloud", data=PASSWORD.encode())
+    assert (code, out) == (66, "")
+    assert "`clouduploader keygen` makes one." in err
+    assert "password" not in accounts.Book(home_dir).get("tom", "file-cloud")
+    assert PASSWORD.encode() not in files(home_dir)
+
+
+@pytest.mark.parametrize(
+    ("words", "data", "code", "said"),
+    [
+        ([PASSWORD], b"", 64, "password is secret: give it on standard input"),
+        ([], b"\xff" + PASSWORD.encode(), 64, "the value for password is not UTF-8"),
+        ([], b"", 65, "password is a string of 0 characters, but must be"),
+        ([], PASSWORD.encode() * 9, 65, "password is a string of 99 characters, but must be a string of at most 20"),
+    ],
+)
+def test_wrong_secret_is_refused_and_not_shown(run, keyring, words, data, code, said):
+    keyring.rsa.generate()
+    run("create", "tom", "--target", "file-cloud")
+    status, out, err = run("set", "tom", "password", *words, "--target", "file-cloud", data=data)
+    assert (status, out) == (code, "")
+    assert said in err
+    assert PASSWORD not in err
+
+
+def test_secret_that_cannot_be_decrypted_is_named(run, keyring, home_dir):
+    keyring.rsa.generate()
+    run("create", "tom", "--target", "file-cloud")
+    run("set", "tom", "password", "--target", "file-cloud", data=PASSWORD.encode())
+    keyring.rsa.secret_path.unlink()
+    code, _, err = run("verify", "tom", "--target", "file-cloud")
+    assert code == 65
+    assert "password of tom's account can't be used: it is encrypted, but there is no" in err
+
+
+# --- show and verify
+
+
+def test_show_gives_each_form(run, run_json):
+    run("create", "tom", "--target", "file-cloud")
+    words = ("show", "tom", "--target", "file-cloud")
+    data = run_json(*words)[1]
+    assert data.keys() == {"user", "target", "created", "values", "encrypted", "facts", "policies", "scripts"}
+    tenant = data["values"]["tenant"]
+    assert (data["facts"], data["policies"]) == ({"tenant": tenant}, {"rule": {"a": [1]}})
+    assert data["scripts"] == {"shell": "do it"}
+    text = '{\n  "a": [\n    1\n  ]\n}'
+    assert run(*words) == (0, f"tenant\t{tenant}\n\nPolicy 'rule':\n{text}\n", "")
+    assert json.loads(run(*words, "--form", "json")[1]) == data["policies"]
+    assert run(*words, "--form", "shell") == (0, "do it\n", "")
+    code, _, err = run(*words, "--form", "poem")
+    assert code == 64
+    assert "there is no form 'poem' of what file-cloud asks for. There are: text, json, shell." in err
+
+
+@pytest.mark.parametrize(
+    ("password", "is_open", "code"), [(PASSWORD, False, 0), ("", False, 77), (PASSWORD, True, 79), ("", True, 79)]
+)
+def test_verify_ends_with_what_it_found(run, run_json, keyring, file_cloud, password, is_open, code):
+    keyring.rsa.generate()
+    run("create", "tom", "--target", "file-cloud")
+    run("set", "tom", "password", "--target", "file-cloud", data=PASSWORD.encode())
+    file_cloud.set("password", password)
+    file_cloud.set("open", *(["yes"] if is_open else []))
+    status, data = run_json("verify", "tom", "--target", "file-cloud")
+    assert status == code
+    assert (data["is_usable"], data["is_open"]) == (bool(password), is_open)
+    (finding,) = data["findings"]
+    assert finding == {
+        "level": "failure" if code else "ok", "subject": "account", "message": "tried", "hint": None
+    }  # fmt: skip
+    status, out, _ = run("verify", "tom", "--target", "file-cloud")
+    assert (status, out) == (code, f"{finding['level']:8}account: tried\n")

@@ -208,7 +208,8 @@ class Book:
         """Write as the only one; what is written is on disk when the block has ended, or not there at all."""
         with self._open() as database:
             database.execute("PRAGMA foreign_keys = ON")
-            database.execute("PRAGMA synchronous = EXTRA")  # syncs the directory too, once the journal is gone
+            # syncs the directory too, once the journal is gone: with that a new file is there for good
+            database.execute("PRAGMA synchronous = EXTRA")
             database.execute("BEGIN IMMEDIATE")
             try:
                 if _version(self.path, database) == 0:

@@ -192,6 +192,15 @@ def test_home_knows_that_the_file_is_private():
     assert home.FORBIDDEN[home.ACCOUNTS] == 0o777 ^ (accounts.MODE | 0o100)
 
 
+@pytest.mark.parametrize("name", ["a?mode=ro#x", "100%41 é", "\udcff"])
+def test_home_may_be_called_anything(tmp_path, name):
+    (tmp_path / name).mkdir()
+    book = accounts.Book(tmp_path / name)
+    create(book, external_id="1")
+    assert accounts.Book(tmp_path / name).get("tom", "ec2") == {"external_id": "1"}
+    assert [path.name for path in (tmp_path / name).iterdir()] == [accounts.FILE_NAME]
+
+
 def test_home_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CannotCreateError, match=r"nowhere/accounts\.sqlite can't be made: No such file"):
         create(accounts.Book(tmp_path / "nowhere"))
@@ -325,10 +334,14 @@ with book._writing() as database:
 
 
 def test_writer_that_was_killed_has_changed_nothing(book):
+    if os.geteuid() == 0:
+        os.chown(book.path.parent, 65534, 65533)  # what root leaves half done, the daemons must be able to undo
     create(book, external_id="1")
-    done = subprocess.run([sys.executable, "-c", KILLED, book.path.parent], check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, book.path.parent], check=False, umask=0)
     assert done.returncode == -9
-    assert book.path.with_name(f"{accounts.FILE_NAME}-journal").exists()  # and half of it is in the file
+    journal = book.path.with_name(f"{accounts.FILE_NAME}-journal").stat()  # and half of it is in the file
+    assert stat.S_IMODE(journal.st_mode) == 0o600
+    assert (journal.st_uid, journal.st_gid) == (book.path.stat().st_uid, book.path.stat().st_gid)
     assert [one.user for one in book.accounts()] == ["tom"]
     create(book, "anna")
     assert raw(book, "PRAGMA integrity_check", "PRAGMA foreign_key_check") == [[("ok",)], []]

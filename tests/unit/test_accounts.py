@@ -185,6 +185,9 @@ def test_file_that_may_not_be_read_or_written_is_named(book, let_all_enter):
     listed, refused = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "Account(user='tom'" in listed
     assert "can't be opened or written: attempt to write a readonly database" in refused
+    book.path.parent.chmod(0o700)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{book.path} can't be read: Permission denied\n" * 2
 
 
 def test_home_knows_that_the_file_is_private():

@@ -27,6 +27,7 @@ class Settings:
         blocks_per_second: How many blocks are sent at most: just under the default quota of 1,000 a snapshot
             and account (EBS user guide, quotas).
         pending_minutes: How long AWS keeps an unfinished snapshot that gets no blocks.
+        file_digest: Which images of ebs-direct get a tag with the SHA-256 of their file, see FILE_DIGESTS.
     """
 
     profile: str = "default"
@@ -41,6 +42,7 @@ class Settings:
     connections: int = 64
     blocks_per_second: int = 990
     pending_minutes: int = 60
+    file_digest: str = "free"
 
 
 LIMITS = {
@@ -55,6 +57,10 @@ LIMITS = {
 """Smallest and largest value of each number; those without a source are ours."""
 METHODS = ("ec2uploadimg", "ebs-direct", "auto")
 """How an image gets into EC2; `auto` is ebs-direct, or ec2uploadimg where the role may not do that."""
+
+FILE_DIGESTS = ("free", "always")
+"""`free`: where the file is read in order anyhow: it is packed, or must have a given digest. `always` reads all others
+once more."""
 
 
 def read(section: Mapping[str, str]) -> Settings:
@@ -72,10 +78,11 @@ def read(section: Mapping[str, str]) -> Settings:
                 hint=f"Known are: {', '.join(defaults)}.",
             )
         values[key] = _number(key, text) if key in LIMITS else text
-    if (method := values.get("method", METHODS[0])) not in METHODS:
-        raise ConfigError(
-            f"setting 'method' in [ec2] of clouduploader.conf is '{method}', not one of {', '.join(METHODS)}"
-        )
+    for key, allowed in (("method", METHODS), ("file_digest", FILE_DIGESTS)):
+        if (value := values.get(key, allowed[0])) not in allowed:
+            raise ConfigError(
+                f"setting '{key}' in [ec2] of clouduploader.conf is '{value}', not one of {', '.join(allowed)}"
+            )
     return dataclasses.replace(Settings(), **values)  # type: ignore[arg-type]
 
 

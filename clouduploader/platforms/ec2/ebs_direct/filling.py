@@ -1,6 +1,7 @@
 """From an image to a sealed snapshot: a new one, or that of an earlier try."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from clouduploader.errors import ImageError
 from clouduploader.platform import BytesMoved, CloudObject, PhaseStarted, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import tags
 from clouduploader.platforms.ec2.credentials import Account, Renewing
-from clouduploader.platforms.ec2.ebs_direct import content, ledger, snapshot, wanted, wire
+from clouduploader.platforms.ec2.ebs_direct import content, filedigest, ledger, snapshot, wanted, wire
 from clouduploader.platforms.ec2.settings import Settings
 from clouduploader.stop import Stop
 
@@ -203,7 +204,11 @@ class Filling:
     def _transfer(self, snapshot_id: str, digests: ledger.Ledger, aim: wanted.Wanted) -> Tally:
         self._enter("upload")
         zero_blocks = ZeroBlocks(str(self._targetdata.get("zero_blocks", ZeroBlocks.HOLES)))
-        with self._request.open_blocks(wire.BLOCK_BYTES, zero_blocks) as source:
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(self._request.open_blocks(wire.BLOCK_BYTES, zero_blocks))
+            file_digest = None
+            if self._settings.file_digest == "always" and source.can_reread:
+                file_digest = stack.enter_context(filedigest.FileDigest(self._request.image.path, self._stop))
 
             def tell() -> None:
                 done = source.position()
@@ -225,6 +230,8 @@ class Filling:
             )
             tell()
             tally = source.tally()
+            if file_digest:
+                tally = dataclasses.replace(tally, file_sha256=file_digest.result())
         self._reporter.line(
             f"All {digests.count} blocks are in snapshot {snapshot_id}: {tally.data_blocks} with data, "
             f"{tally.zero_blocks} of zeros. Left out: {tally.hole_blocks} holes, {tally.skipped_blocks} of zeros."

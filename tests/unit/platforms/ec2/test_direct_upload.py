@@ -1,5 +1,6 @@
 """An upload through the EBS direct APIs, in an account that keeps Amazon's rules; the transfer itself is a double."""
 
+import dataclasses
 import hashlib
 import signal
 
@@ -11,6 +12,7 @@ from fake_direct import (
     REGION,
     FakeAws,
     FakeJournal,
+    FakeSource,
     FakeWay,
     hang_up,
     make_facts,
@@ -56,11 +58,11 @@ def make_upload(aws, tmp_path, record):
     record.event = note
     aws.now = lambda: clock[0]
 
-    def make(raw=RAW, *, send=None, stop=None, facts=None, **targetdata):
+    def make(raw=RAW, *, send=None, stop=None, facts=None, file_digest="free", **targetdata):
         request = make_request(tmp_path, raw=raw, facts=facts, journal=journal, **targetdata)
         return upload.Upload(
             PlatformContext(home=tmp_path, settings={}, environment={}),
-            Settings(),
+            Settings(file_digest=file_digest),
             request=request,
             reporter=record,
             stop=stop or Stop(),
@@ -130,6 +132,24 @@ def test_upload_tags_snapshot_and_image_with_where_it_came_from(aws, make_upload
     }
     (of_snapshot,) = aws.snapshots.values()
     assert of_snapshot.tags.items() >= {**found, tags.STARTED: started_tag}.items()
+
+
+@pytest.mark.parametrize("file_digest", ["free", "always"])
+def test_file_that_is_not_read_in_order_is_digested_if_that_is_wanted(
+    aws, make_upload, monkeypatch, tmp_path, file_digest
+):
+    monkeypatch.setattr(FakeSource, "can_reread", True)
+    monkeypatch.setattr(FakeSource, "tally", without_digest(FakeSource.tally))
+    (tmp_path / "42.file").write_bytes(b"qcow2")
+    result = make_upload(file_digest=file_digest).run()
+    (of_snapshot,) = aws.snapshots.values()
+    expected = hashlib.sha256(b"qcow2").hexdigest() if file_digest == "always" else None
+    assert tags.as_mapping(aws.images[result.id]["Tags"]).get(tags.SHA256) == expected
+    assert of_snapshot.tags.get(tags.SHA256) == expected
+
+
+def without_digest(tally):
+    return lambda source: dataclasses.replace(tally(source), file_sha256=None)
 
 
 def test_upload_tells_bytes_up_to_the_size(make_upload, record):

@@ -46,6 +46,12 @@ def test_method_is_one_of_three(method):
     assert settings.read({"method": method}).method == method
 
 
+def test_file_digest_is_one_of_two():
+    assert settings.read({"file_digest": "always"}).file_digest == "always"
+    with pytest.raises(ConfigError, match=r"'file_digest' .* is 'yes', not one of free, always"):
+        settings.read({"file_digest": "yes"})
+
+
 @pytest.mark.parametrize("method", ["", "ebs", "EBS-direct"])
 def test_other_method_is_refused(method):
     with pytest.raises(ConfigError, match=f"'method' .* is '{method}', not one of ec2uploadimg, ebs-direct, auto"):

@@ -15,7 +15,7 @@ from clouduploader.errors import (
     ThrottledError,
     TransientError,
 )
-from clouduploader.platforms.ec2 import sigv4, sts
+from clouduploader.platforms.ec2 import refusals, sigv4, sts
 
 KEYS = sigv4.Keys("AKIAEXAMPLE", "SECRET/of+service", "TOKEN/of+service")
 SECRETS = ("SECRET/of", "TOKEN/of")
@@ -108,7 +108,7 @@ def test_call_is_told_without_secrets(make_endpoint, granted, assume):
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("AccessDenied", CredentialsError),
+        ("AccessDenied", refusals.NotTrustedError),
         ("InvalidClientTokenId", CredentialsError),
         ("SignatureDoesNotMatch", CredentialsError),
         ("ExpiredToken", CredentialsError),

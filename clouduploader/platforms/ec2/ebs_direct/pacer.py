@@ -1,9 +1,10 @@
 """How fast, and how much at once: just under the quota, less when AWS asks for it, more again later."""
 
+import collections
 import threading
 
-BURST_SECONDS = 0.01
-"""How much lost time may be made up for. With 990 a second no second has more than the quota of 1,000."""
+BURST_SECONDS = 0.1
+"""How much lost time may be made up for: a core that others use too is away for some hundredths of a second."""
 THROTTLED_FACTOR = 0.7  # gentler than TCP's half: the quota is known, and only others who use it can lower it
 STALLED_FACTOR = 0.85  # a stall may have other reasons
 YIELD_SECONDS = 1.0  # refusals within it come from the same rush, and are answered once
@@ -17,7 +18,7 @@ FIRST_WINDOW = 16  # grows by one with each confirmed block until the first stal
 
 
 class Pacer:
-    """A clock of slots that all threads share: one slot, one request.
+    """A clock of slots that all threads share: one slot, one request, and in no second more than the whole rate.
 
     All times are those of one monotonic clock, in seconds, and given by the caller.
 
@@ -31,6 +32,7 @@ class Pacer:
         self._full = per_second
         self._rate = per_second
         self._slot_at = now
+        self._taken: collections.deque[float] = collections.deque(maxlen=max(1, int(per_second)))
         self._climbed_at = now
         self._yielded_at = float("-inf")
 
@@ -46,11 +48,15 @@ class Pacer:
             0 if it was taken; otherwise seconds to wait before asking again.
         """
         with self._lock:
-            if now < self._slot_at:
-                return self._slot_at - now
+            at = self._slot_at
+            if len(self._taken) == self._taken.maxlen:
+                at = max(at, self._taken[0] + 1.0)
+            if now < at:
+                return at - now
             if self._rate < self._full:
                 self._rate = min(self._full, self._rate + (now - self._climbed_at) * self._full / CLIMB_SECONDS)
             self._climbed_at = now
+            self._taken.append(now)
             self._slot_at = max(self._slot_at, now - BURST_SECONDS) + 1 / self._rate
             return 0.0
 

@@ -33,6 +33,14 @@ def test_thread_that_is_a_little_late_loses_nothing():
     assert busiest_second(taken) <= 1000
 
 
+def test_thread_that_is_away_for_a_while_makes_up_for_it():
+    pace, taken = pacer.Pacer(990, 0.0), []
+    for tenth in range(0, 50, 2):
+        taken += run(pace, seconds=0.15, start=tenth / 10)  # and 50 ms with nothing
+    assert len(taken) == pytest.approx(4950, rel=0.01)
+    assert busiest_second(taken) <= 990
+
+
 def test_pause_makes_no_rush():
     pace = pacer.Pacer(990, 0.0)
     taken = run(pace, seconds=0.5) + run(pace, seconds=1.5, start=10.0)

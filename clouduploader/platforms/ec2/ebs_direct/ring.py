@@ -22,7 +22,7 @@ from clouduploader.platforms.ec2.ebs_direct.transfer import Job, Lull, Transfer
 REREAD_BUFFERS = 8
 """Of a ring whose blocks can be read again: 4 MiB. A fast line needs two, a slow one is full with eight."""
 HOLD_SECONDS = 1.0  # a buffer that nothing was sent from for so long is taken back if others need one
-BUSY_SECONDS = 0.005  # until we look again whether it is our turn to unpack; a block takes xz about that long
+BUSY_SECONDS = 0.005  # for which we wait at most for our turn to unpack; a block takes xz about that long
 CHECK_SECONDS = 0.1  # between looks at deadlines
 RECEIVE_BYTES = 16384  # the largest TLS record (RFC 8446, 5.1)
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -113,7 +113,9 @@ class Ring:
                 if found is Lull.SKIPPED:
                     return 0.0
                 if found is Lull.BUSY:
-                    return min(BUSY_SECONDS, tick)
+                    # not by epoll, whose shortest time is a millisecond: a block takes zstd a third of that
+                    self._transfer.await_turn(min(BUSY_SECONDS, tick))
+                    return 0.0
                 self._ready = found if isinstance(found, Job) else None
             if self._ready is None:
                 return tick

@@ -200,6 +200,11 @@ class Transfer:
             return Job(block.index, digest, _ZERO_CHECKSUM, None, True)
         return Job(block.index, digest, base64.b64encode(digest).decode(), buffer, False)
 
+    def await_turn(self, seconds: float) -> None:
+        """Wait until no other thread unpacks, but not longer than that."""
+        if self._reading.acquire(timeout=seconds):
+            self._reading.release()
+
     def _visit(self, index: int) -> None:
         with self._lock:
             if index >= len(self._visited):

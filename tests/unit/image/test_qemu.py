@@ -324,7 +324,8 @@ ZERO = {"data": False, "zero": True, "present": True}
 
 def extents(entries, size=100, disk_format=DiskFormat.QCOW2):
     text = "[" + ",\n".join(map(json.dumps, entries)) + "]\n"
-    return qemu.extents_of_map([text[:30].encode(), text[30:].encode()], size, disk_format, "a.img")
+    pieces = [text[:30].encode(), text[30:].encode()]
+    return qemu.extents_of_map(pieces, size, disk_format, "a.img", file_bytes=1000)
 
 
 def test_map_with_all_there_is_gives_the_extents():
@@ -370,12 +371,34 @@ def test_map_that_is_not_whole_is_an_error(entries):
         extents(entries)
 
 
+def test_map_of_more_lines_than_are_read_ends_in_data(monkeypatch):
+    monkeypatch.setattr(qemu, "MAX_LINES", 2)
+    entries = [entry(0, 10), entry(10, 20, **HOLE), entry(30, 5, **HOLE), entry(35, 65, **HOLE)]
+    assert extents(entries) == ((0, 10), (30, 100))
+
+
+def test_data_behind_the_end_of_the_file_are_an_error():
+    assert extents([entry(0, 50, offset=950), entry(50, 50, **ZERO, offset=5000)]) == ((0, 100),)
+    with pytest.raises(ImageError, match="what is at byte 50 of the disk ends at byte 1001 of the file"):
+        extents([entry(0, 50, offset=950), entry(50, 50, offset=951)])
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_disk_that_is_cut_off_is_an_error(make_disk, kind):
+    path, disk_format = make_disk(kind, random.Random(1).randbytes(MIB))  # noqa: S311
+    whole = path.stat().st_size
+    for missing in (70_000, whole // 3):
+        os.truncate(path, whole - missing)
+        with pytest.raises(ImageError), qemu.opened(path, disk_format, Stop()) as store:
+            contents(store)
+
+
 def test_line_without_an_end_is_an_error():
     with pytest.raises(ImageError, match="no sound map"):
-        qemu.extents_of_map(itertools.repeat(b" " * 1000), 100, DiskFormat.QCOW2, "a.img")
+        qemu.extents_of_map(itertools.repeat(b" " * 1000), 100, DiskFormat.QCOW2, "a.img", file_bytes=1000)
 
 
 @hypothesis.given(st.lists(st.binary(max_size=200)))
 def test_any_output_is_a_map_or_an_error(pieces):
     with pytest.raises(ImageError, match="no sound map"):
-        qemu.extents_of_map(pieces, 100, DiskFormat.QCOW2, "a.img")
+        qemu.extents_of_map(pieces, 100, DiskFormat.QCOW2, "a.img", file_bytes=1000)

@@ -22,19 +22,20 @@ class _ChunkFile(io.RawIOBase):
 
     Attributes:
         limit: How much may be read, or None.
+        done_bytes: How much was read.
     """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
-        self._done = 0
+        self.done_bytes = 0
         self.limit: int | None = MAX_HEADER_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        if self.limit is not None and self._done > self.limit:
+        if self.limit is not None and self.done_bytes > self.limit:
             raise tarfile.ReadError(f"headers of more than {MAX_HEADER_BYTES} bytes")
         while not self._rest:
             chunk = next(self._chunks, None)
@@ -45,7 +46,7 @@ class _ChunkFile(io.RawIOBase):
         size = min(len(target), len(self._rest))
         target[:size] = self._rest[:size]
         self._rest = self._rest[size:]
-        self._done += size
+        self.done_bytes += size
         return size
 
 
@@ -93,12 +94,11 @@ def image(chunks: Iterator[bytes], filename: str) -> Iterator[bytes]:
                     found += 1
                     if found == 1:
                         yield from _contents(archive, member)
+            source.limit = None
+            _check_padding(archive, filename)
     except (tarfile.TarError, ArithmeticError, LookupError, RecursionError, ValueError) as exc:
         # the others are tarfile's own, by headers that nobody writes in earnest
-        raise ImageError(f"{filename} is a damaged tarball: {exc}") from exc
-    source.limit = None
-    while reader.read(BLOCK_BYTES):
-        pass  # tarfile stops at its end mark; the packing may still be damaged behind it
+        raise ImageError(f"{filename} is a damaged tarball: {exc}, before byte {source.done_bytes} of that") from exc
     if found != 1:
         raise ImageError(f"{filename} is a tarball with {found} .raw files in it, not one")
 
@@ -117,6 +117,15 @@ def _members(archive: tarfile.TarFile, source: _ChunkFile) -> Iterator[tarfile.T
         source.limit = limit
         archive.members.clear()  # type: ignore[attr-defined] # it would keep them all; typeshed has no word of it
         number += 1
+
+
+def _check_padding(archive: tarfile.TarFile, filename: str) -> None:
+    """Read what follows the end mark: zeros that fill the last record, and the end of the packing."""
+    stream: Any = archive.fileobj  # that of a pipe; typeshed does not know that it is one
+    while padding := stream.read(BLOCK_BYTES):
+        if garbage := padding.lstrip(b"\0"):
+            where = stream.tell() - len(garbage)
+            raise ImageError(f"{filename} has garbage behind the end of its tarball, at byte {where} of that")
 
 
 def _contents(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:

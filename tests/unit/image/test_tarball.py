@@ -26,6 +26,13 @@ def test_tarball_has_the_size_of_its_raw_file(make_image, kind):
     assert measure(make_image(COMPRESS[kind](tarball(members)))) == len(RAW)
 
 
+def test_garbage_behind_a_tarball_is_told_with_its_place(make_image):
+    data = tarball({"a.raw": RAW})
+    assert measure(make_image(gzip.compress(data + bytes(20_000)))) == len(RAW)  # tar -b 40
+    with pytest.raises(ImageError, match=rf"garbage behind the end of its tarball, at byte {len(data) + 5000} "):
+        measure(make_image(gzip.compress(data + bytes(5000) + b"garbage")))
+
+
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_tarball_with_a_long_name_is_measured(make_image, form):
     name = f"{'d' * 90}/{'ö' * 30}/a.raw"

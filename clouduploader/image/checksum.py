@@ -25,10 +25,10 @@ def beside(path: Path, filename: str) -> str | None:
         filename: Its real base name.
 
     Returns:
-        64 lower-case hexadecimal digits; None if there is no such file, or it promises nothing for this name.
+        64 lower-case hexadecimal digits; None if there is no such file.
 
     Raises:
-        ImageError: It is no list of checksums, or promises two different ones.
+        ImageError: It is no list of checksums, promises two different ones, or has those of other files.
         LocalIOError: It can't be read.
     """
     found = companion.find(path, [filename + SUFFIX])
@@ -37,8 +37,10 @@ def beside(path: Path, filename: str) -> str | None:
     return promised(companion.read(found, MAX_BYTES), filename, where=str(found))
 
 
-def promised(data: bytes, filename: str, *, where: str) -> str | None:
-    """Read such a file; a checksum without a name is for the file that it lies beside.
+def promised(data: bytes, filename: str, *, where: str) -> str:
+    """Read such a file; a checksum without a name, or that is the only one, is for the file that it lies beside.
+
+    OBS publishes images under a second name without the build's number, whose `.sha256` has the first.
 
     Args:
         data: Its bytes.
@@ -51,7 +53,8 @@ def promised(data: bytes, filename: str, *, where: str) -> str | None:
     lines = _unsigned(data.decode("utf-8", "replace").splitlines(), where)
     if not lines:
         raise ImageError(f"{where} is empty", hint="Remove it, or replace it by a whole one.")
-    sums = set()
+    sums: set[str] = set()
+    others: set[str] = set()
     for number, line in lines:
         entry = _entry(line)
         if entry is None:
@@ -59,11 +62,14 @@ def promised(data: bytes, filename: str, *, where: str) -> str | None:
                 f"line {number} of {where} is not a SHA-256 and a file name", hint="Remove it, or replace it."
             )
         digest, name = entry
-        if name in (None, filename):
-            sums.add(digest)
+        (sums if name in (None, filename) else others).add(digest)
     if len(sums) > 1:
         raise ImageError(f"{where} promises different checksums for {filename}")
-    return next(iter(sums), None)
+    if not sums and len(others) > 1:
+        raise ImageError(
+            f"{where} has checksums of other files only", hint="Remove it, or replace it by the image's own."
+        )
+    return next(iter(sums or others))
 
 
 def _entry(line: str) -> tuple[str, str | None] | None:

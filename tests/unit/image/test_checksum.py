@@ -69,8 +69,14 @@ def test_digits_are_given_in_lower_case():
 
 
 @pytest.mark.parametrize("text", [f"{ONE}  other.raw\n", f"SHA256 (other) = {ONE}\n", SIGNED.replace(NAME, "other")])
-def test_promise_for_others_is_none(text):
-    assert promised(text) is None
+def test_only_promise_there_is_counts_whatever_it_names(text):
+    """As OBS publishes it for an image under a second name."""
+    assert promised(text) == ONE
+
+
+def test_promises_for_others_are_an_error():
+    with pytest.raises(ImageError, match="has checksums of other files only"):
+        promised(f"{ONE}  other.raw\n{TWO}  another.raw\n")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,19 @@ class Judge:
         self._reporter.line(f"Going on all the same, as force says: {message}.")
 
 
+def check_whole(size_bytes: int, minimum_bytes: int, judge: Judge) -> None:
+    """Hold the exact size of a raw disk against what its partition table reaches to.
+
+    Raises:
+        ImageError: It ends before its partitions do.
+    """
+    if size_bytes < minimum_bytes:
+        judge.object_to(
+            ImageError,
+            f"the image is cut off: its partitions reach to byte {minimum_bytes}, but the disk has {size_bytes}",
+        )
+
+
 def machine(request: UploadRequest) -> str:
     """Amazon's word for the architecture that target data or job name; else x86_64.
 

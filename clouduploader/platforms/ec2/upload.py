@@ -400,6 +400,8 @@ def look_inside(request: UploadRequest, reporter: Reporter) -> tuple[str, str | 
     """
     facts = request.inspect_image()
     judge = properties.Judge(request.targetdata, reporter)
+    if facts.is_size_exact and facts.size_bytes is not None:
+        properties.check_whole(facts.size_bytes, facts.minimum_bytes, judge)
     architecture = properties.architecture(request, facts, judge)
     boot_mode = properties.boot_mode(request.targetdata, facts, architecture, judge)
     is_named = "boot_mode" in request.targetdata

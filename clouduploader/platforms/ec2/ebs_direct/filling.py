@@ -10,7 +10,7 @@ from typing import Any
 from clouduploader.contents import Block, BlockSource, Tally, ZeroBlocks
 from clouduploader.errors import ImageError
 from clouduploader.platform import BytesMoved, CloudObject, PhaseStarted, Reporter, UploadRequest
-from clouduploader.platforms.ec2 import tags
+from clouduploader.platforms.ec2 import properties, tags
 from clouduploader.platforms.ec2.credentials import Account, Renewing
 from clouduploader.platforms.ec2.ebs_direct import content, filedigest, ledger, snapshot, wanted, wire
 from clouduploader.platforms.ec2.settings import Settings
@@ -163,6 +163,9 @@ class Filling:
         if earlier:
             self._reporter.line(f"Going on with snapshot {snapshot_id}, which has {digests.count} blocks already.")
         tally = self._transfer(snapshot_id, digests, aim)
+        if not aim.is_size_exact:
+            judge = properties.Judge(self._targetdata, self._reporter)
+            properties.check_whole(tally.size_bytes, aim.minimum_bytes, judge)
         return self._seal(snapshot_id, digests, tally)
 
     def _parameters(self, aim: wanted.Wanted, kms_key_arn: str | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ class Wanted:
         boot_mode: Amazon's word; None leaves it to the instance type.
         size_bytes: Of the raw disk.
         is_size_exact: Whether the image can't turn out larger.
+        minimum_bytes: How large it is at least, by its partition table.
         volume_gib: Of the snapshot.
     """
 
@@ -26,6 +27,7 @@ class Wanted:
     boot_mode: str | None
     size_bytes: int
     is_size_exact: bool
+    minimum_bytes: int
     volume_gib: int
 
 
@@ -58,6 +60,8 @@ def settle(request: UploadRequest, reporter: Reporter, *, is_measured: bool = Fa
         size_bytes, is_exact = request.measure_image(), True
     else:
         size_bytes, is_exact = facts.size_bytes, facts.is_size_exact
+    if is_exact:
+        properties.check_whole(size_bytes, facts.minimum_bytes, judge)
     volume_gib = _volume_gib(request.targetdata.get("root_volume_size"), max(size_bytes, facts.minimum_bytes))
     reporter.detail(
         f"The disk is {size_bytes} bytes{'' if is_exact else ', as far as can be told'}, "
@@ -69,6 +73,7 @@ def settle(request: UploadRequest, reporter: Reporter, *, is_measured: bool = Fa
         boot_mode=boot_mode,
         size_bytes=size_bytes,
         is_size_exact=is_exact,
+        minimum_bytes=facts.minimum_bytes,
         volume_gib=volume_gib,
     )
 

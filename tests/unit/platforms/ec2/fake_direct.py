@@ -265,7 +265,7 @@ def make_facts(**changes):
         "size_bytes": 3 * BLOCK,
         "is_size_exact": True,
         "partition_table": "gpt",
-        "minimum_bytes": BLOCK,
+        "minimum_bytes": 1,
         "architectures": ("x86_64",),
         "boots_uefi": True,
         "boots_bios": True,

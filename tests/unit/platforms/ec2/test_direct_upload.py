@@ -555,7 +555,7 @@ def test_lost_ledger_is_no_reason_to_believe_a_sealed_snapshot(aws, make_upload)
 
 
 def test_image_that_turns_out_larger_is_sent_to_a_larger_snapshot(aws, make_upload, record):
-    facts = make_facts(size_bytes=1, minimum_bytes=1, is_size_exact=False)
+    facts = make_facts(size_bytes=1, is_size_exact=False)
     sent = []
 
     def send(source, *, snapshot_id, **_rest):
@@ -570,6 +570,14 @@ def test_image_that_turns_out_larger_is_sent_to_a_larger_snapshot(aws, make_uplo
     assert result.objects[1].id == sent[1]
     assert len(aws.snapshots) == 1
     assert any("larger than it seemed" in line for line in record.lines)
+
+
+def test_image_that_turns_out_to_end_before_its_partitions_is_not_sealed(aws, make_upload):
+    facts = make_facts(size_bytes=BLOCK, minimum_bytes=len(RAW) + 1, is_size_exact=False)
+    with pytest.raises(ImageError, match=f"reach to byte {len(RAW) + 1}, but the disk has {len(RAW)}"):
+        make_upload(facts=facts).run()
+    assert aws.called("complete_snapshot") == []
+    assert aws.snapshots == {}
 
 
 def test_image_that_keeps_changing_is_an_error_and_leaves_nothing(aws, make_upload):

@@ -108,13 +108,19 @@ def test_what_needs_uefi_is_refused_without(settle, name):
         (0, 0, None, 1),
         (GIB, 0, None, 1),
         (GIB + 1, 0, None, 2),
-        (1, 3 * GIB, None, 3),
+        (3 * GIB - 1, 3 * GIB, None, 3),
         (GIB, 0, 10, 10),
     ],
 )
 def test_volume_holds_image_and_partitions(settle, size, minimum, given, expected):
-    data = {"root_volume_size": given} if given else {}
+    data = {"force": True} | ({"root_volume_size": given} if given else {})
     assert settle(size_bytes=size, minimum_bytes=minimum, targetdata=data).volume_gib == expected
+
+
+def test_disk_that_ends_before_its_partitions_is_refused(settle):
+    with pytest.raises(ImageError, match="its partitions reach to byte 1000, but the disk has 999") as caught:
+        settle(size_bytes=999, minimum_bytes=1000)
+    assert "force" in caught.value.hint
 
 
 @pytest.mark.parametrize(

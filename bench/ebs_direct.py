@@ -74,7 +74,7 @@ def ours(place):
         tempfile.TemporaryDirectory() as directory,
         ledger.Ledger(Path(directory) / "ledger") as book,
         packing.open_blocks(
-            packing.describe(place.image, place.image.name),
+            packing.describe(place.image, place.image.name, Stop()),
             block_bytes=BLOCK_BYTES,
             zero_blocks=ZeroBlocks(place.zero_blocks),
             expected_sha256=None,
@@ -213,7 +213,7 @@ def unpack(place):
     from clouduploader.image import packing
     from clouduploader.stop import Stop
 
-    packing.measure(packing.describe(place.image, place.image.name), on_bytes=lambda _done: None, stop=Stop())
+    packing.measure(packing.describe(place.image, place.image.name, Stop()), on_bytes=lambda _done: None, stop=Stop())
 
 
 CLIENTS = {"ours": ours, "boto3": boto3_threads, "threads": thread_each, "unpack": unpack}

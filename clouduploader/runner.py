@@ -192,7 +192,7 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
     for path in home.exposed(config.home.value):
         log.detail(f"Warning: others on this machine can read {path}.")
     filename = _real_name(task, data)
-    image = packing.describe(task.image_path, filename)
+    image = packing.describe(task.image_path, filename, stop)
     log.event(ImageFound(image))
     link_name = platform.link_name(image)
     log.detail(f"{image.path} is {image.size_bytes} bytes, packed as {image.packing}, and linked as {link_name}.")
@@ -254,7 +254,7 @@ class _Reading:
     def inspect(self) -> ImageFacts:
         from clouduploader.image import facts
 
-        return facts.inspect(self._image)
+        return facts.inspect(self._image, self._stop)
 
     def open_blocks(self, block_bytes: int, zero_blocks: ZeroBlocks) -> contextlib.AbstractContextManager[BlockSource]:
         return packing.open_blocks(

@@ -50,8 +50,8 @@ def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: 
         StoppedError: The stop was requested.
     """
     with stop.interruptible():
-        image = packing.describe(path, base_name(path.name))
-        found = facts.inspect(image)
+        image = packing.describe(path, base_name(path.name), stop)
+        found = facts.inspect(image, stop)
         promised = checksum.beside(path, image.filename)
         map_path = bmap.beside(path, image.filename)
     if found.size_bytes is not None and found.is_size_exact and found.size_bytes > max_size_bytes:

@@ -9,6 +9,7 @@ from clouduploader.image import fat, packing, partitions, vhd
 from clouduploader.image.partitions import Kind, ReadAt, Table
 from clouduploader.image.reading import TooFarError
 from clouduploader.platform import Image, Packing
+from clouduploader.stop import Stop
 
 REACH_BYTES = 1 << 28  # ours: how far a boot loader is looked for; unpacking as much takes seconds
 LOADERS = {"BOOTX64.EFI": "x86_64", "BOOTAA64.EFI": "arm64", "BOOTIA32.EFI": "i386"}
@@ -21,15 +22,20 @@ _MAX_ESPS = 4  # ours: one is the rule
 _ISIZE = struct.Struct("<I")  # RFC 1952, 2.3.1: the last four bytes, size modulo 2**32
 
 
-def inspect(image: Image) -> ImageFacts:
+def inspect(image: Image, stop: Stop) -> ImageFacts:
     """Look at the beginning of an image; blocks for the few seconds that unpacking it takes.
+
+    Args:
+        image: See Image.
+        stop: Honoured while it is read.
 
     Raises:
         ImageError: It is damaged, or can't be unpacked here.
+        StoppedError: The stop was requested.
         MissingProgramError: It is of a format that needs QEMU's tools, and these are not installed.
         LocalIOError: It can't be read.
     """
-    with packing.reader(image) as reader:
+    with packing.reader(image, stop) as reader:
 
         def read_at(offset: int, size: int) -> bytes:
             return reader.read_at(offset, size) if size and offset + size <= REACH_BYTES else b""
@@ -39,11 +45,11 @@ def inspect(image: Image) -> ImageFacts:
             architectures = loaders(read_at, table) if table else ()
         except TooFarError:
             architectures = ()  # it would be, for a disk that is badly scattered, or meant to keep us busy
-    size_bytes = packing.unpacked_size(image)
+    size_bytes, is_exact = packing.unpacked_size(image, stop)
     return ImageFacts(
         disk_format=image.disk_format,
         size_bytes=_likely_size(image, table) if size_bytes is None else size_bytes,
-        is_size_exact=size_bytes is not None,
+        is_size_exact=is_exact,
         partition_table=table.name if table else None,
         minimum_bytes=table.minimum_bytes if table else 0,
         architectures=architectures,

@@ -18,6 +18,22 @@ DISK_FORMATS = (
     (b"KDMV", DiskFormat.VMDK),  # Virtual Disk Format 5.0, VMware, "Hosted Sparse Extents"
     (vhd.COOKIE, DiskFormat.VHD_DYNAMIC),  # begins with a copy of its footer; a fixed one begins with the disk
 )
+FOREIGN_FORMATS = (
+    (0, b"# Disk DescriptorFile", "the descriptor of a VMDK"),  # Virtual Disk Format 5.0, "The Descriptor File"
+    (0, b"COWD", "a VMDK of ESX"),  # the same, "ESX Server Sparse Extents"
+    (0, b"vhdxfile", "a VHDX"),  # MS-VHDX, 2.2.1
+    (64, b"\x7f\x10\xda\xbe", "a VDI"),  # VirtualBox, VDICore.h
+    (0, b"PK\x03\x04", "a zip archive"),  # APPNOTE.TXT, 4.3.7
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),  # 7zFormat.txt
+    (0, b"\x04\x22\x4d\x18", "packed with lz4"),  # LZ4 frame format
+    (0, b"\x5d\x00\x00\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff", "packed with lzma"),  # xz -6 --format=lzma
+)
+"""What is neither packed in a way that we unpack nor a disk, though it would be taken for a raw one."""
+
+
+def foreign_format_of(head: bytes) -> str | None:
+    """Name the format that is none of ours, by the first 512 bytes of a file; None for all else."""
+    return next((name for offset, magic, name in FOREIGN_FORMATS if head.startswith(magic, offset)), None)
 
 
 def packing_of(head: bytes) -> Packing:

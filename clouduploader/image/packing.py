@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clouduploader.contents import BlockSource, DiskFormat, ZeroBlocks
-from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, MissingFileError
+from clouduploader.errors import ImageError, LocalIOError, MissingFileError, UnavailableError
 from clouduploader.image import magic, streams, vhd
 from clouduploader.image.streams import PackedFile
 from clouduploader.platform import Image, Packing, Reporter
@@ -32,17 +32,19 @@ AROUND_BYTES = 1 << 20  # ours: what may lie around a disk: a footer, the texts 
 _MAPPED = (DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VHD_DYNAMIC)  # with a table of where the blocks are
 
 
-def describe(path: Path, filename: str) -> Image:
+def describe(path: Path, filename: str, stop: Stop) -> Image:
     """Look at an image file.
 
     Args:
         path: The file, or a link to it.
         filename: Its real base name.
+        stop: Honoured while its beginning is unpacked.
 
     Raises:
         MissingFileError: There is no such file.
         LocalIOError: It can't be read.
         ImageError: It is empty, or no regular file.
+        StoppedError: The stop was requested.
     """
     try:
         if not path.is_file():
@@ -57,13 +59,13 @@ def describe(path: Path, filename: str) -> Image:
     if not size_bytes:
         raise ImageError(f"the image {filename} is empty")
     image = Image(path, filename, magic.packing_of(head), size_bytes)
-    with streams.opened(image, stop=Stop()) as packed:
+    with streams.opened(image, stop=stop) as packed:
         if image.packing is Packing.RAW:
             disk_format = magic.disk_format_of(head)
-            if disk_format is DiskFormat.RAW and _footer(packed):
+            if disk_format is DiskFormat.RAW and _is_fixed(vhd.footer(_end_of(packed))):
                 disk_format = DiskFormat.VHD
             return dataclasses.replace(image, disk_format=disk_format)
-        with contextlib.suppress(ClouduploaderError):  # whoever unpacks it will meet it again
+        with contextlib.suppress(ImageError, UnavailableError):  # whoever unpacks it will meet it again
             head, _ = _head(streams.unpacked(packed, image.packing))
             is_tarball = magic.packing_of(head) is Packing.TAR
             disk_format = DiskFormat.RAW if is_tarball else magic.disk_format_of(head)
@@ -81,42 +83,51 @@ def _head(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     return found, itertools.chain([found] if found else [], pieces)
 
 
-def _footer(packed: PackedFile) -> vhd.Footer | None:
-    """The footer of an unpacked file, if it is a fixed VHD."""
-    footer = vhd.footer(packed.peek(max(packed.size_bytes - vhd.FOOTER_BYTES, 0), vhd.FOOTER_BYTES))
-    return footer if footer and footer.kind is vhd.Kind.FIXED else None
+def _end_of(packed: PackedFile) -> bytes:
+    """Where the footer of a VHD is that is not packed."""
+    return packed.peek(max(packed.size_bytes - vhd.FOOTER_BYTES, 0), vhd.FOOTER_BYTES)
 
 
-def unpacked_size(image: Image) -> int | None:
+def _is_fixed(footer: vhd.Footer | None) -> bool:
+    return footer is not None and footer.kind is vhd.Kind.FIXED
+
+
+def unpacked_size(image: Image, stop: Stop) -> tuple[int | None, bool]:
     """The size of the raw disk, as far as its packing and format tell before anything is unpacked.
 
-    What is packed can turn out to be no disk, or damaged. Of a packed file of whole MiB and 512 bytes these
-    are taken for the footer of a fixed VHD; whoever reads the blocks learns whether it is one.
+    What is packed can turn out to be no disk, or damaged.
+
+    Args:
+        image: See Image.
+        stop: Honoured while it is read.
 
     Returns:
-        None if nobody knows: gz, bz2, zstd from a pipe, tarballs.
+        The size, or None if nobody knows: gz, bz2, zstd from a pipe, tarballs. And whether the disk can't turn out
+        larger: a packed file of whole MiB and 512 bytes looks like a fixed VHD, and only whoever reads the blocks
+        learns whether these are its footer.
 
     Raises:
         ImageError: It is cut off, damaged, or has garbage behind its end.
         LocalIOError: It can't be read.
         MissingProgramError: It takes a program that is not there.
+        StoppedError: The stop was requested.
     """
     if image.is_tarball or image.packing in (Packing.GZIP, Packing.BZIP2):
-        return None
+        return None, False
     if image.packing is Packing.RAW:
-        with _disk(image, Stop()) as disk:
-            return disk.size_bytes
+        with _disk(image, stop) as disk:
+            return disk.size_bytes, True
     from clouduploader.image import xz, zst
 
-    with streams.opened(image, stop=Stop()) as packed:
+    with streams.opened(image, stop=stop) as packed:
         if image.packing is Packing.ZSTD:
             size = zst.unpacked_size(packed)
         else:
             found = xz.parsed(packed)
             size = None if found is None else xz.unpacked_size(found)
     if size is not None and size % VHD_ALIGNMENT_BYTES == vhd.FOOTER_BYTES:
-        size -= vhd.FOOTER_BYTES
-    return size
+        return size - vhd.FOOTER_BYTES, False
+    return size, size is not None
 
 
 def measure(
@@ -248,17 +259,21 @@ def open_blocks(
 
 
 @contextlib.contextmanager
-def reader(image: Image) -> Iterator["Reader"]:
+def reader(image: Image, stop: Stop) -> Iterator["Reader"]:
     """Give the raw disk in an image for reading a few parts of it; the beginning costs least.
+
+    Args:
+        image: See Image.
+        stop: Honoured while it is read.
 
     Raises:
         ImageError: It can't be a disk, as far as that can be told now.
         LocalIOError: It can't be read.
+        StoppedError: The stop was requested.
         UnavailableError: It can't be unpacked here.
     """
     from clouduploader.image import reading
 
-    stop = Stop()
     with contextlib.ExitStack() as stack:
         if image.packing is Packing.RAW:
             yield reading.StoreReader(stack.enter_context(_disk(image, stop)))
@@ -293,10 +308,8 @@ def _disk(image: Image, stop: Stop) -> Iterator["Store"]:
     from clouduploader.image.store import FileStore
 
     with streams.opened(image, stop=stop) as packed:
-        size_bytes = image.size_bytes
-        if footer := _footer(packed):
-            size_bytes -= vhd.FOOTER_BYTES
-            _check_footer(image, footer, size_bytes)
+        _check_known(image, packed.peek(0, magic.HEAD_BYTES))
+        size_bytes = image.size_bytes - _footer_bytes(image, _end_of(packed), image.size_bytes)
         _check_not_empty(image, size_bytes)
         yield FileStore(packed.fd, size_bytes, holes.of_file(packed.fd, size_bytes), image.filename)
 
@@ -345,6 +358,7 @@ def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
             "while it is unpacked",
             hint="Unpack it first.",
         )
+    _check_known(image, head)
     held: deque[bytes] = deque()  # as much of the end as a footer may be
     held_bytes = passed_bytes = 0
     for piece in pieces:
@@ -355,10 +369,8 @@ def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
             passed_bytes += len(held[0])
             yield held.popleft()
     rest = b"".join(held)
-    footer = vhd.footer(rest[-vhd.FOOTER_BYTES :])
-    if footer and footer.kind is vhd.Kind.FIXED:
-        rest = rest[: -vhd.FOOTER_BYTES]
-        _check_footer(image, footer, passed_bytes + len(rest))
+    footer_bytes = _footer_bytes(image, rest[-vhd.FOOTER_BYTES :], passed_bytes + len(rest))
+    rest = rest[: len(rest) - footer_bytes]
     _check_not_empty(image, passed_bytes + len(rest))
     if rest:
         yield rest
@@ -391,10 +403,37 @@ def _check_size(image: Image, size_bytes: int, max_size_bytes: int | None) -> No
         )
 
 
-def _check_footer(image: Image, footer: vhd.Footer, size_bytes: int) -> None:
-    if footer.size_bytes != size_bytes:
+def _footer_bytes(image: Image, end: bytes, size_bytes: int) -> int:
+    """How much of a file's end is the footer of a fixed VHD: all of it, or nothing.
+
+    Args:
+        image: See Image.
+        end: Its last bytes, unpacked.
+        size_bytes: Of the whole, unpacked.
+
+    Raises:
+        ImageError: It is a footer, but of another disk, or damaged.
+    """
+    if not end.startswith(vhd.COOKIE) or len(end) < vhd.FOOTER_BYTES:
+        return 0
+    offset = size_bytes - vhd.FOOTER_BYTES
+    footer = vhd.footer(end)
+    if footer is None or not _is_fixed(footer):
+        what = "damaged" if footer is None else "not that of a fixed disk"
+        raise ImageError(f"{image.filename} is damaged: its VHD footer at byte {offset} is {what}")
+    if footer.size_bytes != offset:
         raise ImageError(
-            f"{image.filename} is damaged: its VHD footer at byte {size_bytes} is that of {footer.size_bytes} bytes"
+            f"{image.filename} is damaged: its VHD footer at byte {offset} is that of {footer.size_bytes} bytes"
+        )
+    return vhd.FOOTER_BYTES
+
+
+def _check_known(image: Image, head: bytes) -> None:
+    """Refuse what is known not to be a raw disk."""
+    if name := magic.foreign_format_of(head):
+        raise ImageError(
+            f"{image.filename} is no raw disk, but {name}",
+            hint="Convert it with `qemu-img convert -O raw`, or unpack it.",
         )
 
 

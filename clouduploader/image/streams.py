@@ -20,6 +20,8 @@ PIECE_BYTES = 1 << 17  # less, and threads that send get in the way each time; m
 READ_BYTES = 1 << 17  # more is no faster, and damage is told to within this
 XZ_MEMORY_BYTES = 1 << 28  # four times what `xz -9` needs to unpack, xz(1); a header can ask for 4 GiB
 XZ_PADDING_BYTES = 4  # stream padding is zeros in multiples of this; xz file format 1.2.1, section 2.2
+MAX_STREAMS = 1000  # ours: of whatever kind; of more, each must give a sector on the average
+SECTOR_BYTES = 512
 ZSTD_WINDOW_LOG = 27  # 128 MiB, what zstd itself unpacks without --long; zstd(1)
 
 
@@ -63,7 +65,9 @@ class PackedFile:
 
         Raises:
             LocalIOError: They can't be read.
+            StoppedError: The stop was requested.
         """
+        self._stop.raise_if_requested()
         with _translated(self._path):
             return os.pread(self.fd, size, offset)
 
@@ -209,7 +213,13 @@ def _decoded(
     file: PackedFile, packing: Packing, make_decoder: Callable[[], Decoder], damage: type[Exception]
 ) -> Generator[bytes, None, None]:
     rest = b""
+    count = done_bytes = 0
     while True:
+        count += 1
+        if count > MAX_STREAMS and done_bytes < count * SECTOR_BYTES:  # each costs as much time as a whole block
+            raise ImageError(
+                f"{file.filename} is in too many pieces: {count} up to byte {file.offset} hold nearly nothing"
+            )
         decoder = make_decoder()
         while not decoder.eof:
             data = b""
@@ -225,6 +235,7 @@ def _decoded(
                     f"{file.filename} is damaged: bad {packing} data before byte {file.offset} ({exc})"
                 ) from exc
             if piece:
+                done_bytes += len(piece)
                 yield piece
         rest = _next_stream(decoder.unused_data, file, packing)
         if not rest:

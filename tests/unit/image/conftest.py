@@ -3,6 +3,7 @@
 import pytest
 
 from clouduploader.image import packing
+from clouduploader.stop import Stop
 
 
 @pytest.fixture
@@ -12,6 +13,6 @@ def make_image(tmp_path):
     def make(data, filename="a.raw.xz"):
         path = tmp_path / "42.file"
         path.write_bytes(data)
-        return packing.describe(path, filename)
+        return packing.describe(path, filename, Stop())
 
     return make

@@ -13,6 +13,7 @@ from test_vhd import footer
 from clouduploader.contents import DiskFormat
 from clouduploader.errors import ImageError
 from clouduploader.image import facts, packing, partitions, reading
+from clouduploader.stop import Stop
 
 MIB = 1 << 20
 SECTORS = 4 * MIB // 512
@@ -46,14 +47,14 @@ def make_image(tmp_path):
     def make(data, filename="a.img"):
         path = tmp_path / "42.file"
         path.write_bytes(data)
-        return packing.describe(path, filename)
+        return packing.describe(path, filename, Stop())
 
     return make
 
 
 @pytest.mark.parametrize(("name", "is_exact"), [("raw", True), ("xz", True), ("gz", False), ("bz2", False)])
 def test_facts_are_found_in_every_packing(make_image, name, is_exact):
-    found = facts.inspect(make_image(PACK[name](disk())))
+    found = facts.inspect(make_image(PACK[name](disk())), Stop())
     assert found.disk_format is DiskFormat.RAW
     assert (found.size_bytes, found.is_size_exact) == (4 * MIB, is_exact)
     assert (found.partition_table, found.minimum_bytes) == ("gpt", 4 * MIB)
@@ -65,7 +66,7 @@ def test_facts_of_a_qcow2_are_those_of_its_disk(make_image, tmp_path):
     raw = tmp_path / "disk.raw"
     raw.write_bytes(disk())
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, tmp_path / "disk.qcow2"], check=True)
-    found = facts.inspect(make_image((tmp_path / "disk.qcow2").read_bytes()))
+    found = facts.inspect(make_image((tmp_path / "disk.qcow2").read_bytes()), Stop())
     assert found.disk_format is DiskFormat.QCOW2
     assert (found.size_bytes, found.is_size_exact, found.architectures) == (4 * MIB, True, ("x86_64",))
 
@@ -80,7 +81,7 @@ def test_facts_of_a_qcow2_are_those_of_its_disk(make_image, tmp_path):
     ],
 )
 def test_architectures_are_those_of_the_loaders(make_image, loaders, architectures):
-    found = facts.inspect(make_image(disk(loaders)))
+    found = facts.inspect(make_image(disk(loaders)), Stop())
     assert (found.architectures, found.boots_uefi) == (architectures, bool(architectures))
 
 
@@ -99,7 +100,7 @@ def test_architectures_are_those_of_the_loaders(make_image, loaders, architectur
     ],
 )
 def test_what_firmware_would_not_start_is_no_loader(make_image, content):
-    found = facts.inspect(make_image(disk(content=content)))
+    found = facts.inspect(make_image(disk(content=content)), Stop())
     assert (found.architectures, found.boots_uefi, found.boots_bios) == ((), False, True)
 
 
@@ -108,52 +109,52 @@ def test_loader_in_an_mbr_is_found(make_image):
     data[:512] = disks.mbr([(0xEF, 2048, 4000)])
     content = esp("BOOTX64.EFI", bits=16)
     data[MIB : MIB + len(content)] = content
-    found = facts.inspect(make_image(bytes(data)))
+    found = facts.inspect(make_image(bytes(data)), Stop())
     assert (found.partition_table, found.architectures, found.minimum_bytes) == ("mbr", ("x86_64",), 6048 * 512)
     assert (found.boots_uefi, found.boots_bios) == (True, False)
 
 
-@pytest.mark.parametrize("data", [b"x", bytes(MIB), esp("BOOTX64.EFI"), b"PK\3\4" + bytes(9000)])
+@pytest.mark.parametrize("data", [b"x", bytes(MIB), esp("BOOTX64.EFI"), b"PK\3\5" + bytes(9000)])
 def test_what_is_no_disk_has_nothing(make_image, data):
-    found = facts.inspect(make_image(data))
+    found = facts.inspect(make_image(data), Stop())
     assert (found.partition_table, found.minimum_bytes, found.architectures) == (None, 0, ())
     assert (found.boots_uefi, found.boots_bios, found.size_bytes) == (False, False, len(data))
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
 def test_size_of_a_stream_without_a_table_is_unknown(make_image, pack):
-    found = facts.inspect(make_image(pack(bytes(MIB))))
+    found = facts.inspect(make_image(pack(bytes(MIB))), Stop())
     assert (found.size_bytes, found.is_size_exact) == (None, False)
 
 
 def test_gzip_has_the_size_that_fits_its_end_and_holds_all_partitions(make_image):
     data = bytearray(gzip.compress(disk(copy=(9 << 30) // 512)))
     data[-4:] = (1024 + MIB).to_bytes(4, "little")  # of 12 GiB and this; the last before 9 GiB would be 8 GiB and this
-    found = facts.inspect(make_image(bytes(data)))
+    found = facts.inspect(make_image(bytes(data)), Stop())
     assert (found.minimum_bytes, found.size_bytes) == ((9 << 30) + 512, (12 << 30) + MIB + 1024)
 
 
 def test_footer_of_a_fixed_vhd_is_not_counted_in_gzip(make_image):
     data = disk()
-    found = facts.inspect(make_image(gzip.compress(data + footer(size_bytes=len(data)))))
+    found = facts.inspect(make_image(gzip.compress(data + footer(size_bytes=len(data)))), Stop())
     assert (found.size_bytes, found.is_size_exact) == (4 * MIB, False)
 
 
 def test_size_of_bzip2_with_an_mbr_is_unknown(make_image):
     data = disks.mbr([(0x83, 2048, 100)])
-    assert facts.inspect(make_image(bz2.compress(data.ljust(MIB, b"\0")))).size_bytes is None
-    found = facts.inspect(make_image(gzip.compress(data.ljust(2 * MIB, b"\0"))))
+    assert facts.inspect(make_image(bz2.compress(data.ljust(MIB, b"\0"))), Stop()).size_bytes is None
+    found = facts.inspect(make_image(gzip.compress(data.ljust(2 * MIB, b"\0"))), Stop())
     assert (found.size_bytes, found.minimum_bytes) == (2 * MIB, 2148 * 512)
 
 
 def test_image_that_is_cut_off_is_told_as_it_is(make_image):
-    found = facts.inspect(make_image(disk(size=3 * MIB)))
+    found = facts.inspect(make_image(disk(size=3 * MIB)), Stop())
     assert (found.size_bytes, found.minimum_bytes) == (3 * MIB, 4 * MIB)
 
 
 def test_loader_too_far_behind_is_none(make_image):
     table = disks.gpt([(disks.ESP, facts.REACH_BYTES // 512, facts.REACH_BYTES // 512 + 99)], sectors=1 << 30)
-    found = facts.inspect(make_image(gzip.compress(table.ljust(MIB, b"\0"))))
+    found = facts.inspect(make_image(gzip.compress(table.ljust(MIB, b"\0"))), Stop())
     assert (found.partition_table, found.architectures) == ("gpt", ())
 
 
@@ -169,7 +170,7 @@ def test_disk_that_takes_too_much_unpacking_has_no_loader(make_image, monkeypatc
         70,
     ]  # the directory leads back and forth, and the stream is one way
     files = {f"EFI/BOOT/F{number}": b"x" for number in range(60)} | {"EFI/BOOT/BOOTX64.EFI": disks.pe(disks.X64)}
-    found = facts.inspect(make_image(lzma.compress(disk(content=disks.fat(files, bits=12, order=order)))))
+    found = facts.inspect(make_image(lzma.compress(disk(content=disks.fat(files, bits=12, order=order)))), Stop())
     assert (found.partition_table, found.architectures, found.size_bytes) == ("gpt", (), 4 * MIB)
 
 
@@ -177,7 +178,7 @@ def test_damaged_packing_is_an_error(make_image):
     data = bytearray(lzma.compress(disk()))
     data[100] ^= 0xFF
     with pytest.raises(ImageError, match=r"a\.img"):
-        facts.inspect(make_image(bytes(data)))
+        facts.inspect(make_image(bytes(data)), Stop())
 
 
 ORIGINAL = disk()
@@ -207,7 +208,7 @@ def test_any_damage_of_the_packing_is_an_error_or_survived(make_image, name, dat
     packed = bytearray(PACKED[name])
     packed[data.draw(st.integers(6, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(ImageError):
-        assert facts.inspect(make_image(bytes(packed))).partition_table in ("gpt", "mbr", None)
+        assert facts.inspect(make_image(bytes(packed)), Stop()).partition_table in ("gpt", "mbr", None)
 
 
 PACKED = {name: PACK[name](disk()) for name in PACK}

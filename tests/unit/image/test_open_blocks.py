@@ -26,7 +26,7 @@ from image_packings import (
 
 from clouduploader.contents import ZeroBlocks
 from clouduploader.errors import ImageError, LocalIOError, StoppedError
-from clouduploader.image import packing, xz
+from clouduploader.image import magic, packing, xz
 from clouduploader.platform import Image, Packing
 from clouduploader.stop import Stop
 
@@ -157,12 +157,32 @@ def test_footer_of_another_size_is_an_error(make_image, way):
         drained(source)
 
 
-@pytest.mark.parametrize("end", [b"", b"x", bytes(511), vhd_footer(0)[1:], b"conectix".ljust(512, b"\0")])
+@pytest.mark.parametrize("end", [b"", b"x", bytes(511), vhd_footer(0)[1:], b"conectix"])
 def test_end_that_is_no_footer_belongs_to_the_disk(make_image, end):
     raw = DATA + end
     for compress in COMPRESS.values():
         with open_blocks(make_image(compress(raw))) as source:
             assert drained(source) == blocks_of(raw)
+
+
+@pytest.mark.parametrize("way", ["vhd", "vhd.xz", "tar of a vhd"])
+def test_footer_that_is_damaged_is_an_error(make_image, way):
+    footer = vhd_footer(BLOCK)
+    damaged = footer[:100] + b"!" + footer[101:]
+    data = lzma.compress(DATA + damaged) if way == "vhd.xz" else WAYS[way](DATA).replace(footer, damaged)
+    words = rf"its VHD footer at byte {BLOCK} is damaged"
+    with pytest.raises(ImageError, match=words), open_blocks(make_image(data)) as source:
+        drained(source)
+
+
+@pytest.mark.parametrize("offset_and_magic", [entry[:2] for entry in magic.FOREIGN_FORMATS])
+def test_format_that_is_none_of_ours_is_an_error(make_image, offset_and_magic):
+    offset, start = offset_and_magic
+    raw = bytes(offset) + start + DATA
+    for data in (raw, lzma.compress(raw)):
+        with pytest.raises(ImageError, match="is no raw disk, but") as caught, open_blocks(make_image(data)) as source:
+            drained(source)
+        assert "qemu-img convert" in caught.value.hint
 
 
 def sparse(path, *parts, size):
@@ -171,7 +191,7 @@ def sparse(path, *parts, size):
             file.seek(offset)
             file.write(data)
         file.truncate(size)
-    return packing.describe(path, path.name)
+    return packing.describe(path, path.name, Stop())
 
 
 MIB = 1 << 20
@@ -216,7 +236,7 @@ def test_map_beside_the_image_tells_the_holes(tmp_path, way, with_digests):
     (tmp_path / "a.raw.bmap").write_text(bmap(len(raw), (2, 4), (6, 6), (9, 9)))
     log = Log()
     with open_blocks(
-        packing.describe(tmp_path / "a.raw.xz", "a.raw.xz"),
+        packing.describe(tmp_path / "a.raw.xz", "a.raw.xz", Stop()),
         zero_blocks=ZeroBlocks.HOLES,
         reporter=log,
         with_digests=with_digests,
@@ -240,7 +260,7 @@ def test_map_beside_the_image_tells_the_holes(tmp_path, way, with_digests):
 def test_map_of_another_image_is_an_error(tmp_path, way, text, words):
     (tmp_path / "a.raw").write_bytes(WAYS[way](DATA + HOLE + DATA * 2))
     (tmp_path / "a.raw.bmap").write_text(text)
-    image = packing.describe(tmp_path / "a.raw", "a.raw")
+    image = packing.describe(tmp_path / "a.raw", "a.raw", Stop())
     with pytest.raises(ImageError, match=words), open_blocks(image) as source:
         drained(source, threads=2)
 
@@ -251,7 +271,7 @@ def test_qcow2_is_read_as_its_disk(tmp_path, zero_blocks):
     content = HOLE * 32 + noise(32 * BLOCK) + HOLE * 64
     raw.write_bytes(content)
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, tmp_path / "a.qcow2"], check=True)
-    image = packing.describe(tmp_path / "a.qcow2", "a.qcow2")
+    image = packing.describe(tmp_path / "a.qcow2", "a.qcow2", Stop())
     with open_blocks(image, zero_blocks=zero_blocks) as source:
         assert source.can_reread
         found = drained(source, threads=3)
@@ -281,8 +301,8 @@ def test_fixed_vhd_of_qemu_is_read_as_its_disk(tmp_path):
     )
     for compress in COMPRESS.values():
         (tmp_path / "b").write_bytes(compress((tmp_path / "a.vhd").read_bytes()))
-        image = packing.describe(tmp_path / "b", "b")
-        assert packing.unpacked_size(image) in (len(content), None)
+        image = packing.describe(tmp_path / "b", "b", Stop())
+        assert packing.unpacked_size(image, Stop())[0] in (len(content), None)
         with open_blocks(image) as source:
             assert drained(source) == blocks_of(content)
 
@@ -295,7 +315,7 @@ def test_single_large_block_of_xz_is_said_once(tmp_path, monkeypatch):
         path = tmp_path / "a.raw.xz"
         path.write_bytes(data)
         log = Log()
-        with open_blocks(packing.describe(path, path.name), reporter=log) as source:
+        with open_blocks(packing.describe(path, path.name, Stop()), reporter=log) as source:
             drained(source, threads=2)
         return log.lines
 
@@ -370,6 +390,7 @@ from pathlib import Path
 from image_packings import open_blocks, zstd
 from clouduploader.errors import ImageError
 from clouduploader.image import packing
+from clouduploader.stop import Stop
 
 def peak_kib():  # getrusage would begin with the peak of the process that started this one
     status = Path("/proc/self/status").read_text()
@@ -379,7 +400,7 @@ path, kind = Path(sys.argv[1]), sys.argv[2]
 piece = bytes(1 << 22)
 packed = {"xz": lzma.compress(piece, preset=0), "gz": gzip.compress(piece, 1), "zst": zstd.compress(piece)}
 path.write_bytes(packed[kind] * 100)
-image = packing.describe(path, "a.raw")
+image = packing.describe(path, "a.raw", Stop())
 with open_blocks(image, block_bytes=1 << 19) as source:  # so that all is loaded
     buffer = bytearray(1 << 19)
     source.next_into(buffer)

@@ -75,19 +75,19 @@ def test_what_is_no_image_is_refused(tmp_path, make, error, words):
     path = tmp_path / "42.file"
     make(path)
     with pytest.raises(error, match=words):
-        packing.describe(path, "real.raw")
+        packing.describe(path, "real.raw", Stop())
 
 
 def test_path_below_a_file_is_no_image(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises((MissingFileError, LocalIOError)):
-        packing.describe(tmp_path / "file" / "42.file", "a.raw")
+        packing.describe(tmp_path / "file" / "42.file", "a.raw", Stop())
 
 
 def test_link_to_an_image_is_the_image(make_image, tmp_path):
     make_image(lzma.compress(RAW))
     (tmp_path / "link").symlink_to("42.file")
-    assert measure(packing.describe(tmp_path / "link", "a.raw.xz")) == len(RAW)
+    assert measure(packing.describe(tmp_path / "link", "a.raw.xz", Stop())) == len(RAW)
 
 
 @pytest.mark.parametrize("kind", COMPRESS)
@@ -223,7 +223,7 @@ with (lzma.open(path, "wb", preset=0) if sys.argv[2] == "xz" else gzip.open(path
     for _ in range(16):
         file.write(zeros)
 del zeros
-image = packing.describe(path, "a.raw")
+image = packing.describe(path, "a.raw", Stop())
 before = peak_kib()
 size = packing.measure(image, on_bytes=lambda _done: None, stop=Stop())
 print(image.size_bytes, size, peak_kib() - before)
@@ -290,6 +290,15 @@ def test_disk_format_is_told_by_the_first_bytes_inside(make_image, kind, head, e
     assert make_image(COMPRESS[kind](head + RAW)).disk_format is expected
 
 
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_stop_is_honoured_while_the_beginning_is_unpacked(make_image, kind):
+    path = make_image(COMPRESS[kind](RAW)).path
+    stop = Stop()
+    stop.request(signal.SIGTERM)
+    with pytest.raises(StoppedError):
+        packing.describe(path, "a.raw", stop)
+
+
 def test_fixed_vhd_is_told_by_its_end_where_that_can_be_seen(make_image):
     assert make_image(RAW + vhd_footer(len(RAW))).disk_format is DiskFormat.VHD
     assert make_image(RAW + vhd_footer(len(RAW), kind=3)).disk_format is DiskFormat.RAW
@@ -301,30 +310,31 @@ def test_fixed_vhd_is_told_by_its_end_where_that_can_be_seen(make_image):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (RAW, len(RAW)),
-        (RAW + vhd_footer(len(RAW)), len(RAW)),
-        (lzma.compress(RAW), len(RAW)),
-        (lzma.compress(RAW) * 3 + bytes(8), 3 * len(RAW)),
-        (lzma.compress(b""), 0),
-        (multi_block_xz([RAW, b"x", RAW]), 2 * len(RAW) + 1),
-        (zstd.compress(RAW), len(RAW)),
-        (zstd.compress(RAW) * 3, 3 * len(RAW)),
-        (lzma.compress(bytes(1 << 20) + vhd_footer(1 << 20)), 1 << 20),
-        (zstd.compress(bytes(1 << 20) + vhd_footer(1 << 20)), 1 << 20),
-        (gzip.compress(RAW), None),
-        (bz2.compress(RAW), None),
-        (tarball({"a.raw": RAW}), None),
-        (lzma.compress(tarball({"a.raw": RAW})), None),
+        (RAW, (len(RAW), True)),
+        (RAW + vhd_footer(len(RAW)), (len(RAW), True)),
+        (lzma.compress(RAW), (len(RAW), True)),
+        (lzma.compress(RAW) * 3 + bytes(8), (3 * len(RAW), True)),
+        (lzma.compress(b""), (0, True)),
+        (multi_block_xz([RAW, b"x", RAW]), (2 * len(RAW) + 1, True)),
+        (zstd.compress(RAW), (len(RAW), True)),
+        (zstd.compress(RAW) * 3, (3 * len(RAW), True)),
+        # perhaps a footer, perhaps a sector
+        (lzma.compress(bytes(1 << 20) + vhd_footer(1 << 20)), (1 << 20, False)),
+        (zstd.compress(bytes((1 << 20) + 512)), (1 << 20, False)),
+        (gzip.compress(RAW), (None, False)),
+        (bz2.compress(RAW), (None, False)),
+        (tarball({"a.raw": RAW}), (None, False)),
+        (lzma.compress(tarball({"a.raw": RAW})), (None, False)),
     ],
 )
 def test_unpacked_size_is_told_where_the_format_does(make_image, data, expected):
-    assert packing.unpacked_size(make_image(data)) == expected
+    assert packing.unpacked_size(make_image(data), Stop()) == expected
 
 
 def test_unpacked_size_of_a_qcow2_is_that_of_its_disk(tmp_path):
     path = tmp_path / "a.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "3G"], check=True)
-    assert packing.unpacked_size(packing.describe(path, "a.qcow2")) == 3 << 30
+    assert packing.unpacked_size(packing.describe(path, "a.qcow2", Stop()), Stop()) == (3 << 30, True)
 
 
 @pytest.mark.parametrize("kind", [Packing.XZ, Packing.ZSTD])
@@ -332,9 +342,10 @@ def test_unpacked_size_of_a_file_that_is_cut_off_is_an_error(make_image, kind):
     data = COMPRESS[kind](RAW)
     for size in (len(data) - 1, len(data) - 20, len(data) // 2):
         with pytest.raises(ImageError, match=rf"is cut off.* at byte {size}$"):
-            packing.unpacked_size(make_image(data[:size]))
+            packing.unpacked_size(make_image(data[:size]), Stop())
+    rubbish = {Packing.ZSTD: b"rubbish", Packing.XZ: b"\0"}[kind]
     with pytest.raises(ImageError, match=rf"garbage behind .* at byte {len(data)}"):
-        packing.unpacked_size(make_image(data + b"rubbish" * (kind is Packing.ZSTD) + b"\0" * (kind is Packing.XZ)))
+        packing.unpacked_size(make_image(data + rubbish), Stop())
 
 
 def test_fixed_vhd_is_measured_with_its_footer_in_any_packing(make_image):

@@ -95,6 +95,18 @@ def test_frames_of_zstd_that_are_to_be_skipped_are_skipped(tmp_path):
     assert unpacked(tmp_path / "a", data, Packing.ZSTD) == RAW + b"x"
 
 
+@pytest.mark.parametrize("kind", [*PACKED, "frames to be skipped"])
+def test_file_of_countless_streams_without_contents_is_given_up(tmp_path, kind, monkeypatch):
+    """Each costs a decoder: the time of a mebibyte of these is that of a whole image."""
+    monkeypatch.setattr(streams, "MAX_STREAMS", 50)
+    packing_kind = Packing.ZSTD if kind == "frames to be skipped" else kind
+    empty = SKIPPABLE if kind == "frames to be skipped" else COMPRESS[kind](b"")
+    start = COMPRESS[packing_kind](b"x")
+    assert unpacked(tmp_path / "a", start + empty * 10, packing_kind) == b"x"
+    with pytest.raises(ImageError, match=r"in too many pieces: [0-9]+ up to byte [0-9]+ hold nearly nothing"):
+        unpacked(tmp_path / "a", start + empty * 100, packing_kind)
+
+
 def test_zstd_that_asks_for_more_memory_than_zstd_gives_is_refused(tmp_path):
     def frame(window_log):
         return b"\x28\xb5\x2f\xfd\0" + bytes([window_log - 10 << 3]) + b"\x09\0\0x"

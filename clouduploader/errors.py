@@ -74,6 +74,10 @@ class JobFileError(DataError):
     """A file of the spool is not what OBS writes."""
 
 
+class JobStateError(DataError):
+    """A job is in a state in which it can't have done to it what was asked for."""
+
+
 class ImageError(DataError):
     """The image is damaged, or of a kind that the platform cannot take."""
 

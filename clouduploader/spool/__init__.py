@@ -18,32 +18,35 @@ the next writer overwrites.
 """
 
 import contextlib
-import errno
-import fcntl
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from clouduploader import jobxml
 from clouduploader.errors import (
     CannotCreateError,
+    ClouduploaderError,
+    ImageError,
     JobFileError,
+    JobStateError,
     LocalIOError,
     LockedError,
     MissingFileError,
     NoSuchJobError,
 )
 from clouduploader.job import Job, JobState
+from clouduploader.spool import files
 
 MAX_JOB_BYTES = 10_000_000  # what OBS takes from the network for one (bs_clouduploadserver)
 READ_BYTES = 65_536  # a job has some hundred
 LOCK_TIMEOUT_SECONDS = 10.0  # nobody holds one for longer than it takes to remove an image file
 LOCK_POLL_SECONDS = 0.05
-REMOVE_TRIES = 5  # a killed uploader may make a file in the directory that is being removed
-PUBLIC_MODE = 0o644  # what OBS's daemons write with their umask of 022
-PRIVATE_MODE = 0o600
+WAITING_FOR_IMAGE = "waiting to receive image"  # OBS's details of a job that was created
+CUT_OFF = "unexpected EOF"  # OBS's details of one whose image stopped coming
 
 
 class Spool:
@@ -249,7 +252,7 @@ class Spool:
         with contextlib.ExitStack() as undo:
             try:
                 undo.callback(path.unlink, missing_ok=True)
-                self._write(path, targetdata, mode=PRIVATE_MODE)
+                self._write(path, targetdata, mode=files.PRIVATE_MODE)
                 path = self.file_path(name)
                 path.symlink_to(image_path.absolute())
                 undo.callback(path.unlink, missing_ok=True)
@@ -263,6 +266,71 @@ class Spool:
                 raise self._cannot_create(path, exc) from exc
             undo.pop_all()
         return log
+
+    def create(self, job: Job, *, targetdata: bytes) -> Job:
+        """Enter a job that waits for its image, as OBS's server does.
+
+        The target data come first: before the job's own file there is no job.
+
+        Args:
+            job: What is to be done; its name, state, details, time and pid are set here.
+            targetdata: Its target data; only their owner can read them.
+
+        Returns:
+            The job as it now is in the spool.
+
+        Raises:
+            MissingFileError: There is no spool.
+            JobFileError: The file `next` holds something else.
+            CannotCreateError: A file can't be written; there is no job then, and its id is used up.
+            LockedError: Somebody else did not release `next` in time.
+        """
+        job = dataclasses.replace(
+            job,
+            name=self.allocate(),
+            state=JobState.CREATED,
+            details=WAITING_FOR_IMAGE,
+            created=int(time.time()),
+            pid=None,
+        )
+        path = self.data_path(job.name)
+        with contextlib.ExitStack() as undo:
+            try:
+                undo.callback(path.unlink, missing_ok=True)
+                self._write(path, targetdata, mode=files.PRIVATE_MODE)
+                path = self.job_path(job.name)
+                self._write(path, jobxml.serialize(job))
+            except OSError as exc:
+                raise self._cannot_create(path, exc) from exc
+            undo.pop_all()
+        return job
+
+    def receive(self, name: str) -> "Reception":
+        """Begin to receive the image of a job that was created for it.
+
+        Returns:
+            What takes the image; a context manager, and the job fails if it is left before `finish`.
+
+        Raises:
+            NoSuchJobError, JobFileError, LocalIOError, LockedError: See `lock`.
+            JobStateError: Its image is on the way, or here, or not wanted any more.
+            CannotCreateError: It can't be written; the job still waits.
+        """
+        with self.lock(name) as locked:
+            if locked.job.state is not JobState.CREATED:
+                raise JobStateError(f"the job {name} is {locked.job.state}, and waits for no image")
+            job = dataclasses.replace(locked.job, state=JobState.RECEIVING, pid=os.getpid())
+            path = self.received_path(job)
+            try:
+                file = files.open_new(path, mode=files.PUBLIC_MODE, owner=self._owner())
+            except OSError as exc:
+                raise self._cannot_create(path, exc) from exc
+            with contextlib.ExitStack() as undo:
+                undo.callback(path.unlink)
+                undo.callback(file.close)
+                locked.replace(job)
+                undo.pop_all()
+        return Reception(self, job, file)
 
     def open_log(self, name: str) -> BinaryIO:
         """Open a job's log to append to it, and lock it, as OBS's worker does.
@@ -280,11 +348,11 @@ class Spool:
         # OBS's own name for it: unlike others it has a separator, and cannot collide
         new_path = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            log = _open_locked(path)
+            log = files.open_locked(path)
             if log:
                 return log
             new_path.unlink(missing_ok=True)
-            log = _open_locked(new_path)
+            log = files.open_locked(new_path)
             if not log:
                 raise LockedError(f"{new_path} is locked by another process")
             new_path.replace(path)
@@ -335,7 +403,7 @@ class Spool:
                 return None
             is_kept = False
             try:
-                if _try_lock(descriptor):
+                if files.try_lock(descriptor):
                     is_kept = os.fstat(descriptor).st_nlink > 0
                     if is_kept:
                         return descriptor
@@ -351,22 +419,22 @@ class Spool:
         """Make `next`, unless somebody else just did."""
         new_path = path.with_name(f".next.new.{os.getpid()}")
         try:
-            _write_file(new_path, jobxml.serialize_next(1), mode=PUBLIC_MODE, owner=self._owner())
+            files.write_file(new_path, jobxml.serialize_next(1), mode=files.PUBLIC_MODE, owner=self._owner())
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(new_path)
         finally:
             new_path.unlink(missing_ok=True)
 
-    def _write(self, path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> None:
+    def _write(self, path: Path, data: bytes, *, mode: int = files.PUBLIC_MODE) -> None:
         """Write a file beside its place, and move it there; afterwards it is safely on the disk."""
         new_path = path.with_name(f".{path.name}.new")
         try:
-            _write_file(new_path, data, mode=mode, owner=self._owner())
+            files.write_file(new_path, data, mode=mode, owner=self._owner())
             new_path.replace(path)
         except OSError:
             new_path.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        files.sync_directory(path.parent)
 
     def _make_done_dir(self) -> None:
         try:
@@ -473,10 +541,111 @@ class LockedJob:
                 path.unlink(missing_ok=True)
             if self.job.state is JobState.RECEIVING:
                 spool.received_path(self.job).unlink(missing_ok=True)
-            _remove_tree(spool.work_dir(name))
+            files.remove_tree(spool.work_dir(name))
             spool.job_path(name).unlink(missing_ok=True)
         except OSError as exc:
             raise LocalIOError(f"{exc.filename} can't be removed: {exc.strerror}") from exc
+
+
+class Reception:
+    """An image on its way in; made by `Spool.receive`. One thread at a time.
+
+    Attributes:
+        job: As it is while the image comes.
+        received_bytes: How much of it is here.
+        file: Where it is written, unbuffered. Whoever writes there directly counts in `received_bytes`.
+    """
+
+    def __init__(self, spool: Spool, job: Job, file: BinaryIO) -> None:
+        self.job = job
+        self.file = file
+        self.received_bytes = 0
+        self._spool = spool
+        self._is_settled = False
+
+    def __enter__(self) -> Self:
+        """Do nothing: it has begun."""
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Fail the job unless it is settled, with the error's words if it is one of ours."""
+        if not self._is_settled:
+            self.fail(error.message if isinstance(error, ClouduploaderError) else CUT_OFF)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            LocalIOError: They can't be written.
+        """
+        try:
+            left = memoryview(data)
+            while left:
+                written = self.file.write(left) or 0
+                self.received_bytes += written
+                left = left[written:]
+        except OSError as exc:
+            raise LocalIOError(f"the image can't be written: {exc.strerror}") from exc
+
+    def finish(self) -> Job:
+        """The image is here: have it on the disk, schedule the job, and wake OBS's worker.
+
+        Returns:
+            The job, scheduled.
+
+        Raises:
+            ImageError: It is not as large as the job says; the job has failed.
+            NoSuchJobError, JobStateError: The job was killed meanwhile; the image is removed.
+            JobFileError, LocalIOError, LockedError, CannotCreateError: The job could not be scheduled, and fails.
+        """
+        job, spool = self.job, self._spool
+        if self.received_bytes != job.size:
+            self.fail(f"size mismatch: {self.received_bytes} != {job.size or 0}")
+            raise ImageError(f"size mismatch: {self.received_bytes} != {job.size or 0}")
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self)
+            try:
+                os.fsync(self.file.fileno())
+            except OSError as exc:
+                raise LocalIOError(f"the image can't be written: {exc.strerror}") from exc
+            with spool.lock(job.name) as locked:
+                if locked.job != job:
+                    raise JobStateError(f"the job {job.name} is {locked.job.state}, and waits for no image")
+                scheduled = dataclasses.replace(job, state=JobState.SCHEDULED, details=None, pid=None)
+                path = spool.file_path(job.name)
+                try:
+                    spool.received_path(job).replace(path)
+                except OSError as exc:
+                    raise spool._cannot_create(path, exc) from exc
+                locked.replace(scheduled)
+            self._settle()
+            undo.pop_all()
+        spool.ping_worker()
+        return scheduled
+
+    def fail(self, details: str) -> None:
+        """The image will not come: fail the job, unless it was killed meanwhile, and remove what is here.
+
+        Args:
+            details: Why; OBS's words if it has some.
+
+        Raises:
+            LocalIOError, LockedError, CannotCreateError: The job can't be archived; it stays as it is.
+        """
+        self._settle()
+        try:
+            with self._spool.lock(self.job.name) as locked:
+                if locked.job == self.job:
+                    locked.archive(self.job.ended(JobState.FAILED, details))
+        except (NoSuchJobError, JobFileError):
+            pass  # killed, or nobody's any more
+        self._spool.received_path(self.job).unlink(missing_ok=True)
+
+    def _settle(self) -> None:
+        self._is_settled = True
+        self.file.close()
 
 
 def _numeric_names(directory: Path) -> list[str]:
@@ -529,62 +698,3 @@ def _read_bytes(path: Path) -> bytes:
     if len(data) > MAX_JOB_BYTES:
         raise JobFileError(f"{path} is damaged: it is larger than {MAX_JOB_BYTES} bytes")
     return data
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        raise
-    return True
-
-
-def _open_locked(path: Path) -> BinaryIO | None:
-    """Open a log to append to it and lock it; None if somebody else has the lock."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with contextlib.ExitStack() as undo:
-        file = undo.enter_context(os.fdopen(os.open(path, flags, PUBLIC_MODE), "ab", buffering=0))
-        if not _try_lock(file.fileno()):
-            return None
-        undo.pop_all()
-    return file
-
-
-def _write_file(path: Path, data: bytes, *, mode: int, owner: tuple[int, int] | None) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, PRIVATE_MODE), "wb") as file:
-        os.fchmod(file.fileno(), mode)  # whatever the umask or a file left by a crash says
-        if owner:
-            os.fchown(file.fileno(), *owner)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_tree(path: Path) -> None:
-    """Remove a directory and all in it; symbolic links are removed and not followed."""
-    import shutil  # loads every packing there is, which those who only read need not wait for
-
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    for _ in range(REMOVE_TRIES):
-        if not path.exists():
-            break
-        try:
-            shutil.rmtree(path)
-        except FileNotFoundError:
-            continue  # somebody else removes it too
-        except OSError as exc:
-            if exc.errno != errno.ENOTEMPTY:
-                raise
-    # Else somebody goes on writing there: as OBS does, leave it rather than the job.

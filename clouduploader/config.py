@@ -1,7 +1,7 @@
 """Settings from the command line, the environment and `HOME/clouduploader.conf`, in that order.
 
-The file is an INI file. Section `[clouduploader]` is ours, every other section belongs to the
-platform whose name it bears.
+The file is an INI file. Section `[clouduploader]` is ours, `[server]` the server's; every other section
+belongs to the platform whose name it bears.
 """
 
 import configparser
@@ -17,6 +17,7 @@ DEFAULT_HOME = Path("/etc/obs/cloudupload")  # fixed by OBS's package and its gu
 DEFAULT_SPOOL = Path("/srv/obs/cloudupload")  # $BSConfig::bsdir/cloudupload
 FILE_NAME = "clouduploader.conf"
 SECTION = "clouduploader"
+SERVER_SECTION = "server"
 STATE_NAME = "journal"  # in the spool, by default: whoever runs jobs may write there
 DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
 KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size"})
@@ -49,6 +50,7 @@ class Config:
             job's id; None for nowhere.
         state: Directory of the journals; by default that of the spool.
         max_size: How many bytes an image may have once it is unpacked.
+        server: The section of the server, see `server/settings.py`.
         platforms: Sections of the file by platform name.
         environment: The process's environment.
     """
@@ -58,6 +60,7 @@ class Config:
     events: Setting[str | None]
     state: Setting[Path]
     max_size: Setting[int]
+    server: Mapping[str, str]
     platforms: Mapping[str, Mapping[str, str]]
     environment: Mapping[str, str] = dataclasses.field(repr=False)
 
@@ -82,6 +85,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
     path = home_setting.value / FILE_NAME
     sections = _read(path)
     own = sections.pop(SECTION, {})
+    server = sections.pop(SERVER_SECTION, {})
     for key in own:
         if key not in KNOWN_KEYS:
             raise ConfigError(
@@ -109,6 +113,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
         events=events,
         state=state,
         max_size=max_size,
+        server=server,
         platforms=sections,
         environment=environment,
     )

@@ -82,18 +82,40 @@ def parse(data: bytes) -> Job:
     )
 
 
-def serialize(job: Job) -> bytes:
+def parse_skeleton(data: bytes) -> dict[str, str]:
+    """Read what a client says about a job that it wants.
+
+    Args:
+        data: UTF-8, from the network.
+
+    Returns:
+        The text of each attribute and element that is there.
+
+    Raises:
+        JobFileError: It is not XML, or not a job; in OBS's words where it has some.
+    """
+    try:
+        return _read(data, expat.ParserCreate("utf-8"))
+    except expat.ExpatError as exc:
+        raise JobFileError(_parser_error(data, exc)) from exc
+
+
+def serialize(job: Job, *, indent: str = "") -> bytes:
     """Write one job, byte for byte as OBS does.
+
+    Args:
+        job: The job.
+        indent: Blanks in front of each element, as in a list.
 
     Characters that no XML can hold (control characters, surrogates) become U+FFFD: one of them
     would make OBS lose the job. CR becomes LF, as every XML parser reads it.
     """
-    lines = [f'<{ROOT} name="{_text(job.name)}">\n']
+    lines = [f'{indent}<{ROOT} name="{escape(job.name)}">\n']
     for element, attribute in ELEMENTS.items():
         value = getattr(job, attribute)
         if value is not None:
-            lines.append(f"  <{element}>{_text(str(value))}</{element}>\n")
-    lines.append(f"</{ROOT}>\n")
+            lines.append(f"{indent}  <{element}>{escape(str(value))}</{element}>\n")
+    lines.append(f"{indent}</{ROOT}>\n")
     return "".join(lines).encode()
 
 
@@ -126,38 +148,49 @@ def _number(fields: dict[str, str], key: str) -> int | None:
     return int(text)
 
 
-def _text(text: str) -> str:
+def escape(text: str) -> str:
+    """Make a text fit for XML, as `serialize` does."""
     return _NOT_XML.sub(lambda match: "\n" if match[0][0] == "\r" else "\ufffd", text).translate(_ESCAPES)
 
 
 def _fields(data: bytes) -> dict[str, str]:
-    """The text of each attribute and element of the one job in `data`."""
+    """The text of each attribute and element of the one job in `data`; an error names its line."""
+    parser = expat.ParserCreate("utf-8")
+    try:
+        return _read(data, parser)
+    except expat.ExpatError as exc:
+        raise JobFileError(f"line {exc.lineno} is not XML: {expat.ErrorString(exc.code)}") from exc
+    except JobFileError as exc:
+        raise JobFileError(f"line {parser.CurrentLineNumber}: {exc.message}") from None
+
+
+def _read(data: bytes, parser: expat.XMLParserType) -> dict[str, str]:
+    """See `_fields`; errors in the words of OBS's XML::Structured."""
     # Closures over local variables: `list` runs this for every job of the spool.
     fields: dict[str, str] = {}
     text: list[str] = []
     is_open = False  # inside the root
     current: str | None = None  # the element that we are in
-    parser = expat.ParserCreate("utf-8")
 
     def start(name: str, attributes: dict[str, str]) -> None:
         nonlocal is_open, current
         if current is not None:
-            raise JobFileError(f"the element '{current}' has elements of its own")
+            raise JobFileError(f"element '{current}' has subelements")
         if not is_open:
             if name != ROOT:
-                raise JobFileError(f"it is a '{name}' and not a '{ROOT}'")
+                raise JobFileError(f"document element must be '{ROOT}', was '{name}'")
             is_open = True
             for key, value in attributes.items():
                 if key not in NAMES:
-                    raise JobFileError(f"unknown attribute '{key}'")
+                    raise JobFileError(f"unknown attribute: {key}")
                 fields[key] = value
             return
         if name not in NAMES:
-            raise JobFileError(f"unknown element '{name}'")
+            raise JobFileError(f"unknown element: {name}")
         if name in fields:
-            raise JobFileError(f"'{name}' is there twice")
+            raise JobFileError(f"element '{name}' must be singleton")
         if attributes:
-            raise JobFileError(f"the element '{name}' has attributes")
+            raise JobFileError(f"element '{name}' contains attributes")
         current = name
         parser.CharacterDataHandler = append
 
@@ -171,7 +204,7 @@ def _fields(data: bytes) -> dict[str, str]:
 
     def refuse(data: str) -> None:
         if not data.isspace():
-            raise JobFileError("there is text between the elements")
+            raise JobFileError(f"element '{ROOT}' contains content")
 
     append: Callable[[str], None] = text.append
     parser.buffer_text = True
@@ -179,13 +212,16 @@ def _fields(data: bytes) -> dict[str, str]:
     parser.EndElementHandler = end
     parser.CharacterDataHandler = refuse
     parser.StartDoctypeDeclHandler = _refuse_doctype
-    try:
-        parser.Parse(data, True)
-    except expat.ExpatError as exc:
-        raise JobFileError(f"line {exc.lineno} is not XML: {expat.ErrorString(exc.code)}") from exc
-    except JobFileError as exc:
-        raise JobFileError(f"line {parser.CurrentLineNumber}: {exc.message}") from None
+    parser.Parse(data, True)
     return fields
+
+
+def _parser_error(data: bytes, error: expat.ExpatError) -> str:
+    """What is wrong with XML from the network, as libxml2 says it to OBS's clients where we know."""
+    if not data.lstrip().startswith(b"<"):
+        line = data.split(b"\n", 1)[0].decode("utf-8", "replace")
+        return f":1: parser error : Start tag expected, '<' not found\n{line}\n^"
+    return f":{error.lineno}: parser error : {expat.ErrorString(error.code)}"
 
 
 def _refuse_doctype(*_declaration: object) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "pubkey": "keys",
     "resume": "resume",
     "sandbox": "sandbox",
+    "serve": "serve",
     "upload": "upload",
 }
 """Each subcommand and its module in this package, where it is called `NAME_command`."""

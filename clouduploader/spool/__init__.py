@@ -570,7 +570,18 @@ class Reception:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Fail the job unless it is settled, with the error's words if it is one of ours."""
+        """See `abandon`."""
+        self.abandon(error)
+
+    def abandon(self, error: BaseException | None) -> None:
+        """Fail the job unless it is settled already.
+
+        Args:
+            error: Why; its words are the details if it is one of ours.
+
+        Raises:
+            LocalIOError, LockedError, CannotCreateError: See `fail`.
+        """
         if not self._is_settled:
             self.fail(error.message if isinstance(error, ClouduploaderError) else CUT_OFF)
 

@@ -33,10 +33,12 @@ FLOORS = (
     },
     {"runner"},
     {"commands"},
+    {"server"},
     {"cli"},
 )
 WORDS_FLOOR = 1  # its rooms are the words the others speak, and may use each other's
 FOREIGN_ROOMS = {
+    "aiohttp": "server",
     "asyncssh": "sandbox",
     "backports": "image",
     "boto3": "platforms.ec2",

@@ -8,6 +8,7 @@ import pytest
 
 from clouduploader import config
 from clouduploader.platforms.ec2 import credentials, regions, settings
+from clouduploader.server import settings as server_settings
 
 SAMPLES = Path(__file__).parents[2] / "etc/obs/cloudupload"
 
@@ -42,6 +43,12 @@ def test_settings_shown_are_the_defaults(make_home):
     assert loaded.max_size.value == config.DEFAULT_MAX_SIZE
     assert loaded.platforms["ec2"].keys() == dataclasses.asdict(settings.Settings()).keys()
     assert settings.read(loaded.platforms["ec2"]) == settings.Settings()
+
+
+def test_server_settings_shown_are_the_defaults(make_home):
+    section = config.load(home=make_home("#"), spool=None, environment={}).server
+    assert section.keys() == server_settings.KNOWN_KEYS
+    assert server_settings.load(section, Path("x")) == server_settings.load({}, Path("x"))
 
 
 def test_directory_shown_is_understood(make_home):

@@ -1,0 +1,49 @@
+"""`clouduploader serve`."""
+
+import click
+
+from clouduploader.cli.session import Session, pass_session
+from clouduploader.errors import ExitCode, UnavailableError
+
+
+@click.command("serve")
+@click.option("--listen", metavar="ADDR:PORT", help="Where to listen.  [127.0.0.1:5452]")
+@click.option(
+    "--allow",
+    "networks",
+    multiple=True,
+    metavar="NET",
+    help="Who may read and write, for example 10.1.0.0/16; can be repeated.  [127.0.0.0/8 ::1]",
+)
+@pass_session
+def serve_command(session: Session, /, *, listen: str | None, networks: tuple[str, ...]) -> int:
+    """Take jobs and images over HTTP, as OBS's upload server.
+
+    It answers the requests that bs_clouduploadserver does, on the same spool, so that OBS's source server can be
+    pointed at it: $clouduploadserver in BSConfig.pm. What else can be set is in the section [server] of
+    clouduploader.conf.
+
+    There are no passwords: whoever is in a network of --allow may do everything, for any user. SIGTERM stops it;
+    images that are on their way in then fail, uploads go on.
+    """
+    try:
+        from clouduploader.server import service, settings
+    except ModuleNotFoundError as exc:
+        raise UnavailableError(
+            f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
+        ) from exc
+    from clouduploader import stopping
+    from clouduploader.stop import Stop
+
+    config = session.config
+    options = settings.load(config.server, config.path, listen=listen, allow=networks)
+    stop = Stop()
+    stopping.listen(stop)
+
+    def announce(url: str) -> None:
+        if not session.is_quiet:
+            click.echo(f"clouduploader: the spool {config.spool.value} is served at {url}", err=True)
+
+    # What else runs in this process is started here, and ends with `stop`.
+    service.run(config, options, stop=stop, announce=announce)
+    return ExitCode.OK

@@ -1,0 +1,1 @@
+"""HTTP over the spool and the commands: what OBS's upload server is, and the only user of aiohttp."""

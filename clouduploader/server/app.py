@@ -1,0 +1,71 @@
+"""Requests in, answers out: who may ask, which route it is, and what becomes of errors."""
+
+import errno
+
+from aiohttp import web
+
+from clouduploader.errors import ClouduploaderError
+from clouduploader.server import body, replies, routing
+from clouduploader.server.connections import Connections
+from clouduploader.server.replies import RefusalError
+from clouduploader.server.routes import ROUTES, Call
+from clouduploader.server.state import State
+
+MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
+FORM = "application/x-www-form-urlencoded"
+
+
+def make(state: State, connections: Connections) -> web.Application:
+    """Make the application that answers all requests."""
+    app = web.Application()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            with state.answering(request):
+                return await _answer(state, connections, request)
+        finally:
+            connections.end()
+
+    app.router.add_route("*", "/{path:.*}", answer, expect_handler=_wait_with_100)
+    app.on_response_prepare.append(replies.strip)
+    return app
+
+
+async def _wait_with_100(_request: web.Request) -> None:
+    """Do not ask for the body yet: it may not be wanted."""
+
+
+async def _answer(state: State, connections: Connections, request: web.Request) -> web.StreamResponse:
+    try:
+        connections.begin(request.protocol)
+        return await _dispatch(state, request)
+    except RefusalError as exc:
+        return replies.error(exc)
+    except ClouduploaderError as exc:
+        return replies.error(RefusalError(exc.message))
+    except OSError as exc:
+        if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        return replies.error(RefusalError(exc.strerror or "", status=500))
+
+
+async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
+    if not state.settings.is_allowed(request.remote):
+        raise RefusalError(f"access denied for {request.remote}", status=403, is_coded=True)
+    if request.method not in routing.METHODS:
+        raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
+    path, query = routing.split_target(request.raw_path)
+    if request.method == "POST" and request.headers.get("Content-Type", "").lower() == FORM:
+        query = "&".join(filter(None, (query, await _form(state, request))))
+    found = routing.find(ROUTES, request.method, path, query)
+    return await found.handler(Call(state, request, found))
+
+
+async def _form(state: State, request: web.Request) -> str:
+    """The fields of a form, which are one with the query."""
+    if body.is_chunked(request):
+        raise RefusalError("cannot do x-www-form-urlencoded with chunks")
+    if (request.content_length or 0) > MAX_FORM_BYTES:
+        raise RefusalError("the form is too large", status=413, is_coded=True)
+    data = await body.read(request, limit=MAX_FORM_BYTES, idle_seconds=state.settings.idle_seconds)
+    return data.decode("utf-8", "surrogateescape")

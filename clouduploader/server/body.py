@@ -1,0 +1,68 @@
+"""The body of a request: asked for, and read with an end to patience."""
+
+import asyncio
+
+from aiohttp import web
+
+from clouduploader.server.replies import RefusalError
+
+
+def is_attached(request: web.BaseRequest) -> bool:
+    """Whether there is one at all, if only an empty one."""
+    return "Content-Length" in request.headers or is_chunked(request)
+
+
+def is_chunked(request: web.BaseRequest) -> bool:
+    """Whether it comes in chunks, so that nobody knows its length."""
+    return request.headers.get("Transfer-Encoding", "").lower() == "chunked"
+
+
+async def ask_for(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send the body.
+
+    Raises:
+        RefusalError: It expects something else.
+    """
+    expected = request.headers.get("Expect")
+    if expected is None:
+        return
+    if expected.lower() != "100-continue":
+        raise RefusalError("unknown expect", status=417, is_coded=True)
+    await request.writer.write(b"HTTP/1.1 100 continue\r\n\r\n")
+    request.writer.output_size = 0  # as aiohttp does it: nothing of the answer itself was sent
+
+
+async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float) -> bytes:
+    """Read a small body.
+
+    Args:
+        request: Whose.
+        limit: How many bytes; what comes after them is not read, as in OBS.
+        idle_seconds: How long to wait for the next of them.
+
+    Raises:
+        RefusalError: The client went away, or sends nothing.
+    """
+    await ask_for(request)
+    pieces = []
+    left = limit
+    while left:
+        piece = await next_piece(request, idle_seconds)
+        if not piece:
+            break
+        pieces.append(piece[:left])
+        left -= len(pieces[-1])
+    return b"".join(pieces)
+
+
+async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
+    """The next bytes of a body; none at its end.
+
+    Raises:
+        RefusalError: The client went away, or sends nothing.
+    """
+    try:
+        async with asyncio.timeout(idle_seconds):
+            return await request.content.readany()
+    except (web.RequestPayloadError, ConnectionError, TimeoutError) as exc:
+        raise RefusalError("Truncated body", status=400, is_coded=True) from exc

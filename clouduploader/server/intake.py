@@ -1,0 +1,329 @@
+"""Images on their way in: admitted, received in constant memory, and turned into scheduled jobs.
+
+A body of known length is read from the socket past aiohttp, which takes more than twice the CPU time for it
+(bench/README.rst): its transport is told to rest, and a few threads move what the kernel has from the socket to
+the file, each through one buffer of its own. A client without anything to read costs no thread. A body in
+chunks, which OBS's source server never sends, goes through aiohttp's parser.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+from aiohttp import web
+
+from clouduploader import spool
+from clouduploader.errors import (
+    ClouduploaderError,
+    ImageError,
+    JobFileError,
+    JobStateError,
+    LocalIOError,
+    NoSuchJobError,
+)
+from clouduploader.job import JobState
+from clouduploader.server import body, replies
+from clouduploader.server.replies import RefusalError
+
+THREADS = 4  # that move bytes; measured: two cores are busy with two fast senders
+BUFFER_BYTES = 1 << 20  # of each; measured: 64 KiB cost a tenth more CPU, 4 MiB gain nothing
+TURN_BYTES = 64 << 20  # a fast sender leaves its thread to others after so much
+LINGER_MS = 5  # a thread waits so long for more before it takes another client's bytes
+SMALL_BYTES = 65_536  # a turn with less was not worth a thread: wait a little for the next
+PAUSES = (0.0, 0.01, 0.05, 0.25)  # seconds, after none, one, two, more such turns: 1000 slow clients are no load
+LOOK_SECONDS = 1.0  # how often to look whether the job was killed meanwhile
+STOPPED = "the server was stopped while it received the image"
+
+T = TypeVar("T")
+
+
+class Intake:
+    """Who sends an image, and how much is to come.
+
+    Args:
+        jobs: The spool.
+        keep_free_bytes: How much of its file system stays free.
+        max_transfers: How many images at once.
+        idle_seconds: How long a client may send nothing.
+    """
+
+    def __init__(self, jobs: spool.Spool, *, keep_free_bytes: int, max_transfers: int, idle_seconds: float) -> None:
+        self._jobs = jobs
+        self._keep_free_bytes = keep_free_bytes
+        self._max_transfers = max_transfers
+        self._idle_seconds = idle_seconds
+        self._movers = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
+        self._settlers = concurrent.futures.ThreadPoolExecutor(THREADS, "settle")  # they wait for disk and locks
+        self._buffers = threading.local()
+        self._open: dict[str, spool.Reception] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.received_bytes = 0
+
+    @property
+    def names(self) -> set[str]:
+        """The jobs whose images are on their way in."""
+        return set(self._open)
+
+    def check_space(self, size_bytes: int, *, name: str | None = None) -> None:
+        """Refuse an image that would not fit beside those that are on their way.
+
+        Args:
+            size_bytes: How large it is.
+            name: Its job, if it is on its way itself.
+
+        Raises:
+            RefusalError: It would not.
+        """
+        coming = sum((it.job.size or 0) - it.received_bytes for it in self._open.values() if it.job.name != name)
+        status = os.statvfs(self._jobs.directory)
+        free = status.f_bavail * status.f_frsize - coming
+        if size_bytes > free - self._keep_free_bytes:
+            raise RefusalError(
+                f"No space left on device: the image has {size_bytes} bytes, {max(free, 0)} are free, "
+                f"{self._keep_free_bytes} are kept free"
+            )
+
+    async def receive(self, name: str, request: web.BaseRequest) -> None:
+        """Take the image that comes with a request, and schedule its job.
+
+        Raises:
+            RefusalError: It was not taken; in OBS's words.
+        """
+        if not body.is_attached(request):
+            raise RefusalError("read_file: no content attached")
+        if len(self._tasks) >= self._max_transfers:
+            raise RefusalError("too many images are on their way in", status=503, is_coded=True)
+        task = asyncio.create_task(self._receive(name, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+
+    async def stop(self) -> None:
+        """Take no more of any image; their jobs fail. Afterwards there are no threads."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._movers.shutdown()
+        self._settlers.shutdown()
+
+    async def _receive(self, name: str, request: web.BaseRequest) -> None:
+        with _in_words_of_obs(self._jobs, name):
+            reception = await self._settle(lambda: self._jobs.receive(name))
+            await self._take(reception, request)
+
+    async def _take(self, reception: spool.Reception, request: web.BaseRequest) -> None:
+        """Bring a reception to its end, whatever happens."""
+        name = reception.job.name
+        self._open[name] = reception
+        try:
+            await self._read(reception, request)
+            await self._settle(reception.finish)
+        except BaseException as exc:
+            await self._settle(functools.partial(reception.abandon, _told(exc)))
+            raise
+        finally:
+            self.received_bytes += reception.received_bytes
+            del self._open[name]
+
+    async def _read(self, reception: spool.Reception, request: web.BaseRequest) -> None:
+        length, size = request.content_length, reception.job.size or 0
+        if length is not None and length != size:
+            raise ImageError(f"size mismatch: {length} != {size}")
+        self.check_space(size, name=reception.job.name)
+        await body.ask_for(request)
+        if length is None:
+            await self._read_chunks(reception, request)
+        else:
+            await self._read_socket(reception, request, length)
+
+    async def _read_chunks(self, reception: spool.Reception, request: web.BaseRequest) -> None:
+        """Write what aiohttp's parser gives; no more than the job's size, whatever comes."""
+        size = reception.job.size or 0
+        watch = _Watch(self._jobs, reception)
+        while True:
+            try:
+                piece = await body.next_piece(request, self._idle_seconds)
+            except RefusalError as exc:
+                raise ImageError(spool.CUT_OFF) from exc
+            if not piece:
+                return
+            if reception.received_bytes + len(piece) > size:
+                raise ImageError(f"size mismatch: {reception.received_bytes + len(piece)} != {size}")
+            await self._move(reception.write, piece)
+            watch.look()
+
+    async def _read_socket(self, reception: spool.Reception, request: web.BaseRequest, length: int) -> None:
+        """Move the body from the socket to the file, without aiohttp."""
+        transport = request.transport
+        if transport is None:
+            raise ImageError(spool.CUT_OFF)
+        try:
+            while True:
+                piece = _buffered(request)
+                transport.pause_reading()  # again each time: taking from the buffer may set it going
+                if not piece:
+                    break
+                await self._move(reception.write, piece)
+            with transport.get_extra_info("socket").dup() as sock:
+                sock.setblocking(False)
+                await self._pump(reception, sock, length)
+        except BaseException:
+            transport.resume_reading()  # so that aiohttp throws away what a client sends that does not listen yet
+            raise
+        request.content.feed_eof()  # aiohttp need not wait for what we have taken
+
+    async def _pump(self, reception: spool.Reception, sock: socket.socket, length: int) -> None:
+        watch = _Watch(self._jobs, reception)
+        small_turns, idle_since = 0, time.monotonic()
+        while reception.received_bytes < length:
+            moved, is_over = await self._move(self._turn, reception, sock, length)
+            watch.look()
+            if is_over and reception.received_bytes < length:
+                raise ImageError(spool.CUT_OFF)
+            now = time.monotonic()
+            if moved:
+                idle_since = now
+            elif now - idle_since >= self._idle_seconds:
+                raise ImageError(spool.CUT_OFF)
+            if moved < SMALL_BYTES and reception.received_bytes < length:
+                await asyncio.sleep(PAUSES[min(small_turns, len(PAUSES) - 1)])
+                small_turns = min(small_turns + 1, len(PAUSES))
+                await _readable(sock, LOOK_SECONDS)
+            else:
+                small_turns = 0
+
+    def _turn(self, reception: spool.Reception, sock: socket.socket, length: int) -> tuple[int, bool]:
+        """In a thread: move what there is, and what comes at once after it.
+
+        Returns:
+            How much, and whether the client will send no more.
+        """
+        if not hasattr(self._buffers, "buffer"):
+            self._buffers.buffer = memoryview(bytearray(BUFFER_BYTES))
+        buffer: memoryview = self._buffers.buffer
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        moved = 0
+        while moved < TURN_BYTES and (left := length - reception.received_bytes):
+            try:
+                count = sock.recv_into(buffer, min(left, BUFFER_BYTES))
+            except BlockingIOError:
+                if moved < SMALL_BYTES or not poll.poll(LINGER_MS):
+                    break
+                continue
+            except OSError:
+                return moved, True
+            if not count:
+                return moved, True
+            reception.write(buffer[:count])
+            moved += count
+        return moved, False
+
+    async def _move(self, function: Callable[..., T], *arguments: object) -> T:
+        return await _finished(asyncio.get_running_loop().run_in_executor(self._movers, function, *arguments))
+
+    async def _settle(self, function: Callable[[], T]) -> T:
+        return await _finished(asyncio.get_running_loop().run_in_executor(self._settlers, function))
+
+
+class _Watch:
+    """An eye on a job whose image comes in: it may be killed by anybody.
+
+    Args:
+        jobs: The spool.
+        reception: The image.
+    """
+
+    def __init__(self, jobs: spool.Spool, reception: spool.Reception) -> None:
+        self._jobs, self._job = jobs, reception.job
+        self._due = time.monotonic() + LOOK_SECONDS
+
+    def look(self) -> None:
+        """Look, if it is time to.
+
+        Raises:
+            NoSuchJobError: It was.
+        """
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + LOOK_SECONDS
+        job, _ = self._jobs.read(self._job.name)
+        if job.state is not JobState.RECEIVING:
+            raise NoSuchJobError(f"the job {job.name} is {job.state}")
+
+
+async def _finished(future: Awaitable[T]) -> T:
+    """The result of a thread; if we are cancelled, only once it is done: it uses our files."""
+    task = asyncio.ensure_future(future)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _buffered(request: web.BaseRequest) -> bytes:
+    """What aiohttp has read of a body already.
+
+    Raises:
+        ImageError: The client is gone.
+    """
+    try:
+        return request.content.read_nowait()
+    except (web.RequestPayloadError, ConnectionError) as exc:
+        raise ImageError(spool.CUT_OFF) from exc
+
+
+async def _readable(sock: socket.socket, timeout_seconds: float) -> None:
+    """Wait until a socket can be read, or has ended; or for so long."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def ready() -> None:
+        loop.remove_reader(sock)
+        if not future.done():
+            future.set_result(None)
+
+    loop.add_reader(sock, ready)
+    try:
+        await asyncio.wait([future], timeout=timeout_seconds)
+    finally:
+        loop.remove_reader(sock)
+        future.cancel()
+
+
+def _told(error: BaseException) -> BaseException:
+    """The error whose words become the job's details."""
+    return ImageError(STOPPED) if isinstance(error, asyncio.CancelledError) else error
+
+
+@contextlib.contextmanager
+def _in_words_of_obs(jobs: spool.Spool, name: str) -> Iterator[None]:
+    """What goes wrong, as OBS's server says it."""
+    try:
+        yield
+    except JobStateError as exc:
+        raise RefusalError("job is not in created state") from exc
+    except (NoSuchJobError, JobFileError) as exc:
+        raise replies.no_such_file(jobs.job_path(name)) from exc
+    except (ImageError, LocalIOError) as exc:
+        raise RefusalError(exc.message) from exc
+    except RefusalError:
+        raise
+    except ClouduploaderError as exc:
+        raise RefusalError(exc.message) from exc

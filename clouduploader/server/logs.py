@@ -1,0 +1,246 @@
+"""Logs of jobs over HTTP, followed while they grow: one look for all who follow a log, and no thread for any."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from clouduploader import spool
+from clouduploader.commands import follow_log
+from clouduploader.errors import ClouduploaderError, JobFileError, LocalIOError, NoSuchJobError
+from clouduploader.job import Job, JobState
+from clouduploader.server import replies
+from clouduploader.server.replies import RefusalError
+
+POLL_SECONDS = 0.25  # OBS looks once a second
+BLOCK_BYTES = 65_536
+GROWING = (JobState.SCHEDULED, JobState.UPLOADING, JobState.WAITING)
+
+
+class Watch:
+    """A job whose log is followed, and what all its followers see of it.
+
+    Attributes:
+        job: As it was when we looked last; None if it is gone or damaged.
+        descriptor: Its log; None if there is none yet.
+        size: Of the log.
+        changes: How often any of these changed.
+    """
+
+    def __init__(self, jobs: spool.Spool, name: str) -> None:
+        self.job: Job | None = None
+        self.descriptor: int | None = None
+        self.size = 0
+        self._jobs, self._name = jobs, name
+        self._changed = asyncio.Event()
+        self.changes = 0
+        self.look()
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether somebody writes the log, or will."""
+        return self.job is not None and self.job.state in GROWING
+
+    def look(self) -> None:
+        """Look at job and log, and wake the followers if something changed."""
+        before = (self.job and self.job.state, self.descriptor, self.size)
+        try:
+            self.job = self._jobs.read(self._name)[0]
+        except (NoSuchJobError, JobFileError, LocalIOError):
+            self.job = None
+        if self.descriptor is None:
+            with contextlib.suppress(LocalIOError):
+                log = follow_log.open_log(self._jobs, self._name)
+                if log:
+                    with log:
+                        self.descriptor = os.dup(log.fileno())
+        if self.descriptor is not None:
+            self.size = os.fstat(self.descriptor).st_size
+        if before != (self.job and self.job.state, self.descriptor, self.size):
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the followers look again."""
+        self.changes += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self, changes: int) -> None:
+        """Wait until something is not as it was.
+
+        Args:
+            changes: The number of changes that were there before the caller looked.
+        """
+        if self.changes == changes:
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """Let go of the log."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+class Logs:
+    """All logs that are followed.
+
+    Args:
+        jobs: The spool.
+    """
+
+    def __init__(self, jobs: spool.Spool) -> None:
+        self._jobs = jobs
+        self._watches: dict[str, tuple[Watch, int]] = {}
+        self._is_closing = False
+
+    def close(self) -> None:
+        """Let all followers go: their answers end."""
+        self._is_closing = True
+        for watch, _ in self._watches.values():
+            watch.wake()
+
+    async def look_forever(self) -> None:
+        """Look at each of them, again and again."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            for watch, _ in list(self._watches.values()):
+                watch.look()
+
+    @contextlib.contextmanager
+    def watching(self, name: str) -> Iterator[Watch]:
+        """Follow one, together with all others who do."""
+        watch, count = self._watches.get(name) or (Watch(self._jobs, name), 0)
+        self._watches[name] = (watch, count + 1)
+        try:
+            yield watch
+        finally:
+            watch, count = self._watches[name]
+            if count > 1:
+                self._watches[name] = (watch, count - 1)
+            else:
+                del self._watches[name]
+                watch.close()
+
+    async def answer(
+        self,
+        request: web.BaseRequest,
+        name: str,
+        *,
+        start: int,
+        end: int | None,
+        is_stream: bool,
+        view: str | None,
+    ) -> web.StreamResponse:
+        """Answer a request for a log.
+
+        Args:
+            request: Whose.
+            name: The job.
+            start: The first byte; negative, from the end.
+            end: The byte after the last; None for all.
+            is_stream: Whether to follow it to the end of a job that is not over; else the first new bytes will do.
+            view: "entry" for its size and time; any other text for what there is now.
+
+        Raises:
+            RefusalError: There is no such job, or log, or byte.
+        """
+        job = self._job(name)
+        if job.state.is_final or view:
+            return await self._whole(request, name, start, end, view)
+        with self.watching(name) as watch:
+            watch.look()
+            if request.method != "HEAD":
+                await self._wait_for_bytes(watch, start, end, is_stream=is_stream)
+            if watch.descriptor is None:
+                raise replies.no_such_file(self._jobs.log_path(name))
+            start, end = _range(watch.size, start, end)
+            answer = replies.stream(request)
+            await answer.prepare(request)
+            if request.method != "HEAD":
+                await self._send(answer, watch, start, end, is_stream=is_stream)
+            await answer.write_eof()
+            return answer
+
+    def _job(self, name: str) -> Job:
+        try:
+            return self._jobs.read(name)[0]
+        except (NoSuchJobError, JobFileError) as exc:
+            raise replies.no_such_job() from exc
+        except ClouduploaderError as exc:
+            raise RefusalError(exc.message) from exc
+
+    async def _wait_for_bytes(self, watch: Watch, start: int, end: int | None, *, is_stream: bool) -> None:
+        """Wait for a log if the job has yet to get one, and for the first byte of it if the client asked for that."""
+        while watch.job is not None and not watch.job.state.is_final and not self._is_closing:
+            changes = watch.changes
+            if watch.descriptor is not None:
+                first, last = _range(watch.size, start, end)
+                if is_stream or first < watch.size or (last is not None and last <= first):
+                    return
+            elif watch.job.state not in (JobState.CREATED, JobState.RECEIVING):
+                return
+            await watch.changed(changes)
+
+    async def _send(
+        self, answer: web.StreamResponse, watch: Watch, start: int, end: int | None, *, is_stream: bool
+    ) -> None:
+        """Send a log from one byte to another, or to the end of the job."""
+        while watch.descriptor is not None:
+            # First the state, then the bytes: none that came before the end is missed.
+            changes, is_growing = watch.changes, watch.is_growing
+            start += await _copy(answer, watch.descriptor, start, end)
+            if not is_stream or not is_growing or self._is_closing or (end is not None and start >= end):
+                return
+            await watch.changed(changes)
+
+    async def _whole(
+        self, request: web.BaseRequest, name: str, start: int, end: int | None, view: str | None
+    ) -> web.StreamResponse:
+        """Answer with what there is of a log, or about it."""
+        try:
+            log = follow_log.open_log(self._jobs, name)
+        except LocalIOError as exc:
+            raise RefusalError(exc.message) from exc
+        if log is None:
+            raise replies.no_such_file(self._jobs.log_path(name))
+        with log:
+            status = os.fstat(log.fileno())
+            if view == "entry":
+                entry = f'  <entry name="_log" size="{status.st_size}" mtime="{int(status.st_mtime)}" />\n'
+                return replies.xml(f"<directory>\n{entry}</directory>\n".encode())
+            start, last = _range(status.st_size, start, end)
+            last = status.st_size if last is None else max(start, min(last, status.st_size))
+            answer = replies.text_of(last - start)
+            await answer.prepare(request)
+            if request.method != "HEAD":
+                await _copy(answer, log.fileno(), start, last)
+            await answer.write_eof()
+            return answer
+
+
+async def _copy(answer: web.StreamResponse, descriptor: int, start: int, end: int | None) -> int:
+    """Send what there is of a log from one byte to another.
+
+    Returns:
+        How many bytes.
+    """
+    position = start
+    while block := os.pread(descriptor, BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - position), position):
+        await answer.write(block)
+        position += len(block)
+    return position - start
+
+
+def _range(size: int, start: int, end: int | None) -> tuple[int, int | None]:
+    """Where to begin and end in a log of that size.
+
+    Raises:
+        RefusalError: It does not have the first byte, nor ends just before it.
+    """
+    if start < 0:
+        start = max(0, size + start)
+    if start > size:
+        raise RefusalError(f"start out of range: {start}")
+    return start, None if end is None else max(start, end)

@@ -1,0 +1,97 @@
+"""Answers as OBS's upload server gives them, down to the order of the headers."""
+
+import re
+
+from aiohttp import web
+
+from clouduploader import jobxml
+from clouduploader.errors import ClouduploaderError
+
+OK = b'<status code="ok" />\n'
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SERVER_FAULT = re.compile(
+    "Too many open files|No space left on device|Not enough space|Resource temporarily unavailable"
+)
+"""What OBS answers with 500 (BSServer.pm); all else that has no code of its own is 400."""
+
+
+class RefusalError(ClouduploaderError):
+    """A request that is answered with an error.
+
+    Args:
+        message: What OBS's server would say, after the code; its first line is the summary.
+        status: The HTTP status; None to find it in the message, as OBS does.
+        is_coded: Whether OBS's message begins with the code: then it is shown as details too.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, is_coded: bool = False) -> None:
+        super().__init__(message)
+        self.status = status or (500 if _SERVER_FAULT.search(message) else 400)
+        self.details = f"{self.status} {message}" if is_coded else message
+
+
+def no_such_job() -> RefusalError:
+    """The answer to a request for a job that is not there, or that nobody can read."""
+    return RefusalError("no such job", status=404, is_coded=True)
+
+
+def no_such_file(path: object) -> RefusalError:
+    """What OBS says when it can't open a file."""
+    return RefusalError(f"{path}: No such file or directory")
+
+
+def xml(body: bytes, *, status: int = 200, reason: str | None = None) -> web.Response:
+    """An answer in XML."""
+    headers = {
+        "Content-Type": "text/xml",
+        "Cache-Control": "no-cache",
+        "Connection": "close",
+        "Content-Length": str(len(body)),
+    }
+    return _closing(web.Response(body=body, status=status, reason=reason, headers=headers))
+
+
+def text_of(length: int) -> web.StreamResponse:
+    """A text of known length, to be prepared and written; the headers are in another order than those of XML."""
+    answer = web.StreamResponse()
+    answer.headers["Content-Type"] = "text/plain"
+    answer.content_length = length
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.headers["Connection"] = "close"
+    answer.force_close()
+    return answer
+
+
+def stream(request: web.BaseRequest) -> web.StreamResponse:
+    """A text of unknown length, to be prepared and written."""
+    answer = web.StreamResponse()
+    answer.headers["Content-Type"] = "text/plain"
+    if request.version >= (1, 1):
+        answer.headers["Transfer-Encoding"] = "chunked"
+        answer.enable_chunked_encoding()
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.headers["Connection"] = "close"
+    answer.force_close()
+    return answer
+
+
+def error(refusal: RefusalError) -> web.Response:
+    """An error; the reason in the status line has blanks for colons, as OBS has it."""
+    summary = refusal.message.split("\n", 1)[0].rstrip("\r")
+    lines = [f'<status code="{refusal.status}">\n  <summary>{jobxml.escape(summary)}</summary>\n']
+    if refusal.details != summary:
+        lines.append(f"  <details>{jobxml.escape(refusal.details)}</details>\n")
+    lines.append("</status>\n")
+    reason = _CONTROL.sub(" ", summary).replace(":", " ")
+    return xml("".join(lines).encode(), status=refusal.status, reason=reason)
+
+
+async def strip(_request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Take away the headers that aiohttp adds and OBS does not send; for `on_response_prepare`."""
+    answer.headers.popall("Date", None)
+    answer.headers.popall("Server", None)
+
+
+def _closing(answer: web.Response) -> web.Response:
+    answer.force_close()  # one request a connection, as OBS has it
+    return answer

@@ -1,0 +1,215 @@
+"""Which request goes where: OBS's dispatcher (BSDispatch.pm), its checks and its complaints."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from clouduploader.server.replies import RefusalError
+
+Handler = TypeVar("Handler")
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")  # all others are refused by BSServer.pm
+READING = ("GET", "HEAD", "POST")  # of a route without a method; OBS makes no difference between them
+_NUMBER = re.compile(r"[0-9]+")
+_INTEGER = re.compile(r"-?[0-9]+")
+_BAD_NAME = re.compile(r"[/\x00-\x1f]|\A\.")
+
+Check = Callable[[str, str], None]
+
+
+def check_number(_name: str, value: str) -> None:
+    """Refuse what is not all digits."""
+    _check_pattern(value, _NUMBER)
+
+
+def check_integer(_name: str, value: str) -> None:
+    """Refuse what is not all digits, with or without a minus."""
+    _check_pattern(value, _INTEGER)
+
+
+def check_boolean(_name: str, value: str) -> None:
+    """Refuse what is neither 0 nor 1."""
+    if value not in ("0", "1"):
+        raise RefusalError("not boolean")
+
+
+def check_job(_name: str, value: str) -> None:
+    """Refuse what no file of the spool can be called; what is no number is just not there."""
+    if not value:
+        raise RefusalError("jobid is empty")
+    if _BAD_NAME.search(value):
+        raise RefusalError(f"jobid '{value}' is illegal")
+
+
+def check_filled(name: str, value: str) -> None:
+    """Refuse an empty value."""
+    if not value:
+        raise RefusalError(f"{name} is empty")
+
+
+def check_nothing(_name: str, _value: str) -> None:
+    """Take any value."""
+
+
+def _check_pattern(value: str, pattern: re.Pattern[str]) -> None:
+    if not value:
+        raise RefusalError("number is empty")
+    if not pattern.fullmatch(value):
+        raise RefusalError(f"not a number: '{value}'")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """What may stand in a query.
+
+    Attributes:
+        name: Its name.
+        check: Called with the name and each value, raises RefusalError.
+        is_multiple: Whether it may be there more than once.
+        is_required: Whether it must be there.
+    """
+
+    name: str
+    check: Check = check_nothing
+    is_multiple: bool = False
+    is_required: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Route(Generic[Handler]):
+    """One way in.
+
+    Attributes:
+        path: With `$job` for a job's name.
+        handler: Who answers.
+        methods: Of these requests.
+        parameters: Known in its query; others are refused.
+        selector: Only for queries that have these, once each: with this value, or with any if it is None.
+    """
+
+    path: str
+    handler: Handler
+    methods: Collection[str] = READING
+    parameters: Sequence[Parameter] = ()
+    selector: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+
+    def match(self, method: str, path: str) -> re.Match[str] | None:
+        """Whether a request is for it, but for the query."""
+        if method not in self.methods:
+            return None
+        return re.fullmatch(re.escape(self.path).replace(r"\$job", "(?P<job>[^/]*)"), path, re.DOTALL)
+
+    def is_selected(self, query: Sequence[tuple[str, str]]) -> bool:
+        """Whether the query is one for it."""
+        found = [[value for name, value in query if name == key] for key in self.selector]
+        wanted = self.selector.values()
+        return all(len(values) == 1 and want in (None, values[0]) for values, want in zip(found, wanted, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Found(Generic[Handler]):
+    """A route, and what the request says.
+
+    Attributes:
+        handler: Who answers.
+        job: The job's name, checked; "" on a route without.
+        values: The query's values by name; of a name that is not in the query, none.
+    """
+
+    handler: Handler
+    job: str
+    values: Mapping[str, Sequence[str]]
+
+    def value(self, name: str) -> str | None:
+        """The only value of a parameter; None if it is not there."""
+        values = self.values.get(name)
+        return values[0] if values else None
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Take a request's target apart.
+
+    Args:
+        target: As on the wire; bytes that are not UTF-8 as surrogates.
+
+    Returns:
+        The path, decoded, and the query as it came.
+
+    Raises:
+        RefusalError: One of them is not UTF-8, or the path not absolute.
+    """
+    raw_path, _, query = target.partition("?")
+    path = _decode(raw_path, "path is not utf-8")
+    if not path.startswith("/"):
+        raise RefusalError("invalid path", status=501, is_coded=True)
+    _decode(query, "query string is not utf-8")
+    return path, query
+
+
+def parse_query(query: str) -> list[tuple[str, str]]:
+    """Take a query apart; a name without a value has the value 1, as OBS assumes."""
+    pairs = []
+    for piece in query.split("&"):
+        name, equals, value = piece.partition("=")
+        if name:
+            decoded = _decode(value.replace("+", " "), "query string is not utf-8") if equals else "1"
+            pairs.append((_decode(name.replace("+", " "), "query string is not utf-8"), decoded))
+    return pairs
+
+
+def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -> Found[Handler]:
+    """Find the route of a request, and check what it brings along.
+
+    Args:
+        routes: The first that fits is taken.
+        method: One of METHODS.
+        path: Decoded.
+        query: As it came.
+
+    Raises:
+        RefusalError: There is none, or it does not take this query.
+    """
+    stripped = path.rstrip("/") if path != "/" else path
+    pairs = parse_query(query)
+    for route in routes:
+        match = route.match(method, stripped)
+        if match and route.is_selected(pairs):
+            job = match.groupdict().get("job")
+            values = _values(route, pairs)
+            if job is not None:
+                check_job("job", job)
+            _check(route, values)
+            return Found(route.handler, job or "", values)
+    raise RefusalError(f"unknown request: {method}:{path}", is_coded=True)
+
+
+def _values(route: Route[Handler], pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    known = {parameter.name: parameter for parameter in route.parameters}
+    unknown = sorted({name for name, _ in pairs} - known.keys())
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name in known:
+            if name in values and not known[name].is_multiple:
+                raise RefusalError(f"parameter '{name}' set multiple times")
+            values.setdefault(name, []).append(value)
+    if unknown:
+        names = "', '".join(unknown)
+        raise RefusalError(f"unknown parameter '{names}'")
+    return values
+
+
+def _check(route: Route[Handler], values: Mapping[str, Sequence[str]]) -> None:
+    for parameter in route.parameters:
+        if parameter.is_required and parameter.name not in values:
+            raise RefusalError(f"parameter '{parameter.name}' is missing")
+        for value in values.get(parameter.name, ()):
+            parameter.check(parameter.name, value)
+
+
+def _decode(text: str, complaint: str) -> str:
+    try:
+        return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8")
+    except UnicodeError as exc:
+        raise RefusalError(complaint, status=400, is_coded=True) from exc

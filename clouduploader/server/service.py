@@ -1,0 +1,140 @@
+"""The server from its start to its end: sockets, connections without a request, housekeeping."""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+from collections.abc import Callable, Iterator
+
+from aiohttp import web
+
+from clouduploader import spool
+from clouduploader.commands import tend_spool
+from clouduploader.config import Config
+from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
+from clouduploader.server import app
+from clouduploader.server.connections import Connections
+from clouduploader.server.settings import Settings
+from clouduploader.server.state import State
+from clouduploader.stop import Stop
+
+LOG = logging.getLogger("clouduploader.server")
+HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
+STOP_POLL_SECONDS = 0.2
+TEND_SECONDS = 60.0  # how often old jobs are looked for
+SHUTDOWN_SECONDS = 2.0  # for answers that are nearly there
+BACKLOG = 512  # as OBS
+MAX_LINE_BYTES = 131_072  # of a request: a list of some 10,000 jobs by name
+MAX_FIELD_BYTES = 8190  # of a header; Apache's limit, like that of their number
+MAX_HEADERS = 100
+READ_BYTES = 65_536  # how much of a body aiohttp holds
+
+
+def run(config: Config, settings: Settings, *, stop: Stop, announce: Callable[[str], None]) -> None:
+    """Serve until we are asked to stop.
+
+    Images that are on their way in then fail, and so do their jobs; uploads that run are not touched.
+
+    Args:
+        config: Home and spool; the spool is made if there is none.
+        settings: Where to listen, whom to answer, how much.
+        stop: Looked at a few times a second.
+        announce: Called with our URL once we can be reached.
+
+    Raises:
+        CannotCreateError: There is no spool, and none can be made.
+        UnavailableError: The address can't be listened on.
+    """
+    jobs = spool.Spool(config.spool.value)
+    try:
+        jobs.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise CannotCreateError(f"the spool {jobs.directory} can't be made: {exc.strerror}") from exc
+    with _listen(settings) as listener:
+        address, port = listener.getsockname()[:2]
+        url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+        asyncio.run(_serve(config, settings, jobs, listener, stop, lambda: announce(url)))
+
+
+def _descriptor_limit() -> int:
+    """How many files we may have open: all that the administrator lets us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+@contextlib.contextmanager
+def _listen(settings: Settings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise UnavailableError(
+            f"{settings.host}:{settings.port} can't be listened on: {exc.strerror or exc}",
+            hint="OBS's own server may be running; --listen names another address.",
+        ) from exc
+    with listener:
+        yield listener
+
+
+async def _serve(
+    config: Config,
+    settings: Settings,
+    jobs: spool.Spool,
+    listener: socket.socket,
+    stop: Stop,
+    announce: Callable[[], None],
+) -> None:
+    state = State(config, settings, jobs)
+    connections = Connections(_descriptor_limit())
+    runner = web.AppRunner(
+        app.make(state, connections),
+        access_log=None,
+        logger=LOG,
+        handler_cancellation=True,  # a follower that left lets go of its log
+        keepalive_timeout=min(HEADER_SECONDS, settings.idle_seconds),  # it counts from the connection's beginning
+        auto_decompress=False,  # what an image is packed with is its own affair
+        read_bufsize=READ_BYTES,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_FIELD_BYTES,
+        max_headers=MAX_HEADERS,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
+    await runner.setup()
+    server = runner.server
+    assert server is not None  # noqa: S101 set up on the line before
+    tasks = [asyncio.create_task(work) for work in (state.logs.look_forever(), _tend(state, connections))]
+    sockets = await asyncio.get_running_loop().create_server(
+        lambda: connections.admit(server()), sock=listener, backlog=BACKLOG
+    )
+    announce()
+    while not stop.is_requested:
+        await asyncio.sleep(STOP_POLL_SECONDS)
+    sockets.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    state.logs.close()
+    await state.intake.stop()
+    await runner.cleanup()
+
+
+async def _tend(state: State, connections: Connections) -> None:
+    """See to what is old, now and then: jobs whose image does not come, archived jobs, connections that ended."""
+    settings, jobs = state.settings, state.jobs
+    while True:
+        connections.forget_ended()
+        try:
+            await asyncio.to_thread(
+                tend_spool.expire,
+                jobs,
+                seconds=settings.expire_seconds,
+                own=state.intake.names,
+            )
+            await asyncio.to_thread(
+                tend_spool.prune, jobs, max_days=settings.archive_days, max_jobs=settings.archive_jobs
+            )
+        except ClouduploaderError as exc:
+            LOG.warning("%s", exc.message)
+        await asyncio.sleep(TEND_SECONDS)

@@ -1,0 +1,120 @@
+"""Section `[server]` of the settings file."""
+
+import dataclasses
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from clouduploader import config
+from clouduploader.errors import ConfigError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DEFAULT_LISTEN = "127.0.0.1:5452"  # the port of OBS's upload server
+DEFAULT_ALLOW = "127.0.0.0/8 ::1"
+_LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What can be set for the server, with its defaults.
+
+    Attributes:
+        host: The address to listen on.
+        port: The port there; 0 lets the kernel choose one.
+        allow: Who may read and write; nobody else gets an answer but a refusal.
+        keep_free_bytes: How much of the spool's file system no image may fill.
+        max_transfers: How many images may be on their way in at once.
+        idle_seconds: How long a client may send nothing, within a request or an image.
+        expire_seconds: How long a job may wait for its image, or for more of it.
+        archive_days: How old archived jobs get before they are removed; None for ever.
+        archive_jobs: How many archived jobs are kept, the newest; None for all.
+    """
+
+    host: str
+    port: int
+    allow: tuple[Network, ...]
+    keep_free_bytes: int = 1 << 30
+    max_transfers: int = 256
+    idle_seconds: int = 300
+    expire_seconds: int = 3600
+    archive_days: int | None = None
+    archive_jobs: int | None = None
+
+    def is_allowed(self, address: str | None) -> bool:
+        """Whether a client of this address may do anything; None, a client that left already, may not."""
+        try:
+            found = ipaddress.ip_address(address or "")
+        except ValueError:
+            return False
+        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+            found = found.ipv4_mapped
+        return any(found in network for network in self.allow)
+
+
+LIMITS = {
+    "max_transfers": (1, 100_000),
+    "idle_seconds": (1, 86_400),
+    "expire_seconds": (1, 31_536_000),
+    "archive_days": (1, 36_500),
+    "archive_jobs": (1, 1_000_000_000),
+}
+"""Smallest and largest value of each number; all ours."""
+KNOWN_KEYS = frozenset({"listen", "allow", "keep_free", *LIMITS})
+
+
+def load(section: Mapping[str, str], path: Path, *, listen: str | None = None, allow: tuple[str, ...] = ()) -> Settings:
+    """Read the section; the command line wins over it.
+
+    Args:
+        section: The keys and values.
+        path: Of the settings file, for messages.
+        listen: `ADDR:PORT` from the command line, or None.
+        allow: Networks from the command line.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is none that it can have.
+    """
+    for key in section:
+        if key not in KNOWN_KEYS:
+            raise ConfigError(
+                f"{path}: unknown setting '{key}' in [{config.SERVER_SECTION}]",
+                hint=f"Known are: {', '.join(sorted(KNOWN_KEYS))}.",
+            )
+    host, port = _listen(listen or section.get("listen") or DEFAULT_LISTEN, "--listen" if listen else f"{path}: listen")
+    words = allow or tuple((section.get("allow") or DEFAULT_ALLOW).split())
+    numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
+    settings = Settings(
+        host=host, port=port, allow=_networks(words, "--allow" if allow else f"{path}: allow"), **numbers
+    )
+    if section.get("keep_free"):
+        try:
+            settings = dataclasses.replace(settings, keep_free_bytes=config.parse_size(section["keep_free"]))
+        except ValueError as exc:
+            raise ConfigError(f"{path}: keep_free {exc}") from exc
+    return settings
+
+
+def _listen(text: str, source: str) -> tuple[str, int]:
+    found = _LISTEN.fullmatch(text)
+    if not found or int(found[3]) > 65_535:
+        raise ConfigError(f"{source} is '{text}', not ADDRESS:PORT such as {DEFAULT_LISTEN} or [::1]:5452")
+    return found[1] or found[2], int(found[3])
+
+
+def _networks(words: tuple[str, ...], source: str) -> tuple[Network, ...]:
+    networks = []
+    for word in words:
+        try:
+            networks.append(ipaddress.ip_network(word, strict=False))
+        except ValueError as exc:
+            raise ConfigError(f"{source}: '{word}' is not a network such as 10.1.0.0/16") from exc
+    return tuple(networks)
+
+
+def _number(text: str, key: str, path: Path) -> int:
+    low, high = LIMITS[key]
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and low <= int(text) <= high):
+        raise ConfigError(f"{path}: {key} is '{text}', not a number from {low} to {high}")
+    return int(text)

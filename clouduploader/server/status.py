@@ -1,0 +1,94 @@
+"""What the server says about itself: OBS's workerstatus, serverstatus and ajaxstatus."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Collection, Iterable
+
+from clouduploader import jobxml, process, spool
+
+SERVER, WORKER = "clouduploadserver", "clouduploadworker"  # the types that OBS's status pages know
+LOCKS = (".worker.lock", "../run/bs_clouduploadworker.lock")
+"""What a worker holds while it runs, from the spool: ours, and OBS's with the `$rundir` that it has by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InFlight:
+    """A request that is being answered.
+
+    Attributes:
+        number: Counted from 1.
+        line: Method, client and target, as OBS shows them.
+        began: Seconds since the epoch.
+        descriptor: Of its connection.
+        is_following: Whether it follows a log.
+    """
+
+    number: int
+    line: str
+    began: int
+    descriptor: int
+    is_following: bool
+
+
+def workerstatus(jobs: spool.Spool, *, started: int, types: Collection[str]) -> bytes:
+    """Which daemons run, and since when.
+
+    Args:
+        jobs: The spool.
+        started: When the server was, in seconds since the epoch.
+        types: Of these daemons; empty for both.
+    """
+    lines = []
+    for name in types or (SERVER, WORKER):
+        if name == SERVER:
+            lines.append(_daemon(name, started))
+        elif name == WORKER:
+            lines.append(_daemon(name, _worker_started(jobs)))
+    inner = "".join(lines)
+    return f"<workerstatus>\n  <partition>\n{inner}  </partition>\n</workerstatus>\n".encode()
+
+
+def serverstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
+    """Which requests are being answered."""
+    lines = [
+        f'  <job id="{it.number}" starttime="{it.began}" pid="{os.getpid()}" request="{jobxml.escape(it.line)}" />\n'
+        for it in requests
+    ]
+    return f'<serverstatus starttime="{started}">\n{"".join(lines)}</serverstatus>\n'.encode()
+
+
+def ajaxstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
+    """Which logs are being followed; OBS has a process of its own for them."""
+    lines = [
+        f'    <job ev="{it.number}" fd="{it.descriptor}" starttime="{it.began}" '
+        f'request="{jobxml.escape(it.line)}" state="replying" />\n'
+        for it in requests
+        if it.is_following
+    ]
+    jobs = "".join(lines)
+    return (
+        f'<ajaxstatus starttime="{started}" ev="{len(lines)}">\n  <joblist>\n{jobs}  </joblist>\n</ajaxstatus>\n'
+    ).encode()
+
+
+def now() -> int:
+    """Seconds since the epoch."""
+    return int(time.time())
+
+
+def _daemon(name: str, started: int | None) -> str:
+    if started is None:
+        return f'    <daemon type="{name}" state="dead" />\n'
+    return f'    <daemon type="{name}" state="running" starttime="{started}" />\n'
+
+
+def _worker_started(jobs: spool.Spool) -> int | None:
+    for relative in LOCKS:
+        path = jobs.directory / relative
+        if process.is_locked(path):
+            try:
+                return int(path.stat().st_mtime)
+            except FileNotFoundError:
+                continue
+    return None

@@ -1,0 +1,95 @@
+"""A server in a thread of the test, and a client that sees every byte."""
+
+import contextlib
+import signal
+import socket
+import threading
+
+import pytest
+
+from clouduploader import config, stop
+from clouduploader.server import service, settings
+
+PATIENCE_SECONDS = 60  # only a failing test waits that long
+
+
+class Server:
+    """A running server.
+
+    Attributes:
+        address: Where it listens.
+    """
+
+    def __init__(self, address):
+        self.address = address
+
+    def connect(self):
+        return socket.create_connection(self.address, timeout=PATIENCE_SECONDS)
+
+    def send(self, data):
+        """Send bytes, and return all that comes until the server hangs up."""
+        with self.connect() as client:
+            client.sendall(data)
+            return b"".join(iter(lambda: client.recv(65_536), b""))
+
+    def ask(self, method, target, body=None, **headers):
+        """Send a request; return status, headers as they came, and body with its chunks put together."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: obs"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        if body is not None and "Transfer_Encoding" not in headers:
+            lines.append(f"Content-Length: {len(body)}")
+        answer = self.send("\r\n".join([*lines, "", ""]).encode() + (body or b""))
+        return parse(answer)
+
+    def create(self, size=10, **fields):
+        """Make a job; return its name."""
+        fields = {"user": "tom", "target": "ec2", "project": "p", "repository": "r", "package": "k", "arch": "x86_64",
+                  "filename": "a.raw.xz", "size": str(size), "details": "7b7d", **fields}  # fmt: skip
+        inner = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+        status, _, body = self.ask("POST", "/cloudupload", f"<clouduploadjob>{inner}</clouduploadjob>".encode())
+        assert status.startswith("200"), body
+        return body.split(b'"')[1].decode()
+
+
+def parse(answer):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 100"):
+        head, _, body = body.partition(b"\r\n\r\n")
+    status, *headers = head.decode().split("\r\n")
+    if "Transfer-Encoding: chunked" in headers:
+        pieces = []
+        while body:
+            size, _, rest = body.partition(b"\r\n")
+            pieces.append(rest[: int(size, 16)])
+            body = rest[int(size, 16) + 2 :]
+        body = b"".join(pieces)
+    return status.removeprefix("HTTP/1.1 "), headers, body
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Return a function that starts a server on a spool; the keys of section [server] can be given."""
+    with contextlib.ExitStack() as stack:
+
+        def start(jobs, **section):
+            home = tmp_path / "etc" / "cloudupload"
+            home.mkdir(parents=True, exist_ok=True)
+            loaded = config.load(home=home, spool=jobs.directory, environment={})
+            options = settings.load({"listen": "127.0.0.1:0", **section}, loaded.path)
+            asked, ready, urls = stop.Stop(), threading.Event(), []
+
+            def announce(url):
+                urls.append(url)
+                ready.set()
+
+            thread = threading.Thread(
+                target=service.run, args=(loaded, options), kwargs={"stop": asked, "announce": announce}
+            )
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(asked.request, signal.SIGTERM)
+            assert ready.wait(PATIENCE_SECONDS)
+            host, port = urls[0].removeprefix("http://").split(":")
+            return Server((host, int(port)))
+
+        yield start

@@ -1,0 +1,133 @@
+"""What OBS's own server was asked and answered, asked again."""
+
+import contextlib
+import fcntl
+import re
+from pathlib import Path
+
+import pytest
+
+from clouduploader import jobxml
+
+PATH = Path(__file__).parents[2] / "data" / "server" / "exchanges.txt"
+EXCHANGES = [
+    (f"{number}. {title}: {request.splitlines()[0]}", request, answer)
+    for number, (title, request, answer) in enumerate(
+        re.findall(r"^=== (.*?)\n(.*?)\n\n(HTTP/.*?)\n*(?=^===|\Z)", PATH.read_text(), re.DOTALL | re.MULTILINE)
+    )
+]
+OTHERWISE = {
+    "command=kill": '<status code="ok" />',  # the wiki's form
+    "GET /cloudupload/next": "404",  # the counter is no job
+}
+"""Where we answer otherwise by intention: in the request, and in our answer."""
+TIMES = re.compile(r"(?<=<created>)\d+(?=<)|(?<=time=\")\d+")
+LOG = "stub: start job 19\nstub: this is stderr\nstub: tick 1\nstub: tick 2\n"
+LOGS = {"19": LOG, "22": "stub: start job 22\nstub: this is stderr\nstub: got TERM\n"}
+
+
+def prepare(bsdir, title, request, answer, stack):
+    """Make the spool that the recording was made on, as far as this exchange looks at it."""
+    spool = bsdir / "cloudupload"
+    done = spool / "done"
+    done.mkdir(parents=True)
+    (spool / "next").write_text('<clouduploadjob name="47" />\n')
+    for xml in re.findall(r"^ *<clouduploadjob name.*?</clouduploadjob>", answer, re.DOTALL | re.MULTILINE):
+        xml = re.sub(r"^  ", "", xml, flags=re.MULTILINE) if xml.startswith(" ") else xml
+        job = jobxml.parse(xml.encode())
+        if request.startswith("POST /cloudupload\n"):
+            (spool / "next").write_text(f'<clouduploadjob name="{job.name}" />\n')
+        else:
+            ((done if job.state.is_final else spool) / job.name).write_text(xml + "\n")
+    name = (re.match(r"\w+ /cloudupload/(\d+)", request) or [None, None])[1]
+    is_missing = "404" in answer.splitlines()[0] or "No such file" in answer.splitlines()[0]
+    state = None
+    if name and request.startswith("PUT") and not is_missing:
+        state = "scheduled" if "not in created" in answer else "created"
+    elif (
+        name
+        and "kill" in request
+        and not is_missing
+        and "unknown parameter 'cmd'" not in answer
+        and "<state>" not in answer
+    ):
+        state = "scheduled"
+    elif name and "_log" in request and "404" not in answer:
+        state = "uploading" if "while" in title else "scheduled" if "limits" in title else "failed"
+    elif request.startswith("HEAD"):
+        (done / "1").write_text(
+            max((x for _, r, x in EXCHANGES if r == "GET /cloudupload/1"), key=len).partition("\n\n")[2]
+        )
+    if state:
+        xml = f'<clouduploadjob name="{name}">\n  <state>{state}</state>\n  <size>70000</size>\n</clouduploadjob>\n'
+        ((done if state == "failed" else spool) / name).write_text(xml)
+        if name in LOGS and "_log" in request:
+            log = LOGS[name]
+            if state == "uploading":
+                log = LOG[:40] if "start=0" in request else LOG[:53]
+            ((done if state == "failed" else spool) / f"{name}.log").write_text(log)
+    if "_pubkey" in request and "BEGIN" in answer:
+        (bsdir.parent / "etc" / "cloudupload" / "_pubkey").write_text(answer.partition("\n\n")[2] + "\n")
+    if "workerstatus" in request:
+        (bsdir / "run").mkdir()
+        worker = stack.enter_context((bsdir / "run" / "bs_clouduploadworker.lock").open("w"))
+        fcntl.flock(worker, fcntl.LOCK_EX)
+
+
+def as_bytes(request):
+    """The request as curl sent it."""
+    first, *lines = request.split("\n")
+    headers, body = {}, b""
+    for line in (line.strip() for line in lines):
+        if re.match(r"[A-Z][\w-]+:", line):
+            headers.update([re.split(r": *", line, maxsplit=1)])
+        else:
+            body = bytes({"@PREFIX/tmp/short": 69_999}.get(line, 70_000)) if line.startswith("@") else line.encode()
+    headers = {name: value for name, value in headers.items() if value}
+    if body and not first.startswith("PUT"):
+        headers.setdefault("Content-Type", "application/x-www-form-urlencoded")  # curl's own
+    if headers.get("Transfer-Encoding") == "chunked":
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    elif body:
+        headers["Content-Length"] = str(len(body))
+    head = [f"{first} HTTP/1.1", "Host: obs", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def as_text(answer):
+    """An answer with its chunks put together, and no moment in it."""
+    head, _, body = answer.decode().replace("\r\n", "\n").partition("\n\n")
+    if "chunked" in head:
+        body = "".join(re.findall(r"^[0-9a-f]+\n(.*?)(?=\n[0-9a-f]+\n)", body, re.DOTALL | re.MULTILINE))
+    return TIMES.sub("0", f"{head}\n\n{body}").rstrip("\n")
+
+
+def expected(answer, prefix):
+    """The recorded answer, with our paths in place of its own."""
+    head, _, body = answer.partition("\n\n")
+    body = body.removesuffix("  (no newline at end)")
+    if "PREFIX" in answer:  # which stands for something of another length
+        length = len(body.replace("PREFIX", prefix)) + 1
+        head = re.sub(r"(?<=Content-Length: )\d+", str(length), head)
+    return TIMES.sub("0", f"{head}\n\n{body}".replace("PREFIX", prefix)).rstrip("\n")
+
+
+@pytest.mark.parametrize(("request_text", "answer"), [it[1:] for it in EXCHANGES], ids=[it[0] for it in EXCHANGES])
+def test_answer_is_that_of_obs(make_spool, serve, tmp_path, request_text, answer, request):
+    jobs = make_spool()
+    server = serve(jobs)
+    with contextlib.ExitStack() as stack:
+        prepare(jobs.directory.parent, request.node.callspec.id, request_text, answer, stack)
+        given = as_text(server.send(as_bytes(request_text)))
+
+    wanted = expected(answer, str(tmp_path))
+    if ours := next((ours for part, ours in OTHERWISE.items() if part in request_text), None):
+        assert ours in given
+        assert given != wanted
+    else:
+        assert given == wanted
+
+
+def test_all_exchanges_were_read():
+    assert len(EXCHANGES) == PATH.read_text().count("\n=== ")
+    assert len(EXCHANGES) > 60

@@ -24,12 +24,12 @@ class ExitCode(enum.IntEnum):
     USAGE = 64, "Wrong arguments."
     DATA = 65, "Target data, a job file or the image can be read, but is wrong."
     NO_INPUT = 66, "No such file, no such job, no such account."
-    UNAVAILABLE = 69, "The target is not known here, or a program or plugin it needs is missing."
+    UNAVAILABLE = 69, "The target is not known here, a program or plugin it needs is missing, or a URL is no server's."
     SOFTWARE = 70, "A bug in clouduploader; the traceback is in the log."
     CANNOT_CREATE = 73, "A log, result or spool file cannot be made."
     LOCAL_IO = 74, "Reading or writing a local file failed."
     TEMPORARY = 75, "Throttled, no network, locked, or a part of an upload by hand failed: another try may work."
-    PROTOCOL = 76, "The cloud said no for good, or something that makes no sense."
+    PROTOCOL = 76, "The cloud or a server said no for good, or something that makes no sense; or a job failed."
     DENIED = 77, "The cloud or this machine refused for lack of rights."
     CONFIG = 78, "Something in the configuration is missing or wrong."
     OPEN_ACCOUNT = 79, "The account that was tried lets in anybody who uses this service."
@@ -141,7 +141,7 @@ class ThrottledError(TransientError):
 
 
 class NetworkError(TransientError):
-    """The cloud could not be reached, or hung up."""
+    """The cloud or a job server could not be reached, or hung up."""
 
 
 class LockedError(TransientError):
@@ -149,7 +149,7 @@ class LockedError(TransientError):
 
 
 class PlatformReplyError(ClouduploaderError):
-    """The cloud said no for good, or something that makes no sense."""
+    """The cloud or a job server said no for good, or something that makes no sense."""
 
     exit_code = ExitCode.PROTOCOL
 

@@ -205,7 +205,7 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
                 return UploadRequest(
                     user=task.user,
                     job_name=task.job.name if task.job else None,
-                    arch=task.job.arch if task.job else None,
+                    arch=(task.job.arch or None) if task.job else None,  # empty where nobody built it
                     image=dataclasses.replace(image, path=link),
                     targetdata=data.values,
                     work_dir=work_dir,

@@ -87,20 +87,25 @@ def read(data: bytes, platform: Platform, keyring: Decrypter) -> TargetData:
     is_encrypted = data.lstrip().startswith(PGP_MARK.encode())
     document = parse(keyring.gpg.decrypt(_text(data).lstrip()).encode() if is_encrypted else data)
     checker = _Checker(keyring, is_hidden=is_encrypted)
-    values = {
-        field.name: value
-        for field in platform.fields
-        if (value := checker.checked(field, document.get(field.name))) is not None
-    }
-    problems = checker.problems or platform.problems(values)
-    if problems:
-        raise TargetDataError(f"the target data are wrong: {'; '.join(problems)}")
+    values = _values(document, platform, checker)
     names = {field.name for field in platform.fields}
     return TargetData(
         values=values,
         unknown_keys=tuple(key for key in document if key not in names),
         secrets=tuple(dict.fromkeys(checker.secrets)),
     )
+
+
+def check(data: bytes, platform: Platform, keyring: Decrypter) -> None:
+    """Check target data as `read` does, but decrypt nothing: the keys may be somewhere else.
+
+    What is encrypted is taken for right; with data that are encrypted as a whole that is all.
+
+    Raises:
+        TargetDataError: See `read`.
+    """
+    if not is_armored(_text(data)):
+        _values(parse(data), platform, _Checker(keyring, is_sealed=True))
 
 
 def parse(data: bytes) -> dict[str, JsonValue]:
@@ -158,6 +163,19 @@ def json_schema(platform: Platform) -> dict[str, Any]:
     }
 
 
+def _values(document: Mapping[str, JsonValue], platform: Platform, checker: "_Checker") -> dict[str, JsonValue]:
+    """What the platform gets, once all of it is right."""
+    values: dict[str, JsonValue] = {
+        field.name: value
+        for field in platform.fields
+        if (value := checker.checked(field, document.get(field.name))) is not None
+    }
+    problems = checker.problems or platform.problems(values)
+    if problems:
+        raise TargetDataError(f"the target data are wrong: {'; '.join(problems)}")
+    return values
+
+
 class _NotStrictError(Exception):
     """JSON that Python would take, but the standard does not."""
 
@@ -203,17 +221,23 @@ def _number(text: str) -> int | float:
     return int(number) if number.is_integer() else number
 
 
+class _SealedText(str):
+    """A string that is encrypted, and is not to be judged."""
+
+
 class _Checker:
     """Checks field by field, and gathers what is wrong and what is secret.
 
     Args:
         keyring: For strings that are encrypted by themselves.
         is_hidden: Whether all values came encrypted, and none may be shown.
+        is_sealed: Whether what is encrypted stays so, and is right whatever it may be.
     """
 
-    def __init__(self, keyring: Decrypter, *, is_hidden: bool) -> None:
+    def __init__(self, keyring: Decrypter, *, is_hidden: bool = False, is_sealed: bool = False) -> None:
         self._keyring = keyring
         self._is_hidden = is_hidden
+        self._is_sealed = is_sealed
         self.problems: list[str] = []
         self.secrets: list[str] = []
 
@@ -243,9 +267,12 @@ class _Checker:
         if not isinstance(value, str):
             return value
         is_pgp = is_armored(value)
+        is_rsa = not is_pgp and is_secret and self._keyring.rsa.is_encrypted(value)
+        if self._is_sealed and (is_pgp or is_rsa):
+            return _SealedText(value)
         if is_pgp:
             value = self._keyring.gpg.decrypt(value.lstrip())
-        elif is_secret and self._keyring.rsa.is_encrypted(value):
+        elif is_rsa:
             value = self._keyring.rsa.decrypt(value)
         if (is_pgp or is_secret) and value:
             self.secrets.append(value)
@@ -283,7 +310,7 @@ def problem(field: Field, value: JsonValue, *, is_hidden: bool) -> str:
 
 
 def _is_allowed_string(field: Field, value: JsonValue) -> bool:
-    return (
+    return isinstance(value, _SealedText) or (
         isinstance(value, str)
         and _is_within(len(value), field.min_length, field.max_length)
         and (not field.allowed or value in field.allowed)

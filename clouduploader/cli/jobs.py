@@ -1,19 +1,17 @@
 """`clouduploader list`, `inspect`, `log` and `kill`."""
 
-import codecs
 import itertools
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clouduploader import spool
 from clouduploader.cli import output
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.session import Session, json_option, pass_session, server_option
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.job import Job, JobState
 
@@ -29,7 +27,6 @@ INSPECT_LINES = 10  # as tail(1)
 KILL_TIMEOUT_SECONDS = 300.0  # ec2uploadimg reacts to SIGTERM after the step it is at, which takes minutes
 STATES = [state.value for state in JobState]
 DAMAGED = "damaged"
-FAILED_CODE = ExitCode.PROTOCOL
 
 FIELDS = (
     "state", "created", "user", "target", "project", "repository", "package", "arch", "filename", "size",
@@ -54,6 +51,7 @@ WIDE = 100  # columns of a terminal; on a narrower one an AMI id would not fit b
     metavar="N",
     help=f"Show the newest N; 0 for all.  [{TERMINAL_LIMIT} on a terminal, else all]",
 )
+@server_option
 @json_option
 @pass_session
 def list_command(
@@ -72,7 +70,8 @@ def list_command(
     On a terminal the columns are made to fit; otherwise all fields are printed, with tabs between them.
 
     With --json the data are {"total": N, "jobs": [...]}: each job's fields by OBS's names, its id as job,
-    and archived and damage. The total is before all filters but --running.
+    and archived and damage. The total is before all filters but --running. A server does not list
+    jobs whose record it can't read.
     """
     from clouduploader.commands import list_jobs
 
@@ -80,7 +79,8 @@ def list_command(
     if limit is None and is_terminal and not session.is_json:
         limit = TERMINAL_LIMIT
     query = list_jobs.Query(users=users, states=states, targets=targets, projects=projects, is_running=running)
-    listing = list_jobs.list_jobs(_spool(session), query)
+    server = session.server
+    listing = list_jobs.list_at_server(server, query) if server else list_jobs.list_jobs(_spool(session), query)
     entries = itertools.islice(listing.entries, limit or None)
     if session.is_json:
         documents = (_document(entry) for entry in entries)
@@ -100,6 +100,7 @@ def list_command(
     "-n", "--lines", type=click.IntRange(min=0), default=INSPECT_LINES, show_default=True,
     help="Show the last N lines of the log.",
 )  # fmt: skip
+@server_option
 @json_option
 @pass_session
 def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
@@ -110,10 +111,17 @@ def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
     With --json the data are those of `list`, and ended, image_bytes, paths, process (working, foreign, gone,
     unknown or null), pids, phase, objects, log and journal (null, or key, state, outcome, objects, asked and
     shortfalls).
+
+    A server does not tell of files and processes: with --server they are left out, and in JSON ended, image_bytes,
+    paths, process, pids, journal and the log's held are null.
     """
     from clouduploader.commands import inspect_job
 
-    found = inspect_job.inspect_job(_spool(session), job, lines=lines, state_dir=session.config.state.value)
+    server = session.server
+    if server:
+        found = inspect_job.inspect_at_server(server, job, lines=lines)
+    else:
+        found = inspect_job.inspect_job(_spool(session), job, lines=lines, state_dir=session.config.state.value)
     if session.is_json:
         output.print_json(session, _inspection(found))
         return ExitCode.OK
@@ -127,33 +135,35 @@ def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
 @click.argument("job")
 @click.option("-f", "--follow", is_flag=True, help="Wait for more until the job ends.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Begin with the last N lines.  [all]")
+@server_option
 @json_option
 @pass_session
 def log_command(session: Session, /, *, job: str, follow: bool, lines: int | None) -> int:
     """Show the log of JOB.
 
     The exit code is 0 for a job that succeeded or still runs, and 76 for one that failed. The log of a
-    killed job is followed until its uploader has cleaned up.
+    killed job is followed until its uploader has cleaned up; at a server until it is killed. A connection to a
+    server that breaks is made again.
 
     With --json, not to be followed, the data are job, state, details and log.
     """
-    from clouduploader.commands import follow_log
+    from clouduploader.cli import following
 
     if session.is_json and follow:
         raise UsageError("--json and --follow do not go together")
+    read = following.reader(session, job, lines=lines)
     if session.is_json:
         pieces: list[bytes] = []
-        end = follow_log.follow_log(_spool(session), job, write=pieces.append, lines=lines)
+        end = read(write=pieces.append)
         text = b"".join(pieces).decode(errors="replace")
         data = {"job": job, "state": end.job.state, "details": end.job.details, "log": text}
-        output.print_json(session, data, exit_code=_outcome_code(end.job))
-        return _outcome_code(end.job)
-    write = _terminal_writer() if sys.stdout.isatty() else _plain_writer()
-    end = follow_log.follow_log(_spool(session), job, write=write, is_following=follow, lines=lines)
-    if follow and not session.is_quiet:
-        details = f": {output.clean(end.job.details)}" if end.job.details else ""
-        click.echo(f"job {job} {end.job.state}{details}", err=True)
-    return _outcome_code(end.job)
+        output.print_json(session, data, exit_code=following.outcome_code(end.job))
+        return following.outcome_code(end.job)
+    write = output.log_writer(sys.stdout)
+    end = read(write=write, is_following=follow)
+    if follow:
+        following.tell_outcome(session, end.job)
+    return following.outcome_code(end.job)
 
 
 @click.command("kill")
@@ -168,6 +178,7 @@ def log_command(session: Session, /, *, job: str, follow: bool, lines: int | Non
     "--timeout", type=click.FloatRange(min=0), default=KILL_TIMEOUT_SECONDS, show_default=True, metavar="SECONDS",
     help="How long --wait and --force wait.",
 )  # fmt: skip
+@server_option
 @json_option
 @pass_session
 def kill_command(
@@ -181,14 +192,25 @@ def kill_command(
     something is left in the cloud.
 
     With --json the data are {"jobs": [...]}, each with job, state, exit_code, finished_before, process,
-    forced, remaining_pids, removed, left and error.
+    forced, remaining_pids, removed, left and error. A server does not tell of processes: with --server there
+    is no --wait and no --force, and process and remaining_pids are null.
     """
     from clouduploader.commands import kill_job
 
+    server = session.server
+    if server and (wait or force):
+        raise UsageError(
+            "--wait and --force need the spool: a server does not tell of a job's processes",
+            hint="`clouduploader log JOB` shows what a killed uploader says.",
+        )
     output.confirm(f"Kill the job{'s' * (len(names) > 1)} {', '.join(names)}?", is_agreed=yes)
     manner = kill_job.Manner(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
     sinks = [] if session.is_quiet else [os.fdopen(2, "wb", buffering=0, closefd=False)]
-    outcomes = kill_job.kill_jobs(_spool(session), names, manner=manner, config=session.config, sinks=sinks)
+    outcomes = (
+        kill_job.kill_at_server(server, names)
+        if server
+        else kill_job.kill_jobs(_spool(session), names, manner=manner, config=session.config, sinks=sinks)
+    )
     codes = []
     documents = []
     for killed in outcomes:
@@ -251,11 +273,12 @@ def _inspection_fields(found: "Inspection") -> list[tuple[str, object]]:
         pairs.append(("ended", _utc(found.ended.timestamp())))
     if found.image_bytes is not None:
         pairs.append(("image bytes", found.image_bytes))
-    if not found.is_archived:
+    if not found.is_archived and found.pids is not None:
         pairs.append(("process", _process_text(found)))
-    pairs += [(f"{key} path", path) for key, path in found.paths.items()]
+    pairs += [(f"{key} path", path) for key, path in (found.paths or {}).items()]
     if log:
-        pairs += [("log bytes", log.size_bytes), ("log changed", _utc(log.changed.timestamp()))]
+        pairs.append(("log bytes", log.size_bytes))
+        pairs += [("log changed", _utc(log.changed.timestamp()))] if log.changed else []
         pairs += [("phase", log.reading.phase)] if log.reading.phase else []
         pairs += [("object", _thing_text(thing)) for thing in _objects(found)]
     if found.journal:
@@ -305,15 +328,16 @@ def _journal(found: "Inspection") -> dict[str, Any] | None:
 
 def _process_text(found: "Inspection") -> str:
     pid = found.job.pid if found.job else None
+    pids = ", ".join(map(str, found.pids or ()))
     texts = {
-        "working": f"works on the job ({', '.join(map(str, found.pids))})",
+        "working": f"works on the job ({pids})",
         "foreign": f"{pid} is no process of this job",
         "gone": f"{pid} is gone",
         "unknown": f"{pid} is there, but only root or its owner can see what it does",
     }
     text = texts[found.standing] if found.standing else "none"
     if found.pids and found.standing != "working":
-        text += f"; but these have its log open: {', '.join(map(str, found.pids))}"
+        text += f"; but these have its log open: {pids}"
     elif not found.pids and found.log and found.log.is_held:
         text += "; but somebody has its log locked"
     return text
@@ -329,15 +353,15 @@ def _inspection(found: "Inspection") -> dict[str, Any]:
         "damage": found.damage,
         "ended": _utc(found.ended.timestamp()) if found.ended else None,
         "image_bytes": found.image_bytes,
-        "paths": {key: str(path) for key, path in found.paths.items()},
+        "paths": None if found.paths is None else {key: str(path) for key, path in found.paths.items()},
         "process": found.standing,
-        "pids": list(found.pids),
+        "pids": None if found.pids is None else list(found.pids),
         "phase": reading.phase if reading else None,
         "objects": [_thing(thing) for thing in reading.objects] if reading else None,
         "log": log
         and {
             "size_bytes": log.size_bytes,
-            "changed": _utc(log.changed.timestamp()),
+            "changed": log.changed and _utc(log.changed.timestamp()),
             "held": log.is_held,
             "last_lines": list(log.last_lines),
         },
@@ -351,29 +375,6 @@ def _thing(thing: "CloudObject") -> dict[str, str]:
 
 def _thing_text(thing: "CloudObject") -> str:
     return f"{thing.kind} {thing.id}" + (f" in {thing.region}" if thing.region else "")
-
-
-def _outcome_code(job: Job) -> ExitCode:
-    return FAILED_CODE if job.state is JobState.FAILED else ExitCode.OK
-
-
-def _plain_writer() -> Callable[[bytes], None]:
-    def write(data: bytes) -> None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-
-    return write
-
-
-def _terminal_writer() -> Callable[[bytes], None]:
-    """Shows a log safely: a line of it could hold escape sequences of the terminal."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def write(data: bytes) -> None:
-        parts = re.split(r"([\n\t])", decoder.decode(data).replace("\r\n", "\n"))
-        click.echo("".join(part if part in ("\n", "\t") else output.clean(part) for part in parts), nl=False)
-
-    return write
 
 
 def _kill_code(killed: "Killed", *, is_waiting: bool) -> int:
@@ -396,7 +397,7 @@ def _kill_document(killed: "Killed", code: int) -> dict[str, Any]:
         "finished_before": killed.is_finished_before,
         "process": killed.standing,
         "forced": killed.was_forced,
-        "remaining_pids": list(killed.remaining_pids),
+        "remaining_pids": None if killed.remaining_pids is None else list(killed.remaining_pids),
         "removed": report and [_thing(thing) for thing in report.removed],
         "left": report and [{**_thing(leftover.object), "reason": leftover.reason} for leftover in report.left],
         "error": error and {"kind": type(error).__name__, "message": error.message, "hint": error.hint},

@@ -33,6 +33,7 @@ COMMANDS = {
     "resume": "resume",
     "sandbox": "sandbox",
     "serve": "serve",
+    "submit": "submit",
     "upload": "upload",
 }
 """Each subcommand and its module in this package, where it is called `NAME_command`."""

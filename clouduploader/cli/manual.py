@@ -13,6 +13,7 @@ import click
 import clouduploader
 from clouduploader import config
 from clouduploader.cli.main import clouduploader_command
+from clouduploader.cli.session import SERVER_VARIABLE
 from clouduploader.errors import ExitCode
 
 CONTRACT = (
@@ -35,6 +36,8 @@ tab-separated and whole. With `--json` the answer, and a failure too, is one JSO
 ENVIRONMENT = {
     "CLOUDUPLOADER_HOME": f"Keys, credentials and settings, instead of {config.DEFAULT_HOME}.",
     "CLOUDUPLOADER_SPOOL": f"The jobs, instead of {config.DEFAULT_SPOOL}.",
+    SERVER_VARIABLE: "The URL of a job server that `submit`, `list`, `inspect`, `log` and `kill` ask instead of the "
+    "spool, unless `--spool` is given.",
     "NO_COLOR": "If it is set and not empty, nothing is coloured.",
 }
 FILES = {

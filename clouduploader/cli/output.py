@@ -4,11 +4,13 @@ rich is loaded only when standard output is a terminal: elsewhere it would cut c
 costs more time than most commands take.
 """
 
+import codecs
 import json
+import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -126,6 +128,28 @@ def finding(found: "Finding") -> str:
     """A finding as a line: how good it is, what was looked at, what was found, and what to do."""
     hint = f". {found.hint}" if found.hint else ""
     return clean(f"{found.level:8}{found.subject}: {found.message}{hint}")
+
+
+def log_writer(stream: TextIO) -> Callable[[bytes], None]:
+    """What shows a log: as it is, or on a terminal safely, for a line of it could hold escape sequences.
+
+    Args:
+        stream: Standard output or standard error.
+    """
+    if not stream.isatty():
+
+        def write_plain(data: bytes) -> None:
+            stream.buffer.write(data)
+            stream.buffer.flush()
+
+        return write_plain
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def write(data: bytes) -> None:
+        parts = re.split(r"([\n\t])", decoder.decode(data).replace("\r\n", "\n"))
+        click.echo("".join(part if part in ("\n", "\t") else clean(part) for part in parts), nl=False, file=stream)
+
+    return write
 
 
 def warn(session: Session, text: str) -> None:

@@ -4,11 +4,17 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from clouduploader import config
+from clouduploader.errors import UsageError
+
+if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+    from clouduploader.remote import Server
+
+SERVER_VARIABLE = "CLOUDUPLOADER_SERVER"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,6 +29,7 @@ class Session:
         is_quiet: Whether stderr is kept for errors.
         home: From the command line, or None.
         spool: From the command line, or None.
+        server_url: From the command line, or None.
     """
 
     def __init__(self) -> None:
@@ -32,6 +39,7 @@ class Session:
         self.is_quiet = False
         self.home: Path | None = None
         self.spool: Path | None = None
+        self.server_url: str | None = None
 
     @functools.cached_property
     def config(self) -> config.Config:
@@ -42,6 +50,24 @@ class Session:
         """
         return config.load(home=self.home, spool=self.spool, environment=os.environ)
 
+    @property
+    def server(self) -> "Server | None":
+        """The server that the command is about; None if it is about the spool.
+
+        A spool on the command line is nearer than a server in the environment.
+
+        Raises:
+            UsageError: Both are on the command line, or it is no URL.
+        """
+        if self.server_url and self.spool:
+            raise UsageError("--server and --spool are two places", hint="Give one of them.")
+        url = self.server_url or (None if self.spool else os.environ.get(SERVER_VARIABLE))
+        if not url:
+            return None
+        from clouduploader import remote
+
+        return remote.Server(url)
+
 
 pass_session = click.make_pass_decorator(Session)
 
@@ -49,6 +75,21 @@ pass_session = click.make_pass_decorator(Session)
 def json_option(function: Function) -> Function:
     """Give a command `--json`; the program's entry has looked for it already."""
     return click.option("--json", is_flag=True, expose_value=False, help="Answer with one JSON object.")(function)
+
+
+def server_option(function: Function) -> Function:
+    """Give a command `--server`."""
+
+    def remember(context: click.Context, _parameter: click.Parameter, url: str | None) -> None:
+        context.ensure_object(Session).server_url = url
+
+    return click.option(
+        "--server",
+        metavar="URL",
+        expose_value=False,
+        callback=remember,
+        help=f"Ask the server there, instead of the spool.  [{SERVER_VARIABLE}]",
+    )(function)
 
 
 def verbose_option(function: Function) -> Function:

@@ -5,14 +5,19 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from clouduploader import joblog, process, spool
-from clouduploader.errors import LocalIOError, MissingFileError
+from clouduploader.errors import LocalIOError, MissingFileError, TransientError
 from clouduploader.job import Job
 from clouduploader.joblog import LogReading
 
+if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+    from clouduploader.remote import Server
+
 POLL_SECONDS = 0.3  # soon enough for who watches, and no load
+SERVER_POLL_SECONDS = 1.0  # OBS's server looks as often itself whether a log has grown
+PATIENCE_SECONDS = 120.0  # for a server that is restarted, with its machine
 BLOCK_BYTES = 65_536
 KILLED = "killed"  # OBS's details of a job that was killed
 
@@ -66,7 +71,7 @@ def follow_log(
     if log is None and is_following:
         return LogEnd(job, is_archived)
     if log is None:
-        raise MissingFileError(f"the job {name} has no log{'' if is_archived else ' yet'}")
+        raise _no_log(name, is_over=is_archived)
     with contextlib.ExitStack() as stack:
         stack.enter_context(log)
         if lines is not None:
@@ -85,6 +90,66 @@ def follow_log(
                 return LogEnd(job, is_archived)
             else:
                 time.sleep(POLL_SECONDS)
+
+
+def follow_at_server(
+    server: "Server",
+    name: str,
+    *,
+    write: Callable[[bytes], None],
+    is_following: bool = False,
+    lines: int | None = None,
+) -> LogEnd:
+    """Hand out the log of a server's job; when following, until the job ends.
+
+    When following, a connection that breaks does no harm: the server is asked again for what comes behind the
+    bytes that are here. What a killed uploader writes after its job's end is not waited for, as the
+    server does not tell how long it goes on.
+
+    Args:
+        server: The server.
+        name: The job.
+        write: Takes the next bytes.
+        is_following: See `follow_log`.
+        lines: See `follow_log`.
+
+    Raises:
+        NoSuchJobError: There is no such job.
+        MissingFileError: It has no log, and is not followed.
+        TransientError: The server could not be asked for PATIENCE_SECONDS; or once, if it is not followed.
+        ClouduploaderError: See `remote.Server`.
+    """
+    job = server.read(name)
+    facts = server.log_facts(name)
+    if facts is None and not is_following:
+        raise _no_log(name, is_over=job.state.is_final)
+    position = 0
+    if facts and lines is not None:
+        with server.fetch_log(name, facts.size_bytes) as log:
+            position = last_lines_offset(log, lines)
+    if facts and not is_following:
+        for block in server.log(name, start=position, end=facts.size_bytes):
+            write(block)
+        return LogEnd(job, job.state.is_final)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            # First the state, then the log: what was written before the end is not missed.
+            job = server.read(name)
+            facts = server.log_facts(name)
+            if facts and facts.size_bytes < position:
+                position = 0  # another log took its place
+            if facts and not (job.state.is_final and facts.size_bytes == position):
+                for block in server.log(name, start=position):
+                    position += len(block)
+                    write(block)
+            if job.state.is_final:
+                return LogEnd(job, is_archived=True)
+            deadline = time.monotonic() + PATIENCE_SECONDS
+        except TransientError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(SERVER_POLL_SECONDS)
 
 
 def open_log(jobs: spool.Spool, name: str) -> BinaryIO | None:
@@ -126,6 +191,10 @@ def read_back(log: BinaryIO) -> LogReading:
     log.seek(0)
     with os.fdopen(log.fileno(), encoding="utf-8", errors="replace", newline="\n", closefd=False) as lines:
         return joblog.read(lines)
+
+
+def _no_log(name: str, *, is_over: bool) -> MissingFileError:
+    return MissingFileError(f"the job {name} has no log{'' if is_over else ' yet'}")
 
 
 def _blocks(log: BinaryIO) -> Iterator[bytes]:

@@ -5,12 +5,16 @@ import datetime
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from clouduploader import journal, process, spool
 from clouduploader.commands import follow_log
 from clouduploader.errors import JobFileError, LocalIOError
 from clouduploader.job import Job, JobState
 from clouduploader.joblog import LogReading
+
+if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+    from clouduploader.remote import Server
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,22 +23,22 @@ class Log:
 
     Attributes:
         size_bytes: Of the file.
-        changed: When something was written last.
-        is_held: Whether somebody who works on the job has it locked.
+        changed: When something was written last; None if a server does not know.
+        is_held: Whether somebody who works on the job has it locked; None of a server's.
         last_lines: The end of it, undecodable bytes replaced.
         reading: What the upload told there of itself.
     """
 
     size_bytes: int
-    changed: datetime.datetime
-    is_held: bool
+    changed: datetime.datetime | None
+    is_held: bool | None
     last_lines: tuple[str, ...]
     reading: LogReading
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """All that is known about a job.
+    """All that is known about a job. What is in the spool only is None for a job of a server.
 
     Attributes:
         name: Its id.
@@ -42,13 +46,13 @@ class Inspection:
         damage: What is wrong with its file, or None.
         is_archived: Whether it is over.
         created: When it was created.
-        ended: When it was archived.
-        paths: Those of its files that exist: job, image, data, log, result, directory.
-        image_bytes: What the image file has now; None if there is none.
-        standing: How the pid of a running job stands to it; None without a pid.
-        pids: The processes that work on it, as far as they can be seen.
+        ended: When it was archived; in the spool only.
+        paths: Those of its files that exist: job, image, data, log, result, directory; in the spool only.
+        image_bytes: What the image file has now; None if there is none. In the spool only.
+        standing: How the pid of a running job stands to it; None without a pid. In the spool only.
+        pids: The processes that work on it, as far as they can be seen; in the spool only.
         log: Its log; None if there is none.
-        journal: What its upload wrote down for the time after a crash; None if there is nothing.
+        journal: What its upload wrote down for the time after a crash; None if there is nothing. In the spool only.
     """
 
     name: str
@@ -57,10 +61,10 @@ class Inspection:
     is_archived: bool
     created: datetime.datetime | None
     ended: datetime.datetime | None
-    paths: Mapping[str, Path]
+    paths: Mapping[str, Path] | None
     image_bytes: int | None
     standing: process.Standing | None
-    pids: tuple[int, ...]
+    pids: tuple[int, ...] | None
     log: Log | None
     journal: journal.Reading | None
 
@@ -100,6 +104,50 @@ def inspect_job(jobs: spool.Spool, name: str, *, lines: int, state_dir: Path) ->
         pids=tuple(sorted(member.pid for member in (*crew.workers, *crew.descendants))),
         log=log,
         journal=_journal(state_dir, key, name) if key else None,
+    )
+
+
+def inspect_at_server(server: "Server", name: str, *, lines: int) -> Inspection:
+    """Ask a server for a job. Reads its whole log.
+
+    Args:
+        server: The server.
+        name: The job.
+        lines: How many of the last lines of the log are wanted.
+
+    Raises:
+        NoSuchJobError: There is none.
+        ClouduploaderError: See `remote.Server`.
+    """
+    job, damage = None, None
+    try:
+        job = server.read(name)
+    except JobFileError as exc:
+        damage = exc.message
+    facts = server.log_facts(name)
+    log = None
+    if facts:
+        with server.fetch_log(name, facts.size_bytes) as file:
+            log = Log(
+                size_bytes=facts.size_bytes,
+                changed=facts.changed,
+                is_held=None,
+                last_lines=_last_lines(file, lines),
+                reading=follow_log.read_back(file),
+            )
+    return Inspection(
+        name=name,
+        job=job,
+        damage=damage,
+        is_archived=job is not None and job.state.is_final,
+        created=_created(job),
+        ended=None,
+        paths=None,
+        image_bytes=None,
+        standing=None,
+        pids=None,
+        log=log,
+        journal=None,
     )
 
 
@@ -163,12 +211,16 @@ def _log(jobs: spool.Spool, name: str, *, lines: int) -> Log | None:
         return None
     with log:
         status = os.fstat(log.fileno())
-        log.seek(follow_log.last_lines_offset(log, lines))
-        last_lines = log.read().decode(errors="replace").removesuffix("\n")
         return Log(
             size_bytes=status.st_size,
             changed=_time(status.st_mtime),
             is_held=any(process.is_locked(path) for path in (jobs.log_path(name), jobs.done_log_path(name))),
-            last_lines=tuple(last_lines.split("\n")) if last_lines else (),
+            last_lines=_last_lines(log, lines),
             reading=follow_log.read_back(log),
         )
+
+
+def _last_lines(log: BinaryIO, lines: int) -> tuple[str, ...]:
+    log.seek(follow_log.last_lines_offset(log, lines))
+    text = log.read().decode(errors="replace").removesuffix("\n")
+    return tuple(text.split("\n")) if text else ()

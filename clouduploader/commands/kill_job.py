@@ -5,13 +5,17 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clouduploader import joblog, journal, process, registry, runner, spool, workspace
 from clouduploader.commands import clean_up, follow_log, inspect_job, resume_job
 from clouduploader.config import Config
-from clouduploader.errors import ClouduploaderError, NoSuchJobError, NotOwnerError
+from clouduploader.errors import ClouduploaderError, NoSuchJobError, NotOwnerError, PlatformReplyError
 from clouduploader.job import Job, JobState
 from clouduploader.platform import CleanUpReport, CloudObject, Leftover, Platform
+
+if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+    from clouduploader.remote import Server
 
 DETAILS = follow_log.KILLED
 KILL_SECONDS = 10.0  # more than a process that got a SIGKILL needs, unless it hangs in the kernel
@@ -40,9 +44,9 @@ class Killed:
         name: The job.
         state: Its state now; None if it is not known.
         is_finished_before: It was over already, and nothing was changed.
-        standing: How its pid stood to it; None without one.
+        standing: How its pid stood to it; None without one, and for a job of a server.
         was_forced: Whether a process had to be ended by SIGKILL.
-        remaining_pids: Its processes that still run; they may be cleaning up.
+        remaining_pids: Its processes that still run; they may be cleaning up. None for a job of a server.
         clean_up: What became of its objects in the cloud; None if its end was not waited for or seen.
         error: Why it could not be killed or, when it was, cleaned up.
     """
@@ -52,7 +56,7 @@ class Killed:
     is_finished_before: bool = False
     standing: process.Standing | None = None
     was_forced: bool = False
-    remaining_pids: tuple[int, ...] = ()
+    remaining_pids: tuple[int, ...] | None = ()
     clean_up: CleanUpReport | None = None
     error: ClouduploaderError | None = None
 
@@ -121,6 +125,27 @@ def kill_jobs(
         for outcome in outcomes:
             yield outcome if isinstance(outcome, Killed) else _finish(means, outcome, deadline)
         jobs.ping_worker()  # again: the first may have come before OBS's helper of the job had ended
+
+
+def kill_at_server(server: "Server", names: Sequence[str]) -> Iterator[Killed]:
+    """Have a server kill jobs. It tells nothing of their processes, which may clean up for some time.
+
+    Yields:
+        What became of each, errors included, in the order of their names as given.
+    """
+    for name in dict.fromkeys(names):
+        try:
+            job = server.read(name)
+            is_finished = job.state.is_final
+            if not is_finished:
+                server.kill(name)
+                job = server.read(name)
+                is_finished = job.state.is_final and job.details != DETAILS  # it ended before the kill came
+                if not job.state.is_final:
+                    raise PlatformReplyError(f"the server {server.url} killed the job {name}, but it is {job.state}")
+            yield Killed(name=name, state=job.state, is_finished_before=is_finished, remaining_pids=None)
+        except ClouduploaderError as exc:
+            yield Killed(name=name, remaining_pids=None, error=exc)
 
 
 def _stop(means: _Means, name: str, held: process.Held) -> _Stopped | Killed:

@@ -1,11 +1,15 @@
-"""List the jobs of a spool, newest first."""
+"""List the jobs of a spool, or of a server, newest first."""
 
 import dataclasses
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 from clouduploader import spool
 from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
 from clouduploader.job import Job
+
+if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+    from clouduploader.remote import Server
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ class Listing:
 
     Attributes:
         total: How many there are, before any filter but `is_running`.
-        entries: One by one, newest first; read from disk as they are taken, and only once.
+        entries: One by one, newest first; read from disk or made as they are taken, and only once.
     """
 
     total: int
@@ -87,6 +91,25 @@ def list_jobs(jobs: spool.Spool, query: Query) -> Listing:
     names = sorted(running.union(archived), key=int, reverse=True)
     entries = (_entry(jobs, name, is_archived=name not in running) for name in names)
     return Listing(len(names), (entry for entry in entries if entry and _is_wanted(entry, query)))
+
+
+def list_at_server(server: "Server", query: Query) -> Listing:
+    """List the jobs of a server. A job whose record it can't read is in none of its lists.
+
+    Raises:
+        ClouduploaderError: See `remote.Server`.
+    """
+    found = server.read_all()
+    entries = [_entry_of(name, found[name]) for name in sorted(found, key=int, reverse=True)]
+    if query.is_running:
+        entries = [entry for entry in entries if not entry.is_archived]
+    return Listing(len(entries), (entry for entry in entries if _is_wanted(entry, query)))
+
+
+def _entry_of(name: str, job: Job | JobFileError) -> Entry:
+    if isinstance(job, Job):
+        return Entry(name, job, job.state.is_final)
+    return Entry(name, None, is_archived=False, damage=job.message)
 
 
 def _is_wanted(entry: Entry, query: Query) -> bool:

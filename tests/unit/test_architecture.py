@@ -12,7 +12,7 @@ import clouduploader
 
 FLOORS = (
     {"errors"},
-    {"contents", "filename", "job", "jobxml", "platform", "stop"},
+    {"contents", "filename", "job", "jobxml", "platform", "serverxml", "stop"},
     {
         "accounts",
         "config",
@@ -25,6 +25,7 @@ FLOORS = (
         "platforms",
         "process",
         "registry",
+        "remote",
         "sandbox",
         "spool",
         "stopping",

@@ -96,6 +96,11 @@ class Backend:
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._ports = dict.fromkeys(("bs_clouduploadserver", "bs_srcserver"), 0)
 
+    @property
+    def url(self) -> str:
+        """Where the upload server is."""
+        return f"http://127.0.0.1:{self._ports['bs_clouduploadserver']}"
+
     def start(self) -> None:
         """Start both daemons, and return when both are ready for a job."""
         server_dir = self.bsdir / "server"

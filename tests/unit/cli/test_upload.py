@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clouduploader import config, jobxml, registry
-from clouduploader.cli import upload, uploading
+from clouduploader.cli import targetoptions, upload, uploading
 from clouduploader.cli.session import Session
 from clouduploader.commands import upload_image
 from clouduploader.job import Job, JobState
@@ -199,7 +199,7 @@ def test_options_become_target_data(place):
     done = run(place, "my image.raw", *words, "--dry-run", target="ec2")
     assert done.returncode == 65
     for option, value in refused.items():
-        key = upload.KEYS[option.removeprefix("--").replace("-", "_")]
+        key = targetoptions.KEYS[option.removeprefix("--").replace("-", "_")]
         shown = json.dumps(value)
         assert re.search(rf"\b{key} is (a list with )?{re.escape(shown)}", done.stderr), (key, done.stderr)
 
@@ -210,7 +210,7 @@ def params(*words):
 
 def test_options_without_a_value_are_no_target_data():
     found = params()
-    assert {name: found[name] for name in upload.KEYS if found[name] not in (None, [], {})} == {}
+    assert {name: found[name] for name in targetoptions.KEYS if found[name] not in (None, [], {})} == {}
 
 
 def test_options_that_may_be_repeated_are_gathered():
@@ -241,10 +241,10 @@ def test_choices_in_the_help_are_those_of_the_platform(place):
     shown = {}
     for option in upload.upload_command.params:
         if (option.metavar or "").startswith("["):
-            shown[upload.KEYS[option.name]] = tuple(option.metavar.strip("[]").split("|"))
+            shown[targetoptions.KEYS[option.name]] = tuple(option.metavar.strip("[]").split("|"))
     assert shown == {name: allowed[name] for name in shown}
-    assert set(upload.KEYS.values()) <= allowed.keys()
-    assert {name for name in upload.KEYS.values() if allowed[name]} == shown.keys()
+    assert set(targetoptions.KEYS.values()) <= allowed.keys()
+    assert {name for name in targetoptions.KEYS.values() if allowed[name]} == shown.keys()
 
 
 @pytest.fixture

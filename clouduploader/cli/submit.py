@@ -1,0 +1,104 @@
+"""`clouduploader submit`: an image for the service."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from clouduploader import spool, stopping
+from clouduploader.cli import following, output, targetoptions
+from clouduploader.cli.session import Session, json_option, pass_session, server_option
+from clouduploader.commands import submit_image
+from clouduploader.errors import ExitCode, StoppedError
+from clouduploader.job import Job
+from clouduploader.platform import Event, JsonValue
+from clouduploader.stop import Stop
+
+
+@click.command("submit")
+@click.argument("image", type=click.Path(path_type=Path))
+@targetoptions.options
+@click.option("--arn", help="ARN of the role to act as.  [the account's]")
+@click.option("--external-id", help="External id that the role asks for.  [the account's]")
+@click.option("--wait", is_flag=True, help="Follow the log until the job ends.")
+@server_option
+@json_option
+@pass_session
+def submit_command(
+    session: Session,
+    /,
+    *,
+    image: Path,
+    target: str,
+    data: Path | None,
+    user: str | None,
+    wait: bool,
+    **options: JsonValue,
+) -> int:
+    """Hand IMAGE to the service, and print the job.
+
+    The job goes to a server, or into the spool of this machine, and a worker uploads the image when its turn has
+    come. Role and external id are those of the user's account; what the options and --data say goes before them.
+
+    With --wait the log is shown on stderr, the result is printed behind the job, and the exit code is 76 if the
+    job failed. Stopped while it waits, the job goes on.
+
+    An image that breaks off on its way makes the job fail ("unexpected EOF"): submit it again.
+
+    With --json the data are job, server (its URL, or null for the spool), state and details.
+    """
+    order = submit_image.Order(
+        user=user or targetoptions.login(),
+        target=target,
+        image_path=image.absolute(),
+        targetdata=targetoptions.gathered(data, options),
+    )
+    server = session.server
+    stop = Stop()
+    stopping.listen(stop)
+    job = _send(session, order, server or spool.Spool(session.config.spool.value), stop)
+    if not session.is_json:
+        click.echo(job.name)
+    if wait:
+        follow = following.reader(session, job.name, lines=None)
+        write = (lambda _data: None) if session.is_quiet else output.log_writer(sys.stderr)
+        with stop.interruptible():
+            job = follow(write=write, is_following=True).job
+        following.tell_outcome(session, job)
+    code = following.outcome_code(job)
+    if session.is_json:
+        document = {"job": job.name, "server": server and server.url, "state": job.state, "details": job.details}
+        output.print_json(session, document, exit_code=code)
+    elif wait and code == ExitCode.OK and job.details:
+        click.echo(output.clean(job.details))
+    return code
+
+
+def _send(session: Session, order: submit_image.Order, intake: submit_image.Intake, stop: Stop) -> Job:
+    """Send the image, and let a person see how it goes."""
+    begun: list[Job] = []
+    with contextlib.ExitStack() as views:
+
+        def watch(job: Job) -> Callable[[Event], None]:
+            begun.append(job)
+            return _view(session, job, views)
+
+        try:
+            with stop.interruptible():
+                return submit_image.submit(order, intake, config=session.config, watch=watch)
+        except StoppedError:
+            for job in begun:
+                output.warn(session, f"job {job.name} has not got all of its image, and fails")
+            raise
+
+
+def _view(session: Session, job: Job, views: contextlib.ExitStack) -> Callable[[Event], None]:
+    if not session.is_quiet:
+        click.echo(f"job {job.name}: sending {output.clean(job.filename or '')}", err=True)
+        if sys.stderr.isatty():
+            from clouduploader.cli import progress
+
+            return views.enter_context(progress.ProgressView())
+    return lambda _event: None

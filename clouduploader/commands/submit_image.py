@@ -1,0 +1,162 @@
+"""Hand an image to the service, over HTTP or into the local spool: what OBS's web page and source server did."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from clouduploader import accounts, keyring, registry, targetdata
+from clouduploader.config import Config
+from clouduploader.errors import ImageError, LocalIOError, MissingFileError, NoSuchAccountError
+from clouduploader.image import checksum
+from clouduploader.job import Job, JobState
+from clouduploader.platform import BytesMoved, Event, PhaseStarted, Platform
+
+BLOCK_BYTES = 1 << 18  # large enough that calls cost nothing, small enough that a bar moves
+PHASE = "send image"
+
+
+class Receiver(Protocol):
+    """What takes an image; a context manager, and the job fails if it is left before `finish`."""
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Take the next bytes."""
+
+    def finish(self) -> object:
+        """The image is complete: schedule the job."""
+
+
+class Intake(Protocol):
+    """What takes jobs: `spool.Spool`, and `remote.Server`."""
+
+    def create(self, job: Job, *, targetdata: bytes) -> Job:
+        """Make a job that waits for its image; its name is the taker's choice."""
+
+    def receive(self, name: str) -> contextlib.AbstractContextManager[Receiver]:
+        """Begin to take the image of a job that was created."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a person wants.
+
+    Attributes:
+        user: Whose job it is, and whose account it goes into.
+        target: The platform's name.
+        image_path: The image.
+        targetdata: What is to be said of it beyond the account, as JSON; may be encrypted as a whole.
+    """
+
+    user: str
+    target: str
+    image_path: Path
+    targetdata: bytes = dataclasses.field(repr=False)
+
+
+def prepare(order: Order, *, config: Config) -> bytes:
+    """Make the target data of an order, and check them.
+
+    The account's values come first, and those of the order over them; so does the digest that a file beside
+    the image promises, where the platform knows `sha256`: that file does not go along. Data that are encrypted
+    as a whole are sent as they are: what is in them only the service can see.
+
+    Raises:
+        TargetDataError: They are wrong.
+        UnknownTargetError, PluginLoadError, ConfigError: There is no such platform here.
+    """
+    platform = registry.load(order.target, config)
+    data = order.targetdata
+    if not targetdata.is_armored(data.decode("utf-8", "replace")):
+        given = targetdata.parse(data)
+        data = json.dumps({**_account(order, config), **_digest(order, platform), **given}).encode()
+    targetdata.check(data, platform, keyring.Keyring(config.home.value, config.environment))
+    return data
+
+
+def submit(order: Order, intake: Intake, *, config: Config, watch: Callable[[Job], Callable[[Event], None]]) -> Job:
+    """Make a job, and send its image.
+
+    Args:
+        order: See Order.
+        intake: Who takes it.
+        config: See `prepare`.
+        watch: Called once with the new job; what it returns is told how the transfer goes.
+
+    Returns:
+        The job, scheduled.
+
+    Raises:
+        ClouduploaderError: It was refused, or the transfer broke. There is no job, or it has failed or will.
+    """
+    data = prepare(order, config=config)
+    path = order.image_path
+    with contextlib.ExitStack() as stack:
+        try:
+            image = stack.enter_context(path.open("rb", buffering=0))
+            size_bytes = image.seek(0, os.SEEK_END)
+            image.seek(0)
+        except FileNotFoundError as exc:
+            raise MissingFileError(f"there is no image {path}") from exc
+        except OSError as exc:
+            raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
+        if not size_bytes:
+            raise ImageError(f"the image {path} is empty")
+        job = intake.create(_job(order, size_bytes), targetdata=data)
+        tell = watch(job)
+        tell(PhaseStarted(PHASE))
+        with intake.receive(job.name) as receiver:
+            buffer = memoryview(bytearray(BLOCK_BYTES))
+            done_bytes = 0
+            while done_bytes < size_bytes:
+                count = _read(image, buffer[: size_bytes - done_bytes], path)
+                receiver.write(buffer[:count])
+                done_bytes += count
+                tell(BytesMoved(done_bytes, size_bytes))
+            receiver.finish()
+    return dataclasses.replace(job, state=JobState.SCHEDULED, details=None)
+
+
+def _account(order: Order, config: Config) -> dict[str, str]:
+    """The values of the user's account; none if there is no account."""
+    try:
+        return accounts.Book(config.home.value).get(order.user, order.target)
+    except NoSuchAccountError:
+        return {}
+
+
+def _digest(order: Order, platform: Platform) -> dict[str, str]:
+    """The SHA-256 that the image must have, if a file beside it tells, for the platform to check on arrival."""
+    if not any(field.name == "sha256" for field in platform.fields):
+        return {}
+    found = checksum.beside(order.image_path, order.image_path.name)
+    return {"sha256": found} if found else {}
+
+
+def _job(order: Order, size_bytes: int) -> Job:
+    return Job(
+        name="",
+        state=JobState.CREATED,
+        user=order.user,
+        target=order.target,
+        # OBS's server wants all of them; empty ones say that no build service made the image
+        project="",
+        repository="",
+        package="",
+        arch="",
+        filename=order.image_path.name,
+        size=size_bytes,
+    )
+
+
+def _read(image: io.FileIO, buffer: memoryview, path: Path) -> int:
+    try:
+        count = image.readinto(buffer)
+    except OSError as exc:
+        raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
+    if not count:
+        raise ImageError(f"the image {path} became shorter while it was sent")
+    return count

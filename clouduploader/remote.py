@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import http.client
 import io
+import os
 import re
 import socket
 import ssl
@@ -52,6 +53,7 @@ MAX_INTERIM_ANSWERS = 8  # a server sends one, before an image; a hundred are a 
 MAX_SHOWN = 300  # characters of what a server says
 BLOCK_BYTES = 1 << 16
 
+_HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+")  # a name, or IPv6
 _PATH = re.compile(r"(?:/[!-~]*)?")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _INTERIM = range(100, 200)
@@ -86,12 +88,12 @@ class Server:
     def __init__(self, url: str) -> None:
         try:
             parts = urllib.parse.urlsplit(url)
-            host, self._port = parts.hostname, parts.port
+            host, self._port = parts.hostname or "", parts.port
         except ValueError:
             raise UsageError(f"'{url}' is no URL") from None
         if parts.username is not None or parts.password is not None:
             raise UsageError("the URL of the server has a user in it, but the service knows no passwords")
-        if parts.scheme not in ("http", "https") or not host or not host.isascii():
+        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
             raise UsageError(f"'{url}' is not the URL of a server", hint="Such as http://obs.example.org:5452.")
         if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
             raise UsageError(f"'{url}' is not the URL of a server: it may have a path, and nothing behind it")
@@ -126,22 +128,25 @@ class Server:
         left before its end is a hang-up: the server fails the job, "unexpected EOF".
         """
         size_bytes = self.read(name).size or 0
-        with self._connection() as connection:
-            with self._errors():
-                connection.putrequest("PUT", f"{self._path}/cloudupload/{name}", skip_accept_encoding=True)
-                connection.putheader("Content-Type", "application/octet-stream")
-                connection.putheader("Content-Length", str(size_bytes))
-                connection.putheader("Expect", "100-continue")
-                connection.putheader("Connection", "close")
-                connection.endheaders()
-            transfer = Transfer(self, connection, name)
-            try:
+        is_wanted = False
+        try:
+            with self._connection() as connection:
+                with self._errors():
+                    connection.putrequest("PUT", f"{self._path}/cloudupload/{name}", skip_accept_encoding=True)
+                    connection.putheader("Content-Type", "application/octet-stream")
+                    connection.putheader("Content-Length", str(size_bytes))
+                    connection.putheader("Expect", "100-continue")
+                    connection.putheader("Connection", "close")
+                    connection.endheaders()
+                transfer = Transfer(self, connection, name)
                 transfer.ask_leave()
-            except ClouduploaderError:
+                is_wanted = True
+                yield transfer
+        except ClouduploaderError:
+            if not is_wanted:
                 with contextlib.suppress(ClouduploaderError):
                     self.kill(name)
-                raise
-            yield transfer
+            raise
 
     def read(self, name: str) -> Job:
         """Ask for a job.
@@ -299,15 +304,16 @@ class Server:
             )
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
-        with contextlib.closing(connection):
-            with self._errors():
-                connection.connect()
-            sock = connection.sock
-            try:
-                yield connection
-            finally:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)  # at once, even if a stream of it is still referred to
+        with self._errors():
+            connection.connect()
+        sock = connection.sock
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            # Not sock.close(), which would wait for the streams made of it, and these for whoever has our exception.
+            os.close(sock.detach())
 
     def _check(self, response: http.client.HTTPResponse, name: str | None) -> None:
         """Raise what an answer that is no 200 means."""
@@ -360,8 +366,6 @@ class Server:
         except socket.gaierror as exc:
             message = f"the host of {self.url} is not known: {exc.strerror}"
             raise (NetworkError if exc.errno == socket.EAI_AGAIN else UnavailableError)(message) from exc
-        except UnicodeError as exc:  # socket's, for a label of more than 63 characters
-            raise UsageError(f"{self.url} has no name of a host in it") from exc
         except OSError as exc:
             reason = exc.strerror or str(exc) or type(exc).__name__
             raise NetworkError(f"the server {self.url} can't be reached, or hung up: {reason}") from exc

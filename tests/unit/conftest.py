@@ -1,5 +1,6 @@
 """Spools for the tests, written without the code under test but for the XML."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from scripted_server import ScriptedServer
 
 from clouduploader import jobxml, journal, spool
 from clouduploader.job import Job, JobState
@@ -41,6 +43,19 @@ def make_job():
         return job
 
     return make
+
+
+@pytest.fixture
+def make_server():
+    """Return a function that starts a server with these answers; see ScriptedServer."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*answers, context=None):
+            server = ScriptedServer(answers, context)
+            stack.callback(server.close)
+            return server
+
+        yield make
 
 
 @pytest.fixture

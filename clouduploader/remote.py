@@ -127,9 +127,9 @@ class Server:
         If it does not want it, the job is killed, for else it would wait for ever. A transfer that is
         left before its end is a hang-up: the server fails the job, "unexpected EOF".
         """
-        size_bytes = self.read(name).size or 0
         is_wanted = False
         try:
+            size_bytes = self.read(name).size or 0
             with self._connection() as connection:
                 with self._errors():
                     connection.putrequest("PUT", f"{self._path}/cloudupload/{name}", skip_accept_encoding=True)

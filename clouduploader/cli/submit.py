@@ -40,7 +40,8 @@ def submit_command(
     """Hand IMAGE to the service, and print the job.
 
     The job goes to a server, or into the spool of this machine, and a worker uploads the image when its turn has
-    come. Role and external id are those of the user's account; what the options and --data say goes before them.
+    come. Role and external id are those of the user's account in the home; what the options and --data say goes
+    before them, and has to say which role if there is no account.
 
     With --wait the log is shown on stderr, the result is printed behind the job, and the exit code is 76 if the
     job failed. Stopped while it waits, the job goes on.

@@ -5,16 +5,23 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from clouduploader import accounts, keyring, registry, targetdata
+from clouduploader import accounts, keyring, registry, spool, targetdata
 from clouduploader.config import Config
-from clouduploader.errors import ImageError, LocalIOError, MissingFileError, NoSuchAccountError
+from clouduploader.errors import (
+    ImageError,
+    LocalIOError,
+    MissingFileError,
+    NoSuchAccountError,
+    NoSuchJobError,
+    StoppedError,
+)
 from clouduploader.image import checksum
 from clouduploader.job import Job, JobState
-from clouduploader.platform import BytesMoved, Event, PhaseStarted, Platform
+from clouduploader.platform import BytesMoved, Event, JsonValue, PhaseStarted, Platform
 
 BLOCK_BYTES = 1 << 18  # large enough that calls cost nothing, small enough that a bar moves
 PHASE = "send image"
@@ -66,13 +73,14 @@ def prepare(order: Order, *, config: Config) -> bytes:
 
     Raises:
         TargetDataError: They are wrong.
+        NoSuchAccountError: The user has no account, and the order does not say what would be in one.
         UnknownTargetError, PluginLoadError, ConfigError: There is no such platform here.
     """
     platform = registry.load(order.target, config)
     data = order.targetdata
     if not targetdata.is_armored(data.decode("utf-8", "replace")):
         given = targetdata.parse(data)
-        data = json.dumps({**_account(order, config), **_digest(order, platform), **given}).encode()
+        data = json.dumps({**_account(order, given, platform, config), **_digest(order, platform), **given}).encode()
     targetdata.check(data, platform, keyring.Keyring(config.home.value, config.environment))
     return data
 
@@ -90,6 +98,7 @@ def submit(order: Order, intake: Intake, *, config: Config, watch: Callable[[Job
         The job, scheduled.
 
     Raises:
+        StoppedError: A signal came, in `Stop.interruptible`; the job has failed, or will.
         ClouduploaderError: It was refused, or the transfer broke. There is no job, or it has failed or will.
     """
     data = prepare(order, config=config)
@@ -108,24 +117,38 @@ def submit(order: Order, intake: Intake, *, config: Config, watch: Callable[[Job
         job = intake.create(_job(order, size_bytes), targetdata=data)
         tell = watch(job)
         tell(PhaseStarted(PHASE))
-        with intake.receive(job.name) as receiver:
-            buffer = memoryview(bytearray(BLOCK_BYTES))
-            done_bytes = 0
-            while done_bytes < size_bytes:
-                count = _read(image, buffer[: size_bytes - done_bytes], path)
-                receiver.write(buffer[:count])
-                done_bytes += count
-                tell(BytesMoved(done_bytes, size_bytes))
-            receiver.finish()
+        try:
+            with intake.receive(job.name) as receiver:
+                buffer = memoryview(bytearray(BLOCK_BYTES))
+                done_bytes = 0
+                while done_bytes < size_bytes:
+                    count = _read(image, buffer[: size_bytes - done_bytes], path)
+                    receiver.write(buffer[:count])
+                    done_bytes += count
+                    tell(BytesMoved(done_bytes, size_bytes))
+                receiver.finish()
+        except StoppedError:
+            if isinstance(intake, spool.Spool):
+                _fail(intake, job.name)
+            raise
     return dataclasses.replace(job, state=JobState.SCHEDULED, details=None)
 
 
-def _account(order: Order, config: Config) -> dict[str, str]:
-    """The values of the user's account; none if there is no account."""
+def _account(order: Order, given: Mapping[str, JsonValue], platform: Platform, config: Config) -> dict[str, str]:
+    """The values of the user's account; none if the order says itself what would be in one.
+
+    Raises:
+        NoSuchAccountError: There is neither: the service would find nobody to upload for.
+    """
+    names = [field.name for field in platform.fields if field.is_of_account]
+    if not names:
+        return {}
     try:
         return accounts.Book(config.home.value).get(order.user, order.target)
     except NoSuchAccountError:
-        return {}
+        if any(given.get(name) for name in names):
+            return {}
+        raise
 
 
 def _digest(order: Order, platform: Platform) -> dict[str, str]:
@@ -150,6 +173,13 @@ def _job(order: Order, size_bytes: int) -> Job:
         filename=order.image_path.name,
         size=size_bytes,
     )
+
+
+def _fail(jobs: spool.Spool, name: str) -> None:
+    """Fail a job whose image will not come, should the signal have come between two steps of the spool's."""
+    with contextlib.suppress(NoSuchJobError), jobs.lock(name) as locked:
+        if locked.job.state in (JobState.CREATED, JobState.RECEIVING):
+            locked.archive(locked.job.ended(JobState.FAILED, spool.CUT_OFF))
 
 
 def _read(image: io.FileIO, buffer: memoryview, path: Path) -> int:

@@ -11,6 +11,7 @@ CODES = {
     "DataError": 65,
     "TargetDataError": 65,
     "JobFileError": 65,
+    "JobStateError": 65,
     "ImageError": 65,
     "NotFoundError": 66,
     "MissingFileError": 66,

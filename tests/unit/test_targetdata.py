@@ -303,6 +303,32 @@ def test_unknown_value_is_not_decrypted():
     assert read({**RIGHT, "other": armored("broken")}).unknown_keys == ("other",)
 
 
+@pytest.mark.parametrize("value", [ARMORED.format("broken"), "RSA:broken"])
+def test_check_takes_what_is_encrypted_for_right_and_decrypts_nothing(value):
+    targetdata.check(json.dumps({**RIGHT, "password": value, "pins": [value]}).encode(), Platform(), Keys())
+    targetdata.check(ARMORED.format("broken").encode(), Platform(), Keys())
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ({}, "place is missing"),
+        ({**RIGHT, "mode": "RSA:slow"}, 'mode is "RSA:slow"'),
+        ({**RIGHT, "size": ARMORED.format("5")}, "size is"),
+        ({**RIGHT, "password": "short"}, "password is"),
+    ],
+)
+def test_check_finds_what_is_wrong_in_clear(document, found):
+    with pytest.raises(TargetDataError) as caught:
+        targetdata.check(json.dumps(document).encode(), Platform(), Keys())
+    assert found in caught.value.message
+
+
+def test_check_asks_the_platform():
+    with pytest.raises(TargetDataError, match="never on sundays"):
+        targetdata.check(json.dumps(RIGHT).encode(), Platform(problems=["never on sundays"]), Keys())
+
+
 def test_schema_is_valid_and_says_all():
     schema = targetdata.json_schema(Platform())
     jsonschema.Draft202012Validator.check_schema(schema)

@@ -1,0 +1,288 @@
+import datetime
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from scripted_server import answer, ok, refusal
+
+from clouduploader import accounts, jobxml
+from clouduploader.cli import main, submit
+from clouduploader.cli.session import Session
+from clouduploader.job import Job, JobState
+
+EXECUTABLE = Path(sys.executable).with_name("clouduploader")
+DONE = ok(b'<status code="ok" />\n')
+EC2 = ("--region", "eu-west-1", "--name", "my-image")
+ROLE = "arn:aws:iam::123456789012:role/obs"
+EXTERNAL_ID = "Xy4Zp9QrSt6UvWx8YzAb2CdE"
+
+
+@pytest.fixture
+def jobs(make_spool):
+    return make_spool()
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "my image.raw"
+    path.write_bytes(b"image")
+    return path
+
+
+@pytest.fixture
+def run(home, image, capfd):
+    """Return a function that runs `submit`; gives the exit code, stdout and stderr."""
+
+    def run(*words, options=()):
+        code = main.main(["--home", str(home), *map(str, options), "submit", str(image), *map(str, words)])
+        out, err = capfd.readouterr()
+        return int(code), out, err
+
+    return run
+
+
+@pytest.fixture
+def run_local(run, jobs):
+    """As `run`, into the spool."""
+    return lambda *words: run(*words, options=["--spool", jobs.directory])
+
+
+@pytest.fixture
+def make_account(home):
+    def make(**values):
+        accounts.Book(home).create("tom", "ec2", values, now=datetime.datetime.now(datetime.UTC))
+
+    return make
+
+
+def record(state, **fields):
+    return ok(jobxml.serialize(Job(name="7", state=state, size=5, **fields)))
+
+
+def take(connection, reader):
+    connection.sendall(b"HTTP/1.1 100 continue\r\n\r\n")
+    assert reader.read(5) == b"image"
+    connection.sendall(DONE)
+
+
+def skeleton(request):
+    """The fields that a job was asked for with, and its target data."""
+    fields = dict(re.findall(rb"<(\w+)>([^<]*)</", request.body))
+    data = json.loads(bytes.fromhex(fields.pop(b"details").decode()))
+    return {name.decode(): value.decode() for name, value in fields.items()}, data
+
+
+def test_job_and_image_go_into_the_spool(run_local, jobs, make_account):
+    make_account(arn=ROLE, external_id=EXTERNAL_ID)
+
+    assert run_local("--user", "tom", *EC2) == (0, "1\n", "job 1: sending my image.raw\n")
+
+    job, is_archived = jobs.read("1")
+    assert (job.state, job.user, job.target, job.filename, job.size) == (
+        JobState.SCHEDULED, "tom", "ec2", "my image.raw", 5,
+    )  # fmt: skip
+    assert not is_archived
+    assert jobs.file_path("1").read_bytes() == b"image"
+    assert json.loads(jobs.data_path("1").read_bytes()) == {
+        "arn": ROLE, "external_id": EXTERNAL_ID, "region": "eu-west-1", "ami_name": "my-image",
+    }  # fmt: skip
+    assert jobs.data_path("1").stat().st_mode & 0o077 == 0
+
+
+def test_job_and_image_go_to_a_server(run, make_server, make_account):
+    make_account(arn=ROLE, external_id=EXTERNAL_ID)
+    server = make_server(record(JobState.CREATED, filename="a\x1bb"), record(JobState.CREATED), take)
+
+    code, out, err = run("--server", server.url, "--user", "tom", *EC2, "--tag", "a=b")
+
+    assert (code, out) == (0, "7\n")
+    assert err == "job 7: sending a\ufffdb\n"
+    fields, data = skeleton(server.requests[0])
+    assert fields == {
+        "state": "created", "user": "tom", "target": "ec2", "project": "", "repository": "", "package": "", "arch": "",
+        "filename": "my image.raw", "size": "5",
+    }  # fmt: skip
+    assert data == {
+        "arn": ROLE, "external_id": EXTERNAL_ID, "region": "eu-west-1", "ami_name": "my-image", "tags": {"a": "b"},
+    }  # fmt: skip
+    assert [request.line for request in server.requests[1:]] == ["GET /cloudupload/7", "PUT /cloudupload/7"]
+
+
+def test_options_and_file_go_before_the_account(run_local, jobs, make_account, tmp_path):
+    make_account(arn=ROLE, external_id=EXTERNAL_ID)
+    (tmp_path / "data").write_text(json.dumps({"region": "us-east-1", "external_id": "of-the-file"}))
+
+    run_local(
+        "--user", "tom", *EC2, "--arn", f"{ROLE}2", "--data", tmp_path / "data", "--subnet", "subnet-0123456789abcdef0"
+    )
+
+    assert json.loads(jobs.data_path("1").read_bytes()) == {
+        "arn": f"{ROLE}2", "external_id": "of-the-file", "region": "eu-west-1", "ami_name": "my-image",
+        "vpc_subnet_id": "subnet-0123456789abcdef0",
+    }  # fmt: skip
+
+
+def test_user_without_account_and_role_is_refused_before_anything_is_made(run, run_local, jobs, make_server):
+    code, out, err = run_local("--user", "tom", *EC2)
+    assert (code, out) == (66, "")
+    assert "tom has no account for ec2" in err
+    assert jobs.running_names() == []
+    assert run_local("--user", "tom", *EC2, "--arn", ROLE)[0] == 0
+    server = make_server()
+    assert run("--server", server.url, "--user", "tom", *EC2)[0] == 66
+    assert server.requests == []
+
+
+def test_digest_beside_the_image_goes_along(run_local, jobs, image):
+    digest = "ab" * 32
+    image.with_name(f"{image.name}.sha256").write_text(f"{digest}  {image.name}\n")
+    run_local(*EC2, "--arn", ROLE)
+    run_local(*EC2, "--arn", ROLE, "--sha256", "cd" * 32)
+    assert json.loads(jobs.data_path("1").read_bytes())["sha256"] == digest
+    assert json.loads(jobs.data_path("2").read_bytes())["sha256"] == "cd" * 32
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--region", "Two", "--arn", ROLE], 65, "ami_name is missing"),
+        (["--target", "nosuch"], 69, "no platform answers to the target 'nosuch'"),
+        (["--server", "obs"], 64, "'obs' is not the URL of a server"),
+        (["--server", "http://tom:s3cret@obs"], 64, "has a user in it"),
+        (["--data", "/none"], 66, "there are no target data /none"),
+        (["--lines", "3"], 64, "No such option"),
+    ],
+)
+def test_wrong_order_is_one_line_and_makes_no_job(run, jobs, words, code, message):
+    options = [] if "--server" in words else ["--spool", jobs.directory]
+    found, out, err = run(*words, options=options)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert "s3cret" not in err
+    assert jobs.running_names() == []
+
+
+def test_spool_and_server_are_two_places(run_local, run, jobs, monkeypatch, make_server):
+    code, _, err = run_local("--server", "http://127.0.0.1:1", *EC2, "--arn", ROLE)
+    assert (code, "--server and --spool are two places" in err) == (64, True)
+    monkeypatch.setenv("CLOUDUPLOADER_SERVER", "http://127.0.0.1:1")
+    assert run_local(*EC2, "--arn", ROLE)[:2] == (0, "1\n")
+    server = make_server(record(JobState.CREATED), record(JobState.CREATED), take)
+    assert run("--server", server.url, *EC2, "--arn", ROLE)[:2] == (0, "7\n")
+    assert run(*EC2, "--arn", ROLE)[0] == 75  # nobody is there
+
+
+def test_empty_or_missing_image_makes_no_job(run_local, jobs, image):
+    image.write_bytes(b"")
+    assert run_local(*EC2, "--arn", ROLE)[0] == 65
+    image.unlink()
+    code, _, err = run_local(*EC2, "--arn", ROLE)
+    assert (code, "there is no image" in err) == (66, True)
+    assert jobs.running_names() == []
+
+
+def test_encrypted_target_data_are_sent_as_they_are(run_local, jobs, tmp_path):
+    data = b"\n-----BEGIN PGP MESSAGE-----\n\nnobody here has the key\n-----END PGP MESSAGE-----\n"
+    (tmp_path / "data").write_bytes(data)
+    assert run_local("--data", tmp_path / "data")[0] == 0
+    assert jobs.data_path("1").read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "message"),
+    [
+        (refusal("400 x", "target is missing from job skeleton"), 76, "refused: target is missing from job skeleton"),
+        (refusal("403 x", "not from there"), 77, "refused: not from there"),
+        (refusal("503 x", "too many transfers"), 75, "refused: too many transfers"),
+        (answer("404 Not Found", b""), 69, "refused: Not Found"),
+        (answer("301 x", b"", "Location: https://elsewhere/"), 69, "sends us to https://elsewhere/"),
+        (ok(b"<html>"), 76, "answers with the new job: line 1"),
+        (b"", 75, "hung up"),
+    ],
+)
+def test_refusal_of_a_server_is_one_line(run, make_server, reply, code, message):
+    found, out, err = run("--server", make_server(reply).url, *EC2, "--arn", ROLE)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert ROLE not in err
+
+
+def test_answer_can_be_json(run, jobs, make_server):
+    server = make_server(record(JobState.CREATED, details="waiting to receive image"), record(JobState.CREATED), take)
+    code, out, _ = run("--server", server.url, *EC2, "--arn", ROLE, "--json")
+    assert code == 0
+    assert json.loads(out)["data"] == {"job": "7", "server": server.url, "state": "scheduled", "details": None}
+    code, out, _ = run(*EC2, "--arn", ROLE, "--json", options=["--spool", jobs.directory])
+    assert json.loads(out)["data"] == {"job": "1", "server": None, "state": "scheduled", "details": None}
+
+
+@pytest.mark.parametrize(("state", "details", "code"), [(JobState.SUCCEEDED, "ami-1", 0), (JobState.FAILED, "no", 76)])
+def test_waiting_submit_into_the_spool_tells_the_outcome(run_local, jobs, state, details, code):
+    def work():
+        while not jobs.file_path("1").exists():
+            time.sleep(0.01)
+        with jobs.open_log("1") as log:
+            log.write(b"a line\n")
+        with jobs.lock("1") as locked:
+            locked.archive(locked.job.ended(state, details))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    found, out, err = run_local(*EC2, "--arn", ROLE, "--wait")
+    worker.join()
+    assert (found, out) == (code, "1\nami-1\n" if code == 0 else "1\n")
+    assert err == f"job 1: sending my image.raw\na line\njob 1 {state}: {details}\n"
+
+
+def test_quiet_waiting_submit_says_only_the_answer(run, make_server):
+    server = make_server(
+        record(JobState.CREATED), record(JobState.CREATED), take,
+        record(JobState.FAILED, details="killed"), refusal("400 x", "no log"),
+        record(JobState.FAILED, details="killed"), refusal("400 x", "no log"),
+    )  # fmt: skip
+    code, out, err = run("--server", server.url, *EC2, "--arn", ROLE, "--wait", "--json", options=["--quiet"])
+    assert (code, err) == (76, "")
+    assert json.loads(out)["exit_code"] == 76
+    assert json.loads(out)["data"] == {"job": "7", "server": server.url, "state": "failed", "details": "killed"}
+
+
+def test_stopped_transfer_fails_the_job_of_the_spool(jobs, home, image):
+    with image.open("wb") as file:
+        file.truncate(1 << 40)  # all holes; copying them takes longer than this test
+    words = ["--home", home, "--spool", jobs.directory, "submit", image, *EC2, "--arn", ROLE]
+    with subprocess.Popen([EXECUTABLE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr.readline() == "job 1: sending my image.raw\n"
+        while not list(jobs.directory.glob(".1.file*")):
+            time.sleep(0.01)
+        child.terminate()
+        out, err = child.communicate()
+    assert (child.returncode, out) == (143, "")
+    assert "job 1 has not got all of its image, and fails" in err
+    job, _ = jobs.read("1")
+    assert job.state is JobState.FAILED, job
+    assert not jobs.file_path("1").exists()
+    assert not list(jobs.directory.glob(".1.file*"))
+
+
+def test_transfer_is_shown_on_a_terminal(jobs, home, image, run_on_terminal):
+    words = ["--home", str(home), "--spool", str(jobs.directory), "submit", str(image), *EC2, "--arn", ROLE]
+    shown = run_on_terminal(f"from clouduploader.cli import main; main.main({words!r})", columns=120)
+    assert "send image" in shown
+    assert re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", shown).rstrip().endswith("1")
+
+
+def test_options_are_those_of_upload():
+    params = submit.submit_command.make_context("submit", ["image", *EC2, "--share", "a,b"], obj=Session()).params
+    assert (params["region"], params["name"], params["share"], params["target"]) == (
+        "eu-west-1",
+        "my-image",
+        ["a", "b"],
+        "ec2",
+    )

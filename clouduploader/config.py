@@ -1,7 +1,7 @@
 """Settings from the command line, the environment and `HOME/clouduploader.conf`, in that order.
 
-The file is an INI file. Section `[clouduploader]` is ours, `[server]` the server's; every other section
-belongs to the platform whose name it bears.
+The file is an INI file. Section `[clouduploader]` is ours, `[server]` and `[worker]` are those of `serve` and `worker`;
+every other section belongs to the platform whose name it bears.
 """
 
 import configparser
@@ -18,6 +18,7 @@ DEFAULT_SPOOL = Path("/srv/obs/cloudupload")  # $BSConfig::bsdir/cloudupload
 FILE_NAME = "clouduploader.conf"
 SECTION = "clouduploader"
 SERVER_SECTION = "server"
+WORKER_SECTION = "worker"
 STATE_NAME = "journal"  # in the spool, by default: whoever runs jobs may write there
 DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
 KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size"})
@@ -51,6 +52,7 @@ class Config:
         state: Directory of the journals; by default that of the spool.
         max_size: How many bytes an image may have once it is unpacked.
         server: The section of the server, see `server/settings.py`.
+        worker: The section of the worker, see `dispatcher/settings.py`.
         platforms: Sections of the file by platform name.
         environment: The process's environment.
     """
@@ -61,6 +63,7 @@ class Config:
     state: Setting[Path]
     max_size: Setting[int]
     server: Mapping[str, str]
+    worker: Mapping[str, str]
     platforms: Mapping[str, Mapping[str, str]]
     environment: Mapping[str, str] = dataclasses.field(repr=False)
 
@@ -86,6 +89,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
     sections = _read(path)
     own = sections.pop(SECTION, {})
     server = sections.pop(SERVER_SECTION, {})
+    worker = sections.pop(WORKER_SECTION, {})
     for key in own:
         if key not in KNOWN_KEYS:
             raise ConfigError(
@@ -114,6 +118,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
         state=state,
         max_size=max_size,
         server=server,
+        worker=worker,
         platforms=sections,
         environment=environment,
     )

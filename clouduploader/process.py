@@ -13,6 +13,7 @@ import dataclasses
 import enum
 import fcntl
 import os
+import pwd
 import select
 import signal
 import time
@@ -20,7 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from clouduploader.errors import NotOwnerError
+from clouduploader.errors import NotOwnerError, UsageError
 
 PROC = Path("/proc")
 POLL_SECONDS = 0.2  # between two looks at what a process started meanwhile
@@ -90,7 +91,7 @@ class Crew:
 def everybody() -> dict[int, Process]:
     """All processes that can be seen, by pid."""
     numbers = [int(path.name) for path in PROC.iterdir() if path.name.isdecimal()]
-    found = (_process(number) for number in numbers)
+    found = (find(number) for number in numbers)
     return {process.pid: process for process in found if process is not None}
 
 
@@ -158,6 +159,10 @@ class Held:
         traceback: TracebackType | None,
     ) -> None:
         """Let go."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all."""
         for descriptor in self._held.values():
             os.close(descriptor)
         self._held.clear()
@@ -171,7 +176,7 @@ class Held:
                 descriptor = os.pidfd_open(process.pid)
             except OSError:
                 continue
-            now = _process(process.pid)
+            now = find(process.pid)
             if now == process:
                 self._held[process] = descriptor
             else:
@@ -180,6 +185,10 @@ class Held:
     def living(self) -> list[Process]:
         """Those that still run."""
         return [process for process, descriptor in self._held.items() if not _has_ended(descriptor)]
+
+    def descriptors(self) -> list[int]:
+        """The pidfds of those that still run: each can be read once its process has ended."""
+        return [descriptor for descriptor in self._held.values() if not _has_ended(descriptor)]
 
     def terminate_group(self, group: int) -> None:
         """Send SIGTERM to all of a group at once, as OBS does; or to the process of that number alone.
@@ -242,7 +251,8 @@ class Held:
             poll.poll(1000 * min(left, POLL_SECONDS))
 
 
-def _process(pid: int) -> Process | None:
+def find(pid: int) -> Process | None:
+    """The process of that number, even if it only waits to be counted; None if there is none."""
     try:
         text = (PROC / str(pid) / "stat").read_bytes()
     except OSError:
@@ -256,6 +266,27 @@ def _process(pid: int) -> Process | None:
         is_alive=fields[0].decode() not in DEAD_STATES,
         start_ticks=int(fields[19]),  # field 22 of proc(5), of which the first two are cut off
     )
+
+
+def become(account: str) -> None:
+    """Give up root's rights for those of a user, for good; nothing to do for who is that user.
+
+    Raises:
+        UsageError: There is no such user.
+        NotOwnerError: Only root can do that.
+    """
+    try:
+        entry = pwd.getpwnam(account)
+    except KeyError as exc:
+        raise UsageError(f"there is no user {account} on this machine") from exc
+    if os.geteuid() == entry.pw_uid:
+        return
+    try:
+        os.initgroups(account, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    except PermissionError as exc:
+        raise NotOwnerError(f"only root can work as {account}", hint=f"Start it as root, or as {account}.") from exc
 
 
 @contextlib.contextmanager
@@ -312,7 +343,7 @@ def _has_members(group: int) -> bool:
 def _is_working(pid: int, traces: Traces) -> bool | None:
     """Whether a process works on a job; None if that can't be seen."""
     try:
-        if _is_named(_command_line(pid), traces.file_path):
+        if _is_named(command_line(pid), traces.file_path):
             return True
         directory = _inode(traces.work_dir)
         if directory and _inode(PROC / str(pid) / "cwd") == directory:
@@ -330,7 +361,12 @@ def _is_writer(process: Process, traces: Traces) -> bool:
         return False
 
 
-def _command_line(pid: int) -> list[bytes]:
+def command_line(pid: int) -> list[bytes]:
+    """The words that a process was started with; none if it is gone.
+
+    Raises:
+        PermissionError: It may not be looked at.
+    """
     try:
         return (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):

@@ -33,6 +33,7 @@ def _older_than(context: click.Context, parameter: click.Parameter, value: str |
 
 @click.command("cleanup")
 @click.option("--target", default="ec2", show_default=True, help="The platform; see `clouduploader platforms`.")
+@click.option("--job", help="Only what the upload of this job left, by its journal.")
 @click.option("--region", "regions", multiple=True, help="Look through this region by tags too. May be repeated.")
 @click.option("--arn", help="ARN of the role to act as there. Without it your own credentials are used.")
 @click.option("--external-id", help="External id that the role asks for.")
@@ -52,6 +53,7 @@ def cleanup_command(
     /,
     *,
     target: str,
+    job: str | None,
     regions: tuple[str, ...],
     arn: str | None,
     external_id: str | None,
@@ -83,6 +85,7 @@ def cleanup_command(
             targetdata=_targetdata(means, target, data, {key: value for key, value in given.items() if value}),
             older_than=older_than,
             is_complete_too=completed,
+            job=job,
         )
         batches = clean_up.look(means, scope)
         doomed = sum(len(batch.doomed) for batch in batches)

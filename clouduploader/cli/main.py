@@ -35,6 +35,7 @@ COMMANDS = {
     "serve": "serve",
     "submit": "submit",
     "upload": "upload",
+    "worker": "worker",
 }
 """Each subcommand and its module in this package, where it is called `NAME_command`."""
 

@@ -29,6 +29,7 @@ class Scope:
         targetdata: Which account is looked through by tags, for example its `arn`.
         older_than: Only what is older; None for any age by journal, and TAGS_ONLY_AGE by tags alone.
         is_complete_too: Whether what only another try could use is a leftover too.
+        job: Only what the upload of this job left, by its journal; None for all.
     """
 
     target: str
@@ -36,6 +37,7 @@ class Scope:
     targetdata: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict, repr=False)
     older_than: datetime.timedelta | None = None
     is_complete_too: bool = False
+    job: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,7 @@ def look(means: Means, scope: Scope) -> list[Batch]:
     readings = {reading.key: reading for reading in journal.read_all(means.config.state.value)}
     dead = [reading for reading in readings.values() if _is_dead(reading, scope)]
     batches = [_by_journal(means, scope, reading) for reading in dead]
-    if scope.regions or scope.targetdata.get("region"):
+    if scope.job is None and (scope.regions or scope.targetdata.get("region")):
         batches += _by_tags(means, scope, readings)
     return batches
 
@@ -190,6 +192,8 @@ def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, Json
 def _is_dead(reading: journal.Reading, scope: Scope) -> bool:
     began = reading.state.began
     if reading.is_live or not reading.state.is_open or not began or began.get("target") != scope.target:
+        return False
+    if scope.job is not None and began.get("job") != scope.job:
         return False
     return _is_old(reading.changed, scope.older_than or datetime.timedelta())
 

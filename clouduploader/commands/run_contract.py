@@ -1,12 +1,14 @@
 """The upload that OBS asks for: one job, unattended."""
 
+import contextlib
 import os
 from pathlib import Path
 
 from clouduploader import runner
+from clouduploader.commands import note_progress
 from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError
-from clouduploader.job import Job
+from clouduploader.job import Job, JobState
 from clouduploader.joblog import JobLog
 from clouduploader.platform import UploadResult
 from clouduploader.stop import Stop
@@ -50,11 +52,27 @@ def run(
         job=job,
         is_by_hand=False,
     )
-    result = runner.run(task, config=config, log=log, stop=stop, events_path=_events_path(config, job))
+    with contextlib.ExitStack() as stack:
+        note = _note_progress(stack, upload_path, job, log)
+        result = runner.run(task, config=config, log=log, stop=stop, events_path=_events_path(config, job))
+        if note:
+            note.complete()
     if result_path:
         stop.raise_if_requested()
         runner.write_result(result_path, result.id)
     return result
+
+
+def _note_progress(
+    stack: contextlib.ExitStack, upload_path: Path, job: Job | None, log: JobLog
+) -> note_progress.ProgressNote | None:
+    """Note the upload's progress in the job's record, if that is ours to change."""
+    found = runner.job_of(upload_path)
+    if found is None or job is None or job.state is not JobState.UPLOADING or job.pid != os.getpgrp():
+        return None
+    note = note_progress.ProgressNote(found[0], job)
+    stack.enter_context(log.listening(note))
+    return note
 
 
 def _events_path(config: Config, job: Job | None) -> Path | None:

@@ -6,6 +6,7 @@
     N.file          its image
     N.log           its log; whoever works on the job holds a lock on it
     N.dir/          where its uploader starts
+    .N.dir/         the same, before our worker's uploader was started
     N.result        what its uploader gave
     done/N          the archived job
     done/N.log      its log
@@ -86,6 +87,10 @@ class Spool:
         """Where a running job's uploader starts."""
         return self.directory / f"{name}.dir"
 
+    def prepared_dir(self, name: str) -> Path:
+        """What becomes `work_dir` on the line before the uploader is executed; as long as it is there, none was."""
+        return self.directory / f".{name}.dir"
+
     def done_path(self, name: str) -> Path:
         """Where an archived job's XML is."""
         return self.done_dir / name
@@ -93,6 +98,11 @@ class Spool:
     def done_log_path(self, name: str) -> Path:
         """Where an archived job's log is."""
         return self.done_dir / f"{name}.log"
+
+    @property
+    def ping_path(self) -> Path:
+        """The fifo by which OBS's server wakes the worker."""
+        return self.directory.parent / "events" / "clouduploadworker" / ".ping"
 
     def received_path(self, job: Job) -> Path:
         """Where OBS's server puts the image of a job while it receives it."""
@@ -377,9 +387,8 @@ class Spool:
 
         Its fifo lies beside the spool, both in OBS's `$bsdir`; any byte will do.
         """
-        path = self.directory.parent / "events" / "clouduploadworker" / ".ping"
         with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            descriptor = os.open(self.ping_path, os.O_WRONLY | os.O_NONBLOCK)
             try:
                 os.write(descriptor, b"x")
             finally:
@@ -541,7 +550,8 @@ class LockedJob:
                 path.unlink(missing_ok=True)
             if self.job.state is JobState.RECEIVING:
                 spool.received_path(self.job).unlink(missing_ok=True)
-            files.remove_tree(spool.work_dir(name))
+            for directory in (spool.work_dir(name), spool.prepared_dir(name)):
+                files.remove_tree(directory)
             spool.job_path(name).unlink(missing_ok=True)
         except OSError as exc:
             raise LocalIOError(f"{exc.filename} can't be removed: {exc.strerror}") from exc

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from clouduploader import config
+from clouduploader.dispatcher import settings as worker_settings
 from clouduploader.platforms.ec2 import credentials, regions, settings
 from clouduploader.server import settings as server_settings
 
@@ -41,6 +42,8 @@ def test_settings_shown_are_the_defaults(make_home):
     assert loaded.events.value is None
     assert loaded.state.value == config.DEFAULT_SPOOL / config.STATE_NAME
     assert loaded.max_size.value == config.DEFAULT_MAX_SIZE
+    assert loaded.worker.keys() == dataclasses.asdict(worker_settings.Settings()).keys()
+    assert worker_settings.read(loaded) == worker_settings.Settings()
     assert loaded.platforms["ec2"].keys() == dataclasses.asdict(settings.Settings()).keys()
     assert settings.read(loaded.platforms["ec2"]) == settings.Settings()
 

@@ -1,0 +1,79 @@
+"""`clouduploader worker`: run the jobs of the spool."""
+
+import contextlib
+import datetime
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from clouduploader import config
+from clouduploader.cli import output
+from clouduploader.cli.session import Session, pass_session
+from clouduploader.errors import ExitCode
+
+if TYPE_CHECKING:
+    from clouduploader.dispatcher.control import Control
+    from clouduploader.dispatcher.happening import Happening
+
+
+@click.command("worker")
+@click.option("--user", "account", metavar="USER", help="Give up root's rights for those of USER, as OBS for obsrun.")
+@click.option("--drain", is_flag=True, help="When asked to stop, start no more uploads, and wait for the last one.")
+@pass_session
+def worker_command(session: Session, /, *, account: str | None, drain: bool) -> int:
+    """Run the jobs of the spool, in the place of OBS's bs_clouduploadworker.
+
+    Jobs are uploaded in the order of their ids, as many at once as section [worker] of clouduploader.conf
+    allows, each by `clouduploader` with OBS's six arguments. What happens is told on stdout, a line each. An
+    upload that fails for the moment (exit code 75) is tried again later.
+
+    SIGTERM and SIGINT stop the worker. The uploads go on without it, and end their jobs themselves; the next
+    worker finds them. With --drain it waits for them, and a second signal hands them over. SIGHUP reads the
+    settings again. After a crash of worker or machine no upload is started twice: one that was interrupted is
+    failed, and what it left in the cloud is removed.
+
+    Only one worker, ours or OBS's, can work on a spool.
+    """
+    if account:
+        from clouduploader import process
+
+        process.become(account)
+    from clouduploader import dispatcher
+    from clouduploader.dispatcher import control, settings
+
+    with contextlib.closing(control.Control()) as requests:
+        _listen(requests, is_draining=drain)
+        dispatcher.run(
+            session.config,
+            settings=lambda: settings.read(_reload(session)),
+            control=requests,
+            on_event=_print_event,
+        )
+    return ExitCode.OK
+
+
+def _listen(requests: "Control", *, is_draining: bool) -> None:
+    def stop(_number: int, _frame: object) -> None:
+        if is_draining and not requests.is_draining:
+            requests.drain()
+        else:
+            requests.leave()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, lambda _number, _frame: requests.reload())
+
+
+def _reload(session: Session) -> config.Config:
+    return config.load(home=session.home, spool=session.spool, environment=os.environ)
+
+
+def _print_event(event: "Happening") -> None:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    subject = f"job {event.job}" if event.job else "worker"
+    with contextlib.suppress(OSError):  # that nobody reads it is no reason to end
+        sys.stdout.write(f"{now} {subject} {event.kind}: {output.clean(event.text)}\n")
+        sys.stdout.flush()

@@ -1,0 +1,156 @@
+"""What becomes of a job whose upload has ended: from exit code and result to the record.
+
+The states and details are those of OBS's worker (bs_clouduploadworker 2.9.4), with three differences: exit code
+75 asks for another try, a signal is named (OBS says "exit status 0"), and where an exit code is not known, because
+whoever waited for it is gone too, the journal of the upload tells the truth, as far as there is one.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import signal
+from pathlib import Path
+
+from clouduploader import joblog, journal, spool
+from clouduploader.errors import ExitCode, NoSuchJobError
+from clouduploader.job import Job, JobState
+
+INTERRUPTED = "the upload was interrupted: its process is gone, and left no exit code"
+MAX_RESULT_BYTES = 65_536  # a result is an id or a sentence; what is more would be shown in every list
+
+
+@dataclasses.dataclass(frozen=True)
+class Retries:
+    """How a transient failure is dealt with.
+
+    Attributes:
+        tries: How often an upload is tried in all.
+        pause_seconds: How long it will be until the next try.
+    """
+
+    tries: int
+    pause_seconds: int
+
+
+def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retries) -> Job | None:
+    """Write down how an upload ended. May be called again after an error.
+
+    Args:
+        jobs: The spool.
+        name: The job.
+        pid: What its record names as long as the job is ours to end.
+        code: The uploader's exit code; below 0 the signal that ended it.
+        retries: For exit code 75.
+
+    Returns:
+        The job's record now; None if somebody else has ended the job.
+
+    Raises:
+        JobFileError: Its record is damaged.
+        LockedError: Somebody else holds the lock.
+        CannotCreateError, LocalIOError: The disk is full, or worse; nothing is lost.
+    """
+    with contextlib.suppress(NoSuchJobError), jobs.lock(name) as locked:
+        job = locked.job
+        if job.state is not JobState.UPLOADING or job.pid != pid:
+            return None
+        result = _result(jobs, name)
+        if code == ExitCode.TEMPORARY and (job.try_ or 1) < retries.tries:
+            job = _waiting(job, result, retries)
+            locked.replace(job)
+        elif code == 0:
+            job = _ended(job, JobState.SUCCEEDED, result)
+            locked.archive(job)
+        else:
+            # "0" is nothing to Perl, and so to OBS
+            job = _ended(job, JobState.FAILED, result if result not in (None, "", "0") else _code_text(code))
+            locked.archive(job)
+        return job
+    return None
+
+
+def settle_lost(jobs: spool.Spool, locked: spool.LockedJob, state_dir: Path) -> Job:
+    """End a job of which nobody is left who knows the exit code.
+
+    Args:
+        jobs: The spool.
+        locked: The job; nobody works on it.
+        state_dir: Where the journals are.
+
+    Returns:
+        The job as it is archived.
+
+    Raises:
+        CannotCreateError, LocalIOError: As in `settle`.
+    """
+    job, result = locked.job, _result(jobs, locked.job.name)
+    end = _end_of_journal(jobs, job, state_dir)
+    outcome = end.get("outcome")
+    if outcome == journal.Outcome.SUCCEEDED:
+        job = _ended(job, JobState.SUCCEEDED, joblog.one_line(str(end.get("result") or "")) or result)
+    elif outcome == journal.Outcome.FAILED:
+        job = _ended(job, JobState.FAILED, result or "the upload failed; its log tells why")
+    else:
+        job = _ended(job, JobState.FAILED, INTERRUPTED + (f"; it had written: {result}" if result else ""))
+    locked.archive(job)
+    return job
+
+
+def fail(locked: spool.LockedJob, details: str) -> Job:
+    """End a job that can't be uploaded.
+
+    Raises:
+        CannotCreateError, LocalIOError: As in `settle`.
+    """
+    job = _ended(locked.job, JobState.FAILED, details)
+    locked.archive(job)
+    return job
+
+
+def _ended(job: Job, state: JobState, details: str | None) -> Job:
+    return dataclasses.replace(job.ended(state, details), progress=None)
+
+
+def _waiting(job: Job, result: str | None, retries: Retries) -> Job:
+    try_ = (job.try_ or 1) + 1
+    pause = datetime.timedelta(seconds=retries.pause_seconds)
+    due = (datetime.datetime.now(datetime.UTC) + pause).isoformat(timespec="seconds").replace("+00:00", "Z")
+    reason = result or _code_text(ExitCode.TEMPORARY)
+    return dataclasses.replace(
+        job,
+        state=JobState.WAITING,
+        details=f"try {try_} of {retries.tries} at {due}: {reason}",
+        try_=try_,
+        progress=None,
+        pid=None,
+    )
+
+
+def _code_text(code: int) -> str:
+    number = -code if code < 0 else code - 128  # 128 and the signal: stopped, after the clean-up
+    if code < 0 or number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError):
+            return f"ended by {signal.Signals(number).name}"
+        return f"ended by signal {number}"
+    return f"exit status {code}"
+
+
+def _result(jobs: spool.Spool, name: str) -> str | None:
+    try:
+        with jobs.result_path(name).open("rb") as file:
+            return file.read(MAX_RESULT_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def _end_of_journal(jobs: spool.Spool, job: Job, state_dir: Path) -> journal.Entry:
+    """How the job's last try ended by its journal; empty if that is not known."""
+    try:
+        with jobs.log_path(job.name).open(encoding="utf-8", errors="replace") as log:
+            key = joblog.read(log).journal_key
+    except OSError:
+        return {}
+    found = journal.read(state_dir, key) if key else None
+    if found is None or found.is_live or (found.state.began or {}).get("job") != job.name:
+        return {}
+    return found.state.end or {}

@@ -1,0 +1,113 @@
+"""The jobs of the spool that wait to be started, and those that somebody works on, as their records tell."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+from clouduploader import jobxml, spool
+from clouduploader.dispatcher.settings import Settings
+from clouduploader.errors import ClouduploaderError, NoSuchJobError
+from clouduploader.job import Job, JobState
+
+STARTABLE = (JobState.SCHEDULED, JobState.WAITING)  # OBS's worker starts both
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One job.
+
+    Attributes:
+        job: As it was read.
+        changed: When it was written, in seconds since the epoch.
+        identity: Differs from that of every other version of the record.
+    """
+
+    job: Job
+    changed: float
+    identity: tuple[int, int]
+
+    def due(self, settings: Settings) -> float:
+        """When it may be started, in seconds since the epoch: after a transient failure there is a pause.
+
+        That is not written in the record, which has no place for it that OBS could read, but follows from when
+        it was written and from the number of the try.
+        """
+        if self.job.state is not JobState.WAITING or (self.job.try_ or 1) < 2:
+            return self.changed
+        return self.changed + settings.pause_seconds(self.job.try_ or 1)
+
+    def is_due(self, now: float, settings: Settings) -> bool:
+        """Whether it may be started; also if it comes from the future, since the clock was set back."""
+        return now >= self.due(settings) or now < self.changed
+
+
+class Queue:
+    """What the records say; read again only where they changed. Keeps about half a KiB a job.
+
+    Args:
+        jobs: The spool.
+        complain: Told once of each version of a record that can't be read: the job's name, and why.
+    """
+
+    def __init__(self, jobs: spool.Spool, complain: Callable[[str, str], None]) -> None:
+        self._jobs = jobs
+        self._complain = complain
+        self._startable: dict[int, Record] = {}
+        self._uploading: dict[str, Record] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def refresh(self, names: Iterable[str] | None) -> None:
+        """Look at records again.
+
+        Args:
+            names: Of files in the spool that changed, jobs or not; None for all.
+
+        Raises:
+            MissingFileError: There is no spool any more.
+            LocalIOError: It can't be read.
+        """
+        if names is None:
+            there = self._jobs.running_names()
+            names = {*there, *self._seen}
+        for name in names:
+            if jobxml.NAME.fullmatch(name):
+                self._look(name)
+
+    def startable(self) -> Iterator[Record]:
+        """The jobs that are scheduled, or wait for another try, in the order of their ids."""
+        for number in sorted(self._startable):
+            yield self._startable[number]
+
+    def uploading(self) -> list[str]:
+        """The jobs that somebody works on, or did when he died."""
+        return list(self._uploading)
+
+    def _look(self, name: str) -> None:
+        try:
+            status = self._jobs.job_path(name).stat()
+        except OSError:
+            self._forget(name)
+            return
+        identity = (status.st_ino, status.st_mtime_ns)
+        if self._seen.get(name) == identity:
+            return
+        self._forget(name)
+        self._seen[name] = identity
+        try:
+            job, is_archived = self._jobs.read(name)
+        except NoSuchJobError:
+            return
+        except ClouduploaderError as exc:
+            self._complain(name, exc.message)
+            return
+        record = Record(job, status.st_mtime, identity)
+        if not is_archived and job.state in STARTABLE:
+            self._startable[int(name)] = record
+        elif not is_archived and job.state is JobState.UPLOADING:
+            self._uploading[name] = record
+
+    def _forget(self, name: str) -> None:
+        self._seen.pop(name, None)
+        self._uploading.pop(name, None)
+        with contextlib.suppress(KeyError):
+            del self._startable[int(name)]

@@ -1,0 +1,105 @@
+"""The uploads that run: whose they are, when their processes have ended, and what is done if those won't."""
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+
+from clouduploader import process, spool
+from clouduploader.dispatcher import supervisor
+from clouduploader.job import Job
+from clouduploader.process import Standing
+
+
+@dataclasses.dataclass
+class Upload:
+    """A job that somebody works on.
+
+    Attributes:
+        job: Its record when that began, or was found.
+        held: The processes whose end is waited for, held by pidfds.
+        is_child: Whether its supervisor is our child.
+        escalation: When SIGKILL is due, by the monotonic clock; None as long as it was not killed.
+        was_forced: Whether SIGKILL was sent.
+    """
+
+    job: Job
+    held: process.Held
+    is_child: bool
+    escalation: float | None = None
+    was_forced: bool = False
+
+    def has_ended(self) -> bool:
+        """Whether all its processes have."""
+        return not self.held.living()
+
+    def close(self) -> None:
+        """Let go of the processes; count our child as ended if it has."""
+        self.held.close()
+        if self.is_child and self.job.pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.job.pid, os.WNOHANG)
+
+
+def started(job: Job) -> Upload:
+    """An upload whose supervisor is our child."""
+    upload = Upload(job, process.Held(), is_child=True)
+    found = process.find(job.pid) if job.pid else None
+    if found:
+        upload.held.add([found])
+    return upload
+
+
+def adopted(jobs: spool.Spool, job: Job) -> Upload | None:
+    """An upload that somebody else has started.
+
+    Args:
+        jobs: The spool.
+        job: Its record.
+
+    Returns:
+        None if nobody works on it.
+    """
+    upload = Upload(job, process.Held(), is_child=False)
+    crew = process.crew(job.pid, traces(jobs, job.name))
+    upload.held.add(crew.workers)
+    if crew.standing is Standing.UNKNOWN and job.pid:  # somebody else's; whether he works on it can't be seen
+        found = process.find(job.pid)
+        upload.held.add([found] if found else ())
+    if upload.held.living():
+        return upload
+    upload.close()
+    return None
+
+
+def force(jobs: spool.Spool, upload: Upload) -> None:
+    """Send SIGKILL to all that work on a job that was killed, whatever session they are in.
+
+    Raises:
+        NotOwnerError: They are somebody else's.
+    """
+    crew = process.crew(upload.job.pid, traces(jobs, upload.job.name))
+    upload.held.add((*crew.workers, *crew.descendants))
+    upload.held.kill()
+    upload.was_forced = True
+
+
+def traces(jobs: spool.Spool, name: str) -> process.Traces:
+    """What the processes that work on a job can be known by."""
+    return process.Traces(
+        file_path=jobs.file_path(name),
+        work_dir=jobs.work_dir(name),
+        written_paths=(jobs.log_path(name), jobs.done_log_path(name)),
+    )
+
+
+def supervisors(directory: Path) -> dict[str, int]:
+    """The supervisors of a spool, whoever started them: pids by job, from their command lines."""
+    script, found = os.fsencode(supervisor.__file__), {}
+    for pid in process.everybody():
+        with contextlib.suppress(PermissionError, ValueError):
+            words = process.command_line(pid)
+            at = words.index(script)
+            if words[at + 1 : at + 2] == [os.fsencode(directory)]:
+                found[os.fsdecode(words[at + 2])] = pid
+    return found

@@ -1,0 +1,302 @@
+"""The worker: starts uploads, sees their ends, and looks after those that nobody else does.
+
+One thread that sleeps until something happens: a record changes (inotify), a byte comes in OBS's fifo, a process ends
+(pidfds), somebody asks for something (Control), or a time has come. It keeps nothing that the spool does not hold: a
+worker that was killed is replaced by one that reads the same.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import os
+import select
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from clouduploader import process, spool, watch
+from clouduploader.config import Config
+from clouduploader.dispatcher import cleaning, ending, exclusion, queue, running, settings, starting
+from clouduploader.dispatcher.control import Control
+from clouduploader.dispatcher.happening import Happening, Kind
+from clouduploader.dispatcher.settings import Settings
+from clouduploader.errors import ClouduploaderError, NoSuchJobError
+from clouduploader.job import Job, JobState
+
+LOCK_SECONDS = 1.0  # a job whose lock takes longer is come back to; the others need not wait for it
+AGAIN_SECONDS = 5.0  # until a job is come back to that could not be started or ended
+RESCAN_SECONDS = 60.0  # all records are looked at, whatever inotify told: network file systems tell nothing
+KILLED = "killed"  # OBS's details of a job that was killed
+FIFO_BYTES = 65_536  # what a pipe holds (pipe(7))
+END_KINDS = {
+    JobState.WAITING: Kind.WAITING,
+    JobState.SUCCEEDED: Kind.SUCCEEDED,
+    JobState.FAILED: Kind.FAILED,
+}
+
+
+class Worker:
+    """The worker of one spool.
+
+    Args:
+        config: See Config.
+        read_settings: Reads the settings; called at the start, and again when asked to.
+        control: See Control.
+        on_event: Told what happens, in the thread of `run`.
+
+    Raises:
+        ConfigError: The settings are wrong.
+        MissingProgramError: There is no uploader.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        read_settings: Callable[[], Settings],
+        control: Control,
+        on_event: Callable[[Happening], None],
+    ) -> None:
+        self._config = config
+        self._jobs = spool.Spool(config.spool.value, lock_timeout_seconds=LOCK_SECONDS)
+        self._read_settings = read_settings
+        self._control = control
+        self._on_event = on_event
+        self._own_program = settings.find_program(settings.PROGRAM, config.environment)
+        self._means = self._read_means()
+        self._queue = queue.Queue(self._jobs, self._tell_trouble)
+        self._uploads: dict[str, running.Upload] = {}
+        self._cleanings: list[cleaning.Cleaning] = []
+        self._troubles: dict[str, str] = {}
+        self._again: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Work, until Control says that it is enough.
+
+        Raises:
+            LockedError: Another worker works on the spool.
+            MissingFileError: There is no spool, or it was removed.
+            CannotCreateError, LocalIOError: It can't be worked on.
+        """
+        obs_lock = self._means.settings.obs_lock
+        with (
+            exclusion.held(self._jobs, obs_lock) as fifo,
+            contextlib.closing(watch.DirectoryWatch(self._jobs.directory)) as changes,
+            contextlib.ExitStack() as stack,
+        ):
+            stack.callback(self._close)
+            self._queue.refresh(None)
+            self._find_orphans()
+            self._tell(Kind.READY, None, f"at {self._jobs.directory}, {self._means.program} at its service")
+            self._rescan = time.monotonic() + RESCAN_SECONDS
+            while True:
+                self._look_after()
+                if self._control.is_leaving or (self._control.is_draining and not self._uploads):
+                    break
+                self._sleep(changes, fifo)
+            names = ", ".join(sorted(self._uploads, key=int))
+            self._tell(Kind.LEFT, None, f"these uploads go on: {names}" if names else "no upload runs")
+
+    def _sleep(self, changes: watch.DirectoryWatch, fifo: int | None) -> None:
+        """Wait until something happens, and take note of it."""
+        poll = select.poll()
+        living = [upload.held.descriptors() for upload in self._uploads.values()]
+        for descriptor in (
+            changes.fileno(),
+            self._control.fileno(),
+            *(() if fifo is None else (fifo,)),
+            *itertools.chain.from_iterable(living),
+            *(item.descriptor for item in self._cleanings),
+        ):
+            poll.register(descriptor, select.POLLIN)
+        wait = min(self._times()) - time.monotonic() if all(living) else 0.0  # or one has just ended
+        poll.poll(math.ceil(1000 * max(0.0, wait)))
+        if self._control.take():
+            self._reload()
+        names = changes.changed()
+        if _is_pinged(fifo) or time.monotonic() >= self._rescan:
+            self._rescan = time.monotonic() + RESCAN_SECONDS
+            names = None  # all of them
+        self._queue.refresh(names)
+
+    def _times(self) -> Iterator[float]:
+        """When there is something to do even if nothing happens, by the monotonic clock."""
+        yield self._rescan
+        yield from self._again.values()
+        for upload in self._uploads.values():
+            if upload.escalation is not None and not upload.was_forced:
+                yield upload.escalation
+        now = time.time()
+        for record in self._queue.startable():
+            wait = record.due(self._means.settings) - now
+            if wait > 0:
+                yield time.monotonic() + wait
+
+    def _look_after(self) -> None:
+        now = time.monotonic()
+        self._again = {name: due for name, due in self._again.items() if due > now}
+        self._see_ends()
+        self._see_kills()
+        for name in self._queue.uploading():
+            if name not in self._uploads and name not in self._again:
+                self._attempt(name, self._recover)
+        if not (self._control.is_draining or self._control.is_leaving):
+            self._start_all()
+
+    def _start_all(self) -> None:
+        """Start what may be started: the oldest first, as many as there is room for."""
+        limits, now = self._means.settings, time.time()
+        users = Counter(upload.job.user for upload in self._uploads.values())
+        for record in self._queue.startable():
+            if len(self._uploads) >= limits.max_jobs:
+                break
+            name, user = record.job.name, record.job.user
+            if users[user] < limits.max_jobs_per_user and name not in self._again and record.is_due(now, limits):
+                self._attempt(name, self._start)
+                users[user] += name in self._uploads
+
+    def _attempt(self, name: str, act: Callable[[str], None]) -> None:
+        """Do something to a job; if it can't be done now, come back to it."""
+        try:
+            act(name)
+        except NoSuchJobError:
+            pass  # archived meanwhile
+        except ClouduploaderError as exc:
+            self._again[name] = time.monotonic() + AGAIN_SECONDS
+            if self._troubles.get(name) != exc.message:
+                self._tell_trouble(name, exc.message)
+            return
+        self._troubles.pop(name, None)
+        self._queue.refresh([name])
+
+    def _start(self, name: str) -> None:
+        job = starting.start(self._means, name)
+        if job is None:
+            return
+        if job.state is JobState.UPLOADING:
+            self._uploads[name] = running.started(job)
+            tried = f", try {job.try_}" if job.try_ else ""
+            self._tell(Kind.STARTED, name, f"user {job.user}, target {job.target}, process {job.pid}{tried}")
+        else:
+            self._tell(Kind.FAILED, name, job.details or "")
+
+    def _recover(self, name: str) -> None:
+        """See to a job that somebody works on, but not for us: an upload of an earlier worker, or of nobody."""
+        if self._jobs.file_path(name).is_symlink():
+            return  # a person uploads it by hand, and can `resume` it
+        with self._jobs.lock(name) as locked:
+            job = locked.job
+            if job.state is not JobState.UPLOADING:
+                return
+            upload = running.adopted(self._jobs, job)
+            if upload:
+                self._uploads[name] = upload
+                self._tell(Kind.ADOPTED, name, f"user {job.user}, target {job.target}, process {job.pid}")
+            elif self._jobs.prepared_dir(name).exists():
+                locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None, pid=None))
+                self._tell(Kind.RESCHEDULED, name, "its upload had not begun")
+            else:
+                job = ending.settle_lost(self._jobs, locked, self._config.state.value)
+                self._tell(END_KINDS[job.state], name, job.details or "")
+                if job.state is JobState.FAILED:
+                    self._clean_up(job)
+
+    def _see_ends(self) -> None:
+        for name in [name for name, upload in self._uploads.items() if upload.has_ended()]:
+            self._attempt(name, self._see_end)
+        for done in list(self._cleanings):
+            code = done.exit_code()
+            if code is not None:
+                self._cleanings.remove(done)
+                self._tell(Kind.CLEANED, done.name, f"the clean-up in the cloud ended with {code}")
+
+    def _see_end(self, name: str) -> None:
+        """Tell how an upload ended: as its supervisor, or whoever killed it, has written."""
+        upload = self._uploads.pop(name)
+        upload.close()
+        job, is_archived = self._jobs.read(name)
+        if job.state is JobState.UPLOADING and not is_archived:
+            return  # its supervisor did not get to that; `_recover` does
+        kind = Kind.KILLED if job.details == KILLED else END_KINDS.get(job.state, Kind.RESCHEDULED)
+        self._tell(kind, name, job.details or "")
+        if upload.was_forced:
+            self._clean_up(job)
+
+    def _see_kills(self) -> None:
+        """Who killed a job has told its processes, and archived it; they may clean up, but not for ever."""
+        now = time.monotonic()
+        uploading = set(self._queue.uploading())
+        for name, upload in self._uploads.items():
+            if name in uploading:
+                continue
+            if upload.escalation is None:
+                upload.escalation = now + self._means.settings.kill_grace_seconds
+            elif upload.escalation <= now and not upload.was_forced:
+                self._tell(Kind.FORCED, name, "its processes were still there when their time was over")
+                try:
+                    running.force(self._jobs, upload)
+                except ClouduploaderError as exc:
+                    self._tell_trouble(name, exc.message)
+
+    def _find_orphans(self) -> None:
+        """Find uploads that were killed while there was no worker, and have not ended."""
+        there = set(self._queue.uploading())
+        for name, pid in running.supervisors(self._jobs.directory).items():
+            found = process.find(pid)
+            if name in there or found is None:
+                continue
+            with contextlib.suppress(ClouduploaderError):
+                job, is_archived = self._jobs.read(name)
+                if is_archived:
+                    upload = running.Upload(dataclasses.replace(job, pid=pid), process.Held(), is_child=False)
+                    upload.held.add([found])
+                    self._uploads[name] = upload
+                    self._tell(Kind.ADOPTED, name, f"was killed, but process {pid} is still there")
+
+    def _clean_up(self, job: Job) -> None:
+        """Remove what a dead upload left in the cloud, since its image is gone, and nobody can go on with it."""
+        means = self._means
+        try:
+            self._cleanings.append(
+                cleaning.start(self._jobs, job, program=self._own_program, environment=means.environment)
+            )
+        except ClouduploaderError as exc:
+            self._tell_trouble(job.name, exc.message)
+
+    def _read_means(self) -> starting.Means:
+        found = self._read_settings()
+        environment = settings.environment_of(self._config, found)
+        program = settings.find_program(found.program, self._config.environment)
+        return starting.Means(jobs=self._jobs, settings=found, program=program, environment=environment)
+
+    def _reload(self) -> None:
+        try:
+            self._means = self._read_means()
+        except ClouduploaderError as exc:
+            self._tell(Kind.SETTINGS, None, f"the old ones stay: {exc.message}")
+        else:
+            self._tell(Kind.SETTINGS, None, "were read again")
+
+    def _tell(self, kind: Kind, name: str | None, text: str) -> None:
+        self._on_event(Happening(kind, name, text))
+
+    def _tell_trouble(self, name: str, text: str) -> None:
+        self._troubles[name] = text
+        self._tell(Kind.TROUBLE, name, text)
+
+    def _close(self) -> None:
+        """Let go of all; uploads and clean-ups go on."""
+        for upload in self._uploads.values():
+            upload.close()
+        for item in self._cleanings:
+            item.close()
+
+
+def _is_pinged(fifo: int | None) -> bool:
+    """Whether somebody has written to OBS's fifo; empties it."""
+    if fifo is None:
+        return False
+    with contextlib.suppress(BlockingIOError):
+        return bool(os.read(fifo, FIFO_BYTES))
+    return False

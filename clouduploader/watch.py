@@ -1,0 +1,70 @@
+"""What changes in a directory, told at once by the kernel (inotify)."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from clouduploader.errors import LocalIOError, MissingFileError, UnavailableError
+
+try:
+    import inotify_simple
+except ImportError as exc:
+    raise UnavailableError(
+        "the package inotify_simple is not installed", hint="Install clouduploader with the extra `server`."
+    ) from exc
+
+_CHANGES = inotify_simple.flags.MOVED_TO | inotify_simple.flags.CLOSE_WRITE | inotify_simple.flags.DELETE
+_ENDS = inotify_simple.flags.DELETE_SELF | inotify_simple.flags.MOVE_SELF
+
+
+class DirectoryWatch:
+    """The names in one directory that got another file, or lost theirs, since the last look.
+
+    Can be polled by its `fileno`. One thread may use it.
+
+    Args:
+        directory: Must exist.
+
+    Raises:
+        MissingFileError: There is no such directory.
+        LocalIOError: It can't be watched; the kernel's limits (fs.inotify) may be reached.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            with contextlib.ExitStack() as undo:
+                self._inotify = undo.enter_context(inotify_simple.INotify(nonblocking=True))
+                self._inotify.add_watch(os.fsencode(directory), _CHANGES | _ENDS)
+                undo.pop_all()
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise MissingFileError(f"there is no directory {directory}") from exc
+        except OSError as exc:
+            raise LocalIOError(f"the directory {directory} can't be watched: {exc.strerror}") from exc
+
+    def fileno(self) -> int:
+        """The descriptor that can be read when something changed."""
+        return int(self._inotify.fileno())
+
+    def changed(self) -> set[str] | None:
+        """The names that changed; does not wait.
+
+        Returns:
+            None if so many changed that the kernel gave up counting: any may have.
+
+        Raises:
+            MissingFileError: The directory itself was removed or moved away.
+        """
+        names: set[str] | None = set()
+        for event in self._inotify.read(timeout=0):
+            if event.mask & (_ENDS | inotify_simple.flags.IGNORED):
+                raise MissingFileError(f"the directory {self._directory} was removed, or moved away")
+            if event.mask & inotify_simple.flags.Q_OVERFLOW:
+                names = None
+            elif names is not None:
+                names.add(event.name)
+        return names
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._inotify.close()

@@ -1,0 +1,226 @@
+"""What becomes of jobs whose upload ends: by itself, after another try, by a kill."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+from dispatcher_bench import HOLD
+
+from clouduploader import config, process
+from clouduploader.commands import kill_job
+from clouduploader.dispatcher import running
+from clouduploader.job import JobState
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "details"),
+    [
+        ("exit 0", "succeeded", None),
+        (': > "$6"', "succeeded", ""),
+        ('printf "ami-1" > "$6"', "succeeded", "ami-1"),
+        ('printf "a\\nb\\n" > "$6"', "succeeded", "a\nb\n"),
+        ("exit 3", "failed", "exit status 3"),
+        (': > "$6"; exit 64', "failed", "exit status 64"),
+        ('printf 0 > "$6"; exit 5', "failed", "exit status 5"),
+        ('printf "no such role" > "$6"; exit 77', "failed", "no such role"),
+        ("exit 143", "failed", "ended by SIGTERM"),
+        ("kill -9 $$", "failed", "ended by SIGKILL"),
+        ("kill -11 $$", "failed", "ended by SIGSEGV"),
+        ('printf "\\033[31mred \\377" > "$6"', "succeeded", "\ufffd[31mred \ufffd"),
+    ],
+)
+def test_exit_code_and_result_make_state_and_details(bench, script, state, details):
+    """As the reference has it of OBS's worker, but for signals, and for what would break the XML."""
+    bench.write_uploader(script)
+    bench.schedule("1")
+    bench.start()
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details, job.pid) == (state, details, None)
+    assert bench.wait_for_event(state, "1") == (details or "")
+    assert bench.files() == [".worker.lock", "done"]
+
+
+def test_program_that_cannot_be_executed_is_told_as_by_obs(bench):
+    bench.write_uploader("", head="#!/no/such/shell")
+    bench.schedule("1")
+    bench.start()
+    assert bench.wait_for_end("1").details == "exit status 2"
+    assert bench.log("1").endswith("/uploader: No such file or directory\n")
+
+
+def test_upload_ends_although_something_it_started_has_the_log_open(bench):
+    bench.write_uploader("sleep 60 & echo $!")
+    bench.schedule("1")
+    bench.start()
+    assert bench.wait_for_end("1").state is JobState.SUCCEEDED
+    os.kill(int(bench.log("1")), signal.SIGKILL)
+
+
+TWICE_THROTTLED = """
+echo try >> "${3%/*/*}/tries"
+printf throttled > "$6"
+[ $(wc -l < "${3%/*/*}/tries") = 3 ] || exit 75
+printf ami-1 > "$6"
+"""
+
+
+def test_transient_failure_is_tried_again(bench):
+    bench.write_uploader(TWICE_THROTTLED)
+    bench.set(retry_seconds=1, retry_max_seconds=1)
+    bench.schedule("1")
+    bench.start()
+    text = bench.wait_for_event("waiting", "1")
+    assert re.fullmatch(r"try 2 of 5 at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: throttled", text)
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details, job.try_) == (JobState.SUCCEEDED, "ami-1", 3)
+    bench.wait_for_event("succeeded", "1")
+    kinds = [kind for kind, name, _ in bench.events if name == "1"]
+    assert kinds == [*["started", "waiting"] * 2, "started", "succeeded"]
+
+
+def test_waiting_job_keeps_all_that_the_next_try_needs(bench):
+    bench.write_uploader("exit 75")
+    before = bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("waiting", "1")
+    job = bench.job("1")
+    assert (job.state, job.try_, job.pid) == (JobState.WAITING, 2, None)
+    assert job.details.endswith(": exit status 75")
+    assert (job.user, job.filename, job.size) == (before.user, before.filename, before.size)
+    assert bench.jobs.data_path("1").read_bytes() == b"{}"
+    assert bench.jobs.file_path("1").read_bytes() == b"image"
+
+
+def test_tries_are_bounded(bench):
+    bench.write_uploader('printf "no network" > "$6"; exit 75')
+    bench.set(retry_seconds=1, tries=2)
+    bench.schedule("1")
+    bench.start()
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details, job.try_) == (JobState.FAILED, "no network", 2)
+
+
+def test_waiting_job_of_an_earlier_worker_is_started_when_it_is_due(bench):
+    bench.write_uploader("true")
+    bench.schedule("1", state=JobState.WAITING, try_=3)
+    bench.schedule("2", state=JobState.WAITING, try_=3)
+    hour_ago = time.time() - 3600
+    os.utime(bench.jobs.job_path("2"), (hour_ago, hour_ago))
+    bench.start()
+    bench.wait_for_end("2")
+    assert bench.job("1").state is JobState.WAITING
+
+
+def test_end_on_a_full_disk_is_written_when_there_is_room(bench):
+    """The supervisor can't write the archive; the upload is over, and its result is not lost."""
+    bench.write_uploader('printf ami-1 > "$6"')
+    bench.schedule("1")
+    bench.jobs.done_dir.write_text("not a directory")
+    bench.start()
+    bench.wait_for(lambda: bench.jobs.result_path("1").exists())
+    time.sleep(0.2)
+    assert bench.job("1").state is JobState.UPLOADING
+    bench.jobs.done_dir.unlink()
+    assert bench.wait_for_end("1").details == "ami-1"
+
+
+# --- killed jobs
+
+CLEANS_UP = "trap 'echo cleaning; sleep 0.2; echo clean; exit 143' TERM; echo ready; while :; do sleep 0.05; done"
+IGNORES = "trap '' TERM; setsid sleep 300 & echo \"child $!\"; echo ready; while :; do sleep 0.05; done"
+LATE = "trap 'printf late > \"${3%.file}.result\"; exit 1' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+@pytest.fixture
+def kill(bench):
+    """Kill a job as OBS's server does: SIGTERM, archive, and no look back."""
+
+    def kill(name):
+        loaded = config.load(home=None, spool=bench.jobs.directory, environment={})
+        (killed,) = kill_job.kill_jobs(bench.jobs, [name], manner=kill_job.Manner(timeout_seconds=0), config=loaded)
+        assert killed.error is None
+
+    return kill
+
+
+def test_killed_upload_cleans_up_before_its_slot_is_free(bench, kill):
+    bench.write_uploader(f'[ "$job" = 1 ] || exec true\n{CLEANS_UP}')
+    bench.set(max_jobs=1)
+    bench.schedule("1")
+    bench.schedule("2")
+    bench.start()
+    bench.wait_for(lambda: "ready" in bench.log("1"))
+    kill("1")
+    bench.wait_for_event("killed", "1")
+    bench.wait_for_end("2")
+    assert bench.log("1").splitlines()[-2:] == ["cleaning", "clean"]
+    job = bench.job("1")
+    assert (job.state, job.details) == (JobState.FAILED, "killed")
+    kinds = [event[:2] for event in bench.events]
+    assert kinds.index(("killed", "1")) < kinds.index(("started", "2"))
+    assert bench.files() == [".worker.lock", "done"]
+
+
+def test_killed_upload_that_does_not_end_is_ended_and_cleaned_up_after(bench, kill, tmp_path):
+    own = tmp_path / "bin" / "clouduploader"
+    own.parent.mkdir()
+    own.write_text('#!/bin/sh\necho "own $@"')
+    own.chmod(0o755)
+    bench.write_uploader(IGNORES)
+    bench.set(kill_grace_seconds=1, max_jobs=1)
+    bench.schedule("1")
+    bench.start(PATH=f"{own.parent}{os.pathsep}{os.environ['PATH']}")
+    bench.wait_for(lambda: "ready" in bench.log("1"))
+    child = process.find(int(re.search(r"child (\d+)", bench.log("1"))[1]))
+    assert child.is_alive
+    kill("1")
+    bench.wait_for_event("forced", "1")
+    bench.wait_for_event("killed", "1")
+    assert bench.wait_for_event("cleaned", "1") == "the clean-up in the cloud ended with 0"
+    there = process.find(child.pid)
+    assert there is None or not there.is_alive
+    assert bench.log("1").endswith("own cleanup --yes --completed --target=ec2 --job=1\n")
+    assert bench.job("1").details == "killed"
+
+
+def test_upload_killed_while_there_was_no_worker_is_ended_by_the_next(bench, kill):
+    bench.write_uploader(IGNORES)
+    bench.set(kill_grace_seconds=1)
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for(lambda: "ready" in bench.log("1"))
+    bench.stop()
+    kill("1")
+    assert list(running.supervisors(bench.jobs.directory)) == ["1"]
+    bench.start()
+    assert "was killed" in bench.wait_for_event("adopted", "1")
+    bench.wait_for_event("killed", "1")
+    assert running.supervisors(bench.jobs.directory) == {}
+
+
+def test_result_written_after_the_kill_is_no_litter(bench, kill):
+    bench.write_uploader(LATE)
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for(lambda: "ready" in bench.log("1"))
+    kill("1")
+    bench.wait_for_event("killed", "1")
+    assert bench.files() == [".worker.lock", "done"]
+    assert bench.job("1").details == "killed"
+
+
+def test_kill_of_a_job_that_waits_for_a_slot_is_noticed(bench, kill):
+    bench.write_uploader(HOLD)
+    bench.set(max_jobs=1)
+    bench.schedule("1")
+    bench.schedule("2")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    kill("2")
+    bench.release("1")
+    bench.wait_for_end("1")
+    assert not any(job == "2" for _, job, _ in bench.events)
+    assert bench.job("2").details == "killed"
+

@@ -1,0 +1,240 @@
+"""What a worker makes of what an earlier one left."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dispatcher_bench import HOLD
+
+from clouduploader import journal, process
+from clouduploader.dispatcher import ending, running, supervisor
+from clouduploader.errors import MissingFileError
+from clouduploader.job import JobState
+
+NOBODY = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
+
+
+def uploading(bench, name="1", **fields):
+    return bench.schedule(name, state=JobState.UPLOADING, **{"pid": NOBODY, **fields})
+
+
+def test_uploads_go_on_without_a_worker_and_end_their_jobs(bench):
+    bench.write_uploader(f'{HOLD}\nprintf ami-1 > "$6"')
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.stop()
+    assert bench.events[-1] == ("left", None, "these uploads go on: 1")
+    bench.release("1")
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details) == (JobState.SUCCEEDED, "ami-1")
+    bench.wait_for(lambda: not running.supervisors(bench.jobs.directory))
+    assert bench.files() == [".worker.lock", "done"]
+
+
+def test_uploads_of_an_earlier_worker_are_adopted_and_counted(bench):
+    bench.write_uploader(HOLD)
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.stop()
+    bench.set(max_jobs_per_user=1)
+    bench.schedule("2")
+    bench.schedule("3", user="ann")
+    bench.start()
+    bench.wait_for_event("adopted", "1")
+    bench.wait_for_event("started", "3")
+    assert bench.job("2").state is JobState.SCHEDULED
+    bench.release("1")
+    bench.wait_for_event("succeeded", "1")
+    bench.wait_for_event("started", "2")
+    assert [job for kind, job, _ in bench.events if kind == "started"] == ["1", "3", "2"]
+    for name in ("2", "3"):
+        bench.release(name)
+        bench.wait_for_end(name)
+
+
+def test_job_whose_upload_had_not_begun_is_scheduled_again(bench):
+    bench.write_uploader("echo started")
+    uploading(bench)
+    bench.jobs.prepared_dir("1").mkdir()
+    bench.start()
+    assert bench.wait_for_event("rescheduled", "1") == "its upload had not begun"
+    assert bench.wait_for_end("1").state is JobState.SUCCEEDED
+    assert bench.log("1") == "started\n"
+
+
+@pytest.mark.parametrize(("result", "more"), [(None, ""), ("", ""), ("ami-1", "; it had written: ami-1")])
+def test_interrupted_upload_is_failed_and_not_started_again(bench, result, more):
+    bench.write_uploader("echo started")
+    uploading(bench)
+    bench.jobs.work_dir("1").mkdir()
+    if result is not None:
+        bench.jobs.result_path("1").write_text(result)
+    bench.start()
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details) == (JobState.FAILED, ending.INTERRUPTED + more)
+    bench.wait_for_event("cleaned", "1")
+    assert "started" not in bench.log("1")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "details"),
+    [
+        (journal.Outcome.SUCCEEDED, JobState.SUCCEEDED, "ami-1"),
+        (journal.Outcome.FAILED, JobState.FAILED, "no such role"),
+        (journal.Outcome.STOPPED, JobState.FAILED, f"{ending.INTERRUPTED}; it had written: no such role"),
+        (None, JobState.FAILED, f"{ending.INTERRUPTED}; it had written: no such role"),
+    ],
+)
+def test_journal_tells_the_end_that_nobody_saw(bench, tmp_path, outcome, state, details):
+    bench.write_uploader("echo started")
+    uploading(bench)
+    bench.jobs.work_dir("1").mkdir()
+    bench.jobs.result_path("1").write_text("no such role")
+    key = "ab" * 16
+    bench.jobs.log_path("1").write_text(f"Start uploading image a.\nJournal: {key}\n")
+    write_journal(bench, key, "1", outcome, tmp_path)
+    bench.start()
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details) == (state, details)
+
+
+def test_journal_of_another_job_tells_nothing(bench, tmp_path):
+    uploading(bench)
+    bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
+    write_journal(bench, "ab" * 16, "2", journal.Outcome.SUCCEEDED, tmp_path)
+    bench.write_uploader("true")
+    bench.start()
+    assert bench.wait_for_end("1").details == ending.INTERRUPTED
+
+
+def write_journal(bench, key, name, outcome, tmp_path):
+    beginning = journal.Beginning(
+        job=name, user="tom", target="ec2", filename="a", image_path=tmp_path, is_by_hand=False, work_dir=tmp_path
+    )
+    with journal.open_journal(bench.config().state.value, key) as opened:
+        opened.begin(beginning, b"{}")
+        if outcome:
+            opened.write("end", outcome=outcome, result="ami-1", objects=[], shortfalls=[])
+
+
+def test_pid_of_somebody_else_is_no_upload(bench):
+    bench.write_uploader("true")
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        uploading(bench, pid=stranger.pid)
+        bench.start()
+        assert bench.wait_for_end("1").details == ending.INTERRUPTED
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_uploader_whose_supervisor_was_killed_is_waited_for(bench):
+    """No second upload beside the first, and no end before its own."""
+    bench.write_uploader(f'{HOLD}\nprintf ami-1 > "$6"')
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for(lambda: bench.jobs.work_dir("1").exists())
+    pid = bench.job("1").pid
+    bench.wait_for(lambda: len([found for found in process.everybody().values() if found.group == pid]) > 1)
+    os.kill(pid, signal.SIGKILL)
+    bench.wait_for_event("adopted", "1")
+    assert bench.job("1").state is JobState.UPLOADING
+    bench.release("1")
+    assert bench.wait_for_end("1").details == f"{ending.INTERRUPTED}; it had written: ami-1"
+
+
+def test_upload_by_hand_is_left_to_whoever_does_it(bench, tmp_path):
+    bench.write_uploader("true")
+    uploading(bench)
+    bench.jobs.file_path("1").unlink()
+    bench.jobs.file_path("1").symlink_to(tmp_path / "image")
+    bench.schedule("2")
+    bench.start()
+    bench.wait_for_end("2")
+    assert bench.job("1").state is JobState.UPLOADING
+    assert not any(job == "1" for _, job, _ in bench.events)
+
+
+# --- the supervisor by itself
+
+
+@pytest.fixture
+def start_supervisor(bench):
+    """Start a supervisor for the job 1 as the worker does; its uploader writes `started`."""
+    started = []
+
+    def start():
+        bench.write_uploader("echo started")
+        jobs = bench.schedule("1") and bench.jobs
+        jobs.prepared_dir("1").mkdir()
+        words = [jobs.directory, "1", "5", "60", bench.config().worker["program"]]
+        words += ["tom", "ec2", jobs.file_path("1"), jobs.data_path("1"), "a", jobs.result_path("1")]
+        with jobs.open_log("1") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", supervisor.__file__, *words],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env={"PATH": os.defpath},
+            )  # fmt: skip
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        with child:
+            child.kill()
+
+
+def test_supervisor_without_the_byte_executes_nothing(bench, start_supervisor):
+    child = start_supervisor()
+    child.stdin.close()
+    assert child.wait(30) == 0
+    assert bench.log("1") == ""
+    assert bench.jobs.prepared_dir("1").exists()
+
+
+def test_supervisor_that_was_killed_before_the_byte_executes_nothing(bench, start_supervisor):
+    child = start_supervisor()
+    bench.wait_for(lambda: signal.SIGTERM in caught_by(child.pid))
+    os.killpg(child.pid, signal.SIGTERM)
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    assert child.wait(30) == 0
+    assert bench.log("1") == ""
+    assert bench.jobs.prepared_dir("1").exists()
+
+
+def test_supervisor_of_a_job_that_was_archived_executes_nothing(bench, start_supervisor):
+    child = start_supervisor()
+    bench.jobs.prepared_dir("1").rmdir()
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    assert child.wait(30) == 0
+    assert bench.log("1") == ""
+
+
+def test_supervisor_leaves_a_record_alone_that_is_not_its_own(bench, start_supervisor):
+    child = start_supervisor()
+    uploading(bench, pid=NOBODY)
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    assert child.wait(30) == 0
+    assert bench.log("1") == "started\n"
+    assert (bench.job("1").state, bench.job("1").pid) == (JobState.UPLOADING, NOBODY)
+
+
+def caught_by(pid):
+    """The signals that a process has handlers for."""
+    with Path(f"/proc/{pid}/status").open() as file:
+        mask = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt"))
+    return [number for number in signal.valid_signals() if mask >> number - 1 & 1]
+
+
+def test_spool_that_is_moved_away_ends_the_worker(bench):
+    bench.write_uploader("true")
+    bench.start()
+    bench.jobs.directory.rename(bench.jobs.directory.with_name("elsewhere"))
+    with pytest.raises(MissingFileError, match="was removed"):
+        bench.join()

@@ -1,19 +1,21 @@
 """One worker for each spool, whoever's it is; and the fifo by which OBS's server wakes its worker."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from clouduploader import spool
-from clouduploader.errors import CannotCreateError, LockedError
+from clouduploader.errors import CannotCreateError, LockedError, MissingFileError
 from clouduploader.spool import files
 
 LOCK_NAME = ".worker.lock"
 OBS_LOCK = Path("run/bs_clouduploadworker.lock")  # below $bsdir: $rundir of OBS's own BSConfig.pm
+PROBE_SECONDS = 1.0  # OBS's server takes the lock for an instant, whenever it is asked whether a worker runs
+PAUSE_SECONDS = 0.02
 FIFO_MODE = 0o666  # whoever may change a job may wake the worker (BSStdRunner.pm)
 
 
@@ -22,7 +24,7 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[int | None]:
     """Be the only worker of a spool, inside the block.
 
     OBS's own lock is taken too, where its directory exists: then OBS's worker does not start, and OBS's server
-    shows that a worker runs. A worker of OBS with another `$rundir` is known by the fifo that it reads.
+    shows that a worker runs. The fifo tells nothing: OBS's helpers of uploads keep it open without reading it.
 
     Args:
         jobs: The spool.
@@ -34,31 +36,62 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[int | None]:
     Raises:
         LockedError: There is another worker.
         CannotCreateError: A lock can't be made.
-        MissingFileError: There is no spool.
+        MissingFileError: There is no spool, and no directory that it could be made in.
     """
     bsdir = jobs.directory.parent
     obs_path = obs_lock or bsdir / OBS_LOCK
     with contextlib.ExitStack() as stack:
-        jobs.running_names()  # a spool must be there
+        _make_spool(jobs.directory)
         _hold(stack, jobs, jobs.directory / LOCK_NAME, f"another worker works on the spool {jobs.directory}")
         if obs_path.parent.is_dir():
             _hold(stack, jobs, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
         yield _fifo(stack, jobs)
 
 
+def _make_spool(directory: Path) -> None:
+    """Make the spool if there was never a job: OBS's server makes it for the first one."""
+    if directory.is_dir():
+        return
+    if not directory.parent.is_dir():
+        raise MissingFileError(
+            f"there is no spool {directory}, and no directory {directory.parent}",
+            hint="--spool or CLOUDUPLOADER_SPOOL name another one.",
+        )
+    try:
+        directory.mkdir(exist_ok=True)
+        _give(directory, directory.parent)
+    except OSError as exc:
+        raise CannotCreateError(f"the spool {directory} can't be made: {exc.strerror}") from exc
+
+
+def _give(path: Path | int, like: Path) -> None:
+    """Give root's new file to the owner of another: the next worker, or the server, may not be root."""
+    if os.geteuid() == 0:
+        owner = like.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 def _hold(stack: contextlib.ExitStack, jobs: spool.Spool, path: Path, complaint: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, files.PUBLIC_MODE)
         stack.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.geteuid() == 0:  # the next worker may be started as somebody else
-            owner = jobs.directory.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        deadline = time.monotonic() + PROBE_SECONDS
+        while not _try_lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise LockedError(complaint, hint="Only one worker can work on a spool; end that one first.")
+            time.sleep(PAUSE_SECONDS)
+        _give(descriptor, jobs.directory)
         os.utime(descriptor)  # OBS's server shows it as the worker's start
-    except BlockingIOError as exc:
-        raise LockedError(complaint, hint="Only one worker can work on a spool; end that one first.") from exc
     except OSError as exc:
         raise CannotCreateError(f"the lock {path} can't be made: {exc.strerror}") from exc
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _fifo(stack: contextlib.ExitStack, jobs: spool.Spool) -> int | None:
@@ -73,23 +106,9 @@ def _fifo(stack: contextlib.ExitStack, jobs: spool.Spool) -> int | None:
             path.chmod(FIFO_MODE)
         if not stat.S_ISFIFO(path.lstat().st_mode):
             return None
-        if _is_read(path):
-            raise LockedError(
-                f"another worker works on the spool {jobs.directory}: it reads {path}",
-                hint="It may be OBS's own. Only one worker can work on a spool; end that one first.",
-            )
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         raise CannotCreateError(f"the fifo {path} can't be made: {exc.strerror}") from exc
     stack.callback(os.close, descriptor)
     return descriptor
 
-
-def _is_read(path: Path) -> bool:
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError as exc:
-        if exc.errno == errno.ENXIO:
-            return False
-        raise
-    return True

@@ -27,12 +27,17 @@ def make_backend(tmp_path: Path) -> Iterator[MakeBackend]:
     with contextlib.ExitStack() as stack:
 
         def make(
-            *path_dirs: Path, prefix: Sequence[str] = (), reposerver_port: int | None = None, **environment: str
+            *path_dirs: Path,
+            prefix: Sequence[str] = (),
+            has_worker: bool = True,
+            reposerver_port: int | None = None,
+            **environment: str,
         ) -> Backend:
             backend = Backend(
                 tmp_path / f"obs{next(count)}",
                 path_dirs=path_dirs,
                 prefix=prefix,
+                has_worker=has_worker,
                 reposerver_port=reposerver_port,
                 environment={"CLOUDUPLOADER_HOME": str(tmp_path / "home"), **environment},
             )

@@ -72,6 +72,7 @@ class Backend:
         environment: Of the worker, but for PATH.
         prefix: A command that starts its operands elsewhere, for example in a sandbox, with the
             descriptors it was given.
+        has_worker: Whether OBS's worker is started too.
         reposerver_port: Where on loopback images can be had; then there is a source server too,
             which is what OBS's frontend speaks to.
     """
@@ -83,15 +84,17 @@ class Backend:
         path_dirs: Sequence[Path],
         environment: Mapping[str, str],
         prefix: Sequence[str] = (),
+        has_worker: bool = True,
         reposerver_port: int | None = None,
     ) -> None:
         self.bsdir = bsdir
         self.spool = bsdir / "cloudupload"
         # Below rundir is a Unix socket, whose path may have 107 bytes (sun_path); pytest's are longer.
-        self._rundir = Path(tempfile.mkdtemp(prefix="obs-"))
+        self.rundir = Path(tempfile.mkdtemp(prefix="obs-"))
         self._path_dirs = path_dirs
         self.environment = environment
         self.prefix = prefix
+        self._has_worker = has_worker
         self._reposerver_port = reposerver_port
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._ports = dict.fromkeys(("bs_clouduploadserver", "bs_srcserver"), 0)
@@ -114,10 +117,11 @@ class Backend:
             listeners = {name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for name in programs}
             self._ports |= {name: listener.getsockname()[1] for name, listener in listeners.items()}
             config = CONFIG.format(
-                bsdir=self.bsdir, rundir=self._rundir, ports=self._ports, reposerver_port=self._reposerver_port
+                bsdir=self.bsdir, rundir=self.rundir, ports=self._ports, reposerver_port=self._reposerver_port
             )
             (server_dir / "BSConfig.pm").write_text(config)
             arguments = [f"{name}={listener.fileno()}" for name, listener in listeners.items()]
+            arguments += ["bs_clouduploadworker"] if self._has_worker else []
             path = os.pathsep.join([*map(str, self._path_dirs), os.defpath])
             log = stack.enter_context((self.bsdir / "log/daemons.log").open("ab"))
             self._supervisor = subprocess.Popen(
@@ -129,7 +133,7 @@ class Backend:
                 env={**self.environment, "PATH": path},
                 start_new_session=True,
             )
-        self.wait_until(self._is_running, "both daemons run")
+        self.wait_until(self._is_running, "the daemons run")
 
     def stop(self) -> None:
         """End the daemons and all that they started, by SIGKILL: as a crash of the machine would."""
@@ -143,7 +147,7 @@ class Backend:
     def close(self) -> None:
         """Stop, and remove what is not below `bsdir`."""
         self.stop()
-        shutil.rmtree(self._rundir)
+        shutil.rmtree(self.rundir)
 
     def uploads(self) -> list[int]:
         """The processes of all uploads: Perl's helpers, uploaders, their children, orphans too."""
@@ -326,6 +330,10 @@ class Backend:
         return (self.spool / "done" / job).read_bytes()
 
     def _is_running(self) -> bool:
+        return not self._has_worker or self.has_any_worker()
+
+    def has_any_worker(self) -> bool:
+        """Whether the server thinks that there is a worker."""
         return b'state="dead"' not in self._request("GET", "/workerstatus")
 
     def _connection(self, program: str = "bs_clouduploadserver") -> http.client.HTTPConnection:

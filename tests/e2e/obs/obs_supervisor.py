@@ -1,7 +1,7 @@
 """Keeps the OBS daemons and all that they start, and ends them when its stdin does.
 
-Run as a script: `obs_supervisor.py SERVER_DIR PROGRAM=LISTEN_FD...`, for each of the servers; the
-worker comes by itself. It is a child subreaper, so an upload that went into its own session, or
+Run as a script: `obs_supervisor.py SERVER_DIR PROGRAM=LISTEN_FD... [WORKER]`, with a descriptor for each
+of the servers. It is a child subreaper, so an upload that went into its own session, or
 whose parent was killed, is still found at the end. Because stdin is a pipe from the tests,
 everything ends with them however they end.
 """
@@ -57,13 +57,15 @@ def main() -> None:
     server_dir = Path(sys.argv[1])
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for program, _, listen_fd in (argument.partition("=") for argument in sys.argv[2:]):
+        if not listen_fd:
+            subprocess.Popen([server_dir / program], stdin=subprocess.DEVNULL)
+            continue
         # --restart FD is how a server hands its socket to its successor; so it can be given one that
         # listens on loopback alone, on a port that is free.
         subprocess.Popen(
             [server_dir / program, "--restart", listen_fd], pass_fds=[int(listen_fd)], stdin=subprocess.DEVNULL
         )
         os.close(int(listen_fd))
-    subprocess.Popen([server_dir / "bs_clouduploadworker"], stdin=subprocess.DEVNULL)
     threading.Thread(target=reap_forever, daemon=True).start()
     sys.stdin.buffer.read()
     while doomed := descendants(os.getpid()):

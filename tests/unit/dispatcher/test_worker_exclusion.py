@@ -1,7 +1,6 @@
 """One worker for each spool, how it is woken, and how it leaves."""
 
 import fcntl
-import os
 import stat
 
 import pytest
@@ -49,16 +48,6 @@ def test_worker_of_obs_elsewhere_is_known_by_its_lock(bench, tmp_path):
         bench.set(obs_lock=tmp_path / "rundir.lock")
         with pytest.raises(LockedError, match=r"rundir\.lock"):
             bench.start()
-
-
-def test_worker_of_obs_is_known_by_its_fifo(bench, bsdir):
-    bench.jobs.ping_path.parent.mkdir()
-    os.mkfifo(bench.jobs.ping_path)
-    reader = os.open(bench.jobs.ping_path, os.O_RDWR)
-    with pytest.raises(LockedError, match=r"it reads .*\.ping"):
-        bench.start()
-    os.close(reader)
-    bench.start()
 
 
 def test_lock_of_obs_is_held(bench, bsdir):
@@ -127,7 +116,15 @@ def test_missing_spool_program_and_wrong_settings_are_told_at_the_start(bench):
     bench.set(nonsense=1)
     with pytest.raises(ConfigError, match=r"unknown setting 'nonsense' in \[worker\]"):
         bench.start()
-    (bench.config().path).write_text("")
+
+
+def test_spool_is_made_where_one_can_be(bench):
+    bench.write_uploader("true")
     bench.jobs.directory.rmdir()
+    bench.start()
+    bench.schedule("1")
+    bench.wait_for_end("1")
+    bench.stop()
+    bench.jobs.directory.parent.rename(bench.jobs.directory.parent.with_name("elsewhere"))
     with pytest.raises(MissingFileError, match="there is no spool"):
         bench.start()

@@ -38,6 +38,7 @@ def main() -> None:
     end = _load_end(directory, name, int(tries), int(pause_seconds))
     _, status = os.waitpid(child, 0)
     end(os.waitstatus_to_exitcode(status))
+    os._exit(0)  # nothing is left to be tidied up, and the next job waits for our end
 
 
 def _execute(directory: str, name: str, program: str, words: list[str]) -> int | None:
@@ -103,6 +104,7 @@ def _load_end(directory: str, name: str, tries: int, pause_seconds: int) -> Call
         What is to be called with the uploader's exit code.
     """
     sys.path.append(os.path.abspath(f"{__file__}/../../.."))
+    import shutil  # noqa: F401 for `spool`, which loads it when it removes the directory
     from pathlib import Path
 
     from clouduploader import errors, spool

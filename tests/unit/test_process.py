@@ -1,5 +1,6 @@
 import fcntl
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from clouduploader import process
+from clouduploader.errors import UsageError
 from clouduploader.process import Standing
 
 READY_AND_WAIT = "import sys; print('ready', flush=True); sys.stdin.read()"
@@ -271,3 +273,25 @@ def test_lock_is_seen_and_left_alone(tmp_path):
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert process.is_locked(path)
     assert not process.is_locked(path)
+
+
+def test_root_becomes_another_user_for_good_and_nobody_else_can():
+    code = (
+        "import os; from clouduploader import errors, process\n"
+        "try: process.become('nobody')\n"
+        "except errors.NotOwnerError as exc: print(exc.message)\n"
+        "else: print(os.getresuid(), os.getresgid(), 0 in os.getgroups())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    nobody = pwd.getpwnam("nobody")
+    expected = f"{(nobody.pw_uid,) * 3} {(nobody.pw_gid,) * 3} False"
+    assert done.stdout.strip() == (expected if os.geteuid() == 0 else "only root can work as nobody")
+
+
+def test_user_who_is_not_there_is_told():
+    with pytest.raises(UsageError, match="there is no user nobody-at-all"):
+        process.become("nobody-at-all")
+
+
+def test_who_is_that_user_already_needs_no_rights():
+    process.become(pwd.getpwuid(os.geteuid()).pw_name)

@@ -248,3 +248,13 @@ def test_cleaned_job_that_is_still_in_the_spool_can_begin_anew(dead):
     assert done.returncode == 0
     job = jobxml.parse((cloud.place / "spool" / "done" / "1").read_bytes())
     assert job.state is JobState.SUCCEEDED
+
+
+def test_job_limits_it_to_what_its_upload_left(dead):
+    cloud = dead("made")
+    for words in (("--job", "2"), ("--job", "2", "--region", "here")):
+        done = cloud.cleanup("--yes", *words)
+        assert (done.returncode, done.stderr) == (0, "Nothing is left.\n")
+    assert cloud.kinds() == ["snapshot"]
+    assert cloud.cleanup("--yes", "--job", "1").returncode == 0
+    assert cloud.things() == {}

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from clouduploader import config, jobxml
-from clouduploader.commands import run_contract
+from clouduploader.commands import note_progress, run_contract
 from clouduploader.errors import CannotCreateError, ConfigError, MissingFileError, StoppedError
 from clouduploader.job import Job, JobState
 from clouduploader.joblog import JobLog
@@ -115,3 +115,10 @@ def test_stop_writes_no_result(run, images, tmp_path):
 def test_result_that_cannot_be_written_is_an_error(run, tmp_path):
     with pytest.raises(CannotCreateError):
         run(result_path=tmp_path / "none" / "7.result")
+
+
+@pytest.mark.parametrize(("pid", "progress"), [(os.getpgrp(), 100), (1, None)])
+def test_progress_stands_in_the_record_if_it_names_our_group(run, tmp_path, monkeypatch, pid, progress):
+    monkeypatch.setattr(note_progress, "INTERVAL_SECONDS", 0.0)
+    run(job_xml=job_xml(pid=pid))
+    assert jobxml.parse((tmp_path / "spool" / "7").read_bytes()).progress == progress

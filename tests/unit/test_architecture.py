@@ -24,6 +24,7 @@ FLOORS = (
         "keyring",
         "platforms",
         "process",
+        "readiness",
         "registry",
         "remote",
         "sandbox",

@@ -1,0 +1,125 @@
+"""What is packaged: the files that the unit, the snippets and the spec name are there, and agree with the program."""
+
+import configparser
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import clouduploader
+from clouduploader import config
+from clouduploader.errors import ExitCode
+
+TOP = Path(__file__).parents[2]
+PACKAGING = TOP / "packaging"
+SPEC = (PACKAGING / "clouduploader.spec").read_text("utf-8")
+SAMPLES = TOP / "etc/obs/cloudupload"
+
+
+def unit():
+    """The settings of the service by name, each with all its words; an empty one has none."""
+    found = {}
+    for line in (PACKAGING / "clouduploader.service").read_text("utf-8").splitlines():
+        name, is_setting, value = line.partition("=")
+        if is_setting and not line.startswith("#"):
+            found.setdefault(name, []).extend(value.split())
+    return found
+
+
+def spec_section(name):
+    """The lines of one section of the spec."""
+    sections = "prep|build|install|pre|post|preun|postun|files|changelog"
+    return re.search(rf"(?ms)^%{name}\n(.*?)(?=^%(?:{sections})$)", SPEC)[1]
+
+
+def files_in(*names):
+    """The files in directories of the checkout, as paths from its top."""
+    found = [path for name in names for path in (TOP / name).rglob("*") if path.is_file()]
+    return {str(path.relative_to(TOP)) for path in found if path.suffix not in (".pyc", ".pyo")}
+
+
+def installed_sources():
+    """The files that the spec installs from the source distribution."""
+    commands = shlex.split(re.sub(r"\\\n|\n", " ", spec_section("install")))
+    return {word for word in commands if re.match(r"(man|etc|packaging)/", word)}
+
+
+@pytest.fixture(scope="module")
+def distributed(tmp_path_factory):
+    """The names in a source distribution that was built of this checkout."""
+    place = tmp_path_factory.mktemp("sdist")
+    left_out = shutil.ignore_patterns(".*_cache", ".git", ".venv", ".hypothesis", "__pycache__", "*.egg-info", "build")
+    shutil.copytree(TOP, place / "checkout", ignore=left_out, symlinks=True)
+    code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, place], cwd=place / "checkout", check=True, capture_output=True)
+    (path,) = place.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        return {member.name.partition("/")[2] for member in archive if member.isfile()}
+
+
+def test_source_distribution_has_all_that_is_committed(distributed):
+    wanted = files_in("bench", "bin", "clouduploader", "etc", "man", "packaging", "tests")
+    assert {"etc/obs/cloudupload/.aws/credentials", "packaging/clouduploader.spec"} <= wanted
+    assert wanted - distributed == set()
+    assert {path.name for path in TOP.glob("*.rst")} | {"LICENSE", "setup.cfg", "pyproject.toml"} <= distributed
+
+
+def test_spec_is_of_this_version():
+    assert re.search(r"(?m)^Version: +(\S+)$", SPEC)[1] == clouduploader.__version__
+
+
+def test_spec_requires_what_setup_cfg_does():
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    wanted = set(setup["options"]["install_requires"].split())
+    required = set(re.findall(r"(?m)^Requires: +%\{py\}-(\S+(?: >= \S+)?)$", SPEC))
+    assert wanted <= {name.replace(" >= ", ">=") for name in required}
+
+
+def test_spec_installs_every_file_there_is():
+    sources = installed_sources()
+    assert [name for name in sources if not (TOP / name).is_file()] == []
+    not_installed = {"packaging/check", "packaging/clouduploader.spec"}
+    assert sources == files_in("etc", "man", "packaging") - not_installed
+
+
+def test_spec_lists_every_file_that_it_installs():
+    listed = spec_section("files")
+    for path in SAMPLES.rglob("*"):
+        assert f" %{{_sysconfdir}}/obs/cloudupload/{path.relative_to(SAMPLES)}\n" in listed
+    assert str(config.DEFAULT_HOME) == "/etc/obs/cloudupload"
+
+
+def test_user_of_the_spec_is_that_of_the_snippet_and_the_unit():
+    lines = (PACKAGING / "clouduploader.sysusers").read_text("utf-8").splitlines()
+    (line,) = [line for line in lines if not line.startswith("#")]
+    assert line in spec_section("pre").splitlines()
+    user = shlex.split(line)[1]
+    assert unit()["User"] == unit()["Group"] == [user]
+    assert f"%attr(0750,{user},{user}) %dir %{{_sysconfdir}}/obs/cloudupload\n" in SPEC
+
+
+def test_unit_may_write_what_the_snippet_makes_and_the_program_uses():
+    lines = (PACKAGING / "clouduploader.tmpfiles").read_text("utf-8").splitlines()
+    made = {line.split()[1]: line.split()[3:5] for line in lines if line.startswith("d ")}
+    writable = unit()["ReadWritePaths"]
+    assert [path for path in writable if not path.startswith("-")] == [str(config.DEFAULT_SPOOL)]
+    assert {path.lstrip("-") for path in writable} - {"/srv/obs/run"} <= made.keys()
+    assert unit()["BindPaths"] == writable
+    assert set(map(tuple, made.values())) == {(*unit()["User"], *unit()["Group"])}
+
+
+def test_private_directories_outlive_the_service():
+    settings = unit()
+    assert settings["KillMode"] == ["process"]
+    assert settings["RuntimeDirectoryPreserve"] == ["yes"]
+    assert settings["Environment"] == [f"TMPDIR=/run/{settings['RuntimeDirectory'][0]}"]
+
+
+def test_unit_is_not_restarted_for_what_another_try_does_not_heal():
+    assert [int(code) for code in unit()["RestartPreventExitStatus"]] == [ExitCode.USAGE, ExitCode.CONFIG]

@@ -1,0 +1,44 @@
+"""What systemd gets to read, on a socket like systemd's."""
+
+import socket
+import time
+
+import pytest
+
+from clouduploader import readiness
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request, tmp_path):
+    """A socket as systemd has it, and its name as a service gets it."""
+    name = str(tmp_path / "notify")
+    address = name if request.param == "path" else "\0" + name
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        listener.settimeout(10)
+        yield listener, name if request.param == "path" else "@" + name
+
+
+def test_start_reload_and_stop_are_told(systemd):
+    listener, name = systemd
+    told = readiness.Readiness({"NOTIFY_SOCKET": name})
+    told.ready("listening on 127.0.0.1:5452")
+    assert listener.recv(4096) == b"READY=1\nSTATUS=listening on 127.0.0.1:5452"
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    told.reloading()
+    first, second = listener.recv(4096).decode().split("\n")
+    assert first == "RELOADING=1"
+    assert before <= int(second.removeprefix("MONOTONIC_USEC=")) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    told.stopping("2 uploads go on")
+    assert listener.recv(4096) == b"STOPPING=1\nSTATUS=2 uploads go on"
+
+
+def test_status_of_two_lines_is_no_second_message(systemd):
+    listener, name = systemd
+    readiness.Readiness({"NOTIFY_SOCKET": name}).ready("one\nSTOPPING=1")
+    assert listener.recv(4096) == b"READY=1\nSTATUS=one STOPPING=1"
+
+
+@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nobody/is/here"}])
+def test_nobody_to_tell_is_no_error(environment):
+    readiness.Readiness(environment).ready("up")

@@ -1,5 +1,8 @@
 """`clouduploader serve`."""
 
+import os
+import sys
+
 import click
 
 from clouduploader.cli.session import Session, pass_session
@@ -27,12 +30,12 @@ def serve_command(session: Session, /, *, listen: str | None, networks: tuple[st
     images that are on their way in then fail, uploads go on.
     """
     try:
-        from clouduploader.server import service, settings
+        from clouduploader.server import service, service_log, settings
     except ModuleNotFoundError as exc:
         raise UnavailableError(
             f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
         ) from exc
-    from clouduploader import stopping
+    from clouduploader import readiness, stopping
     from clouduploader.stop import Stop
 
     config = session.config
@@ -40,10 +43,14 @@ def serve_command(session: Session, /, *, listen: str | None, networks: tuple[st
     stop = Stop()
     stopping.listen(stop)
 
+    log = service_log.ServiceLog(sys.stderr)
+    told = readiness.Readiness(os.environ)
+
     def announce(url: str) -> None:
-        if not session.is_quiet:
-            click.echo(f"clouduploader: the spool {config.spool.value} is served at {url}", err=True)
+        log.tell("ready", url=url, spool=str(config.spool.value))
+        told.ready(f"the spool {config.spool.value} is served at {url}")
 
     # What else runs in this process is started here, and ends with `stop`.
-    service.run(config, options, stop=stop, announce=announce)
+    service.run(config, options, stop=stop, announce=announce, log=log)
+    log.tell("stopped")
     return ExitCode.OK

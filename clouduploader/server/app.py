@@ -1,18 +1,21 @@
 """Requests in, answers out: who may ask, which route it is, and what becomes of errors."""
 
+import asyncio
 import errno
+import time
 
 from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.server import body, replies, routing
+from clouduploader.server import body, operations, replies, routing
 from clouduploader.server.connections import Connections
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import ROUTES, Call
-from clouduploader.server.state import State
+from clouduploader.server.state import JOB, State
 
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
+CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for the answer
 
 
 def make(state: State, connections: Connections) -> web.Application:
@@ -20,13 +23,20 @@ def make(state: State, connections: Connections) -> web.Application:
     app = web.Application()
 
     async def answer(request: web.Request) -> web.StreamResponse:
+        began, status = time.monotonic(), 500
         try:
             with state.answering(request):
-                return await _answer(state, connections, request)
+                reply = await _answer(state, connections, request)
+            status = reply.status
+            return reply
+        except asyncio.CancelledError:
+            status = CLIENT_GONE
+            raise
         finally:
             connections.end()
+            state.note_request(request, status, time.monotonic() - began)
 
-    app.router.add_route("*", "/{path:.*}", answer, expect_handler=_wait_with_100)
+    app.router.add_route("*", r"/{path:[\s\S]*}", answer, expect_handler=_wait_with_100)
     app.on_response_prepare.append(replies.strip)
     return app
 
@@ -57,7 +67,8 @@ async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     path, query = routing.split_target(request.raw_path)
     if request.method == "POST" and request.headers.get("Content-Type", "").lower() == FORM:
         query = "&".join(filter(None, (query, await _form(state, request))))
-    found = routing.find(ROUTES, request.method, path, query)
+    found = routing.find((*ROUTES, *operations.ROUTES), request.method, path, query)
+    request[JOB] = found.job
     return await found.handler(Call(state, request, found))
 
 

@@ -32,6 +32,7 @@ from clouduploader.errors import (
 from clouduploader.job import JobState
 from clouduploader.server import body, replies
 from clouduploader.server.replies import RefusalError
+from clouduploader.server.service_log import ServiceLog
 
 THREADS = 4  # that move bytes; measured: two cores are busy with two fast senders
 BUFFER_BYTES = 1 << 20  # of each; measured: 64 KiB cost a tenth more CPU, 4 MiB gain nothing
@@ -53,24 +54,39 @@ class Intake:
         keep_free_bytes: How much of its file system stays free.
         max_transfers: How many images at once.
         idle_seconds: How long a client may send nothing.
+        log: Is told what becomes of jobs.
     """
 
-    def __init__(self, jobs: spool.Spool, *, keep_free_bytes: int, max_transfers: int, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        jobs: spool.Spool,
+        *,
+        keep_free_bytes: int,
+        max_transfers: int,
+        idle_seconds: float,
+        log: ServiceLog,
+    ) -> None:
         self._jobs = jobs
         self._keep_free_bytes = keep_free_bytes
         self._max_transfers = max_transfers
         self._idle_seconds = idle_seconds
+        self._log = log
         self._movers = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
         self._settlers = concurrent.futures.ThreadPoolExecutor(THREADS, "settle")  # they wait for disk and locks
         self._buffers = threading.local()
         self._open: dict[str, spool.Reception] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.received_bytes = 0
+        self._received_bytes = 0  # of those that have ended
 
     @property
     def names(self) -> set[str]:
         """The jobs whose images are on their way in."""
         return set(self._open)
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes have been received since the start."""
+        return self._received_bytes + sum(reception.received_bytes for reception in self._open.values())
 
     def check_space(self, size_bytes: int, *, name: str | None = None) -> None:
         """Refuse an image that would not fit beside those that are on their way.
@@ -127,16 +143,20 @@ class Intake:
 
     async def _take(self, reception: spool.Reception, request: web.BaseRequest) -> None:
         """Bring a reception to its end, whatever happens."""
-        name = reception.job.name
+        name, began = reception.job.name, time.monotonic()
         self._open[name] = reception
+        self._log.tell("receiving", job=name, client=request.remote)
         try:
             await self._read(reception, request)
             await self._settle(reception.finish)
+            self._log.tell("scheduled", job=name, bytes=reception.received_bytes, seconds=time.monotonic() - began)
         except BaseException as exc:
-            await self._settle(functools.partial(reception.abandon, _told(exc)))
+            told = _told(exc)
+            await self._settle(functools.partial(reception.abandon, told))
+            self._log.tell("failed", job=name, bytes=reception.received_bytes, details=str(told))
             raise
         finally:
-            self.received_bytes += reception.received_bytes
+            self._received_bytes += reception.received_bytes
             del self._open[name]
 
     async def _read(self, reception: spool.Reception, request: web.BaseRequest) -> None:

@@ -17,7 +17,7 @@ from clouduploader.job import Job, JobState
 from clouduploader.server import body, replies, routing, status
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routing import Parameter, Route
-from clouduploader.server.state import State
+from clouduploader.server.state import JOB, State
 
 MAX_BODY_BYTES = 10_000_000  # of a new job (bs_clouduploadserver); what comes after them is cut off
 WANTED = ("user", "target", "project", "repository", "package", "arch", "filename", "size")  # in OBS's order
@@ -100,6 +100,8 @@ async def _create(call: Call, fields: dict[str, str], data: bytes) -> web.Stream
     )
     async with call.state.creating:  # who waits for the lock of `next` otherwise does so in steps of 50 ms
         job = await asyncio.to_thread(call.state.jobs.create, job, targetdata=data)
+    call.request[JOB] = job.name
+    call.state.log.tell("created", job=job.name, user=job.user, target=job.target, size=job.size)
     return replies.xml(jobxml.serialize(job))
 
 
@@ -141,6 +143,8 @@ async def kill(call: Call) -> web.StreamResponse:
         raise replies.no_such_job() from killed.error
     if killed.error:
         raise RefusalError(killed.error.message) from killed.error
+    if not killed.is_finished_before:
+        call.state.log.tell("killed", job=killed.name, client=call.request.remote)
     return replies.xml(replies.OK)
 
 

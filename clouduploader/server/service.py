@@ -13,8 +13,9 @@ from clouduploader import spool
 from clouduploader.commands import tend_spool
 from clouduploader.config import Config
 from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
-from clouduploader.server import app
+from clouduploader.server import app, service_log
 from clouduploader.server.connections import Connections
+from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Settings
 from clouduploader.server.state import State
 from clouduploader.stop import Stop
@@ -31,7 +32,9 @@ MAX_HEADERS = 100
 READ_BYTES = 65_536  # how much of a body aiohttp holds
 
 
-def run(config: Config, settings: Settings, *, stop: Stop, announce: Callable[[str], None]) -> None:
+def run(
+    config: Config, settings: Settings, *, stop: Stop, announce: Callable[[str], None], log: ServiceLog
+) -> None:
     """Serve until we are asked to stop.
 
     Images that are on their way in then fail, and so do their jobs; uploads that run are not touched.
@@ -41,6 +44,7 @@ def run(config: Config, settings: Settings, *, stop: Stop, announce: Callable[[s
         settings: Where to listen, whom to answer, how much.
         stop: Looked at a few times a second.
         announce: Called with our URL once we can be reached.
+        log: Is told what happens.
 
     Raises:
         CannotCreateError: There is no spool, and none can be made.
@@ -54,7 +58,9 @@ def run(config: Config, settings: Settings, *, stop: Stop, announce: Callable[[s
     with _listen(settings) as listener:
         address, port = listener.getsockname()[:2]
         url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-        asyncio.run(_serve(config, settings, jobs, listener, stop, lambda: announce(url)))
+        LOG.addHandler(service_log.Handler(log))
+        LOG.propagate = False
+        asyncio.run(_serve(State(config, settings, jobs, log), listener, stop, lambda: announce(url)))
 
 
 def _descriptor_limit() -> int:
@@ -78,15 +84,8 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
-async def _serve(
-    config: Config,
-    settings: Settings,
-    jobs: spool.Spool,
-    listener: socket.socket,
-    stop: Stop,
-    announce: Callable[[], None],
-) -> None:
-    state = State(config, settings, jobs)
+async def _serve(state: State, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
+    settings = state.settings
     connections = Connections(_descriptor_limit())
     runner = web.AppRunner(
         app.make(state, connections),
@@ -126,15 +125,19 @@ async def _tend(state: State, connections: Connections) -> None:
     while True:
         connections.forget_ended()
         try:
-            await asyncio.to_thread(
+            expired = await asyncio.to_thread(
                 tend_spool.expire,
                 jobs,
                 seconds=settings.expire_seconds,
                 own=state.intake.names,
             )
-            await asyncio.to_thread(
+            for name in expired:
+                state.log.tell("failed", job=name, details="no image came in time")
+            pruned = await asyncio.to_thread(
                 tend_spool.prune, jobs, max_days=settings.archive_days, max_jobs=settings.archive_jobs
             )
+            for name in pruned:
+                state.log.tell("pruned", job=name)
         except ClouduploaderError as exc:
-            LOG.warning("%s", exc.message)
+            state.log.tell("trouble", text=exc.message)
         await asyncio.sleep(TEND_SECONDS)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator
 
 from aiohttp import web
@@ -10,11 +11,16 @@ from aiohttp import web
 from clouduploader import spool
 from clouduploader.config import Config
 from clouduploader.server import status
+from clouduploader.server.census import Census
 from clouduploader.server.intake import Intake
 from clouduploader.server.listing import Listing
 from clouduploader.server.logs import Logs
+from clouduploader.server.metrics import Metrics
+from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Settings
 from clouduploader.server.status import InFlight
+
+JOB = web.RequestKey("job", str)  # by this a request knows its job
 
 
 class State:
@@ -29,9 +35,11 @@ class State:
         listing: Makes lists of jobs; under `listing_lock`.
         creating: The lock of who makes a job.
         started: When it was, in seconds since the epoch.
+        log: Where the service tells what it does.
+        metrics: What it counts; to be rendered under `counting`.
     """
 
-    def __init__(self, config: Config, settings: Settings, jobs: spool.Spool) -> None:
+    def __init__(self, config: Config, settings: Settings, jobs: spool.Spool, log: ServiceLog) -> None:
         self.config = config
         self.settings = settings
         self.jobs = jobs
@@ -40,7 +48,16 @@ class State:
             keep_free_bytes=settings.keep_free_bytes,
             max_transfers=settings.max_transfers,
             idle_seconds=settings.idle_seconds,
+            log=log,
         )
+        self.log = log
+        self.metrics = Metrics(
+            Census(jobs),
+            received_bytes=lambda: self.intake.received_bytes,
+            transfers=lambda: len(self.intake.names),
+            free_bytes=self._free_bytes,
+        )
+        self.counting = asyncio.Lock()
         self.logs = Logs(jobs)
         self.listing = Listing(jobs)
         self.listing_lock = asyncio.Lock()
@@ -58,6 +75,27 @@ class State:
             yield
         finally:
             del self._in_flight[number]
+
+    def note_request(self, request: web.BaseRequest, status_code: int, seconds: float) -> None:
+        """Write down and count a request that was answered."""
+        self.metrics.count_request(request.method, status_code, seconds)
+        self.log.tell(
+            "request",
+            job=request.get(JOB) or None,
+            client=request.remote,
+            method=request.method,
+            path=request.path,
+            status=status_code,
+            seconds=seconds,
+        )
+
+    def worker_fault(self) -> str | None:
+        """Why nobody starts uploads; None if a worker runs, here or elsewhere."""
+        return None if status.is_worker_running(self.jobs) else "no worker looks after the spool"
+
+    def _free_bytes(self) -> int:
+        found = os.statvfs(self.jobs.directory)
+        return found.f_bavail * found.f_frsize
 
     def in_flight(self) -> list[InFlight]:
         """The requests that are being answered."""

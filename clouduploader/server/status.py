@@ -72,6 +72,11 @@ def ajaxstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
     ).encode()
 
 
+def is_worker_running(jobs: spool.Spool) -> bool:
+    """Whether a worker, ours or OBS's, looks after the spool."""
+    return _worker_started(jobs) is not None
+
+
 def now() -> int:
     """Seconds since the epoch."""
     return int(time.time())

@@ -53,6 +53,7 @@ FOREIGN_ROOMS = {
     "inotify_simple": "watch",
     "isal": "image",
     "moto": "sandbox",
+    "prometheus_client": "server",
     "rich": "cli",
     "werkzeug": "sandbox",
 }

@@ -1,6 +1,7 @@
 """A server in a thread of the test, and a client that sees every byte."""
 
 import contextlib
+import io
 import signal
 import socket
 import threading
@@ -8,7 +9,7 @@ import threading
 import pytest
 
 from clouduploader import config, stop
-from clouduploader.server import service, settings
+from clouduploader.server import service, service_log, settings
 
 PATIENCE_SECONDS = 60  # only a failing test waits that long
 
@@ -18,10 +19,11 @@ class Server:
 
     Attributes:
         address: Where it listens.
+        log: What it has written of itself.
     """
 
-    def __init__(self, address):
-        self.address = address
+    def __init__(self, address, log):
+        self.address, self.log = address, log
 
     def connect(self):
         return socket.create_connection(self.address, timeout=PATIENCE_SECONDS)
@@ -76,20 +78,22 @@ def serve(tmp_path):
             home.mkdir(parents=True, exist_ok=True)
             loaded = config.load(home=home, spool=jobs.directory, environment={})
             options = settings.load({"listen": "127.0.0.1:0", **section}, loaded.path)
-            asked, ready, urls = stop.Stop(), threading.Event(), []
+            asked, ready, urls, log = stop.Stop(), threading.Event(), [], io.StringIO()
 
             def announce(url):
                 urls.append(url)
                 ready.set()
 
             thread = threading.Thread(
-                target=service.run, args=(loaded, options), kwargs={"stop": asked, "announce": announce}
+                target=service.run,
+                args=(loaded, options),
+                kwargs={"stop": asked, "announce": announce, "log": service_log.ServiceLog(log)},
             )
             thread.start()
             stack.callback(thread.join)
             stack.callback(asked.request, signal.SIGTERM)
             assert ready.wait(PATIENCE_SECONDS)
             host, port = urls[0].removeprefix("http://").split(":")
-            return Server((host, int(port)))
+            return Server((host, int(port)), log)
 
         yield start

@@ -1,0 +1,64 @@
+"""Whether the service can do its work: asked by load balancers and monitoring."""
+
+import contextlib
+import dataclasses
+import os
+
+from clouduploader import spool
+
+PROBE = ".health.new"  # its name collides with none of OBS's and is passed over by all
+MODE = 0o600
+PROBE_BYTES = b"clouduploader\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: "spool", "disk" or "worker".
+        fault: What is wrong; None if all is well.
+    """
+
+    name: str
+    fault: str | None
+
+
+def check(jobs: spool.Spool, *, keep_free_bytes: int, worker_fault: str | None) -> list[Finding]:
+    """Look whether the spool can be written, and has room for images; blocks as long as the disk does.
+
+    Args:
+        jobs: The spool.
+        keep_free_bytes: How much no image may fill: with less, none is taken.
+        worker_fault: Why nobody starts uploads; None if somebody does.
+    """
+    return [
+        Finding("spool", _spool_fault(jobs)),
+        Finding("disk", _disk_fault(jobs, keep_free_bytes)),
+        Finding("worker", worker_fault),
+    ]
+
+
+def _spool_fault(jobs: spool.Spool) -> str | None:
+    """Write a file there, as every change of a job does."""
+    path = jobs.directory / PROBE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+        try:
+            os.write(descriptor, PROBE_BYTES)
+        finally:
+            os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):  # another request's
+                path.unlink()
+    except OSError as exc:
+        return f"{jobs.directory} can't be written: {exc.strerror}"
+    return None
+
+
+def _disk_fault(jobs: spool.Spool, keep_free_bytes: int) -> str | None:
+    try:
+        status = os.statvfs(jobs.directory)
+    except OSError as exc:
+        return f"{jobs.directory} can't be looked at: {exc.strerror}"
+    free = status.f_bavail * status.f_frsize
+    return None if free >= keep_free_bytes else f"{free} bytes are free, {keep_free_bytes} are to be kept free"

@@ -1,0 +1,133 @@
+"""Numbers for Prometheus: what is in the spool, and what this process has seen since it began."""
+
+import time
+from collections.abc import Callable, Iterable
+
+import prometheus_client
+from prometheus_client import Metric, exposition, metrics_core, registry
+
+import clouduploader
+from clouduploader.server.census import Census
+from clouduploader.server.routing import METHODS
+
+CONTENT_TYPE = exposition.CONTENT_TYPE_PLAIN_0_0_4
+SUCCEEDED = "succeeded"
+UNKNOWN = "unknown"
+"""The exit code of an upload that an earlier worker has started: it told nobody."""
+UPLOAD_BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400)
+"""Seconds: 2 GiB take 11 by EBS direct and 195 by ec2uploadimg (bench/README.rst), hours on a slow line."""
+REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600)  # seconds; OBS's source server gives up after 600
+
+
+class Metrics:
+    """All numbers. What happens may be counted in any thread.
+
+    Args:
+        census: Counts what is in the spool.
+        received_bytes: How many bytes of images have been received so far.
+        transfers: How many images are on their way in.
+        free_bytes: How much is free where the spool is.
+    """
+
+    def __init__(
+        self,
+        census: Census,
+        *,
+        received_bytes: Callable[[], int],
+        transfers: Callable[[], int],
+        free_bytes: Callable[[], int],
+    ) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = prometheus_client.CollectorRegistry()
+        self._registry.register(_Spool(census))
+        prometheus_client.ProcessCollector(registry=self._registry)
+        for name, text, value in (
+            ("transfers", "Images that are on their way in.", transfers),
+            ("spool_free_bytes", "What is free on the file system of the spool.", free_bytes),
+        ):
+            prometheus_client.Gauge(f"clouduploader_{name}", text, registry=self._registry).set_function(value)
+        self._registry.register(_Received(received_bytes))
+        prometheus_client.Info("clouduploader", "What runs.", registry=self._registry).info(
+            {"version": clouduploader.__version__}
+        )
+        self._requests = prometheus_client.Histogram(
+            "clouduploader_request_seconds",
+            "How long requests took; who follows a log takes as long as the upload.",
+            ("method", "status"),
+            buckets=REQUEST_BUCKETS,
+            registry=self._registry,
+        )
+        self._uploads = prometheus_client.Histogram(
+            "clouduploader_upload_seconds",
+            "How long uploads took that have ended; each try is one.",
+            ("outcome",),
+            buckets=UPLOAD_BUCKETS,
+            registry=self._registry,
+        )
+        self._failures = prometheus_client.Counter(
+            "clouduploader_upload_failures",
+            "Uploads that failed, by exit code; 128 and its number for a signal, unknown if nobody saw the end.",
+            ("exit_code",),
+            registry=self._registry,
+        )
+
+    def count_request(self, method: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        self._requests.labels(method if method in METHODS else "other", status).observe(seconds)
+
+    def count_upload(self, outcome: str, *, exit_code: int | None, seconds: float) -> None:
+        """Count an upload that has ended.
+
+        Args:
+            outcome: "succeeded", "failed", "killed", or "waiting" for another try.
+            exit_code: Of the uploader; 128 and the signal's number if a signal ended it. None if nobody knows.
+            seconds: How long it took.
+        """
+        self._uploads.labels(outcome).observe(seconds)
+        if outcome != SUCCEEDED:
+            self._failures.labels(UNKNOWN if exit_code is None else exit_code).inc()
+
+    def render(self) -> bytes:
+        """The text format 0.0.4. Reads the spool: for a thread, and one at a time.
+
+        Raises:
+            LocalIOError: The spool can't be read.
+            MissingFileError: There is none.
+        """
+        return exposition.generate_latest(self._registry)
+
+
+class _Spool(registry.Collector):
+    """What is in the spool."""
+
+    def __init__(self, census: Census) -> None:
+        self._census = census
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: it would be counted for that, before the first request."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        count = self._census.take()
+        jobs = metrics_core.GaugeMetricFamily("clouduploader_jobs", "Jobs, archived ones too.", labels=["state"])
+        for state, number in count.states.items():
+            jobs.add_metric([state], number)
+        yield jobs
+        yield metrics_core.GaugeMetricFamily("clouduploader_jobs_damaged", "Records that can't be read.", count.damaged)
+        yield metrics_core.GaugeMetricFamily(
+            "clouduploader_queue_age_seconds",
+            "How long the job has waited that has done so longest, to be started or tried again; 0 if none does.",
+            max(0.0, time.time() - count.queued_since) if count.queued_since else 0,
+        )
+
+
+class _Received(registry.Collector):
+    """A counter that somebody else counts."""
+
+    def __init__(self, received_bytes: Callable[[], int]) -> None:
+        self._received_bytes = received_bytes
+
+    def collect(self) -> Iterable[Metric]:
+        yield metrics_core.CounterMetricFamily(
+            "clouduploader_received_bytes", "Bytes of images that were received.", self._received_bytes()
+        )

@@ -1,0 +1,242 @@
+"""Numbers, health and logs of the service, asked over HTTP."""
+
+import json
+import re
+from pathlib import Path
+
+import openapi_spec_validator
+import pytest
+
+from clouduploader.job import JobState
+from clouduploader.server import census, metrics, operations, routes
+
+SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
+
+
+def samples(body):
+    """The samples of Prometheus's text by name and labels."""
+    lines = [line for line in body.decode().splitlines() if not line.startswith("#")]
+    return {(found[1], found[2] or ""): float(found[3]) for found in map(SAMPLE.fullmatch, lines)}
+
+
+def lines_of(server, event, job=None):
+    """The lines of a server's log about an event."""
+    mark = f" event={event}" + (f" job={job} " if job else " ")
+    return [line for line in server.log.getvalue().splitlines() if mark in f"{line} "]
+
+
+def test_metrics_tell_of_spool_images_and_requests(serve, make_spool, make_job):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.SUCCEEDED)
+    make_job(jobs, "2", state=JobState.WAITING)
+    make_job(jobs, "3", state=JobState.FAILED)
+    (jobs.done_dir / "4").write_text("<no job")
+    server = serve(jobs, keep_free="1")
+    server.ask("PUT", f"/cloudupload/{server.create(size=10)}", b"0123456789")
+    server.ask("PUT", f"/cloudupload/{server.create(size=10)}", b"012")
+    status, headers, body = server.ask("GET", "/metrics")
+    assert status.startswith("200")
+    assert "Content-Type: text/plain; version=0.0.4; charset=utf-8" in headers
+    found = samples(body)
+    states = {labels.split('"')[1]: value for (name, labels), value in found.items() if name == "clouduploader_jobs"}
+    assert states == {
+        "created": 0, "receiving": 0, "scheduled": 1, "uploading": 0, "waiting": 1, "succeeded": 1, "failed": 2,
+    }  # fmt: skip
+    assert found["clouduploader_jobs_damaged", ""] == 1
+    assert found["clouduploader_received_bytes_total", ""] == 10
+    assert found["clouduploader_transfers", ""] == 0
+    assert found["clouduploader_spool_free_bytes", ""] > 0
+    assert found["clouduploader_queue_age_seconds", ""] >= 0
+    assert found["clouduploader_request_seconds_count", 'method="PUT",status="200"'] == 1
+    assert found["clouduploader_request_seconds_count", 'method="PUT",status="400"'] == 1
+
+
+def test_uploads_are_counted_by_outcome_and_exit_code(make_spool):
+    counted = metrics.Metrics(
+        census.Census(make_spool()), received_bytes=lambda: 0, transfers=lambda: 0, free_bytes=lambda: 0
+    )
+    counted.count_upload("succeeded", exit_code=0, seconds=11)
+    counted.count_upload("failed", exit_code=77, seconds=2)
+    counted.count_upload("waiting", exit_code=75, seconds=100)
+    counted.count_upload("failed", exit_code=None, seconds=100_000)
+    found = samples(counted.render())
+    assert found["clouduploader_upload_seconds_count", 'outcome="succeeded"'] == 1
+    assert found["clouduploader_upload_seconds_bucket", 'le="10.0",outcome="succeeded"'] == 0
+    assert found["clouduploader_upload_seconds_bucket", 'le="30.0",outcome="succeeded"'] == 1
+    assert found["clouduploader_upload_seconds_bucket", 'le="+Inf",outcome="failed"'] == 2
+    failures = {labels: value for (name, labels), value in found.items() if name.endswith("failures_total")}
+    assert failures == {'exit_code="77"': 1, 'exit_code="75"': 1, 'exit_code="unknown"': 1}
+
+
+def test_readme_names_every_number(make_spool):
+    counted = metrics.Metrics(
+        census.Census(make_spool()), received_bytes=lambda: 0, transfers=lambda: 0, free_bytes=lambda: 0
+    )
+    known = set(re.findall(r"^# TYPE (clouduploader_\w+)", counted.render().decode(), re.MULTILINE))
+    readme = (Path(__file__).parents[3] / "README.rst").read_text("utf-8")
+    assert set(re.findall(r"^``(clouduploader_\w+)``", readme, re.MULTILINE)) == known
+
+
+def test_strange_methods_are_one_number(serve, make_spool):
+    server = serve(make_spool())
+    for method in ("OPTIONS", "TRACE"):
+        server.ask(method, "/")
+    found = samples(server.ask("GET", "/metrics")[2])
+    assert found["clouduploader_request_seconds_count", 'method="other",status="501"'] == 2
+
+
+def test_census_sees_what_changed(make_spool, make_job):
+    jobs = make_spool()
+    counter = census.Census(jobs)
+    assert counter.take().queued_since is None
+    make_job(jobs, "1", state=JobState.SCHEDULED)
+    make_job(jobs, "2", state=JobState.FAILED, details="a")
+    first = counter.take()
+    assert (first.states[JobState.SCHEDULED], first.states[JobState.FAILED]) == (1, 1)
+    assert first.queued_since == jobs.job_path("1").stat().st_mtime
+    with jobs.lock("1") as locked:
+        locked.archive(locked.job.ended(JobState.SUCCEEDED, None))
+    jobs.rewrite_archived(jobs.read_archived("2").ended(JobState.SUCCEEDED, "after all"))
+    second = counter.take()
+    assert (second.states[JobState.SUCCEEDED], second.states[JobState.FAILED]) == (2, 0)
+    assert second.queued_since is None
+
+
+def test_metrics_without_spool_are_an_error_and_no_lie(serve, make_spool):
+    jobs = make_spool()
+    server = serve(jobs)
+    jobs.directory.rename(jobs.directory.with_name("elsewhere"))
+    status, _, body = server.ask("GET", "/metrics")
+    assert status.startswith("400")
+    assert b"there is no spool" in body
+
+
+def test_health_is_good_only_with_spool_room_and_worker(serve, make_spool):
+    jobs = make_spool()
+    server = serve(jobs, keep_free="1")
+    status, headers, body = server.ask("GET", "/healthz")
+    assert status.startswith("503")
+    assert "Content-Type: application/json" in headers
+    checks = json.loads(body)["checks"]
+    assert (checks["spool"], checks["disk"]) == ("ok", "ok")
+    assert checks["worker"] == "no worker looks after the spool"
+    assert list(jobs.directory.iterdir()) == []
+
+
+def test_health_tells_of_a_full_disk_and_a_lost_spool(serve, make_spool):
+    jobs = make_spool()
+    server = serve(jobs, keep_free="1000000T")
+    assert "are to be kept free" in json.loads(server.ask("GET", "/healthz")[2])["checks"]["disk"]
+    jobs.directory.rename(jobs.directory.with_name("elsewhere"))
+    checks = json.loads(server.ask("GET", "/healthz")[2])["checks"]
+    assert checks["spool"] == f"{jobs.directory} can't be written: No such file or directory"
+
+
+def test_log_has_one_line_a_request_and_a_change(serve, make_spool):
+    server = serve(make_spool())
+    name = server.create(size=3, user="to\x85m &quot;x&quot;")
+    server.ask("PUT", f"/cloudupload/{name}", b"abc")
+    (created,) = lines_of(server, "created", name)
+    assert r'user="to\u0085m \"x\"" target=ec2 size=3' in created
+    (_,) = lines_of(server, "receiving", name)
+    (scheduled,) = lines_of(server, "scheduled", name)
+    assert re.search(r"^time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z .* bytes=3 seconds=\d+\.\d{3}$", scheduled)
+    posted, put = lines_of(server, "request", name)
+    assert "method=POST path=/cloudupload status=200" in posted
+    assert f"client=127.0.0.1 method=PUT path=/cloudupload/{name} status=200" in put
+    server.ask("POST", f"/cloudupload/{name}?cmd=kill")
+    (_,) = lines_of(server, "killed", name)
+
+
+def test_log_tells_why_an_image_was_not_taken(serve, make_spool):
+    server = serve(make_spool())
+    name = server.create(size=3)
+    server.ask("PUT", f"/cloudupload/{name}", b"abcd")
+    (failed,) = lines_of(server, "failed", name)
+    assert 'details="size mismatch: 4 != 3"' in failed
+
+
+@pytest.mark.parametrize("secret", ["?token=secret", "?user=secret&x=secret"])
+def test_log_has_no_query_and_no_body(serve, make_spool, secret):
+    server = serve(make_spool())
+    server.ask("POST", f"/cloudupload{secret}", b'{"key": "secret"}', X_Secret="secret")
+    (line,) = lines_of(server, "request")
+    assert "secret" not in server.log.getvalue()
+    assert "status=400" in line
+
+
+def test_a_line_break_from_outside_begins_no_line(serve, make_spool):
+    server = serve(make_spool())
+    server.ask("GET", "/cloudupload/%0Aevent=killed%20job=1%0A/_log")
+    (line,) = server.log.getvalue().splitlines()[-1:]
+    assert r'path="/cloudupload/\nevent=killed job=1\n/_log"' in line
+
+
+def test_page_may_run_nothing_but_its_own_script(serve, make_spool):
+    server = serve(make_spool())
+    for path, kind in (("/ui", "text/html"), ("/ui/ui.js", "text/javascript"), ("/ui/ui.css", "text/css")):
+        status, headers, body = server.ask("GET", path)
+        assert status.startswith("200")
+        assert f"Content-Type: {kind}; charset=utf-8" in headers
+        assert f"Content-Security-Policy: {operations.PAGE_POLICY}" in headers
+        assert "X-Content-Type-Options: nosniff" in headers
+        assert len(body) > 1000
+        assert not re.search(rb"https?://", body)
+    assert "unsafe" not in operations.PAGE_POLICY
+    markup = rb"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
+    assert not re.search(markup, server.ask("GET", "/ui/ui.js")[2])
+    assert not re.search(rb"<script(?! src=)|<style|\son\w+=|style=", server.ask("GET", "/ui")[2])
+
+
+def test_jobs_for_the_page_are_the_newest(serve, make_spool, make_job):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.FAILED, details="no")
+    make_job(jobs, "10", state=JobState.UPLOADING, progress=40, pid=77)
+    make_job(jobs, "9", state=JobState.SCHEDULED)
+    (jobs.directory / "11").write_text("<")
+    server = serve(jobs)
+    found = json.loads(server.ask("GET", "/ui/jobs?limit=3")[2])
+    assert found["total"] == 4
+    assert [job["name"] for job in found["jobs"]] == ["11", "10", "9"]
+    damaged, running, _ = found["jobs"]
+    assert damaged["state"] == "damaged"
+    assert (running["state"], running["progress"], running["try"]) == ("uploading", 40, None)
+    assert "pid" not in running
+
+
+def test_routes_are_for_reading_and_not_those_of_obs(serve, make_spool):
+    server = serve(make_spool())
+    obs = {route.path for route in routes.ROUTES}
+    for route in operations.ROUTES:
+        assert route.path not in obs
+        assert server.ask("POST", route.path, b"")[0] == f"400 unknown request  POST {route.path}"
+        status, _, body = server.ask("HEAD", route.path)
+        assert status[:3] in ("200", "503")
+        assert body == b""
+
+
+def test_nobody_else_may_read(serve, make_spool):
+    server = serve(make_spool(), allow="10.0.0.0/8")
+    for route in operations.ROUTES:
+        assert server.ask("GET", route.path)[0].startswith("403")
+
+
+def test_description_has_every_route_method_and_parameter():
+    document = json.loads(Path(operations.__file__).with_name("openapi.json").read_text("utf-8"))
+    known = {}
+    for route in (*routes.ROUTES, *operations.ROUTES):
+        for method in route.methods:
+            names = known.setdefault((route.path.replace("$job", "{job}"), method.lower()), set())
+            names.update(parameter.name for parameter in route.parameters)
+    described = {
+        (path, method): {parameter["name"] for parameter in operation.get("parameters", ()) if "name" in parameter}
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+    assert described == known
+    ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_description_is_valid():
+    openapi_spec_validator.validate(json.loads(Path(operations.__file__).with_name("openapi.json").read_text("utf-8")))

@@ -56,6 +56,11 @@ class Process:
     is_alive: bool = dataclasses.field(compare=False)
     start_ticks: int
 
+    @property
+    def began(self) -> float:
+        """When it did, in seconds since boot."""
+        return self.start_ticks / os.sysconf("SC_CLK_TCK")
+
 
 @dataclasses.dataclass(frozen=True)
 class Traces:
@@ -86,6 +91,11 @@ class Crew:
     standing: Standing | None
     workers: tuple[Process, ...]
     descendants: tuple[Process, ...]
+
+
+def seconds_since_boot() -> float:
+    """By the clock that processes' beginnings are told by, which goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def everybody() -> dict[int, Process]:

@@ -1,6 +1,7 @@
 """`clouduploader serve`."""
 
 import os
+import signal
 import sys
 
 import click
@@ -18,19 +19,22 @@ from clouduploader.errors import ExitCode, UnavailableError
     metavar="NET",
     help="Who may read and write, for example 10.1.0.0/16; can be repeated.  [127.0.0.0/8 ::1]",
 )
+@click.option("--worker/--no-worker", default=True, help="Whether to start uploads too, as `worker` does.  [--worker]")
 @pass_session
-def serve_command(session: Session, /, *, listen: str | None, networks: tuple[str, ...]) -> int:
-    """Take jobs and images over HTTP, as OBS's upload server.
+def serve_command(session: Session, /, *, listen: str | None, networks: tuple[str, ...], worker: bool) -> int:
+    """Take jobs and images over HTTP, as OBS's upload server, and start the uploads, as its worker.
 
     It answers the requests that bs_clouduploadserver does, on the same spool, so that OBS's source server can be
     pointed at it: $clouduploadserver in BSConfig.pm. What else can be set is in the section [server] of
     clouduploader.conf.
 
     There are no passwords: whoever is in a network of --allow may do everything, for any user. SIGTERM stops it;
-    images that are on their way in then fail, uploads go on.
+    images that are on their way in then fail, uploads go on, and the next worker finds them. SIGHUP reads the section
+    [worker] again. What happens is told on stderr, a line of logfmt for each request and each change of a job. With
+    --no-worker the uploads are left to `clouduploader worker`, or to OBS's own.
     """
     try:
-        from clouduploader.server import service, service_log, settings
+        from clouduploader.server import own_worker, service, service_log, settings
     except ModuleNotFoundError as exc:
         raise UnavailableError(
             f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
@@ -42,15 +46,19 @@ def serve_command(session: Session, /, *, listen: str | None, networks: tuple[st
     options = settings.load(config.server, config.path, listen=listen, allow=networks)
     stop = Stop()
     stopping.listen(stop)
-
     log = service_log.ServiceLog(sys.stderr)
     told = readiness.Readiness(os.environ)
+    own = own_worker.OwnWorker(session.read_config, stop=stop, log=log) if worker else None
 
     def announce(url: str) -> None:
-        log.tell("ready", url=url, spool=str(config.spool.value))
+        log.tell("serving", url=url, spool=str(config.spool.value))
         told.ready(f"the spool {config.spool.value} is served at {url}")
 
-    # What else runs in this process is started here, and ends with `stop`.
-    service.run(config, options, stop=stop, announce=announce, log=log)
+    def reload(_number: int, _frame: object) -> None:
+        if own:
+            own.reload()
+
+    signal.signal(signal.SIGHUP, reload)
+    service.run(config, options, stop=stop, announce=announce, log=log, worker=own)
     log.tell("stopped")
     return ExitCode.OK

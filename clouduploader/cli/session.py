@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from clouduploader import config
+from clouduploader.config import Config
 from clouduploader.errors import UsageError
 
 if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
@@ -41,14 +42,22 @@ class Session:
         self.spool: Path | None = None
         self.server_url: str | None = None
 
-    @functools.cached_property
-    def config(self) -> config.Config:
-        """The settings, read when first asked for.
+    def read_config(self) -> Config:
+        """The settings as they are now.
 
         Raises:
             ConfigError: See `config.load`.
         """
         return config.load(home=self.home, spool=self.spool, environment=os.environ)
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The settings, read when first asked for.
+
+        Raises:
+            ConfigError: See `config.load`.
+        """
+        return self.read_config()
 
     @property
     def server(self) -> "Server | None":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clouduploader import config
+from clouduploader import readiness
 from clouduploader.cli import output
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import ExitCode
@@ -43,14 +43,22 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
         process.become(account)
     from clouduploader import dispatcher
     from clouduploader.dispatcher import control, settings
+    from clouduploader.dispatcher.happening import Kind
+
+    told = readiness.Readiness(os.environ)
+
+    def note(event: "Happening") -> None:
+        _print_event(event)
+        if event.kind is Kind.READY:
+            told.ready(event.text)
 
     with contextlib.closing(control.Control()) as requests:
         _listen(requests, is_draining=drain)
         dispatcher.run(
             session.config,
-            settings=lambda: settings.read(_reload(session)),
+            settings=lambda: settings.read(session.read_config()),
             control=requests,
-            on_event=_print_event,
+            on_event=note,
         )
     return ExitCode.OK
 
@@ -65,10 +73,6 @@ def _listen(requests: "Control", *, is_draining: bool) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGHUP, lambda _number, _frame: requests.reload())
-
-
-def _reload(session: Session) -> config.Config:
-    return config.load(home=session.home, spool=session.spool, environment=os.environ)
 
 
 def _print_event(event: "Happening") -> None:

@@ -23,6 +23,20 @@ class Kind(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True)
+class End:
+    """How an upload ended, apart from what its record tells.
+
+    Attributes:
+        exit_code: Of the uploader; 128 and the signal's number if a signal ended it. None if nobody knows: whoever
+            started it was an earlier worker, and only a parent is told.
+        seconds: How long it took; None if its processes were gone before anybody looked.
+    """
+
+    exit_code: int | None
+    seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Happening:
     """Something that the admin may want to know.
 
@@ -30,8 +44,10 @@ class Happening:
         kind: What happened.
         job: To which job; None if to none.
         text: More about it, for a person. May quote what came from outside.
+        end: Of an upload; None if none has ended.
     """
 
     kind: Kind
     job: str | None
     text: str
+    end: End | None = None

@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from clouduploader import process, spool
 from clouduploader.dispatcher import supervisor
+from clouduploader.dispatcher.happening import End
 from clouduploader.job import Job
 from clouduploader.process import Standing
 
@@ -19,15 +21,19 @@ class Upload:
         job: Its record when that began, or was found.
         held: The processes whose end is waited for, held by pidfds.
         is_child: Whether its supervisor is our child.
+        began: When its first process did, in seconds since boot.
         escalation: When SIGKILL is due, by the monotonic clock; None as long as it was not killed.
         was_forced: Whether SIGKILL was sent.
+        exit_code: Of our child, once it is closed; None if that is not known.
     """
 
     job: Job
     held: process.Held
     is_child: bool
+    began: float
     escalation: float | None = None
     was_forced: bool = False
+    exit_code: int | None = None
 
     def has_ended(self) -> bool:
         """Whether all its processes have."""
@@ -38,12 +44,18 @@ class Upload:
         self.held.close()
         if self.is_child and self.job.pid:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.job.pid, os.WNOHANG)
+                pid, status = os.waitpid(self.job.pid, os.WNOHANG)
+                code = os.waitstatus_to_exitcode(status)
+                self.exit_code = code if pid and code >= 0 else None  # below 0 the supervisor itself was killed
+
+    def end(self) -> End:
+        """How it ended; to be asked when it is closed."""
+        return End(self.exit_code, process.seconds_since_boot() - self.began)
 
 
 def started(job: Job) -> Upload:
     """An upload whose supervisor is our child."""
-    upload = Upload(job, process.Held(), is_child=True)
+    upload = Upload(job, process.Held(), is_child=True, began=process.seconds_since_boot())
     found = process.find(job.pid) if job.pid else None
     if found:
         upload.held.add([found])
@@ -60,8 +72,8 @@ def adopted(jobs: spool.Spool, job: Job) -> Upload | None:
     Returns:
         None if nobody works on it.
     """
-    upload = Upload(job, process.Held(), is_child=False)
     crew = process.crew(job.pid, traces(jobs, job.name))
+    upload = Upload(job, process.Held(), is_child=False, began=_beginning(crew.workers))
     upload.held.add(crew.workers)
     if crew.standing is Standing.UNKNOWN and job.pid:  # somebody else's; whether he works on it can't be seen
         found = process.find(job.pid)
@@ -70,6 +82,17 @@ def adopted(jobs: spool.Spool, job: Job) -> Upload | None:
         return upload
     upload.close()
     return None
+
+
+def orphaned(job: Job, found: process.Process) -> Upload:
+    """An upload of a job that was killed, by its supervisor, which is still there."""
+    upload = Upload(dataclasses.replace(job, pid=found.pid), process.Held(), is_child=False, began=_beginning([found]))
+    upload.held.add([found])
+    return upload
+
+
+def _beginning(processes: Iterable[process.Process]) -> float:
+    return min((member.began for member in processes), default=process.seconds_since_boot())
 
 
 def force(jobs: spool.Spool, upload: Upload) -> None:

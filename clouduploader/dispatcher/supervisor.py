@@ -37,8 +37,11 @@ def main() -> None:
         return
     end = _load_end(directory, name, int(tries), int(pause_seconds))
     _, status = os.waitpid(child, 0)
-    end(os.waitstatus_to_exitcode(status))
-    os._exit(0)  # nothing is left to be tidied up, and the next job waits for our end
+    code = os.waitstatus_to_exitcode(status)
+    end(code)
+    # Nothing is left to be tidied up, and the next job waits for our end. With the code of the uploader, or as a
+    # shell says it that a signal ended it: what the record does not tell, the worker counts.
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def _execute(directory: str, name: str, program: str, words: list[str]) -> int | None:

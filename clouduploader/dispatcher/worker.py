@@ -19,7 +19,7 @@ from clouduploader import process, spool, watch
 from clouduploader.config import Config
 from clouduploader.dispatcher import cleaning, ending, exclusion, queue, running, settings, starting
 from clouduploader.dispatcher.control import Control
-from clouduploader.dispatcher.happening import Happening, Kind
+from clouduploader.dispatcher.happening import End, Happening, Kind
 from clouduploader.dispatcher.settings import Settings
 from clouduploader.errors import ClouduploaderError, NoSuchJobError
 from clouduploader.job import Job, JobState
@@ -198,7 +198,7 @@ class Worker:
                 self._tell(Kind.RESCHEDULED, name, "its upload had not begun")
             else:
                 job = ending.settle_lost(self._jobs, locked, self._config.state.value)
-                self._tell(END_KINDS[job.state], name, job.details or "")
+                self._tell(END_KINDS[job.state], name, job.details or "", End(exit_code=None, seconds=None))
                 if job.state is JobState.FAILED:
                     self._clean_up(job)
 
@@ -219,7 +219,7 @@ class Worker:
         if job.state is JobState.UPLOADING and not is_archived:
             return  # its supervisor did not get to that; `_recover` does
         kind = Kind.KILLED if job.details == KILLED else END_KINDS.get(job.state, Kind.RESCHEDULED)
-        self._tell(kind, name, job.details or "")
+        self._tell(kind, name, job.details or "", upload.end())
         if upload.was_forced:
             self._clean_up(job)
 
@@ -249,9 +249,7 @@ class Worker:
             with contextlib.suppress(ClouduploaderError):
                 job, is_archived = self._jobs.read(name)
                 if is_archived:
-                    upload = running.Upload(dataclasses.replace(job, pid=pid), process.Held(), is_child=False)
-                    upload.held.add([found])
-                    self._uploads[name] = upload
+                    self._uploads[name] = running.orphaned(job, found)
                     self._tell(Kind.ADOPTED, name, f"was killed, but process {pid} is still there")
 
     def _clean_up(self, job: Job) -> None:
@@ -278,8 +276,8 @@ class Worker:
         else:
             self._tell(Kind.SETTINGS, None, "were read again")
 
-    def _tell(self, kind: Kind, name: str | None, text: str) -> None:
-        self._on_event(Happening(kind, name, text))
+    def _tell(self, kind: Kind, name: str | None, text: str, end: End | None = None) -> None:
+        self._on_event(Happening(kind, name, text, end))
 
     def _tell_trouble(self, name: str, text: str) -> None:
         self._troubles[name] = text

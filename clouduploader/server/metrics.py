@@ -75,15 +75,16 @@ class Metrics:
         """Count a request that was answered."""
         self._requests.labels(method if method in METHODS else "other", status).observe(seconds)
 
-    def count_upload(self, outcome: str, *, exit_code: int | None, seconds: float) -> None:
+    def count_upload(self, outcome: str, *, exit_code: int | None, seconds: float | None) -> None:
         """Count an upload that has ended.
 
         Args:
             outcome: "succeeded", "failed", "killed", or "waiting" for another try.
             exit_code: Of the uploader; 128 and the signal's number if a signal ended it. None if nobody knows.
-            seconds: How long it took.
+            seconds: How long it took; None if nobody knows.
         """
-        self._uploads.labels(outcome).observe(seconds)
+        if seconds is not None:
+            self._uploads.labels(outcome).observe(seconds)
         if outcome != SUCCEEDED:
             self._failures.labels(UNKNOWN if exit_code is None else exit_code).inc()
 

@@ -15,6 +15,7 @@ from clouduploader.config import Config
 from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
 from clouduploader.server import app, service_log
 from clouduploader.server.connections import Connections
+from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Settings
 from clouduploader.server.state import State
@@ -33,7 +34,13 @@ READ_BYTES = 65_536  # how much of a body aiohttp holds
 
 
 def run(
-    config: Config, settings: Settings, *, stop: Stop, announce: Callable[[str], None], log: ServiceLog
+    config: Config,
+    settings: Settings,
+    *,
+    stop: Stop,
+    announce: Callable[[str], None],
+    log: ServiceLog,
+    worker: OwnWorker | None,
 ) -> None:
     """Serve until we are asked to stop.
 
@@ -45,8 +52,10 @@ def run(
         stop: Looked at a few times a second.
         announce: Called with our URL once we can be reached.
         log: Is told what happens.
+        worker: Runs besides us, and ends with us; None if the spool's worker is somebody else's.
 
     Raises:
+        ClouduploaderError: The worker can't work, see `dispatcher.run`.
         CannotCreateError: There is no spool, and none can be made.
         UnavailableError: The address can't be listened on.
     """
@@ -60,7 +69,7 @@ def run(
         url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
         LOG.addHandler(service_log.Handler(log))
         LOG.propagate = False
-        asyncio.run(_serve(State(config, settings, jobs, log), listener, stop, lambda: announce(url)))
+        asyncio.run(_serve(State(config, settings, jobs, log, worker), listener, stop, lambda: announce(url)))
 
 
 def _descriptor_limit() -> int:
@@ -85,6 +94,19 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
 
 
 async def _serve(state: State, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
+    """Serve, with a worker beside us if there is one: it begins first, and ends last."""
+    worker = state.worker
+    if worker is None:
+        await _answer_all(state, listener, stop, announce)
+        return
+    await asyncio.to_thread(worker.start, state.metrics)
+    try:
+        await _answer_all(state, listener, stop, announce)
+    finally:
+        await asyncio.to_thread(worker.close)
+
+
+async def _answer_all(state: State, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
     settings = state.settings
     connections = Connections(_descriptor_limit())
     runner = web.AppRunner(

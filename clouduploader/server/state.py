@@ -16,6 +16,7 @@ from clouduploader.server.intake import Intake
 from clouduploader.server.listing import Listing
 from clouduploader.server.logs import Logs
 from clouduploader.server.metrics import Metrics
+from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Settings
 from clouduploader.server.status import InFlight
@@ -37,9 +38,12 @@ class State:
         started: When it was, in seconds since the epoch.
         log: Where the service tells what it does.
         metrics: What it counts; to be rendered under `counting`.
+        worker: In the same process; None if there is none.
     """
 
-    def __init__(self, config: Config, settings: Settings, jobs: spool.Spool, log: ServiceLog) -> None:
+    def __init__(
+        self, config: Config, settings: Settings, jobs: spool.Spool, log: ServiceLog, worker: OwnWorker | None
+    ) -> None:
         self.config = config
         self.settings = settings
         self.jobs = jobs
@@ -51,6 +55,7 @@ class State:
             log=log,
         )
         self.log = log
+        self.worker = worker
         self.metrics = Metrics(
             Census(jobs),
             received_bytes=lambda: self.intake.received_bytes,
@@ -91,6 +96,8 @@ class State:
 
     def worker_fault(self) -> str | None:
         """Why nobody starts uploads; None if a worker runs, here or elsewhere."""
+        if self.worker:
+            return self.worker.fault()
         return None if status.is_worker_running(self.jobs) else "no worker looks after the spool"
 
     def _free_bytes(self) -> int:

@@ -9,10 +9,13 @@ import sys
 import tarfile
 from pathlib import Path
 
+import click
 import pytest
 
 import clouduploader
 from clouduploader import config
+from clouduploader.cli import main
+from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode
 
 TOP = Path(__file__).parents[2]
@@ -76,9 +79,9 @@ def test_spec_is_of_this_version():
 def test_spec_requires_what_setup_cfg_does():
     setup = configparser.ConfigParser()
     setup.read(TOP / "setup.cfg")
-    wanted = set(setup["options"]["install_requires"].split())
-    required = set(re.findall(r"(?m)^Requires: +%\{py\}-(\S+(?: >= \S+)?)$", SPEC))
-    assert wanted <= {name.replace(" >= ", ">=") for name in required}
+    wanted = setup["options"]["install_requires"].split() + setup["options.extras_require"]["server"].split()
+    required = re.findall(r"(?m)^Requires: +%\{py\}-(\S+ >= \S+)$", SPEC)
+    assert sorted(name.replace(" >= ", ">=") for name in required) == sorted(name.replace("_", "-") for name in wanted)
 
 
 def test_spec_installs_every_file_there_is():
@@ -102,6 +105,20 @@ def test_user_of_the_spec_is_that_of_the_snippet_and_the_unit():
     user = shlex.split(line)[1]
     assert unit()["User"] == unit()["Group"] == [user]
     assert f"%attr(0750,{user},{user}) %dir %{{_sysconfdir}}/obs/cloudupload\n" in SPEC
+
+
+def test_unit_starts_a_command_that_there_is():
+    program, *arguments = unit()["ExecStart"]
+    assert program == "clouduploader"
+    name, command, _ = main.clouduploader_command.resolve_command(
+        click.Context(main.clouduploader_command, obj=Session()), arguments
+    )
+    assert (name, command.name) == ("serve", "serve")
+
+
+def test_source_distribution_has_the_page(distributed):
+    page = {"index.html", "ui.css", "ui.js"}
+    assert {f"clouduploader/server/ui/{name}" for name in page} | {"clouduploader/server/openapi.json"} <= distributed
 
 
 def test_unit_may_write_what_the_snippet_makes_and_the_program_uses():

@@ -17,11 +17,13 @@ class Bench:
     Attributes:
         jobs: The spool, in a directory as OBS has it.
         events: What the worker told: (kind, job, text).
+        ends: Of uploads, as it told them: (kind, job, End).
     """
 
     def __init__(self, jobs, tmp_path):
         self.jobs = jobs
         self.events = []
+        self.ends = []
         self._home = tmp_path / "home"
         self._home.mkdir()
         self._program = tmp_path / "uploader"
@@ -77,7 +79,7 @@ class Bench:
                     loaded,
                     settings=lambda: settings.read(self.config(**environment)),
                     control=self._control,
-                    on_event=lambda event: self.events.append((str(event.kind), event.job, event.text)),
+                    on_event=self._note,
                 )
             except BaseException as exc:  # noqa: BLE001 handed to the thread of the test
                 self._error = exc
@@ -88,6 +90,11 @@ class Bench:
         if self._error:
             self.join()
         return self._control
+
+    def _note(self, event):
+        if event.end:
+            self.ends.append((str(event.kind), event.job, event.end))
+        self.events.append((str(event.kind), event.job, event.text))
 
     def join(self):
         self._thread.join(PATIENCE_SECONDS)

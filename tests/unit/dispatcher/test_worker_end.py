@@ -42,6 +42,25 @@ def test_exit_code_and_result_make_state_and_details(bench, script, state, detai
     assert bench.files() == [".worker.lock", "done"]
 
 
+@pytest.mark.parametrize(
+    ("script", "kind", "code"),
+    [
+        ("exit 0", "succeeded", 0),
+        ('printf "no such role" > "$6"; exit 77', "failed", 77),
+        ("exit 75", "waiting", 75),
+        ("kill -9 $$", "failed", 137),
+    ],
+)
+def test_exit_code_and_duration_are_told_though_the_record_has_neither(bench, script, kind, code):
+    bench.write_uploader(f"sleep 0.2; {script}")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event(kind, "1")
+    ((told, job, end),) = bench.ends
+    assert (told, job, end.exit_code) == (kind, "1", code)
+    assert end.seconds >= 0.2
+
+
 def test_program_that_cannot_be_executed_is_told_as_by_obs(bench):
     bench.write_uploader("", head="#!/no/such/shell")
     bench.schedule("1")
@@ -143,6 +162,17 @@ def kill(bench):
         assert killed.error is None
 
     return kill
+
+
+def test_exit_code_of_a_killed_upload_is_told(bench, kill):
+    bench.write_uploader(f"echo ready; {HOLD}")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for(lambda: "ready" in bench.log("1"))
+    kill("1")
+    bench.wait_for_event("killed", "1")
+    ((_, _, end),) = bench.ends
+    assert end.exit_code == 128 + signal.SIGTERM
 
 
 def test_killed_upload_cleans_up_before_its_slot_is_free(bench, kill):

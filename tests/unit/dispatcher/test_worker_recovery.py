@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_uploads_of_an_earlier_worker_are_adopted_and_counted(bench):
     for name in ("2", "3"):
         bench.release(name)
         bench.wait_for_end(name)
+
+
+def test_exit_code_of_an_adopted_upload_is_unknown_and_its_duration_is_not(bench):
+    bench.write_uploader(f"{HOLD}; exit 3")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.stop()
+    time.sleep(0.3)
+    bench.start()
+    bench.wait_for_event("adopted", "1")
+    bench.release("1")
+    bench.wait_for_event("failed", "1")
+    ((_, _, end),) = bench.ends
+    assert end.exit_code is None
+    assert end.seconds >= 0.3
 
 
 def test_job_whose_upload_had_not_begun_is_scheduled_again(bench):

@@ -73,7 +73,7 @@ def serve(tmp_path):
     """Return a function that starts a server on a spool; the keys of section [server] can be given."""
     with contextlib.ExitStack() as stack:
 
-        def start(jobs, **section):
+        def start(jobs, *, worker=None, **section):
             home = tmp_path / "etc" / "cloudupload"
             home.mkdir(parents=True, exist_ok=True)
             loaded = config.load(home=home, spool=jobs.directory, environment={})
@@ -87,7 +87,7 @@ def serve(tmp_path):
             thread = threading.Thread(
                 target=service.run,
                 args=(loaded, options),
-                kwargs={"stop": asked, "announce": announce, "log": service_log.ServiceLog(log)},
+                kwargs={"stop": asked, "announce": announce, "log": service_log.ServiceLog(log), "worker": worker},
             )
             thread.start()
             stack.callback(thread.join)

@@ -1,0 +1,92 @@
+"""The worker in the server's process: a thread of its own, whose end is the end of the service."""
+
+import concurrent.futures
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable
+
+from clouduploader import dispatcher
+from clouduploader.config import Config
+from clouduploader.dispatcher import settings
+from clouduploader.dispatcher.control import Control
+from clouduploader.dispatcher.happening import Happening, Kind
+from clouduploader.server.metrics import Metrics
+from clouduploader.server.service_log import ServiceLog
+from clouduploader.stop import Stop
+
+
+class OwnWorker:
+    """A worker on the server's spool.
+
+    Args:
+        read_config: Reads all settings; called again after `reload`.
+        stop: Is requested when the worker ends by itself: a service without it would take jobs that nobody starts.
+        log: Is told what happens.
+    """
+
+    def __init__(self, read_config: Callable[[], Config], *, stop: Stop, log: ServiceLog) -> None:
+        self._read_config = read_config
+        self._stop = stop
+        self._log = log
+        self._control = Control()
+        self._is_settled = threading.Event()  # it is ready, or has ended
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "worker")
+        self._work: concurrent.futures.Future[None] | None = None
+        self._metrics: Metrics | None = None
+
+    def start(self, metrics: Metrics) -> None:
+        """Start it, and wait until it looks after the spool.
+
+        Args:
+            metrics: Counts its uploads.
+
+        Raises:
+            ClouduploaderError: It can't work; see `dispatcher.run`.
+        """
+        self._metrics = metrics
+        self._work = self._thread.submit(
+            dispatcher.run,
+            self._read_config(),
+            settings=lambda: settings.read(self._read_config()),
+            control=self._control,
+            on_event=self._note,
+        )
+        self._work.add_done_callback(self._ended)
+        self._is_settled.wait()
+        if self._work.done():
+            self._work.result()
+
+    def reload(self) -> None:
+        """Have its settings read again; for signal handlers too."""
+        self._control.reload()
+
+    def fault(self) -> str | None:
+        """Why nobody starts uploads; None if it does."""
+        return None if self._work and self._work.running() else "the worker has ended"
+
+    def close(self) -> None:
+        """Hand over: its uploads go on, the next worker finds them. Waits for its thread.
+
+        Raises:
+            ClouduploaderError: It has ended by itself, for this reason.
+        """
+        self._control.leave()
+        self._thread.shutdown()
+        self._control.close()
+        if self._work:
+            self._work.result()
+
+    def _ended(self, _work: concurrent.futures.Future[None]) -> None:
+        self._is_settled.set()
+        if not self._control.is_leaving:
+            self._stop.request(signal.SIGTERM)
+
+    def _note(self, event: Happening) -> None:
+        """Write down and count what the worker tells, in its thread."""
+        facts = dataclasses.asdict(event.end) if event.end else {}
+        self._log.tell(event.kind, job=event.job, text=event.text or None, **facts)
+        if event.end and self._metrics:
+            self._metrics.count_upload(event.kind, **facts)
+        if event.kind is Kind.READY:
+            self._is_settled.set()

@@ -40,7 +40,6 @@ class Metrics:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = prometheus_client.CollectorRegistry()
         self._registry.register(_Spool(census))
-        prometheus_client.ProcessCollector(registry=self._registry)
         for name, text, value in (
             ("transfers", "Images that are on their way in.", transfers),
             ("spool_free_bytes", "What is free on the file system of the spool.", free_bytes),

@@ -34,7 +34,7 @@ from clouduploader.errors import (
     UnavailableError,
     UsageError,
 )
-from clouduploader.job import Job
+from clouduploader.job import Job, JobState
 
 CONNECT_SECONDS = 30.0  # what TCP needs for four tries (RFC 6298: 1 + 2 + 4 + 8 s), and some
 ANSWER_SECONDS = 120.0  # OBS's server has five processes, and whoever comes sixth waits
@@ -138,7 +138,7 @@ class Server:
                     connection.putheader("Expect", "100-continue")
                     connection.putheader("Connection", "close")
                     connection.endheaders()
-                transfer = Transfer(self, connection, name)
+                transfer = Transfer(self, connection, name, size_bytes)
                 transfer.ask_leave()
                 is_wanted = True
                 yield transfer
@@ -376,12 +376,20 @@ class Server:
 
 
 class Transfer:
-    """An image on its way; made by `Server.receive` and good inside its block."""
+    """An image on its way; made by `Server.receive` and good inside its block.
 
-    def __init__(self, server: Server, connection: http.client.HTTPConnection, name: str) -> None:
+    Args:
+        server: Who gets it.
+        connection: The request's, with its head on the way.
+        name: The job.
+        size_bytes: What the head has promised.
+    """
+
+    def __init__(self, server: Server, connection: http.client.HTTPConnection, name: str, size_bytes: int) -> None:
         self._server = server
         self._connection = connection
         self._name = name
+        self._size_bytes = self._left_bytes = size_bytes
 
     def ask_leave(self) -> None:
         """Wait for the server's word that it wants the image.
@@ -407,9 +415,12 @@ class Transfer:
         """Send the next bytes.
 
         Raises:
-            ClouduploaderError: The server refused.
+            ClouduploaderError: The server refused, or has made the job for a smaller image.
             NetworkError: The connection broke.
         """
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise self._other_size()
         sock = self._connection.sock
         sock.settimeout(STALL_SECONDS)
         try:
@@ -422,23 +433,40 @@ class Transfer:
             ) from exc
 
     def finish(self) -> None:
-        """Wait for the server's word that it has the whole image.
+        """Wait for the server's word that it has the whole image; without one, look at the job.
 
         Raises:
-            ClouduploaderError: It refused.
-            NetworkError: It did not say; the image may have arrived.
+            ClouduploaderError: It refused, or has made the job for a larger image.
+            NetworkError: The job failed; or nothing is known of it, and the image may have arrived.
         """
+        if self._left_bytes:
+            raise self._other_size()
         sock = self._connection.sock
         sock.settimeout(FINISH_SECONDS)
         try:
             with self._server._errors():
                 response = _response(sock, "PUT")
         except NetworkError as exc:
+            self._look_for(exc)
+        else:
+            self._server._check(response, None)
+
+    def _look_for(self, doubt: NetworkError) -> None:
+        """Find out whether an image has arrived of which the server could not say so: nothing is to be sent twice."""
+        try:
+            job = self._server.read(self._name)
+        except ClouduploaderError:
+            job = None
+        if job is None or job.state in (JobState.CREATED, JobState.RECEIVING):
             raise NetworkError(
-                f"job {self._name} has got all of its image, but {exc.message}",
-                hint=f"`clouduploader inspect {self._name}` tells what became of it.",
-            ) from exc
-        self._server._check(response, None)
+                f"job {self._name} has got all of its image, but {doubt.message}",
+                hint=f"`clouduploader inspect --server {self._server.url} {self._name}` tells what became of it.",
+            ) from doubt
+        if job.state is JobState.FAILED:
+            raise NetworkError(
+                f"{doubt.message}, and job {self._name} has failed: {_one_line(job.details or 'no reason given')}",
+                hint="Submit the image again.",
+            ) from doubt
 
     def _hear_last_words(self) -> None:
         """Raise what a server said before it hung up on us, if it said anything."""
@@ -449,6 +477,9 @@ class Transfer:
         except ClouduploaderError:
             return
         self._refuse(response)
+
+    def _other_size(self) -> PlatformReplyError:
+        return self._server._nonsense(f"a job for an image of {self._size_bytes} bytes, which is not ours")
 
     def _refuse(self, response: http.client.HTTPResponse) -> None:
         self._server._check(response, None)

@@ -11,7 +11,7 @@ from clouduploader import spool, stopping
 from clouduploader.cli import following, output, targetoptions
 from clouduploader.cli.session import Session, json_option, pass_session, server_option
 from clouduploader.commands import submit_image
-from clouduploader.errors import ExitCode, StoppedError
+from clouduploader.errors import ExitCode, StoppedError, TransientError, UnavailableError
 from clouduploader.job import Job
 from clouduploader.platform import Event, JsonValue
 from clouduploader.stop import Stop
@@ -44,7 +44,8 @@ def submit_command(
     before them, and has to say which role if there is no account.
 
     With --wait the log is shown on stderr, the result is printed behind the job, and the exit code is 76 if the
-    job failed. Stopped while it waits, the job goes on.
+    job failed. Stopped while it waits, the job goes on; so it does if its server can't be asked any more for two
+    minutes, and the exit code is 69: to submit the image again would upload it twice.
 
     An image that breaks off on its way makes the job fail ("unexpected EOF"): submit it again.
 
@@ -63,10 +64,7 @@ def submit_command(
     if not session.is_json:
         click.echo(job.name)
     if wait:
-        follow = following.reader(session, job.name, lines=None)
-        write = (lambda _data: None) if session.is_quiet else output.log_writer(sys.stderr)
-        with stop.interruptible():
-            job = follow(write=write, is_following=True).job
+        job = _wait(session, job, stop)
         following.tell_outcome(session, job)
     code = following.outcome_code(job)
     if session.is_json:
@@ -93,6 +91,22 @@ def _send(session: Session, order: submit_image.Order, intake: submit_image.Inta
             for job in begun:
                 output.warn(session, f"job {job.name} has not got all of its image, and fails")
             raise
+
+
+def _wait(session: Session, job: Job, stop: Stop) -> Job:
+    """Show the log until the job ends; whatever keeps us from that, the job is in good hands."""
+    follow = following.reader(session, job.name, lines=None)
+    write = (lambda _data: None) if session.is_quiet else output.log_writer(sys.stderr)
+    place = f"--server {session.server.url} " if session.server else ""
+    hint = f"`clouduploader log --follow {place}{job.name}` goes on with it."
+    try:
+        with stop.interruptible():
+            return follow(write=write, is_following=True).job
+    except StoppedError:
+        output.warn(session, f"job {job.name} goes on. {hint}")
+        raise
+    except TransientError as exc:  # 75 would tell a script to submit the image once more
+        raise UnavailableError(f"the end of job {job.name} is not known: {exc.message}", hint=hint) from exc
 
 
 def _view(session: Session, job: Job, views: contextlib.ExitStack) -> Callable[[Event], None]:

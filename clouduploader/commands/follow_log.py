@@ -116,7 +116,7 @@ def follow_at_server(
     Raises:
         NoSuchJobError: There is no such job.
         MissingFileError: It has no log, and is not followed.
-        TransientError: The server could not be asked for PATIENCE_SECONDS; or once, if it is not followed.
+        TransientError: The server could not be asked for PATIENCE_SECONDS; or once, at first or if it is not followed.
         ClouduploaderError: See `remote.Server`.
     """
     job = server.read(name)
@@ -131,11 +131,13 @@ def follow_at_server(
         for block in server.log(name, start=position, end=facts.size_bytes):
             write(block)
         return LogEnd(job, job.state.is_final)
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    heard = time.monotonic()
     while True:
         try:
             # First the state, then the log: what was written before the end is not missed.
             job = server.read(name)
+            if not job.state.is_final:
+                heard = time.monotonic()  # whoever has no log for us has it later, until the job ends
             facts = server.log_facts(name)
             if facts and facts.size_bytes < position:
                 position = 0  # another log took its place
@@ -143,11 +145,11 @@ def follow_at_server(
                 for block in server.log(name, start=position):
                     position += len(block)
                     write(block)
+                    heard = time.monotonic()
             if job.state.is_final:
                 return LogEnd(job, is_archived=True)
-            deadline = time.monotonic() + PATIENCE_SECONDS
         except TransientError:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= heard + PATIENCE_SECONDS:
                 raise
         time.sleep(SERVER_POLL_SECONDS)
 

@@ -141,8 +141,8 @@ def _account(order: Order, given: Mapping[str, JsonValue], platform: Platform, c
         NoSuchAccountError: There is neither: the service would find nobody to upload for.
     """
     names = [field.name for field in platform.fields if field.is_of_account]
-    if not names:
-        return {}
+    if all(given.get(name) for name in names):
+        return {}  # also where the book is not for this user to read
     try:
         return accounts.Book(config.home.value).get(order.user, order.target)
     except NoSuchAccountError:

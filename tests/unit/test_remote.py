@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import datetime
 import socket
 import ssl
@@ -305,11 +306,41 @@ def test_broken_transfer_says_what_becomes_of_the_job(make_server):
     assert "unexpected EOF" in caught.value.hint
 
 
-def test_transfer_that_is_not_confirmed_says_where_to_look(make_server):
-    server = make_server(ok(XML), take([], reply=b""))
+def now(state, **fields):
+    return ok(jobxml.serialize(dataclasses.replace(JOB, state=state, **fields)))
+
+
+@pytest.mark.parametrize("later", [now(JobState.RECEIVING), b""])
+def test_transfer_that_is_not_confirmed_says_where_to_look(make_server, later):
+    server = make_server(ok(XML), take([], reply=b""), later)
     with pytest.raises(NetworkError, match="job 7 has got all of its image, but ") as caught:
         send(server)
-    assert "inspect 7" in caught.value.hint
+    assert f"inspect --server {server.url} 7" in caught.value.hint
+
+
+@pytest.mark.parametrize("state", [JobState.SCHEDULED, JobState.UPLOADING, JobState.SUCCEEDED])
+def test_transfer_that_is_not_confirmed_is_no_failure_if_the_image_has_arrived(make_server, state):
+    server = make_server(ok(XML), take([], reply=b""), now(state))
+    send(server)
+    assert server.requests[2].line == "GET /cloudupload/7"
+
+
+def test_transfer_that_is_not_confirmed_and_failed_is_worth_another_try(make_server):
+    server = make_server(ok(XML), take([], reply=b""), now(JobState.FAILED, details="unexpected\nEOF"))
+    with pytest.raises(NetworkError, match="job 7 has failed: unexpected EOF") as caught:
+        send(server)
+    assert caught.value.hint == "Submit the image again."
+
+
+@pytest.mark.parametrize("pieces", [(b"ima",), (b"image", b"s")])
+def test_image_of_another_size_than_the_servers_is_not_taken_for_the_jobs(make_server, pieces):
+    def run(connection, reader):
+        connection.sendall(b"HTTP/1.1 100 continue\r\n\r\n")
+        reader.read()
+
+    server = make_server(ok(XML), run)
+    with pytest.raises(PlatformReplyError, match="a job for an image of 5 bytes, which is not ours"):
+        send(server, *pieces)
 
 
 def test_transfer_that_is_left_is_a_hang_up(make_server):

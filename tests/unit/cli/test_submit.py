@@ -253,6 +253,36 @@ def test_quiet_waiting_submit_says_only_the_answer(run, make_server):
     assert json.loads(out)["data"] == {"job": "7", "server": server.url, "state": "failed", "details": "killed"}
 
 
+def test_server_that_goes_away_after_the_transfer_is_no_reason_to_submit_again(run, make_server):
+    server = make_server(record(JobState.CREATED), record(JobState.CREATED), take, refusal("503 x", "away"))
+    code, out, err = run("--server", server.url, *EC2, "--arn", ROLE, "--wait")
+    assert (code, out) == (69, "7\n")
+    assert "the end of job 7 is not known: " in err
+    assert f"`clouduploader log --follow --server {server.url} 7` goes on with it." in err
+
+
+def test_stopped_wait_leaves_the_job_alone(jobs, home, image):
+    words = ["--home", home, "--spool", jobs.directory, "submit", image, *EC2, "--arn", ROLE, "--wait"]
+    with subprocess.Popen([EXECUTABLE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr.readline() == "job 1: sending my image.raw\n"
+        while not jobs.file_path("1").exists():
+            time.sleep(0.01)
+        with jobs.open_log("1") as log:
+            log.write(b"a line\n")
+            assert child.stderr.readline() == "a line\n"
+            child.terminate()
+            _, err = child.communicate()
+    assert child.returncode == 143
+    assert err.startswith("clouduploader: warning: job 1 goes on. `clouduploader log --follow 1` goes on with it.\n")
+    assert jobs.read("1")[0].state is JobState.SCHEDULED
+
+
+def test_book_of_accounts_need_not_be_there_to_read_for_who_says_all_himself(run_local, jobs, home):
+    (home / accounts.FILE_NAME).write_bytes(b"this is no book")
+    assert run_local("--user", "tom", *EC2, "--arn", ROLE)[0] == 65
+    assert run_local("--user", "tom", *EC2, "--arn", ROLE, "--external-id", EXTERNAL_ID)[:2] == (0, "1\n")
+
+
 def test_stopped_transfer_fails_the_job_of_the_spool(jobs, home, image):
     with image.open("wb") as file:
         file.truncate(1 << 40)  # all holes; copying them takes longer than this test

@@ -1,5 +1,7 @@
 """The commands that look after jobs, when a server has these and not a spool."""
 
+import types
+
 import pytest
 from scripted_server import chunked, ok, refusal
 
@@ -175,6 +177,54 @@ def test_server_that_goes_away_while_a_log_is_followed_is_waited_for_so_long_and
     with pytest.raises(TransientError, match="away"):
         read(server, is_following=True)
     assert 3 < len(server.requests) < 1000
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What `follow_log` takes for the time, in seconds; only the test lets it pass."""
+    clock = types.SimpleNamespace(now=0.0)
+    fake = types.SimpleNamespace(monotonic=lambda: clock.now, sleep=lambda _seconds: None)
+    monkeypatch.setattr(follow_log, "time", fake)
+    return clock
+
+
+def test_connection_that_breaks_after_an_hour_is_made_again_like_any_other(make_server, clock):
+    def stream(connection, _reader):
+        connection.sendall(chunked(b"a", is_whole=False))
+        clock.now += 3600
+        connection.sendall(b"1\r\nb\r\n")
+
+    server = make_server(
+        job(JobState.UPLOADING), entry(0),
+        job(JobState.UPLOADING), entry(0), stream,
+        job(JobState.SUCCEEDED), entry(5), ok(b"end"),
+    )  # fmt: skip
+    assert read(server, is_following=True)[0] == b"abend"
+
+
+def test_log_that_says_nothing_for_hours_is_followed(make_server, clock, monkeypatch):
+    monkeypatch.setattr(remote, "QUIET_SECONDS", 0.05)
+
+    def stream(connection, reader):
+        clock.now += 60
+        connection.sendall(chunked(is_whole=False))
+        reader.read()
+
+    turn = [job(JobState.UPLOADING), entry(0), stream]
+    server = make_server(job(JobState.UPLOADING), entry(0), *turn * 5, job(JobState.SUCCEEDED), entry(3), ok(b"end"))
+    assert read(server, is_following=True)[0] == b"end"
+
+
+def test_log_that_is_refused_after_the_jobs_end_is_not_waited_for_for_ever(make_server, clock):
+    def refuse(connection, _reader):
+        clock.now += 50
+        connection.sendall(refusal("500 x", "it can't be read"))
+
+    over = [job(JobState.FAILED), refuse]
+    server = make_server(job(JobState.UPLOADING), NO_LOG, *over * 10)
+    with pytest.raises(TransientError, match="it can't be read"):
+        read(server, is_following=True)
+    assert len(server.requests) == 2 + 2 * 3
 
 
 def test_what_is_refused_while_a_log_is_followed_is_an_error_at_once(make_server):

@@ -20,8 +20,11 @@ from clouduploader.errors import ExitCode, UnavailableError
     help="Who may read and write, for example 10.1.0.0/16; can be repeated.  [127.0.0.0/8 ::1]",
 )
 @click.option("--worker/--no-worker", default=True, help="Whether to start uploads too, as `worker` does.  [--worker]")
+@click.option("--drain", is_flag=True, help="When asked to stop, start no more uploads, and serve until the last ends.")
 @pass_session
-def serve_command(session: Session, /, *, listen: str | None, networks: tuple[str, ...], worker: bool) -> int:
+def serve_command(
+    session: Session, /, *, listen: str | None, networks: tuple[str, ...], worker: bool, drain: bool
+) -> int:
     """Take jobs and images over HTTP, as OBS's upload server, and start the uploads, as its worker.
 
     It answers the requests that bs_clouduploadserver does, on the same spool, so that OBS's source server can be
@@ -29,9 +32,10 @@ def serve_command(session: Session, /, *, listen: str | None, networks: tuple[st
     clouduploader.conf.
 
     There are no passwords: whoever is in a network of --allow may do everything, for any user. SIGTERM stops it;
-    images that are on their way in then fail, uploads go on, and the next worker finds them. SIGHUP reads the section
-    [worker] again. What happens is told on stderr, a line of logfmt for each request and each change of a job. With
-    --no-worker the uploads are left to `clouduploader worker`, or to OBS's own.
+    images that are on their way in then fail, uploads go on, and the next worker finds them. With --drain it goes on
+    until the last upload has ended; a second signal stops it. SIGHUP reads the section [worker] again. What happens is
+    told on stderr, a line of logfmt for each request and each change of a job. With --no-worker the uploads are left to
+    `clouduploader worker`, or to OBS's own.
     """
     try:
         from clouduploader.server import own_worker, service, service_log, settings
@@ -39,13 +43,12 @@ def serve_command(session: Session, /, *, listen: str | None, networks: tuple[st
         raise UnavailableError(
             f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
         ) from exc
-    from clouduploader import readiness, stopping
+    from clouduploader import readiness
     from clouduploader.stop import Stop
 
     config = session.config
     options = settings.load(config.server, config.path, listen=listen, allow=networks)
     stop = Stop()
-    stopping.listen(stop)
     log = service_log.ServiceLog(sys.stderr)
     told = readiness.Readiness(os.environ)
     own = own_worker.OwnWorker(session.read_config, stop=stop, log=log) if worker else None
@@ -54,10 +57,16 @@ def serve_command(session: Session, /, *, listen: str | None, networks: tuple[st
         log.tell("serving", url=url, spool=str(config.spool.value))
         told.ready(f"the spool {config.spool.value} is served at {url}")
 
+    def end(number: int, _frame: object) -> None:
+        if not (drain and own and own.drain()):
+            stop.request(number)
+
     def reload(_number: int, _frame: object) -> None:
         if own:
             own.reload()
 
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGHUP, reload)
     service.run(config, options, stop=stop, announce=announce, log=log, worker=own)
     log.tell("stopped")

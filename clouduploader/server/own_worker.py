@@ -61,6 +61,16 @@ class OwnWorker:
         """Have its settings read again; for signal handlers too."""
         self._control.reload()
 
+    def drain(self) -> bool:
+        """Have it start no more uploads, and end with the last; for signal handlers too.
+
+        Returns:
+            Whether it was not asked before.
+        """
+        is_first = not self._control.is_draining
+        self._control.drain()
+        return is_first
+
     def fault(self) -> str | None:
         """Why nobody starts uploads; None if it does."""
         return None if self._work and self._work.running() else "the worker has ended"

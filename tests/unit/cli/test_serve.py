@@ -131,6 +131,44 @@ def test_upload_outlives_the_service_and_is_taken_over(service, number):
     assert b'\nclouduploader_upload_failures_total{exit_code="unknown"} 1.0\n' in service.ask("/metrics")
 
 
+def test_drain_serves_until_the_last_upload_has_ended(service):
+    child = service.start("--drain")
+    name, other = service.submit(), service.submit()
+    service.wait_for(rf"event=started job={other} ")
+    child.terminate()
+    left = service.submit()
+    assert b"<state>uploading</state>" in service.ask(f"/cloudupload/{name}")
+    (service.place / "bs/go").touch()
+    assert child.wait(PATIENCE_SECONDS) == 0
+    assert f"event=started job={left} " not in service.log.read_text()
+
+
+def test_second_signal_ends_a_drain(service):
+    child = service.start("--drain")
+    name = service.submit()
+    service.wait_for(rf"event=started job={name} ")
+    child.terminate()
+    assert b"<state>uploading</state>" in service.ask(f"/cloudupload/{name}")
+    child.terminate()
+    assert child.wait(PATIENCE_SECONDS) == 0
+
+
+def test_submitted_image_is_uploaded_and_waited_for(service):
+    images = service.place / "images"
+    images.mkdir()
+    with (service.place / "home/clouduploader.conf").open("w") as settings:
+        settings.write(f"[worker]\nprogram = {PROGRAM}\n[directory]\npath = {images}\n")
+    (service.place / "a.raw").write_bytes(b"an image")
+    service.start()
+    words = [service.place / "a.raw", "--user", "tom", "--target", "directory", "--server", service.url, "--wait"]
+    done = subprocess.run(
+        [PROGRAM, "--home", service.place / "home", "submit", *words],
+        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, f"1\n{images}/a.raw\n"), done.stderr
+    assert (images / "a.raw").read_bytes() == b"an image"
+
+
 def test_sighup_reads_the_settings_of_the_worker_again(service):
     child = service.start()
     service.set(max_jobs="many")

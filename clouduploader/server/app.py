@@ -15,6 +15,7 @@ from clouduploader.server.state import JOB, State
 
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
+READING = ("GET", "HEAD")
 CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for the answer
 
 
@@ -62,6 +63,8 @@ async def _answer(state: State, connections: Connections, request: web.Request) 
 async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     if not state.settings.is_allowed(request.remote):
         raise RefusalError(f"access denied for {request.remote}", status=403, is_coded=True)
+    if request.method not in READING and _is_of_another_site(request):
+        raise RefusalError("access denied for pages of other sites", status=403, is_coded=True)
     if request.method not in routing.METHODS:
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
     path, query = routing.split_target(request.raw_path)
@@ -70,6 +73,17 @@ async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     found = routing.find((*ROUTES, *operations.ROUTES), request.method, path, query)
     request[JOB] = found.job
     return await found.handler(Call(state, request, found))
+
+
+def _is_of_another_site(request: web.Request) -> bool:
+    """Whether a page of somebody else sends this from the browser of one who is allowed: it could kill jobs.
+
+    Browsers say so (Fetch Metadata Request Headers, W3C; RFC 6454), and nothing else does.
+    """
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return True
+    origin = request.headers.get("Origin")
+    return origin is not None and origin.partition("://")[2] != request.headers.get("Host")
 
 
 async def _form(state: State, request: web.Request) -> str:

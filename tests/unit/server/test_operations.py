@@ -240,3 +240,18 @@ def test_description_has_every_route_method_and_parameter():
 
 def test_description_is_valid():
     openapi_spec_validator.validate(json.loads(Path(operations.__file__).with_name("openapi.json").read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Sec_Fetch_Site": "cross-site"}, {"Origin": "http://evil.test"}, {"Origin": "null"}]
+)
+def test_page_of_another_site_can_not_kill(serve, make_spool, headers):
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create()
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form, **headers)
+    assert status.startswith("403 ")
+    assert jobs.read(name)[0].state is JobState.CREATED
+    status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form, Origin="http://obs")
+    assert status.startswith("200 ")

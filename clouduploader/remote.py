@@ -490,9 +490,13 @@ class _Pushed(io.RawIOBase):
     """A socket's stream, with a line in front that was read from it already.
 
     It stands for the socket where http.client wants one, which asks it for its `makefile` only.
+
+    Attributes:
+        is_at_end: Whether somebody wanted more than has come before the hang-up.
     """
 
     def __init__(self, line: bytes, stream: io.RawIOBase) -> None:
+        self.is_at_end = False
         self._line = line
         self._stream = stream
 
@@ -501,7 +505,9 @@ class _Pushed(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override] # it is one, whatever typeshed says
         if not self._line:
-            return self._stream.readinto(buffer)
+            count = self._stream.readinto(buffer)
+            self.is_at_end |= count == 0
+            return count
         piece, self._line = self._line[: len(buffer)], self._line[len(buffer) :]
         buffer[: len(piece)] = piece
         return len(piece)
@@ -523,8 +529,11 @@ def _response(sock: socket.socket, method: str) -> http.client.HTTPResponse:
 
 
 def _rest_of_response(stream: io.RawIOBase, line: bytes, method: str) -> http.client.HTTPResponse:
-    response = http.client.HTTPResponse(_Pushed(line, stream), method=method)  # type: ignore[arg-type] # see _Pushed
+    pushed = _Pushed(line, stream)
+    response = http.client.HTTPResponse(pushed, method=method)  # type: ignore[arg-type] # see _Pushed
     response.begin()
+    if pushed.is_at_end:  # http.client would take a head that was cut for one that has ended
+        raise ConnectionResetError("in the middle of its answer")
     return response
 
 
@@ -532,6 +541,8 @@ def _status_line(stream: io.RawIOBase) -> bytes:
     line = stream.readline(MAX_LINE_BYTES)
     if not line:
         raise ConnectionResetError("no answer")
+    if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+        raise ConnectionResetError("in the middle of its answer")
     return line
 
 

@@ -125,10 +125,14 @@ def test_missing_page_without_a_job_is_no_job_server(make_server):
         remote.Server(server.url).read_all()
 
 
+CUTS = [1, *range(8, len(ok(XML)), 8), len(ok(XML)) - 1]  # bytes of an answer, wherever that may be
+
+
 @pytest.mark.parametrize(
     ("reply", "error", "message"),
     [
         (b"", NetworkError, "no answer"),
+        *[(ok(XML)[:length], NetworkError, "in the middle of its answer") for length in CUTS],
         (b"SSH-2.0-OpenSSH_9.2\r\n", PlatformReplyError, "no HTTP server"),
         (b"HTTP/1.1 OK\r\n\r\n", PlatformReplyError, "no HTTP server"),
         (b"HTTP/9.9 100 x\r\n\r\n", PlatformReplyError, "no HTTP server"),

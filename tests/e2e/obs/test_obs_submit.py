@@ -1,13 +1,20 @@
 """Our commands as clients of OBS's own server, which alone knows the spool."""
 
+import itertools
 import json
 import os
+import socket
 import subprocess
+import threading
 
 import pytest
 from obs_backend import EXECUTABLE
 from obs_capture import IMAGE
 from test_obs_commands import as_the_server_shows
+
+from clouduploader import remote
+from clouduploader.commands import follow_log
+from clouduploader.errors import PlatformReplyError
 
 pytestmark = pytest.mark.obs
 
@@ -178,3 +185,77 @@ def test_interrupted_transfer_fails_the_job(backend, words, start, tmp_path):
     assert (process.returncode, stdout) == (143, "")
     assert "job 1 has not got all of its image, and fails" in stderr
     assert backend.wait_for("1", "failed")["details"] == "unexpected EOF"
+
+
+class BreakingLine:
+    """A way to a server on which each answer breaks off somewhere.
+
+    Args:
+        url: The server.
+
+    Attributes:
+        breaks: How many did.
+    """
+
+    def __init__(self, url):
+        self._address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.breaks = 0
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self):
+        for number in itertools.count():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, socket.create_connection(self._address) as server:
+                server.sendall(client.recv(65_536))  # a request without a body, which comes in one piece
+                left = 3000 - number * 389 % 3000  # bytes; with a prime it is another place each time
+                while left and (data := server.recv(left)):
+                    client.sendall(data)
+                    left -= len(data)
+                self.breaks += not left
+
+
+def test_log_is_whole_over_a_line_that_breaks_again_and_again(script_backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(follow_log, "SERVER_POLL_SECONDS", 0.01)
+    expected = b"".join(b"line %d of the log\n" % number for number in range(1, 1001))
+    go = tmp_path / "go"
+    script = (
+        f'for i in $(seq 500); do echo "line $i of the log"; done; while [ ! -e {go} ]; do sleep 0.1; done; '
+        'for i in $(seq 501 1000); do echo "line $i of the log"; done; printf ami-1 >"$1"'
+    )
+    name = script_backend.submit(script.encode(), IMAGE)
+    script_backend.wait_for_log(name, "line 500 ")
+    pieces = []
+
+    def write(data):
+        pieces.append(data)
+        if b"".join(pieces).endswith(b"line 500 of the log\n"):
+            go.touch()
+
+    with BreakingLine(script_backend.url) as line:
+        end = follow_log.follow_at_server(remote.Server(line.url), name, write=write, is_following=True)
+
+    assert b"".join(pieces) == expected
+    assert (end.job.details, end.is_archived) == ("ami-1", True)
+    assert line.breaks > 5
+
+
+def test_second_image_of_a_job_is_refused_before_it_is_sent(backend, make_gate):
+    client = remote.Server(backend.url)
+    name = backend.submit(make_gate().data, IMAGE, target="gate")
+    with pytest.raises(PlatformReplyError, match="job is not in created state"), client.receive(name):
+        raise AssertionError("it was asked for")
+    backend.wait_for(name, "failed")  # who can't be told "no" would wait for ever, so that the job is killed

@@ -49,6 +49,7 @@ MAX_LIST_BYTES = 256 << 20  # half a million jobs
 MAX_REPLY_BYTES = 1 << 16  # `status` and the like, with OBS's details in it
 MAX_LOG_BYTES = 1 << 30  # of a log that is kept on disk to be looked at
 MAX_LINE_BYTES = 1 << 16  # as http.client has it for all other lines
+MAX_HEAD_BYTES = 101 * MAX_LINE_BYTES  # a hundred headers, as http.client has it, and the status line
 MAX_INTERIM_ANSWERS = 8  # a server sends one, before an image; a hundred are a joke
 MAX_SHOWN = 300  # characters of what a server says
 BLOCK_BYTES = 1 << 16
@@ -270,7 +271,9 @@ class Server:
             content_type: Of the body.
         """
         with self._connection() as connection:
-            response = self._send(connection, method, target, name=name, body=body, content_type=content_type)
+            response = self._send(
+                connection, method, target, max_bytes=max_bytes, name=name, body=body, content_type=content_type
+            )
             with self._errors():
                 data = _body(response, max_bytes)
         if len(data) > max_bytes:
@@ -284,6 +287,7 @@ class Server:
         target: str,
         *,
         name: str | None,
+        max_bytes: int | None = None,
         body: bytes | None = None,
         content_type: str | None = None,
     ) -> http.client.HTTPResponse:
@@ -291,7 +295,7 @@ class Server:
         with self._errors():
             connection.request(method, self._path + target, body, headers)
             connection.sock.settimeout(ANSWER_SECONDS)
-            response = _response(connection.sock, method)
+            response = _response(connection.sock, method, max_bytes)
         self._check(response, name)
         return response
 
@@ -408,7 +412,7 @@ class Transfer:
             if _status(line) == http.client.CONTINUE:
                 http.client.parse_headers(stream)
                 return
-            response = _rest_of_response(stream, line, "PUT")
+            response = _rest_of_response(stream, line, "PUT", MAX_REPLY_BYTES)
         self._refuse(response)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -445,7 +449,7 @@ class Transfer:
         sock.settimeout(FINISH_SECONDS)
         try:
             with self._server._errors():
-                response = _response(sock, "PUT")
+                response = _response(sock, "PUT", MAX_REPLY_BYTES)
         except NetworkError as exc:
             self._look_for(exc)
         else:
@@ -473,7 +477,7 @@ class Transfer:
         self._connection.sock.settimeout(LAST_WORDS_SECONDS)
         try:
             with self._server._errors():
-                response = _response(self._connection.sock, "PUT")
+                response = _response(self._connection.sock, "PUT", MAX_REPLY_BYTES)
         except ClouduploaderError:
             return
         self._refuse(response)
@@ -486,17 +490,28 @@ class Transfer:
         raise self._server._nonsense("a yes to an image that it has not got")
 
 
+class _EndlessAnswerError(http.client.HTTPException):
+    """A server says more than anybody can want to hear."""
+
+
 class _Pushed(io.RawIOBase):
     """A socket's stream, with a line in front that was read from it already.
 
     It stands for the socket where http.client wants one, which asks it for its `makefile` only.
 
+    Args:
+        line: The line.
+        stream: What follows.
+        max_bytes: How much is read of that; None for all. A body may come in chunks and with trailers, and http.client
+            reads such as are endless for ever.
+
     Attributes:
         is_at_end: Whether somebody wanted more than has come before the hang-up.
     """
 
-    def __init__(self, line: bytes, stream: io.RawIOBase) -> None:
+    def __init__(self, line: bytes, stream: io.RawIOBase, max_bytes: int | None) -> None:
         self.is_at_end = False
+        self._left_bytes = max_bytes
         self._line = line
         self._stream = stream
 
@@ -507,6 +522,10 @@ class _Pushed(io.RawIOBase):
         if not self._line:
             count = self._stream.readinto(buffer)
             self.is_at_end |= count == 0
+            if self._left_bytes is not None:
+                self._left_bytes -= count or 0
+                if self._left_bytes < 0:
+                    raise _EndlessAnswerError
             return count
         piece, self._line = self._line[: len(buffer)], self._line[len(buffer) :]
         buffer[: len(piece)] = piece
@@ -516,20 +535,28 @@ class _Pushed(io.RawIOBase):
         return io.BufferedReader(self)
 
 
-def _response(sock: socket.socket, method: str) -> http.client.HTTPResponse:
-    """Read the head of an answer, interim ones left out: http.client itself would read these for ever."""
+def _response(sock: socket.socket, method: str, max_bytes: int | None) -> http.client.HTTPResponse:
+    """Read the head of an answer, interim ones left out: http.client itself would read these for ever.
+
+    Args:
+        sock: From where.
+        method: Of the request.
+        max_bytes: Of the body; None for a log, which may grow as long as it likes.
+    """
     stream = sock.makefile("rb", 0)
     line = _status_line(stream)
     for _ in range(MAX_INTERIM_ANSWERS):
         if _status(line) not in _INTERIM:
-            return _rest_of_response(stream, line, method)
+            return _rest_of_response(stream, line, method, max_bytes)
         http.client.parse_headers(stream)
         line = _status_line(stream)
     raise http.client.BadStatusLine(repr(line))
 
 
-def _rest_of_response(stream: io.RawIOBase, line: bytes, method: str) -> http.client.HTTPResponse:
-    pushed = _Pushed(line, stream)
+def _rest_of_response(
+    stream: io.RawIOBase, line: bytes, method: str, max_bytes: int | None
+) -> http.client.HTTPResponse:
+    pushed = _Pushed(line, stream, None if max_bytes is None else MAX_HEAD_BYTES + 2 * max_bytes)
     response = http.client.HTTPResponse(pushed, method=method)  # type: ignore[arg-type] # see _Pushed
     response.begin()
     if pushed.is_at_end:  # http.client would take a head that was cut for one that has ended

@@ -157,6 +157,23 @@ def test_answer_that_makes_no_sense_is_an_error_of_ours(make_server, reply, erro
     assert message in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (chunked(XML)[:-2], b"A: %s\r\n" % (b"b" * 9999)),  # trailers
+        (chunked(is_whole=False), b"1;%s\r\nx\r\n" % (b"b" * 9999)),  # chunks of a byte
+    ],
+)
+def test_answer_without_an_end_is_left(make_server, begin, more):
+    def run(connection, _reader):
+        connection.sendall(begin)
+        while True:
+            connection.sendall(more)
+
+    with pytest.raises(PlatformReplyError, match="no HTTP server"):
+        remote.Server(make_server(run).url).read("7")
+
+
 def test_server_that_is_not_there_is_worth_another_try(make_server):
     server = make_server()
     server.close()

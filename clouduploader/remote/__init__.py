@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import datetime
 import http.client
-import io
 import os
 import re
 import socket
@@ -35,6 +34,7 @@ from clouduploader.errors import (
     UsageError,
 )
 from clouduploader.job import Job, JobState
+from clouduploader.remote import answers
 
 CONNECT_SECONDS = 30.0  # what TCP needs for four tries (RFC 6298: 1 + 2 + 4 + 8 s), and some
 ANSWER_SECONDS = 120.0  # OBS's server has five processes, and whoever comes sixth waits
@@ -48,16 +48,12 @@ MAX_JOB_BYTES = 1 << 20  # a job has some hundred bytes
 MAX_LIST_BYTES = 256 << 20  # half a million jobs
 MAX_REPLY_BYTES = 1 << 16  # `status` and the like, with OBS's details in it
 MAX_LOG_BYTES = 1 << 30  # of a log that is kept on disk to be looked at
-MAX_LINE_BYTES = 1 << 16  # as http.client has it for all other lines
-MAX_HEAD_BYTES = 101 * MAX_LINE_BYTES  # a hundred headers, as http.client has it, and the status line
-MAX_INTERIM_ANSWERS = 8  # a server sends one, before an image; a hundred are a joke
 MAX_SHOWN = 300  # characters of what a server says
 BLOCK_BYTES = 1 << 16
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+")  # a name, or IPv6
 _PATH = re.compile(r"(?:/[!-~]*)?")
 _REDIRECTS = (301, 302, 303, 307, 308)
-_INTERIM = range(100, 200)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +224,7 @@ class Server:
                     # read1 would wait beyond the end of a known length, before Python 3.13
                     block = response.read1(BLOCK_BYTES) if response.chunked else response.read(BLOCK_BYTES)
                     if not block:
-                        _check_whole(response)
+                        answers.check_whole(response)
                         return
                 yield block
 
@@ -275,7 +271,7 @@ class Server:
                 connection, method, target, max_bytes=max_bytes, name=name, body=body, content_type=content_type
             )
             with self._errors():
-                data = _body(response, max_bytes)
+                data = answers.read_body(response, max_bytes)
         if len(data) > max_bytes:
             raise self._nonsense(f"more than {max_bytes} bytes")
         return data
@@ -295,7 +291,7 @@ class Server:
         with self._errors():
             connection.request(method, self._path + target, body, headers)
             connection.sock.settimeout(ANSWER_SECONDS)
-            response = _response(connection.sock, method, max_bytes)
+            response = answers.read_head(connection.sock, method, max_bytes)
         self._check(response, name)
         return response
 
@@ -345,7 +341,7 @@ class Server:
         """What a server says of its refusal: the summary of its XML, or else the reason of the status line."""
         try:
             with self._errors():
-                fields = serverxml.parse_reply(_body(response, MAX_REPLY_BYTES), "status")
+                fields = serverxml.parse_reply(answers.read_body(response, MAX_REPLY_BYTES), "status")
         except ClouduploaderError:
             fields = {}
         return _one_line(fields.get("summary") or response.reason or "no reason given")
@@ -406,13 +402,13 @@ class Transfer:
         with self._server._errors():
             stream = sock.makefile("rb", 0)
             try:
-                line = _status_line(stream)
+                line = answers.status_line(stream)
             except TimeoutError:
                 return  # a server that does not know 100-continue
-            if _status(line) == http.client.CONTINUE:
+            if answers.status_of(line) == http.client.CONTINUE:
                 http.client.parse_headers(stream)
                 return
-            response = _rest_of_response(stream, line, "PUT", MAX_REPLY_BYTES)
+            response = answers.rest_of_head(stream, line, "PUT", MAX_REPLY_BYTES)
         self._refuse(response)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -449,7 +445,7 @@ class Transfer:
         sock.settimeout(FINISH_SECONDS)
         try:
             with self._server._errors():
-                response = _response(sock, "PUT", MAX_REPLY_BYTES)
+                response = answers.read_head(sock, "PUT", MAX_REPLY_BYTES)
         except NetworkError as exc:
             self._look_for(exc)
         else:
@@ -477,7 +473,7 @@ class Transfer:
         self._connection.sock.settimeout(LAST_WORDS_SECONDS)
         try:
             with self._server._errors():
-                response = _response(self._connection.sock, "PUT", MAX_REPLY_BYTES)
+                response = answers.read_head(self._connection.sock, "PUT", MAX_REPLY_BYTES)
         except ClouduploaderError:
             return
         self._refuse(response)
@@ -488,110 +484,6 @@ class Transfer:
     def _refuse(self, response: http.client.HTTPResponse) -> None:
         self._server._check(response, None)
         raise self._server._nonsense("a yes to an image that it has not got")
-
-
-class _EndlessAnswerError(http.client.HTTPException):
-    """A server says more than anybody can want to hear."""
-
-
-class _Pushed(io.RawIOBase):
-    """A socket's stream, with a line in front that was read from it already.
-
-    It stands for the socket where http.client wants one, which asks it for its `makefile` only.
-
-    Args:
-        line: The line.
-        stream: What follows.
-        max_bytes: How much is read of that; None for all. A body may come in chunks and with trailers, and http.client
-            reads such as are endless for ever.
-
-    Attributes:
-        is_at_end: Whether somebody wanted more than has come before the hang-up.
-    """
-
-    def __init__(self, line: bytes, stream: io.RawIOBase, max_bytes: int | None) -> None:
-        self.is_at_end = False
-        self._left_bytes = max_bytes
-        self._line = line
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override] # it is one, whatever typeshed says
-        if not self._line:
-            count = self._stream.readinto(buffer)
-            self.is_at_end |= count == 0
-            if self._left_bytes is not None:
-                self._left_bytes -= count or 0
-                if self._left_bytes < 0:
-                    raise _EndlessAnswerError
-            return count
-        piece, self._line = self._line[: len(buffer)], self._line[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-
-def _response(sock: socket.socket, method: str, max_bytes: int | None) -> http.client.HTTPResponse:
-    """Read the head of an answer, interim ones left out: http.client itself would read these for ever.
-
-    Args:
-        sock: From where.
-        method: Of the request.
-        max_bytes: Of the body; None for a log, which may grow as long as it likes.
-    """
-    stream = sock.makefile("rb", 0)
-    line = _status_line(stream)
-    for _ in range(MAX_INTERIM_ANSWERS):
-        if _status(line) not in _INTERIM:
-            return _rest_of_response(stream, line, method, max_bytes)
-        http.client.parse_headers(stream)
-        line = _status_line(stream)
-    raise http.client.BadStatusLine(repr(line))
-
-
-def _rest_of_response(
-    stream: io.RawIOBase, line: bytes, method: str, max_bytes: int | None
-) -> http.client.HTTPResponse:
-    pushed = _Pushed(line, stream, None if max_bytes is None else MAX_HEAD_BYTES + 2 * max_bytes)
-    response = http.client.HTTPResponse(pushed, method=method)  # type: ignore[arg-type] # see _Pushed
-    response.begin()
-    if pushed.is_at_end:  # http.client would take a head that was cut for one that has ended
-        raise ConnectionResetError("in the middle of its answer")
-    return response
-
-
-def _status_line(stream: io.RawIOBase) -> bytes:
-    line = stream.readline(MAX_LINE_BYTES)
-    if not line:
-        raise ConnectionResetError("no answer")
-    if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
-        raise ConnectionResetError("in the middle of its answer")
-    return line
-
-
-def _status(line: bytes) -> int:
-    found = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", line)
-    if not found:
-        raise http.client.BadStatusLine(repr(line))
-    return int(found[1])
-
-
-def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
-    """The body of an answer; if it is longer than is allowed, one byte more than that."""
-    data = response.read(max_bytes + 1)
-    if len(data) <= max_bytes:
-        _check_whole(response)
-    return data
-
-
-def _check_whole(response: http.client.HTTPResponse) -> None:
-    """Find out that a body was cut, which http.client does not tell who reads it in parts."""
-    if response.length:
-        raise http.client.IncompleteRead(b"", response.length)
 
 
 def _job_path(name: str) -> str:

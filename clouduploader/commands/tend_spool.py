@@ -1,10 +1,9 @@
 """See to what grows old in a spool: jobs whose image does not come, and the archive."""
 
-import contextlib
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Set
 from pathlib import Path
 
 from clouduploader import spool
@@ -17,7 +16,7 @@ _PARTS = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)")
 """What there is of a job before its own file, or when only that got lost."""
 
 
-def expire(jobs: spool.Spool, *, seconds: float, own: Collection[str] = ()) -> list[str]:
+def expire(jobs: spool.Spool, *, seconds: float, own: Set[str] = frozenset()) -> list[str]:
     """Fail the jobs whose image does not come, and remove what is left of it.
 
     A job that is received by a process that is gone fails at once.
@@ -25,28 +24,29 @@ def expire(jobs: spool.Spool, *, seconds: float, own: Collection[str] = ()) -> l
     Args:
         jobs: The spool.
         seconds: How long a job may wait for its image, or for more of it.
-        own: Jobs whose images this process receives; they are left alone.
+        own: Jobs whose images this process receives; they are left alone. Another thread may change it, if a job
+            is in it for all the time that it is in state receiving.
 
     Returns:
         The jobs that failed.
 
     Raises:
         MissingFileError, LocalIOError: The spool can't be read.
-        LockedError, CannotCreateError: A job can't be archived.
+        LockedError, CannotCreateError: A job can't be archived; all others were seen to nevertheless.
     """
-    failed = []
-    names = jobs.running_names()
-    for name in names:
-        if name in own:
-            continue
-        with contextlib.suppress(NoSuchJobError):
-            details = _reason(jobs, _read(jobs, name), seconds)
-            if details:
-                with jobs.lock(name) as locked:
-                    if _reason(jobs, locked.job, seconds):
-                        locked.archive(locked.job.ended(JobState.FAILED, details))
-                        failed.append(name)
-    _remove_parts(jobs, set(names).union(own), seconds)
+    failed, trouble = [], None
+    names = set(jobs.running_names())
+    for name in sorted(names, key=int):
+        try:
+            if _is_expired(jobs, name, seconds, own):
+                failed.append(name)
+        except NoSuchJobError:
+            continue  # archived meanwhile
+        except ClouduploaderError as exc:
+            trouble = exc
+    _remove_parts(jobs, names, seconds, own)
+    if trouble:
+        raise trouble
     return failed
 
 
@@ -78,6 +78,18 @@ def prune(jobs: spool.Spool, *, max_days: int | None, max_jobs: int | None) -> l
         for path in (jobs.done_log_path(name), jobs.done_path(name)):
             _remove(path)
     return removed
+
+
+def _is_expired(jobs: spool.Spool, name: str, seconds: float, own: Set[str]) -> bool:
+    """Fail one job if it must."""
+    if not _reason(jobs, _read(jobs, name), seconds):
+        return False
+    with jobs.lock(name) as locked:
+        details = _reason(jobs, locked.job, seconds)
+        if not details or name in own:  # in this order: what we began to receive before the lock is in it
+            return False
+        locked.archive(locked.job.ended(JobState.FAILED, details))
+        return True
 
 
 def _read(jobs: spool.Spool, name: str) -> Job:
@@ -122,12 +134,16 @@ def _changed(path: Path, default: float) -> float:
         raise LocalIOError(f"{path} can't be read: {exc.strerror}") from exc
 
 
-def _remove_parts(jobs: spool.Spool, names: Collection[str], seconds: float) -> None:
+def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, own: Set[str]) -> None:
     """Remove what belongs to no job: its server died before it made the job, or after it archived it."""
     now = time.time()
-    for entry in sorted(jobs.directory.iterdir()):
+    try:
+        entries = sorted(jobs.directory.iterdir())
+    except OSError as exc:
+        raise LocalIOError(f"the spool {jobs.directory} can't be read: {exc.strerror}") from exc
+    for entry in entries:
         found = _PARTS.fullmatch(entry.name)
-        if found and found[1] not in names and now - _changed(entry, now) > seconds:
+        if found and found[1] not in names and found[1] not in own and now - _changed(entry, now) > seconds:
             _remove(entry)
 
 

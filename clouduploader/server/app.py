@@ -92,5 +92,5 @@ async def _form(state: State, request: web.Request) -> str:
         raise RefusalError("cannot do x-www-form-urlencoded with chunks")
     if (request.content_length or 0) > MAX_FORM_BYTES:
         raise RefusalError("the form is too large", status=413, is_coded=True)
-    data = await body.read(request, limit=MAX_FORM_BYTES, idle_seconds=state.settings.idle_seconds)
+    data = await state.read(request, limit=MAX_FORM_BYTES)
     return data.decode("utf-8", "surrogateescape")

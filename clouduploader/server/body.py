@@ -6,6 +6,29 @@ from aiohttp import web
 
 from clouduploader.server.replies import RefusalError
 
+MAX_HELD_BYTES = 64_000_000  # of all bodies at once; those of jobs have some KiB
+
+
+class Budget:
+    """How much of all the small bodies together may lie in memory."""
+
+    def __init__(self) -> None:
+        self._held_bytes = 0
+
+    def take(self, count: int) -> None:
+        """Have so many bytes more.
+
+        Raises:
+            RefusalError: That would be too many.
+        """
+        if self._held_bytes + count > MAX_HELD_BYTES:
+            raise RefusalError("too many large requests at once", status=503, is_coded=True)
+        self._held_bytes += count
+
+    def give_back(self, count: int) -> None:
+        """Have so many bytes less."""
+        self._held_bytes -= count
+
 
 def is_attached(request: web.BaseRequest) -> bool:
     """Whether there is one at all, if only an empty one."""
@@ -32,26 +55,31 @@ async def ask_for(request: web.BaseRequest) -> None:
     request.writer.output_size = 0  # as aiohttp does it: nothing of the answer itself was sent
 
 
-async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float) -> bytes:
+async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float, budget: Budget) -> bytes:
     """Read a small body.
 
     Args:
         request: Whose.
         limit: How many bytes; what comes after them is not read, as in OBS.
         idle_seconds: How long to wait for the next of them.
+        budget: What the bytes are taken from while they come.
 
     Raises:
-        RefusalError: The client went away, or sends nothing.
+        RefusalError: The client went away, or sends nothing; or there is too much of others.
     """
     await ask_for(request)
     pieces = []
     left = limit
-    while left:
-        piece = await next_piece(request, idle_seconds)
-        if not piece:
-            break
-        pieces.append(piece[:left])
-        left -= len(pieces[-1])
+    try:
+        while left:
+            piece = (await next_piece(request, idle_seconds))[:left]
+            if not piece:
+                break
+            budget.take(len(piece))
+            pieces.append(piece)
+            left -= len(piece)
+    finally:
+        budget.give_back(limit - left)
     return b"".join(pieces)
 
 

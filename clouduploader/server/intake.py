@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Set
 from typing import TypeVar
 
 from aiohttp import web
@@ -74,14 +74,15 @@ class Intake:
         self._movers = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
         self._settlers = concurrent.futures.ThreadPoolExecutor(THREADS, "settle")  # they wait for disk and locks
         self._buffers = threading.local()
+        self._names: set[str] = set()
         self._open: dict[str, spool.Reception] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._received_bytes = 0  # of those that have ended
 
     @property
-    def names(self) -> set[str]:
-        """The jobs whose images are on their way in."""
-        return set(self._open)
+    def names(self) -> Set[str]:
+        """The jobs whose images are on their way in, from before the spool says so to after; it changes as they do."""
+        return self._names
 
     @property
     def received_bytes(self) -> int:
@@ -138,8 +139,15 @@ class Intake:
 
     async def _receive(self, name: str, request: web.BaseRequest) -> None:
         with _in_words_of_obs(self._jobs, name):
-            reception = await self._settle(lambda: self._jobs.receive(name))
-            await self._take(reception, request)
+            if name in self._names:
+                raise JobStateError(f"the image of the job {name} is on its way already")
+            # Before the job is in state receiving: who looks for those that nobody receives must know of it.
+            self._names.add(name)
+            try:
+                reception = await self._settle(lambda: self._jobs.receive(name))
+                await self._take(reception, request)
+            finally:
+                self._names.discard(name)
 
     async def _take(self, reception: spool.Reception, request: web.BaseRequest) -> None:
         """Bring a reception to its end, whatever happens."""

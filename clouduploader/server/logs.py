@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from aiohttp import web
 
@@ -34,6 +35,8 @@ class Watch:
         self.descriptor: int | None = None
         self.size = 0
         self._jobs, self._name = jobs, name
+        self._log: BinaryIO | None = None
+        self._seen: tuple[int, int] | None = None
         self._changed = asyncio.Event()
         self.changes = 0
         self.look()
@@ -46,20 +49,29 @@ class Watch:
     def look(self) -> None:
         """Look at job and log, and wake the followers if something changed."""
         before = (self.job and self.job.state, self.descriptor, self.size)
-        try:
-            self.job = self._jobs.read(self._name)[0]
-        except (NoSuchJobError, JobFileError, LocalIOError):
-            self.job = None
-        if self.descriptor is None:
+        seen = self._signature()
+        if self.job is None or seen is None or seen != self._seen:
+            self._seen = seen
+            try:
+                self.job = self._jobs.read(self._name)[0]
+            except (NoSuchJobError, JobFileError, LocalIOError):
+                self.job = None
+        if self._log is None:
             with contextlib.suppress(LocalIOError):
-                log = follow_log.open_log(self._jobs, self._name)
-                if log:
-                    with log:
-                        self.descriptor = os.dup(log.fileno())
+                self._log = follow_log.open_log(self._jobs, self._name)
+                self.descriptor = self._log.fileno() if self._log else None
         if self.descriptor is not None:
             self.size = os.fstat(self.descriptor).st_size
         if before != (self.job and self.job.state, self.descriptor, self.size):
             self.wake()
+
+    def _signature(self) -> tuple[int, int] | None:
+        """What changes with a running job's file, which is replaced and never written; None if there is none."""
+        try:
+            status = self._jobs.job_path(self._name).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def wake(self) -> None:
         """Let the followers look again."""
@@ -78,9 +90,9 @@ class Watch:
 
     def close(self) -> None:
         """Let go of the log."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        if self._log is not None:
+            self._log.close()
+            self._log = self.descriptor = None
 
 
 class Logs:

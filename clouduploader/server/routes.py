@@ -51,7 +51,7 @@ async def create(call: Call) -> web.StreamResponse:
     """Make a job of the XML in the body, whose details are the target data in hexadecimal."""
     if not body.is_attached(call.request):
         raise RefusalError("read_data: no content attached")
-    data = await body.read(call.request, limit=MAX_BODY_BYTES, idle_seconds=call.state.settings.idle_seconds)
+    data = await call.state.read(call.request, limit=MAX_BODY_BYTES)
     try:
         fields = jobxml.parse_skeleton(data)
     except JobFileError as exc:
@@ -68,7 +68,7 @@ async def create(call: Call) -> web.StreamResponse:
 
 async def create_by_query(call: Call) -> web.StreamResponse:
     """Make a job of the query, with the target data as the body: the wiki's form."""
-    data = await body.read(call.request, limit=MAX_BODY_BYTES, idle_seconds=call.state.settings.idle_seconds)
+    data = await call.state.read(call.request, limit=MAX_BODY_BYTES)
     try:
         is_object = isinstance(json.loads(data), dict)
     except (ValueError, RecursionError):
@@ -155,8 +155,8 @@ async def log(call: Call) -> web.StreamResponse:
     return await call.state.logs.answer(
         call.request,
         found.job,
-        start=int(found.value("start") or 0),
-        end=None if end is None else int(end),
+        start=routing.to_integer(found.value("start") or "0"),
+        end=None if end is None else routing.to_integer(end),
         is_stream=found.value("nostream") != "1",
         view=found.value("view"),
     )

@@ -14,7 +14,7 @@ from clouduploader.commands import tend_spool
 from clouduploader.config import Config
 from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
 from clouduploader.server import app, service_log
-from clouduploader.server.connections import Connections
+from clouduploader.server.connections import Connection, Connections
 from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Settings
@@ -84,6 +84,8 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        # Connections have it from here. Who does not take an answer is let go as well as who sends nothing.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.idle_seconds * 1000)
     except OSError as exc:
         raise UnavailableError(
             f"{settings.host}:{settings.port} can't be listened on: {exc.strerror or exc}",
@@ -111,24 +113,32 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
     connections = Connections(_descriptor_limit())
     runner = web.AppRunner(
         app.make(state, connections),
-        access_log=None,
-        logger=LOG,
         handler_cancellation=True,  # a follower that left lets go of its log
-        keepalive_timeout=min(HEADER_SECONDS, settings.idle_seconds),  # it counts from the connection's beginning
-        auto_decompress=False,  # what an image is packed with is its own affair
-        read_bufsize=READ_BYTES,
-        max_line_size=MAX_LINE_BYTES,
-        max_field_size=MAX_FIELD_BYTES,
-        max_headers=MAX_HEADERS,
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
     await runner.setup()
     server = runner.server
     assert server is not None  # noqa: S101 set up on the line before
     tasks = [asyncio.create_task(work) for work in (state.logs.look_forever(), _tend(state, connections))]
-    sockets = await asyncio.get_running_loop().create_server(
-        lambda: connections.admit(server()), sock=listener, backlog=BACKLOG
-    )
+    loop = asyncio.get_running_loop()
+
+    def connect() -> Connection:
+        return connections.admit(
+            Connection(
+                server,
+                loop=loop,
+                access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to have none
+                logger=LOG,
+                keepalive_timeout=min(HEADER_SECONDS, settings.idle_seconds),  # it counts from the beginning
+                auto_decompress=False,  # what an image is packed with is its own affair
+                read_bufsize=READ_BYTES,
+                max_line_size=MAX_LINE_BYTES,
+                max_field_size=MAX_FIELD_BYTES,
+                max_headers=MAX_HEADERS,
+            )
+        )
+
+    sockets = await loop.create_server(connect, sock=listener, backlog=BACKLOG)
     announce()
     while not stop.is_requested:
         await asyncio.sleep(STOP_POLL_SECONDS)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from clouduploader import spool
 from clouduploader.config import Config
-from clouduploader.server import status
+from clouduploader.server import body, status
 from clouduploader.server.census import Census
 from clouduploader.server.intake import Intake
 from clouduploader.server.listing import Listing
@@ -67,9 +67,14 @@ class State:
         self.listing = Listing(jobs)
         self.listing_lock = asyncio.Lock()
         self.creating = asyncio.Lock()
+        self._bodies = body.Budget()
         self.started = status.now()
         self._numbers = itertools.count(1)
         self._in_flight: dict[int, tuple[web.BaseRequest, int]] = {}
+
+    async def read(self, request: web.BaseRequest, *, limit: int) -> bytes:
+        """Read a body that is no image; see `body.read`."""
+        return await body.read(request, limit=limit, idle_seconds=self.settings.idle_seconds, budget=self._bodies)
 
     @contextlib.contextmanager
     def answering(self, request: web.BaseRequest) -> Iterator[None]:

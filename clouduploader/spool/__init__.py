@@ -656,13 +656,14 @@ class Reception:
             LocalIOError, LockedError, CannotCreateError: The job can't be archived; it stays as it is.
         """
         self._settle()
+        # First what is here of it: the disk may be full, and the archive needs room.
+        self._spool.received_path(self.job).unlink(missing_ok=True)
         try:
             with self._spool.lock(self.job.name) as locked:
                 if locked.job == self.job:
                     locked.archive(self.job.ended(JobState.FAILED, details))
         except (NoSuchJobError, JobFileError):
             pass  # killed, or nobody's any more
-        self._spool.received_path(self.job).unlink(missing_ok=True)
 
     def _settle(self) -> None:
         self._is_settled = True

@@ -1,0 +1,164 @@
+"""What each route takes and answers, beyond the recorded exchanges."""
+
+import json
+import re
+import urllib.parse
+
+import pytest
+
+from clouduploader import spool
+from clouduploader.job import JobState
+from clouduploader.server import body, routes
+from clouduploader.server.replies import RefusalError
+
+WIKI = {"project": "p", "package": "k:Cloud", "repository": "r", "arch": "x86_64", "user": "tom", "target": "ec2",
+        "filename": "a.raw.xz", "size": "5"}  # fmt: skip
+
+
+def wiki(**changes):
+    fields = {name: value for name, value in {**WIKI, **changes}.items() if value is not None}
+    return f"/cloudupload?{urllib.parse.urlencode(fields)}"
+
+
+@pytest.fixture
+def jobs(make_spool, make_job):
+    """A spool with a job in each stage."""
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.SUCCEEDED, log=b"all of it\n", details="ami-1")
+    make_job(jobs, "2", state=JobState.SCHEDULED, size=5)
+    make_job(jobs, "10", state=JobState.UPLOADING, log=b"begun\n", pid=1)
+    (jobs.directory / "next").write_text('<clouduploadjob name="11" />\n')
+    return jobs
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/cloudupload", "/cloudupload?name=2&name=1", "/cloudupload/1", "/cloudupload/1/_log",
+     "/cloudupload/1/_log?start=4&end=6", "/cloudupload/1/_log?view=entry", "/workerstatus", "/cloudupload/_pubkey",
+     "/cloudupload/4711", "/cloudupload/4711/_log", "/cloudupload?color=red"],
+)  # fmt: skip
+def test_head_is_get_without_body(serve, jobs, target):
+    server = serve(jobs)
+    status, headers, answer = server.ask("GET", target)
+    assert answer
+    assert server.ask("HEAD", target) == (status, headers, b"")
+
+
+def test_head_of_a_growing_log_does_not_wait(serve, jobs):
+    status, headers, answer = serve(jobs).ask("HEAD", "/cloudupload/10/_log")
+    assert (status, answer) == ("200 OK", b"")
+    assert "Content-Type: text/plain" in headers
+
+
+def test_wiki_form_makes_a_job_that_waits_for_its_image(serve, jobs):
+    server = serve(jobs)
+    data = json.dumps({"arn": "ä"}).encode()
+    status, _, answer = server.ask("POST", wiki(), data, Content_Type="application/json")
+    assert status == "200 OK"
+    job, _ = jobs.read("11")
+    assert (job.state, job.details, job.package, job.size) == (JobState.CREATED, spool.WAITING_FOR_IMAGE, "k:Cloud", 5)
+    assert answer == jobs.job_path("11").read_bytes()
+    assert jobs.data_path("11").read_bytes() == data
+
+    assert server.ask("PUT", "/cloudupload/11", b"image")[0] == "200 OK"
+    assert jobs.file_path("11").read_bytes() == b"image"
+    assert server.ask("POST", "/cloudupload/11?command=kill")[2] == b'<status code="ok" />\n'
+    assert jobs.read("11")[0].details == "killed"
+    assert {path.name for path in jobs.directory.iterdir()} == {"2", "10", "10.log", "next", "done"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "data", "complaint"),
+    [({"size": None}, b"{}", "parameter 'size' is missing"), ({"filename": None}, b"{}", "'filename' is missing"),
+     ({"user": ""}, b"{}", "user is empty"), ({"target": ""}, b"{}", "target is empty"),
+     ({"size": "-1"}, b"{}", "not a number  '-1'"), ({"size": "9" * 19}, b"{}", "size is too large"),
+     ({}, b"[]", "not a JSON object"), ({}, b"", "not a JSON object"), ({}, b"[" * 100_000, "not a JSON object"),
+     ({"color": "red"}, b"{}", "unknown parameter 'color'"), ({"user": None}, b"{}", "unknown parameter")],
+)  # fmt: skip
+def test_wiki_form_that_is_wrong_makes_no_job(serve, jobs, changes, data, complaint):
+    status, _, answer = serve(jobs).ask("POST", wiki(**changes), data)
+    assert status.startswith("400 ")
+    assert complaint in status
+    assert b'<status code="400">' in answer
+    assert {path.name for path in jobs.directory.iterdir()} == {"2", "10", "10.log", "next", "done"}
+    assert b'"11"' in (jobs.directory / "next").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["next", "done", "_pubkey", "10.log", ".2.new", "2.data", "..", "%2e%2e", "1%0a", "%D9%A1"]
+)
+def test_what_is_no_job_is_neither_shown_nor_sent_nor_killed(serve, jobs, name):
+    before = {path: path.is_file() and path.read_bytes() for path in jobs.directory.rglob("*")}
+    server = serve(jobs)
+    name = urllib.parse.quote(name, safe="%")
+    for method, target in (("GET", ""), ("GET", "/_log"), ("POST", "?cmd=kill"), ("POST", "?command=kill")):
+        status = server.ask(method, f"/cloudupload/{name}{target}")[0]
+        assert status.startswith("40")
+    assert server.ask("PUT", f"/cloudupload/{name}", b"12345")[0].startswith("400 ")
+    assert {path: path.is_file() and path.read_bytes() for path in jobs.directory.rglob("*")} == before
+
+
+def test_text_that_would_break_the_xml_is_cleaned(serve, jobs):
+    server = serve(jobs)
+    _, _, answer = server.ask("POST", wiki(user="a\x1b[1m\x00\r\nb", filename="<&>\ufffe"), b"{}")
+    job, _ = jobs.read("11")
+    assert (job.user, job.filename) == ("a\ufffd[1m\ufffd\nb", "<&>\ufffd")
+    assert server.ask("GET", "/cloudupload/11")[2] == answer
+
+
+def test_clients_of_other_networks_are_refused_everything(serve, jobs):
+    server = serve(jobs, allow="192.0.2.0/24 2001:db8::/32")
+    for request in ("GET /", f"POST {wiki()}", "PUT /cloudupload/2", "POST /cloudupload/2?cmd=kill"):
+        status, _, answer = server.ask(*request.split(), b"{}")
+        assert status == "403 access denied for 127.0.0.1"
+        assert b"<details>403 access denied for 127.0.0.1</details>" in answer
+    assert jobs.read("2")[0].state is JobState.SCHEDULED
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n", "501"),
+     (b"GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n", "400"),
+     (b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
+     (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9_000 + b"\r\n\r\n", "400"),
+     (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 101 + b"\r\n", "400"),
+     (b"PUT /cloudupload/2 HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "400"),
+     (b"PUT /cloudupload/2 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "400"),
+     (b"BREW / HTTP/1.1\r\n\r\n", "501"), (b"GET http://obs/ HTTP/1.1\r\nHost: obs\r\n\r\n", "501"),
+     (b"GET / HTTP/1.1\r\n\r\n", "400")],
+)  # fmt: skip
+def test_what_is_not_http_is_refused_in_xml(serve, jobs, data, status):
+    answer = serve(jobs).send(data)
+    assert re.match(rf"HTTP/1\.[01] {status} ".encode(), answer)
+    head, _, xml = answer.partition(b"\r\n\r\n")
+    assert b"Content-Type: text/xml" in head
+    assert xml.startswith(f'<status code="{status}">'.encode())
+    assert xml.endswith(b"</status>\n")
+    assert f"Content-Length: {len(xml)}".encode() in head
+
+
+def test_job_that_cannot_be_read_is_refused_in_xml(serve, jobs):
+    jobs.done_path("1").unlink()
+    jobs.done_path("1").symlink_to("1")  # a loop
+    status, _, answer = serve(jobs).ask("GET", "/cloudupload/1")
+    assert status.startswith("400 ")
+    assert b"Too many levels of symbolic links" in answer
+
+
+def test_body_that_is_too_large_is_cut_off_and_its_memory_given_back(serve, jobs):
+    server = serve(jobs)
+    for _ in range(body.MAX_HELD_BYTES // routes.MAX_BODY_BYTES + 1):
+        status, _, _ = server.ask("POST", "/cloudupload", b"<clouduploadjob>" + b" " * routes.MAX_BODY_BYTES)
+        assert status.startswith("400 ")
+    assert server.create() == "11"
+
+
+def test_large_bodies_share_a_limit():
+    budget = body.Budget()
+    budget.take(body.MAX_HELD_BYTES - 1)
+    budget.take(1)
+    with pytest.raises(RefusalError, match="too many large requests at once") as caught:
+        budget.take(1)
+    assert caught.value.status == 503
+    budget.give_back(1)
+    budget.take(1)

@@ -29,6 +29,7 @@ def make_backend(tmp_path: Path) -> Iterator[MakeBackend]:
         def make(
             *path_dirs: Path,
             prefix: Sequence[str] = (),
+            has_server: bool = True,
             has_worker: bool = True,
             reposerver_port: int | None = None,
             **environment: str,
@@ -37,6 +38,7 @@ def make_backend(tmp_path: Path) -> Iterator[MakeBackend]:
                 tmp_path / f"obs{next(count)}",
                 path_dirs=path_dirs,
                 prefix=prefix,
+                has_server=has_server,
                 has_worker=has_worker,
                 reposerver_port=reposerver_port,
                 environment={"CLOUDUPLOADER_HOME": str(tmp_path / "home"), **environment},

@@ -72,6 +72,7 @@ class Backend:
         environment: Of the worker, but for PATH.
         prefix: A command that starts its operands elsewhere, for example in a sandbox, with the
             descriptors it was given.
+        has_server: Whether OBS's upload server is started; otherwise one of ours must be, at `url`.
         has_worker: Whether OBS's worker is started too.
         reposerver_port: Where on loopback images can be had; then there is a source server too,
             which is what OBS's frontend speaks to.
@@ -84,6 +85,7 @@ class Backend:
         path_dirs: Sequence[Path],
         environment: Mapping[str, str],
         prefix: Sequence[str] = (),
+        has_server: bool = True,
         has_worker: bool = True,
         reposerver_port: int | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class Backend:
         self._path_dirs = path_dirs
         self.environment = environment
         self.prefix = prefix
+        self._has_server = has_server
         self._has_worker = has_worker
         self._reposerver_port = reposerver_port
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -116,6 +119,8 @@ class Backend:
         with contextlib.ExitStack() as stack:
             listeners = {name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for name in programs}
             self._ports |= {name: listener.getsockname()[1] for name, listener in listeners.items()}
+            if not self._has_server:
+                listeners.pop("bs_clouduploadserver").close()  # ours listens there
             config = CONFIG.format(
                 bsdir=self.bsdir, rundir=self.rundir, ports=self._ports, reposerver_port=self._reposerver_port
             )
@@ -330,7 +335,7 @@ class Backend:
         return (self.spool / "done" / job).read_bytes()
 
     def _is_running(self) -> bool:
-        return not self._has_worker or self.has_any_worker()
+        return not (self._has_server and self._has_worker) or self.has_any_worker()
 
     def has_any_worker(self) -> bool:
         """Whether the server thinks that there is a worker."""

@@ -74,6 +74,7 @@ class Intake:
         self._movers = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
         self._settlers = concurrent.futures.ThreadPoolExecutor(THREADS, "settle")  # they wait for disk and locks
         self._buffers = threading.local()
+        self._is_stopping = False
         self._names: set[str] = set()
         self._open: dict[str, spool.Reception] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,6 +131,7 @@ class Intake:
 
     async def stop(self) -> None:
         """Take no more of any image; their jobs fail. Afterwards there are no threads."""
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -143,14 +145,23 @@ class Intake:
                 raise JobStateError(f"the image of the job {name} is on its way already")
             # Before the job is in state receiving: who looks for those that nobody receives must know of it.
             self._names.add(name)
+            begun: list[spool.Reception] = []
             try:
-                reception = await self._settle(lambda: self._jobs.receive(name))
-                await self._take(reception, request)
+                with _resting(request):
+                    await self._settle(lambda: begun.append(self._jobs.receive(name)))
+                    await self._take(begun[0], request)
+            except BaseException as exc:
+                for reception in begun:  # none if there is no such job
+                    told = self._told(exc)
+                    await self._settle(functools.partial(reception.abandon, told))
+                    details = str(told) or "the client left"
+                    self._log.tell("failed", job=name, bytes=reception.received_bytes, details=details)
+                raise
             finally:
                 self._names.discard(name)
 
     async def _take(self, reception: spool.Reception, request: web.BaseRequest) -> None:
-        """Bring a reception to its end, whatever happens."""
+        """Bring a reception to its end, if nothing happens."""
         name, began = reception.job.name, time.monotonic()
         self._open[name] = reception
         self._log.tell("receiving", job=name, client=request.remote)
@@ -158,11 +169,6 @@ class Intake:
             await self._read(reception, request)
             await self._settle(reception.finish)
             self._log.tell("scheduled", job=name, bytes=reception.received_bytes, seconds=time.monotonic() - began)
-        except BaseException as exc:
-            told = _told(exc)
-            await self._settle(functools.partial(reception.abandon, told))
-            self._log.tell("failed", job=name, bytes=reception.received_bytes, details=str(told))
-            raise
         finally:
             self._received_bytes += reception.received_bytes
             del self._open[name]
@@ -199,29 +205,40 @@ class Intake:
         transport = request.transport
         if transport is None:
             raise ImageError(spool.CUT_OFF)
-        try:
-            while True:
-                piece = _buffered(request)
-                transport.pause_reading()  # again each time: taking from the buffer may set it going
-                if not piece:
-                    break
-                await self._move(reception.write, piece)
-            with transport.get_extra_info("socket").dup() as sock:
-                sock.setblocking(False)
-                await self._pump(reception, sock, length)
-        except BaseException:
-            transport.resume_reading()  # so that aiohttp throws away what a client sends that does not listen yet
-            raise
-        request.content.feed_eof()  # aiohttp need not wait for what we have taken
+        while True:
+            piece = _buffered(request)
+            transport.pause_reading()  # again each time: taking from the buffer may set it going
+            if not piece:
+                break
+            await self._move(reception.write, piece)
+        with transport.get_extra_info("socket").dup() as sock:
+            sock.setblocking(False)
+            is_whole = await self._pump(reception, sock, length)
+        # aiohttp need not wait for what we have taken. Nor may it read on, which it does then: it would hang up at the
+        # client's end, and a client that has closed its half only gets no answer.
+        request.content.feed_eof()
+        transport.pause_reading()
+        if not is_whole:
+            raise ImageError(spool.CUT_OFF)
 
-    async def _pump(self, reception: spool.Reception, sock: socket.socket, length: int) -> None:
+    async def _pump(self, reception: spool.Reception, sock: socket.socket, length: int) -> bool:
+        """Move all bytes that come.
+
+        Returns:
+            Whether these were all; else the client will send no more.
+
+        Raises:
+            ImageError: It sent nothing for too long.
+            NoSuchJobError: The job was killed.
+            LocalIOError: The bytes can't be written.
+        """
         watch = _Watch(self._jobs, reception)
         small_turns, idle_since = 0, time.monotonic()
         while reception.received_bytes < length:
             moved, is_over = await self._move(self._turn, reception, sock, length)
             watch.look()
-            if is_over and reception.received_bytes < length:
-                raise ImageError(spool.CUT_OFF)
+            if is_over:
+                break
             now = time.monotonic()
             if moved:
                 idle_since = now
@@ -233,6 +250,7 @@ class Intake:
                 await _readable(sock, LOOK_SECONDS)
             else:
                 small_turns = 0
+        return reception.received_bytes == length
 
     def _turn(self, reception: spool.Reception, sock: socket.socket, length: int) -> tuple[int, bool]:
         """In a thread: move what there is, and what comes at once after it.
@@ -260,6 +278,10 @@ class Intake:
             reception.write(buffer[:count])
             moved += count
         return moved, False
+
+    def _told(self, error: BaseException) -> BaseException:
+        """The error whose words become the job's details."""
+        return ImageError(STOPPED) if self._is_stopping and isinstance(error, asyncio.CancelledError) else error
 
     async def _move(self, function: Callable[..., T], *arguments: object) -> T:
         return await _finished(asyncio.get_running_loop().run_in_executor(self._movers, function, *arguments))
@@ -335,9 +357,19 @@ async def _readable(sock: socket.socket, timeout_seconds: float) -> None:
         future.cancel()
 
 
-def _told(error: BaseException) -> BaseException:
-    """The error whose words become the job's details."""
-    return ImageError(STOPPED) if isinstance(error, asyncio.CancelledError) else error
+@contextlib.contextmanager
+def _resting(request: web.BaseRequest) -> Iterator[None]:
+    """Let aiohttp read no more of a body of known length than it has, but what is thrown away after an error."""
+    transport = request.transport
+    if transport is None or request.content_length is None:
+        yield
+        return
+    transport.pause_reading()
+    try:
+        yield
+    finally:
+        if not request.content.is_eof():
+            transport.resume_reading()  # a client that is still sending does not listen yet
 
 
 @contextlib.contextmanager

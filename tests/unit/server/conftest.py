@@ -96,4 +96,5 @@ def serve(tmp_path):
             host, port = urls[0].removeprefix("http://").split(":")
             return Server((host, int(port)), log)
 
+        start.stop = stack.close  # ends them before the test, and waits until they have
         yield start

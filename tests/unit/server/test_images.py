@@ -1,0 +1,251 @@
+"""Images on their way in: whole, cut off, too large, slow, many, killed, and too much for the disk."""
+
+import contextlib
+import hashlib
+import os
+import random
+import socket
+import threading
+import time
+
+import pytest
+
+from clouduploader import spool
+from clouduploader.job import JobState
+
+SLOW_CLIENTS = 200
+
+
+def head(name, size, **headers):
+    lines = [f"PUT /cloudupload/{name} HTTP/1.1", "Host: obs", f"Content-Length: {size}"]
+    return "\r\n".join([*lines, *(f"{key}: {value}" for key, value in headers.items()), "", ""]).encode()
+
+
+def noise(seed, count):
+    return random.Random(seed).randbytes(count)  # noqa: S311 nobody must guess it
+
+
+def read_answer(client):
+    """Read an answer, and not more: a server that refuses an image listens for a while, so that the answer arrives."""
+    answer = b""
+    while not answer.endswith((b"</status>\n", b'<status code="ok" />\n')):
+        piece = client.recv(65_536)
+        assert piece, answer
+        answer += piece
+    return answer
+
+
+def files(jobs):
+    return {path.name for path in jobs.directory.iterdir()} - {"next", "done"}
+
+
+def wait_for(is_true):
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def wait_for_end(jobs, name):
+    """Wait for the job's end; return its details."""
+    wait_for(lambda: jobs.read(name)[1])
+    assert files(jobs) == set()
+    job, _ = jobs.read(name)
+    assert job.state is JobState.FAILED
+    return job.details
+
+
+@pytest.mark.parametrize("first", [0, 1, 1000, 65_536, 300_000, 5_000_001])
+def test_image_arrives_as_it_was_sent(make_spool, serve, first):
+    """However much of it comes together with the request's head, and is read by somebody else than the rest."""
+    jobs = make_spool()
+    server = serve(jobs)
+    image = noise(first, 5_000_001)
+    name = server.create(len(image))
+    with server.connect() as client:
+        client.sendall(head(name, len(image)) + image[:first])
+        wait_for(lambda: jobs.read(name)[0].state is not JobState.CREATED)
+        client.sendall(image[first:])
+        assert read_answer(client).endswith(b'<status code="ok" />\n')
+    assert jobs.read(name)[0].state is JobState.SCHEDULED
+    assert hashlib.sha256(jobs.file_path(name).read_bytes()).digest() == hashlib.sha256(image).digest()
+
+
+def test_client_that_closes_its_half_gets_its_answer(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    with server.connect() as client:
+        client.sendall(head(server.create(3_000_000), 3_000_000))
+        client.sendall(bytes(3_000_000))
+        client.shutdown(socket.SHUT_WR)
+        assert read_answer(client).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("chunk", [1, 1000, 1_000_000])
+def test_image_in_chunks_arrives_as_it_was_sent(make_spool, serve, chunk):
+    jobs = make_spool()
+    server = serve(jobs)
+    image = noise(chunk, min(chunk * 3 + 7, 2_000_000))
+    name = server.create(len(image))
+    pieces = [image[at : at + chunk] for at in range(0, len(image), chunk)]
+    data = b"".join(b"%x;a=b\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+    answer = server.ask("PUT", f"/cloudupload/{name}", data, Transfer_Encoding="chunked")
+    assert answer[2] == b'<status code="ok" />\n'
+    assert jobs.file_path(name).read_bytes() == image
+
+
+def test_empty_image_is_one(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    assert server.ask("PUT", f"/cloudupload/{server.create(0)}", b"")[0] == "200 OK"
+    assert jobs.file_path("1").read_bytes() == b""
+
+
+def test_client_that_waits_to_be_asked_is_asked_only_for_what_is_wanted(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    wanted, unwanted = server.create(5), server.create(6)
+    with server.connect() as client:
+        client.sendall(head(wanted, 5, Expect="100-continue"))
+        assert client.recv(100) == b"HTTP/1.1 100 continue\r\n\r\n"
+        client.sendall(b"image")
+        assert read_answer(client).startswith(b"HTTP/1.1 200 OK\r\n")
+    with server.connect() as client:
+        client.sendall(head(unwanted, 5, Expect="100-continue"))
+        assert read_answer(client).startswith(b"HTTP/1.1 400 size mismatch  5 != 6\r\n")
+    assert jobs.read(unwanted)[0].details == "size mismatch: 5 != 6"
+
+
+@pytest.mark.parametrize("sent", [0, 3, 2_000_000])
+def test_image_that_is_cut_off_fails_its_job(make_spool, serve, sent):
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create(4_000_000)
+    with server.connect() as client:
+        client.sendall(head(name, 4_000_000) + bytes(sent))
+        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        client.shutdown(socket.SHUT_WR)
+        assert read_answer(client).startswith(b"HTTP/1.1 400 unexpected EOF\r\n")
+    assert wait_for_end(jobs, name) == spool.CUT_OFF
+
+
+def test_client_that_leaves_before_its_image_is_asked_for_fails_its_job(make_spool, serve):
+    """Whenever it leaves: before the job is received, while it becomes so, or later."""
+    jobs = make_spool()
+    server = serve(jobs)
+    names = [server.create(10) for _ in range(20)]
+    for name in names:
+        with server.connect() as client:
+            client.sendall(head(name, 10).replace(b"Content-Length: 10", b"Transfer-Encoding: chunked"))
+    for name in names:
+        wait_for(lambda name=name: jobs.read(name)[1])
+        assert jobs.read(name)[0].details == spool.CUT_OFF
+    assert files(jobs) == set()
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_image_whose_client_falls_silent_fails_its_job(make_spool, serve, is_chunked):
+    jobs = make_spool()
+    server = serve(jobs, idle_seconds="1")
+    name = server.create(10)
+    request = head(name, 10) + b"12345"
+    if is_chunked:
+        request = request.replace(b"Content-Length: 10", b"Transfer-Encoding: chunked").replace(
+            b"12345", b"5\r\n12345\r\n"
+        )
+    with server.connect() as client:
+        client.sendall(request)
+        assert read_answer(client).startswith(b"HTTP/1.1 400 unexpected EOF\r\n")
+    assert wait_for_end(jobs, name) == spool.CUT_OFF
+
+
+def test_image_in_chunks_that_is_too_large_is_not_taken_to_its_end(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create(10)
+    with server.connect() as client:
+        client.sendall(
+            head(name, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"b\r\n01234567890\r\n"
+        )
+        assert read_answer(client).startswith(b"HTTP/1.1 400 size mismatch  11 != 10\r\n")  # it was not over
+    assert wait_for_end(jobs, name) == "size mismatch: 11 != 10"
+
+
+def test_image_of_a_killed_job_is_refused_before_its_end(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create(4_000_000)
+    with server.connect() as client:
+        client.sendall(head(name, 4_000_000) + b"begun")
+        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        assert server.ask("PUT", f"/cloudupload/{name}", b"x" * 4_000_000)[0] == "400 job is not in created state"
+        assert server.ask("POST", f"/cloudupload/{name}?cmd=kill")[0] == "200 OK"
+        assert files(jobs) == set()
+        assert read_answer(client).startswith(b"HTTP/1.1 400 ")
+    assert wait_for_end(jobs, name) == "killed"
+
+
+def test_server_that_stops_says_so_of_the_image_that_came(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create(10)
+    with server.connect() as client:
+        client.sendall(head(name, 10) + b"begun")
+        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        serve.stop()
+    assert wait_for_end(jobs, name) == "the server was stopped while it received the image"
+
+
+def test_as_many_images_as_are_set_come_at_once(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs, max_transfers="1")
+    first, second = server.create(5), server.create(5)
+    with server.connect() as client:
+        client.sendall(head(first, 5) + b"im")
+        wait_for(lambda: jobs.read(first)[0].state is JobState.RECEIVING)
+        assert server.ask("PUT", f"/cloudupload/{second}", b"image")[0] == "503 too many images are on their way in"
+        client.sendall(b"age")
+        assert read_answer(client).startswith(b"HTTP/1.1 200 OK")
+    wait_for(lambda: server.ask("PUT", f"/cloudupload/{second}", b"image")[0] == "200 OK")
+
+
+def test_image_that_would_not_leave_the_floor_free_is_refused_before_it_is_sent(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create(10_000_000)
+    status = os.statvfs(jobs.directory)
+    free = status.f_bavail * status.f_frsize
+    server = serve(jobs, keep_free=str(free * 2))
+    with pytest.raises(AssertionError, match="No space left on device: the image has 1 bytes, "):
+        server.create(1)
+    with server.connect() as client:
+        client.sendall(head(name, 10_000_000, Expect="100-continue"))
+        assert read_answer(client).startswith(b"HTTP/1.1 500 No space left on device")
+    assert wait_for_end(jobs, name).startswith("No space left on device: the image has 10000000 bytes, ")
+
+
+def test_slow_clients_keep_nobody_waiting(make_spool, serve):
+    """Each sends a few bytes now and then; meanwhile others are answered, and a whole image comes in."""
+    jobs = make_spool()
+    server = serve(jobs)
+    names = [server.create(6) for _ in range(SLOW_CLIENTS)]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in names]
+        for name, client in zip(names, clients, strict=True):
+            client.sendall(head(name, 6) + b"a")
+        wait_for(lambda: server.ask("GET", "/cloudupload")[2].count(b"<state>receiving</state>") == SLOW_CLIENTS)
+        threads = threading.active_count()
+        for piece in (b"b", b"c", b"d", b"e"):
+            for client in clients:
+                client.sendall(piece)
+            assert server.ask("GET", "/")[2] == b'<hello name="Cloud Upload Server" />\n'
+        image = noise(1, 3_000_000)
+        whole = server.create(len(image))
+        assert server.ask("PUT", f"/cloudupload/{whole}", image)[0] == "200 OK"
+        assert threading.active_count() == threads < 40
+        assert {jobs.read(name)[0].state for name in names} == {JobState.RECEIVING}
+        for client in clients:
+            client.sendall(b"f")
+        assert {read_answer(client)[:15] for client in clients} == {b"HTTP/1.1 200 OK"}
+    assert {jobs.file_path(name).read_bytes() for name in names} == {b"abcdef"}
+    assert {jobs.read(name)[0].state for name in (*names, whole)} == {JobState.SCHEDULED}

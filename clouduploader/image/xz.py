@@ -19,7 +19,10 @@ from clouduploader.image.streams import PackedFile
 
 MAX_BLOCK_BYTES = 64 << 20  # ours: a block is in memory as a whole, a few of them at once; `xz -T0` makes 24 MiB
 MAX_FLIGHT_BYTES = 512 << 20  # ours: of all blocks that are being unpacked or wait, whatever the number of cores
-MAX_INDEX_BYTES = 1 << 20  # ours: of all streams, 3 TiB in blocks of 24 MiB; parsed in a second
+MAX_INDEX_BYTES = (
+    1 << 20
+)  # ours: of all streams, with headers and footers: 3 TiB in blocks of 24 MiB; parsed in a second
+FIRST_BYTES = 1 << 9  # ours: read first to see whether there is padding; there may be 100,000 streams, and seldom is
 _HEADER_MAGIC = b"\xfd7zXZ\x00"  # section 2.1.1.1
 _FOOTER_MAGIC = b"YZ"  # section 2.1.2.4
 _HEADER_BYTES = _FOOTER_BYTES = 12  # sections 2.1.1 and 2.1.2
@@ -66,7 +69,7 @@ def parsed(file: PackedFile) -> list[Stream] | None:
         if padding % streams.XZ_PADDING_BYTES or footer != _footer(flags, size) or flags > _MAX_FLAGS:
             raise ImageError(f"{file.filename} is cut off, or has garbage behind its end: no xz data end at byte {end}")
         end -= _FOOTER_BYTES + size
-        budget -= size
+        budget -= _HEADER_BYTES + size + _FOOTER_BYTES
         if budget < 0:
             return None
         index = file.peek(end, size) if end > 0 else b""
@@ -83,12 +86,14 @@ def parsed(file: PackedFile) -> list[Stream] | None:
 
 def _without_padding(file: PackedFile, end: int) -> int:
     """Where the zeros begin that the file ends with before `end`."""
+    size = FIRST_BYTES
     while end:
-        start = max(end - streams.READ_BYTES, 0)
+        start = max(end - size, 0)
         rest = file.peek(start, end - start).rstrip(b"\0")
         if rest:
             return start + len(rest)
         end = start
+        size = min(2 * size, streams.READ_BYTES)
     return 0
 
 

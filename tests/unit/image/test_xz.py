@@ -56,6 +56,18 @@ def test_blocks_come_out_in_order(tmp_path, check, threads):
     assert decoders() == []
 
 
+def test_indexes_of_many_streams_take_few_bytes_each(tmp_path, monkeypatch):
+    read = []
+    pread = streams.os.pread
+    monkeypatch.setattr(streams.os, "pread", lambda fd, size, offset: read.append(size) or pread(fd, size, offset))
+    assert len(parsed(tmp_path / "a", lzma.compress(b"") * 2000)) == 2000
+    assert sum(read) < 2000 * 1024
+    assert parsed(tmp_path / "a", lzma.compress(b"") * 33_000) is None
+    read.clear()
+    assert len(parsed(tmp_path / "a", lzma.compress(b"x") + bytes(1 << 20))) == 1
+    assert len(read) < 20
+
+
 @hypothesis.settings(max_examples=50)
 @hypothesis.given(
     parts=st.lists(
@@ -212,7 +224,7 @@ def test_index_larger_than_can_be_looked_at_leaves_it_unknown(tmp_path):
 
 
 def test_index_of_the_largest_size_is_bounded_in_memory(tmp_path):
-    blocks = xz.MAX_INDEX_BYTES // 2 - 8
+    blocks = xz.MAX_INDEX_BYTES // 2 - 20
     data = xz_stream(bytes(8 * blocks), index_of(*[5, 0] * blocks))
     found = parsed(tmp_path / "a", data)
     assert xz.block_count(found) == blocks

@@ -21,7 +21,8 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _OWN_CHECKSUM = {"BmapFileSHA1", "BmapFileChecksum"}  # 1.3; from 1.4 on
 _DIGESTS = {"sha1": 40, "sha256": 64, "sha512": 128}  # ChecksumType, and its hexadecimal digits
-_SINGLE = frozenset({"ImageSize", "BlockSize", "ChecksumType", *_OWN_CHECKSUM})
+_COUNTS = ("BlocksCount", "MappedBlocksCount")  # of the image, and in the ranges
+_SINGLE = frozenset({"ImageSize", "BlockSize", "ChecksumType", *_COUNTS, *_OWN_CHECKSUM})
 _DEPTH = 8  # ours: a map has three levels
 
 
@@ -75,7 +76,12 @@ def parse(data: bytes) -> Bmap:
     block_bytes = _number(fields, "BlockSize")
     if not block_bytes:
         raise ImageError("its blocks have no size")
-    return Bmap(size_bytes, _extents(document.ranges, size_bytes, block_bytes))
+    extents = _extents(document.ranges, size_bytes, block_bytes)
+    mapped = sum(-(-end // block_bytes) - start // block_bytes for start, end in extents)
+    for name, count in zip(_COUNTS, (-(-size_bytes // block_bytes), mapped), strict=True):
+        if name in fields and _number(fields, name) != count:  # maps before version 1.3 have no checksum of their own
+            raise ImageError(f"{name} is {fields[name]}, but there are {count}")
+    return Bmap(size_bytes, extents)
 
 
 def _extents(ranges: list[str], size_bytes: int, block_bytes: int) -> Extents:

@@ -12,7 +12,16 @@ DIGITS = {"sha1": 40, "sha256": 64, "sha512": 128}
 
 
 def document(
-    ranges, *, size=10 * 4096, block=4096, version="2.0", kind="sha256", field="BmapFileChecksum", head="", tail=""
+    ranges,
+    *,
+    size=10 * 4096,
+    block=4096,
+    version="2.0",
+    kind="sha256",
+    field="BmapFileChecksum",
+    head="",
+    tail="",
+    counts="",
 ):
     """A block map with its own checksum, as bmaptool writes it; field None for none."""
     lines = "".join(f'    <Range chksum="{"0" * 64}"> {text} </Range>\n' for text in ranges)
@@ -21,7 +30,7 @@ def document(
     text = (
         f'<?xml version="1.0" ?>\n<!-- a <comment> of "people" -->\n{head}\n<bmap version="{version}">\n'
         f"  <ImageSize> {size} </ImageSize>\n  <BlockSize> {block} </BlockSize>\n{kinds}{own}"
-        f"  <BlocksCount> 10 </BlocksCount>\n  <BlockMap>\n{lines}  </BlockMap>\n{tail}</bmap>\n"
+        f"{counts}\n  <BlockMap>\n{lines}  </BlockMap>\n{tail}</bmap>\n"
     )
     blank = text.replace("@", "0" * DIGITS[kind])
     return text.replace("@", hashlib.new(kind, blank.encode()).hexdigest()).encode()
@@ -41,6 +50,25 @@ def document(
 def test_map_of_each_version_is_read(version, kind, field):
     data = document(["0-1", "3", "5-9"], version=version, kind=kind, field=field)
     assert bmap.parse(data) == bmap.Bmap(40960, ((0, 8192), (12288, 16384), (20480, 40960)))
+
+
+def counts(blocks, mapped):
+    return f"<BlocksCount> {blocks} </BlocksCount><MappedBlocksCount> {mapped}    </MappedBlocksCount>"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.2", "2.0"])
+def test_map_that_lost_a_range_is_refused(version):
+    def parse(ranges, blocks=10, mapped=8):
+        field = "BmapFileChecksum" if version == "2.0" else None
+        return bmap.parse(document(ranges, size=40_000, version=version, field=field, counts=counts(blocks, mapped)))
+
+    assert parse(["0-1", "2", "5-9"]).extents == ((0, 12288), (20480, 40_000))
+    with pytest.raises(ImageError, match="MappedBlocksCount is 8, but there are 7"):
+        parse(["0-1", "5-9"])
+    with pytest.raises(ImageError, match="BlocksCount is 11, but there are 10"):
+        parse(["0-1", "2", "5-9"], blocks=11)
+    with pytest.raises(ImageError, match="MappedBlocksCount is no number"):
+        parse(["0-1"], mapped="-1")
 
 
 def test_last_block_ends_with_the_image():

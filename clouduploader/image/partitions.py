@@ -17,6 +17,7 @@ _BOOT_CODE_BYTES = 440  # UEFI 5.2.1, table 5.1
 _MBR_ENTRIES, _MBR_ENTRY = 446, struct.Struct("<B3xB3xII")  # state, type, first sector, number of sectors
 _ACTIVE = 0x80
 _PROTECTIVE, _MBR_ESP = 0xEE, 0xEF  # UEFI 5.2.2 and 5.2.3
+_ISO_OFFSET, _ISO = 0x8001, b"CD001"  # ECMA-119, 8.1: isohybrid's first partition is the whole disk
 _SELF_SUFFICIENT = (b"GRUB", b"LILO")  # boot code that knows itself where to go on; others' needs an active partition
 
 _GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")  # UEFI 5.3.2, table 5.5
@@ -82,6 +83,8 @@ def read(read_at: ReadAt) -> Table | None:
     """
     sector = read_at(0, _MBR_BYTES)
     entries = _mbr_entries(sector)
+    if any(not partition.start for _, partition in entries) and read_at(_ISO_OFFSET, len(_ISO)) != _ISO:
+        return None  # no table, but what a file system has in that place
     if not entries:
         return None
     partitions = [partition for type_, partition in entries if type_ != _PROTECTIVE]
@@ -102,7 +105,7 @@ def read(read_at: ReadAt) -> Table | None:
 
 
 def _mbr_entries(sector: bytes) -> list[tuple[int, Partition]]:
-    """The types and partitions of an MBR; none if it is anything else, such as a FAT file system's sector."""
+    """The types and partitions of an MBR; none if it is anything else, such as most file systems' first sectors."""
     if len(sector) != _MBR_BYTES or not sector.endswith(_SIGNATURE):
         return []
     found = []
@@ -110,8 +113,6 @@ def _mbr_entries(sector: bytes) -> list[tuple[int, Partition]]:
         if state not in (0, _ACTIVE):
             return []
         if type_ and count:
-            if not first:
-                return []
             kind = Kind.ESP if type_ == _MBR_ESP else Kind.OTHER
             found.append((type_, Partition(first * 512, (first + count) * 512, kind, state == _ACTIVE)))
     return found

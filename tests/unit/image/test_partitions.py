@@ -119,6 +119,17 @@ def test_mbr_tells_its_efi_system_partition():
     assert table.minimum_bytes == 10000 * 512
 
 
+def test_table_of_an_isohybrid_is_read_though_a_partition_is_the_whole_disk():
+    sector = disks.mbr([(0x17, 0, 4096, 0x80), (0xEF, 100, 200)], code=disks.CODE)
+    table = read(sector.ljust(0x8001, b"\0") + b"CD001\1")
+    assert (table.name, table.minimum_bytes, table.boots_bios) == ("mbr", 2 * MIB, True)
+    assert table.partitions == (
+        Partition(0, 2 * MIB, Kind.OTHER, True),
+        Partition(100 * 512, 300 * 512, Kind.ESP, False),
+    )
+    assert read(sector.ljust(0x8001, b"\0") + b"CD002\1") is None
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from clouduploader.contents import DiskFormat
 from clouduploader.errors import CannotCreateError, ImageError, LocalIOError, MissingProgramError
-from clouduploader.image import nbd, standalone
+from clouduploader.image import nbd, standalone, tables
 from clouduploader.image.holes import MAX_EXTENTS, Extents
 from clouduploader.stop import Stop
 
@@ -65,7 +65,7 @@ def opened(path: Path, disk_format: DiskFormat, stop: Stop, *, filename: str | N
 
     Raises:
         MissingProgramError: QEMU's tools are not installed.
-        ImageError: It is damaged, encrypted, or needs other files.
+        ImageError: It is damaged, cut off, encrypted, or needs other files.
         LocalIOError: It can't be read.
         CannotCreateError: There is no place for the socket.
         StoppedError: The stop was requested.
@@ -78,20 +78,17 @@ def opened(path: Path, disk_format: DiskFormat, stop: Stop, *, filename: str | N
     name = filename or path.name
     with image:
         standalone.check(image.fileno(), disk_format, name)
+        tables.check(image.fileno(), disk_format, name, stop)
         source = _Source(image, name, _node(disk_format), stop)
         with contextlib.closing(source.output([image_tool, "info", "--output=json"])) as pieces:
-            cluster_bytes = _check_info(pieces, name)
-        # A cluster that was never written to its end may be short at the end of the file.
-        file_bytes = -(-os.fstat(image.fileno()).st_size // cluster_bytes) * cluster_bytes
+            _check_info(pieces, name)
         with source.served(server) as client:
             with contextlib.closing(source.output([image_tool, "map", "--output=json"])) as pieces:
-                extents = extents_of_map(pieces, client.size_bytes, disk_format, name, file_bytes=file_bytes)
+                extents = extents_of_map(pieces, client.size_bytes, disk_format, name)
             yield QemuStore(client, extents)
 
 
-def extents_of_map(
-    pieces: Iterable[bytes], size_bytes: int, disk_format: DiskFormat, filename: str, *, file_bytes: int
-) -> Extents:
+def extents_of_map(pieces: Iterable[bytes], size_bytes: int, disk_format: DiskFormat, filename: str) -> Extents:
     """Read what `qemu-img map --output=json` says.
 
     A true hole is what is not "present": no write of the guest ever reached it. Clusters that are present and
@@ -104,22 +101,16 @@ def extents_of_map(
         size_bytes: Of the disk.
         disk_format: See DRIVERS.
         filename: For errors.
-        file_bytes: Of the file, with all of its last cluster. QEMU reads zeros behind a file's end, and does not tell.
 
     Raises:
-        ImageError: It is anything else than a map of the whole disk, or the file is cut off.
+        ImageError: It is anything else than a map of the whole disk.
     """
     found: list[tuple[int, int]] = []
     position = 0
     for number, line in enumerate(_lines(pieces, filename)):
-        start, end, is_hole, file_end = _map_entry(line, disk_format, filename)
+        start, end, is_hole = _map_entry(line, disk_format, filename)
         if start != position or end > size_bytes:
             raise _nonsense(filename)
-        if file_end > file_bytes:
-            raise ImageError(
-                f"{filename} is cut off: what is at byte {start} of the disk ends at byte {file_end} of the file, "
-                f"which has {file_bytes} at most"
-            )
         if number == MAX_LINES:
             return (*found, (start, size_bytes))
         position = end
@@ -145,27 +136,26 @@ def _lines(pieces: Iterable[bytes], filename: str) -> Iterator[bytes]:
         yield rest
 
 
-def _map_entry(line: bytes, disk_format: DiskFormat, filename: str) -> tuple[int, int, bool, int]:
-    """Start, end, whether it is a hole, and where it ends in the file, or 0; QEMU writes an entry a line."""
+def _map_entry(line: bytes, disk_format: DiskFormat, filename: str) -> tuple[int, int, bool]:
+    """Start, end, and whether it is a hole; QEMU writes an entry a line."""
     try:
         entry = json.loads(line.strip(b"[], \r"))
         start, length, is_data, is_zero = entry["start"], entry["length"], entry["data"], entry["zero"]
         is_present = entry.get("present", True) is not False
-        offset = entry.get("offset") if is_data else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise _nonsense(filename) from exc
-    if type(start) is not int or type(length) is not int or length <= 0 or type(offset) not in (int, type(None)):
+    if type(start) is not int or type(length) is not int or length <= 0:
         raise _nonsense(filename)
     is_hole = is_data is False and is_zero is True and (not is_present or disk_format is DiskFormat.VHD_DYNAMIC)
-    return start, start + length, is_hole, 0 if offset is None else offset + length
+    return start, start + length, is_hole
 
 
 def _nonsense(filename: str) -> ImageError:
     return ImageError(f"qemu-img gives no sound map of {filename}")
 
 
-def _check_info(pieces: Iterable[bytes], filename: str) -> int:
-    """Refuse what QEMU itself finds wrong, should it see more than we do; tells the size of a cluster."""
+def _check_info(pieces: Iterable[bytes], filename: str) -> None:
+    """Refuse what QEMU itself finds wrong, should it see more than we do."""
     data = bytearray()
     for piece in pieces:
         data += piece
@@ -180,14 +170,12 @@ def _check_info(pieces: Iterable[bytes], filename: str) -> int:
             or len(details.get("extents", [None])) != 1
         )
         is_sound = not (info.get("encrypted") or details.get("encrypt") or details.get("corrupt"))
-        cluster_bytes = int(info.get("cluster-size") or 1)
     except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise ImageError(f"qemu-img says nothing of use about {filename}") from exc
     if not is_alone:
         raise ImageError(f"{filename} needs other files")
     if not is_sound:
         raise ImageError(f"{filename} is encrypted, or marked as corrupt")
-    return cluster_bytes
 
 
 def _program(name: str) -> str:

@@ -180,7 +180,7 @@ def test_vmdk_of_several_files_is_refused(tmp_path, subformat):
 def test_damaged_disk_is_refused_in_its_own_name(make_disk):
     path, disk_format = make_disk()
     data = bytearray(path.read_bytes())
-    data[40:48] = b"\xff" * 8  # where the L1 table is
+    data[20:24] = b"\xff" * 4  # how large a cluster is
     path.write_bytes(data)
     with pytest.raises(ImageError) as caught, qemu.opened(path, disk_format, Stop(), filename="my.qcow2"):
         pass
@@ -324,8 +324,7 @@ ZERO = {"data": False, "zero": True, "present": True}
 
 def extents(entries, size=100, disk_format=DiskFormat.QCOW2):
     text = "[" + ",\n".join(map(json.dumps, entries)) + "]\n"
-    pieces = [text[:30].encode(), text[30:].encode()]
-    return qemu.extents_of_map(pieces, size, disk_format, "a.img", file_bytes=1000)
+    return qemu.extents_of_map([text[:30].encode(), text[30:].encode()], size, disk_format, "a.img")
 
 
 def test_map_with_all_there_is_gives_the_extents():
@@ -377,28 +376,12 @@ def test_map_of_more_lines_than_are_read_ends_in_data(monkeypatch):
     assert extents(entries) == ((0, 10), (30, 100))
 
 
-def test_data_behind_the_end_of_the_file_are_an_error():
-    assert extents([entry(0, 50, offset=950), entry(50, 50, **ZERO, offset=5000)]) == ((0, 100),)
-    with pytest.raises(ImageError, match="what is at byte 50 of the disk ends at byte 1001 of the file"):
-        extents([entry(0, 50, offset=950), entry(50, 50, offset=951)])
-
-
-@pytest.mark.parametrize("kind", OPTIONS)
-def test_disk_that_is_cut_off_is_an_error(make_disk, kind):
-    path, disk_format = make_disk(kind, random.Random(1).randbytes(MIB))  # noqa: S311
-    whole = path.stat().st_size
-    for missing in (70_000, whole // 3):
-        os.truncate(path, whole - missing)
-        with pytest.raises(ImageError), qemu.opened(path, disk_format, Stop()) as store:
-            contents(store)
-
-
 def test_line_without_an_end_is_an_error():
     with pytest.raises(ImageError, match="no sound map"):
-        qemu.extents_of_map(itertools.repeat(b" " * 1000), 100, DiskFormat.QCOW2, "a.img", file_bytes=1000)
+        qemu.extents_of_map(itertools.repeat(b" " * 1000), 100, DiskFormat.QCOW2, "a.img")
 
 
 @hypothesis.given(st.lists(st.binary(max_size=200)))
 def test_any_output_is_a_map_or_an_error(pieces):
     with pytest.raises(ImageError, match="no sound map"):
-        qemu.extents_of_map(pieces, 100, DiskFormat.QCOW2, "a.img", file_bytes=1000)
+        qemu.extents_of_map(pieces, 100, DiskFormat.QCOW2, "a.img")

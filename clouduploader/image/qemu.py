@@ -6,6 +6,7 @@ here), and its programs run confined.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,13 +45,17 @@ class QemuStore:
 
     Attributes:
         size_bytes: Of the raw disk.
-        extents: What was written.
     """
 
-    def __init__(self, client: nbd.Client, extents: Extents) -> None:
+    def __init__(self, client: nbd.Client, read_extents: Callable[[], Extents]) -> None:
         self.size_bytes = client.size_bytes
-        self.extents = extents
         self.read_into = client.read_into
+        self._read_extents = read_extents
+
+    @functools.cached_property
+    def extents(self) -> Extents:
+        """What was written; read when somebody asks for it, since it may take a while."""
+        return self._read_extents()
 
 
 @contextlib.contextmanager
@@ -83,9 +88,12 @@ def opened(path: Path, disk_format: DiskFormat, stop: Stop, *, filename: str | N
         with contextlib.closing(source.output([image_tool, "info", "--output=json"])) as pieces:
             _check_info(pieces, name)
         with source.served(server) as client:
-            with contextlib.closing(source.output([image_tool, "map", "--output=json"])) as pieces:
-                extents = extents_of_map(pieces, client.size_bytes, disk_format, name)
-            yield QemuStore(client, extents)
+
+            def read_extents() -> Extents:
+                with contextlib.closing(source.output([image_tool, "map", "--output=json"])) as pieces:
+                    return extents_of_map(pieces, client.size_bytes, disk_format, name)
+
+            yield QemuStore(client, read_extents)
 
 
 def extents_of_map(pieces: Iterable[bytes], size_bytes: int, disk_format: DiskFormat, filename: str) -> Extents:
@@ -112,6 +120,8 @@ def extents_of_map(pieces: Iterable[bytes], size_bytes: int, disk_format: DiskFo
         if start != position or end > size_bytes:
             raise _nonsense(filename)
         if number == MAX_LINES:
+            if found and found[-1][1] == start:
+                start, _ = found.pop()
             return (*found, (start, size_bytes))
         position = end
         if not is_hole:

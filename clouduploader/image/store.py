@@ -17,7 +17,10 @@ class Store(Protocol):
     """
 
     size_bytes: int
-    extents: Extents
+
+    @property
+    def extents(self) -> Extents:
+        """See above; the first time it may take a while, and raise ImageError."""
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill a view, which must lie inside the disk, with what begins there. Several threads may call it.

@@ -374,6 +374,23 @@ def test_map_of_more_lines_than_are_read_ends_in_data(monkeypatch):
     monkeypatch.setattr(qemu, "MAX_LINES", 2)
     entries = [entry(0, 10), entry(10, 20, **HOLE), entry(30, 5, **HOLE), entry(35, 65, **HOLE)]
     assert extents(entries) == ((0, 10), (30, 100))
+    assert extents([entry(start, 1) for start in range(100)]) == ((0, 100),)  # none touches the next
+
+
+def test_map_is_not_read_before_somebody_asks_for_it(make_disk, tmp_path, monkeypatch):
+    """It may have millions of lines, of a file of half a MiB."""
+    path, disk_format = make_disk()
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin" / "qemu-img"
+    tool.write_text(f'#!/bin/sh\necho $1 >> {tmp_path}/asked\nexec /usr/bin/qemu-img "$@"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    asked = tmp_path / "asked"
+    with qemu.opened(path, disk_format, Stop()) as store:
+        assert contents_at(store, 0, 5) == b"begin"
+        assert asked.read_text().split() == ["info"]
+        assert store.extents == store.extents
+        assert asked.read_text().split() == ["info", "map"]
 
 
 def test_line_without_an_end_is_an_error():

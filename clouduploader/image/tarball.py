@@ -64,7 +64,12 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
-        member = super().frombuf(buf, encoding, errors)
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as exc:
+            if any(buf):  # it would be taken for the end of the archive
+                raise tarfile.ReadError(str(exc)) from exc
+            raise
         _check_size(member, MAX_EXTENSION_BYTES if member.type in _EXTENSIONS else MAX_MEMBER_BYTES)
         return member
 
@@ -95,7 +100,7 @@ def image(chunks: Iterator[bytes], filename: str) -> Iterator[bytes]:
                     if found == 1:
                         yield from _contents(archive, member)
             source.limit = None
-            _check_padding(archive, filename)
+            _check_end(archive, filename)
     except (tarfile.TarError, ArithmeticError, LookupError, RecursionError, ValueError) as exc:
         # the others are tarfile's own, by headers that nobody writes in earnest
         raise ImageError(f"{filename} is a damaged tarball: {exc}, before byte {source.done_bytes} of that") from exc
@@ -119,9 +124,11 @@ def _members(archive: tarfile.TarFile, source: _ChunkFile) -> Iterator[tarfile.T
         number += 1
 
 
-def _check_padding(archive: tarfile.TarFile, filename: str) -> None:
-    """Read what follows the end mark: zeros that fill the last record, and the end of the packing."""
+def _check_end(archive: tarfile.TarFile, filename: str) -> None:
+    """Read the end mark, a block of zeros at least, zeros that fill the last record, and the end of the packing."""
     stream: Any = archive.fileobj  # that of a pipe; typeshed does not know that it is one
+    if stream.tell() == archive.offset:
+        raise tarfile.ReadError("it has no end mark, so that it may be cut off")
     while padding := stream.read(BLOCK_BYTES):
         if garbage := padding.lstrip(b"\0"):
             where = stream.tell() - len(garbage)

@@ -72,6 +72,21 @@ def test_tarball_that_ends_within_a_member_is_refused(make_image, kind, size):
         measure(make_image(COMPRESS[kind](tarball({"a.raw": RAW})[:size])))
 
 
+@pytest.mark.parametrize("members", [{"a.raw": RAW}, {"a.raw": RAW, "b": b"text"}])
+def test_tarball_that_ends_between_two_members_is_refused(make_image, members):
+    data = tarball(members, end=0)
+    with pytest.raises(ImageError, match=f"damaged tarball: it has no end mark, .* before byte {len(data)} "):
+        measure(make_image(data))
+    assert measure(make_image(data + bytes(512))) == len(RAW)
+
+
+def test_header_that_is_damaged_is_no_end_mark(make_image):
+    data = bytearray(tarball({"a.raw": RAW, "b": b"text"}))
+    data[512 + len(RAW) + -len(RAW) % 512] ^= 1
+    with pytest.raises(ImageError, match=r"damaged tarball: .*checksum"):
+        measure(make_image(bytes(data)))
+
+
 def test_damage_of_the_packing_behind_the_end_of_a_tarball_is_noticed(make_image):
     data = gzip.compress(tarball({"a.raw": RAW}, end=1 << 20))
     with pytest.raises(ImageError, match=r"damaged: bad gz data .*([Ii]ncorrect (data check|checksum))"):

@@ -222,6 +222,13 @@ class Journal(Protocol):
         """
 
 
+class Measure(Protocol):
+    """See UploadRequest."""
+
+    def __call__(self, *, is_by_name: bool = True) -> int:
+        """Read the image to its end."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UploadRequest:
     """One image to be uploaded.
@@ -237,7 +244,8 @@ class UploadRequest:
         is_by_hand: Whether a person started it for himself, so that his own credentials may serve.
         measure_image: Reads the image to its end and returns the unpacked size in bytes. Blocks
             for as long as unpacking takes. Raises ImageError if the packing is damaged, and
-            StoppedError.
+            StoppedError. Of a tarball it takes the file called `.raw`; called with `is_by_name=False`, what
+            `open_blocks` takes.
         inspect_image: Reads the image's first mebibytes and tells what is in them. Raises ImageError.
         open_blocks: Called with the block size in bytes and what becomes of zeros; gives the image's
             blocks. Raises ImageError. All that was made is gone when the context ends.
@@ -253,7 +261,7 @@ class UploadRequest:
     targetdata: Mapping[str, JsonValue] = dataclasses.field(repr=False)
     work_dir: Path
     is_by_hand: bool
-    measure_image: Callable[[], int]
+    measure_image: Measure
     inspect_image: Callable[[], ImageFacts]
     open_blocks: Callable[[int, ZeroBlocks], AbstractContextManager[BlockSource]]
     journal: Journal

@@ -242,13 +242,14 @@ class _Reading:
         promised = data.values.get("sha256")
         self._promised = promised if isinstance(promised, str) else None
 
-    def measure(self) -> int:
+    def measure(self, *, is_by_name: bool = True) -> int:
         return packing.measure(
             self._image,
             on_bytes=self._tell_bytes,
             stop=self._stop,
             expected_sha256=self._expected_sha256(),
             max_size_bytes=self._config.max_size.value,
+            is_by_name=is_by_name,
         )
 
     def inspect(self) -> ImageFacts:

@@ -137,6 +137,7 @@ def measure(
     stop: Stop,
     expected_sha256: str | None = None,
     max_size_bytes: int | None = None,
+    is_by_name: bool = True,
 ) -> int:
     """Unpack an image to its end, keeping nothing, so that damage shows before anything is sent.
 
@@ -149,14 +150,15 @@ def measure(
         stop: Honoured between two pieces.
         expected_sha256: What the file is to have, in hex.
         max_size_bytes: The most it may unpack to.
+        is_by_name: Whether the image in a tarball is what is called `.raw`, as for ec2uploadimg; see tarball.image.
 
     Returns:
         The size of the file in the packing: with a fixed VHD's footer, and whatever the format of the disk. Of a
-        tarball that of the `.raw` file in it.
+        tarball that of the image in it.
 
     Raises:
         ImageError: Truncated, damaged, with garbage behind its end, too large, not what the digest promised, or
-            a tarball without exactly one `.raw` file.
+            a tarball without exactly one image.
         LocalIOError: It can't be read.
         StoppedError: `stop` was requested.
         UnavailableError: It can't be unpacked here.
@@ -166,7 +168,7 @@ def measure(
         return image.size_bytes
     with streams.opened(image, stop=stop, on_bytes=on_bytes) as packed:
         with contextlib.closing(_unpacked(packed, image, None)) as pieces:
-            inside = _file_inside(pieces, image, max_size_bytes, stop)
+            inside = _file_inside(pieces, image, max_size_bytes, stop, is_by_name=is_by_name)
             size_bytes = sum(map(len, _bounded(inside, image, max_size_bytes, stop)))
         _check_digest(image, packed.sha256(), expected_sha256)
         return size_bytes
@@ -333,7 +335,9 @@ def _unpacked(packed: PackedFile, image: Image, reporter: Reporter | None) -> Ge
     return streams.unpacked(packed, image.packing)
 
 
-def _file_inside(unpacked: Iterator[bytes], image: Image, max_size_bytes: int | None, stop: Stop) -> Iterator[bytes]:
+def _file_inside(
+    unpacked: Iterator[bytes], image: Image, max_size_bytes: int | None, stop: Stop, *, is_by_name: bool = False
+) -> Iterator[bytes]:
     """The file in the packing, or in the tarball in it."""
     limit = None if max_size_bytes is None else max_size_bytes + AROUND_BYTES
     pieces = _bounded(unpacked, image, limit, stop)
@@ -341,7 +345,7 @@ def _file_inside(unpacked: Iterator[bytes], image: Image, max_size_bytes: int | 
         return pieces
     from clouduploader.image import tarball  # tarfile is slow to import, and seldom needed
 
-    return tarball.image(pieces, image.filename)
+    return tarball.image(pieces, image.filename, is_by_name=is_by_name)
 
 
 def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:

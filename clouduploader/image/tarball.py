@@ -5,7 +5,9 @@ import tarfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from clouduploader.contents import DiskFormat
 from clouduploader.errors import ImageError
+from clouduploader.image import magic
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -15,6 +17,8 @@ MAX_MEMBERS = 1000  # of a tarball; with the image lie a few checksums and texts
 MAX_MEMBER_BYTES = 1 << 44  # of a tarball; no disk of a cloud is larger. tarfile would skip what is not there
 MAX_EXTENSION_BYTES = 1 << 20  # of a header that goes on in a member of its own; tarfile keeps it in memory
 MAX_HEADER_BYTES = 8 << 20  # of all headers with what goes with them; as lists, tarfile takes ten times as much
+_BOOT_SIGNATURE = slice(510, 512)  # UEFI 5.2.1, table 5.1; a GPT has it too, in its protective MBR
+_LINUX = slice(0x202, 0x206)  # Documentation/arch/x86/boot.rst, "header"; the boot signature lies before it
 
 
 class _ChunkFile(io.RawIOBase):
@@ -79,33 +83,57 @@ def _check_size(member: tarfile.TarInfo, limit_bytes: int) -> None:
         raise tarfile.ReadError(f"a member of {member.size} bytes")
 
 
-def image(chunks: Iterator[bytes], filename: str) -> Iterator[bytes]:
-    """The one `.raw` file in a tarball, in pieces; the tarball is read to its end.
+def image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool) -> Iterator[bytes]:
+    """The one image in a tarball, in pieces; the tarball is read to its end.
+
+    An image is what is called `.raw`; as long as there was none, also what begins as a disk does.
 
     Args:
         chunks: Its bytes, unpacked.
         filename: Its name, for errors.
+        is_by_name: Whether only what is called `.raw` is one, as for ec2uploadimg.
 
     Raises:
-        ImageError: It is damaged, absurd, or has not exactly one such file; perhaps after the last piece.
+        ImageError: It is damaged, absurd, cut off, or has not exactly one image; perhaps after the last piece.
     """
     source = _ChunkFile(chunks)
     reader = io.BufferedReader(source, BLOCK_BYTES)
-    found = 0
+    found = ""
     try:
         with tarfile.open(fileobj=reader, mode="r|", bufsize=BLOCK_BYTES, tarinfo=_Member) as archive:
             for member in _members(archive, source):
-                if member.isfile() and member.name.endswith(".raw"):
-                    found += 1
-                    if found == 1:
-                        yield from _contents(archive, member)
+                is_raw = member.name.endswith(".raw")
+                if not member.isfile() or (not is_raw and (is_by_name or found.endswith(".raw"))):
+                    continue
+                pieces = _contents(archive, member)
+                head = b"" if is_raw else next(pieces, b"")
+                if not is_raw and not _is_disk(head):
+                    continue
+                if found:
+                    raise ImageError(
+                        f"{filename} is a tarball with two images in it, {found} and, at byte {member.offset_data} of "
+                        f"that, {member.name}",
+                        hint="Leave one of them out.",
+                    )
+                found = member.name
+                if head:
+                    yield head
+                yield from pieces
             source.limit = None
             _check_end(archive, filename)
     except (tarfile.TarError, ArithmeticError, LookupError, RecursionError, ValueError) as exc:
         # the others are tarfile's own, by headers that nobody writes in earnest
         raise ImageError(f"{filename} is a damaged tarball: {exc}, before byte {source.done_bytes} of that") from exc
-    if found != 1:
-        raise ImageError(f"{filename} is a tarball with {found} .raw files in it, not one")
+    if not found:
+        what = "is called .raw" if is_by_name else "is called .raw or begins as a disk does"
+        raise ImageError(f"{filename} is a tarball of {source.done_bytes} bytes in which nothing {what}")
+
+
+def _is_disk(head: bytes) -> bool:
+    """Whether a file begins as a virtual disk, or with a boot sector, as Linux does too, which has a magic."""
+    if len(head) < magic.HEAD_BYTES or head[_LINUX] == b"HdrS":
+        return False
+    return head[_BOOT_SIGNATURE] == b"\x55\xaa" or magic.disk_format_of(head) is not DiskFormat.RAW
 
 
 def _members(archive: tarfile.TarFile, source: _ChunkFile) -> Iterator[tarfile.TarInfo]:

@@ -224,7 +224,7 @@ class Case:
             targetdata=self.targetdata,
             work_dir=work_dir,
             is_by_hand=False,
-            measure_image=lambda: self.image.size_bytes,
+            measure_image=lambda **_how: self.image.size_bytes,
             inspect_image=lambda: facts_of(self.image),
             open_blocks=lambda block_bytes, _zero_blocks: opened_blocks(self.image.path, block_bytes),
             journal=MemoryJournal(work_dir / "journal"),

@@ -16,8 +16,8 @@ from clouduploader.stop import Stop
 RAW = noise(3000) + bytes(5000)
 
 
-def measure(image, *, on_bytes=lambda _done: None, stop=None):
-    return packing.measure(image, on_bytes=on_bytes, stop=stop or Stop())
+def measure(image, *, on_bytes=lambda _done: None, stop=None, is_by_name=True):
+    return packing.measure(image, on_bytes=on_bytes, stop=stop or Stop(), is_by_name=is_by_name)
 
 
 @pytest.mark.parametrize("kind", COMPRESS)
@@ -52,12 +52,53 @@ def test_sparse_tarball_of_gnu_tar_has_the_size_of_the_whole_file(make_image, tm
 
 
 @pytest.mark.parametrize(
-    ("members", "number"), [({}, 0), ({"a.txt": b"x"}, 0), ({"a.raw": b"x", "b.raw": b"y"}, 2), ({"a.RAW": b"x"}, 0)]
+    ("members", "words"),
+    [
+        ({}, r"of 2048 bytes in which nothing is called \.raw$"),
+        ({"a.txt": b"x"}, r"of 3072 bytes in which nothing is called \.raw$"),
+        ({"a.RAW": b"x"}, "of 3072 bytes in which nothing is"),
+        ({"a.raw": b"x", "b.raw": b"y"}, r"with two images in it, a\.raw and, at byte 2560 of that, b\.raw$"),
+    ],
 )
-def test_tarball_without_exactly_one_raw_file_is_refused(make_image, members, number):
+def test_tarball_without_exactly_one_raw_file_is_refused(make_image, members, words):
     image = make_image(gzip.compress(tarball({"LICENSE": b"text"} | members)))
-    with pytest.raises(ImageError, match=f"tarball with {number} .raw files in it, not one"):
+    with pytest.raises(ImageError, match=f"tarball {words}"):
         measure(image)
+
+
+DISK = RAW[:510] + b"\x55\xaa" + RAW
+LINUX = DISK[:512] + b"\0\0HdrS" + RAW
+BESIDE = {"README": b"text", "a.img.sha256": b"0" * 64, "a.bmap": b"<?xml", "vmlinuz": LINUX, "sector": DISK[:400]}
+
+
+@pytest.mark.parametrize("name", ["disk.img", "x.vhdfixed", "disk", "disk.raw"])
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_disk_in_a_tarball_is_told_by_how_it_begins(make_image, kind, name):
+    members = list(BESIDE.items())
+    image = make_image(COMPRESS[kind](tarball(dict([*members[:3], (name, DISK), *members[3:]]))))
+    assert read(image) == blocks_of(DISK)
+    assert measure(image, is_by_name=False) == len(DISK)
+    if name != "disk.raw":
+        with pytest.raises(ImageError, match=r"nothing is called \.raw$"):
+            measure(image)
+
+
+def test_file_named_raw_is_the_image_whatever_comes_behind_it(make_image):
+    assert read(make_image(tarball({"a.raw": RAW, "efi.img": DISK}))) == blocks_of(RAW)
+    words = r"two images in it, (efi|a)\.img and, at byte 9728 of that, (a\.raw|b\.img)"
+    for members in ({"efi.img": DISK, "a.raw": RAW}, {"a.img": DISK, "b.img": DISK}):
+        with pytest.raises(ImageError, match=words):
+            read(make_image(tarball(members)))
+
+
+def test_tarball_with_no_disk_in_it_is_refused(make_image):
+    with pytest.raises(ImageError, match=r"in which nothing is called \.raw or begins as a disk does$"):
+        read(make_image(tarball(BESIDE)))
+
+
+def test_virtual_disk_in_a_tarball_is_told_to_be_one(make_image):
+    with pytest.raises(ImageError, match="holds a vmdk in its tar packing"):
+        read(make_image(tarball({"a.ovf": b"<Envelope>", "a.vmdk": b"KDMV".ljust(1024, b"\0")})))
 
 
 def test_directories_and_links_are_no_raw_files(make_image):
@@ -223,7 +264,7 @@ def test_large_members_beside_the_image_do_not_count_as_headers(make_image):
 
 
 def test_second_image_is_noticed_behind_the_first(make_image):
-    with pytest.raises(ImageError, match=r"tarball with 2 \.raw files in it"):
+    with pytest.raises(ImageError, match=r"tarball with two images in it, a\.raw and, at byte 9216 of that, b\.raw$"):
         read(make_image(gzip.compress(tarball({"a.raw": RAW, "b.raw": b"x"}))))
 
 

@@ -57,7 +57,7 @@ def settle(request: UploadRequest, reporter: Reporter, *, is_measured: bool = Fa
                 hint=f"Give boot_mode, or leave {name} out.",
             )
     if facts.size_bytes is None or (is_measured and not facts.is_size_exact):
-        size_bytes, is_exact = request.measure_image(), True
+        size_bytes, is_exact = request.measure_image(is_by_name=False), True
     else:
         size_bytes, is_exact = facts.size_bytes, facts.is_size_exact
     if is_exact:

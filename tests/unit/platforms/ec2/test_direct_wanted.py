@@ -15,7 +15,7 @@ def settle(tmp_path, record):
 
     def make(*, arch="x86_64", measured=None, is_measured=False, targetdata=(), **facts):
         request = make_request(tmp_path, facts=make_facts(**facts), arch=arch, **dict(targetdata))
-        request = dataclasses.replace(request, measure_image=lambda: measured)
+        request = dataclasses.replace(request, measure_image=lambda **_how: measured)
         return wanted.settle(request, record, is_measured=is_measured)
 
     return make

@@ -1,4 +1,8 @@
-"""Every image format, every size: what is in the snapshot is the raw image, byte for byte."""
+"""What is in the snapshot is the raw image, byte for byte, whatever its format and size.
+
+What is unpacked by the same code is here with some sizes only. Every format with every size there is at the unit level,
+up to the blocks that are sent: `test_open_blocks.py`.
+"""
 
 import bz2
 import dataclasses
@@ -146,6 +150,7 @@ class Format:
     leaves_out: frozenset = frozenset({"a block"})
 
 
+ALL_BUT_ONE = frozenset(CONTENTS) - {"a block and a byte"}
 MOST = frozenset(CONTENTS) - {"a block less a byte", "holes at both ends"}
 FORMATS = {
     "raw": Format(plain, leaves_out=frozenset()),
@@ -155,12 +160,15 @@ FORMATS = {
     "xz of two streams": Format(packed_by(xz_of_two_streams), leaves_out=MOST),
     "gz": Format(packed_by(lambda raw: gzip.compress(raw, 1))),
     "zst": Format(packed_by(zstd)),
+    "zst of two frames": Format(packed_by(lambda raw: zstd(raw[:999]) + zstd(raw[999:])), leaves_out=ALL_BUT_ONE),
     "bz2": Format(packed_by(lambda raw: bz2.compress(raw, 1))),
     "tar": Format(packed_by(tarball)),
     "tar.gz": Format(packed_by(lambda raw: tarball(raw, "w:gz")), leaves_out=MOST),
     "tar.xz": Format(packed_by(lambda raw: tarball(raw, "w:xz")), leaves_out=MOST),
+    "tar.zst": Format(packed_by(lambda raw: zstd(tarball(raw))), leaves_out=ALL_BUT_ONE),
     "fixed VHD": Format(fixed_vhd_packed_by(bytes)),
     "fixed VHD in xz": Format(fixed_vhd_packed_by(lambda vhd: lzma.compress(vhd, preset=0)), leaves_out=MOST),
+    "fixed VHD in gz": Format(fixed_vhd_packed_by(lambda vhd: gzip.compress(vhd, 1)), leaves_out=ALL_BUT_ONE),
     "qcow2": Format(converted("qcow2"), grain_blocks=1, leaves_out=frozenset()),
     "VMDK": Format(converted("vmdk", "subformat=monolithicSparse"), grain_blocks=1),
     "VMDK, packed": Format(converted("vmdk", "subformat=streamOptimized"), grain_blocks=1, leaves_out=MOST),
@@ -215,7 +223,7 @@ def test_image_of_any_size_is_in_the_snapshot(sandbox, make_upload, make_file, f
 
 
 # The others can't hold an empty disk.
-EMPTY = ["raw", "xz", "xz of two streams", "gz", "zst", "bz2", "tar.xz", "qcow2"]
+EMPTY = ["raw", "xz", "xz of two streams", "gz", "zst", "bz2", "tar", "tar.xz", "qcow2"]
 
 
 def test_image_of_no_bytes_is_refused(sandbox, make_upload, make_file):

@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import hashlib
 import lzma
@@ -22,6 +23,7 @@ from image_packings import (
     open_blocks,
     tarball,
     vhd_footer,
+    zstd,
 )
 
 from clouduploader.contents import ZeroBlocks
@@ -32,6 +34,7 @@ from clouduploader.stop import Stop
 
 DATA = noise(BLOCK)
 HOLE = bytes(BLOCK)
+SKIPPABLE = b"\x50\x2a\x4d\x18\5\0\0\0notes"  # RFC 8878, section 3.1.2
 CONTENTS = {
     "1 byte": b"x",
     "1 zero": b"\0",
@@ -46,12 +49,20 @@ CONTENTS = {
 WAYS = {
     **{str(kind): compress for kind, compress in COMPRESS.items()},
     "many xz": lambda raw: multi_block_xz([raw[place : place + 5000] for place in range(0, len(raw), 5000)]),
+    "two xz": lambda raw: b"".join(lzma.compress(half) + bytes(8) for half in (raw[:100], raw[100:])),
     "two gz": lambda raw: gzip.compress(raw[:100]) + gzip.compress(raw[100:]),
+    "two zst": lambda raw: SKIPPABLE.join((zstd.compress(raw[:100]), zstd.compress(raw[100:]), b"")),
+    "two bz2": lambda raw: bz2.compress(raw[:100]) + bz2.compress(raw[100:]),
     "vhd": lambda raw: raw + vhd_footer(len(raw)),
     "vhd.xz": lambda raw: lzma.compress(raw + vhd_footer(len(raw))),
     "vhd.gz": lambda raw: gzip.compress(raw + vhd_footer(len(raw))),
+    "vhd.zst": lambda raw: zstd.compress(raw + vhd_footer(len(raw))),
+    "vhd.bz2": lambda raw: bz2.compress(raw + vhd_footer(len(raw))),
     "tar": lambda raw: tarball({"LICENSE": b"text", "dir/a.raw": raw, "a.raw.sha256": b"0" * 64}),
     "tar.gz": lambda raw: gzip.compress(tarball({"a.raw": raw, "b.txt": b"x" * 9000})),
+    "tar.xz": lambda raw: lzma.compress(tarball({"a.raw": raw})),
+    "tar.zst": lambda raw: zstd.compress(tarball({"b.txt": b"x" * 9000, "a.raw": raw})),
+    "tar.bz2": lambda raw: bz2.compress(tarball({"a.raw": raw})),
     "tar of a vhd": lambda raw: tarball({"a.raw": raw + vhd_footer(len(raw))}),
 }
 PACKED_WAYS = [way for way in WAYS if way not in ("raw", "vhd")]
@@ -75,6 +86,38 @@ def test_empty_disk_is_refused_in_a_packing(make_image, way):
     words = r"a\.raw\.xz holds an empty disk"
     with open_blocks(make_image(WAYS[way](b""))) as source, pytest.raises(ImageError, match=words):
         drained(source)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if "vhd" in way])
+def test_footer_alone_is_no_disk(make_image, way):
+    """Nor a fixed VHD, which can't be told from a dynamic one then."""
+    with (
+        pytest.raises(ImageError, match=r"is a fixed VHD, not a dynamic one|holds a vhd-dynamic in its"),
+        open_blocks(make_image(WAYS[way](b""))) as source,
+    ):
+        drained(source)
+
+
+VIRTUAL = {
+    "qcow2": ["qcow2"],
+    "qcow2, compressed": ["qcow2", "-c"],
+    "vmdk": ["vmdk"],
+    "vmdk, compressed": ["vmdk", "-o", "subformat=streamOptimized"],
+    "dynamic vhd": ["vpc", "-o", "subformat=dynamic,force_size=on"],
+}
+
+
+@pytest.mark.parametrize("kind", VIRTUAL)
+def test_blocks_of_a_virtual_disk_are_those_of_the_raw_one(tmp_path, kind):
+    """All sizes at once; such a disk has whole sectors."""
+    for content in CONTENTS.values():
+        raw = content.ljust(-(-len(content) // 512) * 512, b"\0")
+        (tmp_path / "a.raw").write_bytes(raw)
+        command = ["qemu-img", "convert", "-f", "raw", "-O", *VIRTUAL[kind], tmp_path / "a.raw", tmp_path / "a"]
+        subprocess.run(command, check=True)
+        with open_blocks(packing.describe(tmp_path / "a", "a", Stop())) as source:
+            assert drained(source, threads=3) == blocks_of(raw)
+            assert source.tally().size_bytes == len(raw)
 
 
 @pytest.mark.parametrize("way", PACKED_WAYS)

@@ -25,6 +25,8 @@ from clouduploader.errors import NotOwnerError, UsageError
 
 PROC = Path("/proc")
 POLL_SECONDS = 0.2  # between two looks at what a process started meanwhile
+EXEC_TRIES = 20  # looks for a command line, EXEC_SECONDS apart: while a program is being executed there is none
+EXEC_SECONDS = 0.01
 KILL_ROUNDS = 5  # a child that was being started at the first may be seen at the second
 DEAD_STATES = frozenset("ZXx")  # proc(5): zombie and dead; a zombie only waits to be counted
 
@@ -353,7 +355,11 @@ def _has_members(group: int) -> bool:
 def _is_working(pid: int, traces: Traces) -> bool | None:
     """Whether a process works on a job; None if that can't be seen."""
     try:
-        if _is_named(command_line(pid), traces.file_path):
+        for _ in range(EXEC_TRIES):
+            if any(words := command_line(pid)):
+                break
+            time.sleep(EXEC_SECONDS)
+        if _is_named(words, traces.file_path):
             return True
         directory = _inode(traces.work_dir)
         if directory and _inode(PROC / str(pid) / "cwd") == directory:

@@ -13,7 +13,6 @@ Handler = TypeVar("Handler")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")  # all others are refused by BSServer.pm
 READING = ("GET", "HEAD", "POST")  # of a route without a method; OBS makes no difference between them
 LARGEST = 2**63 - 1  # no file has more bytes
-MAX_DIGITS = 4000  # of those that int() takes (4300)
 _NUMBER = re.compile(r"[0-9]+")
 _INTEGER = re.compile(r"-?[0-9]+")
 _BAD_NAME = re.compile(r"[/\x00-\x1f]|\A\.")
@@ -23,8 +22,9 @@ Check = Callable[[str, str], None]
 
 def to_integer(text: str) -> int:
     """The value of a checked number; one beyond all files, which Python might refuse to read, is cut to fit them."""
-    value = int(text[: MAX_DIGITS + 1])
-    return max(-LARGEST, min(LARGEST, value))
+    digits = text.lstrip("-").lstrip("0")
+    value = int(digits or "0") if len(digits) < len(str(LARGEST)) else LARGEST
+    return -value if text.startswith("-") else value
 
 
 def check_number(_name: str, value: str) -> None:

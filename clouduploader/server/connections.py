@@ -1,6 +1,10 @@
 """Connections: how many may be open, who must leave when there are too many, and what is said to nonsense."""
 
+import asyncio
+import errno
 import logging
+import socket
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
@@ -11,6 +15,9 @@ from clouduploader.server.replies import RefusalError
 LOG = logging.getLogger("clouduploader.server")
 
 MAX_IDLE = 10_000  # connections without a request, whatever the limit of open files is
+RESERVED = 32  # descriptors for the rest: threads, logs, the job that is just written, clients at the door
+ADMITTED = 16  # at a time; asyncio's own way is 512, and to write down as many errors when descriptors run out
+PAUSE_SECONDS = 0.1  # before the next try then
 SHARE = 3  # a request may need three descriptors: its connection twice, while an image comes, and a file
 
 
@@ -39,6 +46,51 @@ class Connection(web.RequestHandler):
         return replies.error(RefusalError("internal error", status=status, is_coded=True))
 
 
+class Door:
+    """Lets clients in, a few at a time, and fewer than there are descriptors.
+
+    Args:
+        listener: Where they come; it is closed by the caller.
+        connect: Makes what answers one.
+    """
+
+    def __init__(self, listener: socket.socket, connect: Callable[[], Connection]) -> None:
+        self._listener, self._connect = listener, connect
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+
+    def open(self) -> None:
+        """Begin to let them in."""
+        self._timer = None
+        self._loop.add_reader(self._listener, self._admit)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._loop.remove_reader(self._listener)
+        if self._timer:
+            self._timer.cancel()
+
+    def _admit(self) -> None:
+        for _ in range(ADMITTED):
+            try:
+                client, _address = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                LOG.warning("nobody can be let in: %s", exc.strerror)
+                self.close()
+                self._timer = self._loop.call_later(PAUSE_SECONDS, self.open)
+                return
+            client.setblocking(False)
+            task = self._loop.create_task(self._loop.connect_accepted_socket(self._connect, client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
 class Connections:
     """All that are open. Those without a request yet make place for new ones; requests are refused instead.
 
@@ -47,7 +99,7 @@ class Connections:
     """
 
     def __init__(self, descriptor_limit: int) -> None:
-        self._max_requests = max(1, descriptor_limit // (SHARE + 1))
+        self._max_requests = max(1, (descriptor_limit - RESERVED) // (SHARE + 1))
         self._max_idle = min(self._max_requests, MAX_IDLE)
         self._idle: dict[web.RequestHandler, None] = {}  # the oldest first
         self._requests = 0

@@ -14,7 +14,7 @@ from clouduploader.commands import tend_spool
 from clouduploader.config import Config
 from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
 from clouduploader.server import app, service_log
-from clouduploader.server.connections import Connection, Connections
+from clouduploader.server.connections import Connection, Connections, Door
 from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Settings
@@ -138,11 +138,12 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
             )
         )
 
-    sockets = await loop.create_server(connect, sock=listener, backlog=BACKLOG)
+    door = Door(listener, connect)
+    door.open()
     announce()
     while not stop.is_requested:
         await asyncio.sleep(STOP_POLL_SECONDS)
-    sockets.close()
+    door.close()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

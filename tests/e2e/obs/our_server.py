@@ -34,5 +34,5 @@ if __name__ == "__main__":
     if rundir and not (BSDIR / "run").is_symlink():
         (BSDIR / "run").symlink_to(rundir[1])
     port = take_port(int(sys.argv[2]))
-    sys.argv = ["clouduploader", "--spool", str(BSDIR / "cloudupload"), "serve", "--listen", f"127.0.0.1:{port}"]
-    sys.exit(main())
+    options = ["--no-worker", "--listen", f"127.0.0.1:{port}"]
+    sys.exit(main(["--spool", str(BSDIR / "cloudupload"), "serve", *options]))

@@ -29,31 +29,30 @@ class RepositoryServer(http.server.BaseHTTPRequestHandler):
         """Say nothing on stderr."""
 
 
-@pytest.fixture(params=["OBS's own", "our server, OBS's worker", "our service"])
+@pytest.fixture(params=["OBS's own", "our service"])
 def backend(request, make_backend, command, bin_dir, plugin_dir, tmp_path):
     """A backend with a source server, and a repository server for that; all else is OBS's, or ours takes its place."""
-    has_server, has_worker = request.param == "OBS's own", request.param != "our service"
+    is_obs = request.param == "OBS's own"
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RepositoryServer) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         found = make_backend(
             bin_dir,
-            has_server=has_server,
-            has_worker=has_worker,
+            has_server=is_obs,
+            has_worker=is_obs,
             reposerver_port=server.server_port,
             PYTHONPATH=str(plugin_dir),
         )
-        if not has_server:
+        if not is_obs:
             settings = tmp_path / "home" / "clouduploader.conf"
             settings.parent.mkdir()
             lock = found.rundir / "bs_clouduploadworker.lock"
             settings.write_text(
                 f"[worker]\nprogram = {bin_dir}/clouduploader\npass_environment = PYTHONPATH\nobs_lock = {lock}\n"
             )
-            options = ["--no-worker"] if has_worker else []
             log = tmp_path / "serve.log"  # nobody would empty a pipe
             around = ["sh", "-c", f'exec "$0" "$@" 2>>{log}']
-            command(found, "serve", "--listen", found.url.removeprefix("http://"), *options, around=around)
+            command(found, "serve", "--listen", found.url.removeprefix("http://"), around=around)
             found.wait_until(lambda: log.exists() and "event=serving" in log.read_text(), "our server serves")
         yield found
         server.shutdown()

@@ -79,7 +79,7 @@ def serve(tmp_path):
 
         def start(*around):
             process = subprocess.Popen(
-                [*around, EXECUTABLE, "--spool", tmp_path / "disk/cloudupload", "serve"],
+                [*around, EXECUTABLE, "--spool", tmp_path / "disk/cloudupload", "serve", "--no-worker"],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -66,7 +66,7 @@ class Ours:
         place.mkdir()
         began = time.monotonic()
         self._process = subprocess.Popen(
-            [EXECUTABLE, "--home", place, "--spool", self.spool, "serve", "--listen", "127.0.0.1:0"],
+            [EXECUTABLE, "--home", place, "--spool", self.spool, "serve", "--no-worker", "--listen", "127.0.0.1:0"],
             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.port = int(re.search(r"127\.0\.0\.1:(\d+)", self._process.stderr.readline())[1])

@@ -154,23 +154,22 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
 
 async def _tend(state: State, connections: Connections) -> None:
     """See to what is old, now and then: jobs whose image does not come, archived jobs, connections that ended."""
-    settings, jobs = state.settings, state.jobs
     while True:
         connections.forget_ended()
-        try:
-            expired = await asyncio.to_thread(
-                tend_spool.expire,
-                jobs,
-                seconds=settings.expire_seconds,
-                own=state.intake.names,
-            )
-            for name in expired:
-                state.log.tell("failed", job=name, details="no image came in time")
-            pruned = await asyncio.to_thread(
-                tend_spool.prune, jobs, max_days=settings.archive_days, max_jobs=settings.archive_jobs
-            )
-            for name in pruned:
-                state.log.tell("pruned", job=name)
-        except ClouduploaderError as exc:
-            state.log.tell("trouble", text=exc.message)
+        for work in (_expire, _prune):  # trouble with one is no reason not to do the other
+            try:
+                await asyncio.to_thread(work, state)
+            except ClouduploaderError as exc:
+                state.log.tell("trouble", text=exc.message)
         await asyncio.sleep(TEND_SECONDS)
+
+
+def _expire(state: State) -> None:
+    for name in tend_spool.expire(state.jobs, seconds=state.settings.expire_seconds, own=state.intake.names):
+        state.log.tell("failed", job=name, details="no image came in time")
+
+
+def _prune(state: State) -> None:
+    settings = state.settings
+    for name in tend_spool.prune(state.jobs, max_days=settings.archive_days, max_jobs=settings.archive_jobs):
+        state.log.tell("pruned", job=name)

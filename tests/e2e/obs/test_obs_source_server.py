@@ -84,9 +84,9 @@ def test_kill_through_the_source_server_cleans_up(backend, make_gate):
     backend.ask_source_server("POST", f"/cloudupload/{job}?cmd=kill")
 
     assert backend.status(job)["details"] == "killed"
-    backend.wait_until(lambda: not backend.uploads(), "the uploader has ended")
-    assert f"Removed gate {FILENAME}." in backend.log(job).decode()
-    assert backend.files() <= {".worker.lock"}
+    removed = f"Removed gate {FILENAME}.".encode()
+    backend.wait_until(lambda: removed in backend.log(job), "the uploader has cleaned up")
+    backend.wait_until(lambda: backend.files() <= {".worker.lock"}, "nothing of the job is left")
 
 
 def test_image_that_is_not_there_makes_no_job(backend, make_gate):

@@ -12,8 +12,8 @@ from clouduploader.job import Job, JobState
 
 DEAD = "the server died while it received the image"
 SECONDS_PER_DAY = 86_400
-_PARTS = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)")
-"""What there is of a job before its own file, or when only that got lost."""
+_PARTS = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.([0-9]{1,18}|next)(?:\.data)?\.new(?:\.[0-9]+)?")
+"""What there is of a job before its own file, or when only that got lost; and files that were never renamed."""
 
 
 def expire(jobs: spool.Spool, *, seconds: float, own: Set[str] = frozenset()) -> list[str]:
@@ -143,7 +143,10 @@ def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, own: Set[s
         raise LocalIOError(f"the spool {jobs.directory} can't be read: {exc.strerror}") from exc
     for entry in entries:
         found = _PARTS.fullmatch(entry.name)
-        if found and found[1] not in names and found[1] not in own and now - _changed(entry, now) > seconds:
+        if not found:
+            continue
+        name = found[1] or found[2]
+        if name not in names and name not in own and now - _changed(entry, now) > seconds:
             _remove(entry)
 
 

@@ -126,15 +126,16 @@ def test_damaged_job_is_left_alone(make_spool, make_job):
 def test_parts_of_no_job_are_removed_once_they_are_old(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "7", state=JobState.SCHEDULED, data=b"{}", image=b"x")
-    parts = [jobs.directory / name for name in ("1.data", "2.file", ".3.file99", "4.data")]
+    old = ("1.data", "2.file", ".3.file99", ".1.data.new", ".2.new", ".next.new", ".next.new.99")
+    parts = [jobs.directory / name for name in (*old, "4.data", ".4.new")]
     for path in parts:
         path.write_bytes(b"x")
-    others = [jobs.directory / name for name in ("next", "notes", "5.datax", "6.log")]
+    others = [jobs.directory / name for name in ("next", "notes", "5.datax", "6.log", ".5.log.new", ".7.new")]
     for path in others:
         path.write_bytes(b"x")
-    age(*parts[:3], *others, *jobs.directory.glob("7*"))
+    age(*parts[: len(old)], *others, *jobs.directory.glob("7*"))
     tend_spool.expire(jobs, seconds=3600)
-    assert names(jobs) == {"7", "7.data", "7.file", "4.data", *(path.name for path in others)}
+    assert names(jobs) == {"7", "7.data", "7.file", "4.data", ".4.new", *(path.name for path in others)}
 
 
 @pytest.mark.parametrize(

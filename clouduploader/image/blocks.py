@@ -168,19 +168,20 @@ class StreamSource(_Source):
 
     def next_into(self, buffer: bytearray) -> Block | None:
         """See BlockSource."""
-        with self._lock, self._remembered():
-            while self._tally is None:
+        while True:  # a stop is looked for at each block: those that are left out can be millions
+            with self._lock, self._remembered():
+                if self._tally:
+                    return None
                 index = self._position // self._wish.block_bytes
                 size = self._fill(buffer)
                 if not size:
                     raw_sha256 = self._digest.hexdigest() if self._digest else None
                     self._tally = self._counted(self._position, file_sha256=self._file_sha256(), raw_sha256=raw_sha256)
-                    break
+                    return None
                 self._position += size
                 block = self._judged(index, buffer == self._zeros)
-                if block:
-                    return block
-        return None
+            if block:
+                return block
 
     def _fill(self, buffer: bytearray) -> int:
         """Fill a buffer; tell how much of it is the disk's."""

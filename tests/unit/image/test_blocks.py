@@ -250,6 +250,19 @@ def test_stop_ends_it(make):
         source.next_into(bytearray(BLOCK))
 
 
+def test_stop_is_seen_among_blocks_that_are_left_out():
+    stop = Stop()
+
+    def zeros():
+        yield bytes(BLOCK)
+        stop.request(signal.SIGTERM)
+        yield bytes(BLOCK)
+
+    source = streamed(zeros(), zero_blocks=ZeroBlocks.SKIP, stop=stop)
+    with pytest.raises(StoppedError):
+        source.next_into(bytearray(BLOCK))
+
+
 def test_digest_that_is_not_the_promised_is_an_error_at_the_end():
     def refuse():
         raise ImageError("another file")

@@ -44,7 +44,7 @@ def expire(jobs: spool.Spool, *, seconds: float, own: Set[str] = frozenset()) ->
             continue  # archived meanwhile
         except ClouduploaderError as exc:
             trouble = exc
-    _remove_parts(jobs, names, seconds, own)
+    _remove_parts(jobs, names.difference(failed), seconds, own)
     if trouble:
         raise trouble
     return failed

@@ -41,7 +41,9 @@ def test_job_whose_image_never_comes_fails(make_spool, make_job):
     jobs = make_spool()
     for name in ("1", "2"):
         make_job(jobs, name, state=JobState.CREATED, data=b"{}")
-    age(jobs.job_path("1"))
+    half_begun = jobs.directory / ".1.file99"  # by a server that died before it could say so
+    half_begun.write_bytes(b"x")
+    age(jobs.job_path("1"), half_begun)
     assert tend_spool.expire(jobs, seconds=3600) == ["1"]
     assert end(jobs, "1") == (JobState.FAILED, "no image came within 3600 seconds")
     assert names(jobs) == {"2", "2.data"}

@@ -77,7 +77,7 @@ async def show_description(call: Call) -> web.StreamResponse:
 
 async def show_jobs(call: Call) -> web.StreamResponse:
     """Tell the page of the newest jobs."""
-    limit = min(int(call.found.value("limit") or DEFAULT_JOBS), MAX_JOBS)
+    limit = min(routing.to_integer(call.found.value("limit") or str(DEFAULT_JOBS)), MAX_JOBS)
 
     def read() -> dict[str, Any]:
         listing = list_jobs.list_jobs(call.state.jobs, list_jobs.Query())

@@ -204,6 +204,12 @@ def test_jobs_for_the_page_are_the_newest(serve, make_spool, make_job):
     assert "pid" not in running
 
 
+def test_jobs_for_the_page_may_be_limited_by_any_number(serve, make_spool, make_job):
+    jobs = make_spool()
+    make_job(jobs, "1")
+    assert json.loads(serve(jobs).ask("GET", f"/ui/jobs?limit={'9' * 5000}")[2])["total"] == 1
+
+
 def test_routes_are_for_reading_and_not_those_of_obs(serve, make_spool):
     server = serve(make_spool())
     obs = {route.path for route in routes.ROUTES}

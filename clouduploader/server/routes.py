@@ -231,6 +231,7 @@ ROUTES: list[Route[Handler]] = [
     Route(
         path="/cloudupload",
         handler=list_jobs,
+        methods=("GET", "HEAD"),
         parameters=[Parameter(name="name", check=routing.check_number, is_multiple=True)],
     ),
     Route(path="/serverstatus", handler=serverstatus),

@@ -264,7 +264,7 @@ def test_image_is_sent_when_it_is_asked_for(make_server, leave):
 
 
 def test_image_is_sent_to_a_server_that_does_not_know_how_to_ask(make_server, monkeypatch):
-    monkeypatch.setattr(remote, "CONTINUE_SECONDS", 0.2)
+    monkeypatch.setattr("clouduploader.remote.transfer.CONTINUE_SECONDS", 0.2)
     got = []
     server = make_server(ok(XML), take(got, leave=b""))
     send(server)

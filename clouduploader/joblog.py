@@ -6,6 +6,7 @@ is archived, and serves it as bytes.
 
 import contextlib
 import dataclasses
+import errno
 import re
 import threading
 import unicodedata
@@ -23,6 +24,7 @@ from clouduploader.platform import (
 )
 
 MASK = "********"
+MAX_UNWRITTEN_BYTES = 1 << 20  # kept for a full disk; the logs of most uploads are smaller
 _JOURNAL = re.compile(r"^Journal: (?P<key>[0-9a-f]{32})$")
 _PHASE = re.compile(r"^Phase: (?P<phase>.+)$")
 _THING = r"(?P<kind>[a-z][a-z ]*?) (?:'(?P<quoted>.+)'|(?P<id>\S+))(?: in (?P<region>\S+))?"
@@ -46,17 +48,36 @@ class LogReading:
 
 
 class Sink(Protocol):
-    """A binary stream; only `write` is used, with whole lines."""
+    """A binary stream; only `write` is used."""
 
     def write(self, data: bytes, /) -> object:
-        """Write the bytes at once, unbuffered."""
+        """Write the bytes at once, unbuffered; a number that is returned is how many were written."""
+
+
+class _Stream:
+    """One stream of a log, and what did not fit on its disk yet."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._unwritten = b""
+
+    def write(self, data: bytes) -> bool:
+        """Write a line, after those that there was no room for; False if the stream has failed for good."""
+        self._unwritten = (self._unwritten + data)[-MAX_UNWRITTEN_BYTES:]
+        try:
+            while self._unwritten:
+                count = self._sink.write(self._unwritten)
+                self._unwritten = self._unwritten[count:] if isinstance(count, int) else b""
+        except OSError as exc:
+            return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        return True
 
 
 class JobLog:
     """A `platform.Reporter` that writes to one or more streams. Safe to use from several threads.
 
-    A stream that fails (disk full, reader gone) is left out from then on: an upload does not end
-    because nobody can read about it.
+    What does not fit on a full disk comes with the first line that does. A stream that fails otherwise (reader
+    gone) is left out from then on: an upload does not end because nobody can read about it.
 
     Args:
         sinks: Unbuffered binary streams.
@@ -64,7 +85,7 @@ class JobLog:
     """
 
     def __init__(self, sinks: Sequence[Sink], *, is_verbose: bool) -> None:
-        self._sinks = list(sinks)
+        self._streams = [_Stream(sink) for sink in sinks]
         self._is_verbose = is_verbose
         self._listeners: list[Callable[[Event], None]] = []
         self._secrets: list[str] = []
@@ -87,11 +108,7 @@ class JobLog:
         """Write a line: secrets masked, control characters escaped."""
         data = self.masked(text).encode("utf-8", "backslashreplace") + b"\n"
         with self._lock:
-            for sink in list(self._sinks):
-                try:
-                    sink.write(data)
-                except OSError:
-                    self._sinks.remove(sink)
+            self._streams = [stream for stream in self._streams if stream.write(data)]
 
     def detail(self, text: str) -> None:
         """Write a line if the log is verbose."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import re
 import time
@@ -27,6 +28,7 @@ from clouduploader.joblog import JobLog, one_line
 from clouduploader.platform import BytesMoved, Event, Image, ImageFound, Platform, UploadRequest, UploadResult
 from clouduploader.stop import Stop
 
+ROOM_SECONDS = 2.0  # until the next look for room on a full disk; soon enough, and no load
 _SPOOL_FILE = re.compile(r"(\d+)\.file")  # how OBS calls the image of a job
 
 
@@ -403,20 +405,46 @@ def tell_failure(log: JobLog, exc: BaseException, error: ClouduploaderError) -> 
     return text
 
 
-def write_result(path: Path, text: str) -> None:
+def write_result(path: Path, text: str, *, log: JobLog, stop: Stop) -> None:
     """Write a job's result: whole or not at all, one line without an end, as OBS puts it into XML.
 
+    On a full disk it waits until there is room: the image is there, and the job would fail if it did not tell so.
+
+    Args:
+        path: Where.
+        text: Anything.
+        log: Of the job.
+        stop: See Stop.
+
     Raises:
+        StoppedError: `stop` was requested; nothing is written.
         CannotCreateError: It can't be written.
     """
+    stop.raise_if_requested()
+    is_waiting = False
+    while (fault := _try_to_write(path, one_line(text).encode())) is not None:
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise CannotCreateError(f"the result {path} can't be written: {fault.strerror}") from fault
+        if not is_waiting:
+            is_waiting = True
+            log.line(f"Waiting for room to write the result: {fault.strerror}")
+        with stop.interruptible():
+            time.sleep(ROOM_SECONDS)
+    if is_waiting:
+        log.line("There is room again; the result is written.")
+
+
+def _try_to_write(path: Path, data: bytes) -> OSError | None:
+    """Write a file beside its place, and move it there; or tell why that can't be done."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(one_line(text).encode())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as exc:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise CannotCreateError(f"the result {path} can't be written: {exc.strerror}") from exc
+        return exc
+    return None

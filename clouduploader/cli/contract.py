@@ -96,8 +96,8 @@ def _fail(call: Call, log: joblog.JobLog, stop: Stop, exc: Exception, *, is_echo
     error = boundary.as_ours(exc)
     text = runner.tell_failure(log, exc, error)
     if call.result_path and not stop.is_requested and not isinstance(error, StoppedError):
-        with contextlib.suppress(CannotCreateError):  # the log has it, and the exit code says it failed
-            runner.write_result(call.result_path, text)
+        with contextlib.suppress(CannotCreateError, StoppedError):  # the log has it, and the exit code says it failed
+            runner.write_result(call.result_path, text, log=log, stop=stop)
     if call.log_path and not is_echoed:
         click.echo(f"clouduploader: {text}", err=True)
     return int(error.exit_code)

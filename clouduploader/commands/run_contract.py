@@ -58,8 +58,7 @@ def run(
         if note:
             note.complete()
     if result_path:
-        stop.raise_if_requested()
-        runner.write_result(result_path, result.id)
+        runner.write_result(result_path, result.id, log=log, stop=stop)
     return result
 
 

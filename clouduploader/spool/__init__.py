@@ -20,6 +20,7 @@ the next writer overwrites.
 
 import contextlib
 import dataclasses
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -508,6 +509,8 @@ class LockedJob:
     def archive(self, job: Job) -> None:
         """Move the job to the archive, and remove its files; as OBS does it, and in its order.
 
+        On a full disk the image goes first: the archive needs room, and nobody needs the image any more.
+
         Args:
             job: In its final state.
 
@@ -515,16 +518,25 @@ class LockedJob:
             CannotCreateError: The archive can't be written; the job is still running.
             LocalIOError: A file can't be removed; the next `Spool.lock` tries again.
         """
-        spool, name = self._spool, self.job.name
-        path = spool.done_path(name)
+        spool = self._spool
         try:
-            spool._make_done_dir()
-            with contextlib.suppress(FileNotFoundError):
-                spool.log_path(name).replace(spool.done_log_path(name))
-            spool._write(path, jobxml.serialize(job))
+            try:
+                self._write_archive(job)
+            except OSError as exc:
+                if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                spool.file_path(job.name).unlink(missing_ok=True)
+                self._write_archive(job)
         except OSError as exc:
-            raise spool._cannot_create(path, exc) from exc
+            raise spool._cannot_create(spool.done_path(job.name), exc) from exc
         self.clear()
+
+    def _write_archive(self, job: Job) -> None:
+        spool, name = self._spool, job.name
+        spool._make_done_dir()
+        with contextlib.suppress(FileNotFoundError):
+            spool.log_path(name).replace(spool.done_log_path(name))
+        spool._write(spool.done_path(name), jobxml.serialize(job))
 
     def is_archive_written(self) -> bool:
         """Whether the archive has this job already: somebody who archived it did not get to the end."""

@@ -1,5 +1,7 @@
+import errno
 import io
 import itertools
+import os
 import re
 import threading
 
@@ -145,7 +147,7 @@ def test_detail_is_written_only_if_verbose(make_log):
         assert sink.getvalue() == expected
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BrokenPipeError()])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), BrokenPipeError()])
 def test_sink_that_fails_is_left_out_and_the_others_go_on(error):
     broken, good = BrokenSink(error), io.BytesIO()
     log = JobLog([broken, good], is_verbose=False)
@@ -153,6 +155,27 @@ def test_sink_that_fails_is_left_out_and_the_others_go_on(error):
     log.line("two")
     assert good.getvalue() == b"one\ntwo\n"
     assert broken.calls == 1
+
+
+def test_what_a_full_disk_does_not_take_comes_with_the_first_line_that_it_takes():
+    class Disk(io.BytesIO):
+        room = 7
+
+        def write(self, data):
+            if not self.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            count = super().write(data[: self.room])
+            self.room -= count
+            return count
+
+    disk = Disk()
+    log = JobLog([disk], is_verbose=False)
+    for text in ("one", "two", "three"):
+        log.line(text)
+    assert disk.getvalue() == b"one\ntwo"
+    disk.room = 100
+    log.line("four")
+    assert disk.getvalue() == b"one\ntwo\nthree\nfour\n"
 
 
 def test_log_without_any_sink_still_tells_listeners():

@@ -493,10 +493,14 @@ def test_events_that_cannot_be_written_end_the_upload_before_it_begins(run, plat
     assert platform.request is None
 
 
+def write_result(path, text, *, stop=None):
+    runner.write_result(path, text, log=JobLog([], is_verbose=False), stop=stop or Stop())
+
+
 def test_result_is_written_whole_in_one_line(tmp_path):
     path = tmp_path / "42.result"
     path.write_text("old and much longer than the new one")
-    runner.write_result(path, "ami-1\nwith \x00 and \udcff\n")
+    write_result(path, "ami-1\nwith \x00 and \udcff\n")
     assert path.read_bytes() == b"ami-1\\nwith \\x00 and \\udcff"
     assert [item.name for item in tmp_path.iterdir()] == ["42.result"]
 
@@ -504,17 +508,17 @@ def test_result_is_written_whole_in_one_line(tmp_path):
 @hypothesis.given(st.text(st.characters()))
 def test_any_result_is_one_line_of_utf8(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("result") / "42.result"
-    runner.write_result(path, text)
+    write_result(path, text)
     assert not re.search("[\x00-\x1f\x7f]", path.read_bytes().decode())
 
 
 def test_result_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "42.result").mkdir()
     with pytest.raises(CannotCreateError, match=r"42\.result can't be written: Is a directory"):
-        runner.write_result(tmp_path / "42.result", "ami-1")
+        write_result(tmp_path / "42.result", "ami-1")
     assert [item.name for item in tmp_path.iterdir()] == ["42.result"]
     with pytest.raises(CannotCreateError):
-        runner.write_result(tmp_path / "none" / "42.result", "ami-1")
+        write_result(tmp_path / "none" / "42.result", "ami-1")
 
 
 @pytest.mark.parametrize(

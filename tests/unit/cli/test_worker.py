@@ -1,9 +1,13 @@
 """`clouduploader worker` as it is started by an administrator: signals, output, exit codes."""
 
+import errno
+import os
+import pwd
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,8 @@ from clouduploader import jobxml, spool
 from clouduploader.job import Job, JobState
 
 PROGRAM = Path(sys.executable).with_name("clouduploader")
+UMASK = 0o027
+PATIENCE_SECONDS = 60  # only a failing test waits that long
 
 
 @pytest.fixture
@@ -31,10 +37,10 @@ def start(place):
     """Start a worker, and wait until it is ready."""
     started = []
 
-    def start(*options, is_ready=True):
+    def start(*options, is_ready=True, around=()):
         child = subprocess.Popen(
-            [PROGRAM, "--home", place / "home", "--spool", place / "spool", "worker", *options],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*around, PROGRAM, "--home", place / "home", "--spool", place / "spool", "worker", *options],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, umask=UMASK,
         )  # fmt: skip
         started.append(child)
         if is_ready:
@@ -49,7 +55,10 @@ def start(place):
 
 
 def schedule(place, **fields):
-    jobs = spool.Spool(place / "spool")
+    return schedule_in(spool.Spool(place / "spool"), **fields)
+
+
+def schedule_in(jobs, **fields):
     jobs.data_path("1").write_bytes(b"{}")
     jobs.file_path("1").write_bytes(b"image")
     job = Job(name="1", **{"state": JobState.SCHEDULED, "user": "tom", "target": "ec2", **fields})
@@ -125,3 +134,91 @@ def test_unknown_user_is_refused(start):
     child = start("--user", "no such user", is_ready=False)
     assert child.wait(30) == 64
     assert child.stderr.read() == "clouduploader: there is no user no such user on this machine.\n"
+
+
+def write_settings(place, script):
+    """Let the worker run a script before our own uploader, which copies images to a directory."""
+    (place / "uploader").write_text(f'#!/bin/sh\n{script}\nexec {PROGRAM} "$@"\n')
+    with (place / "home/clouduploader.conf").open("a") as settings:
+        settings.write(f"[directory]\npath = {place}/images\n")
+    (place / "images").mkdir()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+# --- on a full disk
+
+
+def start_on_small_disk(place, start):
+    """Start a worker whose spool is on a disk of its own; return it, and the way there from outside."""
+    script = f"mount -t tmpfs -o size=1m none '{place}/spool' && exec \"$@\""
+    child = start(around=("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"))
+    return child, Path(f"/proc/{child.pid}/root{place}/spool")  # nobody else sees what is mounted there
+
+
+FILL = 'cat /dev/zero > "${3%/*}/filler"'
+
+
+def test_image_is_not_lost_because_the_disk_is_full_when_its_id_is_written(place, start):
+    write_settings(place, FILL)
+    child, directory = start_on_small_disk(place, start)
+    jobs = schedule_in(spool.Spool(directory), target="directory", filename="a.raw")
+    image = place / "images/a.raw"
+    wait_for(image.exists)
+    time.sleep(0.2)
+    assert jobs.read("1")[0].state is JobState.UPLOADING
+    (directory / "filler").unlink()
+    wait_for(lambda: not jobs.job_path("1").exists())
+    job, _ = jobs.read("1")
+    assert (job.state, job.details) == (JobState.SUCCEEDED, str(image))
+    log = jobs.done_log_path("1").read_text()
+    assert "Upload took: 00:00:00\nWaiting for room to write the result: No space left on device\n" in log
+    child.terminate()
+
+
+def test_job_ends_on_a_full_disk_and_makes_room(place, start):
+    (place / "uploader").write_text(f"#!/bin/sh\n{FILL}\nexit 3\n")
+    child, directory = start_on_small_disk(place, start)
+    jobs = schedule_in(spool.Spool(directory))
+    wait_for(lambda: not jobs.job_path("1").exists())
+    assert jobs.read("1")[0].details == "exit status 3"
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        (directory / "more").write_bytes(bytes(1 << 20))
+    child.terminate()
+
+
+# --- as another user
+
+READ_ALL = (  # and no more: our Python may lie where nobody but root may read it
+    *("setpriv", "--bounding-set=-all,+setuid,+setgid,+dac_read_search", "--securebits=+no_setuid_fixup"),
+    *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
+)
+REPORT = 'echo "$(id -u):$(id -g):$(id -G) $(stat -c %u:%g:%a .) $(umask)"; env'
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_all_is_done_as_the_user_that_is_asked_for(place, start, let_all_enter):
+    """From end to end, with our own uploader: nothing of root is in an upload, and nothing that it makes is root's."""
+    nobody = pwd.getpwnam("nobody")
+    let_all_enter(place)
+    write_settings(place, REPORT)
+    for name in ("spool", "images"):
+        os.chown(place / name, nobody.pw_uid, nobody.pw_gid)
+    child = start("--user", "nobody", around=READ_ALL)
+    jobs = schedule(place, target="directory", filename="a.raw")
+    wait_for(lambda: not jobs.job_path("1").exists())
+    assert jobs.read("1")[0].details == f"{place}/images/a.raw"
+    report, *log = jobs.done_log_path("1").read_text().splitlines()
+    ids = f"{nobody.pw_uid}:{nobody.pw_gid}"
+    groups = " ".join(map(str, os.getgrouplist("nobody", nobody.pw_gid)))
+    assert report == f"{ids}:{groups} {ids}:755 {UMASK:04o}"
+    assert not [line for line in log if re.match("HOME=|USER=|LOGNAME=|SUDO", line)]
+    made = [path for name in ("spool", "images") for path in (place / name).rglob("*")]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(nobody.pw_uid, nobody.pw_gid)}
+    child.terminate()

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from clouduploader.errors import NotOwnerError, UsageError
+from clouduploader.errors import LocalIOError, NotOwnerError, UsageError
 
 PROC = Path("/proc")
 POLL_SECONDS = 0.2  # between two looks at what a process started meanwhile
@@ -101,8 +101,13 @@ def seconds_since_boot() -> float:
 
 
 def everybody() -> dict[int, Process]:
-    """All processes that can be seen, by pid."""
-    numbers = [int(path.name) for path in PROC.iterdir() if path.name.isdecimal()]
+    """All processes that can be seen, by pid.
+
+    Raises:
+        LocalIOError: They can't be looked up: no descriptor is free, or worse.
+    """
+    with _faults():
+        numbers = [int(path.name) for path in PROC.iterdir() if path.name.isdecimal()]
     found = (find(number) for number in numbers)
     return {process.pid: process for process in found if process is not None}
 
@@ -114,14 +119,18 @@ def crew(group: int | None, traces: Traces) -> Crew:
         group: The process group of the job file, which may be anybody's by now; None if there is none,
             and neither 0 nor 1 is any: OBS leaves these alone too.
         traces: What the job's processes are known by.
+
+    Raises:
+        LocalIOError: They can't be looked up.
     """
     there = everybody()
     found, standing = [], None
-    if group is not None and group > 1:
-        found = [process for process in there.values() if group in (process.group, process.pid) and process.is_alive]
-        standing = _standing(group, found, there, traces)
-    if standing is not Standing.WORKING:
-        found = [process for process in there.values() if _is_writer(process, traces)]
+    with _faults():
+        if group is not None and group > 1:
+            found = [member for member in there.values() if group in (member.group, member.pid) and member.is_alive]
+            standing = _standing(group, found, there, traces)
+        if standing is not Standing.WORKING:
+            found = [member for member in there.values() if _is_writer(member, traces)]
     return Crew(standing, tuple(found), tuple(_descendants(found, there)))
 
 
@@ -180,14 +189,19 @@ class Held:
         self._held.clear()
 
     def add(self, processes: Iterable[Process]) -> None:
-        """Hold these too; those that ended meanwhile are left out."""
+        """Hold these too; those that ended meanwhile are left out.
+
+        Raises:
+            LocalIOError: No descriptor is free, or worse.
+        """
         for process in processes:
             if process in self._held or process.pid == os.getpid():
                 continue
-            try:
-                descriptor = os.pidfd_open(process.pid)
-            except OSError:
-                continue
+            with _faults():
+                try:
+                    descriptor = os.pidfd_open(process.pid)
+                except ProcessLookupError:
+                    continue
             now = find(process.pid)
             if now == process:
                 self._held[process] = descriptor
@@ -264,11 +278,16 @@ class Held:
 
 
 def find(pid: int) -> Process | None:
-    """The process of that number, even if it only waits to be counted; None if there is none."""
-    try:
-        text = (PROC / str(pid) / "stat").read_bytes()
-    except OSError:
-        return None
+    """The process of that number, even if it only waits to be counted; None if there is none.
+
+    Raises:
+        LocalIOError: It can't be looked up: no descriptor is free, or worse.
+    """
+    with _faults():
+        try:
+            text = (PROC / str(pid) / "stat").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last with hidepid of proc(5)
+            return None
     # The name in parentheses may itself hold blanks and parentheses.
     fields = text[text.rindex(b")") + 2 :].split()
     return Process(
@@ -299,6 +318,15 @@ def become(account: str) -> None:
         os.setuid(entry.pw_uid)
     except PermissionError as exc:
         raise NotOwnerError(f"only root can work as {account}", hint=f"Start it as root, or as {account}.") from exc
+
+
+@contextlib.contextmanager
+def _faults() -> Iterator[None]:
+    """Turn what keeps us from looking at processes into an error of ours: it is no sign that they are gone."""
+    try:
+        yield
+    except OSError as exc:
+        raise LocalIOError(f"processes can't be looked at: {exc.strerror}") from exc
 
 
 @contextlib.contextmanager
@@ -387,6 +415,16 @@ def command_line(pid: int) -> list[bytes]:
         return (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def owner(pid: int) -> int | None:
+    """The real uid of a process, which it can't hide as it can hide all else; None if it is gone."""
+    with contextlib.suppress(OSError):
+        for line in (PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key == "Uid":
+                return int(value.split()[0])
+    return None
 
 
 def _is_named(arguments: list[bytes], path: Path) -> bool:

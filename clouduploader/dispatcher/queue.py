@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from clouduploader import jobxml, spool
 from clouduploader.dispatcher.settings import Settings
-from clouduploader.errors import ClouduploaderError, NoSuchJobError
+from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
 from clouduploader.job import Job, JobState
 
 STARTABLE = (JobState.SCHEDULED, JobState.WAITING)  # OBS's worker starts both
@@ -46,7 +46,7 @@ class Queue:
 
     Args:
         jobs: The spool.
-        complain: Told once of each version of a record that can't be read: the job's name, and why.
+        complain: Told of a record that can't be read, at each look: the job's name, and why.
     """
 
     def __init__(self, jobs: spool.Spool, complain: Callable[[str, str], None]) -> None:
@@ -85,21 +85,23 @@ class Queue:
     def _look(self, name: str) -> None:
         try:
             status = self._jobs.job_path(name).stat()
-        except OSError:
+            identity = (status.st_ino, status.st_mtime_ns)
+            if self._seen.get(name) == identity:
+                return
+            job, is_archived = self._jobs.read(name)
+        except (FileNotFoundError, NoSuchJobError):
             self._forget(name)
             return
-        identity = (status.st_ino, status.st_mtime_ns)
-        if self._seen.get(name) == identity:
+        except JobFileError as exc:
+            self._forget(name)
+            self._seen[name] = identity
+            self._complain(name, exc.message)
+            return
+        except (LocalIOError, OSError) as exc:  # no descriptor is free, or worse: what was known stays
+            self._complain(name, str(exc))
             return
         self._forget(name)
         self._seen[name] = identity
-        try:
-            job, is_archived = self._jobs.read(name)
-        except NoSuchJobError:
-            return
-        except ClouduploaderError as exc:
-            self._complain(name, exc.message)
-            return
         record = Record(job, status.st_mtime, identity)
         if not is_archived and job.state in STARTABLE:
             self._startable[int(name)] = record

@@ -71,12 +71,17 @@ def adopted(jobs: spool.Spool, job: Job) -> Upload | None:
 
     Returns:
         None if nobody works on it.
+
+    Raises:
+        LocalIOError: That can't be seen.
     """
     crew = process.crew(job.pid, traces(jobs, job.name))
     upload = Upload(job, process.Held(), is_child=False, began=_beginning(crew.workers))
-    upload.held.add(crew.workers)
-    if crew.standing is Standing.UNKNOWN and job.pid:  # somebody else's; whether he works on it can't be seen
-        found = process.find(job.pid)
+    # A supervisor stays to the end; what its uploader leaves in the background is not waited for.
+    leaders = [member for member in crew.workers if _supervised(member.pid, jobs.directory) == job.name]
+    upload.held.add(leaders or crew.workers)
+    if crew.standing is Standing.UNKNOWN and job.pid and process.is_locked(jobs.log_path(job.name)):
+        found = process.find(job.pid)  # somebody else's; that he works on it is known by the lock only
         upload.held.add([found] if found else ())
     if upload.held.living():
         return upload
@@ -100,6 +105,7 @@ def force(jobs: spool.Spool, upload: Upload) -> None:
 
     Raises:
         NotOwnerError: They are somebody else's.
+        LocalIOError: They can't be looked up.
     """
     crew = process.crew(upload.job.pid, traces(jobs, upload.job.name))
     upload.held.add((*crew.workers, *crew.descendants))
@@ -117,12 +123,19 @@ def traces(jobs: spool.Spool, name: str) -> process.Traces:
 
 
 def supervisors(directory: Path) -> dict[str, int]:
-    """The supervisors of a spool, whoever started them: pids by job, from their command lines."""
-    script, found = os.fsencode(supervisor.__file__), {}
-    for pid in process.everybody():
-        with contextlib.suppress(PermissionError, ValueError):
-            words = process.command_line(pid)
-            at = words.index(script)
-            if words[at + 1 : at + 2] == [os.fsencode(directory)]:
-                found[os.fsdecode(words[at + 2])] = pid
-    return found
+    """The supervisors of a spool, whichever worker started them: pids by job, from their command lines."""
+    trusted = {0, os.geteuid()}  # any user may start a process with any command line
+    with contextlib.suppress(FileNotFoundError):
+        trusted.add(directory.stat().st_uid)
+    found = ((_supervised(pid, directory), pid) for pid in process.everybody())
+    return {name: pid for name, pid in found if name is not None and process.owner(pid) in trusted}
+
+
+def _supervised(pid: int, directory: Path) -> str | None:
+    """The job of which a process is the supervisor by its command line; None if it is none of this spool."""
+    with contextlib.suppress(PermissionError, ValueError):
+        words = process.command_line(pid)
+        at = words.index(os.fsencode(supervisor.__file__))
+        if words[at + 1 : at + 2] == [os.fsencode(directory)]:
+            return os.fsdecode(b"".join(words[at + 2 : at + 3]))
+    return None

@@ -164,8 +164,7 @@ class Worker:
             pass  # archived meanwhile
         except ClouduploaderError as exc:
             self._again[name] = time.monotonic() + AGAIN_SECONDS
-            if self._troubles.get(name) != exc.message:
-                self._tell_trouble(name, exc.message)
+            self._tell_trouble(name, exc.message)
             return
         self._troubles.pop(name, None)
         self._queue.refresh([name])
@@ -228,16 +227,18 @@ class Worker:
         now = time.monotonic()
         uploading = set(self._queue.uploading())
         for name, upload in self._uploads.items():
-            if name in uploading:
+            if name in uploading or not self._jobs.is_archived(name):
                 continue
             if upload.escalation is None:
                 upload.escalation = now + self._means.settings.kill_grace_seconds
             elif upload.escalation <= now and not upload.was_forced:
-                self._tell(Kind.FORCED, name, "its processes were still there when their time was over")
                 try:
                     running.force(self._jobs, upload)
                 except ClouduploaderError as exc:
+                    upload.escalation = now + AGAIN_SECONDS
                     self._tell_trouble(name, exc.message)
+                else:
+                    self._tell(Kind.FORCED, name, "its processes were still there when their time was over")
 
     def _find_orphans(self) -> None:
         """Find uploads that were killed while there was no worker, and have not ended."""
@@ -280,8 +281,9 @@ class Worker:
         self._on_event(Happening(kind, name, text, end))
 
     def _tell_trouble(self, name: str, text: str) -> None:
-        self._troubles[name] = text
-        self._tell(Kind.TROUBLE, name, text)
+        if self._troubles.get(name) != text:
+            self._troubles[name] = text
+            self._tell(Kind.TROUBLE, name, text)
 
     def _close(self) -> None:
         """Let go of all; uploads and clean-ups go on."""

@@ -182,6 +182,10 @@ class Spool:
         except FileNotFoundError as exc:
             raise self._no_such_job(name) from exc
 
+    def is_archived(self, name: str) -> bool:
+        """Whether a job is archived, and nothing of it is left outside the archive; its file may be damaged."""
+        return self.done_path(name).exists() and not self.job_path(name).exists()
+
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator["LockedJob"]:
         """Hold a running job's lock, so that nobody else changes it.

@@ -1,6 +1,7 @@
 import fcntl
 import os
 import pwd
+import resource
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from clouduploader import process
-from clouduploader.errors import UsageError
+from clouduploader.errors import LocalIOError, UsageError
 from clouduploader.process import Standing
 
 READY_AND_WAIT = "import sys; print('ready', flush=True); sys.stdin.read()"
@@ -295,3 +296,21 @@ def test_user_who_is_not_there_is_told():
 
 def test_who_is_that_user_already_needs_no_rights():
     process.become(pwd.getpwuid(os.geteuid()).pw_name)
+
+
+def test_lack_of_descriptors_is_no_sign_that_a_process_is_gone(start, traces):
+    child = start()
+    found = process.find(child.pid)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        for look in (
+            lambda: process.find(child.pid),
+            process.everybody,
+            lambda: process.crew(child.pid, traces),
+            lambda: process.Held().add([found]),
+        ):
+            with pytest.raises(LocalIOError, match="processes can't be looked at: Too many open files"):
+                look()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

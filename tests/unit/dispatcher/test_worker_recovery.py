@@ -1,5 +1,6 @@
 """What a worker makes of what an earlier one left."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -147,6 +148,80 @@ def test_pid_of_somebody_else_is_no_upload(bench):
         assert bench.wait_for_end("1").details == ending.INTERRUPTED
         assert stranger.poll() is None
         stranger.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes two users, and only root can be both")
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, let_all_enter):
+    """As after a reboot: to a worker that is not root, it can't be seen what the process does."""
+    let_all_enter(bench.jobs.directory)
+    job = uploading(bench, pid=os.getpid())
+    with bench.jobs.open_log("1") as log:
+        if not is_locked:
+            log.close()
+        seen = in_the_place_of_nobody(lambda: running.adopted(bench.jobs, job))
+    assert seen == is_locked
+
+
+def in_the_place_of_nobody(look):
+    """Fork, give up root's rights, and return whether something was found."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            process.become("nobody")
+            os._exit(look() is not None)
+        os._exit(70)
+    return {0: False, 1: True}[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+
+
+def test_supervisor_of_another_user_is_none(bench):
+    """Anybody can start a process that is called so."""
+    words = ["python", supervisor.__file__, os.fspath(bench.jobs.directory)]
+    code = "import os, sys; os.setuid(65534) if os.geteuid() == 0 else 0; print(flush=True); sys.stdin.read()"
+    with contextlib.ExitStack() as stack:
+        for more in (["1"], []):
+            child = stack.enter_context(
+                subprocess.Popen([sys.executable, "-c", code, *words[1:], *more], stdin=subprocess.PIPE, stdout=-1)
+            )
+            child.stdout.readline()
+        found = running.supervisors(bench.jobs.directory)
+        assert found == {}
+
+
+def test_what_an_adopted_upload_leaves_in_the_background_is_not_waited_for(bench):
+    bench.write_uploader(f"{HOLD}\nsleep 60 & echo $!")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.wait_for(lambda: bench.jobs.work_dir("1").exists())
+    bench.stop()
+    bench.start()
+    bench.wait_for_event("adopted", "1")
+    bench.release("1")
+    bench.wait_for_event("succeeded", "1")
+    os.kill(int(bench.log("1")), signal.SIGKILL)
+
+
+def test_live_upload_is_not_taken_for_killed_because_its_record_is_damaged(bench):
+    bench.write_uploader(f'{HOLD}\nprintf ami-1 > "$6"')
+    bench.set(kill_grace_seconds=1)
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    record = bench.job("1")
+    path = bench.jobs.directory / ".1.test"
+    path.write_bytes(b"<clouduploadjob")
+    path.replace(bench.jobs.job_path("1"))
+    bench.wait_for_event("trouble", "1")
+    bench.schedule("2")
+    bench.wait_for_event("started", "2")  # the worker has looked around meanwhile
+    time.sleep(1.1)
+    bench.release("2")
+    bench.wait_for_event("succeeded", "2")
+    assert not any(kind == "forced" for kind, _, _ in bench.events)
+    bench.write_record(record)
+    bench.release("1")
+    assert bench.wait_for_end("1").details == "ami-1"
 
 
 def test_uploader_whose_supervisor_was_killed_is_waited_for(bench):

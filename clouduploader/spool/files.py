@@ -72,7 +72,10 @@ def sync_directory(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory and all in it; symbolic links are removed and not followed."""
+    """Remove a directory and all in it, as far as that can be; symbolic links are removed and not followed.
+
+    What somebody goes on writing to, has mounted or owns is left, as OBS does it: better than the job.
+    """
     import shutil  # loads every packing there is, which those who only read need not wait for
 
     if path.is_symlink() or path.is_file():
@@ -84,7 +87,17 @@ def remove_tree(path: Path) -> None:
             shutil.rmtree(path)
         except FileNotFoundError:
             continue  # somebody else removes it too
+        except PermissionError:
+            _open_up(path)
         except OSError as exc:
-            if exc.errno != errno.ENOTEMPTY:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EBUSY):
                 raise
-    # Else somebody goes on writing there: as OBS does, leave it rather than the job.
+
+
+def _open_up(directory: Path) -> None:
+    """Let us remove what is in a directory that was made read-only, and in those in it."""
+    with contextlib.suppress(OSError):
+        directory.chmod(0o700)
+        for entry in directory.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                _open_up(entry)

@@ -24,6 +24,7 @@ from clouduploader.job import Job, JobState
 
 UPLOADING = Job(name="7", state=JobState.UPLOADING, user="tom", target="ec2", pid=4711)
 KILLED = UPLOADING.ended(JobState.FAILED, "killed")
+NOBODY = (65534, 65534)
 FILES = ("7", "7.data", "7.file", "7.log", "7.result")
 
 
@@ -296,6 +297,43 @@ def test_archive_that_cannot_be_written_leaves_the_job(make_spool, make_job):
     assert jobs.log_path("1").read_bytes() == b"log"
     with pytest.raises(LocalIOError):
         jobs.archived_names()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away, and nothing keeps root out")
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_directory_that_was_made_read_only_does_not_keep_its_job(make_spool, make_job, let_all_enter, is_ours):
+    jobs = make_spool()
+    make_job(jobs, "1", log=b"log")
+    inner = jobs.work_dir("1") / "a/b"
+    inner.mkdir(parents=True)
+    (inner / "c").touch()
+    let_all_enter(jobs.directory)
+    for path in (jobs.directory, *(jobs.directory.rglob("*") if is_ours else ())):
+        os.chown(path, *NOBODY)
+    for path in (inner, inner.parent):
+        path.chmod(0o500)
+
+    def archive():
+        with jobs.lock("1") as locked:
+            locked.archive(locked.job.ended(JobState.FAILED, "killed"))
+
+    assert as_nobody(archive)
+    assert (jobs.read("1")[0].details, jobs.job_path("1").exists()) == ("killed", False)
+    assert jobs.work_dir("1").exists() != is_ours
+
+
+def as_nobody(act):
+    """Do something in a process without root's rights; return whether there was no error."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setgid(NOBODY[1])
+            os.setuid(NOBODY[0])
+            act()
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away; others have nothing to give")

@@ -16,7 +16,7 @@ class Control:
         self.is_leaving = False
         self.is_draining = False
         self._is_reloading = False
-        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._descriptor: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def leave(self) -> None:
         """Hand over: return at once. The uploads go on; the next worker finds them."""
@@ -35,19 +35,22 @@ class Control:
 
     def wake(self) -> None:
         """Have a look around."""
-        os.eventfd_write(self._descriptor, 1)
+        if self._descriptor is not None:
+            os.eventfd_write(self._descriptor, 1)
 
     def fileno(self) -> int:
         """The descriptor that can be read after a request."""
+        assert self._descriptor is not None  # noqa: S101 who asks has not closed it
         return self._descriptor
 
     def take(self) -> bool:
         """For the worker: whether the settings are to be read again; asked once for each request."""
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._descriptor)
+            os.eventfd_read(self.fileno())
         is_reloading, self._is_reloading = self._is_reloading, False
         return is_reloading
 
     def close(self) -> None:
-        """No more requests."""
-        os.close(self._descriptor)
+        """No more requests; those that come all the same, by a second signal at the end, change nothing."""
+        descriptor, self._descriptor = self.fileno(), None
+        os.close(descriptor)

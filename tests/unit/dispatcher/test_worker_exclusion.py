@@ -7,7 +7,7 @@ import pytest
 from dispatcher_bench import HOLD, Bench
 
 from clouduploader import jobxml
-from clouduploader.dispatcher import exclusion
+from clouduploader.dispatcher import control, exclusion
 from clouduploader.errors import ConfigError, LockedError, MissingFileError, MissingProgramError
 from clouduploader.job import JobState
 
@@ -107,6 +107,14 @@ def test_leaving_during_a_drain_hands_over(bench):
     running.leave()
     bench.join()
     assert bench.job("1").state is JobState.UPLOADING
+
+
+def test_request_after_the_end_changes_nothing():
+    """As by a second signal."""
+    requests = control.Control()
+    requests.close()
+    requests.leave()
+    requests.reload()
 
 
 def test_missing_spool_program_and_wrong_settings_are_told_at_the_start(bench):

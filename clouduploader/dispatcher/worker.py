@@ -27,6 +27,7 @@ from clouduploader.job import Job, JobState
 LOCK_SECONDS = 1.0  # a job whose lock takes longer is come back to; the others need not wait for it
 AGAIN_SECONDS = 5.0  # until a job is come back to that could not be started or ended
 RESCAN_SECONDS = 60.0  # all records are looked at, whatever inotify told: network file systems tell nothing
+PING_SECONDS = 1.0  # they are at a byte in the fifo, but no more often: with thousands that takes its time
 KILLED = "killed"  # OBS's details of a job that was killed
 FIFO_BYTES = 65_536  # what a pipe holds (pipe(7))
 END_KINDS = {
@@ -70,6 +71,8 @@ class Worker:
         self._cleanings: list[cleaning.Cleaning] = []
         self._troubles: dict[str, str] = {}
         self._again: dict[str, float] = {}
+        self._rescanned = -math.inf  # when all records were looked at, and when they will be again
+        self._rescan = time.monotonic() + RESCAN_SECONDS
 
     def run(self) -> None:
         """Work, until Control says that it is enough.
@@ -89,7 +92,6 @@ class Worker:
             self._queue.refresh(None)
             self._find_orphans()
             self._tell(Kind.READY, None, f"at {self._jobs.directory}, {self._means.program} at its service")
-            self._rescan = time.monotonic() + RESCAN_SECONDS
             while True:
                 self._look_after()
                 if self._control.is_leaving or (self._control.is_draining and not self._uploads):
@@ -115,8 +117,11 @@ class Worker:
         if self._control.take():
             self._reload()
         names = changes.changed()
-        if _is_pinged(fifo) or time.monotonic() >= self._rescan:
-            self._rescan = time.monotonic() + RESCAN_SECONDS
+        now = time.monotonic()
+        if _is_pinged(fifo):
+            self._rescan = min(self._rescan, self._rescanned + PING_SECONDS)
+        if now >= self._rescan:
+            self._rescanned, self._rescan = now, now + RESCAN_SECONDS
             names = None  # all of them
         self._queue.refresh(names)
 
@@ -128,7 +133,7 @@ class Worker:
             if upload.escalation is not None and not upload.was_forced:
                 yield upload.escalation
         now = time.time()
-        for record in self._queue.startable():
+        for record in self._queue.waiting():
             wait = record.due(self._means.settings) - now
             if wait > 0:
                 yield time.monotonic() + wait
@@ -147,14 +152,16 @@ class Worker:
     def _start_all(self) -> None:
         """Start what may be started: the oldest first, as many as there is room for."""
         limits, now = self._means.settings, time.time()
+        if len(self._uploads) >= limits.max_jobs:
+            return  # without a look at the queue
         users = Counter(upload.job.user for upload in self._uploads.values())
-        for record in self._queue.startable():
+        for record in self._queue.startable(lambda user: users[user] >= limits.max_jobs_per_user):
             if len(self._uploads) >= limits.max_jobs:
                 break
-            name, user = record.job.name, record.job.user
-            if users[user] < limits.max_jobs_per_user and name not in self._again and record.is_due(now, limits):
+            name = record.job.name
+            if name not in self._again and record.is_due(now, limits):
                 self._attempt(name, self._start)
-                users[user] += name in self._uploads
+                users[record.job.user] += name in self._uploads
 
     def _attempt(self, name: str, act: Callable[[str], None]) -> None:
         """Do something to a job; if it can't be done now, come back to it."""

@@ -1,7 +1,6 @@
 """`clouduploader worker`: run the jobs of the spool."""
 
 import contextlib
-import datetime
 import os
 import signal
 import sys
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from clouduploader import readiness
-from clouduploader.cli import output
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import ExitCode
 
@@ -27,8 +25,8 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
     """Run the jobs of the spool, in the place of OBS's bs_clouduploadworker.
 
     Jobs are uploaded in the order of their ids, as many at once as section [worker] of clouduploader.conf
-    allows, each by `clouduploader` with OBS's six arguments. What happens is told on stdout, a line each. An
-    upload that fails for the moment (exit code 75) is tried again later.
+    allows, each by `clouduploader` with OBS's six arguments. What happens is told on stderr, a line of logfmt
+    each, as by `serve`. An upload that fails for the moment (exit code 75) is tried again later.
 
     SIGTERM and SIGINT stop the worker. The uploads go on without it, and end their jobs themselves; the next
     worker finds them. With --drain it waits for them, and a second signal hands them over. SIGHUP reads the
@@ -44,11 +42,13 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
     from clouduploader import dispatcher
     from clouduploader.dispatcher import control, settings
     from clouduploader.dispatcher.happening import Kind
+    from clouduploader.server import service_log
 
     told = readiness.Readiness(os.environ)
+    log = service_log.ServiceLog(sys.stderr)
 
     def note(event: "Happening") -> None:
-        _print_event(event)
+        log.note(event)
         if event.kind is Kind.READY:
             told.ready(event.text)
 
@@ -73,11 +73,3 @@ def _listen(requests: "Control", *, is_draining: bool) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGHUP, lambda _number, _frame: requests.reload())
-
-
-def _print_event(event: "Happening") -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    subject = f"job {event.job}" if event.job else "worker"
-    with contextlib.suppress(OSError):  # that nobody reads it is no reason to end
-        sys.stdout.write(f"{now} {subject} {event.kind}: {output.clean(event.text)}\n")
-        sys.stdout.flush()

@@ -94,9 +94,8 @@ class OwnWorker:
 
     def _note(self, event: Happening) -> None:
         """Write down and count what the worker tells, in its thread."""
-        facts = dataclasses.asdict(event.end) if event.end else {}
-        self._log.tell(event.kind, job=event.job, text=event.text or None, **facts)
+        self._log.note(event)
         if event.end and self._metrics:
-            self._metrics.count_upload(event.kind, **facts)
+            self._metrics.count_upload(event.kind, **dataclasses.asdict(event.end))
         if event.kind is Kind.READY:
             self._is_settled.set()

@@ -1,4 +1,4 @@
-"""The log of the service itself: one line a request and a change of a job, in logfmt.
+"""The log of server and worker themselves: one line a request and a change of a job, in logfmt.
 
     time=2026-11-25T11:07:41.123Z event=scheduled job=7 bytes=734003200 seconds=2.698
     time=2026-11-25T11:07:41.124Z event=request job=7 client=::1 method=PUT path=/cloudupload/7 status=200 seconds=2.701
@@ -8,6 +8,7 @@ stranger calls himself, it stays one value of one line. Neither queries nor bodi
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import logging
@@ -15,6 +16,8 @@ import re
 import threading
 import traceback
 from typing import TextIO
+
+from clouduploader.dispatcher.happening import Happening
 
 _BARE = re.compile(r"[A-Za-z0-9_./:+@-]+")
 
@@ -44,6 +47,11 @@ class ServiceLog:
         with self._lock, contextlib.suppress(OSError):
             self._stream.write(line + "\n")
             self._stream.flush()
+
+    def note(self, event: Happening) -> None:
+        """Write down what a worker tells."""
+        facts = dataclasses.asdict(event.end) if event.end else {}
+        self.tell(event.kind, job=event.job, text=event.text or None, **facts)
 
 
 def _shown(value: str | float) -> str:

@@ -98,12 +98,12 @@ def test_our_worker_does_not_start_beside_that_of_obs_and_takes_over_its_uploads
     backend.wait_until(lambda: not backend.has_any_worker(), "OBS's worker is gone")
     started = command(backend, "worker")
     backend.wait_until(backend.has_any_worker, "ours is there")
-    lines = [started.stdout.readline().split(" ", 1)[1] for _ in range(2)]
-    assert lines[0].startswith(f"worker ready: at {backend.spool}")
-    assert lines[1].startswith(f"job {job} adopted: user tom, target gate")
+    lines = [started.stderr.readline().split(" ", 1)[1] for _ in range(2)]
+    assert lines[0].startswith(f'event=ready text="at {backend.spool}')
+    assert lines[1].startswith(f'event=adopted job={job} text="user tom, target gate')
     gate.step("end")
     backend.wait_for(job, "succeeded")
-    assert started.stdout.readline().endswith(f" job {job} succeeded: gate-1\n")
+    assert f" event=succeeded job={job} text=gate-1 " in started.stderr.readline()
     started.terminate()
     assert started.wait(60) == 0
 

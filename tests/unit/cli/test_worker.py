@@ -44,8 +44,10 @@ def start(place):
         )  # fmt: skip
         started.append(child)
         if is_ready:
-            line = child.stdout.readline()
-            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z worker ready: at .*\n", line)
+            line = child.stderr.readline()
+            assert re.fullmatch(
+                r'time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z event=ready text="at .*"\n', line
+            )
         return child
 
     yield start
@@ -71,25 +73,27 @@ def schedule_in(jobs, **fields):
 def test_sigterm_hands_over_and_sigterm_with_drain_waits(place, start):
     jobs = schedule(place, user="t\x1b[31mom")
     child = start()
-    assert re.search(r" job 1 started: user t\ufffd\[31mom, target ec2, process \d+\n$", child.stdout.readline())
+    line = child.stderr.readline()
+    assert re.search(r' event=started job=1 text="user t\\ufffd\[31mom, target ec2, process \d+"\n$', line)
     child.terminate()
     assert child.wait(30) == 0
-    assert child.stdout.read().endswith(" worker left: these uploads go on: 1\n")
+    assert child.stderr.read().endswith(' event=left text="these uploads go on: 1"\n')
     child = start("--drain")
-    assert " job 1 adopted: " in child.stdout.readline()
+    assert " event=adopted job=1 " in child.stderr.readline()
     child.terminate()
     (place / "go").touch()
     assert child.wait(30) == 0
-    lines = child.stdout.read().splitlines()
-    assert [line.split(" ", 1)[1] for line in lines] == ["job 1 succeeded: ami-1", "worker left: no upload runs"]
+    ended, left = child.stderr.read().splitlines()
+    assert " event=succeeded job=1 text=ami-1 seconds=" in ended
+    assert left.endswith(' event=left text="no upload runs"')
     assert jobs.read("1")[0].state is JobState.SUCCEEDED
-    assert child.stderr.read() == ""
+    assert child.stdout.read() == ""
 
 
 def test_second_sigterm_ends_a_drain(place, start):
     schedule(place)
     child = start("--drain")
-    assert " job 1 started: " in child.stdout.readline()
+    assert " event=started job=1 " in child.stderr.readline()
     child.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(0.3)
@@ -101,10 +105,10 @@ def test_second_sigterm_ends_a_drain(place, start):
 def test_sighup_reads_the_settings_again(place, start):
     child = start()
     child.send_signal(signal.SIGHUP)
-    assert child.stdout.readline().endswith(" worker settings: were read again\n")
+    assert child.stderr.readline().endswith(' event=settings text="were read again"\n')
     (place / "home/clouduploader.conf").write_text("[worker]\nmax_jobs = none\n")
     child.send_signal(signal.SIGHUP)
-    assert " worker settings: the old ones stay: " in child.stdout.readline()
+    assert ' event=settings text="the old ones stay: ' in child.stderr.readline()
 
 
 def test_second_worker_ends_with_75_and_one_line(place, start):
@@ -120,7 +124,7 @@ def test_second_worker_ends_with_75_and_one_line(place, start):
 def test_reader_of_the_output_that_goes_away_ends_nothing(place, start):
     jobs = schedule(place, state=JobState.CREATED)
     child = start()
-    child.stdout.close()
+    child.stderr.close()
     (place / "go").touch()
     schedule(place)
     while jobs.job_path("1").exists():

@@ -19,7 +19,7 @@ from pathlib import Path
 from clouduploader import spool
 from clouduploader.dispatcher import ending, queue, supervisor
 from clouduploader.dispatcher.settings import Settings
-from clouduploader.errors import CannotCreateError, LocalIOError, NoSuchJobError
+from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
 from clouduploader.job import Job, JobState
 from clouduploader.spool import files
 
@@ -79,7 +79,7 @@ def start(means: Means, name: str) -> Job | None:
         job = dataclasses.replace(job, state=JobState.UPLOADING, details=None, progress=None, pid=pid)
         try:
             locked.replace(job)
-        except CannotCreateError:
+        except ClouduploaderError:
             os.close(barrier)
             os.waitpid(pid, 0)  # it ends at once, without having executed anything
             raise

@@ -53,13 +53,17 @@ def _execute(directory: str, name: str, program: str, words: list[str]) -> int |
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # a kill either comes before the fork, or reaches the child
     if _noted or signal.sigpending().intersection(STOPPING):
         return None
-    work_dir = os.path.join(directory, f"{name}.dir")
+    prepared_dir, work_dir = os.path.join(directory, f".{name}.dir"), os.path.join(directory, f"{name}.dir")
     try:
-        os.rename(os.path.join(directory, f".{name}.dir"), work_dir)
+        os.rename(prepared_dir, work_dir)
     except FileNotFoundError:
         return None  # archived
-    _sync(directory)  # from here on the next worker must take it for begun, whatever happens
-    child = os.fork()
+    try:
+        _sync(directory)  # from here on the next worker must take it for begun, whatever happens
+        child = os.fork()
+    except OSError:
+        os.rename(work_dir, prepared_dir)  # nothing has: there are too many processes, or worse
+        raise
     if child == 0:
         _become(work_dir, program, words)
     if signal.sigpending().intersection(STOPPING):  # before the fork or after; a second one does no harm

@@ -25,7 +25,7 @@ from clouduploader.errors import ClouduploaderError, NoSuchJobError
 from clouduploader.job import Job, JobState
 
 LOCK_SECONDS = 1.0  # a job whose lock takes longer is come back to; the others need not wait for it
-AGAIN_SECONDS = 5.0  # until a job is come back to that could not be started or ended
+AGAIN_SECONDS = 5.0  # until a job is come back to that could not be started or ended, or whose start came to nothing
 RESCAN_SECONDS = 60.0  # all records are looked at, whatever inotify told: network file systems tell nothing
 PING_SECONDS = 1.0  # they are at a byte in the fifo, but no more often: with thousands that takes its time
 KILLED = "killed"  # OBS's details of a job that was killed
@@ -201,6 +201,7 @@ class Worker:
                 self._tell(Kind.ADOPTED, name, f"user {job.user}, target {job.target}, process {job.pid}")
             elif self._jobs.prepared_dir(name).exists():
                 locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None, pid=None))
+                self._again[name] = time.monotonic() + AGAIN_SECONDS  # what ended its supervisor may end the next one
                 self._tell(Kind.RESCHEDULED, name, "its upload had not begun")
             else:
                 job = ending.settle_lost(self._jobs, locked, self._config.state.value)

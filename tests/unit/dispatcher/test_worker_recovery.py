@@ -12,7 +12,7 @@ import pytest
 from dispatcher_bench import HOLD
 
 from clouduploader import journal, process
-from clouduploader.dispatcher import ending, running, supervisor
+from clouduploader.dispatcher import ending, running, supervisor, worker
 from clouduploader.errors import MissingFileError
 from clouduploader.job import JobState
 
@@ -75,7 +75,8 @@ def test_exit_code_of_an_adopted_upload_is_unknown_and_its_duration_is_not(bench
     assert end.seconds >= 0.3
 
 
-def test_job_whose_upload_had_not_begun_is_scheduled_again(bench):
+def test_job_whose_upload_had_not_begun_is_scheduled_again(bench, monkeypatch):
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.1)
     bench.write_uploader("echo started")
     uploading(bench)
     bench.jobs.prepared_dir("1").mkdir()
@@ -83,6 +84,23 @@ def test_job_whose_upload_had_not_begun_is_scheduled_again(bench):
     assert bench.wait_for_event("rescheduled", "1") == "its upload had not begun"
     assert bench.wait_for_end("1").state is JobState.SUCCEEDED
     assert bench.log("1") == "started\n"
+
+
+def test_start_that_comes_to_nothing_is_not_repeated_at_once(bench, monkeypatch, tmp_path):
+    """As in the middle of an upgrade of Python."""
+    broken = tmp_path / "supervisor.py"
+    broken.write_text("raise ImportError")
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 3600)
+    bench.write_uploader("true")
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "__file__", str(broken))
+        bench.schedule("1")
+        bench.start()
+        bench.wait_for_event("rescheduled", "1")
+    bench.schedule("2")
+    bench.wait_for_end("2")
+    assert bench.job("1").state is JobState.SCHEDULED
+    assert [event[:2] for event in bench.events].count(("started", "1")) == 1
 
 
 @pytest.mark.parametrize(("result", "more"), [(None, ""), ("", ""), ("ami-1", "; it had written: ami-1")])
@@ -259,7 +277,7 @@ def start_supervisor(bench):
     """Start a supervisor for the job 1 as the worker does; its uploader writes `started`."""
     started = []
 
-    def start():
+    def start(code=None):
         bench.write_uploader("echo started")
         jobs = bench.schedule("1") and bench.jobs
         jobs.prepared_dir("1").mkdir()
@@ -267,7 +285,7 @@ def start_supervisor(bench):
         words += ["tom", "ec2", jobs.file_path("1"), jobs.data_path("1"), "a", jobs.result_path("1")]
         with jobs.open_log("1") as log:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervisor.__file__, *words],
+                [sys.executable, "-I", "-S", *(("-c", code) if code else ()), supervisor.__file__, *words],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env={"PATH": os.defpath},
             )  # fmt: skip
         started.append(child)
@@ -295,6 +313,25 @@ def test_supervisor_that_was_killed_before_the_byte_executes_nothing(bench, star
     child.stdin.close()
     assert child.wait(30) == 0
     assert bench.log("1") == ""
+    assert bench.jobs.prepared_dir("1").exists()
+
+
+NO_FORK = """
+import errno, os, runpy, sys
+def fork():
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+os.fork = fork
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_supervisor_that_may_start_no_process_leaves_the_job_to_be_started_again(bench, start_supervisor):
+    child = start_supervisor(NO_FORK)
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    assert child.wait(30) == 1
+    assert bench.log("1").endswith("BlockingIOError: [Errno 11] Resource temporarily unavailable\n")
     assert bench.jobs.prepared_dir("1").exists()
 
 

@@ -21,7 +21,7 @@ from clouduploader.dispatcher import cleaning, ending, exclusion, queue, running
 from clouduploader.dispatcher.control import Control
 from clouduploader.dispatcher.happening import End, Happening, Kind
 from clouduploader.dispatcher.settings import Settings
-from clouduploader.errors import ClouduploaderError, NoSuchJobError
+from clouduploader.errors import ClouduploaderError, ExitCode, NoSuchJobError
 from clouduploader.job import Job, JobState
 
 LOCK_SECONDS = 1.0  # a job whose lock takes longer is come back to; the others need not wait for it
@@ -91,6 +91,7 @@ class Worker:
             stack.callback(self._close)
             self._queue.refresh(None)
             self._find_orphans()
+            self._find_debts()
             self._tell(Kind.READY, None, f"at {self._jobs.directory}, {self._means.program} at its service")
             while True:
                 self._look_after()
@@ -204,10 +205,13 @@ class Worker:
                 self._again[name] = time.monotonic() + AGAIN_SECONDS  # what ended its supervisor may end the next one
                 self._tell(Kind.RESCHEDULED, name, "its upload had not begun")
             else:
+                cleaning.owe(self._jobs, name)
                 job = ending.settle_lost(self._jobs, locked, self._config.state.value)
                 self._tell(END_KINDS[job.state], name, job.details or "", End(exit_code=None, seconds=None))
                 if job.state is JobState.FAILED:
                     self._clean_up(job)
+                else:
+                    cleaning.forget(self._jobs, name)
 
     def _see_ends(self) -> None:
         for name in [name for name, upload in self._uploads.items() if upload.has_ended()]:
@@ -216,6 +220,8 @@ class Worker:
             code = done.exit_code()
             if code is not None:
                 self._cleanings.remove(done)
+                if code != ExitCode.TEMPORARY:  # else something is left
+                    cleaning.forget(self._jobs, done.name)
                 self._tell(Kind.CLEANED, done.name, f"the clean-up in the cloud ended with {code}")
 
     def _see_end(self, name: str) -> None:
@@ -240,6 +246,7 @@ class Worker:
             if upload.escalation is None:
                 upload.escalation = now + self._means.settings.kill_grace_seconds
             elif upload.escalation <= now and not upload.was_forced:
+                cleaning.owe(self._jobs, name)
                 try:
                     running.force(self._jobs, upload)
                 except ClouduploaderError as exc:
@@ -260,6 +267,19 @@ class Worker:
                 if is_archived:
                     self._uploads[name] = running.orphaned(job, found)
                     self._tell(Kind.ADOPTED, name, f"was killed, but process {pid} is still there")
+
+    def _find_debts(self) -> None:
+        """Clean up where an earlier worker did not get to that, or could not remove everything."""
+        for name in cleaning.owed(self._jobs):
+            try:
+                job, is_archived = self._jobs.read(name)
+            except NoSuchJobError:
+                cleaning.forget(self._jobs, name)  # too old by now
+            except ClouduploaderError as exc:
+                self._tell_trouble(name, exc.message)
+            else:
+                if is_archived and name not in self._uploads:
+                    self._clean_up(job)
 
     def _clean_up(self, job: Job) -> None:
         """Remove what a dead upload left in the cloud, since its image is gone, and nobody can go on with it."""

@@ -8,6 +8,7 @@
     N.dir/          where its uploader starts
     .N.dir/         the same, before our worker's uploader was started
     N.result        what its uploader gave
+    .N.cleanup      there is something in the cloud that its uploader can't remove any more
     done/N          the archived job
     done/N.log      its log
 
@@ -91,6 +92,10 @@ class Spool:
     def prepared_dir(self, name: str) -> Path:
         """What becomes `work_dir` on the line before the uploader is executed; as long as it is there, none was."""
         return self.directory / f".{name}.dir"
+
+    def cleanup_path(self, name: str) -> Path:
+        """What says that our worker has to clean up in the cloud after a job, archived or not."""
+        return self.directory / f".{name}.cleanup"
 
     def done_path(self, name: str) -> Path:
         """Where an archived job's XML is."""

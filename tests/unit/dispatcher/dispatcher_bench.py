@@ -27,6 +27,7 @@ class Bench:
         self._home = tmp_path / "home"
         self._home.mkdir()
         self._program = tmp_path / "uploader"
+        self._bin = tmp_path / "bin"
         self._settings = {}
         self._control = None
         self._thread = None
@@ -47,10 +48,16 @@ class Bench:
         new_path.chmod(0o755)
         new_path.replace(self._program)
 
+    def write_own(self, script):
+        """Write what stands for our own program, which cleans up."""
+        self._bin.mkdir(exist_ok=True)
+        path = self._bin / "clouduploader"
+        path.write_text(f'#!/bin/sh\necho "own $@"\n{script}\n')
+        path.chmod(0o755)
+
     def config(self, **environment):
-        return config.load(
-            home=self._home, spool=self.jobs.directory, environment={"PATH": os.environ["PATH"], **environment}
-        )
+        path = f"{self._bin}{os.pathsep}{os.environ['PATH']}" if self._bin.exists() else os.environ["PATH"]
+        return config.load(home=self._home, spool=self.jobs.directory, environment={"PATH": path, **environment})
 
     def schedule(self, name, *, data=b"{}", **fields):
         """Put a job into the spool as OBS's server does when it has the image; the record comes by a rename."""

@@ -193,15 +193,12 @@ def test_killed_upload_cleans_up_before_its_slot_is_free(bench, kill):
     assert bench.files() == [".worker.lock", "done"]
 
 
-def test_killed_upload_that_does_not_end_is_ended_and_cleaned_up_after(bench, kill, tmp_path):
-    own = tmp_path / "bin" / "clouduploader"
-    own.parent.mkdir()
-    own.write_text('#!/bin/sh\necho "own $@"')
-    own.chmod(0o755)
+def test_killed_upload_that_does_not_end_is_ended_and_cleaned_up_after(bench, kill):
+    bench.write_own("true")
     bench.write_uploader(IGNORES)
     bench.set(kill_grace_seconds=1, max_jobs=1)
     bench.schedule("1")
-    bench.start(PATH=f"{own.parent}{os.pathsep}{os.environ['PATH']}")
+    bench.start()
     bench.wait_for(lambda: "ready" in bench.log("1"))
     child = process.find(int(re.search(r"child (\d+)", bench.log("1"))[1]))
     assert child.is_alive

@@ -12,7 +12,7 @@ import pytest
 from dispatcher_bench import HOLD
 
 from clouduploader import journal, process
-from clouduploader.dispatcher import ending, running, supervisor, worker
+from clouduploader.dispatcher import cleaning, ending, running, supervisor, worker
 from clouduploader.errors import MissingFileError
 from clouduploader.job import JobState
 
@@ -115,6 +115,38 @@ def test_interrupted_upload_is_failed_and_not_started_again(bench, result, more)
     assert (job.state, job.details) == (JobState.FAILED, ending.INTERRUPTED + more)
     bench.wait_for_event("cleaned", "1")
     assert "started" not in bench.log("1")
+
+
+@pytest.mark.parametrize(("code", "is_due"), [(0, False), (69, False), (75, True)])
+def test_clean_up_is_due_until_it_was_done(bench, code, is_due):
+    """Whatever becomes of the worker that archived the job; 75 says that something is left."""
+    bench.write_own(f"exit {code}")
+    bench.write_uploader("true")
+    bench.schedule("1", state=JobState.FAILED, details=ending.INTERRUPTED)
+    with bench.jobs.lock("1") as locked:
+        locked.archive(locked.job)
+    for name in ("1", "2"):
+        cleaning.owe(bench.jobs, name)  # of the job 2 there is nothing any more
+    bench.start()
+    assert bench.wait_for_event("cleaned", "1") == f"the clean-up in the cloud ended with {code}"
+    assert cleaning.owed(bench.jobs) == ["1"] * is_due
+    assert bench.log("1") == "own cleanup --yes --completed --target=ec2 --job=1\n"
+
+
+@pytest.mark.parametrize(("outcome", "is_due"), [(journal.Outcome.SUCCEEDED, False), (None, True)])
+def test_clean_up_that_has_not_ended_is_due(bench, tmp_path, outcome, is_due):
+    barrier = tmp_path / "barrier"
+    barrier.touch()
+    bench.write_own(f"while [ -e {barrier} ]; do sleep 0.05; done")
+    bench.write_uploader("true")
+    uploading(bench)
+    bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
+    write_journal(bench, "ab" * 16, "1", outcome, tmp_path)
+    bench.start()
+    bench.wait_for_end("1")
+    bench.stop()
+    barrier.unlink()
+    assert cleaning.owed(bench.jobs) == ["1"] * is_due
 
 
 @pytest.mark.parametrize(

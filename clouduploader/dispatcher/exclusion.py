@@ -1,6 +1,7 @@
 """One worker for each spool, whoever's it is; and the fifo by which OBS's server wakes its worker."""
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import stat
@@ -19,8 +20,36 @@ PAUSE_SECONDS = 0.02
 FIFO_MODE = 0o666  # whoever may change a job may wake the worker (BSStdRunner.pm)
 
 
+@dataclasses.dataclass(frozen=True)
+class Hold:
+    """A spool of which we are the only worker.
+
+    Attributes:
+        fifo: To be read without waiting; None if this is no directory of OBS, and there is none.
+        path: Our lock.
+        descriptor: Of the file that we have locked.
+    """
+
+    fifo: int | None
+    path: Path
+    descriptor: int
+
+    def check(self) -> None:
+        """See whether it still is so: inotify does not tell that something was mounted over the spool, or taken away.
+
+        Raises:
+            MissingFileError: The lock is not there any more, or another one is; there may be another worker.
+        """
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
+                return
+        raise MissingFileError(
+            f"the lock {self.path} is gone, or another one", hint="Was something mounted there? Start the worker again."
+        )
+
+
 @contextlib.contextmanager
-def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[int | None]:
+def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[Hold]:
     """Be the only worker of a spool, inside the block.
 
     OBS's own lock is taken too, where its directory exists: then OBS's worker does not start, and OBS's server
@@ -31,7 +60,7 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[int | None]:
         obs_lock: The lock of OBS's worker; None for where OBS has it by default.
 
     Yields:
-        The fifo, to be read without waiting; None if this is no directory of OBS, and there is none.
+        See Hold.
 
     Raises:
         LockedError: There is another worker.
@@ -42,10 +71,11 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[int | None]:
     obs_path = obs_lock or bsdir / OBS_LOCK
     with contextlib.ExitStack() as stack:
         _make_spool(jobs.directory)
-        _hold(stack, jobs, jobs.directory / LOCK_NAME, f"another worker works on the spool {jobs.directory}")
+        path = jobs.directory / LOCK_NAME
+        descriptor = _hold(stack, jobs, path, f"another worker works on the spool {jobs.directory}")
         if obs_path.parent.is_dir():
             _hold(stack, jobs, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
-        yield _fifo(stack, jobs)
+        yield Hold(_fifo(stack, jobs), path, descriptor)
 
 
 def _make_spool(directory: Path) -> None:
@@ -71,7 +101,7 @@ def _give(path: Path | int, like: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def _hold(stack: contextlib.ExitStack, jobs: spool.Spool, path: Path, complaint: str) -> None:
+def _hold(stack: contextlib.ExitStack, jobs: spool.Spool, path: Path, complaint: str) -> int:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, files.PUBLIC_MODE)
         stack.callback(os.close, descriptor)
@@ -84,6 +114,7 @@ def _hold(stack: contextlib.ExitStack, jobs: spool.Spool, path: Path, complaint:
         os.utime(descriptor)  # OBS's server shows it as the worker's start
     except OSError as exc:
         raise CannotCreateError(f"the lock {path} can't be made: {exc.strerror}") from exc
+    return descriptor
 
 
 def _try_lock(descriptor: int) -> bool:

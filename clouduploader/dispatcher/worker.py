@@ -84,7 +84,7 @@ class Worker:
         """
         obs_lock = self._means.settings.obs_lock
         with (
-            exclusion.held(self._jobs, obs_lock) as fifo,
+            exclusion.held(self._jobs, obs_lock) as hold,
             contextlib.closing(watch.DirectoryWatch(self._jobs.directory)) as changes,
             contextlib.ExitStack() as stack,
         ):
@@ -97,18 +97,18 @@ class Worker:
                 self._look_after()
                 if self._control.is_leaving or (self._control.is_draining and not self._uploads):
                     break
-                self._sleep(changes, fifo)
+                self._sleep(changes, hold)
             names = ", ".join(sorted(self._uploads, key=int))
             self._tell(Kind.LEFT, None, f"these uploads go on: {names}" if names else "no upload runs")
 
-    def _sleep(self, changes: watch.DirectoryWatch, fifo: int | None) -> None:
+    def _sleep(self, changes: watch.DirectoryWatch, hold: exclusion.Hold) -> None:
         """Wait until something happens, and take note of it."""
         poll = select.poll()
         living = [upload.held.descriptors() for upload in self._uploads.values()]
         for descriptor in (
             changes.fileno(),
             self._control.fileno(),
-            *(() if fifo is None else (fifo,)),
+            *(() if hold.fifo is None else (hold.fifo,)),
             *itertools.chain.from_iterable(living),
             *(item.descriptor for item in self._cleanings),
         ):
@@ -119,9 +119,10 @@ class Worker:
             self._reload()
         names = changes.changed()
         now = time.monotonic()
-        if _is_pinged(fifo):
+        if _is_pinged(hold.fifo):
             self._rescan = min(self._rescan, self._rescanned + PING_SECONDS)
         if now >= self._rescan:
+            hold.check()
             self._rescanned, self._rescan = now, now + RESCAN_SECONDS
             names = None  # all of them
         self._queue.refresh(names)
@@ -160,7 +161,7 @@ class Worker:
             if len(self._uploads) >= limits.max_jobs:
                 break
             name = record.job.name
-            if name not in self._again and record.is_due(now, limits):
+            if name not in self._uploads and name not in self._again and record.is_due(now, limits):
                 self._attempt(name, self._start)
                 users[record.job.user] += name in self._uploads
 

@@ -84,6 +84,15 @@ def test_byte_in_the_fifo_wakes_the_worker(bench, bsdir):
     bench.wait_for_end("2")
 
 
+def test_worker_whose_lock_is_gone_ends(bench, bsdir):
+    """As after a mount over the spool, of which inotify does not tell."""
+    bench.start()
+    (bench.jobs.directory / exclusion.LOCK_NAME).unlink()
+    bench.jobs.ping_worker()
+    with pytest.raises(MissingFileError, match=r"the lock .*/\.worker\.lock is gone, or another one"):
+        bench.join()
+
+
 def test_drain_starts_nothing_more_and_waits(bench):
     bench.write_uploader(HOLD)
     bench.schedule("1")

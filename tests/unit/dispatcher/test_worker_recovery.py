@@ -1,6 +1,7 @@
 """What a worker makes of what an earlier one left."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -250,6 +251,20 @@ def test_what_an_adopted_upload_leaves_in_the_background_is_not_waited_for(bench
     bench.release("1")
     bench.wait_for_event("succeeded", "1")
     os.kill(int(bench.log("1")), signal.SIGKILL)
+
+
+def test_live_upload_is_not_started_again_whatever_its_record_says(bench):
+    bench.write_uploader(f"echo started\n{HOLD}")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for(lambda: bench.log("1"))
+    bench.write_record(dataclasses.replace(bench.job("1"), state=JobState.SCHEDULED, pid=None))
+    bench.schedule("2")
+    bench.wait_for_event("started", "2")
+    assert [event[:2] for event in bench.events].count(("started", "1")) == 1
+    for name in ("1", "2"):
+        bench.release(name)
+        bench.wait_for_end(name)
 
 
 def test_live_upload_is_not_taken_for_killed_because_its_record_is_damaged(bench):

@@ -52,7 +52,7 @@ class Site:
         (self._place / "clouduploader.conf").write_text(f"[worker]\nprogram = {program}\nobs_lock = {lock}\n")
         return subprocess.Popen(
             [EXECUTABLE, "--home", self._place, "--spool", self.backend.spool, "worker"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def close(self):

@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -398,9 +399,10 @@ class Spool:
         Its fifo lies beside the spool, both in OBS's `$bsdir`; any byte will do.
         """
         with contextlib.suppress(OSError):
-            descriptor = os.open(self.ping_path, os.O_WRONLY | os.O_NONBLOCK)
+            descriptor = os.open(self.ping_path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                os.write(descriptor, b"x")
+                if stat.S_ISFIFO(os.fstat(descriptor).st_mode):  # else it is somebody's file, and we may be root
+                    os.write(descriptor, b"x")
             finally:
                 os.close(descriptor)
 

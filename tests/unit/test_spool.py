@@ -442,6 +442,20 @@ def test_worker_is_woken_by_its_fifo(make_spool):
     os.close(descriptor)
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_file_in_the_place_of_the_fifo_is_left_alone(make_spool, tmp_path, is_link):
+    jobs = make_spool()
+    file = tmp_path / "file"
+    file.write_text("content")
+    jobs.ping_path.parent.mkdir(parents=True)
+    if is_link:
+        jobs.ping_path.symlink_to(file)
+    else:
+        jobs.ping_path.hardlink_to(file)
+    jobs.ping_worker()
+    assert file.read_text() == "content"
+
+
 # Runs one action again and again, each time on a copy of the same spool, and each time it comes one
 # system call further: then the process dies, or the call fails. Audit events come before each call.
 CRASH = """

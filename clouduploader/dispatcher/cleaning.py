@@ -1,7 +1,7 @@
 """The clean-up in the cloud after uploads that could not do it: `clouduploader cleanup`, as a process of its own.
 
-That one is due is written down before the job is archived, or its processes are killed: if the worker dies, or what is
-left can't be removed now, the next worker sees to it.
+That one is due is written down (`Spool.owe_cleanup`) before the job is archived, or its processes are killed: if the
+worker dies, or what is left can't be removed now, the next worker sees to it.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from clouduploader import jobxml, spool
+from clouduploader import spool
 from clouduploader.dispatcher import starting
 from clouduploader.errors import LocalIOError
 from clouduploader.job import Job
@@ -43,25 +43,6 @@ class Cleaning:
     def close(self) -> None:
         """Let go of it."""
         os.close(self.descriptor)
-
-
-def owe(jobs: spool.Spool, name: str) -> None:
-    """Write down that a clean-up is due; as far as the disk takes it, since the job is not to wait for that."""
-    with contextlib.suppress(OSError):
-        jobs.cleanup_path(name).touch()
-        files.sync_directory(jobs.directory)
-
-
-def forget(jobs: spool.Spool, name: str) -> None:
-    """None is due any more."""
-    with contextlib.suppress(OSError):
-        jobs.cleanup_path(name).unlink(missing_ok=True)
-
-
-def owed(jobs: spool.Spool) -> list[str]:
-    """The jobs after which one is due."""
-    names = (path.name.removeprefix(".").removesuffix(".cleanup") for path in jobs.directory.glob(".*.cleanup"))
-    return [name for name in names if jobxml.NAME.fullmatch(name)]
 
 
 def start(jobs: spool.Spool, job: Job, *, program: Path, environment: Mapping[str, str]) -> Cleaning:

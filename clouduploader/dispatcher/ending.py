@@ -16,6 +16,7 @@ from clouduploader.errors import ExitCode, NoSuchJobError
 from clouduploader.job import Job, JobState
 
 INTERRUPTED = "the upload was interrupted: its process is gone, and left no exit code"
+ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by these an uploader is asked to clean up and end
 MAX_RESULT_BYTES = 65_536  # a result is an id or a sentence; what is more would be shown in every list
 
 
@@ -33,7 +34,7 @@ class Retries:
 
 
 def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retries) -> Job | None:
-    """Write down how an upload ended. May be called again after an error.
+    """Write down how an upload ended, and whether that left it no time to clean up. May be called again after an error.
 
     Args:
         jobs: The spool.
@@ -50,6 +51,8 @@ def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retrie
         LockedError: Somebody else holds the lock.
         CannotCreateError, LocalIOError: The disk is full, or worse; nothing is lost.
     """
+    if code < 0 and -code not in ASKED:
+        jobs.owe_cleanup(name)
     with contextlib.suppress(NoSuchJobError), jobs.lock(name) as locked:
         job = locked.job
         if job.state is not JobState.UPLOADING or job.pid != pid:
@@ -70,7 +73,7 @@ def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retrie
 
 
 def settle_lost(jobs: spool.Spool, locked: spool.LockedJob, state_dir: Path) -> Job:
-    """End a job of which nobody is left who knows the exit code.
+    """End a job of which nobody is left who knows the exit code; unless it has succeeded, a clean-up is due.
 
     Args:
         jobs: The spool.
@@ -84,6 +87,7 @@ def settle_lost(jobs: spool.Spool, locked: spool.LockedJob, state_dir: Path) -> 
         CannotCreateError, LocalIOError: As in `settle`.
     """
     job, result = locked.job, _result(jobs, locked.job.name)
+    jobs.owe_cleanup(job.name)
     end = _end_of_journal(jobs, job, state_dir)
     outcome = end.get("outcome")
     if outcome == journal.Outcome.SUCCEEDED:
@@ -93,6 +97,8 @@ def settle_lost(jobs: spool.Spool, locked: spool.LockedJob, state_dir: Path) -> 
     else:
         job = _ended(job, JobState.FAILED, INTERRUPTED + (f"; it had written: {result}" if result else ""))
     locked.archive(job)
+    if job.state is JobState.SUCCEEDED:
+        jobs.forget_cleanup(job.name)
     return job
 
 
@@ -128,7 +134,7 @@ def _waiting(job: Job, result: str | None, retries: Retries) -> Job:
 
 def _code_text(code: int) -> str:
     number = -code if code < 0 else code - 128  # 128 and the signal: stopped, after the clean-up
-    if code < 0 or number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if code < 0 or number in ASKED:
         with contextlib.suppress(ValueError):
             return f"ended by {signal.Signals(number).name}"
         return f"ended by signal {number}"

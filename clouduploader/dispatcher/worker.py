@@ -206,13 +206,9 @@ class Worker:
                 self._again[name] = time.monotonic() + AGAIN_SECONDS  # what ended its supervisor may end the next one
                 self._tell(Kind.RESCHEDULED, name, "its upload had not begun")
             else:
-                cleaning.owe(self._jobs, name)
                 job = ending.settle_lost(self._jobs, locked, self._config.state.value)
                 self._tell(END_KINDS[job.state], name, job.details or "", End(exit_code=None, seconds=None))
-                if job.state is JobState.FAILED:
-                    self._clean_up(job)
-                else:
-                    cleaning.forget(self._jobs, name)
+                self._clean_up(job)
 
     def _see_ends(self) -> None:
         for name in [name for name, upload in self._uploads.items() if upload.has_ended()]:
@@ -222,7 +218,7 @@ class Worker:
             if code is not None:
                 self._cleanings.remove(done)
                 if code != ExitCode.TEMPORARY:  # else something is left
-                    cleaning.forget(self._jobs, done.name)
+                    self._jobs.forget_cleanup(done.name)
                 self._tell(Kind.CLEANED, done.name, f"the clean-up in the cloud ended with {code}")
 
     def _see_end(self, name: str) -> None:
@@ -234,8 +230,7 @@ class Worker:
             return  # its supervisor did not get to that; `_recover` does
         kind = Kind.KILLED if job.details == KILLED else END_KINDS.get(job.state, Kind.RESCHEDULED)
         self._tell(kind, name, job.details or "", upload.end())
-        if upload.was_forced:
-            self._clean_up(job)
+        self._clean_up(job)
 
     def _see_kills(self) -> None:
         """Who killed a job has told its processes, and archived it; they may clean up, but not for ever."""
@@ -247,7 +242,7 @@ class Worker:
             if upload.escalation is None:
                 upload.escalation = now + self._means.settings.kill_grace_seconds
             elif upload.escalation <= now and not upload.was_forced:
-                cleaning.owe(self._jobs, name)
+                self._jobs.owe_cleanup(name)
                 try:
                     running.force(self._jobs, upload)
                 except ClouduploaderError as exc:
@@ -271,11 +266,11 @@ class Worker:
 
     def _find_debts(self) -> None:
         """Clean up where an earlier worker did not get to that, or could not remove everything."""
-        for name in cleaning.owed(self._jobs):
+        for name in self._jobs.owed_cleanups():
             try:
                 job, is_archived = self._jobs.read(name)
             except NoSuchJobError:
-                cleaning.forget(self._jobs, name)  # too old by now
+                self._jobs.forget_cleanup(name)  # too old by now
             except ClouduploaderError as exc:
                 self._tell_trouble(name, exc.message)
             else:
@@ -283,8 +278,10 @@ class Worker:
                     self._clean_up(job)
 
     def _clean_up(self, job: Job) -> None:
-        """Remove what a dead upload left in the cloud, since its image is gone, and nobody can go on with it."""
+        """If that is due, remove what a dead upload left in the cloud: without its image, nobody can go on with it."""
         means = self._means
+        if not self._jobs.is_cleanup_owed(job.name):
+            return
         try:
             self._cleanings.append(
                 cleaning.start(self._jobs, job, program=self._own_program, environment=means.environment)

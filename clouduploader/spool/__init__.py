@@ -94,10 +94,6 @@ class Spool:
         """What becomes `work_dir` on the line before the uploader is executed; as long as it is there, none was."""
         return self.directory / f".{name}.dir"
 
-    def cleanup_path(self, name: str) -> Path:
-        """What says that our worker has to clean up in the cloud after a job, archived or not."""
-        return self.directory / f".{name}.cleanup"
-
     def done_path(self, name: str) -> Path:
         """Where an archived job's XML is."""
         return self.done_dir / name
@@ -392,6 +388,29 @@ class Spool:
             self._write(path, jobxml.serialize(job))
         except OSError as exc:
             raise self._cannot_create(path, exc) from exc
+
+    def owe_cleanup(self, name: str) -> None:
+        """Write down that our worker has to clean up in the cloud after a job; as far as the disk takes it."""
+        with contextlib.suppress(OSError):
+            files.write_file(self._cleanup_path(name), b"", mode=files.PUBLIC_MODE, owner=self._owner())
+            files.sync_directory(self.directory)
+
+    def forget_cleanup(self, name: str) -> None:
+        """It has, or need not."""
+        with contextlib.suppress(OSError):
+            self._cleanup_path(name).unlink(missing_ok=True)
+
+    def owed_cleanups(self) -> list[str]:
+        """The jobs, archived or not, after which it has to."""
+        names = (path.name.removeprefix(".").removesuffix(".cleanup") for path in self.directory.glob(".*.cleanup"))
+        return [name for name in names if jobxml.NAME.fullmatch(name)]
+
+    def is_cleanup_owed(self, name: str) -> bool:
+        """Whether it has to after this job."""
+        return self._cleanup_path(name).exists()
+
+    def _cleanup_path(self, name: str) -> Path:
+        return self.directory / f".{name}.cleanup"
 
     def ping_worker(self) -> None:
         """Wake OBS's worker, so that it sees what became of its jobs. Never blocks or fails.

@@ -22,7 +22,7 @@ import pytest
 
 from clouduploader import jobxml, process, spool
 from clouduploader.commands import tend_spool
-from clouduploader.dispatcher import cleaning, ending, running
+from clouduploader.dispatcher import ending, running
 from clouduploader.job import Job, JobState
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
@@ -118,7 +118,7 @@ class Site:
 
     def wait_until_all_ended(self):
         deadline = time.monotonic() + PATIENCE_SECONDS + KILLS
-        while self.jobs.running_names() or running.supervisors(self.jobs.directory) or cleaning.owed(self.jobs):
+        while self.jobs.running_names() or running.supervisors(self.jobs.directory) or self.jobs.owed_cleanups():
             assert time.monotonic() < deadline, self.story()
             time.sleep(0.05)
 

@@ -33,13 +33,14 @@ from clouduploader.job import JobState
 )
 def test_exit_code_and_result_make_state_and_details(bench, script, state, details):
     """As the reference has it of OBS's worker, but for signals, and for what would break the XML."""
+    bench.write_own("true")
     bench.write_uploader(script)
     bench.schedule("1")
     bench.start()
     job = bench.wait_for_end("1")
     assert (job.state, job.details, job.pid) == (state, details, None)
     assert bench.wait_for_event(state, "1") == (details or "")
-    assert bench.files() == [".worker.lock", "done"]
+    bench.wait_for(lambda: bench.files() == [".worker.lock", "done"])
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def test_exit_code_and_result_make_state_and_details(bench, script, state, detai
     ],
 )
 def test_exit_code_and_duration_are_told_though_the_record_has_neither(bench, script, kind, code):
+    bench.write_own("true")
     bench.write_uploader(f"sleep 0.2; {script}")
     bench.schedule("1")
     bench.start()
@@ -59,6 +61,25 @@ def test_exit_code_and_duration_are_told_though_the_record_has_neither(bench, sc
     ((told, job, end),) = bench.ends
     assert (told, job, end.exit_code) == (kind, "1", code)
     assert end.seconds >= 0.2
+
+
+@pytest.mark.parametrize(("script", "is_due"), [("kill -9 $$", True), ("kill -15 $$", False), ("exit 3", False)])
+def test_upload_that_had_no_time_to_clean_up_is_cleaned_up_after(bench, script, is_due):
+    """As one that took too much memory; also if there is no worker at that time."""
+    bench.write_own("true")
+    bench.write_uploader(f"{HOLD}; {script}")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.stop()
+    bench.release("1")
+    bench.wait_for_end("1")
+    assert bench.jobs.owed_cleanups() == ["1"] * is_due
+    bench.start()
+    if is_due:
+        bench.wait_for_event("cleaned", "1")
+        assert bench.jobs.owed_cleanups() == []
+    assert bench.log("1") == "own cleanup --yes --completed --target=ec2 --job=1\n" * is_due
 
 
 def test_program_that_cannot_be_executed_is_told_as_by_obs(bench):

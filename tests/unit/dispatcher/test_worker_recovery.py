@@ -13,7 +13,7 @@ import pytest
 from dispatcher_bench import HOLD
 
 from clouduploader import journal, process
-from clouduploader.dispatcher import cleaning, ending, running, supervisor, worker
+from clouduploader.dispatcher import ending, running, supervisor, worker
 from clouduploader.errors import MissingFileError
 from clouduploader.job import JobState
 
@@ -127,10 +127,10 @@ def test_clean_up_is_due_until_it_was_done(bench, code, is_due):
     with bench.jobs.lock("1") as locked:
         locked.archive(locked.job)
     for name in ("1", "2"):
-        cleaning.owe(bench.jobs, name)  # of the job 2 there is nothing any more
+        bench.jobs.owe_cleanup(name)  # of the job 2 there is nothing any more
     bench.start()
     assert bench.wait_for_event("cleaned", "1") == f"the clean-up in the cloud ended with {code}"
-    assert cleaning.owed(bench.jobs) == ["1"] * is_due
+    assert bench.jobs.owed_cleanups() == ["1"] * is_due
     assert bench.log("1") == "own cleanup --yes --completed --target=ec2 --job=1\n"
 
 
@@ -147,7 +147,7 @@ def test_clean_up_that_has_not_ended_is_due(bench, tmp_path, outcome, is_due):
     bench.wait_for_end("1")
     bench.stop()
     barrier.unlink()
-    assert cleaning.owed(bench.jobs) == ["1"] * is_due
+    assert bench.jobs.owed_cleanups() == ["1"] * is_due
 
 
 @pytest.mark.parametrize(

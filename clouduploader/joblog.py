@@ -25,6 +25,7 @@ from clouduploader.platform import (
 
 MASK = "********"
 MAX_UNWRITTEN_BYTES = 1 << 20  # kept for a full disk; the logs of most uploads are smaller
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk that is full, or read-only after a fault, may be mended
 _JOURNAL = re.compile(r"^Journal: (?P<key>[0-9a-f]{32})$")
 _PHASE = re.compile(r"^Phase: (?P<phase>.+)$")
 _THING = r"(?P<kind>[a-z][a-z ]*?) (?:'(?P<quoted>.+)'|(?P<id>\S+))(?: in (?P<region>\S+))?"
@@ -69,7 +70,7 @@ class _Stream:
                 count = self._sink.write(self._unwritten)
                 self._unwritten = self._unwritten[count:] if isinstance(count, int) else b""
         except OSError as exc:
-            return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            return exc.errno in PASSING
         return True
 
 

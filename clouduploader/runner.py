@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import os
 import re
 import time
@@ -28,7 +27,7 @@ from clouduploader.joblog import JobLog, one_line
 from clouduploader.platform import BytesMoved, Event, Image, ImageFound, Platform, UploadRequest, UploadResult
 from clouduploader.stop import Stop
 
-ROOM_SECONDS = 2.0  # until the next look for room on a full disk; soon enough, and no load
+MENDED_SECONDS = 2.0  # until the next look at a full disk; soon enough, and no load
 _SPOOL_FILE = re.compile(r"(\d+)\.file")  # how OBS calls the image of a job
 
 
@@ -408,7 +407,7 @@ def tell_failure(log: JobLog, exc: BaseException, error: ClouduploaderError) -> 
 def write_result(path: Path, text: str, *, log: JobLog, stop: Stop) -> None:
     """Write a job's result: whole or not at all, one line without an end, as OBS puts it into XML.
 
-    On a full disk it waits until there is room: the image is there, and the job would fail if it did not tell so.
+    On a full or read-only disk it waits: the image is there, and the job would fail if it did not tell so.
 
     Args:
         path: Where.
@@ -423,15 +422,15 @@ def write_result(path: Path, text: str, *, log: JobLog, stop: Stop) -> None:
     stop.raise_if_requested()
     is_waiting = False
     while (fault := _try_to_write(path, one_line(text).encode())) is not None:
-        if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if fault.errno not in joblog.PASSING:
             raise CannotCreateError(f"the result {path} can't be written: {fault.strerror}") from fault
         if not is_waiting:
             is_waiting = True
-            log.line(f"Waiting for room to write the result: {fault.strerror}")
+            log.line(f"Waiting until the result can be written: {fault.strerror}")
         with stop.interruptible():
-            time.sleep(ROOM_SECONDS)
+            time.sleep(MENDED_SECONDS)
     if is_waiting:
-        log.line("There is room again; the result is written.")
+        log.line("The result is written.")
 
 
 def _try_to_write(path: Path, data: bytes) -> OSError | None:

@@ -157,13 +157,14 @@ def test_sink_that_fails_is_left_out_and_the_others_go_on(error):
     assert broken.calls == 1
 
 
-def test_what_a_full_disk_does_not_take_comes_with_the_first_line_that_it_takes():
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_what_a_full_disk_does_not_take_comes_with_the_first_line_that_it_takes(number):
     class Disk(io.BytesIO):
         room = 7
 
         def write(self, data):
             if not self.room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise OSError(number, os.strerror(number))
             count = super().write(data[: self.room])
             self.room -= count
             return count

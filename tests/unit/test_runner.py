@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import lzma
 import os
@@ -6,6 +7,7 @@ import re
 import signal
 import stat
 import sys
+import time
 import types
 
 import hypothesis
@@ -503,6 +505,18 @@ def test_result_is_written_whole_in_one_line(tmp_path):
     write_result(path, "ami-1\nwith \x00 and \udcff\n")
     assert path.read_bytes() == b"ami-1\\nwith \\x00 and \\udcff"
     assert [item.name for item in tmp_path.iterdir()] == ["42.result"]
+
+
+def test_waiting_for_a_full_disk_ends_with_a_stop(tmp_path, monkeypatch):
+    def fail(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    stop = Stop()
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: stop.request(signal.SIGTERM))
+    with pytest.raises(StoppedError):
+        write_result(tmp_path / "42.result", "ami-1", stop=stop)
+    assert list(tmp_path.iterdir()) == []
 
 
 @hypothesis.given(st.text(st.characters()))

@@ -182,7 +182,7 @@ def test_image_is_not_lost_because_the_disk_is_full_when_its_id_is_written(place
     job, _ = jobs.read("1")
     assert (job.state, job.details) == (JobState.SUCCEEDED, str(image))
     log = jobs.done_log_path("1").read_text()
-    assert "Upload took: 00:00:00\nWaiting for room to write the result: No space left on device\n" in log
+    assert "Upload took: 00:00:00\nWaiting until the result can be written: No space left on device\n" in log
     child.terminate()
 
 

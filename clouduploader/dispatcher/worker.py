@@ -237,10 +237,11 @@ class Worker:
         now = time.monotonic()
         uploading = set(self._queue.uploading())
         for name, upload in self._uploads.items():
-            if name in uploading or not self._jobs.is_archived(name):
+            if name in uploading:
                 continue
             if upload.escalation is None:
-                upload.escalation = now + self._means.settings.kill_grace_seconds
+                if self._jobs.is_archived(name):  # else its record can't be read now, or the spool is gone
+                    upload.escalation = now + self._means.settings.kill_grace_seconds
             elif upload.escalation <= now and not upload.was_forced:
                 self._jobs.owe_cleanup(name)
                 try:

@@ -233,6 +233,20 @@ def test_killed_upload_that_does_not_end_is_ended_and_cleaned_up_after(bench, ki
     assert bench.job("1").details == "killed"
 
 
+def test_killed_upload_is_ended_though_its_archived_job_was_pruned(bench, kill):
+    bench.write_uploader(f'[ "$job" = 1 ] || exec true\n{IGNORES}')
+    bench.set(kill_grace_seconds=1)
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for(lambda: "ready" in bench.log("1"))
+    kill("1")
+    bench.schedule("2")
+    bench.wait_for_end("2")  # the worker has looked around since
+    bench.jobs.done_path("1").unlink()
+    bench.wait_for_event("forced", "1")
+    bench.wait_for(lambda: not running.supervisors(bench.jobs.directory))
+
+
 def test_upload_killed_while_there_was_no_worker_is_ended_by_the_next(bench, kill):
     bench.write_uploader(IGNORES)
     bench.set(kill_grace_seconds=1)

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -37,12 +38,14 @@ class Means:
         settings: See Settings.
         program: The uploader.
         environment: Of the uploader.
+        descriptor_limits: Soft and hard, of the uploader: the server raises its own, which many programs don't expect.
     """
 
     jobs: spool.Spool
     settings: Settings
     program: Path
     environment: Mapping[str, str] = dataclasses.field(repr=False)
+    descriptor_limits: tuple[int, int]
 
 
 def start(means: Means, name: str) -> Job | None:
@@ -76,6 +79,8 @@ def start(means: Means, name: str) -> Job | None:
             if exc.errno == errno.E2BIG:
                 return ending.fail(locked, "user, target and filename are too long to start an upload with")
             raise LocalIOError(f"the upload of the job {name} can't be started: {exc.strerror}") from exc
+        with contextlib.suppress(OSError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, means.descriptor_limits)
         job = dataclasses.replace(job, state=JobState.UPLOADING, details=None, progress=None, pid=pid)
         try:
             locked.replace(job)

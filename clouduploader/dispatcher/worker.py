@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import math
 import os
+import resource
 import select
 import time
 from collections import Counter
@@ -65,6 +66,7 @@ class Worker:
         self._control = control
         self._on_event = on_event
         self._own_program = settings.find_program(settings.PROGRAM, config.environment)
+        self._descriptor_limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._means = self._read_means()
         self._queue = queue.Queue(self._jobs, self._tell_trouble)
         self._uploads: dict[str, running.Upload] = {}
@@ -294,7 +296,13 @@ class Worker:
         found = self._read_settings()
         environment = settings.environment_of(self._config, found)
         program = settings.find_program(found.program, self._config.environment)
-        return starting.Means(jobs=self._jobs, settings=found, program=program, environment=environment)
+        return starting.Means(
+            jobs=self._jobs,
+            settings=found,
+            program=program,
+            environment=environment,
+            descriptor_limits=self._descriptor_limits,
+        )
 
     def _reload(self) -> None:
         try:

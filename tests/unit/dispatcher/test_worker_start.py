@@ -1,6 +1,7 @@
 """How the worker starts uploads, and which."""
 
 import os
+import resource
 import signal
 import stat
 
@@ -62,6 +63,22 @@ def test_upload_is_started_as_obs_does_it(bench):
     bench.release("7")
     bench.wait_for_end("7")
     assert bench.files() == [".worker.lock", "done"]
+
+
+def test_upload_has_the_limit_that_the_worker_began_with(bench):
+    """The server beside it raises its own afterwards."""
+    bench.write_uploader("ulimit -Sn")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = (200, before[1])
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        bench.start()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+        bench.schedule("1")
+        bench.wait_for_end("1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert bench.log("1") == "200\n"
 
 
 def test_no_locale_is_added_where_there_is_none(bench):

@@ -22,7 +22,7 @@ from clouduploader.dispatcher import cleaning, ending, exclusion, queue, running
 from clouduploader.dispatcher.control import Control
 from clouduploader.dispatcher.happening import End, Happening, Kind
 from clouduploader.dispatcher.settings import Settings
-from clouduploader.errors import ClouduploaderError, ExitCode, NoSuchJobError
+from clouduploader.errors import ClouduploaderError, ExitCode, LockedError, NoSuchJobError
 from clouduploader.job import Job, JobState
 
 LOCK_SECONDS = 1.0  # a job whose lock takes longer is come back to; the others need not wait for it
@@ -203,6 +203,8 @@ class Worker:
             if upload:
                 self._uploads[name] = upload
                 self._tell(Kind.ADOPTED, name, f"user {job.user}, target {job.target}, process {job.pid}")
+            elif process.is_locked(self._jobs.log_path(name)):  # hidepid of proc(5)
+                raise LockedError(f"somebody who can't be seen holds the log of the job {name}")
             elif self._jobs.prepared_dir(name).exists():
                 locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None, pid=None))
                 self._again[name] = time.monotonic() + AGAIN_SECONDS  # what ended its supervisor may end the next one

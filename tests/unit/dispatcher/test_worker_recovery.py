@@ -214,6 +214,18 @@ def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, 
     assert seen == is_locked
 
 
+def test_job_whose_log_is_held_by_whom_nobody_sees_is_not_lost(bench, monkeypatch):
+    """The test holds it, which the worker, a thread of the same process, does not look at."""
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.1)
+    uploading(bench)
+    bench.write_uploader("true")
+    with bench.jobs.open_log("1"):
+        bench.start()
+        assert "somebody who can't be seen" in bench.wait_for_event("trouble", "1")
+        assert bench.job("1").state is JobState.UPLOADING
+    assert bench.wait_for_end("1").details == ending.INTERRUPTED
+
+
 def in_the_place_of_nobody(look):
     """Fork, give up root's rights, and return whether something was found."""
     child = os.fork()

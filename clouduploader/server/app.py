@@ -4,7 +4,7 @@ import asyncio
 import errno
 import time
 
-from aiohttp import web
+from aiohttp import typedefs, web
 
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server import body, operations, replies, routing
@@ -16,14 +16,15 @@ from clouduploader.server.state import JOB, State
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
 READING = ("GET", "HEAD")
+WITH_BODY = ("POST", "PUT", "PATCH")  # of others OBS does not mind what they expect (BSServer.pm)
 CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for the answer
 
 
 def make(state: State, connections: Connections) -> web.Application:
     """Make the application that answers all requests."""
-    app = web.Application()
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    @web.middleware  # and no handler: CONNECT and `OPTIONS *` name no path that a route could match
+    async def answer(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
         began, status = time.monotonic(), 500
         try:
             with state.answering(request):
@@ -37,7 +38,11 @@ def make(state: State, connections: Connections) -> web.Application:
             connections.end()
             state.note_request(request, status, time.monotonic() - began)
 
-    app.router.add_route("*", r"/{path:[\s\S]*}", answer, expect_handler=_wait_with_100)
+    async def never(_request: web.Request) -> web.StreamResponse:
+        raise AssertionError("all is answered before")
+
+    app = web.Application(middlewares=[answer])
+    app.router.add_route("*", r"/{path:[\s\S]*}", never, expect_handler=_wait_with_100)
     app.on_response_prepare.append(replies.strip)
     return app
 
@@ -68,6 +73,8 @@ async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     if request.method not in routing.METHODS:
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
     path, query = routing.split_target(request.raw_path)
+    if request.method in WITH_BODY:
+        body.check_expectation(request)
     if request.method == "POST" and request.headers.get("Content-Type", "").lower() == FORM:
         query = "&".join(filter(None, (query, await _form(state, request))))
     found = routing.find((*ROUTES, *operations.ROUTES), request.method, path, query)

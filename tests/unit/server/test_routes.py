@@ -115,6 +115,25 @@ def test_clients_of_other_networks_are_refused_everything(serve, jobs):
     assert jobs.read("2")[0].state is JobState.SCHEDULED
 
 
+@pytest.mark.parametrize("request_line", ["PUT /cloudupload/2", "POST /cloudupload/10?cmd=kill", "POST /cloudupload/1"])
+def test_unknown_expectation_is_refused_before_a_job_is_touched(serve, jobs, request_line):
+    before = {path: path.is_file() and path.read_bytes() for path in jobs.directory.rglob("*")}
+    server = serve(jobs)
+    assert server.ask(*request_line.split(), b"image", Expect="the spanish inquisition")[0] == "417 unknown expect"
+    assert {path: path.is_file() and path.read_bytes() for path in jobs.directory.rglob("*")} == before
+    assert server.ask("GET", "/", Expect="the spanish inquisition")[0] == "200 OK"
+
+
+@pytest.mark.parametrize("target", ["*", "obs:443"])
+def test_target_that_is_no_path_is_answered_as_any_other(serve, jobs, target):
+    method = "OPTIONS" if target == "*" else "CONNECT"
+    server = serve(jobs)
+    status, headers, _ = server.ask(method, target)
+    assert status == f"501 Bad method  {method}"
+    assert "Connection: close" in headers
+    assert serve(jobs, allow="192.0.2.0/24").ask(method, target)[0] == "403 access denied for 127.0.0.1"
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n", "501"),

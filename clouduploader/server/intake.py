@@ -87,7 +87,7 @@ class Intake:
 
     @property
     def received_bytes(self) -> int:
-        """How many bytes have been received since the start."""
+        """How many bytes have been received since the start; only for the event loop's thread."""
         return self._received_bytes + sum(reception.received_bytes for reception in self._open.values())
 
     def check_space(self, size_bytes: int, *, name: str | None = None) -> None:

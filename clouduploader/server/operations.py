@@ -37,7 +37,9 @@ HTML, SCRIPT, STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-
 async def show_metrics(call: Call) -> web.StreamResponse:
     """Answer Prometheus."""
     async with call.state.counting:
-        text = await asyncio.to_thread(call.state.metrics.render)
+        # Counted here, where no image can end meanwhile: a counter that goes down looks like a restart.
+        received_bytes = call.state.intake.received_bytes
+        text = await asyncio.to_thread(call.state.metrics.render, received_bytes=received_bytes)
     return _answer(text, metrics.CONTENT_TYPE)
 
 

@@ -58,7 +58,6 @@ class State:
         self.worker = worker
         self.metrics = Metrics(
             Census(jobs),
-            received_bytes=lambda: self.intake.received_bytes,
             transfers=lambda: len(self.intake.names),
             free_bytes=self._free_bytes,
         )

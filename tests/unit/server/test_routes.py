@@ -73,6 +73,8 @@ def test_wiki_form_makes_a_job_that_waits_for_its_image(serve, jobs):
      ({"user": ""}, b"{}", "user is empty"), ({"target": ""}, b"{}", "target is empty"),
      ({"size": "-1"}, b"{}", "not a number  '-1'"), ({"size": "9" * 19}, b"{}", "size is too large"),
      ({}, b"[]", "not a JSON object"), ({}, b"", "not a JSON object"), ({}, b"[" * 100_000, "not a JSON object"),
+     ({"filename": "ä" * 1025}, b"{}", "filename has more than 1024 characters"),
+     ({}, b'{"a": "%s"}' % bytes(1 << 20), "the target data are longer than 1048576 bytes"),
      ({"color": "red"}, b"{}", "unknown parameter 'color'"), ({"user": None}, b"{}", "unknown parameter")],
 )  # fmt: skip
 def test_wiki_form_that_is_wrong_makes_no_job(serve, jobs, changes, data, complaint):
@@ -81,6 +83,19 @@ def test_wiki_form_that_is_wrong_makes_no_job(serve, jobs, changes, data, compla
     assert complaint in status
     assert b'<status code="400">' in answer
     assert {path.name for path in jobs.directory.iterdir()} == {"2", "10", "10.log", "next", "done"}
+    assert b'"11"' in (jobs.directory / "next").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [({"user": "u" * 1025}, "user has more than 1024 characters"),
+     ({"details": "00" * ((1 << 20) + 1)}, "the target data are longer than 1048576 bytes"),
+     ({"details": "7"}, "details are not hexadecimal")],
+)  # fmt: skip
+def test_skeleton_that_no_upload_could_use_makes_no_job(serve, jobs, fields, complaint):
+    inner = "".join(f"<{name}>{value}</{name}>" for name, value in {**WIKI, "details": "7b7d", **fields}.items())
+    status, _, _ = serve(jobs).ask("POST", "/cloudupload", f"<clouduploadjob>{inner}</clouduploadjob>".encode())
+    assert status == f"400 {complaint}"
     assert b'"11"' in (jobs.directory / "next").read_bytes()
 
 

@@ -33,6 +33,7 @@ from clouduploader.job import JobState
 from clouduploader.server import body, replies
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.service_log import ServiceLog
+from clouduploader.server.settings import Source
 
 THREADS = 4  # that move bytes; ours: a few, so that one that waits for the disk holds up no other
 BUFFER_BYTES = 1 << 20  # of each; measured: a quarter of it costs a third more CPU, four times twice as much
@@ -51,25 +52,13 @@ class Intake:
 
     Args:
         jobs: The spool.
-        keep_free_bytes: How much of its file system stays free.
-        max_transfers: How many images at once.
-        idle_seconds: How long a client may send nothing.
+        source: The settings of the server.
         log: Is told what becomes of jobs.
     """
 
-    def __init__(
-        self,
-        jobs: spool.Spool,
-        *,
-        keep_free_bytes: int,
-        max_transfers: int,
-        idle_seconds: float,
-        log: ServiceLog,
-    ) -> None:
+    def __init__(self, jobs: spool.Spool, source: Source, log: ServiceLog) -> None:
         self._jobs = jobs
-        self._keep_free_bytes = keep_free_bytes
-        self._max_transfers = max_transfers
-        self._idle_seconds = idle_seconds
+        self._source = source
         self._log = log
         self._movers = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
         self._settlers = concurrent.futures.ThreadPoolExecutor(THREADS, "settle")  # they wait for disk and locks
@@ -103,10 +92,11 @@ class Intake:
         coming = sum((it.job.size or 0) - it.received_bytes for it in self._open.values() if it.job.name != name)
         status = os.statvfs(self._jobs.directory)
         free = status.f_bavail * status.f_frsize - coming
-        if size_bytes > free - self._keep_free_bytes:
+        kept = self._source.current.keep_free_bytes
+        if size_bytes > free - kept:
             raise RefusalError(
                 f"No space left on device: the image has {size_bytes} bytes, {max(free, 0)} are free, "
-                f"{self._keep_free_bytes} are kept free"
+                f"{kept} are kept free"
             )
 
     async def receive(self, name: str, request: web.BaseRequest) -> None:
@@ -117,7 +107,7 @@ class Intake:
         """
         if not body.is_attached(request):
             raise RefusalError("read_file: no content attached")
-        if len(self._tasks) >= self._max_transfers:
+        if len(self._tasks) >= self._source.current.max_transfers:
             raise RefusalError("too many images are on their way in", status=503, is_coded=True)
         task = asyncio.create_task(self._receive(name, request))
         self._tasks.add(task)
@@ -190,7 +180,7 @@ class Intake:
         watch = _Watch(self._jobs, reception)
         while True:
             try:
-                piece = await body.next_piece(request, self._idle_seconds)
+                piece = await body.next_piece(request, self._source.current.idle_seconds)
             except RefusalError as exc:
                 raise ImageError(spool.CUT_OFF) from exc
             if not piece:
@@ -242,7 +232,7 @@ class Intake:
             now = time.monotonic()
             if moved:
                 idle_since = now
-            elif now - idle_since >= self._idle_seconds:
+            elif now - idle_since >= self._source.current.idle_seconds:
                 raise ImageError(spool.CUT_OFF)
             if moved < SMALL_BYTES and reception.received_bytes < length:
                 await asyncio.sleep(PAUSES[min(small_turns, len(PAUSES) - 1)])

@@ -18,7 +18,7 @@ from clouduploader.server.logs import Logs
 from clouduploader.server.metrics import Metrics
 from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.service_log import ServiceLog
-from clouduploader.server.settings import Settings
+from clouduploader.server.settings import Settings, Source
 from clouduploader.server.status import InFlight
 
 JOB = web.RequestKey("job", str)  # by this a request knows its job
@@ -29,7 +29,7 @@ class State:
 
     Attributes:
         config: The settings of all.
-        settings: Those of the server.
+        source: Those of the server, which may be read again.
         jobs: The spool.
         intake: Images on their way in.
         logs: Logs that are followed.
@@ -42,18 +42,12 @@ class State:
     """
 
     def __init__(
-        self, config: Config, settings: Settings, jobs: spool.Spool, log: ServiceLog, worker: OwnWorker | None
+        self, config: Config, source: Source, jobs: spool.Spool, log: ServiceLog, worker: OwnWorker | None
     ) -> None:
         self.config = config
-        self.settings = settings
+        self.source = source
         self.jobs = jobs
-        self.intake = Intake(
-            jobs,
-            keep_free_bytes=settings.keep_free_bytes,
-            max_transfers=settings.max_transfers,
-            idle_seconds=settings.idle_seconds,
-            log=log,
-        )
+        self.intake = Intake(jobs, source, log)
         self.log = log
         self.worker = worker
         self.metrics = Metrics(
@@ -70,6 +64,11 @@ class State:
         self.started = status.now()
         self._numbers = itertools.count(1)
         self._in_flight: dict[int, tuple[web.BaseRequest, int]] = {}
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the server, as they are now."""
+        return self.source.current
 
     async def read(self, request: web.BaseRequest, *, limit: int) -> bytes:
         """Read a body that is no image; see `body.read`."""

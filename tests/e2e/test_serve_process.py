@@ -161,6 +161,18 @@ def _is_refused(client):
     return not answer or b"503 too many requests at once" in answer
 
 
+def test_hangup_has_the_settings_read_again(serve, tmp_path):
+    service = serve()
+    path = tmp_path / "home/clouduploader.conf"
+    path.write_text(path.read_text() + "allow = 192.0.2.0/24\n")
+    assert service.ask("GET", "/")[0] == 200
+    service.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while service.ask("GET", "/")[0] != 403:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_killed_server_leaves_no_job_behind(serve, tmp_path):
     """What was being received is told to have failed by the next one; what waits goes on waiting."""
     service = serve()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ from clouduploader.job import JobState
 from clouduploader.server import census, metrics, operations, routes
 
 SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
+
+
+def wait_for(is_true):
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def samples(body):
@@ -132,6 +140,25 @@ def test_health_tells_of_a_full_disk_and_a_lost_spool(serve, make_spool):
     jobs.directory.rename(jobs.directory.with_name("elsewhere"))
     checks = json.loads(server.ask("GET", "/healthz")[2])["checks"]
     assert checks["spool"] == f"{jobs.directory} can't be written: No such file or directory"
+
+
+def test_settings_are_read_again_and_those_that_are_wrong_are_not_taken(serve, make_spool):
+    server = serve(make_spool(), keep_free="1")
+
+    def read_again(**section):
+        count = len(lines_of(server, "settings"))
+        server.section.update(section)
+        server.source.outdate()
+        wait_for(lambda: len(lines_of(server, "settings")) > count)
+        return lines_of(server, "settings")[-1].partition(" text=")[2]
+
+    name = server.create(size=1)
+    assert read_again(keep_free="1000000T") == '"the server\'s were read again"'
+    assert "are kept free" in server.ask("PUT", f"/cloudupload/{name}", b"a")[0]
+    assert "keep_free" in read_again(keep_free="no number", allow="192.0.2.0/24")
+    assert server.ask("GET", "/")[0] == "200 OK"
+    assert "listens on 127.0.0.1:0 until it is restarted" in read_again(keep_free="1", listen="[::1]:1")
+    assert server.ask("GET", "/")[0] == "403 access denied for 127.0.0.1"
 
 
 def test_log_has_one_line_a_request_and_a_change(serve, make_spool):

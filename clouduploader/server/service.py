@@ -144,18 +144,21 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
     door = Door(listener, connect)
     door.open()
     announce()
-    while not stop.is_requested:
-        await asyncio.sleep(POLL_SECONDS)
-        if text := state.source.refresh():
-            _set_patience(listener, state.settings)
-            state.log.tell("settings", text=text)
-    door.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    state.logs.close()
-    await state.intake.stop()
-    await runner.cleanup()
+    try:
+        while not stop.is_requested:
+            for task in (await asyncio.wait(tasks, timeout=POLL_SECONDS))[0]:
+                task.result()  # it failed: nobody would follow logs any more, or see to old jobs
+            if text := state.source.refresh():
+                _set_patience(listener, state.settings)
+                state.log.tell("settings", text=text)
+    finally:
+        door.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        state.logs.close()
+        await state.intake.stop()
+        await runner.cleanup()
 
 
 async def _tend(state: State, connections: Connections) -> None:

@@ -1,14 +1,17 @@
 """Numbers, health and logs of the service, asked over HTTP."""
 
+import io
 import json
+import os
 import re
 import time
 from pathlib import Path
 
 import pytest
 
+from clouduploader import config, stop
 from clouduploader.job import JobState
-from clouduploader.server import census, metrics, operations, routes
+from clouduploader.server import census, metrics, operations, routes, service, service_log, settings
 
 SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
 
@@ -269,3 +272,16 @@ def test_page_of_another_site_can_not_kill(serve, make_spool, headers):
     assert jobs.read(name)[0].state is JobState.CREATED
     status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form, Origin="http://obs")
     assert status.startswith("200 ")
+
+
+def test_service_ends_when_nobody_sees_to_old_jobs_any_more(make_spool, make_job, tmp_path, monkeypatch):
+    """A fault in housekeeping is told, and the service started again, rather than jobs left lying for ever."""
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.RECEIVING, pid=os.getppid())
+    monkeypatch.setattr(os, "kill", lambda _pid, _number: 1 / 0)
+    loaded = config.load(home=tmp_path, spool=jobs.directory, environment={})
+    source = settings.Source(lambda: settings.load({"listen": "127.0.0.1:0"}, loaded.path))
+    with pytest.raises(ZeroDivisionError):
+        service.run(
+            loaded, source, stop=stop.Stop(), announce=str, log=service_log.ServiceLog(io.StringIO()), worker=None
+        )

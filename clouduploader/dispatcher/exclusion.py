@@ -19,6 +19,16 @@ PAUSE_SECONDS = 0.02
 FIFO_MODE = 0o666  # whoever may change a job may wake the worker (BSStdRunner.pm)
 
 
+def lock_paths(jobs: spool.Spool, obs_lock: Path | None) -> tuple[Path, Path]:
+    """What the spool's worker holds, ours and OBS's.
+
+    Args:
+        jobs: The spool.
+        obs_lock: The lock of OBS's worker; None for where OBS has it by default.
+    """
+    return jobs.directory / LOCK_NAME, obs_lock or jobs.directory.parent / OBS_LOCK
+
+
 @contextlib.contextmanager
 def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[int | None]:
     """Be the only worker of a spool, inside the block.
@@ -28,7 +38,7 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[int | None]:
 
     Args:
         jobs: The spool.
-        obs_lock: The lock of OBS's worker; None for where OBS has it by default.
+        obs_lock: See `lock_paths`.
 
     Yields:
         The fifo, to be read without waiting; None if this is no directory of OBS, and there is none.
@@ -38,11 +48,10 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[int | None]:
         CannotCreateError: A lock can't be made.
         MissingFileError: There is no spool, and no directory that it could be made in.
     """
-    bsdir = jobs.directory.parent
-    obs_path = obs_lock or bsdir / OBS_LOCK
+    own_path, obs_path = lock_paths(jobs, obs_lock)
     with contextlib.ExitStack() as stack:
         _make_spool(jobs.directory)
-        _hold(stack, jobs, jobs.directory / LOCK_NAME, f"another worker works on the spool {jobs.directory}")
+        _hold(stack, jobs, own_path, f"another worker works on the spool {jobs.directory}")
         if obs_path.parent.is_dir():
             _hold(stack, jobs, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
         yield _fifo(stack, jobs)

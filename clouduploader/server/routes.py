@@ -193,7 +193,7 @@ async def pubkey(call: Call) -> web.StreamResponse:
 async def workerstatus(call: Call) -> web.StreamResponse:
     """Say which daemons run."""
     types = call.found.values.get("arch", ())
-    return replies.xml(status.workerstatus(call.state.jobs, started=call.state.started, types=types))
+    return replies.xml(status.workerstatus(call.state.worker_locks, started=call.state.started, types=types))
 
 
 async def serverstatus(call: Call) -> web.StreamResponse:

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from clouduploader import spool
 from clouduploader.config import Config
+from clouduploader.dispatcher import exclusion
+from clouduploader.dispatcher import settings as worker_settings
 from clouduploader.server import body, status
 from clouduploader.server.census import Census
 from clouduploader.server.intake import Intake
@@ -39,6 +41,7 @@ class State:
         log: Where the service tells what it does.
         metrics: What it counts; to be rendered under `counting`.
         worker: In the same process; None if there is none.
+        worker_locks: What the spool's worker holds, whoever it is.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class State:
         self.intake = Intake(jobs, source, log)
         self.log = log
         self.worker = worker
+        self.worker_locks = exclusion.lock_paths(jobs, worker_settings.read(config).obs_lock)
         self.metrics = Metrics(
             Census(jobs),
             transfers=lambda: len(self.intake.names),
@@ -101,7 +105,7 @@ class State:
         """Why nobody starts uploads; None if a worker runs, here or elsewhere."""
         if self.worker:
             return self.worker.fault()
-        return None if status.is_worker_running(self.jobs) else "no worker looks after the spool"
+        return None if status.is_worker_running(self.worker_locks) else "no worker looks after the spool"
 
     def _free_bytes(self) -> int:
         found = os.statvfs(self.jobs.directory)

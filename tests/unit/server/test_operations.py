@@ -1,5 +1,6 @@
 """Numbers, health and logs of the service, asked over HTTP."""
 
+import fcntl
 import io
 import json
 import os
@@ -285,3 +286,16 @@ def test_service_ends_when_nobody_sees_to_old_jobs_any_more(make_spool, make_job
         service.run(
             loaded, source, stop=stop.Stop(), announce=str, log=service_log.ServiceLog(io.StringIO()), worker=None
         )
+
+
+def test_worker_of_obs_is_found_where_the_settings_say(make_spool, serve, tmp_path):
+    jobs = make_spool()
+    home = tmp_path / "etc" / "cloudupload"
+    home.mkdir(parents=True)
+    (home / "clouduploader.conf").write_text(f"[worker]\nobs_lock = {tmp_path}/elsewhere.lock\n")
+    server = serve(jobs)
+    assert b'type="clouduploadworker" state="dead"' in server.ask("GET", "/workerstatus")[2]
+    with (tmp_path / "elsewhere.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert b'type="clouduploadworker" state="running"' in server.ask("GET", "/workerstatus")[2]
+        assert json.loads(server.ask("GET", "/healthz")[2])["checks"]["worker"] == "ok"

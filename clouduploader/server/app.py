@@ -68,8 +68,8 @@ async def _answer(state: State, connections: Connections, request: web.Request) 
 async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     if not state.settings.is_allowed(request.remote):
         raise RefusalError(f"access denied for {request.remote}", status=403, is_coded=True)
-    if request.method not in READING and _is_of_another_site(request):
-        raise RefusalError("access denied for pages of other sites", status=403, is_coded=True)
+    if request.method not in READING and _is_of_a_page(request):
+        raise RefusalError("access denied for pages in browsers", status=403, is_coded=True)
     if request.method not in routing.METHODS:
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
     path, query = routing.split_target(request.raw_path)
@@ -82,15 +82,13 @@ async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     return await found.handler(Call(state, request, found))
 
 
-def _is_of_another_site(request: web.Request) -> bool:
-    """Whether a page of somebody else sends this from the browser of one who is allowed: it could kill jobs.
+def _is_of_a_page(request: web.Request) -> bool:
+    """Whether a page sends this from the browser of one who is allowed: others' could kill jobs, and ours only reads.
 
-    Browsers say so (Fetch Metadata Request Headers, W3C; RFC 6454), and nothing else does.
+    Browsers say so (RFC 6454; Fetch Metadata Request Headers, W3C), and nothing else does. Whether the page is
+    ours can't be told by its origin: the name of another site may have been made to lead here (DNS rebinding).
     """
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-        return True
-    origin = request.headers.get("Origin")
-    return origin is not None and origin.partition("://")[2] != request.headers.get("Host")
+    return "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none"
 
 
 async def _form(state: State, request: web.Request) -> str:

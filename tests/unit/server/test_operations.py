@@ -261,9 +261,11 @@ def test_nobody_else_may_read(serve, make_spool):
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Sec_Fetch_Site": "cross-site"}, {"Origin": "http://evil.test"}, {"Origin": "null"}]
-)
-def test_page_of_another_site_can_not_kill(serve, make_spool, headers):
+    "headers",
+    [{"Sec_Fetch_Site": "cross-site"}, {"Origin": "http://evil.test"}, {"Origin": "null"},
+     {"Origin": "http://obs"}, {"Sec_Fetch_Site": "same-origin"}],
+)  # fmt: skip
+def test_page_can_not_kill_wherever_it_says_that_it_comes_from(serve, make_spool, headers):
     jobs = make_spool()
     server = serve(jobs)
     name = server.create()
@@ -271,7 +273,8 @@ def test_page_of_another_site_can_not_kill(serve, make_spool, headers):
     status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form, **headers)
     assert status.startswith("403 ")
     assert jobs.read(name)[0].state is JobState.CREATED
-    status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form, Origin="http://obs")
+    assert server.ask("GET", "/ui/jobs", **headers)[0] == "200 OK"
+    status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form)
     assert status.startswith("200 ")
 
 

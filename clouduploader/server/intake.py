@@ -10,7 +10,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
-import os
 import select
 import socket
 import threading
@@ -41,7 +40,7 @@ TURN_BYTES = 64 << 20  # a fast sender leaves its thread to others after so much
 LINGER_MS = 5  # a thread waits so long for more before it takes another client's bytes
 SMALL_BYTES = 65_536  # a turn with less was not worth a thread: wait a little for the next
 PAUSES = (0.0, 0.01, 0.05, 0.25)  # seconds, after none, one, two, more such turns: 1000 slow clients are no load
-LOOK_SECONDS = 1.0  # how often to look whether the job was killed meanwhile
+LOOK_SECONDS = 1.0  # how often to look whether an image is to come on
 STOPPED = "the server was stopped while it received the image"
 
 T = TypeVar("T")
@@ -90,14 +89,27 @@ class Intake:
             RefusalError: It would not.
         """
         coming = sum((it.job.size or 0) - it.received_bytes for it in self._open.values() if it.job.name != name)
-        status = os.statvfs(self._jobs.directory)
-        free = status.f_bavail * status.f_frsize - coming
+        free = self._jobs.free_bytes() - coming
         kept = self._source.current.keep_free_bytes
         if size_bytes > free - kept:
             raise RefusalError(
                 f"No space left on device: the image has {size_bytes} bytes, {max(free, 0)} are free, "
                 f"{kept} are kept free"
             )
+
+    def _look_after(self, reception: spool.Reception) -> None:
+        """Look whether an image is to come on: its job may be killed by anybody, and others write to the disk too.
+
+        Raises:
+            NoSuchJobError: It was killed.
+            RefusalError: Less is free than is to be kept.
+        """
+        job, _ = self._jobs.read(reception.job.name)
+        if job.state is not JobState.RECEIVING:
+            raise NoSuchJobError(f"the job {job.name} is {job.state}")
+        free, kept = self._jobs.free_bytes(), self._source.current.keep_free_bytes
+        if free < kept:
+            raise RefusalError(f"No space left on device: {free} bytes are free, {kept} are kept free")
 
     async def receive(self, name: str, request: web.BaseRequest) -> None:
         """Take the image that comes with a request, and schedule its job.
@@ -177,7 +189,7 @@ class Intake:
     async def _read_chunks(self, reception: spool.Reception, request: web.BaseRequest) -> None:
         """Write what aiohttp's parser gives; no more than the job's size, whatever comes."""
         size = reception.job.size or 0
-        watch = _Watch(self._jobs, reception)
+        watch = _Watch(functools.partial(self._look_after, reception))
         while True:
             try:
                 piece = await body.next_piece(request, self._source.current.idle_seconds)
@@ -219,10 +231,10 @@ class Intake:
 
         Raises:
             ImageError: It sent nothing for too long.
-            NoSuchJobError: The job was killed.
+            NoSuchJobError, RefusalError: See `_look_after`.
             LocalIOError: The bytes can't be written.
         """
-        watch = _Watch(self._jobs, reception)
+        watch = _Watch(functools.partial(self._look_after, reception))
         small_turns, idle_since = 0, time.monotonic()
         while reception.received_bytes < length:
             moved, is_over = await self._move(self._turn, reception, sock, length)
@@ -281,30 +293,22 @@ class Intake:
 
 
 class _Watch:
-    """An eye on a job whose image comes in: it may be killed by anybody.
+    """A look now and then.
 
     Args:
-        jobs: The spool.
-        reception: The image.
+        look: Looks.
     """
 
-    def __init__(self, jobs: spool.Spool, reception: spool.Reception) -> None:
-        self._jobs, self._job = jobs, reception.job
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
         self._due = time.monotonic() + LOOK_SECONDS
 
     def look(self) -> None:
-        """Look, if it is time to.
-
-        Raises:
-            NoSuchJobError: It was.
-        """
+        """Look, if it is time to."""
         now = time.monotonic()
-        if now < self._due:
-            return
-        self._due = now + LOOK_SECONDS
-        job, _ = self._jobs.read(self._job.name)
-        if job.state is not JobState.RECEIVING:
-            raise NoSuchJobError(f"the job {job.name} is {job.state}")
+        if now >= self._due:
+            self._due = now + LOOK_SECONDS
+            self._look()
 
 
 async def _finished(future: Awaitable[T]) -> T:

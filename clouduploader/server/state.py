@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import os
 from collections.abc import Iterator
 
 from aiohttp import web
@@ -57,7 +56,7 @@ class State:
         self.metrics = Metrics(
             Census(jobs),
             transfers=lambda: len(self.intake.names),
-            free_bytes=self._free_bytes,
+            free_bytes=jobs.free_bytes,
         )
         self.counting = asyncio.Lock()
         self.logs = Logs(jobs)
@@ -106,10 +105,6 @@ class State:
         if self.worker:
             return self.worker.fault()
         return None if status.is_worker_running(self.worker_locks) else "no worker looks after the spool"
-
-    def _free_bytes(self) -> int:
-        found = os.statvfs(self.jobs.directory)
-        return found.f_bavail * found.f_frsize
 
     def in_flight(self) -> list[InFlight]:
         """The requests that are being answered."""

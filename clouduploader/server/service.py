@@ -64,11 +64,9 @@ def run(
         jobs.directory.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise CannotCreateError(f"the spool {jobs.directory} can't be made: {exc.strerror}") from exc
-    with _listen(source.current) as listener:
+    with _listen(source.current) as listener, _logging(log):
         address, port = listener.getsockname()[:2]
         url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-        LOG.addHandler(service_log.Handler(log))
-        LOG.propagate = False
         asyncio.run(_serve(State(config, source, jobs, log, worker), listener, stop, lambda: announce(url)))
 
 
@@ -92,6 +90,19 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
         ) from exc
     with listener:
         yield listener
+
+
+@contextlib.contextmanager
+def _logging(log: ServiceLog) -> Iterator[None]:
+    """Have what is wrong with connections told there, inside the block; for one server at a time."""
+    handler = service_log.Handler(log)
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
 
 
 def _set_patience(listener: socket.socket, settings: Settings) -> None:

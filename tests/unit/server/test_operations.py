@@ -165,6 +165,13 @@ def test_settings_are_read_again_and_those_that_are_wrong_are_not_taken(serve, m
     assert server.ask("GET", "/")[0] == "403 access denied for 127.0.0.1"
 
 
+def test_log_tells_of_what_is_no_request(serve, make_spool):
+    server = serve(make_spool())
+    server.send(b"BREW event=scheduled HTTP/1.1\r\n\r\n")
+    (line,) = lines_of(server, "info")
+    assert line.endswith(' text="malformed request from 127.0.0.1: BadHttpMethod"')
+
+
 def test_log_has_one_line_a_request_and_a_change(serve, make_spool):
     server = serve(make_spool())
     name = server.create(size=3, user="to\x85m &quot;x&quot;")

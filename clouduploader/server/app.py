@@ -15,7 +15,6 @@ from clouduploader.server.state import JOB, State
 
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
-READING = ("GET", "HEAD")
 WITH_BODY = ("POST", "PUT", "PATCH")  # of others OBS does not mind what they expect (BSServer.pm)
 CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for the answer
 
@@ -68,7 +67,7 @@ async def _answer(state: State, connections: Connections, request: web.Request) 
 async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     if not state.settings.is_allowed(request.remote):
         raise RefusalError(f"access denied for {request.remote}", status=403, is_coded=True)
-    if request.method not in READING and _is_of_a_page(request):
+    if request.method not in routing.READING and _is_of_a_page(request):
         raise RefusalError("access denied for pages in browsers", status=403, is_coded=True)
     if request.method not in routing.METHODS:
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)

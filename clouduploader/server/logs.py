@@ -41,7 +41,6 @@ class Watch:
         self._seen: tuple[int, int] | None = None
         self._changed = asyncio.Event()
         self.changes = 0
-        self.look()
 
     def look(self) -> None:
         """Look at job and log, and wake the followers if something changed."""
@@ -140,10 +139,11 @@ class Logs:
 
     @contextlib.contextmanager
     def watching(self, name: str) -> Iterator[Watch]:
-        """Follow one, together with all others who do."""
+        """Follow one, together with all others who do; it was just looked at."""
         watch, count = self._watches.get(name) or (Watch(self._jobs, name), 0)
         self._watches[name] = (watch, count + 1)
         try:
+            watch.look()
             yield watch
         finally:
             watch, count = self._watches[name]
@@ -180,7 +180,6 @@ class Logs:
         if job.state.is_final or view:
             return await self._whole(request, name, start, end, view)
         with self.watching(name) as watch:
-            watch.look()
             if request.method != "HEAD":
                 await self._wait_for_bytes(watch, start, end, is_stream=is_stream)
             if watch.descriptor is None:

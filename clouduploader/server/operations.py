@@ -14,7 +14,6 @@ from clouduploader.server import health, metrics, routing
 from clouduploader.server.routes import Call, Handler
 from clouduploader.server.routing import Parameter, Route
 
-READING = ("GET", "HEAD")
 MAX_JOBS = 5000  # of one answer; the page asks for 200 first
 DEFAULT_JOBS = 200
 HIDDEN = ("pid",)  # nobody's business
@@ -111,16 +110,16 @@ def _answer(data: bytes, content_type: str, *, status: int = 200) -> web.Respons
 
 
 ROUTES: list[Route[Handler]] = [
-    Route(path="/metrics", handler=show_metrics, methods=READING),
-    Route(path="/healthz", handler=show_health, methods=READING),
-    Route(path="/openapi.json", handler=show_description, methods=READING),
-    Route(path="/ui", handler=show_page, methods=READING),
-    Route(path="/ui/ui.js", handler=show_script, methods=READING),
-    Route(path="/ui/ui.css", handler=show_style, methods=READING),
+    Route(path="/metrics", handler=show_metrics, methods=routing.READING),
+    Route(path="/healthz", handler=show_health, methods=routing.READING),
+    Route(path="/openapi.json", handler=show_description, methods=routing.READING),
+    Route(path="/ui", handler=show_page, methods=routing.READING),
+    Route(path="/ui/ui.js", handler=show_script, methods=routing.READING),
+    Route(path="/ui/ui.css", handler=show_style, methods=routing.READING),
     Route(
         path="/ui/jobs",
         handler=show_jobs,
-        methods=READING,
+        methods=routing.READING,
         parameters=[Parameter(name="limit", check=routing.check_number)],
     ),
 ]

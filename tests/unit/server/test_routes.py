@@ -171,6 +171,15 @@ def test_what_is_not_http_is_refused_in_xml(serve, jobs, data, status):
     assert f"Content-Length: {len(xml)}".encode() in head
 
 
+def test_answer_to_endless_nonsense_has_a_short_first_line(serve, jobs):
+    server = serve(jobs)
+    status, _, answer = server.ask("GET", f"/{'x' * 100_000}")
+    assert len(status) == len("400 ") + 1000
+    assert b"x" * 100_000 in answer
+    answer = server.ask("POST", "/cloudupload", b"x" * 1_000_000, Content_Type="text/xml")[2]
+    assert answer.endswith(b"not found\n" + b"x" * 80 + b"\n^</details>\n</status>\n")
+
+
 def test_job_that_cannot_be_read_is_refused_in_xml(serve, jobs):
     jobs.done_path("1").unlink()
     jobs.done_path("1").symlink_to("1")  # a loop

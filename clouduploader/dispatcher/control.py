@@ -35,7 +35,8 @@ class Control:
 
     def wake(self) -> None:
         """Have a look around."""
-        os.eventfd_write(self._descriptor, 1)
+        if self._descriptor >= 0:  # else the signal comes too late
+            os.eventfd_write(self._descriptor, 1)
 
     def fileno(self) -> int:
         """The descriptor that can be read after a request."""
@@ -49,5 +50,6 @@ class Control:
         return is_reloading
 
     def close(self) -> None:
-        """No more requests."""
-        os.close(self._descriptor)
+        """No more requests; those that come do nothing."""
+        descriptor, self._descriptor = self._descriptor, -1  # first: its number may be another file's at once
+        os.close(descriptor)

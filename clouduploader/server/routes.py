@@ -110,11 +110,17 @@ async def _create(call: Call, fields: dict[str, str], data: bytes) -> web.Stream
         filename=fields["filename"],
         size=size,
     )
+
+    def make() -> Job:
+        made = call.state.jobs.create(job, targetdata=data)
+        # Told in the thread: if the client leaves, nobody comes back for what it gives.
+        call.state.log.tell("created", job=made.name, user=made.user, target=made.target, size=made.size)
+        return made
+
     async with call.state.creating:  # who waits for the lock of `next` otherwise does so in steps of 50 ms
-        job = await asyncio.to_thread(call.state.jobs.create, job, targetdata=data)
-    call.request[JOB] = job.name
-    call.state.log.tell("created", job=job.name, user=job.user, target=job.target, size=job.size)
-    return replies.xml(jobxml.serialize(job))
+        made = await asyncio.to_thread(make)
+    call.request[JOB] = made.name
+    return replies.xml(jobxml.serialize(made))
 
 
 async def upload(call: Call) -> web.StreamResponse:
@@ -148,6 +154,8 @@ async def kill(call: Call) -> web.StreamResponse:
 
     def run() -> kill_job.Killed:
         (killed,) = kill_job.kill_jobs(jobs, [call.found.job], manner=manner, config=config)
+        if not killed.error and not killed.is_finished_before:
+            call.state.log.tell("killed", job=killed.name, client=call.request.remote)  # as in `_create`
         return killed
 
     killed = await asyncio.to_thread(run)
@@ -155,8 +163,6 @@ async def kill(call: Call) -> web.StreamResponse:
         raise replies.no_such_job() from killed.error
     if killed.error:
         raise RefusalError(killed.error.message) from killed.error
-    if not killed.is_finished_before:
-        call.state.log.tell("killed", job=killed.name, client=call.request.remote)
     return replies.xml(replies.OK)
 
 

@@ -165,6 +165,17 @@ def test_settings_are_read_again_and_those_that_are_wrong_are_not_taken(serve, m
     assert server.ask("GET", "/")[0] == "403 access denied for 127.0.0.1"
 
 
+def test_log_tells_of_jobs_whose_clients_left(serve, make_spool):
+    jobs = make_spool()
+    server = serve(jobs)
+    target = "/cloudupload?size=1&project=x&repository=x&package=x&arch=x&user=x&target=x&filename=x"
+    for _ in range(20):
+        with server.connect() as client:
+            client.sendall(f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+    assert server.create()
+    wait_for(lambda: all(lines_of(server, "created", name) for name in jobs.running_names()))
+
+
 def test_log_tells_of_what_is_no_request(serve, make_spool):
     server = serve(make_spool())
     server.send(b"BREW event=scheduled HTTP/1.1\r\n\r\n")

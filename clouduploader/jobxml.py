@@ -36,6 +36,7 @@ NUMBERS = ("progress", "try", "created", "size", "pid")
 NAMES = frozenset(("name", *ELEMENTS))
 
 MAX_DIGITS = 18  # fits into a signed 64-bit number; image sizes and times stay far below
+MAX_SHOWN_BYTES = 80  # of a line that is no XML, as libxml2 has it (xmlParserPrintFileContext)
 NAME = re.compile(r"[0-9]{1,18}")  # OBS takes every file name of digits for a job
 
 # All that XML 1.0 forbids, plus CR, which a parser turns into LF.
@@ -219,7 +220,7 @@ def _read(data: bytes, parser: expat.XMLParserType) -> dict[str, str]:
 def _parser_error(data: bytes, error: expat.ExpatError) -> str:
     """What is wrong with XML from the network, as libxml2 says it to OBS's clients where we know."""
     if not data.lstrip().startswith(b"<"):
-        line = data.split(b"\n", 1)[0].decode("utf-8", "replace")
+        line = data.split(b"\n", 1)[0][:MAX_SHOWN_BYTES].decode("utf-8", "replace")
         return f":1: parser error : Start tag expected, '<' not found\n{line}\n^"
     return f":{error.lineno}: parser error : {expat.ErrorString(error.code)}"
 

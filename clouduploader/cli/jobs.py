@@ -142,7 +142,7 @@ def log_command(session: Session, /, *, job: str, follow: bool, lines: int | Non
     """Show the log of JOB.
 
     The exit code is 0 for a job that succeeded or still runs, and 76 for one that failed. The log of a
-    killed job is followed until its uploader has cleaned up; at a server until it is killed. A connection to a
+    killed job is followed until its uploader has cleaned up; at OBS's server until it is killed. A connection to a
     server that breaks is made again.
 
     With --json, not to be followed, the data are job, state, details and log.

@@ -33,9 +33,10 @@ def serve_command(
 
     There are no passwords: whoever is in a network of --allow may do everything, for any user. SIGTERM stops it;
     images that are on their way in then fail, uploads go on, and the next worker finds them. With --drain it goes on
-    until the last upload has ended; a second signal stops it. SIGHUP reads the section [worker] again. What happens is
-    told on stderr, a line of logfmt for each request and each change of a job. With --no-worker the uploads are left to
-    `clouduploader worker`, or to OBS's own.
+    until the last upload has ended; a second signal stops it. SIGHUP reads the sections [server] and [worker] again,
+    but where to listen; a section that is wrong changes nothing. What happens is told on stderr, a line of logfmt for
+    each request and each change of a job. With --no-worker the uploads are left to `clouduploader worker`, or to OBS's
+    own.
     """
     try:
         from clouduploader.server import own_worker, service, service_log, settings
@@ -46,8 +47,12 @@ def serve_command(
     from clouduploader import readiness
     from clouduploader.stop import Stop
 
+    def read() -> settings.Settings:
+        found = session.read_config()
+        return settings.load(found.server, found.path, listen=listen, allow=networks)
+
     config = session.config
-    options = settings.load(config.server, config.path, listen=listen, allow=networks)
+    source = settings.Source(read)
     stop = Stop()
     log = service_log.ServiceLog(sys.stderr)
     told = readiness.Readiness(os.environ)
@@ -62,12 +67,13 @@ def serve_command(
             stop.request(number)
 
     def reload(_number: int, _frame: object) -> None:
+        source.outdate()
         if own:
             own.reload()
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGHUP, reload)
-    service.run(config, options, stop=stop, announce=announce, log=log, worker=own)
+    service.run(config, source, stop=stop, announce=announce, log=log, worker=own)
     log.tell("stopped")
     return ExitCode.OK

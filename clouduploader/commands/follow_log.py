@@ -103,8 +103,8 @@ def follow_at_server(
     """Hand out the log of a server's job; when following, until the job ends.
 
     When following, a connection that breaks does no harm: the server is asked again for what comes behind the
-    bytes that are here. What a killed uploader writes after its job's end is not waited for, as the
-    server does not tell how long it goes on.
+    bytes that are here. What a killed uploader writes after its job's end comes only from our own server,
+    and if it was asked before that end: nobody else tells how long it goes on.
 
     Args:
         server: The server.

@@ -118,7 +118,7 @@ def _is_alive(pid: int | None) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the record may hold any number
         return False
     except PermissionError:
         pass

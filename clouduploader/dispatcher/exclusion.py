@@ -48,6 +48,16 @@ class Hold:
         )
 
 
+def lock_paths(jobs: spool.Spool, obs_lock: Path | None) -> tuple[Path, Path]:
+    """What the spool's worker holds, ours and OBS's.
+
+    Args:
+        jobs: The spool.
+        obs_lock: The lock of OBS's worker; None for where OBS has it by default.
+    """
+    return jobs.directory / LOCK_NAME, obs_lock or jobs.directory.parent / OBS_LOCK
+
+
 @contextlib.contextmanager
 def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[Hold]:
     """Be the only worker of a spool, inside the block.
@@ -57,7 +67,7 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[Hold]:
 
     Args:
         jobs: The spool.
-        obs_lock: The lock of OBS's worker; None for where OBS has it by default.
+        obs_lock: See `lock_paths`.
 
     Yields:
         See Hold.
@@ -67,15 +77,13 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[Hold]:
         CannotCreateError: A lock can't be made.
         MissingFileError: There is no spool, and no directory that it could be made in.
     """
-    bsdir = jobs.directory.parent
-    obs_path = obs_lock or bsdir / OBS_LOCK
+    own_path, obs_path = lock_paths(jobs, obs_lock)
     with contextlib.ExitStack() as stack:
         _make_spool(jobs.directory)
-        path = jobs.directory / LOCK_NAME
-        descriptor = _hold(stack, jobs, path, f"another worker works on the spool {jobs.directory}")
+        descriptor = _hold(stack, jobs, own_path, f"another worker works on the spool {jobs.directory}")
         if obs_path.parent.is_dir():
             _hold(stack, jobs, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
-        yield Hold(_fifo(stack, jobs), path, descriptor)
+        yield Hold(_fifo(stack, jobs), own_path, descriptor)
 
 
 def _make_spool(directory: Path) -> None:

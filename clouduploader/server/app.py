@@ -4,7 +4,7 @@ import asyncio
 import errno
 import time
 
-from aiohttp import web
+from aiohttp import typedefs, web
 
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server import body, operations, replies, routing
@@ -15,15 +15,15 @@ from clouduploader.server.state import JOB, State
 
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
-READING = ("GET", "HEAD")
+WITH_BODY = ("POST", "PUT", "PATCH")  # of others OBS does not mind what they expect (BSServer.pm)
 CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for the answer
 
 
 def make(state: State, connections: Connections) -> web.Application:
     """Make the application that answers all requests."""
-    app = web.Application()
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    @web.middleware  # and no handler: CONNECT and `OPTIONS *` name no path that a route could match
+    async def answer(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
         began, status = time.monotonic(), 500
         try:
             with state.answering(request):
@@ -37,7 +37,11 @@ def make(state: State, connections: Connections) -> web.Application:
             connections.end()
             state.note_request(request, status, time.monotonic() - began)
 
-    app.router.add_route("*", r"/{path:[\s\S]*}", answer, expect_handler=_wait_with_100)
+    async def never(_request: web.Request) -> web.StreamResponse:
+        raise AssertionError("all is answered before")
+
+    app = web.Application(middlewares=[answer])
+    app.router.add_route("*", r"/{path:[\s\S]*}", never, expect_handler=_wait_with_100)
     app.on_response_prepare.append(replies.strip)
     return app
 
@@ -63,11 +67,13 @@ async def _answer(state: State, connections: Connections, request: web.Request) 
 async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     if not state.settings.is_allowed(request.remote):
         raise RefusalError(f"access denied for {request.remote}", status=403, is_coded=True)
-    if request.method not in READING and _is_of_another_site(request):
-        raise RefusalError("access denied for pages of other sites", status=403, is_coded=True)
+    if request.method not in routing.READING and _is_of_a_page(request):
+        raise RefusalError("access denied for pages in browsers", status=403, is_coded=True)
     if request.method not in routing.METHODS:
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
     path, query = routing.split_target(request.raw_path)
+    if request.method in WITH_BODY:
+        body.check_expectation(request)
     if request.method == "POST" and request.headers.get("Content-Type", "").lower() == FORM:
         query = "&".join(filter(None, (query, await _form(state, request))))
     found = routing.find((*ROUTES, *operations.ROUTES), request.method, path, query)
@@ -75,15 +81,13 @@ async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     return await found.handler(Call(state, request, found))
 
 
-def _is_of_another_site(request: web.Request) -> bool:
-    """Whether a page of somebody else sends this from the browser of one who is allowed: it could kill jobs.
+def _is_of_a_page(request: web.Request) -> bool:
+    """Whether a page sends this from the browser of one who is allowed: others' could kill jobs, and ours only reads.
 
-    Browsers say so (Fetch Metadata Request Headers, W3C; RFC 6454), and nothing else does.
+    Browsers say so (RFC 6454; Fetch Metadata Request Headers, W3C), and nothing else does. Whether the page is
+    ours can't be told by its origin: the name of another site may have been made to lead here (DNS rebinding).
     """
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-        return True
-    origin = request.headers.get("Origin")
-    return origin is not None and origin.partition("://")[2] != request.headers.get("Host")
+    return "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none"
 
 
 async def _form(state: State, request: web.Request) -> str:

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from clouduploader.server.replies import RefusalError
 
+CONTINUE = "100-continue"
 MAX_HELD_BYTES = 64_000_000  # of all bodies at once; those of jobs have some KiB
 
 
@@ -40,19 +41,21 @@ def is_chunked(request: web.BaseRequest) -> bool:
     return request.headers.get("Transfer-Encoding", "").lower() == "chunked"
 
 
-async def ask_for(request: web.BaseRequest) -> None:
-    """Tell a client that waits for it to send the body.
+def check_expectation(request: web.BaseRequest) -> None:
+    """Refuse a client that waits for something else than to be asked for its body.
 
     Raises:
-        RefusalError: It expects something else.
+        RefusalError: It does.
     """
-    expected = request.headers.get("Expect")
-    if expected is None:
-        return
-    if expected.lower() != "100-continue":
+    if request.headers.get("Expect", "").lower() not in ("", CONTINUE):
         raise RefusalError("unknown expect", status=417, is_coded=True)
-    await request.writer.write(b"HTTP/1.1 100 continue\r\n\r\n")
-    request.writer.output_size = 0  # as aiohttp does it: nothing of the answer itself was sent
+
+
+async def ask_for(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send the body."""
+    if request.headers.get("Expect"):
+        await request.writer.write(b"HTTP/1.1 100 continue\r\n\r\n")
+        request.writer.output_size = 0  # as aiohttp does it: nothing of the answer itself was sent
 
 
 async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float, budget: Budget) -> bytes:

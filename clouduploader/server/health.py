@@ -5,6 +5,7 @@ import dataclasses
 import os
 
 from clouduploader import spool
+from clouduploader.errors import LocalIOError
 
 PROBE = ".health.new"  # its name collides with none of OBS's and is passed over by all
 MODE = 0o600
@@ -57,8 +58,7 @@ def _spool_fault(jobs: spool.Spool) -> str | None:
 
 def _disk_fault(jobs: spool.Spool, keep_free_bytes: int) -> str | None:
     try:
-        status = os.statvfs(jobs.directory)
-    except OSError as exc:
-        return f"{jobs.directory} can't be looked at: {exc.strerror}"
-    free = status.f_bavail * status.f_frsize
+        free = jobs.free_bytes()
+    except LocalIOError as exc:
+        return exc.message
     return None if free >= keep_free_bytes else f"{free} bytes are free, {keep_free_bytes} are to be kept free"

@@ -10,7 +10,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
-import os
 import select
 import socket
 import threading
@@ -33,6 +32,7 @@ from clouduploader.job import JobState
 from clouduploader.server import body, replies
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.service_log import ServiceLog
+from clouduploader.server.settings import Source
 
 THREADS = 4  # that move bytes; ours: a few, so that one that waits for the disk holds up no other
 BUFFER_BYTES = 1 << 20  # of each; measured: a quarter of it costs a third more CPU, four times twice as much
@@ -40,7 +40,7 @@ TURN_BYTES = 64 << 20  # a fast sender leaves its thread to others after so much
 LINGER_MS = 5  # a thread waits so long for more before it takes another client's bytes
 SMALL_BYTES = 65_536  # a turn with less was not worth a thread: wait a little for the next
 PAUSES = (0.0, 0.01, 0.05, 0.25)  # seconds, after none, one, two, more such turns: 1000 slow clients are no load
-LOOK_SECONDS = 1.0  # how often to look whether the job was killed meanwhile
+LOOK_SECONDS = 1.0  # how often to look whether an image is to come on
 STOPPED = "the server was stopped while it received the image"
 
 T = TypeVar("T")
@@ -51,25 +51,13 @@ class Intake:
 
     Args:
         jobs: The spool.
-        keep_free_bytes: How much of its file system stays free.
-        max_transfers: How many images at once.
-        idle_seconds: How long a client may send nothing.
+        source: The settings of the server.
         log: Is told what becomes of jobs.
     """
 
-    def __init__(
-        self,
-        jobs: spool.Spool,
-        *,
-        keep_free_bytes: int,
-        max_transfers: int,
-        idle_seconds: float,
-        log: ServiceLog,
-    ) -> None:
+    def __init__(self, jobs: spool.Spool, source: Source, log: ServiceLog) -> None:
         self._jobs = jobs
-        self._keep_free_bytes = keep_free_bytes
-        self._max_transfers = max_transfers
-        self._idle_seconds = idle_seconds
+        self._source = source
         self._log = log
         self._movers = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
         self._settlers = concurrent.futures.ThreadPoolExecutor(THREADS, "settle")  # they wait for disk and locks
@@ -87,7 +75,7 @@ class Intake:
 
     @property
     def received_bytes(self) -> int:
-        """How many bytes have been received since the start."""
+        """How many bytes have been received since the start; only for the event loop's thread."""
         return self._received_bytes + sum(reception.received_bytes for reception in self._open.values())
 
     def check_space(self, size_bytes: int, *, name: str | None = None) -> None:
@@ -101,13 +89,27 @@ class Intake:
             RefusalError: It would not.
         """
         coming = sum((it.job.size or 0) - it.received_bytes for it in self._open.values() if it.job.name != name)
-        status = os.statvfs(self._jobs.directory)
-        free = status.f_bavail * status.f_frsize - coming
-        if size_bytes > free - self._keep_free_bytes:
+        free = self._jobs.free_bytes() - coming
+        kept = self._source.current.keep_free_bytes
+        if size_bytes > free - kept:
             raise RefusalError(
                 f"No space left on device: the image has {size_bytes} bytes, {max(free, 0)} are free, "
-                f"{self._keep_free_bytes} are kept free"
+                f"{kept} are kept free"
             )
+
+    def _look_after(self, reception: spool.Reception) -> None:
+        """Look whether an image is to come on: its job may be killed by anybody, and others write to the disk too.
+
+        Raises:
+            NoSuchJobError: It was killed.
+            RefusalError: Less is free than is to be kept.
+        """
+        job, _ = self._jobs.read(reception.job.name)
+        if job.state is not JobState.RECEIVING:
+            raise NoSuchJobError(f"the job {job.name} is {job.state}")
+        free, kept = self._jobs.free_bytes(), self._source.current.keep_free_bytes
+        if free < kept:
+            raise RefusalError(f"No space left on device: {free} bytes are free, {kept} are kept free")
 
     async def receive(self, name: str, request: web.BaseRequest) -> None:
         """Take the image that comes with a request, and schedule its job.
@@ -117,7 +119,7 @@ class Intake:
         """
         if not body.is_attached(request):
             raise RefusalError("read_file: no content attached")
-        if len(self._tasks) >= self._max_transfers:
+        if len(self._tasks) >= self._source.current.max_transfers:
             raise RefusalError("too many images are on their way in", status=503, is_coded=True)
         task = asyncio.create_task(self._receive(name, request))
         self._tasks.add(task)
@@ -187,10 +189,10 @@ class Intake:
     async def _read_chunks(self, reception: spool.Reception, request: web.BaseRequest) -> None:
         """Write what aiohttp's parser gives; no more than the job's size, whatever comes."""
         size = reception.job.size or 0
-        watch = _Watch(self._jobs, reception)
+        watch = _Watch(functools.partial(self._look_after, reception))
         while True:
             try:
-                piece = await body.next_piece(request, self._idle_seconds)
+                piece = await body.next_piece(request, self._source.current.idle_seconds)
             except RefusalError as exc:
                 raise ImageError(spool.CUT_OFF) from exc
             if not piece:
@@ -229,10 +231,10 @@ class Intake:
 
         Raises:
             ImageError: It sent nothing for too long.
-            NoSuchJobError: The job was killed.
+            NoSuchJobError, RefusalError: See `_look_after`.
             LocalIOError: The bytes can't be written.
         """
-        watch = _Watch(self._jobs, reception)
+        watch = _Watch(functools.partial(self._look_after, reception))
         small_turns, idle_since = 0, time.monotonic()
         while reception.received_bytes < length:
             moved, is_over = await self._move(self._turn, reception, sock, length)
@@ -242,7 +244,7 @@ class Intake:
             now = time.monotonic()
             if moved:
                 idle_since = now
-            elif now - idle_since >= self._idle_seconds:
+            elif now - idle_since >= self._source.current.idle_seconds:
                 raise ImageError(spool.CUT_OFF)
             if moved < SMALL_BYTES and reception.received_bytes < length:
                 await asyncio.sleep(PAUSES[min(small_turns, len(PAUSES) - 1)])
@@ -291,30 +293,22 @@ class Intake:
 
 
 class _Watch:
-    """An eye on a job whose image comes in: it may be killed by anybody.
+    """A look now and then.
 
     Args:
-        jobs: The spool.
-        reception: The image.
+        look: Looks.
     """
 
-    def __init__(self, jobs: spool.Spool, reception: spool.Reception) -> None:
-        self._jobs, self._job = jobs, reception.job
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
         self._due = time.monotonic() + LOOK_SECONDS
 
     def look(self) -> None:
-        """Look, if it is time to.
-
-        Raises:
-            NoSuchJobError: It was.
-        """
+        """Look, if it is time to."""
         now = time.monotonic()
-        if now < self._due:
-            return
-        self._due = now + LOOK_SECONDS
-        job, _ = self._jobs.read(self._job.name)
-        if job.state is not JobState.RECEIVING:
-            raise NoSuchJobError(f"the job {job.name} is {job.state}")
+        if now >= self._due:
+            self._due = now + LOOK_SECONDS
+            self._look()
 
 
 async def _finished(future: Awaitable[T]) -> T:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from aiohttp import web
 
-from clouduploader import spool
+from clouduploader import process, spool
 from clouduploader.commands import follow_log
 from clouduploader.errors import ClouduploaderError, JobFileError, LocalIOError, NoSuchJobError
 from clouduploader.job import Job, JobState
@@ -25,8 +25,9 @@ class Watch:
 
     Attributes:
         job: As it was when we looked last; None if it is gone or damaged.
-        descriptor: Its log; None if there is none yet.
+        descriptor: Its log; None if there is none yet. Another one if another log took its place; the first stays open.
         size: Of the log.
+        is_growing: Whether somebody writes the log, or will: also an uploader that was killed, and cleans up.
         changes: How often any of these changed.
     """
 
@@ -34,21 +35,16 @@ class Watch:
         self.job: Job | None = None
         self.descriptor: int | None = None
         self.size = 0
+        self.is_growing = False
         self._jobs, self._name = jobs, name
-        self._log: BinaryIO | None = None
+        self._logs: list[BinaryIO] = []
         self._seen: tuple[int, int] | None = None
         self._changed = asyncio.Event()
         self.changes = 0
-        self.look()
-
-    @property
-    def is_growing(self) -> bool:
-        """Whether somebody writes the log, or will."""
-        return self.job is not None and self.job.state in GROWING
 
     def look(self) -> None:
         """Look at job and log, and wake the followers if something changed."""
-        before = (self.job and self.job.state, self.descriptor, self.size)
+        before = self._facts()
         seen = self._signature()
         if self.job is None or seen is None or seen != self._seen:
             self._seen = seen
@@ -56,14 +52,35 @@ class Watch:
                 self.job = self._jobs.read(self._name)[0]
             except (NoSuchJobError, JobFileError, LocalIOError):
                 self.job = None
-        if self._log is None:
-            with contextlib.suppress(LocalIOError):
-                self._log = follow_log.open_log(self._jobs, self._name)
-                self.descriptor = self._log.fileno() if self._log else None
+        self.is_growing = self._is_written()  # before the size: what was written before the end is not missed
+        with contextlib.suppress(LocalIOError):
+            self._open()
         if self.descriptor is not None:
             self.size = os.fstat(self.descriptor).st_size
-        if before != (self.job and self.job.state, self.descriptor, self.size):
+        if before != self._facts():
             self.wake()
+
+    def _facts(self) -> tuple[object, ...]:
+        """What followers wait for a change of."""
+        return self.job and self.job.state, self.is_growing, self.descriptor, self.size
+
+    def _is_written(self) -> bool:
+        if self.job is None or self.job.state in GROWING:
+            return self.job is not None
+        return self.job.details == follow_log.KILLED and process.is_locked(self._jobs.done_log_path(self._name))
+
+    def _open(self) -> None:
+        """Open the log if there is one that is not open yet."""
+        if self.descriptor is not None:
+            try:
+                there = self._jobs.log_path(self._name).stat()
+            except OSError:
+                return  # it was archived, and is the same
+            if os.path.samestat(there, os.fstat(self.descriptor)):
+                return
+        if log := follow_log.open_log(self._jobs, self._name):
+            self._logs.append(log)
+            self.descriptor = log.fileno()
 
     def _signature(self) -> tuple[int, int] | None:
         """What changes with a running job's file, which is replaced and never written; None if there is none."""
@@ -90,9 +107,9 @@ class Watch:
 
     def close(self) -> None:
         """Let go of the log."""
-        if self._log is not None:
-            self._log.close()
-            self._log = self.descriptor = None
+        self.descriptor = None
+        for log in self._logs:
+            log.close()
 
 
 class Logs:
@@ -122,10 +139,11 @@ class Logs:
 
     @contextlib.contextmanager
     def watching(self, name: str) -> Iterator[Watch]:
-        """Follow one, together with all others who do."""
+        """Follow one, together with all others who do; it was just looked at."""
         watch, count = self._watches.get(name) or (Watch(self._jobs, name), 0)
         self._watches[name] = (watch, count + 1)
         try:
+            watch.look()
             yield watch
         finally:
             watch, count = self._watches[name]
@@ -162,7 +180,6 @@ class Logs:
         if job.state.is_final or view:
             return await self._whole(request, name, start, end, view)
         with self.watching(name) as watch:
-            watch.look()
             if request.method != "HEAD":
                 await self._wait_for_bytes(watch, start, end, is_stream=is_stream)
             if watch.descriptor is None:
@@ -198,11 +215,15 @@ class Logs:
     async def _send(
         self, answer: web.StreamResponse, watch: Watch, start: int, end: int | None, *, is_stream: bool
     ) -> None:
-        """Send a log from one byte to another, or to the end of the job."""
-        while watch.descriptor is not None:
+        """Send a log from one byte to another, or to the end of the job; then all of one that took its place."""
+        descriptor = watch.descriptor
+        while descriptor is not None:
             # First the state, then the bytes: none that came before the end is missed.
-            changes, is_growing = watch.changes, watch.is_growing
-            start += await _copy(answer, watch.descriptor, start, end)
+            changes, is_growing, latest = watch.changes, watch.is_growing, watch.descriptor
+            start += await _copy(answer, descriptor, start, end)
+            if is_stream and descriptor != latest:
+                descriptor, start = latest, 0
+                continue
             if not is_stream or not is_growing or self._is_closing or (end is not None and start >= end):
                 return
             await watch.changed(changes)

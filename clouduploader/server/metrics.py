@@ -24,7 +24,6 @@ class Metrics:
 
     Args:
         census: Counts what is in the spool.
-        received_bytes: How many bytes of images have been received so far.
         transfers: How many images are on their way in.
         free_bytes: How much is free where the spool is.
     """
@@ -33,7 +32,6 @@ class Metrics:
         self,
         census: Census,
         *,
-        received_bytes: Callable[[], int],
         transfers: Callable[[], int],
         free_bytes: Callable[[], int],
     ) -> None:
@@ -45,7 +43,8 @@ class Metrics:
             ("spool_free_bytes", "What is free on the file system of the spool.", free_bytes),
         ):
             prometheus_client.Gauge(f"clouduploader_{name}", text, registry=self._registry).set_function(value)
-        self._registry.register(_Received(received_bytes))
+        self._received = _Received()
+        self._registry.register(self._received)
         prometheus_client.Info("clouduploader", "What runs.", registry=self._registry).info(
             {"version": clouduploader.__version__}
         )
@@ -87,13 +86,17 @@ class Metrics:
         if outcome != SUCCEEDED:
             self._failures.labels(UNKNOWN if exit_code is None else exit_code).inc()
 
-    def render(self) -> bytes:
+    def render(self, *, received_bytes: int) -> bytes:
         """The text format 0.0.4. Reads the spool: for a thread, and one at a time.
+
+        Args:
+            received_bytes: How many bytes of images have been received so far; never less than before.
 
         Raises:
             LocalIOError: The spool can't be read.
             MissingFileError: There is none.
         """
+        self._received.total = received_bytes
         return exposition.generate_latest(self._registry)
 
 
@@ -122,12 +125,16 @@ class _Spool(registry.Collector):
 
 
 class _Received(registry.Collector):
-    """A counter that somebody else counts."""
+    """A counter that somebody else counts.
 
-    def __init__(self, received_bytes: Callable[[], int]) -> None:
-        self._received_bytes = received_bytes
+    Attributes:
+        total: What he has counted.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
 
     def collect(self) -> Iterable[Metric]:
         yield metrics_core.CounterMetricFamily(
-            "clouduploader_received_bytes", "Bytes of images that were received.", self._received_bytes()
+            "clouduploader_received_bytes", "Bytes of images that were received.", self.total
         )

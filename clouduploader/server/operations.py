@@ -14,7 +14,6 @@ from clouduploader.server import health, metrics, routing
 from clouduploader.server.routes import Call, Handler
 from clouduploader.server.routing import Parameter, Route
 
-READING = ("GET", "HEAD")
 MAX_JOBS = 5000  # of one answer; the page asks for 200 first
 DEFAULT_JOBS = 200
 HIDDEN = ("pid",)  # nobody's business
@@ -37,7 +36,9 @@ HTML, SCRIPT, STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-
 async def show_metrics(call: Call) -> web.StreamResponse:
     """Answer Prometheus."""
     async with call.state.counting:
-        text = await asyncio.to_thread(call.state.metrics.render)
+        # Counted here, where no image can end meanwhile: a counter that goes down looks like a restart.
+        received_bytes = call.state.intake.received_bytes
+        text = await asyncio.to_thread(call.state.metrics.render, received_bytes=received_bytes)
     return _answer(text, metrics.CONTENT_TYPE)
 
 
@@ -109,16 +110,16 @@ def _answer(data: bytes, content_type: str, *, status: int = 200) -> web.Respons
 
 
 ROUTES: list[Route[Handler]] = [
-    Route(path="/metrics", handler=show_metrics, methods=READING),
-    Route(path="/healthz", handler=show_health, methods=READING),
-    Route(path="/openapi.json", handler=show_description, methods=READING),
-    Route(path="/ui", handler=show_page, methods=READING),
-    Route(path="/ui/ui.js", handler=show_script, methods=READING),
-    Route(path="/ui/ui.css", handler=show_style, methods=READING),
+    Route(path="/metrics", handler=show_metrics, methods=routing.READING),
+    Route(path="/healthz", handler=show_health, methods=routing.READING),
+    Route(path="/openapi.json", handler=show_description, methods=routing.READING),
+    Route(path="/ui", handler=show_page, methods=routing.READING),
+    Route(path="/ui/ui.js", handler=show_script, methods=routing.READING),
+    Route(path="/ui/ui.css", handler=show_style, methods=routing.READING),
     Route(
         path="/ui/jobs",
         handler=show_jobs,
-        methods=READING,
+        methods=routing.READING,
         parameters=[Parameter(name="limit", check=routing.check_number)],
     ),
 ]

@@ -8,6 +8,7 @@ from clouduploader import jobxml
 from clouduploader.errors import ClouduploaderError
 
 OK = b'<status code="ok" />\n'
+MAX_REASON_CHARS = 1000  # clients take no longer lines; the body has all of it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SERVER_FAULT = re.compile(
     "Too many open files|No space left on device|Not enough space|Resource temporarily unavailable"
@@ -82,7 +83,7 @@ def error(refusal: RefusalError) -> web.Response:
     if refusal.details != summary:
         lines.append(f"  <details>{jobxml.escape(refusal.details)}</details>\n")
     lines.append("</status>\n")
-    reason = _CONTROL.sub(" ", summary).replace(":", " ")
+    reason = _CONTROL.sub(" ", summary[:MAX_REASON_CHARS]).replace(":", " ")
     return xml("".join(lines).encode(), status=refusal.status, reason=reason)
 
 

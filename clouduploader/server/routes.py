@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from clouduploader import jobxml
+from clouduploader import jobxml, targetdata
 from clouduploader.commands import kill_job
 from clouduploader.errors import (
     JobFileError,
@@ -20,6 +20,7 @@ from clouduploader.server.routing import Parameter, Route
 from clouduploader.server.state import JOB, State
 
 MAX_BODY_BYTES = 10_000_000  # of a new job (bs_clouduploadserver); what comes after them is cut off
+MAX_TEXT_CHARS = 1024  # of a field; OBS's names have some hundred, and a list shows a job as often as it is named
 WANTED = ("user", "target", "project", "repository", "package", "arch", "filename", "size")  # in OBS's order
 HELLO = b'<hello name="Cloud Upload Server" />\n'
 
@@ -63,12 +64,14 @@ async def create(call: Call) -> web.StreamResponse:
         details = bytes.fromhex(fields.get("details", ""))
     except ValueError as exc:
         raise RefusalError("details are not hexadecimal") from exc
+    _check_length(details)
     return await _create(call, fields, details)
 
 
 async def create_by_query(call: Call) -> web.StreamResponse:
     """Make a job of the query, with the target data as the body: the wiki's form."""
     data = await call.state.read(call.request, limit=MAX_BODY_BYTES)
+    _check_length(data)  # before they are read: ten megabytes keep all others waiting
     try:
         is_object = isinstance(json.loads(data), dict)
     except (ValueError, RecursionError):
@@ -78,9 +81,18 @@ async def create_by_query(call: Call) -> web.StreamResponse:
     return await _create(call, {name: call.found.value(name) or "" for name in WANTED}, data)
 
 
+def _check_length(data: bytes) -> None:
+    """Refuse target data that no upload would take."""
+    if len(data) > targetdata.MAX_SIZE_BYTES:
+        raise RefusalError(f"the target data are longer than {targetdata.MAX_SIZE_BYTES} bytes")
+
+
 async def _create(call: Call, fields: dict[str, str], data: bytes) -> web.StreamResponse:
     routing.check_filled("user", fields["user"])  # OBS takes such jobs, and leaves them lying for ever
     routing.check_filled("target", fields["target"])
+    for name in WANTED:
+        if len(fields[name]) > MAX_TEXT_CHARS:
+            raise RefusalError(f"{name} has more than {MAX_TEXT_CHARS} characters")
     routing.check_number("size", fields["size"])
     if len(fields["size"]) > jobxml.MAX_DIGITS:
         raise RefusalError(f"size is too large: {fields['size'][:40]}")
@@ -98,11 +110,17 @@ async def _create(call: Call, fields: dict[str, str], data: bytes) -> web.Stream
         filename=fields["filename"],
         size=size,
     )
+
+    def make() -> Job:
+        made = call.state.jobs.create(job, targetdata=data)
+        # Told in the thread: if the client leaves, nobody comes back for what it gives.
+        call.state.log.tell("created", job=made.name, user=made.user, target=made.target, size=made.size)
+        return made
+
     async with call.state.creating:  # who waits for the lock of `next` otherwise does so in steps of 50 ms
-        job = await asyncio.to_thread(call.state.jobs.create, job, targetdata=data)
-    call.request[JOB] = job.name
-    call.state.log.tell("created", job=job.name, user=job.user, target=job.target, size=job.size)
-    return replies.xml(jobxml.serialize(job))
+        made = await asyncio.to_thread(make)
+    call.request[JOB] = made.name
+    return replies.xml(jobxml.serialize(made))
 
 
 async def upload(call: Call) -> web.StreamResponse:
@@ -136,6 +154,8 @@ async def kill(call: Call) -> web.StreamResponse:
 
     def run() -> kill_job.Killed:
         (killed,) = kill_job.kill_jobs(jobs, [call.found.job], manner=manner, config=config)
+        if not killed.error and not killed.is_finished_before:
+            call.state.log.tell("killed", job=killed.name, client=call.request.remote)  # as in `_create`
         return killed
 
     killed = await asyncio.to_thread(run)
@@ -143,8 +163,6 @@ async def kill(call: Call) -> web.StreamResponse:
         raise replies.no_such_job() from killed.error
     if killed.error:
         raise RefusalError(killed.error.message) from killed.error
-    if not killed.is_finished_before:
-        call.state.log.tell("killed", job=killed.name, client=call.request.remote)
     return replies.xml(replies.OK)
 
 
@@ -181,7 +199,7 @@ async def pubkey(call: Call) -> web.StreamResponse:
 async def workerstatus(call: Call) -> web.StreamResponse:
     """Say which daemons run."""
     types = call.found.values.get("arch", ())
-    return replies.xml(status.workerstatus(call.state.jobs, started=call.state.started, types=types))
+    return replies.xml(status.workerstatus(call.state.worker_locks, started=call.state.started, types=types))
 
 
 async def serverstatus(call: Call) -> web.StreamResponse:

@@ -11,7 +11,8 @@ from clouduploader.server.replies import RefusalError
 Handler = TypeVar("Handler")
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")  # all others are refused by BSServer.pm
-READING = ("GET", "HEAD", "POST")  # of a route without a method; OBS makes no difference between them
+READING = ("GET", "HEAD")
+USUAL = (*READING, "POST")  # of a route without a method; OBS makes no difference between them
 LARGEST = 2**63 - 1  # no file has more bytes
 _NUMBER = re.compile(r"[0-9]+")
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -99,7 +100,7 @@ class Route(Generic[Handler]):
 
     path: str
     handler: Handler
-    methods: Collection[str] = READING
+    methods: Collection[str] = USUAL
     parameters: Sequence[Parameter] = ()
     selector: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 

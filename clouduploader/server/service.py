@@ -17,13 +17,13 @@ from clouduploader.server import app, service_log
 from clouduploader.server.connections import Connection, Connections, Door
 from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.service_log import ServiceLog
-from clouduploader.server.settings import Settings
+from clouduploader.server.settings import Settings, Source
 from clouduploader.server.state import State
 from clouduploader.stop import Stop
 
 LOG = logging.getLogger("clouduploader.server")
 HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
-STOP_POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2  # how often to look what signals ask for
 TEND_SECONDS = 60.0  # how often old jobs are looked for
 SHUTDOWN_SECONDS = 2.0  # for answers that are nearly there
 BACKLOG = 512  # as OBS
@@ -35,7 +35,7 @@ READ_BYTES = 65_536  # how much of a body aiohttp holds
 
 def run(
     config: Config,
-    settings: Settings,
+    source: Source,
     *,
     stop: Stop,
     announce: Callable[[str], None],
@@ -48,7 +48,7 @@ def run(
 
     Args:
         config: Home and spool; the spool is made if there is none.
-        settings: Where to listen, whom to answer, how much.
+        source: Where to listen, whom to answer, how much; read again when it is told to.
         stop: Looked at a few times a second.
         announce: Called with our URL once we can be reached.
         log: Is told what happens.
@@ -64,12 +64,10 @@ def run(
         jobs.directory.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise CannotCreateError(f"the spool {jobs.directory} can't be made: {exc.strerror}") from exc
-    with _listen(settings) as listener:
+    with _listen(source.current) as listener, _logging(log):
         address, port = listener.getsockname()[:2]
         url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-        LOG.addHandler(service_log.Handler(log))
-        LOG.propagate = False
-        asyncio.run(_serve(State(config, settings, jobs, log, worker), listener, stop, lambda: announce(url)))
+        asyncio.run(_serve(State(config, source, jobs, log, worker), listener, stop, lambda: announce(url)))
 
 
 def _descriptor_limit() -> int:
@@ -84,8 +82,7 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-        # Connections have it from here. Who does not take an answer is let go as well as who sends nothing.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.idle_seconds * 1000)
+        _set_patience(listener, settings)
     except OSError as exc:
         raise UnavailableError(
             f"{settings.host}:{settings.port} can't be listened on: {exc.strerror or exc}",
@@ -93,6 +90,24 @@ def _listen(settings: Settings) -> Iterator[socket.socket]:
         ) from exc
     with listener:
         yield listener
+
+
+@contextlib.contextmanager
+def _logging(log: ServiceLog) -> Iterator[None]:
+    """Have what is wrong with connections told there, inside the block; for one server at a time."""
+    handler = service_log.Handler(log)
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+
+
+def _set_patience(listener: socket.socket, settings: Settings) -> None:
+    """Let go of clients that take no answer, as of those that send nothing; new connections have it from here."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.idle_seconds * 1000)
 
 
 async def _serve(state: State, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
@@ -109,7 +124,6 @@ async def _serve(state: State, listener: socket.socket, stop: Stop, announce: Ca
 
 
 async def _answer_all(state: State, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
-    settings = state.settings
     connections = Connections(_descriptor_limit())
     runner = web.AppRunner(
         app.make(state, connections),
@@ -129,7 +143,7 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
                 loop=loop,
                 access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to have none
                 logger=LOG,
-                keepalive_timeout=min(HEADER_SECONDS, settings.idle_seconds),  # it counts from the beginning
+                keepalive_timeout=min(HEADER_SECONDS, state.settings.idle_seconds),  # it counts from the beginning
                 auto_decompress=False,  # what an image is packed with is its own affair
                 read_bufsize=READ_BYTES,
                 max_line_size=MAX_LINE_BYTES,
@@ -141,15 +155,21 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
     door = Door(listener, connect)
     door.open()
     announce()
-    while not stop.is_requested:
-        await asyncio.sleep(STOP_POLL_SECONDS)
-    door.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    state.logs.close()
-    await state.intake.stop()
-    await runner.cleanup()
+    try:
+        while not stop.is_requested:
+            for task in (await asyncio.wait(tasks, timeout=POLL_SECONDS))[0]:
+                task.result()  # it failed: nobody would follow logs any more, or see to old jobs
+            if text := state.source.refresh():
+                _set_patience(listener, state.settings)
+                state.log.tell("settings", text=text)
+    finally:
+        door.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        state.logs.close()
+        await state.intake.stop()
+        await runner.cleanup()
 
 
 async def _tend(state: State, connections: Connections) -> None:

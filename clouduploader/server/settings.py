@@ -3,11 +3,11 @@
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from clouduploader import config
-from clouduploader.errors import ConfigError
+from clouduploader.errors import ClouduploaderError, ConfigError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -51,6 +51,48 @@ class Settings:
         if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
             found = found.ipv4_mapped
         return any(found in network for network in self.allow)
+
+
+class Source:
+    """The settings as they are now. Only for one thread, but for `outdate`.
+
+    Attributes:
+        current: To be looked at each time.
+
+    Args:
+        read: Reads them, now and again.
+
+    Raises:
+        ConfigError: They are wrong.
+    """
+
+    def __init__(self, read: Callable[[], Settings]) -> None:
+        self._read = read
+        self._is_outdated = False
+        self.current = read()
+
+    def outdate(self) -> None:
+        """Have them read again; for signal handlers too."""
+        self._is_outdated = True
+
+    def refresh(self) -> str | None:
+        """Read them again if that was asked for. Where to listen stays as it is, and if they are wrong, all does.
+
+        Returns:
+            What there is to say of it; None if it was not asked for.
+        """
+        if not self._is_outdated:
+            return None
+        self._is_outdated = False
+        before = self.current
+        try:
+            found = self._read()
+        except ClouduploaderError as exc:
+            return f"the server's old ones stay: {exc.message}"
+        self.current = dataclasses.replace(found, host=before.host, port=before.port)
+        if self.current == found:
+            return "the server's were read again"
+        return f"the server's were read again, but it listens on {before.host}:{before.port} until it is restarted"
 
 
 LIMITS = {

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import itertools
-import os
 from collections.abc import Iterator
 
 from aiohttp import web
 
 from clouduploader import spool
 from clouduploader.config import Config
+from clouduploader.dispatcher import exclusion
+from clouduploader.dispatcher import settings as worker_settings
 from clouduploader.server import body, status
 from clouduploader.server.census import Census
 from clouduploader.server.intake import Intake
@@ -18,7 +19,7 @@ from clouduploader.server.logs import Logs
 from clouduploader.server.metrics import Metrics
 from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.service_log import ServiceLog
-from clouduploader.server.settings import Settings
+from clouduploader.server.settings import Settings, Source
 from clouduploader.server.status import InFlight
 
 JOB = web.RequestKey("job", str)  # by this a request knows its job
@@ -29,7 +30,7 @@ class State:
 
     Attributes:
         config: The settings of all.
-        settings: Those of the server.
+        source: Those of the server, which may be read again.
         jobs: The spool.
         intake: Images on their way in.
         logs: Logs that are followed.
@@ -39,28 +40,23 @@ class State:
         log: Where the service tells what it does.
         metrics: What it counts; to be rendered under `counting`.
         worker: In the same process; None if there is none.
+        worker_locks: What the spool's worker holds, whoever it is.
     """
 
     def __init__(
-        self, config: Config, settings: Settings, jobs: spool.Spool, log: ServiceLog, worker: OwnWorker | None
+        self, config: Config, source: Source, jobs: spool.Spool, log: ServiceLog, worker: OwnWorker | None
     ) -> None:
         self.config = config
-        self.settings = settings
+        self.source = source
         self.jobs = jobs
-        self.intake = Intake(
-            jobs,
-            keep_free_bytes=settings.keep_free_bytes,
-            max_transfers=settings.max_transfers,
-            idle_seconds=settings.idle_seconds,
-            log=log,
-        )
+        self.intake = Intake(jobs, source, log)
         self.log = log
         self.worker = worker
+        self.worker_locks = exclusion.lock_paths(jobs, worker_settings.read(config).obs_lock)
         self.metrics = Metrics(
             Census(jobs),
-            received_bytes=lambda: self.intake.received_bytes,
             transfers=lambda: len(self.intake.names),
-            free_bytes=self._free_bytes,
+            free_bytes=jobs.free_bytes,
         )
         self.counting = asyncio.Lock()
         self.logs = Logs(jobs)
@@ -71,6 +67,11 @@ class State:
         self.started = status.now()
         self._numbers = itertools.count(1)
         self._in_flight: dict[int, tuple[web.BaseRequest, int]] = {}
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the server, as they are now."""
+        return self.source.current
 
     async def read(self, request: web.BaseRequest, *, limit: int) -> bytes:
         """Read a body that is no image; see `body.read`."""
@@ -103,11 +104,7 @@ class State:
         """Why nobody starts uploads; None if a worker runs, here or elsewhere."""
         if self.worker:
             return self.worker.fault()
-        return None if status.is_worker_running(self.jobs) else "no worker looks after the spool"
-
-    def _free_bytes(self) -> int:
-        found = os.statvfs(self.jobs.directory)
-        return found.f_bavail * found.f_frsize
+        return None if status.is_worker_running(self.worker_locks) else "no worker looks after the spool"
 
     def in_flight(self) -> list[InFlight]:
         """The requests that are being answered."""

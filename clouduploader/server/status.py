@@ -4,12 +4,11 @@ import dataclasses
 import os
 import time
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
-from clouduploader import jobxml, process, spool
+from clouduploader import jobxml, process
 
 SERVER, WORKER = "clouduploadserver", "clouduploadworker"  # the types that OBS's status pages know
-LOCKS = (".worker.lock", "../run/bs_clouduploadworker.lock")
-"""What a worker holds while it runs, from the spool: ours, and OBS's with the `$rundir` that it has by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +30,11 @@ class InFlight:
     is_following: bool
 
 
-def workerstatus(jobs: spool.Spool, *, started: int, types: Collection[str]) -> bytes:
+def workerstatus(locks: Iterable[Path], *, started: int, types: Collection[str]) -> bytes:
     """Which daemons run, and since when.
 
     Args:
-        jobs: The spool.
+        locks: What a worker holds, see `dispatcher.exclusion`.
         started: When the server was, in seconds since the epoch.
         types: Of these daemons; empty for both.
     """
@@ -44,7 +43,7 @@ def workerstatus(jobs: spool.Spool, *, started: int, types: Collection[str]) -> 
         if name == SERVER:
             lines.append(_daemon(name, started))
         elif name == WORKER:
-            lines.append(_daemon(name, _worker_started(jobs)))
+            lines.append(_daemon(name, _worker_started(locks)))
     inner = "".join(lines)
     return f"<workerstatus>\n  <partition>\n{inner}  </partition>\n</workerstatus>\n".encode()
 
@@ -72,9 +71,9 @@ def ajaxstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
     ).encode()
 
 
-def is_worker_running(jobs: spool.Spool) -> bool:
-    """Whether a worker, ours or OBS's, looks after the spool."""
-    return _worker_started(jobs) is not None
+def is_worker_running(locks: Iterable[Path]) -> bool:
+    """Whether a worker, ours or OBS's, looks after the spool; see `workerstatus`."""
+    return _worker_started(locks) is not None
 
 
 def now() -> int:
@@ -88,9 +87,8 @@ def _daemon(name: str, started: int | None) -> str:
     return f'    <daemon type="{name}" state="running" starttime="{started}" />\n'
 
 
-def _worker_started(jobs: spool.Spool) -> int | None:
-    for relative in LOCKS:
-        path = jobs.directory / relative
+def _worker_started(locks: Iterable[Path]) -> int | None:
+    for path in locks:
         if process.is_locked(path):
             try:
                 return int(path.stat().st_mtime)

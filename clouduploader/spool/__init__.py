@@ -111,6 +111,18 @@ class Spool:
         """Where OBS's server puts the image of a job while it receives it."""
         return self.directory / f".{job.name}.file{job.pid}"
 
+    def free_bytes(self) -> int:
+        """How much is free where the jobs are, for those who are not root.
+
+        Raises:
+            LocalIOError: It can't be seen.
+        """
+        try:
+            status = os.statvfs(self.directory)
+        except OSError as exc:
+            raise LocalIOError(f"the spool {self.directory} can't be looked at: {exc.strerror}") from exc
+        return status.f_bavail * status.f_frsize
+
     def running_names(self) -> list[str]:
         """The jobs that are not archived yet, in no order.
 

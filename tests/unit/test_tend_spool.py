@@ -60,6 +60,13 @@ def test_job_of_a_server_that_died_fails_at_once(make_spool, make_job, dead_pid)
     assert names(jobs) == {"2", "2.data", f".2.file{os.getppid()}"}
 
 
+def test_job_of_a_process_that_can_not_be_fails(make_spool, make_job):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.RECEIVING, pid=10**17)
+    assert tend_spool.expire(jobs, seconds=3600) == ["1"]
+    assert end(jobs, "1") == (JobState.FAILED, tend_spool.DEAD)
+
+
 def test_job_whose_image_stopped_growing_fails(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.RECEIVING, pid=os.getppid())

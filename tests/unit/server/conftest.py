@@ -20,10 +20,12 @@ class Server:
     Attributes:
         address: Where it listens.
         log: What it has written of itself.
+        section: Its settings, read again when `source` is outdated.
+        source: See `section`.
     """
 
-    def __init__(self, address, log):
-        self.address, self.log = address, log
+    def __init__(self, address, log, section, source):
+        self.address, self.log, self.section, self.source = address, log, section, source
 
     def connect(self):
         return socket.create_connection(self.address, timeout=PATIENCE_SECONDS)
@@ -77,7 +79,8 @@ def serve(tmp_path):
             home = tmp_path / "etc" / "cloudupload"
             home.mkdir(parents=True, exist_ok=True)
             loaded = config.load(home=home, spool=jobs.directory, environment={})
-            options = settings.load({"listen": "127.0.0.1:0", **section}, loaded.path)
+            section = {"listen": "127.0.0.1:0", **section}
+            source = settings.Source(lambda: settings.load(section, loaded.path))
             asked, ready, urls, log = stop.Stop(), threading.Event(), [], io.StringIO()
 
             def announce(url):
@@ -86,7 +89,7 @@ def serve(tmp_path):
 
             thread = threading.Thread(
                 target=service.run,
-                args=(loaded, options),
+                args=(loaded, source),
                 kwargs={"stop": asked, "announce": announce, "log": service_log.ServiceLog(log), "worker": worker},
             )
             thread.start()
@@ -94,7 +97,7 @@ def serve(tmp_path):
             stack.callback(asked.request, signal.SIGTERM)
             assert ready.wait(PATIENCE_SECONDS)
             host, port = urls[0].removeprefix("http://").split(":")
-            return Server((host, int(port)), log)
+            return Server((host, int(port)), log, section, source)
 
         start.stop = stack.close  # ends them before the test, and waits until they have
         yield start

@@ -2,8 +2,8 @@
 
 import contextlib
 import hashlib
-import os
 import random
+import re
 import socket
 import threading
 import time
@@ -213,15 +213,39 @@ def test_image_that_would_not_leave_the_floor_free_is_refused_before_it_is_sent(
     jobs = make_spool()
     server = serve(jobs)
     name = server.create(10_000_000)
-    status = os.statvfs(jobs.directory)
-    free = status.f_bavail * status.f_frsize
-    server = serve(jobs, keep_free=str(free * 2))
+    server = serve(jobs, keep_free=str(jobs.free_bytes() * 2))
     with pytest.raises(AssertionError, match="No space left on device: the image has 1 bytes, "):
         server.create(1)
     with server.connect() as client:
         client.sendall(head(name, 10_000_000, Expect="100-continue"))
         assert read_answer(client).startswith(b"HTTP/1.1 500 No space left on device")
     assert wait_for_end(jobs, name).startswith("No space left on device: the image has 10000000 bytes, ")
+
+
+def test_image_is_not_admitted_to_the_room_of_another(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs, keep_free="1")
+    size = jobs.free_bytes() * 6 // 10
+    first, second = server.create(size), server.create(size)
+    with server.connect() as one, server.connect() as another:
+        one.sendall(head(first, size) + b"a")
+        wait_for(lambda: jobs.read(first)[0].state is JobState.RECEIVING)
+        another.sendall(head(second, size, Expect="100-continue"))
+        assert read_answer(another).startswith(b"HTTP/1.1 500 No space left on device")
+    assert jobs.read(second)[0].details.startswith(f"No space left on device: the image has {size} bytes, ")
+
+
+def test_image_stops_when_others_fill_the_disk_to_the_floor(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs, keep_free="1")
+    name = server.create(10_000_000)
+    with server.connect() as client:
+        client.sendall(head(name, 10_000_000) + b"a")
+        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        server.section["keep_free"] = "1000000T"  # the other way round: the floor rises to what is free
+        server.source.outdate()
+        assert read_answer(client).startswith(b"HTTP/1.1 500 No space left on device")
+    assert re.fullmatch(r"No space left on device: \d+ bytes are free, \d+ are kept free", wait_for_end(jobs, name))
 
 
 def test_slow_clients_keep_nobody_waiting(make_spool, serve):

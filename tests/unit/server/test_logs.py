@@ -7,6 +7,7 @@ import time
 import pytest
 
 from clouduploader.job import JobState
+from clouduploader.server import logs
 
 FOLLOWERS = 300
 
@@ -53,6 +54,39 @@ def test_followers_of_a_log_need_no_threads_and_get_all_of_it(make_spool, make_j
         end(jobs, "1")
         for client in clients:
             assert b"the end\n" in read_until(client, b"\r\n0\r\n\r\n")
+
+
+def test_followers_of_a_killed_job_see_its_clean_up_to_its_end(make_spool, make_job, serve):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.UPLOADING)
+    server = serve(jobs)
+    with server.connect() as client, jobs.open_log("1") as log:
+        log.write(b"begun\n")
+        ask(client, "/cloudupload/1/_log")
+        read_until(client, b"begun\n")
+        assert server.ask("POST", "/cloudupload/1?cmd=kill")[0] == "200 OK"
+        assert server.ask("GET", "/cloudupload/1/_log")[2] == b"begun\n"  # who comes later does not wait, as in OBS
+        time.sleep(2 * logs.POLL_SECONDS)  # it has seen the end: whatever that takes, the rest must come
+        log.write(b"cleaning up\n")
+        read_until(client, b"cleaning up\n")
+        log.write(b"done\n")
+        log.close()
+        assert read_until(client, b"\r\n0\r\n\r\n").endswith(b"done\n\r\n0\r\n\r\n")
+
+
+def test_follower_goes_on_with_the_log_that_took_the_place_of_the_first(make_spool, make_job, serve):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.UPLOADING)
+    server = serve(jobs)
+    with server.connect() as client, jobs.open_log("1") as log:  # whose writer lives, and does not work on the job
+        log.write(b"begun\n")
+        ask(client, "/cloudupload/1/_log")
+        read_until(client, b"begun\n")
+        with jobs.open_log("1") as another:
+            another.write(b"once more\n")
+            read_until(client, b"once more\n")
+            end(jobs, "1")
+            read_until(client, b"0\r\n\r\n")
 
 
 def test_follower_waits_for_a_log_until_the_job_is_over(make_spool, make_job, serve):

@@ -1,15 +1,27 @@
 """Numbers, health and logs of the service, asked over HTTP."""
 
+import fcntl
+import io
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from clouduploader import config, stop
 from clouduploader.job import JobState
-from clouduploader.server import census, metrics, operations, routes
+from clouduploader.server import census, metrics, operations, routes, service, service_log, settings
 
 SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
+
+
+def wait_for(is_true):
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def samples(body):
@@ -50,15 +62,20 @@ def test_metrics_tell_of_spool_images_and_requests(serve, make_spool, make_job):
     assert found["clouduploader_request_seconds_count", 'method="PUT",status="400"'] == 1
 
 
+def test_received_bytes_are_those_that_the_caller_counted(make_spool):
+    """Counted by the thread that renders, images that end meanwhile were missing, or its sum failed."""
+    counted = metrics.Metrics(census.Census(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
+    for total in (5, 7):
+        assert samples(counted.render(received_bytes=total))["clouduploader_received_bytes_total", ""] == total
+
+
 def test_uploads_are_counted_by_outcome_and_exit_code(make_spool):
-    counted = metrics.Metrics(
-        census.Census(make_spool()), received_bytes=lambda: 0, transfers=lambda: 0, free_bytes=lambda: 0
-    )
+    counted = metrics.Metrics(census.Census(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
     counted.count_upload("succeeded", exit_code=0, seconds=11)
     counted.count_upload("failed", exit_code=77, seconds=2)
     counted.count_upload("waiting", exit_code=75, seconds=100)
     counted.count_upload("failed", exit_code=None, seconds=100_000)
-    found = samples(counted.render())
+    found = samples(counted.render(received_bytes=0))
     assert found["clouduploader_upload_seconds_count", 'outcome="succeeded"'] == 1
     assert found["clouduploader_upload_seconds_bucket", 'le="10.0",outcome="succeeded"'] == 0
     assert found["clouduploader_upload_seconds_bucket", 'le="30.0",outcome="succeeded"'] == 1
@@ -68,10 +85,8 @@ def test_uploads_are_counted_by_outcome_and_exit_code(make_spool):
 
 
 def test_readme_names_every_number(make_spool):
-    counted = metrics.Metrics(
-        census.Census(make_spool()), received_bytes=lambda: 0, transfers=lambda: 0, free_bytes=lambda: 0
-    )
-    known = set(re.findall(r"^# TYPE (clouduploader_\w+)", counted.render().decode(), re.MULTILINE))
+    counted = metrics.Metrics(census.Census(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
+    known = set(re.findall(r"^# TYPE (clouduploader_\w+)", counted.render(received_bytes=0).decode(), re.MULTILINE))
     readme = (Path(__file__).parents[3] / "README.rst").read_text("utf-8")
     assert set(re.findall(r"^``(clouduploader_\w+)``", readme, re.MULTILINE)) == known
 
@@ -129,6 +144,43 @@ def test_health_tells_of_a_full_disk_and_a_lost_spool(serve, make_spool):
     jobs.directory.rename(jobs.directory.with_name("elsewhere"))
     checks = json.loads(server.ask("GET", "/healthz")[2])["checks"]
     assert checks["spool"] == f"{jobs.directory} can't be written: No such file or directory"
+
+
+def test_settings_are_read_again_and_those_that_are_wrong_are_not_taken(serve, make_spool):
+    server = serve(make_spool(), keep_free="1")
+
+    def read_again(**section):
+        count = len(lines_of(server, "settings"))
+        server.section.update(section)
+        server.source.outdate()
+        wait_for(lambda: len(lines_of(server, "settings")) > count)
+        return lines_of(server, "settings")[-1].partition(" text=")[2]
+
+    name = server.create(size=1)
+    assert read_again(keep_free="1000000T") == '"the server\'s were read again"'
+    assert "are kept free" in server.ask("PUT", f"/cloudupload/{name}", b"a")[0]
+    assert "keep_free" in read_again(keep_free="no number", allow="192.0.2.0/24")
+    assert server.ask("GET", "/")[0] == "200 OK"
+    assert "listens on 127.0.0.1:0 until it is restarted" in read_again(keep_free="1", listen="[::1]:1")
+    assert server.ask("GET", "/")[0] == "403 access denied for 127.0.0.1"
+
+
+def test_log_tells_of_jobs_whose_clients_left(serve, make_spool):
+    jobs = make_spool()
+    server = serve(jobs)
+    target = "/cloudupload?size=1&project=x&repository=x&package=x&arch=x&user=x&target=x&filename=x"
+    for _ in range(20):
+        with server.connect() as client:
+            client.sendall(f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+    assert server.create()
+    wait_for(lambda: all(lines_of(server, "created", name) for name in jobs.running_names()))
+
+
+def test_log_tells_of_what_is_no_request(serve, make_spool):
+    server = serve(make_spool())
+    server.send(b"BREW event=scheduled HTTP/1.1\r\n\r\n")
+    (line,) = lines_of(server, "info")
+    assert line.endswith(' text="malformed request from 127.0.0.1: BadHttpMethod"')
 
 
 def test_log_has_one_line_a_request_and_a_change(serve, make_spool):
@@ -227,9 +279,11 @@ def test_nobody_else_may_read(serve, make_spool):
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Sec_Fetch_Site": "cross-site"}, {"Origin": "http://evil.test"}, {"Origin": "null"}]
-)
-def test_page_of_another_site_can_not_kill(serve, make_spool, headers):
+    "headers",
+    [{"Sec_Fetch_Site": "cross-site"}, {"Origin": "http://evil.test"}, {"Origin": "null"},
+     {"Origin": "http://obs"}, {"Sec_Fetch_Site": "same-origin"}],
+)  # fmt: skip
+def test_page_can_not_kill_wherever_it_says_that_it_comes_from(serve, make_spool, headers):
     jobs = make_spool()
     server = serve(jobs)
     name = server.create()
@@ -237,5 +291,32 @@ def test_page_of_another_site_can_not_kill(serve, make_spool, headers):
     status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form, **headers)
     assert status.startswith("403 ")
     assert jobs.read(name)[0].state is JobState.CREATED
-    status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form, Origin="http://obs")
+    assert server.ask("GET", "/ui/jobs", **headers)[0] == "200 OK"
+    status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form)
     assert status.startswith("200 ")
+
+
+def test_service_ends_when_nobody_sees_to_old_jobs_any_more(make_spool, make_job, tmp_path, monkeypatch):
+    """A fault in housekeeping is told, and the service started again, rather than jobs left lying for ever."""
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.RECEIVING, pid=os.getppid())
+    monkeypatch.setattr(os, "kill", lambda _pid, _number: 1 / 0)
+    loaded = config.load(home=tmp_path, spool=jobs.directory, environment={})
+    source = settings.Source(lambda: settings.load({"listen": "127.0.0.1:0"}, loaded.path))
+    with pytest.raises(ZeroDivisionError):
+        service.run(
+            loaded, source, stop=stop.Stop(), announce=str, log=service_log.ServiceLog(io.StringIO()), worker=None
+        )
+
+
+def test_worker_of_obs_is_found_where_the_settings_say(make_spool, serve, tmp_path):
+    jobs = make_spool()
+    home = tmp_path / "etc" / "cloudupload"
+    home.mkdir(parents=True)
+    (home / "clouduploader.conf").write_text(f"[worker]\nobs_lock = {tmp_path}/elsewhere.lock\n")
+    server = serve(jobs)
+    assert b'type="clouduploadworker" state="dead"' in server.ask("GET", "/workerstatus")[2]
+    with (tmp_path / "elsewhere.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert b'type="clouduploadworker" state="running"' in server.ask("GET", "/workerstatus")[2]
+        assert json.loads(server.ask("GET", "/healthz")[2])["checks"]["worker"] == "ok"

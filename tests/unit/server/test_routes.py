@@ -73,6 +73,8 @@ def test_wiki_form_makes_a_job_that_waits_for_its_image(serve, jobs):
      ({"user": ""}, b"{}", "user is empty"), ({"target": ""}, b"{}", "target is empty"),
      ({"size": "-1"}, b"{}", "not a number  '-1'"), ({"size": "9" * 19}, b"{}", "size is too large"),
      ({}, b"[]", "not a JSON object"), ({}, b"", "not a JSON object"), ({}, b"[" * 100_000, "not a JSON object"),
+     ({"filename": "ä" * 1025}, b"{}", "filename has more than 1024 characters"),
+     ({}, b'{"a": "%s"}' % bytes(1 << 20), "the target data are longer than 1048576 bytes"),
      ({"color": "red"}, b"{}", "unknown parameter 'color'"), ({"user": None}, b"{}", "unknown parameter")],
 )  # fmt: skip
 def test_wiki_form_that_is_wrong_makes_no_job(serve, jobs, changes, data, complaint):
@@ -81,6 +83,19 @@ def test_wiki_form_that_is_wrong_makes_no_job(serve, jobs, changes, data, compla
     assert complaint in status
     assert b'<status code="400">' in answer
     assert {path.name for path in jobs.directory.iterdir()} == {"2", "10", "10.log", "next", "done"}
+    assert b'"11"' in (jobs.directory / "next").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [({"user": "u" * 1025}, "user has more than 1024 characters"),
+     ({"details": "00" * ((1 << 20) + 1)}, "the target data are longer than 1048576 bytes"),
+     ({"details": "7"}, "details are not hexadecimal")],
+)  # fmt: skip
+def test_skeleton_that_no_upload_could_use_makes_no_job(serve, jobs, fields, complaint):
+    inner = "".join(f"<{name}>{value}</{name}>" for name, value in {**WIKI, "details": "7b7d", **fields}.items())
+    status, _, _ = serve(jobs).ask("POST", "/cloudupload", f"<clouduploadjob>{inner}</clouduploadjob>".encode())
+    assert status == f"400 {complaint}"
     assert b'"11"' in (jobs.directory / "next").read_bytes()
 
 
@@ -115,6 +130,25 @@ def test_clients_of_other_networks_are_refused_everything(serve, jobs):
     assert jobs.read("2")[0].state is JobState.SCHEDULED
 
 
+@pytest.mark.parametrize("request_line", ["PUT /cloudupload/2", "POST /cloudupload/10?cmd=kill", "POST /cloudupload/1"])
+def test_unknown_expectation_is_refused_before_a_job_is_touched(serve, jobs, request_line):
+    before = {path: path.is_file() and path.read_bytes() for path in jobs.directory.rglob("*")}
+    server = serve(jobs)
+    assert server.ask(*request_line.split(), b"image", Expect="the spanish inquisition")[0] == "417 unknown expect"
+    assert {path: path.is_file() and path.read_bytes() for path in jobs.directory.rglob("*")} == before
+    assert server.ask("GET", "/", Expect="the spanish inquisition")[0] == "200 OK"
+
+
+@pytest.mark.parametrize("target", ["*", "obs:443"])
+def test_target_that_is_no_path_is_answered_as_any_other(serve, jobs, target):
+    method = "OPTIONS" if target == "*" else "CONNECT"
+    server = serve(jobs)
+    status, headers, _ = server.ask(method, target)
+    assert status == f"501 Bad method  {method}"
+    assert "Connection: close" in headers
+    assert serve(jobs, allow="192.0.2.0/24").ask(method, target)[0] == "403 access denied for 127.0.0.1"
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n", "501"),
@@ -135,6 +169,15 @@ def test_what_is_not_http_is_refused_in_xml(serve, jobs, data, status):
     assert xml.startswith(f'<status code="{status}">'.encode())
     assert xml.endswith(b"</status>\n")
     assert f"Content-Length: {len(xml)}".encode() in head
+
+
+def test_answer_to_endless_nonsense_has_a_short_first_line(serve, jobs):
+    server = serve(jobs)
+    status, _, answer = server.ask("GET", f"/{'x' * 100_000}")
+    assert len(status) == len("400 ") + 1000
+    assert b"x" * 100_000 in answer
+    answer = server.ask("POST", "/cloudupload", b"x" * 1_000_000, Content_Type="text/xml")[2]
+    assert answer.endswith(b"not found\n" + b"x" * 80 + b"\n^</details>\n</status>\n")
 
 
 def test_job_that_cannot_be_read_is_refused_in_xml(serve, jobs):

@@ -21,6 +21,14 @@ class JobState(enum.StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED)
 
 
+class Details(enum.StrEnum):
+    """What OBS writes as the details of some jobs; the rest is free text."""
+
+    WAITING_FOR_IMAGE = "waiting to receive image"  # one that was created
+    CUT_OFF = "unexpected EOF"  # one whose image stopped coming
+    KILLED = "killed"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """One record of the spool. A field that is None is absent from the XML.

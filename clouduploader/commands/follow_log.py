@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from clouduploader import joblog, process, spool
 from clouduploader.errors import LocalIOError, MissingFileError, TransientError
-from clouduploader.job import Job
+from clouduploader.job import Details, Job
 from clouduploader.joblog import LogReading
 
 if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
@@ -19,7 +19,6 @@ POLL_SECONDS = 0.3  # soon enough for who watches, and no load
 SERVER_POLL_SECONDS = 1.0  # OBS's server looks as often itself whether a log has grown
 PATIENCE_SECONDS = 120.0  # for a server that is restarted, with its machine
 BLOCK_BYTES = 65_536
-KILLED = "killed"  # OBS's details of a job that was killed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ def follow_log(
             # First the state, then the log: what was written before the end is not missed.
             job, is_archived = jobs.read(name)
             is_over = is_archived or job.state.is_final
-            is_cleaning_up = is_over and job.details == KILLED and process.is_locked(jobs.done_log_path(name))
+            is_cleaning_up = is_over and job.details == Details.KILLED and process.is_locked(jobs.done_log_path(name))
             for block in _blocks(log):
                 write(block)
             successor = _successor(jobs, name, log)

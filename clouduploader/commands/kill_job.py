@@ -11,13 +11,12 @@ from clouduploader import joblog, journal, process, registry, runner, spool, wor
 from clouduploader.commands import clean_up, follow_log, inspect_job, resume_job
 from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, NoSuchJobError, NotOwnerError, PlatformReplyError
-from clouduploader.job import Job, JobState
+from clouduploader.job import Details, Job, JobState
 from clouduploader.platform import CleanUpReport, CloudObject, Leftover, Platform
 
 if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
     from clouduploader.remote import Server
 
-DETAILS = follow_log.KILLED
 KILL_SECONDS = 10.0  # more than a process that got a SIGKILL needs, unless it hangs in the kernel
 
 
@@ -140,7 +139,7 @@ def kill_at_server(server: "Server", names: Sequence[str]) -> Iterator[Killed]:
             if not is_finished:
                 server.kill(name)
                 job = server.read(name)
-                is_finished = job.state.is_final and job.details != DETAILS  # it ended before the kill came
+                is_finished = job.state.is_final and job.details != Details.KILLED  # it ended before the kill came
                 if not job.state.is_final:
                     raise PlatformReplyError(f"the server {server.url} killed the job {name}, but it is {job.state}")
             yield Killed(name=name, state=job.state, is_finished_before=is_finished, remaining_pids=None)
@@ -159,7 +158,7 @@ def _stop(means: _Means, name: str, held: process.Held) -> _Stopped | Killed:
             data = _targetdata(jobs, name) if means.manner.is_forced else b""
             objects = _objects(means, job) if means.manner.is_waiting else ()  # before the uploader removes them
             standing = _terminate(jobs, job, held) if job.state is JobState.UPLOADING else None
-            locked.archive(job.ended(JobState.FAILED, DETAILS))
+            locked.archive(job.ended(JobState.FAILED, Details.KILLED))
     except NoSuchJobError:
         job, _ = jobs.read(name)
         return Killed(name=name, state=job.state, is_finished_before=True)

@@ -20,7 +20,7 @@ from clouduploader.errors import (
     StoppedError,
     UsageError,
 )
-from clouduploader.job import Job, JobState
+from clouduploader.job import Details, Job, JobState
 from clouduploader.spool import Spool
 from clouduploader.stop import Stop
 
@@ -82,7 +82,7 @@ def run(
             raise
         except StoppedError as exc:
             runner.tell_failure(log, exc, exc)
-            _end(spool, dead, JobState.FAILED, follow_log.KILLED)
+            _end(spool, dead, JobState.FAILED, Details.KILLED)
             raise
         except BaseException as exc:
             error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")

@@ -20,7 +20,7 @@ from clouduploader.errors import (
     StoppedError,
 )
 from clouduploader.image import checksum
-from clouduploader.job import Job, JobState
+from clouduploader.job import Details, Job, JobState
 from clouduploader.platform import BytesMoved, Event, JsonValue, PhaseStarted, Platform
 
 BLOCK_BYTES = 1 << 18  # large enough that calls cost nothing, small enough that a bar moves
@@ -179,7 +179,7 @@ def _fail(jobs: spool.Spool, name: str) -> None:
     """Fail a job whose image will not come, should the signal have come between two steps of the spool's."""
     with contextlib.suppress(NoSuchJobError), jobs.lock(name) as locked:
         if locked.job.state in (JobState.CREATED, JobState.RECEIVING):
-            locked.archive(locked.job.ended(JobState.FAILED, spool.CUT_OFF))
+            locked.archive(locked.job.ended(JobState.FAILED, Details.CUT_OFF))
 
 
 def _read(image: io.FileIO, buffer: memoryview, path: Path) -> int:

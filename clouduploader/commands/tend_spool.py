@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clouduploader import spool
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
-from clouduploader.job import Job, JobState
+from clouduploader.job import Details, Job, JobState
 
 DEAD = "the server died while it received the image"
 SECONDS_PER_DAY = 86_400
@@ -109,7 +109,7 @@ def _reason(jobs: spool.Spool, job: Job, seconds: float) -> str | None:
         return None
     if not _is_alive(job.pid):
         return DEAD
-    return spool.CUT_OFF if now - _changed(jobs.received_path(job), now) > seconds else None
+    return Details.CUT_OFF if now - _changed(jobs.received_path(job), now) > seconds else None
 
 
 def _is_alive(pid: int | None) -> bool:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clouduploader import joblog, runner
-from clouduploader.commands import follow_log
 from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, LocalIOError, MissingFileError, NoSuchJobError, StoppedError
-from clouduploader.job import Job, JobState
+from clouduploader.job import Details, Job, JobState
 from clouduploader.platform import UploadResult
 from clouduploader.spool import Spool
 from clouduploader.stop import Stop
@@ -100,7 +99,7 @@ def run(
             result = runner.run(_task(order, job=job), config=config, log=log, stop=stop, events_path=order.events_path)
         except StoppedError as exc:
             runner.tell_failure(log, exc, exc)
-            _archive(spool, job.ended(JobState.FAILED, follow_log.KILLED))
+            _archive(spool, job.ended(JobState.FAILED, Details.KILLED))
             raise
         except BaseException as exc:
             error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")

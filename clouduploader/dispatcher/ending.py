@@ -14,6 +14,7 @@ from pathlib import Path
 from clouduploader import joblog, journal, spool
 from clouduploader.errors import ExitCode, NoSuchJobError
 from clouduploader.job import Job, JobState
+from clouduploader.spool.locked import LockedJob
 
 INTERRUPTED = "the upload was interrupted: its process is gone, and left no exit code"
 ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by these an uploader is asked to clean up and end
@@ -72,7 +73,7 @@ def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retrie
     return None
 
 
-def settle_lost(jobs: spool.Spool, locked: spool.LockedJob, state_dir: Path) -> Job:
+def settle_lost(jobs: spool.Spool, locked: LockedJob, state_dir: Path) -> Job:
     """End a job of which nobody is left who knows the exit code; unless it has succeeded, a clean-up is due.
 
     Args:
@@ -102,7 +103,7 @@ def settle_lost(jobs: spool.Spool, locked: spool.LockedJob, state_dir: Path) -> 
     return job
 
 
-def fail(locked: spool.LockedJob, details: str) -> Job:
+def fail(locked: LockedJob, details: str) -> Job:
     """End a job that can't be uploaded.
 
     Raises:

@@ -23,13 +23,12 @@ from clouduploader.dispatcher.control import Control
 from clouduploader.dispatcher.happening import End, Happening, Kind
 from clouduploader.dispatcher.settings import Settings
 from clouduploader.errors import ClouduploaderError, ExitCode, LockedError, NoSuchJobError
-from clouduploader.job import Job, JobState
+from clouduploader.job import Details, Job, JobState
 
 LOCK_SECONDS = 1.0  # a job whose lock takes longer is come back to; the others need not wait for it
 AGAIN_SECONDS = 5.0  # until a job is come back to that could not be started or ended, or whose start came to nothing
 RESCAN_SECONDS = 60.0  # all records are looked at, whatever inotify told: network file systems tell nothing
 PING_SECONDS = 1.0  # they are at a byte in the fifo, but no more often: with thousands that takes its time
-KILLED = "killed"  # OBS's details of a job that was killed
 FIFO_BYTES = 65_536  # what a pipe holds (pipe(7))
 END_KINDS = {
     JobState.WAITING: Kind.WAITING,
@@ -232,7 +231,7 @@ class Worker:
         job, is_archived = self._jobs.read(name)
         if job.state is JobState.UPLOADING and not is_archived:
             return  # its supervisor did not get to that; `_recover` does
-        kind = Kind.KILLED if job.details == KILLED else END_KINDS.get(job.state, Kind.RESCHEDULED)
+        kind = Kind.KILLED if job.details == Details.KILLED else END_KINDS.get(job.state, Kind.RESCHEDULED)
         self._tell(kind, name, job.details or "", upload.end())
         self._clean_up(job)
 

@@ -28,11 +28,12 @@ from clouduploader.errors import (
     LocalIOError,
     NoSuchJobError,
 )
-from clouduploader.job import JobState
+from clouduploader.job import Details, JobState
 from clouduploader.server import body, replies
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Source
+from clouduploader.spool.reception import Reception
 
 THREADS = 4  # that move bytes; ours: a few, so that one that waits for the disk holds up no other
 BUFFER_BYTES = 1 << 20  # of each; measured: a quarter of it costs a third more CPU, four times twice as much
@@ -64,7 +65,7 @@ class Intake:
         self._buffers = threading.local()
         self._is_stopping = False
         self._names: set[str] = set()
-        self._open: dict[str, spool.Reception] = {}
+        self._open: dict[str, Reception] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._received_bytes = 0  # of those that have ended
 
@@ -97,7 +98,7 @@ class Intake:
                 f"{kept} are kept free"
             )
 
-    def _look_after(self, reception: spool.Reception) -> None:
+    def _look_after(self, reception: Reception) -> None:
         """Look whether an image is to come on: its job may be killed by anybody, and others write to the disk too.
 
         Raises:
@@ -147,7 +148,7 @@ class Intake:
                 raise JobStateError(f"the image of the job {name} is on its way already")
             # Before the job is in state receiving: who looks for those that nobody receives must know of it.
             self._names.add(name)
-            begun: list[spool.Reception] = []
+            begun: list[Reception] = []
             try:
                 with _resting(request):
                     await self._settle(lambda: begun.append(self._jobs.receive(name)))
@@ -162,7 +163,7 @@ class Intake:
             finally:
                 self._names.discard(name)
 
-    async def _take(self, reception: spool.Reception, request: web.BaseRequest) -> None:
+    async def _take(self, reception: Reception, request: web.BaseRequest) -> None:
         """Bring a reception to its end, if nothing happens."""
         name, began = reception.job.name, time.monotonic()
         self._open[name] = reception
@@ -175,7 +176,7 @@ class Intake:
             self._received_bytes += reception.received_bytes
             del self._open[name]
 
-    async def _read(self, reception: spool.Reception, request: web.BaseRequest) -> None:
+    async def _read(self, reception: Reception, request: web.BaseRequest) -> None:
         length, size = request.content_length, reception.job.size or 0
         if length is not None and length != size:
             raise ImageError(f"size mismatch: {length} != {size}")
@@ -186,7 +187,7 @@ class Intake:
         else:
             await self._read_socket(reception, request, length)
 
-    async def _read_chunks(self, reception: spool.Reception, request: web.BaseRequest) -> None:
+    async def _read_chunks(self, reception: Reception, request: web.BaseRequest) -> None:
         """Write what aiohttp's parser gives; no more than the job's size, whatever comes."""
         size = reception.job.size or 0
         watch = _Watch(functools.partial(self._look_after, reception))
@@ -194,7 +195,7 @@ class Intake:
             try:
                 piece = await body.next_piece(request, self._source.current.idle_seconds)
             except RefusalError as exc:
-                raise ImageError(spool.CUT_OFF) from exc
+                raise ImageError(Details.CUT_OFF) from exc
             if not piece:
                 return
             if reception.received_bytes + len(piece) > size:
@@ -202,11 +203,11 @@ class Intake:
             await self._move(reception.write, piece)
             watch.look()
 
-    async def _read_socket(self, reception: spool.Reception, request: web.BaseRequest, length: int) -> None:
+    async def _read_socket(self, reception: Reception, request: web.BaseRequest, length: int) -> None:
         """Move the body from the socket to the file, without aiohttp."""
         transport = request.transport
         if transport is None:
-            raise ImageError(spool.CUT_OFF)
+            raise ImageError(Details.CUT_OFF)
         while True:
             piece = _buffered(request)
             transport.pause_reading()  # again each time: taking from the buffer may set it going
@@ -221,9 +222,9 @@ class Intake:
         request.content.feed_eof()
         transport.pause_reading()
         if not is_whole:
-            raise ImageError(spool.CUT_OFF)
+            raise ImageError(Details.CUT_OFF)
 
-    async def _pump(self, reception: spool.Reception, sock: socket.socket, length: int) -> bool:
+    async def _pump(self, reception: Reception, sock: socket.socket, length: int) -> bool:
         """Move all bytes that come.
 
         Returns:
@@ -245,7 +246,7 @@ class Intake:
             if moved:
                 idle_since = now
             elif now - idle_since >= self._source.current.idle_seconds:
-                raise ImageError(spool.CUT_OFF)
+                raise ImageError(Details.CUT_OFF)
             if moved < SMALL_BYTES and reception.received_bytes < length:
                 await asyncio.sleep(PAUSES[min(small_turns, len(PAUSES) - 1)])
                 small_turns = min(small_turns + 1, len(PAUSES))
@@ -254,7 +255,7 @@ class Intake:
                 small_turns = 0
         return reception.received_bytes == length
 
-    def _turn(self, reception: spool.Reception, sock: socket.socket, length: int) -> tuple[int, bool]:
+    def _turn(self, reception: Reception, sock: socket.socket, length: int) -> tuple[int, bool]:
         """In a thread: move what there is, and what comes at once after it.
 
         Returns:
@@ -330,7 +331,7 @@ def _buffered(request: web.BaseRequest) -> bytes:
     try:
         return request.content.read_nowait()
     except (web.RequestPayloadError, ConnectionError) as exc:
-        raise ImageError(spool.CUT_OFF) from exc
+        raise ImageError(Details.CUT_OFF) from exc
 
 
 async def _readable(sock: socket.socket, timeout_seconds: float) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from clouduploader import process, spool
 from clouduploader.commands import follow_log
 from clouduploader.errors import ClouduploaderError, JobFileError, LocalIOError, NoSuchJobError
-from clouduploader.job import Job, JobState
+from clouduploader.job import Details, Job, JobState
 from clouduploader.server import replies
 from clouduploader.server.replies import RefusalError
 
@@ -67,7 +67,7 @@ class Watch:
     def _is_written(self) -> bool:
         if self.job is None or self.job.state in GROWING:
             return self.job is not None
-        return self.job.details == follow_log.KILLED and process.is_locked(self._jobs.done_log_path(self._name))
+        return self.job.details == Details.KILLED and process.is_locked(self._jobs.done_log_path(self._name))
 
     def _open(self) -> None:
         """Open the log if there is one that is not open yet."""

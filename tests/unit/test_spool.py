@@ -21,6 +21,7 @@ from clouduploader.errors import (
     NoSuchJobError,
 )
 from clouduploader.job import Job, JobState
+from clouduploader.spool import records
 
 UPLOADING = Job(name="7", state=JobState.UPLOADING, user="tom", target="ec2", pid=4711)
 KILLED = UPLOADING.ended(JobState.FAILED, "killed")
@@ -129,15 +130,15 @@ def test_unreadable_job_is_an_error_of_its_own(make_spool):
     os.mkfifo(jobs.job_path("2"))
     with pytest.raises(JobFileError):
         jobs.read("2")
-    jobs.job_path("3").write_bytes(b"<" * (spool.MAX_JOB_BYTES + 1))
+    jobs.job_path("3").write_bytes(b"<" * (records.MAX_JOB_BYTES + 1))
     with pytest.raises(JobFileError, match="larger than 10000000 bytes"):
         jobs.read("3")
 
 
 def test_large_job_is_read_whole(make_spool, make_job):
     jobs = make_spool()
-    make_job(jobs, "1", state=JobState.SUCCEEDED, details="x" * (2 * spool.READ_BYTES))
-    assert len(jobs.read("1")[0].details) == 2 * spool.READ_BYTES
+    make_job(jobs, "1", state=JobState.SUCCEEDED, details="x" * (2 * records.READ_BYTES))
+    assert len(jobs.read("1")[0].details) == 2 * records.READ_BYTES
 
 
 def test_lock_of_another_process_is_respected(make_spool, make_job):

@@ -9,9 +9,9 @@ import stat
 
 import pytest
 
-from clouduploader import jobxml, spool
+from clouduploader import jobxml
 from clouduploader.errors import CannotCreateError, ImageError, JobStateError, LocalIOError, NoSuchJobError
-from clouduploader.job import Job, JobState
+from clouduploader.job import Details, Job, JobState
 
 WANTED = Job(
     name="", state=JobState.CREATED, user="tom", target="ec2", project="p", repository="r", package="k", arch="x86_64",
@@ -65,7 +65,7 @@ def test_received_image_schedules_the_job_and_wakes_the_worker(make_spool):
         with jobs.receive(name) as reception:
             reception.write(b"01234")
             job, _ = jobs.read(name)
-            assert (job.state, job.pid, job.details) == (JobState.RECEIVING, os.getpid(), spool.WAITING_FOR_IMAGE)
+            assert (job.state, job.pid, job.details) == (JobState.RECEIVING, os.getpid(), Details.WAITING_FOR_IMAGE)
             assert files(jobs) == {name, f"{name}.data", f".{name}.file{os.getpid()}"}
             reception.write(b"56789")
             assert worker.read() in (b"", None)

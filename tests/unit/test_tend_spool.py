@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from clouduploader import spool
 from clouduploader.commands import tend_spool
 from clouduploader.errors import LocalIOError
-from clouduploader.job import JobState
+from clouduploader.job import Details, JobState
 
 LONG_AGO = 1_700_000_000
 
@@ -74,7 +73,7 @@ def test_job_whose_image_stopped_growing_fails(make_spool, make_job):
     part.write_bytes(b"begun")
     age(part)
     assert tend_spool.expire(jobs, seconds=3600) == ["1"]
-    assert end(jobs, "1") == (JobState.FAILED, spool.CUT_OFF)
+    assert end(jobs, "1") == (JobState.FAILED, Details.CUT_OFF)
     assert names(jobs) == set()
 
 

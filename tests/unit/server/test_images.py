@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from clouduploader import spool
-from clouduploader.job import JobState
+from clouduploader.job import Details, JobState
 
 SLOW_CLIENTS = 200
 
@@ -126,7 +125,7 @@ def test_image_that_is_cut_off_fails_its_job(make_spool, serve, sent):
         wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
         client.shutdown(socket.SHUT_WR)
         assert read_answer(client).startswith(b"HTTP/1.1 400 unexpected EOF\r\n")
-    assert wait_for_end(jobs, name) == spool.CUT_OFF
+    assert wait_for_end(jobs, name) == Details.CUT_OFF
 
 
 def test_client_that_leaves_before_its_image_is_asked_for_fails_its_job(make_spool, serve):
@@ -139,7 +138,7 @@ def test_client_that_leaves_before_its_image_is_asked_for_fails_its_job(make_spo
             client.sendall(head(name, 10).replace(b"Content-Length: 10", b"Transfer-Encoding: chunked"))
     for name in names:
         wait_for(lambda name=name: jobs.read(name)[1])
-        assert jobs.read(name)[0].details == spool.CUT_OFF
+        assert jobs.read(name)[0].details == Details.CUT_OFF
     assert files(jobs) == set()
 
 
@@ -156,7 +155,7 @@ def test_image_whose_client_falls_silent_fails_its_job(make_spool, serve, is_chu
     with server.connect() as client:
         client.sendall(request)
         assert read_answer(client).startswith(b"HTTP/1.1 400 unexpected EOF\r\n")
-    assert wait_for_end(jobs, name) == spool.CUT_OFF
+    assert wait_for_end(jobs, name) == Details.CUT_OFF
 
 
 def test_image_in_chunks_that_is_too_large_is_not_taken_to_its_end(make_spool, serve):

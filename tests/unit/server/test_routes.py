@@ -6,8 +6,7 @@ import urllib.parse
 
 import pytest
 
-from clouduploader import spool
-from clouduploader.job import JobState
+from clouduploader.job import Details, JobState
 from clouduploader.server import body, routes
 from clouduploader.server.replies import RefusalError
 
@@ -56,7 +55,8 @@ def test_wiki_form_makes_a_job_that_waits_for_its_image(serve, jobs):
     status, _, answer = server.ask("POST", wiki(), data, Content_Type="application/json")
     assert status == "200 OK"
     job, _ = jobs.read("11")
-    assert (job.state, job.details, job.package, job.size) == (JobState.CREATED, spool.WAITING_FOR_IMAGE, "k:Cloud", 5)
+    assert (job.state, job.details) == (JobState.CREATED, Details.WAITING_FOR_IMAGE)
+    assert (job.package, job.size) == ("k:Cloud", 5)
     assert answer == jobs.job_path("11").read_bytes()
     assert jobs.data_path("11").read_bytes() == data
 

@@ -1,0 +1,98 @@
+"""A running job whose lock is held: replaced, or archived."""
+
+import contextlib
+import errno
+
+from clouduploader import jobxml
+from clouduploader.errors import JobFileError, LocalIOError
+from clouduploader.job import Job, JobState
+from clouduploader.spool import files, records
+from clouduploader.spool.places import Places
+
+
+class LockedJob:
+    """A running job whose lock we hold; made by `Spool.lock` and good inside its block.
+
+    Attributes:
+        job: As it was when the lock was taken.
+    """
+
+    def __init__(self, places: Places, job: Job) -> None:
+        self.job = job
+        self._places = places
+
+    def replace(self, job: Job) -> None:
+        """Write the job's new state, as the last thing in the block: it ends the lock.
+
+        The lock stays on the old file, which has no name any more; those who wait for it see that.
+
+        Raises:
+            CannotCreateError: It can't be written; the old state is still there.
+        """
+        path = self._places.job_path(self.job.name)
+        try:
+            self._places.write(path, jobxml.serialize(job))
+        except OSError as exc:
+            raise self._places.cannot_create(path, exc) from exc
+
+    def archive(self, job: Job) -> None:
+        """Move the job to the archive, and remove its files; as OBS does it, and in its order.
+
+        On a full disk the image goes first: the archive needs room, and nobody needs the image any more.
+
+        Args:
+            job: In its final state.
+
+        Raises:
+            CannotCreateError: The archive can't be written; the job is still running.
+            LocalIOError: A file can't be removed; the next `Spool.lock` tries again.
+        """
+        places = self._places
+        try:
+            try:
+                self._write_archive(job)
+            except OSError as exc:
+                if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                places.file_path(job.name).unlink(missing_ok=True)
+                self._write_archive(job)
+        except OSError as exc:
+            raise places.cannot_create(places.done_path(job.name), exc) from exc
+        self.clear()
+
+    def _write_archive(self, job: Job) -> None:
+        places, name = self._places, job.name
+        places.make_done_dir()
+        with contextlib.suppress(FileNotFoundError):
+            places.log_path(name).replace(places.done_log_path(name))
+        places.write(places.done_path(name), jobxml.serialize(job))
+
+    def is_archive_written(self) -> bool:
+        """Whether the archive has this job already: somebody who archived it did not get to the end."""
+        try:
+            return records.read_job(self._places.done_path(self.job.name), self.job.name).state.is_final
+        except (FileNotFoundError, JobFileError, LocalIOError):
+            return False
+
+    def clear(self) -> None:
+        """Remove what an archived job leaves in the spool, its own file last.
+
+        Raises:
+            LocalIOError: Something can't be removed.
+        """
+        places, name = self._places, self.job.name
+        try:
+            for path in (
+                places.log_path(name),
+                places.data_path(name),
+                places.file_path(name),
+                places.result_path(name),
+            ):
+                path.unlink(missing_ok=True)
+            if self.job.state is JobState.RECEIVING:
+                places.received_path(self.job).unlink(missing_ok=True)
+            for directory in (places.work_dir(name), places.prepared_dir(name)):
+                files.remove_tree(directory)
+            places.job_path(name).unlink(missing_ok=True)
+        except OSError as exc:
+            raise LocalIOError(f"{exc.filename} can't be removed: {exc.strerror}") from exc

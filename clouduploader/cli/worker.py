@@ -10,7 +10,7 @@ import click
 
 from clouduploader import readiness
 from clouduploader.cli.session import Session, pass_session
-from clouduploader.errors import ExitCode
+from clouduploader.errors import ExitCode, NotOwnerError
 
 if TYPE_CHECKING:
     from clouduploader.dispatcher.control import Control
@@ -39,6 +39,11 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
         from clouduploader import process
 
         process.become(account)
+        if not os.access(sys.executable, os.X_OK, effective_ids=True):
+            raise NotOwnerError(
+                f"{account} may not execute {sys.executable}",
+                hint="Install clouduploader, and the Python that it uses, where every user may read them.",
+            )
     from clouduploader import dispatcher
     from clouduploader.dispatcher import control, settings
     from clouduploader.dispatcher.happening import Kind

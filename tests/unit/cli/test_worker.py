@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import clouduploader
 from clouduploader import jobxml, spool
 from clouduploader.job import Job, JobState
 
@@ -226,3 +227,14 @@ def test_all_is_done_as_the_user_that_is_asked_for(place, start, let_all_enter):
     made = [path for name in ("spool", "images") for path in (place / name).rglob("*")]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(nobody.pw_uid, nobody.pw_gid)}
     child.terminate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_user_who_may_not_execute_our_python_is_told(place, start):
+    python = place / "closed/python3"
+    python.parent.mkdir(mode=0o700)
+    python.symlink_to(sys.executable)
+    paths = os.pathsep.join([str(Path(clouduploader.__file__).parents[1]), *sys.path])
+    child = start("--user", "nobody", is_ready=False, around=("env", f"PYTHONPATH={paths}", python))
+    assert (child.wait(30), child.stdout.read()) == (77, "")
+    assert child.stderr.read().startswith(f"clouduploader: nobody may not execute {python}. Install ")

@@ -14,7 +14,7 @@ import pytest
 
 import clouduploader
 from clouduploader import config
-from clouduploader.cli import main
+from clouduploader.cli import jobs, main
 from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode
 
@@ -24,10 +24,10 @@ SPEC = (PACKAGING / "clouduploader.spec").read_text("utf-8")
 SAMPLES = TOP / "etc/obs/cloudupload"
 
 
-def unit():
-    """The settings of the service by name, each with all its words; an empty one has none."""
+def unit(unit_name="clouduploader.service"):
+    """The settings of a unit by name, each with all its words; an empty one has none."""
     found = {}
-    for line in (PACKAGING / "clouduploader.service").read_text("utf-8").splitlines():
+    for line in (PACKAGING / unit_name).read_text("utf-8").splitlines():
         name, is_setting, value = line.partition("=")
         if is_setting and not line.startswith("#"):
             found.setdefault(name, []).extend(value.split())
@@ -136,6 +136,15 @@ def test_private_directories_outlive_the_service():
     assert settings["KillMode"] == ["process"]
     assert settings["RuntimeDirectoryPreserve"] == ["yes"]
     assert settings["Environment"] == [f"TMPDIR=/run/{settings['RuntimeDirectory'][0]}"]
+
+
+def test_uploads_end_after_the_service_and_before_the_network():
+    uploads, service = unit("clouduploader-uploads.service"), unit()
+    assert "clouduploader-uploads.service" in service["Wants"]
+    assert uploads["Before"] == ["clouduploader.service"]  # systemd stops in the reverse order
+    assert uploads["After"] == ["network-online.target"]
+    assert uploads["User"] == uploads["Group"] == service["User"]
+    assert int(uploads["TimeoutStopSec"][0]) > jobs.KILL_TIMEOUT_SECONDS
 
 
 def test_unit_is_not_restarted_for_what_another_try_does_not_heal():

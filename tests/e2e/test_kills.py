@@ -26,7 +26,7 @@ from clouduploader.dispatcher import ending, running
 from clouduploader.job import Job, JobState
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
-KILLS = int(os.environ.get("KILLS", "12"))
+KILLS = int(os.environ.get("KILLS", "8"))
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 JOBS_A_KILL = 3
 MAX_IMAGE_BYTES = 100_000

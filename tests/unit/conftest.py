@@ -37,9 +37,12 @@ def make_job():
         if state.is_final:
             directory = jobs.directory / "done"
             directory.mkdir(exist_ok=True)
-        for ending, content in (("", jobxml.serialize(job)), (".log", log), (".data", data), (".file", image)):
+        for ending, content in ((".log", log), (".data", data), (".file", image)):
             if content is not None:
                 (directory / f"{name}{ending}").write_bytes(content)
+        new_path = directory / f".{name}.test"
+        new_path.write_bytes(jobxml.serialize(job))
+        new_path.replace(directory / name)  # whoever looks meanwhile sees all of it, or what was there before
         return job
 
     return make

@@ -65,11 +65,15 @@ class Ours:
         self.spool = place / "cloudupload"
         place.mkdir()
         began = time.monotonic()
-        self._process = subprocess.Popen(
-            [EXECUTABLE, "--home", place, "--spool", self.spool, "serve", "--no-worker", "--listen", "127.0.0.1:0"],
-            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.port = int(re.search(r"127\.0\.0\.1:(\d+)", self._process.stderr.readline())[1])
+        log_path = place / "log"  # of the service, as OBS's server has one
+        with log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [EXECUTABLE, "--home", place, "--spool", self.spool, "serve", "--no-worker", "--listen", "127.0.0.1:0"],
+                stdin=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+        while not (found := re.search(r"event=serving url=http://127\.0\.0\.1:(\d+)", log_path.read_text())):
+            time.sleep(0.005)
+        self.port = int(found[1])
         self.start_seconds = time.monotonic() - began
 
     def pids(self):
@@ -77,7 +81,7 @@ class Ours:
 
     def close(self):
         self._process.terminate()
-        self._process.communicate()
+        self._process.wait()
 
 
 def cpu_seconds(server):

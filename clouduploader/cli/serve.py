@@ -39,12 +39,12 @@ def serve_command(
     own.
     """
     try:
-        from clouduploader.server import own_worker, service, service_log, settings
+        from clouduploader.server import own_worker, service, settings
     except ModuleNotFoundError as exc:
         raise UnavailableError(
             f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
         ) from exc
-    from clouduploader import readiness
+    from clouduploader import readiness, service_log
     from clouduploader.stop import Stop
 
     def read() -> settings.Settings:

@@ -44,10 +44,9 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
                 f"{account} may not execute {sys.executable}",
                 hint="Install clouduploader, and the Python that it uses, where every user may read them.",
             )
-    from clouduploader import dispatcher
+    from clouduploader import dispatcher, service_log
     from clouduploader.dispatcher import control, settings
     from clouduploader.dispatcher.happening import Kind
-    from clouduploader.server import service_log
 
     told = readiness.Readiness(os.environ)
     log = service_log.ServiceLog(sys.stderr)

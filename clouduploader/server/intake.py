@@ -31,8 +31,8 @@ from clouduploader.errors import (
 from clouduploader.job import Details, JobState
 from clouduploader.server import body, replies
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Source
+from clouduploader.service_log import ServiceLog
 from clouduploader.spool.reception import Reception
 
 THREADS = 4  # that move bytes; ours: a few, so that one that waits for the disk holds up no other

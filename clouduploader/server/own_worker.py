@@ -12,7 +12,7 @@ from clouduploader.dispatcher import settings
 from clouduploader.dispatcher.control import Control
 from clouduploader.dispatcher.happening import Happening, Kind
 from clouduploader.server.metrics import Metrics
-from clouduploader.server.service_log import ServiceLog
+from clouduploader.service_log import ServiceLog
 from clouduploader.stop import Stop
 
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
-from clouduploader import spool
+from clouduploader import service_log, spool
 from clouduploader.commands import tend_spool
 from clouduploader.config import Config
 from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
-from clouduploader.server import app, service_log
+from clouduploader.server import app
 from clouduploader.server.connections import Connection, Connections, Door
 from clouduploader.server.own_worker import OwnWorker
-from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Settings, Source
 from clouduploader.server.state import State
+from clouduploader.service_log import ServiceLog
 from clouduploader.stop import Stop
 
 LOG = logging.getLogger("clouduploader.server")

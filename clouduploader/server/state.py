@@ -18,9 +18,9 @@ from clouduploader.server.listing import Listing
 from clouduploader.server.logs import Logs
 from clouduploader.server.metrics import Metrics
 from clouduploader.server.own_worker import OwnWorker
-from clouduploader.server.service_log import ServiceLog
 from clouduploader.server.settings import Settings, Source
 from clouduploader.server.status import InFlight
+from clouduploader.service_log import ServiceLog
 
 JOB = web.RequestKey("job", str)  # by this a request knows its job
 

@@ -26,14 +26,13 @@ class Reception:
     Args:
         places: The spool.
         job: See Attributes.
-        file: See Attributes.
+        file: Where it is written, unbuffered.
         lock: `Spool.lock`.
         ping: Wakes the worker.
 
     Attributes:
         job: As it is while the image comes.
         received_bytes: How much of it is here.
-        file: Where it is written, unbuffered. Whoever writes there directly counts in `received_bytes`.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Reception:
         ping: Callable[[], None],
     ) -> None:
         self.job = job
-        self.file = file
+        self._file = file
         self.received_bytes = 0
         self._places = places
         self._lock = lock
@@ -84,7 +83,7 @@ class Reception:
         try:
             left = memoryview(data)
             while left:
-                written = self.file.write(left) or 0
+                written = self._file.write(left) or 0
                 self.received_bytes += written
                 left = left[written:]
         except OSError as exc:
@@ -108,7 +107,7 @@ class Reception:
         with contextlib.ExitStack() as undo:
             undo.enter_context(self)
             try:
-                os.fsync(self.file.fileno())
+                os.fsync(self._file.fileno())
             except OSError as exc:
                 raise LocalIOError(f"the image can't be written: {exc.strerror}") from exc
             with self._lock(job.name) as locked:
@@ -147,4 +146,4 @@ class Reception:
 
     def _settle(self) -> None:
         self._is_settled = True
-        self.file.close()
+        self._file.close()

@@ -35,7 +35,7 @@ FLOORS = (
         "workspace",
     },
     {"dispatcher", "runner"},
-    {"commands"},
+    {"commands", "service_log"},
     {"server"},
     {"cli"},
 )

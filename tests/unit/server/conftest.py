@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from clouduploader import config, stop
-from clouduploader.server import service, service_log, settings
+from clouduploader import config, service_log, stop
+from clouduploader.server import service, settings
 
 PATIENCE_SECONDS = 60  # only a failing test waits that long
 

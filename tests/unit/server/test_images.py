@@ -20,6 +20,12 @@ def head(name, size, **headers):
     return "\r\n".join([*lines, *(f"{key}: {value}" for key, value in headers.items()), "", ""]).encode()
 
 
+def begin(client, jobs, name, size, sent):
+    """Send the beginning of an image, and wait until the job is received."""
+    client.sendall(head(name, size) + sent)
+    wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+
+
 def noise(seed, count):
     return random.Random(seed).randbytes(count)  # noqa: S311 nobody must guess it
 
@@ -121,8 +127,7 @@ def test_image_that_is_cut_off_fails_its_job(make_spool, serve, sent):
     server = serve(jobs)
     name = server.create(4_000_000)
     with server.connect() as client:
-        client.sendall(head(name, 4_000_000) + bytes(sent))
-        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        begin(client, jobs, name, 4_000_000, bytes(sent))
         client.shutdown(socket.SHUT_WR)
         assert read_answer(client).startswith(b"HTTP/1.1 400 unexpected EOF\r\n")
     assert wait_for_end(jobs, name) == Details.CUT_OFF
@@ -175,8 +180,7 @@ def test_image_of_a_killed_job_is_refused_before_its_end(make_spool, serve):
     server = serve(jobs)
     name = server.create(4_000_000)
     with server.connect() as client:
-        client.sendall(head(name, 4_000_000) + b"begun")
-        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        begin(client, jobs, name, 4_000_000, b"begun")
         assert server.ask("PUT", f"/cloudupload/{name}", b"x" * 4_000_000)[0] == "400 job is not in created state"
         assert server.ask("POST", f"/cloudupload/{name}?cmd=kill")[0] == "200 OK"
         assert files(jobs) == set()
@@ -189,8 +193,7 @@ def test_server_that_stops_says_so_of_the_image_that_came(make_spool, serve):
     server = serve(jobs)
     name = server.create(10)
     with server.connect() as client:
-        client.sendall(head(name, 10) + b"begun")
-        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        begin(client, jobs, name, 10, b"begun")
         serve.stop()
     assert wait_for_end(jobs, name) == "the server was stopped while it received the image"
 
@@ -200,8 +203,7 @@ def test_as_many_images_as_are_set_come_at_once(make_spool, serve):
     server = serve(jobs, max_transfers="1")
     first, second = server.create(5), server.create(5)
     with server.connect() as client:
-        client.sendall(head(first, 5) + b"im")
-        wait_for(lambda: jobs.read(first)[0].state is JobState.RECEIVING)
+        begin(client, jobs, first, 5, b"im")
         assert server.ask("PUT", f"/cloudupload/{second}", b"image")[0] == "503 too many images are on their way in"
         client.sendall(b"age")
         assert read_answer(client).startswith(b"HTTP/1.1 200 OK")
@@ -227,8 +229,7 @@ def test_image_is_not_admitted_to_the_room_of_another(make_spool, serve):
     size = jobs.free_bytes() * 6 // 10
     first, second = server.create(size), server.create(size)
     with server.connect() as one, server.connect() as another:
-        one.sendall(head(first, size) + b"a")
-        wait_for(lambda: jobs.read(first)[0].state is JobState.RECEIVING)
+        begin(one, jobs, first, size, b"a")
         another.sendall(head(second, size, Expect="100-continue"))
         assert read_answer(another).startswith(b"HTTP/1.1 500 No space left on device")
     assert jobs.read(second)[0].details.startswith(f"No space left on device: the image has {size} bytes, ")
@@ -239,8 +240,7 @@ def test_image_stops_when_others_fill_the_disk_to_the_floor(make_spool, serve):
     server = serve(jobs, keep_free="1")
     name = server.create(10_000_000)
     with server.connect() as client:
-        client.sendall(head(name, 10_000_000) + b"a")
-        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        begin(client, jobs, name, 10_000_000, b"a")
         server.section["keep_free"] = "1000000T"  # the other way round: the floor rises to what is free
         server.source.outdate()
         assert read_answer(client).startswith(b"HTTP/1.1 500 No space left on device")

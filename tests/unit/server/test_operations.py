@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import config, stop
+from clouduploader import config, service_log, stop
 from clouduploader.job import JobState
-from clouduploader.server import census, metrics, operations, routes, service, service_log, settings
+from clouduploader.server import census, metrics, operations, routes, service, settings
 
 SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
 

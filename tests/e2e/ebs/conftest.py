@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import clouduploader
 from clouduploader import journal
 from clouduploader.platforms.ec2.ebs_direct import ledger
 from clouduploader.sandbox.disks import BLOCK_BYTES
@@ -25,7 +26,8 @@ PATIENCE_SECONDS = 90  # only for what should not happen: then a test says so in
 POLL_SECONDS = 0.02
 RECORD_BYTES = 40  # of the ledger of blocks, see there
 AMI = re.compile(r"ami-[0-9a-f]{17}\n")
-OUR_TRACEBACK = re.compile(r'File "\S*/clouduploader/')
+PACKAGE_DIR = Path(clouduploader.__file__).parent
+OUR_TRACEBACK = re.compile(rf'File "{re.escape(str(PACKAGE_DIR))}/')
 JOB_LINE = re.compile(r"^job (\d+): uploading ", re.MULTILINE)
 
 

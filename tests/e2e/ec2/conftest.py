@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import clouduploader
 from clouduploader import job as job_module
 from clouduploader import jobxml
 
@@ -20,7 +21,8 @@ PATIENCE_SECONDS = 60  # only for what should not happen: then a test says so in
 POLL_SECONDS = 0.02
 AMI = re.compile(r"ami-[0-9a-f]{17}")
 MANY_LINES = re.compile(r"[\x00-\x1f\x7f]")
-OUR_TRACEBACK = re.compile(r'File "\S*/clouduploader/(?!platforms/ec2/launch\.py)')
+PACKAGE_DIR = Path(clouduploader.__file__).parent
+OUR_TRACEBACK = re.compile(rf'File "{re.escape(str(PACKAGE_DIR))}/(?!platforms/ec2/launch\.py)')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What bytes are, by how they begin; names are never asked: in OBS's spool every image is `N.file`."""
 
+import struct
+
 from clouduploader.contents import DiskFormat
 from clouduploader.image import vhd
 from clouduploader.platform import Packing
@@ -18,22 +20,90 @@ DISK_FORMATS = (
     (b"KDMV", DiskFormat.VMDK),  # Virtual Disk Format 5.0, VMware, "Hosted Sparse Extents"
     (vhd.COOKIE, DiskFormat.VHD_DYNAMIC),  # begins with a copy of its footer; a fixed one begins with the disk
 )
+_ZSTD_BEFORE_0_8 = (0x1E, *range(0x22, 0x28))  # lib/legacy of zstd, versions 0.1 to 0.7
 FOREIGN_FORMATS = (
+    # Disks of virtual machines, and copies of disks
     (0, b"# Disk DescriptorFile", "the descriptor of a VMDK"),  # Virtual Disk Format 5.0, "The Descriptor File"
     (0, b"COWD", "a VMDK of ESX"),  # the same, "ESX Server Sparse Extents"
     (0, b"vhdxfile", "a VHDX"),  # MS-VHDX, 2.2.1
     (64, b"\x7f\x10\xda\xbe", "a VDI"),  # VirtualBox, VDICore.h
+    (0, b"QED\0", "a QED disk"),  # QEMU, docs/interop/qed_spec.rst
+    (0, b"WithoutFreeSpace", "a disk of Parallels"),  # QEMU, docs/interop/parallels.rst
+    (0, b"WithouFreSpacExt", "a disk of Parallels"),
+    (0, b"Bochs Virtual HD Image", "a disk of Bochs"),  # QEMU, block/bochs.c
+    (0, b"#!/bin/sh\n#V", "a cloop image"),  # QEMU, block/cloop.c; a script that mounts it, then the version
+    (0, b"\x3a\xff\x26\xed", "a sparse image of Android"),  # libsparse, sparse_format.h
+    (0, b"ANDROID!", "a boot image of Android"),  # bootimg.h
+    (0, b"MSWIM\0\0\0", "a WIM archive"),  # Microsoft, "Windows Imaging File Format (WIM)"
+    (0, b"EVF\x09\x0d\x0a\xff\0", "an EnCase image"),  # libewf, "Expert Witness Compression Format"
+    (0, b"EVF2\x0d\x0a\x81", "an EnCase image"),
+    (0, b"partclone-image", "an image of Partclone"),  # partclone.h
+    (0, b"IsZ!", "an ISZ image"),  # EZB Systems, "ISZ Format Specification"
+    (0, b"CISO", "a CISO image"),
+    # Archives
     (0, b"PK\x03\x04", "a zip archive"),  # APPNOTE.TXT, 4.3.7
+    (0, b"PK\x05\x06", "an empty zip archive"),  # 4.3.16
+    (0, b"PK00PK\x03\x04", "a zip archive"),  # 8.5.5
+    (0, b"PK\x07\x08PK\x03\x04", "a part of a zip archive"),  # 8.5.4
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),  # 7zFormat.txt
+    (0, b"Rar!\x1a\x07", "a rar archive"),  # RAR 5.0 archive format; 1.5 has the same first bytes
+    (0, b"\xed\xab\xee\xdb", "an RPM package"),  # RPM, "Package format"
+    (0, b"!<arch>\n", "an ar archive, as Debian's packages are"),  # deb(5)
+    (0, b"070701", "a cpio archive"),  # cpio(5)
+    (0, b"070702", "a cpio archive"),
+    (0, b"070707", "a cpio archive"),
+    (0, b"MSCF\0\0\0\0", "a cabinet archive"),  # MS-CAB, 2.3
+    (0, b"xar!", "a xar archive"),
+    (2, b"-lh", "an lha archive"),
+    (0, b"7kSt", "a zpaq archive"),  # with the tag by which a stream is found
+    (0, b"zPQ", "a zpaq archive"),
+    # Packed
     (0, b"\x04\x22\x4d\x18", "packed with lz4"),  # LZ4 frame format
-    (0, b"\x5d\x00\x00\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff", "packed with lzma"),  # xz -6 --format=lzma
+    (0, b"\x02\x21\x4c\x18", "packed with lz4"),  # the same, "Legacy frame"
+    (0, b"LZIP", "packed with lzip"),  # lzip manual, "File format"
+    (0, b"\x89LZO\0\r\n\x1a\n", "packed with lzop"),  # lzop.c
+    (0, b"LRZI", "packed with lrzip"),  # lrzip, doc/magic.header.txt
+    (0, b"RZIP", "packed with rzip"),
+    (0, b"\x1f\x9d", "packed with compress"),  # gzip.h has these three
+    (0, b"\x1f\x1e", "packed with pack"),
+    (0, b"\x1f\xa0", "packed with compress -H"),
+    (0, b"BZ0", "packed with bzip, from before bzip2"),
+    (0, b"\xff\x06\0\0sNaPpY", "packed with snappy"),  # framing_format.txt, 4.1
+    (0, b"bvx", "packed with lzfse"),  # lzfse_internal.h
+    *((0, bytes([version]) + b"\xb5\x2f\xfd", "packed with zstd from before 0.8") for version in _ZSTD_BEFORE_0_8),
+    # Encrypted
+    (0, b"Salted__", "encrypted with openssl"),  # openssl-enc(1)
+    (0, b"age-encryption.org/", "encrypted with age"),
 )
 """What is neither packed in a way that we unpack nor a disk, though it would be taken for a raw one."""
+
+_LZMA = struct.Struct("<BIQB")  # lzma-file-format.txt, 1: properties, dictionary size, unpacked size; then the data
+_LZMA_PROPERTIES = range(9 * 5 * 5)
+_LZMA_MIN_DICTIONARY = 1 << 12  # LZMA_DICT_SIZE_MIN
+_LZMA_MAX_BYTES = 1 << 38  # what liblzma takes for the most that a header says in earnest, alone_decoder.c
 
 
 def foreign_format_of(head: bytes) -> str | None:
     """Name the format that is none of ours, by the first 512 bytes of a file; None for all else."""
+    if _is_lzma(head):
+        return "packed with lzma"
     return next((name for offset, magic, name in FOREIGN_FORMATS if head.startswith(magic, offset)), None)
+
+
+def _is_lzma(head: bytes) -> bool:
+    """Whether a file is `.lzma`, which has no magic: by what xz(1) goes by, alone_decoder.c."""
+    if len(head) < _LZMA.size:
+        return False
+    properties, dictionary, size_bytes, first = _LZMA.unpack_from(head)
+    bits = f"{dictionary:032b}".rstrip("0")  # 2^n or 2^n + 2^(n-1), or the largest
+    is_size = 0 < size_bytes < _LZMA_MAX_BYTES or size_bytes == 0xFFFF_FFFF_FFFF_FFFF  # the last is for "not known"
+    return (
+        properties in _LZMA_PROPERTIES
+        and dictionary >= _LZMA_MIN_DICTIONARY
+        and (bits.lstrip("0") in ("1", "11") or dictionary == 0xFFFF_FFFF)
+        and is_size
+        and not first  # of the range coder, always
+    )
 
 
 def packing_of(head: bytes) -> Packing:

@@ -1,9 +1,10 @@
 """See to what grows old in a spool: jobs whose image does not come, and the archive."""
 
+import dataclasses
 import os
 import re
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from clouduploader import spool
@@ -16,7 +17,59 @@ _PARTS = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.([0-9]{1,18}|next)
 """What there is of a job before its own file, or when only that got lost; and files that were never renamed."""
 
 
-def expire(jobs: spool.Spool, *, seconds: float, own: Set[str] = frozenset()) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """A job that was failed.
+
+    Attributes:
+        name: Its id.
+        details: Why, as it now is in its record.
+    """
+
+    name: str
+    details: str
+
+
+class Patience:
+    """How long things have stayed as they are, by a clock that nobody sets.
+
+    The machine's clock may be put forward by hours while a client is between two requests: after a sleep, or by the
+    first step of NTP. What a process has not seen before it begins to wait for, so a restart gives time and takes none.
+
+    Args:
+        clock: Seconds since any moment; does not go back, nor stand still while this process waits.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began_at = time.time() - clock()
+        self._known: dict[str, tuple[object, float]] = {}
+        self._seen: dict[str, tuple[object, float]] = {}
+
+    def now(self) -> float:
+        """Seconds since the epoch, if the machine's clock was right when this was made."""
+        return self._began_at + self._clock()
+
+    def waited(self, name: str, signature: object) -> float:
+        """For how many seconds something has been as it is.
+
+        Args:
+            name: What.
+            signature: How it is; time begins anew when it is otherwise.
+        """
+        now = self._clock()
+        known = self._known.get(name)
+        if known is None or known[0] != signature:
+            known = (signature, now)
+        self._known[name] = self._seen[name] = known
+        return now - known[1]
+
+    def forget_others(self) -> None:
+        """Forget what was not asked for since the last time."""
+        self._known, self._seen = self._seen, {}
+
+
+def expire(jobs: spool.Spool, *, seconds: float, patience: Patience, own: Set[str] = frozenset()) -> list[Failed]:
     """Fail the jobs whose image does not come, and remove what is left of it.
 
     A job that is received by a process that is gone fails at once.
@@ -24,6 +77,7 @@ def expire(jobs: spool.Spool, *, seconds: float, own: Set[str] = frozenset()) ->
     Args:
         jobs: The spool.
         seconds: How long a job may wait for its image, or for more of it.
+        patience: Knows how long they have waited; the same in each call.
         own: Jobs whose images this process receives; they are left alone. Another thread may change it, if a job
             is in it for all the time that it is in state receiving.
 
@@ -38,23 +92,25 @@ def expire(jobs: spool.Spool, *, seconds: float, own: Set[str] = frozenset()) ->
     names = set(jobs.running_names())
     for name in sorted(names, key=int):
         try:
-            if _is_expired(jobs, name, seconds, own):
-                failed.append(name)
+            if details := _expired(jobs, name, seconds, patience, own):
+                failed.append(Failed(name, details))
         except NoSuchJobError:
             continue  # archived meanwhile
         except ClouduploaderError as exc:
             trouble = exc
-    _remove_parts(jobs, names.difference(failed), seconds, own)
+    _remove_parts(jobs, names.difference(job.name for job in failed), seconds, patience, own)
+    patience.forget_others()
     if trouble:
         raise trouble
     return failed
 
 
-def prune(jobs: spool.Spool, *, max_days: int | None, max_jobs: int | None) -> list[str]:
+def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int | None) -> list[str]:
     """Remove archived jobs, with their logs.
 
     Args:
         jobs: The spool.
+        now: See `Patience.now`: a clock that is put forward does not empty the archive.
         max_days: Those that were archived longer ago; None for none.
         max_jobs: All but so many, the newest by their ids; None for none.
 
@@ -70,7 +126,7 @@ def prune(jobs: spool.Spool, *, max_days: int | None, max_jobs: int | None) -> l
     names = sorted(jobs.archived_names(), key=int)
     doomed = set() if max_jobs is None else set(names[: max(0, len(names) - max_jobs)])
     if max_days is not None:
-        limit = time.time() - max_days * SECONDS_PER_DAY
+        limit = now - max_days * SECONDS_PER_DAY
         doomed.update(name for name in names if _changed(jobs.done_path(name), limit) < limit)
     removed = sorted(doomed - running, key=int)
     for name in removed:
@@ -80,16 +136,16 @@ def prune(jobs: spool.Spool, *, max_days: int | None, max_jobs: int | None) -> l
     return removed
 
 
-def _is_expired(jobs: spool.Spool, name: str, seconds: float, own: Set[str]) -> bool:
-    """Fail one job if it must."""
-    if not _reason(jobs, _read(jobs, name), seconds):
-        return False
+def _expired(jobs: spool.Spool, name: str, seconds: float, patience: Patience, own: Set[str]) -> str | None:
+    """Fail one job if it must; return why, or None."""
+    if not _reason(jobs, _read(jobs, name), seconds, patience):
+        return None
     with jobs.lock(name) as locked:
-        details = _reason(jobs, locked.job, seconds)
+        details = _reason(jobs, locked.job, seconds, patience)
         if not details or name in own:  # in this order: what we began to receive before the lock is in it
-            return False
+            return None
         locked.archive(locked.job.ended(JobState.FAILED, details))
-        return True
+        return details
 
 
 def _read(jobs: spool.Spool, name: str) -> Job:
@@ -99,17 +155,16 @@ def _read(jobs: spool.Spool, name: str) -> Job:
         raise NoSuchJobError(exc.message) from exc  # damaged: nothing can be said of it
 
 
-def _reason(jobs: spool.Spool, job: Job, seconds: float) -> str | None:
+def _reason(jobs: spool.Spool, job: Job, seconds: float, patience: Patience) -> str | None:
     """Why a job must fail; None if it need not."""
-    now = time.time()
     if job.state is JobState.CREATED:
-        is_late = now - _changed(jobs.job_path(job.name), now) > seconds
+        is_late = patience.waited(job.name, _signature(jobs.job_path(job.name))) > seconds
         return f"no image came within {seconds:g} seconds" if is_late else None
     if job.state is not JobState.RECEIVING:
         return None
     if not _is_alive(job.pid):
         return DEAD
-    return Details.CUT_OFF if now - _changed(jobs.received_path(job), now) > seconds else None
+    return Details.CUT_OFF if patience.waited(job.name, _signature(jobs.received_path(job))) > seconds else None
 
 
 def _is_alive(pid: int | None) -> bool:
@@ -126,17 +181,27 @@ def _is_alive(pid: int | None) -> bool:
 
 
 def _changed(path: Path, default: float) -> float:
+    status = _status(path)
+    return status.st_mtime if status else default
+
+
+def _signature(path: Path) -> tuple[int, int] | None:
+    """What changes whenever the file is written or replaced; None if it is not there."""
+    status = _status(path)
+    return (status.st_ino, status.st_mtime_ns) if status else None
+
+
+def _status(path: Path) -> os.stat_result | None:
     try:
-        return path.stat().st_mtime
+        return path.stat()
     except FileNotFoundError:
-        return default
+        return None
     except OSError as exc:
         raise LocalIOError(f"{path} can't be read: {exc.strerror}") from exc
 
 
-def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, own: Set[str]) -> None:
+def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, patience: Patience, own: Set[str]) -> None:
     """Remove what belongs to no job: its server died before it made the job, or after it archived it."""
-    now = time.time()
     try:
         entries = sorted(jobs.directory.iterdir())
     except OSError as exc:
@@ -146,7 +211,7 @@ def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, own: Set[s
         if not found:
             continue
         name = found[1] or found[2]
-        if name not in names and name not in own and now - _changed(entry, now) > seconds:
+        if name not in names and name not in own and patience.waited(entry.name, _signature(entry)) > seconds:
             _remove(entry)
 
 

@@ -155,13 +155,22 @@ class Intake:
                     await self._take(begun[0], request)
             except BaseException as exc:
                 for reception in begun:  # none if there is no such job
-                    told = self._told(exc)
-                    await self._settle(functools.partial(reception.abandon, told))
-                    details = str(told) or "the client left"
-                    self._log.tell("failed", job=name, bytes=reception.received_bytes, details=details)
+                    await self._settle(functools.partial(reception.abandon, self._told(exc)))
+                    self._tell_end(reception)
                 raise
             finally:
                 self._names.discard(name)
+
+    def _tell_end(self, reception: Reception) -> None:
+        """Write down how a job ended whose image was not taken: as its record says, whoever wrote that."""
+        name = reception.job.name
+        try:
+            job, _ = self._jobs.read(name)
+        except ClouduploaderError as exc:  # somebody was quick to remove it
+            self._log.tell("trouble", job=name, text=exc.message)
+            return
+        if job.state is JobState.FAILED:  # else all of it was here when the client left
+            self._log.tell("failed", job=name, bytes=reception.received_bytes, details=job.details)
 
     async def _take(self, reception: Reception, request: web.BaseRequest) -> None:
         """Bring a reception to its end, if nothing happens."""
@@ -170,8 +179,12 @@ class Intake:
         self._log.tell("receiving", job=name, client=request.remote)
         try:
             await self._read(reception, request)
-            await self._settle(reception.finish)
-            self._log.tell("scheduled", job=name, bytes=reception.received_bytes, seconds=time.monotonic() - began)
+
+            def announce() -> None:
+                seconds = time.monotonic() - began
+                self._log.tell("scheduled", job=name, bytes=reception.received_bytes, seconds=seconds)
+
+            await self._settle(functools.partial(reception.finish, announce=announce))
         finally:
             self._received_bytes += reception.received_bytes
             del self._open[name]

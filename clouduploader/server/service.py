@@ -185,11 +185,12 @@ async def _tend(state: State, connections: Connections) -> None:
 
 
 def _expire(state: State) -> None:
-    for name in tend_spool.expire(state.jobs, seconds=state.settings.expire_seconds, own=state.intake.names):
-        state.log.tell("failed", job=name, details="no image came in time")
+    seconds, own = state.settings.expire_seconds, state.intake.names
+    for job in tend_spool.expire(state.jobs, seconds=seconds, patience=state.patience, own=own):
+        state.log.tell("failed", job=job.name, details=job.details)
 
 
 def _prune(state: State) -> None:
-    settings = state.settings
-    for name in tend_spool.prune(state.jobs, max_days=settings.archive_days, max_jobs=settings.archive_jobs):
+    days, count = state.settings.archive_days, state.settings.archive_jobs
+    for name in tend_spool.prune(state.jobs, now=state.patience.now(), max_days=days, max_jobs=count):
         state.log.tell("pruned", job=name)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from clouduploader import spool
+from clouduploader.commands import tend_spool
 from clouduploader.config import Config
 from clouduploader.dispatcher import exclusion
 from clouduploader.dispatcher import settings as worker_settings
@@ -36,6 +37,7 @@ class State:
         logs: Logs that are followed.
         listing: Makes lists of jobs; under `listing_lock`.
         creating: The lock of who makes a job.
+        patience: How long jobs have waited for their images.
         started: When it was, in seconds since the epoch.
         log: Where the service tells what it does.
         metrics: What it counts; to be rendered under `counting`.
@@ -64,6 +66,7 @@ class State:
         self.listing_lock = asyncio.Lock()
         self.creating = asyncio.Lock()
         self._bodies = body.Budget()
+        self.patience = tend_spool.Patience()
         self.started = status.now()
         self._numbers = itertools.count(1)
         self._in_flight: dict[int, tuple[web.BaseRequest, int]] = {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+from collections.abc import Callable
 
 from clouduploader import jobxml
 from clouduploader.errors import JobFileError, LocalIOError
@@ -21,17 +22,21 @@ class LockedJob:
         self.job = job
         self._places = places
 
-    def replace(self, job: Job) -> None:
+    def replace(self, job: Job, *, announce: Callable[[], None] | None = None) -> None:
         """Write the job's new state, as the last thing in the block: it ends the lock.
 
         The lock stays on the old file, which has no name any more; those who wait for it see that.
+
+        Args:
+            job: As it is now.
+            announce: See `Places.write`.
 
         Raises:
             CannotCreateError: It can't be written; the old state is still there.
         """
         path = self._places.job_path(self.job.name)
         try:
-            self._places.write(path, jobxml.serialize(job))
+            self._places.write(path, jobxml.serialize(job), announce=announce)
         except OSError as exc:
             raise self._places.cannot_create(path, exc) from exc
 

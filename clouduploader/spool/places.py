@@ -1,6 +1,7 @@
 """Where everything of a spool is, and how a file gets to its place."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, LocalIOError, MissingFileError, NoSuchJobError
@@ -82,8 +83,16 @@ class Places:
             raise LocalIOError(f"the spool {self.directory} can't be looked at: {exc.strerror}") from exc
         return status.f_bavail * status.f_frsize
 
-    def write(self, path: Path, data: bytes, *, mode: int = files.PUBLIC_MODE) -> None:
+    def write(
+        self, path: Path, data: bytes, *, mode: int = files.PUBLIC_MODE, announce: Callable[[], None] | None = None
+    ) -> None:
         """Write a file beside its place, and move it there; afterwards it is safely on the disk.
+
+        Args:
+            path: Its place.
+            data: Its content.
+            mode: Its mode.
+            announce: Called once it is written, before others can see it.
 
         Raises:
             OSError: That failed; what was there before is still there.
@@ -91,6 +100,8 @@ class Places:
         new_path = path.with_name(f".{path.name}.new")
         try:
             files.write_file(new_path, data, mode=mode, owner=self.owner())
+            if announce:
+                announce()
             new_path.replace(path)
         except OSError:
             new_path.unlink(missing_ok=True)

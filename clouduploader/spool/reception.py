@@ -89,8 +89,12 @@ class Reception:
         except OSError as exc:
             raise LocalIOError(f"the image can't be written: {exc.strerror}") from exc
 
-    def finish(self) -> Job:
+    def finish(self, *, announce: Callable[[], None] | None = None) -> Job:
         """The image is here: have it on the disk, schedule the job, and wake OBS's worker.
+
+        Args:
+            announce: Called on the line before the job is scheduled for all to see, when that can hardly fail any more:
+                who writes it down then does so before a worker writes down what he does with it.
 
         Returns:
             The job, scheduled.
@@ -119,7 +123,7 @@ class Reception:
                     places.received_path(job).replace(path)
                 except OSError as exc:
                     raise places.cannot_create(path, exc) from exc
-                locked.replace(scheduled)
+                locked.replace(scheduled, announce=announce)
             self._settle()
             undo.pop_all()
         self._ping()

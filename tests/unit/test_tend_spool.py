@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -11,6 +12,26 @@ from clouduploader.errors import LocalIOError
 from clouduploader.job import Details, JobState
 
 LONG_AGO = 1_700_000_000
+
+
+class Clock:
+    """A clock for `Patience`, that goes when it is told to."""
+
+    def __init__(self):
+        self.seconds = 1000.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def expire(jobs, *, own=frozenset(), meanwhile=lambda: None):
+    """Look, and look again when more than the hour is over; return names and details of what failed in the end."""
+    clock = Clock()
+    patience = tend_spool.Patience(clock)
+    tend_spool.expire(jobs, seconds=3600, patience=patience, own=own)
+    clock.seconds += 3601
+    meanwhile()
+    return tend_spool.expire(jobs, seconds=3600, patience=patience, own=own)
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +57,61 @@ def end(jobs, name):
     return job.state, job.details
 
 
+def failed(jobs, **options):
+    return [job.name for job in expire(jobs, **options)]
+
+
 def test_job_whose_image_never_comes_fails(make_spool, make_job):
     jobs = make_spool()
-    for name in ("1", "2"):
-        make_job(jobs, name, state=JobState.CREATED, data=b"{}")
-    half_begun = jobs.directory / ".1.file99"  # by a server that died before it could say so
-    half_begun.write_bytes(b"x")
-    age(jobs.job_path("1"), half_begun)
-    assert tend_spool.expire(jobs, seconds=3600) == ["1"]
+    make_job(jobs, "1", state=JobState.CREATED, data=b"{}")
+    (jobs.directory / ".1.file99").write_bytes(b"x")  # half begun, by a server that died before it could say so
+    found = expire(jobs, meanwhile=lambda: make_job(jobs, "2", state=JobState.CREATED, data=b"{}"))
+    assert found == [tend_spool.Failed("1", "no image came within 3600 seconds")]
     assert end(jobs, "1") == (JobState.FAILED, "no image came within 3600 seconds")
-    assert names(jobs) == {"2", "2.data"}
+    assert names(jobs) == {"2", "2.data", ".1.file99"}  # which is nobody's only now
+
+
+def test_clock_that_is_set_fails_no_job_and_empties_no_archive(make_spool, make_job):
+    """As after a sleep, and after a restart: what is old by its time stamps may have come a moment ago."""
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.CREATED, data=b"{}")
+    make_job(jobs, "2", state=JobState.RECEIVING, pid=os.getppid())
+    part = jobs.directory / f".2.file{os.getppid()}"
+    part.write_bytes(b"begun")
+    (jobs.directory / "3.data").write_bytes(b"about to be a job")
+    age(*jobs.directory.iterdir())
+    clock = Clock()
+    patience = tend_spool.Patience(clock)
+    for _ in range(3):
+        clock.seconds += 1000
+        assert tend_spool.expire(jobs, seconds=3600, patience=patience) == []
+    assert names(jobs) == {"1", "1.data", "2", part.name, "3.data"}
+
+
+def test_time_begins_anew_with_each_piece_of_the_image(make_spool, make_job):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.RECEIVING, pid=os.getppid())
+    part = jobs.directory / f".1.file{os.getppid()}"
+    part.write_bytes(b"begun")
+    age(part)
+    assert failed(jobs, meanwhile=lambda: part.write_bytes(b"begun, and more")) == []
+    assert failed(jobs) == ["1"]
+
+
+def test_time_that_passes_is_told_from_a_clock_that_is_set():
+    clock = Clock()
+    patience = tend_spool.Patience(clock)
+    before = patience.now()
+    clock.seconds += 10
+    assert patience.now() == before + 10
+    assert abs(before - time.time()) < 3600
+    patience.waited("a", 1)
+    patience.waited("b", 1)
+    patience.forget_others()
+    clock.seconds += 5
+    assert patience.waited("a", 1) == 5
+    patience.forget_others()
+    assert patience.waited("b", 1) == 0  # was not asked for, and is another one now
 
 
 def test_job_of_a_server_that_died_fails_at_once(make_spool, make_job, dead_pid):
@@ -54,7 +120,8 @@ def test_job_of_a_server_that_died_fails_at_once(make_spool, make_job, dead_pid)
         make_job(jobs, name, state=JobState.RECEIVING, data=b"{}", pid=pid)
         (jobs.directory / f".{name}.file{pid}").write_bytes(b"begun")
     # 3 has our pid and is not ours: the server before us had the same one
-    assert tend_spool.expire(jobs, seconds=3600) == ["1", "3"]
+    found = tend_spool.expire(jobs, seconds=3600, patience=tend_spool.Patience())
+    assert found == [tend_spool.Failed("1", tend_spool.DEAD), tend_spool.Failed("3", tend_spool.DEAD)]
     assert end(jobs, "1") == end(jobs, "3") == (JobState.FAILED, tend_spool.DEAD)
     assert names(jobs) == {"2", "2.data", f".2.file{os.getppid()}"}
 
@@ -62,17 +129,15 @@ def test_job_of_a_server_that_died_fails_at_once(make_spool, make_job, dead_pid)
 def test_job_of_a_process_that_can_not_be_fails(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.RECEIVING, pid=10**17)
-    assert tend_spool.expire(jobs, seconds=3600) == ["1"]
+    tend_spool.expire(jobs, seconds=3600, patience=tend_spool.Patience())
     assert end(jobs, "1") == (JobState.FAILED, tend_spool.DEAD)
 
 
 def test_job_whose_image_stopped_growing_fails(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.RECEIVING, pid=os.getppid())
-    part = jobs.directory / f".1.file{os.getppid()}"
-    part.write_bytes(b"begun")
-    age(part)
-    assert tend_spool.expire(jobs, seconds=3600) == ["1"]
+    (jobs.directory / f".1.file{os.getppid()}").write_bytes(b"begun")
+    assert failed(jobs) == ["1"]
     assert end(jobs, "1") == (JobState.FAILED, Details.CUT_OFF)
     assert names(jobs) == set()
 
@@ -82,8 +147,7 @@ def test_job_that_we_receive_is_left_alone(make_spool, make_job):
     make_job(jobs, "1", state=JobState.RECEIVING, pid=os.getpid())
     part = jobs.directory / f".1.file{os.getpid()}"
     part.write_bytes(b"begun")
-    age(part, jobs.job_path("1"))
-    assert tend_spool.expire(jobs, seconds=3600, own={"1"}) == []
+    assert failed(jobs, own={"1"}) == []
     assert part.exists()
 
 
@@ -96,7 +160,7 @@ def test_job_that_we_begin_to_receive_meanwhile_is_left_alone(make_spool, make_j
         def __contains__(self, name):
             return jobs.read(name)[0].state is JobState.RECEIVING  # as if it had begun just before this
 
-    assert tend_spool.expire(jobs, seconds=3600, own=Own()) == []
+    assert failed(jobs, own=Own()) == []
     assert jobs.read("1")[0].state is JobState.RECEIVING
 
 
@@ -105,9 +169,8 @@ def test_other_states_never_expire(make_spool, make_job):
     states = (JobState.SCHEDULED, JobState.UPLOADING, JobState.WAITING)
     for number, state in enumerate(states, 1):
         make_job(jobs, str(number), state=state, image=b"x", data=b"{}")
-    age(*jobs.directory.iterdir())
     before = names(jobs)
-    assert tend_spool.expire(jobs, seconds=1) == []
+    assert failed(jobs) == []
     assert names(jobs) == before
 
 
@@ -115,10 +178,9 @@ def test_trouble_with_one_job_leaves_none_of_the_others_lying(make_spool, make_j
     jobs = make_spool()
     for name in ("1", "2", "3"):
         make_job(jobs, name, state=JobState.CREATED)
-        age(jobs.job_path(name))
     jobs.data_path("2").mkdir()  # can't be removed as a file is
     with pytest.raises(LocalIOError, match=r"2\.data"):
-        tend_spool.expire(jobs, seconds=3600)
+        expire(jobs)
     assert end(jobs, "1")[0] is end(jobs, "3")[0] is JobState.FAILED
 
 
@@ -126,24 +188,19 @@ def test_damaged_job_is_left_alone(make_spool, make_job):
     jobs = make_spool()
     jobs.job_path("1").write_bytes(b"<clouduploadjob")
     make_job(jobs, "2", state=JobState.CREATED)
-    age(jobs.job_path("1"), jobs.job_path("2"))
-    assert tend_spool.expire(jobs, seconds=3600) == ["2"]
+    assert failed(jobs) == ["2"]
     assert jobs.job_path("1").read_bytes() == b"<clouduploadjob"
 
 
 def test_parts_of_no_job_are_removed_once_they_are_old(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "7", state=JobState.SCHEDULED, data=b"{}", image=b"x")
-    old = ("1.data", "2.file", ".3.file99", ".1.data.new", ".2.new", ".next.new", ".next.new.99")
-    parts = [jobs.directory / name for name in (*old, "4.data", ".4.new")]
-    for path in parts:
-        path.write_bytes(b"x")
-    others = [jobs.directory / name for name in ("next", "notes", "5.datax", "6.log", ".5.log.new", ".7.new")]
-    for path in others:
-        path.write_bytes(b"x")
-    age(*parts[: len(old)], *others, *jobs.directory.glob("7*"))
-    tend_spool.expire(jobs, seconds=3600)
-    assert names(jobs) == {"7", "7.data", "7.file", "4.data", ".4.new", *(path.name for path in others)}
+    others = ("next", "notes", "5.datax", "6.log", ".5.log.new", ".7.new")
+    for name in ("1.data", "2.file", ".3.file99", ".1.data.new", ".2.new", ".next.new", ".next.new.99", *others):
+        (jobs.directory / name).write_bytes(b"x")
+    young = ("4.data", ".4.new")
+    expire(jobs, meanwhile=lambda: [(jobs.directory / name).write_bytes(b"x") for name in young])
+    assert names(jobs) == {"7", "7.data", "7.file", *young, *others}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +214,7 @@ def test_archive_is_pruned_by_age_and_count(make_spool, make_job, days, count, k
         make_job(jobs, name, state=JobState.FAILED, log=b"a log")
     for name in ("1", "2", "10"):
         age(jobs.done_path(name))
-    removed = tend_spool.prune(jobs, max_days=days, max_jobs=count)
+    removed = tend_spool.prune(jobs, now=time.time(), max_days=days, max_jobs=count)
     kept = set(kept.split())
     assert {path.name for path in jobs.done_dir.iterdir()} == kept | {f"{name}.log" for name in kept}
     assert set(removed) | kept == {"1", "2", "3", "10", "11"}
@@ -169,5 +226,5 @@ def test_job_that_is_just_archived_is_not_pruned(make_spool, make_job):
     make_job(jobs, "1", state=JobState.UPLOADING)
     make_job(jobs, "1", state=JobState.FAILED)
     age(jobs.done_path("1"))
-    assert tend_spool.prune(jobs, max_days=1, max_jobs=1) == []
+    assert tend_spool.prune(jobs, now=time.time(), max_days=1, max_jobs=1) == []
     assert jobs.done_path("1").exists()

@@ -5,13 +5,17 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from clouduploader import config, service_log, stop
-from clouduploader.job import JobState
+from clouduploader.commands import tend_spool
+from clouduploader.job import Details, JobState
 from clouduploader.server import census, metrics, operations, routes, service, settings
 
 SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
@@ -197,6 +201,51 @@ def test_log_has_one_line_a_request_and_a_change(serve, make_spool):
     assert f"client=127.0.0.1 method=PUT path=/cloudupload/{name} status=200" in put
     server.ask("POST", f"/cloudupload/{name}?cmd=kill")
     (_,) = lines_of(server, "killed", name)
+
+
+def test_log_tells_that_a_job_is_scheduled_before_anybody_can_start_it(serve, make_spool):
+    """Whoever sees the record then, as a worker does who is told by the kernel, writes his own line after it."""
+    jobs = make_spool()
+    server = serve(jobs)
+    seen = {}
+    for _ in range(10):
+        name = server.create(size=3)
+        watcher = threading.Thread(target=look_when_scheduled, args=(server, jobs, name, seen))
+        watcher.start()
+        server.ask("PUT", f"/cloudupload/{name}", b"abc")
+        watcher.join()
+    assert seen == dict.fromkeys(seen, True)
+    assert len(seen) == 10
+
+
+def look_when_scheduled(server, jobs, name, seen):
+    """Note whether the log says so at the first moment at which the job is."""
+    while jobs.read(name)[0].state is not JobState.SCHEDULED:
+        pass
+    seen[name] = bool(lines_of(server, "scheduled", name))
+
+
+def test_log_and_job_say_the_same_of_an_image_that_did_not_come(serve, make_spool, make_job):
+    jobs = make_spool()
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    make_job(jobs, "1", state=JobState.RECEIVING, pid=child.pid)
+    server = serve(jobs)
+    wait_for(lambda: lines_of(server, "failed", "1"))
+    left, killed = server.create(size=10), server.create(size=10)
+    for name in (left, killed):
+        with server.connect() as client:
+            client.sendall(f"PUT /cloudupload/{name} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc".encode())
+            wait_for(lambda name=name: jobs.read(name)[0].state is JobState.RECEIVING)
+            if name == killed:
+                server.ask("POST", f"/cloudupload/{name}?cmd=kill")
+                wait_for(lambda: lines_of(server, "failed", killed))
+        wait_for(lambda name=name: lines_of(server, "failed", name))
+    for name in ("1", left, killed):
+        (line,) = lines_of(server, "failed", name)
+        details = jobs.read(name)[0].details
+        assert f'details="{details}"' in line or f"details={details}" in line
+    assert {jobs.read(name)[0].details for name in ("1", left, killed)} == {tend_spool.DEAD, Details.CUT_OFF, "killed"}
 
 
 def test_log_tells_why_an_image_was_not_taken(serve, make_spool):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clouduploader import joblog
-from clouduploader.cli import output
+from clouduploader.cli import output, table
 from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.platform import Verification
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from clouduploader.accounts import Account
     from clouduploader.commands.manage_accounts import Shown
 
-COLUMNS = ("user", "target", "created", "values")
+COLUMNS = (
+    table.Column("user", least=8),
+    table.Column("target", rank=2),
+    table.Column("created", rank=3),
+    table.Column("values", least=16),
+)
 ENCRYPTED = "(encrypted)"
 
 target_option = click.option(
@@ -167,7 +172,7 @@ def list_command(session: Session, /, *, target: str | None) -> None:
     if session.is_json:
         output.print_json(session, {"accounts": [_document(one) for one in found]})
     else:
-        output.print_table(COLUMNS, [(one.user, one.target, one.created.isoformat(), _joined(one)) for one in found])
+        table.print_table(COLUMNS, [(one.user, one.target, one.created.isoformat(), _joined(one)) for one in found])
 
 
 @account_command.command("remove")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from clouduploader import joblog
-from clouduploader.cli import output
+from clouduploader.cli import output, table
 from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
 from clouduploader.commands import clean_up
 from clouduploader.errors import ExitCode
@@ -17,7 +17,16 @@ from clouduploader.platform import CleanUpReport, CloudObject, JsonValue
 from clouduploader.runner import read_targetdata
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-COLUMNS = ("kind", "id", "region", "job", "age", "what happened")
+COLUMNS = (
+    table.Column("kind", least=8, rank=2),
+    table.Column("id"),
+    table.Column("region", rank=3),
+    table.Column("job"),
+    table.Column("user", least=8, rank=5),
+    table.Column("image", least=16, rank=4),
+    table.Column("age", rank=6),
+    table.Column("what happened", least=16, rank=1),
+)
 _AGE = re.compile(r"([0-9]{1,6})([smhdw]?)")
 
 
@@ -72,8 +81,8 @@ def cleanup_command(
 
     The exit code is 75 if something could not be removed.
 
-    With --json the data are {"dry_run": B, "things": [...]}, each with kind, id, region, job, journal, created,
-    story, outcome (removed, left, kept or found) and reason.
+    With --json the data are {"dry_run": B, "things": [...]}, each with kind, id, region, job, user, image,
+    journal, created, story, outcome (removed, left, kept or found) and reason.
     """
     with open(2, "wb", buffering=0, closefd=False) as stderr:
         log = joblog.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
@@ -116,19 +125,25 @@ def _targetdata(
 
 
 def _print_found(session: Session, batches: Sequence[clean_up.Batch]) -> None:
-    items = [item for batch in batches for item in batch.items]
     rows = []
-    for item in items:
-        thing = item.object
-        story = f"{item.story}; kept: {item.keep_reason}" if item.keep_reason else item.story
-        rows.append((thing.kind, thing.id, thing.region, item.job, _age(item.created), story))
+    for batch in batches:
+        for item in batch.items:
+            thing = item.object
+            story = f"{item.story}; kept: {item.keep_reason}" if item.keep_reason else item.story
+            rows.append((thing.kind, thing.id, thing.region, item.job, *_upload(batch), _age(item.created), story))
     if rows:
-        output.print_table(COLUMNS, rows)
+        table.print_table(COLUMNS, rows)
     elif not session.is_quiet:
         click.echo("Nothing is left.", err=True)
     for batch in batches:
         if batch.error:
             output.warn(session, f"journal {batch.key}: {batch.error.message}")
+
+
+def _upload(batch: clean_up.Batch) -> tuple[object, object]:
+    """Whose upload it was, and of which image; None for each if its journal is lost."""
+    began = (batch.reading and batch.reading.state.began) or {}
+    return began.get("user"), began.get("filename")
 
 
 def _print_reports(session: Session, batches: Sequence[clean_up.Batch], reports: Sequence[CleanUpReport]) -> None:
@@ -146,6 +161,7 @@ def _documents(
     reasons = {leftover.object: leftover.reason for report in reports for leftover in report.left}
     documents = []
     for batch in batches:
+        user, image = _upload(batch)
         for item in batch.items:
             reason = item.keep_reason or reasons.get(item.object) or (batch.error and batch.error.message)
             outcome = "kept" if item.keep_reason else "found" if is_dry else "left" if reason else "removed"
@@ -155,6 +171,8 @@ def _documents(
                     "id": item.object.id,
                     "region": item.object.region,
                     "job": item.job,
+                    "user": user,
+                    "image": image,
                     "journal": batch.key,
                     "created": item.created.isoformat() if item.created else None,
                     "story": item.story,

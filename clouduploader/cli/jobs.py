@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clouduploader import spool
-from clouduploader.cli import output
+from clouduploader.cli import output, table
 from clouduploader.cli.session import Session, json_option, pass_session, server_option
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.job import Job, JobState
@@ -34,9 +34,16 @@ FIELDS = (
 )  # fmt: skip
 """What is shown of a job, in this order; XML's names, `state` being `damaged` for a damaged one."""
 
-TERMINAL_COLUMNS = ("job", "state", "age", "user", "target", "project", "filename", "details")
-WIDE_COLUMNS = frozenset({"target", "project"})
-WIDE = 100  # columns of a terminal; on a narrower one an AMI id would not fit beside these
+TERMINAL_COLUMNS = (
+    table.Column("job"),
+    table.Column("state", rank=1),
+    table.Column("age", rank=4),
+    table.Column("user", least=8, rank=3),
+    table.Column("target", rank=5),
+    table.Column("project", least=12, rank=6),
+    table.Column("filename", least=16, rank=2),
+    table.Column("details", least=22),
+)
 
 
 @click.command("list")
@@ -86,8 +93,8 @@ def list_command(
         documents = (_document(entry) for entry in entries)
         output.print_json_stream(session, {"total": listing.total}, key="jobs", items=documents)
         return ExitCode.OK
-    columns = _terminal_columns() if is_terminal else ("job", *FIELDS)
-    output.print_table(columns, (_row(entry, columns) for entry in entries))
+    columns = TERMINAL_COLUMNS if is_terminal else tuple(map(table.Column, ("job", *FIELDS)))
+    table.print_table(columns, (_row(entry, columns) for entry in entries))
     if is_terminal and not session.is_quiet and next(listing.entries, None):
         which = "that match" if query.is_selective else f"of {listing.total} jobs"
         click.echo(f"These are the newest {limit} {which}; --limit 0 shows all.", err=True)
@@ -228,18 +235,11 @@ def _spool(session: Session) -> spool.Spool:
     return spool.Spool(session.config.spool.value)
 
 
-def _terminal_columns() -> tuple[str, ...]:
-    import shutil
-
-    is_wide = shutil.get_terminal_size().columns >= WIDE
-    return tuple(column for column in TERMINAL_COLUMNS if is_wide or column not in WIDE_COLUMNS)
-
-
-def _row(entry: "Entry", columns: Sequence[str]) -> list[object]:
+def _row(entry: "Entry", columns: Sequence[table.Column]) -> list[object]:
     fields = _fields(entry.job) if entry.job else {"state": DAMAGED, "details": entry.damage}
-    if "age" in columns and entry.job and entry.job.created is not None:
+    if entry.job and entry.job.created is not None:
         fields["age"] = output.age(time.time() - entry.job.created)
-    return [entry.name, *(fields.get(column) for column in columns[1:])]
+    return [entry.name, *(fields.get(column.title) for column in columns[1:])]
 
 
 def _document(entry: "Entry") -> dict[str, Any]:

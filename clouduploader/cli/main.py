@@ -104,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see ExitCode.
     """
+    _open_streams()
     session = Session()
     words = routing.route(sys.argv[1:] if arguments is None else arguments)
     # Known before Click parses, so that its own complaints are JSON as well.
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exc:
         if exc.code != 1:  # with 1 Click answers a closed pipe, with all else a shell that completes
             raise
-        _drop_output()
+        _drop_output(1, 2)
         return ExitCode.PIPE_CLOSED
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.ctx.get_help() if exc.ctx else exc.message, err=True)
@@ -127,18 +128,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error = boundary.as_ours(exc)
         try:
             _report(session, error, exc)
-            if sys.stdout:
-                sys.stdout.flush()  # what is left of an answer that could not be written
-        except OSError:  # nobody to tell, or a full disk
-            _drop_output()
+            sys.stdout.flush()  # what is left of an answer that could not be written
+        except OSError:  # a full disk
+            _drop_output(1)
+            if session.is_json:
+                _tell(error)
         return int(error.exit_code)
     return answer if isinstance(answer, int) else ExitCode.OK
 
 
-def _drop_output() -> None:
-    """Send what is still in the buffers nowhere: the interpreter would fail once more with it."""
+def _open_streams() -> None:
+    """Let what the caller closed of standard input, output and error lead nowhere.
+
+    Otherwise the next file that is opened gets that number, and what is meant for a terminal gets into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 as long as the process lives
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _drop_output(*numbers: int) -> None:
+    """Send what is still in the buffers of these descriptors nowhere: the interpreter would fail once more with it."""
     null = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
+    for number in numbers:
         os.dup2(null, number)
     os.close(null)
 
@@ -151,5 +168,13 @@ def _report(session: Session, error: ClouduploaderError, cause: Exception) -> No
     if session.is_json:
         click.echo(output.envelope(session, data=None, error=error, exit_code=int(error.exit_code)))
     else:
-        hint = f" {output.clean(error.hint)}" if error.hint else ""
+        _tell(error)
+
+
+def _tell(error: ClouduploaderError) -> None:
+    """Print an error as one line with its hint, if stderr can be written."""
+    hint = f" {output.clean(error.hint)}" if error.hint else ""
+    try:
         click.echo(f"clouduploader: {output.clean(error.message.rstrip('.'))}.{hint}", err=True)
+    except OSError:
+        _drop_output(2)

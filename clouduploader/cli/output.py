@@ -1,11 +1,11 @@
-"""How answers are shown: tables for people, tab-separated lines for pipes, JSON for programs.
+"""How answers are shown: fields and findings for people, tab-separated lines for pipes, JSON for programs.
 
-rich is loaded only when standard output is a terminal: elsewhere it would cut cells, and it
-costs more time than most commands take.
+rich is loaded only when standard output is a terminal: it costs more time than most commands take.
 """
 
 import codecs
 import json
+import os
 import re
 import sys
 import unicodedata
@@ -21,6 +21,11 @@ from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 if TYPE_CHECKING:
     from clouduploader.platform import Finding
 
+COLOURS = {
+    **{"succeeded": "green", "ok": "green", "failed": "red", "failure": "red", "damaged": "red"},
+    **{"uploading": "cyan", "receiving": "cyan", "waiting": "yellow", "warning": "yellow"},
+}
+"""Of states and findings; of the eight that every terminal with colours has."""
 AGES = ((365 * 86400, "y"), (7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -90,35 +95,36 @@ def print_json_stream(
     separator = ""
     for item in items:
         sys.stdout.write(separator + json.dumps(item))
-        separator = ",\n"
+        separator = ", "
     click.echo("]" + back)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows: fitted to the terminal, or as they come, with tabs between whole cells and a header line."""
-    if not sys.stdout.isatty():
-        sys.stdout.write("\t".join(columns) + "\n")
-        sys.stdout.writelines("\t".join(map(cell, row)) + "\n" for row in rows)
-        sys.stdout.flush()
-        return
-    import rich.box
-    import rich.console
-    import rich.table
-    import rich.text
+def is_shown(text: str, stream: TextIO) -> bool:
+    """Whether a stream's encoding has these characters."""
+    try:
+        text.encode(stream.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:  # no_wrap at the cells: as a column's it would narrow all alike, not the widest first
-        table.add_row(*(rich.text.Text(cell(value), no_wrap=True, overflow="ellipsis") for value in row))
-    rich.console.Console(markup=False, highlight=False).print(table)
+
+def state(text: str, shown: str | None = None) -> str:
+    """Colour the state of a job, or how good a finding is, on a terminal that has colours; else leave it.
+
+    Args:
+        text: The state.
+        shown: What is printed, if that has blanks around it.
+    """
+    shown = text if shown is None else shown
+    has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return click.style(shown, fg=COLOURS[text]) if has_colours and text in COLOURS else shown
 
 
 def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
     """Print names and values, one pair a line: aligned on a terminal, else with a tab between."""
     if sys.stdout.isatty():
         width = max((len(name) for name, _ in pairs), default=0)
-        lines = [f"{name + ':':{width + 1}} {cell(value)}" for name, value in pairs]
+        lines = [f"{name + ':':{width + 1}} {state(cell(value))}" for name, value in pairs]
     else:
         lines = [f"{name}\t{cell(value)}" for name, value in pairs]
     click.echo("\n".join(lines))
@@ -127,7 +133,7 @@ def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
 def finding(found: "Finding") -> str:
     """A finding as a line: how good it is, what was looked at, what was found, and what to do."""
     hint = f". {found.hint}" if found.hint else ""
-    return clean(f"{found.level:8}{found.subject}: {found.message}{hint}")
+    return state(found.level, f"{found.level:8}") + clean(f"{found.subject}: {found.message}{hint}")
 
 
 def log_writer(stream: TextIO) -> Callable[[bytes], None]:

@@ -4,8 +4,10 @@ import json
 
 import click
 
-from clouduploader.cli import output
+from clouduploader.cli import output, table
 from clouduploader.cli.session import Session, json_option, pass_session
+
+COLUMNS = (table.Column("TARGET"), table.Column("PACKAGE", rank=1), table.Column("STATE", least=16))
 
 
 @click.command("platforms")
@@ -35,6 +37,5 @@ def platforms_command(session: Session, target: str | None) -> None:
         rows = [{"target": one.target, "package": one.package, "problem": one.problem} for one in found]
         output.print_json(session, {"platforms": rows})
     else:
-        output.print_table(
-            ("TARGET", "PACKAGE", "STATE"), [(one.target, one.package, one.problem or "ok") for one in found]
-        )
+        rows_shown = [(one.target, one.package, one.problem or "ok") for one in found]
+        table.print_table(COLUMNS, rows_shown)

@@ -1,3 +1,4 @@
+import getpass
 import json
 import os
 import pty
@@ -43,9 +44,9 @@ def test_leftover_of_a_dead_upload_is_removed_by_its_journal(dead, point):
     done = cloud.cleanup("--yes")
     assert done.returncode == 0, done.stderr
     columns, row = (line.split("\t") for line in done.stdout.splitlines())
-    assert columns == ["kind", "id", "region", "job", "age", "what happened"]
-    assert (row[0], row[2], row[3], row[5]) == ("snapshot", "here", "1", "its upload died")
-    assert row[4].endswith("s")
+    assert columns == ["kind", "id", "region", "job", "user", "image", "age", "what happened"]
+    assert (row[0], *row[2:6], row[7]) == ("snapshot", "here", "1", getpass.getuser(), "a.raw", "its upload died")
+    assert row[6].endswith("s")
     assert done.stderr == f"Removed snapshot {row[1]} in here.\nRemoved 1 thing.\n"
     assert cloud.things() == {}
     journal = cloud.journal()
@@ -70,7 +71,8 @@ def test_dry_run_changes_nothing(dead):
     (thing,) = things(cloud.cleanup("--dry-run", "--json"))
     assert thing.pop("created")
     assert thing == {
-        "kind": "snapshot", "id": next(iter(before[0])), "region": "here", "job": "1", "journal": before[1].key,
+        "kind": "snapshot", "id": next(iter(before[0])), "region": "here", "job": "1",
+        "user": getpass.getuser(), "image": "a.raw", "journal": before[1].key,
         "story": "its upload died", "outcome": "found", "reason": None,
     }  # fmt: skip
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 import pytest
 
-from clouduploader import errors
+from clouduploader import errors, jobxml
 from clouduploader.cli import main, output
 from clouduploader.cli.session import json_option, pass_session
 from clouduploader.errors import ClouduploaderError, ExitCode, StoppedError
+from clouduploader.job import Job, JobState
 
 PROGRAM = [Path(sys.executable).with_name("clouduploader")]
 ERRORS = [
@@ -209,9 +210,53 @@ def test_full_disk_under_the_answer_is_no_traceback(arguments, code):
     assert b"Exception ignored" not in process.stderr
 
 
-def test_closed_streams_are_no_traceback():
-    script = f"exec {PROGRAM[0]} --version >&- 2>&-"
-    assert subprocess.run(["/bin/sh", "-c", script], check=False).returncode == 0
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A spool with a job that has a log, and an image `a.raw` beside it."""
+    place = tmp_path_factory.mktemp("place")
+    done = place / "spool" / "done"
+    done.mkdir(parents=True)
+    (place / "home").mkdir()
+    job = Job(name="1", state=JobState.SUCCEEDED, created=1795361942, user="tom", target="ec2", filename="a.raw")
+    (done / "1").write_bytes(jobxml.serialize(job))
+    (done / "1.log").write_text("Phase: upload\n")
+    (place / "a.raw").write_bytes(bytes(510) + b"\x55\xaa")
+    return place
+
+
+ANSWERS = [
+    *["list", "list --json", "inspect 1", "log 1", "image a.raw", "image --json a.raw", "platforms", "account list"],
+    "kill --yes 1",
+]
+
+
+def answer(place, words, redirections):
+    """Run a command with its streams as a shell redirects them; gives the exit code and stderr."""
+    script = f"exec {PROGRAM[0]} --home home --spool spool {words} {redirections}"
+    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False, cwd=place)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("words", ANSWERS)
+def test_answer_to_a_closed_stream_goes_nowhere(place, words):
+    code, err = answer(place, words, ">&-")
+    assert (code, err) == (0, "")
+    assert answer(place, words, "<&- >&- 2>&-")[0] == 0
+
+
+@pytest.mark.parametrize("words", ANSWERS)
+def test_answer_to_a_full_disk_is_one_line_and_74(place, words):
+    code, err = answer(place, words, ">/dev/full")
+    assert code == 74
+    assert err == "clouduploader: reading or writing failed: No space left on device.\n"
+
+
+def test_file_is_not_written_to_in_the_place_of_a_closed_stream(place):
+    """With 2>&- the next file that is opened, the job's log say, would be number 2."""
+    code, _ = answer(place, "-v upload --target directory a.raw", "<&- >&- 2>&-")
+    assert code == ExitCode.CONFIG  # nobody said into which directory
+    lines = (place / "spool" / "done" / "2.log").read_text().splitlines()
+    assert not [line for line in lines if line.startswith("clouduploader: ")]
 
 
 def test_name_that_the_locale_cannot_show_is_escaped():

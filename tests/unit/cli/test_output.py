@@ -72,33 +72,11 @@ def test_json_is_one_line_of_ascii(capsys):
     assert json.loads(line)["exit_code"] == 65
 
 
-def test_piped_table_has_whole_cells_between_tabs(capsys):
-    output.print_table(["JOB", "USER", "DETAILS"], [[7, HOSTILE, None], [8, "x" * 300, "y"]])
-    assert capsys.readouterr().out == f"JOB\tUSER\tDETAILS\n7\t{SHOWN}\t\n8\t{'x' * 300}\ty\n"
-
-
-def test_piped_table_without_rows_is_its_header(capsys):
-    output.print_table(["JOB", "USER"], [])
-    assert capsys.readouterr().out == "JOB\tUSER\n"
-
-
-def test_table_on_a_terminal_fits_it(run_on_terminal):
-    shown = run_on_terminal(
-        "output.print_table(['JOB', 'USER', 'DETAILS'], [[7, '[/etc]', 'd' * 300], [123456, 'joe', '']])",
-        columns=60,
-    )
-    lines = click.unstyle(shown).splitlines()
-    assert max(map(len, lines)) <= 60
-    assert " 123456 " in shown
-    assert "[/etc]" in shown
-    assert "ddd\u2026" in shown
-    assert len([line for line in lines if "d" in line]) == 1
-
-
-def test_table_on_a_terminal_keeps_escapes_out(run_on_terminal):
-    shown = run_on_terminal("output.print_table(['JOB'], [['\\x1b[31m']])", NO_COLOR="1")
-    assert "\x1b[3" not in shown
-    assert r"\x1b[31m" in shown
+def test_json_of_a_long_list_is_one_line(capsys):
+    output.print_json_stream(Session(), {"total": 3}, key="jobs", items=({"job": str(job)} for job in (3, 2, 1)))
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert json.loads(line)["data"] == {"total": 3, "jobs": [{"job": "3"}, {"job": "2"}, {"job": "1"}]}
 
 
 def test_piped_fields_have_a_tab_between(capsys):

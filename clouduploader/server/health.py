@@ -25,17 +25,20 @@ class Finding:
     fault: str | None
 
 
-def check(jobs: spool.Spool, *, keep_free_bytes: int, worker_fault: str | None) -> list[Finding]:
+def check(
+    jobs: spool.Spool, *, keep_free_bytes: int, keep_free_inodes: int, worker_fault: str | None
+) -> list[Finding]:
     """Look whether the spool can be written, and has room for images; blocks as long as the disk does.
 
     Args:
         jobs: The spool.
         keep_free_bytes: How much no image may fill: with less, none is taken.
+        keep_free_inodes: With how few no job is taken.
         worker_fault: Why nobody starts uploads; None if somebody does.
     """
     return [
         Finding("spool", _spool_fault(jobs)),
-        Finding("disk", _disk_fault(jobs, keep_free_bytes)),
+        Finding("disk", _disk_fault(jobs, keep_free_bytes, keep_free_inodes)),
         Finding("worker", worker_fault),
     ]
 
@@ -56,9 +59,13 @@ def _spool_fault(jobs: spool.Spool) -> str | None:
     return None
 
 
-def _disk_fault(jobs: spool.Spool, keep_free_bytes: int) -> str | None:
+def _disk_fault(jobs: spool.Spool, keep_free_bytes: int, keep_free_inodes: int) -> str | None:
     try:
-        free = jobs.free_bytes()
+        free, free_inodes = jobs.free_bytes(), jobs.free_inodes()
     except LocalIOError as exc:
         return exc.message
-    return None if free >= keep_free_bytes else f"{free} bytes are free, {keep_free_bytes} are to be kept free"
+    if free < keep_free_bytes:
+        return f"{free} bytes are free, {keep_free_bytes} are to be kept free"
+    if free_inodes is not None and free_inodes < keep_free_inodes:
+        return f"{free_inodes} inodes are free, {keep_free_inodes} are to be kept free"
+    return None

@@ -98,6 +98,16 @@ class Intake:
                 f"{kept} are kept free"
             )
 
+    def check_inodes(self) -> None:
+        """Refuse a job if few more files can be made: those that are there need some to be uploaded and archived.
+
+        Raises:
+            RefusalError: So it is.
+        """
+        free, kept = self._jobs.free_inodes(), self._source.current.keep_free_inodes
+        if free is not None and free < kept:
+            raise RefusalError(f"No space left on device: {free} inodes are free, {kept} are kept free")
+
     def _look_after(self, reception: Reception) -> None:
         """Look whether an image is to come on: its job may be killed by anybody, and others write to the disk too.
 

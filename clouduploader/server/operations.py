@@ -46,7 +46,11 @@ async def show_health(call: Call) -> web.StreamResponse:
     """Say whether the service can do its work: 200 if it can, else 503."""
     state = call.state
     findings = await asyncio.to_thread(
-        health.check, state.jobs, keep_free_bytes=state.settings.keep_free_bytes, worker_fault=state.worker_fault()
+        health.check,
+        state.jobs,
+        keep_free_bytes=state.settings.keep_free_bytes,
+        keep_free_inodes=state.settings.keep_free_inodes,
+        worker_fault=state.worker_fault(),
     )
     is_well = all(finding.fault is None for finding in findings)
     document = {

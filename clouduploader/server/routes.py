@@ -98,6 +98,7 @@ async def _create(call: Call, fields: dict[str, str], data: bytes) -> web.Stream
         raise RefusalError(f"size is too large: {fields['size'][:40]}")
     size = int(fields["size"])
     call.state.intake.check_space(size)
+    call.state.intake.check_inodes()
     job = Job(
         name="",
         state=JobState.CREATED,

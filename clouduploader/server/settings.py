@@ -25,6 +25,7 @@ class Settings:
         port: The port there; 0 lets the kernel choose one.
         allow: Who may read and write; nobody else gets an answer but a refusal.
         keep_free_bytes: How much of the spool's file system no image may fill.
+        keep_free_inodes: With how few inodes left there no job is taken.
         max_transfers: How many images may be on their way in at once.
         idle_seconds: How long a client may send nothing, within a request or an image.
         expire_seconds: How long a job may wait for its image, or for more of it.
@@ -36,6 +37,7 @@ class Settings:
     port: int
     allow: tuple[Network, ...]
     keep_free_bytes: int = 1 << 30
+    keep_free_inodes: int = 1000
     max_transfers: int = 256
     idle_seconds: int = 300
     expire_seconds: int = 3600
@@ -96,6 +98,7 @@ class Source:
 
 
 LIMITS = {
+    "keep_free_inodes": (0, 1_000_000_000),
     "max_transfers": (1, 100_000),
     "idle_seconds": (1, 86_400),
     "expire_seconds": (1, 31_536_000),

@@ -254,6 +254,7 @@ class Spool(Places):
         path = self.data_path(job.name)
         with contextlib.ExitStack() as undo:
             try:
+                self.make_done_dir()  # later there may be no inode for it, and the job could never end
                 undo.callback(path.unlink, missing_ok=True)
                 self.write(path, targetdata, mode=files.PRIVATE_MODE)
                 path = self.job_path(job.name)

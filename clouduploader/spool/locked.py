@@ -43,7 +43,8 @@ class LockedJob:
     def archive(self, job: Job) -> None:
         """Move the job to the archive, and remove its files; as OBS does it, and in its order.
 
-        On a full disk the image goes first: the archive needs room, and nobody needs the image any more.
+        On a disk without room, or where no more files can be made, image and target data go first: the archive needs
+        both, and nobody needs these any more.
 
         Args:
             job: In its final state.
@@ -59,7 +60,7 @@ class LockedJob:
             except OSError as exc:
                 if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                places.file_path(job.name).unlink(missing_ok=True)
+                self._remove_inputs()
                 self._write_archive(job)
         except OSError as exc:
             raise places.cannot_create(places.done_path(job.name), exc) from exc
@@ -71,6 +72,14 @@ class LockedJob:
         with contextlib.suppress(FileNotFoundError):
             places.log_path(name).replace(places.done_log_path(name))
         places.write(places.done_path(name), jobxml.serialize(job))
+
+    def _remove_inputs(self) -> None:
+        """Remove what only an upload needs."""
+        places, name = self._places, self.job.name
+        for path in (places.data_path(name), places.file_path(name)):
+            path.unlink(missing_ok=True)
+        if self.job.state is JobState.RECEIVING:
+            places.received_path(self.job).unlink(missing_ok=True)
 
     def is_archive_written(self) -> bool:
         """Whether the archive has this job already: somebody who archived it did not get to the end."""
@@ -87,15 +96,9 @@ class LockedJob:
         """
         places, name = self._places, self.job.name
         try:
-            for path in (
-                places.log_path(name),
-                places.data_path(name),
-                places.file_path(name),
-                places.result_path(name),
-            ):
+            self._remove_inputs()
+            for path in (places.log_path(name), places.result_path(name)):
                 path.unlink(missing_ok=True)
-            if self.job.state is JobState.RECEIVING:
-                places.received_path(self.job).unlink(missing_ok=True)
             for directory in (places.work_dir(name), places.prepared_dir(name)):
                 files.remove_tree(directory)
             places.job_path(name).unlink(missing_ok=True)

@@ -77,11 +77,23 @@ class Places:
         Raises:
             LocalIOError: It can't be seen.
         """
+        status = self._file_system()
+        return status.f_bavail * status.f_frsize
+
+    def free_inodes(self) -> int | None:
+        """How many files can be made where the jobs are, by those who are not root; None if there is no such limit.
+
+        Raises:
+            LocalIOError: It can't be seen.
+        """
+        status = self._file_system()
+        return status.f_favail if status.f_files else None  # Btrfs, for one, has none
+
+    def _file_system(self) -> os.statvfs_result:
         try:
-            status = os.statvfs(self.directory)
+            return os.statvfs(self.directory)
         except OSError as exc:
             raise LocalIOError(f"the spool {self.directory} can't be looked at: {exc.strerror}") from exc
-        return status.f_bavail * status.f_frsize
 
     def write(
         self, path: Path, data: bytes, *, mode: int = files.PUBLIC_MODE, announce: Callable[[], None] | None = None

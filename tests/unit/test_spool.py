@@ -619,3 +619,34 @@ def test_end_of_an_archived_job_can_be_rewritten(make_spool, make_job):
     found, is_archived = jobs.read("1")
     assert (found.state, found.details, is_archived) == (JobState.SUCCEEDED, "ami-1", True)
     assert [path.name for path in jobs.done_path("1").parent.iterdir()] == ["1"]
+
+
+ENDS_WITHOUT_INODES = """
+import itertools, os, sys
+from pathlib import Path
+from clouduploader import spool
+from clouduploader.job import Job, JobState
+jobs = spool.Spool(Path(sys.argv[1]))
+job = jobs.create(Job(name="", state=JobState.CREATED, user="tom", size=0), targetdata=b"{}")
+if sys.argv[2] == "scheduled":
+    jobs.receive(job.name).finish()
+try:
+    for number in itertools.count():
+        (jobs.directory / f"x{number}").touch()
+except OSError as exc:
+    print(exc.strerror, os.statvfs(jobs.directory).f_ffree)
+with jobs.lock(job.name) as locked:
+    locked.archive(locked.job.ended(JobState.FAILED, "killed"))
+print(jobs.read(job.name)[1], jobs.read(job.name)[0].details, [path.name for path in jobs.directory.glob("1*")])
+"""
+
+
+@pytest.mark.parametrize("state", ["created", "scheduled"])
+def test_job_ends_where_no_file_can_be_made_any_more(tmp_path, state):
+    mount = f"mount -t tmpfs -o size=4m,nr_inodes=30 none '{tmp_path}' && exec \"$@\""
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh",
+         sys.executable, "-c", ENDS_WITHOUT_INODES, tmp_path, state],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "No space left on device 0\nTrue killed []\n", done.stderr

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import random
 import re
 import socket
@@ -221,6 +222,21 @@ def test_image_that_would_not_leave_the_floor_free_is_refused_before_it_is_sent(
         client.sendall(head(name, 10_000_000, Expect="100-continue"))
         assert read_answer(client).startswith(b"HTTP/1.1 500 No space left on device")
     assert wait_for_end(jobs, name).startswith("No space left on device: the image has 10000000 bytes, ")
+
+
+def test_job_is_refused_where_few_files_can_be_made_and_one_that_is_there_goes_on(make_spool, serve, monkeypatch):
+    jobs = make_spool()
+    server = serve(jobs, keep_free="1")
+    name = server.create(5)
+    few = list(os.statvfs(jobs.directory))
+    few[5:8] = [10_000, 1500, 999]  # of inodes: all, free, free for those who are not root
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(few))
+    with pytest.raises(AssertionError, match="No space left on device: 999 inodes are free, 1000 are kept free"):
+        server.create(1)
+    assert b"999 inodes are free, 1000 are to be kept free" in server.ask("GET", "/healthz")[2]
+    assert server.ask("PUT", f"/cloudupload/{name}", b"image")[0] == "200 OK"
+    few[5:8] = [0, 0, 0]  # as on Btrfs
+    assert server.create(1) == "2"
 
 
 def test_image_is_not_admitted_to_the_room_of_another(make_spool, serve):

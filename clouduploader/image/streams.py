@@ -20,9 +20,12 @@ PIECE_BYTES = 1 << 17  # less, and threads that send get in the way each time; m
 READ_BYTES = 1 << 17  # more is no faster, and damage is told to within this
 XZ_MEMORY_BYTES = 1 << 28  # four times what `xz -9` needs to unpack, xz(1); a header can ask for 4 GiB
 XZ_PADDING_BYTES = 4  # stream padding is zeros in multiples of this; xz file format 1.2.1, section 2.2
+HEADER_BYTES = 18  # of a frame of zstd, RFC 8878, section 3.1.1.1; the other headers that are looked at are shorter
 MAX_STREAMS = 1000  # ours: of whatever kind; of more, each must give a sector on the average
 SECTOR_BYTES = 512
 ZSTD_WINDOW_LOG = 27  # 128 MiB, what zstd itself unpacks without --long; zstd(1)
+_GZIP_RESERVED = 0xE0  # RFC 1952, 2.3.1: bits of the flags; 2.3.1.2 demands an error
+_IS_PADDED = (Packing.GZIP, Packing.BZIP2)  # with zeros up to the end: gzip manual, "Tapes"; bzip2(1) passes anything
 
 
 class PackedFile:
@@ -34,7 +37,14 @@ class PackedFile:
         size_bytes: How large it was when it was described.
     """
 
-    def __init__(self, file: BinaryIO, image: Image, on_bytes: Callable[[int], None] | None, stop: Stop) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        image: Image,
+        on_bytes: Callable[[int], None] | None,
+        stop: Stop,
+        overlook: Callable[[str], None] | None,
+    ) -> None:
         self.filename = image.filename
         self.size_bytes = image.size_bytes
         self.offset = 0
@@ -42,6 +52,7 @@ class PackedFile:
         self._path = image.path
         self._on_bytes = on_bytes
         self._stop = stop
+        self._overlook = overlook
         self._digest = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
@@ -71,6 +82,16 @@ class PackedFile:
         with _translated(self._path):
             return os.pread(self.fd, size, offset)
 
+    def object_to(self, message: str, hint: str) -> None:
+        """Refuse what another program may pass, unless that is forced.
+
+        Raises:
+            ImageError: It is not forced.
+        """
+        if self._overlook is None:
+            raise ImageError(message, hint=f"{hint} Or give force, if you know better.")
+        self._overlook(message)
+
     @property
     def fd(self) -> int:
         """Its descriptor, open as long as the file is."""
@@ -82,13 +103,20 @@ class PackedFile:
 
 
 @contextlib.contextmanager
-def opened(image: Image, *, stop: Stop, on_bytes: Callable[[int], None] | None = None) -> Iterator[PackedFile]:
+def opened(
+    image: Image,
+    *,
+    stop: Stop,
+    on_bytes: Callable[[int], None] | None = None,
+    overlook: Callable[[str], None] | None = None,
+) -> Iterator[PackedFile]:
     """Open an image's file.
 
     Args:
         image: See Image.
         stop: Honoured at each read.
         on_bytes: Called now and then with how much of the file was read.
+        overlook: Called with what is passed over because that is forced; None if it is not.
 
     Raises:
         LocalIOError: It can't be opened.
@@ -96,7 +124,7 @@ def opened(image: Image, *, stop: Stop, on_bytes: Callable[[int], None] | None =
     with contextlib.ExitStack() as stack:
         with _translated(image.path):
             file = stack.enter_context(image.path.open("rb"))
-        yield PackedFile(file, image, on_bytes, stop)
+        yield PackedFile(file, image, on_bytes, stop, overlook)
 
 
 @contextlib.contextmanager
@@ -218,8 +246,11 @@ def _decoded(
         count += 1
         if count > MAX_STREAMS and done_bytes < count * SECTOR_BYTES:  # each costs as much time as a whole block
             raise ImageError(
-                f"{file.filename} is in too many pieces: {count} up to byte {file.offset} hold nearly nothing"
+                f"{file.filename} is in too many pieces: {count} up to byte {file.offset} hold nearly nothing",
+                hint="Unpack it, and pack it anew.",
             )
+        rest = _at_least(rest, HEADER_BYTES, file)
+        _check_header(rest, file, packing)
         decoder = make_decoder()
         while not decoder.eof:
             data = b""
@@ -231,9 +262,7 @@ def _decoded(
             try:
                 piece = decoder.decompress(data, PIECE_BYTES)
             except damage as exc:
-                raise ImageError(
-                    f"{file.filename} is damaged: bad {packing} data before byte {file.offset} ({exc})"
-                ) from exc
+                raise damaged(file.filename, packing, f"before byte {file.offset}", exc) from exc
             if piece:
                 done_bytes += len(piece)
                 yield piece
@@ -242,11 +271,60 @@ def _decoded(
             return
 
 
+def _at_least(data: bytes, size: int, file: PackedFile) -> bytes:
+    """So many bytes, or all there are."""
+    while len(data) < size and (more := file.read(READ_BYTES)):
+        data += more
+    return data
+
+
+def _check_header(head: bytes, file: PackedFile, packing: Packing) -> None:
+    """Refuse a stream for what its header says, where a decoder would pass it or give no reason."""
+    where = file.offset - len(head)
+    match packing:
+        case Packing.GZIP:
+            if len(head) > 3 and head[3] & _GZIP_RESERVED:
+                raise ImageError(
+                    f"{file.filename} is damaged, or of a gzip that is yet to come: reserved bits are set in its "
+                    f"header at byte {where}"
+                )
+        case Packing.XZ:
+            check_xz_flags(head[6:8], file, where)
+        case Packing.ZSTD:
+            from clouduploader.image import zst
+
+            frame = zst.frame(head)
+            if frame and frame.window_bytes > 1 << ZSTD_WINDOW_LOG:
+                raise too_much_memory(file.filename, 1 << ZSTD_WINDOW_LOG)
+            if frame and frame.dictionary:
+                raise ImageError(
+                    f"{file.filename} was packed by means of a dictionary, number {frame.dictionary}",
+                    hint="Unpack it first: zstd -d -D DICTIONARY.",
+                )
+
+
+def check_xz_flags(flags: bytes, file: PackedFile, where: int) -> None:
+    """Object to a stream of xz whose check nobody here can make; then damage does not show.
+
+    Args:
+        flags: Of its header; xz file format 1.2.1, section 2.1.1.2.
+        file: Where it is in.
+        where: At which byte.
+    """
+    if len(flags) == 2 and not flags[0] and flags[1] <= lzma.CHECK_ID_MAX and not lzma.is_check_supported(flags[1]):
+        file.object_to(
+            f"{file.filename} has an integrity check of type {flags[1]} in its xz data at byte {where}, which is not "
+            "known here, so that nobody can tell whether it is whole",
+            "Pack it anew, with `xz --check=sha256`.",
+        )
+
+
 def _next_stream(rest: bytes, file: PackedFile, packing: Packing) -> bytes:
-    """Skip the padding that xz allows; return the beginning of a further stream, or nothing."""
+    """Skip the padding that is allowed; return the beginning of a further stream, or nothing."""
+    end = file.offset - len(rest)
     padding = 0
     while True:
-        if packing is Packing.XZ:
+        if packing is Packing.XZ or packing in _IS_PADDED:
             stripped = rest.lstrip(b"\0")
             padding += len(rest) - len(stripped)
             rest = stripped
@@ -255,13 +333,43 @@ def _next_stream(rest: bytes, file: PackedFile, packing: Packing) -> bytes:
         rest = file.read(READ_BYTES)
         if not rest:
             break
-    where = file.offset - len(rest)
-    if padding % XZ_PADDING_BYTES:
-        raise ImageError(f"{file.filename} has {padding} stray zero bytes before byte {where}")
-    rest += file.read(16) if rest else b""  # so that a magic is whole
-    if rest and magic.packing_of(rest) is not packing:
-        raise garbage(file, where)
-    return rest
+    if packing is Packing.XZ and padding % XZ_PADDING_BYTES:
+        raise ImageError(
+            f"{file.filename} has {padding} zeros behind its xz data at byte {end}, where only multiples of "
+            f"{XZ_PADDING_BYTES} are allowed",
+            hint=_without(end),
+        )
+    rest = _at_least(rest, HEADER_BYTES, file) if rest else b""
+    is_stream = magic.packing_of(rest) is packing and not (padding and packing in _IS_PADDED)
+    if not rest or is_stream:
+        return rest
+    if packing in _IS_PADDED:
+        file.object_to(*_trailing(file, packing, end))
+        while file.read(READ_BYTES):
+            pass
+        return b""
+    raise garbage(file, packing, end)
+
+
+def damaged(filename: str, packing: Packing, where: str, exc: Exception) -> ImageError:
+    """What a decoder says of its data, in our words."""
+    reason = str(exc)
+    if "emory" in reason:  # "Memory usage limit exceeded", of lzma
+        return too_much_memory(filename, XZ_MEMORY_BYTES)
+    if "nsupported options" in reason:
+        return ImageError(
+            f"{filename} can't be unpacked: its {packing} data {where} need a filter that is not known here",
+            hint="Unpack it first, with a newer xz.",
+        )
+    return ImageError(f"{filename} is damaged: bad {packing} data {where} ({reason})")
+
+
+def too_much_memory(filename: str, limit_bytes: int) -> ImageError:
+    """It may be sound, but unpacking it takes more memory than we allow."""
+    return ImageError(
+        f"{filename} needs more than {limit_bytes >> 20} MiB of memory to be unpacked, the most that is allowed here",
+        hint="Unpack it first, or pack it anew in a way that needs less, such as `xz -9` or `zstd -19`.",
+    )
 
 
 def cut_off(file: PackedFile, packing: Packing) -> ImageError:
@@ -269,6 +377,20 @@ def cut_off(file: PackedFile, packing: Packing) -> ImageError:
     return ImageError(f"{file.filename} is cut off: the {packing} data end too early, at byte {file.size_bytes}")
 
 
-def garbage(file: PackedFile, where: int) -> ImageError:
+def garbage(file: PackedFile, packing: Packing, where: int) -> ImageError:
     """What lies behind the end of a packing is no further stream of it."""
-    return ImageError(f"{file.filename} has garbage behind the end of its data, at byte {where}")
+    message, hint = _trailing(file, packing, where)
+    return ImageError(message, hint=hint)
+
+
+def _trailing(file: PackedFile, packing: Packing, where: int) -> tuple[str, str]:
+    """Message and hint for that."""
+    return (
+        f"{file.filename} has something else behind the end of its {packing} data, at byte {where}: a signature, or "
+        "more data that are damaged",
+        _without(where),
+    )
+
+
+def _without(where: int) -> str:
+    return f"If the image ends there, `head -c {where}` makes a file without it; or unpack it first."

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from clouduploader.errors import ImageError
 from clouduploader.image import streams
 from clouduploader.image.streams import PackedFile
+from clouduploader.platform import Packing
 
 MAX_BLOCK_BYTES = 64 << 20  # ours: a block is in memory as a whole, a few of them at once; `xz -T0` makes 24 MiB
 MAX_FLIGHT_BYTES = 512 << 20  # ours: of all blocks that are being unpacked or wait, whatever the number of cores
@@ -67,7 +68,10 @@ def parsed(file: PackedFile) -> list[Stream] | None:
         footer = file.peek(max(end - _FOOTER_BYTES, 0), _FOOTER_BYTES)
         flags, size = footer[8:10], (int.from_bytes(footer[4:8], "little") + 1) * 4  # section 2.1.2.2
         if padding % streams.XZ_PADDING_BYTES or footer != _footer(flags, size) or flags > _MAX_FLAGS:
-            raise ImageError(f"{file.filename} is cut off, or has garbage behind its end: no xz data end at byte {end}")
+            raise ImageError(
+                f"{file.filename} is cut off, or has something else behind its end: no xz data end at byte {end}",
+                hint="Get it anew. If it is a signature, `xz --single-stream -dc` unpacks what is before it.",
+            )
         end -= _FOOTER_BYTES + size
         budget -= _HEADER_BYTES + size + _FOOTER_BYTES
         if budget < 0:
@@ -187,6 +191,7 @@ def _drained(pieces: list[bytes]) -> Iterator[bytes]:
 def _blocks(file: PackedFile, found: list[Stream]) -> Iterator[tuple[int, bytes, bytes, int, int]]:
     """Read all of a file, and compare it with its indexes; yield each block with what `_unpacked_block` needs."""
     for stream in found:
+        streams.check_xz_flags(stream.flags, file, file.offset)
         _expect(file, _header(stream.flags))
         for unpadded_bytes, unpacked_bytes in zip(stream.sizes[::2], stream.sizes[1::2], strict=True):
             offset = file.offset
@@ -195,7 +200,7 @@ def _blocks(file: PackedFile, found: list[Stream]) -> Iterator[tuple[int, bytes,
         for left in range(stream.padding_bytes, 0, -streams.READ_BYTES):
             _expect(file, bytes(min(left, streams.READ_BYTES)))
     if file.read(1):
-        raise streams.garbage(file, file.offset - 1)
+        raise streams.garbage(file, Packing.XZ, file.offset - 1)
 
 
 def _expect(file: PackedFile, wanted: bytes) -> None:
@@ -230,7 +235,7 @@ def _unpacked_block(
         if not decoder.eof or decoder.unused_data:
             raise lzma.LZMAError("it ends where the index does not say")
     except lzma.LZMAError as exc:
-        raise ImageError(f"{filename} is damaged: bad xz data in the block at byte {offset} ({exc})") from exc
+        raise streams.damaged(filename, Packing.XZ, f"in the block at byte {offset}", exc) from exc
     return pieces
 
 

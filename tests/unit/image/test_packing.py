@@ -125,7 +125,9 @@ def test_padding_of_xz_is_skipped(make_image, zeros):
 def test_padding_of_xz_in_odd_numbers_is_damage(make_image, zeros):
     stream = lzma.compress(RAW)
     for data in (stream + bytes(zeros), stream + bytes(zeros) + stream):
-        with pytest.raises(ImageError, match=f"has {zeros} stray zero bytes"):
+        with pytest.raises(
+            ImageError, match=rf"has {zeros} zeros behind its xz data at byte {len(stream)}, .* multiples of 4"
+        ):
             measure(make_image(data))
 
 
@@ -161,7 +163,7 @@ def test_any_wrong_bit_of_xz_is_noticed(tmp_path_factory, position, bit):
 @hypothesis.given(garbage=st.binary(min_size=1, max_size=40))
 def test_garbage_behind_the_end_is_refused(tmp_path_factory, kind, garbage):
     data = COMPRESS[kind](RAW)
-    hypothesis.assume(garbage.strip(b"\0") or kind is not Packing.XZ)
+    hypothesis.assume(garbage.strip(b"\0") or kind is Packing.ZSTD)
     path = tmp_path_factory.mktemp("image") / "a"
     path.write_bytes(data + garbage)
     with pytest.raises(ImageError):
@@ -170,12 +172,13 @@ def test_garbage_behind_the_end_is_refused(tmp_path_factory, kind, garbage):
 
 def test_garbage_is_told_with_its_place(make_image):
     data = lzma.compress(RAW)
-    with pytest.raises(ImageError, match=rf"garbage behind the end of its data, at byte {len(data)}$"):
+    with pytest.raises(ImageError, match=rf"behind the end of its xz data, at byte {len(data)}: a sig") as caught:
         measure(make_image(data + b"rubbish"))
+    assert f"head -c {len(data)}" in caught.value.hint
 
 
 def test_another_packing_behind_the_end_is_garbage(make_image):
-    with pytest.raises(ImageError, match="garbage"):
+    with pytest.raises(ImageError, match="something else behind the end"):
         measure(make_image(lzma.compress(RAW) + gzip.compress(RAW)))
 
 
@@ -202,7 +205,7 @@ def asks_for_memory(data, dictionary):
 def test_xz_that_asks_for_the_whole_memory_is_refused(make_image):
     data = lzma.compress(RAW, preset=0)
     assert measure(make_image(asks_for_memory(data, 28))) == len(RAW)  # 64 MiB, what xz -9 asks for
-    with pytest.raises(ImageError, match="Memory usage limit"):
+    with pytest.raises(ImageError, match=r"a\.raw\.xz needs more than 256 MiB of memory"):
         measure(make_image(asks_for_memory(data, 40)))  # 4 GiB
 
 
@@ -344,7 +347,7 @@ def test_unpacked_size_of_a_file_that_is_cut_off_is_an_error(make_image, kind):
         with pytest.raises(ImageError, match=rf"is cut off.* at byte {size}$"):
             packing.unpacked_size(make_image(data[:size]), Stop())
     rubbish = {Packing.ZSTD: b"rubbish", Packing.XZ: b"\0"}[kind]
-    with pytest.raises(ImageError, match=rf"garbage behind .* at byte {len(data)}"):
+    with pytest.raises(ImageError, match=rf"something else behind .* at byte {len(data)}"):
         packing.unpacked_size(make_image(data + rubbish), Stop())
 
 

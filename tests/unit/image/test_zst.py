@@ -54,13 +54,13 @@ def test_more_headers_than_can_be_looked_at_leave_it_unknown(tmp_path, monkeypat
 @hypothesis.given(share=st.floats(0, 1, exclude_max=True, exclude_min=True))
 def test_cut_off_frames_are_an_error_wherever_they_are_cut(tmp_path_factory, share):
     data = zstd.compress(RAW)
-    with pytest.raises(ImageError, match=r"a\.zst (is cut off|has garbage)"):
+    with pytest.raises(ImageError, match=r"a\.zst (is cut off|has something else)"):
         unpacked_size(tmp_path_factory.mktemp("zst") / "a", data[: 4 + int((len(data) - 4) * share)])
 
 
 def test_garbage_between_frames_is_told_with_its_place(tmp_path):
     data = zstd.compress(RAW)
-    with pytest.raises(ImageError, match=f"garbage behind the end of its data, at byte {len(data)}$"):
+    with pytest.raises(ImageError, match=f"something else behind the end of its zst data, at byte {len(data)}:"):
         unpacked_size(tmp_path / "a", data + b"rubbish" + data)
 
 

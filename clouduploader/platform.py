@@ -513,6 +513,26 @@ class Platform(Protocol):
         """
 
 
+class Hints(Protocol):
+    """What a platform can tell a person on the command line about the values of its fields. Optional.
+
+    A platform that has it offers it as its attribute `hints`. No network; making it is as cheap as making the platform.
+    """
+
+    def choices(self, name: str) -> Sequence[str]:
+        """Values that a field can have, beside those of `Field.allowed`; for completion and suggestions.
+
+        There may be others: what is not among them is not wrong for that.
+        """
+
+    def default(self, name: str) -> str | None:
+        """What the person's own environment says for a field that is left out; None if it says nothing.
+
+        Raises:
+            ClouduploaderError: It can't be found out, for something in there is wrong.
+        """
+
+
 class Accounts(Protocol):
     """What a platform has to do with its users' accounts, where they have some in its cloud. Optional.
 

@@ -13,6 +13,7 @@ ours importlib.metadata is asked.
 
 import configparser
 import dataclasses
+import difflib
 import importlib
 import operator
 import os
@@ -95,10 +96,12 @@ def load(target: str, config: Settings) -> Platform:
     there = offers()
     candidates = [offer for offer in there if offer.target == target]
     if not candidates:
-        known = ", ".join(sorted({offer.target for offer in there}))
+        known = sorted({offer.target for offer in there})
+        near = difflib.get_close_matches(target, known, n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
         raise UnknownTargetError(
-            f"no platform answers to the target {target!r}; there are: {known}",
-            hint="See `clouduploader platforms`.",
+            f"no platform answers to the target {target!r}; there are: {', '.join(known)}",
+            hint=f"{meant}See `clouduploader platforms`.",
         )
     if len(candidates) > 1:
         packages = " and ".join(f"{offer.package} ({offer.reference})" for offer in candidates)

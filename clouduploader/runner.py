@@ -76,6 +76,21 @@ def read_targetdata(path: Path) -> bytes:
         raise LocalIOError(f"the target data {path} can't be read: {exc.strerror}") from exc
 
 
+def check_targetdata(task: Task, *, config: Config) -> None:
+    """Look whether `run` could begin: whether there is the platform, and the target data are right.
+
+    Raises:
+        ClouduploaderError: `run` would fail with this.
+    """
+    _read(task, config)
+
+
+def _read(task: Task, config: Config) -> tuple[Platform, targetdata.TargetData]:
+    platform = registry.load(task.target, config)
+    keys = keyring.Keyring(config.home.value, config.environment)
+    return platform, targetdata.read(task.targetdata, platform, keys)
+
+
 def run(task: Task, *, config: Config, log: JobLog, stop: Stop, events_path: Path | None) -> UploadResult:
     """Upload, and wait until the image can be used. Blocks for minutes or hours.
 
@@ -184,8 +199,7 @@ class _Prepared:
 
 @contextlib.contextmanager
 def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterator[_Prepared]:
-    platform = registry.load(task.target, config)
-    data = targetdata.read(task.targetdata, platform, keyring.Keyring(config.home.value, config.environment))
+    platform, data = _read(task, config)
     for secret in data.secrets:
         log.hide(secret)
     if data.unknown_keys:

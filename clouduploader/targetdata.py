@@ -251,7 +251,7 @@ class _Checker:
             return None
         if value is None or value == "" or (value == [] and field.kind is FieldKind.ARRAY):
             if field.is_required:
-                self.problems.append(f"{field.name} is missing, but {_allowed(field)}")
+                self.problems.append(f"{field.name} is missing, but {_allowed(field, value)}")
             return None
         is_hidden = self._is_hidden or field.is_secret or len(self.secrets) > known_secrets
         if is_allowed(field, value):
@@ -303,10 +303,13 @@ def problem(field: Field, value: JsonValue, *, is_hidden: bool) -> str:
         is_hidden: Whether it must not be shown.
     """
     found = _found(value, is_hidden=is_hidden)
-    if field.kind is FieldKind.ARRAY and isinstance(value, list):
-        wrong = next(member for member in value if not _is_allowed_string(field, member))
+    wrong = value
+    if field.kind is FieldKind.ARRAY:
+        members = value if isinstance(value, list) else []
+        wrong = next((member for member in members if not _is_allowed_string(field, member)), None)
+    if isinstance(value, list) and field.kind is FieldKind.ARRAY:
         found = f"a list with {_found(wrong, is_hidden=is_hidden)} in it"
-    return f"{field.name} is {found}, but {_allowed(field)}"
+    return f"{field.name} is {found}, but {_allowed(field, wrong)}"
 
 
 def _is_allowed_string(field: Field, value: JsonValue) -> bool:
@@ -351,7 +354,8 @@ def _shortened(text: str) -> str:
     return shown if len(text) <= MAX_SHOWN else f'{shown[:-1]}..." ({len(text)} characters)'
 
 
-def _allowed(field: Field) -> str:
+def _allowed(field: Field, value: JsonValue) -> str:
+    """What a field takes, as far as a value keeps from it."""
     match field.kind:
         case FieldKind.BOOLEAN:
             return "must be true or false"
@@ -362,11 +366,14 @@ def _allowed(field: Field) -> str:
     is_array = field.kind is FieldKind.ARRAY
     if field.allowed:
         return f"must be {'a list of ' if is_array else ''}{_one_of(field.allowed)}"
-    words = ["must be a list of strings" if is_array else "must be a string"]
-    if field.min_length is not None or field.max_length is not None:
-        words.append(f"of{_range_in_words(field.min_length, field.max_length)} characters")
-    if field.pattern is not None:
-        words.append(f"({field.pattern_meaning})")
+    is_string = isinstance(value, str) and value != ""
+    words = [] if is_string else ["must be a list of strings" if is_array else "must be a string"]
+    if not is_string or not _is_within(len(str(value)), field.min_length, field.max_length):
+        length = _range_in_words(field.min_length, field.max_length)
+        words += [f"must have{length} characters" if is_string else f"of{length} characters"] if length else []
+    if field.pattern is not None and (not is_string or not words):
+        taken = "takes values " if field.pattern_meaning.startswith("such as") else "takes "
+        words.append(f"{taken}{field.pattern_meaning}" if is_string else f"({field.pattern_meaning})")
     return " ".join(words)
 
 

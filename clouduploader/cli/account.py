@@ -11,7 +11,8 @@ import click
 
 from clouduploader import joblog
 from clouduploader.cli import output, table
-from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.cli.parsing import CommandGroup
+from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.platform import Verification
 
@@ -32,19 +33,7 @@ target_option = click.option(
 )
 
 
-class AccountGroup(click.Group):
-    """A group whose subcommands are named in full in the JSON envelope."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Note the subcommand's name."""
-        found = super().resolve_command(ctx, args)
-        ctx.ensure_object(Session).command = f"account {found[0]}"
-        return found
-
-
-@click.group("account", cls=AccountGroup)
+@click.group("account", cls=CommandGroup)
 def account_command() -> None:
     """Keep the users' accounts in the clouds.
 
@@ -86,7 +75,6 @@ def create_command(session: Session, /, *, user: str, target: str) -> None:
     "--form", default="text", show_default=True, metavar="[text|json|cloudformation|commands]",
     help="Print for people, the policies alone, a template, or commands for `aws`.",
 )  # fmt: skip
-@verbose_option
 @json_option
 @pass_session
 def show_command(
@@ -200,7 +188,6 @@ def remove_command(session: Session, /, *, user: str, target: str, yes: bool) ->
 @account_command.command("verify")
 @click.argument("user")
 @target_option
-@verbose_option
 @json_option
 @pass_session
 def verify_command(session: Session, /, *, user: str, target: str) -> int:

@@ -4,7 +4,8 @@ import os
 
 import click
 
-from clouduploader.errors import ClouduploaderError, LocalIOError, UsageError
+from clouduploader.cli import parsing
+from clouduploader.errors import ClouduploaderError, LocalIOError
 
 
 def as_ours(exc: Exception) -> ClouduploaderError:
@@ -12,9 +13,7 @@ def as_ours(exc: Exception) -> ClouduploaderError:
     if isinstance(exc, ClouduploaderError):
         return exc
     if isinstance(exc, click.ClickException):
-        context = exc.ctx if isinstance(exc, click.UsageError) else None
-        hint = f"See `{context.command_path} --help`." if context else None
-        return UsageError(" ".join(exc.format_message().split()), hint=hint)
+        return parsing.as_usage_error(exc)
     if isinstance(exc, OSError):
         where = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, str | bytes) else ""
         return LocalIOError(f"reading or writing failed: {where}{exc.strerror or type(exc).__name__}")

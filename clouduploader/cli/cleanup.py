@@ -10,7 +10,7 @@ import click
 
 from clouduploader import joblog
 from clouduploader.cli import output, table
-from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import clean_up
 from clouduploader.errors import ExitCode
 from clouduploader.platform import CleanUpReport, CloudObject, JsonValue
@@ -54,7 +54,6 @@ def _older_than(context: click.Context, parameter: click.Parameter, value: str |
 @click.option("--completed", is_flag=True, help="Also what is complete and could be made use of by `resume`.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and change nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@verbose_option
 @json_option
 @pass_session
 def cleanup_command(

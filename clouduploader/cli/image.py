@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clouduploader import config, joblog, stopping
-from clouduploader.cli import output, uploading
-from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.cli import output, targetoptions, uploading
+from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.stop import Stop
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command("image")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=targetoptions.ImageFile())
 @click.option("--quick", is_flag=True, help="Look at the beginning only: no digests, no counting, and damage may hide.")
 @click.option("--max-size", metavar="SIZE", help="The most it may have unpacked, such as 100G.  [max_size; 1T]")
-@verbose_option
 @json_option
 @pass_session
 def image_command(session: Session, /, *, file: Path, quick: bool, max_size: str | None) -> int:

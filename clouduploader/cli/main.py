@@ -7,12 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 import clouduploader
 from clouduploader.cli import boundary, output, routing
+from clouduploader.cli.parsing import GLOBAL_OPTIONS, CommandGroup, with_global_options
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError, ExitCode
 
@@ -40,7 +40,7 @@ COMMANDS = {
 """Each subcommand and its module in this package, where it is called `NAME_command`."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """A group that imports a subcommand's module only when that subcommand is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -52,47 +52,20 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"clouduploader.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Note the subcommand's name for the JSON envelope."""
-        found = super().resolve_command(ctx, args)
-        ctx.ensure_object(Session).command = found[0]
-        return found
+        return with_global_options(getattr(module, f"{cmd_name}_command"))
 
 
+@click.version_option(clouduploader.__version__, message="%(prog)s %(version)s")
 @click.group(
     cls=LazyGroup,
+    params=list(GLOBAL_OPTIONS),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="OBS calls `clouduploader [OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA LOGFILE`, or with "
     "`FILENAME RESULT_FILE` in place of LOGFILE: five or six operands, the third and fourth absolute "
     "paths.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show on stderr what somebody who debugs wants to see.")
-@click.option("-q", "--quiet", is_flag=True, help="Show only errors on stderr.")
-@click.option(
-    "--home",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Keys, credentials and settings.  [CLOUDUPLOADER_HOME; /etc/obs/cloudupload]",
-)
-@click.option(
-    "--spool",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="The jobs.  [CLOUDUPLOADER_SPOOL; /srv/obs/cloudupload]",
-)
-@click.version_option(clouduploader.__version__, message="%(prog)s %(version)s")
-@click.pass_obj
-def clouduploader_command(session: Session, verbose: bool, quiet: bool, home: Path | None, spool: Path | None) -> None:
+def clouduploader_command() -> None:
     """Turn a disk image from a build service into a bootable image in a cloud account."""
-    session.is_verbose = verbose
-    session.is_quiet = quiet
-    session.home = home
-    session.spool = spool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

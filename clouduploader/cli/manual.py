@@ -13,6 +13,7 @@ import click
 import clouduploader
 from clouduploader import config
 from clouduploader.cli.main import clouduploader_command
+from clouduploader.cli.parsing import GLOBAL_OPTIONS
 from clouduploader.cli.session import SERVER_VARIABLE
 from clouduploader.errors import ExitCode
 
@@ -101,7 +102,8 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     for parameter in command.get_params(context):
         term, meaning = parameter.get_help_record(context) or ("", "")
-        if meaning and not (context.parent and "--help" in parameter.opts):
+        is_shown_above = context.parent and (parameter in GLOBAL_OPTIONS or "--help" in parameter.opts)
+        if meaning and not is_shown_above:
             yield from (".TP", _marked(term), *_filled(meaning))
 
 

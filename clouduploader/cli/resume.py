@@ -6,14 +6,13 @@ import click
 
 from clouduploader import stopping
 from clouduploader.cli import uploading
-from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import resume_job
 from clouduploader.stop import Stop
 
 
 @click.command("resume")
 @click.argument("job")
-@verbose_option
 @json_option
 @pass_session
 def resume_command(session: Session, /, *, job: str) -> int:

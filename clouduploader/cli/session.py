@@ -99,19 +99,3 @@ def server_option(function: Function) -> Function:
         callback=remember,
         help=f"Ask the server there, instead of the spool.  [{SERVER_VARIABLE}]",
     )(function)
-
-
-def verbose_option(function: Function) -> Function:
-    """Give a command `--verbose` behind its name too, where one looks for it first."""
-
-    def remember(context: click.Context, _parameter: click.Parameter, is_given: bool) -> None:
-        context.ensure_object(Session).is_verbose |= is_given
-
-    return click.option(
-        "-v",
-        "--verbose",
-        is_flag=True,
-        expose_value=False,
-        callback=remember,
-        help="Show on stderr what somebody who debugs wants to see.",
-    )(function)

@@ -18,7 +18,7 @@ from clouduploader.stop import Stop
 
 
 @click.command("submit")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=targetoptions.ImageFile())
 @targetoptions.options
 @click.option("--arn", help="ARN of the role to act as.  [the account's]")
 @click.option("--external-id", help="External id that the role asks for.  [the account's]")
@@ -51,13 +51,13 @@ def submit_command(
 
     With --json the data are job, server (its URL, or null for the spool), state and details.
     """
+    server = session.server
     order = submit_image.Order(
         user=user or targetoptions.login(),
         target=target,
         image_path=image.absolute(),
-        targetdata=targetoptions.gathered(data, options),
+        targetdata=targetoptions.gathered(session.config, target, data, options),
     )
-    server = session.server
     stop = Stop()
     stopping.listen(stop)
     job = _send(session, order, server or spool.Spool(session.config.spool.value), stop)

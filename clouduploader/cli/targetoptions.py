@@ -1,19 +1,24 @@
 """The options that stand for target data, and what else `upload` and `submit` have in common."""
 
+import dataclasses
 import getpass
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from clouduploader import targetdata
-from clouduploader.errors import UsageError
-from clouduploader.platform import JsonValue
+from clouduploader import registry, targetdata
+from clouduploader.cli import parsing
+from clouduploader.config import Config
+from clouduploader.errors import TargetDataError, UsageError
+from clouduploader.platform import FieldKind, Hints, JsonValue, Platform
 from clouduploader.runner import read_targetdata
 
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # RFC 3986, 3.1
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 KEYS = {
@@ -39,6 +44,27 @@ KEYS = {
     "subnet": "vpc_subnet_id",
 }
 """The options that stand for keys of the target data. What is a right value is said by the platform's fields."""
+OPTION_NAMES = {key: f"--{name.replace('_', '-')}" for name, key in KEYS.items()}
+
+
+class ImageFile(click.Path):
+    """The path of an image."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Take a path, and nothing that somebody takes for one.
+
+        Raises:
+            UsageError: It is a URL.
+        """
+        if URL.match(str(value)):
+            raise UsageError(
+                f"{value} is a URL, and images are not downloaded",
+                hint="Download it, for example with `curl -LO URL`, and give the path of the file.",
+            )
+        return super().convert(value, param, ctx)
 
 
 def _tags(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
@@ -103,24 +129,90 @@ def login() -> str:
         return f"uid {os.getuid()}"
 
 
-def gathered(path: Path | None, options: Mapping[str, JsonValue]) -> bytes:
-    """The target data of a file, with those of the options on top.
+def gathered(config: Config, target: str, path: Path | None, options: Mapping[str, JsonValue]) -> bytes:
+    """The target data of a file, with those of the options on top, and what only the person's environment tells.
 
     Args:
+        config: See Config.
+        target: Names the platform.
         path: The file, or None.
         options: What the command got for options of KEYS.
 
     Raises:
-        UsageError: The file is encrypted as a whole, and there are options.
-        TargetDataError: It is no JSON object.
+        UsageError: An option is wrong, or one is missing; or the file is encrypted as a whole, and there are options.
+        TargetDataError: The file holds no JSON object.
         MissingFileError, LocalIOError: It can't be read.
+        UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
     """
+    platform = registry.load(target, config)
     given = {KEYS[name]: value for name, value in options.items() if value not in (None, [], {})}
-    if path is None:
-        return json.dumps(given).encode()
-    data = read_targetdata(path)
-    if not given:
-        return data
-    if targetdata.is_armored(data.decode("utf-8", "replace")):
-        raise UsageError(f"{path} is encrypted as a whole, so options can't add to it")
-    return json.dumps({**targetdata.parse(data), **given}).encode()
+    problems = _problems(platform, target, given)
+    document: dict[str, JsonValue] = {}
+    if path is not None:
+        data = read_targetdata(path)
+        if targetdata.is_armored(data.decode("utf-8", "replace")):
+            if given:
+                raise UsageError(f"{path} is encrypted as a whole, so options can't add to it")
+            return data
+        try:
+            document = targetdata.parse(data)
+        except TargetDataError as exc:
+            raise TargetDataError(f"{path}: {exc.message}", hint=exc.hint) from None
+    document = {**document, **given}
+    for field in platform.fields:
+        if field.is_required and field.name in OPTION_NAMES and not document.get(field.name):
+            found = _hints(platform).default(field.name)
+            if found:
+                document[field.name] = found
+            else:
+                problems.append(f"{OPTION_NAMES[field.name]} is missing")
+    if path is None and not problems:
+        problems = [_with_option_name(problem) for problem in platform.problems(document)]
+    if problems:
+        raise UsageError("; ".join(problems))
+    return json.dumps(document).encode()
+
+
+def _problems(platform: Platform, target: str, given: Mapping[str, JsonValue]) -> list[str]:
+    """What is wrong with the options by themselves, and what may have been meant."""
+    fields = {field.name: field for field in platform.fields}
+    problems = []
+    for key, value in given.items():
+        name, field = OPTION_NAMES[key], fields.get(key)
+        if field is None:
+            problems.append(f"{name} means nothing for the target {target}")
+            continue
+        is_list = field.kind is FieldKind.ARRAY
+        one = dataclasses.replace(field, name=name, kind=FieldKind.STRING if is_list else field.kind)
+        for word in value if isinstance(value, list) else [value]:
+            if not targetdata.is_allowed(one, word):
+                near = parsing.nearest(str(word), choices(platform, key))
+                meant = f" (did you mean {near}?)" if near else ""
+                problems.append(targetdata.problem(one, word, is_hidden=field.is_secret) + meant)
+    return problems
+
+
+def choices(platform: Platform, key: str) -> Sequence[str]:
+    """Values that a field of a platform can have, as far as they can be told."""
+    allowed = next((field.allowed for field in platform.fields if field.name == key), ())
+    return allowed or _hints(platform).choices(key)
+
+
+def _hints(platform: Platform) -> Hints:
+    return getattr(platform, "hints", _NoHints())
+
+
+class _NoHints:
+    """Of a platform that offers none."""
+
+    def choices(self, _name: str) -> Sequence[str]:
+        return ()
+
+    def default(self, _name: str) -> str | None:
+        return None
+
+
+def _with_option_name(problem: str) -> str:
+    """What a platform says of a field, in the words of the command line."""
+    key, _, rest = problem.partition(" ")
+    return f"{OPTION_NAMES.get(key, key)} {rest}"

@@ -8,7 +8,7 @@ import click
 
 from clouduploader import config, home, joblog, stopping
 from clouduploader.cli import output, targetoptions, uploading
-from clouduploader.cli.session import Session, json_option, pass_session, verbose_option
+from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import upload_image
 from clouduploader.errors import ExitCode
 from clouduploader.platform import JsonValue
@@ -23,14 +23,13 @@ def _size(_context: click.Context, _parameter: click.Parameter, text: str | None
 
 
 @click.command("upload")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=targetoptions.ImageFile())
 @targetoptions.options
 @click.option("--max-size", callback=_size, metavar="SIZE", help="How large IMAGE may be unpacked, for example 20G.")
 @click.option("--arn", help="ARN of the role to act as. Without it your own AWS credentials are used.")
 @click.option("--external-id", help="External id that the role asks for.")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as JSON lines to this file.")
 @click.option("--dry-run", is_flag=True, help="Check all, say what would be done, and change nothing.")
-@verbose_option
 @json_option
 @pass_session
 def upload_command(
@@ -58,7 +57,7 @@ def upload_command(
         user=user or targetoptions.login(),
         target=target,
         image_path=image.absolute(),
-        targetdata=targetoptions.gathered(data, options),
+        targetdata=targetoptions.gathered(session.config, target, data, options),
         events_path=events,
     )
     settings = session.config

@@ -103,6 +103,8 @@ def submit(order: Order, intake: Intake, *, config: Config, watch: Callable[[Job
     """
     data = prepare(order, config=config)
     path = order.image_path
+    if path.exists() and not path.is_file():
+        raise ImageError(f"the image {path} is not a regular file")
     with contextlib.ExitStack() as stack:
         try:
             image = stack.enter_context(path.open("rb", buffering=0))

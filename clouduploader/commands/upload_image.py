@@ -9,7 +9,8 @@ from pathlib import Path
 
 from clouduploader import joblog, runner
 from clouduploader.config import Config
-from clouduploader.errors import ClouduploaderError, LocalIOError, MissingFileError, NoSuchJobError, StoppedError
+from clouduploader.errors import ClouduploaderError, NoSuchJobError, StoppedError
+from clouduploader.image import packing
 from clouduploader.job import Details, Job, JobState
 from clouduploader.platform import UploadResult
 from clouduploader.spool import Spool
@@ -78,8 +79,11 @@ def run(
 
     Raises:
         StoppedError: It was stopped; all is cleaned up, the job is archived.
-        ClouduploaderError: It failed; all is cleaned up, the job is archived.
+        ClouduploaderError: It failed; all is cleaned up, the job is archived. Where image or target data could not be
+            read to begin with, there is no job.
     """
+    image = packing.describe(order.image_path, order.image_path.name, stop)
+    runner.check_targetdata(_task(order, job=None), config=config)  # what is wrong before the job is no job's failure
     spool = Spool(config.spool.value)
     job = Job(
         name=spool.allocate(),
@@ -88,7 +92,7 @@ def run(
         user=order.user,
         target=order.target,
         filename=order.image_path.name,
-        size=_size(order.image_path),
+        size=image.size_bytes,
         pid=os.getpgrp(),
     )
     file = spool.register(job, targetdata=order.targetdata, image_path=order.image_path)
@@ -125,12 +129,3 @@ def _task(order: Order, *, job: Job | None) -> runner.Task:
         job=job,
         is_by_hand=True,
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError as exc:
-        raise MissingFileError(f"there is no image {path}") from exc
-    except OSError as exc:
-        raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc

@@ -119,7 +119,7 @@ def test_all_wrong_values_are_named_at_once():
         "the target data are wrong: "
         "place is missing, but must be a string of 3 to 8 characters (such as up-1); "
         'mode is "warp", but must be fast or slow; '
-        "password is a string of 3 characters, but must be a string of 6 to 40 characters; "
+        "password is a string of 3 characters, but must have 6 to 40 characters; "
         'is_new is "true", but must be true or false; '
         "size is true, but must be an integer 1 to 9; "
         "tags is an object, but must be an object whose values are strings; "
@@ -128,13 +128,23 @@ def test_all_wrong_values_are_named_at_once():
 
 
 @pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("UP-1", '"UP-1", but takes values such as up-1'),
+        ("up-1\n", r'"up-1\n", but takes values such as up-1'),
+        ("\x1b[2J-1", r'"\u001b[2J-1", but takes values such as up-1'),
+        ("u" * 70, f'"{"u" * 60}..." (70 characters), but must have 3 to 8 characters'),
+        ("", "missing, but must be a string of 3 to 8 characters (such as up-1)"),
+        (1, "the number 1, but must be a string of 3 to 8 characters (such as up-1)"),
+    ],
+)
+def test_wrong_string_is_told_which_rule_it_breaks(value, problem):
+    assert message({"place": value}) == f"the target data are wrong: place is {problem}"
+
+
+@pytest.mark.parametrize(
     ("name", "value", "found"),
     [
-        ("place", "UP-1", '"UP-1"'),
-        ("place", "up-1\n", r'"up-1\n"'),
-        ("place", "\x1b[2J-1", r'"\u001b[2J-1"'),
-        ("place", "u" * 70, f'"{"u" * 60}..." (70 characters)'),
-        ("place", 1, "the number 1"),
         ("size", 0, "the number 0"),
         ("size", 1.5, "the number 1.5"),
         ("size", "8", '"8"'),
@@ -144,14 +154,12 @@ def test_all_wrong_values_are_named_at_once():
         ("password", ["x"], "a list"),
         ("tags", ["a"], "a list"),
         ("mode", "fast ", '"fast "'),
-        ("others", "up-1", '"up-1"'),
-        ("others", ["up-1", "UP-2"], 'a list with "UP-2" in it'),
+        ("others", 1, "the number 1"),
         ("others", ["up-1", 2], "a list with the number 2 in it"),
         ("others", ["up-1", ""], 'a list with "" in it'),
         ("others", ["up-1", None], "a list with null in it"),
         ("others", [["up-1"]], "a list with a list in it"),
         ("modes", ["fast", "warp"], 'a list with "warp" in it'),
-        ("pins", ["12345", "abc"], "a list with a string of 3 characters in it"),
     ],
 )
 def test_wrong_value_is_shown_on_one_line(name, value, found):
@@ -159,6 +167,19 @@ def test_wrong_value_is_shown_on_one_line(name, value, found):
     assert text.startswith(f"the target data are wrong: {name} is {found}, but must be ")
     assert "\n" not in text
     assert "; " not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("others", "up-1", '"up-1", but must be a list of strings'),
+        ("others", ["up-1", "UP-2"], 'a list with "UP-2" in it, but takes values such as up-1'),
+        ("others", ["u" * 9], f'a list with "{"u" * 9}" in it, but must have at most 8 characters'),
+        ("pins", ["12345", "abc"], "a list with a string of 3 characters in it, but must have at least 4 characters"),
+    ],
+)
+def test_wrong_string_of_a_list_is_told_which_rule_it_breaks(name, value, problem):
+    assert message({**RIGHT, name: value}).startswith(f"the target data are wrong: {name} is {problem}")
 
 
 @pytest.mark.parametrize(

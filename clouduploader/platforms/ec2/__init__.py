@@ -12,6 +12,7 @@ from clouduploader.platform import (
     CloudObject,
     Finding,
     Found,
+    Hints,
     Image,
     JsonValue,
     PlatformContext,
@@ -47,6 +48,13 @@ class Ec2:
         from clouduploader.platforms.ec2 import accounts
 
         return accounts.RoleAccounts(self._context, self._settings)
+
+    @property
+    def hints(self) -> Hints:
+        """The regions, and the one that the person uses."""
+        from clouduploader.platforms.ec2 import hints
+
+        return hints.RegionHints(self._context.environment)
 
     def link_name(self, image: Image) -> str:
         """Give the name by which ec2uploadimg does the right thing, should it be its turn.

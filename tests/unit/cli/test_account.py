@@ -98,7 +98,7 @@ def test_answers_in_json_have_their_keys(run_json):
         (["set", "tom", "arn"], 64, "a value for arn is missing"),
         (["set", "tom", "arn", ""], 65, 'arn is "", but must be a string'),
         (["set-arn", "tom", "arn:aws:iam::1:user/x"], 65, "such as arn:aws:iam::123456789012:role/obs"),
-        (["set", "tom", "external_id", "a b"], 65, 'external_id is "a b", but must be'),
+        (["set", "tom", "external_id", "a b"], 65, 'external_id is "a b", but takes letters, digits and'),
         (["verify", "tom"], 65, "the account has no arn yet"),
         (["show", "tom", "--method", "magic"], 64, "there is no method 'magic'"),
     ],
@@ -175,7 +175,7 @@ def test_secret_without_a_key_is_refused_and_not_kept(run, home_dir):
         ([PASSWORD], b"", 64, "password is secret: give it on standard input"),
         ([], b"\xff" + PASSWORD.encode(), 64, "the value for password is not UTF-8"),
         ([], b"", 65, "password is a string of 0 characters, but must be"),
-        ([], PASSWORD.encode() * 9, 65, "password is a string of 99 characters, but must be a string of at most 20"),
+        ([], PASSWORD.encode() * 9, 65, "password is a string of 99 characters, but must have at most 20"),
     ],
 )
 def test_wrong_secret_is_refused_and_not_shown(run, keyring, words, data, code, said):

@@ -16,6 +16,7 @@ from clouduploader.errors import ClouduploaderError, ExitCode, StoppedError
 from clouduploader.job import Job, JobState
 
 PROGRAM = [Path(sys.executable).with_name("clouduploader")]
+ACCOUNT_COMMANDS = ("create", "show", "set", "set-arn", "list", "remove", "verify")
 ERRORS = [
     value
     for _, value in inspect.getmembers(errors, inspect.isclass)
@@ -117,7 +118,7 @@ def test_wrong_option_with_json_is_the_envelope(run):
     assert (code, err) == (64, "")
     assert json.loads(out)["error"] == {
         "kind": "UsageError",
-        "message": "No such option '--colour'.",
+        "message": "there is no option --colour",
         "hint": "See `clouduploader fail --help`.",
     }
 
@@ -125,9 +126,28 @@ def test_wrong_option_with_json_is_the_envelope(run):
 @pytest.mark.parametrize(
     ("arguments", "found", "hint"),
     [
-        (["lsit"], "lsit", "See `clouduploader --help`."),
-        (["--colour"], "--colour", "See `clouduploader --help`."),
-        (["fail", "x\ny"], "x y", "See `clouduploader fail --help`."),
+        (["lsit"], "there is no command lsit. Did you mean list?", "See `clouduploader --help`."),
+        (["zzzz"], "there is no command zzzz.", "See `clouduploader --help`."),
+        (
+            ["account", "shwo"],
+            "there is no command account shwo. Did you mean show?",
+            "`clouduploader account --help`.",
+        ),
+        (["--hmoe", "x"], "there is no option --hmoe. Did you mean --home?", "See `clouduploader --help`."),
+        (["list", "--stat", "x"], "there is no option --stat. Did you mean --state?", "`clouduploader list --help`."),
+        (
+            ["list", "--state", "fialed"],
+            "--state is 'fialed', but must be one of created,",
+            "`clouduploader list --help`.",
+        ),
+        (["list", "--state", "fialed"], "Did you mean failed?", "`clouduploader list --help`."),
+        (["list", "--limit", "-3"], "--limit is '-3', but must be a whole number of at least 0.", "list --help`."),
+        (["kill", "--timeout", "x", "1"], "--timeout is 'x', but must be a number of at least 0.", "kill --help`."),
+        (["sandbox", "--wait-factor", "2"], "but must be a number greater than 0 and at most 1.", "sandbox --help`."),
+        (["list", "--running=3"], "--running takes no value", ""),
+        (["list", "--user"], "--user needs a value", ""),
+        (["kill"], "JOB... is missing.", "See `clouduploader kill --help`."),
+        (["fail", "x\ny"], "unexpected argument: x y", "See `clouduploader fail --help`."),
     ],
 )
 def test_wrong_arguments_end_with_64_and_one_line(add_command, capsys, arguments, found, hint):
@@ -138,7 +158,7 @@ def test_wrong_arguments_end_with_64_and_one_line(add_command, capsys, arguments
     (line,) = captured.err.splitlines()
     assert line.startswith("clouduploader: ")
     assert found in line
-    assert line.endswith(hint)
+    assert line.rstrip(".").endswith(hint.rstrip("."))
 
 
 def test_no_arguments_show_the_help_on_stderr(capsys):
@@ -172,6 +192,22 @@ def test_global_options_reach_the_session(add_command, tmp_path):
     assert (session.is_verbose, session.is_quiet, session.is_json) == (True, False, False)
     assert session.config.home.value == tmp_path
     assert str(session.config.spool.value) == "/x"
+
+
+def test_global_options_may_stand_behind_the_command(add_command, tmp_path):
+    seen = []
+    add_command("look", click.Command("look", callback=pass_session(seen.append)))
+    assert main.main(["--spool=/y", "look", "-qv", "--home", str(tmp_path), "--spool", "/x"]) == 0
+    (session,) = seen
+    assert (session.is_verbose, session.is_quiet) == (True, True)
+    assert (session.config.home.value, str(session.config.spool.value)) == (tmp_path, "/x")
+
+
+@pytest.mark.parametrize("name", [*sorted(main.COMMANDS), *(f"account {name}" for name in ACCOUNT_COMMANDS)])
+def test_every_command_takes_the_global_options(name, tmp_path, capsys):
+    if name != "contract":  # OBS's call, where everything behind the name is an operand
+        assert main.main([*name.split(), "-q", "-v", f"--home={tmp_path}", f"--spool={tmp_path}", "--help"]) == 0
+        assert "--spool DIR" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", sorted(main.COMMANDS))
@@ -268,4 +304,4 @@ def test_name_that_the_locale_cannot_show_is_escaped():
     )
     assert process.returncode == 64
     assert process.stderr.isascii()
-    assert process.stderr.startswith(b"clouduploader: No such command")
+    assert process.stderr.startswith(b"clouduploader: there is no command")

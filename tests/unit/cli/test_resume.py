@@ -6,7 +6,7 @@ import os
 import pytest
 
 from clouduploader import jobxml
-from clouduploader.job import JobState
+from clouduploader.job import Job, JobState
 
 POINTS = (
     "asked snapshot", "unreported snapshot", "made", "complete", "asked image", "unreported image", "registered",
@@ -96,8 +96,9 @@ def test_succeeded_job_is_refused(file_cloud):
 
 
 def test_failed_job_that_left_nothing_is_refused(file_cloud):
-    (file_cloud.place / "a.raw").write_bytes(b"")
-    assert file_cloud.upload().returncode == 65
+    job = Job(name="1", state=JobState.FAILED, created=0, user="tom", target="file-cloud", filename="a.raw")
+    (file_cloud.place / "spool" / "done").mkdir()
+    (file_cloud.place / "spool" / "done" / "1").write_bytes(jobxml.serialize(job))
     done = file_cloud.run("resume", "1")
     assert done.returncode == 64
     assert done.stderr == "clouduploader: the job 1 left nothing to go on with. Upload the image again.\n"

@@ -150,12 +150,12 @@ def test_digest_beside_the_image_goes_along(run_local, jobs, image):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--region", "Two", "--arn", ROLE], 65, "ami_name is missing"),
+        (["--region", "Two", "--arn", ROLE], 64, '--region is "Two", but takes one region'),
         (["--target", "nosuch"], 69, "no platform answers to the target 'nosuch'"),
         (["--server", "obs"], 64, "'obs' is not the URL of a server"),
         (["--server", "http://tom:s3cret@obs"], 64, "has a user in it"),
         (["--data", "/none"], 66, "there are no target data /none"),
-        (["--lines", "3"], 64, "No such option"),
+        (["--lines", "3"], 64, "there is no option --lines"),
     ],
 )
 def test_wrong_order_is_one_line_and_makes_no_job(run, jobs, words, code, message):

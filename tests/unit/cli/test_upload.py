@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from clouduploader import config, jobxml, registry
-from clouduploader.cli import targetoptions, upload, uploading
+from clouduploader.cli import main, targetoptions, upload, uploading
 from clouduploader.cli.session import Session
 from clouduploader.commands import upload_image
+from clouduploader.errors import ClouduploaderError
 from clouduploader.job import Job, JobState
 from clouduploader.platform import CloudObject, Shortfall, UploadResult
 
@@ -131,11 +132,13 @@ def test_events_are_written(place):
 
 
 def test_options_go_before_the_file_of_target_data(place):
-    (place / "data").write_text('{"region": "one", "ami_name": "from-file", "x": 1}')
-    done = run(place, "my image.raw", "--data", "data", "--region", "Two", "--dry-run", target="ec2")
+    (place / "data").write_text('{"region": "one", "ami_name": "a*b", "x": 1}')
+    done = run(place, "my image.raw", "--data", "data", "--region", "eu-west-1", "--dry-run", target="ec2")
     assert done.returncode == 65
-    assert "region is 'Two'" in done.stderr or 'region is "Two"' in done.stderr
-    assert "ami_name" not in done.stderr
+    assert done.stderr == (
+        'clouduploader: the target data are wrong: ami_name is "a*b", but takes letters, digits, blanks and '
+        "()[]./-'@_.\n"
+    )
 
 
 def test_verbose_may_stand_behind_the_command(place):
@@ -186,22 +189,92 @@ def test_target_data_in_the_spool_are_private(place):
     assert list((place / "images").iterdir()) == []
 
 
-def test_options_become_target_data(place):
-    """They reach the platform as they are: where a field can't take one, it says so with the value."""
+def test_wrong_options_are_named_all_at_once_and_leave_no_job(place):
     refused = {
         "--description": "a\tb", "--architecture": "vax", "--boot-mode": "coreboot", "--method": "magic",
         "--sha256": "1",
         "--zero-blocks": "keep", "--verify": "maybe", "--kms-key": "a key", "--keep": "all", "--copy-to": "eu",
         "--share": "everybody", "--deprecate-at": "tomorrow", "--region": "Two", "--name": "x", "--arn": "y",
-        "--external-id": "z", "--subnet": "w",
+        "--external-id": "z", "--subnet": "subnet-0123",
     }  # fmt: skip
     words = [word for pair in refused.items() for word in pair]
-    done = run(place, "my image.raw", *words, "--dry-run", target="ec2")
-    assert done.returncode == 65
+    done = run(place, "my image.raw", *words, target="ec2")
+    assert done.returncode == 64
+    (line,) = done.stderr.splitlines()
     for option, value in refused.items():
-        key = targetoptions.KEYS[option.removeprefix("--").replace("-", "_")]
-        shown = json.dumps(value)
-        assert re.search(rf"\b{key} is (a list with )?{re.escape(shown)}", done.stderr), (key, done.stderr)
+        assert f"{option} is {json.dumps(value)}, but " in line
+    assert not re.search(r"\b(ami_name|vpc_subnet_id|target data)\b", line)
+    assert list((place / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--region is missing; --name is missing"),
+        (["--subnet", "subnet-0123"], '--subnet is "subnet-0123", but takes values such as subnet-0123456789abcdef0'),
+        (["--region", "eu_west-1"], 'but takes one region such as eu-west-1 (did you mean eu-west-1?)'),
+        (["--method", "ebsdirect"], "must be ec2uploadimg, ebs-direct or auto (did you mean ebs-direct?)"),
+        (["--copy-to", "eu-west-1, us-wset2"], '--copy-to is "us-wset2", but takes a region such as'),
+        (["--name", "ab"], '--name is "ab", but must have 3 to 128 characters'),
+        (["--region", "eu-west-1", "--name", "abc", "--deprecate-at", "2020-01-01"], "--deprecate-at is in the past"),
+        (["--region", "eu-west-1", "--name", "abc", "--kms-key", "k"], "--kms-key needs method ebs-direct"),
+        (["--target", "ec3"], "Did you mean ec2?"),
+        (["--target", "directory", "--share", "public"], "--share means nothing for the target directory"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["upload", "submit"])
+def test_wrong_option_is_named_with_what_is_right_and_leaves_no_job(place, capsys, command, words, message):
+    where = ["--home", str(place / "home"), "--spool", str(place / "spool")]
+    code = main.main([command, str(place / "my image.raw"), *where, *words])
+    out, err = capsys.readouterr()
+    assert (code, out) == (69 if "ec3" in words else 64, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert list((place / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["https://obs.example.org/a.raw.xz", "s3://bucket/a.raw", "FILE:///tmp/a.raw"])
+@pytest.mark.parametrize("command", ["upload", "submit", "image"])
+def test_url_is_refused_as_one(capsys, command, url):
+    assert main.main([command, url]) == 64
+    assert capsys.readouterr().err == (
+        f"clouduploader: {url} is a URL, and images are not downloaded. Download it, for example with `curl -LO URL`, "
+        "and give the path of the file.\n"
+    )
+
+
+@pytest.fixture
+def gathered_region(place, monkeypatch):
+    """Return a function that gives the region of target data of no --region, in an environment."""
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(place / "config"))
+    (place / "config").write_text("[default]\nregion = sa-east-1\n[profile far]\nregion = af-south-1\n")
+
+    def gather(**environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        found = config.load(home=place, spool=place, environment=os.environ)
+        return json.loads(targetoptions.gathered(found, "ec2", None, {"name": "abc", "region": None}))["region"]
+
+    return gather
+
+
+@pytest.mark.parametrize(
+    ("environment", "region"),
+    [
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-1"),
+        ({"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
+        ({"AWS_PROFILE": "far"}, "af-south-1"),
+        ({}, "sa-east-1"),
+    ],
+)
+def test_region_is_that_of_the_aws_command_where_none_is_given(gathered_region, environment, region):
+    assert gathered_region(**environment) == region
+
+
+def test_profile_that_is_not_there_is_an_error_of_ours(gathered_region):
+    with pytest.raises(ClouduploaderError, match="nosuch"):
+        gathered_region(AWS_PROFILE="nosuch")
 
 
 def params(*words):

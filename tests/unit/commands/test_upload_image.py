@@ -1,11 +1,20 @@
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from clouduploader import config, jobxml
 from clouduploader.commands import upload_image
-from clouduploader.errors import ClouduploaderError, ConfigError, MissingFileError, StoppedError
+from clouduploader.errors import (
+    ClouduploaderError,
+    ConfigError,
+    ImageError,
+    MissingFileError,
+    StoppedError,
+    TargetDataError,
+    UnknownTargetError,
+)
 from clouduploader.job import JobState
 from clouduploader.joblog import JobLog
 from clouduploader.stop import Stop
@@ -61,23 +70,36 @@ def test_job_is_in_the_spool_while_it_runs_and_archived_afterwards(place):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error"), [({"target": "nowhere"}, ClouduploaderError), ({"targetdata": b"{"}, ClouduploaderError)]
+    ("changes", "error"),
+    [
+        ({"target": "nowhere"}, UnknownTargetError),
+        ({"targetdata": b"{"}, TargetDataError),
+        ({"targetdata": b'{"filename": "a/b"}'}, TargetDataError),
+        ({"image_path": Path("/")}, ImageError),
+        ({"image_path": Path("/dev/null")}, ImageError),
+    ],
 )
-def test_failure_is_archived_and_logged(place, changes, error):
-    with pytest.raises(error) as caught:
+def test_wrong_order_makes_no_job(place, changes, error):
+    with pytest.raises(error):
         run(place, **changes)
+    assert list((place / "spool").iterdir()) == []
+
+
+def test_failure_is_archived_and_logged(place):
+    (place / "images").rmdir()
+    with pytest.raises(ConfigError) as caught:
+        run(place)
     job = archived(place)
     assert job.state is JobState.FAILED
     assert caught.value.message.rstrip(".") in job.details
     assert "\n" not in job.details
-    assert f"Error: {job.details}\n" == (place / "spool" / "done" / "1.log").read_text()
+    assert f"Error: {job.details}" in (place / "spool" / "done" / "1.log").read_text().splitlines()
 
 
 def test_stop_is_archived_with_the_word_of_obs(place):
     stop = Stop()
-    stop.request(signal.SIGTERM)
     with pytest.raises(StoppedError):
-        run(place, stop=stop)
+        run(place, stop=stop, watch=lambda _job, _log: stop.request(signal.SIGTERM))
     assert (archived(place).state, archived(place).details) == (JobState.FAILED, "killed")
 
 
@@ -99,9 +121,10 @@ def test_job_that_somebody_archived_meanwhile_stays_as_it_is(place):
         for path in (place / "spool").iterdir():
             if path.name != "next":
                 path.unlink()
+        (place / "images").rmdir()
 
     with pytest.raises(ClouduploaderError):
-        run(place, watch=watch, target="nowhere")
+        run(place, watch=watch)
     assert not (place / "spool" / "done" / "1").exists()
 
 

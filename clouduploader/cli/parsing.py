@@ -1,0 +1,131 @@
+"""What all commands have in common on the command line: global options, and errors that say what was meant."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clouduploader.cli.session import Session
+from clouduploader.errors import UsageError
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Note a global option; the one that stands nearest to the command's end wins."""
+    if value and parameter.name:
+        setattr(context.ensure_object(Session), parameter.name, value)
+
+
+def _global(*names: str, **attributes: Any) -> click.Option:  # noqa: ANN401 as Click has it
+    return click.Option(names, expose_value=False, callback=_remember, **attributes)
+
+
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+SIMILAR = 0.6  # as in difflib.get_close_matches
+_EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)")
+GLOBAL_OPTIONS = (
+    _global("-v", "--verbose", "is_verbose", is_flag=True, help="Show details on stderr, for debugging."),
+    _global("-q", "--quiet", "is_quiet", is_flag=True, help="Show only errors on stderr."),
+    _global(
+        "--home", type=DIRECTORY, metavar="DIR",
+        help="Keys, credentials and settings.  [CLOUDUPLOADER_HOME; /etc/obs/cloudupload]",
+    ),
+    _global("--spool", type=DIRECTORY, metavar="DIR", help="The jobs.  [CLOUDUPLOADER_SPOOL; /srv/obs/cloudupload]"),
+)  # fmt: skip
+"""Taken before and after the name of every command; each sets the attribute of Session that bears its name."""
+
+
+def with_global_options(command: click.Command) -> click.Command:
+    """Let a command, and those inside it, take the global options too."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            with_global_options(inner)
+    if not command.hidden:
+        command.params += [option for option in GLOBAL_OPTIONS if option not in command.params]
+    return command
+
+
+class CommandGroup(click.Group):
+    """A group that notes which command was called, and says which one may have been meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and note its full name for the JSON envelope.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            hint = suggestion(name, self.list_commands(ctx))
+            path = " ".join([*ctx.command_path.split()[1:], name])
+            raise UsageError(f"there is no command {path}", hint=f"{hint}{_see_help(ctx)}")
+        found = super().resolve_command(ctx, args)
+        session = ctx.ensure_object(Session)
+        session.command = " ".join(filter(None, (session.command, found[0])))
+        return found
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Ask whether something similar was meant: a sentence and a blank, or "" if nothing is similar."""
+    found = nearest(word, known)
+    return f"Did you mean {found}? " if found else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The word that is most similar to one, the first of equals; None if none is similar."""
+    likeness = {other: difflib.SequenceMatcher(None, word, other).ratio() for other in sorted(known)}
+    found = max(likeness, key=likeness.__getitem__, default="")
+    return found if likeness.get(found, 0.0) >= SIMILAR else None
+
+
+def as_usage_error(exc: click.ClickException) -> UsageError:
+    """Say what is wrong with a command line, and what may have been meant."""
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    text, near = " ".join(exc.format_message().split()), ""
+    match exc:
+        case click.NoSuchOption():
+            text = f"there is no option {exc.option_name}"
+            near = suggestion(exc.option_name, _options(context))
+        case click.MissingParameter(param=click.Parameter() as parameter):
+            text = f"{named(parameter)} is missing"
+        case click.BadParameter(param=click.Parameter() as parameter):
+            text, near = _bad_value(parameter, exc.message.rstrip("."))
+        case click.BadOptionUsage():
+            is_without = "requires" in exc.message
+            text = f"{exc.option_name} {'needs a value' if is_without else 'takes no value'}"
+        case _ if found := _EXTRA.match(text):
+            text = f"unexpected argument: {found[1]}"
+    return UsageError(text, hint=f"{near}{_see_help(context)}".strip() or None)
+
+
+def _bad_value(parameter: click.Parameter, message: str) -> tuple[str, str]:
+    """What is wrong with a value, by Click's message about it; and what may have been meant, or ""."""
+    kind, name = parameter.type, named(parameter)
+    word = message.partition(" is not ")[0].strip("'")
+    if isinstance(kind, click.Choice):
+        choices = list(map(str, kind.choices))
+        return f"{name} is '{word}', but must be one of {', '.join(choices)}", suggestion(word, choices)
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        what = "whole number" if isinstance(kind, click.IntRange) else "number"
+        least = f"{'greater than' if kind.min_open else 'of at least'} {kind.min}"
+        most = f" and at most {kind.max}" if kind.max is not None else ""
+        return f"{name} is '{word}', but must be a {what} {least}{most}", ""
+    return f"{name}: {message}", ""
+
+
+def _options(context: click.Context | None) -> list[str]:
+    parameters = context.command.get_params(context) if context else []
+    return [name for parameter in parameters if isinstance(parameter, click.Option) for name in parameter.opts]
+
+
+def named(parameter: click.Parameter) -> str:
+    """A parameter as it is written: an option with its dashes, an operand as the help calls it."""
+    return max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
+
+
+def _see_help(context: click.Context | None) -> str:
+    return f"See `{context.command_path} --help`." if context else ""

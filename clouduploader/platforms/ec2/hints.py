@@ -1,0 +1,46 @@
+"""What a person's own AWS settings and the SDK tell about regions, without asking AWS."""
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class RegionHints:
+    """See `clouduploader.platform.Hints`.
+
+    Args:
+        environment: Where AWS_REGION is looked up.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def choices(self, name: str) -> Sequence[str]:
+        """Name the regions of all partitions that the SDK knows; read from its data, for importing it takes long."""
+        if name not in ("region", "regions"):
+            return ()
+        found = importlib.util.find_spec("botocore")
+        if found is None or found.origin is None:
+            return ()
+        document = json.loads((Path(found.origin).parent / "data" / "partitions.json").read_text())
+        regions = {region for partition in document["partitions"] for region in partition["regions"]}
+        return sorted(region for region in regions if not region.endswith("-global"))
+
+    def default(self, name: str) -> str | None:
+        """Give the region that the aws command would use: AWS_REGION, AWS_DEFAULT_REGION, or that of the profile.
+
+        Raises:
+            ClouduploaderError: The profile is not there, or its file is damaged.
+        """
+        if name != "region":
+            return None
+        if self._environment.get("AWS_REGION"):  # the SDK for Python knows the other one only
+            return self._environment["AWS_REGION"]
+        import botocore.session
+
+        from clouduploader.platforms.ec2 import api
+
+        with api.translated("the region of your AWS profile"):
+            region: str | None = botocore.session.Session().get_config_variable("region")
+        return region

@@ -13,13 +13,14 @@ PACKINGS = (
     (0, b"BZh", Packing.BZIP2),
     (0, b"\x28\xb5\x2f\xfd", Packing.ZSTD),  # RFC 8878, section 3.1.1
     (1, b"\x2a\x4d\x18", Packing.ZSTD),  # section 3.1.2: a skippable frame, the first byte is 50 to 5f
-    (257, b"ustar", Packing.TAR),  # POSIX.1-1988, kept by all tar formats since
+    (257, b"ustar", Packing.TAR),  # POSIX.1-1988; older ones, and some headers of GNU tar, have a checksum only
 )
 DISK_FORMATS = (
     (b"QFI\xfb", DiskFormat.QCOW2),  # docs/interop/qcow2.txt of QEMU; version 1 of the format too
     (b"KDMV", DiskFormat.VMDK),  # Virtual Disk Format 5.0, VMware, "Hosted Sparse Extents"
     (vhd.COOKIE, DiskFormat.VHD_DYNAMIC),  # begins with a copy of its footer; a fixed one begins with the disk
 )
+_TAR_CHECKSUM = slice(148, 156)  # POSIX.1-2017, pax, "ustar Interchange Format": as if it were spaces
 _ZSTD_BEFORE_0_8 = (0x1E, *range(0x22, 0x28))  # lib/legacy of zstd, versions 0.1 to 0.7
 FOREIGN_FORMATS = (
     # Disks of virtual machines, and copies of disks
@@ -111,7 +112,17 @@ def packing_of(head: bytes) -> Packing:
     for offset, magic, packing in PACKINGS:
         if head[offset : offset + len(magic)] == magic and (offset != 1 or head[0] & 0xF0 == 0x50):
             return packing
-    return Packing.RAW
+    return Packing.TAR if is_tar_header(head) else Packing.RAW
+
+
+def is_tar_header(block: bytes) -> bool:
+    """Tell a header of tar, 512 bytes, by its checksum, which some programs of old have added up as signed bytes."""
+    digits = block[_TAR_CHECKSUM].split(b"\0", 1)[0].strip(b" ")
+    if len(block) < HEAD_BYTES or not digits or digits.strip(b"01234567"):
+        return False
+    others = block[: _TAR_CHECKSUM.start] + b" " * 8 + block[_TAR_CHECKSUM.stop : HEAD_BYTES]
+    total = sum(others)
+    return int(digits, 8) in (total, total - 256 * sum(byte > 0x7F for byte in others))
 
 
 def disk_format_of(head: bytes) -> DiskFormat:

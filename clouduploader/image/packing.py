@@ -6,7 +6,6 @@ What it is is told by its bytes, never by its name: in OBS's spool every image i
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -66,21 +65,11 @@ def describe(path: Path, filename: str, stop: Stop) -> Image:
                 disk_format = DiskFormat.VHD
             return dataclasses.replace(image, disk_format=disk_format)
         with contextlib.suppress(ImageError, UnavailableError):  # whoever unpacks it will meet it again
-            head, _ = _head(streams.unpacked(packed, image.packing))
+            head, _ = streams.head(streams.unpacked(packed, image.packing), magic.HEAD_BYTES)
             is_tarball = magic.packing_of(head) is Packing.TAR
             disk_format = DiskFormat.RAW if is_tarball else magic.disk_format_of(head)
             return dataclasses.replace(image, is_tarball=is_tarball, disk_format=disk_format)
     return image
-
-
-def _head(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """What a stream begins with, enough for any magic, and the whole of it."""
-    found = b""
-    for piece in pieces:
-        found += piece
-        if len(found) >= magic.HEAD_BYTES:
-            break
-    return found, itertools.chain([found] if found else [], pieces)
 
 
 def _end_of(packed: PackedFile) -> bytes:
@@ -168,7 +157,7 @@ def measure(
         return image.size_bytes
     with streams.opened(image, stop=stop, on_bytes=on_bytes) as packed:
         with contextlib.closing(_unpacked(packed, image, None)) as pieces:
-            inside = _file_inside(pieces, image, max_size_bytes, stop, is_by_name=is_by_name)
+            inside = _file_inside(pieces, image, max_size_bytes, packed, stop, is_by_name=is_by_name)
             size_bytes = sum(map(len, _bounded(inside, image, max_size_bytes, stop)))
         _check_digest(image, packed.sha256(), expected_sha256)
         return size_bytes
@@ -250,7 +239,7 @@ def open_blocks(
         else:
             packed = stack.enter_context(streams.opened(image, stop=stop, on_bytes=on_bytes))
             unpacked = stack.enter_context(contextlib.closing(_unpacked(packed, image, reporter)))
-            pieces = _raw_disk(_file_inside(unpacked, image, max_size_bytes, stop), image)
+            pieces = _raw_disk(_file_inside(unpacked, image, max_size_bytes, packed, stop), image)
             source = StreamSource(
                 _bounded(pieces, image, max_size_bytes, stop, written),
                 wish,
@@ -285,7 +274,7 @@ def reader(image: Image, stop: Stop) -> Iterator["Reader"]:
             stack.close()  # what the time before has opened
             packed = stack.enter_context(streams.opened(image, stop=stop))
             unpacked = stack.enter_context(contextlib.closing(streams.unpacked(packed, image.packing)))
-            return _raw_disk(_file_inside(unpacked, image, reading.MAX_BYTES, stop), image)
+            return _raw_disk(_file_inside(unpacked, image, reading.MAX_BYTES, packed, stop), image)
 
         yield reading.StreamReader(begin, image.filename)
 
@@ -336,16 +325,22 @@ def _unpacked(packed: PackedFile, image: Image, reporter: Reporter | None) -> Ge
 
 
 def _file_inside(
-    unpacked: Iterator[bytes], image: Image, max_size_bytes: int | None, stop: Stop, *, is_by_name: bool = False
+    unpacked: Iterator[bytes],
+    image: Image,
+    max_size_bytes: int | None,
+    packed: PackedFile,
+    stop: Stop,
+    *,
+    is_by_name: bool = False,
 ) -> Iterator[bytes]:
     """The file in the packing, or in the tarball in it."""
     limit = None if max_size_bytes is None else max_size_bytes + AROUND_BYTES
     pieces = _bounded(unpacked, image, limit, stop)
     if not image.is_tarball:
         return pieces
-    from clouduploader.image import tarball  # tarfile is slow to import, and seldom needed
+    from clouduploader.image import tarball
 
-    return tarball.image(pieces, image.filename, is_by_name=is_by_name)
+    return tarball.image(pieces, image.filename, is_by_name=is_by_name, object_to=packed.object_to)
 
 
 def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
@@ -354,7 +349,7 @@ def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
     Raises:
         ImageError: It takes more than this, or its footer does not fit.
     """
-    head, pieces = _head(pieces)
+    head, pieces = streams.head(pieces, magic.HEAD_BYTES)
     disk_format = magic.disk_format_of(head)
     if disk_format is not DiskFormat.RAW:
         raise ImageError(

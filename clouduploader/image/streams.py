@@ -4,6 +4,7 @@ import bz2
 import contextlib
 import functools
 import hashlib
+import itertools
 import lzma
 import os
 import sys
@@ -216,6 +217,16 @@ def _zstd_codec() -> tuple[Callable[[], Decoder], type[Exception]]:
         ) from exc
     options = {int(zstd.DecompressionParameter.window_log_max): ZSTD_WINDOW_LOG}
     return functools.partial(zstd.ZstdDecompressor, options=options), zstd.ZstdError
+
+
+def head(pieces: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+    """What a stream begins with, so many bytes at least if there are, and the whole of it."""
+    found = b""
+    for piece in pieces:
+        found += piece
+        if len(found) >= size:
+            break
+    return found, itertools.chain([found] if found else [], pieces)
 
 
 def unpacked(file: PackedFile, packing: Packing) -> Generator[bytes, None, None]:

@@ -36,6 +36,8 @@ NUMBERS = ("progress", "try", "created", "size", "pid")
 NAMES = frozenset(("name", *ELEMENTS))
 
 MAX_DIGITS = 18  # fits into a signed 64-bit number; image sizes and times stay far below
+MAX_MARKS = 10_000  # of a kind, in what a client says: a job has some dozen; each costs time, a hundred thousand much
+PIECE_BYTES = 65_536  # of that: other threads run between two
 MAX_SHOWN_BYTES = 80  # of a line that is no XML, as libxml2 has it (xmlParserPrintFileContext)
 NAME = re.compile(r"[0-9]{1,18}")  # OBS takes every file name of digits for a job
 
@@ -95,8 +97,11 @@ def parse_skeleton(data: bytes) -> dict[str, str]:
     Raises:
         JobFileError: It is not XML, or not a job; in OBS's words where it has some.
     """
+    for mark, name in ((b"<", "tags"), (b"=", "attributes"), (b"&", "entities")):
+        if data.count(mark) > MAX_MARKS:
+            raise JobFileError(f"it has more than {MAX_MARKS} {name}, and is no job")
     try:
-        return _read(data, expat.ParserCreate("utf-8"))
+        return _read(data, expat.ParserCreate("utf-8"), piece_bytes=PIECE_BYTES)
     except expat.ExpatError as exc:
         raise JobFileError(_parser_error(data, exc)) from exc
 
@@ -165,7 +170,7 @@ def _fields(data: bytes) -> dict[str, str]:
         raise JobFileError(f"line {parser.CurrentLineNumber}: {exc.message}") from None
 
 
-def _read(data: bytes, parser: expat.XMLParserType) -> dict[str, str]:
+def _read(data: bytes, parser: expat.XMLParserType, *, piece_bytes: int | None = None) -> dict[str, str]:
     """See `_fields`; errors in the words of OBS's XML::Structured."""
     # Closures over local variables: `list` runs this for every job of the spool.
     fields: dict[str, str] = {}
@@ -213,6 +218,10 @@ def _read(data: bytes, parser: expat.XMLParserType) -> dict[str, str]:
     parser.EndElementHandler = end
     parser.CharacterDataHandler = refuse
     parser.StartDoctypeDeclHandler = _refuse_doctype
+    if piece_bytes is not None:
+        for at in range(0, len(data), piece_bytes):
+            parser.Parse(data[at : at + piece_bytes], False)
+        data = b""
     parser.Parse(data, True)
     return fields
 

@@ -24,17 +24,17 @@ def make(state: State, connections: Connections) -> web.Application:
 
     @web.middleware  # and no handler: CONNECT and `OPTIONS *` name no path that a route could match
     async def answer(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
-        began, status = time.monotonic(), 500
+        began, status, reply = time.monotonic(), 500, None
         try:
             with state.answering(request):
                 reply = await _answer(state, connections, request)
             status = reply.status
             return reply
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ConnectionError):
             status = CLIENT_GONE
             raise
         finally:
-            connections.end()
+            connections.end(request, reply)
             state.note_request(request, status, time.monotonic() - began)
 
     async def never(_request: web.Request) -> web.StreamResponse:
@@ -52,7 +52,7 @@ async def _wait_with_100(_request: web.Request) -> None:
 
 async def _answer(state: State, connections: Connections, request: web.Request) -> web.StreamResponse:
     try:
-        connections.begin(request.protocol)
+        connections.begin(request)
         return await _dispatch(state, request)
     except RefusalError as exc:
         return replies.error(exc)
@@ -65,8 +65,6 @@ async def _answer(state: State, connections: Connections, request: web.Request) 
 
 
 async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
-    if not state.settings.is_allowed(request.remote):
-        raise RefusalError(f"access denied for {request.remote}", status=403, is_coded=True)
     if request.method not in routing.READING and _is_of_a_page(request):
         raise RefusalError("access denied for pages in browsers", status=403, is_coded=True)
     if request.method not in routing.METHODS:
@@ -94,7 +92,5 @@ async def _form(state: State, request: web.Request) -> str:
     """The fields of a form, which are one with the query."""
     if body.is_chunked(request):
         raise RefusalError("cannot do x-www-form-urlencoded with chunks")
-    if (request.content_length or 0) > MAX_FORM_BYTES:
-        raise RefusalError("the form is too large", status=413, is_coded=True)
     data = await state.read(request, limit=MAX_FORM_BYTES)
     return data.decode("utf-8", "surrogateescape")

@@ -7,28 +7,6 @@ from aiohttp import web
 from clouduploader.server.replies import RefusalError
 
 CONTINUE = "100-continue"
-MAX_HELD_BYTES = 64_000_000  # of all bodies at once; those of jobs have some KiB
-
-
-class Budget:
-    """How much of all the small bodies together may lie in memory."""
-
-    def __init__(self) -> None:
-        self._held_bytes = 0
-
-    def take(self, count: int) -> None:
-        """Have so many bytes more.
-
-        Raises:
-            RefusalError: That would be too many.
-        """
-        if self._held_bytes + count > MAX_HELD_BYTES:
-            raise RefusalError("too many large requests at once", status=503, is_coded=True)
-        self._held_bytes += count
-
-    def give_back(self, count: int) -> None:
-        """Have so many bytes less."""
-        self._held_bytes -= count
 
 
 def is_attached(request: web.BaseRequest) -> bool:
@@ -58,32 +36,26 @@ async def ask_for(request: web.BaseRequest) -> None:
         request.writer.output_size = 0  # as aiohttp does it: nothing of the answer itself was sent
 
 
-async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float, budget: Budget) -> bytes:
-    """Read a small body.
+async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float) -> bytes:
+    """Read a small body. What has come of it is in the account of its connection.
 
     Args:
         request: Whose.
-        limit: How many bytes; what comes after them is not read, as in OBS.
+        limit: How many bytes it may have; one that says that it has more is not read.
         idle_seconds: How long to wait for the next of them.
-        budget: What the bytes are taken from while they come.
 
     Raises:
-        RefusalError: The client went away, or sends nothing; or there is too much of others.
+        RefusalError: It is too long; or the client went away, or sends nothing.
     """
+    if (request.content_length or 0) > limit:
+        raise _too_long(limit)
     await ask_for(request)
-    pieces = []
-    left = limit
-    try:
-        while left:
-            piece = (await next_piece(request, idle_seconds))[:left]
-            if not piece:
-                break
-            budget.take(len(piece))
-            pieces.append(piece)
-            left -= len(piece)
-    finally:
-        budget.give_back(limit - left)
-    return b"".join(pieces)
+    data = bytearray()  # and no list of pieces: they may have a byte each
+    while piece := await next_piece(request, idle_seconds):
+        data += piece
+        if len(data) > limit:
+            raise _too_long(limit)
+    return bytes(data)
 
 
 async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
@@ -97,3 +69,7 @@ async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
             return await request.content.readany()
     except (web.RequestPayloadError, ConnectionError, TimeoutError) as exc:
         raise RefusalError("Truncated body", status=400, is_coded=True) from exc
+
+
+def _too_long(limit: int) -> RefusalError:
+    return RefusalError(f"the body is longer than {limit} bytes", status=413, is_coded=True)

@@ -1,15 +1,26 @@
-"""Connections: how many may be open, who must leave when there are too many, and what is said to nonsense."""
+"""Connections: who is let in, how many there may be, what they may hold in memory, and who makes way for others.
+
+Nobody has a limit of his own as long as there is room for all: OBS's source server asks with many connections from one
+address, often this host's own. Where something runs out, the client that has most of it makes way: of its connections
+without a request the oldest, of its followers of logs the oldest, and of what lies in memory whoever has held most for
+longest. Whoever is quick holds little for a moment, and is heard. A client is an IPv4 address, or an IPv6 network of 64
+bits, which is what one is given.
+"""
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import socket
+import time
+import typing
 from collections.abc import Callable
 
+import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 
-from clouduploader.server import replies
+from clouduploader.server import body, replies
 from clouduploader.server.replies import RefusalError
 
 LOG = logging.getLogger("clouduploader.server")
@@ -19,12 +30,84 @@ RESERVED = 32  # descriptors for the rest: threads, logs, the job that is just w
 ADMITTED = 16  # at a time; asyncio's own way is 512, and to write down as many errors when descriptors run out
 PAUSE_SECONDS = 0.1  # before the next try then
 SHARE = 3  # a request may need three descriptors: its connection twice, while an image comes, and a file
+HEAD_COST = 4  # bytes of memory for each of a head; measured: 3 to 4, as it came and as a mapping
+CHUNKS_COST = 8  # for each of a body in chunks that may have a byte each, which become an object each
+MAX_TURNED_AWAY = 64  # that are given a moment to read why; a descriptor each
+TURN_AWAY_SECONDS = 1.0  # such a moment: closed at once, a connection may lose what is on its way
+
+
+def client_of(address: str) -> str:
+    """Whom an address stands for."""
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
 class Connection(web.RequestHandler):
-    """One connection, whose errors are in XML like all others."""
+    """One connection, for one request, whose errors are in XML like all others.
 
-    __slots__ = ()
+    Attributes:
+        client: Whose it is, see `client_of`.
+        held_bytes: How much of the memory it holds, by the account of `Connections`.
+        held_since: Since when it holds anything, by the monotonic clock.
+    """
+
+    __slots__ = ("_all", "_body", "_cost", "_is_answered", "_unsent_bytes", "client", "held_bytes", "held_since")
+
+    def __init__(self, manager: web.Server, *, client: str, connections: "Connections", **options: object) -> None:
+        super().__init__(manager, **options)  # type: ignore[arg-type]
+        self.client = client
+        self.held_bytes = 0
+        self.held_since = 0.0
+        self._all = connections
+        self._body: aiohttp.StreamReader | None = None  # of the request; None before there is one
+        self._cost = HEAD_COST  # bytes of memory for each that comes
+        self._is_answered = False
+        self._unsent_bytes = 0
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """All of a head was read, and it is answered from now on."""
+        self._body = request.content
+        self._cost = CHUNKS_COST if body.is_chunked(request) else 1
+
+    def end(self, answer: web.StreamResponse | None) -> None:
+        """The answer is there, if not yet sent: nothing else is held from now on."""
+        self._is_answered = True
+        self.hold(_length(answer) - self.held_bytes)
+
+    def hold(self, count: int) -> None:
+        """Hold so many bytes more, or less; somebody may have to make way, if need be we."""
+        self._all.hold(self, count)
+
+    def release(self) -> None:
+        """All that came was taken."""
+        self.hold(-self.held_bytes)
+
+    async def send(self, answer: web.StreamResponse, data: bytes) -> None:
+        """Send a piece of an answer; what the client has not taken is held.
+
+        Raises:
+            ConnectionError: It is gone, or had to make way.
+        """
+        self._hold_unsent(self._unsent_bytes + len(data))
+        await answer.write(data)
+        self._hold_unsent(self.transport.get_write_buffer_size() if self.transport else 0)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes; nothing that is behind the request: there is one answer a connection, as OBS has it."""
+        if self._body is not None and self._body.is_eof():
+            return
+        if not self._is_answered:  # else it is thrown away, see aiohttp's `lingering_time`
+            self.hold(len(data) * self._cost)
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It has ended, whoever ended it."""
+        self._all.forget(self)
+        super().connection_lost(exc)
 
     def handle_error(
         self,
@@ -40,10 +123,26 @@ class Connection(web.RequestHandler):
                 return replies.error(RefusalError("Bad method", status=501, is_coded=True))
             what = (message or "").partition("\n")[0].rstrip(":")  # the other lines show the bytes
             return replies.error(RefusalError(f"malformed request: {what}", status=status, is_coded=True))
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client has left, or had to make way
         LOG.error("fault in answering %s", request.remote, exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer was sent already")
         return replies.error(RefusalError("internal error", status=status, is_coded=True))
+
+    def _hold_unsent(self, count: int) -> None:
+        self.hold(count - self._unsent_bytes)
+        self._unsent_bytes = count
+
+
+def _length(answer: web.StreamResponse | None) -> int:
+    """How many bytes of an answer are in memory, and will be until the client takes them."""
+    return len(answer.body) if isinstance(answer, web.Response) and isinstance(answer.body, bytes) else 0
+
+
+def of(request: web.BaseRequest) -> Connection:
+    """The connection of a request."""
+    return typing.cast(Connection, request.protocol)
 
 
 class Door:
@@ -51,14 +150,22 @@ class Door:
 
     Args:
         listener: Where they come; it is closed by the caller.
-        connect: Makes what answers one.
+        connect: Makes what answers the client of an address.
+        is_allowed: Whether an address is let in at all. If not, it gets a refusal, and nothing that it sends is read.
     """
 
-    def __init__(self, listener: socket.socket, connect: Callable[[], Connection]) -> None:
-        self._listener, self._connect = listener, connect
+    def __init__(
+        self,
+        listener: socket.socket,
+        connect: Callable[[str], Connection],
+        *,
+        is_allowed: Callable[[str], bool],
+    ) -> None:
+        self._listener, self._connect, self._is_allowed = listener, connect, is_allowed
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._turned_away: dict[socket.socket, asyncio.TimerHandle] = {}
         listener.setblocking(False)
 
     def open(self) -> None:
@@ -71,66 +178,165 @@ class Door:
         self._loop.remove_reader(self._listener)
         if self._timer:
             self._timer.cancel()
+        for client in list(self._turned_away):
+            self._let_go(client)
 
     def _admit(self) -> None:
         for _ in range(ADMITTED):
             try:
-                client, _address = self._listener.accept()
+                client, (address, *_) = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as exc:
                 if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
                 LOG.warning("nobody can be let in: %s", exc.strerror)
-                self.close()
+                self._loop.remove_reader(self._listener)
                 self._timer = self._loop.call_later(PAUSE_SECONDS, self.open)
                 return
             client.setblocking(False)
-            task = self._loop.create_task(self._loop.connect_accepted_socket(self._connect, client))
+            if not self._is_allowed(address):
+                self._turn_away(client, address)
+                continue
+            connect = typing.cast(Callable[[], Connection], lambda address=address: self._connect(address))
+            task = self._loop.create_task(self._loop.connect_accepted_socket(connect, client))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def _turn_away(self, client: socket.socket, address: str) -> None:
+        LOG.info("access denied for %s", address)
+        refusal = RefusalError(f"access denied for {address}", status=403, is_coded=True)
+        try:
+            client.send(replies.as_bytes(replies.error(refusal)))
+            client.shutdown(socket.SHUT_WR)
+        except OSError:
+            client.close()
+            return
+        if len(self._turned_away) >= MAX_TURNED_AWAY:
+            self._let_go(next(iter(self._turned_away)))
+        self._turned_away[client] = self._loop.call_later(TURN_AWAY_SECONDS, self._let_go, client)
+
+    def _let_go(self, client: socket.socket) -> None:
+        self._turned_away.pop(client).cancel()
+        client.close()
+
+
+class _Crowd:
+    """Connections by their clients, the oldest first."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, dict[Connection, None]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, connection: Connection) -> None:
+        """Have one more."""
+        them = self._clients.setdefault(connection.client, {})
+        self._count += connection not in them
+        them[connection] = None
+
+    def discard(self, connection: Connection) -> None:
+        """Have it no more, if it was here."""
+        them = self._clients.get(connection.client, {})
+        if connection in them:
+            del them[connection]
+            self._count -= 1
+            if not them:
+                del self._clients[connection.client]
+
+    def of_most(self, weight: Callable[[Connection], int] = lambda _: 1) -> list[Connection]:
+        """Those of the client whose connections weigh most together; there must be one."""
+        return list(max(self._clients.values(), key=lambda them: sum(map(weight, them))))
+
 
 class Connections:
-    """All that are open. Those without a request yet make place for new ones; requests are refused instead.
+    """All that are open.
 
     Args:
         descriptor_limit: How many files the process may have open.
+        max_bytes: How much all of them may hold in memory together, at the moment.
     """
 
-    def __init__(self, descriptor_limit: int) -> None:
+    def __init__(self, descriptor_limit: int, max_bytes: Callable[[], int]) -> None:
         self._max_requests = max(1, (descriptor_limit - RESERVED) // (SHARE + 1))
         self._max_idle = min(self._max_requests, MAX_IDLE)
-        self._idle: dict[web.RequestHandler, None] = {}  # the oldest first
-        self._requests = 0
+        self._max_bytes = max_bytes
+        self._all: set[Connection] = set()
+        self._idle = _Crowd()  # without a request
+        self._answered = _Crowd()
+        self._followers = _Crowd()  # those of them who follow a log
+        self._holders = _Crowd()
+        self._held_bytes = 0
 
-    def admit(self, handler: Connection) -> Connection:
-        """Know of a new connection; the oldest that said nothing yet is closed if there are too many."""
+    def admit(self, connection: Connection) -> Connection:
+        """Know of a new connection."""
         if len(self._idle) >= self._max_idle:
-            self.forget_ended()
-        if len(self._idle) >= self._max_idle:
-            oldest = next(iter(self._idle))
-            del self._idle[oldest]
-            oldest.force_close()
-        self._idle[handler] = None
-        return handler
+            self._evict(self._idle.of_most()[0], "it asked for nothing, and there are too many")
+        self._all.add(connection)
+        self._idle.add(connection)
+        return connection
 
-    def forget_ended(self) -> None:
-        """Forget those that went away without a request."""
-        for handler in [handler for handler in self._idle if not handler.connected]:
-            del self._idle[handler]
-
-    def begin(self, handler: web.RequestHandler) -> None:
+    def begin(self, request: web.BaseRequest) -> None:
         """A request came in; `end` is to be called in any case.
 
         Raises:
-            RefusalError: There are too many.
+            RefusalError: There are too many, and none that follows a log and could ask again.
         """
-        self._idle.pop(handler, None)
-        self._requests += 1
-        if self._requests > self._max_requests:
-            raise RefusalError("too many requests at once", status=503, is_coded=True)
+        connection = of(request)
+        connection.begin(request)
+        self._idle.discard(connection)
+        if len(self._answered) >= self._max_requests:
+            if not len(self._followers):
+                raise RefusalError("too many requests at once", status=503, is_coded=True)
+            self._evict(self._followers.of_most()[0], "it follows a log, and there are too many requests")
+        self._answered.add(connection)
+        if request.path.endswith("/_log"):
+            self._followers.add(connection)
 
-    def end(self) -> None:
-        """A request was answered."""
-        self._requests -= 1
+    def end(self, request: web.BaseRequest, answer: web.StreamResponse | None) -> None:
+        """A request was answered; None if it came to nothing."""
+        connection = of(request)
+        self._answered.discard(connection)
+        self._followers.discard(connection)
+        connection.end(answer)
+
+    def hold(self, connection: Connection, count: int) -> None:
+        """Let a connection hold so many bytes more, or less; see `Connection.hold`."""
+        if connection not in self._all:
+            return  # it had to make way, and gives back what it no longer has
+        if not connection.held_bytes:
+            connection.held_since = time.monotonic()
+            self._holders.add(connection)
+        connection.held_bytes += count
+        self._held_bytes += count
+        if not connection.held_bytes:
+            self._holders.discard(connection)
+        while self._held_bytes > self._max_bytes() and len(self._holders):
+            greediest = self._greediest(time.monotonic())
+            self._evict(greediest, f"it held {greediest.held_bytes} bytes of memory, and others need some")
+
+    def forget(self, connection: Connection) -> None:
+        """One has ended."""
+        self.hold(connection, -connection.held_bytes)
+        self._all.discard(connection)
+        for crowd in (self._idle, self._answered, self._followers, self._holders):
+            crowd.discard(connection)
+
+    def _greediest(self, now: float) -> Connection:
+        """Who has held most for longest, of those of the greediest client who hold no less than their share."""
+        them = self._holders.of_most(lambda it: it.held_bytes)
+        share = sum(it.held_bytes for it in them) / len(them)
+        return max(
+            (it for it in them if it.held_bytes >= share),
+            key=lambda it: (it.held_bytes * (now - it.held_since), it.held_bytes),
+        )
+
+    def _evict(self, connection: Connection, why: str) -> None:
+        LOG.info("a connection of %s was closed: %s", connection.client, why)
+        self.forget(connection)
+        transport = connection.transport
+        connection.force_close()
+        if transport:
+            transport.abort()  # what it does not take is not waited for

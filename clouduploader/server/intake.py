@@ -7,9 +7,11 @@ chunks, which OBS's source server never sends, goes through aiohttp's parser.
 """
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import functools
+import math
 import select
 import socket
 import threading
@@ -29,7 +31,7 @@ from clouduploader.errors import (
     NoSuchJobError,
 )
 from clouduploader.job import Details, JobState
-from clouduploader.server import body, replies
+from clouduploader.server import body, connections, replies
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import Source
 from clouduploader.service_log import ServiceLog
@@ -42,6 +44,9 @@ LINGER_MS = 5  # a thread waits so long for more before it takes another client'
 SMALL_BYTES = 65_536  # a turn with less was not worth a thread: wait a little for the next
 PAUSES = (0.0, 0.01, 0.05, 0.25)  # seconds, after none, one, two, more such turns: 1000 slow clients are no load
 LOOK_SECONDS = 1.0  # how often to look whether an image is to come on
+RATE_SECONDS = 10.0  # over which it is measured how fast an image comes
+MIN_RATE = 16_384  # bytes a second; who is slower makes way if there is no room for others: a GiB would take 18 hours
+OTHERS_SHARE = 8  # one client leaves an eighth of the room to others
 STOPPED = "the server was stopped while it received the image"
 
 T = TypeVar("T")
@@ -67,6 +72,7 @@ class Intake:
         self._names: set[str] = set()
         self._open: dict[str, Reception] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._transfers: dict[_Transfer, None] = {}
         self._received_bytes = 0  # of those that have ended
 
     @property
@@ -130,17 +136,53 @@ class Intake:
         """
         if not body.is_attached(request):
             raise RefusalError("read_file: no content attached")
-        if len(self._tasks) >= self._source.current.max_transfers:
-            raise RefusalError("too many images are on their way in", status=503, is_coded=True)
-        task = asyncio.create_task(self._receive(name, request))
+        client = connections.of(request).client
+        self._make_room(client)
+        transfer = _Transfer(name, client)
+        task = asyncio.create_task(self._receive(transfer, request))
+        transfer.cancel = task.cancel
         self._tasks.add(task)
+        self._transfers[transfer] = None
         task.add_done_callback(self._tasks.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait([task])
+            if transfer.refusal:
+                raise transfer.refusal from None
             raise
+        finally:
+            self._transfers.pop(transfer, None)
+
+    def _make_room(self, client: str) -> None:
+        """Have room for one more image: if there is none, the slowest makes way.
+
+        Raises:
+            RefusalError: There is none, and all come quickly.
+        """
+        most = self._source.current.max_transfers
+        counts = collections.Counter(it.client for it in self._transfers)
+        if counts[client] >= most - most // OTHERS_SHARE:
+            rivals = [it for it in self._transfers if it.client == client]
+        elif len(self._transfers) >= most:
+            rivals = list(self._transfers)
+        else:
+            return
+        now = time.monotonic()
+        slowest = min(rivals, key=lambda it: it.rate(now))
+        if slowest.rate(now) >= MIN_RATE:
+            raise RefusalError("too many images are on their way in", status=503, is_coded=True)
+        del self._transfers[slowest]
+        slowest.refusal = RefusalError("the image came too slowly, and others wait", status=503, is_coded=True)
+        slowest.cancel()
+
+    async def measure_forever(self) -> None:
+        """See how fast the images come."""
+        while True:
+            await asyncio.sleep(RATE_SECONDS)
+            for transfer in self._transfers:
+                transfer.mark(time.monotonic())
 
     async def stop(self) -> None:
         """Take no more of any image; their jobs fail. Afterwards there are no threads."""
@@ -152,7 +194,8 @@ class Intake:
         self._movers.shutdown()
         self._settlers.shutdown()
 
-    async def _receive(self, name: str, request: web.BaseRequest) -> None:
+    async def _receive(self, transfer: "_Transfer", request: web.BaseRequest) -> None:
+        name = transfer.name
         with _in_words_of_obs(self._jobs, name):
             if name in self._names:
                 raise JobStateError(f"the image of the job {name} is on its way already")
@@ -162,10 +205,11 @@ class Intake:
             try:
                 with _resting(request):
                     await self._settle(lambda: begun.append(self._jobs.receive(name)))
+                    transfer.begin(begun[0])
                     await self._take(begun[0], request)
             except BaseException as exc:
                 for reception in begun:  # none if there is no such job
-                    await self._settle(functools.partial(reception.abandon, self._told(exc)))
+                    await self._settle(functools.partial(reception.abandon, self._told(exc, transfer)))
                     self._tell_end(reception)
                 raise
             finally:
@@ -224,6 +268,7 @@ class Intake:
             if reception.received_bytes + len(piece) > size:
                 raise ImageError(f"size mismatch: {reception.received_bytes + len(piece)} != {size}")
             await self._move(reception.write, piece)
+            connections.of(request).release()
             watch.look()
 
     async def _read_socket(self, reception: Reception, request: web.BaseRequest, length: int) -> None:
@@ -237,6 +282,7 @@ class Intake:
             if not piece:
                 break
             await self._move(reception.write, piece)
+            connections.of(request).release()
         with transport.get_extra_info("socket").dup() as sock:
             sock.setblocking(False)
             is_whole = await self._pump(reception, sock, length)
@@ -305,15 +351,55 @@ class Intake:
             moved += count
         return moved, False
 
-    def _told(self, error: BaseException) -> BaseException:
+    def _told(self, error: BaseException, transfer: "_Transfer") -> BaseException:
         """The error whose words become the job's details."""
-        return ImageError(STOPPED) if self._is_stopping and isinstance(error, asyncio.CancelledError) else error
+        if not isinstance(error, asyncio.CancelledError):
+            return error
+        return ImageError(STOPPED) if self._is_stopping else transfer.refusal or error
 
     async def _move(self, function: Callable[..., T], *arguments: object) -> T:
         return await _finished(asyncio.get_running_loop().run_in_executor(self._movers, function, *arguments))
 
     async def _settle(self, function: Callable[[], T]) -> T:
         return await _finished(asyncio.get_running_loop().run_in_executor(self._settlers, function))
+
+
+class _Transfer:
+    """One image on its way in, and how fast it comes.
+
+    Attributes:
+        name: Its job.
+        client: Whose it is, see `connections.client_of`.
+        refusal: Why it was not taken to its end; None if it is, or ends otherwise.
+        cancel: Ends it.
+    """
+
+    def __init__(self, name: str, client: str) -> None:
+        self.name, self.client = name, client
+        self.refusal: RefusalError | None = None
+        self.cancel: Callable[[], object] = lambda: None
+        self._reception: Reception | None = None
+        self._marks = collections.deque([(time.monotonic(), 0)], maxlen=2)  # when how much of it was here
+
+    def begin(self, reception: Reception) -> None:
+        """Its job is received from now on."""
+        self._reception = reception
+
+    def mark(self, now: float) -> None:
+        """Remember how much is here; now and then."""
+        self._marks.append((now, self._received_bytes))
+
+    def rate(self, now: float) -> float:
+        """Bytes a second since the last mark but one; without end for one that has just begun, or is here."""
+        began, before = self._marks[0]
+        is_here = self._reception is not None and self._received_bytes >= (self._reception.job.size or 0)
+        if is_here or now - began < RATE_SECONDS:
+            return math.inf
+        return (self._received_bytes - before) / (now - began)
+
+    @property
+    def _received_bytes(self) -> int:
+        return self._reception.received_bytes if self._reception else 0
 
 
 class _Watch:

@@ -1,17 +1,20 @@
-"""The list of jobs as XML, quick for a long archive: what was written once is kept for the next list."""
+"""The list of jobs as XML, piece by piece; quick for a long archive: what was written once is kept for the next."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from clouduploader import jobxml, spool
 from clouduploader.errors import ClouduploaderError
 
-MAX_KEPT = 50_000  # archived jobs, of half a KiB each
+MAX_KEPT_BYTES = 24 << 20  # of archived jobs: some 50,000, of half a KiB each
+BLOCK_BYTES = 65_536
+ARCHIVED = "-"  # in front of a name
 HEAD = b"<clouduploadjoblist>\n"
 TAIL = b"</clouduploadjoblist>\n"
 
 
 class Listing:
-    """Makes lists. One thread at a time.
+    """Makes lists. One thread at a time, but as many lists as there are.
 
     Args:
         jobs: The spool.
@@ -20,9 +23,10 @@ class Listing:
     def __init__(self, jobs: spool.Spool) -> None:
         self._jobs = jobs
         self._kept: dict[str, tuple[tuple[int, int, int], bytes]] = {}
+        self._kept_bytes = 0
 
-    def all(self) -> bytes:
-        """All jobs, running and archived, in the order of their names as texts, as OBS has it.
+    def names(self) -> bytes:
+        """All jobs, running and archived, in the order of their names as texts, as OBS has it; one a line.
 
         Raises:
             MissingFileError: There is no spool.
@@ -30,14 +34,29 @@ class Listing:
         """
         running = set(self._jobs.running_names())  # first: a job that is archived meanwhile is then in both
         names = sorted(running.union(self._jobs.archived_names()))
-        return self._joined(self._archived(name) if name not in running else self._any(name) for name in names)
+        return "\n".join(name if name in running else f"{ARCHIVED}{name}" for name in names).encode()
 
-    def of(self, names: Iterable[str]) -> bytes:
-        """These jobs, in this order, as often as they are named; those that are not there are left out."""
-        return self._joined(self._any(name) for name in names)
+    def of_all(self, names: bytes) -> Iterator[bytes]:
+        """The list of what `names` gave, piece by piece; a piece is read when it is asked for."""
+        lines = (match[0].decode() for match in re.finditer(rb"[^\n]+", names))
+        return self._blocks(
+            self._archived(line.removeprefix(ARCHIVED)) if line.startswith(ARCHIVED) else self._any(line)
+            for line in lines
+        )
 
-    def _joined(self, jobs: Iterator[bytes]) -> bytes:
-        return b"".join((HEAD, *jobs, TAIL))
+    def of(self, names: Iterable[str]) -> Iterator[bytes]:
+        """The list of these jobs, in this order, piece by piece; those that are not there are left out."""
+        return self._blocks(self._any(name) for name in names)
+
+    def _blocks(self, jobs: Iterable[bytes]) -> Iterator[bytes]:
+        pieces, size = [HEAD], 0
+        for job in jobs:
+            pieces.append(job)
+            size += len(job)
+            if size >= BLOCK_BYTES:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+        yield b"".join((*pieces, TAIL))
 
     def _any(self, name: str) -> bytes:
         try:
@@ -56,7 +75,9 @@ class Listing:
             text = jobxml.serialize(self._jobs.read_archived(name), indent="  ")
         except (OSError, ClouduploaderError):
             return b""
-        if len(self._kept) >= MAX_KEPT:
+        if self._kept_bytes + len(text) > MAX_KEPT_BYTES:
             self._kept.clear()
+            self._kept_bytes = 0
+        self._kept_bytes += len(text) - (len(kept[1]) if kept else 0)
         self._kept[name] = (key, text)
         return text

@@ -12,7 +12,7 @@ from clouduploader import process, spool
 from clouduploader.commands import follow_log
 from clouduploader.errors import ClouduploaderError, JobFileError, LocalIOError, NoSuchJobError
 from clouduploader.job import Details, Job, JobState
-from clouduploader.server import replies
+from clouduploader.server import connections, replies
 from clouduploader.server.replies import RefusalError
 
 POLL_SECONDS = 0.25  # OBS looks once a second
@@ -188,7 +188,7 @@ class Logs:
             answer = replies.stream(request)
             await answer.prepare(request)
             if request.method != "HEAD":
-                await self._send(answer, watch, start, end, is_stream=is_stream)
+                await self._send(request, answer, watch, start, end, is_stream=is_stream)
             await answer.write_eof()
             return answer
 
@@ -213,14 +213,21 @@ class Logs:
             await watch.changed(changes)
 
     async def _send(
-        self, answer: web.StreamResponse, watch: Watch, start: int, end: int | None, *, is_stream: bool
+        self,
+        request: web.BaseRequest,
+        answer: web.StreamResponse,
+        watch: Watch,
+        start: int,
+        end: int | None,
+        *,
+        is_stream: bool,
     ) -> None:
         """Send a log from one byte to another, or to the end of the job; then all of one that took its place."""
         descriptor = watch.descriptor
         while descriptor is not None:
             # First the state, then the bytes: none that came before the end is missed.
             changes, is_growing, latest = watch.changes, watch.is_growing, watch.descriptor
-            start += await _copy(answer, descriptor, start, end)
+            start += await _copy(request, answer, descriptor, start, end)
             if is_stream and descriptor != latest:
                 descriptor, start = latest, 0
                 continue
@@ -248,12 +255,14 @@ class Logs:
             answer = replies.text_of(last - start)
             await answer.prepare(request)
             if request.method != "HEAD":
-                await _copy(answer, log.fileno(), start, last)
+                await _copy(request, answer, log.fileno(), start, last)
             await answer.write_eof()
             return answer
 
 
-async def _copy(answer: web.StreamResponse, descriptor: int, start: int, end: int | None) -> int:
+async def _copy(
+    request: web.BaseRequest, answer: web.StreamResponse, descriptor: int, start: int, end: int | None
+) -> int:
     """Send what there is of a log from one byte to another.
 
     Returns:
@@ -261,7 +270,7 @@ async def _copy(answer: web.StreamResponse, descriptor: int, start: int, end: in
     """
     position = start
     while block := os.pread(descriptor, BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - position), position):
-        await answer.write(block)
+        await connections.of(request).send(answer, block)
         position += len(block)
     return position - start
 

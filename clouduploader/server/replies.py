@@ -63,10 +63,10 @@ def text_of(length: int) -> web.StreamResponse:
     return answer
 
 
-def stream(request: web.BaseRequest) -> web.StreamResponse:
+def stream(request: web.BaseRequest, content_type: str = "text/plain") -> web.StreamResponse:
     """A text of unknown length, to be prepared and written."""
     answer = web.StreamResponse()
-    answer.headers["Content-Type"] = "text/plain"
+    answer.headers["Content-Type"] = content_type
     if request.version >= (1, 1):
         answer.headers["Transfer-Encoding"] = "chunked"
         answer.enable_chunked_encoding()
@@ -85,6 +85,14 @@ def error(refusal: RefusalError) -> web.Response:
     lines.append("</status>\n")
     reason = _CONTROL.sub(" ", summary[:MAX_REASON_CHARS]).replace(":", " ")
     return xml("".join(lines).encode(), status=refusal.status, reason=reason)
+
+
+def as_bytes(answer: web.Response) -> bytes:
+    """An answer as it goes over the wire, for those whose request is not read."""
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    body = answer.body
+    return "\r\n".join([*lines, "", ""]).encode() + (body if isinstance(body, bytes) else b"")
 
 
 async def strip(_request: web.BaseRequest, answer: web.StreamResponse) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
@@ -14,13 +14,14 @@ from clouduploader.errors import (
     NoSuchJobError,
 )
 from clouduploader.job import Job, JobState
-from clouduploader.server import body, replies, routing, status
+from clouduploader.server import body, connections, replies, routing, status
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routing import Parameter, Route
 from clouduploader.server.state import JOB, State
 
-MAX_BODY_BYTES = 10_000_000  # of a new job (bs_clouduploadserver); what comes after them is cut off
-MAX_TEXT_CHARS = 1024  # of a field; OBS's names have some hundred, and a list shows a job as often as it is named
+MAX_SKELETON_BYTES = 2 * targetdata.MAX_SIZE_BYTES + (1 << 17)  # the data in hexadecimal, and the longest fields
+MAX_TEXT_CHARS = 1024  # of a field; OBS's names have some hundred
+MAX_WHOLE_BYTES = 1 << 20  # of a list that is sent as OBS does it; a longer one goes out while it is made
 WANTED = ("user", "target", "project", "repository", "package", "arch", "filename", "size")  # in OBS's order
 HELLO = b'<hello name="Cloud Upload Server" />\n'
 
@@ -52,7 +53,15 @@ async def create(call: Call) -> web.StreamResponse:
     """Make a job of the XML in the body, whose details are the target data in hexadecimal."""
     if not body.is_attached(call.request):
         raise RefusalError("read_data: no content attached")
-    data = await call.state.read(call.request, limit=MAX_BODY_BYTES)
+    data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
+    async with call.state.parsing:
+        fields, details = await asyncio.to_thread(_parse_skeleton, data)
+    _check_length(details)
+    return await _create(call, fields, details)
+
+
+def _parse_skeleton(data: bytes) -> tuple[dict[str, str], bytes]:
+    """The fields of a job, and its target data."""
     try:
         fields = jobxml.parse_skeleton(data)
     except JobFileError as exc:
@@ -61,24 +70,27 @@ async def create(call: Call) -> web.StreamResponse:
         if name not in fields:
             raise RefusalError(f"{name} is missing from job skeleton")
     try:
-        details = bytes.fromhex(fields.get("details", ""))
+        return fields, bytes.fromhex(fields.get("details", ""))
     except ValueError as exc:
         raise RefusalError("details are not hexadecimal") from exc
-    _check_length(details)
-    return await _create(call, fields, details)
 
 
 async def create_by_query(call: Call) -> web.StreamResponse:
     """Make a job of the query, with the target data as the body: the wiki's form."""
-    data = await call.state.read(call.request, limit=MAX_BODY_BYTES)
-    _check_length(data)  # before they are read: ten megabytes keep all others waiting
-    try:
-        is_object = isinstance(json.loads(data), dict)
-    except (ValueError, RecursionError):
-        is_object = False
+    data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
+    _check_length(data)
+    async with call.state.parsing:
+        is_object = await asyncio.to_thread(_is_object, data)
     if not is_object:
         raise RefusalError("the body is not a JSON object with the target data")
     return await _create(call, {name: call.found.value(name) or "" for name in WANTED}, data)
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _check_length(data: bytes) -> None:
@@ -141,11 +153,37 @@ async def show(call: Call) -> web.StreamResponse:
 
 async def list_jobs(call: Call) -> web.StreamResponse:
     """Show all jobs, or those that are named."""
-    names = call.found.values.get("name")
+    listing, connection = call.state.listing, connections.of(call.request)
     async with call.state.listing_lock:
-        if names:
-            return replies.xml(await asyncio.to_thread(call.state.listing.of, names))
-        return replies.xml(await asyncio.to_thread(call.state.listing.all))
+        if names := call.found.values.get("name"):
+            blocks = listing.of(names)
+        else:
+            all_names = await asyncio.to_thread(listing.names)
+            connection.hold(len(all_names))
+            blocks = listing.of_all(all_names)
+        first, is_whole = await asyncio.to_thread(_first, blocks)
+    if is_whole:
+        return replies.xml(first)
+    answer = replies.stream(call.request, "text/xml")
+    await answer.prepare(call.request)
+    if call.request.method != "HEAD":
+        block = first
+        while block:
+            await connection.send(answer, block)
+            async with call.state.listing_lock:
+                block = await asyncio.to_thread(next, blocks, b"")
+    await answer.write_eof()
+    return answer
+
+
+def _first(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
+    """The first blocks of a list, and whether they are all of it."""
+    first = bytearray()
+    for block in blocks:
+        first += block
+        if len(first) > MAX_WHOLE_BYTES:
+            return bytes(first), False
+    return bytes(first), True
 
 
 async def kill(call: Call) -> web.StreamResponse:

@@ -76,7 +76,7 @@ class Parameter:
     Attributes:
         name: Its name.
         check: Called with the name and each value, raises RefusalError.
-        is_multiple: Whether it may be there more than once.
+        is_multiple: Whether it may be there more than once; the same value counts once.
         is_required: Whether it must be there.
     """
 
@@ -197,16 +197,16 @@ def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -
 def _values(route: Route[Handler], pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     known = {parameter.name: parameter for parameter in route.parameters}
     unknown = sorted({name for name, _ in pairs} - known.keys())
-    values: dict[str, list[str]] = {}
+    values: dict[str, dict[str, None]] = {}  # of a name, each value once
     for name, value in pairs:
         if name in known:
             if name in values and not known[name].is_multiple:
                 raise RefusalError(f"parameter '{name}' set multiple times")
-            values.setdefault(name, []).append(value)
+            values.setdefault(name, {})[value] = None
     if unknown:
         names = "', '".join(unknown)
         raise RefusalError(f"unknown parameter '{names}'")
-    return values
+    return {name: list(found) for name, found in values.items()}
 
 
 def _check(route: Route[Handler], values: Mapping[str, Sequence[str]]) -> None:
@@ -218,6 +218,8 @@ def _check(route: Route[Handler], values: Mapping[str, Sequence[str]]) -> None:
 
 
 def _decode(text: str, complaint: str) -> str:
+    if "%" not in text and text.isascii():
+        return text  # nearly all are, and there may be thousands
     try:
         return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8")
     except UnicodeError as exc:

@@ -14,7 +14,7 @@ from clouduploader.commands import tend_spool
 from clouduploader.config import Config
 from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
 from clouduploader.server import app
-from clouduploader.server.connections import Connection, Connections, Door
+from clouduploader.server.connections import Connection, Connections, Door, client_of
 from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.settings import Settings, Source
 from clouduploader.server.state import State
@@ -124,7 +124,7 @@ async def _serve(state: State, listener: socket.socket, stop: Stop, announce: Ca
 
 
 async def _answer_all(state: State, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
-    connections = Connections(_descriptor_limit())
+    connections = Connections(_descriptor_limit(), lambda: state.settings.max_memory_bytes)
     runner = web.AppRunner(
         app.make(state, connections),
         handler_cancellation=True,  # a follower that left lets go of its log
@@ -133,15 +133,18 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
     await runner.setup()
     server = runner.server
     assert server is not None  # noqa: S101 set up on the line before
-    tasks = [asyncio.create_task(work) for work in (state.logs.look_forever(), _tend(state, connections))]
+    works = (state.logs.look_forever(), state.intake.measure_forever(), _tend(state))
+    tasks = [asyncio.create_task(work) for work in works]
     loop = asyncio.get_running_loop()
 
-    def connect() -> Connection:
+    def connect(address: str) -> Connection:
         return connections.admit(
             Connection(
                 server,
+                client=client_of(address),
+                connections=connections,
                 loop=loop,
-                access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to have none
+                access_log=None,  # aiohttp's own way to have none
                 logger=LOG,
                 keepalive_timeout=min(HEADER_SECONDS, state.settings.idle_seconds),  # it counts from the beginning
                 auto_decompress=False,  # what an image is packed with is its own affair
@@ -152,7 +155,7 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
             )
         )
 
-    door = Door(listener, connect)
+    door = Door(listener, connect, is_allowed=lambda address: state.settings.is_allowed(address))
     door.open()
     announce()
     try:
@@ -172,10 +175,9 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
         await runner.cleanup()
 
 
-async def _tend(state: State, connections: Connections) -> None:
-    """See to what is old, now and then: jobs whose image does not come, archived jobs, connections that ended."""
+async def _tend(state: State) -> None:
+    """See to what is old, now and then: jobs whose image does not come, archived jobs."""
     while True:
-        connections.forget_ended()
         for work in (_expire, _prune):  # trouble with one is no reason not to do the other
             try:
                 await asyncio.to_thread(work, state)

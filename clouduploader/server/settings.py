@@ -26,6 +26,7 @@ class Settings:
         allow: Who may read and write; nobody else gets an answer but a refusal.
         keep_free_bytes: How much of the spool's file system no image may fill.
         keep_free_inodes: With how few inodes left there no job is taken.
+        max_memory_bytes: How much requests and answers may take of the memory together, before some are dropped.
         max_transfers: How many images may be on their way in at once.
         idle_seconds: How long a client may send nothing, within a request or an image.
         expire_seconds: How long a job may wait for its image, or for more of it.
@@ -38,18 +39,16 @@ class Settings:
     allow: tuple[Network, ...]
     keep_free_bytes: int = 1 << 30
     keep_free_inodes: int = 1000
+    max_memory_bytes: int = 64 << 20
     max_transfers: int = 256
     idle_seconds: int = 300
     expire_seconds: int = 3600
     archive_days: int | None = None
     archive_jobs: int | None = None
 
-    def is_allowed(self, address: str | None) -> bool:
-        """Whether a client of this address may do anything; None, a client that left already, may not."""
-        try:
-            found = ipaddress.ip_address(address or "")
-        except ValueError:
-            return False
+    def is_allowed(self, address: str) -> bool:
+        """Whether a client of this address may do anything."""
+        found = ipaddress.ip_address(address)
         if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
             found = found.ipv4_mapped
         return any(found in network for network in self.allow)
@@ -106,7 +105,10 @@ LIMITS = {
     "archive_jobs": (1, 1_000_000_000),
 }
 """Smallest and largest value of each number; all ours."""
-KNOWN_KEYS = frozenset({"listen", "allow", "keep_free", *LIMITS})
+SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes"}
+"""What is given in bytes, or with K, M, G or T."""
+MIN_MEMORY_BYTES = 16 << 20  # some of the largest requests and answers that there are
+KNOWN_KEYS = frozenset({"listen", "allow", *SIZES, *LIMITS})
 
 
 def load(section: Mapping[str, str], path: Path, *, listen: str | None = None, allow: tuple[str, ...] = ()) -> Settings:
@@ -130,14 +132,12 @@ def load(section: Mapping[str, str], path: Path, *, listen: str | None = None, a
     host, port = _listen(listen or section.get("listen") or DEFAULT_LISTEN, "--listen" if listen else f"{path}: listen")
     words = allow or tuple((section.get("allow") or DEFAULT_ALLOW).split())
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
+    sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
     settings = Settings(
-        host=host, port=port, allow=_networks(words, "--allow" if allow else f"{path}: allow"), **numbers
+        host=host, port=port, allow=_networks(words, "--allow" if allow else f"{path}: allow"), **numbers, **sizes
     )
-    if section.get("keep_free"):
-        try:
-            settings = dataclasses.replace(settings, keep_free_bytes=config.parse_size(section["keep_free"]))
-        except ValueError as exc:
-            raise ConfigError(f"{path}: keep_free {exc}") from exc
+    if settings.max_memory_bytes < MIN_MEMORY_BYTES:
+        raise ConfigError(f"{path}: max_memory is '{section['max_memory']}', and less than {MIN_MEMORY_BYTES >> 20}M")
     return settings
 
 
@@ -156,6 +156,13 @@ def _networks(words: tuple[str, ...], source: str) -> tuple[Network, ...]:
         except ValueError as exc:
             raise ConfigError(f"{source}: '{word}' is not a network such as 10.1.0.0/16") from exc
     return tuple(networks)
+
+
+def _size(text: str, key: str, path: Path) -> int:
+    try:
+        return config.parse_size(text)
+    except ValueError as exc:
+        raise ConfigError(f"{path}: {key} {exc}") from exc
 
 
 def _number(text: str, key: str, path: Path) -> int:

@@ -23,6 +23,7 @@ from clouduploader.server.settings import Settings, Source
 from clouduploader.server.status import InFlight
 from clouduploader.service_log import ServiceLog
 
+MAX_TARGET_CHARS = 200  # of a request, where all of them are shown: some have 128 KiB
 JOB = web.RequestKey("job", str)  # by this a request knows its job
 
 
@@ -35,7 +36,8 @@ class State:
         jobs: The spool.
         intake: Images on their way in.
         logs: Logs that are followed.
-        listing: Makes lists of jobs; under `listing_lock`.
+        listing: Makes lists of jobs; each piece under `listing_lock`.
+        parsing: The lock of who reads what a client says of a job: in a thread, which holds up all others for a moment.
         creating: The lock of who makes a job.
         patience: How long jobs have waited for their images.
         started: When it was, in seconds since the epoch.
@@ -65,7 +67,7 @@ class State:
         self.listing = Listing(jobs)
         self.listing_lock = asyncio.Lock()
         self.creating = asyncio.Lock()
-        self._bodies = body.Budget()
+        self.parsing = asyncio.Lock()
         self.patience = tend_spool.Patience()
         self.started = status.now()
         self._numbers = itertools.count(1)
@@ -78,7 +80,7 @@ class State:
 
     async def read(self, request: web.BaseRequest, *, limit: int) -> bytes:
         """Read a body that is no image; see `body.read`."""
-        return await body.read(request, limit=limit, idle_seconds=self.settings.idle_seconds, budget=self._bodies)
+        return await body.read(request, limit=limit, idle_seconds=self.settings.idle_seconds)
 
     @contextlib.contextmanager
     def answering(self, request: web.BaseRequest) -> Iterator[None]:
@@ -118,6 +120,8 @@ def _described(number: int, request: web.BaseRequest, began: int) -> InFlight:
     client = f"{request.method} ({request.remote})"
     sock = request.transport and request.transport.get_extra_info("socket")
     target = request.raw_path if "?" in request.raw_path else f"{request.raw_path}?"
+    if len(target) > MAX_TARGET_CHARS:
+        target = f"{target[:MAX_TARGET_CHARS]}..."
     return InFlight(
         number=number,
         line=f"{client:<22} {target}",

@@ -147,5 +147,10 @@ def test_uploads_end_after_the_service_and_before_the_network():
     assert int(uploads["TimeoutStopSec"][0]) > jobs.KILL_TIMEOUT_SECONDS
 
 
+def test_unit_bounds_memory_and_processes():
+    assert unit()["MemoryMax"] == ["4G"]
+    assert unit()["TasksMax"] == ["1024"]
+
+
 def test_unit_is_not_restarted_for_what_another_try_does_not_heal():
     assert [int(code) for code in unit()["RestartPreventExitStatus"]] == [ExitCode.USAGE, ExitCode.CONFIG]

@@ -6,9 +6,9 @@ import urllib.parse
 
 import pytest
 
-from clouduploader.job import Details, JobState
-from clouduploader.server import body, routes
-from clouduploader.server.replies import RefusalError
+from clouduploader import serverxml
+from clouduploader.job import Details, Job, JobState
+from clouduploader.server import routes
 
 WIKI = {"project": "p", "package": "k:Cloud", "repository": "r", "arch": "x86_64", "user": "tom", "target": "ec2",
         "filename": "a.raw.xz", "size": "5"}  # fmt: skip
@@ -188,20 +188,75 @@ def test_job_that_cannot_be_read_is_refused_in_xml(serve, jobs):
     assert b"Too many levels of symbolic links" in answer
 
 
-def test_body_that_is_too_large_is_cut_off_and_its_memory_given_back(serve, jobs):
+@pytest.mark.parametrize("headers", [{}, {"Transfer_Encoding": "chunked"}])
+def test_body_that_can_be_no_job_is_refused(serve, jobs, headers):
     server = serve(jobs)
-    for _ in range(body.MAX_HELD_BYTES // routes.MAX_BODY_BYTES + 1):
-        status, _, _ = server.ask("POST", "/cloudupload", b"<clouduploadjob>" + b" " * routes.MAX_BODY_BYTES)
-        assert status.startswith("400 ")
+    data = b"<clouduploadjob>" + b" " * routes.MAX_SKELETON_BYTES
+    if headers:
+        data = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
+    status, _, _ = server.ask("POST", "/cloudupload", data, **headers)
+    assert status == f"413 the body is longer than {routes.MAX_SKELETON_BYTES} bytes"
+    with server.connect() as client:  # it says how long it is, and is not waited for
+        client.sendall(b"POST /cloudupload HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
     assert server.create() == "11"
 
 
-def test_large_bodies_share_a_limit():
-    budget = body.Budget()
-    budget.take(body.MAX_HELD_BYTES - 1)
-    budget.take(1)
-    with pytest.raises(RefusalError, match="too many large requests at once") as caught:
-        budget.take(1)
-    assert caught.value.status == 503
-    budget.give_back(1)
-    budget.take(1)
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [("<!---->" * 10_001, "tags"), ("<?a?>" * 10_001, "tags"), (f"<user>{'&amp;' * 10_001}</user>", "entities")],
+)
+def test_skeleton_that_would_take_long_to_read_is_refused_before(serve, jobs, content, what):
+    status, _, _ = serve(jobs).ask("POST", "/cloudupload", f"<clouduploadjob>{content}</clouduploadjob>".encode())
+    assert status == f"400 it has more than 10000 {what}, and is no job"
+
+
+def test_skeleton_with_many_attributes_is_refused(serve, jobs):
+    attributes = " ".join(f'a{number}=""' for number in range(10_001))
+    status, _, _ = serve(jobs).ask("POST", "/cloudupload", f"<clouduploadjob {attributes}/>".encode())
+    assert status == "400 it has more than 10000 attributes, and is no job"
+
+
+def test_largest_target_data_are_taken_in_both_forms(serve, jobs):
+    server = serve(jobs)
+    data = b'{"a": "%s"}' % (b"x" * ((1 << 20) - 9))
+    fields = dict.fromkeys(["user", "project", "package", "repository", "arch", "filename"], "&quot;" * 1024)
+    assert server.create(details=data.hex(), **fields) == "11"
+    assert server.ask("POST", wiki(), data)[0] == "200 OK"
+    assert jobs.data_path("11").read_bytes() == jobs.data_path("12").read_bytes() == data
+
+
+def test_job_that_is_named_often_is_listed_once(serve, jobs):
+    server = serve(jobs)
+    once = server.ask("GET", "/cloudupload?name=10&name=1")[2]
+    assert server.ask("GET", f"/cloudupload?name=10{'&name=1' * 18_000}")[2] == once
+    assert once.count(b"<clouduploadjob ") == 2
+    answer = server.ask("GET", f"/workerstatus?arch=clouduploadserver{'&arch=clouduploadserver' * 9}")[2]
+    assert answer.count(b'<daemon type="clouduploadserver"') == 1
+
+
+def test_long_list_goes_out_while_it_is_made(serve, make_job, jobs):
+    """In pieces, as nobody knows its length before; what OBS's clients know, and what is in it, is the same."""
+    for number in range(100, 150):
+        make_job(jobs, str(number), state=JobState.FAILED if number % 2 else JobState.CREATED, user='"' * 5000)
+    server = serve(jobs)
+    status, headers, answer = server.ask("GET", "/cloudupload")
+    assert (status, headers[0], headers[1]) == ("200 OK", "Content-Type: text/xml", "Transfer-Encoding: chunked")
+    assert len(answer) > routes.MAX_WHOLE_BYTES
+    found = [name for name, job in serverxml.parse_list(answer) if isinstance(job, Job)]
+    assert found == sorted(["1", "2", "10", *map(str, range(100, 150))])
+    assert server.ask("HEAD", "/cloudupload")[::2] == (status, b"")
+    old = server.send(b"GET /cloudupload HTTP/1.0\r\nHost: obs\r\n\r\n")
+    assert old.partition(b"\r\n\r\n")[2] == answer
+    assert server.ask("GET", "/cloudupload")[2] == answer  # by what was kept
+
+
+def test_requests_are_shown_shortened_where_all_are(serve, jobs):
+    server = serve(jobs)
+    with server.connect() as client:
+        client.sendall(b"GET /cloudupload/10/_log?start=" + b"0" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(10)
+        for path in ("/serverstatus", "/ajaxstatus"):
+            answer = server.ask("GET", path)[2]
+            assert b"/cloudupload/10/_log?start=000" in answer
+            assert len(answer) < 2000

@@ -1,0 +1,261 @@
+"""Clients that want more than there is: who makes way, and who is heard all the same; on one address and on several."""
+
+import contextlib
+import socket
+import time
+
+import pytest
+
+from clouduploader.job import JobState
+from clouduploader.server import connections, intake
+from clouduploader.server.replies import RefusalError
+
+PATIENCE_SECONDS = 60
+MEBIBYTE = 1 << 20
+
+
+def wait_for(is_true):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def connect(server, source="127.0.0.1"):
+    return socket.create_connection(server.address, timeout=PATIENCE_SECONDS, source_address=(source, 0))
+
+
+def is_open(client):
+    """Whether the server has not hung up."""
+    client.setblocking(False)
+    try:
+        return bool(client.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+def send(client, data):
+    """Send as much as the server takes."""
+    with contextlib.suppress(ConnectionError):
+        client.sendall(data)
+
+
+def closed_lines(server):
+    return [line for line in server.log.getvalue().splitlines() if "a connection of" in line]
+
+
+def body_head(length):
+    return b"POST /cloudupload HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
+
+
+ENDLESS_HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"y" * 8000) for n in range(90))
+GREEDY = {
+    "bodies": body_head(2 * MEBIBYTE) + b"x" * (2 * MEBIBYTE - 1),
+    "heads": ENDLESS_HEAD,
+    "heads of followers": ENDLESS_HEAD.replace(b"GET / ", b"GET /cloudupload/1/_log ") + b"\r\n",
+    "bodies that nobody reads": b"GET /cloudupload/1/_log HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
+    + b"x" * 800_000,
+    "chunks of a byte": b"POST /cloudupload/1/_log HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + b"1\r\nx\r\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("request_bytes", GREEDY.values(), ids=GREEDY)
+def test_dawdlers_make_way_and_the_quick_are_heard(make_spool, make_job, serve, request_bytes):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.UPLOADING, log=b"begun\n", pid=1)
+    server = serve(jobs, max_memory="16M")
+    with contextlib.ExitStack() as stack:
+        follower = stack.enter_context(connect(server))
+        follower.sendall(b"GET /cloudupload/1/_log HTTP/1.1\r\nHost: a\r\n\r\n")
+        slow = stack.enter_context(connect(server))
+        slow.sendall(body_head(3) + b"x")
+        greedy = []
+        while len(closed_lines(server)) < 3:
+            assert len(greedy) < 500
+            client = stack.enter_context(connect(server))
+            send(client, request_bytes)
+            greedy.append(client)
+            server.create(details="7b7d" + "20" * 20_000)
+        assert sum(map(is_open, greedy)) > 0
+        slow.sendall(b"xx")  # who takes his time and holds little is no dawdler
+        assert slow.recv(100).startswith(b"HTTP/1.1 400 ")
+        assert follower.recv(100)
+        assert is_open(follower)
+
+
+def test_answers_that_nobody_takes_make_way(make_spool, make_job, serve):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.FAILED, log=b"x" * (20 * MEBIBYTE))
+    server = serve(jobs, max_memory="16M")
+    with contextlib.ExitStack() as stack:
+        for _ in range(130):
+            client = stack.enter_context(connect(server))
+            client.sendall(b"GET /cloudupload/1/_log HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for(lambda: closed_lines(server))
+        assert len(server.ask("GET", "/cloudupload/1/_log")[2]) == 20 * MEBIBYTE
+    assert "event=error" not in server.log.getvalue()
+
+
+def test_client_that_holds_most_makes_way_and_not_another(make_spool, serve):
+    """Though the other was there first, and holds each of its few for longer."""
+    server = serve(make_spool(), max_memory="16M")
+    with contextlib.ExitStack() as stack:
+        modest = [stack.enter_context(connect(server, "127.0.0.3")) for _ in range(2)]
+        for client in modest:
+            client.sendall(body_head(2 * MEBIBYTE) + b"x" * MEBIBYTE)
+        greedy = []
+        while len(closed_lines(server)) < 5:
+            client = stack.enter_context(connect(server, "127.0.0.2"))
+            send(client, body_head(2 * MEBIBYTE) + b"x" * MEBIBYTE)
+            greedy.append(client)
+            assert len(greedy) < 100
+        assert all("of 127.0.0.2 was" in line for line in closed_lines(server))
+        assert all(map(is_open, modest))
+
+
+def test_only_the_first_request_of_a_connection_is_read(make_spool, serve):
+    server = serve(make_spool())
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert server.send(request * 1000).count(b"HTTP/1.1") == 1
+    assert server.log.getvalue().count("event=request") == 1
+    name = server.create(size=3)
+    put = f"PUT /cloudupload/{name} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".encode()
+    assert server.send(put + request).count(b"HTTP/1.1") == 1
+
+
+def test_who_is_not_allowed_is_refused_before_a_word(make_spool, serve):
+    server = serve(make_spool(), allow="127.0.0.2")
+    with connect(server) as client:
+        answer = b"".join(iter(lambda: client.recv(1000), b""))
+    assert answer.startswith(b"HTTP/1.1 403 access denied for 127.0.0.1\r\nContent-Type: text/xml\r\n")
+    assert answer.endswith(b"</status>\n")
+    assert server.log.getvalue().endswith(' event=info text="access denied for 127.0.0.1"\n')
+    with connect(server, "127.0.0.2") as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_many_who_are_not_allowed_take_no_descriptors(make_spool, serve):
+    server = serve(make_spool(), allow="127.0.0.2")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(connections.MAX_TURNED_AWAY * 2)]
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 403"
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+     ("::1", "::/64"), ("fe80::1%lo", "fe80::/64")],
+)  # fmt: skip
+def test_client_is_an_address_or_a_network_of_64_bits(address, client):
+    assert connections.client_of(address) == client
+
+
+class Handler:
+    """As much of a connection as `Connections` knows."""
+
+    def __init__(self, client):
+        self.client, self.held_bytes, self.held_since, self.transport, self.is_open = client, 0, 0.0, None, True
+        self.request = self
+
+    def begin(self, _request):
+        pass
+
+    def end(self, _answer):
+        pass
+
+    def force_close(self):
+        self.is_open = False
+
+
+class Request:
+    def __init__(self, handler, path):
+        self.protocol, self.path = handler, path
+
+
+def test_connections_that_ask_for_nothing_make_way_those_of_the_client_with_most_first():
+    crowd = connections.Connections(connections.RESERVED + 4 * (connections.SHARE + 1), lambda: 1)
+    one, *others = [crowd.admit(Handler(client)) for client in "abbb"]
+    crowd.admit(Handler("c"))
+    assert [handler.is_open for handler in (one, *others)] == [True, False, True, True]
+    crowd.forget(one)
+    crowd.admit(Handler("c"))
+    assert [handler.is_open for handler in others] == [False, True, True]
+
+
+def test_followers_make_way_for_requests_and_others_do_not():
+    crowd = connections.Connections(connections.RESERVED + 2 * (connections.SHARE + 1), lambda: 1)
+
+    def ask(path):
+        handler = crowd.admit(Handler("a"))
+        crowd.begin(Request(handler, path))
+        return handler
+
+    first, second = ask("/cloudupload/1/_log"), ask("/cloudupload/2/_log")
+    shown = ask("/cloudupload/3")
+    assert (first.is_open, second.is_open) == (False, True)
+    other = ask("/cloudupload/4")
+    assert not second.is_open
+    with pytest.raises(RefusalError, match="too many requests at once"):
+        ask("/cloudupload/5")
+    crowd.end(Request(shown, ""), None)
+    assert ask("/cloudupload/6").is_open
+    assert other.is_open
+
+
+def test_slow_image_makes_way_for_another_and_says_so(make_spool, serve, monkeypatch):
+    monkeypatch.setattr(intake, "RATE_SECONDS", 0.2)
+    jobs = make_spool()
+    server = serve(jobs, max_transfers="1")
+    slow, quick = server.create(size=1_000_000), server.create(size=3)
+    with server.connect() as client:
+        client.sendall(f"PUT /cloudupload/{slow} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx".encode())
+        wait_for(lambda: jobs.read(slow)[0].state is JobState.RECEIVING)
+        wait_for(lambda: server.ask("PUT", f"/cloudupload/{quick}", b"abc")[0] == "200 OK")
+        assert client.recv(1000).startswith(b"HTTP/1.1 503 the image came too slowly, and others wait\r\n")
+    wait_for(lambda: jobs.read(slow)[1])
+    assert jobs.read(slow)[0].details == "the image came too slowly, and others wait"
+
+
+def test_one_client_leaves_room_for_images_of_others(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs, max_transfers="8")
+    names = [server.create(size=3) for _ in range(9)]
+    with contextlib.ExitStack() as stack:
+
+        def begin(name, source):
+            client = stack.enter_context(connect(server, source))
+            client.sendall(f"PUT /cloudupload/{name} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na".encode())
+            return client
+
+        for name in names[:7]:
+            begin(name, "127.0.0.1")
+        wait_for(lambda: all(jobs.read(name)[0].state is JobState.RECEIVING for name in names[:7]))
+        assert begin(names[7], "127.0.0.1").recv(1000).startswith(b"HTTP/1.1 503 too many images are on their way in")
+        other = begin(names[8], "127.0.0.2")
+        other.sendall(b"bc")
+        assert other.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_speed_of_an_image_is_that_of_late(monkeypatch):
+    class Received:
+        received_bytes = 0
+
+        class job:
+            size = 10**9
+
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    transfer = intake._Transfer("1", "a")
+    transfer.begin(Received)
+    Received.received_bytes = 10**8
+    assert transfer.rate(intake.RATE_SECONDS / 2) > intake.MIN_RATE  # it has just begun
+    for step in range(1, 5):
+        transfer.mark(step * intake.RATE_SECONDS)
+    assert transfer.rate(5 * intake.RATE_SECONDS) == 0
+    Received.received_bytes = 10**9
+    assert transfer.rate(5 * intake.RATE_SECONDS) > intake.MIN_RATE  # it is here

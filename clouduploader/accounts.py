@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from clouduploader import files
 from clouduploader.errors import (
     CannotCreateError,
     ClouduploaderError,
@@ -137,8 +138,9 @@ class Book:
             DataError: A value is another user's.
         """
         check_user(user)
-        if not self._is_there():
-            self._make_file()
+        with files.as_owner(self.path.parent):
+            if not self._is_there():
+                self._make_file()
         with self._writing() as database:
             try:
                 database.execute("INSERT INTO account VALUES (?, ?, ?)", (user, target, int(now.timestamp())))
@@ -225,11 +227,13 @@ class Book:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            # rw: never made by SQLite, whose files are everybody's to read; a file that may only be read is that
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None
-            )
-            with contextlib.closing(connection):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(files.as_owner(self.path.parent))
+                # rw: never made by SQLite, whose files are everybody's to read; a file that may only be read is that
+                connection = sqlite3.connect(
+                    f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+                )
+                stack.enter_context(contextlib.closing(connection))
                 yield connection
         except sqlite3.Error as exc:
             raise self._as_ours(exc) from exc
@@ -241,7 +245,7 @@ class Book:
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
                 return DataError(f"{self.path} is damaged: {exc}", hint="Put back the last good copy of it.")
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-                hint = "Its owner, that of the home, and root may do that."
+                hint = "It must belong to the owner of the home, who may read it; so may root."
                 return LocalIOError(f"{self.path} can't be opened or written: {exc}", hint=hint)
         return LocalIOError(f"{self.path} can't be read or written: {exc}")
 
@@ -258,14 +262,10 @@ class Book:
 
     def _make_file(self) -> None:
         """Make an empty file that has its mode and owner from the first moment; SQLite takes it for a new database."""
-        home = self.path.parent
         try:
-            descriptor, name = tempfile.mkstemp(dir=home, prefix=f".{FILE_NAME}.")
+            descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{FILE_NAME}.")
             try:
                 os.fchmod(descriptor, MODE)
-                if os.geteuid() == 0:
-                    owner = home.stat()
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
                 with contextlib.suppress(FileExistsError):  # another one was quicker: his will do
                     os.link(name, self.path)
             finally:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from clouduploader import files
 from clouduploader.errors import CannotCreateError
 from clouduploader.platform import (
     BytesMoved,
@@ -70,8 +71,10 @@ class EventFile:
     """
 
     def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
+            with files.as_owner(path.absolute().parent):
+                self._descriptor: int | None = os.open(path, flags, files.PUBLIC_MODE)
         except OSError as exc:
             raise CannotCreateError(f"the events file {path} can't be written: {exc.strerror}") from exc
         self._phase: str | None = None

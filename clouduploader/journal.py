@@ -25,18 +25,16 @@ import contextlib
 import dataclasses
 import datetime
 import enum
-import errno
 import fcntl
 import hashlib
 import json
 import os
-import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
 
+from clouduploader import files
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
 from clouduploader.platform import CloudObject, Event, JsonValue, ObjectCreated, ObjectRemoved, UploadResult
 
@@ -212,7 +210,8 @@ class Reading:
     def targetdata(self) -> bytes | None:
         """The target data as they came, or None if they are gone or can't be read."""
         try:
-            return (self.directory / TARGETDATA_NAME).read_bytes()
+            with files.as_owner(self.directory), files.open_read(self.directory / TARGETDATA_NAME) as file:
+                return file.read()
         except OSError:
             return None
 
@@ -231,11 +230,12 @@ def read(state_dir: Path, key: str) -> Reading | None:
     directory = state_dir / key
     path = directory / FILE_NAME
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with files.as_owner(directory):
+            descriptor = files.open_regular(path, os.O_RDONLY)
     except OSError:
         return None
     try:
-        is_live = not _try_lock(descriptor, fcntl.LOCK_SH)
+        is_live = not files.try_lock(descriptor, fcntl.LOCK_SH)
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # at once: an upload may be starting
         entries = parse(_read_all(descriptor))
     except OSError:
@@ -247,13 +247,83 @@ def read(state_dir: Path, key: str) -> Reading | None:
 
 def read_all(state_dir: Path) -> Iterator[Reading]:
     """Read all journals of a state directory that can be read, in the order of their keys."""
-    try:
-        names = sorted(path.name for path in state_dir.iterdir())
-    except OSError:
-        return
-    for name in names:
-        if is_key(name) and (found := read(state_dir, name)):
+    for key in _keys(state_dir):
+        if found := read(state_dir, key):
             yield found
+
+
+def read_open(state_dir: Path) -> Iterator[Reading]:
+    """Read those journals whose last try had no end or left something, without a look into all the others.
+
+    They have target data, and files of their platform, which `Journal.tidy` removes.
+    """
+    for key in _keys(state_dir):
+        if _rest(state_dir / key) and (found := read(state_dir, key)) and found.state.is_open:
+            yield found
+
+
+def prune(state_dir: Path, *, before: float, kept_jobs: Set[str]) -> list[str]:
+    """Remove the journals of uploads that are over and left nothing.
+
+    Args:
+        state_dir: Where they are.
+        before: Only those last written before this time, in seconds since the epoch.
+        kept_jobs: Not those whose last try was for one of these jobs.
+
+    Returns:
+        The keys of those that were removed.
+
+    Raises:
+        LocalIOError: One can't be removed.
+    """
+    removed = []
+    for key in _keys(state_dir):
+        try:
+            if (state_dir / key / FILE_NAME).stat().st_mtime < before and _remove_closed(state_dir / key, kept_jobs):
+                removed.append(key)
+        except FileNotFoundError:
+            continue  # it is just being made
+        except OSError as exc:
+            raise LocalIOError(f"the journal {state_dir / key} can't be removed: {exc.strerror}") from exc
+    return removed
+
+
+def _remove_closed(directory: Path, kept_jobs: Set[str]) -> bool:
+    """Remove one journal under its lock, unless it is needed; return whether it was removed."""
+    with files.as_owner(directory):
+        descriptor = files.open_regular(directory / FILE_NAME, os.O_RDONLY)
+        try:
+            if not files.try_lock(descriptor):
+                return False
+            state = state_of(parse(_read_all(descriptor)))
+            if state.is_open or (state.began or {}).get("job") in kept_jobs:
+                return False
+            _remove_rest(directory)
+            (directory / FILE_NAME).unlink()  # the last: as long as it is there, the next look finds the rest
+            directory.rmdir()
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def _rest(directory: Path) -> list[Path]:
+    """What there is of a journal besides its entries; nothing that we may not see."""
+    try:
+        return [path for path in directory.iterdir() if path.name != FILE_NAME]
+    except OSError:
+        return []
+
+
+def _remove_rest(directory: Path) -> None:
+    for path in _rest(directory):
+        files.remove_tree(path)
+
+
+def _keys(state_dir: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in state_dir.iterdir() if is_key(path.name))
+    except OSError:
+        return []
 
 
 def is_key(text: str) -> bool:
@@ -311,7 +381,7 @@ class Journal:
         line = json.dumps(entry).encode("ascii") + b"\n"
         with self._lock:
             try:
-                _write_all(self._descriptor, line)
+                files.write_all(self._descriptor, line)
                 os.fsync(self._descriptor)
             except OSError as exc:
                 with contextlib.suppress(OSError):  # no torn line in front of the next one
@@ -339,8 +409,9 @@ class Journal:
             LocalIOError: It can't be written.
         """
         try:
-            _replace(self._home / TARGETDATA_NAME, targetdata)
-            _make_directory(self.directory)
+            with files.as_owner(self._home):
+                files.replace_file(self._home / TARGETDATA_NAME, targetdata, mode=files.PRIVATE_MODE)
+                files.make_directory(self.directory, mode=files.PRIVATE_DIRECTORY_MODE)
         except OSError as exc:
             raise LocalIOError(f"the journal {self._home} can't be written: {exc.strerror}") from exc
         self.write(
@@ -370,12 +441,14 @@ class Journal:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove target data and the platform's files, unless something may be left in the cloud."""
+        """Remove target data and the platform's files, unless something may be left in the cloud.
+
+        Where the disk does not let us, they stay until the next try, or until the journal goes.
+        """
         if self.state().is_open:
             return
-        with contextlib.suppress(FileNotFoundError):
-            (self._home / TARGETDATA_NAME).unlink()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with files.as_owner(self._home), contextlib.suppress(OSError):
+            _remove_rest(self._home)
 
 
 def fields_of(thing: CloudObject) -> Mapping[str, JsonValue]:
@@ -388,28 +461,18 @@ def open_journal(state_dir: Path, key: str) -> Iterator[Journal]:
     """Open a journal, or make it, and lock it; the lock ends with the context, or with the process.
 
     Args:
-        state_dir: Made if it is missing, as its parent's owner's if we are root.
+        state_dir: Made if it is missing.
         key: See `key_of`.
 
     Raises:
         LockedError: An upload with this key lives, or is being cleaned up.
         CannotCreateError: It can't be made, or is not ours to write.
     """
-    directory = state_dir / key
-    path = directory / FILE_NAME
+    path = state_dir / key / FILE_NAME
     try:
-        _make_directory(state_dir)
-        _make_directory(directory)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open_locked(state_dir, key)
         try:
-            _give_away(descriptor, directory)
-            _sync(directory)
-            deadline = time.monotonic() + LOCK_SECONDS
-            while not _try_lock(descriptor, fcntl.LOCK_EX):
-                if time.monotonic() >= deadline:
-                    raise _locked(parse(_read_all(descriptor)), key)
-                time.sleep(PAUSE_SECONDS)
-            opened = Journal(directory, descriptor)
+            opened = Journal(state_dir / key, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -419,6 +482,30 @@ def open_journal(state_dir: Path, key: str) -> Iterator[Journal]:
         yield opened
     finally:
         os.close(descriptor)
+
+
+def _open_locked(state_dir: Path, key: str) -> int:
+    """Open the file of a journal, made if it is not there, and lock it."""
+    directory = state_dir / key
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        with files.as_owner(state_dir):
+            for made in (state_dir, directory):
+                files.make_directory(made, mode=files.PRIVATE_DIRECTORY_MODE)
+            try:
+                descriptor = files.open_regular(directory / FILE_NAME, os.O_RDWR | os.O_APPEND, mode=files.PRIVATE_MODE)
+            except FileNotFoundError:
+                continue  # it was just pruned
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, descriptor)
+            if not files.try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    raise _locked(parse(_read_all(descriptor)), key)
+            elif os.fstat(descriptor).st_nlink:  # else it was pruned before the lock was ours
+                files.sync_directory(directory)
+                stack.pop_all()
+                return descriptor
+        time.sleep(PAUSE_SECONDS)
 
 
 def _locked(entries: Sequence[Entry], key: str) -> LockedError:
@@ -431,71 +518,9 @@ def _locked(entries: Sequence[Entry], key: str) -> LockedError:
     )
 
 
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        if not path.is_dir():
-            raise
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _give_away(descriptor, path.parent)
-    finally:
-        os.close(descriptor)
-    _sync(path.parent)
-
-
-def _give_away(descriptor: int, parent: Path) -> None:
-    """If we are root, let who owns a directory own what is made in it: OBS's jobs do not run as root."""
-    if os.geteuid() == 0:
-        status = parent.stat()
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-
-
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError as exc:
-        if exc.errno != errno.EWOULDBLOCK:
-            raise
-        return False
-    return True
-
-
 def _read_all(descriptor: int) -> bytes:
     size_bytes = min(os.fstat(descriptor).st_size, MAX_READ_BYTES)
     data = bytearray()
     while len(data) < size_bytes and (piece := os.pread(descriptor, size_bytes - len(data), len(data))):
         data += piece
     return bytes(data)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view: Any = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside its place, and move it there: whole or not at all, for nobody else to read."""
-    temporary = path.with_name(f".{path.name}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()  # of a try that was killed here
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        _give_away(descriptor, path.parent)
-        _write_all(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from clouduploader import files
 from clouduploader.errors import LocalIOError, NotOwnerError, UsageError
 
 PROC = Path("/proc")
@@ -148,16 +149,14 @@ def is_locked(path: Path) -> bool:
     On a job's log that is whoever works on the job. For an instant it puts a shared lock on it.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with files.as_owner(path.parent):
+            descriptor = files.open_regular(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not files.try_lock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
-    return False
 
 
 class Held:

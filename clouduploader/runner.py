@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import os
 import re
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clouduploader import home, joblog, journal, keyring, registry, spool, targetdata, workspace
+from clouduploader import files, home, joblog, journal, keyring, registry, spool, targetdata, workspace
 from clouduploader.config import STATE_NAME, Config
 from clouduploader.contents import BlockSource, ImageFacts, ZeroBlocks
 from clouduploader.errors import (
@@ -60,15 +59,21 @@ def job_of(image_path: Path) -> tuple[spool.Spool, str] | None:
     return (spool.Spool(image_path.parent), found[1]) if found else None
 
 
-def read_targetdata(path: Path) -> bytes:
+def read_targetdata(path: Path, *, is_of_spool: bool = False) -> bytes:
     """Read a file of target data; more than is allowed is left out, for the parser to refuse.
+
+    Args:
+        path: May be a pipe, whose writer is waited for.
+        is_of_spool: Whether it lies in a spool: then it is a regular file, or refused.
 
     Raises:
         MissingFileError: There is none.
         LocalIOError: It can't be read.
     """
     try:
-        with path.open("rb") as file:
+        with files.as_owner(path.parent) if is_of_spool else contextlib.nullcontext():
+            file = files.open_read(path) if is_of_spool else path.open("rb")
+        with file:
             return file.read(targetdata.MAX_SIZE_BYTES + 1)
     except FileNotFoundError as exc:
         raise MissingFileError(f"there are no target data {path}") from exc
@@ -107,6 +112,7 @@ def run(task: Task, *, config: Config, log: JobLog, stop: Stop, events_path: Pat
         ClouduploaderError: It failed; all is cleaned up.
     """
     began = time.monotonic()
+    workspace.remove_stale()
     with _masked(log), _recorded(task, events_path, log) as record:
         with (
             _prepared(task, config=config, log=log, stop=stop) as prepared,
@@ -333,14 +339,14 @@ class Notes:
         """Listen to what was made and removed."""
         try:
             self._journal.take(event)
-        except LocalIOError as exc:
+        except ClouduploaderError as exc:
             self._log.line(f"Warning: {exc.message}")
 
     def end(self, outcome: journal.Outcome, result: UploadResult | None = None) -> None:
         """End the try."""
         try:
             self._journal.end(outcome, result)
-        except LocalIOError as exc:
+        except ClouduploaderError as exc:
             self._log.line(f"Warning: {exc.message}")
 
 
@@ -449,15 +455,9 @@ def write_result(path: Path, text: str, *, log: JobLog, stop: Stop) -> None:
 
 def _try_to_write(path: Path, data: bytes) -> OSError | None:
     """Write a file beside its place, and move it there; or tell why that can't be done."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with files.as_owner(path.parent):
+            files.replace_file(path, data, mode=files.PUBLIC_MODE)
     except OSError as exc:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         return exc
     return None

@@ -9,9 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from clouduploader import files
 from clouduploader.errors import CannotCreateError
 
 PREFIX = "clouduploader-"
+MARK_NAME = ".clouduploader-private"  # says that a directory is one of ours, and which one
+MAX_MARK_BYTES = 256
 STALE_SECONDS = 600  # a directory younger than this may belong to a job that is just starting
 
 
@@ -19,31 +22,35 @@ STALE_SECONDS = 600  # a directory younger than this may belong to a job that is
 def private_directory() -> Iterator[Path]:
     """Make a directory that only this user can enter (0700), and remove it with all that is in it.
 
-    It lies in $TMPDIR and is locked as long as it is in use, so that the directories of jobs that were
-    killed are recognised, and removed by the next one.
+    It lies in $TMPDIR, is locked as long as it is in use, and has a mark in it: by both, the directories of jobs that
+    were killed are recognised, see `remove_stale`.
 
     Raises:
         CannotCreateError: It can't be made.
     """
-    try:
-        base = Path(tempfile.gettempdir())
-        _remove_stale(base)
-        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-    except OSError as exc:
-        raise CannotCreateError(f"no temporary directory can be made: {exc.strerror}", hint="Set TMPDIR.") from exc
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            path = Path(tempfile.mkdtemp(prefix=PREFIX))
+            stack.callback(_remove, path)
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            files.write_file(path / MARK_NAME, _mark(path, os.fstat(lock)), mode=files.PRIVATE_MODE)
+        except OSError as exc:
+            raise CannotCreateError(f"no temporary directory can be made: {exc.strerror}", hint="Set TMPDIR.") from exc
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
 
 
-def _remove_stale(base: Path) -> None:
-    """Remove the directories of this user that nobody holds the lock of."""
-    for path in base.glob(f"{PREFIX}*"):
-        _remove_unless_locked(path, owner=os.geteuid(), min_age_seconds=STALE_SECONDS)
+def _mark(path: Path, status: os.stat_result) -> bytes:
+    """What stands in a directory of ours: its name and number. No copy of it has these."""
+    return f"{path.name} {status.st_dev} {status.st_ino}\n".encode()
+
+
+def remove_stale() -> None:
+    """Remove the private directories of this user's jobs that were killed: there are keys in them."""
+    with contextlib.suppress(OSError):
+        for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+            _remove_unless_locked(path, owner=os.geteuid(), min_age_seconds=STALE_SECONDS)
 
 
 def remove_dead(path: Path, *, owner: int) -> None:
@@ -53,20 +60,39 @@ def remove_dead(path: Path, *, owner: int) -> None:
         path: As the job's journal has it.
         owner: Whose journal that is: root is not to be told by others what to remove.
     """
-    if path.is_absolute() and path.name.startswith(PREFIX):
+    if path.is_absolute():
         _remove_unless_locked(path, owner=owner, min_age_seconds=0)
 
 
 def _remove_unless_locked(path: Path, *, owner: int, min_age_seconds: float) -> None:
     with contextlib.suppress(OSError):
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             status = os.fstat(lock)
-            if status.st_uid == owner and time.time() - status.st_mtime >= min_age_seconds:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+            if (
+                status.st_uid == owner
+                and time.time() - status.st_mtime >= min_age_seconds
+                and _is_marked(path, status)
+                and files.try_lock(lock)
+            ):
+                with files.as_owner(path):
+                    _remove(path)
         finally:
             os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    """Remove a private directory, its mark last: if we are killed meanwhile, the next one goes on."""
+    with contextlib.suppress(OSError):
+        for entry in path.iterdir():
+            if entry.name != MARK_NAME:
+                files.remove_tree(entry)
+        shutil.rmtree(path)
+
+
+def _is_marked(path: Path, status: os.stat_result) -> bool:
+    with files.as_owner(path), files.open_read(path / MARK_NAME) as file:
+        return file.read(MAX_MARK_BYTES) == _mark(path, status)
 
 
 @contextlib.contextmanager

@@ -120,11 +120,10 @@ def look(means: Means, scope: Scope) -> list[Batch]:
     Raises:
         ClouduploaderError: The account of `scope` can't be looked through, or there is no such platform.
     """
-    readings = {reading.key: reading for reading in journal.read_all(means.config.state.value)}
-    dead = [reading for reading in readings.values() if _is_dead(reading, scope)]
-    batches = [_by_journal(means, scope, reading) for reading in dead]
+    state_dir = means.config.state.value
+    batches = [_by_journal(means, scope, found) for found in journal.read_open(state_dir) if _is_dead(found, scope)]
     if scope.job is None and (scope.regions or scope.targetdata.get("region")):
-        batches += _by_tags(means, scope, readings)
+        batches += _by_tags(means, scope, {reading.key: reading for reading in journal.read_all(state_dir)})
     return batches
 
 
@@ -191,7 +190,7 @@ def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, Json
 
 def _is_dead(reading: journal.Reading, scope: Scope) -> bool:
     began = reading.state.began
-    if reading.is_live or not reading.state.is_open or not began or began.get("target") != scope.target:
+    if reading.is_live or not began or began.get("target") != scope.target:
         return False
     if scope.job is not None and began.get("job") != scope.job:
         return False

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from clouduploader import joblog, process, spool
+from clouduploader import files, joblog, process, spool
 from clouduploader.errors import LocalIOError, MissingFileError, TransientError
 from clouduploader.job import Details, Job
 from clouduploader.joblog import LogReading
@@ -162,7 +162,8 @@ def open_log(jobs: spool.Spool, name: str) -> BinaryIO | None:
     # Twice, for it may be moved to the archive after we looked for it in the spool.
     for path in (jobs.log_path(name), jobs.done_log_path(name)):
         try:
-            return path.open("rb", buffering=0)
+            with files.as_owner(jobs.directory):
+                return files.open_read(path)
         except FileNotFoundError:
             continue
         except OSError as exc:

@@ -168,7 +168,7 @@ def _stop(means: _Means, name: str, held: process.Held) -> _Stopped | Killed:
 def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
     """The target data, before they go; or why there are none, which is no reason not to kill."""
     try:
-        return runner.read_targetdata(jobs.data_path(name))
+        return runner.read_targetdata(jobs.data_path(name), is_of_spool=True)
     except ClouduploaderError as exc:
         return exc
 
@@ -263,7 +263,7 @@ def _clean_up(
         raise stopped.targetdata
     job, config = stopped.job, means.config
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(means.jobs.done_log_path(job.name).open("ab", buffering=0))
+        file = stack.enter_context(means.jobs.append_archived_log(job.name))
         log = joblog.JobLog([file, *means.sinks], is_verbose=False)
         platform = means.load_platform(job.target or "", config)
         values = clean_up.Means(config, log).values(stopped.targetdata, platform)

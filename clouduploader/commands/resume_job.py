@@ -12,7 +12,6 @@ from clouduploader.commands import follow_log, inspect_job
 from clouduploader.commands.upload_image import Outcome
 from clouduploader.config import Config
 from clouduploader.errors import (
-    CannotCreateError,
     ClouduploaderError,
     LockedError,
     MissingFileError,
@@ -129,11 +128,7 @@ def _taken(spool: Spool, name: str, config: Config) -> tuple[_Dead, BinaryIO]:
     if job.state is JobState.SUCCEEDED:
         raise UsageError(f"the job {name} has succeeded: there is nothing to go on with")
     dead = _Dead(job=job, is_archived=True, task=_task(spool, job, config))
-    path = spool.done_log_path(name)
-    try:
-        return dead, path.open("ab", buffering=0)
-    except OSError as exc:
-        raise CannotCreateError(f"the log {path} can't be written: {exc.strerror}") from exc
+    return dead, spool.append_archived_log(name)
 
 
 def _task(spool: Spool, job: Job, config: Config) -> runner.Task:
@@ -162,7 +157,7 @@ def _task(spool: Spool, job: Job, config: Config) -> runner.Task:
         user=str(began.get("user", job.user or "")),
         target=str(began.get("target", job.target or "")),
         image_path=image_path,
-        targetdata=runner.read_targetdata(spool.data_path(job.name)) if kept is None else kept,
+        targetdata=runner.read_targetdata(spool.data_path(job.name), is_of_spool=True) if kept is None else kept,
         filename=str(began["filename"]) if began.get("filename") else job.filename,
         job=job,
         is_by_hand=bool(began.get("by_hand", spool.file_path(job.name).is_symlink())),

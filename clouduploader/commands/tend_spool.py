@@ -1,13 +1,14 @@
 """See to what grows old in a spool: jobs whose image does not come, and the archive."""
 
 import dataclasses
+import math
 import os
 import re
 import time
 from collections.abc import Callable, Set
 from pathlib import Path
 
-from clouduploader import spool
+from clouduploader import journal, spool
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
 from clouduploader.job import Details, Job, JobState
 
@@ -105,11 +106,12 @@ def expire(jobs: spool.Spool, *, seconds: float, patience: Patience, own: Set[st
     return failed
 
 
-def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int | None) -> list[str]:
-    """Remove archived jobs, with their logs.
+def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int | None, state_dir: Path) -> list[str]:
+    """Remove archived jobs, with their logs; and the journals of uploads that are over, owe nothing and are as old.
 
     Args:
         jobs: The spool.
+        state_dir: Where the journals are.
         now: See `Patience.now`: a clock that is put forward does not empty the archive.
         max_days: Those that were archived longer ago; None for none.
         max_jobs: All but so many, the newest by their ids; None for none.
@@ -124,15 +126,19 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
         return []
     running = set(jobs.running_names())  # one that is just being archived is in both
     names = sorted(jobs.archived_names(), key=int)
+    changed = {name: _changed(jobs.done_path(name), now) for name in names}
     doomed = set() if max_jobs is None else set(names[: max(0, len(names) - max_jobs)])
-    if max_days is not None:
-        limit = now - max_days * SECONDS_PER_DAY
-        doomed.update(name for name in names if _changed(jobs.done_path(name), limit) < limit)
+    limit = -math.inf if max_days is None else now - max_days * SECONDS_PER_DAY
+    doomed.update(name for name in names if changed[name] < limit)
     removed = sorted(doomed - running, key=int)
     for name in removed:
         # The record last: as long as it is there, the log is found.
         for path in (jobs.done_log_path(name), jobs.done_path(name)):
             _remove(path)
+    kept = set(names).difference(removed)
+    if max_jobs is not None and len(kept) >= max_jobs:  # what is older than all of them belongs to none that is here
+        limit = max(limit, min((changed[name] for name in kept), default=now))
+    journal.prune(state_dir, before=limit, kept_jobs=kept | running)
     return removed
 
 

@@ -15,7 +15,6 @@ from clouduploader import spool
 from clouduploader.dispatcher import starting
 from clouduploader.errors import LocalIOError
 from clouduploader.job import Job
-from clouduploader.spool import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +56,22 @@ def start(jobs: spool.Spool, job: Job, *, program: Path, environment: Mapping[st
     Raises:
         LocalIOError: It can't be started.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     words = ["cleanup", "--yes", "--completed", f"--target={job.target}", f"--job={job.name}"]
     try:
-        pid = os.posix_spawn(
-            program,
-            [str(program), *words],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, jobs.done_log_path(job.name), flags, files.PUBLIC_MODE),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=starting.DEFAULT_SIGNALS,
-        )
+        with contextlib.closing(jobs.append_archived_log(job.name)) as log:
+            pid = os.posix_spawn(
+                program,
+                [str(program), *words],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=starting.DEFAULT_SIGNALS,
+            )
     except OSError as exc:
         raise LocalIOError(f"the clean-up after the job {job.name} can't be started: {exc.strerror}") from exc
     try:

@@ -8,10 +8,11 @@ whoever waited for it is gone too, the journal of the upload tells the truth, as
 import contextlib
 import dataclasses
 import datetime
+import os
 import signal
 from pathlib import Path
 
-from clouduploader import joblog, journal, spool
+from clouduploader import files, joblog, journal, spool
 from clouduploader.errors import ExitCode, NoSuchJobError
 from clouduploader.job import Job, JobState
 from clouduploader.spool.locked import LockedJob
@@ -144,7 +145,7 @@ def _code_text(code: int) -> str:
 
 def _result(jobs: spool.Spool, name: str) -> str | None:
     try:
-        with jobs.result_path(name).open("rb") as file:
+        with files.open_read(jobs.result_path(name)) as file:
             return file.read(MAX_RESULT_BYTES).decode("utf-8", "replace")
     except OSError:
         return None
@@ -153,7 +154,8 @@ def _result(jobs: spool.Spool, name: str) -> str | None:
 def _end_of_journal(jobs: spool.Spool, job: Job, state_dir: Path) -> journal.Entry:
     """How the job's last try ended by its journal; empty if that is not known."""
     try:
-        with jobs.log_path(job.name).open(encoding="utf-8", errors="replace") as log:
+        descriptor = files.open_regular(jobs.log_path(job.name), os.O_RDONLY)
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as log:
             key = joblog.read(log).journal_key
     except OSError:
         return {}

@@ -2,16 +2,14 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from clouduploader import spool
+from clouduploader import files, spool
 from clouduploader.errors import CannotCreateError, LockedError, MissingFileError
-from clouduploader.spool import files
 
 LOCK_NAME = ".worker.lock"
 OBS_LOCK = Path("run/bs_clouduploadworker.lock")  # below $bsdir: $rundir of OBS's own BSConfig.pm
@@ -79,58 +77,27 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[Hold]:
     """
     own_path, obs_path = lock_paths(jobs, obs_lock)
     with contextlib.ExitStack() as stack:
-        _make_spool(jobs.directory)
-        descriptor = _hold(stack, jobs, own_path, f"another worker works on the spool {jobs.directory}")
+        jobs.make()
+        descriptor = _hold(stack, own_path, f"another worker works on the spool {jobs.directory}")
         if obs_path.parent.is_dir():
-            _hold(stack, jobs, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
+            _hold(stack, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
         yield Hold(_fifo(stack, jobs), own_path, descriptor)
 
 
-def _make_spool(directory: Path) -> None:
-    """Make the spool if there was never a job: OBS's server makes it for the first one."""
-    if directory.is_dir():
-        return
-    if not directory.parent.is_dir():
-        raise MissingFileError(
-            f"there is no spool {directory}, and no directory {directory.parent}",
-            hint="--spool or CLOUDUPLOADER_SPOOL name another one.",
-        )
+def _hold(stack: contextlib.ExitStack, path: Path, complaint: str) -> int:
     try:
-        directory.mkdir(exist_ok=True)
-        _give(directory, directory.parent)
-    except OSError as exc:
-        raise CannotCreateError(f"the spool {directory} can't be made: {exc.strerror}") from exc
-
-
-def _give(path: Path | int, like: Path) -> None:
-    """Give root's new file to the owner of another: the next worker, or the server, may not be root."""
-    if os.geteuid() == 0:
-        owner = like.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
-
-
-def _hold(stack: contextlib.ExitStack, jobs: spool.Spool, path: Path, complaint: str) -> int:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, files.PUBLIC_MODE)
+        with files.as_owner(path.parent):
+            descriptor = files.open_regular(path, os.O_WRONLY, mode=files.PUBLIC_MODE)
         stack.callback(os.close, descriptor)
         deadline = time.monotonic() + PROBE_SECONDS
-        while not _try_lock(descriptor):
+        while not files.try_lock(descriptor):
             if time.monotonic() >= deadline:
                 raise LockedError(complaint, hint="Only one worker can work on a spool; end that one first.")
             time.sleep(PAUSE_SECONDS)
-        _give(descriptor, jobs.directory)
         os.utime(descriptor)  # OBS's server shows it as the worker's start
     except OSError as exc:
         raise CannotCreateError(f"the lock {path} can't be made: {exc.strerror}") from exc
     return descriptor
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _fifo(stack: contextlib.ExitStack, jobs: spool.Spool) -> int | None:
@@ -138,16 +105,18 @@ def _fifo(stack: contextlib.ExitStack, jobs: spool.Spool) -> int | None:
     path = jobs.ping_path
     if not path.parent.parent.is_dir():
         return None
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.mkfifo(path)
-            path.chmod(FIFO_MODE)
-        if not stat.S_ISFIFO(path.lstat().st_mode):
+    with contextlib.ExitStack() as undo:
+        try:
+            with files.as_owner(path.parent.parent):
+                files.make_directory(path.parent, mode=files.PUBLIC_DIRECTORY_MODE)
+                with contextlib.suppress(FileExistsError):
+                    os.mkfifo(path, files.PRIVATE_MODE)
+                    path.chmod(FIFO_MODE)
+                descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as exc:
+            raise CannotCreateError(f"the fifo {path} can't be made: {exc.strerror}") from exc
+        undo.callback(os.close, descriptor)
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             return None
-        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as exc:
-        raise CannotCreateError(f"the fifo {path} can't be made: {exc.strerror}") from exc
-    stack.callback(os.close, descriptor)
+        stack.push(undo.pop_all())
     return descriptor
-

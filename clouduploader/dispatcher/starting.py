@@ -17,16 +17,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from clouduploader import spool
+from clouduploader import files, spool
 from clouduploader.dispatcher import ending, queue, supervisor
 from clouduploader.dispatcher.settings import Settings
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
 from clouduploader.job import Job, JobState
-from clouduploader.spool import files
 
 DEFAULT_SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
 """What an upload inherits, whatever our caller made us ignore."""
-WORK_DIR_MODE = 0o755  # of OBS's N.dir, with its umask of 022
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,8 +148,7 @@ def _make_directory(jobs: spool.Spool, name: str) -> None:
         files.remove_tree(path)
         if path.exists():
             path.rename(work_dir.with_name(f"{work_dir.name}.gone{os.getpid()}"))
-    prepared_dir.mkdir()
-    prepared_dir.chmod(WORK_DIR_MODE)
+    files.make_directory(prepared_dir, mode=files.PUBLIC_DIRECTORY_MODE)  # as OBS's N.dir with its umask of 022
 
 
 def _arguments(means: Means, job: Job) -> list[bytes]:

@@ -114,9 +114,8 @@ def _load_end(directory: str, name: str, tries: int, pause_seconds: int) -> Call
     import shutil  # noqa: F401 for `spool`, which loads it when it removes the directory
     from pathlib import Path
 
-    from clouduploader import errors, spool
+    from clouduploader import errors, files, spool
     from clouduploader.dispatcher import ending
-    from clouduploader.spool import files
 
     jobs = spool.Spool(Path(directory))
     retries = ending.Retries(tries, pause_seconds)

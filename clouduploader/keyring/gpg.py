@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clouduploader import files
 from clouduploader.errors import (
     CannotCreateError,
     LocalIOError,
@@ -33,7 +34,8 @@ PUBLIC_RING = "pubring.kbx"
 MAX_PLAIN_BYTES = 1 << 20  # as much as target data may be; a packed message can grow a thousandfold
 KEYGEN_HINT = "`clouduploader keygen` makes one."
 
-_LINKED = ("private-keys-v1.d", "openpgp-revocs.d", PUBLIC_RING, "pubring.gpg")
+_DIRECTORIES = ("private-keys-v1.d", "openpgp-revocs.d")
+_LINKED = (*_DIRECTORIES, PUBLIC_RING, "pubring.gpg")
 _MAX_SOCKET_PATH = 107  # unix(7): sun_path has 108 bytes, the last one is NUL
 _LONGEST_SOCKET = "/clouduploader-gpg-12345678/S.gpg-agent.browser"
 _PARAMETERS = "{algorithms}\nName-Real: clouduploader\nExpire-Date: 0\n%no-protection\n%commit\n"
@@ -108,7 +110,7 @@ class GpgKeys:
     def generate(self) -> tuple[Path, ...]:
         """Make a key pair in a directory that must be missing or empty. Takes up to seconds.
 
-        All of it is made in `.gnupg.new`, which is renamed once it is on disk.
+        gpg works in a private directory; all is copied from there to `.gnupg.new`, which is renamed once it is on disk.
 
         Returns:
             What was made.
@@ -117,23 +119,34 @@ class GpgKeys:
             CannotCreateError: There are keys, or it can't be made.
             MissingProgramError: gpg is not installed.
         """
-        new = self.path.with_name(f"{NAME}.new")
-        with keyfiles.creating(self.path):
-            if self.path.exists() and any(self.path.iterdir()):
-                raise FileExistsError
-            if new.exists():
-                shutil.rmtree(new)  # of a run that was killed; nobody has seen that key
-            for path in (new, new / "private-keys-v1.d", new / "openpgp-revocs.d"):
-                path.mkdir(mode=0o700)
-            try:
-                self._generate_in(new)
-                keyfiles.secure_tree(new, home=self.path.parent)
-                new.rename(self.path)
-            except BaseException:
-                shutil.rmtree(new, ignore_errors=True)
-                raise
-            keyfiles.sync(self.path.parent)
+        with keyfiles.creating(self.path), _short_dir() as scratch:
+            self._refuse_to_overwrite()
+            made = Path(scratch)
+            for name in _DIRECTORIES:
+                (made / name).mkdir()
+            self._generate_in(made)
+            contents = {path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+            with files.as_owner(self.path.parent):
+                self._put(contents)
         return (self.path,)
+
+    def _refuse_to_overwrite(self) -> None:
+        if self.path.exists() and any(self.path.iterdir()):
+            raise FileExistsError
+
+    def _put(self, contents: Mapping[Path, bytes]) -> None:
+        new = self.path.with_name(f"{NAME}.new")
+        files.remove_tree(new)  # of a run that was killed; nobody has seen that key
+        try:
+            for path in (new, *(new / name for name in _DIRECTORIES)):
+                files.make_directory(path, mode=files.PRIVATE_DIRECTORY_MODE)
+            for name, data in contents.items():
+                files.replace_file(new / name, data, mode=files.PRIVATE_MODE)
+            new.rename(self.path)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        files.sync_directory(self.path.parent)
 
     def _generate_in(self, new: Path) -> None:
         with self._session(new) as gpg:

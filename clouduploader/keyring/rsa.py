@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clouduploader import files
 from clouduploader.errors import LocalIOError, MissingFileError, TargetDataError
 from clouduploader.keyring import keyfiles
 
@@ -174,7 +175,8 @@ class RsaKeys:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with files.open_read(path, is_followed=True) as file:
+            return file.read()
     except FileNotFoundError as exc:
         raise MissingFileError(f"there is no {path}", hint=KEYGEN_HINT) from exc
     except OSError as exc:

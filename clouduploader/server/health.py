@@ -4,11 +4,10 @@ import contextlib
 import dataclasses
 import os
 
-from clouduploader import spool
+from clouduploader import files, spool
 from clouduploader.errors import LocalIOError
 
 PROBE = ".health.new"  # its name collides with none of OBS's and is passed over by all
-MODE = 0o600
 PROBE_BYTES = b"clouduploader\n"
 
 
@@ -47,7 +46,7 @@ def _spool_fault(jobs: spool.Spool) -> str | None:
     """Write a file there, as every change of a job does."""
     path = jobs.directory / PROBE
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+        descriptor = files.open_regular(path, os.O_WRONLY | os.O_TRUNC, mode=files.PRIVATE_MODE)
         try:
             os.write(descriptor, PROBE_BYTES)
         finally:

@@ -12,7 +12,7 @@ from aiohttp import web
 from clouduploader import service_log, spool
 from clouduploader.commands import tend_spool
 from clouduploader.config import Config
-from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
+from clouduploader.errors import ClouduploaderError, UnavailableError
 from clouduploader.server import app
 from clouduploader.server.connections import Connection, Connections, Door, client_of
 from clouduploader.server.own_worker import OwnWorker
@@ -60,10 +60,7 @@ def run(
         UnavailableError: The address can't be listened on.
     """
     jobs = spool.Spool(config.spool.value)
-    try:
-        jobs.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise CannotCreateError(f"the spool {jobs.directory} can't be made: {exc.strerror}") from exc
+    jobs.make(has_parents=False)
     with _listen(source.current) as listener, _logging(log):
         address, port = listener.getsockname()[:2]
         url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
@@ -194,5 +191,6 @@ def _expire(state: State) -> None:
 
 def _prune(state: State) -> None:
     days, count = state.settings.archive_days, state.settings.archive_jobs
-    for name in tend_spool.prune(state.jobs, now=state.patience.now(), max_days=days, max_jobs=count):
+    state_dir, now = state.config.state.value, state.patience.now()
+    for name in tend_spool.prune(state.jobs, now=now, max_days=days, max_jobs=count, state_dir=state_dir):
         state.log.tell("pruned", job=name)

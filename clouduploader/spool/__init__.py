@@ -28,10 +28,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from clouduploader import jobxml
-from clouduploader.errors import JobFileError, JobStateError, LocalIOError, LockedError, NoSuchJobError
+from clouduploader import files, jobxml
+from clouduploader.errors import (
+    CannotCreateError,
+    JobFileError,
+    JobStateError,
+    LocalIOError,
+    LockedError,
+    MissingFileError,
+    NoSuchJobError,
+)
 from clouduploader.job import Details, Job, JobState
-from clouduploader.spool import files, records
+from clouduploader.spool import records
 from clouduploader.spool.locked import LockedJob
 from clouduploader.spool.places import Places
 from clouduploader.spool.reception import Reception
@@ -51,6 +59,31 @@ class Spool(Places):
     def __init__(self, directory: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> None:
         super().__init__(directory)
         self._lock_timeout_seconds = lock_timeout_seconds
+
+    @files.works_as_owner
+    def make(self, *, has_parents: bool = True, mode: int = files.PUBLIC_DIRECTORY_MODE) -> None:
+        """Make the spool if it is not there: OBS's server makes it for the first job.
+
+        Args:
+            has_parents: Whether the directory that it lies in must be there; else it is made too.
+            mode: Of what is made.
+
+        Raises:
+            MissingFileError: There is none.
+            CannotCreateError: It can't be made.
+        """
+        parent = self.directory.parent
+        if has_parents and not parent.is_dir() and not self.directory.is_dir():
+            raise MissingFileError(
+                f"there is no spool {self.directory}, and no directory {parent}",
+                hint="--spool or CLOUDUPLOADER_SPOOL name another one.",
+            )
+        missing = [path for path in (self.directory, *self.directory.parents) if not path.is_dir()]
+        try:
+            for path in reversed(missing):
+                files.make_directory(path, mode=mode)
+        except OSError as exc:
+            raise CannotCreateError(f"the spool {self.directory} can't be made: {exc.strerror}") from exc
 
     def running_names(self) -> list[str]:
         """The jobs that are not archived yet, in no order.
@@ -79,6 +112,7 @@ class Spool(Places):
         except OSError as exc:
             raise LocalIOError(f"the archive {self.done_dir} can't be read: {exc.strerror}") from exc
 
+    @files.works_as_owner
     def read(self, name: str) -> tuple[Job, bool]:
         """Read a job without a lock, as OBS does.
 
@@ -109,6 +143,7 @@ class Spool(Places):
                 raise damage from None
             raise
 
+    @files.works_as_owner
     def read_archived(self, name: str) -> Job:
         """Read a job that is known not to be running; half the work of `read`, for long lists.
 
@@ -150,7 +185,8 @@ class Spool(Places):
             raise self.no_such_job(name)
         try:
             try:
-                job = records.read_job(path, name)
+                with files.as_owner(self.directory):
+                    job = records.read_job(path, name)
             except FileNotFoundError as exc:
                 raise self.no_such_job(name) from exc
             locked = LockedJob(self, job)
@@ -161,6 +197,7 @@ class Spool(Places):
         finally:
             os.close(descriptor)
 
+    @files.works_as_owner
     def allocate(self) -> str:
         """Take the next job's id, which nobody else will get.
 
@@ -181,13 +218,14 @@ class Spool(Places):
                 # as OBS's server does it when it starts
                 for name in (*records.names(self.directory), *self.archived_names()):
                     number = max(number, int(name) + 1)
-                self.write(path, jobxml.serialize_next(number + 1))
+                files.replace_file(path, jobxml.serialize_next(number + 1), mode=files.PUBLIC_MODE)
             finally:
                 os.close(descriptor)
         except OSError as exc:
             raise self.cannot_create(path, exc) from exc
         return str(number)
 
+    @files.works_as_owner
     def register(self, job: Job, *, targetdata: bytes, image_path: Path) -> BinaryIO:
         """Enter a job that was not given to OBS, so that all that is done with jobs can be done with it.
 
@@ -209,22 +247,23 @@ class Spool(Places):
         path = self.data_path(name)
         with contextlib.ExitStack() as undo:
             try:
-                undo.callback(path.unlink, missing_ok=True)
-                self.write(path, targetdata, mode=files.PRIVATE_MODE)
+                undo.callback(files.discard, path)
+                files.replace_file(path, targetdata, mode=files.PRIVATE_MODE)
                 path = self.file_path(name)
                 path.symlink_to(image_path.absolute())
-                undo.callback(path.unlink, missing_ok=True)
-                undo.callback(self.log_path(name).unlink, missing_ok=True)
+                undo.callback(files.discard, path)
+                undo.callback(files.discard, self.log_path(name))
                 log = self.open_log(name)
                 undo.callback(log.close)
                 path = self.job_path(name)
-                undo.callback(path.unlink, missing_ok=True)
-                self.write(path, jobxml.serialize(job))
+                undo.callback(files.discard, path)
+                files.replace_file(path, jobxml.serialize(job), mode=files.PUBLIC_MODE)
             except OSError as exc:
                 raise self.cannot_create(path, exc) from exc
             undo.pop_all()
         return log
 
+    @files.works_as_owner
     def create(self, job: Job, *, targetdata: bytes) -> Job:
         """Enter a job that waits for its image, as OBS's server does.
 
@@ -254,16 +293,18 @@ class Spool(Places):
         path = self.data_path(job.name)
         with contextlib.ExitStack() as undo:
             try:
-                self.make_done_dir()  # later there may be no inode for it, and the job could never end
-                undo.callback(path.unlink, missing_ok=True)
-                self.write(path, targetdata, mode=files.PRIVATE_MODE)
+                # later there may be no inode for it, and the job could never end
+                files.make_directory(self.done_dir, mode=files.PUBLIC_DIRECTORY_MODE)
+                undo.callback(files.discard, path)
+                files.replace_file(path, targetdata, mode=files.PRIVATE_MODE)
                 path = self.job_path(job.name)
-                self.write(path, jobxml.serialize(job))
+                files.replace_file(path, jobxml.serialize(job), mode=files.PUBLIC_MODE)
             except OSError as exc:
                 raise self.cannot_create(path, exc) from exc
             undo.pop_all()
         return job
 
+    @files.works_as_owner
     def receive(self, name: str) -> Reception:
         """Begin to receive the image of a job that was created for it.
 
@@ -281,16 +322,17 @@ class Spool(Places):
             job = dataclasses.replace(locked.job, state=JobState.RECEIVING, pid=os.getpid())
             path = self.received_path(job)
             try:
-                file = files.open_new(path, mode=files.PUBLIC_MODE, owner=self.owner())
+                file = files.open_new(path, mode=files.PUBLIC_MODE)
             except OSError as exc:
                 raise self.cannot_create(path, exc) from exc
             with contextlib.ExitStack() as undo:
-                undo.callback(path.unlink)
+                undo.callback(files.discard, path)
                 undo.callback(file.close)
                 locked.replace(job)
                 undo.pop_all()
         return Reception(self, job, file, lock=self.lock, ping=self.ping_worker)
 
+    @files.works_as_owner
     def open_log(self, name: str) -> BinaryIO:
         """Open a job's log to append to it, and lock it, as OBS's worker does.
 
@@ -319,6 +361,21 @@ class Spool(Places):
             raise self.cannot_create(path, exc) from exc
         return log
 
+    @files.works_as_owner
+    def append_archived_log(self, name: str) -> BinaryIO:
+        """Open the log of an archived job to append to it, unbuffered; the caller closes it.
+
+        Raises:
+            CannotCreateError: It can't be written.
+        """
+        path = self.done_log_path(name)
+        try:
+            descriptor = files.open_regular(path, os.O_WRONLY | os.O_APPEND, mode=files.PUBLIC_MODE)
+        except OSError as exc:
+            raise self.cannot_create(path, exc) from exc
+        return os.fdopen(descriptor, "ab", buffering=0)
+
+    @files.works_as_owner
     def rewrite_archived(self, job: Job) -> None:
         """Write another end of a job that is archived already.
 
@@ -327,16 +384,18 @@ class Spool(Places):
         """
         path = self.done_path(job.name)
         try:
-            self.write(path, jobxml.serialize(job))
+            files.replace_file(path, jobxml.serialize(job), mode=files.PUBLIC_MODE)
         except OSError as exc:
             raise self.cannot_create(path, exc) from exc
 
+    @files.works_as_owner
     def owe_cleanup(self, name: str) -> None:
         """Write down that our worker has to clean up in the cloud after a job; as far as the disk takes it."""
         with contextlib.suppress(OSError):
-            files.write_file(self._cleanup_path(name), b"", mode=files.PUBLIC_MODE, owner=self.owner())
+            files.write_file(self._cleanup_path(name), b"", mode=files.PUBLIC_MODE)
             files.sync_directory(self.directory)
 
+    @files.works_as_owner
     def forget_cleanup(self, name: str) -> None:
         """It has, or need not."""
         with contextlib.suppress(OSError):
@@ -354,6 +413,7 @@ class Spool(Places):
     def _cleanup_path(self, name: str) -> Path:
         return self.directory / f".{name}.cleanup"
 
+    @files.works_as_owner
     def ping_worker(self) -> None:
         """Wake OBS's worker, so that it sees what became of its jobs. Never blocks or fails.
 
@@ -367,6 +427,7 @@ class Spool(Places):
             finally:
                 os.close(descriptor)
 
+    @files.works_as_owner
     def _lock(self, path: Path) -> int | None:
         """Lock the file that has this name, and not one that just lost it.
 
@@ -380,7 +441,7 @@ class Spool(Places):
         deadline = time.monotonic() + self._lock_timeout_seconds
         while True:
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = files.open_regular(path, os.O_RDONLY)
             except FileNotFoundError:
                 return None
             is_kept = False
@@ -401,8 +462,8 @@ class Spool(Places):
         """Make `next`, unless somebody else just did."""
         new_path = path.with_name(f".next.new.{os.getpid()}")
         try:
-            files.write_file(new_path, jobxml.serialize_next(1), mode=files.PUBLIC_MODE, owner=self.owner())
+            files.write_file(new_path, jobxml.serialize_next(1), mode=files.PUBLIC_MODE)
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(new_path)
         finally:
-            new_path.unlink(missing_ok=True)
+            files.discard(new_path)

@@ -4,10 +4,10 @@ import contextlib
 import errno
 from collections.abc import Callable
 
-from clouduploader import jobxml
+from clouduploader import files, jobxml
 from clouduploader.errors import JobFileError, LocalIOError
 from clouduploader.job import Job, JobState
-from clouduploader.spool import files, records
+from clouduploader.spool import records
 from clouduploader.spool.places import Places
 
 
@@ -16,12 +16,15 @@ class LockedJob:
 
     Attributes:
         job: As it was when the lock was taken.
+        directory: The spool.
     """
 
     def __init__(self, places: Places, job: Job) -> None:
         self.job = job
+        self.directory = places.directory
         self._places = places
 
+    @files.works_as_owner
     def replace(self, job: Job, *, announce: Callable[[], None] | None = None) -> None:
         """Write the job's new state, as the last thing in the block: it ends the lock.
 
@@ -29,17 +32,18 @@ class LockedJob:
 
         Args:
             job: As it is now.
-            announce: See `Places.write`.
+            announce: See `files.replace_file`.
 
         Raises:
             CannotCreateError: It can't be written; the old state is still there.
         """
         path = self._places.job_path(self.job.name)
         try:
-            self._places.write(path, jobxml.serialize(job), announce=announce)
+            files.replace_file(path, jobxml.serialize(job), mode=files.PUBLIC_MODE, announce=announce)
         except OSError as exc:
             raise self._places.cannot_create(path, exc) from exc
 
+    @files.works_as_owner
     def archive(self, job: Job) -> None:
         """Move the job to the archive, and remove its files; as OBS does it, and in its order.
 
@@ -68,10 +72,10 @@ class LockedJob:
 
     def _write_archive(self, job: Job) -> None:
         places, name = self._places, job.name
-        places.make_done_dir()
+        files.make_directory(places.done_dir, mode=files.PUBLIC_DIRECTORY_MODE)
         with contextlib.suppress(FileNotFoundError):
             places.log_path(name).replace(places.done_log_path(name))
-        places.write(places.done_path(name), jobxml.serialize(job))
+        files.replace_file(places.done_path(name), jobxml.serialize(job), mode=files.PUBLIC_MODE)
 
     def _remove_inputs(self) -> None:
         """Remove what only an upload needs."""
@@ -81,6 +85,7 @@ class LockedJob:
         if self.job.state is JobState.RECEIVING:
             places.received_path(self.job).unlink(missing_ok=True)
 
+    @files.works_as_owner
     def is_archive_written(self) -> bool:
         """Whether the archive has this job already: somebody who archived it did not get to the end."""
         try:
@@ -88,6 +93,7 @@ class LockedJob:
         except (FileNotFoundError, JobFileError, LocalIOError):
             return False
 
+    @files.works_as_owner
     def clear(self) -> None:
         """Remove what an archived job leaves in the spool, its own file last.
 
@@ -97,7 +103,8 @@ class LockedJob:
         places, name = self._places, self.job.name
         try:
             self._remove_inputs()
-            for path in (places.log_path(name), places.result_path(name)):
+            result_path = places.result_path(name)
+            for path in (places.log_path(name), result_path, files.new_path(result_path)):
                 path.unlink(missing_ok=True)
             for directory in (places.work_dir(name), places.prepared_dir(name)):
                 files.remove_tree(directory)

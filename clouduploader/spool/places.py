@@ -1,12 +1,10 @@
-"""Where everything of a spool is, and how a file gets to its place."""
+"""Where everything of a spool is."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, LocalIOError, MissingFileError, NoSuchJobError
 from clouduploader.job import Job
-from clouduploader.spool import files
 
 _SPOOL_HINT = "OBS's upload server makes it; --spool or CLOUDUPLOADER_SPOOL name another one."
 
@@ -94,52 +92,6 @@ class Places:
             return os.statvfs(self.directory)
         except OSError as exc:
             raise LocalIOError(f"the spool {self.directory} can't be looked at: {exc.strerror}") from exc
-
-    def write(
-        self, path: Path, data: bytes, *, mode: int = files.PUBLIC_MODE, announce: Callable[[], None] | None = None
-    ) -> None:
-        """Write a file beside its place, and move it there; afterwards it is safely on the disk.
-
-        Args:
-            path: Its place.
-            data: Its content.
-            mode: Its mode.
-            announce: Called once it is written, before others can see it.
-
-        Raises:
-            OSError: That failed; what was there before is still there.
-        """
-        new_path = path.with_name(f".{path.name}.new")
-        try:
-            files.write_file(new_path, data, mode=mode, owner=self.owner())
-            if announce:
-                announce()
-            new_path.replace(path)
-        except OSError:
-            new_path.unlink(missing_ok=True)
-            raise
-        files.sync_directory(path.parent)
-
-    def make_done_dir(self) -> None:
-        """Make the archive if it is not there.
-
-        Raises:
-            OSError: It can't be made.
-        """
-        try:
-            self.done_dir.mkdir()
-        except FileExistsError:
-            return
-        owner = self.owner()
-        if owner:
-            os.chown(self.done_dir, *owner)
-
-    def owner(self) -> tuple[int, int] | None:
-        """Whose root's files must be, so that OBS's daemons, which are not root, can go on with them."""
-        if os.geteuid() != 0:
-            return None
-        status = self.directory.stat()
-        return status.st_uid, status.st_gid
 
     def no_such_job(self, name: str) -> NoSuchJobError:
         """The error for a job that is not there."""

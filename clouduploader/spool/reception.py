@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from clouduploader import files
 from clouduploader.errors import (
     ClouduploaderError,
     ImageError,
@@ -32,6 +33,7 @@ class Reception:
 
     Attributes:
         job: As it is while the image comes.
+        directory: The spool.
         received_bytes: How much of it is here.
     """
 
@@ -45,6 +47,7 @@ class Reception:
         ping: Callable[[], None],
     ) -> None:
         self.job = job
+        self.directory = places.directory
         self._file = file
         self.received_bytes = 0
         self._places = places
@@ -89,6 +92,7 @@ class Reception:
         except OSError as exc:
             raise LocalIOError(f"the image can't be written: {exc.strerror}") from exc
 
+    @files.works_as_owner
     def finish(self, *, announce: Callable[[], None] | None = None) -> Job:
         """The image is here: have it on the disk, schedule the job, and wake OBS's worker.
 
@@ -129,6 +133,7 @@ class Reception:
         self._ping()
         return scheduled
 
+    @files.works_as_owner
     def fail(self, details: str) -> None:
         """The image will not come: fail the job, unless it was killed meanwhile, and remove what is here.
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from clouduploader import jobxml
+from clouduploader import files, jobxml
 from clouduploader.errors import JobFileError, LocalIOError
 from clouduploader.job import Job
 
@@ -56,8 +56,7 @@ def read_next(path: Path) -> int:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        # Not to wait for a writer, should it be a fifo.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = files.open_regular(path, os.O_RDONLY)
         try:
             data = piece = os.read(descriptor, READ_BYTES)
             while len(piece) == READ_BYTES and len(data) <= MAX_JOB_BYTES:

@@ -12,7 +12,7 @@ import clouduploader
 
 FLOORS = (
     {"errors"},
-    {"contents", "filename", "job", "jobxml", "platform", "serverxml", "stop"},
+    {"contents", "filename", "files", "job", "jobxml", "platform", "serverxml", "stop"},
     {
         "accounts",
         "config",

@@ -1,12 +1,17 @@
+import concurrent.futures
 import contextlib
 import datetime
+import errno
+import fcntl
 import json
+import math
 import os
 import signal
 import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import hypothesis
@@ -424,8 +429,126 @@ def test_many_threads_write_whole_lines(state_dir, attempt):
     assert whats(read(state_dir).entries) == ["begin", *["mine"] * 100]
 
 
+def end(attempt, key, outcome, job="42", things=()):
+    """Make a journal as a try leaves it, an hour ago."""
+    with attempt(key=key) as opened:
+        for thing in things:
+            opened.take(ObjectCreated(thing))
+        if outcome:
+            opened.end(outcome)
+        opened.write("mine", job=job)
+    path = opened.directory.parent / "journal"
+    os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+
+
+KEYS = {name: f"{number:032x}" for number, name in enumerate(("over", "failed", "owing", "dead", "live", "young"))}
+
+
+@pytest.fixture
+def many(state_dir, attempt):
+    """Journals of every kind; the one of `live` is in use."""
+    end(attempt, KEYS["over"], journal.Outcome.SUCCEEDED)
+    end(attempt, KEYS["failed"], journal.Outcome.FAILED)
+    end(attempt, KEYS["owing"], journal.Outcome.FAILED, things=[SNAPSHOT])
+    end(attempt, KEYS["dead"], None)
+    end(attempt, KEYS["live"], journal.Outcome.FAILED)
+    with attempt(key=KEYS["young"]) as opened:
+        opened.end(journal.Outcome.SUCCEEDED)
+    (state_dir / "notes").write_text("mine")
+    (state_dir / ("f" * 32)).mkdir()
+    with (state_dir / KEYS["live"] / "journal").open() as live:
+        fcntl.flock(live, fcntl.LOCK_SH)
+        yield state_dir
+
+
+def test_prune_removes_only_old_journals_that_owe_nothing(many):
+    removed = journal.prune(many, before=time.time() - 60, kept_jobs=set())
+    assert removed == [KEYS["over"], KEYS["failed"]]
+    kept = {KEYS[name] for name in ("owing", "dead", "live", "young")} | {"notes", "f" * 32}
+    assert {path.name for path in many.iterdir()} == kept
+
+
+def test_prune_keeps_the_journal_of_a_job_that_is_kept(many):
+    assert journal.prune(many, before=time.time(), kept_jobs={"42"}) == []
+
+
+def test_open_journals_are_found_without_reading_the_others(many):
+    for name in ("over", "failed"):
+        path = many / KEYS[name] / "journal"
+        path.unlink()
+        os.mkfifo(path)  # whoever reads it all the same gets nothing
+    assert [found.key for found in journal.read_open(many)] == [KEYS["owing"], KEYS["dead"]]
+
+
+def test_journal_that_was_pruned_begins_anew(state_dir, attempt):
+    """Whoever waits for the lock of a journal that goes makes a new one."""
+    end(attempt, KEY, journal.Outcome.FAILED)
+    path = state_dir / KEY / "journal"
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+
+            def go():
+                with attempt() as opened:
+                    return whats(opened.entries()), path.exists()
+
+            going = threads.submit(go)
+            path.unlink()
+            path.parent.rmdir()
+            fcntl.flock(held, fcntl.LOCK_UN)
+            assert going.result() == (["begin"], True)
+
+
+def test_end_that_can_not_be_tidied_up_is_no_error(state_dir, attempt, monkeypatch):
+    """The image is delivered; a disk that does not let target data be removed changes nothing in that."""
+    with attempt(b"{}") as opened:
+        monkeypatch.setattr(os, "unlink", fail)
+        opened.end(journal.Outcome.SUCCEEDED)
+        monkeypatch.undo()
+    assert not read(state_dir).state.is_open
+    assert read(state_dir).targetdata() == b"{}"
+    assert journal.prune(state_dir, before=math.inf, kept_jobs=set()) == [KEY]
+
+
+def fail(*_arguments, **_options):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("lay", [os.mkfifo, lambda path: path.symlink_to("/etc/hostname"), Path.mkdir])
+def test_what_is_laid_in_place_of_a_journal_is_not_used(state_dir, lay):
+    (state_dir / KEY).mkdir(parents=True)
+    lay(state_dir / KEY / "journal")
+    assert journal.read(state_dir, KEY) is None
+    with pytest.raises(CannotCreateError), journal.open_journal(state_dir, KEY):
+        pytest.fail("it was opened")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_root_leaves_the_journal_to_the_owner_of_the_spool(tmp_path, attempt):
+def test_root_gives_away_nothing_by_a_journal_that_was_laid_for_it(tmp_path, state_dir, let_all_enter):
+    """Its owner links what root writes to a file of root's, on any level."""
+    secret = tmp_path / "secret"
+    secret.mkdir(mode=0o700)
+    (secret / "journal").write_text("root:SECRET")
+    theirs = state_dir.parent / "spool"
+    theirs.mkdir()
+    let_all_enter(theirs)
+    for level in (theirs / "file" / KEY / "journal", theirs / "directory" / KEY, theirs / "all"):
+        level.parent.mkdir(parents=True, exist_ok=True)
+        level.symlink_to({"journal": secret / "journal"}.get(level.name, secret))
+    for path in (theirs, *theirs.rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    for name in ("file", "directory", "all"):
+        with pytest.raises(CannotCreateError), journal.open_journal(theirs / name, KEY):
+            pytest.fail("it was opened")
+        assert journal.read(theirs / name, KEY) is None
+    assert (secret / "journal").read_text() == "root:SECRET"
+    assert {path.stat().st_uid for path in (secret, secret / "journal")} == {0}
+    assert [path.name for path in secret.iterdir()] == ["journal"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_leaves_the_journal_to_the_owner_of_the_spool(tmp_path, attempt, let_all_enter):
+    let_all_enter(tmp_path)
     os.chown(tmp_path, 65534, 65534)
     with attempt() as opened:
         paths = [tmp_path / "journal", *(tmp_path / "journal").rglob("*")]

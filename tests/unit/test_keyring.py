@@ -163,6 +163,8 @@ def test_generated_keys_are_private_and_encrypt(make_keyring, scratch):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_keys_made_by_root_belong_to_the_owner_of_the_home(make_keyring, tmp_path):
     keyring = make_keyring()
+    for path in (tmp_path, *list(tmp_path.parents)[:-2]):
+        path.chmod(0o755)
     os.chown(tmp_path / "home", 65534, 65534)
     keyring.gpg.generate()
     keyring.rsa.generate()

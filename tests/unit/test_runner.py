@@ -76,7 +76,7 @@ class MadeUpPlatform:
             "content": request.image.path.read_bytes(),
             "is_link": request.image.path.is_symlink(),
             "mode": stat.S_IMODE(request.work_dir.stat().st_mode),
-            "work_dir": [path.name for path in request.work_dir.iterdir()],
+            "work_dir": sorted(path.name for path in request.work_dir.iterdir()),
         }
         return self.work(request, reporter, stop)
 
@@ -222,7 +222,7 @@ def test_link_is_in_the_private_directory_and_gone_afterwards(run, platform):
     run(filename="a.raw.xz")
     assert platform.seen["is_link"]
     assert lzma.decompress(platform.seen["content"]) == RAW
-    assert platform.seen["work_dir"] == ["linked-a.raw.xz"]
+    assert platform.seen["work_dir"] == [".clouduploader-private", "linked-a.raw.xz"]
     assert not platform.request.work_dir.exists()
 
 
@@ -234,7 +234,7 @@ def test_link_is_in_the_jobs_own_directory_when_started_there(run, platform, tmp
     assert platform.request.image.path == own / "linked-a.raw.xz"
     assert platform.seen["is_link"]
     assert list(own.iterdir()) == []
-    assert platform.seen["work_dir"] == []
+    assert platform.seen["work_dir"] == [".clouduploader-private"]
 
 
 def test_link_is_not_in_the_directory_of_another_job(run, platform, tmp_path, monkeypatch):

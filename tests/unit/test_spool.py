@@ -128,7 +128,7 @@ def test_unreadable_job_is_an_error_of_its_own(make_spool):
     with pytest.raises(LocalIOError, match="Is a directory"):
         jobs.read("1")
     os.mkfifo(jobs.job_path("2"))
-    with pytest.raises(JobFileError):
+    with pytest.raises(LocalIOError, match="it is not a regular file"):
         jobs.read("2")
     jobs.job_path("3").write_bytes(b"<" * (records.MAX_JOB_BYTES + 1))
     with pytest.raises(JobFileError, match="larger than 10000000 bytes"):
@@ -338,9 +338,10 @@ def as_nobody(act):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away; others have nothing to give")
-def test_files_of_root_belong_to_the_owner_of_the_spool(make_spool, make_job):
+def test_files_of_root_belong_to_the_owner_of_the_spool(make_spool, make_job, let_all_enter):
     jobs = make_spool()
     make_job(jobs, "1", log=b"")
+    let_all_enter(jobs.directory)
     os.chown(jobs.directory, 65534, 65534)
     with jobs.lock("1") as locked:
         locked.archive(locked.job.ended(JobState.FAILED, "killed"))

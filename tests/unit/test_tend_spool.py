@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from clouduploader import journal
 from clouduploader.commands import tend_spool
 from clouduploader.errors import LocalIOError
 from clouduploader.job import Details, JobState
@@ -214,11 +215,39 @@ def test_archive_is_pruned_by_age_and_count(make_spool, make_job, days, count, k
         make_job(jobs, name, state=JobState.FAILED, log=b"a log")
     for name in ("1", "2", "10"):
         age(jobs.done_path(name))
-    removed = tend_spool.prune(jobs, now=time.time(), max_days=days, max_jobs=count)
+    state_dir = jobs.directory / "journal"
+    removed = tend_spool.prune(jobs, now=time.time(), max_days=days, max_jobs=count, state_dir=state_dir)
     kept = set(kept.split())
     assert {path.name for path in jobs.done_dir.iterdir()} == kept | {f"{name}.log" for name in kept}
     assert set(removed) | kept == {"1", "2", "3", "10", "11"}
     assert names(jobs) == {"4", "4.log"}
+
+
+def test_journals_go_with_the_archived_jobs(make_spool, make_job):
+    jobs = make_spool()
+    state_dir = jobs.directory / "journal"
+    for name in ("1", "2", "3", "none"):
+        key = f"{len(name)}{name:0>31}".replace("none", "000a")
+        with journal.open_journal(state_dir, key) as opened:
+            opened.write("begin", job=None if name == "none" else name)
+            opened.end(journal.Outcome.SUCCEEDED)
+        if name != "none":
+            make_job(jobs, name, state=JobState.SUCCEEDED, log=b"")
+    age(state_dir / f"{1}{'1':0>31}" / "journal", state_dir / f"{4}{'000a':0>31}" / "journal")
+    assert tend_spool.prune(jobs, now=time.time(), max_days=None, max_jobs=2, state_dir=state_dir) == ["1"]
+    jobs_left = {(found.state.began or {}).get("job") for found in journal.read_all(state_dir)}
+    assert jobs_left == {"2", "3"}
+
+
+def test_journals_stay_as_long_as_nothing_is_pruned(make_spool, make_job):
+    jobs = make_spool()
+    state_dir = jobs.directory / "journal"
+    with journal.open_journal(state_dir, "0" * 32) as opened:
+        opened.end(journal.Outcome.SUCCEEDED)
+    age(state_dir / ("0" * 32) / "journal")
+    for limits in ({"max_days": None, "max_jobs": None}, {"max_days": None, "max_jobs": 9}):
+        tend_spool.prune(jobs, now=time.time(), **limits, state_dir=state_dir)
+        assert journal.read(state_dir, "0" * 32)
 
 
 def test_job_that_is_just_archived_is_not_pruned(make_spool, make_job):
@@ -226,5 +255,6 @@ def test_job_that_is_just_archived_is_not_pruned(make_spool, make_job):
     make_job(jobs, "1", state=JobState.UPLOADING)
     make_job(jobs, "1", state=JobState.FAILED)
     age(jobs.done_path("1"))
-    assert tend_spool.prune(jobs, now=time.time(), max_days=1, max_jobs=1) == []
+    state_dir = jobs.directory / "journal"
+    assert tend_spool.prune(jobs, now=time.time(), max_days=1, max_jobs=1, state_dir=state_dir) == []
     assert jobs.done_path("1").exists()

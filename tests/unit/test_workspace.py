@@ -1,5 +1,6 @@
 import fcntl
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -26,10 +27,13 @@ def temporary_dir(tmp_path, monkeypatch):
 def make_leftover(temporary_dir):
     """A factory of a directory as a killed job leaves it."""
 
-    def make(name="clouduploader-dead", *, mtime=OLD):
+    def make(name="clouduploader-dead", *, mtime=OLD, is_marked=True):
         path = temporary_dir / name
         path.mkdir(mode=0o700)
         (path / ".ec2utils.conf").write_text("[region-x]")
+        if is_marked:
+            status = path.stat()
+            (path / ".clouduploader-private").write_text(f"{name} {status.st_dev} {status.st_ino}\n")
         os.utime(path, (mtime, mtime))
         return path
 
@@ -38,11 +42,12 @@ def make_leftover(temporary_dir):
 
 def enter():
     """Start and end a job, which removes what is stale."""
+    workspace.remove_stale()
     with workspace.private_directory():
         pass
 
 
-def test_directory_is_private_empty_and_in_tmpdir(temporary_dir):
+def test_directory_is_private_marked_and_in_tmpdir(temporary_dir):
     before = os.umask(0)
     try:
         with workspace.private_directory() as path:
@@ -52,7 +57,7 @@ def test_directory_is_private_empty_and_in_tmpdir(temporary_dir):
     with workspace.private_directory() as path:
         assert path.parent == temporary_dir
         assert path.name.startswith("clouduploader-")
-        assert list(path.iterdir()) == []
+        assert [entry.name for entry in path.iterdir()] == [".clouduploader-private"]
 
 
 def test_two_directories_are_two():
@@ -136,6 +141,38 @@ def test_directory_of_somebody_else_is_kept(make_leftover):
     os.chown(path, 12345, -1)
     enter()
     assert path.is_dir()
+
+
+def test_what_is_only_called_like_ours_is_kept(make_leftover, temporary_dir):
+    """Our own tarball unpacked there, somebody's backup, and a copy of a private directory."""
+    unpacked, copy = make_leftover("clouduploader-0.1.0", is_marked=False), temporary_dir / "clouduploader-copy"
+    shutil.copytree(make_leftover(mtime=time.time()), copy)
+    (copy / "notes").write_text("mine")
+    os.utime(copy, (OLD, OLD))
+    enter()
+    workspace.remove_dead(unpacked, owner=os.geteuid())
+    workspace.remove_dead(copy, owner=os.geteuid())
+    assert (unpacked / ".ec2utils.conf").exists()
+    assert (copy / "notes").exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
+def test_what_is_no_mark_removes_nothing(make_leftover, make):
+    path = make_leftover(is_marked=False)
+    make(path / ".clouduploader-private")
+    os.utime(path, (OLD, OLD))
+    enter()
+    assert (path / ".ec2utils.conf").exists()
+
+
+def test_mark_goes_last(make_leftover, monkeypatch):
+    """A removal that is interrupted is gone on with by the next job."""
+    path = make_leftover()
+    (path / "kept").mkdir()
+    os.utime(path, (OLD, OLD))
+    monkeypatch.setattr(shutil, "rmtree", lambda *_args, **_options: None)  # as if killed before
+    enter()
+    assert sorted(entry.name for entry in path.iterdir()) == [".clouduploader-private", "kept"]
 
 
 def test_other_files_are_kept(make_leftover, temporary_dir):
@@ -230,7 +267,7 @@ def test_directory_of_a_killed_job_is_removed_at_once(temporary_dir, make_leftov
 
 
 def test_directory_that_is_in_use_or_none_of_ours_stays(temporary_dir, make_leftover):
-    path, other = make_leftover(), make_leftover("something-else")
+    path, other = make_leftover(), make_leftover("clouduploader-else", is_marked=False)
     workspace.remove_dead(path, owner=os.geteuid() + 1)
     workspace.remove_dead(other, owner=os.geteuid())
     workspace.remove_dead(temporary_dir / "clouduploader-none", owner=os.geteuid())

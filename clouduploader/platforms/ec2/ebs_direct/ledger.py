@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from clouduploader import files
 from clouduploader.errors import ClouduploaderError, LocalIOError
 from clouduploader.platforms.ec2.ebs_direct import wire
 
@@ -51,7 +52,8 @@ class Ledger:
         self._is_confirmed = bytearray()  # a byte a block, 0 or 1
         self._count = 0
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            with files.as_owner(path.parent):
+                self._file = files.open_regular(path, os.O_RDWR | os.O_APPEND, mode=files.PRIVATE_MODE)
         except OSError as exc:
             raise self._failed(exc) from exc
         try:

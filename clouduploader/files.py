@@ -1,0 +1,323 @@
+"""How files are opened, written and removed in directories where other users, or a crash, may have left anything.
+
+Only regular files are opened, no symbolic link is followed in the last part of a path, and nothing waits for the other
+end of a FIFO. What is made gets its mode by us, whatever the umask. Root works in a directory of another user with that
+user's rights (`as_owner`): whatever he laid there leads to nothing that he could not have reached himself.
+"""
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Concatenate, ParamSpec, Protocol, TypeVar
+
+from clouduploader.errors import NotOwnerError
+
+PUBLIC_MODE = 0o644  # what OBS's daemons write with their umask of 022
+PRIVATE_MODE = 0o600
+PUBLIC_DIRECTORY_MODE = 0o755
+PRIVATE_DIRECTORY_MODE = 0o700
+REMOVE_TRIES = 5  # a killed uploader may make a file in the directory that is being removed
+
+
+def owner_of(directory: Path) -> tuple[int, int] | None:
+    """Who may lay what he likes in a directory, should that be another user than root.
+
+    Args:
+        directory: Absolute; if it is not there, the nearest one above it counts.
+
+    Returns:
+        His uid and the group for new files: the directory's owner; for a directory of root's the owner of whatever it
+        was reached through, who may exchange it. None if all of that is root's.
+    """
+    chain = [directory, *directory.parents]
+    while True:
+        try:
+            status = chain[0].stat()
+            break
+        except OSError:
+            if len(chain) == 1:
+                return None
+            del chain[0]
+    if not status.st_uid:
+        owners = (path.lstat() for path in reversed(chain))
+        status = next((found for found in owners if found.st_uid), status)
+    if not status.st_uid:
+        return None
+    return status.st_uid, status.st_gid or _primary_group(status.st_uid)
+
+
+def _primary_group(uid: int) -> int:
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return uid  # a number without a name; by custom its group bears the same one
+
+
+@contextlib.contextmanager
+def as_owner(directory: Path) -> Iterator[None]:
+    """Let root do inside the block what the owner of a directory could do with files, and no more; others as ever.
+
+    The thread's file system uid and gid are changed (setfsuid(2)): the kernel checks each part of each path, without a
+    race, and what is made belongs to the owner. Other threads, and the right to send signals, stay as they are; a
+    thread that is started inside the block begins with the owner's rights, a program that is executed with root's.
+
+    Args:
+        directory: See `owner_of`.
+
+    Raises:
+        NotOwnerError: Root may not change them here.
+    """
+    owner = owner_of(directory) if os.geteuid() == 0 else None
+    if owner is None:
+        yield
+        return
+    libc = _libc()
+    with contextlib.suppress(PermissionError):  # of the whole process, for which root has no need
+        os.setgroups([])
+    before = libc.setfsuid(owner[0]), libc.setfsgid(owner[1])
+    try:
+        if (libc.setfsuid(-1), libc.setfsgid(-1)) != owner:  # they report no errors
+            raise NotOwnerError(f"{directory} belongs to another user, whose rights root may not take here")
+        yield
+    finally:
+        libc.setfsuid(before[0])
+        libc.setfsgid(before[1])
+
+
+@functools.cache
+def _libc() -> Any:  # noqa: ANN401 there is no better type for it
+    import ctypes  # only root needs it
+
+    return ctypes.CDLL(None)
+
+
+def open_regular(path: Path, flags: int, *, mode: int | None = None, is_followed: bool = False) -> int:
+    """Open a regular file, and nothing else.
+
+    Args:
+        path: A symbolic link is refused, whatever it leads to, unless `is_followed`.
+        flags: As for open(2).
+        mode: If the file is not there it is made, with this mode, whatever the umask.
+        is_followed: For files that an administrator lays where he likes.
+
+    Returns:
+        A descriptor; the caller closes it.
+
+    Raises:
+        OSError: It can't be opened, or is something else.
+    """
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if is_followed else os.O_NOFOLLOW)
+    while True:
+        try:
+            descriptor = os.open(path, flags)
+            is_new = False
+        except FileNotFoundError:
+            if mode is None:
+                raise
+            try:
+                descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+            except FileExistsError:
+                if path.is_symlink():
+                    raise
+                continue  # somebody else just made it
+            is_new = True
+        try:
+            kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+            if kind == stat.S_IFDIR:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            if kind != stat.S_IFREG:
+                raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+            if is_new and mode is not None:
+                os.fchmod(descriptor, mode)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def open_read(path: Path, *, is_followed: bool = False) -> BinaryIO:
+    """Open a regular file to read it, unbuffered; see `open_regular`. The caller closes it."""
+    return os.fdopen(open_regular(path, os.O_RDONLY, is_followed=is_followed), "rb", buffering=0)
+
+
+def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Take the lock of an open file; False if somebody else has it."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def open_locked(path: Path) -> BinaryIO | None:
+    """Open a log to append to it and lock it; None if somebody else has the lock."""
+    descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND, mode=PUBLIC_MODE)
+    with contextlib.ExitStack() as undo:
+        file = undo.enter_context(os.fdopen(descriptor, "ab", buffering=0))
+        if not try_lock(descriptor):
+            return None
+        undo.pop_all()
+    return file
+
+
+def open_new(path: Path, *, mode: int) -> BinaryIO:
+    """Make a file, in place of what a crash left there, and open it for writing, unbuffered. The caller closes it.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, PRIVATE_MODE)
+    except FileExistsError:
+        path.unlink()
+        descriptor = os.open(path, flags, PRIVATE_MODE)
+    with contextlib.ExitStack() as undo:
+        file = undo.enter_context(os.fdopen(descriptor, "wb", buffering=0))
+        os.fchmod(file.fileno(), mode)
+        undo.pop_all()
+    return file
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all the bytes; a disk that is nearly full takes only some at first."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def write_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file, see `open_new`, and have it on the disk; its name is not, see `sync_directory`."""
+    with open_new(path, mode=mode) as file:
+        write_all(file.fileno(), data)
+        os.fsync(file.fileno())
+
+
+def discard(path: Path) -> None:
+    """Remove a file if that can be done: what is left does no harm."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def new_path(path: Path) -> Path:
+    """Where a file is written before it is moved to its place."""
+    return path.with_name(f".{path.name}.new")
+
+
+def replace_file(path: Path, data: bytes, *, mode: int, announce: Callable[[], None] | None = None) -> None:
+    """Write a file beside its place, and move it there; afterwards it is safely on the disk.
+
+    One writer at a time: a crash leaves a file that the next one overwrites.
+
+    Args:
+        path: Its place.
+        data: Its content.
+        mode: Its mode.
+        announce: Called once it is written, before others can see it.
+
+    Raises:
+        OSError: That failed; what was there before is still there, or the new content, should only its name not yet
+            be on the disk.
+    """
+    beside = new_path(path)
+    try:
+        write_file(beside, data, mode=mode)
+        if announce:
+            announce()
+        beside.replace(path)
+    except OSError:
+        discard(beside)
+        raise
+    sync_directory(path.parent)
+
+
+def make_directory(path: Path, *, mode: int) -> None:
+    """Make a directory if it is not there, with its name on the disk.
+
+    Raises:
+        OSError: It can't be made, or is something else.
+    """
+    try:
+        path.mkdir(mode=PRIVATE_DIRECTORY_MODE)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Have the names in a directory on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all in it, as far as that can be; symbolic links are removed and not followed.
+
+    What somebody goes on writing to, has mounted or owns is left, as OBS does it: better than the job.
+    """
+    import shutil  # loads every packing there is, which those who only read need not wait for
+
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    for _ in range(REMOVE_TRIES):
+        if not path.exists():
+            break
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            continue  # somebody else removes it too
+        except PermissionError:
+            _open_up(path)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+                raise
+
+
+def _open_up(directory: Path) -> None:
+    """Let us remove what is in a directory that was made read-only, and in those in it."""
+    with contextlib.suppress(OSError):
+        directory.chmod(PRIVATE_DIRECTORY_MODE)
+        for entry in directory.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                _open_up(entry)
+
+
+class _HasDirectory(Protocol):
+    @property
+    def directory(self) -> Path: ...
+
+
+Self = TypeVar("Self", bound=_HasDirectory)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def works_as_owner(
+    method: Callable[Concatenate[Self, Parameters], Result],
+) -> Callable[Concatenate[Self, Parameters], Result]:
+    """Have a method of something with a `directory` work there as its owner."""
+
+    @functools.wraps(method)
+    def wrapper(self: Self, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with as_owner(self.directory):
+            return method(self, *args, **kwargs)
+
+    return wrapper

@@ -35,6 +35,19 @@ class ZeroBlocks(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NoDisk:
+    """Why what is in an image is no disk.
+
+    Attributes:
+        reason: A clause, for example "it is no raw disk, but a VHDX".
+        is_known: Whether it is known to be something else; otherwise it only shows nothing that a disk would.
+    """
+
+    reason: str
+    is_known: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageFacts:
     """What an image's first mebibytes tell.
 
@@ -49,6 +62,7 @@ class ImageFacts:
             "i386"), sorted; empty if there are none or they can't be told.
         boots_uefi: Whether there is a boot loader that UEFI firmware starts by itself.
         boots_bios: Whether there is boot code in the first sector and what it needs.
+        no_disk: Why it is no disk at all; None if it is one.
     """
 
     disk_format: DiskFormat
@@ -59,6 +73,7 @@ class ImageFacts:
     architectures: tuple[str, ...]
     boots_uefi: bool
     boots_bios: bool
+    no_disk: NoDisk | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -422,7 +422,12 @@ class Platform(Protocol):
     first call that needs them. One object serves one job.
 
     Attributes:
-        fields: The keys of its target data.
+        fields: The keys of its target data. Whether an image that does not look like a disk is refused, is said by
+            a boolean one called `force`, if there is one.
+
+    A platform that starts no machine from an image, but stores files of any kind, has the attribute `needs_disk` with
+    the value False: what shows nothing of a disk is uploaded with a warning then, and only what is known to be
+    something else, such as a web page, is refused.
     """
 
     fields: Sequence[Field]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import re
 import time
 import traceback
@@ -15,9 +16,11 @@ from clouduploader.errors import (
     CannotCreateError,
     ClouduploaderError,
     ExitCode,
+    ImageError,
     LocalIOError,
     MissingFileError,
     StoppedError,
+    UnavailableError,
 )
 from clouduploader.filename import base_name
 from clouduploader.image import packing
@@ -221,6 +224,7 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
         link_dir = _own_directory(task) or work_dir
         with workspace.linked(image.path, link_dir, link_name) as link:
             reading = _Reading(task, image, data, config, log, stop)
+            _require_disk(platform, reading, image, log)
 
             def request(opened: journal.Journal) -> UploadRequest:
                 return UploadRequest(
@@ -232,13 +236,36 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
                     work_dir=work_dir,
                     is_by_hand=task.is_by_hand,
                     measure_image=reading.measure,
-                    inspect_image=reading.inspect,
+                    inspect_image=lambda: reading.facts,
                     open_blocks=reading.open_blocks,
                     journal=opened,
                     provenance=_provenance(task.job),
                 )
 
             yield _Prepared(platform, key_of(task, platform, filename, data), filename, work_dir, request)
+
+
+def _require_disk(platform: Platform, reading: "_Reading", image: Image, log: JobLog) -> None:
+    """Refuse an image that is none of a disk, unless that is forced or the platform stores files of any kind.
+
+    Raises:
+        ImageError: It is none, or damaged.
+        ClouduploaderError: It can't be read.
+    """
+    needs_disk = getattr(platform, "needs_disk", True)
+    try:
+        no_disk = reading.facts.no_disk
+    except (ImageError, UnavailableError) as exc:
+        if needs_disk:
+            raise
+        log.line(f"Warning: it is not known whether this is a disk: {exc.message}.")
+        return
+    if no_disk is None:
+        return
+    refusal = packing.refusal(image, no_disk)
+    if (needs_disk or no_disk.is_known) and not reading.is_forced:
+        raise refusal
+    log.line(f"Warning: {refusal.message}.")
 
 
 def key_of(task: Task, platform: Platform, filename: str, data: targetdata.TargetData) -> str:
@@ -262,6 +289,7 @@ class _Reading:
         self._task, self._image, self._config, self._log, self._stop = task, image, config, log, stop
         promised = data.values.get("sha256")
         self._promised = promised if isinstance(promised, str) else None
+        self.is_forced = bool(data.values.get("force"))
 
     def measure(self, *, is_by_name: bool = True) -> int:
         return packing.measure(
@@ -271,9 +299,11 @@ class _Reading:
             expected_sha256=self._expected_sha256(),
             max_size_bytes=self._config.max_size.value,
             is_by_name=is_by_name,
+            in_sectors=not self.is_forced,
         )
 
-    def inspect(self) -> ImageFacts:
+    @functools.cached_property
+    def facts(self) -> ImageFacts:
         from clouduploader.image import facts
 
         return facts.inspect(self._image, self._stop)
@@ -287,6 +317,7 @@ class _Reading:
             max_size_bytes=self._config.max_size.value,
             stop=self._stop,
             reporter=self._log,
+            in_sectors=not self.is_forced,
         )
 
     def _tell_bytes(self, done_bytes: int) -> None:

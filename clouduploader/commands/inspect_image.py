@@ -44,7 +44,7 @@ def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: 
 
     Raises:
         MissingFileError: There is no such file.
-        ImageError: It is damaged, too large, or not what the files beside it say.
+        ImageError: It is no disk, damaged, too large, or not what the files beside it say.
         LocalIOError: It can't be read.
         UnavailableError: It takes a program that is not there.
         StoppedError: The stop was requested.
@@ -59,6 +59,8 @@ def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: 
             f"{image.filename} has {found.size_bytes} bytes unpacked, and {max_size_bytes} are allowed",
             hint="Raise --max-size if it is meant to be so large.",
         )
+    if found.no_disk:
+        raise packing.refusal(image, found.no_disk)
     tally = None
     if is_whole:
         tally = _read(image, found, promised, max_size_bytes, reporter, stop)
@@ -86,6 +88,7 @@ def _read(
         reporter=reporter,
         on_bytes=tell_packed if is_packed else None,
         with_digests=True,
+        in_sectors=True,
     ) as source:
         buffer = bytearray(BLOCK_BYTES)
         while source.next_into(buffer):

@@ -5,7 +5,7 @@ import struct
 
 from clouduploader.contents import ImageFacts
 from clouduploader.errors import LocalIOError
-from clouduploader.image import fat, packing, partitions, vhd
+from clouduploader.image import evidence, fat, packing, partitions, vhd
 from clouduploader.image.partitions import Kind, ReadAt, Table
 from clouduploader.image.reading import TooFarError
 from clouduploader.platform import Image, Packing
@@ -40,12 +40,15 @@ def inspect(image: Image, stop: Stop) -> ImageFacts:
         def read_at(offset: int, size: int) -> bytes:
             return reader.read_at(offset, size) if size and offset + size <= REACH_BYTES else b""
 
+        no_disk = evidence.objection(reader.read_at)
         table = partitions.read(read_at)
         try:
             architectures = loaders(read_at, table) if table else ()
         except TooFarError:
             architectures = ()  # it would be, for a disk that is badly scattered, or meant to keep us busy
     size_bytes, is_exact = packing.unpacked_size(image, stop)
+    if is_exact and size_bytes is not None:
+        no_disk = no_disk or packing.no_whole_sectors(size_bytes)
     return ImageFacts(
         disk_format=image.disk_format,
         size_bytes=_likely_size(image, table) if size_bytes is None else size_bytes,
@@ -55,6 +58,7 @@ def inspect(image: Image, stop: Stop) -> ImageFacts:
         architectures=architectures,
         boots_uefi=bool(architectures),
         boots_bios=table is not None and table.boots_bios,
+        no_disk=no_disk,
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clouduploader.contents import BlockSource, DiskFormat, ZeroBlocks
+from clouduploader.contents import BlockSource, DiskFormat, NoDisk, ZeroBlocks
 from clouduploader.errors import ImageError, LocalIOError, MissingFileError, UnavailableError
 from clouduploader.image import magic, streams, vhd
 from clouduploader.image.streams import PackedFile
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clouduploader.image.reading import Reader
     from clouduploader.image.store import Store
 
+SECTOR_BYTES = 512  # of all disks there are, or a divisor of it
 VHD_ALIGNMENT_BYTES = 1 << 20  # a fixed VHD holds whole MiB: Azure refuses all others, so nobody makes them
 DIGEST_BYTES = 1 << 20  # read at a time
 AROUND_BYTES = 1 << 20  # ours: what may lie around a disk: a footer, the texts in a tarball
@@ -127,6 +128,7 @@ def measure(
     expected_sha256: str | None = None,
     max_size_bytes: int | None = None,
     is_by_name: bool = True,
+    in_sectors: bool = False,
 ) -> int:
     """Unpack an image to its end, keeping nothing, so that damage shows before anything is sent.
 
@@ -140,6 +142,7 @@ def measure(
         expected_sha256: What the file is to have, in hex.
         max_size_bytes: The most it may unpack to.
         is_by_name: Whether the image in a tarball is what is called `.raw`, as for ec2uploadimg; see tarball.image.
+        in_sectors: Whether one that ends in the middle of a sector is refused.
 
     Returns:
         The size of the file in the packing: with a fixed VHD's footer, and whatever the format of the disk. Of a
@@ -158,7 +161,8 @@ def measure(
     with streams.opened(image, stop=stop, on_bytes=on_bytes) as packed:
         with contextlib.closing(_unpacked(packed, image, None)) as pieces:
             inside = _file_inside(pieces, image, max_size_bytes, packed, stop, is_by_name=is_by_name)
-            size_bytes = sum(map(len, _bounded(inside, image, max_size_bytes, stop)))
+            disk = _bounded(inside, image, max_size_bytes, stop)
+            size_bytes = sum(map(len, _whole_sectors(disk, image) if in_sectors else disk))
         _check_digest(image, packed.sha256(), expected_sha256)
         return size_bytes
 
@@ -175,6 +179,7 @@ def open_blocks(
     reporter: Reporter,
     on_bytes: Callable[[int], None] | None = None,
     with_digests: bool = False,
+    in_sectors: bool = False,
 ) -> Iterator[BlockSource]:
     """Give the raw disk in an image as blocks, in constant memory and without a file of its own.
 
@@ -192,6 +197,7 @@ def open_blocks(
         reporter: Told what people should know of this image.
         on_bytes: Called now and then with how much of a packed file was read.
         with_digests: Whether the tally is to have both digests; that of a packed file it always has.
+        in_sectors: Whether one that ends in the middle of a sector is refused.
 
     Yields:
         The source. What it needs is gone when the context ends.
@@ -240,8 +246,9 @@ def open_blocks(
             packed = stack.enter_context(streams.opened(image, stop=stop, on_bytes=on_bytes))
             unpacked = stack.enter_context(contextlib.closing(_unpacked(packed, image, reporter)))
             pieces = _raw_disk(_file_inside(unpacked, image, max_size_bytes, packed, stop), image)
+            disk_pieces = _bounded(pieces, image, max_size_bytes, stop, written)
             source = StreamSource(
-                _bounded(pieces, image, max_size_bytes, stop, written),
+                _whole_sectors(disk_pieces, image) if in_sectors else disk_pieces,
                 wish,
                 digest=hashlib.sha256() if with_digests else None,
                 file_sha256=lambda: checked(packed.sha256()),
@@ -299,7 +306,6 @@ def _disk(image: Image, stop: Stop) -> Iterator["Store"]:
     from clouduploader.image.store import FileStore
 
     with streams.opened(image, stop=stop) as packed:
-        _check_known(image, packed.peek(0, magic.HEAD_BYTES))
         size_bytes = image.size_bytes - _footer_bytes(image, _end_of(packed), image.size_bytes)
         _check_not_empty(image, size_bytes)
         yield FileStore(packed.fd, size_bytes, holes.of_file(packed.fd, size_bytes), image.filename)
@@ -357,7 +363,6 @@ def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
             "while it is unpacked",
             hint="Unpack it first.",
         )
-    _check_known(image, head)
     held: deque[bytes] = deque()  # as much of the end as a footer may be
     held_bytes = passed_bytes = 0
     for piece in pieces:
@@ -427,13 +432,29 @@ def _footer_bytes(image: Image, end: bytes, size_bytes: int) -> int:
     return vhd.FOOTER_BYTES
 
 
-def _check_known(image: Image, head: bytes) -> None:
-    """Refuse what is known not to be a raw disk."""
-    if name := magic.foreign_format_of(head):
-        raise ImageError(
-            f"{image.filename} is no raw disk, but {name}",
-            hint="Convert it with `qemu-img convert -O raw`, or unpack it.",
-        )
+def no_whole_sectors(size_bytes: int) -> NoDisk | None:
+    """Say why what has this size is no disk; None if it may be one."""
+    if not size_bytes % SECTOR_BYTES:
+        return None
+    return NoDisk(reason=f"its {size_bytes} bytes are no multiple of {SECTOR_BYTES}", is_known=False)
+
+
+def refusal(image: Image, no_disk: NoDisk) -> ImageError:
+    """The error that says why an image is no disk."""
+    return ImageError(
+        f"{image.filename} is not the image of a disk: {no_disk.reason}",
+        hint="Convert it with `qemu-img convert -O raw`, unpack it, or get it anew; force uploads it as it is.",
+    )
+
+
+def _whole_sectors(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
+    """The same pieces; refuses in the end what does not end with a sector."""
+    size_bytes = 0
+    for piece in pieces:
+        size_bytes += len(piece)
+        yield piece
+    if no_disk := no_whole_sectors(size_bytes):
+        raise refusal(image, no_disk)
 
 
 def _check_digest(image: Image, found: str, expected: str | None) -> None:

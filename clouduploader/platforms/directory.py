@@ -42,7 +42,13 @@ class DirectoryPlatform:
             pattern=re.compile(r"[^/\x00-\x1f\x7f]*"),
             pattern_meaning="no slash, no control characters",
         ),
+        platform.Field(
+            name="force",
+            description="Whether to copy what is known not to be a disk.",
+            kind=platform.FieldKind.BOOLEAN,
+        ),
     )
+    needs_disk = False
 
     def __init__(self, context: platform.PlatformContext) -> None:
         self._setting = context.settings.get("path", "")

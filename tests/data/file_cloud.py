@@ -37,6 +37,8 @@ class FileCloud:
         Field(name="tenant", description="Whose.", is_of_account=True),
     )
 
+    needs_disk = False
+
     def __init__(self, context):
         self._path = Path(context.settings["path"])
 

@@ -12,6 +12,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import minimal_disk
+
 try:
     from compression import zstd  # Python 3.14
 except ImportError:
@@ -45,10 +47,10 @@ class MadeImage:
 
 
 def sample(size_bytes: int, seed: int) -> bytes:
-    """Noise, a hole, and a last sector that says so, as far as there is room."""
+    """A disk of whole sectors with noise, a hole, and a last sector that says so, as far as there is room."""
     noise = random.Random(seed).randbytes(min(NOISE_BYTES, size_bytes // 2))  # noqa: S311
     rest = bytes(max(0, size_bytes - len(noise) - SECTOR)) + b"The last sector.".ljust(SECTOR, b".")
-    return (noise + rest)[:size_bytes]
+    return minimal_disk.as_disk((noise + rest)[:size_bytes])
 
 
 def with_holes(size_bytes: int, extents: Sequence[tuple[int, int]], seed: int) -> bytes:

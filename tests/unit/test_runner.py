@@ -13,6 +13,7 @@ import types
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from minimal_disk import as_disk
 
 from clouduploader import config, journal, runner
 from clouduploader.contents import ZeroBlocks
@@ -33,6 +34,7 @@ from clouduploader.joblog import JobLog
 from clouduploader.platform import (
     CloudObject,
     Field,
+    FieldKind,
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
@@ -41,7 +43,7 @@ from clouduploader.platform import (
 )
 from clouduploader.stop import Stop
 
-RAW = b"0123456789abcdef" * 999
+RAW = as_disk(b"0123456789abcdef" * 999)
 METADATA = "Metadata-Version: 2.1\nName: made-up-platform\nVersion: 1.0\n"
 IMAGE = CloudObject("image", "ami-1", "here")
 SNAPSHOT = CloudObject("snapshot", "snap-1", "here")
@@ -413,6 +415,47 @@ def test_image_can_be_looked_into_by_the_platform(run, platform):
     assert run().id == str(len(RAW))
 
 
+PAGE = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
+
+
+@pytest.mark.parametrize("what", [runner.run, runner.plan])
+@pytest.mark.parametrize("pack", [bytes, lzma.compress])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(PAGE, "looks like a web page"), (bytes(1 << 20), "nothing but zeros"), (as_disk(b"x" * 999)[:-1], "1023")],
+)
+def test_image_that_is_no_disk_is_refused(run, platform, what, pack, content, words):
+    platform.work = lambda request, _reporter, _stop: (blocks(request), UploadResult("ami-1"))[1]
+    platform.plan = lambda request, _reporter: [str(request.measure_image())]
+    with pytest.raises(ImageError, match=rf"42\.file is not the image of a disk: .*{words}"):
+        run(what=what, content=pack(content))
+
+
+@pytest.mark.parametrize("pack", [bytes, lzma.compress])
+@pytest.mark.parametrize("content", [PAGE, as_disk(b"x" * 999)[:-1]])
+def test_force_uploads_what_is_no_disk(run, platform, lines, pack, content):
+    platform.fields = (*platform.fields, Field(name="force", description="Go on.", kind=FieldKind.BOOLEAN))
+    seen = []
+    platform.work = lambda request, _reporter, _stop: (seen.append(blocks(request)), UploadResult("ami-1"))[1]
+    run(content=pack(content), data=b'{"force": true}')
+    assert seen[0][0].startswith(content)
+    assert seen[0][1].size_bytes == len(content)
+
+
+def test_platform_that_stores_files_takes_what_may_be_a_disk(run, platform, lines):
+    platform.needs_disk = False
+    for content in (b"ab\n", bytes(1 << 20), lzma.compress(b"ab\n")[:-5]):
+        run(content=content)
+    warnings = [line for line in lines if line.startswith("Warning: ")]
+    assert [("text" in line, "zeros" in line, "cut off" in line) for line in warnings] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+    with pytest.raises(ImageError, match="a web page"):
+        run(content=PAGE)
+
+
 def blocks(request):
     with request.open_blocks(4096, ZeroBlocks.SEND) as source:
         buffer, found = bytearray(4096), b""
@@ -426,7 +469,7 @@ def test_image_can_be_read_as_blocks_by_the_platform(run, platform):
     platform.work = lambda request, _reporter, _stop: (seen.append(blocks(request)), UploadResult("ami-1"))[1]
     run()
     ((data, tally),) = seen
-    assert data.rstrip(b"\0") == RAW
+    assert data == RAW.ljust(len(data), b"\0")
     assert tally.size_bytes == len(RAW)
 
 

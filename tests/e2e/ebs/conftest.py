@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from minimal_disk import as_disk
 
 import clouduploader
 from clouduploader import journal
@@ -247,7 +248,7 @@ def make_disk(tmp_path) -> Callable[..., Disk]:
     def make(blocks: int = 8, *, name: str = "disk.raw", seed: int = 1) -> Disk:
         """Make one."""
         source = random.Random(seed)  # noqa: S311
-        raw = b"".join(source.randbytes(16) * (BLOCK_BYTES // 16) for _ in range(blocks))
+        raw = as_disk(b"".join(source.randbytes(16) * (BLOCK_BYTES // 16) for _ in range(blocks)))
         path = tmp_path / name
         path.write_bytes(raw)
         return Disk(path, raw)

@@ -5,6 +5,7 @@ import json
 import tarfile
 
 import pytest
+from minimal_disk import as_disk
 
 pytestmark = pytest.mark.sandbox
 
@@ -80,7 +81,7 @@ def test_image_larger_than_the_wanted_volume_is_refused(make_job, make_image, as
     member.size = (1 << 30) + 512
     hole = gzip.compress(bytes(1 << 26), 1)  # a gzip file may consist of many
     image = make_image("x.tar.gz")
-    image.path.write_bytes(gzip.compress(member.tobuf()) + hole * 16 + gzip.compress(bytes(512 + 1024)))
+    image.path.write_bytes(gzip.compress(member.tobuf() + as_disk(b"")) + hole * 16 + gzip.compress(bytes(1024)))
     job = make_job(image, root_volume_size=1)
     job.run().assert_failed(65, "root_volume_size: found 1, but the image is 2 GiB unpacked. Raise it")
     assert_nothing_left(job)

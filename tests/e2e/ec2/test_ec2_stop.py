@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from minimal_disk import as_disk
 
 pytestmark = pytest.mark.sandbox
 
@@ -93,9 +94,9 @@ def stop_at(job, process, line):
 
 def test_sigterm_while_the_image_is_read_ends_at_once(sandbox, make_job, make_image):
     member = tarfile.TarInfo("disk.raw")
-    member.size = 1 << 36
+    member.size = (1 << 36) + 512
     image = make_image("x.tar.gz")
-    image.path.write_bytes(gzip.compress(member.tobuf()) + gzip.compress(bytes(1 << 26), 1) * 1024)
+    image.path.write_bytes(gzip.compress(member.tobuf() + as_disk(b"")) + gzip.compress(bytes(1 << 26), 1) * 1024)
     job = make_job(image)
     process = job.start()
     job.wait_for("Phase: check image", process)

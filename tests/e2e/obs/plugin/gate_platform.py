@@ -36,6 +36,7 @@ class GatePlatform:
     """See the module."""
 
     fields: Sequence[Field] = (Field(name="steps", description="The file to follow.", is_required=True),)
+    needs_disk: bool = False
 
     def link_name(self, image: Image) -> str:
         """The image's own name."""

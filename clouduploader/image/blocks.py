@@ -57,6 +57,7 @@ class Wish:
         block_bytes: Of one block.
         zero_blocks: What becomes of zeros.
         written: What was ever written, all else being true holes; None if nobody knows.
+        is_promise: Whether something in such a hole is an error. Otherwise it is data like all others.
         stop: Honoured at each block.
     """
 
@@ -64,6 +65,7 @@ class Wish:
     block_bytes: int
     zero_blocks: ZeroBlocks
     written: Extents | None
+    is_promise: bool
     stop: Stop
 
 
@@ -95,11 +97,11 @@ class _Source:
         """Count a block; None if it is not to be handed out.
 
         Raises:
-            ImageError: It has something in it where there should be a hole.
+            ImageError: It has something in it where a hole was promised.
         """
         is_hole = self._written is not None and index not in self._written
         if not is_zero:
-            if is_hole:
+            if is_hole and self._wish.is_promise:
                 raise ImageError(
                     f"{self._wish.filename} is not what its .bmap describes: there is something in the hole at "
                     f"byte {index * self._wish.block_bytes}",
@@ -228,7 +230,7 @@ class StoreSource(_Source):
         self._turn = threading.Condition()
         self._under_way = 0
         total = -(-store.size_bytes // wish.block_bytes)
-        if wish.zero_blocks is ZeroBlocks.SEND:
+        if wish.zero_blocks is ZeroBlocks.SEND or not store.is_map_binding:
             self._indices = iter(range(total))
         else:
             # What is in neither is a hole of both. What was written and is none of the store's was zeros.
@@ -248,7 +250,7 @@ class StoreSource(_Source):
                 self._under_way += 1
             try:
                 with self._remembered():
-                    is_zero = index not in self._stored or self._is_read_as_zeros(index, buffer)
+                    is_zero = self._is_hole(index) or self._is_read_as_zeros(index, buffer)
                     with self._turn:
                         block = self._judged(index, is_zero)
             finally:
@@ -271,6 +273,12 @@ class StoreSource(_Source):
         with self._turn:
             self._error = self._error or ValueError("the image is closed")
             self._turn.wait_for(lambda: not self._under_way)
+
+    def _is_hole(self, index: int) -> bool:
+        if index in self._stored:
+            return False
+        offset, size = index * self._wish.block_bytes, self._wish.block_bytes
+        return self._store.is_map_binding or self._store.is_hole(offset, min(size, self._store.size_bytes - offset))
 
     def _is_read_as_zeros(self, index: int, buffer: bytearray) -> bool:
         self.reread_into(index, buffer)

@@ -1,4 +1,4 @@
-"""Which parts of a disk hold data; all else is a true hole, which was never written."""
+"""Which parts of a disk hold data by somebody's books; all else is a true hole, which was never written."""
 
 import errno
 import os

@@ -217,6 +217,7 @@ def open_blocks(
         block_bytes=block_bytes,
         zero_blocks=zero_blocks,
         written=written.extents if written else None,
+        is_promise=written is not None,
         stop=stop,
     )
 
@@ -308,7 +309,9 @@ def _disk(image: Image, stop: Stop) -> Iterator["Store"]:
     with streams.opened(image, stop=stop) as packed:
         size_bytes = image.size_bytes - _footer_bytes(image, _end_of(packed), image.size_bytes)
         _check_not_empty(image, size_bytes)
-        yield FileStore(packed.fd, size_bytes, holes.of_file(packed.fd, size_bytes), image.filename)
+        extents = holes.of_file(packed.fd, size_bytes)
+        with contextlib.closing(FileStore(packed.fd, size_bytes, extents, image.filename)) as disk:
+            yield disk
 
 
 def _unpacked(packed: PackedFile, image: Image, reporter: Reporter | None) -> Generator[bytes, None, None]:

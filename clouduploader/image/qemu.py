@@ -47,10 +47,16 @@ class QemuStore:
         size_bytes: Of the raw disk.
     """
 
+    is_map_binding = True
+
     def __init__(self, client: nbd.Client, read_extents: Callable[[], Extents]) -> None:
         self.size_bytes = client.size_bytes
         self.read_into = client.read_into
         self._read_extents = read_extents
+
+    def is_hole(self, offset: int, size: int) -> bool:
+        """See Store; whatever the map calls a hole has no other contents."""
+        return True
 
     @functools.cached_property
     def extents(self) -> Extents:

@@ -19,7 +19,8 @@ RAW = bytes(2 * BLOCK) + noise(3 * BLOCK) + bytes(BLOCK) + noise(100, 2) + bytes
 class Disk:
     """A store in memory that notes which blocks are read, and fails where it is told to."""
 
-    def __init__(self, raw=RAW, extents=None, *, fail_at=None):
+    def __init__(self, raw=RAW, extents=None, *, fail_at=None, is_map_binding=True):
+        self.is_map_binding = is_map_binding
         self.size_bytes = len(raw)
         self.extents = ((0, len(raw)),) * bool(raw) if extents is None else extents
         self.read = []
@@ -33,6 +34,12 @@ class Disk:
         assert offset + len(view) <= self.size_bytes
         view[:] = self._raw[offset : offset + len(view)]
 
+    def is_hole(self, offset, size):
+        assert not self.is_map_binding
+        view = memoryview(bytearray(size))
+        self.read_into(offset, view)
+        return not any(view)
+
 
 def wish(**fields):
     defaults = {
@@ -40,6 +47,7 @@ def wish(**fields):
         "block_bytes": BLOCK,
         "zero_blocks": ZeroBlocks.SEND,
         "written": None,
+        "is_promise": True,
         "stop": Stop(),
     }
     return Wish(**{**defaults, **fields})
@@ -109,13 +117,34 @@ def test_zeros_become_what_is_wanted_of_them(make, zero_blocks, expected):
 
 
 @pytest.mark.parametrize("zero_blocks", ZeroBlocks)
-def test_holes_are_not_read(zero_blocks):
+def test_holes_of_a_disk_format_are_not_read(zero_blocks):
     disk = Disk(extents=((2 * BLOCK, 5 * BLOCK), (6 * BLOCK + 50, 6 * BLOCK + 100)))
     source = stored(disk, zero_blocks=zero_blocks)
     found = drained(source)
     assert sorted(disk.read) == [2, 3, 4, 6]
     assert {index for index, content in found.items() if content} == {2, 3, 4, 6}
     assert (len(found) == 4) is (zero_blocks is not ZeroBlocks.SEND)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("zero_blocks", ZeroBlocks)
+def test_holes_by_the_books_of_a_file_system_are_read_before_they_are_left_out(zero_blocks, threads):
+    disk = Disk(extents=((3 * BLOCK, 4 * BLOCK),), is_map_binding=False)  # which lacks most of what there is
+    source = stored(disk, zero_blocks=zero_blocks, is_promise=False)
+    found = drained(source, threads=threads)
+    assert set(disk.read) == set(range(10))
+    assert {index: content for index, content in found.items() if content} == {
+        index: content for index, content in blocks_of(RAW).items() if content
+    }
+    sent = zero_blocks is ZeroBlocks.SEND
+    assert counts(source) == (4, 6 * sent, 6 * (not sent), 0)
+
+
+def test_something_in_a_hole_by_the_books_of_a_file_system_is_an_error_if_a_bmap_promises_it():
+    disk = Disk(extents=((3 * BLOCK, 4 * BLOCK),), is_map_binding=False)
+    source = stored(disk, zero_blocks=ZeroBlocks.HOLES, written=((2 * BLOCK, 5 * BLOCK),))
+    with pytest.raises(ImageError, match=rf"\.bmap describes: .* hole at byte {6 * BLOCK}"):
+        drained(source)
 
 
 def test_what_a_map_calls_written_is_sent_though_the_file_has_a_hole_there():

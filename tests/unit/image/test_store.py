@@ -1,3 +1,4 @@
+import errno
 import os
 
 import hypothesis
@@ -14,7 +15,7 @@ RAW = noise(10_000)
 @pytest.fixture
 def make_store(tmp_path):
     """A factory of a store of these bytes; its files are closed in the end."""
-    files = []
+    files, disks = [], []
 
     def make(data=RAW, *, size_bytes=None, extents=None):
         path = tmp_path / str(len(files))
@@ -22,9 +23,12 @@ def make_store(tmp_path):
         fd = os.open(path, os.O_RDONLY)
         files.append(fd)
         size = len(data) if size_bytes is None else size_bytes
-        return store.FileStore(fd, size, ((0, size),) if extents is None else extents, "a.raw")
+        disks.append(store.FileStore(fd, size, ((0, size),) if extents is None else extents, "a.raw"))
+        return disks[-1]
 
     yield make
+    for disk in disks:
+        disk.close()
     for fd in files:
         os.close(fd)
 
@@ -56,6 +60,7 @@ def test_file_that_cannot_be_read_is_an_error_of_ours(tmp_path):
 def test_pieces_are_the_disk_in_order(cuts, piece):
     class Disk:
         size_bytes = 3000
+        is_map_binding = True
         extents = tuple(zip(*[iter(sorted(cuts))] * 2, strict=False))
 
         def read_into(self, offset, view):
@@ -68,6 +73,44 @@ def test_pieces_are_the_disk_in_order(cuts, piece):
     found = list(store.pieces_of(Disk(), piece))
     assert b"".join(found) == expected
     assert all(0 < len(part) <= piece for part in found)
+
+
+@pytest.fixture(params=["directly", "through the page cache"])
+def way(request, monkeypatch):
+    """How holes are read: there are file systems without O_DIRECT."""
+    if request.param != "directly":
+        opened = os.open
+
+        def without_direct(path, flags, *rest, **options):
+            if flags & os.O_DIRECT:
+                raise OSError(errno.EINVAL, "no such thing")
+            return opened(path, flags, *rest, **options)
+
+        monkeypatch.setattr(os, "open", without_direct)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("size", [512, 4096, 4096 * 3, 5000])
+@pytest.mark.parametrize("place", [0, 4095, 4096, 20_000, 4096 * 8 - 1, 4096 * 8])
+def test_hole_is_one_if_it_reads_as_zeros(make_store, size, place):
+    data = bytearray(4096 * 8 + 1)
+    data[place] = 1
+    disk = make_store(bytes(data), extents=())
+    for offset in [*range(0, len(data), size), 7, len(data) - 1]:
+        end = min(offset + size, len(data))
+        assert disk.is_hole(offset, end - offset) is not (offset <= place < end)
+
+
+@pytest.mark.usefixtures("way")
+def test_file_that_became_shorter_has_no_holes_behind_its_end(make_store):
+    with pytest.raises(ImageError, match="became shorter while it was read"):
+        make_store(bytes(4096), size_bytes=8192, extents=()).is_hole(4096, 4096)
+
+
+@pytest.mark.usefixtures("way")
+def test_pieces_have_what_the_books_of_the_file_system_lack(make_store):
+    data = bytes(5000) + noise(5000) + bytes(9000) + b"x"
+    assert b"".join(store.pieces_of(make_store(data, extents=((8192, 9000),)), 4096)) == data
 
 
 def test_empty_disk_has_no_pieces(make_store):

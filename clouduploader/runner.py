@@ -20,6 +20,7 @@ from clouduploader.errors import (
     LocalIOError,
     MissingFileError,
     StoppedError,
+    TransientError,
     UnavailableError,
 )
 from clouduploader.filename import base_name
@@ -150,12 +151,20 @@ def plan(task: Task, *, config: Config, log: JobLog, stop: Stop) -> list[str]:
 
 @contextlib.contextmanager
 def _masked(log: JobLog) -> Iterator[None]:
-    """Take the secrets out of an error's words: it goes to places besides the log, and may quote AWS."""
+    """Take the secrets out of an error's words: it goes to places besides the log, and may quote AWS.
+
+    Raises:
+        TransientError: A disk of ours is full, or read-only after a fault: another try may work.
+    """
     try:
         yield
     except ClouduploaderError as exc:
         exc.message = log.masked(exc.message)
         exc.hint = exc.hint and log.masked(exc.hint)
+        cause = exc.__cause__
+        is_local = isinstance(exc, CannotCreateError | LocalIOError)
+        if is_local and isinstance(cause, OSError) and cause.errno in joblog.PASSING:
+            raise TransientError(exc.message, hint=exc.hint) from exc
         raise
 
 
@@ -220,29 +229,37 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
     log.event(ImageFound(image))
     link_name = platform.link_name(image)
     log.detail(f"{image.path} is {image.size_bytes} bytes, packed as {image.packing}, and linked as {link_name}.")
-    with workspace.private_directory() as work_dir:
-        link_dir = _own_directory(task) or work_dir
-        with workspace.linked(image.path, link_dir, link_name) as link:
-            reading = _Reading(task, image, data, config, log, stop)
-            _require_disk(platform, reading, image, log)
+    with contextlib.ExitStack() as stack:
+        work_dir = stack.enter_context(workspace.private_directory())
+        link = _link(stack, image.path, _own_directory(task), work_dir, link_name)
+        reading = _Reading(task, image, data, config, log, stop)
+        _require_disk(platform, reading, image, log)
 
-            def request(opened: journal.Journal) -> UploadRequest:
-                return UploadRequest(
-                    user=task.user,
-                    job_name=task.job.name if task.job else None,
-                    arch=(task.job.arch or None) if task.job else None,  # empty where nobody built it
-                    image=dataclasses.replace(image, path=link),
-                    targetdata=data.values,
-                    work_dir=work_dir,
-                    is_by_hand=task.is_by_hand,
-                    measure_image=reading.measure,
-                    inspect_image=lambda: reading.facts,
-                    open_blocks=reading.open_blocks,
-                    journal=opened,
-                    provenance=_provenance(task.job),
-                )
+        def request(opened: journal.Journal) -> UploadRequest:
+            return UploadRequest(
+                user=task.user,
+                job_name=task.job.name if task.job else None,
+                arch=(task.job.arch or None) if task.job else None,  # empty where nobody built it
+                image=dataclasses.replace(image, path=link),
+                targetdata=data.values,
+                work_dir=work_dir,
+                is_by_hand=task.is_by_hand,
+                measure_image=reading.measure,
+                inspect_image=lambda: reading.facts,
+                open_blocks=reading.open_blocks,
+                journal=opened,
+                provenance=_provenance(task.job),
+            )
 
-            yield _Prepared(platform, key_of(task, platform, filename, data), filename, work_dir, request)
+        yield _Prepared(platform, key_of(task, platform, filename, data), filename, work_dir, request)
+
+
+def _link(stack: contextlib.ExitStack, image_path: Path, own: Path | None, work_dir: Path, name: str) -> Path:
+    """Link the image where the job was started; elsewhere, or if that disk takes no link, in its private directory."""
+    if own:
+        with contextlib.suppress(CannotCreateError):
+            return stack.enter_context(workspace.linked(image_path, own, name))
+    return stack.enter_context(workspace.linked(image_path, work_dir, name))
 
 
 def _require_disk(platform: Platform, reading: "_Reading", image: Image, log: JobLog) -> None:
@@ -467,10 +484,9 @@ def write_result(path: Path, text: str, *, log: JobLog, stop: Stop) -> None:
         stop: See Stop.
 
     Raises:
-        StoppedError: `stop` was requested; nothing is written.
+        StoppedError: `stop` was requested while it could not be written.
         CannotCreateError: It can't be written.
     """
-    stop.raise_if_requested()
     is_waiting = False
     while (fault := _try_to_write(path, one_line(text).encode())) is not None:
         if fault.errno not in joblog.PASSING:

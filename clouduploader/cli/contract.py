@@ -86,7 +86,10 @@ def _upload(session: Session, call: Call, log: joblog.JobLog, stop: Stop) -> Non
         result_path=call.result_path,
     )
     if call.result_path is None:
-        click.echo(result.id)
+        try:
+            os.write(1, joblog.one_line(result.id).encode("utf-8", "surrogateescape") + b"\n")
+        except OSError as exc:
+            log.line(f"Warning: the image {result.id} is delivered, but that can't be told: {exc.strerror}.")
 
 
 def _fail(call: Call, log: joblog.JobLog, stop: Stop, exc: Exception, *, is_echoed: bool) -> int:

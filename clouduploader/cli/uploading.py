@@ -38,6 +38,8 @@ def print_outcome(session: Session, outcome: upload_image.Outcome) -> int:
         The exit code.
     """
     result = outcome.result
+    if outcome.warning:
+        click.echo(f"clouduploader: warning: {output.clean(outcome.warning)}", err=True)
     exit_code = ExitCode.TEMPORARY if result.shortfalls else ExitCode.OK
     for shortfall in result.shortfalls:
         click.echo(f"clouduploader: warning: {output.clean(f'{shortfall.subject}: {shortfall.reason}')}", err=True)

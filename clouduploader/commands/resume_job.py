@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from clouduploader import joblog, journal, process, runner
 from clouduploader.commands import follow_log, inspect_job
-from clouduploader.commands.upload_image import Outcome
+from clouduploader.commands.upload_image import Outcome, archive
 from clouduploader.config import Config
 from clouduploader.errors import (
     ClouduploaderError,
@@ -81,13 +81,14 @@ def run(
             raise
         except StoppedError as exc:
             runner.tell_failure(log, exc, exc)
-            _end(spool, dead, JobState.FAILED, Details.KILLED)
+            _end(spool, dead, dead.job.ended(JobState.FAILED, Details.KILLED), log)
             raise
         except BaseException as exc:
             error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")
-            _end(spool, dead, JobState.FAILED, runner.tell_failure(log, exc, error))
+            _end(spool, dead, dead.job.ended(JobState.FAILED, runner.tell_failure(log, exc, error)), log)
             raise
-        return Outcome(_end(spool, dead, JobState.SUCCEEDED, joblog.one_line(result.id)), result)
+        job = dead.job.ended(JobState.SUCCEEDED, joblog.one_line(result.id))
+        return Outcome(job, result, _end(spool, dead, job, log))
 
 
 def journal_of(spool: Spool, job: Job, state_dir: Path) -> journal.Reading | None:
@@ -164,13 +165,15 @@ def _task(spool: Spool, job: Job, config: Config) -> runner.Task:
     )
 
 
-def _end(spool: Spool, dead: _Dead, state: JobState, details: str | None) -> Job:
-    """Write how it ended, into the archive, unless somebody who killed it has done so already."""
-    job = dead.job.ended(state, details)
-    if dead.is_archived:
+def _end(spool: Spool, dead: _Dead, job: Job, log: joblog.JobLog) -> str | None:
+    """Write how a job ended, into the archive if it is there; return why that can't be done."""
+    if not dead.is_archived:
+        warning = archive(spool, job, log)
+        spool.ping_worker()
+        return warning
+    try:
         spool.rewrite_archived(job)
-    else:
-        with contextlib.suppress(NoSuchJobError), spool.lock(job.name) as locked:
-            locked.archive(job)
-            spool.ping_worker()
-    return job
+    except ClouduploaderError as exc:
+        log.line(f"Warning: {exc.message}")
+        return exc.message
+    return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from clouduploader import runner
 from clouduploader.commands import note_progress
 from clouduploader.config import Config
-from clouduploader.errors import ClouduploaderError
+from clouduploader.errors import CannotCreateError, ClouduploaderError, StoppedError
 from clouduploader.job import Job, JobState
 from clouduploader.joblog import JobLog
 from clouduploader.platform import UploadResult
@@ -42,6 +42,8 @@ def run(
     Raises:
         ClouduploaderError: It failed, or was stopped; no result is written then.
     """
+    if result_path and not result_path.parent.is_dir():
+        raise CannotCreateError(f"the result {result_path} can't be written: there is no directory for it")
     job = _job(upload_path, log)
     task = runner.Task(
         user=user,
@@ -57,9 +59,18 @@ def run(
         result = runner.run(task, config=config, log=log, stop=stop, events_path=_events_path(config, job))
         if note:
             note.complete()
-    if result_path:
-        runner.write_result(result_path, result.id, log=log, stop=stop)
+    if result_path and not (stop.is_requested and _is_gone(upload_path)):
+        try:
+            runner.write_result(result_path, result.id, log=log, stop=stop)
+        except (CannotCreateError, StoppedError) as exc:
+            log.line(f"Warning: the image is delivered, but {exc.message}.")
     return result
+
+
+def _is_gone(upload_path: Path) -> bool:
+    """Whether who killed the job has archived it: then nobody would take the result away any more."""
+    found = runner.job_of(upload_path)
+    return found is not None and not found[0].job_path(found[1]).exists()
 
 
 def _note_progress(

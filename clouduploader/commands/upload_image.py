@@ -43,10 +43,12 @@ class Outcome:
     Attributes:
         job: As it is archived.
         result: What the cloud gave.
+        warning: What went wrong on this machine once it had, or None.
     """
 
     job: Job
     result: UploadResult
+    warning: str | None = None
 
 
 def check(order: Order, *, config: Config, log: joblog.JobLog, stop: Stop) -> list[str]:
@@ -103,20 +105,32 @@ def run(
             result = runner.run(_task(order, job=job), config=config, log=log, stop=stop, events_path=order.events_path)
         except StoppedError as exc:
             runner.tell_failure(log, exc, exc)
-            _archive(spool, job.ended(JobState.FAILED, Details.KILLED))
+            archive(spool, job.ended(JobState.FAILED, Details.KILLED), log)
             raise
         except BaseException as exc:
             error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")
-            _archive(spool, job.ended(JobState.FAILED, runner.tell_failure(log, exc, error)))
+            archive(spool, job.ended(JobState.FAILED, runner.tell_failure(log, exc, error)), log)
             raise
-        return Outcome(_archive(spool, job.ended(JobState.SUCCEEDED, joblog.one_line(result.id))), result)
+        job = job.ended(JobState.SUCCEEDED, joblog.one_line(result.id))
+        return Outcome(job, result, archive(spool, job, log))
 
 
-def _archive(spool: Spool, job: Job) -> Job:
-    """Archive a job that has ended, unless somebody who killed it has done so already."""
-    with contextlib.suppress(NoSuchJobError), spool.lock(job.name) as locked:
-        locked.archive(job)
-    return job
+def archive(spool: Spool, job: Job, log: joblog.JobLog) -> str | None:
+    """Archive a job that has ended, unless whoever killed it has done so.
+
+    Returns:
+        Why it can't be archived, or None; that changes nothing in how the upload ended.
+    """
+    try:
+        with spool.lock(job.name) as locked:
+            locked.archive(job)
+    except NoSuchJobError:
+        pass
+    except ClouduploaderError as exc:
+        warning = f"the job {job.name} can't be archived: {exc.message}"
+        log.line(f"Warning: {warning}")
+        return warning
+    return None
 
 
 def _task(order: Order, *, job: Job | None) -> runner.Task:

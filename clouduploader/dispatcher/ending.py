@@ -104,6 +104,11 @@ def settle_lost(jobs: spool.Spool, locked: LockedJob, state_dir: Path) -> Job:
     return job
 
 
+def has_ended(jobs: spool.Spool, job: Job, state_dir: Path) -> bool:
+    """Whether the upload of a job is over by its journal, though its record does not say so."""
+    return bool(_end_of_journal(jobs, job, state_dir))
+
+
 def fail(locked: LockedJob, details: str) -> Job:
     """End a job that can't be uploaded.
 

@@ -192,12 +192,13 @@ class Worker:
 
     def _recover(self, name: str) -> None:
         """See to a job that somebody works on, but not for us: an upload of an earlier worker, or of nobody."""
-        if self._jobs.file_path(name).is_symlink():
-            return  # a person uploads it by hand, and can `resume` it
         with self._jobs.lock(name) as locked:
             job = locked.job
             if job.state is not JobState.UPLOADING:
                 return
+            is_by_hand = self._jobs.file_path(name).is_symlink()
+            if is_by_hand and not ending.has_ended(self._jobs, job, self._config.state.value):
+                return  # who uploads it can `resume` it
             upload = running.adopted(self._jobs, job)
             if upload:
                 self._uploads[name] = upload

@@ -27,6 +27,7 @@ from clouduploader.errors import (
     MissingFileError,
     StoppedError,
     TargetDataError,
+    TransientError,
     UnknownTargetError,
 )
 from clouduploader.job import Job, JobState
@@ -237,6 +238,29 @@ def test_link_is_in_the_jobs_own_directory_when_started_there(run, platform, tmp
     assert platform.seen["is_link"]
     assert list(own.iterdir()) == []
     assert platform.seen["work_dir"] == [".clouduploader-private"]
+
+
+def test_link_is_in_the_private_directory_where_the_jobs_own_takes_none(run, platform, tmp_path, monkeypatch):
+    own = tmp_path / "42.dir"
+    own.mkdir()
+    (own / "linked-a.raw.xz").write_text("in the way")
+    monkeypatch.chdir(own)
+    run(filename="a.raw.xz")
+    assert platform.request.image.path.parent == platform.request.work_dir
+    assert platform.seen["is_link"]
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, TransientError), (errno.EIO, LocalIOError)])
+def test_full_disk_is_worth_another_try(run, platform, number, error):
+    def fail(_request, _log, _stop):
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError as exc:
+            raise LocalIOError("the image can't be written") from exc
+
+    platform.upload = fail
+    with pytest.raises(error, match="the image can't be written"):
+        run()
 
 
 def test_link_is_not_in_the_directory_of_another_job(run, platform, tmp_path, monkeypatch):

@@ -112,9 +112,37 @@ def test_stop_writes_no_result(run, images, tmp_path):
     assert list(images.iterdir()) == []
 
 
-def test_result_that_cannot_be_written_is_an_error(run, tmp_path):
-    with pytest.raises(CannotCreateError):
+def test_result_without_a_directory_is_an_error_before_the_upload(run, images, tmp_path):
+    with pytest.raises(CannotCreateError, match="there is no directory"):
         run(result_path=tmp_path / "none" / "7.result")
+    assert list(images.iterdir()) == []
+
+
+def test_delivered_image_is_a_success_whatever_becomes_of_the_result(run, images, tmp_path):
+    (tmp_path / "7.result").mkdir()
+    assert run(filename="a.raw", result_path=tmp_path / "7.result").id == f"{images}/a.raw"
+    assert b"Warning: the image is delivered, but the result" in run.log.getvalue()
+
+
+@pytest.mark.parametrize("is_archived", [True, False])
+def test_signal_after_the_delivery_loses_no_result(run, images, tmp_path, is_archived):
+    """Unless the job is archived: then whoever killed it takes nothing away any more."""
+    stop = Stop()
+    record = tmp_path / "spool" / "7"
+
+    class Killer(io.BytesIO):
+        def write(self, data):
+            if data.startswith(b"Upload took"):
+                stop.request(signal.SIGTERM)
+                if is_archived:
+                    record.unlink()
+            return super().write(data)
+
+    run.log = Killer()
+    path = tmp_path / "spool" / "7.result"
+    run(stop=stop, filename="a.raw", result_path=path, job_xml=job_xml())
+    assert (images / "a.raw").exists()
+    assert path.exists() != is_archived
 
 
 @pytest.mark.parametrize(("pid", "progress"), [(os.getpgrp(), 100), (1, None)])

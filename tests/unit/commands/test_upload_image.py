@@ -116,6 +116,19 @@ def test_bug_is_archived_too(place):
     assert "sesame" not in log
 
 
+def test_delivered_image_is_a_success_whatever_becomes_of_the_job(place):
+    outcome = run(place, watch=lambda _job, _log: (place / "spool" / "done").write_text("no directory"))
+    assert outcome.result.id == f"{place}/images/a.raw"
+    assert outcome.warning.startswith("the job 1 can't be archived: ")
+
+
+def test_reason_of_a_failure_is_told_even_if_the_job_can_not_be_archived(place):
+    (place / "images").rmdir()
+    with pytest.raises(ConfigError):
+        run(place, watch=lambda _job, _log: (place / "spool" / "done").write_text("no directory"))
+    assert f"Warning: the job 1 can't be archived: {place}" in (place / "spool" / "1.log").read_text()
+
+
 def test_job_that_somebody_archived_meanwhile_stays_as_it_is(place):
     def watch(_job, _log):
         for path in (place / "spool").iterdir():

@@ -328,6 +328,18 @@ def test_upload_by_hand_is_left_to_whoever_does_it(bench, tmp_path):
     assert not any(job == "1" for _, job, _ in bench.events)
 
 
+def test_upload_by_hand_that_is_over_is_archived(bench, tmp_path):
+    """Whoever did it could not, or was killed in the moment between."""
+    bench.write_uploader("true")
+    uploading(bench)
+    bench.jobs.file_path("1").unlink()
+    bench.jobs.file_path("1").symlink_to(tmp_path / "image")
+    bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
+    write_journal(bench, "ab" * 16, "1", journal.Outcome.SUCCEEDED, tmp_path)
+    bench.start()
+    assert (bench.wait_for_end("1").state, bench.job("1").details) == (JobState.SUCCEEDED, "ami-1")
+
+
 # --- the supervisor by itself
 
 

@@ -147,8 +147,8 @@ class StreamSource(_Source):
         pieces: The disk, in pieces of any size. It is advanced by whichever thread asks for a block.
         wish: See Wish.
         digest: To be made of the raw disk, or None.
-        file_sha256: Called at the end: gives the file's digest in hex, and raises ImageError if that is not what
-            was promised.
+        file_sha256: Called at the end: gives the file's digest in hex, or None, and raises ImageError if that is not
+            what was promised.
     """
 
     can_reread = False
@@ -159,7 +159,7 @@ class StreamSource(_Source):
         wish: Wish,
         *,
         digest: "hashlib._Hash | None",
-        file_sha256: Callable[[], str],
+        file_sha256: Callable[[], str | None],
     ) -> None:
         super().__init__(wish)
         self._pieces = pieces

@@ -233,21 +233,21 @@ def open_blocks(
                 wish = dataclasses.replace(wish, written=disk.extents)
             elif written.size_bytes != disk.size_bytes:
                 raise _other_size(image, written, disk.size_bytes)
-            if not with_digests and not expected_sha256:
+            raw = hashlib.sha256() if with_digests or expected_sha256 else None
+            if raw is None and not (written and written.sums):
                 yield stack.enter_context(contextlib.closing(StoreSource(disk, wish)))
                 return
-            raw = hashlib.sha256()
             source = StreamSource(
-                pieces_of(disk, streams.PIECE_BYTES),
+                _as_mapped(pieces_of(disk, streams.PIECE_BYTES), image, written),
                 wish,
                 digest=raw,
-                file_sha256=lambda: checked(_file_sha256(image, raw, disk.size_bytes, stop)),
+                file_sha256=lambda: checked(_file_sha256(image, raw, disk.size_bytes, stop)) if raw else None,
             )
         else:
             packed = stack.enter_context(streams.opened(image, stop=stop, on_bytes=on_bytes))
             unpacked = stack.enter_context(contextlib.closing(_unpacked(packed, image, reporter)))
             pieces = _raw_disk(_file_inside(unpacked, image, max_size_bytes, packed, stop), image)
-            disk_pieces = _bounded(pieces, image, max_size_bytes, stop, written)
+            disk_pieces = _as_mapped(_bounded(pieces, image, max_size_bytes, stop, written), image, written)
             source = StreamSource(
                 _whole_sectors(disk_pieces, image) if in_sectors else disk_pieces,
                 wish,
@@ -488,6 +488,15 @@ def _bmap_beside(image: Image, reporter: Reporter) -> "Bmap | None":
         return None
     reporter.line(f"{path.name} says which parts of the image were ever written.")
     return bmap.read(path)
+
+
+def _as_mapped(pieces: Iterator[bytes], image: Image, written: "Bmap | None") -> Iterator[bytes]:
+    """The same pieces, held against the checksums of a map."""
+    if written is None or not written.sums:
+        return pieces
+    from clouduploader.image import bmap
+
+    return bmap.checked(pieces, written, image.filename)
 
 
 def _other_size(image: Image, written: "Bmap", size_bytes: int) -> ImageError:

@@ -280,6 +280,31 @@ def test_map_beside_the_image_tells_the_holes(tmp_path, way, with_digests):
     assert log.lines == ["a.raw.bmap says which parts of the image were ever written."]
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if "tar" not in way])
+@pytest.mark.parametrize("with_digests", [False, True])
+def test_checksums_of_the_map_beside_the_image_are_looked_at(tmp_path, way, with_digests):
+    raw = HOLE + DATA + HOLE + noise(BLOCK, 2)
+    sums = [hashlib.sha256(raw[place * BLOCK : (place + 1) * BLOCK]).hexdigest() for place in (1, 3)]
+    lines = "".join(f'<Range chksum="{digest}">{n}</Range>' for n, digest in zip((1, 3), sums, strict=True))
+    (tmp_path / "a.raw.bmap").write_text(
+        f'<bmap version="2.0"><ImageSize>{len(raw)}</ImageSize><BlockSize>{BLOCK}</BlockSize>'
+        f"<ChecksumType>sha256</ChecksumType><BlockMap>{lines}</BlockMap></bmap>"
+    )
+    for position in (None, BLOCK, len(raw) - 1):
+        changed = bytearray(raw)
+        if position is not None:
+            changed[position] ^= 1
+        (tmp_path / "a.raw").write_bytes(WAYS[way](bytes(changed)))
+        image = packing.describe(tmp_path / "a.raw", "a.raw", Stop())
+        with open_blocks(image, zero_blocks=ZeroBlocks.HOLES, with_digests=with_digests) as source:
+            if position is None:
+                assert sorted(drained(source, threads=2)) == [1, 3]
+                assert source.tally().hole_blocks == 2
+                continue
+            with pytest.raises(ImageError, match=r"not what its \.bmap describes: the sha256 of the bytes"):
+                drained(source, threads=2)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("text", "words"),

@@ -307,6 +307,7 @@ class _Reading:
         promised = data.values.get("sha256")
         self._promised = promised if isinstance(promised, str) else None
         self.is_forced = bool(data.values.get("force"))
+        self._overlook = functools.lru_cache(None)(self._tell_overlooked) if self.is_forced else None  # each once
 
     def measure(self, *, is_by_name: bool = True) -> int:
         return packing.measure(
@@ -317,13 +318,14 @@ class _Reading:
             max_size_bytes=self._config.max_size.value,
             is_by_name=is_by_name,
             in_sectors=not self.is_forced,
+            overlook=self._overlook,
         )
 
     @functools.cached_property
     def facts(self) -> ImageFacts:
         from clouduploader.image import facts
 
-        return facts.inspect(self._image, self._stop)
+        return facts.inspect(self._image, self._stop, self._overlook)
 
     def open_blocks(self, block_bytes: int, zero_blocks: ZeroBlocks) -> contextlib.AbstractContextManager[BlockSource]:
         return packing.open_blocks(
@@ -335,7 +337,11 @@ class _Reading:
             stop=self._stop,
             reporter=self._log,
             in_sectors=not self.is_forced,
+            overlook=self._overlook,
         )
+
+    def _tell_overlooked(self, message: str) -> None:
+        self._log.line(f"Going on all the same, as force says: {message}.")
 
     def _tell_bytes(self, done_bytes: int) -> None:
         self._log.event(BytesMoved(done_bytes, self._image.size_bytes))

@@ -1,14 +1,12 @@
 """What is in an image, as far as its first mebibytes tell: partitions, boot loaders, size."""
 
-import os
-import struct
+from collections.abc import Callable
 
 from clouduploader.contents import ImageFacts
-from clouduploader.errors import LocalIOError
-from clouduploader.image import evidence, fat, packing, partitions, vhd
+from clouduploader.image import evidence, fat, packing, partitions
 from clouduploader.image.partitions import Kind, ReadAt, Table
 from clouduploader.image.reading import TooFarError
-from clouduploader.platform import Image, Packing
+from clouduploader.platform import Image
 from clouduploader.stop import Stop
 
 REACH_BYTES = 1 << 28  # ours: how far a boot loader is looked for; unpacking as much takes seconds
@@ -19,15 +17,15 @@ _MACHINES = {0x8664: "x86_64", 0xAA64: "arm64", 0x014C: "i386"}  # PE format, "M
 _PE_OFFSET = 0x3C  # PE format, "MS-DOS Stub"
 _LOADER_BYTES = 1 << 13  # ours: the PE header begins within the first few hundred bytes
 _MAX_ESPS = 4  # ours: one is the rule
-_ISIZE = struct.Struct("<I")  # RFC 1952, 2.3.1: the last four bytes, size modulo 2**32
 
 
-def inspect(image: Image, stop: Stop) -> ImageFacts:
+def inspect(image: Image, stop: Stop, overlook: Callable[[str], None] | None = None) -> ImageFacts:
     """Look at the beginning of an image; blocks for the few seconds that unpacking it takes.
 
     Args:
         image: See Image.
         stop: Honoured while it is read.
+        overlook: Called with what is passed over because that is forced; None if it is not.
 
     Raises:
         ImageError: It is damaged, or can't be unpacked here.
@@ -35,7 +33,7 @@ def inspect(image: Image, stop: Stop) -> ImageFacts:
         MissingProgramError: It is of a format that needs QEMU's tools, and these are not installed.
         LocalIOError: It can't be read.
     """
-    with packing.reader(image, stop) as reader:
+    with packing.reader(image, stop, overlook) as reader:
 
         def read_at(offset: int, size: int) -> bytes:
             return reader.read_at(offset, size) if size and offset + size <= REACH_BYTES else b""
@@ -51,7 +49,7 @@ def inspect(image: Image, stop: Stop) -> ImageFacts:
         no_disk = no_disk or packing.no_whole_sectors(size_bytes)
     return ImageFacts(
         disk_format=image.disk_format,
-        size_bytes=_likely_size(image, table) if size_bytes is None else size_bytes,
+        size_bytes=_likely_size(table) if size_bytes is None else size_bytes,
         is_size_exact=is_exact,
         partition_table=table.name if table else None,
         minimum_bytes=table.minimum_bytes if table else 0,
@@ -88,25 +86,6 @@ def _machine(head: bytes) -> str | None:
     return _MACHINES.get(int.from_bytes(head[start + 4 : start + 6], "little"))
 
 
-def _likely_size(image: Image, table: Table | None) -> int | None:
-    """What the size is if the partition table tells the truth.
-
-    A GPT ends with the disk. Gzip has the size modulo 4 GiB of its last member, usually the only one: the least
-    that fits and holds all partitions is taken, without what looks like the footer of a fixed VHD.
-    """
-    if table is None:
-        return None
-    if image.packing is Packing.GZIP and not image.is_tarball:
-        size_bytes = table.minimum_bytes + (_isize(image) - table.minimum_bytes) % (1 << 32)
-        has_footer = size_bytes % packing.VHD_ALIGNMENT_BYTES == vhd.FOOTER_BYTES
-        return size_bytes - vhd.FOOTER_BYTES if has_footer else size_bytes
-    return table.minimum_bytes if table.name == "gpt" else None
-
-
-def _isize(image: Image) -> int:
-    try:
-        with image.path.open("rb") as file:
-            file.seek(-_ISIZE.size, os.SEEK_END)
-            return int(_ISIZE.unpack(file.read(_ISIZE.size))[0])
-    except (OSError, struct.error) as exc:
-        raise LocalIOError(f"the image {image.path} can't be read: {exc}") from exc
+def _likely_size(table: Table | None) -> int | None:
+    """What the size is if the partition table tells the truth: a GPT ends with the disk."""
+    return table.minimum_bytes if table and table.name == "gpt" else None

@@ -59,7 +59,7 @@ def describe(path: Path, filename: str, stop: Stop) -> Image:
     if not size_bytes:
         raise ImageError(f"the image {filename} is empty")
     image = Image(path, filename, magic.packing_of(head), size_bytes)
-    with streams.opened(image, stop=stop) as packed:
+    with streams.opened(image, stop=stop, overlook=lambda _message: None) as packed:
         if image.packing is Packing.RAW:
             disk_format = magic.disk_format_of(head)
             if disk_format is DiskFormat.RAW and _is_fixed(vhd.footer(_end_of(packed))):
@@ -92,7 +92,8 @@ def unpacked_size(image: Image, stop: Stop) -> tuple[int | None, bool]:
         stop: Honoured while it is read.
 
     Returns:
-        The size, or None if nobody knows: gz, bz2, zstd from a pipe, tarballs. And whether the disk can't turn out
+        The size, or None if nobody knows: gz (at whose end stands the size of the last member only), bz2, zstd from a
+        pipe, tarballs. And whether the disk can't turn out
         larger: a packed file of whole MiB and 512 bytes looks like a fixed VHD, and only whoever reads the blocks
         learns whether these are its footer.
 
@@ -129,6 +130,7 @@ def measure(
     max_size_bytes: int | None = None,
     is_by_name: bool = True,
     in_sectors: bool = False,
+    overlook: Callable[[str], None] | None = None,
 ) -> int:
     """Unpack an image to its end, keeping nothing, so that damage shows before anything is sent.
 
@@ -143,6 +145,7 @@ def measure(
         max_size_bytes: The most it may unpack to.
         is_by_name: Whether the image in a tarball is what is called `.raw`, as for ec2uploadimg; see tarball.image.
         in_sectors: Whether one that ends in the middle of a sector is refused.
+        overlook: Called with what is passed over because that is forced; None if it is not.
 
     Returns:
         The size of the file in the packing: with a fixed VHD's footer, and whatever the format of the disk. Of a
@@ -158,7 +161,7 @@ def measure(
     if image.packing is Packing.RAW and not expected_sha256:
         _check_size(image, image.size_bytes, max_size_bytes)
         return image.size_bytes
-    with streams.opened(image, stop=stop, on_bytes=on_bytes) as packed:
+    with streams.opened(image, stop=stop, on_bytes=on_bytes, overlook=overlook) as packed:
         with contextlib.closing(_unpacked(packed, image, None)) as pieces:
             inside = _file_inside(pieces, image, max_size_bytes, packed, stop, is_by_name=is_by_name)
             disk = _bounded(inside, image, max_size_bytes, stop)
@@ -180,6 +183,7 @@ def open_blocks(
     on_bytes: Callable[[int], None] | None = None,
     with_digests: bool = False,
     in_sectors: bool = False,
+    overlook: Callable[[str], None] | None = None,
 ) -> Iterator[BlockSource]:
     """Give the raw disk in an image as blocks, in constant memory and without a file of its own.
 
@@ -198,6 +202,7 @@ def open_blocks(
         on_bytes: Called now and then with how much of a packed file was read.
         with_digests: Whether the tally is to have both digests; that of a packed file it always has.
         in_sectors: Whether one that ends in the middle of a sector is refused.
+        overlook: Called with what is passed over because that is forced; None if it is not.
 
     Yields:
         The source. What it needs is gone when the context ends.
@@ -244,7 +249,7 @@ def open_blocks(
                 file_sha256=lambda: checked(_file_sha256(image, raw, disk.size_bytes, stop)) if raw else None,
             )
         else:
-            packed = stack.enter_context(streams.opened(image, stop=stop, on_bytes=on_bytes))
+            packed = stack.enter_context(streams.opened(image, stop=stop, on_bytes=on_bytes, overlook=overlook))
             unpacked = stack.enter_context(contextlib.closing(_unpacked(packed, image, reporter)))
             pieces = _raw_disk(_file_inside(unpacked, image, max_size_bytes, packed, stop), image)
             disk_pieces = _as_mapped(_bounded(pieces, image, max_size_bytes, stop, written), image, written)
@@ -258,12 +263,13 @@ def open_blocks(
 
 
 @contextlib.contextmanager
-def reader(image: Image, stop: Stop) -> Iterator["Reader"]:
+def reader(image: Image, stop: Stop, overlook: Callable[[str], None] | None = None) -> Iterator["Reader"]:
     """Give the raw disk in an image for reading a few parts of it; the beginning costs least.
 
     Args:
         image: See Image.
         stop: Honoured while it is read.
+        overlook: Called with what is passed over because that is forced; None if it is not.
 
     Raises:
         ImageError: It can't be a disk, as far as that can be told now.
@@ -280,7 +286,7 @@ def reader(image: Image, stop: Stop) -> Iterator["Reader"]:
 
         def begin() -> Iterator[bytes]:
             stack.close()  # what the time before has opened
-            packed = stack.enter_context(streams.opened(image, stop=stop))
+            packed = stack.enter_context(streams.opened(image, stop=stop, overlook=overlook))
             unpacked = stack.enter_context(contextlib.closing(streams.unpacked(packed, image.packing)))
             return _raw_disk(_file_inside(unpacked, image, reading.MAX_BYTES, packed, stop), image)
 

@@ -499,3 +499,25 @@ def test_size_in_sectors_is_asked_for_where_it_is_wanted(make_image, compress):
     image = make_image(compress(DATA + bytes(512)))
     with open_blocks(image, in_sectors=True) as source:
         assert len(drained(source)) == 2
+
+
+def test_what_is_forced_is_passed_over_and_told(make_image):
+    disk = noise(3 * BLOCK)
+    signature = b"signature" * 100
+    for data, words in (
+        (gzip.compress(disk) + signature, "else behind the end of its gz data"),
+        (bz2.compress(disk) + signature, "else behind the end of its bz2 data"),
+        (tarball({"a.raw": disk}) + signature, "else behind the end of its tarball"),
+        (tarball({"a.raw": disk}, end=0), "without an end mark"),
+    ):
+        told = []
+        image = make_image(data)
+        with open_blocks(image, overlook=told.append) as source:
+            assert drained(source, threads=2) == blocks_of(disk)
+            assert source.tally().file_sha256 == hashlib.sha256(data).hexdigest()
+        assert len(told) == 1
+        assert words in told[0]
+        assert packing.measure(image, on_bytes=lambda _done: None, stop=Stop(), overlook=told.append) == len(disk)
+        with pytest.raises(ImageError, match=words) as caught, open_blocks(image) as source:
+            drained(source)
+        assert "force" in caught.value.hint

@@ -28,7 +28,7 @@ class ExitCode(enum.IntEnum):
     SOFTWARE = 70, "A bug in clouduploader; the traceback is in the log."
     CANNOT_CREATE = 73, "A log, result or spool file cannot be made."
     LOCAL_IO = 74, "Reading or writing a local file failed."
-    TEMPORARY = 75, "Throttled, no network, locked, a full disk, or a part of an upload by hand failed: another try may work."
+    TEMPORARY = 75, "Throttled, no network, locked, a full disk, or a part of an upload by hand failed: try again."
     PROTOCOL = 76, "The cloud or a server said no for good, or something that makes no sense; or a job failed."
     DENIED = 77, "The cloud or this machine refused for lack of rights."
     CONFIG = 78, "Something in the configuration is missing or wrong."

@@ -1,10 +1,14 @@
 """`clouduploader sandbox`: a private AWS on this machine."""
 
+import datetime
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
+from clouduploader import accounts
+from clouduploader.cli import targetoptions
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import UsageError
 from clouduploader.sandbox import host, layout
@@ -14,7 +18,7 @@ DEFAULT_WAIT_FACTOR = 0.02
 DEFAULT_REGIONS = ("us-east-1", "eu-central-1")
 
 
-@click.command("sandbox")
+@click.command("sandbox", context_settings={"allow_interspersed_args": False})
 @click.option(
     "--region",
     "regions",
@@ -44,10 +48,10 @@ def sandbox_command(
 ) -> int:
     """Run COMMAND, or a shell, in a private AWS on this machine.
 
-    Everything an upload needs is there: an account, a customer's role, a helper instance that the
-    real ec2uploadimg can log in to, and a job in the spool. Nothing in there reaches a network. No
-    root is needed, but user namespaces are. When COMMAND ends, all of it is removed, and its exit
-    status is ours.
+    Everything an upload needs is there: an AWS account, a customer's role, an account (see `account`) of yours with
+    that role, a helper instance that the real ec2uploadimg can log in to, an image, and a job in the spool. `upload`,
+    `submit`, `serve` and `worker` need no settings. Nothing in there reaches a network. No root is needed, but user
+    namespaces are. When COMMAND ends, all of it is removed, and its exit status is ours.
     """
     strangers = [region for region in regions if region not in layout.REGIONS]
     if strangers:
@@ -56,15 +60,23 @@ def sandbox_command(
         )
 
     def announce(place: layout.Layout) -> None:
+        described = json.loads(place.description.read_text())
+        _make_account(place, described)
         if not session.is_quiet:
-            click.echo(_introduction(place, is_shell=not command), err=True)
+            click.echo(_introduction(place, described, is_shell=not command), err=True)
 
     options = host.Options(wait_factor=wait_factor, regions=tuple(dict.fromkeys(regions)))
     return host.run(options, command or host.default_command(), keep=keep, announce=announce)
 
 
-def _introduction(place: layout.Layout, *, is_shell: bool) -> str:
-    described = json.loads(place.description.read_text())
+def _make_account(place: layout.Layout, described: dict[str, Any]) -> None:
+    """Give the person who runs the sandbox an account with its role, for `submit`."""
+    values = {"external_id": described["external_id"], "arn": described["role_arn"]}
+    book = accounts.Book(place.home)
+    book.create(targetoptions.login(), "ec2", values, now=datetime.datetime.now(datetime.UTC))
+
+
+def _introduction(place: layout.Layout, described: dict[str, Any], *, is_shell: bool) -> str:
     factor = described["wait_factor"]
     waiting = (
         "the waiting times of ec2uploadimg are as always"
@@ -79,15 +91,18 @@ def _introduction(place: layout.Layout, *, is_shell: bool) -> str:
   role          {described["role_arn"]}
   external id   {described["external_id"]}
   region        {described["region"]} (subnet {described["subnet_id"]})
-  home          {described["home"]}
+  home          {described["home"]}, with an account of {targetoptions.login()}
   spool         {described["spool"]}, where job 1 waits
   all of it     {place.description}
 
-Try the following; `aws` (from 2.13 on) and boto3 show you the account as somebody who may see all.
+Try the following: upload an image; have the service upload one, and job 1; do with job 1 what OBS does.
+`aws` (from 2.13 on) and boto3 show you the account as a user who may see all.
 
-  cd "$CLOUDUPLOADER_SPOOL"
-  clouduploader sandbox-user ec2 "$PWD/1.file" "$PWD/1.data" "$PWD/1.log"
+  clouduploader upload --method ebs-direct --name my-image {place.sample}
   clouduploader list
+  clouduploader serve 2>serve.log &
+  clouduploader submit --wait --method ebs-direct --name my-other-image {place.sample}
+  clouduploader sandbox-user ec2 {place.spool}/1.file {place.spool}/1.data {place.spool}/1.log
   aws ec2 describe-images --owners self
 
 Leave it with `exit`; then all of it is removed."""

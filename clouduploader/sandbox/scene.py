@@ -15,7 +15,7 @@ from typing import Any
 from clouduploader import jobxml
 from clouduploader.errors import MissingProgramError
 from clouduploader.job import Job, JobState
-from clouduploader.sandbox.layout import EBS_ENDPOINT, ENDPOINT, Layout
+from clouduploader.sandbox.layout import EBS_ENDPOINT, ENDPOINT, Layout, environment
 
 SAMPLE_NAME = "clouduploader-sample.x86_64-1.0.0-Build1.1.raw.xz"
 SAMPLE_BYTES = 16 << 20  # unpacked; large enough to have holes and several SFTP windows of 2 MiB
@@ -98,6 +98,9 @@ def _write_home(layout: Layout, described: dict[str, Any]) -> None:
         for region, ami in described["helper_amis"].items()
     ]
     (layout.home / ".ec2utils.conf").write_text("\n".join(sections))
+    # `worker` and `serve` hand little of their environment on to uploads: not where the AWS is, for there is only one
+    names = [name for name in environment(layout, {}) if name.startswith("AWS_ENDPOINT_URL")]
+    (layout.home / "clouduploader.conf").write_text(f"[worker]\npass_environment = {' '.join(names)}\n")
 
 
 def _write_credentials(path: Path, key: dict[str, str]) -> None:

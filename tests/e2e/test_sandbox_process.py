@@ -148,6 +148,27 @@ def test_terminal_sends_one_interrupt_and_not_two(start, tmp_path):
     assert b"1 interrupts" in text
 
 
+SERVICE = """
+clouduploader kill --yes 1 >/dev/null
+clouduploader serve 2>log & server=$!
+image=$(dirname "$CLOUDUPLOADER_SPOOL")/sample.raw.xz
+clouduploader upload --method ebs-direct --name by-hand "$image"
+until grep -q event=serving log; do sleep 0.1; done
+clouduploader submit --server http://127.0.0.1:5452 --wait --method ebs-direct --name by-server "$image"
+kill $server; wait $server
+clouduploader worker 2>log & worker=$!
+clouduploader submit --wait --method ebs-direct --name by-worker "$image"
+kill $worker; wait $worker
+"""
+
+
+def test_upload_submit_serve_and_worker_need_no_settings(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, output, errors = run(SERVICE, "--quiet")
+    assert re.fullmatch(r"ami-\w+\n3\nami-\w+\n4\nami-\w+\n", output), errors
+    assert status == 0
+
+
 def test_shell_is_interactive_and_told_what_there_is(start, tmp_path):
     master, slave = pty.openpty()
     process = subprocess.Popen(
@@ -165,6 +186,7 @@ def test_shell_is_interactive_and_told_what_there_is(start, tmp_path):
     assert process.wait() == 3
     os.close(master)
     assert b"arn:aws:iam::123456789012:role/obs-upload" in introduction
+    assert re.findall(rb"^  clouduploader (\w+)", introduction, re.MULTILINE)[0] == b"upload"
     assert b"no job control" not in introduction + text
     assert list(tmp_path.glob("clouduploader-sandbox-*")) == []
 

@@ -65,6 +65,8 @@ async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
         RefusalError: The client went away, or sends nothing.
     """
     try:
+        if request.transport is None:
+            raise ConnectionError
         async with asyncio.timeout(idle_seconds):
             return await request.content.readany()
     except (web.RequestPayloadError, ConnectionError, TimeoutError) as exc:

@@ -32,6 +32,9 @@ PAUSE_SECONDS = 0.1  # before the next try then
 SHARE = 3  # a request may need three descriptors: its connection twice, while an image comes, and a file
 HEAD_COST = 4  # bytes of memory for each of a head; measured: 3 to 4, as it came and as a mapping
 CHUNKS_COST = 8  # for each of a body in chunks that may have a byte each, which become an object each
+READ_BYTES = 16_384  # at once, but of images of known length: chunks of a byte take the parser a microsecond each
+HEAD_READ_BYTES = 262_144  # of a head that is longer; asyncio's own
+END_OF_HEAD = b"\r\n\r\n"
 MAX_TURNED_AWAY = 64  # that are given a moment to read why; a descriptor each
 TURN_AWAY_SECONDS = 1.0  # such a moment: closed at once, a connection may lose what is on its way
 
@@ -72,6 +75,7 @@ class Connection(web.RequestHandler):
         """All of a head was read, and it is answered from now on."""
         self._body = request.content
         self._cost = CHUNKS_COST if body.is_chunked(request) else 1
+        self._read_at_once(READ_BYTES)
 
     def end(self, answer: web.StreamResponse | None) -> None:
         """The answer is there, if not yet sent: nothing else is held from now on."""
@@ -95,6 +99,12 @@ class Connection(web.RequestHandler):
         self._hold_unsent(self._unsent_bytes + len(data))
         await answer.write(data)
         self._hold_unsent(self.transport.get_write_buffer_size() if self.transport else 0)
+        await asyncio.sleep(0)  # to a client that takes all at once there is no end of sending
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It has begun."""
+        super().connection_made(transport)
+        self._read_at_once(READ_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Take what comes; nothing that is behind the request: there is one answer a connection, as OBS has it."""
@@ -102,6 +112,8 @@ class Connection(web.RequestHandler):
             return
         if not self._is_answered:  # else it is thrown away, see aiohttp's `lingering_time`
             self.hold(len(data) * self._cost)
+        if self._body is None and END_OF_HEAD not in data:
+            self._read_at_once(HEAD_READ_BYTES)
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -129,6 +141,10 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer was sent already")
         return replies.error(RefusalError("internal error", status=status, is_coded=True))
+
+    def _read_at_once(self, count: int) -> None:
+        if self.transport:
+            self.transport.max_size = count  # type: ignore[attr-defined]  # asyncio has no other name for it
 
     def _hold_unsent(self, count: int) -> None:
         self.hold(count - self._unsent_bytes)

@@ -27,7 +27,6 @@ from clouduploader.errors import (
     ImageError,
     JobFileError,
     JobStateError,
-    LocalIOError,
     NoSuchJobError,
 )
 from clouduploader.job import Details, JobState
@@ -353,6 +352,8 @@ class Intake:
 
     def _told(self, error: BaseException, transfer: "_Transfer") -> BaseException:
         """The error whose words become the job's details."""
+        if isinstance(error, ClouduploaderError):
+            return replies.refused(error)
         if not isinstance(error, asyncio.CancelledError):
             return error
         return ImageError(STOPPED) if self._is_stopping else transfer.refusal or error
@@ -485,9 +486,3 @@ def _in_words_of_obs(jobs: spool.Spool, name: str) -> Iterator[None]:
         raise RefusalError("job is not in created state") from exc
     except (NoSuchJobError, JobFileError) as exc:
         raise replies.no_such_file(jobs.job_path(name)) from exc
-    except (ImageError, LocalIOError) as exc:
-        raise RefusalError(exc.message) from exc
-    except RefusalError:
-        raise
-    except ClouduploaderError as exc:
-        raise RefusalError(exc.message) from exc

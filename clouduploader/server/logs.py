@@ -10,7 +10,7 @@ from aiohttp import web
 
 from clouduploader import process, spool
 from clouduploader.commands import follow_log
-from clouduploader.errors import ClouduploaderError, JobFileError, LocalIOError, NoSuchJobError
+from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
 from clouduploader.job import Details, Job, JobState
 from clouduploader.server import connections, replies
 from clouduploader.server.replies import RefusalError
@@ -197,8 +197,6 @@ class Logs:
             return self._jobs.read(name)[0]
         except (NoSuchJobError, JobFileError) as exc:
             raise replies.no_such_job() from exc
-        except ClouduploaderError as exc:
-            raise RefusalError(exc.message) from exc
 
     async def _wait_for_bytes(self, watch: Watch, start: int, end: int | None, *, is_stream: bool) -> None:
         """Wait for a log if the job has yet to get one, and for the first byte of it if the client asked for that."""
@@ -239,10 +237,7 @@ class Logs:
         self, request: web.BaseRequest, name: str, start: int, end: int | None, view: str | None
     ) -> web.StreamResponse:
         """Answer with what there is of a log, or about it."""
-        try:
-            log = follow_log.open_log(self._jobs, name)
-        except LocalIOError as exc:
-            raise RefusalError(exc.message) from exc
+        log = follow_log.open_log(self._jobs, name)
         if log is None:
             raise replies.no_such_file(self._jobs.log_path(name))
         with log:

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from clouduploader.commands import list_jobs
-from clouduploader.server import health, metrics, routing
+from clouduploader.server import health, metrics, replies, routing
 from clouduploader.server.routes import Call, Handler
 from clouduploader.server.routing import Parameter, Route
 
@@ -55,7 +55,7 @@ async def show_health(call: Call) -> web.StreamResponse:
     is_well = all(finding.fault is None for finding in findings)
     document = {
         "status": "ok" if is_well else "failed",
-        "checks": {finding.name: finding.fault or "ok" for finding in findings},
+        "checks": {finding.name: replies.without_directories(finding.fault or "ok") for finding in findings},
     }
     return _json(document, status=200 if is_well else 503)
 
@@ -94,7 +94,7 @@ async def show_jobs(call: Call) -> web.StreamResponse:
 
 def _entry(entry: list_jobs.Entry) -> dict[str, Any]:
     if entry.job is None:
-        return {"name": entry.name, "state": "damaged", "damage": entry.damage}
+        return {"name": entry.name, "state": "damaged", "damage": replies.without_directories(entry.damage or "")}
     fields = dataclasses.asdict(entry.job)
     return {name.rstrip("_"): value for name, value in fields.items() if name not in HIDDEN}
 

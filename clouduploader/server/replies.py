@@ -1,6 +1,7 @@
 """Answers as OBS's upload server gives them, down to the order of the headers."""
 
 import re
+from pathlib import Path
 
 from aiohttp import web
 
@@ -14,6 +15,14 @@ _SERVER_FAULT = re.compile(
     "Too many open files|No space left on device|Not enough space|Resource temporarily unavailable"
 )
 """What OBS answers with 500 (BSServer.pm); all else that has no code of its own is 400."""
+
+
+_DIRECTORIES = re.compile(r"(?<![^\s'\"(=:])/(?:[^\s'\"/]+/)+")
+
+
+def without_directories(text: str) -> str:
+    """A text of ours with the names of files in the place of paths: where they lie is our business alone."""
+    return _DIRECTORIES.sub("", text)
 
 
 class RefusalError(ClouduploaderError):
@@ -36,9 +45,14 @@ def no_such_job() -> RefusalError:
     return RefusalError("no such job", status=404, is_coded=True)
 
 
-def no_such_file(path: object) -> RefusalError:
-    """What OBS says when it can't open a file."""
-    return RefusalError(f"{path}: No such file or directory")
+def refused(error: ClouduploaderError) -> RefusalError:
+    """The answer to a request that we could not do."""
+    return error if isinstance(error, RefusalError) else RefusalError(without_directories(error.message))
+
+
+def no_such_file(path: Path) -> RefusalError:
+    """What OBS says when it can't open a file; but for the directory, see `without_directories`."""
+    return RefusalError(f"{path.name}: No such file or directory")
 
 
 def xml(body: bytes, *, status: int = 200, reason: str | None = None) -> web.Response:

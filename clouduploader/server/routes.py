@@ -54,8 +54,7 @@ async def create(call: Call) -> web.StreamResponse:
     if not body.is_attached(call.request):
         raise RefusalError("read_data: no content attached")
     data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
-    async with call.state.parsing:
-        fields, details = await asyncio.to_thread(_parse_skeleton, data)
+    fields, details = await call.state.parse(len(data), lambda: _parse_skeleton(data))
     _check_length(details)
     return await _create(call, fields, details)
 
@@ -79,9 +78,7 @@ async def create_by_query(call: Call) -> web.StreamResponse:
     """Make a job of the query, with the target data as the body: the wiki's form."""
     data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
     _check_length(data)
-    async with call.state.parsing:
-        is_object = await asyncio.to_thread(_is_object, data)
-    if not is_object:
+    if not await call.state.parse(len(data), lambda: _is_object(data)):
         raise RefusalError("the body is not a JSON object with the target data")
     return await _create(call, {name: call.found.value(name) or "" for name in WANTED}, data)
 
@@ -201,7 +198,7 @@ async def kill(call: Call) -> web.StreamResponse:
     if isinstance(killed.error, (NoSuchJobError, JobFileError)):
         raise replies.no_such_job() from killed.error
     if killed.error:
-        raise RefusalError(killed.error.message) from killed.error
+        raise killed.error
     return replies.xml(replies.OK)
 
 
@@ -227,7 +224,7 @@ async def pubkey(call: Call) -> web.StreamResponse:
     except FileNotFoundError as exc:
         raise replies.no_such_file(path) from exc
     except OSError as exc:
-        raise RefusalError(f"{path}: {exc.strerror}") from exc
+        raise RefusalError(f"{path.name}: {exc.strerror}") from exc
     answer = replies.text_of(len(data))
     await answer.prepare(call.request)
     await answer.write(data)

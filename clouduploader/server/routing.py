@@ -14,6 +14,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")  # all others are re
 READING = ("GET", "HEAD")
 USUAL = (*READING, "POST")  # of a route without a method; OBS makes no difference between them
 LARGEST = 2**63 - 1  # no file has more bytes
+MAX_PARAMETERS = 20_000  # as many jobs by name fit into a request's first line
 _NUMBER = re.compile(r"[0-9]+")
 _INTEGER = re.compile(r"-?[0-9]+")
 _BAD_NAME = re.compile(r"[/\x00-\x1f]|\A\.")
@@ -110,9 +111,9 @@ class Route(Generic[Handler]):
             return None
         return re.fullmatch(re.escape(self.path).replace(r"\$job", "(?P<job>[^/]*)"), path, re.DOTALL)
 
-    def is_selected(self, query: Sequence[tuple[str, str]]) -> bool:
-        """Whether the query is one for it."""
-        found = [[value for name, value in query if name == key] for key in self.selector]
+    def is_selected(self, query: Mapping[str, Sequence[str]]) -> bool:
+        """Whether the query, values by name, is one for it."""
+        found = [query.get(name, ()) for name in self.selector]
         wanted = self.selector.values()
         return all(len(values) == 1 and want in (None, values[0]) for values, want in zip(found, wanted, strict=True))
 
@@ -157,15 +158,21 @@ def split_target(target: str) -> tuple[str, str]:
     return path, query
 
 
-def parse_query(query: str) -> list[tuple[str, str]]:
-    """Take a query apart; a name without a value has the value 1, as OBS assumes."""
-    pairs = []
+def parse_query(query: str) -> dict[str, list[str]]:
+    """Take a query apart: the values of each name. One without a value has the value 1, as OBS assumes.
+
+    Raises:
+        RefusalError: There are more than anybody needs, or they are not UTF-8.
+    """
+    if query.count("&") > MAX_PARAMETERS:
+        raise RefusalError(f"the query has more than {MAX_PARAMETERS} parameters")
+    found: dict[str, list[str]] = {}
     for piece in query.split("&"):
         name, equals, value = piece.partition("=")
         if name:
             decoded = _decode(value.replace("+", " "), "query string is not utf-8") if equals else "1"
-            pairs.append((_decode(name.replace("+", " "), "query string is not utf-8"), decoded))
-    return pairs
+            found.setdefault(_decode(name.replace("+", " "), "query string is not utf-8"), []).append(decoded)
+    return found
 
 
 def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -> Found[Handler]:
@@ -181,12 +188,12 @@ def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -
         RefusalError: There is none, or it does not take this query.
     """
     stripped = path.rstrip("/") if path != "/" else path
-    pairs = parse_query(query)
+    given = parse_query(query)
     for route in routes:
         match = route.match(method, stripped)
-        if match and route.is_selected(pairs):
+        if match and route.is_selected(given):
             job = match.groupdict().get("job")
-            values = _values(route, pairs)
+            values = _values(route, given)
             if job is not None:
                 check_job("job", job)
             _check(route, values)
@@ -194,19 +201,16 @@ def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -
     raise RefusalError(f"unknown request: {method}:{path}", is_coded=True)
 
 
-def _values(route: Route[Handler], pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+def _values(route: Route[Handler], given: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The values of what a route knows, each once."""
     known = {parameter.name: parameter for parameter in route.parameters}
-    unknown = sorted({name for name, _ in pairs} - known.keys())
-    values: dict[str, dict[str, None]] = {}  # of a name, each value once
-    for name, value in pairs:
-        if name in known:
-            if name in values and not known[name].is_multiple:
-                raise RefusalError(f"parameter '{name}' set multiple times")
-            values.setdefault(name, {})[value] = None
-    if unknown:
+    for name, values in given.items():
+        if name in known and len(values) > 1 and not known[name].is_multiple:
+            raise RefusalError(f"parameter '{name}' set multiple times")
+    if unknown := sorted(given.keys() - known.keys()):
         names = "', '".join(unknown)
         raise RefusalError(f"unknown parameter '{names}'")
-    return {name: list(found) for name, found in values.items()}
+    return {name: list(dict.fromkeys(values)) for name, values in given.items()}
 
 
 def _check(route: Route[Handler], values: Mapping[str, Sequence[str]]) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -24,6 +25,8 @@ from clouduploader.server.status import InFlight
 from clouduploader.service_log import ServiceLog
 
 MAX_TARGET_CHARS = 200  # of a request, where all of them are shown: some have 128 KiB
+SHORT_BYTES = 65_536  # what is no longer is read at once, in a few milliseconds at most; all that OBS sends is shorter
+T = TypeVar("T")
 JOB = web.RequestKey("job", str)  # by this a request knows its job
 
 
@@ -37,7 +40,6 @@ class State:
         intake: Images on their way in.
         logs: Logs that are followed.
         listing: Makes lists of jobs; each piece under `listing_lock`.
-        parsing: The lock of who reads what a client says of a job: in a thread, which holds up all others for a moment.
         creating: The lock of who makes a job.
         patience: How long jobs have waited for their images.
         started: When it was, in seconds since the epoch.
@@ -67,7 +69,7 @@ class State:
         self.listing = Listing(jobs)
         self.listing_lock = asyncio.Lock()
         self.creating = asyncio.Lock()
-        self.parsing = asyncio.Lock()
+        self._parsing = asyncio.Lock()
         self.patience = tend_spool.Patience()
         self.started = status.now()
         self._numbers = itertools.count(1)
@@ -81,6 +83,18 @@ class State:
     async def read(self, request: web.BaseRequest, *, limit: int) -> bytes:
         """Read a body that is no image; see `body.read`."""
         return await body.read(request, limit=limit, idle_seconds=self.settings.idle_seconds)
+
+    async def parse(self, size: int, function: Callable[[], T]) -> T:
+        """Have something read that a client says. What is long is read in a thread, one after the other.
+
+        Args:
+            size: How long it is, in bytes of a body.
+            function: Reads it.
+        """
+        if size <= SHORT_BYTES:
+            return function()
+        async with self._parsing:
+            return await asyncio.to_thread(function)
 
     @contextlib.contextmanager
     def answering(self, request: web.BaseRequest) -> Iterator[None]:

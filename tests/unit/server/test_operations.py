@@ -147,7 +147,7 @@ def test_health_tells_of_a_full_disk_and_a_lost_spool(serve, make_spool):
     assert "are to be kept free" in json.loads(server.ask("GET", "/healthz")[2])["checks"]["disk"]
     jobs.directory.rename(jobs.directory.with_name("elsewhere"))
     checks = json.loads(server.ask("GET", "/healthz")[2])["checks"]
-    assert checks["spool"] == f"{jobs.directory} can't be written: No such file or directory"
+    assert checks["spool"] == "cloudupload can't be written: No such file or directory"
 
 
 def test_settings_are_read_again_and_those_that_are_wrong_are_not_taken(serve, make_spool):

@@ -8,7 +8,7 @@ import pytest
 
 from clouduploader import serverxml
 from clouduploader.job import Details, Job, JobState
-from clouduploader.server import routes
+from clouduploader.server import replies, routes
 
 WIKI = {"project": "p", "package": "k:Cloud", "repository": "r", "arch": "x86_64", "user": "tom", "target": "ec2",
         "filename": "a.raw.xz", "size": "5"}  # fmt: skip
@@ -260,3 +260,47 @@ def test_requests_are_shown_shortened_where_all_are(serve, jobs):
             answer = server.ask("GET", path)[2]
             assert b"/cloudupload/10/_log?start=000" in answer
             assert len(answer) < 2000
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [("a&" * 65_000, "the query has more than 20000 parameters"),
+     ("&".join(f"{number:x}=1" for number in range(17_000)), "unknown parameter '0', '1', '10', '100', "),
+     ("%6eame=1&" * 14_000 + "x=1", "unknown parameter 'x'")],
+)  # fmt: skip
+def test_long_query_is_refused_like_a_short_one(serve, jobs, query, complaint):
+    status, _, _ = serve(jobs).ask("GET", f"/cloudupload?{query}")
+    assert status.startswith(f"400 {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("/srv/obs/cloudupload/7 can't be read: Permission denied", "7 can't be read: Permission denied"),
+     ("there is no spool /srv/obs/cloudupload", "there is no spool cloudupload"),
+     ("the image '/a/b.c/d-e' is bad, see (/x/y/z) and file=/a/b", "the image 'd-e' is bad, see (z) and file=b"),
+     ("unknown method GET:/a/b at http://obs/x/y or 1/2/3, /a", "unknown method GET:b at http://obs/x/y or 1/2/3, /a")],
+)  # fmt: skip
+def test_paths_in_texts_become_names(text, shown):
+    assert replies.without_directories(text) == shown
+
+
+def test_nobody_is_told_where_files_lie(serve, jobs, tmp_path):
+    """Neither in an answer nor in what becomes of a job; a path that a client sends comes back as it was."""
+    server = serve(jobs)
+    jobs.job_path("77").symlink_to("77")
+    jobs.job_path("78").write_text("<clouduploadjob")
+    waiting = server.create(size=3)
+    (jobs.directory / f"{waiting}.file").mkdir()
+    answers = [
+        server.send(f"{line} HTTP/1.1\r\nHost: obs\r\nContent-Length: 3\r\n\r\nabc".encode())
+        for line in ("GET /cloudupload/2/_log", "PUT /cloudupload/4711", "GET /cloudupload/_pubkey",
+                     "GET /cloudupload/77", "GET /cloudupload/77/_log", "POST /cloudupload/77?cmd=kill",
+                     "PUT /cloudupload/77", "GET /cloudupload/78", "POST /cloudupload/78?cmd=kill",
+                     f"PUT /cloudupload/{waiting}", "GET /ui/jobs", f"GET /cloudupload/{waiting}")
+    ]  # fmt: skip
+    assert [answer.split()[1] for answer in answers] == [b"400"] * 7 + [b"404"] * 2 + [b"400", b"200", b"200"]
+    jobs.directory.rename(jobs.directory.with_name("elsewhere"))
+    answers += [server.ask(*line.split(), b"{}")[2] for line in ("GET /cloudupload", f"POST {wiki()}", "GET /metrics",
+                                                                 "GET /healthz", "GET /ui/jobs")]  # fmt: skip
+    assert not [answer for answer in answers if str(tmp_path.parent.name).encode() in answer]
+    assert b"unknown request: GET:/srv/obs/x" in server.ask("GET", "/srv/obs/x")[2]

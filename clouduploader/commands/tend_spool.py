@@ -124,13 +124,14 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
     """
     if max_days is None and max_jobs is None:
         return []
-    running = set(jobs.running_names())  # one that is just being archived is in both
+    # one that is just being archived is in both; by its record the worker knows what is still to be cleaned up
+    needed = {*jobs.running_names(), *jobs.owed_cleanups()}
     names = sorted(jobs.archived_names(), key=int)
     changed = {name: _changed(jobs.done_path(name), now) for name in names}
     doomed = set() if max_jobs is None else set(names[: max(0, len(names) - max_jobs)])
     limit = -math.inf if max_days is None else now - max_days * SECONDS_PER_DAY
     doomed.update(name for name in names if changed[name] < limit)
-    removed = sorted(doomed - running, key=int)
+    removed = sorted(doomed - needed, key=int)
     for name in removed:
         # The record last: as long as it is there, the log is found.
         for path in (jobs.done_log_path(name), jobs.done_path(name)):
@@ -138,7 +139,7 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
     kept = set(names).difference(removed)
     if max_jobs is not None and len(kept) >= max_jobs:  # what is older than all of them belongs to none that is here
         limit = max(limit, min((changed[name] for name in kept), default=now))
-    journal.prune(state_dir, before=limit, kept_jobs=kept | running)
+    journal.prune(state_dir, before=limit, kept_jobs=kept | needed)
     return removed
 
 

@@ -1,7 +1,7 @@
 """The clean-up in the cloud after uploads that could not do it: `clouduploader cleanup`, as a process of its own.
 
 That one is due is written down (`Spool.owe_cleanup`) before the job is archived, or its processes are killed: if the
-worker dies, or what is left can't be removed now, the next worker sees to it.
+worker dies, the next worker sees to it. What can't be removed now is tried again after a while.
 """
 
 import contextlib
@@ -16,18 +16,42 @@ from clouduploader.dispatcher import starting
 from clouduploader.errors import LocalIOError
 from clouduploader.job import Job
 
+MAX_AT_ONCE = 4  # after an outage there may be hundreds, and each is a process that loads an SDK
+RETRY_SECONDS = 300.0  # until a clean-up that left something is tried again; each later pause is twice as long
+RETRY_MAX_SECONDS = 21_600.0  # but no longer: credentials that are mended should be used on the same day
+
+
+@dataclasses.dataclass
+class Debt:
+    """A clean-up that is due.
+
+    Attributes:
+        job: After which job; archived.
+        due: When, by the monotonic clock.
+        tries: How often it was put off.
+    """
+
+    job: Job
+    due: float
+    tries: int = 0
+
+    def put_off(self, now: float) -> None:
+        """Try again later."""
+        self.due = now + min(RETRY_MAX_SECONDS, RETRY_SECONDS * 2 ** min(self.tries, 30))
+        self.tries += 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Cleaning:
     """A clean-up that runs; it needs us no more than an upload does.
 
     Attributes:
-        name: After which job.
+        debt: See Debt.
         pid: Its process, our child.
         descriptor: A pidfd of it.
     """
 
-    name: str
+    debt: Debt
     pid: int
     descriptor: int
 
@@ -44,18 +68,19 @@ class Cleaning:
         os.close(self.descriptor)
 
 
-def start(jobs: spool.Spool, job: Job, *, program: Path, environment: Mapping[str, str]) -> Cleaning:
+def start(jobs: spool.Spool, debt: Debt, *, program: Path, environment: Mapping[str, str]) -> Cleaning:
     """Remove what an upload left, as far as its journal knows of it. What is done goes to the job's log.
 
     Args:
         jobs: The spool.
-        job: Archived.
+        debt: See Debt.
         program: Ours.
         environment: Of an upload.
 
     Raises:
         LocalIOError: It can't be started.
     """
+    job = debt.job
     words = ["cleanup", "--yes", "--completed", f"--target={job.target}", f"--job={job.name}"]
     try:
         with contextlib.closing(jobs.append_archived_log(job.name)) as log:
@@ -75,7 +100,7 @@ def start(jobs: spool.Spool, job: Job, *, program: Path, environment: Mapping[st
     except OSError as exc:
         raise LocalIOError(f"the clean-up after the job {job.name} can't be started: {exc.strerror}") from exc
     try:
-        return Cleaning(job.name, pid, os.pidfd_open(pid))
+        return Cleaning(debt, pid, os.pidfd_open(pid))
     except OSError as exc:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)

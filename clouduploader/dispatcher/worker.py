@@ -70,6 +70,7 @@ class Worker:
         self._queue = queue.Queue(self._jobs, self._tell_trouble)
         self._uploads: dict[str, running.Upload] = {}
         self._cleanings: list[cleaning.Cleaning] = []
+        self._debts: dict[str, cleaning.Debt] = {}  # clean-ups that do not run yet
         self._troubles: dict[str, str] = {}
         self._again: dict[str, float] = {}
         self._rescanned = -math.inf  # when all records were looked at, and when they will be again
@@ -132,6 +133,8 @@ class Worker:
         """When there is something to do even if nothing happens, by the monotonic clock."""
         yield self._rescan
         yield from self._again.values()
+        if len(self._cleanings) < cleaning.MAX_AT_ONCE:
+            yield from (debt.due for debt in self._debts.values())
         for upload in self._uploads.values():
             if upload.escalation is not None and not upload.was_forced:
                 yield upload.escalation
@@ -146,6 +149,7 @@ class Worker:
         self._again = {name: due for name, due in self._again.items() if due > now}
         self._see_ends()
         self._see_kills()
+        self._start_clean_ups()
         for name in self._queue.uploading():
             if name not in self._uploads and name not in self._again:
                 self._attempt(name, self._recover)
@@ -220,10 +224,14 @@ class Worker:
         for done in list(self._cleanings):
             code = done.exit_code()
             if code is not None:
+                name = done.debt.job.name
                 self._cleanings.remove(done)
-                if code != ExitCode.TEMPORARY:  # else something is left
-                    self._jobs.forget_cleanup(done.name)
-                self._tell(Kind.CLEANED, done.name, f"the clean-up in the cloud ended with {code}")
+                if code == ExitCode.OK:
+                    self._jobs.forget_cleanup(name)
+                else:  # something is left
+                    done.debt.put_off(time.monotonic())
+                    self._debts[name] = done.debt
+                self._tell(Kind.CLEANED, name, f"the clean-up in the cloud ended with {code}")
 
     def _see_end(self, name: str) -> None:
         """Tell how an upload ended: as its supervisor, or whoever killed it, has written."""
@@ -284,15 +292,26 @@ class Worker:
 
     def _clean_up(self, job: Job) -> None:
         """If that is due, remove what a dead upload left in the cloud: without its image, nobody can go on with it."""
-        means = self._means
-        if not self._jobs.is_cleanup_owed(job.name):
-            return
-        try:
-            self._cleanings.append(
-                cleaning.start(self._jobs, job, program=self._own_program, environment=means.environment)
-            )
-        except ClouduploaderError as exc:
-            self._tell_trouble(job.name, exc.message)
+        if self._jobs.is_cleanup_owed(job.name):
+            self._debts[job.name] = cleaning.Debt(job, time.monotonic())
+
+    def _start_clean_ups(self) -> None:
+        """Start those that are due, the oldest first, as many as may run at once."""
+        now = time.monotonic()
+        for debt in sorted(self._debts.values(), key=lambda debt: debt.due):
+            if debt.due > now or len(self._cleanings) >= cleaning.MAX_AT_ONCE:
+                break
+            name = debt.job.name
+            try:
+                started = cleaning.start(
+                    self._jobs, debt, program=self._own_program, environment=self._means.environment
+                )
+            except ClouduploaderError as exc:
+                debt.put_off(now)
+                self._tell_trouble(name, exc.message)
+            else:
+                self._cleanings.append(started)
+                del self._debts[name]
 
     def _read_means(self) -> starting.Means:
         found = self._read_settings()

@@ -250,6 +250,16 @@ def test_journals_stay_as_long_as_nothing_is_pruned(make_spool, make_job):
         assert journal.read(state_dir, "0" * 32)
 
 
+def test_job_after_which_a_clean_up_is_owed_is_not_pruned(make_spool, make_job):
+    jobs = make_spool()
+    for name in ("1", "2"):
+        make_job(jobs, name, state=JobState.FAILED)
+        age(jobs.done_path(name))
+    jobs.owe_cleanup("1")
+    state_dir = jobs.directory / "journal"
+    assert tend_spool.prune(jobs, now=time.time(), max_days=1, max_jobs=None, state_dir=state_dir) == ["2"]
+
+
 def test_job_that_is_just_archived_is_not_pruned(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.UPLOADING)

@@ -13,7 +13,7 @@ import pytest
 from dispatcher_bench import HOLD
 
 from clouduploader import journal, process
-from clouduploader.dispatcher import ending, running, supervisor, worker
+from clouduploader.dispatcher import cleaning, ending, running, supervisor, worker
 from clouduploader.errors import MissingFileError
 from clouduploader.job import JobState
 
@@ -118,9 +118,9 @@ def test_interrupted_upload_is_failed_and_not_started_again(bench, result, more)
     assert "started" not in bench.log("1")
 
 
-@pytest.mark.parametrize(("code", "is_due"), [(0, False), (69, False), (75, True)])
+@pytest.mark.parametrize(("code", "is_due"), [(0, False), (69, True), (75, True)])
 def test_clean_up_is_due_until_it_was_done(bench, code, is_due):
-    """Whatever becomes of the worker that archived the job; 75 says that something is left."""
+    """Whatever becomes of the worker that archived the job."""
     bench.write_own(f"exit {code}")
     bench.write_uploader("true")
     bench.schedule("1", state=JobState.FAILED, details=ending.INTERRUPTED)
@@ -132,6 +132,42 @@ def test_clean_up_is_due_until_it_was_done(bench, code, is_due):
     assert bench.wait_for_event("cleaned", "1") == f"the clean-up in the cloud ended with {code}"
     assert bench.jobs.owed_cleanups() == ["1"] * is_due
     assert bench.log("1") == "own cleanup --yes --completed --target=ec2 --job=1\n"
+
+
+def test_clean_up_that_left_something_is_tried_again(bench, monkeypatch, tmp_path):
+    monkeypatch.setattr(cleaning, "RETRY_SECONDS", 0.05)
+    bench.write_own(f"[ -e {tmp_path}/third ] && exit 0; [ -e {tmp_path}/second ] && touch {tmp_path}/third;"
+                    f" touch {tmp_path}/second; exit 75")  # fmt: skip
+    bench.write_uploader("true")
+    owe(bench, "1")
+    bench.start()
+    bench.wait_for(lambda: not bench.jobs.owed_cleanups())
+    assert [text[-2:] for kind, _, text in bench.events if kind == "cleaned"] == ["75", "75", " 0"]
+
+
+def test_clean_ups_are_bounded(bench, tmp_path):
+    """After an outage there are many."""
+    bench.write_own(f"touch {tmp_path}/run-$$; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done")
+    bench.write_uploader("true")
+    names = [str(number) for number in range(1, 3 * cleaning.MAX_AT_ONCE)]
+    for name in names:
+        owe(bench, name)
+    bench.start()
+    bench.wait_for(lambda: len(list(tmp_path.glob("run-*"))) >= cleaning.MAX_AT_ONCE)
+    bench.schedule("100")
+    bench.wait_for_end("100")  # the uploads of others go on meanwhile
+    assert len(list(tmp_path.glob("run-*"))) == cleaning.MAX_AT_ONCE
+    (tmp_path / "go").touch()
+    bench.wait_for(lambda: not bench.jobs.owed_cleanups())
+    assert {job for kind, job, _ in bench.events if kind == "cleaned"} == set(names)
+
+
+def owe(bench, name):
+    """Archive a job of a dead upload, after which a clean-up is due."""
+    bench.schedule(name, state=JobState.FAILED, details=ending.INTERRUPTED)
+    with bench.jobs.lock(name) as locked:
+        locked.archive(locked.job)
+    bench.jobs.owe_cleanup(name)
 
 
 @pytest.mark.parametrize(("outcome", "is_due"), [(journal.Outcome.SUCCEEDED, False), (None, True)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from clouduploader import joblog
+from clouduploader import joblog, process
 from clouduploader.cli import output, table
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import clean_up
@@ -83,6 +83,7 @@ def cleanup_command(
     With --json the data are {"dry_run": B, "things": [...]}, each with kind, id, region, job, user, image,
     journal, created, story, outcome (removed, left, kept or found) and reason.
     """
+    process.hide_memory()
     with open(2, "wb", buffering=0, closefd=False) as stderr:
         log = joblog.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
         means = clean_up.Means(session.config, log)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import click
 
 import clouduploader
-from clouduploader import joblog, stopping
+from clouduploader import joblog, process, stopping
 from clouduploader.cli import boundary, routing
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import CannotCreateError, ExitCode, StoppedError, UsageError
@@ -53,6 +53,7 @@ def contract_command(session: Session, operands: tuple[str, ...]) -> int:
     """Upload one image as OBS asks for it."""
     if len(operands) not in routing.OPERAND_COUNTS:
         raise UsageError(f"OBS's call has five or six operands, not {len(operands)}", hint="See --help.")
+    process.hide_memory()
     call = Call(operands)
     stop = Stop()
     stopping.listen(stop)

@@ -4,6 +4,7 @@ import importlib
 import io
 import itertools
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Sequence
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, see ExitCode.
     """
     _open_streams()
+    _keep_to_ourselves()
     session = Session()
     words = routing.route(sys.argv[1:] if arguments is None else arguments)
     # Known before Click parses, so that its own complaints are JSON as well.
@@ -123,6 +125,12 @@ def _open_streams() -> None:
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 as long as the process lives
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _keep_to_ourselves() -> None:
+    """Leave no core file, in which keys would be; and let no umask lock us out of what we make."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(os.umask(0o077) & 0o077)
 
 
 def _drop_output(*numbers: int) -> None:

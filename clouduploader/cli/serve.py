@@ -44,13 +44,14 @@ def serve_command(
         raise UnavailableError(
             f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
         ) from exc
-    from clouduploader import readiness, service_log
+    from clouduploader import process, readiness, service_log
     from clouduploader.stop import Stop
 
     def read() -> settings.Settings:
         found = session.read_config()
         return settings.load(found.server, found.path, listen=listen, allow=networks)
 
+    process.hide_memory()
     config = session.config
     source = settings.Source(read)
     stop = Stop()

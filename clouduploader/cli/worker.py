@@ -35,15 +35,16 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
 
     Only one worker, ours or OBS's, can work on a spool.
     """
-    if account:
-        from clouduploader import process
+    from clouduploader import process
 
+    if account:
         process.become(account)
         if not os.access(sys.executable, os.X_OK, effective_ids=True):
             raise NotOwnerError(
                 f"{account} may not execute {sys.executable}",
                 hint="Install clouduploader, and the Python that it uses, where every user may read them.",
             )
+    process.hide_memory()
     from clouduploader import dispatcher, service_log
     from clouduploader.dispatcher import control, settings
     from clouduploader.dispatcher.happening import Kind

@@ -109,7 +109,7 @@ def force(jobs: spool.Spool, upload: Upload) -> None:
     """
     crew = process.crew(upload.job.pid, traces(jobs, upload.job.name))
     upload.held.add((*crew.workers, *crew.descendants))
-    upload.held.kill()
+    upload.held.kill(upload.job.pid)
     upload.was_forced = True
 
 

@@ -147,6 +147,11 @@ def test_uploads_end_after_the_service_and_before_the_network():
     assert int(uploads["TimeoutStopSec"][0]) > jobs.KILL_TIMEOUT_SECONDS
 
 
+@pytest.mark.parametrize("name", ["clouduploader.service", "clouduploader-uploads.service"])
+def test_units_leave_no_core_files(name):
+    assert unit(name)["LimitCORE"] == ["0"]
+
+
 def test_unit_bounds_memory_and_processes():
     assert unit()["MemoryMax"] == ["4G"]
     assert unit()["TasksMax"] == ["1024"]

@@ -276,6 +276,39 @@ def test_lock_is_seen_and_left_alone(tmp_path):
     assert not process.is_locked(path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_hidden_memory_is_not_for_other_processes_of_the_user():
+    code = (
+        "import ctypes, os, sys; from clouduploader import process; os.setgid(65534); os.setuid(65534)\n"
+        "ctypes.CDLL(None).prctl(process.PR_SET_DUMPABLE, 1)  # as if started by that user\n"
+        "if sys.argv[1] == 'hide': process.hide_memory()\n"
+        "print(os.stat('/proc/self/mem').st_uid, len(os.listdir('/proc/self/fd')) > 2)"
+    )
+    shown = [
+        subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout
+        for word in ("hide", "show")
+    ]
+    assert shown == ["0 True\n", "65534 True\n"]
+
+
+def test_group_is_killed_with_its_leader_though_nobody_sees_its_members(start, tmp_path, monkeypatch):
+    """As behind hidepid, where a process whose memory is hidden is not to be seen."""
+    leader = start(
+        "import os, subprocess, sys\n"
+        "print(subprocess.Popen(['sleep', '60']).pid, flush=True)\n"
+        "sys.stdin.read()"
+    )  # fmt: skip
+    member = int(leader.first_line)
+    with process.Held() as held:
+        held.add([process.find(leader.pid)])
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "PROC", tmp_path)
+            held.kill(leader.pid)
+    assert leader.wait() == -signal.SIGKILL
+    while (found := process.find(member)) and found.is_alive:
+        time.sleep(0.01)
+
+
 def test_root_becomes_another_user_for_good_and_nobody_else_can():
     code = (
         "import os; from clouduploader import errors, process\n"

@@ -1,6 +1,7 @@
 import importlib
 import inspect
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +24,21 @@ ERRORS = [
     if issubclass(value, ClouduploaderError) and value is not StoppedError
 ]
 """All of them; which code each has stands in tests/contract/test_exit_codes.py."""
+
+
+@pytest.mark.parametrize("umask", [0, 0o77, 0o777])
+def test_program_leaves_no_core_and_is_not_locked_out_by_the_umask(umask):
+    code = (
+        "import os, resource; from clouduploader.cli import main; main.main(['platforms'])\n"
+        "print(resource.getrlimit(resource.RLIMIT_CORE), oct(os.umask(0)))"
+    )
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (hard, hard)),
+        capture_output=True, text=True, check=True, umask=umask,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == f"(0, 0) {umask & 0o77:#o}"
 
 
 @pytest.fixture

@@ -91,6 +91,8 @@ class Image:
         size_bytes: Of the file as it lies there.
         is_tarball: Whether there is a tar archive in the packing.
         disk_format: What is inside, as far as the first bytes tell: a fixed VHD looks raw.
+        identity: Device, inode, size in bytes and time of the last change in nanoseconds as they were, by which
+            it is known again; None if nobody looked.
     """
 
     path: Path
@@ -99,6 +101,7 @@ class Image:
     size_bytes: int
     is_tarball: bool = False
     disk_format: DiskFormat = DiskFormat.RAW
+    identity: tuple[int, int, int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +225,13 @@ class Journal(Protocol):
         """
 
 
+class CheckUnchanged(Protocol):
+    """See UploadRequest."""
+
+    def __call__(self, sha256: str | None = None) -> None:
+        """Hold the image against what it was."""
+
+
 class Measure(Protocol):
     """See UploadRequest."""
 
@@ -249,6 +259,10 @@ class UploadRequest:
         inspect_image: Reads the image's first mebibytes and tells what is in them. Raises ImageError.
         open_blocks: Called with the block size in bytes and what becomes of zeros; gives the image's
             blocks. Raises ImageError. All that was made is gone when the context ends.
+        check_unchanged: For a platform that reads the image file itself: called when it has, before there is an image
+            that can be used, and with the SHA-256 of what was read, in hex, if there is one. Raises ImageError if the
+            file was written to or replaced in the meantime, or has another digest than was promised; LocalIOError if
+            that can't be told. `measure_image` and `open_blocks` look themselves.
         journal: See Journal.
         provenance: What the build service says of the image, as far as it does: `project`, `package`,
             `repository`, `arch`.
@@ -264,6 +278,7 @@ class UploadRequest:
     measure_image: Measure
     inspect_image: Callable[[], ImageFacts]
     open_blocks: Callable[[int, ZeroBlocks], AbstractContextManager[BlockSource]]
+    check_unchanged: CheckUnchanged
     journal: Journal
     provenance: Mapping[str, str]
 

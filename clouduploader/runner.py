@@ -247,6 +247,7 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
                 measure_image=reading.measure,
                 inspect_image=lambda: reading.facts,
                 open_blocks=reading.open_blocks,
+                check_unchanged=reading.check_unchanged,
                 journal=opened,
                 provenance=_provenance(task.job),
             )
@@ -339,6 +340,9 @@ class _Reading:
             in_sectors=not self.is_forced,
             overlook=self._overlook,
         )
+
+    def check_unchanged(self, sha256: str | None = None) -> None:
+        packing.check_unchanged(self._image, sha256, self._expected_sha256() if sha256 else None)
 
     def _tell_overlooked(self, message: str) -> None:
         self._log.line(f"Going on all the same, as force says: {message}.")

@@ -59,6 +59,8 @@ class Wish:
         written: What was ever written, all else being true holes; None if nobody knows.
         is_promise: Whether something in such a hole is an error. Otherwise it is data like all others.
         stop: Honoured at each block.
+        on_end: Called when all was read, with the digest of the file in hex, or None; raises ImageError if it was all
+            in vain.
     """
 
     filename: str
@@ -67,6 +69,7 @@ class Wish:
     written: Extents | None
     is_promise: bool
     stop: Stop
+    on_end: Callable[[str | None], None]
 
 
 class _Source:
@@ -118,7 +121,8 @@ class _Source:
             self._zero += 1
         return Block(index, is_zero)
 
-    def _counted(self, size_bytes: int, *, file_sha256: str | None, raw_sha256: str | None) -> Tally:
+    def _ended(self, size_bytes: int, *, file_sha256: str | None, raw_sha256: str | None) -> Tally:
+        self._wish.on_end(file_sha256)
         return Tally(
             size_bytes=size_bytes,
             data_blocks=self._data,
@@ -147,8 +151,7 @@ class StreamSource(_Source):
         pieces: The disk, in pieces of any size. It is advanced by whichever thread asks for a block.
         wish: See Wish.
         digest: To be made of the raw disk, or None.
-        file_sha256: Called at the end: gives the file's digest in hex, or None, and raises ImageError if that is not
-            what was promised.
+        file_sha256: Called at the end: gives the file's digest in hex, or None.
     """
 
     can_reread = False
@@ -178,7 +181,7 @@ class StreamSource(_Source):
                 size = self._fill(buffer)
                 if not size:
                     raw_sha256 = self._digest.hexdigest() if self._digest else None
-                    self._tally = self._counted(self._position, file_sha256=self._file_sha256(), raw_sha256=raw_sha256)
+                    self._tally = self._ended(self._position, file_sha256=self._file_sha256(), raw_sha256=raw_sha256)
                     return None
                 self._position += size
                 block = self._judged(index, buffer == self._zeros)
@@ -266,7 +269,7 @@ class StoreSource(_Source):
         if self._error:
             raise self._error
         self._position = self._store.size_bytes
-        self._tally = self._counted(self._store.size_bytes, file_sha256=None, raw_sha256=None)
+        self._tally = self._ended(self._store.size_bytes, file_sha256=None, raw_sha256=None)
 
     def close(self) -> None:
         """Wait for all who take a block, and give none any more: the store may be closed then."""

@@ -52,13 +52,14 @@ def describe(path: Path, filename: str, stop: Stop) -> Image:
                 raise ImageError(f"the image {path} is not a regular file")
             raise MissingFileError(f"there is no image {path}")
         with path.open("rb") as file:
+            identity = _identity(os.fstat(file.fileno()))
             head = file.read(magic.HEAD_BYTES)
-        size_bytes = path.stat().st_size
+        size_bytes = identity[2]
     except OSError as exc:
         raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
     if not size_bytes:
         raise ImageError(f"the image {filename} is empty")
-    image = Image(path, filename, magic.packing_of(head), size_bytes)
+    image = Image(path, filename, magic.packing_of(head), size_bytes, identity=identity)
     with streams.opened(image, stop=stop, overlook=lambda _message: None) as packed:
         if image.packing is Packing.RAW:
             disk_format = magic.disk_format_of(head)
@@ -71,6 +72,35 @@ def describe(path: Path, filename: str, stop: Stop) -> Image:
             disk_format = DiskFormat.RAW if is_tarball else magic.disk_format_of(head)
             return dataclasses.replace(image, is_tarball=is_tarball, disk_format=disk_format)
     return image
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_unchanged(image: Image, sha256: str | None = None, expected_sha256: str | None = None) -> None:
+    """See that a file that was read is the one that was described, and as it was then.
+
+    Args:
+        image: See Image.
+        sha256: Of what was read, in hex, or None.
+        expected_sha256: What the file is to have, in hex, or None.
+
+    Raises:
+        ImageError: It was written to, or replaced; or has another digest.
+        LocalIOError: That can't be told.
+    """
+    try:
+        identity = _identity(image.path.stat())
+    except OSError as exc:
+        raise LocalIOError(f"the image {image.path} can't be read: {exc.strerror}") from exc
+    if image.identity and identity != image.identity:
+        raise ImageError(
+            f"{image.filename} changed while it was read: it was written to, or replaced",
+            hint="Upload it once it is complete.",
+        )
+    if sha256:
+        _check_digest(image, sha256, expected_sha256)
 
 
 def _end_of(packed: PackedFile) -> bytes:
@@ -159,6 +189,7 @@ def measure(
         UnavailableError: It can't be unpacked here.
     """
     if image.packing is Packing.RAW and not expected_sha256:
+        check_unchanged(image)
         _check_size(image, image.size_bytes, max_size_bytes)
         return image.size_bytes
     with streams.opened(image, stop=stop, on_bytes=on_bytes, overlook=overlook) as packed:
@@ -166,7 +197,7 @@ def measure(
             inside = _file_inside(pieces, image, max_size_bytes, packed, stop, is_by_name=is_by_name)
             disk = _bounded(inside, image, max_size_bytes, stop)
             size_bytes = sum(map(len, _whole_sectors(disk, image) if in_sectors else disk))
-        _check_digest(image, packed.sha256(), expected_sha256)
+        check_unchanged(image, packed.sha256(), expected_sha256)
         return size_bytes
 
 
@@ -224,11 +255,8 @@ def open_blocks(
         written=written.extents if written else None,
         is_promise=written is not None,
         stop=stop,
+        on_end=lambda digest: check_unchanged(image, digest, expected_sha256),
     )
-
-    def checked(digest: str) -> str:
-        _check_digest(image, digest, expected_sha256)
-        return digest
 
     with contextlib.ExitStack() as stack:
         if image.packing is Packing.RAW:
@@ -246,7 +274,7 @@ def open_blocks(
                 _as_mapped(pieces_of(disk, streams.PIECE_BYTES), image, written),
                 wish,
                 digest=raw,
-                file_sha256=lambda: checked(_file_sha256(image, raw, disk.size_bytes, stop)) if raw else None,
+                file_sha256=lambda: _file_sha256(image, raw, disk.size_bytes, stop) if raw else None,
             )
         else:
             packed = stack.enter_context(streams.opened(image, stop=stop, on_bytes=on_bytes, overlook=overlook))
@@ -257,7 +285,7 @@ def open_blocks(
                 _whole_sectors(disk_pieces, image) if in_sectors else disk_pieces,
                 wish,
                 digest=hashlib.sha256() if with_digests else None,
-                file_sha256=lambda: checked(packed.sha256()),
+                file_sha256=packed.sha256,
             )
         yield stack.enter_context(contextlib.closing(source))
 

@@ -81,7 +81,7 @@ class DirectoryPlatform:
                 return platform.UploadResult(copy.id, (copy,))
             reporter.event(platform.PhaseStarted("copy"))
             with _partial_file(path.parent, request.journal.key, reporter) as file:
-                _copy(request.image, file, reporter, stop)
+                request.check_unchanged(_copy(request.image, file, reporter, stop))
                 stop.raise_if_requested()
                 os.link(file.name, path)  # unlike a rename it never overwrites
                 reporter.event(platform.ObjectCreated(copy))
@@ -180,7 +180,8 @@ def _partial_file(directory: Path, key: str, reporter: Reporter) -> Iterator[Bin
             reporter.event(platform.ObjectRemoved(CloudObject("partial file", str(path))))
 
 
-def _copy(image: platform.Image, file: BinaryIO, reporter: Reporter, stop: Stop) -> None:
+def _copy(image: platform.Image, file: BinaryIO, reporter: Reporter, stop: Stop) -> str:
+    """Copy all of it; the SHA-256 of what was copied, in hex."""
     sha256, done_bytes = hashlib.sha256(), 0
     with image.path.open("rb") as source:
         while block := source.read(BLOCK_BYTES):
@@ -194,6 +195,7 @@ def _copy(image: platform.Image, file: BinaryIO, reporter: Reporter, stop: Stop)
     file.flush()
     os.fsync(file.fileno())
     reporter.line(f"SHA-256: {sha256.hexdigest()}")
+    return sha256.hexdigest()
 
 
 def _is_locked(path: Path) -> bool:

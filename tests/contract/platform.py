@@ -227,6 +227,7 @@ class Case:
             measure_image=lambda **_how: self.image.size_bytes,
             inspect_image=lambda: facts_of(self.image),
             open_blocks=lambda block_bytes, _zero_blocks: opened_blocks(self.image.path, block_bytes),
+            check_unchanged=lambda _sha256=None: None,
             journal=MemoryJournal(work_dir / "journal"),
             provenance={"project": "home:tom", "package": "image", "repository": "images", "arch": "x86_64"},
         )

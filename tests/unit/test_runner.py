@@ -507,6 +507,22 @@ def test_checksum_beside_the_image_must_be_right(run, platform, tmp_path):
         run(image="my.raw.xz")
 
 
+def test_platform_that_reads_the_image_itself_learns_that_it_changed(run, platform, tmp_path):
+    def upload(request, _reporter, _stop):
+        request.check_unchanged()
+        request.check_unchanged("0" * 64)  # nothing was promised
+        (tmp_path / "my.raw.xz.sha256").write_text("1" * 64)
+        request.check_unchanged("1" * 64)
+        with pytest.raises(ImageError, match="its SHA-256 is 0000"):
+            request.check_unchanged("0" * 64)
+        os.utime(tmp_path / "my.raw.xz", ns=(0, 0))
+        request.check_unchanged()
+
+    platform.work = upload
+    with pytest.raises(ImageError, match=r"my\.raw\.xz changed while it was read: it was written to, or replaced"):
+        run(image="my.raw.xz")
+
+
 def test_image_may_not_be_larger_than_is_set(run, platform, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "clouduploader.conf").write_text("[clouduploader]\nmax_size = 4K\n")

@@ -6,9 +6,10 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from clouduploader.errors import ClouduploaderError, LocalIOError, PlatformReplyError
+from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, PlatformReplyError
 from clouduploader.platform import (
     BytesMoved,
     CloudObject,
@@ -103,6 +104,7 @@ class Upload:
         try:
             ending = self._run_tool(program, helper, keys=keys, architecture=architecture, volume_gib=volume_gib)
             self._judge(ending)
+            self._check_unchanged()
             self._clean_up(FINAL_KINDS)
             self._stop.raise_if_requested()
             return self._finish(sorted(self._objects, key=lambda thing: thing.kind))  # the image before the snapshot
@@ -363,6 +365,26 @@ class Upload:
                 image_id=self._image_id,
             )
 
+    def _check_unchanged(self) -> None:
+        """See that the image was made of the file as it was: ec2uploadimg opens it itself, and by its name.
+
+        Raises:
+            ImageError: It was not; nothing of it is kept.
+        """
+        try:
+            self._request.check_unchanged()
+            if (found := _sha256(self._request.image.path)) != self._tags[tags.SHA256]:
+                raise ImageError(
+                    f"{self._request.image.filename} changed while it was read: its SHA-256 was "
+                    f"{self._tags[tags.SHA256]}, and is {found}",
+                    hint="Upload it once it is complete.",
+                )
+        except LocalIOError as exc:
+            self._reporter.line(f"Warning: whether the image changed while it was sent can't be told: {exc.message}.")
+        except ImageError:
+            self._image_id = None
+            raise
+
     def _clean_up(self, kept: frozenset[str]) -> None:
         """Remove what is still there, but for these kinds."""
         self._find_lost()
@@ -414,12 +436,6 @@ def own_tags(request: UploadRequest) -> dict[str, str]:
     Raises:
         LocalIOError: It can't be read.
     """
-    path = request.image.path
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as exc:
-        raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
     own = tags.own(
         key=request.journal.key,
         job_name=request.job_name,
@@ -427,4 +443,12 @@ def own_tags(request: UploadRequest) -> dict[str, str]:
         provenance=request.provenance,
         started=datetime.datetime.now(datetime.UTC),
     )
-    return own | {tags.SHA256: sha256}
+    return own | {tags.SHA256: _sha256(request.image.path)}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tarfile
 
 import pytest
@@ -65,6 +66,19 @@ def test_image_that_is_damaged_inside_is_refused(make_job, make_image, assert_no
     image.path.write_bytes(data)
     job = make_job(image)
     job.run().assert_failed(65, "x.raw.xz is damaged: bad xz data before byte")
+    assert_nothing_left(job)
+
+
+def test_image_that_changes_while_it_is_sent_does_not_become_one(sandbox, make_job, small_image, assert_nothing_left):
+    """ec2uploadimg opens the file itself: what it made of it is removed."""
+    sandbox.helper(sftp_delay_seconds=0.1)
+    job = make_job(small_image)
+    process = job.start()
+    job.wait_for("Phase: upload", process)
+    os.utime(job.image_path)
+    done = job.finish(process)
+    done.assert_failed(65, "changed while it was read: it was written to, or replaced")
+    assert "Removed image ami-" in done.log
     assert_nothing_left(job)
 
 

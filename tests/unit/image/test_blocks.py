@@ -49,6 +49,7 @@ def wish(**fields):
         "written": None,
         "is_promise": True,
         "stop": Stop(),
+        "on_end": lambda _digest: None,
     }
     return Wish(**{**defaults, **fields})
 

@@ -521,3 +521,68 @@ def test_what_is_forced_is_passed_over_and_told(make_image):
         with pytest.raises(ImageError, match=words) as caught, open_blocks(image) as source:
             drained(source)
         assert "force" in caught.value.hint
+
+
+def written_to(path):
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+
+
+def appended_to(path):
+    times = path.stat()
+    with path.open("ab") as file:
+        file.write(b"more")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def replaced(path):
+    times = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+
+
+def touched(path):
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize("change", [written_to, appended_to, replaced, touched])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, COMPRESS[Packing.ZSTD]])
+@pytest.mark.parametrize("with_digests", [False, True])
+@pytest.mark.parametrize("when", ["before it is opened", "after its first block"])
+def test_image_that_changes_while_it_is_read_has_no_end(make_image, compress, change, with_digests, when):
+    image = make_image(compress(noise(5 * BLOCK)))
+    if when == "before it is opened":
+        change(image.path)
+
+    def read_all():
+        with open_blocks(image, with_digests=with_digests) as source:
+            source.next_into(bytearray(BLOCK))
+            if when != "before it is opened":
+                change(image.path)
+            drained(source, threads=2)
+
+    with pytest.raises(ImageError):
+        read_all()
+
+
+@pytest.mark.parametrize("change", [written_to, appended_to, replaced, touched])
+def test_image_that_changes_before_it_is_measured_is_refused(make_image, change):
+    image = make_image(gzip.compress(noise(5 * BLOCK)) + bytes(9))
+    change(image.path)
+    with pytest.raises(ImageError):
+        packing.measure(image, on_bytes=lambda _done: None, stop=Stop())
+    raw = make_image(noise(5 * BLOCK))
+    change(raw.path)
+    with pytest.raises(ImageError, match="changed while it was read: it was written to, or replaced"):
+        packing.measure(raw, on_bytes=lambda _done: None, stop=Stop())
+
+
+def test_image_that_is_not_there_any_more_is_an_error_of_this_machine(make_image):
+    image = make_image(noise(5 * BLOCK))
+    with open_blocks(image) as source:
+        image.path.unlink()
+        with pytest.raises(LocalIOError, match="can't be read"):
+            drained(source)

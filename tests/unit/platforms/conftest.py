@@ -95,6 +95,7 @@ def make_upload_request():
             "measure_image": lambda: size_bytes,
             "inspect_image": lambda: facts_of(size_bytes),
             "open_blocks": open_blocks,
+            "check_unchanged": lambda _sha256=None: None,
             "journal": MemoryJournal(Path(f"{work_dir}.journal")),
             "provenance": {},
         }

@@ -1,3 +1,4 @@
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clouduploader import joblog
-from clouduploader.errors import CannotCreateError, ConfigError, LocalIOError, StoppedError
+from clouduploader.errors import CannotCreateError, ConfigError, ImageError, LocalIOError, StoppedError
 from clouduploader.platform import (
     BytesMoved,
     CleanUpReport,
@@ -132,6 +133,20 @@ def test_image_that_changes_while_it_is_read_is_refused(make_platform, make_requ
     assert names(images) == []
 
 
+def test_what_was_copied_is_held_against_what_the_image_was(make_platform, make_request, images):
+    told = []
+
+    def check_unchanged(sha256=None):
+        told.append((sha256, len(names(images))))
+        raise ImageError("it changed")
+
+    request = dataclasses.replace(make_request(), check_unchanged=check_unchanged)
+    with pytest.raises(ImageError, match="it changed"):
+        make_platform().upload(request, Log().reporter, Stop())
+    assert told == [(hashlib.sha256(DATA).hexdigest(), 1)]  # the partial file is there still
+    assert names(images) == []
+
+
 def test_image_that_is_gone_is_named(make_platform, make_request, images):
     request = make_request()
     request.image.path.unlink()
@@ -218,7 +233,7 @@ log.listen(lambda event: time.sleep(60) if isinstance(event, BytesMoved) else No
 image = Image(source, "a.raw", Packing.RAW, source.stat().st_size)
 request = UploadRequest(user="", job_name=None, arch=None, image=image, targetdata={}, work_dir=source.parent,
                         is_by_hand=False, measure_image=lambda: 0, inspect_image=None, open_blocks=None,
-                        journal=types.SimpleNamespace(key="0" * 32), provenance={})
+                        check_unchanged=None, journal=types.SimpleNamespace(key="0" * 32), provenance={})
 context = PlatformContext(home=images, settings={"path": str(images)}, environment={})
 directory.create(context).upload(request, log, Stop())
 """

@@ -85,13 +85,11 @@ def ours(place):
     ):
         engine.send(
             source,
-            endpoint_url=place.url,
-            region=REGION,
+            route=route(place),
             snapshot_id=place.snapshot_id,
             ledger=book,
             keys=lambda: Keys("AKIAEXAMPLE", "sesame", "token"),
             settings=Settings(connections=place.connections, blocks_per_second=place.rate),
-            environment=os.environ,
             make_client=lambda: None,
             stop=stop,
             reporter=silent,
@@ -100,6 +98,13 @@ def ours(place):
         place.complete(*book.linear_checksum())
     if place.sdk:
         clients.clear()
+
+
+def route(place):
+    from clouduploader.platforms.ec2 import endpoint
+
+    parsed = endpoint.parse(place.url, origin="the benchmark")
+    return endpoint.Route(place=parsed, region=REGION, authorities=os.environ["AWS_CA_BUNDLE"])
 
 
 class Silent:
@@ -180,13 +185,12 @@ def boto3_threads(place):
 
 def thread_each(place):
     """A thread for each connection, with the engine's own requests."""
-    from clouduploader.platforms.ec2 import endpoint
     from clouduploader.platforms.ec2.ebs_direct import wire
     from clouduploader.platforms.ec2.sigv4 import Keys
 
-    found = endpoint.parse(place.url, origin="the benchmark")
+    found = route(place).place
     requests = wire.Requests(place=found, region=REGION, snapshot_id=place.snapshot_id)
-    context = endpoint.tls_context(os.environ)
+    context = route(place).tls_context()
     keys = Keys("AKIAEXAMPLE", "sesame", "token")
 
     def connect():

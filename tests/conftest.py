@@ -20,7 +20,8 @@ hypothesis.settings.load_profile("clouduploader")
 os.environ["MOTO_AMIS_PATH"] = str(Path(__file__).parent / "data" / "amis.json")
 
 FOREIGN_VARIABLE = re.compile(
-    r"(AWS|BOTO|CLOUDUPLOADER|GPG|GNUPG|SSH).*|.*_PROXY|COLUMNS|LINES|(NO|FORCE)_COLOR", re.IGNORECASE
+    r"(AWS|BOTO|CLOUDUPLOADER|GPG|GNUPG|SSH).*|.*_PROXY|REQUESTS_CA_BUNDLE|COLUMNS|LINES|(NO|FORCE)_COLOR",
+    re.IGNORECASE,
 )
 
 

@@ -363,7 +363,6 @@ class PlatformContract:
         assert len(link_name.encode()) <= NAME_MAX_BYTES
         assert case.make().link_name(image) == link_name
 
-
     def test_fields_of_accounts_are_texts_and_there_where_accounts_are(self, case):
         platform = case.make()
         fields = [field for field in platform.fields if field.is_of_account]

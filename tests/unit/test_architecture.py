@@ -12,7 +12,7 @@ import clouduploader
 
 FLOORS = (
     {"errors"},
-    {"contents", "filename", "files", "job", "jobxml", "platform", "serverxml", "stop"},
+    {"contents", "deadline", "filename", "files", "job", "jobxml", "platform", "serverxml", "stop"},
     {
         "accounts",
         "config",
@@ -44,7 +44,6 @@ FOREIGN_ROOMS = {
     "aiohttp": "server",
     "asyncssh": "sandbox",
     "backports": "image",
-    "boto3": "platforms.ec2",
     "botocore": "platforms.ec2",
     "click": "cli",
     "compression": "image",  # the standard library's since Python 3.14
@@ -55,6 +54,7 @@ FOREIGN_ROOMS = {
     "moto": "sandbox",
     "prometheus_client": "server",
     "rich": "cli",
+    "urllib3": "platforms.ec2",
     "werkzeug": "sandbox",
 }
 
@@ -190,7 +190,7 @@ def test_package_keeps_the_plan():
         ("commands.kill", "from .. import spool", "commands.kill imports ..: a relative import"),
         ("commands.kill", "import click", "commands.kill imports click: only cli may"),
         ("runner", "from rich import table", "runner imports rich: only cli may"),
-        ("sandbox.cloud", "import boto3", "sandbox.cloud imports boto3: only platforms.ec2 may"),
+        ("sandbox.cloud", "import botocore", "sandbox.cloud imports botocore: only platforms.ec2 may"),
         (
             "platforms.directory",
             "import botocore.session",
@@ -231,7 +231,7 @@ def test_downward_imports_are_allowed():
         "platform": "from clouduploader import stop",
         "stop": "from clouduploader.errors import StoppedError",
         "platforms.ec2": "from clouduploader.platforms.ec2 import upload",
-        "platforms.ec2.upload": "import boto3\nfrom clouduploader import errors, platform",
+        "platforms.ec2.upload": "import botocore\nfrom clouduploader import errors, platform",
         "commands.kill": "from clouduploader import spool",
         "spool": "from clouduploader import job",
         "job": "import clouduploader",

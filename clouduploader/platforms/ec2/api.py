@@ -1,24 +1,31 @@
-"""boto3 clients that tell what they do, and whose errors are ours."""
+"""The SDK's clients: the one border that all calls of AWS's APIs cross, but for PutSnapshotBlock (`ebs_direct`).
+
+What goes out of here is an answer in which all is that we read, or an error that `translated` knows: whatever the
+SDK, urllib3 or a parser raises on the way is caught here, each exchange ends in time, and each call is told.
+Who answers, how he is reached and whom to believe that it is he is for the SDK to decide; see `route`.
+"""
 
 import contextlib
 import functools
 import threading
 import time
 import types
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import boto3
 import botocore.config
 import botocore.credentials
 import botocore.exceptions
+import botocore.httpsession
 import botocore.loaders
 import botocore.session
 
-from clouduploader.errors import CredentialsError, PlatformReplyError
+from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsError, PlatformReplyError, TransientError
 from clouduploader.platform import Reporter
-from clouduploader.platforms.ec2 import refusals
+from clouduploader.platforms.ec2 import answers, endpoint, exchange, refusals
 from clouduploader.platforms.ec2.sigv4 import Keys
+from clouduploader.stop import Stop
 
 CONFIG = botocore.config.Config(
     connect_timeout=20,  # the SDK's 60 s, four times over, is too long for a person who waits
@@ -27,6 +34,9 @@ CONFIG = botocore.config.Config(
     retries={"mode": "standard", "max_attempts": 4},  # the SDK's advice for new code, one more try
     user_agent_extra="clouduploader",
 )
+MAX_WORDS = 500  # characters of what a library says
+CREDENTIALS_HINT = "Put the service's keys into .aws/credentials in the home of clouduploader."
+PAUSE_SECONDS = 1.0  # before a call whose answer was malformed is made again; doubled from try to try
 
 SERVICES = {
     **dict.fromkeys(("AssumeRole", "GetCallerIdentity"), "sts"),
@@ -36,6 +46,44 @@ SERVICES = {
     **dict.fromkeys(("DescribeKey", "ListAliases"), "kms"),
 }
 """Whose operations they are; all others that we call are EC2's. The SDK's exceptions do not tell."""
+
+SETTINGS_ERRORS = (
+    botocore.exceptions.ProfileNotFound,
+    botocore.exceptions.ConfigParseError,
+    botocore.exceptions.ConfigNotFound,
+    botocore.exceptions.InvalidConfigError,
+    botocore.exceptions.InvalidDefaultsMode,
+    botocore.exceptions.InvalidEndpointConfigurationError,
+    botocore.exceptions.InvalidIMDSEndpointError,
+    botocore.exceptions.InvalidIMDSEndpointModeError,
+    botocore.exceptions.InvalidProxiesConfigError,
+    botocore.exceptions.InvalidRegionError,
+    botocore.exceptions.InvalidRetryConfigurationError,
+    botocore.exceptions.BaseEndpointResolverError,
+    botocore.exceptions.EndpointProviderError,
+    botocore.exceptions.UnknownRegionError,
+)
+"""What the SDK raises for settings that it can't go by."""
+MALFORMED_ERRORS = (
+    botocore.exceptions.PaginationError,
+    botocore.exceptions.IncompleteReadError,
+    botocore.exceptions.ResponseStreamingError,
+    botocore.exceptions.ChecksumError,
+    botocore.exceptions.FlexibleChecksumError,
+)
+"""What it raises for an answer that no server of that API gives."""
+CREDENTIAL_ERRORS = (
+    botocore.exceptions.NoCredentialsError,
+    botocore.exceptions.PartialCredentialsError,
+    botocore.exceptions.CredentialRetrievalError,
+)
+
+
+_SNAPSHOT = "snap-00000000000000000"
+
+
+class UnreadableAnswerError(exchange.MalformedAnswerError):
+    """A whole answer, in which is not what its API gives."""
 
 
 class KeySource(Protocol):
@@ -57,38 +105,117 @@ def client(
     *,
     region: str,
     reporter: Reporter,
-    keys: Keys | KeySource | None = None,
-    session: botocore.session.Session | None = None,
+    keys: Keys | KeySource,
+    session: botocore.session.Session,
     options: Mapping[str, Any] = types.MappingProxyType({}),
-) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+    stop: Stop | None = None,
+) -> Any:  # noqa: ANN401 the SDK makes its clients at run time
     """Make a client for an API of AWS.
 
     Args:
         service: For example "ec2".
         region: For example "eu-west-1".
         reporter: Told of each call if verbose.
-        keys: Whose: some, or a source that is asked for each request; None for those of the session.
-        session: Where credentials and settings come from; used for nothing else if `keys` are given.
+        keys: Whose: some, or a source that is asked for each request.
+        session: Where settings come from; it becomes a part of the client.
         options: Of botocore's Config, in place of those of CONFIG.
+        stop: Once it is requested, no exchange takes longer than seconds.
 
     Raises:
-        ClouduploaderError: The settings of the SDK are broken.
+        ConfigError: The settings of the SDK are broken.
     """
-    with translated(f"region {region}"):
-        if session is None:
-            session = botocore.session.Session()
-        session.register_component("data_loader", _loader())
-        credentials = None
-        if keys is not None:
-            credentials = _Credentials(_Fixed(keys) if isinstance(keys, Keys) else keys)
-            resolver = botocore.credentials.CredentialResolver([_Provider(credentials)])
-            session.register_component("credential_provider", resolver)
+    credentials = _Credentials(_Fixed(keys) if isinstance(keys, Keys) else keys)
+    session.register_component("data_loader", _loader())
+    session.register_component("credential_provider", botocore.credentials.CredentialResolver([_Provider(credentials)]))
+    session.register("creating-client-class", _add_border)
+    with _settings():
         config = CONFIG.merge(botocore.config.Config(**options))
-        made = boto3.Session(botocore_session=session, region_name=region).client(service, config=config)
-    if credentials:
-        made.meta.events.register("needs-retry", credentials.needs_retry)
+        made = session.create_client(service, region_name=region, config=config)
+    made.meta.events.register("needs-retry", credentials.needs_retry)
+    made._endpoint.http_session = exchange.Exchange(made._endpoint.http_session, stop)
     _tell(made, reporter)
     return made
+
+
+def route(ebs: Any) -> endpoint.Route:  # noqa: ANN401 a client of the SDK
+    """How the SDK reaches the EBS direct API, for PutSnapshotBlock of our own.
+
+    Args:
+        ebs: A client of it. What it is asked for is signed and goes nowhere: `meta.endpoint_url` is not where the
+            SDK sends its requests in each partition.
+
+    Raises:
+        ConfigError: The endpoint is none that can be reached.
+        ClouduploaderError: See `KeySource`.
+    """
+    with _settings():
+        signed = ebs.generate_presigned_url("list_snapshot_blocks", Params={"SnapshotId": _SNAPSHOT})
+    url, _, rest = signed.partition(f"/snapshots/{_SNAPSHOT}/")
+    (credential,) = urllib.parse.parse_qs(urllib.parse.urlsplit(rest).query)["X-Amz-Credential"]
+    sdk = ebs._endpoint.http_session.sdk
+    return endpoint.Route(
+        place=endpoint.parse(url, origin="the endpoint of the EBS direct API"),
+        region=credential.split("/")[2],
+        authorities=botocore.httpsession.get_cert_path(sdk._verify),
+        proxy=sdk._proxy_config.proxy_url_for(url),
+    )
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """Around what the SDK does with its settings only; what it raises there is about them."""
+    try:
+        yield
+    except ClouduploaderError:
+        raise
+    except Exception as exc:  # noqa: BLE001 each of its settings has errors of its own, those of Python among them
+        raise ConfigError(
+            f"the settings of AWS's SDK can't be used: {words(exc)}",
+            hint="They are in the variables AWS_* of the environment, and in .aws/config.",
+        ) from None
+
+
+def _add_border(base_classes: list[type], **_rest: object) -> None:
+    if _Border not in base_classes:
+        base_classes.insert(0, _Border)
+
+
+class _Border:
+    """A base class of the clients, in front of botocore's own: nothing foreign gets out of a call."""
+
+    def _make_api_call(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Make a call, and once more if its answer is malformed, as the SDK does where one did not come.
+
+        Raises:
+            botocore.exceptions.ClientError: AWS has refused; there is an error code.
+            botocore.exceptions.BotoCoreError: There was no answer, or none that can be understood.
+            ClouduploaderError: The credentials can't be had, the authority is not believed, or the time is over.
+        """
+        tries = self.meta.config.retries["total_max_attempts"]  # type: ignore[attr-defined]
+        for number in range(1, tries + 1):
+            try:
+                return self._checked(operation_name, api_params)
+            except UnreadableAnswerError:
+                if number == tries:
+                    raise
+                time.sleep(PAUSE_SECONDS * 2 ** (number - 1))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _checked(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        url = self.meta.endpoint_url  # type: ignore[attr-defined]
+        try:
+            answer = super()._make_api_call(operation_name, api_params)  # type: ignore[misc]
+            answers.check(operation_name, answer, self.meta.service_model)  # type: ignore[attr-defined]
+        except botocore.exceptions.ClientError as exc:
+            answers.complete_refusal(exc.response)
+            raise
+        except MALFORMED_ERRORS as exc:
+            raise UnreadableAnswerError(endpoint_url=url, error=words(exc)) from None
+        except (botocore.exceptions.BotoCoreError, ClouduploaderError):
+            raise
+        except Exception as exc:  # noqa: BLE001 what parsers of XML, JSON, numbers and times raise has no common base
+            raise UnreadableAnswerError(endpoint_url=url, error=words(exc)) from None
+        return answer
 
 
 @functools.cache
@@ -186,19 +313,32 @@ def translated(subject: str) -> Iterator[None]:
         yield
     except botocore.exceptions.ClientError as exc:
         raise refusals.translate(refusal(exc), subject=subject) from exc
-    except (
-        botocore.exceptions.NoCredentialsError,
-        botocore.exceptions.CredentialRetrievalError,
-        botocore.exceptions.ProfileNotFound,
-    ) as exc:
-        raise CredentialsError(
-            f"there are no AWS credentials to ask for {subject} with: {exc}",
-            hint="Put the service's keys into .aws/credentials in the home of clouduploader.",
-        ) from exc
-    except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError) as exc:
-        raise refusals.unreachable(getattr(exc, "kwargs", {}).get("endpoint_url", "AWS"), str(exc)) from exc
     except botocore.exceptions.BotoCoreError as exc:
-        raise PlatformReplyError(f"AWS's SDK gives up on {subject}: {exc}") from exc
+        raise _translate(exc, subject) from exc
+
+
+def _translate(exc: botocore.exceptions.BotoCoreError, subject: str) -> ClouduploaderError:
+    url = exc.kwargs.get("endpoint_url", "AWS")
+    if isinstance(exc, (exchange.MalformedAnswerError, *MALFORMED_ERRORS)):
+        return TransientError(
+            f"the answer about {subject} makes no sense: {words(exc)}",
+            hint="Try again later; if it stays so, look at what stands between this machine and AWS.",
+        )
+    if isinstance(exc, CREDENTIAL_ERRORS):
+        return CredentialsError(f"the AWS credentials can't be had: {words(exc)}", hint=CREDENTIALS_HINT)
+    if isinstance(exc, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError):
+        return refusals.unreachable(url, words(exc))
+    if isinstance(exc, SETTINGS_ERRORS):
+        return ConfigError(f"the settings of AWS's SDK can't be used: {words(exc)}")
+    return PlatformReplyError(f"AWS's SDK gives up on {subject}: {words(exc)}")
+
+
+def words(exc: BaseException) -> str:
+    """What an exception of a library says, in one line that names its kind where it says too little."""
+    if isinstance(exc, OSError) and exc.strerror:
+        return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
+    text = " ".join(str(exc).split())[:MAX_WORDS]
+    return text if isinstance(exc, botocore.exceptions.BotoCoreError) and text else f"{type(exc).__name__}: {text}"
 
 
 def refusal(exc: botocore.exceptions.ClientError) -> refusals.Refusal:
@@ -208,9 +348,9 @@ def refusal(exc: botocore.exceptions.ClientError) -> refusals.Refusal:
     return refusals.Refusal(
         service=SERVICES.get(exc.operation_name, "ec2"),
         operation=exc.operation_name,
-        code=error.get("Code", "unknown"),
-        message=error.get("Message") or "",
+        code=str(error.get("Code", "unknown")),
+        message=str(error.get("Message") or "")[:MAX_WORDS],
         reason=str(exc.response.get("Reason") or ""),
         status=metadata.get("HTTPStatusCode", 400),
-        date=metadata.get("HTTPHeaders", {}).get("date", ""),
+        date=str(metadata.get("HTTPHeaders", {}).get("date", "")),
     )

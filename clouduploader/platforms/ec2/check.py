@@ -3,15 +3,13 @@
 import datetime
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from clouduploader.errors import ClouduploaderError, NetworkError
+from clouduploader.errors import ClouduploaderError, ConfigError, TransientError
 from clouduploader.platform import Event, Finding, JsonValue, Level, PlatformContext
 from clouduploader.platforms.ec2 import child, credentials, fields, plan, refusals, regions, tool
 from clouduploader.platforms.ec2.settings import Settings
-
-if TYPE_CHECKING:
-    import botocore.session
+from clouduploader.platforms.ec2.sigv4 import Keys
 
 OLDEST_TOOL = (10, 0, 0)  # what was measured is 10.0.5; options and output were the same in all of 10.0
 VERSION_SECONDS = 30  # importing boto3 and paramiko cold takes a few
@@ -154,11 +152,10 @@ def _identity(
                 Level.WARNING, "regions", "there is none to look at", "Name one with --region, or give --data."
             )
         return
-    from clouduploader.platforms.ec2 import api
-
-    session = credentials.base_session(context.home, settings.profile, is_role_wanted=True)
+    caller = credentials.Caller(context.home, settings.profile, is_role_wanted=True, reporter=_Silent())
     try:
-        we = credentials.identity(session, region=settings.sts_region or names[0], reporter=_Silent())
+        keys = caller.keys()
+        we = caller.identity(settings.sts_region or names[0], keys)
     except ClouduploaderError as exc:
         yield _failure("AWS identity", exc)
         return
@@ -166,21 +163,21 @@ def _identity(
     yield _clock(we.date)
     for name in names:
         if name in helpers:
-            yield from _region(name, helpers[name], session)
+            yield from _region(name, helpers[name], caller, keys)
         if is_direct:
-            ebs = api.client("ebs", region=name, reporter=_Silent(), session=session)
-            yield _endpoint(name, ebs)
+            yield _endpoint(name, caller, keys)
 
 
-def _endpoint(region: str, ebs: Any) -> Finding:  # noqa: ANN401 a client of boto3
+def _endpoint(region: str, caller: credentials.Caller, keys: Keys) -> Finding:
     """Look whether the EBS direct APIs answer at all; no right is needed for that."""
     from clouduploader.platforms.ec2 import api
 
     subject = f"EBS direct APIs in {region}"
     try:
+        ebs = caller.client("ebs", region, keys)
         with api.translated(subject):
             ebs.list_snapshot_blocks(SnapshotId=NO_SNAPSHOT)
-    except NetworkError as exc:
+    except (TransientError, ConfigError) as exc:
         return _failure(subject, exc)
     except ClouduploaderError:
         pass  # an answer, whatever it says
@@ -198,13 +195,13 @@ def _clock(date: str) -> Finding:
     return Finding(Level.OK, "clock", message)
 
 
-def _region(name: str, helper: regions.Helper, session: "botocore.session.Session") -> Iterator[Finding]:
+def _region(name: str, helper: regions.Helper, caller: credentials.Caller, keys: Keys) -> Iterator[Finding]:
     """Look at a region with the service's own keys, which OBS's admin may have given no rights but AssumeRole."""
     subject = f"region {name}"
     from clouduploader.platforms.ec2 import api
 
     try:
-        ec2 = api.client("ec2", region=name, reporter=_Silent(), session=session)
+        ec2 = caller.client("ec2", name, keys)
         plan.check_helper(ec2, helper.ami, name)
         with api.translated(subject):
             types = ec2.describe_instance_types(Filters=[{"Name": "instance-type", "Values": [helper.instance_type]}])[
@@ -267,7 +264,7 @@ def _rights(ec2: Any, subject: str) -> Iterator[Finding]:  # noqa: ANN401 a clie
             code = ""
         except botocore.exceptions.ClientError as exc:
             code = exc.response.get("Error", {}).get("Code", "")
-        except botocore.exceptions.BotoCoreError as exc:
+        except (botocore.exceptions.BotoCoreError, ClouduploaderError) as exc:
             yield Finding(Level.FAILURE, subject, f"ec2:{action} can't be tried: {exc}")
             return
         if code == "DryRunOperation":

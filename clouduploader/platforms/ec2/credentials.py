@@ -1,26 +1,27 @@
 """Who we are in AWS, and temporary credentials for the user's role.
 
-With a role, the keys in `HOME/.aws` ask for it; where there are none, boto3's usual chain does
+With a role, the keys in `HOME/.aws` ask for it; where there are none, those of the SDK's usual chain do
 (environment, profiles, SSO, instance role). Without a role that chain is used as it is: an admin who
 uploads into his own account.
 """
 
-import configparser
-import contextlib
 import dataclasses
 import datetime
 import functools
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsError, TargetDataError
+from clouduploader import deadline
+from clouduploader.errors import ClouduploaderError, CredentialsError, TargetDataError, TransientError
 from clouduploader.platform import JsonValue, PlatformContext, Reporter, UploadRequest
-from clouduploader.platforms.ec2 import sts
+from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.settings import Settings
 from clouduploader.platforms.ec2.sigv4 import Keys
+from clouduploader.stop import Stop
 
 if TYPE_CHECKING:
     import botocore.session
@@ -28,22 +29,9 @@ if TYPE_CHECKING:
 SESSION_NAME_LENGTH = 64  # RoleSessionName, API reference of AssumeRole
 RENEWAL_MARGIN = datetime.timedelta(minutes=5)  # of life left: as long as AWS lets a clock be wrong
 RENEWAL_PAUSE = datetime.timedelta(seconds=30)  # between tries while the old ones still serve
+CHAIN_SECONDS = 300.0  # for the SDK to find credentials: a helper may have somebody log in with a browser
 _NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_=,.@-]+")  # its pattern there is [\w+=,.@-]*
-_PLAIN_REGION = re.compile(r"(?!us-iso)[a-z]{2}(-[a-z]+)+-[0-9]+")
 _KEY = re.compile(r"[!-~]*")  # what can stand in a header; a wrapped line or a curly quote can't
-_BOTO_ONLY = frozenset(
-    {
-        *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"),
-        *("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
-    }
-)
-"""Environment variables that boto3 understands and our own request does not."""
-_BOTO_SETTING = re.compile(
-    r"^[ \t]*(use_fips_endpoint|use_dualstack_endpoint|ca_bundle|endpoint_url|services|"
-    r"ignore_configured_endpoint_urls)[ \t]*[=:]",
-    re.MULTILINE | re.IGNORECASE,
-)
-"""The same in `HOME/.aws/config`, or in the credentials file, where the SDK takes them too; in any profile."""
 
 
 def session_name(*, user: str, job_name: str | None) -> str:
@@ -59,10 +47,10 @@ class Account:
     Args:
         home: Home of clouduploader.
         settings: See Settings.
-        environment: Of this process.
         targetdata: The keys `arn`, `external_id` and `region` are used.
         session: The session's name, see `session_name`.
         reporter: Told of each call if verbose; the secrets are hidden there.
+        stop: Once it is requested, nothing that is asked for takes longer than seconds.
     """
 
     def __init__(
@@ -70,19 +58,18 @@ class Account:
         *,
         home: Path,
         settings: Settings,
-        environment: Mapping[str, str],
         targetdata: Mapping[str, JsonValue],
         session: str,
         reporter: Reporter,
+        stop: Stop | None = None,
     ) -> None:
-        self._home = home
         self._settings = settings
-        self._environment = environment
         self._session = session
         self._reporter = reporter
         self.region = str(targetdata["region"])
         self.role_arn = str(targetdata.get("arn", ""))
         self._external_id = str(targetdata.get("external_id", ""))
+        self._caller = Caller(home, settings.profile, is_role_wanted=bool(self.role_arn), reporter=reporter, stop=stop)
 
     def fresh_keys(self) -> Keys:
         """Get credentials for the account, with their whole life before them. Uses the network.
@@ -91,7 +78,9 @@ class Account:
             CredentialsError: There are none, or AWS does not accept them.
             ClouduploaderError: See `refusals.translate`.
         """
-        keys = self._assume() if self.role_arn else self._own()
+        if not self.role_arn:
+            return self._caller.keys()
+        keys = self._assume()
         self._reporter.hide(keys.secret_access_key)
         self._reporter.hide(keys.session_token or "")
         return keys
@@ -105,72 +94,18 @@ class Account:
         return Renewing(self.fresh_keys, now or functools.partial(datetime.datetime.now, datetime.UTC), self._reporter)
 
     def _assume(self) -> Keys:
-        parameters = {
-            "RoleArn": self.role_arn,
-            "RoleSessionName": self._session,
-            "DurationSeconds": str(self._settings.session_seconds),
-        }
-        if self._external_id:
-            parameters["ExternalId"] = self._external_id
-        region = self._settings.sts_region or self.region
-        static = static_keys(self._home, self._settings.profile)
-        if static and _PLAIN_REGION.fullmatch(region) and not self._is_for_boto():
-            self._reporter.hide(static.secret_access_key)
-            self._reporter.hide(static.session_token or "")
-            return sts.assume_role(
-                keys=static,
-                region=region,
-                parameters=parameters,
-                environment=self._environment,
-                on_call=self._reporter.detail,
-                subject=f"role {self.role_arn}",
-            )
-        return self._assume_by_boto(region, parameters)
-
-    def _is_for_boto(self) -> bool:
-        """Whether something is set that says how AWS is to be reached, and that our own request does not know."""
-        if _BOTO_ONLY & self._environment.keys():
-            return True
-        for name in ("config", "credentials"):
-            with contextlib.suppress(OSError):
-                if _BOTO_SETTING.search((self._home / ".aws" / name).read_text("utf-8", "replace")):
-                    return True
-        return False
-
-    def tls_environment(self) -> Mapping[str, str]:
-        """The environment, with the AWS_CA_BUNDLE that the SDK goes by: it may stand in the settings of the SDK."""
-        bundle = self._base_session.get_config_variable("ca_bundle")
-        return {**self._environment, "AWS_CA_BUNDLE": bundle} if bundle else self._environment
-
-    def _assume_by_boto(self, region: str, parameters: Mapping[str, str]) -> Keys:
         from clouduploader.platforms.ec2 import api
 
-        client = api.client("sts", region=region, session=self._base_session, reporter=self._reporter)
+        client = self._caller.client("sts", self._settings.sts_region or self.region, self._caller.keys())
+        parameters = {"ExternalId": self._external_id} if self._external_id else {}
         with api.translated(f"role {self.role_arn}"):
-            answer = client.assume_role(**{**parameters, "DurationSeconds": self._settings.session_seconds})
-        given = answer["Credentials"]
+            given = client.assume_role(
+                RoleArn=self.role_arn,
+                RoleSessionName=self._session,
+                DurationSeconds=self._settings.session_seconds,
+                **parameters,
+            )["Credentials"]
         return Keys(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], given["Expiration"])
-
-    def _own(self) -> Keys:
-        import botocore.exceptions
-
-        try:
-            found = self._base_session.get_credentials()
-            frozen = found and found.get_frozen_credentials()
-        except botocore.exceptions.BotoCoreError as exc:
-            raise CredentialsError(f"the AWS credentials can't be had: {exc}") from exc
-        if not frozen:
-            raise CredentialsError(
-                "there are no AWS credentials",
-                hint="Give a role (--arn, --external-id), or log in as for the aws command.",
-            )
-        expires: datetime.datetime | None = getattr(found, "_expiry_time", None)
-        return Keys(frozen.access_key, frozen.secret_key, frozen.token, expires)
-
-    @functools.cached_property
-    def _base_session(self) -> "botocore.session.Session":
-        """Who asks: the home's own credentials where there are some, else boto3's chain."""
-        return base_session(self._home, self._settings.profile, is_role_wanted=bool(self.role_arn))
 
     def client(
         self,
@@ -179,7 +114,7 @@ class Account:
         region: str | None = None,
         **options: Any,  # noqa: ANN401 botocore has no types
     ) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
-        """Make a boto3 client that acts with these credentials.
+        """Make a client of the SDK that acts with these credentials.
 
         Args:
             service: For example "ec2".
@@ -187,18 +122,151 @@ class Account:
             region: None for the upload's.
             options: Of botocore's Config, in place of those of `api.CONFIG`.
         """
+        return self._caller.client(service, region or self.region, keys, **options)
+
+    def route(self, client: Any) -> endpoint.Route:  # noqa: ANN401 a client of the SDK
+        """How the SDK reaches what a client of ours calls."""
         from clouduploader.platforms.ec2 import api
 
-        # A session of its own: the credentials become a part of it. Its settings are those that STS is asked by.
-        session = base_session(self._home, self._settings.profile, is_role_wanted=bool(self.role_arn))
+        return api.route(client)
+
+
+class Caller:
+    """Who this service is in AWS: the home's own credentials where there are some, else those of the SDK's chain.
+
+    Args:
+        home: Home of clouduploader.
+        profile: Of the home's credentials.
+        is_role_wanted: Whether the credentials are to ask for a role with: without one, the home's are not used.
+        reporter: Told of each call if verbose; the secrets are hidden there.
+        stop: See `Account`.
+    """
+
+    def __init__(
+        self, home: Path, profile: str, *, is_role_wanted: bool, reporter: Reporter, stop: Stop | None = None
+    ) -> None:
+        self._home = home
+        self._profile = profile
+        self._is_role_wanted = is_role_wanted
+        self._reporter = reporter
+        self._stop = stop
+
+    def keys(self) -> Keys:
+        """Get credentials from the SDK's chain, which may run programs, ask a person, and use the network.
+
+        Raises:
+            CredentialsError: There are none, or the chain fails, whatever it raises.
+            TransientError: The chain did not end in CHAIN_SECONDS.
+        """
+        from clouduploader.platforms.ec2 import api
+
+        try:
+            # A person who is asked for a code must find the terminal as it was: then the chain is not left behind.
+            found = self._found() if _has_terminal() else deadline.within(CHAIN_SECONDS, self._found, self._stop)
+        except deadline.OverdueError:
+            raise TransientError(
+                "the AWS credentials can't be had: who gives them did not answer in time",
+                hint="Look at credential_process, SSO and the metadata service of .aws/config.",
+            ) from None
+        except EOFError:
+            raise CredentialsError(
+                "the AWS credentials can't be had: a code of an MFA device is asked for, and there is no terminal",
+                hint="Log in before, as for the aws command, or give keys that need no code.",
+            ) from None
+        except ClouduploaderError:
+            raise
+        except Exception as exc:  # noqa: BLE001 providers raise what their parsers, programs and sockets do
+            # "from None": what a provider has read may stand in its exception
+            raise CredentialsError(
+                f"the AWS credentials can't be had: {api.words(exc)}", hint=api.CREDENTIALS_HINT
+            ) from None
+        self._reporter.hide(found.secret_access_key)
+        self._reporter.hide(found.session_token or "")
+        return found
+
+    def client(
+        self,
+        service: str,
+        region: str,
+        keys: "Keys | Renewing",
+        **options: Any,  # noqa: ANN401 botocore has no types
+    ) -> Any:  # noqa: ANN401 the SDK makes its clients at run time
+        """Make a client of the SDK with the settings that its chain goes by. For the arguments see `Account.client`."""
+        from clouduploader.platforms.ec2 import api
+
         return api.client(
             service,
-            region=region or self.region,
+            region=region,
             keys=keys,
-            session=session,
+            session=self._new_session(),  # the credentials become a part of it
             reporter=self._reporter,
             options=options,
+            stop=self._stop,
         )
+
+    def identity(self, region: str, keys: Keys) -> "Identity":
+        """Ask AWS who we are; no right is needed for that. Uses the network.
+
+        Args:
+            region: Of STS.
+            keys: See `keys`.
+
+        Raises:
+            CredentialsError: AWS does not accept the credentials.
+            ClouduploaderError: See `refusals.translate`.
+        """
+        from clouduploader.platforms.ec2 import api
+
+        client = self.client("sts", region, keys)
+        with api.translated("our own account"):
+            answer = client.get_caller_identity()
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        return Identity(answer["Arn"], answer["Account"], date)
+
+    def _new_session(self) -> "botocore.session.Session":
+        import botocore.session
+
+        session = botocore.session.Session()
+        if self._is_role_wanted and (self._home / ".aws").is_dir():
+            session.set_config_variable("credentials_file", str(self._home / ".aws" / "credentials"))
+            session.set_config_variable("config_file", str(self._home / ".aws" / "config"))
+            session.set_config_variable("profile", self._profile)
+        return session
+
+    @functools.cached_property
+    def _session(self) -> "botocore.session.Session":
+        """That of the chain, which keeps what it has found and renews it."""
+        return self._new_session()
+
+    def _found(self) -> Keys:
+        found = self._session.get_credentials()
+        frozen = found and found.get_frozen_credentials()
+        if not frozen:
+            raise CredentialsError(
+                "the AWS credentials can't be had: there are none",
+                hint="Put the service's keys into .aws/credentials in the home of clouduploader."
+                if self._is_role_wanted
+                else "Give a role (--arn, --external-id), or log in as for the aws command.",
+            )
+        words = (frozen.access_key, frozen.secret_key, frozen.token or "")
+        if not all(isinstance(word, str) and _KEY.fullmatch(word) for word in words) or not all(words[:2]):
+            raise CredentialsError(
+                f"the AWS credentials can't be had: those of {found.method} are no keys of AWS",
+                hint="Look for quotes, wrapped lines and characters that are not ASCII.",
+            )
+        expires: datetime.datetime | None = getattr(found, "_expiry_time", None)
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token or None, expires)
+
+
+def _has_terminal() -> bool:
+    """Whether the chain can ask a person for a code: it can wait for as long as that takes."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,18 +344,6 @@ class Renewing:
         return _Given(keys, renew_at=keys.expires - min(RENEWAL_MARGIN, life / 3))
 
 
-def base_session(home: Path, profile: str, *, is_role_wanted: bool) -> "botocore.session.Session":
-    """Make a botocore session that looks for credentials where `credentials` says."""
-    import botocore.session
-
-    session = botocore.session.Session()
-    if is_role_wanted and (home / ".aws").is_dir():
-        session.set_config_variable("credentials_file", str(home / ".aws" / "credentials"))
-        session.set_config_variable("config_file", str(home / ".aws" / "config"))
-        session.set_config_variable("profile", profile)
-    return session
-
-
 @dataclasses.dataclass(frozen=True)
 class Identity:
     """Who the service is in AWS.
@@ -308,58 +364,6 @@ class Identity:
         return self.arn.split(":")[1]
 
 
-def identity(session: "botocore.session.Session", *, region: str, reporter: Reporter) -> Identity:
-    """Ask AWS who we are; no right is needed for that. Uses the network.
-
-    Args:
-        session: See `base_session`.
-        region: Of STS.
-        reporter: Told of the call if verbose.
-
-    Raises:
-        CredentialsError: There are no credentials, or AWS does not accept them.
-        ClouduploaderError: See `refusals.translate`.
-    """
-    from clouduploader.platforms.ec2 import api
-
-    sts_client = api.client("sts", region=region, reporter=reporter, session=session)
-    with api.translated("our own account"):
-        answer = sts_client.get_caller_identity()
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-    return Identity(answer["Arn"], answer["Account"], date)
-
-
-def static_keys(home: Path, profile: str) -> Keys | None:
-    """Read keys that simply stand in `HOME/.aws/credentials`.
-
-    Returns:
-        None if the file or the section is not there, or the section needs boto3 to understand it.
-
-    Raises:
-        ConfigError: The file can't be read or is no INI file.
-    """
-    path = home / ".aws" / "credentials"
-    parser = configparser.ConfigParser(interpolation=None, default_section="")
-    try:
-        with path.open(encoding="utf-8") as file:
-            parser.read_file(file)
-    except FileNotFoundError:
-        return None
-    except OSError as exc:
-        raise ConfigError(f"{path} can't be read: {exc.strerror}", hint="It must belong to this user.") from exc
-    except (configparser.Error, UnicodeDecodeError):
-        section = None  # the parser's message would show the line, and that holds a secret
-    else:
-        if not parser.has_section(profile):
-            return None
-        section = parser[profile]
-    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-    key_id, secret, token = (section and section.get(name) for name in names)
-    if section is None or not all(_KEY.fullmatch(word or "") for word in (key_id, secret, token)):
-        raise ConfigError(f"{path} is not a file of AWS credentials")
-    return Keys(key_id, secret, token or None) if key_id and secret else None
-
-
 def account(
     context: PlatformContext,
     settings: Settings,
@@ -368,15 +372,16 @@ def account(
     user: str,
     job_name: str | None,
     reporter: Reporter,
+    stop: Stop | None = None,
 ) -> Account:
     """Make the way into the account of these target data."""
     return Account(
         home=context.home,
         settings=settings,
-        environment=context.environment,
         targetdata=targetdata,
         session=session_name(user=user, job_name=job_name),
         reporter=reporter,
+        stop=stop,
     )
 
 

@@ -1,11 +1,11 @@
-"""The URL of an endpoint taken apart, and whom to believe that it is the one."""
+"""The URL of an endpoint taken apart, and how it is reached."""
 
 import dataclasses
 import urllib.parse
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ConfigError
+from clouduploader.platforms.ec2 import refusals
 
 if TYPE_CHECKING:
     import ssl
@@ -66,20 +66,35 @@ def parse(url: str, *, origin: str) -> Endpoint:
     )
 
 
-def tls_context(environment: Mapping[str, str]) -> "ssl.SSLContext":
-    """Make what TLS connections need: certificates and host names are verified.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Route:
+    """How the SDK reaches an API, for requests of our own; see `api.route`.
 
-    Args:
-        environment: AWS_CA_BUNDLE names the only authorities that are believed, as in the SDKs.
-
-    Raises:
-        ConfigError: AWS_CA_BUNDLE can't be used.
+    Attributes:
+        place: The endpoint.
+        region: Of the signature.
+        authorities: The file with the certificates of those who are believed.
+        proxy: The URL of the proxy on the way, or None.
     """
-    import ssl
 
-    try:
-        context = ssl.create_default_context(cafile=environment.get("AWS_CA_BUNDLE") or None)
-    except OSError as exc:
-        raise ConfigError(f"AWS_CA_BUNDLE can't be used: {exc.strerror or exc}") from exc
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    place: Endpoint
+    region: str
+    authorities: str
+    proxy: str | None = None
+
+    def tls_context(self) -> "ssl.SSLContext | None":
+        """What TLS connections need: certificates and host names are verified, as the SDK does it. None without TLS.
+
+        Raises:
+            ConfigError: The authorities can't be read.
+        """
+        if not self.place.is_tls:
+            return None
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(self.authorities)
+        except OSError as exc:
+            raise refusals.no_authorities(self.authorities, exc) from exc
+        return context

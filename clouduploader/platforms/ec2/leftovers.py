@@ -146,7 +146,7 @@ class Remover:
                     return None
                 if code not in RETRY_CODES or self._waited >= RETRY_SECONDS:
                     return refusals.translate(api.refusal(exc), subject=f"region {self._region}").message
-            except botocore.exceptions.BotoCoreError as exc:
+            except (botocore.exceptions.BotoCoreError, ClouduploaderError) as exc:
                 return str(exc)
             else:
                 return None

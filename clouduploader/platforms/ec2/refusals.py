@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import email.utils
 import re
+import ssl
 
 from clouduploader.errors import (
     ClouduploaderError,
@@ -17,6 +18,10 @@ from clouduploader.errors import (
     TransientError,
 )
 
+AUTHORITIES_HINT = (
+    "Whom to believe stands in AWS_CA_BUNDLE, in ca_bundle of .aws/config, in REQUESTS_CA_BUNDLE, or is for AWS's SDK "
+    "to know; a proxy that looks into connections needs its own authority there."
+)
 MAX_SKEW = datetime.timedelta(minutes=5)  # AWS refuses signatures that are older (SigV4 guide)
 
 
@@ -266,6 +271,20 @@ def name_taken(which: str, difference: str | None = None) -> PlatformReplyError:
     return PlatformReplyError(
         f"there is an image of that name already ({which}){more}",
         hint="Choose another name, or deregister that image.",
+    )
+
+
+def untrusted(url: str, exc: ssl.SSLCertVerificationError) -> ConfigError:
+    """Make the error for a certificate that is not believed."""
+    return ConfigError(
+        f"the certificate of {url} is not to be trusted: {exc.verify_message or exc}", hint=AUTHORITIES_HINT
+    )
+
+
+def no_authorities(path: str, exc: OSError) -> ConfigError:
+    """Make the error for a file with the certificates of authorities that can't be used."""
+    return ConfigError(
+        f"the certificates of the authorities can't be read: {path}: {exc.strerror or exc}", hint=AUTHORITIES_HINT
     )
 
 

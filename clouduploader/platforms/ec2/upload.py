@@ -61,6 +61,7 @@ class Upload:
             user=request.user,
             job_name=request.job_name,
             reporter=reporter,
+            stop=stop,
         )
         self._tags: Mapping[str, str] = {}
         self._objects: dict[CloudObject, None] = {}

@@ -46,9 +46,7 @@ def start(place):
         started.append(child)
         if is_ready:
             line = child.stderr.readline()
-            assert re.fullmatch(
-                r'time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z event=ready text="at .*"\n', line
-            )
+            assert re.fullmatch(r'time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z event=ready text="at .*"\n', line)
         return child
 
     yield start

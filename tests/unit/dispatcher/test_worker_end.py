@@ -285,4 +285,3 @@ def test_kill_of_a_job_that_waits_for_a_slot_is_noticed(bench, kill):
     bench.wait_for_end("1")
     assert not any(job == "2" for _, job, _ in bench.events)
     assert bench.job("2").details == "killed"
-

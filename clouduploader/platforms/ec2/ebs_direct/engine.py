@@ -1,7 +1,7 @@
 """Sends an image's blocks into a pending snapshot: as fast as the quota allows, until each one is confirmed."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from clouduploader.contents import BlockSource
@@ -25,13 +25,11 @@ SYNC_SECONDS = 5.0  # of confirmed blocks may have to be sent again after the ma
 def send(
     source: BlockSource,
     *,
-    endpoint_url: str,
-    region: str,
+    route: endpoint.Route,
     snapshot_id: str,
     ledger: Ledger,
     keys: Callable[[], Keys],
     settings: Settings,
-    environment: Mapping[str, str],
     make_client: Callable[..., Any],
     stop: Stop,
     reporter: Reporter,
@@ -45,13 +43,11 @@ def send(
 
     Args:
         source: The blocks.
-        endpoint_url: Of the EBS direct API, as the SDK resolves it.
-        region: Of the signature.
+        route: To the EBS direct API, as the SDK has it.
         snapshot_id: Pending, and ours.
         ledger: What is confirmed already, and gets what will be.
         keys: Gives credentials that are valid now; asked several times a second.
         settings: `connections` and `blocks_per_second` are used.
-        environment: For AWS_CA_BUNDLE, and proxies.
         make_client: Makes a client of the SDK for this API; called if there is a proxy on the way, with options of
             botocore's Config.
         stop: Ends it within about a second.
@@ -62,20 +58,20 @@ def send(
     Raises:
         ContentChangedError: The ledger has a block of other content; blocks may have been sent.
         NetworkError: The endpoint can't be reached, or hangs up, or confirms nothing for minutes.
+        ConfigError: Its certificate is not believed.
         DeniedError: The role may not do it; CredentialsError: The credentials are not accepted.
         PlatformReplyError: AWS said no for good.
         ImageError: See BlockSource; LocalIOError: also for the ledger.
         StoppedError: The stop was requested.
     """
-    place = endpoint.parse(endpoint_url, origin="the endpoint of the EBS direct API")
-    proxy = fallback.proxy_for(place, environment)
-    requests = wire.Requests(place=place, region=region, snapshot_id=snapshot_id)
+    place = route.place
+    requests = wire.Requests(place=place, region=route.region, snapshot_id=snapshot_id)
     transfer = Transfer(
         source=source,
         book=ledger,
         settings=settings,
         patience=patience or Patience(),
-        requests=None if proxy else requests,
+        requests=None if route.proxy else requests,
         url=place.url,
         snapshot_id=snapshot_id,
         keys=keys(),
@@ -83,7 +79,7 @@ def send(
     )
     addresses = None
     threads = crew.Crew()
-    if proxy:
+    if route.proxy:
         reporter.line(f"There is a proxy on the way to {place.host}: the blocks are sent by the SDK.")
         workers = fallback.workers(
             transfer,
@@ -94,7 +90,7 @@ def send(
         )
     else:
         addresses = connection.Addresses(place)
-        context = endpoint.tls_context(environment) if place.is_tls else None
+        context = route.tls_context()
         rings = min(max(MIN_RINGS, os.cpu_count() or 1), MAX_RINGS, settings.connections)
         workers = [
             ring.Ring(

@@ -2,12 +2,10 @@
 
 import functools
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.ebs_direct import crew, wire
 from clouduploader.platforms.ec2.ebs_direct import transfer as transfers
 from clouduploader.platforms.ec2.ebs_direct.transfer import Job, Lull, Patience, Transfer
@@ -15,25 +13,6 @@ from clouduploader.platforms.ec2.ebs_direct.transfer import Job, Lull, Patience,
 MAX_THREADS = 32  # with more of them the SDK does no more blocks a second: the interpreter is busy
 BUSY_SECONDS = 0.01  # until we look again whether it is our turn to unpack
 NAP_SECONDS = 0.1  # between looks whether all is over
-
-
-def proxy_for(place: endpoint.Endpoint, environment: Mapping[str, str]) -> str | None:
-    """Find the proxy that the SDK would use for this endpoint, or None.
-
-    The SDK goes by HTTPS_PROXY or HTTP_PROXY and by NO_PROXY, as `urllib` understands them; a name in lower case
-    goes first, and takes a proxy away if it is empty. It does not look at ALL_PROXY.
-    """
-    scheme = "https" if place.is_tls else "http"
-    proxy = _variable(environment, f"{scheme}_proxy")
-    bypass = _variable(environment, "no_proxy")
-    is_bypassed = urllib.request.proxy_bypass_environment(  # type: ignore[attr-defined] # typeshed lacks it
-        f"{place.host}:{place.port}", {"no": bypass}
-    )
-    return None if not proxy or is_bypassed else proxy
-
-
-def _variable(environment: Mapping[str, str], name: str) -> str:
-    return environment.get(name, environment.get(name.upper(), ""))
 
 
 def client_options(patience: Patience) -> dict[str, Any]:

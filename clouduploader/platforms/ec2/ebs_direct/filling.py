@@ -219,13 +219,11 @@ class Filling:
 
             self._send(
                 source if aim.is_size_exact else _Bounded(source, aim.volume_gib * wanted.GIB),
-                endpoint_url=self._ebs.meta.endpoint_url,
-                region=self._account.region,
+                route=self._account.route(self._ebs),
                 snapshot_id=snapshot_id,
                 ledger=digests,
                 keys=self._keys,
                 settings=self._settings,
-                environment=self._account.tls_environment(),
                 make_client=lambda **options: self._account.client("ebs", self._keys, **options),
                 stop=self._stop,
                 reporter=self._reporter,

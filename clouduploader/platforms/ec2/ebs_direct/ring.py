@@ -206,7 +206,7 @@ class Ring:
         try:
             step(connection, *more)
         except ssl.SSLCertVerificationError as exc:
-            raise refusals.unreachable(self._transfer.url, exc.verify_message or str(exc)) from exc
+            raise refusals.untrusted(self._transfer.url, exc) from exc
         except wire.NonsenseError as exc:
             self._fail(connection, f"AWS's answer makes no sense: {exc}")
         except OSError as exc:

@@ -69,6 +69,7 @@ class Upload:
             user=request.user,
             job_name=request.job_name,
             reporter=reporter,
+            stop=stop,
         )
         self._keys = self._account.renewing()
         self._own_tags = tags.own(

@@ -10,6 +10,8 @@ import boto3
 import moto
 import pytest
 
+from clouduploader.platforms.ec2 import api
+
 REGION = "eu-west-1"
 ACCOUNT_XML = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
 <AssumedRoleUser><AssumedRoleId>AROA:obs</AssumedRoleId></AssumedRoleUser>
@@ -67,6 +69,9 @@ class Endpoint:
         endpoint = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.do_POST()
+
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 endpoint.requests.append(Request(self.path, dict(self.headers.items()), body))
@@ -116,6 +121,13 @@ def make_endpoint():
             return endpoint
 
         yield make
+
+
+@pytest.fixture
+def hasty_sdk(monkeypatch):
+    """Takes the pauses out between the SDK's tries, and our own."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    monkeypatch.setattr(api, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import botocore.exceptions
 
 from clouduploader.contents import Block, ImageFacts, Tally, ZeroBlocks
 from clouduploader.platform import Image, Packing, UploadRequest
+from clouduploader.platforms.ec2 import endpoint
 
 BLOCK = 524288
 GIB = 1 << 30
@@ -183,8 +184,9 @@ class FakeWay:
     def renewing(self):
         return lambda: "keys"
 
-    def tls_environment(self):
-        return {}
+    def route(self, client):
+        place = endpoint.parse(client.meta.endpoint_url, origin="a test")
+        return endpoint.Route(place=place, region=REGION, authorities="/none")
 
     def fresh_keys(self):
         return "keys"

@@ -9,6 +9,7 @@ import threading
 import types
 
 import botocore.exceptions
+import botocore.session
 
 from clouduploader.errors import LocalIOError
 from clouduploader.platform import CloudObject, ObjectCreated, ObjectRemoved
@@ -88,7 +89,13 @@ class Cloud:
 
     def client(self, region, reporter):
         """A client of EC2."""
-        made = api.client("ec2", region=region, keys=Keys("AKIA", "secret", None, None), reporter=reporter)
+        made = api.client(
+            "ec2",
+            region=region,
+            keys=Keys("AKIA", "secret", None, None),
+            session=botocore.session.Session(),
+            reporter=reporter,
+        )
         events = made.meta.events
         events.register("provide-client-params.ec2", lambda params, context, **_rest: context.update(given=params))
         events.register_last(  # behind those of `api`

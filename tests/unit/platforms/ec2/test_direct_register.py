@@ -15,7 +15,11 @@ def parameters(architecture="x86_64", boot_mode=None, **targetdata):
     return register.parameters(
         targetdata={"ami_name": "my image", **targetdata},
         wanted=Wanted(
-            architecture=architecture, boot_mode=boot_mode, size_bytes=GIB, is_size_exact=True, minimum_bytes=0,
+            architecture=architecture,
+            boot_mode=boot_mode,
+            size_bytes=GIB,
+            is_size_exact=True,
+            minimum_bytes=0,
             volume_gib=1,
         ),
         snapshot_id=SNAPSHOT,

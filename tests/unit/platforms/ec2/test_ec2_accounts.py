@@ -199,8 +199,8 @@ def test_refusal_for_another_reason_is_no_finding(make_accounts, record, granted
     assert len(endpoint.requests) == position + 1
 
 
-def test_verify_without_network_finds_nothing(make_accounts, record, monkeypatch):
-    monkeypatch.setattr("clouduploader.platforms.ec2.sts.PAUSE_SECONDS", 0)
+@pytest.mark.usefixtures("hasty_sdk")
+def test_verify_without_network_finds_nothing(make_accounts, record):
     kept, _ = make_accounts(None)
     with pytest.raises(NetworkError):
         kept.verify(VALUES, reporter=record)

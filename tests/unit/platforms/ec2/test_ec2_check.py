@@ -98,7 +98,7 @@ def test_lack_of_credentials_is_found(make_context, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     finding = find(context)["AWS identity"]
     assert finding.level is Level.FAILURE
-    assert "no AWS credentials" in finding.message
+    assert "the AWS credentials can't be had" in finding.message
     assert ".aws/credentials" in finding.hint
 
 

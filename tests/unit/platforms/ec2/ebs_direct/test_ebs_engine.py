@@ -10,8 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+import botocore.httpsession
 import pytest
-from fake_ebs import BLOCK_BYTES, Blocks, FakeEbs, HangUp, checksum_of, make_authority, make_block
+from fake_authority import make_authority
+from fake_ebs import BLOCK_BYTES, Blocks, FakeEbs, HangUp, checksum_of, make_block
 
 from clouduploader.errors import (
     ConfigError,
@@ -24,6 +26,7 @@ from clouduploader.errors import (
     StoppedError,
     TransientError,
 )
+from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.credentials import Renewing
 from clouduploader.platforms.ec2.ebs_direct import engine
 from clouduploader.platforms.ec2.ebs_direct.ledger import ContentChangedError, Ledger
@@ -73,23 +76,26 @@ def make_server():
         yield make
 
 
+def make_route(url, authorities=None):
+    place = endpoint.parse(url, origin="a test")
+    return endpoint.Route(place=place, region="eu-west-1", authorities=str(authorities or botocore.httpsession.where()))
+
+
 @pytest.fixture
 def send(tmp_path, record):
     """A function that sends blocks; its attributes say what became of it."""
 
-    def run(blocks, url, *, connections=4, patience=PATIENT, environment=None, keys=None, stop=None, **options):
+    def run(blocks, url, *, connections=4, patience=PATIENT, authorities=None, keys=None, stop=None, **options):
         source = blocks if isinstance(blocks, Blocks) else Blocks(blocks, **options)
         with Ledger(tmp_path / "ledger") as ledger:
             try:
                 engine.send(
                     source,
-                    endpoint_url=url,
-                    region="eu-west-1",
+                    route=make_route(url, authorities),
                     snapshot_id="snap-0123456789abcdef0",
                     ledger=ledger,
                     keys=keys or (lambda: KEYS),
                     settings=Settings(connections=connections),
-                    environment=environment or {},
                     make_client=lambda **_options: pytest.fail("there is no proxy"),
                     stop=stop or Stop(),
                     reporter=record,
@@ -124,7 +130,7 @@ def test_blocks_arrive_whole(make_server, send, can_reread):
 def test_blocks_arrive_whole_over_tls(make_server, send, tmp_path, can_reread):
     context, ca = make_authority(tmp_path / "pki")
     server = make_server(context=context)
-    send(some_blocks(), server.url, environment={"AWS_CA_BUNDLE": str(ca)}, can_reread=can_reread)
+    send(some_blocks(), server.url, authorities=ca, can_reread=can_reread)
     assert server.blocks == some_blocks()
 
 
@@ -304,7 +310,7 @@ def test_stalled_connections_hold_up_nobody(make_server, send, tmp_path, can_rer
     server = make_server(plan, before_body=before_body, is_narrow=True, context=context)
     blocks = {index: make_block(index + 1) for index in range(60)}
     source = Blocks(blocks, can_reread=can_reread)
-    send(source, server.url, connections=32, environment={"AWS_CA_BUNDLE": str(ca)})
+    send(source, server.url, connections=32, authorities=ca)
     assert set(arrived[:34]) < {*range(20), *range(44, 60)}
     assert server.blocks == blocks
     assert len(server.exchanges) == len(blocks)
@@ -436,27 +442,22 @@ def test_unknown_authority_is_refused_at_once(make_server, send, tmp_path):
     context, _ca = make_authority(tmp_path / "pki")
     _context, other_ca = make_authority(tmp_path / "other")
     server = make_server(context=context)
-    with pytest.raises(NetworkError, match=r"certificate|issuer"):
-        send(some_blocks(), server.url, environment={"AWS_CA_BUNDLE": str(other_ca)})
+    with pytest.raises(ConfigError, match=r"certificate of https.* is not to be trusted: .*issuer"):
+        send(some_blocks(), server.url, authorities=other_ca)
     assert not server.exchanges
 
 
 def test_certificate_for_another_host_is_refused_at_once(make_server, send, tmp_path):
     context, ca = make_authority(tmp_path / "pki", host="ebs.example")
     server = make_server(context=context)
-    with pytest.raises(NetworkError, match="IP address mismatch"):
-        send(some_blocks(), server.url, environment={"AWS_CA_BUNDLE": str(ca)})
+    with pytest.raises(ConfigError, match="IP address mismatch"):
+        send(some_blocks(), server.url, authorities=ca)
     assert not server.exchanges
 
 
 def test_missing_bundle_is_an_error_of_the_configuration(make_server, send, tmp_path):
-    with pytest.raises(ConfigError, match="AWS_CA_BUNDLE"):
-        send(some_blocks(), "https://127.0.0.1:9", environment={"AWS_CA_BUNDLE": str(tmp_path / "none.pem")})
-
-
-def test_endpoint_that_is_none_is_an_error_of_the_configuration(send):
-    with pytest.raises(ConfigError, match="not the URL of an endpoint"):
-        send(some_blocks(), "ftp://127.0.0.1")
+    with pytest.raises(ConfigError, match=r"authorities can't be read: .*none.pem: No such file"):
+        send(some_blocks(), "https://127.0.0.1:9", authorities=tmp_path / "none.pem")
 
 
 def test_expired_token_is_renewed(make_server, send):
@@ -638,13 +639,11 @@ def test_error_of_the_caller_leaves_no_thread(make_server, send, tmp_path, recor
     with Ledger(tmp_path / "ledger") as ledger, pytest.raises(KeyboardInterrupt):
         engine.send(
             Blocks(dict.fromkeys(range(100), make_block(1))),
-            endpoint_url=server.url,
-            region="eu-west-1",
+            route=make_route(server.url),
             snapshot_id="snap-0123456789abcdef0",
             ledger=ledger,
             keys=lambda: KEYS,
             settings=Settings(),
-            environment={},
             make_client=lambda: None,
             stop=Stop(),
             reporter=record,

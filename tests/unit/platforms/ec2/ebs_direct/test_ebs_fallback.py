@@ -11,6 +11,7 @@ import boto3
 import botocore.config
 import botocore.exceptions
 import pytest
+from botocore.session import Session
 from fake_ebs import Blocks, FakeEbs, HangUp, checksum_of, make_block
 
 from clouduploader.errors import (
@@ -33,31 +34,6 @@ HASTY = Patience(tries=3, pause_seconds=0.01, max_pause_seconds=0.05, tick_secon
 KEYS = Keys("AKIAEXAMPLE", "sesame")
 
 
-@pytest.mark.parametrize(
-    ("url", "environment", "expected"),
-    [
-        ("https://ebs.example", {}, None),
-        ("https://ebs.example", {"HTTPS_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
-        ("https://ebs.example", {"https_proxy": "http://proxy:3128"}, "http://proxy:3128"),
-        ("https://ebs.example", {"https_proxy": "", "HTTPS_PROXY": "http://proxy:3128"}, None),
-        ("https://ebs.example", {"HTTP_PROXY": "http://proxy:3128"}, None),
-        ("http://ebs.example", {"HTTP_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
-        ("https://ebs.example", {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "localhost,.example"}, None),
-        ("https://ebs.example", {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": "*"}, None),
-        ("https://ebs.example:8443", {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "ebs.example:8443"}, None),
-        ("https://ebs.example", {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "other"}, "http://proxy:3128"),
-        ("https://ebs.example", {"ALL_PROXY": "http://proxy:3128"}, None),
-    ],
-)
-def test_proxy_is_the_one_that_the_sdk_would_use(monkeypatch, url, environment, expected):
-    assert fallback.proxy_for(endpoint.parse(url, origin="a test"), environment) == expected
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.Session("AKIA", "sesame", region_name="eu-west-1").client("ebs", endpoint_url=url)
-    theirs = client._endpoint.http_session._proxy_config.proxy_url_for(url)
-    assert theirs == expected
-
-
 @pytest.fixture
 def make_server():
     """A factory of a FakeEbs that is a proxy as well: it takes whole URLs."""
@@ -77,17 +53,17 @@ def send(tmp_path, record):
 
     def run(blocks, proxy, *, stop=None, patience=HASTY):
         source = blocks if isinstance(blocks, Blocks) else Blocks(blocks)
+        place = endpoint.parse("http://127.0.0.1:9", origin="a test")
+        route = endpoint.Route(place=place, region="eu-west-1", authorities="/none", proxy=proxy)
         with Ledger(tmp_path / "ledger") as ledger:
             try:
                 engine.send(
                     source,
-                    endpoint_url="http://127.0.0.1:9",
-                    region="eu-west-1",
+                    route=route,
                     snapshot_id="snap-0123456789abcdef0",
                     ledger=ledger,
                     keys=lambda: KEYS,
                     settings=Settings(connections=4),
-                    environment={"HTTP_PROXY": proxy},
                     make_client=lambda **options: make_client(proxy, **options),
                     stop=stop or Stop(),
                     reporter=record,
@@ -177,7 +153,9 @@ def test_sdk_sends_each_try_once(make_server, send):
 
 def test_client_has_the_patience_of_the_transfer(record):
     options = fallback.client_options(Patience())
-    config = api.client("ebs", region="eu-west-1", reporter=record, keys=KEYS, options=options).meta.config
+    config = api.client(
+        "ebs", region="eu-west-1", reporter=record, keys=KEYS, session=Session(), options=options
+    ).meta.config
     assert (config.connect_timeout, config.read_timeout) == (Patience().connect_seconds, Patience().silence_seconds)
     assert (config.retries["total_max_attempts"], config.max_pool_connections) == (1, 128)
 

@@ -9,10 +9,12 @@ import dataclasses
 import errno
 import re
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+import clouduploader
 from clouduploader.platform import (
     BytesMoved,
     CloudObject,
@@ -26,11 +28,12 @@ from clouduploader.platform import (
 MASK = "********"
 MAX_UNWRITTEN_BYTES = 1 << 20  # kept for a full disk; the logs of most uploads are smaller
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk that is full, or read-only after a fault, may be mended
-_JOURNAL = re.compile(r"^Journal: (?P<key>[0-9a-f]{32})$")
-_PHASE = re.compile(r"^Phase: (?P<phase>.+)$")
+_TIME = r"^(?:[0-9]{2}:[0-9]{2}:[0-9]{2} )?"
+_JOURNAL = re.compile(rf"{_TIME}Journal: (?P<key>[0-9a-f]{{32}})$")
+_PHASE = re.compile(rf"{_TIME}Phase: (?P<phase>.+)$")
 _THING = r"(?P<kind>[a-z][a-z ]*?) (?:'(?P<quoted>.+)'|(?P<id>\S+))(?: in (?P<region>\S+))?"
-_CREATED = re.compile(rf"^Created {_THING}\.$")
-_REMOVED = re.compile(rf"^Removed {_THING}\.$")
+_CREATED = re.compile(rf"{_TIME}Created {_THING}\.$")
+_REMOVED = re.compile(rf"{_TIME}Removed {_THING}\.$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +86,13 @@ class JobLog:
     Args:
         sinks: Unbuffered binary streams.
         is_verbose: Whether `detail` lines are written too.
+        has_times: Whether each line begins with the time of day, in UTC.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, is_verbose: bool) -> None:
+    def __init__(self, sinks: Sequence[Sink], *, is_verbose: bool, has_times: bool = False) -> None:
         self._streams = [_Stream(sink) for sink in sinks]
         self._is_verbose = is_verbose
+        self._has_times = has_times
         self._listeners: list[Callable[[Event], None]] = []
         self._secrets: list[str] = []
         self._lock = threading.Lock()
@@ -107,7 +112,8 @@ class JobLog:
 
     def line(self, text: str) -> None:
         """Write a line: secrets masked, control characters escaped."""
-        data = self.masked(text).encode("utf-8", "backslashreplace") + b"\n"
+        moment = time.strftime("%H:%M:%S ", time.gmtime()) if self._has_times else ""
+        data = f"{moment}{self.masked(text)}\n".encode("utf-8", "backslashreplace")
         with self._lock:
             self._streams = [stream for stream in self._streams if stream.write(data)]
 
@@ -144,6 +150,12 @@ class JobLog:
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return _shown(text.rstrip())
+
+
+def tell_beginning(log: JobLog, *, user: str, target: str) -> None:
+    """Say in a log which program works on the job, whose it is, and which day it is."""
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    log.line(f"clouduploader {clouduploader.__version__} on {today}, times in UTC: user {user}, target {target}")
 
 
 def tell_journal(log: JobLog, key: str) -> None:

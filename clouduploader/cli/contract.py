@@ -1,7 +1,6 @@
 """OBS's call: five or six operands, no questions, a log, a result and an exit code."""
 
 import contextlib
-import datetime
 import os
 import sys
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import BinaryIO
 
 import click
 
-import clouduploader
 from clouduploader import joblog, process, stopping
 from clouduploader.cli import boundary, routing
 from clouduploader.cli.session import Session, pass_session
@@ -62,9 +60,8 @@ def contract_command(session: Session, operands: tuple[str, ...]) -> int:
         is_echoed = call.log_path is not None and (session.is_verbose or sys.stderr.isatty())
         if is_echoed:
             sinks.append(open(2, "wb", buffering=0, closefd=False))  # noqa: SIM115 stderr stays open
-        log = joblog.JobLog(sinks, is_verbose=session.is_verbose)
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        log.line(f"clouduploader {clouduploader.__version__} at {now}: user {call.user}, target {call.target}")
+        log = joblog.JobLog(sinks, is_verbose=session.is_verbose, has_times=True)
+        joblog.tell_beginning(log, user=call.user, target=call.target)
         try:
             _upload(session, call, log, stop)
         except Exception as exc:  # noqa: BLE001 the boundary of a job: its log and result must tell the reason

@@ -264,7 +264,7 @@ def _clean_up(
     job, config = stopped.job, means.config
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(means.jobs.append_archived_log(job.name))
-        log = joblog.JobLog([file, *means.sinks], is_verbose=False)
+        log = joblog.JobLog([file, *means.sinks], is_verbose=False, has_times=True)
         platform = means.load_platform(job.target or "", config)
         values = clean_up.Means(config, log).values(stopped.targetdata, platform)
         if reading is None:

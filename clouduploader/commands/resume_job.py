@@ -71,10 +71,11 @@ def run(
     with contextlib.ExitStack() as stack:
         dead, file = _taken(spool, name, config)
         stack.enter_context(contextlib.closing(file))
-        log = joblog.JobLog([file, *sinks], is_verbose=is_verbose)
-        log.line(f"Going on with the job {name}.")
+        log = joblog.JobLog([file, *sinks], is_verbose=is_verbose, has_times=True)
         try:
             watch(dead.job, log)
+            joblog.tell_beginning(log, user=dead.task.user, target=dead.task.target)
+            log.line(f"Going on with the job {name}.")
             result = runner.run(dead.task, config=config, log=log, stop=stop, events_path=None)
         except LockedError as exc:  # another one was quicker, and the job is now his
             runner.tell_failure(log, exc, exc)

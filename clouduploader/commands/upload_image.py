@@ -99,9 +99,10 @@ def run(
     )
     file = spool.register(job, targetdata=order.targetdata, image_path=order.image_path)
     with contextlib.closing(file):
-        log = joblog.JobLog([file, *sinks], is_verbose=is_verbose)
+        log = joblog.JobLog([file, *sinks], is_verbose=is_verbose, has_times=True)
         try:
             watch(job, log)
+            joblog.tell_beginning(log, user=order.user, target=order.target)
             result = runner.run(_task(order, job=job), config=config, log=log, stop=stop, events_path=order.events_path)
         except StoppedError as exc:
             runner.tell_failure(log, exc, exc)

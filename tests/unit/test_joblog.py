@@ -8,6 +8,7 @@ import threading
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from job_logs import TIME, untimed
 
 from clouduploader import joblog
 from clouduploader.joblog import JobLog, LogReading
@@ -54,9 +55,9 @@ def make_log():
     return make
 
 
-def written(events):
+def written(events, *, has_times=False):
     sink = io.BytesIO()
-    log = JobLog([sink], is_verbose=False)
+    log = JobLog([sink], is_verbose=False, has_times=has_times)
     for event in events:
         log.event(event)
     return sink.getvalue().decode().splitlines(keepends=True)
@@ -212,8 +213,22 @@ def test_event_is_written_for_people_and_told_to_listeners(make_log, tmp_path):
     ]
 
 
-@hypothesis.given(st.lists(st.tuples(st.booleans(), things), max_size=12))
-def test_read_recovers_what_event_wrote(steps):
+def test_log_with_times_tells_day_and_zone_first_and_the_time_in_each_line():
+    sink = io.BytesIO()
+    log = JobLog([sink], is_verbose=False, has_times=True)
+    joblog.tell_beginning(log, user="tom", target="ec2")
+    log.event(PhaseStarted("upload"))
+    log.line("")
+    lines = sink.getvalue().decode().splitlines()
+    assert all(TIME.match(line) for line in lines)
+    first, *rest = untimed("\n".join(lines))
+    assert re.fullmatch(r"clouduploader \S+ on [0-9]{4}-[0-9]{2}-[0-9]{2}, times in UTC: user tom, target ec2", first)
+    assert rest == ["Phase: upload", ""]
+
+
+@pytest.mark.parametrize("has_times", [False, True])
+@hypothesis.given(steps=st.lists(st.tuples(st.booleans(), things), max_size=12))
+def test_read_recovers_what_event_wrote(has_times, steps):
     events = [(ObjectCreated if is_made else ObjectRemoved)(thing) for is_made, thing in steps]
     there = {}
     for is_made, thing in steps:
@@ -221,7 +236,7 @@ def test_read_recovers_what_event_wrote(steps):
             there[thing] = None
         else:
             there.pop(thing, None)
-    assert joblog.read(written(events)) == LogReading(None, tuple(there))
+    assert joblog.read(written(events, has_times=has_times)) == LogReading(None, tuple(there))
 
 
 @pytest.mark.parametrize("name", ["foo", "in", "a", "in.", "...", "foo.in"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_logs import untimed
 from minimal_disk import as_disk
 
 import clouduploader
@@ -50,8 +51,8 @@ class Done:
 
     @property
     def lines(self) -> list[str]:
-        """The log, line by line."""
-        return self.log.splitlines()
+        """The log, line by line, without the times of day."""
+        return untimed(self.log)
 
     @property
     def phases(self) -> list[str]:

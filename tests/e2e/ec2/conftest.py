@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_logs import untimed
 
 import clouduploader
 from clouduploader import job as job_module
@@ -45,8 +46,8 @@ class Done:
 
     @property
     def lines(self) -> list[str]:
-        """The log, line by line."""
-        return self.log.splitlines()
+        """The log, line by line, without the times of day."""
+        return untimed(self.log)
 
     @property
     def phases(self) -> list[str]:
@@ -143,8 +144,8 @@ class Job:
             time.sleep(POLL_SECONDS)
 
     def log_lines(self) -> list[str]:
-        """The log so far."""
-        return self.log_path.read_text().splitlines() if self.log_path.exists() else []
+        """The log so far, without the times of day."""
+        return untimed(self.log_path.read_text()) if self.log_path.exists() else []
 
     def _spool_names(self) -> frozenset[str]:
         return frozenset(path.name for path in self._sandbox.spool.iterdir())

@@ -12,6 +12,7 @@ import termios
 import time
 
 import pytest
+from job_logs import untimed
 
 from clouduploader import spool as spool_module
 from clouduploader.job import JobState
@@ -180,7 +181,7 @@ def test_failure_by_hand_is_archived_with_its_reason(sandbox, spool, upload, rol
     assert stderr.splitlines() == ["job 2: uploading by hand.raw.xz", f"clouduploader: {reason}"]
     archived, _is_archived = spool.read("2")
     assert (archived.state, archived.details) == (JobState.FAILED, reason)
-    assert spool.done_log_path("2").read_text().splitlines()[-1] == f"Error: {reason}"
+    assert untimed(spool.done_log_path("2").read_text())[-1] == f"Error: {reason}"
     assert sandbox.left() == {}
 
 
@@ -245,7 +246,7 @@ def test_ctrl_c_on_a_terminal_cleans_up(sandbox, spool, start, role):
     assert sandbox.left() == {}
     archived, _is_archived = spool.read("2")
     assert (archived.state, archived.details) == (JobState.FAILED, "killed")
-    assert spool.done_log_path("2").read_text().splitlines()[-1].startswith("Error: stopped by SIGINT")
+    assert untimed(spool.done_log_path("2").read_text())[-1].startswith("Error: stopped by SIGINT")
 
 
 def read_all(terminal):

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+from job_logs import untimed
 
 pytestmark = pytest.mark.sandbox
 
@@ -93,7 +94,7 @@ def test_failing_region_does_not_lose_the_others_and_the_same_command_finishes_t
     for region, reason in failed.items():
         assert f"clouduploader: warning: {region}: {reason}" in first.stderr.splitlines()
     assert set(images()) == {HOME, SECOND, THIRD} - {refused}
-    log = (sandbox.spool / "done" / "2.log").read_text().splitlines()
+    log = untimed((sandbox.spool / "done" / "2.log").read_text())
     assert f"Failed: {refused}: {failed[refused]}" in log
     assert (sandbox.spool / "done" / "2").read_text().count("<state>succeeded") == 1
 

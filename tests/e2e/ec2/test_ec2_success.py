@@ -4,6 +4,7 @@ import hashlib
 import re
 
 import pytest
+from job_logs import TIME
 
 import clouduploader
 
@@ -52,7 +53,8 @@ def test_upload_with_six_operands_becomes_an_ami(sandbox, make_job, make_image):
     assert snapshot["tags"] == described["tags"]
     assert described["block_device_mappings"][0]["Ebs"]["VolumeSize"] == 10
     first, *_, last = done.lines
-    assert re.fullmatch(r"clouduploader \S+ at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: user tom, target ec2", first)
+    assert re.fullmatch(r"clouduploader \S+ on \d{4}-\d\d-\d\d, times in UTC: user tom, target ec2", first)
+    assert all(TIME.match(line) for line in done.log.splitlines())
     assert re.fullmatch(r"Upload took: \d\d:\d\d:\d\d", last)
     assert {
         "Start uploading image openSUSE-Leap.x86_64-1.0.0-Build1.1.raw.xz.",

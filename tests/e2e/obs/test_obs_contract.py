@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from job_logs import untimed
 
 pytestmark = pytest.mark.obs
 
@@ -217,6 +218,6 @@ def test_log_says_something_before_anything_can_go_wrong(backend):
     job = backend.submit(b"no json", IMAGE, target="gate", filename=FILENAME)
     backend.wait_for(job, "failed")
 
-    first = backend.log(job).decode().splitlines()[0]
+    first = untimed(backend.log(job).decode())[0]
     assert first.startswith("clouduploader ")
     assert "user tom, target gate" in first

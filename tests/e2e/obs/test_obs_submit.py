@@ -8,6 +8,7 @@ import subprocess
 import threading
 
 import pytest
+from job_logs import untimed
 from obs_backend import EXECUTABLE
 from obs_capture import IMAGE
 from test_obs_commands import as_the_server_shows
@@ -127,8 +128,9 @@ def test_log_of_a_running_job_is_what_is_there_now(backend, words, run, answer):
 
     assert code == 0
     assert stdout.endswith(f"Created gate {FILENAME}.\n")
-    assert run("log", "1", "-n", "1")[1] == f"Created gate {FILENAME}.\n"
-    assert answer("inspect", "1", "-n", "1")[1]["log"]["last_lines"] == [f"Created gate {FILENAME}."]
+    assert untimed(run("log", "1", "-n", "1")[1]) == [f"Created gate {FILENAME}."]
+    (line,) = answer("inspect", "1", "-n", "1")[1]["log"]["last_lines"]
+    assert untimed(line) == [f"Created gate {FILENAME}."]
     assert answer("inspect", "1")[1]["objects"] == [{"kind": "gate", "id": FILENAME, "region": ""}]
 
 

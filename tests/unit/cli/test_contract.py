@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from job_logs import TIME, untimed
 
 from clouduploader import jobxml
 from clouduploader.cli import contract
@@ -56,7 +57,8 @@ def test_five_operands_append_to_the_log_and_give_the_result(job):
     log.write_text("earlier\n")
     done = run(job, log)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{job}/images/of-the-job.raw\n", "")
-    lines = log.read_text().splitlines()
+    assert all(TIME.match(line) for line in log.read_text().splitlines()[1:])
+    lines = untimed(log.read_text())
     assert lines[0] == "earlier"
     assert lines[1].startswith("clouduploader ")
     assert lines[1].endswith(": user tom, target directory")
@@ -142,7 +144,7 @@ def test_sigterm_ends_with_143_and_writes_no_result(job):
         stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    assert process.stdout.readline().startswith("clouduploader ")
+    assert untimed(process.stdout.readline())[0].startswith("clouduploader ")
     with (spool / "7.data").open("wb") as fifo:
         process.send_signal(signal.SIGTERM)
         fifo.write(b"{}")

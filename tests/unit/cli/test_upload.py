@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from job_logs import TIME, untimed
 
 from clouduploader import config, jobxml, registry
 from clouduploader.cli import main, targetoptions, upload, uploading
@@ -53,7 +54,9 @@ def test_upload_prints_the_result_and_archives_the_job(place):
     assert (job.state, job.user, job.target, job.size) == (JobState.SUCCEEDED, "o'brien & sons", "directory", 8)
     assert (job.filename, job.details) == ("my image.raw", f"{place}/images/my image.raw")
     log = (place / "spool" / "done" / "1.log").read_text()
-    assert log.startswith("Start uploading image my image.raw.\n")
+    assert all(TIME.match(line) for line in log.splitlines())
+    assert untimed(log)[0].endswith(", times in UTC: user o'brien & sons, target directory")
+    assert untimed(log)[1] == "Start uploading image my image.raw."
     assert sorted(path.name for path in (place / "spool").iterdir()) == ["done", "journal", "next"]
     assert (place / "my image.raw").exists()
 
@@ -144,7 +147,7 @@ def test_options_go_before_the_file_of_target_data(place):
 def test_verbose_may_stand_behind_the_command(place):
     done = run(place, "my image.raw", "--verbose")
     assert done.returncode == 0
-    assert "Start uploading image my image.raw." in done.stderr.splitlines()
+    assert "Start uploading image my image.raw." in untimed(done.stderr)
 
 
 def test_secret_that_everybody_can_read_is_warned_about(place):

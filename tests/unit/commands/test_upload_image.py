@@ -3,6 +3,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from job_logs import untimed
 
 from clouduploader import config, jobxml
 from clouduploader.commands import upload_image
@@ -93,7 +94,7 @@ def test_failure_is_archived_and_logged(place):
     assert job.state is JobState.FAILED
     assert caught.value.message.rstrip(".") in job.details
     assert "\n" not in job.details
-    assert f"Error: {job.details}" in (place / "spool" / "done" / "1.log").read_text().splitlines()
+    assert f"Error: {job.details}" in untimed((place / "spool" / "done" / "1.log").read_text())
 
 
 def test_stop_is_archived_with_the_word_of_obs(place):

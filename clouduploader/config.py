@@ -2,15 +2,23 @@
 
 The file is an INI file. Section `[clouduploader]` is ours, `[server]` and `[worker]` are those of `serve` and `worker`;
 every other section belongs to the platform whose name it bears.
+
+Home and spool are those of OBS's package for root, and for the user to whom one of them belongs, the service's. Any
+other user has his own: `$XDG_CONFIG_HOME/clouduploader` and `$XDG_STATE_HOME/clouduploader` (XDG Base Directory
+Specification).
 """
 
 import configparser
+import contextlib
 import dataclasses
+import os
+import pwd
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from clouduploader import files
 from clouduploader.errors import ConfigError
 
 DEFAULT_HOME = Path("/etc/obs/cloudupload")  # fixed by OBS's package and its guide
@@ -19,6 +27,7 @@ FILE_NAME = "clouduploader.conf"
 SECTION = "clouduploader"
 SERVER_SECTION = "server"
 WORKER_SECTION = "worker"
+OWN_NAME = "clouduploader"  # of a plain user's home and spool
 STATE_NAME = "journal"  # in the spool, by default: whoever runs jobs may write there
 DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
 KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size"})
@@ -50,6 +59,7 @@ class Config:
         events: Where an upload by contract writes its events as JSON lines, with `{job}` for the
             job's id; None for nowhere.
         state: Directory of the journals; by default that of the spool.
+        own_directories: Home and spool where they are a plain user's by default: nobody else makes these.
         max_size: How many bytes an image may have once it is unpacked.
         server: The section of the server, see `server/settings.py`.
         worker: The section of the worker, see `dispatcher/settings.py`.
@@ -61,6 +71,7 @@ class Config:
     spool: Setting[Path]
     events: Setting[str | None]
     state: Setting[Path]
+    own_directories: tuple[Path, ...]
     max_size: Setting[int]
     server: Mapping[str, str]
     worker: Mapping[str, str]
@@ -79,12 +90,14 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
     Args:
         home: From the command line, or None.
         spool: From the command line, or None.
-        environment: CLOUDUPLOADER_HOME, CLOUDUPLOADER_SPOOL and CLOUDUPLOADER_STATE are looked up here.
+        environment: CLOUDUPLOADER_HOME, CLOUDUPLOADER_SPOOL and CLOUDUPLOADER_STATE are looked up here; for a plain
+            user's defaults also HOME, XDG_CONFIG_HOME and XDG_STATE_HOME.
 
     Raises:
         ConfigError: The file can't be read, is no INI file, or has a key that nobody knows.
     """
-    home_setting = _path_setting("--home", home, "CLOUDUPLOADER_HOME", environment, DEFAULT_HOME)
+    default_home, default_spool = _defaults(environment)
+    home_setting = _path_setting("--home", home, "CLOUDUPLOADER_HOME", environment, default_home)
     path = home_setting.value / FILE_NAME
     sections = _read(path)
     own = sections.pop(SECTION, {})
@@ -96,7 +109,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
                 f"{path}: unknown setting '{key}' in [{SECTION}]",
                 hint=f"Known are: {', '.join(sorted(KNOWN_KEYS))}.",
             )
-    spool_setting = _path_setting("--spool", spool, "CLOUDUPLOADER_SPOOL", environment, DEFAULT_SPOOL)
+    spool_setting = _path_setting("--spool", spool, "CLOUDUPLOADER_SPOOL", environment, default_spool)
     if spool_setting.source == "default" and "spool" in own:
         spool_setting = Setting(Path(own["spool"]), str(path))
     events: Setting[str | None] = Setting(None, "default")
@@ -111,17 +124,44 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
             max_size = Setting(parse_size(own["max_size"]), str(path))
         except ValueError as exc:
             raise ConfigError(f"{path}: max_size {exc}") from exc
+    own_defaults = {default_home, default_spool} - {DEFAULT_HOME, DEFAULT_SPOOL}
     return Config(
         home=home_setting,
         spool=spool_setting,
         events=events,
         state=state,
+        own_directories=tuple(path for path in (home_setting.value, spool_setting.value) if path in own_defaults),
         max_size=max_size,
         server=server,
         worker=worker,
         platforms=sections,
         environment=environment,
     )
+
+
+def _defaults(environment: Mapping[str, str]) -> tuple[Path, Path]:
+    """Home and spool of this user where nothing else is said."""
+    users = {0}
+    for path in (DEFAULT_HOME, DEFAULT_SPOOL):
+        with contextlib.suppress(OSError):
+            users.add(path.stat().st_uid)
+    if os.geteuid() in users:
+        return DEFAULT_HOME, DEFAULT_SPOOL
+    return (
+        _own(environment, "XDG_CONFIG_HOME", ".config"),
+        _own(environment, "XDG_STATE_HOME", ".local/state"),
+    )
+
+
+def _own(environment: Mapping[str, str], variable: str, default: str) -> Path:
+    base = Path(environment.get(variable, ""))
+    if not base.is_absolute():  # such a one is to be ignored, says the specification
+        home = environment.get("HOME")
+        try:
+            base = Path(home or pwd.getpwuid(os.geteuid()).pw_dir, default)
+        except KeyError as exc:
+            raise ConfigError("this user has no home directory", hint="Set HOME, or --home and --spool.") from exc
+    return base / OWN_NAME
 
 
 def parse_size(text: str) -> int:
@@ -150,8 +190,8 @@ def _path_setting(
 def _read(path: Path) -> dict[str, dict[str, str]]:
     parser = configparser.ConfigParser(interpolation=None, default_section="")
     try:
-        with path.open(encoding="utf-8") as file:
-            parser.read_file(file)
+        with files.open_read(path, is_followed=True) as file:
+            parser.read_string(file.read().decode("utf-8"), str(path))
     except FileNotFoundError:
         return {}
     except OSError as exc:

@@ -409,7 +409,7 @@ class Notes:
 
 
 def state_dir(task: Task, config: Config) -> Path:
-    """Where a task's journal lies: unless somebody set it, in the spool that has the job."""
+    """Where a task's journal lies: unless it is set, in the spool that has the job."""
     found = job_of(task.image_path) if task.job else None
     if found and config.state.source == "default":
         return found[0].directory / STATE_NAME

@@ -30,9 +30,15 @@ GLOBAL_OPTIONS = (
     _global("-q", "--quiet", "is_quiet", is_flag=True, help="Show only errors on stderr."),
     _global(
         "--home", type=DIRECTORY, metavar="DIR",
-        help="Keys, credentials and settings.  [CLOUDUPLOADER_HOME; /etc/obs/cloudupload]",
+        help="Keys, credentials and settings.  "
+        "[CLOUDUPLOADER_HOME; /etc/obs/cloudupload, or for a plain user ~/.config/clouduploader]",
     ),
-    _global("--spool", type=DIRECTORY, metavar="DIR", help="The jobs.  [CLOUDUPLOADER_SPOOL; /srv/obs/cloudupload]"),
+    _global(
+        "--spool",
+        type=DIRECTORY,
+        metavar="DIR",
+        help="The jobs.  [CLOUDUPLOADER_SPOOL; /srv/obs/cloudupload, or for a plain user ~/.local/state/clouduploader]",
+    ),
 )  # fmt: skip
 """Taken before and after the name of every command; each sets the attribute of Session that bears its name."""
 

@@ -1,5 +1,6 @@
 """What one call of the program carries along: the global options and the settings."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from clouduploader import config
+from clouduploader import config, files
 from clouduploader.config import Config
 from clouduploader.errors import UsageError
 
@@ -43,12 +44,16 @@ class Session:
         self.server_url: str | None = None
 
     def read_config(self) -> Config:
-        """The settings as they are now.
+        """The settings as they are now; home and spool of a plain user are made if they are not there.
 
         Raises:
             ConfigError: See `config.load`.
         """
-        return config.load(home=self.home, spool=self.spool, environment=os.environ)
+        found = config.load(home=self.home, spool=self.spool, environment=os.environ)
+        for path in found.own_directories:
+            with contextlib.suppress(OSError):  # who needs it says that it is not there
+                path.mkdir(mode=files.PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+        return found
 
     @functools.cached_property
     def config(self) -> Config:

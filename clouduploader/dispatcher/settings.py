@@ -123,6 +123,6 @@ def environment_of(config: Config, settings: Settings) -> dict[str, str]:
         ("CLOUDUPLOADER_SPOOL", config.spool),
         ("CLOUDUPLOADER_STATE", config.state),
     ):
-        if setting.source != "default":
+        if setting.source != "default" or setting.value in config.own_directories:
             kept[variable] = str(setting.value)
     return kept

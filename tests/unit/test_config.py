@@ -64,6 +64,65 @@ def test_relative_paths_become_absolute(make_home, monkeypatch):
     assert found.spool.value == Path.cwd() / "spool"
 
 
+@pytest.fixture
+def plain_user(monkeypatch, tmp_path):
+    """A function that makes us a user to whom nothing of OBS's belongs; or the one to whom it does."""
+
+    def be(*, is_service=False):
+        obs = tmp_path / "obs"
+        obs.mkdir()
+        monkeypatch.setattr(os, "geteuid", lambda: obs.stat().st_uid if is_service else 12345)
+        for name in ("DEFAULT_HOME", "DEFAULT_SPOOL"):
+            monkeypatch.setattr(config, name, obs)
+
+    return be
+
+
+@pytest.mark.parametrize(
+    ("variables", "home", "spool"),
+    [
+        ({"HOME": "/home/tom"}, "/home/tom/.config", "/home/tom/.local/state"),
+        ({"HOME": "/home/tom", "XDG_STATE_HOME": "/big"}, "/home/tom/.config", "/big"),
+        ({"XDG_CONFIG_HOME": "/c", "XDG_STATE_HOME": "/s"}, "/c", "/s"),
+        ({"HOME": "/u", "XDG_CONFIG_HOME": "c", "XDG_STATE_HOME": ""}, "/u/.config", "/u/.local/state"),
+    ],
+)  # fmt: skip
+def test_plain_user_has_places_of_his_own(plain_user, variables, home, spool):
+    plain_user()
+    found = config.load(home=None, spool=None, environment=variables)
+    assert found.home == config.Setting(Path(home, "clouduploader"), "default")
+    assert found.spool == config.Setting(Path(spool, "clouduploader"), "default")
+    assert found.state.value == Path(spool, "clouduploader", "journal")
+    assert found.own_directories == (found.home.value, found.spool.value)
+
+
+def test_plain_user_without_a_home_is_told_so(plain_user):
+    plain_user()
+    with pytest.raises(ConfigError, match="no home directory"):
+        config.load(home=None, spool=None, environment={})
+    found = config.load(home=None, spool=None, environment={"XDG_CONFIG_HOME": "/c", "XDG_STATE_HOME": "/s"})
+    assert found.own_directories == (Path("/c/clouduploader"), Path("/s/clouduploader"))
+
+
+def test_places_that_were_named_are_nobodys_own(plain_user):
+    plain_user()
+    variables = {"HOME": "/home/tom", "CLOUDUPLOADER_HOME": "/h"}
+    assert config.load(home=None, spool=Path("/s"), environment=variables).own_directories == ()
+
+
+def test_user_of_the_service_has_those_of_obs(plain_user, tmp_path):
+    plain_user(is_service=True)
+    found = config.load(home=None, spool=None, environment={"HOME": "/home/tom"})
+    assert (found.home.value, found.spool.value, found.own_directories) == (tmp_path / "obs", tmp_path / "obs", ())
+
+
+def test_settings_that_are_no_file_are_not_waited_for(make_home):
+    home = make_home()
+    os.mkfifo(home / "clouduploader.conf")
+    with pytest.raises(ConfigError, match="can't be read: it is not a regular file"):
+        config.load(home=home, spool=None, environment={})
+
+
 @pytest.mark.parametrize(("text", "value"), [("events = /run/{job}.json", "/run/{job}.json"), ("events =", None)])
 def test_events_come_from_the_file(make_home, text, value):
     home = make_home(f"[clouduploader]\n{text}\n")

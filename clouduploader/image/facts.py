@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from clouduploader.contents import ImageFacts
-from clouduploader.image import evidence, fat, packing, partitions
+from clouduploader.image import evidence, fat, naming, packing, partitions
 from clouduploader.image.partitions import Kind, ReadAt, Table
 from clouduploader.image.reading import TooFarError
 from clouduploader.platform import Image
@@ -39,6 +39,8 @@ def inspect(image: Image, stop: Stop, overlook: Callable[[str], None] | None = N
             return reader.read_at(offset, size) if size and offset + size <= REACH_BYTES else b""
 
         no_disk = evidence.objection(reader.read_at)
+        if no_disk is None or not no_disk.is_known:
+            no_disk = naming.objection(image) or no_disk
         table = partitions.read(read_at)
         try:
             architectures = loaders(read_at, table) if table else ()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, Protocol, cast
 
 from clouduploader.errors import ImageError, LocalIOError, UnavailableError
-from clouduploader.image import magic
+from clouduploader.image import magic, zstframe
 from clouduploader.platform import Image, Packing
 from clouduploader.stop import Stop
 
@@ -21,7 +21,7 @@ PIECE_BYTES = 1 << 17  # less, and threads that send get in the way each time; m
 READ_BYTES = 1 << 17  # more is no faster, and damage is told to within this
 XZ_MEMORY_BYTES = 1 << 28  # four times what `xz -9` needs to unpack, xz(1); a header can ask for 4 GiB
 XZ_PADDING_BYTES = 4  # stream padding is zeros in multiples of this; xz file format 1.2.1, section 2.2
-HEADER_BYTES = 18  # of a frame of zstd, RFC 8878, section 3.1.1.1; the other headers that are looked at are shorter
+HEADER_BYTES = zstframe.MAX_BYTES  # the other headers that are looked at are shorter
 MAX_STREAMS = 1000  # ours: of whatever kind; of more, each must give a sector on the average
 SECTOR_BYTES = 512
 ZSTD_WINDOW_LOG = 27  # 128 MiB, what zstd itself unpacks without --long; zstd(1)
@@ -302,9 +302,7 @@ def _check_header(head: bytes, file: PackedFile, packing: Packing) -> None:
         case Packing.XZ:
             check_xz_flags(head[6:8], file, where)
         case Packing.ZSTD:
-            from clouduploader.image import zst
-
-            frame = zst.frame(head)
+            frame = zstframe.read(head)
             if frame and frame.window_bytes > 1 << ZSTD_WINDOW_LOG:
                 raise too_much_memory(file.filename, 1 << ZSTD_WINDOW_LOG)
             if frame and frame.dictionary:

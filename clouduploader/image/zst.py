@@ -1,20 +1,15 @@
 """What the headers of a zstd file tell: RFC 8878, section 3.1. Nothing is unpacked."""
 
-import dataclasses
-
 from clouduploader.errors import ImageError
-from clouduploader.image import magic, streams
+from clouduploader.image import magic, streams, zstframe
 from clouduploader.image.streams import PackedFile
 from clouduploader.platform import Packing
 
 MAX_HEADERS = 1 << 22  # ours: those of 512 GiB in blocks as zstd makes them, looked through in some seconds
 _SKIPPABLE_HEADER_BYTES = 8  # section 3.1.2
-_MAGIC = b"\x28\xb5\x2f\xfd"
 _CHECKSUM_BYTES = 4  # section 3.1.1
 _BLOCK_HEADER_BYTES = 3  # section 3.1.1.2
 _RLE, _RESERVED = 1, 3  # section 3.1.1.2.2
-_DICTIONARY_ID_BYTES = (0, 1, 2, 4)  # section 3.1.1.1.1.6, by the flag
-_CONTENT_SIZE_BYTES = (0, 2, 4, 8)  # section 3.1.1.1.1.1, by the flag; with 2 bytes, 256 are to be added
 
 
 def unpacked_size(file: PackedFile) -> int | None:
@@ -33,11 +28,11 @@ def unpacked_size(file: PackedFile) -> int | None:
         headers += 1
         if headers > MAX_HEADERS:
             return None
-        head = file.peek(offset, streams.HEADER_BYTES)
+        head = file.peek(offset, zstframe.MAX_BYTES)
         if is_between_frames:
             if magic.packing_of(head) is not Packing.ZSTD:
                 raise streams.garbage(file, Packing.ZSTD, offset)
-            found = frame(head)
+            found = zstframe.read(head)
             if found is None:
                 offset += _SKIPPABLE_HEADER_BYTES + int.from_bytes(head[4:8], "little")
                 continue
@@ -60,44 +55,3 @@ def unpacked_size(file: PackedFile) -> int | None:
     if offset > file.size_bytes or not is_between_frames:
         raise streams.cut_off(file, Packing.ZSTD)
     return total
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Frame:
-    """What the header of a frame says.
-
-    Attributes:
-        size_bytes: What it holds; None if it does not tell.
-        header_bytes: How long the header is, with the magic.
-        has_checksum: Whether there is one at its end.
-        window_bytes: How much memory it takes to unpack it.
-        dictionary: The number of the one that it takes, or 0.
-    """
-
-    size_bytes: int | None
-    header_bytes: int
-    has_checksum: bool
-    window_bytes: int
-    dictionary: int
-
-
-def frame(head: bytes) -> Frame | None:
-    """Read the header of a frame, section 3.1.1.1; None of one that is to be skipped."""
-    if not head.startswith(_MAGIC):
-        return None
-    descriptor = head[4] if len(head) > 4 else 0
-    is_single_segment = bool(descriptor & 0x20)
-    size_flag = descriptor >> 6
-    size_bytes = 1 if is_single_segment and not size_flag else _CONTENT_SIZE_BYTES[size_flag]
-    dictionary_start = 5 + (not is_single_segment)
-    start = dictionary_start + _DICTIONARY_ID_BYTES[descriptor & 3]
-    content = int.from_bytes(head[start : start + size_bytes], "little") + (256 if size_bytes == 2 else 0)
-    window = head[5] if len(head) > 5 and not is_single_segment else 0
-    base = 1 << 10 + (window >> 3)  # section 3.1.1.1.2
-    return Frame(
-        size_bytes=content if size_bytes else None,
-        header_bytes=start + size_bytes,
-        has_checksum=bool(descriptor & 4),
-        window_bytes=content if is_single_segment else base + base // 8 * (window & 7),
-        dictionary=int.from_bytes(head[dictionary_start:start], "little"),
-    )

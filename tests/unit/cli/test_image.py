@@ -2,6 +2,7 @@ import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import signal
 import struct
@@ -67,7 +68,7 @@ def test_everything_is_printed(run):
 
 
 def test_quick_answer_says_what_it_does_not_know(run):
-    shown = fields(run(gzip.compress(RAW), "--quick", name="a.gz"))
+    shown = fields(run(lzma.compress(RAW + bytes(512)), "--quick", name="a.xz"))  # these may be the footer of a VHD
     assert shown["size bytes"] == f"about {len(RAW)}"
     assert "file sha256" not in shown
     assert fields(run(bz2.compress(RAW), "--quick"))["size bytes"] == "not known before it is unpacked"

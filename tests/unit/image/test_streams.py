@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from image_packings import COMPRESS, PACKED, noise, zstd
 
 from clouduploader.errors import ImageError, LocalIOError, StoppedError
-from clouduploader.image import streams, zst
+from clouduploader.image import streams, zstframe
 from clouduploader.platform import Image, Packing
 from clouduploader.stop import Stop
 
@@ -140,7 +140,7 @@ def test_damage_is_told_with_its_place(tmp_path, kind):
     damaged = bytearray(data)
     damaged[300_000:300_040] = bytes(40)
     if kind is Packing.ZSTD:  # without a checksum only its headers can show it
-        damaged[zst.frame(data).header_bytes] |= 6  # a block of the reserved kind
+        damaged[zstframe.read(data).header_bytes] |= 6  # a block of the reserved kind
     with pytest.raises(ImageError, match=rf"real\.raw is damaged: bad {kind} data before byte (\d+)"):
         unpacked(tmp_path / "a", bytes(damaged), kind)
 

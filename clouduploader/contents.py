@@ -34,6 +34,9 @@ class ZeroBlocks(enum.StrEnum):
     """All are left out."""
 
 
+MISSING_COPY = "the copy of its GPT, at the end of the disk, is missing or damaged; it boots without"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoDisk:
     """Why what is in an image is no disk.
@@ -56,12 +59,15 @@ class ImageFacts:
         size_bytes: Of the raw disk; None if nobody knows before the last byte is unpacked.
         is_size_exact: Whether size_bytes is what the format promises. Otherwise it is what partition table
             and packing suggest, and the end may tell otherwise.
-        partition_table: "gpt", "mbr" or None.
-        minimum_bytes: Where the last partition, and a GPT's copy at the end, end; 0 without a table.
-        architectures: Of the boot loaders in the EFI system partition, in Amazon's words ("x86_64", "arm64",
-            "i386"), sorted; empty if there are none or they can't be told.
-        boots_uefi: Whether there is a boot loader that UEFI firmware starts by itself.
-        boots_bios: Whether there is boot code in the first sector and what it needs.
+            partition_table: "gpt", "mbr" or None.
+        minimum_bytes: Where the last partition ends; 0 without a table.
+        copy_bytes: Where a GPT's copy, at the end of the disk that it was made for, ends; else 0.
+        architectures: Of the UEFI programs, in Amazon's words ("x86_64", "arm64", "i386"), and where it has none
+            in UEFI's ("riscv64", "arm"); sorted. Empty if there are none, or none were found.
+        boots_uefi: Whether UEFI firmware starts it by itself; None if that can't be told, as where a packed disk is
+            not looked at far enough.
+        boots_bios: Whether a BIOS starts it; None if that can't be told, as for boot code that is not known.
+        warnings: What is wrong with it, though it may do; each a clause about the image.
         no_disk: Why it is no disk at all; None if it is one.
     """
 
@@ -70,9 +76,11 @@ class ImageFacts:
     is_size_exact: bool
     partition_table: str | None
     minimum_bytes: int
+    copy_bytes: int = 0
     architectures: tuple[str, ...]
-    boots_uefi: bool
-    boots_bios: bool
+    boots_uefi: bool | None
+    boots_bios: bool | None
+    warnings: tuple[str, ...] = ()
     no_disk: NoDisk | None = None
 
 

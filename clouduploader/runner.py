@@ -272,16 +272,18 @@ def _require_disk(platform: Platform, reading: "_Reading", image: Image, log: Jo
     """
     needs_disk = getattr(platform, "needs_disk", True)
     try:
-        no_disk = reading.facts.no_disk
+        found = reading.facts
     except (ImageError, UnavailableError) as exc:
         if needs_disk:
             raise
         log.line(f"Warning: it is not known whether this is a disk: {exc.message}.")
         return
-    if no_disk is None:
+    for warning in found.warnings:
+        log.line(f"Warning: {warning}.")
+    if found.no_disk is None:
         return
-    refusal = packing.refusal(image, no_disk)
-    if (needs_disk or no_disk.is_known) and not reading.is_forced:
+    refusal = packing.refusal(image, found.no_disk)
+    if (needs_disk or found.no_disk.is_known) and not reading.is_forced:
         raise refusal
     log.line(f"Warning: {refusal.message}.")
 

@@ -31,7 +31,7 @@ def image_command(session: Session, /, *, file: Path, quick: bool, max_size: str
     it are checked. A damaged image is an error.
 
     With --json the data are file, packing, tarball, file_bytes, disk_format, size_bytes, size_exact,
-    partition_table, minimum_bytes, architectures, boot_mode (uefi-preferred, uefi, legacy-bios or null),
+    partition_table, minimum_bytes, architectures, boot_mode (uefi-preferred, uefi, legacy-bios or null), warnings,
     promised_sha256, bmap, file_sha256, raw_sha256, and blocks: {data, zero, hole, sent: {MODE: N}}. The last
     three are null with --quick.
     """
@@ -48,9 +48,8 @@ def image_command(session: Session, /, *, file: Path, quick: bool, max_size: str
         found = inspect_image.inspect_image(
             file, max_size_bytes=_max_size(session, max_size), is_whole=not quick, reporter=log, stop=stop
         )
-    facts = found.facts
-    if facts.is_size_exact and facts.size_bytes is not None and facts.size_bytes < facts.minimum_bytes:
-        output.warn(session, f"the partitions reach to byte {facts.minimum_bytes}, behind the end of the image")
+    for warning in found.facts.warnings:
+        output.warn(session, warning)
     document = _document(found)
     if session.is_json:
         output.print_json(session, document)
@@ -84,6 +83,7 @@ def _document(found: "Inspection") -> dict[str, Any]:
         "minimum_bytes": facts.minimum_bytes,
         "architectures": list(facts.architectures),
         "boot_mode": inspect_image.boot_mode(facts),
+        "warnings": list(facts.warnings),
         "promised_sha256": found.promised_sha256,
         "bmap": str(found.bmap_path) if found.bmap_path else None,
         "file_sha256": tally and tally.file_sha256,

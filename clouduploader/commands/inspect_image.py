@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from clouduploader.contents import ImageFacts, Tally, ZeroBlocks
+from clouduploader.contents import MISSING_COPY, ImageFacts, Tally, ZeroBlocks
 from clouduploader.errors import ImageError
 from clouduploader.filename import base_name
 from clouduploader.image import bmap, checksum, facts, packing
@@ -64,7 +64,15 @@ def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: 
     tally = None
     if is_whole:
         tally = _read(image, found, promised, max_size_bytes, reporter, stop)
+        if not found.is_size_exact and tally.size_bytes < found.copy_bytes:
+            found = dataclasses.replace(found, warnings=(*found.warnings, MISSING_COPY))
         found = dataclasses.replace(found, size_bytes=tally.size_bytes, is_size_exact=True)
+    if found.is_size_exact and found.size_bytes is not None and found.size_bytes < found.minimum_bytes:
+        raise ImageError(
+            f"{image.filename} is cut off: its partitions reach to byte {found.minimum_bytes}, but the disk has "
+            f"{found.size_bytes}",
+            hint="Get it anew.",
+        )
     return Inspection(image, found, promised, map_path, tally)
 
 
@@ -110,6 +118,6 @@ def left_out(tally: Tally) -> dict[ZeroBlocks, tuple[int, int]]:
 
 def boot_mode(found: ImageFacts) -> str | None:
     """How the image boots, as Amazon calls it; None if that can't be told."""
-    return {(True, True): "uefi-preferred", (True, False): "uefi", (False, True): "legacy-bios"}.get(
-        (found.boots_uefi, found.boots_bios)
-    )
+    if found.boots_uefi:
+        return "uefi-preferred" if found.boots_bios else "uefi"
+    return "legacy-bios" if found.boots_bios and found.boots_uefi is False else None

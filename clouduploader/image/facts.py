@@ -1,22 +1,61 @@
 """What is in an image, as far as its first mebibytes tell: partitions, boot loaders, size."""
 
+import dataclasses
 from collections.abc import Callable
 
-from clouduploader.contents import ImageFacts
-from clouduploader.image import evidence, fat, naming, packing, partitions
+from clouduploader.contents import MISSING_COPY, ImageFacts
+from clouduploader.image import bios, evidence, fat, iso, naming, packing, partitions
 from clouduploader.image.partitions import Kind, ReadAt, Table
 from clouduploader.image.reading import TooFarError
 from clouduploader.platform import Image
 from clouduploader.stop import Stop
 
-REACH_BYTES = 1 << 28  # ours: how far a boot loader is looked for; unpacking as much takes seconds
-LOADERS = {"BOOTX64.EFI": "x86_64", "BOOTAA64.EFI": "arm64", "BOOTIA32.EFI": "i386"}
+LOADERS = {
+    "BOOTX64.EFI": "x86_64",
+    "BOOTAA64.EFI": "arm64",
+    "BOOTIA32.EFI": "i386",
+    "BOOTARM.EFI": "arm",
+    "BOOTIA64.EFI": "ia64",
+    "BOOTRISCV32.EFI": "riscv32",
+    "BOOTRISCV64.EFI": "riscv64",
+    "BOOTLOONGARCH32.EFI": "loongarch32",
+    "BOOTLOONGARCH64.EFI": "loongarch64",
+}
 """What UEFI firmware starts by itself, each on its architecture: UEFI specification 2.10, 3.5.1.1."""
 
-_MACHINES = {0x8664: "x86_64", 0xAA64: "arm64", 0x014C: "i386"}  # PE format, "Machine Types"
+_MACHINES = {
+    0x8664: "x86_64",
+    0xAA64: "arm64",
+    0x014C: "i386",
+    0x01C0: "arm",
+    0x01C2: "arm",
+    0x01C4: "arm",
+    0x0200: "ia64",
+    0x5032: "riscv32",
+    0x5064: "riscv64",
+    0x6232: "loongarch32",
+    0x6264: "loongarch64",
+}
+"""PE format, "Machine Types"."""
 _PE_OFFSET = 0x3C  # PE format, "MS-DOS Stub"
 _LOADER_BYTES = 1 << 13  # ours: the PE header begins within the first few hundred bytes
-_MAX_ESPS = 4  # ours: one is the rule
+_MAX_VOLUMES = 32  # ours: one is the rule, and looking at all of a hostile disk takes time
+_MAX_KERNELS = 8  # ours: of EFI/Linux; a system keeps two or three
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The programs of UEFI that are on a disk, each by its architecture in Amazon's words, or the name of PE's.
+
+    Attributes:
+        loaders: Those that firmware starts by itself.
+        kernels: Unified kernel images, of `EFI/Linux`: it takes a loader, or a boot entry, to start them.
+        is_whole: Whether all places were looked at.
+    """
+
+    loaders: frozenset[str]
+    kernels: frozenset[str]
+    is_whole: bool
 
 
 def inspect(image: Image, stop: Stop, overlook: Callable[[str], None] | None = None) -> ImageFacts:
@@ -34,48 +73,95 @@ def inspect(image: Image, stop: Stop, overlook: Callable[[str], None] | None = N
         LocalIOError: It can't be read.
     """
     with packing.reader(image, stop, overlook) as reader:
-
-        def read_at(offset: int, size: int) -> bytes:
-            return reader.read_at(offset, size) if size and offset + size <= REACH_BYTES else b""
-
         no_disk = evidence.objection(reader.read_at)
         if no_disk is None or not no_disk.is_known:
             no_disk = naming.objection(image) or no_disk
-        table = partitions.read(read_at)
-        try:
-            architectures = loaders(read_at, table) if table else ()
-        except TooFarError:
-            architectures = ()  # it would be, for a disk that is badly scattered, or meant to keep us busy
+        table = partitions.read(reader.read_at, reader.size_bytes)
+        boots_bios = bios.boots(reader.read_at, table)
+        found = programs(reader.read_at, table)
     size_bytes, is_exact = packing.unpacked_size(image, stop)
+    warnings = list(table.warnings) if table else []
     if is_exact and size_bytes is not None:
         no_disk = no_disk or packing.no_whole_sectors(size_bytes)
+        if reader.size_bytes is None and table and size_bytes < table.copy_bytes:
+            warnings.append(MISSING_COPY)
+    boots_uefi = _boots_uefi(found, boots_bios)
+    if table and table.sector_bytes != partitions.SECTOR_BYTES:
+        boots_uefi = False
+        warnings.append(
+            f"its GPT is for disks with sectors of {table.sector_bytes} bytes; where they have "
+            f"{partitions.SECTOR_BYTES}, as in clouds, nothing finds its partitions"
+        )
     return ImageFacts(
         disk_format=image.disk_format,
         size_bytes=_likely_size(table) if size_bytes is None else size_bytes,
         is_size_exact=is_exact,
         partition_table=table.name if table else None,
         minimum_bytes=table.minimum_bytes if table else 0,
-        architectures=architectures,
-        boots_uefi=bool(architectures),
-        boots_bios=table is not None and table.boots_bios,
+        copy_bytes=table.copy_bytes if table else 0,
+        architectures=tuple(sorted(found.loaders or found.kernels)),
+        boots_uefi=boots_uefi,
+        boots_bios=boots_bios,
+        warnings=tuple(warnings),
         no_disk=no_disk,
     )
 
 
-def loaders(read_at: ReadAt, table: Table) -> tuple[str, ...]:
-    """The architectures of the boot loaders in `EFI/BOOT` of the EFI system partitions, sorted.
+def _boots_uefi(found: Programs, boots_bios: bool | None) -> bool | None:
+    """Whether UEFI firmware starts it; kernels alone count where nothing else could be meant."""
+    if found.loaders or (found.kernels and not boots_bios):
+        return True
+    return False if found.is_whole else None
 
-    The name says who looks for a loader, the PE header who can run it: one of another architecture, or that is
-    no PE, starts nowhere. What lies too far behind, or is damaged, isn't there.
+
+def programs(read_at: ReadAt, table: Table | None) -> Programs:
+    """The programs in `EFI` of the first FAT file system that has some.
+
+    Firmware looks into each that it can read, whatever its partition's type, so all are looked at: EFI system
+    partitions first. Of a loader the name says who looks for it, the PE header who can run it: one of another
+    architecture, or that is no PE, starts nowhere.
     """
+    is_whole = table is None or table.is_whole
+    try:
+        starts = _starts(read_at, table)
+    except TooFarError:
+        return Programs(frozenset(), frozenset(), is_whole=False)
+    kernels: frozenset[str] = frozenset()
+    for start in starts:
+        try:
+            volume = fat.Volume(read_at, start)
+            loaders = _loaders(volume)
+            kernels = kernels or _kernels(volume)
+        except TooFarError:
+            is_whole = False
+            continue
+        if loaders:
+            return Programs(loaders, kernels, is_whole)
+    return Programs(frozenset(), kernels, is_whole)
+
+
+def _starts(read_at: ReadAt, table: Table | None) -> list[int]:
+    """Where FAT file systems may be, in the order in which they are looked at."""
+    images = iso.efi_images(read_at)
+    if table is None:
+        return [0, *images]
+    ordered = sorted(table.partitions, key=lambda one: (one.kind is not Kind.ESP, one.start))
+    return list(dict.fromkeys([*(one.start for one in ordered), *images]))[:_MAX_VOLUMES]
+
+
+def _loaders(volume: fat.Volume) -> frozenset[str]:
     found = set()
-    for partition in [one for one in table.partitions if one.kind is Kind.ESP][:_MAX_ESPS]:
-        volume = fat.Volume(read_at, partition.start)
-        there = {entry.name: entry for entry in reversed(volume.list("EFI", "BOOT")) if not entry.is_directory}
-        for name, architecture in LOADERS.items():
-            if name in there and _machine(volume.head(there[name], _LOADER_BYTES)) == architecture:
-                found.add(architecture)
-    return tuple(sorted(found))
+    for entry in volume.list("EFI", "BOOT"):
+        wanted = LOADERS.get(entry.name)
+        if wanted and not entry.is_directory and _machine(volume.head(entry, _LOADER_BYTES)) == wanted:
+            found.add(wanted)
+    return frozenset(found)
+
+
+def _kernels(volume: fat.Volume) -> frozenset[str]:
+    files = [one for one in volume.list("EFI", "LINUX") if one.name.endswith(".EFI") and not one.is_directory]
+    machines = {_machine(volume.head(one, _LOADER_BYTES)) for one in files[:_MAX_KERNELS]}
+    return frozenset(machine for machine in machines if machine)
 
 
 def _machine(head: bytes) -> str | None:
@@ -90,4 +176,4 @@ def _machine(head: bytes) -> str | None:
 
 def _likely_size(table: Table | None) -> int | None:
     """What the size is if the partition table tells the truth: a GPT ends with the disk."""
-    return table.minimum_bytes if table and table.name == "gpt" else None
+    return table.copy_bytes or None if table else None

@@ -1,6 +1,6 @@
 """Just enough of FAT12, FAT16 and FAT32 to list a directory and read the beginning of a file.
 
-Source: Microsoft, FAT32 File System Specification 1.03. Names are the short ones: all that is looked for fits.
+Source: Microsoft, FAT32 File System Specification 1.03.
 """
 
 import dataclasses
@@ -11,12 +11,14 @@ from clouduploader.image.partitions import ReadAt
 _BOOT_BYTES = 512
 _BOOT = struct.Struct("<11xHBHBHHxHHHIII4xI")  # up to the root directory's cluster of FAT32
 _SECTOR_SIZES = (512, 1024, 2048, 4096)
-_FAT_LIMIT_BYTES = 1 << 23  # ours: the FAT of 2 GiB in clusters of 1 KiB; what lies behind counts as unreadable
+_FAT_HELD_BYTES = 1 << 23  # ours: the FAT of 2 GiB in clusters of 1 KiB; what lies behind is read anew each time
 _DIRECTORY_LIMIT_BYTES = 1 << 17  # ours: 4096 entries; a directory with boot loaders has ten
 _MAX_FAT12, _MAX_FAT16 = 4085, 65525  # clusters that these kinds stay below; "FAT Type Determination"
 _ENTRY = struct.Struct("<11sB8xH4xHI")
 _DELETED, _END = 0xE5, 0x00
-_LABEL, _DIRECTORY = 0x08, 0x10  # attributes; parts of long names have that of a label too
+_LABEL, _DIRECTORY, _LONG_NAME = 0x08, 0x10, 0x0F  # attributes; parts of long names have that of a label too
+_LONG_PARTS = (slice(1, 11), slice(14, 26), slice(28, 32))  # of UTF-16 in an entry, "Long Directory Entries"
+_LONG_CHECKSUM, _LONG_LAST, _LONG_NUMBER = 13, 0x40, 0x3F
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Entry:
     """A file or directory.
 
     Attributes:
-        name: Upper case, with a dot before the ending, if there is one.
+        name: Upper case; the long one, if it has one.
         is_directory: Whether it is one.
         cluster: The first.
         size_bytes: Of a file.
@@ -64,7 +66,9 @@ class Volume:
         end = start + (total16 or total32) * sector_bytes
         self._clusters = (end - self._data_start) // self._cluster_bytes
         self._root_cluster = root
-        self._fat = read_at(start + reserved * sector_bytes, min(fat_bytes, _FAT_LIMIT_BYTES))
+        self._fat_start = start + reserved * sector_bytes
+        self._fat_bytes = fat_bytes
+        self._fat = read_at(self._fat_start, min(fat_bytes, _FAT_HELD_BYTES))
         if fat16:
             self._bits = 12 if self._clusters < _MAX_FAT12 else 16
             self._root = read_at(root_start, min(root_bytes, _DIRECTORY_LIMIT_BYTES))
@@ -104,7 +108,10 @@ class Volume:
         """What the FAT says of a cluster: the next one, or a number that is none."""
         width = 4 if self._bits == 32 else 2
         offset = cluster * self._bits // 8
-        value = int.from_bytes(self._fat[offset : offset + width].ljust(width, b"\0"), "little")
+        data = self._fat[offset : offset + width]
+        if not data and offset < self._fat_bytes:
+            data = self._read_at(self._fat_start + offset, width)
+        value = int.from_bytes(data.ljust(width, b"\0"), "little")
         if self._bits == 12:
             return value >> 4 if cluster % 2 else value & 0xFFF
         return value & 0x0FFFFFFF  # of 32 bits only 28 count
@@ -112,12 +119,45 @@ class Volume:
 
 def _entries(data: bytes) -> list[Entry]:
     found = []
-    for raw_name, attributes, high, low, size_bytes in _ENTRY.iter_unpack(data[: len(data) // 32 * 32]):
+    long_name = _LongName()
+    for offset in range(0, len(data) // 32 * 32, 32):
+        entry = data[offset : offset + 32]
+        raw_name, attributes, high, low, size_bytes = _ENTRY.unpack(entry)
         if raw_name[0] == _END:
             break
-        if raw_name[0] == _DELETED or attributes & _LABEL:
+        if raw_name[0] != _DELETED and attributes & _LONG_NAME == _LONG_NAME:
+            long_name.take(entry)
             continue
-        stem, ending = (part.decode("latin-1").rstrip() for part in (raw_name[:8], raw_name[8:]))
-        name = f"{stem}.{ending}" if ending else stem
-        found.append(Entry(name.upper(), bool(attributes & _DIRECTORY), high << 16 | low, size_bytes))
+        name, long_name = long_name.of(raw_name), _LongName()
+        if raw_name[0] != _DELETED and not attributes & _LABEL:
+            found.append(Entry(name.upper(), bool(attributes & _DIRECTORY), high << 16 | low, size_bytes))
     return found
+
+
+class _LongName:
+    """A long name, whose parts come before the entry that it belongs to, the last one first."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._next = self._checksum = 0
+
+    def take(self, entry: bytes) -> None:
+        """Take the next part."""
+        number = entry[0] & _LONG_NUMBER
+        if entry[0] & _LONG_LAST:
+            self._parts, self._checksum, self._next = [], entry[_LONG_CHECKSUM], number
+        if number != self._next or entry[_LONG_CHECKSUM] != self._checksum:
+            self._parts, self._next = [], 0
+            return
+        self._parts.insert(0, b"".join(entry[part] for part in _LONG_PARTS))
+        self._next -= 1
+
+    def of(self, raw_name: bytes) -> str:
+        """The name of the entry with this short one: the long one, if that is whole and its own."""
+        checksum = 0
+        for byte in raw_name:
+            checksum = ((checksum >> 1 | checksum << 7) + byte) & 0xFF
+        if self._parts and not self._next and checksum == self._checksum:
+            return b"".join(self._parts).decode("utf-16-le", "replace").partition("\0")[0]
+        stem, ending = (part.decode("latin-1").rstrip() for part in (raw_name[:8], raw_name[8:]))
+        return f"{stem}.{ending}" if ending else stem

@@ -7,18 +7,21 @@ import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 
-ReadAt = Callable[[int, int], bytes]
-"""Offset and size in bytes; fewer bytes than asked for where the disk ends, or what may be read of it."""
+from clouduploader.contents import MISSING_COPY
+from clouduploader.image.reading import TooFarError
 
-SECTOR_SIZES = (512, 4096)  # of the disks there are; the MBR's is always taken for 512
-_MBR_BYTES = 512
+ReadAt = Callable[[int, int], bytes]
+"""Offset and size in bytes; fewer bytes than asked for where the disk ends. It may raise TooFarError."""
+
+SECTOR_BYTES = 512  # of the disks that clouds have; the MBR's is always taken for it
+_SECTOR_SIZES = (512, 4096)  # of the disks that a table may have been made on
 _SIGNATURE = b"\x55\xaa"
-_BOOT_CODE_BYTES = 440  # UEFI 5.2.1, table 5.1
 _MBR_ENTRIES, _MBR_ENTRY = 446, struct.Struct("<B3xB3xII")  # state, type, first sector, number of sectors
 _ACTIVE = 0x80
 _PROTECTIVE, _MBR_ESP = 0xEE, 0xEF  # UEFI 5.2.2 and 5.2.3
+_EXTENDED = (0x05, 0x0F, 0x85)
+_MAX_LOGICAL = 60  # ours; Linux shows as many on most disks
 _ISO_OFFSET, _ISO = 0x8001, b"CD001"  # ECMA-119, 8.1: isohybrid's first partition is the whole disk
-_SELF_SUFFICIENT = (b"GRUB", b"LILO")  # boot code that knows itself where to go on; others' needs an active partition
 
 _GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")  # UEFI 5.3.2, table 5.5
 _GPT_CRC = slice(16, 20)
@@ -38,6 +41,7 @@ class Kind(enum.Enum):
 _GPT_KINDS = {
     uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B"): Kind.ESP,  # UEFI 5.3.3, table 5.7
     uuid.UUID("21686148-6449-6E6F-744E-656564454649"): Kind.BIOS_BOOT,  # GRUB manual, "BIOS installation"
+    uuid.UUID("83BD6B9D-7F41-11DC-BE0B-001560B84F0F"): Kind.BIOS_BOOT,  # freebsd-boot, gpart(8)
 }
 
 
@@ -58,75 +62,127 @@ class Partition:
     is_active: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
     """A partition table.
 
     Attributes:
         name: "gpt" or "mbr".
         partitions: In the order of the disk.
-        minimum_bytes: Where the last partition, and a GPT's copy at the end, end.
-        boots_bios: Whether there is boot code in the first sector, and what it needs.
+        sector_bytes: What it counts in.
+        minimum_bytes: Where the last partition ends.
+        copy_bytes: Where a GPT's copy, at the end of the disk that it was made for, ends; 0 for an MBR.
+        is_whole: Whether these are all partitions: a GPT can be damaged, and others lie too far behind.
+        warnings: What is wrong with it, each a clause.
     """
 
     name: str
     partitions: tuple[Partition, ...]
-    minimum_bytes: int
-    boots_bios: bool
+    sector_bytes: int = SECTOR_BYTES
+    minimum_bytes: int = 0
+    copy_bytes: int = 0
+    is_whole: bool = True
+    warnings: tuple[str, ...] = ()
 
 
-def read(read_at: ReadAt) -> Table | None:
-    """Read the table at the beginning of a disk; whatever the bytes are, there is no error.
+def is_iso(read_at: ReadAt) -> bool:
+    """Whether there is an ISO 9660 file system."""
+    return read_at(_ISO_OFFSET, len(_ISO)) == _ISO
+
+
+def read(read_at: ReadAt, size_bytes: int | None = None) -> Table | None:
+    """Read the table of a disk; whatever the bytes are, there is no error.
+
+    Args:
+        read_at: Reads the disk.
+        size_bytes: Of the disk, where its end can be read too, as firmware does for the copy of a GPT.
 
     Returns:
-        None if there is none, as in a bare file system, or if it is damaged.
+        None if there is none, as in a bare file system.
     """
-    sector = read_at(0, _MBR_BYTES)
-    entries = _mbr_entries(sector)
-    if any(not partition.start for _, partition in entries) and read_at(_ISO_OFFSET, len(_ISO)) != _ISO:
+    entries = _mbr_entries(read_at(0, SECTOR_BYTES))
+    if any(not partition.start for _, partition in entries) and not is_iso(read_at):
         return None  # no table, but what a file system has in that place
     if not entries:
         return None
-    partitions = [partition for type_, partition in entries if type_ != _PROTECTIVE]
-    code = sector[:_BOOT_CODE_BYTES]
-    has_code = any(code)
-    has_active = any(partition.is_active for partition in partitions)
-    if len(partitions) < len(entries):
-        for sector_bytes in SECTOR_SIZES:
-            found = _gpt(read_at, sector_bytes)
-            if found:
-                own, minimum_bytes = found
-                has_place = has_active or any(one.is_active or one.kind is Kind.BIOS_BOOT for one in own)
-                return Table("gpt", own, minimum_bytes, has_code and has_place)
-    if not partitions:
-        return None  # a GPT that is damaged
-    knows_place = has_active or any(name in code for name in _SELF_SUFFICIENT)
-    return Table("mbr", _in_order(partitions), max(one.end for one in partitions), has_code and knows_place)
+    others = [partition for type_, partition in entries if type_ != _PROTECTIVE]
+    if len(others) < len(entries):
+        if found := _gpt(read_at, size_bytes):
+            hybrid = [one for one in others if one.is_active]  # for boot code, that knows no GPT
+            return dataclasses.replace(found, partitions=_in_order({*found.partitions, *hybrid}))
+        where = "" if size_bytes else ", as far as that can be told of a packed disk, whose end is not read"
+        return _table("mbr" if others else "gpt", others, is_whole=False, warnings=(f"its GPT is damaged{where}",))
+    is_whole = True
+    try:
+        for _, extended in [entry for entry in entries if entry[0] in _EXTENDED]:
+            others += _logical(read_at, extended.start)
+    except TooFarError:
+        is_whole = False
+    return _table("mbr", others, is_whole=is_whole)
+
+
+def _table(name: str, partitions: Iterable[Partition], *, is_whole: bool, warnings: tuple[str, ...] = ()) -> Table:
+    ordered = _in_order(partitions)
+    end = max((one.end for one in ordered), default=0)
+    return Table(name=name, partitions=ordered, minimum_bytes=end, is_whole=is_whole, warnings=warnings)
 
 
 def _mbr_entries(sector: bytes) -> list[tuple[int, Partition]]:
     """The types and partitions of an MBR; none if it is anything else, such as most file systems' first sectors."""
-    if len(sector) != _MBR_BYTES or not sector.endswith(_SIGNATURE):
+    if len(sector) != SECTOR_BYTES or not sector.endswith(_SIGNATURE):
         return []
     found = []
     for state, type_, first, count in _MBR_ENTRY.iter_unpack(sector[_MBR_ENTRIES:-2]):
         if state not in (0, _ACTIVE):
             return []
-        if type_ and count:
+        if (type_ or state) and count:  # isohybrid's active one is of type 0
             kind = Kind.ESP if type_ == _MBR_ESP else Kind.OTHER
             found.append((type_, Partition(first * 512, (first + count) * 512, kind, state == _ACTIVE)))
     return found
 
 
-def _gpt(read_at: ReadAt, sector_bytes: int) -> tuple[tuple[Partition, ...], int] | None:
-    """The partitions and the least size; None if header or array are not what their checksums say."""
-    sector = read_at(sector_bytes, sector_bytes)
+def _logical(read_at: ReadAt, base: int) -> Iterator[Partition]:
+    """The partitions in an extended one: a chain of tables, each with a partition and the way to the next."""
+    here = base
+    for _ in range(_MAX_LOGICAL):
+        follower = None
+        for type_, one in _mbr_entries(read_at(here, SECTOR_BYTES)):
+            if type_ in _EXTENDED:
+                follower = base + one.start
+            else:
+                yield dataclasses.replace(one, start=here + one.start, end=here + one.end)
+        if follower is None or follower <= here:
+            return
+        here = follower
+
+
+def _gpt(read_at: ReadAt, size_bytes: int | None) -> Table | None:
+    """The first table that is sound: at the beginning, else at the end of the disk."""
+    for sector_bytes in _SECTOR_SIZES:
+        if found := _gpt_at(read_at, sector_bytes, 1):
+            is_copy_there = size_bytes is None or _has_copy(read_at, found, size_bytes)
+            return found if is_copy_there else dataclasses.replace(found, warnings=(MISSING_COPY,))
+    for sector_bytes in _SECTOR_SIZES if size_bytes else ():
+        if found := _gpt_at(read_at, sector_bytes, (size_bytes or 0) // sector_bytes - 1):
+            warning = "its GPT is damaged, only the copy at the end of the disk is whole"
+            return dataclasses.replace(found, copy_bytes=size_bytes or 0, warnings=(warning,))
+    return None
+
+
+def _has_copy(read_at: ReadAt, table: Table, size_bytes: int) -> bool:
+    here = table.copy_bytes // table.sector_bytes - 1
+    return table.copy_bytes <= size_bytes and _gpt_at(read_at, table.sector_bytes, here) is not None
+
+
+def _gpt_at(read_at: ReadAt, sector_bytes: int, place: int) -> Table | None:
+    """The table whose header is in this sector; None if header or array are not what their checksums say."""
+    sector = read_at(place * sector_bytes, sector_bytes)
     if len(sector) != sector_bytes:
         return None
     (signature, _, header_bytes, crc, _, here, copy, _, _, _, array, count, entry_bytes, array_crc) = (
         _GPT_HEADER.unpack_from(sector)
     )
-    if signature != b"EFI PART" or here != 1 or not _GPT_HEADER.size <= header_bytes <= sector_bytes:
+    if signature != b"EFI PART" or here != place or not _GPT_HEADER.size <= header_bytes <= sector_bytes:
         return None
     header = bytearray(sector[:header_bytes])
     header[_GPT_CRC] = bytes(4)
@@ -134,11 +190,20 @@ def _gpt(read_at: ReadAt, sector_bytes: int) -> tuple[tuple[Partition, ...], int
         return None
     if entry_bytes < _GPT_ENTRY.size or count * entry_bytes > _GPT_ARRAY_BYTES:
         return None
-    data = read_at(array * sector_bytes, count * entry_bytes)
+    try:
+        data = read_at(array * sector_bytes, count * entry_bytes)
+    except TooFarError:
+        return None
     if len(data) != count * entry_bytes or binascii.crc32(data) != array_crc:
         return None
     partitions = _in_order(_gpt_partitions(data, entry_bytes, sector_bytes))
-    return partitions, max([(copy + 1) * sector_bytes, *(one.end for one in partitions)])
+    return Table(
+        name="gpt",
+        partitions=partitions,
+        sector_bytes=sector_bytes,
+        minimum_bytes=max((one.end for one in partitions), default=0),
+        copy_bytes=(copy + 1) * sector_bytes,
+    )
 
 
 def _gpt_partitions(data: bytes, entry_bytes: int, sector_bytes: int) -> Iterator[Partition]:

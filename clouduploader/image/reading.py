@@ -6,6 +6,7 @@ from typing import Protocol
 from clouduploader.errors import ImageError
 from clouduploader.image.store import Store
 
+REACH_BYTES = 1 << 28  # ours: how far a stream is read for what is there; unpacking as much takes seconds
 MAX_BYTES = 512 << 20  # ours: unpacked in all, going back and beginning anew included; some seconds
 
 
@@ -14,7 +15,13 @@ class TooFarError(ImageError):
 
 
 class Reader(Protocol):
-    """A raw disk of which a few parts are wanted; for one thread."""
+    """A raw disk of which a few parts are wanted; for one thread.
+
+    Attributes:
+        size_bytes: Of the disk; None if that, and what lies far behind, is known only once all of it was read.
+    """
+
+    size_bytes: int | None
 
     def read_at(self, offset: int, size: int) -> bytes:
         """The bytes from an offset on; fewer where the disk ends.
@@ -32,6 +39,7 @@ class StoreReader:
     """A Reader of a store."""
 
     def __init__(self, store: Store) -> None:
+        self.size_bytes: int | None = store.size_bytes
         self._store = store
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -50,6 +58,7 @@ class StreamReader:
     """
 
     def __init__(self, begin: Callable[[], Iterator[bytes]], filename: str) -> None:
+        self.size_bytes: int | None = None
         self._begin = begin
         self._filename = filename
         self._pieces: Iterator[bytes] = iter(())
@@ -60,6 +69,8 @@ class StreamReader:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """See Reader."""
+        if offset + size > REACH_BYTES:
+            raise self._too_far(REACH_BYTES)
         if not self._is_begun or offset < self._offset:
             self._pieces, self._piece, self._offset, self._is_begun = self._begin(), b"", 0, True
         found = bytearray()
@@ -75,6 +86,7 @@ class StreamReader:
             self._piece = piece
             self._left_bytes -= len(piece)
             if self._left_bytes < 0:
-                raise TooFarError(
-                    f"{self._filename} is not read further than {MAX_BYTES >> 20} MiB to see what is in it"
-                )
+                raise self._too_far(MAX_BYTES)
+
+    def _too_far(self, limit_bytes: int) -> TooFarError:
+        return TooFarError(f"{self._filename} is not read further than {limit_bytes >> 20} MiB to see what is in it")

@@ -183,8 +183,8 @@ def facts_of(image: Image) -> ImageFacts:
         partition_table=None,
         minimum_bytes=0,
         architectures=(),
-        boots_uefi=False,
-        boots_bios=False,
+        boots_uefi=None,
+        boots_bios=None,
     )
 
 

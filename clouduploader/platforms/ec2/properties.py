@@ -9,6 +9,7 @@ from clouduploader.platforms.ec2 import fields
 
 MACHINES = {"x86_64": "x86_64", "i386": "i386", "i586": "i386", "i686": "i386", "aarch64": "arm64", "arm64": "arm64"}
 """OBS's words for architectures, and Amazon's."""
+_GUESS = "It is taken for one of x86_64; give architecture if that is wrong."
 UEFI_MACHINES = ("x86_64", "arm64")  # EC2 User Guide, "Boot modes": i386 boots by BIOS only
 
 
@@ -30,9 +31,13 @@ class Judge:
             raise kind(message, hint="Correct it, or give force if you know better.")
         self._reporter.line(f"Going on all the same, as force says: {message}.")
 
+    def tell(self, text: str) -> None:
+        """Say what was decided without evidence."""
+        self._reporter.line(text)
+
 
 def check_whole(size_bytes: int, minimum_bytes: int, judge: Judge) -> None:
-    """Hold the exact size of a raw disk against what its partition table reaches to.
+    """Hold the exact size of a raw disk against where its last partition ends.
 
     Raises:
         ImageError: It ends before its partitions do.
@@ -60,18 +65,17 @@ def machine(request: UploadRequest) -> str:
 
 
 def architecture(request: UploadRequest, facts: ImageFacts, judge: Judge) -> str:
-    """Amazon's word for the image's architecture: what is named, else what the image tells.
+    """Amazon's word for the image's architecture: what is named, else what the image tells, else a guess that is said.
 
     Raises:
         TargetDataError: The target data name another than the image, or one that EC2 does not have.
-        ImageError: The job names another than the image.
+        ImageError: The image is for another than the job names, or for one that EC2 does not have.
     """
     found = facts.architectures
-    is_told = bool(request.targetdata.get("architecture")) or request.arch is not None
-    if not is_told and found and "x86_64" not in found:
-        return found[0]
+    if not request.targetdata.get("architecture") and request.arch is None:
+        return _told(facts, judge)
     given = machine(request)
-    if is_told and found and given not in found and not _is_mixed(given, facts):
+    if found and given not in found and not _is_mixed(given, facts):
         names = " and ".join(found)
         if request.targetdata.get("architecture"):
             judge.object_to(TargetDataError, f"architecture: found {given}, but the image's boot loader is for {names}")
@@ -80,30 +84,57 @@ def architecture(request: UploadRequest, facts: ImageFacts, judge: Judge) -> str
     return given
 
 
+def _told(facts: ImageFacts, judge: Judge) -> str:
+    """What the image tells of its architecture; else x86_64."""
+    found = facts.architectures
+    if common := [one for one in UEFI_MACHINES if one in found]:
+        if len(common) > 1:
+            judge.tell(f"The image has boot loaders for {' and '.join(common)}. {_GUESS}")
+        return common[0]
+    if "i386" in found and facts.boots_bios is not False:
+        return "i386"
+    if found and not facts.boots_bios:
+        names = " and ".join(found)
+        why = "EC2 starts such an image by BIOS only, for which it has no boot code" if "i386" in found else (
+            "EC2 has no such machines"
+        )  # fmt: skip
+        judge.object_to(ImageError, f"the image's boot loader is for {names}, and {why}")
+    if not facts.boots_bios:  # a BIOS is an x86's
+        judge.tell(f"The image does not tell which architecture it is for. {_GUESS}")
+    return "x86_64"
+
+
 def _is_mixed(given: str, facts: ImageFacts) -> bool:
     """Whether it is a system for x86_64 whose loader is for the 32-bit UEFI of some tablets; EC2 starts it by BIOS."""
-    return given == "x86_64" and facts.architectures == ("i386",) and facts.boots_bios
+    return given == "x86_64" and facts.architectures == ("i386",) and facts.boots_bios is not False
 
 
 def boot_mode(targetdata: Mapping[str, JsonValue], facts: ImageFacts, machine_word: str, judge: Judge) -> str | None:
     """Amazon's word for how the image boots: what is named, else what the image tells; None if that is nothing.
 
+    What is not known refuses nothing, and decides nothing but what is the only way left.
+
     Raises:
         TargetDataError: The image lacks what the named one needs.
     """
-    has_loader = facts.boots_uefi and (not facts.architectures or machine_word in facts.architectures)
-    is_uefi = has_loader and machine_word in UEFI_MACHINES
-    is_bios = facts.boots_bios and machine_word != "arm64"
+    is_uefi, is_bios = facts.boots_uefi, facts.boots_bios
+    if machine_word not in UEFI_MACHINES or (facts.architectures and machine_word not in facts.architectures):
+        is_uefi = False
+    if machine_word == "arm64":
+        is_bios = False
     given = targetdata.get("boot_mode")
     if given is None:
         if machine_word == "arm64":
             return "uefi"  # there is no other on Graviton; EC2 User Guide, "Boot modes"
-        return {(True, True): "uefi-preferred", (True, False): "uefi", (False, True): "legacy-bios"}.get(
-            (is_uefi, is_bios)
-        )
-    lacks_uefi = given in fields.UEFI_MODES and not is_uefi
-    lacks_bios = given in ("legacy-bios", "uefi-preferred") and not is_bios
-    if facts.partition_table is not None and (lacks_uefi or lacks_bios):
+        if is_uefi:
+            return "uefi-preferred" if is_bios else "uefi"
+        if is_bios and is_uefi is False:
+            return "legacy-bios"
+        judge.tell("The image does not tell how it boots. The instance type decides; give boot_mode if you know it.")
+        return None
+    lacks_uefi = given in fields.UEFI_MODES and is_uefi is False
+    lacks_bios = given in ("legacy-bios", "uefi-preferred") and is_bios is False
+    if lacks_uefi or lacks_bios:
         missing = "EFI boot loader" if lacks_uefi else "BIOS boot code"
         judge.object_to(TargetDataError, f"boot_mode: found {given}, but the image has no {missing} for {machine_word}")
     return str(given)

@@ -21,7 +21,8 @@ MBR = bytes(446) + struct.pack("<B3xB3xII", 0x80, 0x83, 2048, 2048).ljust(64, b"
 RAW = MBR.ljust(4 * BLOCK, b"\0")
 KEYS = {
     "file", "packing", "tarball", "file_bytes", "disk_format", "size_bytes", "size_exact", "partition_table",
-    "minimum_bytes", "architectures", "boot_mode", "promised_sha256", "bmap", "file_sha256", "raw_sha256", "blocks",
+    "minimum_bytes", "architectures", "boot_mode", "warnings", "promised_sha256", "bmap", "file_sha256", "raw_sha256",
+    "blocks",
 }  # fmt: skip
 
 
@@ -100,13 +101,31 @@ def test_damaged_image_is_an_error_of_data(run):
     assert run(gzip.compress(RAW)[:-1]).stderr.startswith("clouduploader: a.raw is cut off")
 
 
-def test_partitions_behind_the_end_are_warned_of(run):
-    done = run(RAW[:BLOCK])
-    assert done.returncode == 0
+@pytest.mark.parametrize("words", [(), ("--quick",)])
+def test_partitions_behind_the_end_are_an_error(run, words):
+    done = run(RAW[:BLOCK], *words)
+    assert done.returncode == ExitCode.DATA
     assert done.stderr == (
-        f"clouduploader: warning: the partitions reach to byte {len(RAW)}, behind the end of the image\n"
+        f"clouduploader: a.raw is cut off: its partitions reach to byte {len(RAW)}, but the disk has {BLOCK}. "
+        "Get it anew.\n"
     )
-    assert run(RAW[:BLOCK], options=["-q"]).stderr == ""
+
+
+def test_what_is_no_disk_is_an_error(run):
+    done = run(b"<!DOCTYPE html>\n<html></html>\n")
+    assert done.returncode == ExitCode.DATA
+    assert "is not the image of a disk: " in done.stderr
+    assert "looks like a web page (HTML)" in done.stderr
+
+
+def test_warnings_are_told(run):
+    data = bytearray(RAW)
+    data[446 + 4] = 0xEE  # a GPT that is not there
+    done = run(bytes(data))
+    assert done.returncode == 0
+    assert done.stderr == "clouduploader: warning: its GPT is damaged\n"
+    assert json.loads(run(bytes(data), "--json").stdout)["data"]["warnings"] == ["its GPT is damaged"]
+    assert run(bytes(data), options=["-q"]).stderr == ""
 
 
 @pytest.mark.parametrize(("size", "code"), [("2M", 0), ("2047K", 65), ("much", 64), ("0", 64), ("-1", 64)])

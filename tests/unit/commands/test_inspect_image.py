@@ -79,7 +79,7 @@ def test_holes_of_a_sparse_file_are_counted(make_file):
 def test_quick_look_reads_no_further(make_file, kind):
     found = inspect(make_file(PACK[kind](RAW)), is_whole=False)
     assert found.tally is None
-    assert (found.facts.size_bytes, found.facts.is_size_exact) == (len(RAW), kind is Packing.XZ)
+    assert found.facts.size_bytes == (len(RAW) if kind is Packing.XZ else None)
 
 
 @pytest.mark.parametrize("kind", [Packing.XZ, Packing.GZIP, Packing.BZIP2])

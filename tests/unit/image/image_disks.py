@@ -36,6 +36,15 @@ def gpt(partitions, *, sectors, code=b"", hybrid=(), sector_bytes=512, entries=1
     return protective.ljust(sector_bytes, b"\0") + header.ljust(sector_bytes, b"\0") + array
 
 
+def gpt_copy(table):
+    """The last 33 sectors of a disk whose first 34 are these."""
+    header, array = table[512:1024], table[1024:]
+    (last,) = struct.unpack_from("<Q", header, 32)
+    moved = header[:16] + bytes(8) + struct.pack("<QQ", last, 1) + header[40:72] + struct.pack("<Q", last - 32)
+    moved += header[80:92]
+    return array + (moved[:16] + struct.pack("<I", binascii.crc32(moved)) + moved[20:]).ljust(512, b"\0")
+
+
 def pe(machine, *, at=0x80):
     """The beginning of a program of this architecture."""
     return (b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", at)).ljust(at, b"\0") + b"PE\0\0" + struct.pack("<H", machine)
@@ -64,9 +73,26 @@ def fat(files, *, bits, cluster_sectors=1, order=None):
         return numbers[0]
 
     def entry(name, attributes, cluster, size):
-        stem, _, ending = name.partition(".")
+        stem, _, ending = name.rpartition(".") if "." in name else (name, "", "")
+        is_short = name == name.upper() and len(stem) <= 8 and len(ending) <= 3
         short = stem.ljust(8).encode() + ending.ljust(3).encode()
-        return struct.pack("<11sB8xH4xHI", short, attributes, cluster >> 16, cluster & 0xFFFF, size)
+        if not is_short:
+            short = f"{stem[:6].upper()}~1".ljust(8).encode() + ending[:3].upper().ljust(3).encode()
+        raw = struct.pack("<11sB8xH4xHI", short, attributes, cluster >> 16, cluster & 0xFFFF, size)
+        return raw if is_short else long_name(name, short) + raw
+
+    def long_name(name, short):
+        checksum = 0
+        for byte in short:
+            checksum = (((checksum & 1) << 7) + (checksum >> 1) + byte) & 0xFF
+        units = (name + "\0").encode("utf-16-le")
+        units = units.ljust(-(-len(units) // 26) * 26, b"\xff") if len(name) % 13 else units[:-2]
+        parts = [units[at : at + 26] for at in range(0, len(units), 26)]
+        return b"".join(
+            bytes([number | (0x40 if number == len(parts) else 0)]) + part[:10] + b"\x0f\0" + bytes([checksum])
+            + part[10:22] + b"\0\0" + part[22:]
+            for number, part in reversed(list(enumerate(parts, 1)))
+        )  # fmt: skip
 
     def directory(tree):
         lines = [entry("LABEL", 8, 0, 0), b"\xe5" + bytes(31), entry("A?LONG", 0x0F, 0, 0)]

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import strategies as st
 from test_vhd import footer
 
-from clouduploader.contents import DiskFormat
+from clouduploader.contents import MISSING_COPY, DiskFormat
 from clouduploader.errors import ImageError
-from clouduploader.image import facts, packing, partitions, reading
+from clouduploader.image import bios, facts, packing, partitions, reading
 from clouduploader.stop import Stop
 
 MIB = 1 << 20
 SECTORS = 4 * MIB // 512
+END = (SECTORS - 33) * 512  # of the last partition
 PACK = {"raw": bytes, "xz": lzma.compress, "gz": gzip.compress, "bz2": bz2.compress}
 
 
@@ -26,15 +27,19 @@ def esp(*names, bits=12, machine=None):
     return disks.fat({f"EFI/BOOT/{name}": disks.pe(machine or machines[name]) for name in names}, bits=bits)
 
 
-def disk(loaders=("BOOTX64.EFI",), *, code=disks.CODE, size=4 * MIB, content=None, **options):
+GRUB = disks.CODE + b"GRUB \0"
+
+
+def disk(loaders=("BOOTX64.EFI",), *, code=GRUB, size=4 * MIB, content=None, **options):
     """A disk with a BIOS boot partition, an EFI system partition, and one more."""
     last = SECTORS - 34
     table = disks.gpt(
         [(disks.BIOS_BOOT, 34, 2047), (disks.ESP, 2048, 6000), (disks.LINUX, 6001, last)],
         sectors=SECTORS, code=code, **options,
     )  # fmt: skip
-    data = bytearray(size)
+    data = bytearray(max(size, SECTORS * 512))
     data[: len(table)] = table
+    data[-33 * 512 :] = disks.gpt_copy(table)
     content = esp(*loaders) if content is None else content
     data[MIB : MIB + len(content)] = content
     return bytes(data[:size])
@@ -57,7 +62,8 @@ def test_facts_are_found_in_every_packing(make_image, name, is_exact):
     found = facts.inspect(make_image(PACK[name](disk())), Stop())
     assert found.disk_format is DiskFormat.RAW
     assert (found.size_bytes, found.is_size_exact) == (4 * MIB, is_exact)
-    assert (found.partition_table, found.minimum_bytes) == ("gpt", 4 * MIB)
+    assert (found.partition_table, found.minimum_bytes, found.copy_bytes) == ("gpt", END, 4 * MIB)
+    assert (found.warnings, found.no_disk) == ((), None)
     assert found.architectures == ("x86_64",)
     assert (found.boots_uefi, found.boots_bios) == (True, True)
 
@@ -114,11 +120,12 @@ def test_loader_in_an_mbr_is_found(make_image):
     assert (found.boots_uefi, found.boots_bios) == (True, False)
 
 
-@pytest.mark.parametrize("data", [b"x", bytes(MIB), esp("BOOTX64.EFI"), b"PK\3\5" + bytes(9000)])
+@pytest.mark.parametrize("data", [b"x", bytes(MIB), b"PK\3\5" + bytes(9000)])
 def test_what_is_no_disk_has_nothing(make_image, data):
     found = facts.inspect(make_image(data), Stop())
     assert (found.partition_table, found.minimum_bytes, found.architectures) == (None, 0, ())
     assert (found.boots_uefi, found.boots_bios, found.size_bytes) == (False, False, len(data))
+    assert found.no_disk
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
@@ -150,13 +157,104 @@ def test_size_of_a_stream_with_an_mbr_is_unknown(make_image, pack):
 
 def test_image_that_is_cut_off_is_told_as_it_is(make_image):
     found = facts.inspect(make_image(disk(size=3 * MIB)), Stop())
-    assert (found.size_bytes, found.minimum_bytes) == (3 * MIB, 4 * MIB)
+    assert (found.size_bytes, found.minimum_bytes) == (3 * MIB, END)
 
 
-def test_loader_too_far_behind_is_none(make_image):
-    table = disks.gpt([(disks.ESP, facts.REACH_BYTES // 512, facts.REACH_BYTES // 512 + 99)], sectors=1 << 30)
+FAR = reading.REACH_BYTES // 512
+
+
+def far_disk(path):
+    """A sparse file whose EFI system partition is behind all that is read of a stream."""
+    content = esp("BOOTAA64.EFI")
+    table = disks.gpt([(disks.ESP, FAR, FAR + 9999)], sectors=FAR + 10050, code=b"")
+    with path.open("wb") as file:
+        file.write(table)
+        file.seek(FAR * 512)
+        file.write(content)
+        file.truncate((FAR + 10050 - 33) * 512)
+        file.seek(0, 2)
+        file.write(disks.gpt_copy(table))
+
+
+def test_distance_does_not_matter_where_any_place_can_be_read(tmp_path):
+    far_disk(tmp_path / "a.raw")
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", tmp_path / "a.raw", tmp_path / "a.qcow2"], check=True)
+    for name in ("a.raw", "a.qcow2"):
+        found = facts.inspect(packing.describe(tmp_path / name, name, Stop()), Stop())
+        assert (found.architectures, found.boots_uefi, found.warnings) == (("arm64",), True, ())
+
+
+def test_loader_too_far_behind_in_a_stream_is_not_known(make_image):
+    table = disks.gpt([(disks.ESP, FAR, FAR + 99)], sectors=1 << 30)
     found = facts.inspect(make_image(gzip.compress(table.ljust(MIB, b"\0"))), Stop())
-    assert (found.partition_table, found.architectures) == ("gpt", ())
+    assert (found.partition_table, found.architectures, found.boots_uefi) == ("gpt", (), None)
+
+
+@pytest.mark.parametrize("type_", [0x83, 0x0C, 0x0E, 0x06, 0xDA])
+def test_loader_is_found_in_a_partition_of_any_type(make_image, type_):
+    data = bytearray(4 * MIB)
+    data[:512] = disks.mbr([(type_, 2048, 4000), (0x83, 6048, 100)])
+    content = esp("BOOTAA64.EFI", bits=16)
+    data[MIB : MIB + len(content)] = content
+    for pack in (bytes, lzma.compress):
+        found = facts.inspect(make_image(pack(bytes(data))), Stop())
+        assert (found.architectures, found.boots_uefi, found.boots_bios) == (("arm64",), True, False)
+
+
+def test_loader_on_a_disk_without_a_table_is_found(make_image):
+    found = facts.inspect(make_image(esp("BOOTX64.EFI")), Stop())
+    assert (found.partition_table, found.architectures, found.boots_uefi) == (None, ("x86_64",), True)
+    assert (found.no_disk, found.boots_bios) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "architecture"),
+    [
+        ("BOOTRISCV64.EFI", 0x5064, "riscv64"),
+        ("BOOTLOONGARCH64.EFI", 0x6264, "loongarch64"),
+        ("BOOTARM.EFI", 0x01C2, "arm"),
+        ("BootX64.efi", 0x8664, "x86_64"),
+    ],
+)
+def test_loaders_of_all_architectures_are_told(make_image, name, machine, architecture):
+    content = disks.fat({f"EFI/BOOT/{name}": disks.pe(machine)}, bits=12)
+    found = facts.inspect(make_image(disk(content=content, code=b"")), Stop())
+    assert (found.architectures, found.boots_uefi) == ((architecture,), True)
+
+
+@pytest.mark.parametrize(("code", "is_uefi"), [(b"", True), (GRUB, False)])
+def test_unified_kernels_tell_the_architecture(make_image, code, is_uefi):
+    files = {"EFI/Linux/debian-6.1.0-13-arm64.efi": disks.pe(disks.ARM64)}
+    found = facts.inspect(make_image(disk(content=disks.fat(files, bits=12), code=code)), Stop())
+    assert (found.architectures, found.boots_uefi) == (("arm64",), is_uefi)
+
+
+def test_loader_in_an_el_torito_image_is_found(tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "efi.img").write_bytes(esp("BOOTX64.EFI"))
+    argv = ["xorriso", "-as", "mkisofs", "-quiet", "-o", "a.iso", "-eltorito-alt-boot", "-e", "efi.img"]
+    subprocess.run([*argv, "-no-emul-boot", "tree"], cwd=tmp_path, check=True, capture_output=True)
+    found = facts.inspect(packing.describe(tmp_path / "a.iso", "a.iso", Stop()), Stop())
+    assert (found.partition_table, found.architectures, found.boots_uefi) == (None, ("x86_64",), True)
+
+
+def test_gpt_of_large_sectors_does_not_boot(make_image):
+    table = disks.gpt([(disks.ESP, 256, 800)], sectors=1024, sector_bytes=4096, code=GRUB)
+    data = bytearray(4 * MIB)
+    data[: len(table)] = table
+    content = esp("BOOTAA64.EFI")
+    data[MIB : MIB + len(content)] = content
+    found = facts.inspect(make_image(bytes(data)), Stop())
+    assert (found.architectures, found.boots_uefi, found.boots_bios) == (("arm64",), False, False)
+    assert any("sectors of 4096 bytes" in warning for warning in found.warnings)
+
+
+def test_gpt_whose_copy_is_cut_off_is_a_warning(make_image):
+    for pack, warnings in ((bytes, (MISSING_COPY,)), (lzma.compress, (MISSING_COPY,)), (gzip.compress, ())):
+        found = facts.inspect(make_image(pack(disk(size=END))), Stop())
+        assert found.minimum_bytes == END
+        assert found.warnings == warnings  # of gzip nobody knows the size yet
+        assert found.boots_uefi
 
 
 def test_disk_that_takes_too_much_unpacking_has_no_loader(make_image, monkeypatch):
@@ -172,7 +270,7 @@ def test_disk_that_takes_too_much_unpacking_has_no_loader(make_image, monkeypatc
     ]  # the directory leads back and forth, and the stream is one way
     files = {f"EFI/BOOT/F{number}": b"x" for number in range(60)} | {"EFI/BOOT/BOOTX64.EFI": disks.pe(disks.X64)}
     found = facts.inspect(make_image(lzma.compress(disk(content=disks.fat(files, bits=12, order=order)))), Stop())
-    assert (found.partition_table, found.architectures, found.size_bytes) == ("gpt", (), 4 * MIB)
+    assert (found.partition_table, found.architectures, found.boots_uefi) == ("gpt", (), None)
 
 
 def test_damaged_packing_is_an_error(make_image):
@@ -198,9 +296,10 @@ def test_any_damage_inside_is_survived(changes, size):
     def read_at(offset, wanted):
         return data[offset : offset + wanted]
 
-    table = partitions.read(read_at)
-    if table:
-        assert set(facts.loaders(read_at, table)) <= {"x86_64", "arm64", "i386"}
+    table = partitions.read(read_at, size)
+    found = facts.programs(read_at, table)
+    assert found.loaders <= set(facts.LOADERS.values())
+    assert bios.boots(read_at, table) in (True, False, None)
 
 
 @hypothesis.given(st.sampled_from(["xz", "gz", "bz2"]), st.data())

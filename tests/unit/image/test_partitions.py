@@ -6,6 +6,7 @@ import image_disks as disks
 import pytest
 from hypothesis import strategies as st
 
+from clouduploader.contents import MISSING_COPY
 from clouduploader.image import partitions
 from clouduploader.image.partitions import Kind, Partition
 
@@ -22,10 +23,9 @@ def test_gpt_is_read_with_its_kinds_and_its_end():
         disks.gpt(
             [(disks.LINUX, 3000, 3999), (disks.BIOS_BOOT, 34, 2047), (disks.ESP, 2048, 2999)],
             sectors=SECTORS,
-            code=disks.CODE,
         )
     )
-    assert (table.name, table.minimum_bytes, table.boots_bios) == ("gpt", 2 * MIB, True)
+    assert (table.name, table.minimum_bytes, table.copy_bytes, table.is_whole) == ("gpt", 4000 * 512, 2 * MIB, True)
     assert table.partitions == (
         Partition(34 * 512, 2048 * 512, Kind.BIOS_BOOT, False),
         Partition(2048 * 512, 3000 * 512, Kind.ESP, False),
@@ -36,7 +36,7 @@ def test_gpt_is_read_with_its_kinds_and_its_end():
 def test_gpt_of_large_sectors_is_read():
     table = read(disks.gpt([(disks.ESP, 10, 19)], sectors=1000, sector_bytes=4096))
     assert table.partitions == (Partition(40960, 81920, Kind.ESP, False),)
-    assert table.minimum_bytes == 1000 * 4096
+    assert (table.minimum_bytes, table.copy_bytes, table.sector_bytes) == (81920, 1000 * 4096, 4096)
 
 
 @pytest.mark.parametrize(("entries", "entry_bytes"), [(4, 128), (128, 256), (1024, 128)])
@@ -45,15 +45,37 @@ def test_gpt_array_of_another_shape_is_read(entries, entry_bytes):
     assert [one.kind for one in table.partitions] == [Kind.ESP]
 
 
-def test_minimum_of_a_gpt_holds_a_partition_behind_its_copy():
-    assert read(disks.gpt([(disks.LINUX, 34, 9999)], sectors=SECTORS)).minimum_bytes == 10000 * 512
-
-
-@pytest.mark.parametrize("position", [511, 512, 530, 540, 512 + 91, 1024, 1024 + 40])
-def test_gpt_with_a_changed_byte_is_no_gpt(position):
+@pytest.mark.parametrize("position", [512, 530, 540, 512 + 91, 1024, 1024 + 40])
+def test_gpt_with_a_changed_byte_is_damaged(position):
     data = bytearray(disks.gpt([(disks.ESP, 2048, 2999)], sectors=SECTORS))
     data[position] ^= 0x10
-    assert read(bytes(data)) is None
+    table = read(bytes(data))
+    assert (table.name, table.partitions, table.is_whole) == ("gpt", (), False)
+    assert "its GPT is damaged" in table.warnings[0]
+
+
+def whole_disk(**options):
+    front = disks.gpt([(disks.ESP, 2048, 2999)], sectors=SECTORS, **options)
+    return front.ljust(2 * MIB - 33 * 512, b"\0") + disks.gpt_copy(front)
+
+
+def test_gpt_is_read_from_its_copy_where_the_end_can_be_read():
+    data = whole_disk()
+    assert partitions.read(disks.reader((0, data)), len(data)).warnings == ()
+    damaged = data[:512] + bytes(512) + data[1024:]
+    table = partitions.read(disks.reader((0, damaged)), len(data))
+    assert [one.kind for one in table.partitions] == [Kind.ESP]
+    assert (table.minimum_bytes, table.copy_bytes) == (3000 * 512, 2 * MIB)
+    assert table.warnings == ("its GPT is damaged, only the copy at the end of the disk is whole",)
+    assert read(damaged).partitions == ()
+
+
+@pytest.mark.parametrize("change", [lambda data: data[: 3000 * 512], lambda data: data[:-512] + bytes(512)])
+def test_gpt_without_its_copy_is_warned_of(change):
+    data = change(whole_disk())
+    table = partitions.read(disks.reader((0, data)), len(data))
+    assert table.minimum_bytes == 3000 * 512
+    assert table.warnings == (MISSING_COPY,)
 
 
 @pytest.mark.parametrize("count", [1 << 14, 0xFFFFFFFF])
@@ -69,7 +91,7 @@ def test_gpt_with_absurdly_many_entries_is_no_gpt(count):
         asked.append(size)
         return (data[:512] + header.ljust(512, b"\0"))[offset : offset + size]
 
-    assert partitions.read(read_at) is None
+    assert not partitions.read(read_at).is_whole
     assert max(asked) <= 4096
 
 
@@ -78,39 +100,26 @@ def test_gpt_without_a_protective_mbr_is_no_gpt():
     assert read(bytes(512) + data[512:]) is None
 
 
-@pytest.mark.parametrize(
-    ("partition", "hybrid", "code", "boots"),
-    [
-        ((disks.BIOS_BOOT, 34, 2047), (), disks.CODE, True),
-        ((disks.BIOS_BOOT, 34, 2047), (), b"", False),
-        ((disks.LINUX, 34, 2047), (), disks.CODE, False),
-        ((disks.LINUX, 34, 2047, 4), (), disks.CODE, True),  # attribute "legacy BIOS bootable"
-        ((disks.LINUX, 34, 2047, 2), (), disks.CODE, False),
-        ((disks.LINUX, 34, 2047), [(0x83, 34, 2014, 0x80)], disks.CODE, True),
-    ],
-)
-def test_gpt_boots_by_bios_with_code_and_a_place_to_go_on(partition, hybrid, code, boots):
-    assert read(disks.gpt([partition], sectors=SECTORS, code=code, hybrid=hybrid)).boots_bios is boots
-
-
 def test_damaged_gpt_with_a_hybrid_mbr_is_an_mbr():
     data = disks.gpt([], sectors=SECTORS, hybrid=[(0x83, 100, 10)])[:512] + bytes(4096)
-    assert (read(data).name, read(data).minimum_bytes) == ("mbr", 110 * 512)
+    assert (read(data).name, read(data).minimum_bytes, read(data).is_whole) == ("mbr", 110 * 512, False)
 
 
-@pytest.mark.parametrize(
-    ("partition", "code", "boots"),
-    [
-        ((0x83, 2048, 100, 0x80), disks.CODE, True),
-        ((0x83, 2048, 100), disks.CODE + b"GRUB \0", True),
-        ((0x83, 2048, 100), disks.CODE, False),  # what parted writes goes on at the active partition
-        ((0x83, 2048, 100, 0x80), b"", False),
-        ((0x83, 2048, 100, 0x80), bytes(440) + b"\1\2\3\4", False),  # a disk signature is no code
-    ],
-)
-def test_mbr_boots_by_bios_with_code_that_knows_where_to_go_on(partition, code, boots):
-    table = read(disks.mbr([partition], code=code))
-    assert (table.name, table.minimum_bytes, table.boots_bios) == ("mbr", 2148 * 512, boots)
+def test_logical_partitions_are_read():
+    first = disks.mbr([(0x83, 8, 92), (0x05, 100, 100)])
+    second = disks.mbr([(0x0C, 8, 92)])
+    table = partitions.read(
+        disks.reader((0, disks.mbr([(0x83, 10, 90), (0x0F, 1000, 200)])), (1000 * 512, first), (1100 * 512, second))
+    )
+    assert [(one.start // 512, one.end // 512) for one in table.partitions] == [
+        (10, 100), (1000, 1200), (1008, 1100), (1108, 1200),
+    ]  # fmt: skip
+
+
+def test_logical_partitions_in_a_ring_end():
+    ring = disks.mbr([(0x83, 8, 1), (0x05, 0, 10)])
+    table = partitions.read(disks.reader((0, disks.mbr([(0x05, 10, 90)])), (10 * 512, ring)))
+    assert len(table.partitions) == 2  # it, and one in it
 
 
 def test_mbr_tells_its_efi_system_partition():
@@ -122,7 +131,7 @@ def test_mbr_tells_its_efi_system_partition():
 def test_table_of_an_isohybrid_is_read_though_a_partition_is_the_whole_disk():
     sector = disks.mbr([(0x17, 0, 4096, 0x80), (0xEF, 100, 200)], code=disks.CODE)
     table = read(sector.ljust(0x8001, b"\0") + b"CD001\1")
-    assert (table.name, table.minimum_bytes, table.boots_bios) == ("mbr", 2 * MIB, True)
+    assert (table.name, table.minimum_bytes) == ("mbr", 2 * MIB)
     assert table.partitions == (
         Partition(0, 2 * MIB, Kind.OTHER, True),
         Partition(100 * 512, 300 * 512, Kind.ESP, False),
@@ -140,7 +149,6 @@ def test_table_of_an_isohybrid_is_read_though_a_partition_is_the_whole_disk():
         disks.mbr([(0x83, 1, 1)])[:-2] + b"\x55\xab",
         disks.mbr([(0x83, 1, 1, 0x20)]),
         disks.mbr([(0x83, 0, 1)]),
-        disks.mbr([(0xEE, 1, 1)]),
         disks.fat({"A": b"x"}, bits=12),
     ],
 )
@@ -167,7 +175,7 @@ def test_any_bytes_give_a_sound_table_or_none(data):
     table = read(data)
     if table:
         assert table.name in ("gpt", "mbr")
-        assert all(0 < one.start < one.end <= table.minimum_bytes for one in table.partitions)
+        assert all(0 <= one.start < one.end <= table.minimum_bytes for one in table.partitions)
         assert list(table.partitions) == sorted(table.partitions, key=lambda one: one.start)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clouduploader.contents import Block, BlockSource, Tally, ZeroBlocks
+from clouduploader.contents import MISSING_COPY, Block, BlockSource, Tally, ZeroBlocks
 from clouduploader.errors import ImageError
 from clouduploader.platform import BytesMoved, CloudObject, PhaseStarted, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import properties, tags
@@ -166,6 +166,8 @@ class Filling:
         if not aim.is_size_exact:
             judge = properties.Judge(self._targetdata, self._reporter)
             properties.check_whole(tally.size_bytes, aim.minimum_bytes, judge)
+            if tally.size_bytes < aim.copy_bytes:
+                judge.tell(f"Warning: {MISSING_COPY}.")
         return self._seal(snapshot_id, digests, tally)
 
     def _parameters(self, aim: wanted.Wanted, kms_key_arn: str | None) -> dict[str, Any]:

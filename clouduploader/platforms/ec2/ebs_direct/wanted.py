@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from clouduploader.contents import MISSING_COPY
 from clouduploader.errors import ImageError, TargetDataError
 from clouduploader.platform import JsonValue, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import fields, properties
@@ -20,6 +21,7 @@ class Wanted:
         size_bytes: Of the raw disk.
         is_size_exact: Whether the image can't turn out larger.
         minimum_bytes: How large it is at least, by its partition table.
+        copy_bytes: How large it is with the copy of its GPT; 0 without one.
         volume_gib: Of the snapshot.
     """
 
@@ -28,6 +30,7 @@ class Wanted:
     size_bytes: int
     is_size_exact: bool
     minimum_bytes: int
+    copy_bytes: int
     volume_gib: int
 
 
@@ -58,6 +61,8 @@ def settle(request: UploadRequest, reporter: Reporter, *, is_measured: bool = Fa
             )
     if facts.size_bytes is None or (is_measured and not facts.is_size_exact):
         size_bytes, is_exact = request.measure_image(is_by_name=False), True
+        if size_bytes < facts.copy_bytes:
+            judge.tell(f"Warning: {MISSING_COPY}.")
     else:
         size_bytes, is_exact = facts.size_bytes, facts.is_size_exact
     if is_exact:
@@ -74,6 +79,7 @@ def settle(request: UploadRequest, reporter: Reporter, *, is_measured: bool = Fa
         size_bytes=size_bytes,
         is_size_exact=is_exact,
         minimum_bytes=facts.minimum_bytes,
+        copy_bytes=facts.copy_bytes,
         volume_gib=volume_gib,
     )
 

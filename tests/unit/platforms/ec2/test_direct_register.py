@@ -20,6 +20,7 @@ def parameters(architecture="x86_64", boot_mode=None, **targetdata):
             size_bytes=GIB,
             is_size_exact=True,
             minimum_bytes=0,
+            copy_bytes=0,
             volume_gib=1,
         ),
         snapshot_id=SNAPSHOT,

@@ -90,7 +90,7 @@ def test_boot_mode_that_the_image_cannot_is_refused(settle, mode, uefi, bios, mi
 
 def test_boot_mode_is_believed_where_the_image_tells_nothing(settle):
     found = settle(
-        partition_table=None, architectures=(), boots_uefi=False, boots_bios=False, targetdata={"boot_mode": "uefi"}
+        partition_table=None, architectures=(), boots_uefi=None, boots_bios=None, targetdata={"boot_mode": "uefi"}
     )
     assert found.boot_mode == "uefi"
 
@@ -145,3 +145,61 @@ def test_size_that_is_a_guess_is_measured_only_if_asked_for(settle):
     guess = {"size_bytes": GIB, "is_size_exact": False, "measured": 5 * GIB}
     assert (settle(**guess).volume_gib, settle(**guess).is_size_exact) == (1, False)
     assert settle(**guess, is_measured=True).volume_gib == 5
+
+
+@pytest.mark.parametrize(
+    ("facts", "mode", "is_said"),
+    [
+        ({"boots_uefi": None, "boots_bios": True, "architectures": ()}, None, True),
+        ({"boots_uefi": None, "boots_bios": False, "architectures": ()}, None, True),
+        ({"boots_uefi": True, "boots_bios": None}, "uefi", False),
+        ({"boots_uefi": False, "boots_bios": None, "architectures": ()}, None, True),
+    ],
+)
+def test_what_is_not_known_decides_no_boot_mode(settle, record, facts, mode, is_said):
+    assert settle(**facts).boot_mode == mode
+    assert any("does not tell how it boots" in line for line in record.lines) is is_said
+
+
+@pytest.mark.parametrize("mode", ["uefi", "uefi-preferred", "legacy-bios"])
+def test_what_is_not_known_refuses_no_boot_mode(settle, mode):
+    found = settle(boots_uefi=None, boots_bios=None, architectures=(), targetdata={"boot_mode": mode})
+    assert found.boot_mode == mode
+
+
+def test_guess_of_an_architecture_is_said(settle, record):
+    assert settle(arch=None, architectures=(), boots_uefi=None, boots_bios=False).architecture == "x86_64"
+    assert any("does not tell which architecture" in line and "x86_64" in line for line in record.lines)
+
+
+def test_bios_boot_is_no_guess(settle, record):
+    assert settle(arch=None, architectures=(), boots_uefi=False, boots_bios=True).architecture == "x86_64"
+    assert not any("does not tell" in line for line in record.lines)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (("riscv64",), "boot loader is for riscv64, and EC2 has no such machines"),
+        (("arm", "loongarch64"), "boot loader is for arm and loongarch64, and EC2 has no such machines"),
+        (("i386",), "boot loader is for i386, and EC2 starts such an image by BIOS only"),
+    ],
+)
+def test_architecture_that_ec2_has_not_is_refused(settle, found, words):
+    with pytest.raises(ImageError, match=words):
+        settle(arch=None, architectures=found, boots_uefi=True, boots_bios=False)
+
+
+@pytest.mark.parametrize(("arch", "given"), [("x86_64", {}), ("aarch64", {}), (None, {"architecture": "arm64"})])
+def test_architecture_that_is_named_must_be_the_images(settle, arch, given):
+    with pytest.raises(ClouduploaderError, match="boot loader is for riscv64"):
+        settle(arch=arch, architectures=("riscv64",), targetdata=given)
+
+
+@pytest.mark.parametrize(
+    ("facts", "how"), [({"size_bytes": None, "is_size_exact": False}, {"measured": GIB}), ({"size_bytes": GIB}, {})]
+)
+def test_missing_copy_of_a_gpt_is_no_reason_to_refuse(settle, record, facts, how):
+    found = settle(**facts, **how, minimum_bytes=GIB, copy_bytes=4 * GIB)
+    assert (found.size_bytes, found.volume_gib) == (GIB, 1)
+    assert any("the copy of its GPT" in line for line in record.lines) is bool(how)  # else the runner says it

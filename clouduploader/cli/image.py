@@ -28,12 +28,12 @@ def image_command(session: Session, /, *, file: Path, quick: bool, max_size: str
 
     Its packing and format, its size, partitions and boot loaders; then, by reading it once to its end, the
     digests, and how many blocks of 512 KiB each mode of zero_blocks sends. A FILE.sha256 and a FILE.bmap beside
-    it are checked. A damaged image is an error.
+    it are checked. A damaged image, or one that is cut off, is an error.
 
     With --json the data are file, packing, tarball, file_bytes, disk_format, size_bytes, size_exact,
     partition_table, minimum_bytes, architectures, boot_mode (uefi-preferred, uefi, legacy-bios or null), warnings,
     promised_sha256, bmap, file_sha256, raw_sha256, and blocks: {data, zero, hole, sent: {MODE: N}}. The last
-    three are null with --quick.
+    three are null with --quick, raw_sha256 also for a qcow2, VMDK or VHD with more than 16 GiB of holes.
     """
     from clouduploader.commands import inspect_image
 
@@ -124,7 +124,7 @@ def _fields(found: "Inspection", document: dict[str, Any]) -> list[tuple[str, ob
     if tally:
         pairs += [
             ("file sha256", tally.file_sha256),
-            ("raw sha256", tally.raw_sha256),
+            ("raw sha256", tally.raw_sha256 or "not made: it would take long, for all of the holes"),
             ("blocks", f"{tally.data_blocks} data, {tally.zero_blocks} zeros, {tally.hole_blocks} holes"),
         ]
         pairs += [

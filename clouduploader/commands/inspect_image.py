@@ -22,7 +22,8 @@ class Inspection:
         facts: What its beginning tells; the size is exact once it was read to its end.
         promised_sha256: What a file beside it promises, in hex, or None. If it was read to its end, it is so.
         bmap_path: The block map beside it, or None.
-        tally: With true holes left out, and both digests; None if it was not read to its end.
+        tally: With true holes left out, and both digests, as far as packing.open_blocks makes them; None if it was not
+            read to its end.
     """
 
     image: Image
@@ -44,7 +45,7 @@ def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: 
 
     Raises:
         MissingFileError: There is no such file.
-        ImageError: It is no disk, damaged, too large, or not what the files beside it say.
+        ImageError: It is no disk, damaged, cut off, too large, or not what the files beside it say.
         LocalIOError: It can't be read.
         UnavailableError: It takes a program that is not there.
         StoppedError: The stop was requested.

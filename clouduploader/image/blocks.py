@@ -59,8 +59,7 @@ class Wish:
         written: What was ever written, all else being true holes; None if nobody knows.
         is_promise: Whether something in such a hole is an error. Otherwise it is data like all others.
         stop: Honoured at each block.
-        on_end: Called when all was read, with the digest of the file in hex, or None; raises ImageError if it was all
-            in vain.
+        on_end: Called when all was read, with what came out; raises ImageError if it was all in vain.
     """
 
     filename: str
@@ -69,7 +68,7 @@ class Wish:
     written: Extents | None
     is_promise: bool
     stop: Stop
-    on_end: Callable[[str | None], None]
+    on_end: Callable[[Tally], None]
 
 
 class _Source:
@@ -122,8 +121,7 @@ class _Source:
         return Block(index, is_zero)
 
     def _ended(self, size_bytes: int, *, file_sha256: str | None, raw_sha256: str | None) -> Tally:
-        self._wish.on_end(file_sha256)
-        return Tally(
+        tally = Tally(
             size_bytes=size_bytes,
             data_blocks=self._data,
             zero_blocks=self._zero,
@@ -132,6 +130,8 @@ class _Source:
             file_sha256=file_sha256,
             raw_sha256=raw_sha256,
         )
+        self._wish.on_end(tally)
+        return tally
 
     def position(self) -> int:
         """See BlockSource."""
@@ -222,12 +222,14 @@ class StoreSource(_Source):
     Args:
         store: The disk.
         wish: See Wish; `written` is the store's own extents, or what a map says.
+        file_sha256: See StreamSource.
     """
 
     can_reread = True
 
-    def __init__(self, store: Store, wish: Wish) -> None:
+    def __init__(self, store: Store, wish: Wish, *, file_sha256: Callable[[], str | None]) -> None:
         super().__init__(wish)
+        self._file_sha256 = file_sha256
         self._store = store
         self._stored = BlockMap(store.extents, wish.block_bytes)
         self._turn = threading.Condition()
@@ -269,7 +271,7 @@ class StoreSource(_Source):
         if self._error:
             raise self._error
         self._position = self._store.size_bytes
-        self._tally = self._ended(self._store.size_bytes, file_sha256=None, raw_sha256=None)
+        self._tally = self._ended(self._store.size_bytes, file_sha256=self._file_sha256(), raw_sha256=None)
 
     def close(self) -> None:
         """Wait for all who take a block, and give none any more: the store may be closed then."""

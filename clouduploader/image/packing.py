@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clouduploader.contents import BlockSource, DiskFormat, NoDisk, ZeroBlocks
+from clouduploader.contents import BlockSource, DiskFormat, NoDisk, Tally, ZeroBlocks
 from clouduploader.errors import ImageError, LocalIOError, MissingFileError, UnavailableError
 from clouduploader.image import magic, streams, vhd
 from clouduploader.image.streams import PackedFile
@@ -29,6 +29,7 @@ SECTOR_BYTES = 512  # of all disks there are, or a divisor of it
 VHD_ALIGNMENT_BYTES = 1 << 20  # a fixed VHD holds whole MiB: Azure refuses all others, so nobody makes them
 DIGEST_BYTES = 1 << 20  # read at a time
 AROUND_BYTES = 1 << 20  # ours: what may lie around a disk: a footer, the texts in a tarball
+MAX_HASHED_HOLE_BYTES = 16 << 30  # ours: of a virtual disk, whose holes cost nothing else; some ten seconds
 _MAPPED = (DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VHD_DYNAMIC)  # with a table of where the blocks are
 
 
@@ -231,7 +232,8 @@ def open_blocks(
         stop: Honoured at each block.
         reporter: Told what people should know of this image.
         on_bytes: Called now and then with how much of a packed file was read.
-        with_digests: Whether the tally is to have both digests; that of a packed file it always has.
+        with_digests: Whether the tally is to have both digests; that of a packed file it always has, and that of the
+            disk in a qcow2, VMDK or VHD only if hashing its holes does not take longer than all else.
         in_sectors: Whether one that ends in the middle of a sector is refused.
         overlook: Called with what is passed over because that is forced; None if it is not.
 
@@ -248,6 +250,12 @@ def open_blocks(
     from clouduploader.image.store import pieces_of
 
     written = _bmap_beside(image, reporter)
+
+    def on_end(tally: Tally) -> None:
+        check_unchanged(image, tally.file_sha256, expected_sha256)
+        if image.packing is not Packing.RAW and written is None and zero_blocks is ZeroBlocks.HOLES:
+            _advise(image, tally, block_bytes, reporter)
+
     wish = Wish(
         filename=image.filename,
         block_bytes=block_bytes,
@@ -255,7 +263,7 @@ def open_blocks(
         written=written.extents if written else None,
         is_promise=written is not None,
         stop=stop,
-        on_end=lambda digest: check_unchanged(image, digest, expected_sha256),
+        on_end=on_end,
     )
 
     with contextlib.ExitStack() as stack:
@@ -266,16 +274,19 @@ def open_blocks(
                 wish = dataclasses.replace(wish, written=disk.extents)
             elif written.size_bytes != disk.size_bytes:
                 raise _other_size(image, written, disk.size_bytes)
-            raw = hashlib.sha256() if with_digests or expected_sha256 else None
+            has_digest = with_digests or expected_sha256 is not None
+            is_mapped = image.disk_format in _MAPPED
+            has_raw_digest = with_digests and _is_worth_a_digest(disk) if is_mapped else has_digest
+            raw = hashlib.sha256() if has_raw_digest else None
+
+            def file_sha256() -> str | None:
+                return _file_sha256(image, None if is_mapped else raw, disk.size_bytes, stop) if has_digest else None
+
             if raw is None and not (written and written.sums):
-                yield stack.enter_context(contextlib.closing(StoreSource(disk, wish)))
+                yield stack.enter_context(contextlib.closing(StoreSource(disk, wish, file_sha256=file_sha256)))
                 return
-            source = StreamSource(
-                _as_mapped(pieces_of(disk, streams.PIECE_BYTES), image, written),
-                wish,
-                digest=raw,
-                file_sha256=lambda: _file_sha256(image, raw, disk.size_bytes, stop) if raw else None,
-            )
+            pieces = _as_mapped(pieces_of(disk, streams.PIECE_BYTES), image, written)
+            source = StreamSource(pieces, wish, digest=raw, file_sha256=file_sha256)
         else:
             packed = stack.enter_context(streams.opened(image, stop=stop, on_bytes=on_bytes, overlook=overlook))
             unpacked = stack.enter_context(contextlib.closing(_unpacked(packed, image, reporter)))
@@ -502,10 +513,26 @@ def _check_digest(image: Image, found: str, expected: str | None) -> None:
         )
 
 
-def _file_sha256(image: Image, raw: "hashlib._Hash", disk_bytes: int, stop: Stop) -> str:
-    """The digest of a file that is not packed; where it begins with the raw disk, that is not read again."""
-    is_disk = image.disk_format not in _MAPPED
-    digest, offset = (raw.copy(), disk_bytes) if is_disk else (hashlib.sha256(), 0)
+def _is_worth_a_digest(disk: "Store") -> bool:
+    """Whether the holes of a virtual disk are few enough to be hashed."""
+    return disk.size_bytes - sum(end - start for start, end in disk.extents) <= MAX_HASHED_HOLE_BYTES
+
+
+def _advise(image: Image, tally: Tally, block_bytes: int, reporter: Reporter) -> None:
+    """Tell what a .bmap would save."""
+    if tally.zero_blocks:
+        mib = tally.zero_blocks * block_bytes >> 20
+        total = tally.data_blocks + tally.zero_blocks
+        reporter.line(
+            f"{tally.zero_blocks} of {total} blocks ({mib} MiB) are zeros. What is packed does not tell which of them "
+            f"were never written and could be left out; {image.filename}.bmap beside it does, which `bmaptool create` "
+            "makes of the raw image before it is packed."
+        )
+
+
+def _file_sha256(image: Image, raw: "hashlib._Hash | None", disk_bytes: int, stop: Stop) -> str:
+    """The digest of a file that is not packed; where it begins with a raw disk, that is not read again."""
+    digest, offset = (raw.copy(), disk_bytes) if raw else (hashlib.sha256(), 0)
     with streams.opened(image, stop=stop) as packed:
         while data := packed.peek(offset, DIGEST_BYTES):
             stop.raise_if_requested()

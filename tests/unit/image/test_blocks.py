@@ -56,7 +56,8 @@ def wish(**fields):
 
 def stored(disk=None, **fields):
     disk = disk or Disk()
-    return StoreSource(disk, wish(**{"written": disk.extents, **fields}))
+    file_sha256 = fields.pop("file_sha256", lambda: None)
+    return StoreSource(disk, wish(**{"written": disk.extents, **fields}), file_sha256=file_sha256)
 
 
 def streamed(pieces=(RAW,), **fields):

@@ -586,3 +586,44 @@ def test_image_that_is_not_there_any_more_is_an_error_of_this_machine(make_image
         image.path.unlink()
         with pytest.raises(LocalIOError, match="can't be read"):
             drained(source)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bytes])
+@pytest.mark.parametrize("zero_blocks", ZeroBlocks)
+@pytest.mark.parametrize("has_map", [False, True])
+def test_what_a_map_would_save_is_told_of_a_packed_disk(make_image, compress, zero_blocks, has_map):
+    raw = HOLE * 5 + DATA + HOLE * 3 + DATA
+    image = make_image(compress(raw), "a.raw.gz")
+    if has_map:
+        image.path.with_name("a.raw.bmap").write_text(bmap(len(raw), (5, 9)))
+    log = Log()
+    with open_blocks(image, zero_blocks=zero_blocks, reporter=log) as source:
+        drained(source)
+    told = [line for line in log.lines if "bmaptool create" in line]
+    is_wanted = compress is gzip.compress and zero_blocks is ZeroBlocks.HOLES and not has_map
+    assert told == [line for line in told if line.startswith("8 of 10 blocks (0 MiB) are zeros. ") and is_wanted]
+    assert bool(told) is is_wanted
+
+
+def test_packed_disk_without_zeros_needs_no_map(make_image):
+    log = Log()
+    with open_blocks(make_image(gzip.compress(DATA * 3)), zero_blocks=ZeroBlocks.HOLES, reporter=log) as source:
+        drained(source)
+    assert log.lines == []
+
+
+@pytest.mark.parametrize("disk_format", ["qcow2", "vmdk", "vpc"])
+@pytest.mark.parametrize("hole_bytes", [0, 1 << 40])
+def test_holes_of_a_virtual_disk_are_hashed_if_they_are_not_too_many(tmp_path, monkeypatch, disk_format, hole_bytes):
+    monkeypatch.setattr(packing, "MAX_HASHED_HOLE_BYTES", hole_bytes)
+    (tmp_path / "raw").write_bytes((HOLE * 7 + DATA + HOLE * 1000).ljust(8 << 20, b"\0"))
+    path = tmp_path / "a.img"
+    subprocess.run(["qemu-img", "convert", "-O", disk_format, tmp_path / "raw", path], check=True)
+    image = packing.describe(path, "a.img", Stop())
+    with open_blocks(image, zero_blocks=ZeroBlocks.HOLES, with_digests=True) as source:
+        found = drained(source, threads=2)
+        tally = source.tally()
+    assert [block for block in found.values() if block] == [DATA]
+    assert tally.file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    raw = (tmp_path / "raw").read_bytes().ljust(tally.size_bytes, b"\0")  # vpc rounds up
+    assert tally.raw_sha256 == (hashlib.sha256(raw).hexdigest() if hole_bytes else None)

@@ -13,7 +13,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.utils import random_snapshot_id
 
-from clouduploader.sandbox import images, keys
+from clouduploader.sandbox import defaults, images, keys
 from clouduploader.sandbox.ebs.snapshots import BlockSnapshot
 from clouduploader.sandbox.images import RegisteredImage
 from clouduploader.sandbox.layout import REGIONS
@@ -53,7 +53,8 @@ def copy(ec2: Any, parameters: Mapping[str, Any]) -> RegisteredImage:  # noqa: A
     under_way = [s for s in ec2.snapshots.values() if isinstance(s, CopiedSnapshot) and s.status == "pending"]
     if len(under_way) + len(source.snapshot_ids) > MAX_COPIES:
         raise EC2ClientError(
-            "ResourceLimitExceeded", f"There are {MAX_COPIES} snapshot copies under way to this region already."
+            "ResourceLimitExceeded",
+            f"Too many snapshot copies in progress. The limit is {MAX_COPIES} for this destination region.",
         )
     mappings, snapshots = [], []
     for mapping in source.block_device_mappings:
@@ -101,8 +102,8 @@ def _copied_snapshot(
     parameters: Mapping[str, Any],
 ) -> CopiedSnapshot:
     original = source.ec2_backend.snapshots[snapshot_id]
-    is_encrypted = bool(parameters.get("Encrypted")) or original.encrypted
-    key_name = parameters.get("KmsKeyId") or keys.MANAGED_ALIAS
+    is_encrypted = bool(parameters.get("Encrypted")) or original.encrypted or ec2.ebs_encryption_by_default
+    key_name = parameters.get("KmsKeyId") or defaults.encryption_key(ec2)
     key_arn = keys.resolve(ec2.region_name, key_name) if is_encrypted else None
     snapshot = CopiedSnapshot(
         ec2,

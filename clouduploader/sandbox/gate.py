@@ -3,9 +3,11 @@
 import dataclasses
 import datetime
 import io
+import json
 import re
 import socket
 import time
+import traceback
 import urllib.parse
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -117,7 +119,7 @@ class Gate:
         """Let moto answer; the same client token gets the same answer, and nothing is done twice."""
         token = call.form.get("ClientToken")
         if token is None:
-            return Response.from_app(self._app, environ, buffered=True)
+            return self._of_moto(call, environ)
         place = (call.region, call.action, token)
         form, response = self._answered.get(place, (call.form, None))
         if form != call.form:
@@ -128,10 +130,26 @@ class Gate:
             )
             return Response(_error_xml(call.service, refusal), refusal.status, content_type="text/xml")
         if response is None:
-            response = Response.from_app(self._app, environ, buffered=True)
+            response = self._of_moto(call, environ)
             if response.status_code < 400:
                 self._answered[place] = (call.form, response)
         return response
+
+    def _of_moto(self, call: Call, environ: dict[str, Any]) -> Response:
+        """Let moto answer; what it does not know, or fails at, is answered in the form of AWS too."""
+        try:
+            return Response.from_app(self._app, environ, buffered=True)
+        except NotImplementedError:
+            message = f"The action {call.action} is not valid for this web service: the sandbox does not know it."
+            refusal = Refusal(400, "InvalidAction", message)
+        except Exception:  # noqa: BLE001 a bug of moto's must not be a page of HTML to an SDK
+            traceback.print_exc()
+            refusal = Refusal(500, "InternalError", f"The sandbox failed at {call.action}.")
+        if call.service != "kms":
+            return Response(_error_xml(call.service, refusal), refusal.status, content_type="text/xml")
+        code = {"InvalidAction": "UnknownOperationException", "InternalError": "KMSInternalException"}[refusal.code]
+        error = {"__type": code, "message": refusal.message}  # the JSON protocol
+        return Response(json.dumps(error), refusal.status, content_type="application/x-amz-json-1.1")
 
     def _refusal(self, call: Call) -> Refusal | None:
         if not call.key_id:
@@ -196,7 +214,7 @@ def _read_call(environ: dict[str, Any]) -> Call:
     key_id, _, region, service = credential.groups() if credential else ("", "", "", "")
     return Call(
         service=service,
-        action=form.get("Action", request.path),
+        action=form.get("Action") or request.headers.get("X-Amz-Target", request.path).rpartition(".")[2],
         region=region,
         key_id=key_id,
         has_token="X-Amz-Security-Token" in request.headers,

@@ -7,7 +7,7 @@ EC2 API, and of botocore's model of both.
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from moto.core.responses import ActionResult
@@ -20,8 +20,10 @@ from moto.ec2.utils import random_ami_id
 NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 ARCHITECTURES = ("i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac")
 BOOT_MODES = ("legacy-bios", "uefi", "uefi-preferred")
-VOLUME_TYPES = ("standard", "io1", "io2", "gp2", "gp3", "sc1", "st1")
 MAX_DESCRIPTION = 255
+MAX_UEFI_DATA = 64000
+MAX_TAGS = 50  # EC2 user guide, "Tag restrictions"
+MAX_GIB = {"gp2": 16384, "gp3": 65536, "io1": 16384, "io2": 65536, "st1": 16384, "sc1": 16384, "standard": 1024}
 
 
 class RegisteredImage(Ami):
@@ -94,10 +96,10 @@ def register(ec2: EC2Backend, parameters: Mapping[str, Any]) -> RegisteredImage:
     architecture = _choice(parameters, "Architecture", ARCHITECTURES, default="i386")
     boot_mode = _choice(parameters, "BootMode", BOOT_MODES)
     tpm_support = _choice(parameters, "TpmSupport", ("v2.0",))
-    if tpm_support and boot_mode not in ("uefi", "uefi-preferred"):
-        raise EC2ClientError(
-            "InvalidParameterCombination", "The TpmSupport parameter needs a BootMode of uefi or uefi-preferred."
-        )
+    if tpm_support and boot_mode != "uefi":  # EC2 user guide, "NitroTPM"; tried by users: uefi-preferred is refused too
+        raise EC2ClientError("InvalidParameterCombination", "The TpmSupport parameter needs a BootMode of uefi.")
+    if architecture == "i386" and boot_mode in ("uefi", "uefi-preferred"):
+        raise EC2ClientError("InvalidParameterCombination", "i386 images do not boot by UEFI.")
     virtualization = _choice(parameters, "VirtualizationType", ("hvm", "paravirtual"), default="paravirtual")
     if virtualization == "paravirtual" and not parameters.get("KernelId"):
         raise EC2ClientError("InvalidAMIAttributeValue", "A paravirtual image needs a kernel.")
@@ -191,13 +193,51 @@ def answer_register_image(response: AmisResponse) -> ActionResult:
     return ActionResult({"ImageId": register(response.ec2_backend, parameters).id})
 
 
+def answer_deregister_image(response: AmisResponse) -> ActionResult:
+    """Take the place of moto's answer to DeregisterImage: the snapshots can go with the image."""
+    response.error_on_dryrun()
+    ec2, image_id = response.ec2_backend, response._get_param("ImageId")
+    snapshot_ids = getattr(ec2.amis.get(image_id), "snapshot_ids", [])
+    ec2.deregister_image(image_id)
+    if not response._get_bool_param("DeleteAssociatedSnapshots"):
+        return ActionResult({"Return": True})
+    results = []
+    for snapshot_id in snapshot_ids:
+        is_shared = any(snapshot_id in getattr(image, "snapshot_ids", ()) for image in ec2.amis.values())
+        if not is_shared:
+            ec2.delete_snapshot(snapshot_id)
+        results.append({"SnapshotId": snapshot_id, "ReturnCode": "skipped" if is_shared else "success"})
+    return ActionResult({"Return": True, "DeleteSnapshotResults": results})
+
+
 def checked_description(text: str | None) -> str:
     """Check the description of an AMI."""
     if len(text or "") > MAX_DESCRIPTION:
         raise EC2ClientError(
             "InvalidParameterValue", f"Value for parameter Description is too long, the maximum is {MAX_DESCRIPTION}."
         )
+    if text and not text.isascii():
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"Value ({text}) for parameter Description is invalid. Character sets beyond ASCII are not supported.",
+        )
     return text or ""
+
+
+def check_tags(tags: Mapping[str, str], there: Collection[str] = ()) -> None:
+    """Check keys and values of tags that a resource is to get (EC2 user guide, "Tag restrictions"; EC2 API, Tag).
+
+    Args:
+        tags: The new ones.
+        there: The keys that it has already.
+    """
+    if len({*there, *tags}) > MAX_TAGS:
+        raise EC2ClientError("TagLimitExceeded", f"A resource can have no more than {MAX_TAGS} tags.")
+    for key, value in tags.items():
+        if key.lower().startswith("aws:"):
+            raise EC2ClientError("InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use")
+        if not 1 <= len(key) <= 127 or len(value or "") > 256:
+            raise EC2ClientError("InvalidParameterValue", f"Tag '{key}' exceeds the maximum length.")
 
 
 def checked_tags(specifications: Any, kinds: tuple[str, ...]) -> dict[str, dict[str, str]]:  # noqa: ANN401
@@ -210,6 +250,7 @@ def checked_tags(specifications: Any, kinds: tuple[str, ...]) -> dict[str, dict[
         given = [(tag["Key"], tag.get("Value", "")) for tag in specification.get("Tags") or []]
         if len(dict(given)) < len(given) or kind in tags:
             raise EC2ClientError("InvalidParameterValue", "Duplicate tag key or resource type specified.")
+        check_tags(dict(given))
         tags[kind] = dict(given)
     return tags
 
@@ -217,6 +258,8 @@ def checked_tags(specifications: Any, kinds: tuple[str, ...]) -> dict[str, dict[
 def _checked_uefi_data(data: str | None, boot_mode: str | None) -> str | None:
     if not data:
         return None
+    if len(data) > MAX_UEFI_DATA:
+        raise EC2ClientError("InvalidParameterValue", f"The UefiData parameter is longer than {MAX_UEFI_DATA}.")
     if boot_mode not in ("uefi", "uefi-preferred"):
         raise EC2ClientError(
             "InvalidParameterCombination", "The UefiData parameter needs a BootMode of uefi or uefi-preferred."
@@ -276,7 +319,9 @@ def _checked_mapping(ec2: EC2Backend, given: dict[str, Any]) -> dict[str, Any]:
             f"Volume of size {size_gib}GB is smaller than snapshot '{snapshot_id}', "
             f"expect size >= {snapshot.volume_size}GB",
         )
-    volume_type = _choice(ebs, "VolumeType", VOLUME_TYPES, default="standard")
+    volume_type = _choice(ebs, "VolumeType", tuple(MAX_GIB), default="standard") or ""
+    if size_gib > MAX_GIB[volume_type]:
+        raise EC2ClientError("InvalidParameterValue", f"Volume of {size_gib}GiB is too large for type {volume_type}.")
     kept = {
         "SnapshotId": snapshot_id,
         "VolumeSize": size_gib,

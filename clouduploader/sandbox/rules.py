@@ -15,24 +15,39 @@ import moto.ec2.urls
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instance_types import INSTANCE_TYPES
-from moto.ec2.responses.amis import AmisResponse
+from moto.ec2.responses import EC2Response
 from moto.ec2.utils import generic_filter
+from moto.kms.responses import KmsResponse
 
-from clouduploader.sandbox import copying, images, sharing
+from clouduploader.sandbox import copying, defaults, images, instances, sharing
 from clouduploader.sandbox.disks import Disks
 from clouduploader.sandbox.ebs.snapshots import DirectSnapshot
 
-MAX_TAGS = 50  # EC2 user guide, "Tag restrictions"
 VPC_QUOTA = 5  # "VPCs per Region", which counts the default VPC
 
 ANSWERS = {
     "copy_image": copying.answer_copy_image,
+    "deregister_image": images.answer_deregister_image,
     "describe_image_attribute": sharing.answer_describe_image_attribute,
+    "describe_regions": defaults.answer_describe_regions,
+    "disable_image_block_public_access": defaults.answer_disable_image_block_public_access,
     "disable_image_deprecation": sharing.answer_disable_image_deprecation,
+    "disable_snapshot_block_public_access": defaults.answer_disable_snapshot_block_public_access,
+    "enable_image_block_public_access": defaults.answer_enable_image_block_public_access,
     "enable_image_deprecation": sharing.answer_enable_image_deprecation,
+    "enable_snapshot_block_public_access": defaults.answer_enable_snapshot_block_public_access,
+    "get_console_output": instances.answer_get_console_output,
+    "get_ebs_default_kms_key_id": defaults.answer_get_ebs_default_kms_key_id,
+    "get_image_block_public_access_state": defaults.answer_get_image_block_public_access_state,
+    "get_snapshot_block_public_access_state": defaults.answer_get_snapshot_block_public_access_state,
+    "modify_ebs_default_kms_key_id": defaults.answer_modify_ebs_default_kms_key_id,
     "modify_image_attribute": sharing.answer_modify_image_attribute,
+    "modify_snapshot_attribute": sharing.answer_modify_snapshot_attribute,
     "register_image": images.answer_register_image,
+    "reset_ebs_default_kms_key_id": defaults.answer_reset_ebs_default_kms_key_id,
 }
+
+KMS_ANSWERS = {"describe_key": defaults.answer_describe_key}
 
 
 class StrictEC2(EC2Backend):
@@ -45,6 +60,9 @@ class StrictEC2(EC2Backend):
         ready_at: By snapshot, by the monotonic clock.
         on_stop: Told the ids of instances that do not run any longer; set by `install`.
         authorized_keys: By instance the OpenSSH public key it was launched with.
+        default_key_arn: The key of EBS that the account has chosen; None for AWS's own.
+        image_block: Whether images may be made public, see `defaults`.
+        snapshot_block: The same of snapshots.
     """
 
     disks: Disks
@@ -57,6 +75,8 @@ class StrictEC2(EC2Backend):
         self.ready_at: dict[str, float] = {}
         self._doomed: set[str] = set()
         self.authorized_keys: dict[str, str] = {}
+        self.default_key_arn: str | None = None
+        self.image_block = self.snapshot_block = defaults.UNBLOCKED
         super().__init__(region_name, account_id)
 
     # --- networks
@@ -219,6 +239,8 @@ class StrictEC2(EC2Backend):
     def create_volume(self, *args: Any, **kwargs: Any) -> Any:
         """Give it the content of its snapshot, which must not be larger."""
         volume = super().create_volume(*args, **kwargs)
+        if self.ebs_encryption_by_default and not volume.encrypted:
+            volume.encrypted, volume.kms_key_id = True, defaults.encryption_key(self)
         if volume.snapshot_id:
             snapshot = self.get_snapshot(volume.snapshot_id)
             if volume.size < snapshot.volume_size or snapshot.status != "completed":
@@ -238,6 +260,7 @@ class StrictEC2(EC2Backend):
     def create_snapshot(self, volume_id: str, *args: Any, **kwargs: Any) -> Any:
         """Keep the content, and be pending for a while."""
         snapshot = super().create_snapshot(volume_id, *args, **kwargs)
+        snapshot.kms_key_id = self.get_volume(volume_id).kms_key_id
         self.disks.link(volume_id, snapshot.id)
         if self.snapshot_seconds:
             snapshot.status = "pending"
@@ -298,15 +321,8 @@ class StrictEC2(EC2Backend):
         """Check keys and values (EC2 user guide, "Tag restrictions")."""
         for resource_id in resource_ids:
             self._check_exists(resource_id)
-            if len({tag["key"] for tag in self.describe_tags({"resource-id": [resource_id]})} | tags.keys()) > MAX_TAGS:
-                raise EC2ClientError("TagLimitExceeded", f"The maximum number of tags for '{resource_id}' is reached.")
-        for key, value in tags.items():
-            if key.lower().startswith("aws:"):
-                raise EC2ClientError(
-                    "InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use"
-                )
-            if not 1 <= len(key) <= 128 or len(value or "") > 256:
-                raise EC2ClientError("InvalidParameterValue", f"Tag '{key}' exceeds the maximum length.")
+            there = {tag["key"] for tag in self.describe_tags({"resource-id": [resource_id]})}
+            images.check_tags(tags, there)
         return super().create_tags(resource_ids, tags)
 
     def _check_exists(self, resource_id: str) -> None:
@@ -342,4 +358,6 @@ def install(disks: Disks, on_stop: Callable[[list[str]], None]) -> None:
     ec2_backends.backend = StrictEC2
     # Single methods, because moto's classes for answers can't be replaced as a whole.
     for name, answer in ANSWERS.items():
-        setattr(AmisResponse, name, answer)
+        setattr(EC2Response, name, answer)
+    for name, answer_of_kms in KMS_ANSWERS.items():
+        setattr(KmsResponse, name, answer_of_kms)

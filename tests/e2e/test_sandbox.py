@@ -124,7 +124,7 @@ def test_upload_through_a_launcher_keeps_all_that_is_registered(sandbox, make_im
         image,
         "--ena-support",
         "--sriov-support",
-        "--boot-mode=uefi-preferred",
+        "--boot-mode=uefi",
         "--tpm-support=2.0",
         "--imds-support=2.0",
         "--root-volume-size=12",
@@ -142,7 +142,7 @@ def test_upload_through_a_launcher_keeps_all_that_is_registered(sandbox, make_im
     (shown,) = answer["Images"]
     assert shown["EnaSupport"] is True
     assert shown["SriovNetSupport"] == "simple"
-    assert shown["BootMode"] == "uefi-preferred"
+    assert shown["BootMode"] == "uefi"
     assert shown["TpmSupport"] == "v2.0"
     assert shown["ImdsSupport"] == "v2.0"
     assert shown["Tags"] == tags

@@ -5,7 +5,7 @@ import datetime
 
 import pytest
 
-from clouduploader.sandbox import disks, keys
+from clouduploader.sandbox import disks, keys, layout
 
 pytestmark = pytest.mark.sandbox
 
@@ -139,7 +139,9 @@ def test_copies_are_limited_to_20_at_once(sandbox, copy, make_image_of_blocks):
         ({"Name": None}, "MissingParameter"),
         ({"Name": "a:b"}, "InvalidAMIName.Malformed"),
         ({"Description": "x" * 256}, "InvalidParameterValue"),
+        ({"Description": "Größe"}, "InvalidParameterValue"),
         ({"TagSpecifications": [tagged("volume")]}, "InvalidParameterValue"),
+        ({"TagSpecifications": [tagged("snapshot", "aws:a")]}, "InvalidParameterValue"),
         ({"KmsKeyId": keys.CUSTOMER_ALIAS}, "InvalidParameterCombination"),
         ({"DryRun": True}, "DryRunOperation"),
     ],
@@ -229,6 +231,8 @@ def test_image_is_shared_and_unshared(sandbox, aws, make_image_of_blocks):
         ({"Attribute": "launchPermission"}, "MissingParameter"),
         ({"ImageId": "ami-0123456789abcdef0"}, "InvalidAMIID.NotFound"),
         ({"Description": {"Value": "x" * 256}}, "InvalidParameterValue"),
+        ({"Description": {"Value": "a \u2013 b"}}, "InvalidParameterValue"),
+        ({"Description": {"Value": "a"}, "ImdsSupport": {"Value": "v2.0"}}, "InvalidParameterCombination"),
         ({"ImdsSupport": {"Value": "v1.0"}}, "InvalidParameterValue"),
         ({"DryRun": True, "LaunchPermission": {"Add": [{"Group": "all"}]}}, "DryRunOperation"),
     ],
@@ -262,6 +266,176 @@ def test_description_and_imds_can_be_changed(aws, describe, make_image_of_blocks
     )
     assert [code_of(answer) for answer in answers] == [None, None]
     assert (describe(image_id)["Description"], describe(image_id)["ImdsSupport"]) == ("new", "v2.0")
+
+
+def test_snapshots_are_shared_and_unshared(aws, describe, make_image_of_blocks):
+    snapshot_id = describe(make_image_of_blocks())["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    change, one = ("ec2", "modify_snapshot_attribute"), {"UserId": "111122223333"}
+    show = ("ec2", "describe_snapshot_attribute", {"SnapshotId": snapshot_id, "Attribute": "createVolumePermission"})
+    answers = aws(
+        (*change, {"SnapshotId": snapshot_id, "CreateVolumePermission": {"Add": [one, {"Group": "all"}]}}),
+        show,
+        (*change, {"SnapshotId": snapshot_id, "CreateVolumePermission": {"Remove": [{"Group": "all"}]}}),
+        (*change, {"SnapshotId": snapshot_id, "OperationType": "add", "UserIds": ["444455556666"]}),
+        show,
+    )
+    assert [code_of(answer) for answer in answers] == [None] * 5
+    assert sorted(answers[1]["CreateVolumePermissions"], key=str) == [{"Group": "all"}, one]
+    assert sorted(answers[4]["CreateVolumePermissions"], key=str) == [one, {"UserId": "444455556666"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"Add": [{"UserId": "1"}]}, "InvalidAttributeValue"),
+        ({"Add": [{"Group": "everybody"}]}, "InvalidAttributeValue"),
+        ({"Add": [{"UserId": f"{number:012}"} for number in range(501)]}, "InvalidParameterValue"),
+        ({"Add": [{"Group": "all"}], "Remove": [{"UserId": "111122223333"}]}, "InvalidParameterCombination"),
+        ({}, "MissingParameter"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_modify_snapshot_attribute_checks_all_arguments(aws, describe, make_image_of_blocks, changes, code):
+    snapshot_id = describe(make_image_of_blocks())["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    arguments = {"SnapshotId": snapshot_id, "Attribute": "createVolumePermission", "CreateVolumePermission": changes}
+    (answer,) = aws(("ec2", "modify_snapshot_attribute", arguments))
+    assert code_of(answer) == code
+
+
+@pytest.mark.parametrize(
+    ("alias", "permission", "code"),
+    [
+        (keys.MANAGED_ALIAS, {"UserId": "111122223333"}, "OperationNotPermitted"),
+        (keys.CUSTOMER_ALIAS, {"UserId": "111122223333"}, None),
+        (keys.CUSTOMER_ALIAS, {"Group": "all"}, "OperationNotPermitted"),
+    ],
+)
+def test_encrypted_snapshot_is_not_shared_with_everybody(aws, describe, make_image_of_blocks, alias, permission, code):
+    image_id = make_image_of_blocks(snapshot={"Encrypted": True, "KmsKeyArn": keys.arn(HERE, alias)})
+    snapshot_id = describe(image_id)["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    arguments = {"SnapshotId": snapshot_id, "CreateVolumePermission": {"Add": [permission]}}
+    (answer,) = aws(("ec2", "modify_snapshot_attribute", arguments))
+    assert code_of(answer) == code
+
+
+def test_account_can_block_what_is_public(aws, describe, make_image_of_blocks):
+    image_id = make_image_of_blocks()
+    snapshot_id = describe(image_id)["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    everybody = {"Add": [{"Group": "all"}]}
+    publish = (
+        ("ec2", "modify_image_attribute", {"ImageId": image_id, "LaunchPermission": everybody}),
+        ("ec2", "modify_snapshot_attribute", {"SnapshotId": snapshot_id, "CreateVolumePermission": everybody}),
+    )
+    answers = aws(
+        ("ec2", "enable_image_block_public_access", {"ImageBlockPublicAccessState": "block-new-sharing"}),
+        ("ec2", "enable_snapshot_block_public_access", {"State": "block-all-sharing"}),
+        ("ec2", "get_image_block_public_access_state", {}),
+        ("ec2", "get_snapshot_block_public_access_state", {}),
+        *publish,
+        ("ec2", "disable_image_block_public_access", {}),
+        ("ec2", "disable_snapshot_block_public_access", {}),
+        *publish,
+    )
+    assert answers[2]["ImageBlockPublicAccessState"] == "block-new-sharing"
+    assert answers[3]["State"] == "block-all-sharing"
+    assert [code_of(answer) for answer in answers[4:6]] == ["OperationNotPermitted"] * 2
+    assert [code_of(answer) for answer in answers[6:]] == [None] * 4
+
+
+# --- what the account has set
+
+
+def test_encryption_by_default_is_with_the_default_key(sandbox, aws, copy, make_image_of_blocks):
+    own = keys.arn(THERE, keys.CUSTOMER_ALIAS)
+    source = make_image_of_blocks()
+    (before,) = aws(("ec2", "get_ebs_default_kms_key_id", {}), region=THERE)
+    aws(
+        ("ec2", "enable_ebs_encryption_by_default", {}),
+        ("ec2", "modify_ebs_default_kms_key_id", {"KmsKeyId": keys.CUSTOMER_ALIAS}),
+        region=THERE,
+    )
+    copy(source)
+    (started, after, wrong, reset) = aws(
+        ("ebs", "start_snapshot", {"VolumeSize": 1}),
+        ("ec2", "get_ebs_default_kms_key_id", {}),
+        ("ec2", "modify_ebs_default_kms_key_id", {"KmsKeyId": "alias/none"}),
+        ("ec2", "reset_ebs_default_kms_key_id", {}),
+        region=THERE,
+    )
+    aws(("ec2", "disable_ebs_encryption_by_default", {}), region=THERE)
+    assert (before["KmsKeyId"], after["KmsKeyId"]) == (keys.MANAGED_ALIAS, own)
+    assert (started["KmsKeyArn"], code_of(wrong)) == (own, "InvalidKmsKey.InvalidKeyId")
+    assert reset["KmsKeyId"] == keys.arn(THERE, keys.MANAGED_ALIAS)
+    (copied,) = [item for item in sandbox.account()["snapshots"] if item["description"].startswith("Copied")]
+    assert (copied["encrypted"], copied["kms_key_id"]) == (True, own)
+
+
+@pytest.mark.parametrize(
+    ("name", "manager"),
+    [(keys.CUSTOMER_ALIAS, "CUSTOMER"), (keys.MANAGED_ALIAS, "AWS"), (keys.arn(HERE, keys.MANAGED_ALIAS), "AWS")],
+)
+def test_key_is_described(aws, name, manager):
+    (answer,) = aws(("kms", "describe_key", {"KeyId": name}))
+    assert answer["KeyMetadata"]["KeyManager"] == manager
+    assert answer["KeyMetadata"]["Arn"].startswith(f"arn:aws:kms:{HERE}:")
+
+
+def test_key_of_another_region_is_not_there(aws):
+    (answer,) = aws(("kms", "describe_key", {"KeyId": keys.arn(THERE, keys.CUSTOMER_ALIAS)}))
+    assert code_of(answer) == "NotFoundException"
+
+
+def test_regions_are_those_that_the_sandbox_serves(aws):
+    everything, one, wrong = aws(
+        ("ec2", "describe_regions", {}),
+        ("ec2", "describe_regions", {"RegionNames": [THERE]}),
+        ("ec2", "describe_regions", {"RegionNames": ["af-south-1"]}),
+    )
+    assert [region["RegionName"] for region in everything["Regions"]] == list(layout.REGIONS)
+    assert [region["RegionName"] for region in one["Regions"]] == [THERE]
+    assert code_of(wrong) == "InvalidParameterValue"
+
+
+# --- DeregisterImage
+
+
+def test_snapshots_go_with_their_image_if_that_is_asked_for(sandbox, aws, describe, make_image_of_blocks):
+    kept, gone = make_image_of_blocks("a name"), make_image_of_blocks("another")
+    mappings = {image_id: describe(image_id)["BlockDeviceMappings"] for image_id in (kept, gone)}
+    snapshots = {image_id: mapping[0]["Ebs"]["SnapshotId"] for image_id, mapping in mappings.items()}
+    aws(("ec2", "deregister_image", {"ImageId": kept}))
+    (answer,) = aws(("ec2", "deregister_image", {"ImageId": gone, "DeleteAssociatedSnapshots": True}))
+    assert answer["DeleteSnapshotResults"] == [{"SnapshotId": snapshots[gone], "ReturnCode": "success"}]
+    assert [item["id"] for item in sandbox.account()["snapshots"]] == [snapshots[kept]]
+
+
+def test_snapshot_of_two_images_stays_with_the_other(sandbox, aws, describe, make_image_of_blocks):
+    first = make_image_of_blocks()
+    snapshot_id = describe(first)["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    mapping = {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot_id}}
+    second = {"Name": "second", "VirtualizationType": "hvm", "RootDeviceName": "/dev/sda1"}
+    (made,) = aws(("ec2", "register_image", second | {"BlockDeviceMappings": [mapping]}))
+    (answer,) = aws(("ec2", "deregister_image", {"ImageId": first, "DeleteAssociatedSnapshots": True}))
+    assert answer["DeleteSnapshotResults"] == [{"SnapshotId": snapshot_id, "ReturnCode": "skipped"}]
+    assert sandbox.left()["images"] == [made["ImageId"]]
+    assert [item["id"] for item in sandbox.account()["snapshots"]] == [snapshot_id]
+
+
+# --- calls that are not known
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "arguments", "code"),
+    [
+        ("ec2", "describe_fast_snapshot_restores", {}, "InvalidAction"),
+        ("ec2", "get_instance_metadata_defaults", {}, "InvalidAction"),
+        ("sts", "decode_authorization_message", {"EncodedMessage": "x"}, "InvalidAction"),
+        ("kms", "connect_custom_key_store", {"CustomKeyStoreId": "x"}, "UnknownOperationException"),
+    ],
+)
+def test_call_that_the_sandbox_does_not_know_is_refused_in_the_form_of_aws(aws, service, operation, arguments, code):
+    (answer,) = aws((service, operation, arguments))
+    assert code_of(answer) == code
 
 
 # --- deprecation
@@ -303,7 +477,7 @@ def test_date_of_deprecation_has_bounds(aws, make_image_of_blocks, days, is_publ
 
 def test_uefi_data_are_kept(aws, make_image_of_blocks):
     data = base64.b64encode(b"variables").decode()
-    image_id = make_image_of_blocks(UefiData=data, TpmSupport="v2.0")
+    image_id = make_image_of_blocks(UefiData=data, TpmSupport="v2.0", BootMode="uefi")
     (answer,) = aws(("ec2", "describe_image_attribute", {"ImageId": image_id, "Attribute": "uefiData"}))
     assert answer["UefiData"] == {"Value": data}
 
@@ -313,6 +487,21 @@ def test_uefi_data_are_kept(aws, make_image_of_blocks):
     [
         ({"UefiData": "no base64"}, "InvalidParameterValue"),
         ({"UefiData": "AAAA", "BootMode": "legacy-bios"}, "InvalidParameterCombination"),
+        ({"UefiData": "AAAA" * 16001}, "InvalidParameterValue"),
+        ({"TpmSupport": "v2.0", "BootMode": "uefi-preferred"}, "InvalidParameterCombination"),
+        ({"TpmSupport": "v2.0", "BootMode": ""}, "InvalidParameterCombination"),
+        ({"Architecture": "i386"}, "InvalidParameterCombination"),
+        ({"Description": "a \u2013 b"}, "InvalidParameterValue"),
+        ({"TagSpecifications": [tagged("image", "AWS:a")]}, "InvalidParameterValue"),
+        ({"TagSpecifications": [tagged("image", "x" * 128)]}, "InvalidParameterValue"),
+        (
+            {
+                "TagSpecifications": [
+                    {"ResourceType": "image", "Tags": [{"Key": str(n), "Value": ""} for n in range(51)]}
+                ]
+            },
+            "TagLimitExceeded",
+        ),
         ({"TagSpecifications": [tagged("snapshot")]}, "InvalidParameterValue"),
         ({"TagSpecifications": [tagged("image"), tagged("image")]}, "InvalidParameterValue"),
     ],

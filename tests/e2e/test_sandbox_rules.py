@@ -439,3 +439,10 @@ def test_fault_delays_and_loses_answers(sandbox, aws, disk):
     (lost,) = aws(("ec2", "delete_volume", {"VolumeId": disk["volume"]}))
     assert code_of(lost) == "ConnectionClosedError"
     assert "volumes" not in sandbox.left()
+
+
+def test_instance_that_never_booted_has_no_console_output(aws, launch):
+    instance_id = launch()["Instances"][0]["InstanceId"]
+    (answer,) = aws(("ec2", "get_console_output", {"InstanceId": instance_id}))
+    assert answer["InstanceId"] == instance_id
+    assert "Output" not in answer

@@ -19,7 +19,7 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.elastic_block_store import Snapshot
 from moto.ec2.utils import random_snapshot_id
 
-from clouduploader.sandbox import keys
+from clouduploader.sandbox import defaults, keys
 from clouduploader.sandbox.account import ACCOUNT_ID, Account
 from clouduploader.sandbox.clock import Clock
 from clouduploader.sandbox.disks import BLOCK_BYTES, Disks
@@ -262,7 +262,8 @@ class Actions:
         if not isinstance(is_encrypted, bool):
             raise invalid("Encrypted is neither true nor false.")
         if given is None:
-            return keys.arn(caller.region, keys.MANAGED_ALIAS) if is_encrypted else None
+            ec2 = _ec2(caller)
+            return defaults.encryption_key(ec2) if is_encrypted or ec2.ebs_encryption_by_default else None
         if not is_encrypted:
             raise invalid("KmsKeyArn needs Encrypted.")
         key_arn = keys.resolve(caller.region, given) if KMS_KEY_ARN.fullmatch(given) else None

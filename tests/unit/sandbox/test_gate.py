@@ -1,6 +1,7 @@
 """The door to moto: reading calls, faults on cue, the record."""
 
 import json
+import re
 
 import pytest
 from werkzeug.test import Client
@@ -37,8 +38,16 @@ def faults():
 
 
 @pytest.fixture
-def gate(tmp_path, faults):
+def errors():
+    """What moto raises next."""
+    return []
+
+
+@pytest.fixture
+def gate(tmp_path, faults, errors):
     def moto(environ, start_response):
+        if error := errors.pop() if errors else None:
+            raise error
         return Response("<ok/>", 200)(environ, start_response)
 
     return Gate(moto, account=Account(), clock=Clock(), faults=faults, record=Record(tmp_path / "calls.jsonl"))
@@ -107,3 +116,28 @@ def test_request_without_a_present_date_is_refused(gate, date):
     headers = {"Authorization": SIGNATURE.format(key="AKIAOBS"), "X-Amz-Date": date}
     answer = Client(gate).post("/", data={"Action": "DescribeImages"}, headers=headers)
     assert "RequestExpired" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("service", "error", "status", "code"),
+    [
+        ("ec2", NotImplementedError(), 400, "InvalidAction"),
+        ("ec2", KeyError("x"), 500, "InternalError"),
+        ("sts", NotImplementedError(), 400, "InvalidAction"),
+        ("kms", NotImplementedError(), 400, "UnknownOperationException"),
+        ("kms", KeyError("x"), 500, "KMSInternalException"),
+    ],
+)
+def test_call_that_moto_can_not_answer_is_refused_in_the_form_of_the_service(
+    gate, errors, service, error, status, code
+):
+    errors.append(error)
+    headers = {
+        "Authorization": SIGNATURE.format(key="AKIAOBS").replace("/ec2/", f"/{service}/"),
+        "X-Amz-Date": basic(Clock().now()),
+    }
+    answer = Client(gate).post("/", data={"Action": "DoSomething"}, headers=headers)
+    assert answer.status_code == status
+    shown = json.loads(answer.text)["__type"] if service == "kms" else re.search("<Code>(.*?)</Code>", answer.text)[1]
+    assert shown == code
+    assert "DoSomething" in answer.text

@@ -304,11 +304,41 @@ class UploadResult:
         id: One line for the result file, for example the AMI id alone.
         objects: What there is now, the image first.
         shortfalls: What failed beside it; the same upload once more makes up for these.
+        is_already_there: Whether an earlier upload had made it, so that nothing was sent.
     """
 
     id: str
     objects: tuple[CloudObject, ...] = ()
     shortfalls: tuple[Shortfall, ...] = ()
+    is_already_there: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What the cloud will charge for a part of an upload, by list prices.
+
+    Attributes:
+        what: For example "storage of the snapshot"; without a full stop.
+        usd: At most so many US dollars.
+        is_monthly: Whether they are due each month, as long as it is there; else once.
+    """
+
+    what: str
+    usd: float
+    is_monthly: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What an upload would do.
+
+    Attributes:
+        steps: A line each; "would" can stand before it.
+        costs: What is known of what the cloud charges.
+    """
+
+    steps: tuple[str, ...]
+    costs: tuple[Cost, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -468,11 +498,8 @@ class Platform(Protocol):
             One line for each problem, empty if there is none. Never raises, no network.
         """
 
-    def plan(self, request: UploadRequest, reporter: Reporter) -> list[str]:
+    def plan(self, request: UploadRequest, reporter: Reporter) -> Plan:
         """Say what `upload` would do, having checked all that can be checked without a change.
-
-        Returns:
-            The steps, a line each.
 
         Raises:
             ClouduploaderError: `upload` would fail with this.

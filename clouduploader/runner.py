@@ -27,7 +27,7 @@ from clouduploader.filename import base_name
 from clouduploader.image import packing
 from clouduploader.job import Job
 from clouduploader.joblog import JobLog, one_line
-from clouduploader.platform import BytesMoved, Event, Image, ImageFound, Platform, UploadRequest, UploadResult
+from clouduploader.platform import BytesMoved, Event, Image, ImageFound, Plan, Platform, UploadRequest, UploadResult
 from clouduploader.stop import Stop
 
 MENDED_SECONDS = 2.0  # until the next look at a full disk; soon enough, and no load
@@ -135,7 +135,7 @@ def run(task: Task, *, config: Config, log: JobLog, stop: Stop, events_path: Pat
     return result
 
 
-def plan(task: Task, *, config: Config, log: JobLog, stop: Stop) -> list[str]:
+def plan(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Plan:
     """Check all that can be checked without a change, and say what `run` would do.
 
     Raises:

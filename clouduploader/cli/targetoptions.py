@@ -38,6 +38,8 @@ KEYS = {
     "force": "force",
     "copy_to": "regions",
     "share": "share",
+    "share_snapshot": "share_snapshot",
+    "imds": "imds_support",
     "deprecate_at": "deprecate_at",
     "arn": "arn",
     "external_id": "external_id",
@@ -88,6 +90,9 @@ OPTIONS = (
     click.option(
         "--boot-mode", metavar="[legacy-bios|uefi|uefi-preferred]", help="How it boots.  [what the image tells]"
     ),
+    click.option(
+        "--imds", metavar="[2.0|v2.0|optional]", help="Which metadata service its instances demand, for ever.  [2.0]"
+    ),
     click.option("--method", metavar="[ec2uploadimg|ebs-direct|auto]", help="How it gets there.  [clouduploader.conf]"),
     click.option("--sha256", metavar="DIGEST", help="The SHA-256 that IMAGE must have.  [what IMAGE.sha256 says]"),
     click.option(
@@ -98,13 +103,20 @@ OPTIONS = (
     click.option("--kms-key", metavar="KEY", help="The KMS key to encrypt it with.  [the account's default]"),
     click.option("--keep", metavar="[nothing|snapshot]", help="What a failure leaves for another try.  [nothing]"),
     click.option("--force", is_flag=True, default=None, help="Go on even if IMAGE is not what is said of it."),
-    click.option("--copy-to", multiple=True, callback=_lists, metavar="REGION", help="Copy it there; may be repeated."),
+    click.option(
+        "--copy-to", multiple=True, callback=_lists, metavar="REGION", help="Copy it there, or to all regions."
+    ),
     click.option(
         "--share",
         multiple=True,
         callback=_lists,
         metavar="WHO",
         help="Share it: account, ARN of an organization, public.",
+    ),
+    click.option(
+        "--share-snapshot/--no-share-snapshot",
+        default=None,
+        help="Whether those can copy it too.  [accounts, where the role lets us]",
     ),
     click.option("--deprecate-at", metavar="DATE", help="From when on it is deprecated, for example 2027-01-31."),
     click.option("--subnet", help="Subnet for the helper instance. Without it a VPC is made and removed again."),

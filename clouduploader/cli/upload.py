@@ -84,9 +84,13 @@ def upload_command(
 
 def _plan(session: Session, order: upload_image.Order, settings: config.Config, stop: Stop) -> int:
     log = joblog.JobLog(uploading.sinks(session), is_verbose=session.is_verbose)
-    steps = upload_image.check(order, config=settings, log=log, stop=stop)
+    plan = upload_image.check(order, config=settings, log=log, stop=stop)
     if session.is_json:
-        output.print_json(session, {"steps": steps})
-    else:
-        click.echo("\n".join(f"would {output.clean(step)}" for step in steps))
+        output.print_json(session, {"steps": plan.steps, "costs": [vars(cost) for cost in plan.costs]})
+        return ExitCode.OK
+    for step in plan.steps:
+        click.echo(f"would {output.clean(step)}")
+    for cost in plan.costs:
+        period = " a month" if cost.is_monthly else ""
+        click.echo(f"would cost at most {cost.usd:.2f} USD{period}: {output.clean(cost.what)}")
     return ExitCode.OK

@@ -43,10 +43,14 @@ def print_outcome(session: Session, outcome: upload_image.Outcome) -> int:
     exit_code = ExitCode.TEMPORARY if result.shortfalls else ExitCode.OK
     for shortfall in result.shortfalls:
         click.echo(f"clouduploader: warning: {output.clean(f'{shortfall.subject}: {shortfall.reason}')}", err=True)
+    if result.is_already_there and not session.is_quiet:
+        click.echo(f"{output.clean(result.id)} is already there: an earlier upload made it", err=True)
     if session.is_json:
         data = {
             "job": outcome.job.name,
             "result": result.id,
+            "already_there": result.is_already_there,
+            "images": {thing.region: thing.id for thing in result.objects if thing.kind == "image"},
             "objects": [vars(thing) for thing in result.objects],
             "shortfalls": [vars(shortfall) for shortfall in result.shortfalls],
         }

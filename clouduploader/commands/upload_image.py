@@ -12,7 +12,7 @@ from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, NoSuchJobError, StoppedError
 from clouduploader.image import packing
 from clouduploader.job import Details, Job, JobState
-from clouduploader.platform import UploadResult
+from clouduploader.platform import Plan, UploadResult
 from clouduploader.spool import Spool
 from clouduploader.stop import Stop
 
@@ -51,7 +51,7 @@ class Outcome:
     warning: str | None = None
 
 
-def check(order: Order, *, config: Config, log: joblog.JobLog, stop: Stop) -> list[str]:
+def check(order: Order, *, config: Config, log: joblog.JobLog, stop: Stop) -> Plan:
     """Say what `run` would do, having checked all that can be checked without a change.
 
     Raises:

@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from clouduploader import platform
 from clouduploader.errors import CannotCreateError, ConfigError, LocalIOError
-from clouduploader.platform import CloudObject, Finding, JsonValue, Level, Reporter, UploadRequest
+from clouduploader.platform import CloudObject, Finding, JsonValue, Level, Plan, Reporter, UploadRequest
 from clouduploader.stop import Stop
 
 BLOCK_BYTES = 1 << 20  # progress is told, and a stop seen, some hundred times a second
@@ -61,11 +61,11 @@ class DirectoryPlatform:
         """Find nothing: there is but one field."""
         return []
 
-    def plan(self, request: UploadRequest, reporter: Reporter) -> list[str]:
+    def plan(self, request: UploadRequest, reporter: Reporter) -> Plan:
         """Look whether the image is there already, or has room."""
         with _os_errors_as_ours():
             path, is_there = self._destination(request.image, Stop())
-        return [f"leave {path} as it is, for it is the same" if is_there else f"copy the image to {path}"]
+        return Plan((f"leave {path} as it is, for it is the same" if is_there else f"copy the image to {path}",))
 
     def upload(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> platform.UploadResult:
         """Copy the image, or find that it is there already."""

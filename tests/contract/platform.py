@@ -67,6 +67,7 @@ from clouduploader.platform import (
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
+    Plan,
     Platform,
     PlatformContext,
     UploadRequest,
@@ -472,7 +473,9 @@ class UploadContract:
 
     def test_plan_changes_nothing(self, case, tmp_path):
         before, record = set(case.remaining()), Record()
-        steps = case.make().plan(case.request(self._work_dir(tmp_path)), record.log)
+        plan = case.make().plan(case.request(self._work_dir(tmp_path)), record.log)
+        assert isinstance(plan, Plan)
+        steps = plan.steps
         assert steps
         assert all(ONE_LINE.fullmatch(step) for step in steps)
         assert set(case.remaining()) == before

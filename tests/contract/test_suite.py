@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from clouduploader.errors import CannotCreateError
-from clouduploader.platform import CloudObject, Field, FieldKind, Found, ObjectCreated, UploadResult
+from clouduploader.platform import CloudObject, Field, FieldKind, Found, ObjectCreated, Plan, UploadResult
 from clouduploader.platforms import directory
 
 from .platform import PlatformContract, UploadContract
@@ -78,7 +78,7 @@ class LeakingSecrets(directory.DirectoryPlatform):
 class PlanningByDoing(directory.DirectoryPlatform):
     def plan(self, request, reporter):
         reporter.event(ObjectCreated(CloudObject("thing", "x")))
-        return ["do it"]
+        return Plan(("do it",))
 
 
 class GivingResultsAway(directory.DirectoryPlatform):

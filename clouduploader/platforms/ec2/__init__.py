@@ -15,6 +15,7 @@ from clouduploader.platform import (
     Hints,
     Image,
     JsonValue,
+    Plan,
     PlatformContext,
     Reporter,
     UploadRequest,
@@ -73,7 +74,7 @@ class Ec2:
         """Check the rules between fields."""
         return fields.problems(targetdata, self._settings)
 
-    def plan(self, request: UploadRequest, reporter: Reporter) -> list[str]:
+    def plan(self, request: UploadRequest, reporter: Reporter) -> Plan:
         """Check all that can be checked without a change, and say what would be done."""
         from clouduploader.platforms.ec2 import plan
 

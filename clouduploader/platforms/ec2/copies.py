@@ -22,6 +22,7 @@ VISIBLE_SECONDS = 120.0  # "does not exist" is no end so soon after CopyImage: E
 COPY_SECONDS = 6 * 3600.0  # AWS promises no time; a copy that takes longer is taken up by the next try
 UNDER_WAY = ("pending", "transient")  # EC2 API, ImageState
 DEAD = ("failed", "error", "invalid", "deregistered")
+TOO_MANY = "ResourceLimitExceeded"  # EC2 error codes: "you might have too many snapshot copies in progress"
 MAX_BAD_LOOKS = 5  # in a row, each tried four times by the SDK; the copy goes on meanwhile
 
 
@@ -35,6 +36,7 @@ class Source:
         name: The copies have the same.
         description: The copies have the same.
         is_encrypted: Whether any of its disks is.
+        image: As DescribeImages has it.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Source:
     name: str
     description: str
     is_encrypted: bool
+    image: Mapping[str, Any]
 
 
 class Copy:
@@ -60,6 +63,7 @@ class Copy:
 
     Attributes:
         objects: The image and its snapshots, as far as they are known.
+        is_found: Whether an earlier try or upload made it.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Copy:
         self._sleep = sleep
         self._is_ours_to_remove = False
         self.objects: dict[CloudObject, None] = {}
+        self.is_found = False
 
     def complete(self) -> dict[str, Any]:
         """Find the copy that an earlier try made, or make one, and wait until it can be used. Blocks for hours.
@@ -100,6 +105,7 @@ class Copy:
             ClouduploaderError: See `refusals.translate`.
         """
         found = self._find()
+        self.is_found = found is not None
         if found and found["State"] == "available":
             self.objects.update(dict.fromkeys(self._things(found)))
             self._check_encrypted(found)
@@ -109,8 +115,7 @@ class Copy:
             image = self._wait(found["ImageId"])
             self._check_encrypted(image)
             return image
-        self._is_ours_to_remove = True
-        return self._wait(self._ask())
+        return self._wait(self._asked())
 
     def undo(self) -> None:
         """Remove the copy, unless it was complete when this run began, or is another upload's.
@@ -144,6 +149,21 @@ class Copy:
         if (self._kms_key or self._source.is_encrypted) and not is_encrypted(image):
             raise refusals.name_taken(image["ImageId"], "it is not encrypted, as this copy is to be")
 
+    def _asked(self) -> str:
+        """Ask for the copy, and again for as long as too many others are under way. Returns its id."""
+        waited = 0.0
+        for pause in _pauses():
+            try:
+                return self._ask()
+            except ClouduploaderError as exc:
+                if refusal_code(exc) != TOO_MANY or waited >= COPY_SECONDS:
+                    raise
+                if not waited:
+                    self._reporter.line(f"Waiting to copy to {self._region}: {exc.message}")
+            self._pause(pause)
+            waited += pause
+        raise AssertionError("there is always one more pause")
+
     def _ask(self) -> str:
         token, given = self._unanswered() or (f"{self._journal.key}-{os.urandom(8).hex()}", self._tags)
         self._journal.write("asked", kind="image", region=self._region, token=token, tags=dict(given))
@@ -160,6 +180,7 @@ class Copy:
             parameters |= {"Encrypted": True, "KmsKeyId": self._kms_key}
         elif self._source.is_encrypted:
             parameters["Encrypted"] = True
+        self._is_ours_to_remove = True
         try:
             with api.translated(f"region {self._region}"):
                 image_id = str(self._client.copy_image(**parameters)["ImageId"])

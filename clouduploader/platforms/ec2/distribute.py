@@ -1,5 +1,7 @@
 """After the upload: copies in further regions, who may use the image, and when it becomes deprecated.
 
+An image of an earlier upload is changed to be as this one asks, see `taken.changes`.
+
 Each region is served by a thread of its own; what fails in one is told, and does no harm to the others. All can
 be done again: a copy that is there already is found by its name and our tags.
 """
@@ -9,13 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, StoppedError
+from clouduploader.errors import ClouduploaderError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platform import CloudObject, Journal, JsonValue, PhaseStarted, Reporter, Shortfall
-from clouduploader.platforms.ec2 import api, copies, fields
+from clouduploader.platforms.ec2 import api, beforehand, copies, fields, refusals, taken
 from clouduploader.platforms.ec2 import tags as our_tags
+from clouduploader.platforms.ec2.attributes import Attributes
 from clouduploader.platforms.ec2.credentials import Account
 from clouduploader.stop import Stop
 
+MAX_GRANTS = 500  # "up to 500 modifications to a snapshot in a single operation" (EC2 API, ModifySnapshotAttribute)
 MAX_COPIES = 20  # at once; EBS user guide, quotas, "Concurrent snapshot copies per destination Region"
 
 
@@ -25,8 +29,10 @@ def distribute(
     account: Account,
     region: str,
     targetdata: Mapping[str, JsonValue],
+    attributes: Attributes,
     journal: Journal,
     tags: Mapping[str, str],
+    is_new: bool,
     reporter: Reporter,
     stop: Stop,
     sleep: Callable[[float], None] = time.sleep,
@@ -37,9 +43,11 @@ def distribute(
         image_id: An image that is available.
         account: Whose it is.
         region: Where it is.
-        targetdata: The keys `regions`, `kms_keys`, `share` and `deprecate_at` are used.
+        targetdata: The keys `regions`, `kms_keys`, `share`, `share_snapshot`, `deprecate_at` and `tags` are used.
+        attributes: What is asked for.
         journal: Of the upload.
-        tags: Of the image; the copies and their snapshots get the same, with the journal's key.
+        tags: Of the image; the copies and their snapshots get the same, with the user's and the journal's key.
+        is_new: Whether this very upload made the image, so that nothing of it needs a change.
         reporter: Told of each copy at once.
         stop: See Stop.
         sleep: For tests.
@@ -56,8 +64,10 @@ def distribute(
         account=account,
         home=region,
         targetdata=targetdata,
+        attributes=attributes,
         journal=journal,
         tags=tags,
+        is_new=is_new,
         reporter=reporter,
         stop=stop,
         sleep=sleep,
@@ -73,8 +83,10 @@ class _Distribution:
         account: Account,
         home: str,
         targetdata: Mapping[str, JsonValue],
+        attributes: Attributes,
         journal: Journal,
         tags: Mapping[str, str],
+        is_new: bool,
         reporter: Reporter,
         stop: Stop,
         sleep: Callable[[float], None],
@@ -84,7 +96,12 @@ class _Distribution:
         self._keys = account.renewing()
         self._home = home
         self._journal = journal
-        self._tags = {**tags, our_tags.KEY: journal.key}  # the image may be an earlier upload's, the copies are ours
+        # The image may be an earlier upload's, the copies are ours. AWS's own tags nobody else can give.
+        given = {name: value for name, value in tags.items() if not name.startswith(fields.TAG_PREFIX_OF_AWS)}
+        self._tags = {**given, **our_tags.of_user(targetdata.get("tags")), our_tags.KEY: journal.key}
+        self._targetdata = targetdata
+        self._attributes = attributes
+        self._is_new = is_new
         self._reporter = reporter
         self._stop = stop
         self._sleep = sleep
@@ -98,7 +115,7 @@ class _Distribution:
     def run(self) -> tuple[list[CloudObject], list[Shortfall]]:
         """See `distribute`."""
         everywhere = [self._home, *self._regions]
-        if not (self._regions or self._share or self._deprecate_at):
+        if self._is_new and not (self._regions or self._share or self._deprecate_at):
             return [], []
         if self._regions:
             self._reporter.event(PhaseStarted("copy"))
@@ -127,13 +144,17 @@ class _Distribution:
 
     def _source(self) -> copies.Source:
         with api.translated(f"region {self._home}"):
-            (image,) = self._client(self._home).describe_images(ImageIds=[self._image_id])["Images"]
+            found = self._client(self._home).describe_images(ImageIds=[self._image_id])["Images"]
+        if not found:
+            raise TransientError(f"EC2 does not tell of {self._image_id} in {self._home}")
+        (image,) = found
         return copies.Source(
             id=self._image_id,
             region=self._home,
             name=image["Name"],
-            description=image.get("Description") or "",
+            description=self._attributes.description,
             is_encrypted=copies.is_encrypted(image),
+            image=image,
         )
 
     def _serve(self, region: str, source: copies.Source) -> list[Shortfall]:
@@ -143,17 +164,21 @@ class _Distribution:
             StoppedError: The stop was requested.
         """
         self._stop.raise_if_requested()
-        image_id, is_encrypted = source.id, source.is_encrypted
+        image = source.image
         try:
             client = self._client(region)
             if region != self._home:
                 image = self._copied(region, client, source)
-                image_id, is_encrypted = image["ImageId"], copies.is_encrypted(image)
         except StoppedError:
             raise
         except ClouduploaderError as exc:
             return [Shortfall(region, f"not copied: {reason(exc)}")]
-        return self._permitted(region, client, image_id, is_encrypted) + self._deprecated(region, client, image_id)
+        return [
+            *self._changed(region, client, image),
+            *self._permitted(region, client, image),
+            *self._opened(region, client, image),
+            *self._deprecated(region, client, image["ImageId"]),
+        ]
 
     def _copied(self, region: str, client: Any, source: copies.Source) -> dict[str, Any]:  # noqa: ANN401 of boto3
         copy = self._copies[region] = copies.Copy(
@@ -168,12 +193,33 @@ class _Distribution:
             sleep=self._sleep,
         )
         image = copy.complete()
-        self._reporter.line(f"Copied to {region}: {image['ImageId']}")
+        if copy.is_found:
+            taken.check_copy(image, source.image)
+        verb = "Already there" if copy.is_found else "Copied to"
+        self._reporter.line(f"{verb} {'in ' if copy.is_found else ''}{region}: {image['ImageId']}")
         return image
 
-    def _permitted(self, region: str, client: Any, image_id: str, is_encrypted: bool) -> list[Shortfall]:  # noqa: ANN401 of boto3
+    def _changed(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
+        """Make an image of an earlier upload what this one asks for."""
+        if self._is_new and region == self._home:
+            return []
+        shortfalls = []
+        wanted = self._attributes
+        for change in taken.changes(
+            image, self._targetdata, description=wanted.description, imds_support=wanted.imds_support
+        ):
+            try:
+                with api.translated(f"region {region}"):
+                    getattr(client, change.call)(**change.parameters)
+                self._reporter.line(f"Changed in {region}: {image['ImageId']}, {change}")
+            except ClouduploaderError as exc:
+                shortfalls.append(Shortfall(region, f"not changed, {change}: {reason(exc)}"))
+        return shortfalls
+
+    def _permitted(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
         """Let those use the image with whom it is to be shared: first those with names, then everybody."""
         shortfalls = []
+        image_id, is_encrypted = image["ImageId"], copies.is_encrypted(image)
         named = [word for word in self._share if word != fields.EVERYBODY]
         if named and is_encrypted:
             self._reporter.line(
@@ -188,6 +234,29 @@ class _Distribution:
                 verb = "not shared" if words is named else "not made public"
                 shortfalls.append(Shortfall(region, f"{verb}: {reason(exc)}"))
         return shortfalls
+
+    def _opened(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
+        """Let those copy the image with whom it is shared: for that they need its snapshots."""
+        words = for_snapshots(self._targetdata)
+        accounts = [word for word in words if word != fields.EVERYBODY]
+        batches = [accounts[start : start + MAX_GRANTS] for start in range(0, len(accounts), MAX_GRANTS)]
+        if fields.EVERYBODY in words:
+            batches.append([fields.EVERYBODY])
+        if not batches:
+            return []
+        snapshots = [entry["Ebs"]["SnapshotId"] for entry in image["BlockDeviceMappings"] if "Ebs" in entry]
+        try:
+            for snapshot_id in snapshots:
+                for batch in batches:
+                    _open(region, client, snapshot_id, batch)
+                    self._reporter.line(f"Shared in {region}: {snapshot_id} with {', '.join(batch)}")
+        except ClouduploaderError as exc:
+            if self._targetdata.get("share_snapshot") or not refusals.is_denied(exc):
+                return [Shortfall(region, f"snapshots not shared: {reason(exc)}")]
+            self._reporter.line(
+                f"Not shared in {region}: {', '.join(snapshots)}, so nobody else can copy the image: {reason(exc)}"
+            )
+        return []
 
     def _deprecated(self, region: str, client: Any, image_id: str) -> list[Shortfall]:  # noqa: ANN401 of boto3
         if self._deprecate_at is None:
@@ -210,12 +279,38 @@ def _share(region: str, client: Any, image_id: str, words: Sequence[str], *, is_
                 ImageId=image_id, LaunchPermission={"Add": [permission(word) for word in words]}
             )
     except ClouduploaderError as exc:
+        if copies.refusal_code(exc) != "OperationNotPermitted":
+            raise
+        if fields.EVERYBODY not in words:
+            if not is_encrypted:
+                raise
+            raise beforehand.key_not_shareable(f"in {region}") from exc
+        raise beforehand.blocked("images", region) from exc
+
+
+def _open(region: str, client: Any, snapshot_id: str, words: Sequence[str]) -> None:  # noqa: ANN401 of boto3
+    try:
+        with api.translated(f"region {region}"):
+            client.modify_snapshot_attribute(
+                SnapshotId=snapshot_id,
+                Attribute="createVolumePermission",
+                CreateVolumePermission={"Add": [permission(word) for word in words]},
+            )
+    except ClouduploaderError as exc:
         if fields.EVERYBODY not in words or copies.refusal_code(exc) != "OperationNotPermitted":
             raise
-        raise DeniedError(  # EC2 user guide, "Block public access to your AMIs"
-            f"the account blocks public images in {region} (ModifyImageAttribute: OperationNotPermitted)",
-            hint="Allow them with `aws ec2 disable-image-block-public-access`.",
-        ) from exc
+        raise beforehand.blocked("snapshots", region) from exc
+
+
+def for_snapshots(targetdata: Mapping[str, JsonValue]) -> list[str]:
+    """Those of the target data's `share` who may use the snapshots too, each once.
+
+    A snapshot knows accounts and everybody, no organizations (EC2 API, CreateVolumePermission). Everybody only if the
+    target data say so: tools that look for data which leaked take a public snapshot for an alarm.
+    """
+    wish = targetdata.get("share_snapshot")
+    share = list(dict.fromkeys(_strings(targetdata.get("share")))) if wish is not False else []
+    return [word for word in share if word.isdecimal() or (wish and word == fields.EVERYBODY)]
 
 
 def permission(word: str) -> dict[str, str]:

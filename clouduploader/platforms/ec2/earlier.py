@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clouduploader.platform import CloudObject, JsonValue, UploadRequest
+from clouduploader.platform import CloudObject, JsonValue, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import refusals, tags
+from clouduploader.platforms.ec2.attributes import Attributes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,10 +16,12 @@ class Taken:
     Attributes:
         objects: The image and its snapshots.
         is_wreck: Whether it is a dead end of an earlier try of this upload, and must go.
+        image: As DescribeImages has it, if it is the result of this upload.
     """
 
     objects: tuple[CloudObject, ...] = ()
     is_wreck: bool = False
+    image: Mapping[str, Any] | None = None
 
 
 def image(
@@ -26,8 +29,9 @@ def image(
     request: UploadRequest,
     wanted: Mapping[str, str],
     *,
-    architecture: str,
-    boot_mode: str | None,
+    attributes: Attributes,
+    unpacked_bytes: int,
+    reporter: Reporter,
 ) -> Taken:
     """Find the image that an earlier upload of this one made; nothing if the name is free.
 
@@ -35,8 +39,9 @@ def image(
         ec2: A client of EC2.
         request: See UploadRequest.
         wanted: The tags of what this upload makes.
-        architecture: Amazon's word for the image's.
-        boot_mode: The same; None if that does not matter.
+        attributes: What the image is to be registered with.
+        unpacked_bytes: The size of the raw disk.
+        reporter: Told what can't be compared.
 
     Raises:
         PlatformReplyError: The name is another image's.
@@ -55,8 +60,15 @@ def image(
         other = theirs.get(tags.SHA256)
         difference = f"it was made of a file of SHA-256 {other}, this one has {wanted[tags.SHA256]}" if other else None
         raise refusals.name_taken(image_id, difference)
-    taken.check(found, request.targetdata, architecture=architecture, boot_mode=boot_mode)
-    return Taken(tuple(register.objects(found, region)))
+    taken.check(
+        found,
+        request.targetdata,
+        attributes=attributes,
+        volume_gib=taken.sizes(request.targetdata.get("root_volume_size"), unpacked_bytes),
+        uefi_data_of=lambda image_id: taken.uefi_data(ec2, image_id, region),
+        reporter=reporter,
+    )
+    return Taken(tuple(register.objects(found, region)), image=found)
 
 
 def unremoved(entries: Sequence[Mapping[str, JsonValue]]) -> list[CloudObject]:

@@ -4,14 +4,20 @@ Sources: OBS's `ec2/configuration.rb` and its upload form; the service models of
 botocore 1.44 carries them (`ec2/2016-11-15`, `sts/2011-06-15`); the arguments of ec2uploadimg 10.0.5.
 """
 
+import base64
+import binascii
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from clouduploader.contents import ZeroBlocks
 from clouduploader.platform import Field, FieldKind, JsonValue
 from clouduploader.platforms.ec2 import tags as our_tags
 from clouduploader.platforms.ec2.settings import METHODS, Settings
+
+if TYPE_CHECKING:
+    import botocore.regions
 
 MAX_TAGS = our_tags.MAX_TAGS - len(our_tags.ESSENTIAL)  # of the user's
 MAX_TAG_KEY_LENGTH = 127  # EC2 API, Tag: "a maximum of 127 Unicode characters"
@@ -27,12 +33,19 @@ DIRECT_ONLY: Mapping[str, JsonValue] = {
 }
 """What only ebs-direct can do, and the value, if there is one, that is what ec2uploadimg does anyhow."""
 UEFI_MODES = ("uefi", "uefi-preferred")
+TPM_MODES = ("uefi",)  # EC2 User Guide, "NitroTPM": the AMI's boot mode must be uefi; RegisterImage refuses all others
 VERSIONS = ("2.0", "v2.0")  # what ec2uploadimg takes for --imds-support and --tpm-support
+IMDS_OPEN = "optional"  # as HttpTokens of RunInstances has it
+MAX_TOOL_GIB = 16384  # ours: ec2uploadimg makes a second volume of twice this size
 KMS_KEY_PATTERN = r"[A-Za-z0-9:/_-]+"
 EVERYBODY = "public"  # in `share`
+EVERYWHERE = "all"  # in `regions`
 AWS_MANAGED_KEY = "alias/aws/"  # how the aliases of keys begin that no other account can be let use (KMS guide)
 MAX_DEPRECATION = datetime.timedelta(days=3650)  # "10 years from now" (EC2 API, EnableImageDeprecation)
 MAX_PUBLIC_DEPRECATION = datetime.timedelta(days=730)  # "2 years from the creation date" (there)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
+_KMS_ARN = re.compile(r"arn:aws(?:-[a-z]+)*:kms:(?P<region>[a-z0-9-]+):[0-9]{12}:(?:key|alias)/.+")
 
 FIELDS = (
     Field(
@@ -96,8 +109,9 @@ FIELDS = (
     Field(
         name="description",
         description="A sentence about the image, for people.",
-        pattern=re.compile(r"[^\x00-\x1f\x7f]*"),
-        pattern_meaning="no control characters",
+        # RegisterImage and CopyImage: "Character sets beyond ASCII are not supported."
+        pattern=re.compile(r"[ -~]*"),
+        pattern_meaning="ASCII, no control characters",
         max_length=255,  # EC2 API, ImageDescriptionRequest
     ),
     Field(
@@ -117,13 +131,14 @@ FIELDS = (
     ),
     Field(
         name="sriov_support",
-        description="Whether the image has the Intel 82599 Virtual Function driver.",
+        description="Whether the image has the Intel 82599 Virtual Function driver; true by default on x86_64.",
         kind=FieldKind.BOOLEAN,
     ),
     Field(
         name="imds_support",
-        description="The version of the instance metadata service that instances are to demand.",
-        allowed=VERSIONS,
+        description="The version of the instance metadata service that instances demand: 2.0, the default, which can't "
+        "be taken back; optional leaves it to the launch.",
+        allowed=(*VERSIONS, IMDS_OPEN),
     ),
     Field(
         name="tpm_support",
@@ -135,9 +150,7 @@ FIELDS = (
         description="The size of the root volume in GiB; by default what the unpacked image needs.",
         kind=FieldKind.INTEGER,
         minimum=1,
-        # EC2 API, EbsBlockDevice: gp2 and io1 go up to 16384. gp3, which ec2uploadimg uses, up to
-        # 65536, but it also makes a second volume of twice this size.
-        maximum=16384,
+        maximum=65536,  # EC2 API, EbsBlockDevice: of gp3; EBS direct API, StartSnapshot
     ),
     Field(
         name="method",
@@ -176,16 +189,17 @@ FIELDS = (
     Field(
         name="uefi_data",
         description="The UEFI variable store of the instances, base64; with ebs-direct only.",
+        # In groups of four; whether the last one is whole is checked by `problems`.
         pattern=re.compile(r"[A-Za-z0-9+/]*={0,2}"),
         pattern_meaning="base64",
         max_length=64000,  # EC2 API, StringType of RegisterImage's UefiData
     ),
     Field(
         name="regions",
-        description="Further regions that the image is copied to.",
+        description="Further regions that the image is copied to; all stands for those that the account has enabled.",
         kind=FieldKind.ARRAY,
-        pattern=re.compile(r"[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2}"),
-        pattern_meaning="a region such as eu-west-1",
+        pattern=re.compile(rf"[a-z]{{2,}}(?:-[a-z]+)+-[0-9]{{1,2}}|{EVERYWHERE}"),
+        pattern_meaning="a region such as eu-west-1, or all",
     ),
     Field(
         name="kms_keys",
@@ -196,11 +210,18 @@ FIELDS = (
         name="share",
         description="Who may use the image: account ids, ARNs of organizations or their units, or public.",
         kind=FieldKind.ARRAY,
-        # EC2 API, LaunchPermission
+        # EC2 API, LaunchPermission; AWS Organizations API, Organization and OrganizationalUnit, Arn
         pattern=re.compile(
-            r"[0-9]{12}|public|arn:aws(?:-[a-z]+)*:organizations::[0-9]{12}:(?:organization|ou)/[a-z0-9/-]+"
+            r"[0-9]{12}|public|arn:aws(?:-[a-z]+)*:organizations::[0-9]{12}:"
+            r"(?:organization/o-[a-z0-9]{10,32}|ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32})"
         ),
         pattern_meaning="account ids of 12 digits, ARNs of organizations or their units, or public",
+    ),
+    Field(
+        name="share_snapshot",
+        description="Whether those the image is shared with may copy it too; by default accounts may, where the role "
+        "lets us permit it.",
+        kind=FieldKind.BOOLEAN,
     ),
     Field(
         name="deprecate_at",
@@ -244,13 +265,16 @@ def problems(targetdata: Mapping[str, JsonValue], settings: Settings) -> list[st
         found.append("arn is empty: the user has no role configured")
     if targetdata.get("architecture") == "arm64" and targetdata.get("ena_support") is False:
         found.append("ena_support is false, but arm64 needs it")  # ec2uploadimg would turn it on
-    found += _boot_problems(targetdata, way)
+    found += _boot_problems(targetdata)
     if way == "ec2uploadimg":
         asked = [name for name, harmless in DIRECT_ONLY.items() if targetdata.get(name, harmless) != harmless]
         found += [f"{name} needs method ebs-direct" for name in asked]
+    size = targetdata.get("root_volume_size")
+    if way == "ec2uploadimg" and isinstance(size, int) and size > MAX_TOOL_GIB:
+        found.append(f"root_volume_size is {size}, but ec2uploadimg goes up to {MAX_TOOL_GIB}")
     if "kms_key_id" in targetdata and targetdata.get("encrypted") is False:
         found.append("kms_key_id is given, but encrypted is false")
-    return found + _distribution_problems(targetdata)
+    return found + _key_problems(targetdata) + _distribution_problems(targetdata)
 
 
 def moment(text: JsonValue) -> datetime.datetime | None:
@@ -265,13 +289,42 @@ def moment(text: JsonValue) -> datetime.datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 
-def _boot_problems(targetdata: Mapping[str, JsonValue], way: str) -> list[str]:
+def _boot_problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
     found = []
     mode = targetdata.get("boot_mode")
-    is_left_to_image = mode is None and way != "ec2uploadimg"  # which is looked at before anything is made
-    for name in ("tpm_support", "uefi_data"):
-        if name in targetdata and mode not in UEFI_MODES and not is_left_to_image:
-            found.append(f"{name} needs boot_mode uefi or uefi-preferred")
+    for name, modes in (("tpm_support", TPM_MODES), ("uefi_data", UEFI_MODES)):
+        if name in targetdata and mode is not None and mode not in modes:  # else the image tells, see `attributes`
+            found.append(f"{name} needs boot_mode {' or '.join(modes)}")
+    machine = targetdata.get("architecture")
+    if (machine, mode) == ("arm64", "legacy-bios") or (machine == "i386" and mode in UEFI_MODES):
+        found.append(f"boot_mode is {mode}, but no instance of {machine} boots so")  # EC2 User Guide, "Boot modes"
+    if "uefi_data" in targetdata and not _is_base64(str(targetdata["uefi_data"])):
+        found.append("uefi_data is not base64: it ends within a group")
+    return found
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return False
+    return True
+
+
+def _key_problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
+    """Check whether each key is where its snapshots are: EBS uses a KMS key of the same region only."""
+    kms_keys = targetdata.get("kms_keys")
+    keys = {("kms_key_id", str(targetdata.get("region"))): targetdata.get("kms_key_id")}
+    keys |= {
+        (f"kms_keys of {name}", name): key for name, key in (kms_keys if isinstance(kms_keys, dict) else {}).items()
+    }
+    found = []
+    for (what, region), key in keys.items():
+        arn = _KMS_ARN.match(str(key))
+        if arn and arn["region"] != region:
+            found.append(f"{what} is a key in {arn['region']}, but the snapshot will be in {region}")
+        elif key and not arn and str(key).startswith("arn:"):
+            found.append(f"{what} is no ARN of a KMS key or alias")
     return found
 
 
@@ -280,7 +333,8 @@ def _distribution_problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
     share, regions, kms_keys = (targetdata.get(name) for name in ("share", "regions", "kms_keys"))
     keys = kms_keys if isinstance(kms_keys, dict) else {}
     is_public = isinstance(share, list) and EVERYBODY in share
-    if any(not isinstance(regions, list) or region not in regions for region in keys):
+    destinations = regions if isinstance(regions, list) else []
+    if any(region not in destinations for region in keys) and EVERYWHERE not in destinations:
         found.append("kms_keys have a region that is not among regions")
     if not all(re.fullmatch(KMS_KEY_PATTERN, str(key)) for key in keys.values()):
         found.append("kms_keys have a value that is no key's id, ARN, or alias/NAME")
@@ -288,7 +342,60 @@ def _distribution_problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
         found.append("share has public, but an encrypted image can't be public")  # EC2 User Guide, "Share an AMI"
     elif share and any(AWS_MANAGED_KEY in str(key) for key in (targetdata.get("kms_key_id"), *keys.values())):
         found.append("share is for other accounts, but they can't be let use a KMS key of AWS's own (alias/aws/...)")
-    return found + _deprecation_problems(targetdata, is_public=is_public)
+    if targetdata.get("share_snapshot"):
+        found += _snapshot_problems(share if isinstance(share, list) else [])
+    return found + _partition_problems(targetdata) + _deprecation_problems(targetdata, is_public=is_public)
+
+
+def _snapshot_problems(share: Sequence[JsonValue]) -> list[str]:
+    if not share:
+        return ["share_snapshot is true, but there is no share"]
+    if any(str(word).startswith("arn:") for word in share):  # EC2 API, CreateVolumePermission
+        return [
+            "share_snapshot is true, but a snapshot can't be shared with an organization: name its accounts, "
+            "in an upload of their own if need be"
+        ]
+    return []
+
+
+def _partition_problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
+    """Check whether all is in one partition of AWS: "Cross-partition copies" are none that CopyImage does."""
+    regions, share = (targetdata.get(name) for name in ("regions", "share"))
+    others = [str(name) for name in regions if name != EVERYWHERE] if isinstance(regions, list) else []
+    arns = [str(word) for word in share if str(word).startswith("arn:")] if isinstance(share, list) else []
+    if not others and not arns:
+        return []
+    import botocore.loaders
+    import botocore.regions
+
+    # Not a session's: that reads the user's settings, which may be wrong.
+    sdk = botocore.regions.EndpointResolver(botocore.loaders.create_loader().load_data("endpoints"))
+    region = str(targetdata.get("region"))
+    home = _partition(sdk, region)
+    if home is None:
+        return []  # nothing to compare with; that there is no such region is said where it is asked for something
+    found = []
+    for name in others:
+        theirs = _partition(sdk, name)
+        if theirs is None:
+            found.append(f"regions have {name}, which is no region of AWS")
+        elif theirs != home:
+            found.append(f"regions have {name} of the partition {theirs}, but {region} is of {home}")
+    return found + [
+        f"share has {arn}, which is not of the partition {home} of {region}"
+        for arn in arns
+        if arn.split(":")[1] != home
+    ]
+
+
+def _partition(sdk: "botocore.regions.EndpointResolver", region: str) -> str | None:
+    """The partition of a region, one that is newer than the SDK too; None if the name is none of a region."""
+    import botocore.exceptions
+
+    try:
+        return str(sdk.get_partition_for_region(region))
+    except botocore.exceptions.UnknownRegionError:
+        return None
 
 
 def _deprecation_problems(targetdata: Mapping[str, JsonValue], *, is_public: bool) -> list[str]:
@@ -322,4 +429,6 @@ def _tag_problems(tags: JsonValue) -> list[str]:
         found.append(f"tags have a name that begins with {our_tags.PREFIX}, which is for clouduploader's own")
     if any(len(str(value)) > MAX_TAG_VALUE_LENGTH for value in tags.values()):
         found.append(f"tags have a value of more than {MAX_TAG_VALUE_LENGTH} characters")
+    if any(_CONTROL.search(f"{key}{value}") for key, value in tags.items()):
+        found.append("tags have a control character, which EC2's XML can't carry")
     return found

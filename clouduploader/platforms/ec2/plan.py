@@ -1,17 +1,34 @@
 """What an upload would do, with all checked that can be checked without changing anything."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from clouduploader.errors import ConfigError, TargetDataError
-from clouduploader.platform import PlatformContext, Reporter, UploadRequest
-from clouduploader.platforms.ec2 import api, credentials, earlier, fields, refusals, regions, tool, upload
+from clouduploader.platform import Cost, JsonValue, Plan, PlatformContext, Reporter, UploadRequest
+from clouduploader.platforms.ec2 import (
+    api,
+    beforehand,
+    credentials,
+    distribute,
+    earlier,
+    fields,
+    refusals,
+    regions,
+    taken,
+    tool,
+    upload,
+)
+from clouduploader.platforms.ec2.attributes import Attributes
 from clouduploader.platforms.ec2.credentials import Account
 from clouduploader.platforms.ec2.settings import Settings
 
-PUT_DOLLARS = 0.006 / 1000  # a block; "Amazon EBS pricing", EBS direct APIs, PutSnapshotBlock: most regions
+PUT_USD = 0.006 / 1000  # a block; "Amazon EBS pricing", EBS direct APIs, PutSnapshotBlock: most regions
+GET_USD = 0.003 / 1000  # the same, GetSnapshotBlock
+
+GIB = 1 << 30
 
 
-def make(context: PlatformContext, settings: Settings, *, request: UploadRequest, reporter: Reporter) -> list[str]:
+def make(context: PlatformContext, settings: Settings, *, request: UploadRequest, reporter: Reporter) -> Plan:
     """See `Platform.plan`."""
     credentials.check_role(request)
     way = credentials.account(
@@ -25,53 +42,59 @@ def make(context: PlatformContext, settings: Settings, *, request: UploadRequest
     method = fields.method(request.targetdata, settings)
     if method == "ec2uploadimg":
         return _by_tool(context, settings, request=request, way=way, reporter=reporter)
-    steps = direct(request, way, reporter)
+    found = direct(request, way, reporter, settings)
     if method == "auto":
-        steps.append("if the role may not start a snapshot: do it with ec2uploadimg instead")
-    return steps
+        more = "if the role may not start a snapshot: do it with ec2uploadimg instead"
+        return Plan((*found.steps, more), found.costs)
+    return found
 
 
 def _by_tool(
     context: PlatformContext, settings: Settings, *, request: UploadRequest, way: Account, reporter: Reporter
-) -> list[str]:
+) -> Plan:
     tool.link_name(request.image)  # refuses what it can't take
     data = request.targetdata
     region = way.region
     helper = regions.helper(context.home, region)
     program = tool.find(settings.ec2uploadimg, context.environment.get("PATH"))
-    architecture, boot_mode = upload.look_inside(request, reporter)
+    aim = upload.look_inside(request, reporter)
     ec2 = way.client("ec2", way.renewing())
     check_helper(ec2, helper.ami, region)
-    taken = earlier.image(ec2, request, upload.own_tags(request), architecture=architecture, boot_mode=boot_mode)
-    if taken.objects and not taken.is_wreck:
-        image_id = taken.objects[0].id
-        return [_who(way), f"take {image_id}, which an earlier upload of this image made", *_afterwards(request)]
-    if data.get("vpc_subnet_id"):
-        check_subnet(ec2, str(data["vpc_subnet_id"]), region)
     unpacked_bytes = request.measure_image()
     wanted = data.get("root_volume_size")
     volume_gib = tool.volume_gib(unpacked_bytes, wanted if isinstance(wanted, int) else None)
+    found = earlier.image(
+        ec2, request, upload.own_tags(request), attributes=aim, unpacked_bytes=unpacked_bytes, reporter=reporter
+    )
+    settled = beforehand.settle(way, data, image=found.image, reporter=reporter)
+    costs = _costs(settings, settled, unpacked_bytes, is_there=found.image is not None)
+    if found.image is not None:
+        taking = f"take {found.objects[0].id}, which is already there: an earlier upload of this image made it"
+        return Plan((_who(way), taking, *_changes(found.image, data, aim), *_afterwards(settled)), costs)
+    if data.get("vpc_subnet_id"):
+        check_subnet(ec2, str(data["vpc_subnet_id"]), region)
     subnet = data.get("vpc_subnet_id")
-    return [
+    steps = (
         _who(way),
         f"make a security group in the VPC of {subnet}" if subnet else "make a VPC with all that belongs to it",
         f"start a helper instance ({helper.instance_type}, {helper.ami}) in {region}",
         f"upload {request.image.path.name} ({request.image.size_bytes} bytes) with {program.script}",
         f"write {unpacked_bytes} bytes to a volume of {volume_gib} GiB, and make a snapshot of it",
-        f"register the AMI '{data['ami_name']}' for {architecture}, boot mode {boot_mode or 'not set'}",
+        _registration(str(data["ami_name"]), aim),
         "remove everything but snapshot and AMI",
-        *_afterwards(request),
-    ]
+        *_afterwards(settled),
+    )
+    return Plan(steps, costs)
 
 
-def direct(request: UploadRequest, way: Account, reporter: Reporter) -> list[str]:
-    """The steps of an upload through the EBS direct APIs.
+def direct(request: UploadRequest, way: Account, reporter: Reporter, settings: Settings) -> Plan:
+    """What an upload through the EBS direct APIs would do.
 
     Raises:
         ClouduploaderError: See `Platform.plan`.
     """
     from clouduploader.platforms.ec2 import tags
-    from clouduploader.platforms.ec2.ebs_direct import register, snapshot, wanted, wire
+    from clouduploader.platforms.ec2.ebs_direct import register, snapshot, verify, wanted, wire
 
     data = request.targetdata
     keys = way.renewing()
@@ -79,42 +102,99 @@ def direct(request: UploadRequest, way: Account, reporter: Reporter) -> list[str
     aim = wanted.settle(request, reporter)
     key = data.get("kms_key_id")
     key_arn = snapshot.key_arn(str(key), lambda: way.client("kms", keys), way.region) if key else None
-    taken = register.named(ec2, str(data["ami_name"]), way.region)
+    found = register.named(ec2, str(data["ami_name"]), way.region)
+    if found and taken.is_wreck(found, request.journal.key):
+        found = None
+    theirs = tags.as_mapping(found.get("Tags")) if found else {}
+    if found:
+        if not {tags.CONTENT, tags.SHA256} & theirs.keys():
+            raise refusals.name_taken(str(found["ImageId"]))
+        taken.check(
+            found,
+            data,
+            attributes=aim.attributes,
+            volume_gib=wanted.sizes(data, aim, theirs),
+            uefi_data_of=lambda image_id: taken.uefi_data(ec2, image_id, way.region),
+            reporter=reporter,
+            kms_key_arn=key_arn,
+            key_of=lambda snapshot_id: taken.key_of_snapshot(ec2, snapshot_id, way.region),
+        )
+    settled = beforehand.settle(way, data, image=found, reporter=reporter)
     blocks = -(-aim.size_bytes // wire.BLOCK_BYTES)
     about = "" if aim.is_size_exact else "about "
     with_key = f", encrypted with {key_arn or 'the default key of the account'}"
     is_encrypted = bool(key or data.get("encrypted"))
     verification = {"none": "nothing", "full": "all of them"}.get(str(data.get("verify")), "a sample of them")
+    read_blocks = {"none": 0, "full": blocks}.get(str(data.get("verify")), min(blocks, verify.SAMPLE_BLOCKS))
     steps = [
         _who(way),
         f"start a snapshot of {aim.volume_gib} GiB in {way.region}{with_key if is_encrypted else ''}",
-        f"send {request.image.filename}, {about}{aim.size_bytes} bytes unpacked, as {about}{blocks} blocks at most, "
-        f"for {blocks * PUT_DOLLARS:.2f} USD at most",
+        f"send {request.image.filename}, {about}{aim.size_bytes} bytes unpacked, as {about}{blocks} blocks at most",
         f"seal it with the checksum of all blocks, and read back {verification}",
-        f"register the AMI '{data['ami_name']}' for {aim.architecture}, boot mode {aim.boot_mode or 'not set'}",
-        *_afterwards(request),
+        _registration(str(data["ami_name"]), aim.attributes),
+        *_afterwards(settled),
     ]
-    if taken:
-        if not {tags.CONTENT, tags.SHA256} & tags.as_mapping(taken.get("Tags")).keys():
-            raise refusals.name_taken(str(taken["ImageId"]))
-        steps.insert(1, f"compare with {taken['ImageId']}, which has that name: end there if its content is the same")
-    return steps
+    if found:
+        image_id = found["ImageId"]
+        steps.insert(
+            1, f"compare with {image_id}, which is already there: take it, and send nothing, if it is the same"
+        )
+        steps[2:2] = _changes(found, data, aim.attributes)
+    sending = Cost(f"{blocks} blocks sent, {read_blocks} read back", blocks * PUT_USD + read_blocks * GET_USD)
+    return Plan(tuple(steps), (sending, *_costs(settings, settled, aim.size_bytes, is_there=False)))
 
 
 def _who(way: Account) -> str:
     return f"assume role {way.role_arn}" if way.role_arn else "use your own AWS credentials"
 
 
-def _afterwards(request: UploadRequest) -> list[str]:
+def _registration(name: str, aim: Attributes) -> str:
+    return (
+        f"register the AMI '{name}' for {aim.architecture}, boot mode {aim.boot_mode or 'not set'}, "
+        f"IMDS support {aim.imds_support or 'not set'}"
+    )
+
+
+def _changes(image: Mapping[str, Any], data: Mapping[str, JsonValue], aim: Attributes) -> list[str]:
+    found = taken.changes(image, data, description=aim.description, imds_support=aim.imds_support)
+    return [f"change its {change}" for change in found]
+
+
+def _afterwards(data: Mapping[str, JsonValue]) -> list[str]:
     """The steps once the AMI is there."""
-    data = request.targetdata
     regions_, share = (value if isinstance(value, list) else [] for value in (data.get("regions"), data.get("share")))
     steps = [f"copy the AMI to {region}" for region in map(str, regions_)]
     if share:
         steps.append(f"share it with {', '.join(map(str, share))}")
+    if opened := distribute.for_snapshots(data):
+        steps.append(f"share its snapshots with {', '.join(opened)}")
     if data.get("deprecate_at"):
         steps.append(f"have it deprecated from {data['deprecate_at']}")
     return steps
+
+
+def _costs(settings: Settings, data: Mapping[str, JsonValue], size_bytes: int, *, is_there: bool) -> tuple[Cost, ...]:
+    """What snapshots and copies cost at most: blocks that are left out are free.
+
+    Args:
+        settings: With the prices.
+        data: With the regions settled.
+        size_bytes: Of the raw disk.
+        is_there: Whether the image is already there, so that only its copies are new.
+    """
+    size_gib = size_bytes / GIB
+    regions_ = data.get("regions")
+    copies_number = len(regions_) if isinstance(regions_, list) else 0
+    found = []
+    if number := copies_number + (not is_there):
+        usd = size_gib * number * settings.snapshot_usd
+        what = f"storage of {number} snapshot{'' if number == 1 else 's'} of {size_gib:.2f} GiB"
+        found.append(Cost(what, usd, is_monthly=True))
+    if copies_number:
+        usd = size_gib * copies_number * settings.transfer_usd
+        plural = "" if copies_number == 1 else "s"
+        found.append(Cost(f"transfer of {size_gib:.2f} GiB to {copies_number} region{plural}", usd))
+    return tuple(found)
 
 
 def check_helper(ec2: Any, ami: str, region: str) -> None:  # noqa: ANN401 a client of boto3

@@ -63,10 +63,18 @@ ACTIONS = {
         "ec2:DeregisterImage",
         "ec2:DeleteSnapshot",
     ),
+    # The last six only ask: what an image of an earlier upload is, and what would be refused after this one.
     "copies": (
         "ec2:CopyImage",
         "ec2:ModifyImageAttribute",
+        "ec2:ModifySnapshotAttribute",
         "ec2:EnableImageDeprecation",
+        "ec2:DescribeImageAttribute",
+        "ec2:DescribeRegions",
+        "ec2:GetEbsDefaultKmsKeyId",
+        "ec2:GetEbsEncryptionByDefault",
+        "ec2:GetImageBlockPublicAccessState",
+        "ec2:GetSnapshotBlockPublicAccessState",
     ),
     "kms": (
         "kms:CreateGrant",
@@ -89,7 +97,8 @@ OF_METHOD = {
 }
 """Which policies an upload by a method needs."""
 EXTRAS = ("copies", "kms", "cleanup")
-"""Policies for what not everybody wants: copies, sharing and deprecation; a KMS key; `cleanup` by tags."""
+"""Policies for what not everybody wants: copies, sharing, deprecation and changes of an image; a KMS key; `cleanup` by
+tags."""
 
 Document = dict[str, JsonValue]
 

@@ -1,6 +1,7 @@
 """Section `[ec2]` of the settings file."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 from clouduploader.errors import ConfigError
@@ -27,6 +28,10 @@ class Settings:
         blocks_per_second: How many blocks are sent at most: just under the default quota of 1,000 a snapshot
             and account (EBS user guide, quotas).
         pending_minutes: How long AWS keeps an unfinished snapshot that gets no blocks.
+        snapshot_usd: What a GiB in a snapshot costs a month: list price of us-east-1 in 2025 ("Amazon EBS pricing");
+            other regions take up to twice as much.
+        transfer_usd: What a GiB costs that is copied to another region: the same ("Amazon EC2 On-Demand pricing", data
+            transfer); from some regions it is seven times as much.
         file_digest: Which images of ebs-direct get a tag with the SHA-256 of their file, see FILE_DIGESTS.
     """
 
@@ -43,6 +48,8 @@ class Settings:
     blocks_per_second: int = 990
     pending_minutes: int = 60
     file_digest: str = "free"
+    snapshot_usd: float = 0.05
+    transfer_usd: float = 0.02
 
 
 LIMITS = {
@@ -55,12 +62,15 @@ LIMITS = {
     "pending_minutes": (10, 4320),  # Timeout, EBS direct API, StartSnapshot
 }
 """Smallest and largest value of each number; those without a source are ours."""
+PRICES = ("snapshot_usd", "transfer_usd")
+"""The settings that are prices in US dollars."""
 METHODS = ("ec2uploadimg", "ebs-direct", "auto")
 """How an image gets into EC2; `auto` is ebs-direct, or ec2uploadimg where the role may not do that."""
 
 FILE_DIGESTS = ("free", "always")
 """`free`: where the file is read in order anyhow: it is packed, or must have a given digest. `always` reads all others
 once more."""
+_PRICE = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?")
 
 
 def read(section: Mapping[str, str]) -> Settings:
@@ -70,20 +80,28 @@ def read(section: Mapping[str, str]) -> Settings:
         ConfigError: An unknown key, or a value that is not allowed.
     """
     defaults = dataclasses.asdict(Settings())
-    values: dict[str, str | int] = {}
+    values: dict[str, str | float] = {}
     for key, text in section.items():
         if key not in defaults:
             raise ConfigError(
                 f"unknown setting '{key}' in [ec2] of clouduploader.conf",
                 hint=f"Known are: {', '.join(defaults)}.",
             )
-        values[key] = _number(key, text) if key in LIMITS else text
+        values[key] = _number(key, text) if key in LIMITS else _price(key, text) if key in PRICES else text
     for key, allowed in (("method", METHODS), ("file_digest", FILE_DIGESTS)):
         if (value := values.get(key, allowed[0])) not in allowed:
             raise ConfigError(
                 f"setting '{key}' in [ec2] of clouduploader.conf is '{value}', not one of {', '.join(allowed)}"
             )
     return dataclasses.replace(Settings(), **values)  # type: ignore[arg-type]
+
+
+def _price(key: str, text: str) -> float:
+    if not _PRICE.fullmatch(text):
+        raise ConfigError(
+            f"setting '{key}' in [ec2] of clouduploader.conf is '{text}', not a price in USD such as 0.05"
+        )
+    return float(text)
 
 
 def _number(key: str, text: str) -> int:

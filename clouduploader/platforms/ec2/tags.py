@@ -64,6 +64,12 @@ def content(digest: str, size_bytes: int) -> str:
     return f"{digest}:{size_bytes}"
 
 
+def content_bytes(image_tags: Mapping[str, str]) -> list[int]:
+    """The size of the raw disk by the tag CONTENT of an image; nothing if it has none of ours."""
+    size = image_tags.get(CONTENT, "").partition(":")[2]
+    return [int(size)] if size.isdecimal() and size.isascii() else []
+
+
 def joined(own_tags: Mapping[str, str], users: object) -> dict[str, str]:
     """Our tags and the user's, as many as AWS takes.
 
@@ -71,11 +77,15 @@ def joined(own_tags: Mapping[str, str], users: object) -> dict[str, str]:
         own_tags: From `own`, perhaps with SHA256 and CONTENT.
         users: The target data's `tags`; `fields.problems` saw to it that they fit beside the essential ones.
     """
-    given = users if isinstance(users, dict) else {}
     essential = {name: own_tags[name] for name in ESSENTIAL if name in own_tags}
-    everything = essential | {name: str(value) for name, value in given.items()} | dict(own_tags)
+    everything = essential | of_user(users) | dict(own_tags)
     room = MAX_TAGS - len(set(ESSENTIAL) - essential.keys())  # for those that come later
     return dict(list(everything.items())[:room])
+
+
+def of_user(users: object) -> dict[str, str]:
+    """The target data's `tags`, or nothing, as a mapping."""
+    return {name: str(value) for name, value in users.items()} if isinstance(users, dict) else {}
 
 
 def as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

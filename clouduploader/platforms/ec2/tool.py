@@ -18,6 +18,7 @@ from clouduploader.errors import (
 from clouduploader.filename import plain
 from clouduploader.platform import Image, JsonValue, Packing
 from clouduploader.platforms.ec2 import refusals
+from clouduploader.platforms.ec2.attributes import Attributes
 from clouduploader.platforms.ec2.regions import Helper
 from clouduploader.platforms.ec2.settings import Settings
 from clouduploader.platforms.ec2.sigv4 import Keys
@@ -166,7 +167,7 @@ def configuration(region: str, helper: Helper) -> str:
 def arguments(
     *,
     targetdata: Mapping[str, JsonValue],
-    machine: str,
+    attributes: Attributes,
     keys: Keys,
     settings: Settings,
     configuration_path: Path,
@@ -178,7 +179,7 @@ def arguments(
 
     Args:
         targetdata: See `fields`.
-        machine: Amazon's word for the architecture.
+        attributes: Of the AMI.
         keys: Temporary credentials.
         settings: See Settings.
         configuration_path: A file with what `configuration` gives.
@@ -188,8 +189,8 @@ def arguments(
     """
     words = {
         "file": str(configuration_path),
-        "description": targetdata.get("description") or "uploaded by clouduploader",
-        "machine": machine,
+        "description": attributes.description,
+        "machine": attributes.architecture,
         "name": targetdata["ami_name"],
         "regions": targetdata["region"],
         "access-id": keys.access_key_id,
@@ -198,17 +199,17 @@ def arguments(
         "root-volume-size": volume_gib,
         "ssh-timeout": settings.ssh_timeout,
         "wait-count": settings.wait_count,
-        "boot-mode": targetdata.get("boot_mode"),
-        "imds-support": targetdata.get("imds_support"),
-        "tpm-support": targetdata.get("tpm_support"),
+        "boot-mode": attributes.boot_mode,
+        "imds-support": attributes.imds_support,
+        "tpm-support": attributes.tpm_support,
         "vpc-subnet-id": targetdata.get("vpc_subnet_id"),
         "security-group-ids": security_group,
         "image-tags": _tags(targetdata.get("tags")),
     }
     flags = {
         "verbose": True,
-        "ena-support": targetdata.get("ena_support", True),
-        "sriov-support": targetdata.get("sriov_support", False),
+        "ena-support": attributes.ena_support,
+        "sriov-support": attributes.sriov_net_support is not None,
     }
     options = [f"--{name}={value}" for name, value in words.items() if value is not None]
     return [*options, *(f"--{name}" for name, is_set in flags.items() if is_set), str(source)]

@@ -21,7 +21,20 @@ from clouduploader.platform import (
     UploadRequest,
     UploadResult,
 )
-from clouduploader.platforms.ec2 import calls, child, credentials, earlier, properties, refusals, regions, tags, tool
+from clouduploader.platforms.ec2 import (
+    attributes,
+    beforehand,
+    calls,
+    child,
+    credentials,
+    earlier,
+    properties,
+    refusals,
+    regions,
+    tags,
+    tool,
+)
+from clouduploader.platforms.ec2.attributes import Attributes
 from clouduploader.platforms.ec2.settings import Settings
 from clouduploader.platforms.ec2.sigv4 import Keys
 from clouduploader.stop import Stop
@@ -83,32 +96,39 @@ class Upload:
             assumed_at = time.monotonic()
             self._reporter.line("Successfully authenticated.")
             self._enter("check image")
-            volume_gib = self._volume_gib()
-            architecture, boot_mode = look_inside(self._request, self._reporter)
-            if boot_mode:
-                self._targetdata = {**self._targetdata, "boot_mode": boot_mode}
+            unpacked_bytes, volume_gib = self._sizes()
+            aim = look_inside(self._request, self._reporter)
             self._tags = own_tags(self._request)
             ec2 = self._account.client("ec2", keys)
-            taken = earlier.image(ec2, self._request, self._tags, architecture=architecture, boot_mode=boot_mode)
+            taken = earlier.image(
+                ec2,
+                self._request,
+                self._tags,
+                attributes=aim,
+                unpacked_bytes=unpacked_bytes,
+                reporter=self._reporter,
+            )
             given = () if taken.is_wreck else taken.objects
+            self._targetdata = beforehand.settle(
+                self._account, self._targetdata, image=taken.image, reporter=self._reporter
+            )
             if given:
                 self._wait(ec2, given[0].id)
-                self._reporter.line(
-                    f"{given[0].id} has that name and this very content: an earlier upload of it succeeded."
-                )
+                self._reporter.line(f"{given[0].id} is already there: it has that name and this very content.")
             if not given and time.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
         wreck = taken.objects if taken.is_wreck else ()
         self._remove([*wreck, *(thing for thing in self._of_dead_tries(ec2) if thing not in taken.objects)])
         if given:
-            return self._finish(given)
+            return self._finish(given, aim, is_new=False)
         try:
-            ending = self._run_tool(program, helper, keys=keys, architecture=architecture, volume_gib=volume_gib)
+            ending = self._run_tool(program, helper, keys=keys, aim=aim, volume_gib=volume_gib)
             self._judge(ending)
             self._check_unchanged()
             self._clean_up(FINAL_KINDS)
             self._stop.raise_if_requested()
-            return self._finish(sorted(self._objects, key=lambda thing: thing.kind))  # the image before the snapshot
+            objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
+            return self._finish(objects, aim, is_new=True)
         except BaseException:
             kept = FINAL_KINDS if self._image_id and not self._stop.is_requested else frozenset()
             # They may be gone, but tell which instances are ours, those of a lost answer too.
@@ -137,7 +157,7 @@ class Upload:
                 things |= dict.fromkeys(item.object for item in found if item.keep_reason is None)
         return list(things)
 
-    def _finish(self, objects: Sequence[CloudObject]) -> UploadResult:
+    def _finish(self, objects: Sequence[CloudObject], aim: Attributes, *, is_new: bool) -> UploadResult:
         """Do what is asked for beyond the image, which is the first of the objects."""
         from clouduploader.platforms.ec2 import distribute
 
@@ -146,26 +166,29 @@ class Upload:
             account=self._account,
             region=self._region,
             targetdata=self._targetdata,
+            attributes=aim,
             journal=self._request.journal,
             tags=tags.joined(self._tags, self._targetdata.get("tags")),
+            is_new=is_new,
             reporter=self._reporter,
             stop=self._stop,
         )
-        return UploadResult(objects[0].id, (*objects, *copies), tuple(shortfalls))
+        return UploadResult(objects[0].id, (*objects, *copies), tuple(shortfalls), is_already_there=not is_new)
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
         self._reporter.event(PhaseStarted(phase))
 
-    def _volume_gib(self) -> int:
+    def _sizes(self) -> tuple[int, int]:
+        """How many bytes the image is unpacked, and how many GiB the root volume gets."""
         unpacked_bytes = self._request.measure_image()
         wanted = self._targetdata.get("root_volume_size")
         size = tool.volume_gib(unpacked_bytes, wanted if isinstance(wanted, int) else None)
         self._reporter.detail(f"The image is {unpacked_bytes} bytes unpacked; the root volume gets {size} GiB.")
-        return size
+        return unpacked_bytes, size
 
     def _run_tool(
-        self, program: tool.Program, helper: regions.Helper, *, keys: Keys, architecture: str, volume_gib: int
+        self, program: tool.Program, helper: regions.Helper, *, keys: Keys, aim: Attributes, volume_gib: int
     ) -> child.Ending:
         home = self._request.work_dir
         configuration_path = home / regions.FILE_NAME
@@ -174,7 +197,7 @@ class Upload:
             file.write(tool.configuration(self._region, helper))
         arguments = tool.arguments(
             targetdata=self._targetdata,
-            machine=architecture,
+            attributes=aim,
             keys=keys,
             settings=self._settings,
             configuration_path=configuration_path,
@@ -411,12 +434,8 @@ class Upload:
                 self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
 
 
-def look_inside(request: UploadRequest, reporter: Reporter) -> tuple[str, str | None]:
-    """Hold the image against what target data and job say of it.
-
-    Returns:
-        Amazon's words for its architecture, and for how it boots: None leaves that to the instance type, as it has
-        ever been for images that can boot both ways.
+def look_inside(request: UploadRequest, reporter: Reporter) -> Attributes:
+    """Hold the image against what target data and job say of it, and decide what it is registered with.
 
     Raises:
         DataError: It is not what they say.
@@ -427,8 +446,7 @@ def look_inside(request: UploadRequest, reporter: Reporter) -> tuple[str, str | 
         properties.check_whole(facts.size_bytes, facts.minimum_bytes, judge)
     architecture = properties.architecture(request, facts, judge)
     boot_mode = properties.boot_mode(request.targetdata, facts, architecture, judge)
-    is_named = "boot_mode" in request.targetdata
-    return architecture, boot_mode if is_named or boot_mode == "uefi" else None
+    return attributes.resolve(request.targetdata, architecture=architecture, boot_mode=boot_mode)
 
 
 def own_tags(request: UploadRequest) -> dict[str, str]:

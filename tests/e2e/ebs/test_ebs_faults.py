@@ -254,7 +254,7 @@ def test_snapshot_is_encrypted_with_the_key_that_is_named(sandbox, make_upload, 
         (
             "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-4000-8000-000000000000",
             65,
-            "the KMS key of the snapshot can't be used",
+            "there is no KMS key arn:aws:kms:us-east-1:123456789012:key/00000000-0000-4000-8000-0000000000",
         ),
         ("alias/unknown", 65, "there is no KMS key alias/unknown in us-east-1"),
     ],

@@ -117,6 +117,8 @@ def test_upload_is_a_job_while_it_runs_and_an_archived_one_afterwards(
     assert data == {
         "job": "2",
         "result": image["id"],
+        "already_there": False,
+        "images": {"us-east-1": image["id"]},
         "objects": [
             {"kind": "image", "id": image["id"], "region": "us-east-1"},
             {"kind": "snapshot", "id": snapshot["id"], "region": "us-east-1"},

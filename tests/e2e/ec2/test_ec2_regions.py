@@ -82,27 +82,29 @@ def test_image_is_copied_shared_and_deprecated_in_all_regions(sandbox, command, 
 def test_failing_region_does_not_lose_the_others_and_the_same_command_finishes_the_rest(
     sandbox, command, images, method
 ):
-    line = command(f"--copy-to={SECOND},{THIRD},xx-nowhere-1", f"--share={FRIEND}", "--json", method=method)
-    sandbox.fault("CopyImage", nth=1, code="ResourceLimitExceeded", message="Too many copies.")
+    line = command(f"--copy-to={SECOND},{THIRD}", f"--share={FRIEND}", "--json", method=method)
+    sandbox.fault("CopyImage", nth=1, code="SnapshotLimitExceeded", message="Too many snapshots.")
     first = sandbox.run(line)
     answer = read_json(first)
     assert (first.returncode, answer["exit_code"], answer["error"]) == (75, 75, None), first.stderr
     failed = {item["subject"]: item["reason"] for item in answer["data"]["shortfalls"]}
-    (refused,) = failed.keys() - {"xx-nowhere-1"}
-    assert "Too many copies" in failed[refused]
-    assert failed["xx-nowhere-1"].startswith("not copied: ")
-    for region, reason in failed.items():
-        assert f"clouduploader: warning: {region}: {reason}" in first.stderr.splitlines()
+    (refused,) = failed
+    assert "Too many snapshots" in failed[refused]
+    assert failed[refused].startswith("not copied: ")
+    assert f"clouduploader: warning: {refused}: {failed[refused]}" in first.stderr.splitlines()
     assert set(images()) == {HOME, SECOND, THIRD} - {refused}
     log = untimed((sandbox.spool / "done" / "2.log").read_text())
     assert f"Failed: {refused}: {failed[refused]}" in log
     assert (sandbox.spool / "done" / "2").read_text().count("<state>succeeded") == 1
 
     calls = len(sandbox.calls())
-    second = sandbox.run(command(f"--copy-to={SECOND},{THIRD}", f"--share={FRIEND}", "--json", method=method))
+    second = sandbox.run(line)
     assert second.returncode == 0, second.stderr
+    assert f"{answer['data']['result']} is already there" in second.stderr
+    there = read_json(second)["data"]
+    assert (there["result"], there["already_there"]) == (answer["data"]["result"], True)
+    assert there["images"] == {region: image["id"] for region, image in images().items()}
     assert set(images()) == {HOME, SECOND, THIRD}
-    assert read_json(second)["data"]["result"] == answer["data"]["result"]
     actions = [call["action"] for call in sandbox.calls()[calls:]]
     assert actions.count("CopyImage") == 1
     assert not {"RunInstances", "StartSnapshot", "RegisterImage"} & set(actions)
@@ -110,7 +112,7 @@ def test_failing_region_does_not_lose_the_others_and_the_same_command_finishes_t
 
 
 def test_upload_for_obs_that_failed_in_part_has_its_result_and_ends_well(sandbox, make_job, small_image, images):
-    sandbox.fault("CopyImage", code="ResourceLimitExceeded", message="Too many copies.")
+    sandbox.fault("CopyImage", code="SnapshotLimitExceeded", message="Too many snapshots.")
     job = make_job(small_image, regions=[SECOND], method="ebs-direct")
     done = job.run()
     assert done.image_id == images()[sandbox.description["region"]]["id"]
@@ -127,13 +129,13 @@ def test_copies_have_the_keys_of_their_regions(sandbox, command, images, tmp_pat
     assert keys == {SECOND: sandbox.description["kms_keys"][SECOND]}
 
 
-def test_key_that_does_not_exist_fails_its_region_and_leaves_nothing_there(sandbox, command, tmp_path):
+def test_key_that_does_not_exist_is_refused_before_anything_is_made(sandbox, command, tmp_path):
     data = tmp_path / "data.json"
     data.write_text(json.dumps({"kms_keys": {SECOND: "alias/nobodys"}}))
     done = sandbox.run(command(f"--copy-to={SECOND},{THIRD}", f"--data={data}"))
-    assert done.returncode == 75
-    assert f"warning: {SECOND}: not copied: the copy ami-" in done.stderr
-    assert {region for _kind, region in left(sandbox)} == {HOME, THIRD}
+    assert done.returncode == 65
+    assert f"there is no KMS key alias/nobodys in {SECOND}" in done.stderr
+    assert left(sandbox) == set()
 
 
 def test_what_can_not_be_is_refused_before_anything_is_made(sandbox, command):

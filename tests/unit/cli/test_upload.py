@@ -1,3 +1,4 @@
+import dataclasses
 import getpass
 import json
 import os
@@ -72,6 +73,8 @@ def test_answer_can_be_json(place):
     assert answer["data"] == {
         "job": "1",
         "result": f"{place}/images/my image.raw",
+        "already_there": False,
+        "images": {},
         "objects": [{"kind": "file", "id": f"{place}/images/my image.raw", "region": ""}],
         "shortfalls": [],
     }
@@ -345,6 +348,19 @@ def test_upload_that_failed_in_part_gives_its_result_and_says_what_failed(outcom
     ]
 
 
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_image_that_was_there_is_told_to_people_and_programs(outcome, capsys, is_quiet):
+    session = Session()
+    session.is_json, session.is_quiet = True, is_quiet
+    there = dataclasses.replace(
+        outcome, result=dataclasses.replace(outcome.result, shortfalls=(), is_already_there=True)
+    )
+    assert uploading.print_outcome(session, there) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["data"]["already_there"] is True
+    assert shown.err == ("" if is_quiet else "ami-1 is already there: an earlier upload made it\n")
+
+
 def test_upload_that_failed_in_part_says_so_in_json(outcome, capsys):
     session = Session()
     session.is_json = True
@@ -355,6 +371,8 @@ def test_upload_that_failed_in_part_says_so_in_json(outcome, capsys):
     assert answer["data"] == {
         "job": "7",
         "result": "ami-1",
+        "already_there": False,
+        "images": {"eu-west-1": "ami-1", "us-east-1": "ami-2"},
         "objects": [
             {"kind": "image", "id": "ami-1", "region": "eu-west-1"},
             {"kind": "image", "id": "ami-2", "region": "us-east-1"},

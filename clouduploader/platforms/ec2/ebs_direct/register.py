@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
-from clouduploader.platform import CloudObject, JsonValue
+from clouduploader.platform import CloudObject
 from clouduploader.platforms.ec2 import api, tags
 from clouduploader.platforms.ec2.ebs_direct.wanted import Wanted
 from clouduploader.stop import Stop
@@ -44,41 +44,22 @@ def objects(image: Mapping[str, Any], region: str) -> list[CloudObject]:
     return found + [CloudObject("snapshot", snapshot_id, region) for snapshot_id in snapshot_ids(image)]
 
 
-def parameters(
-    *, targetdata: Mapping[str, JsonValue], wanted: Wanted, snapshot_id: str, image_tags: Mapping[str, str]
-) -> dict[str, Any]:
-    """The parameters of RegisterImage.
-
-    Enhanced networking is on unless the target data say otherwise: without ENA no current instance type starts the
-    image, and without the older SR-IOV the types of before (C3, C4, D2, I2, M4, R3) are slow; Linux has had the
-    drivers of both for x86_64 since 4.x. IMDSv2 is always demanded: an instance can still be started with less.
-    """
+def parameters(*, name: str, wanted: Wanted, snapshot_id: str, image_tags: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters of RegisterImage."""
     ebs = {
         "SnapshotId": snapshot_id,
         "VolumeSize": wanted.volume_gib,
         "VolumeType": "gp3",
         "DeleteOnTermination": True,
     }
-    found: dict[str, Any] = {
-        "Name": str(targetdata["ami_name"]),
-        "Description": str(targetdata.get("description") or "uploaded by clouduploader"),
-        "Architecture": wanted.architecture,
+    return {
+        "Name": name,
+        **wanted.attributes.parameters(),
         "VirtualizationType": "hvm",
         "RootDeviceName": ROOT_DEVICE,
         "BlockDeviceMappings": [{"DeviceName": ROOT_DEVICE, "Ebs": ebs}],
-        "EnaSupport": bool(targetdata.get("ena_support", True)),
-        "ImdsSupport": "v2.0",
         "TagSpecifications": [{"ResourceType": "image", "Tags": tags.as_list(image_tags)}],
     }
-    if targetdata.get("sriov_support", wanted.architecture == "x86_64"):
-        found["SriovNetSupport"] = "simple"
-    if wanted.boot_mode:
-        found["BootMode"] = wanted.boot_mode
-    if targetdata.get("tpm_support"):
-        found["TpmSupport"] = "v2.0"
-    if targetdata.get("uefi_data"):
-        found["UefiData"] = str(targetdata["uefi_data"])
-    return found
 
 
 def register(

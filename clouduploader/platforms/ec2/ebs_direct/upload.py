@@ -17,7 +17,7 @@ from clouduploader.platform import (
     UploadRequest,
     UploadResult,
 )
-from clouduploader.platforms.ec2 import api, credentials, distribute, leftovers, refusals, tags
+from clouduploader.platforms.ec2 import api, beforehand, credentials, distribute, leftovers, refusals, tags
 from clouduploader.platforms.ec2 import taken as taken_image
 from clouduploader.platforms.ec2.credentials import Account
 from clouduploader.platforms.ec2.ebs_direct import content, engine, filling, register, snapshot, verify, wanted
@@ -129,18 +129,26 @@ class Upload:
                 is_in_the_way = taken is not None and taken_image.is_wreck(taken, self._request.journal.key)
                 if taken is not None and not is_in_the_way:
                     self._check_same(taken, aim, kms_key_arn)
+                self._targetdata = beforehand.settle(
+                    self._account,
+                    self._targetdata,
+                    image=None if is_in_the_way else taken,
+                    reporter=self._reporter,
+                )
             if taken is not None and is_in_the_way:
                 self._remove([CloudObject("image", str(taken["ImageId"]), self._region)])
             elif taken is not None:
                 given = tags.as_mapping(taken.get("Tags"))
-                return self._finish(str(taken["ImageId"]), given, register.objects(taken, self._region))
+                objects = register.objects(taken, self._region)
+                return self._finish(str(taken["ImageId"]), given, objects, aim, is_new=False)
             try:
                 aim, filled = self._filling().run(aim, kms_key_arn)
                 self._verify(filled)
                 image_id, all_tags = self._register(aim, filled)
                 objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
                 self._stop.raise_if_requested()
-                return self._finish(image_id, all_tags, objects)  # a stop from there on finds no copies
+                # A stop from there on finds no copies.
+                return self._finish(image_id, all_tags, objects, aim, is_new=True)
             except BaseException as exc:
                 self._undo(exc)
                 self._stop.raise_if_requested()
@@ -173,13 +181,15 @@ class Upload:
         taken_image.check(
             taken,
             self._targetdata,
-            architecture=aim.architecture,
-            boot_mode=aim.boot_mode,
+            attributes=aim.attributes,
+            volume_gib=wanted.sizes(self._targetdata, aim, theirs),
+            uefi_data_of=lambda found_id: taken_image.uefi_data(self._ec2, found_id, self._region),
+            reporter=self._reporter,
             kms_key_arn=kms_key_arn,
             key_of=lambda snapshot_id: taken_image.key_of_snapshot(self._ec2, snapshot_id, self._region),
         )
         register.wait(self._ec2, image_id, region=self._region, stop=self._stop, sleep=self._sleep)
-        self._reporter.line(f"{image_id} has that name and this very content: an earlier upload of it succeeded.")
+        self._reporter.line(f"{image_id} is already there: it has that name and this very content.")
 
     def _verify(self, filled: filling.Filled) -> None:
         asked = self._targetdata.get("verify")
@@ -202,7 +212,7 @@ class Upload:
         all_tags = tags.joined(self._own_tags | digests, self._targetdata.get("tags"))
         with api.translated(f"snapshot {filled.id}"):
             self._ec2.create_tags(Resources=[filled.id], Tags=tags.as_list(all_tags))
-        asked = register.parameters(targetdata=self._targetdata, wanted=aim, snapshot_id=filled.id, image_tags=all_tags)
+        asked = register.parameters(name=self._name, wanted=aim, snapshot_id=filled.id, image_tags=all_tags)
         journal = self._request.journal
         journal.write("asked", kind="image", region=self._region, name=self._name, snapshot_id=filled.id)
         try:
@@ -222,18 +232,28 @@ class Upload:
         self._reporter.line(f"Created image: {image_id}")
         return image_id, all_tags
 
-    def _finish(self, image_id: str, image_tags: Mapping[str, str], objects: Sequence[CloudObject]) -> UploadResult:
+    def _finish(
+        self,
+        image_id: str,
+        image_tags: Mapping[str, str],
+        objects: Sequence[CloudObject],
+        aim: wanted.Wanted,
+        *,
+        is_new: bool,
+    ) -> UploadResult:
         copies, shortfalls = distribute.distribute(
             image_id,
             account=self._account,
             region=self._region,
             targetdata=self._targetdata,
+            attributes=aim.attributes,
             journal=self._request.journal,
             tags=image_tags,
+            is_new=is_new,
             reporter=self._reporter,
             stop=self._stop,
         )
-        return UploadResult(image_id, (*objects, *copies), tuple(shortfalls))
+        return UploadResult(image_id, (*objects, *copies), tuple(shortfalls), is_already_there=not is_new)
 
     def _undo(self, exc: BaseException) -> None:
         """Remove what was made, but for what is of use."""

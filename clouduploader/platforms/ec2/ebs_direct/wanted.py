@@ -1,11 +1,13 @@
 """What snapshot and AMI are to be like: what the image tells, held against what target data and job say."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from clouduploader.contents import MISSING_COPY
 from clouduploader.errors import ImageError, TargetDataError
 from clouduploader.platform import JsonValue, Reporter, UploadRequest
-from clouduploader.platforms.ec2 import fields, properties
+from clouduploader.platforms.ec2 import attributes, properties, tags, taken
+from clouduploader.platforms.ec2.attributes import Attributes
 
 GIB = 1 << 30
 MAX_VOLUME_GIB = 65536  # EBS direct API, StartSnapshot, VolumeSize
@@ -16,8 +18,7 @@ class Wanted:
     """What is to be made.
 
     Attributes:
-        architecture: Amazon's word.
-        boot_mode: Amazon's word; None leaves it to the instance type.
+        attributes: Of the AMI.
         size_bytes: Of the raw disk.
         is_size_exact: Whether the image can't turn out larger.
         minimum_bytes: How large it is at least, by its partition table.
@@ -25,8 +26,7 @@ class Wanted:
         volume_gib: Of the snapshot.
     """
 
-    architecture: str
-    boot_mode: str | None
+    attributes: Attributes
     size_bytes: int
     is_size_exact: bool
     minimum_bytes: int
@@ -53,12 +53,7 @@ def settle(request: UploadRequest, reporter: Reporter, *, is_measured: bool = Fa
     judge = properties.Judge(request.targetdata, reporter)
     architecture = properties.architecture(request, facts, judge)
     boot_mode = properties.boot_mode(request.targetdata, facts, architecture, judge)
-    for name in ("tpm_support", "uefi_data"):
-        if request.targetdata.get(name) and boot_mode not in fields.UEFI_MODES:
-            raise TargetDataError(
-                f"{name}: it needs UEFI, but the image boots by {boot_mode or 'nobody knows what'}",
-                hint=f"Give boot_mode, or leave {name} out.",
-            )
+    aim = attributes.resolve(request.targetdata, architecture=architecture, boot_mode=boot_mode)
     if facts.size_bytes is None or (is_measured and not facts.is_size_exact):
         size_bytes, is_exact = request.measure_image(is_by_name=False), True
         if size_bytes < facts.copy_bytes:
@@ -70,18 +65,29 @@ def settle(request: UploadRequest, reporter: Reporter, *, is_measured: bool = Fa
     volume_gib = _volume_gib(request.targetdata.get("root_volume_size"), max(size_bytes, facts.minimum_bytes))
     reporter.detail(
         f"The disk is {size_bytes} bytes{'' if is_exact else ', as far as can be told'}, "
-        f"partitions {facts.partition_table or 'none'}, for {architecture}, boot mode {boot_mode or 'not set'}; "
+        f"partitions {facts.partition_table or 'none'}, for {architecture}, boot mode {aim.boot_mode or 'not set'}; "
         f"the snapshot gets {volume_gib} GiB."
     )
     return Wanted(
-        architecture=architecture,
-        boot_mode=boot_mode,
+        attributes=aim,
         size_bytes=size_bytes,
         is_size_exact=is_exact,
         minimum_bytes=facts.minimum_bytes,
         copy_bytes=facts.copy_bytes,
         volume_gib=volume_gib,
     )
+
+
+def sizes(targetdata: Mapping[str, JsonValue], aim: Wanted, image_tags: Mapping[str, str]) -> frozenset[int]:
+    """The sizes in GiB that the root volume of an image with our content may have; see `taken.sizes`.
+
+    Args:
+        targetdata: The key `root_volume_size` is used.
+        aim: Ours.
+        image_tags: Of that image; its content is ours, and so is the size of it.
+    """
+    known = [aim.size_bytes] if aim.is_size_exact else tags.content_bytes(image_tags)
+    return taken.sizes(targetdata.get("root_volume_size"), *(max(size, aim.minimum_bytes) for size in known))
 
 
 def _volume_gib(wanted: JsonValue, needed_bytes: int) -> int:

@@ -36,11 +36,18 @@ class FakeAws:
 
     `faults[operation]` is a list with an item for each call of that operation, in turn: None, an exception that is
     raised in its place, or a function that gets the answer and gives another, or raises: then the answer is lost.
-    With `is_dead` nothing can be reached any more. `completion_seconds` of `now` is how long a completion takes.
+    With `is_dead` nothing can be reached any more. `completion_seconds` of `now` is how long a completion takes. What
+    the account has set is in `regions`, `is_encrypting`, `default_key`, `image_block` and `snapshot_block`;
+    `key_facts` is what KMS tells of each key.
     """
 
     page_blocks = 10000
     completion_seconds = 0
+    regions = (REGION, "eu-west-2", "us-east-1")
+    is_encrypting = False
+    default_key = "alias/aws/ebs"
+    key_facts = types.MappingProxyType({"KeyManager": "CUSTOMER", "KeyState": "Enabled"})
+    image_block = snapshot_block = "unblocked"
 
     def __init__(self):
         self.snapshots, self.images, self.faults, self.calls = {}, {}, {}, []
@@ -133,8 +140,37 @@ class FakeAws:
         return {"BlockData": io.BytesIO(self.snapshots[SnapshotId].blocks[BlockIndex])}
 
     def do_create_tags(self, Resources, Tags):
+        new = {tag["Key"]: tag["Value"] for tag in Tags}
         for resource in Resources:
-            self.snapshots[resource].tags |= {tag["Key"]: tag["Value"] for tag in Tags}
+            if resource in self.images:
+                kept = [tag for tag in self.images[resource]["Tags"] if tag["Key"] not in new]
+                self.images[resource]["Tags"] = kept + Tags
+            else:
+                self.snapshots[resource].tags |= new
+
+    def do_modify_image_attribute(self, ImageId, **change):
+        ((name, value),) = change.items()  # "You can specify only one attribute at a time"
+        assert name in ("Description", "ImdsSupport")
+        self.images[ImageId][name] = value["Value"]
+
+    def do_describe_image_attribute(self, ImageId, Attribute):
+        assert Attribute == "uefiData"
+        return {"ImageId": ImageId, "UefiData": {"Value": self.images[ImageId].get("UefiData")}}
+
+    def do_describe_regions(self):
+        return {"Regions": [{"RegionName": name} for name in self.regions]}
+
+    def do_get_ebs_encryption_by_default(self):
+        return {"EbsEncryptionByDefault": self.is_encrypting}
+
+    def do_get_ebs_default_kms_key_id(self):
+        return {"KmsKeyId": self.default_key}
+
+    def do_get_image_block_public_access_state(self):
+        return {"ImageBlockPublicAccessState": self.image_block}
+
+    def do_get_snapshot_block_public_access_state(self):
+        return {"State": self.snapshot_block}
 
     def do_describe_images(self, ImageIds=None, Owners=None, Filters=None):
         if ImageIds:
@@ -163,7 +199,7 @@ class FakeAws:
         del self.snapshots[SnapshotId]
 
     def do_describe_key(self, KeyId):
-        return {"KeyMetadata": {"Arn": f"arn:aws:kms:{REGION}:123456789012:key/{KeyId}"}}
+        return {"KeyMetadata": {"Arn": f"arn:aws:kms:{REGION}:123456789012:key/{KeyId}", **self.key_facts}}
 
     def _snapshot(self, operation, snapshot_id):
         if snapshot_id not in self.snapshots:

@@ -41,6 +41,7 @@ class Cloud:
         faults: By region and operation, what to raise instead, or Lost to raise after it; each serves once
             unless its attribute `for_ever` is set.
         permissions: By region, as they were added.
+        grants: To create volumes, by region and snapshot, as they were added.
         deprecations: By region.
         encrypted_by_default: Regions in which all new snapshots are encrypted.
         on_call: Called with region and operation before each answer.
@@ -54,6 +55,7 @@ class Cloud:
         self.outcome = {}
         self.faults = {}
         self.permissions = {}
+        self.grants = {}
         self.deprecations = {}
         self.encrypted_by_default = set()
         self.on_call = lambda _region, _operation: None
@@ -70,11 +72,19 @@ class Cloud:
             "ImageId": image_id,
             "Name": name,
             "Description": "words",
+            "Architecture": "x86_64",
+            "EnaSupport": True,
+            "SriovNetSupport": "simple",
+            "ImdsSupport": "v2.0",
+            "RootDeviceName": "/dev/sda1",
             "State": state,
             "looks": looks,
             "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
             "BlockDeviceMappings": [
-                {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot_id, "Encrypted": is_encrypted}}
+                {
+                    "DeviceName": "/dev/sda1",
+                    "Ebs": {"SnapshotId": snapshot_id, "Encrypted": is_encrypted, "VolumeSize": 10},
+                }
             ],
         }
         return image_id
@@ -206,7 +216,35 @@ class Cloud:
         return {}
 
     def _ModifyImageAttribute(self, region, given):
-        self.permissions.setdefault(region, []).extend(given["LaunchPermission"]["Add"])
+        image = self.images[region, given["ImageId"]]
+        (attribute,) = given.keys() - {"ImageId"}  # "You can specify only one attribute at a time"
+        match attribute:
+            case "LaunchPermission":
+                self.permissions.setdefault(region, []).extend(given[attribute]["Add"])
+            case "Description":
+                image[attribute] = given[attribute]["Value"]
+            case "ImdsSupport":
+                assert given[attribute]["Value"] == "v2.0"
+                image[attribute] = "v2.0"
+        return {}
+
+    def _ModifySnapshotAttribute(self, region, given):
+        assert given["Attribute"] == "createVolumePermission"
+        assert (region, given["SnapshotId"]) in self.snapshots
+        added = given["CreateVolumePermission"]["Add"]
+        assert len(added) <= 500
+        self.grants.setdefault((region, given["SnapshotId"]), []).extend(added)
+        return {}
+
+    def _CreateTags(self, region, given):
+        new = {tag["Key"]: tag["Value"] for tag in given["Tags"]}
+        for item in given["Resources"]:
+            if item.startswith("snap-"):
+                self.snapshots[region, item] |= new
+            else:
+                image = self.images[region, item]
+                kept = [tag for tag in image["Tags"] if tag["Key"] not in new]
+                image["Tags"] = kept + given["Tags"]
         return {}
 
     def _EnableImageDeprecation(self, region, given):

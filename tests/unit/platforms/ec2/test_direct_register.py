@@ -4,6 +4,7 @@ import pytest
 from fake_direct import GIB, REGION, FakeAws, hang_up, refusal
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
+from clouduploader.platforms.ec2 import attributes
 from clouduploader.platforms.ec2.ebs_direct import register
 from clouduploader.platforms.ec2.ebs_direct.wanted import Wanted
 from clouduploader.stop import Stop
@@ -13,10 +14,9 @@ SNAPSHOT = "snap-00000000000000001"
 
 def parameters(architecture="x86_64", boot_mode=None, **targetdata):
     return register.parameters(
-        targetdata={"ami_name": "my image", **targetdata},
+        name="my image",
         wanted=Wanted(
-            architecture=architecture,
-            boot_mode=boot_mode,
+            attributes=attributes.resolve(targetdata, architecture=architecture, boot_mode=boot_mode),
             size_bytes=GIB,
             is_size_exact=True,
             minimum_bytes=0,
@@ -74,8 +74,11 @@ def test_image_has_what_current_instances_need():
     ("given", "expected"),
     [
         ({"boot_mode": "uefi"}, {"BootMode": "uefi"}),
-        ({"tpm_support": "2.0"}, {"TpmSupport": "v2.0"}),
-        ({"uefi_data": "AAAA"}, {"UefiData": "AAAA"}),
+        ({"tpm_support": "2.0", "boot_mode": "uefi"}, {"TpmSupport": "v2.0", "BootMode": "uefi"}),
+        ({"tpm_support": "2.0", "boot_mode": "uefi-preferred"}, {"TpmSupport": "v2.0", "BootMode": "uefi"}),
+        ({"uefi_data": "AAAA", "boot_mode": "uefi-preferred"}, {"UefiData": "AAAA", "BootMode": "uefi-preferred"}),
+        ({"imds_support": "optional"}, {"ImdsSupport": None}),
+        ({"imds_support": "2.0"}, {"ImdsSupport": "v2.0"}),
         ({"ena_support": False}, {"EnaSupport": False}),
         ({"sriov_support": False}, {"SriovNetSupport": None}),
         ({"architecture": "arm64"}, {"Architecture": "arm64", "SriovNetSupport": None}),

@@ -234,7 +234,11 @@ def test_same_upload_again_gives_the_same_image_without_a_change(aws, make_uploa
     assert again.id == first.id
     assert set(again.objects) == set(first.objects)
     assert len(aws.called("start_snapshot")) == calls
-    assert any("an earlier upload of it succeeded" in line for line in record.lines)
+    assert again.is_already_there
+    assert not first.is_already_there
+    assert f"{first.id} is already there: it has that name and this very content." in record.lines
+    assert aws.called("modify_image_attribute") == []
+    assert len(aws.called("create_tags")) == 1
 
 
 def test_same_digest_of_the_file_needs_no_reading(aws, make_upload, record):
@@ -272,6 +276,18 @@ KMS_ARN = f"arn:aws:kms:{REGION}:123456789012:key/k"
         ({}, {"architecture": "arm64", "force": True}, "its architecture is x86_64, that of this one arm64"),
         ({}, {"boot_mode": "uefi"}, "its boot mode is uefi-preferred, that of this one uefi"),
         ({}, {"tpm_support": "v2.0"}, "its TPM support is not set, that of this one v2.0"),
+        ({}, {"ena_support": False}, "its ENA support is on, that of this one off"),
+        ({}, {"sriov_support": False}, "its SR-IOV support is simple, that of this one not set"),
+        (
+            {},
+            {"imds_support": "optional"},
+            "its IMDS support is v2.0, which can't be taken back, that of this one not set",
+        ),
+        ({}, {"root_volume_size": 20}, "its root volume has 1 GiB, that of this one 20"),
+        ({"VolumeSize": 20}, {}, "its root volume has 20 GiB, that of this one 1"),
+        ({}, {"uefi_data": "AAAA"}, "its UEFI data are not set, those of this one of SHA-256 709e80c8"),
+        ({"Encrypted": True}, {"encrypted": False}, "it is encrypted, as this one is not to be"),
+        ({}, {"tags": {f"t{n}": "" for n in range(47)}}, "with its own tags and those of this one it would have"),
     ],
 )
 def test_same_content_that_is_not_what_was_asked_for_is_refused(aws, make_upload, theirs, targetdata, words):
@@ -283,6 +299,54 @@ def test_same_content_that_is_not_what_was_asked_for_is_refused(aws, make_upload
         make_upload(**targetdata).run()
     assert words in caught.value.message
     assert len(aws.called("start_snapshot")) == 1
+
+
+def test_same_content_with_other_uefi_data_is_refused(aws, make_upload):
+    image_id = make_upload(uefi_data="AAAA").run().id
+    with pytest.raises(PlatformReplyError, match=r"its UEFI data are of SHA-256 709e80c8.*, those of this one not set"):
+        make_upload().run()
+    aws.images[image_id]["UefiData"] = "AA\nAA"
+    assert make_upload(uefi_data="AAAA").run().is_already_there
+
+
+def test_role_that_may_not_look_at_uefi_data_fails_only_who_gives_some(aws, make_upload, record):
+    first = make_upload().run()
+    denied = [refusal("DescribeImageAttribute", "UnauthorizedOperation") for _ in range(2)]
+    aws.faults["describe_image_attribute"] = denied
+    assert make_upload().run().id == first.id
+    assert any(line.startswith(f"Whether {first.id} has UEFI data can't be told") for line in record.lines)
+    with pytest.raises(DeniedError, match="may not call ec2:DescribeImageAttribute"):
+        make_upload(uefi_data="AAAA").run()
+
+
+def test_same_content_is_changed_to_what_is_asked_for(aws, make_upload, record):
+    first = make_upload(imds_support="optional", description="old", tags={"a": "1"}).run()
+    again = make_upload(description="new", tags={"a": "2", "b": "3"}).run()
+    assert (again.id, again.is_already_there, again.shortfalls) == (first.id, True, ())
+    image = aws.images[first.id]
+    assert (image["Description"], image["ImdsSupport"]) == ("new", "v2.0")
+    found = tags.as_mapping(image["Tags"])
+    assert (found["a"], found["b"]) == ("2", "3")
+    (snapshot_id,) = aws.snapshots
+    assert aws.snapshots[snapshot_id].tags["a"] == "2"
+
+
+def test_size_of_an_image_whose_size_is_a_guess_is_known_by_its_content(aws, make_upload):
+    first = make_upload().run()
+    guess = make_facts(size_bytes=len(RAW), is_size_exact=False)
+    digest = hashlib.sha256(RAW).hexdigest()
+    assert make_upload(facts=guess, sha256=digest).run().id == first.id
+    ebs = aws.images[first.id]["BlockDeviceMappings"][0]["Ebs"]
+    ebs["VolumeSize"] = 9
+    with pytest.raises(PlatformReplyError, match="its root volume has 9 GiB, that of this one 1"):
+        make_upload(facts=guess, sha256=digest).run()
+
+
+def test_what_fails_only_after_an_upload_is_refused_before_it(aws, make_upload):
+    aws.image_block = "block-new-sharing"
+    with pytest.raises(DeniedError, match="the account blocks public images"):
+        make_upload(share=["public"]).run()
+    assert aws.snapshots == {}
 
 
 def test_same_image_encrypted_as_asked_for_is_the_result(aws, make_upload):

@@ -36,7 +36,7 @@ def settle(tmp_path, record):
 )
 def test_architecture_is_the_targetdatas_or_the_jobs_or_the_images(settle, given, arch, found, expected):
     data = {"architecture": given} if given else {}
-    assert settle(arch=arch, architectures=found, targetdata=data).architecture == expected
+    assert settle(arch=arch, architectures=found, targetdata=data).attributes.architecture == expected
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_architecture_that_the_image_has_not_is_refused(settle, arch, data, erro
 
 
 def test_force_passes_over_a_disagreement_and_says_so(settle, record):
-    assert settle(arch="aarch64", targetdata={"force": True}).architecture == "arm64"
+    assert settle(arch="aarch64", targetdata={"force": True}).attributes.architecture == "arm64"
     assert any("as force says: the job is for aarch64" in line for line in record.lines)
 
 
@@ -70,7 +70,7 @@ def test_force_passes_over_a_disagreement_and_says_so(settle, record):
     ],
 )
 def test_boot_mode_is_what_the_image_can(settle, arch, uefi, bios, found, expected):
-    assert settle(arch=arch, boots_uefi=uefi, boots_bios=bios, architectures=found).boot_mode == expected
+    assert settle(arch=arch, boots_uefi=uefi, boots_bios=bios, architectures=found).attributes.boot_mode == expected
 
 
 @pytest.mark.parametrize(
@@ -85,21 +85,24 @@ def test_boot_mode_is_what_the_image_can(settle, arch, uefi, bios, found, expect
 def test_boot_mode_that_the_image_cannot_is_refused(settle, mode, uefi, bios, missing):
     with pytest.raises(TargetDataError, match=f"boot_mode: found {mode}, but the image has no {missing}"):
         settle(boots_uefi=uefi, boots_bios=bios, targetdata={"boot_mode": mode})
-    assert settle(boots_uefi=uefi, boots_bios=bios, targetdata={"boot_mode": mode, "force": True}).boot_mode == mode
+    assert (
+        settle(boots_uefi=uefi, boots_bios=bios, targetdata={"boot_mode": mode, "force": True}).attributes.boot_mode
+        == mode
+    )
 
 
 def test_boot_mode_is_believed_where_the_image_tells_nothing(settle):
     found = settle(
         partition_table=None, architectures=(), boots_uefi=None, boots_bios=None, targetdata={"boot_mode": "uefi"}
     )
-    assert found.boot_mode == "uefi"
+    assert found.attributes.boot_mode == "uefi"
 
 
 @pytest.mark.parametrize("name", ["tpm_support", "uefi_data"])
 def test_what_needs_uefi_is_refused_without(settle, name):
     with pytest.raises(TargetDataError, match=f"{name}: it needs UEFI, but the image boots by legacy-bios"):
         settle(boots_uefi=False, architectures=(), targetdata={name: "v2.0"})
-    assert settle(boots_bios=False, targetdata={name: "v2.0"}).boot_mode == "uefi"
+    assert settle(boots_bios=False, targetdata={name: "v2.0"}).attributes.boot_mode == "uefi"
 
 
 @pytest.mark.parametrize(
@@ -157,23 +160,23 @@ def test_size_that_is_a_guess_is_measured_only_if_asked_for(settle):
     ],
 )
 def test_what_is_not_known_decides_no_boot_mode(settle, record, facts, mode, is_said):
-    assert settle(**facts).boot_mode == mode
+    assert settle(**facts).attributes.boot_mode == mode
     assert any("does not tell how it boots" in line for line in record.lines) is is_said
 
 
 @pytest.mark.parametrize("mode", ["uefi", "uefi-preferred", "legacy-bios"])
 def test_what_is_not_known_refuses_no_boot_mode(settle, mode):
     found = settle(boots_uefi=None, boots_bios=None, architectures=(), targetdata={"boot_mode": mode})
-    assert found.boot_mode == mode
+    assert found.attributes.boot_mode == mode
 
 
 def test_guess_of_an_architecture_is_said(settle, record):
-    assert settle(arch=None, architectures=(), boots_uefi=None, boots_bios=False).architecture == "x86_64"
+    assert settle(arch=None, architectures=(), boots_uefi=None, boots_bios=False).attributes.architecture == "x86_64"
     assert any("does not tell which architecture" in line and "x86_64" in line for line in record.lines)
 
 
 def test_bios_boot_is_no_guess(settle, record):
-    assert settle(arch=None, architectures=(), boots_uefi=False, boots_bios=True).architecture == "x86_64"
+    assert settle(arch=None, architectures=(), boots_uefi=False, boots_bios=True).attributes.architecture == "x86_64"
     assert not any("does not tell" in line for line in record.lines)
 
 

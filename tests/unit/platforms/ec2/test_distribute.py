@@ -11,7 +11,7 @@ from fake_regions import Lost, Refused
 
 from clouduploader.errors import StoppedError
 from clouduploader.platform import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall
-from clouduploader.platforms.ec2 import copies, distribute
+from clouduploader.platforms.ec2 import attributes, copies, distribute
 from clouduploader.platforms.ec2 import tags as our_tags
 from clouduploader.stop import Stop
 
@@ -44,7 +44,7 @@ def journal(record, tmp_path):
 def run(cloud, journal, record):
     """A factory of runs for one image, which is made by the first of them."""
 
-    def do(*, stop=None, sleep=lambda _seconds: None, tags=TAGS, **targetdata):
+    def do(*, stop=None, is_new=True, sleep=lambda _seconds: None, image_tags=TAGS, **targetdata):
         if not any(region == HOME for region, _ in cloud.images):
             cloud.add(HOME, "my image", TAGS, is_encrypted=do.is_encrypted)
         (image_id,) = [item for region, item in cloud.images if region == HOME]
@@ -53,8 +53,12 @@ def run(cloud, journal, record):
             account=fake_regions.Account(cloud, record),
             region=HOME,
             targetdata={"region": HOME, "ami_name": "my image", **targetdata},
+            attributes=attributes.resolve(
+                {"description": "words", **targetdata}, architecture="x86_64", boot_mode=None
+            ),
             journal=journal,
-            tags=tags,
+            tags=image_tags,
+            is_new=is_new,
             reporter=record,
             stop=stop or Stop(),
             sleep=sleep,
@@ -156,7 +160,7 @@ def test_failing_regions_do_not_lose_the_others(run, cloud, record):
     cloud.faults = {
         ("xx-test-1", "DescribeImages"): Refused("OptInRequired", "You are not subscribed to this service"),
         ("xx-test-2", "CopyImage"): Refused("UnauthorizedOperation", "not authorized to perform: ec2:CopyImage", 403),
-        ("xx-test-3", "CopyImage"): Refused("ResourceLimitExceeded", "Too many snapshot copies."),
+        ("xx-test-3", "CopyImage"): Refused("SnapshotLimitExceeded", "Too many snapshots."),
     }
     cloud.outcome = {"xx-test-4": "failed"}
     cloud.add("xx-test-5", "my image", {our_tags.KEY: KEY, our_tags.CONTENT: "other:1024"})
@@ -174,7 +178,7 @@ def test_failing_regions_do_not_lose_the_others(run, cloud, record):
 
 
 def test_same_again_finishes_the_rest(run, cloud, record):
-    cloud.faults = {("eu-west-2", "CopyImage"): Refused("ResourceLimitExceeded")}
+    cloud.faults = {("eu-west-2", "CopyImage"): Refused("SnapshotLimitExceeded")}
     cloud.outcome = {"eu-west-3": "failed"}
     regions = ["us-east-1", "eu-west-2", "eu-west-3"]
     first, shortfalls = run(regions=regions)
@@ -238,7 +242,7 @@ def test_lost_answer_is_asked_for_again_with_the_same_token(run, cloud, journal)
     hidden = cloud.images["eu-west-2", image_id]
     hidden["Name"] = "not to be seen yet"
     cloud.faults = {}
-    objects, shortfalls = run(regions=["eu-west-2"], tags={**TAGS, our_tags.JOB: "43"})
+    objects, shortfalls = run(regions=["eu-west-2"], image_tags={**TAGS, our_tags.JOB: "43"})
     assert shortfalls == []
     assert objects[0].id == image_id
     first, second = cloud.called("CopyImage")
@@ -416,10 +420,164 @@ def test_image_and_copies_are_shared_and_deprecated(run, cloud, record):
         {"Group": "all"},
     ]
     assert cloud.permissions == {HOME: given, "eu-west-2": given}
+    assert list(cloud.grants.values()) == [[{"UserId": "210987654321"}]] * 2
+    assert f"Shared in eu-west-2: {objects[1].id} with 210987654321" in record.lines
     moment = datetime.datetime(2027, 1, 31, tzinfo=datetime.UTC)
     assert cloud.deprecations == {HOME: moment, "eu-west-2": moment}
     assert f"Shared in eu-west-2: {objects[0].id} with public" in record.lines
     assert f"Deprecated in eu-west-2 from 2027-01-31T00:00Z: {objects[0].id}" in record.lines
+
+
+@pytest.mark.parametrize(
+    ("share", "wish", "expected"),
+    [
+        (["210987654321", "public"], True, [{"UserId": "210987654321"}, {"Group": "all"}]),
+        (["210987654321", "public"], None, [{"UserId": "210987654321"}]),
+        (["210987654321", "public"], False, []),
+        ([ORGANIZATION], None, []),
+    ],
+)
+def test_snapshots_are_shared_as_asked(run, cloud, share, wish, expected):
+    assert run(share=share, share_snapshot=wish) == ([], [])
+    assert [grant for grants in cloud.grants.values() for grant in grants] == expected
+
+
+def test_snapshot_is_shared_with_many_accounts_in_several_calls(run, cloud):
+    accounts = [f"{number:012}" for number in range(1, 1002)]
+    assert run(share=accounts) == ([], [])
+    assert [len(given["CreateVolumePermission"]["Add"]) for given in cloud.called("ModifySnapshotAttribute")] == [
+        500, 500, 1,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wish", [None, True])
+def test_role_that_may_not_share_snapshots_fails_only_who_asked_for_it(run, cloud, record, wish):
+    cloud.faults = {(HOME, "ModifySnapshotAttribute"): Refused("UnauthorizedOperation", "No.", 403)}
+    _, shortfalls = run(share=["210987654321"], share_snapshot=wish)
+    words = "the role may not call ec2:ModifySnapshotAttribute"
+    assert [item.reason.startswith(f"snapshots not shared: {words}") for item in shortfalls] == ([True] if wish else [])
+    assert any(words in line for line in record.lines) is not bool(wish)
+    assert cloud.permissions[HOME] == [{"UserId": "210987654321"}]
+
+
+def test_account_that_blocks_public_snapshots_is_told_with_what_to_do(run, cloud):
+    cloud.faults = {(HOME, "ModifySnapshotAttribute"): Refused("OperationNotPermitted", "Block public access is on")}
+    (_, (shortfall,)) = run(share=["public"], share_snapshot=True)
+    assert shortfall.reason.startswith("snapshots not shared: the account blocks public snapshots in eu-west-1")
+    assert "disable-snapshot-block-public-access" in shortfall.reason
+
+
+def test_image_under_a_key_of_aws_is_told_with_what_to_do(run, cloud):
+    run.is_encrypted = True
+    refused = Refused("OperationNotPermitted", "No.")
+    cloud.faults = {(HOME, operation): refused for operation in ("ModifyImageAttribute", "ModifySnapshotAttribute")}
+    _, shortfalls = run(share=["210987654321"], share_snapshot=True)
+    assert "a KMS key of AWS's own" in shortfalls[0].reason
+    assert "Give kms_key_id" in shortfalls[0].reason
+
+
+def test_too_many_copies_under_way_are_waited_for(run, cloud, record):
+    refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
+    refused.for_ever = True
+    cloud.faults = {("eu-west-2", "CopyImage"): refused}
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if sum(slept) > 900:
+            cloud.faults = {}
+
+    objects, shortfalls = run(regions=["eu-west-2"], sleep=sleep)
+    assert (len(objects), shortfalls) == (2, [])
+    assert sum(line.startswith("Waiting to copy to eu-west-2: a quota of the account") for line in record.lines) == 1
+    tokens = [given["ClientToken"] for given in cloud.called("CopyImage")]
+    assert len(set(tokens)) == len(tokens) > 10
+
+
+def test_too_many_copies_under_way_are_not_waited_for_for_ever(run, cloud):
+    refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
+    refused.for_ever = True
+    cloud.faults = {("eu-west-2", "CopyImage"): refused}
+    slept = []
+    (_, (shortfall,)) = run(regions=["eu-west-2"], sleep=slept.append)
+    assert "Too many snapshot copies" in shortfall.reason
+    assert copies.COPY_SECONDS <= sum(slept) < copies.COPY_SECONDS + 120
+
+
+def test_stop_ends_the_wait_for_other_copies(run, cloud):
+    refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
+    refused.for_ever = True
+    cloud.faults = {("eu-west-2", "CopyImage"): refused}
+    stop = Stop()
+    with pytest.raises(StoppedError):
+        run(regions=["eu-west-2"], stop=stop, sleep=lambda _seconds: stop.request(signal.SIGTERM))
+    assert cloud.left("eu-west-2") == []
+
+
+def test_image_of_an_earlier_upload_is_changed_to_what_is_asked_for(run, cloud, record):
+    run()
+    (((_, image_id), image),) = cloud.images.items()
+    del image["ImdsSupport"]
+    asked = {"description": "other words", "tags": {"made by": "others", "new": "yes"}}
+    assert run(is_new=False, **asked) == ([], [])
+    assert (image["Description"], image["ImdsSupport"]) == ("other words", "v2.0")
+    expected = TAGS | asked["tags"]
+    assert our_tags.as_mapping(image["Tags"]) == expected
+    assert list(cloud.snapshots.values()) == [expected]
+    assert [line for line in record.lines if line.startswith("Changed in")] == [
+        f"Changed in {HOME}: {image_id}, description from 'words' to 'other words'",
+        f"Changed in {HOME}: {image_id}, IMDS support from not set to v2.0",
+        f"Changed in {HOME}: {image_id}, tags from made by=us, no new to made by=others, new=yes",
+    ]
+    cloud.calls.clear()
+    assert run(is_new=False, **asked) == ([], [])
+    assert [operation for _, operation, _ in cloud.calls] == ["DescribeImages"]
+
+
+def test_change_that_is_refused_is_a_shortfall(run, cloud):
+    cloud.faults = {(HOME, "ModifyImageAttribute"): Refused("UnauthorizedOperation", "No.", 403)}
+    (_, (shortfall,)) = run(is_new=False, description="other words")
+    assert shortfall.reason.startswith(
+        "not changed, description from 'words' to 'other words': the role may not call ec2:ModifyImageAttribute"
+    )
+
+
+def test_copies_have_the_new_description_and_tags_of_the_user(run, cloud):
+    run(is_new=False, regions=["eu-west-2"], description="other words", tags={"new": "yes"})
+    (asked,) = cloud.called("CopyImage")
+    assert asked["Description"] == "other words"
+    assert {"Key": "new", "Value": "yes"} in asked["TagSpecifications"][0]["Tags"]
+
+
+def test_copies_are_given_no_tags_of_aws(run, cloud):
+    run(regions=["eu-west-2"], image_tags={**TAGS, "aws:created-by": "AWS"})
+    (asked,) = cloud.called("CopyImage")
+    assert our_tags.as_mapping(asked["TagSpecifications"][0]["Tags"]) == TAGS
+
+
+def test_copy_of_an_earlier_upload_is_changed_too(run, cloud, record):
+    copy_id = cloud.add("eu-west-2", "my image", TAGS)
+    run(regions=["eu-west-2"], description="other words", is_new=False)
+    assert cloud.images["eu-west-2", copy_id]["Description"] == "other words"
+    assert f"Already there in eu-west-2: {copy_id}" in record.lines
+
+
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        ({"EnaSupport": False}, "its ENA support is off, that of this one on"),
+        ({"BootMode": "uefi"}, "its boot mode is uefi, that of this one not set"),
+        ({"SriovNetSupport": None}, "its SR-IOV support is not set, that of this one simple"),
+        ({"TpmSupport": "v2.0"}, "its TPM support is v2.0, that of this one not set"),
+    ],
+)
+def test_copy_that_is_another_is_told_with_both_values(run, cloud, theirs, words):
+    copy_id = cloud.add("eu-west-2", "my image", TAGS)
+    cloud.images["eu-west-2", copy_id] |= theirs
+    (_, (shortfall,)) = run(regions=["eu-west-2"])
+    assert shortfall.subject == "eu-west-2"
+    assert words in shortfall.reason
+    assert cloud.called("CopyImage") == []
 
 
 def test_sharing_alone_has_no_phase_of_copies(run, cloud, record):
@@ -448,7 +606,7 @@ def test_account_that_blocks_public_images_is_told_with_what_to_do(run, cloud):
     (_, (shortfall,)) = run(share=["public"])
     assert shortfall == Shortfall(
         HOME,
-        "not made public: the account blocks public images in eu-west-1 (ModifyImageAttribute: OperationNotPermitted). "
+        "not made public: the account blocks public images in eu-west-1. "
         "Allow them with `aws ec2 disable-image-block-public-access`.",
     )
 
@@ -468,7 +626,7 @@ def test_copy_that_became_encrypted_is_not_made_public(run, cloud, record):
 
 
 def test_region_without_a_copy_shares_nothing(run, cloud):
-    cloud.faults = {("eu-west-2", "CopyImage"): Refused("ResourceLimitExceeded")}
+    cloud.faults = {("eu-west-2", "CopyImage"): Refused("SnapshotLimitExceeded")}
     _, shortfalls = run(regions=["eu-west-2"], share=["210987654321"])
     assert [item.subject for item in shortfalls] == ["eu-west-2"]
     assert "eu-west-2" not in cloud.permissions

@@ -293,11 +293,13 @@ def test_machine_is_amazons_word(make_upload_request, tmp_path, arch, data, expe
 
 
 def test_plan_says_each_step(make_upload, account, aws):
-    steps = make_upload(what=plan.make)
+    found = make_upload(what=plan.make)
+    steps = found.steps
     assert steps[0] == f"assume role {ARN}"
     assert f"start a helper instance (t2.micro, {aws[1]}) in {REGION}" in steps
     assert any("5000 bytes to a volume of 10 GiB" in step for step in steps)
     assert any("'my image' for x86_64" in step for step in steps)
+    assert [cost.what for cost in found.costs] == ["storage of 1 snapshot of 0.00 GiB"]
     assert in_account(account) == []
 
 
@@ -323,10 +325,14 @@ def test_plan_finds_a_name_that_is_taken(make_upload, account):
 
 def test_plan_tells_of_the_image_that_an_earlier_upload_made(make_upload, make_image):
     image = make_image({tags.KEY: "f" * 32, tags.SHA256: SHA256})
-    assert make_upload(what=plan.make, share=["210987654321"])[1:] == [
-        f"take {image}, which an earlier upload of this image made",
+    found = make_upload(what=plan.make, share=["210987654321"], description="other words", root_volume_size=15)
+    assert found.steps[1:] == (
+        f"take {image}, which is already there: an earlier upload of this image made it",
+        "change its description from 'uploaded by clouduploader' to 'other words'",
         "share it with 210987654321",
-    ]
+        "share its snapshots with 210987654321",
+    )
+    assert found.costs == ()
 
 
 def test_plan_finds_a_helper_that_is_not_there(account):
@@ -339,8 +345,11 @@ def make_image(account):
     """A factory of an image that is in the account, with these tags, for x86_64."""
 
     def make(image_tags):
-        image = account.register_image(Name="my image", RootDeviceName="/dev/sda1")["ImageId"]
-        ec2_backends[ACCOUNT_ID][REGION].amis[image].architecture = "x86_64"  # what moto drops
+        words = "uploaded by clouduploader"
+        image = account.register_image(Name="my image", Description=words, RootDeviceName="/dev/sda1")["ImageId"]
+        made = ec2_backends[ACCOUNT_ID][REGION].amis[image]
+        made.architecture, made.ena_support, made.sriov_net_support = "x86_64", True, "simple"  # what moto drops
+        made.imds_support, made.boot_mode = "v2.0", None
         if image_tags:
             account.create_tags(Resources=[image], Tags=tags.as_list(image_tags))
         return image
@@ -350,10 +359,11 @@ def make_image(account):
 
 def test_image_of_an_earlier_upload_of_this_file_is_the_result(make_upload, make_image, record):
     image = make_image({tags.KEY: "f" * 32, tags.SHA256: SHA256})
-    result = make_upload(code={"# AT SETUP": "sys.exit('started')"}).run()
+    result = make_upload(code={"# AT SETUP": "sys.exit('started')"}, root_volume_size=15).run()
     assert (result.id, result.objects[0]) == (image, CloudObject("image", image, REGION))
     assert [thing.kind for thing in result.objects] == ["image", "snapshot"]
-    assert f"{image} has that name and this very content: an earlier upload of it succeeded." in record.lines
+    assert result.is_already_there
+    assert f"{image} is already there: it has that name and this very content." in record.lines
     assert not any(isinstance(event, ObjectCreated) for event in record.events)
 
 
@@ -362,7 +372,7 @@ def test_image_of_an_earlier_upload_of_this_file_is_the_result(make_upload, make
     [
         ({}, "x86_64", r"image of that name already \(ami-\w+\)$"),
         ({tags.SHA256: "0" * 64}, "x86_64", f"of SHA-256 {'0' * 64}, this one has [0-9a-f]{{64}}$"),
-        ({tags.SHA256: "right"}, "aarch64", "its architecture is x86_64, that of this one arm64$"),
+        ({tags.SHA256: "right"}, "aarch64", "its architecture is x86_64, that of this one arm64"),
     ],
 )
 def test_name_of_another_image_is_refused_before_anything_is_made(
@@ -482,15 +492,23 @@ TELL = {"# AT SETUP": "say(f'machine {given.machine}, boot mode {given.boot_mode
     ("arch", "found", "data", "expected"),
     [
         (None, {"architectures": ("arm64",), "boots_bios": False}, {}, "machine arm64, boot mode uefi"),
-        (None, {"architectures": ()}, {}, "machine x86_64, boot mode None"),
-        ("x86_64", {}, {}, "machine x86_64, boot mode None"),
+        (None, {"architectures": ()}, {}, "machine x86_64, boot mode uefi-preferred"),
+        (
+            "x86_64",
+            {"partition_table": None, "boots_uefi": False, "boots_bios": False},
+            {},
+            "machine x86_64, boot mode None",
+        ),
+        ("x86_64", {"boots_uefi": False}, {}, "machine x86_64, boot mode legacy-bios"),
+        ("x86_64", {}, {}, "machine x86_64, boot mode uefi-preferred"),
+        ("x86_64", {}, {"tpm_support": "2.0"}, "machine x86_64, boot mode uefi"),
         ("x86_64", {"boots_bios": False}, {}, "machine x86_64, boot mode uefi"),
         ("x86_64", {}, {"boot_mode": "uefi-preferred"}, "machine x86_64, boot mode uefi-preferred"),
-        ("x86_64", {"architectures": ("i386",)}, {}, "machine x86_64, boot mode None"),
-        ("x86_64", {"architectures": ("arm64",)}, {"force": True}, "machine x86_64, boot mode None"),
+        ("x86_64", {"architectures": ("i386",)}, {}, "machine x86_64, boot mode legacy-bios"),
+        ("x86_64", {"architectures": ("arm64",)}, {"force": True}, "machine x86_64, boot mode legacy-bios"),
     ],
 )
-def test_image_that_can_only_boot_one_way_is_registered_so(make_upload, record, arch, found, data, expected):
+def test_image_is_registered_to_boot_as_it_can(make_upload, record, arch, found, data, expected):
     make_upload(arch=arch, request=facts(**found), code=TELL, **data).run()
     assert expected in record.lines
 
@@ -523,7 +541,9 @@ def test_role_that_may_not_tag_is_told(make_upload, record):
 
 
 def test_result_has_what_was_done_beyond_the_image_and_what_failed(make_upload, aws):
-    client(aws[0], "eu-west-3").register_image(Name="my image", RootDeviceName="/dev/sda1")
+    other = client(aws[0], "eu-west-3").register_image(Name="my image", RootDeviceName="/dev/sda1")["ImageId"]
+    sha256 = [{"Key": tags.SHA256, "Value": "0" * 64}]  # of an upload of ours, and of other content
+    client(aws[0], "eu-west-3").create_tags(Resources=[other], Tags=sha256)
     result = make_upload(share=["123456789012"], regions=["eu-west-2", "eu-west-3"]).run()
     assert result.objects[0].id == result.id
     assert ("image", "eu-west-2") in [(thing.kind, thing.region) for thing in result.objects]

@@ -23,6 +23,9 @@ OBS = {
     "ami_name": "openSUSE-Leap.x86_64",
     "vpc_subnet_id": "",
 }
+ORGANIZATION = "arn:aws:organizations::123456789012:"
+UNIT = f"{ORGANIZATION}ou/o-a1b2c3d4e5/ou-ab12-11111111"
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/k"
 BY_NAME = {field.name: field for field in fields.FIELDS}
 
 
@@ -127,14 +130,33 @@ def test_what_is_no_role_is_refused(arn):
         ("vpc_subnet_id", ["subnet-0123456789abcdef0", "subnet-12345678"], ["subnet-x", "subnet-", "vpc-12345678"]),
         ("filename", ["a b.raw.xz", "ä" * 255], ["a/b", "a\nb", "a" * 256]),
         ("architecture", ["x86_64", "arm64", "i386"], ["aarch64", "i586", "X86_64"]),
-        ("description", ["It's", "ä" * 255], ["a" * 256, "a\x1bb"]),
+        (
+            "description",
+            ["It's ~100% (a/b)", "a" * 255],
+            ["a" * 256, "a\x1bb", "a\tb", "Größe", "a \u2013 b", "\U0001f427", "a\n"],
+        ),
         ("tags", [{}, {"a": ""}], [{"a": 1}, [], "a"]),
         ("boot_mode", ["legacy-bios", "uefi", "uefi-preferred"], ["bios"]),
         ("ena_support", [True, False], ["true", 1]),
         ("sriov_support", [True, False], ["simple", 0]),
-        ("imds_support", ["2.0", "v2.0"], ["1.0", 2.0]),
+        ("imds_support", ["2.0", "v2.0", "optional"], ["1.0", 2.0, "none", "v1.0"]),
         ("tpm_support", ["2.0", "v2.0"], ["1.2"]),
-        ("root_volume_size", [1, 16384], [0, 16385, "10", True, 1.5]),
+        ("root_volume_size", [1, 65536], [0, 65537, "10", True, 1.5]),
+        ("uefi_data", ["AAAA", "A" * 64000], ["A" * 64001, "A A", "A\nA=", "===="]),
+        ("regions", [["eu-west-1"], ["all"], []], [["ALL"], ["eu-west"], "all"]),
+        ("share_snapshot", [True, False], ["yes"]),
+        (
+            "share",
+            [["123456789012", "public"], [f"{ORGANIZATION}organization/o-a1b2c3d4e5"], [UNIT]],
+            [
+                ["12345678901"],
+                ["all"],
+                [f"{ORGANIZATION}organization/o-short"],
+                [f"{ORGANIZATION}ou/o-a1b2c3d4e5"],
+                [f"{ORGANIZATION}root/o-a1b2c3d4e5/r-abcd"],
+                [f"{UNIT}/x"],
+            ],
+        ),
     ],
 )
 def test_limits_are_those_of_ec2(name, right, wrong):
@@ -145,8 +167,25 @@ def test_limits_are_those_of_ec2(name, right, wrong):
 @pytest.mark.parametrize(
     ("extra", "problem"),
     [
-        ({"tpm_support": "v2.0"}, "tpm_support needs boot_mode"),
-        ({"tpm_support": "v2.0", "boot_mode": "legacy-bios"}, "tpm_support needs boot_mode"),
+        ({"tpm_support": "v2.0", "boot_mode": "legacy-bios"}, "tpm_support needs boot_mode uefi"),
+        ({"tpm_support": "v2.0", "boot_mode": "uefi-preferred"}, "tpm_support needs boot_mode uefi"),
+        ({"architecture": "arm64", "boot_mode": "legacy-bios"}, "no instance of arm64 boots so"),
+        ({"architecture": "i386", "boot_mode": "uefi-preferred"}, "no instance of i386 boots so"),
+        ({"uefi_data": "AAAAA", "method": "ebs-direct"}, "uefi_data is not base64: it ends within a group"),
+        ({"uefi_data": "AAA", "method": "ebs-direct"}, "uefi_data is not base64"),
+        ({"root_volume_size": 16385}, "root_volume_size is 16385, but ec2uploadimg goes up to 16384"),
+        ({"tags": {"a\nb": ""}}, "tags have a control character"),
+        ({"tags": {"a": "b\x00"}}, "tags have a control character"),
+        ({"kms_key_id": KEY, "method": "auto"}, "kms_key_id is a key in eu-west-1, but .* will be in us-east-1"),
+        ({"kms_key_id": KEY.replace(":key/", ":alias/"), "method": "auto"}, "kms_key_id is a key in eu-west-1"),
+        ({"kms_key_id": "arn:aws:s3:::a", "method": "auto"}, "kms_key_id is no ARN of a KMS key or alias"),
+        ({"regions": ["eu-west-2"], "kms_keys": {"eu-west-2": KEY}}, "kms_keys of eu-west-2 is a key in eu-west-1"),
+        ({"regions": ["cn-north-1"]}, "regions have cn-north-1 of the partition aws-cn, but us-east-1 is of aws"),
+        ({"regions": ["us-gov-west-1"]}, "regions have us-gov-west-1 of the partition aws-us-gov"),
+        ({"regions": ["xx-test-1"]}, "regions have xx-test-1, which is no region of AWS"),
+        ({"share": [UNIT.replace("aws", "aws-cn", 1)]}, "which is not of the partition aws of us-east-1"),
+        ({"share_snapshot": True}, "share_snapshot is true, but there is no share"),
+        ({"share_snapshot": True, "share": ["1" * 12, UNIT]}, "a snapshot can't be shared with an organization"),
         ({"architecture": "arm64", "ena_support": False}, "arm64 needs it"),
         ({"tags": {f"t{number}": "" for number in range(48)}}, "tags are 48, but EC2 takes 50, and we need the rest"),
         ({"tags": {"clouduploader:key": "x"}}, "begins with clouduploader:, which is for"),
@@ -185,6 +224,14 @@ def test_rules_between_fields_are_checked(extra, problem):
     "extra",
     [
         {"tpm_support": "2.0", "boot_mode": "uefi"},
+        {"tpm_support": "2.0"},
+        {"uefi_data": "AAA=", "boot_mode": "uefi-preferred", "method": "ebs-direct"},
+        {"root_volume_size": 65536, "method": "ebs-direct"},
+        {"tags": {"Größe \u2013 大": "\U0001f427 ö"}},
+        {"regions": ["all"], "kms_keys": {"eu-west-1": KEY}},
+        {"regions": ["ap-southeast-9"]},
+        {"share": ["1" * 12, UNIT], "share_snapshot": False},
+        {"share": ["1" * 12, "public"], "share_snapshot": True},
         {"architecture": "arm64"},
         {"architecture": "x86_64", "ena_support": False},
         {"tags": {"x" * 127: "x" * 256, "aws": "aws:"}},

@@ -21,7 +21,7 @@ from clouduploader.errors import (
     TargetDataError,
 )
 from clouduploader.platform import Image, Packing
-from clouduploader.platforms.ec2 import refusals, regions, settings, tool
+from clouduploader.platforms.ec2 import attributes, refusals, regions, settings, tool
 from clouduploader.platforms.ec2.sigv4 import Keys
 
 INSTALLED = shutil.which("ec2uploadimg", path=Path(sys.executable).parent)
@@ -228,10 +228,11 @@ def test_wanted_volume_size_that_does_not_do_is_refused(wanted, words):
         tool.volume_gib(5 << 30, wanted)
 
 
-def arguments(*, security_group=None, **targetdata):
+def arguments(*, security_group=None, wanted=None, **targetdata):
     return tool.arguments(
         targetdata={"region": "eu-west-1", "ami_name": "-my (image) 'x'"} | targetdata,
-        machine="arm64",
+        attributes=wanted
+        or attributes.resolve(targetdata, architecture="arm64", boot_mode=targetdata.get("boot_mode")),
         keys=Keys("ASIA", "-secret/+=", "--token=="),
         settings=settings.Settings(),
         configuration_path=Path("/work dir/.ec2utils.conf"),
@@ -252,7 +253,8 @@ def test_arguments_arrive_where_they_should(parse):
     assert found.verbose
     assert found.ena is True
     assert found.sriov is False
-    for name in ("bootMode", "imdsVersion", "tpm", "vpcSubnetId", "securityGroupIds", "imageTags", "accountName"):
+    assert found.imdsVersion == "v2.0"
+    for name in ("bootMode", "tpm", "vpcSubnetId", "securityGroupIds", "imageTags", "accountName"):
         assert not getattr(found, name), name
 
 
@@ -260,7 +262,7 @@ def test_optional_arguments_arrive_where_they_should(parse):
     tags = {"a b": "ö", "x": ""}
     given = arguments(
         security_group="sg-1",
-        description="-d 'quoted' ö",
+        description="-d 'quoted' o",
         boot_mode="uefi",
         imds_support="v2.0",
         tpm_support="v2.0",
@@ -270,11 +272,23 @@ def test_optional_arguments_arrive_where_they_should(parse):
         sriov_support=True,
     )
     found = parse(given)
-    assert found.descript == "-d 'quoted' ö"
+    assert found.descript == "-d 'quoted' o"
     assert (found.bootMode, found.imdsVersion, found.tpm) == ("uefi", "v2.0", "v2.0")
     assert (found.vpcSubnetId, found.securityGroupIds) == ("subnet-1", "sg-1")
     assert json.loads(found.imageTags) == [{"Key": key, "Value": value} for key, value in tags.items()]
     assert (found.ena, found.sriov) == (False, True)
+
+
+def test_imds_is_left_open_if_that_is_asked_for(parse):
+    assert not parse(arguments(imds_support="optional")).imdsVersion
+
+
+@pytest.mark.parametrize(
+    ("machine", "given", "expected"), [("x86_64", {}, True), ("x86_64", {"sriov_support": False}, False)]
+)
+def test_sriov_is_on_for_x86_64_as_by_the_other_method(parse, machine, given, expected):
+    wanted = attributes.resolve(given, architecture=machine, boot_mode=None)
+    assert parse(arguments(wanted=wanted)).sriov is expected
 
 
 def test_no_tags_are_no_argument():

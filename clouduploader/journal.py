@@ -2,7 +2,8 @@
 
     STATE/KEY/            0700, one for each upload, whatever number of tries it takes
         journal           one JSON object a line; locked (flock) as long as the upload lives
-        targetdata        0600: the target data as they came, encrypted or not, while something may be left
+        targetdata        0600: the target data as they came, encrypted or not, while something may be left; of an
+                          upload by hand also after a failure, so that it can be run again
         platform/         the platform's own files, while something may be left
 
 Each line of `journal` is on the disk before what it tells of is done. The last one may be torn by a crash: then
@@ -298,7 +299,8 @@ def _remove_closed(directory: Path, kept_jobs: Set[str]) -> bool:
             state = state_of(parse(_read_all(descriptor)))
             if state.is_open or (state.began or {}).get("job") in kept_jobs:
                 return False
-            _remove_rest(directory)
+            for path in _rest(directory):
+                files.remove_tree(path)
             (directory / FILE_NAME).unlink()  # the last: as long as it is there, the next look finds the rest
             directory.rmdir()
         finally:
@@ -312,11 +314,6 @@ def _rest(directory: Path) -> list[Path]:
         return [path for path in directory.iterdir() if path.name != FILE_NAME]
     except OSError:
         return []
-
-
-def _remove_rest(directory: Path) -> None:
-    for path in _rest(directory):
-        files.remove_tree(path)
 
 
 def _keys(state_dir: Path) -> list[str]:
@@ -441,14 +438,19 @@ class Journal:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove target data and the platform's files, unless something may be left in the cloud.
+        """Remove target data and the platform's files, unless they may be needed.
 
         Where the disk does not let us, they stay until the next try, or until the journal goes.
         """
-        if self.state().is_open:
+        state = self.state()
+        if state.is_open:
             return
+        outcome = (state.end or {}).get("outcome")
+        is_repeatable = bool((state.began or {}).get("by_hand")) and outcome != Outcome.SUCCEEDED
         with files.as_owner(self._home), contextlib.suppress(OSError):
-            _remove_rest(self._home)
+            for path in _rest(self._home):
+                if not (is_repeatable and path.name == TARGETDATA_NAME):
+                    files.remove_tree(path)
 
 
 def fields_of(thing: CloudObject) -> Mapping[str, JsonValue]:

@@ -32,6 +32,7 @@ COMMANDS = {
     "platforms": "platforms",
     "pubkey": "keys",
     "resume": "resume",
+    "retry": "retry",
     "sandbox": "sandbox",
     "serve": "serve",
     "submit": "submit",

@@ -104,7 +104,8 @@ class LockedJob:
         try:
             self._remove_inputs()
             result_path = places.result_path(name)
-            for path in (places.log_path(name), result_path, files.new_path(result_path)):
+            beside = (files.new_path(path) for path in (places.job_path(name), result_path))  # of a crash
+            for path in (places.log_path(name), result_path, *beside):
                 path.unlink(missing_ok=True)
             for directory in (places.work_dir(name), places.prepared_dir(name)):
                 files.remove_tree(directory)

@@ -145,7 +145,7 @@ class Reception:
         """
         self._settle()
         # First what is here of it: the disk may be full, and the archive needs room.
-        self._places.received_path(self.job).unlink(missing_ok=True)
+        files.discard(self._places.received_path(self.job))
         try:
             with self._lock(self.job.name) as locked:
                 if locked.job == self.job:

@@ -1,0 +1,47 @@
+"""`clouduploader retry`: run a job again."""
+
+import contextlib
+
+import click
+
+from clouduploader import stopping
+from clouduploader.cli import output, uploading
+from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.commands import retry_job
+from clouduploader.errors import ExitCode
+from clouduploader.job import Job
+from clouduploader.stop import Stop
+
+
+@click.command("retry")
+@click.argument("job")
+@json_option
+@pass_session
+def retry_command(session: Session, /, *, job: str) -> int:
+    """Run JOB again, which has failed, or waits for another try.
+
+    A job that waits is started by the worker without further delay. A failed upload by hand is done again here, as
+    a new job, if its image is still there and the same. The image of a failed job of the service is gone: hand it in
+    again.
+
+    With --json the data of a new job are those of `upload`; of one that waited they are job and state.
+    """
+    stop = Stop()
+    stopping.listen(stop)
+    uploading.lead_group()
+    with contextlib.ExitStack() as views:
+        outcome = retry_job.run(
+            job,
+            config=session.config,
+            stop=stop,
+            sinks=uploading.sinks(session),
+            is_verbose=session.is_verbose,
+            watch=lambda found, log: uploading.watch(session, found, log, views),
+        )
+    if not isinstance(outcome, Job):
+        return uploading.print_outcome(session, outcome)
+    if session.is_json:
+        output.print_json(session, {"job": outcome.name, "state": outcome.state})
+    elif not session.is_quiet:
+        click.echo(f"job {outcome.name}: {outcome.state}", err=True)
+    return ExitCode.OK

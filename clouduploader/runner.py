@@ -20,6 +20,7 @@ from clouduploader.errors import (
     LocalIOError,
     MissingFileError,
     StoppedError,
+    TargetDataError,
     TransientError,
     UnavailableError,
 )
@@ -30,6 +31,7 @@ from clouduploader.joblog import JobLog, one_line
 from clouduploader.platform import BytesMoved, Event, Image, ImageFound, Plan, Platform, UploadRequest, UploadResult
 from clouduploader.stop import Stop
 
+MIN_SECRET_LENGTH = 8  # ours: what is longer stands in no message by chance
 MENDED_SECONDS = 2.0  # until the next look at a full disk; soon enough, and no load
 _SPOOL_FILE = re.compile(r"(\d+)\.file")  # how OBS calls the image of a job
 
@@ -97,7 +99,14 @@ def check_targetdata(task: Task, *, config: Config) -> None:
 def _read(task: Task, config: Config) -> tuple[Platform, targetdata.TargetData]:
     platform = registry.load(task.target, config)
     keys = keyring.Keyring(config.home.value, config.environment)
-    return platform, targetdata.read(task.targetdata, platform, keys)
+    data = targetdata.read(task.targetdata, platform, keys)
+    if any(len(secret) < MIN_SECRET_LENGTH for secret in data.secrets):
+        raise TargetDataError(
+            f"the target data have a secret of less than {MIN_SECRET_LENGTH} characters: masked in the log, it would"
+            " take parts out of other words",
+            hint="Take a longer one, or do not encrypt it.",
+        )
+    return platform, data
 
 
 def run(task: Task, *, config: Config, log: JobLog, stop: Stop, events_path: Path | None) -> UploadResult:

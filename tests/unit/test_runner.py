@@ -31,7 +31,7 @@ from clouduploader.errors import (
     UnknownTargetError,
 )
 from clouduploader.job import Job, JobState
-from clouduploader.joblog import JobLog
+from clouduploader.joblog import MASK, JobLog
 from clouduploader.platform import (
     CloudObject,
     Field,
@@ -163,13 +163,13 @@ def test_result_is_the_platforms_and_the_log_tells_the_story(run, platform, line
 
 
 def test_request_tells_the_platform_what_it_needs(run, platform):
-    run(job=JOB, user="caf\udce9", is_by_hand=True, data=b'{"password": "sesame", "filename": ""}')
+    run(job=JOB, user="caf\udce9", is_by_hand=True, data=b'{"password": "open-sesame", "filename": ""}')
     request = platform.request
     assert (request.user, request.job_name, request.arch, request.is_by_hand) == ("caf\udce9", "42", "x86_64", True)
-    assert request.targetdata == {"password": "sesame"}
+    assert request.targetdata == {"password": "open-sesame"}
     assert request.image.filename == "from-the-job.raw.xz"
     assert platform.seen["mode"] == 0o700
-    assert "sesame" not in repr(request)
+    assert "open-sesame" not in repr(request)
 
 
 def test_image_can_be_measured_by_the_platform(run, platform):
@@ -280,14 +280,14 @@ def test_image_that_is_no_job_is_linked_in_the_private_directory(run, platform, 
 
 def test_secret_of_the_target_data_is_masked_from_then_on(run, platform, lines):
     def work(_request, reporter, _stop):
-        reporter.line("the password is sesame")
-        reporter.event(PhaseStarted("sesame"))
+        reporter.line("the password is open-sesame")
+        reporter.event(PhaseStarted("open-sesame"))
         return UploadResult("ami-1")
 
     platform.work = work
-    run(data=b'{"password": "sesame"}')
+    run(data=b'{"password": "open-sesame"}')
     assert "the password is ********" in lines
-    assert b"sesame" not in lines.data
+    assert b"open-sesame" not in lines.data
 
 
 def test_unknown_keys_are_named_in_the_verbose_log(run, platform, lines):
@@ -352,11 +352,20 @@ def test_upload_is_written_down_and_the_log_names_the_journal(run, platform, lin
     assert found.state.delivered == {IMAGE}
 
 
+@pytest.mark.parametrize("secret", ["a", "1234567"])
+def test_secret_that_would_mask_other_words_is_refused(run, platform, lines, secret):
+    with pytest.raises(TargetDataError, match="a secret of less than 8 characters") as caught:
+        run(data=json.dumps({"password": secret}).encode())
+    assert caught.value.hint == "Take a longer one, or do not encrypt it."
+    assert platform.request is None
+    assert MASK.encode() not in lines.data
+
+
 def test_next_try_of_the_same_upload_has_the_same_journal(run, platform):
     keys = []
     platform.work = lambda request, _reporter, _stop: (keys.append(request.journal.key), UploadResult("ami-1"))[1]
     run(job=JOB)
-    run(job=dataclasses.replace(JOB, name="43"), data=b'{"user_id": 7, "password": "sesame", "filename": null}')
+    run(job=dataclasses.replace(JOB, name="43"), data=b'{"user_id": 7, "password": "open-sesame", "filename": null}')
     run(job=JOB, user="other")
     run(job=JOB, data=b'{"filename": "a.raw"}')
     run(job=JOB, filename="a.raw")
@@ -555,9 +564,9 @@ def test_events_tell_the_whole_upload(run, platform, tmp_path):
 @pytest.mark.parametrize(
     ("error", "outcome", "reason", "code"),
     [
-        (ConfigError("x is sesame", hint="Set x."), "failed", "x is ********. Set x.", 78),
+        (ConfigError("x is open-sesame", hint="Set x."), "failed", "x is ********. Set x.", 78),
         (StoppedError(15), "stopped", "stopped by SIGTERM.", 143),
-        (KeyError("sesame"), "failed", "KeyError", 70),
+        (KeyError("open-sesame"), "failed", "KeyError", 70),
     ],
 )
 def test_events_end_with_the_reason(run, platform, tmp_path, error, outcome, reason, code):
@@ -566,7 +575,7 @@ def test_events_end_with_the_reason(run, platform, tmp_path, error, outcome, rea
 
     platform.work = work
     with pytest.raises(type(error)):
-        run(events_path=tmp_path / "events", data=b'{"password": "sesame"}')
+        run(events_path=tmp_path / "events", data=b'{"password": "open-sesame"}')
     last = events(tmp_path / "events")[-1]
     assert (last["outcome"], last["reason"].strip(), last["exit_code"]) == (outcome, reason, code)
     assert last["result"] is None
@@ -643,8 +652,8 @@ def test_reason_is_one_line_with_what_to_do():
 
 def test_failure_is_told_in_the_log_masked(lines):
     log = JobLog([lines], is_verbose=False)
-    log.hide("sesame")
-    error = ImageError("the image sesame is bad", hint="Build it again.")
+    log.hide("open-sesame")
+    error = ImageError("the image open-sesame is bad", hint="Build it again.")
     assert runner.tell_failure(log, error, error) == "the image ******** is bad. Build it again."
     assert list(lines) == ["Error: the image ******** is bad. Build it again."]
 
@@ -662,7 +671,7 @@ def test_bug_is_told_in_the_log_with_its_traceback(lines):
 
 def test_task_does_not_show_its_target_data(tmp_path):
     task = runner.Task(
-        user="tom", target="x", image_path=tmp_path, targetdata=b"sesame", filename=None, job=None, is_by_hand=False
+        user="tom", target="x", image_path=tmp_path, targetdata=b"sesame-x", filename=None, job=None, is_by_hand=False
     )
-    assert "sesame" not in repr(task)
+    assert "sesame-x" not in repr(task)
     assert os.fspath(tmp_path) in repr(task)

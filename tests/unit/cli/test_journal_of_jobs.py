@@ -76,7 +76,6 @@ def test_forced_kill_removes_what_only_the_journal_or_the_tags_know(dead):
     assert [thing["kind"] for thing in job["removed"]] == ["snapshot"]
     assert cloud.things() == {}
     assert not cloud.journal().state.is_open
-    assert cloud.journal().targetdata() is None
 
 
 def test_forced_kill_removes_what_was_complete_too(dead):

@@ -75,12 +75,13 @@ class Listing:
     entries: Iterator[Entry]
 
 
-def list_jobs(jobs: spool.Spool, query: Query) -> Listing:
+def list_jobs(jobs: spool.Spool, query: Query, *, before: int | None = None) -> Listing:
     """List jobs. A damaged one is in every list but one that asks for what it can't tell.
 
     Args:
         jobs: The spool.
         query: Which.
+        before: Only those with smaller ids; they count in the total all the same. None for all.
 
     Raises:
         MissingFileError: There is no spool.
@@ -89,7 +90,8 @@ def list_jobs(jobs: spool.Spool, query: Query) -> Listing:
     running = set(jobs.running_names())  # first: a job that is archived meanwhile is then in both
     archived = () if query.is_running else jobs.archived_names()
     names = sorted(running.union(archived), key=int, reverse=True)
-    entries = (_entry(jobs, name, is_archived=name not in running) for name in names)
+    wanted = names if before is None else (name for name in names if int(name) < before)
+    entries = (_entry(jobs, name, is_archived=name not in running) for name in wanted)
     return Listing(len(names), (entry for entry in entries if entry and _is_wanted(entry, query)))
 
 

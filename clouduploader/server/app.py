@@ -7,11 +7,11 @@ import time
 from aiohttp import typedefs, web
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.server import body, operations, replies, routing
+from clouduploader.server import body, operations, page, replies, routing
 from clouduploader.server.connections import Connections
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import ROUTES, Call, Handler
-from clouduploader.server.state import JOB, State
+from clouduploader.server.state import IS_POLLED, JOB, State
 
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
@@ -77,10 +77,10 @@ async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     def find() -> routing.Found[Handler]:
         path, query = routing.split_target(request.raw_path)
         query = "&".join(filter(None, (query, form)))
-        return routing.find((*ROUTES, *operations.ROUTES), request.method, path, query)
+        return routing.find((*ROUTES, *operations.ROUTES, *page.ROUTES), request.method, path, query)
 
     found = await state.parse(QUERY_COST * (len(request.raw_path) + len(form)), find)
-    request[JOB] = found.job
+    request[JOB], request[IS_POLLED] = found.job, found.is_polled
     return await found.handler(Call(state, request, found))
 
 

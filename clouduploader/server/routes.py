@@ -44,8 +44,12 @@ class Call:
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
-async def hello(_call: Call) -> web.StreamResponse:
-    """Say who we are."""
+async def hello(call: Call) -> web.StreamResponse:
+    """Say who we are; show a person the page."""
+    if call.request.method in routing.READING and "text/html" in call.request.headers.get("Accept", ""):
+        answer = web.Response(status=303, headers={"Location": "/ui", "Cache-Control": "no-cache"})
+        answer.force_close()
+        return answer
     return replies.xml(HELLO)
 
 

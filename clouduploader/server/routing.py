@@ -96,6 +96,7 @@ class Route(Generic[Handler]):
         handler: Who answers.
         methods: Of these requests.
         parameters: Known in its query; others are refused.
+        is_polled: Whether programs ask for it again and again, so that nobody wants to read of it in the log.
         selector: Only for queries that have these, once each: with this value, or with any if it is None.
     """
 
@@ -103,6 +104,7 @@ class Route(Generic[Handler]):
     handler: Handler
     methods: Collection[str] = USUAL
     parameters: Sequence[Parameter] = ()
+    is_polled: bool = False
     selector: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     def match(self, method: str, path: str) -> re.Match[str] | None:
@@ -126,11 +128,13 @@ class Found(Generic[Handler]):
         handler: Who answers.
         job: The job's name, checked; "" on a route without.
         values: The query's values by name; of a name that is not in the query, none.
+        is_polled: See `Route`.
     """
 
     handler: Handler
     job: str
     values: Mapping[str, Sequence[str]]
+    is_polled: bool
 
     def value(self, name: str) -> str | None:
         """The only value of a parameter; None if it is not there."""
@@ -197,7 +201,7 @@ def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -
             if job is not None:
                 check_job("job", job)
             _check(route, values)
-            return Found(route.handler, job or "", values)
+            return Found(route.handler, job or "", values, route.is_polled)
     raise RefusalError(f"unknown request: {method}:{path}", is_coded=True)
 
 

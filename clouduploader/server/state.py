@@ -28,6 +28,8 @@ MAX_TARGET_CHARS = 200  # of a request, where all of them are shown: some have 1
 SHORT_BYTES = 65_536  # what is no longer is read at once, in a few milliseconds at most; all that OBS sends is shorter
 T = TypeVar("T")
 JOB = web.RequestKey("job", str)  # by this a request knows its job
+IS_POLLED = web.RequestKey("is_polled", bool)
+MIN_TROUBLE = 400  # the smallest status of an error
 
 
 class State:
@@ -40,6 +42,7 @@ class State:
         intake: Images on their way in.
         logs: Logs that are followed.
         listing: Makes lists of jobs; each piece under `listing_lock`.
+        searching: The lock of who looks for jobs.
         creating: The lock of who makes a job.
         patience: How long jobs have waited for their images.
         started: When it was, in seconds since the epoch.
@@ -68,6 +71,7 @@ class State:
         self.logs = Logs(jobs)
         self.listing = Listing(jobs)
         self.listing_lock = asyncio.Lock()
+        self.searching = asyncio.Lock()
         self.creating = asyncio.Lock()
         self._parsing = asyncio.Lock()
         self.patience = tend_spool.Patience()
@@ -107,8 +111,10 @@ class State:
             del self._in_flight[number]
 
     def note_request(self, request: web.BaseRequest, status_code: int, seconds: float) -> None:
-        """Write down and count a request that was answered."""
+        """Write down and count a request that was answered; of those that come every other second only the trouble."""
         self.metrics.count_request(request.method, status_code, seconds)
+        if request.get(IS_POLLED) and status_code < MIN_TROUBLE:
+            return
         self.log.tell(
             "request",
             job=request.get(JOB) or None,

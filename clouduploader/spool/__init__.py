@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -460,7 +461,7 @@ class Spool(Places):
 
     def _create_next(self, path: Path) -> None:
         """Make `next`, unless somebody else just did."""
-        new_path = path.with_name(f".next.new.{os.getpid()}")
+        new_path = path.with_name(f".next.new.{threading.get_native_id()}")  # several threads of ours may come here
         try:
             files.write_file(new_path, jobxml.serialize_next(1), mode=files.PUBLIC_MODE)
             with contextlib.suppress(FileExistsError):

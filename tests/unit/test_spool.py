@@ -1,3 +1,4 @@
+import concurrent.futures
 import contextlib
 import fcntl
 import json
@@ -620,6 +621,20 @@ def test_end_of_an_archived_job_can_be_rewritten(make_spool, make_job):
     found, is_archived = jobs.read("1")
     assert (found.state, found.details, is_archived) == (JobState.SUCCEEDED, "ami-1", True)
     assert [path.name for path in jobs.done_path("1").parent.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("_round", range(3))
+def test_first_ids_of_a_spool_are_given_to_many_threads_at_once(make_spool, _round):
+    jobs = make_spool()
+    barrier = threading.Barrier(6)
+
+    def allocate():
+        barrier.wait()
+        return jobs.allocate()
+
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        found = [future.result() for future in [threads.submit(allocate) for _ in range(6)]]
+    assert sorted(found) == list("123456")
 
 
 ENDS_WITHOUT_INODES = """

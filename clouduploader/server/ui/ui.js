@@ -1,31 +1,30 @@
-// Shows jobs, and follows the log of one. Whatever comes from the server becomes text, never markup.
+// The list of jobs, and the page of one. Whatever comes from the server becomes text, never markup.
 "use strict";
 
 const REFRESH_MS = 2000;
-const PAGE_JOBS = 200;
-const TAIL_BYTES = 262144; // of a long log the end is shown
-const MAX_CHARS = 2000000; // of a log in the page; what is older is dropped
+const SEARCH_REFRESH_MS = 15000; // a search reads thousands of records
+const TYPING_MS = 300;
+const PAGE_JOBS = 50;
+const TAIL_BYTES = 1048576; // of a long log the end is shown
+const MAX_CHARS = 4000000; // of a log in the page; what is older is dropped
+const MAX_HITS = 10000;
 const BOTTOM_PX = 30; // who is that near to the end of the log goes along with it
-const FINAL = new Set(["succeeded", "failed"]);
+const RUNNING = ["created", "receiving", "scheduled", "uploading", "waiting"];
 const FIELDS = [
-  ["State", (job) => job.state], ["Details", (job) => job.details], ["Progress", (job) => !hasNumber(job.progress) ? null : job.progress + " %"],
-  ["Try", (job) => job.try], ["User", (job) => job.user], ["Target", (job) => job.target], ["Image", (job) => job.filename],
-  ["Size", (job) => !hasNumber(job.size) ? null : job.size.toLocaleString() + " bytes"], ["Project", (job) => job.project],
-  ["Package", (job) => job.package], ["Repository", (job) => job.repository], ["Architecture", (job) => job.arch],
-  ["Created", (job) => time(job.created)], ["Damage", (job) => job.damage],
+  ["Progress", (job) => hasNumber(job.progress) ? job.progress + " %" : ""], ["Try", (job) => job.try], ["User", (job) => job.user],
+  ["Target", (job) => job.target], ["Image", (job) => job.filename],
+  ["Size", (job) => hasNumber(job.size) ? size(job.size) + (job.size < 1024 ? "" : " (" + job.size.toLocaleString() + " bytes)") : ""],
+  ["Project", (job) => job.project], ["Repository", (job) => job.repository], ["Package", (job) => job.package],
+  ["Architecture", (job) => job.arch],
 ];
-
 const DECEPTIVE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 const byId = (id) => document.getElementById(id);
-const rows = new Map(); // of the table, by the name of the job
-let jobs = [];
-let wanted = PAGE_JOBS;
-let following = null; // {name, controller} of the log that is shown
+let now = 0; // of the server, in seconds since the epoch: times are told by its clock
 
 // What would make a text look like another, such as a change of its direction, is shown as an escape.
 function shown(text) {
-  return text.replace(DECEPTIVE, (char) => "\\u" + char.charCodeAt(0).toString(16).padStart(4, "0"));
+  return String(text).replace(DECEPTIVE, (char) => "\\u" + char.charCodeAt(0).toString(16).padStart(4, "0"));
 }
 
 function element(tag, text, className) {
@@ -44,10 +43,6 @@ function setText(node, text) {
   if (node.textContent !== wanted) node.textContent = wanted; // an unchanged text keeps its selection
 }
 
-function time(seconds) {
-  return !hasNumber(seconds) ? "" : new Date(seconds * 1000).toLocaleString();
-}
-
 function size(bytes) {
   if (!hasNumber(bytes)) return "";
   let value = bytes, unit = 0;
@@ -55,62 +50,121 @@ function size(bytes) {
   return (unit ? value.toFixed(1) : value) + " " + ["B", "KiB", "MiB", "GiB", "TiB"][unit];
 }
 
-function pause(milliseconds, signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    if (signal) signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, {once: true});
-  });
+function duration(seconds) {
+  const parts = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  let left = Math.max(0, Math.round(seconds));
+  const first = Math.max(0, parts.findIndex(([, length]) => left >= length));
+  if (!left) return "0 s";
+  return parts.slice(first, first + 2).map(([unit, length]) => {
+    const count = Math.floor(left / length);
+    left -= count * length;
+    return count ? count + " " + unit : "";
+  }).filter(Boolean).join(" ");
+}
+
+const RELATIVE = new Intl.RelativeTimeFormat("en", {numeric: "auto"});
+
+function ago(seconds) {
+  const passed = now - seconds;
+  const [unit, length] = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]]
+    .find(([, length]) => Math.abs(passed) >= length) || ["second", 1];
+  return RELATIVE.format(-Math.trunc(passed / length), unit);
+}
+
+// A moment, as far away as it is; where the pointer rests, and for those who copy it, in full.
+function setTime(node, seconds) {
+  if (!hasNumber(seconds)) return node.replaceChildren();
+  const time = node.querySelector("time") || node.appendChild(document.createElement("time"));
+  const date = new Date(seconds * 1000);
+  if (isNaN(date)) return node.replaceChildren();
+  time.dateTime = date.toISOString();
+  time.title = date.toLocaleString();
+  setText(time, ago(seconds));
+}
+
+function setState(node, state) {
+  setText(node, state);
+  node.className = "state " + (/^[a-z]+$/.test(state) ? state : "");
+}
+
+function setProgress(node, job) {
+  const bar = node.querySelector("progress");
+  if (job.state !== "uploading" || !hasNumber(job.progress)) return bar && bar.remove();
+  const there = bar || node.appendChild(element("progress"));
+  there.max = 100;
+  there.value = job.progress;
+  there.setAttribute("aria-label", "progress of job " + job.name);
+  there.title = job.progress + " %";
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+async function ask(path, signal) {
+  const answer = await fetch(path, {signal, cache: "no-store"});
+  if (answer.status === 404) return null;
+  if (!answer.ok) throw new Error("the server answers " + answer.status);
+  return answer;
+}
+
+// Do it again and again, also when it fails, but not while nobody looks.
+async function forEver(work, milliseconds) {
+  for (;;) {
+    if (!document.hidden) {
+      try {
+        await work();
+      } catch (error) {
+        if (error.name !== "AbortError") setText(byId("status"), "The server can't be asked (" + error.message + "). Trying again.");
+      }
+    }
+    await pause(milliseconds());
+  }
 }
 
 // --- the list
 
+const COLUMNS = [["name", ""], ["state-cell", ""], ["user", "User"], ["target", "Target"], ["image", ""], ["size", ""], ["created", ""], ["details", ""]];
+const rows = new Map(); // of the table, by the name of the job
+let wanted = PAGE_JOBS; // how many are shown
+let asking = null; // ends the question that is under way
+
+function filterQuery() {
+  const query = new URLSearchParams();
+  for (const [name, value] of new FormData(byId("filter"))) if (value.trim()) query.set(name, value.trim());
+  return query;
+}
+
 function makeRow(name) {
   const row = element("tr");
+  row.setAttribute("role", "row");
+  for (const [column, label] of COLUMNS) {
+    const cell = element("td", null, column);
+    cell.setAttribute("role", "cell");
+    if (label) cell.dataset.label = label;
+    row.append(cell);
+  }
   const link = element("a", name);
-  link.href = "#" + name;
-  const cell = element("td", null, "name");
-  cell.append(link);
-  row.append(cell);
-  for (const column of ["state-cell", "user", "target", "image", "size", "created", "details"]) row.append(element("td", null, column));
+  link.href = "/ui/job/" + name;
+  row.children[0].append(link);
   row.children[1].append(element("span", null, "state"));
   return row;
 }
 
 function fillRow(row, job) {
   const [, state, user, target, image, bytes, created, details] = row.children;
-  const word = state.firstChild;
-  setText(word, job.state);
-  word.className = "state " + (/^[a-z]+$/.test(job.state) ? job.state : "");
-  const bar = state.querySelector("progress");
-  if (job.state === "uploading" && hasNumber(job.progress)) {
-    const shown = bar || state.appendChild(element("progress"));
-    shown.max = 100;
-    shown.value = job.progress;
-    shown.setAttribute("aria-label", "progress of job " + job.name);
-    shown.title = job.progress + " %";
-  } else if (bar) {
-    bar.remove();
-  }
+  setState(state.firstChild, job.state);
+  setProgress(state, job);
   setText(user, job.user || "");
   setText(target, job.target || "");
   setText(image, [job.package, job.filename].filter(Boolean).join(" / "));
   setText(bytes, size(job.size));
-  setText(created, time(job.created));
+  setTime(created, job.created);
   setText(details, job.damage || job.details || "");
-  if (following && following.name === job.name) row.setAttribute("aria-current", "true");
-  else row.removeAttribute("aria-current");
 }
 
-function isWanted(job) {
-  if (byId("unfinished").checked && FINAL.has(job.state)) return false;
-  const words = byId("words").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = [job.name, job.state, job.user, job.target, job.project, job.package, job.filename].join("\n").toLowerCase();
-  return words.every((word) => text.includes(word));
-}
-
-function showJobs() {
-  const shown = jobs.filter(isWanted);
-  const names = new Set(shown.map((job) => job.name));
+function showJobs(jobs) {
+  const names = new Set(jobs.map((job) => job.name));
   for (const [name, row] of rows) {
     if (!names.has(name)) {
       row.remove();
@@ -118,145 +172,222 @@ function showJobs() {
     }
   }
   let before = byId("jobs").firstChild;
-  for (const job of shown) {
+  for (const job of jobs) {
     let row = rows.get(job.name);
-    if (!row) {
-      row = makeRow(job.name);
-      rows.set(job.name, row);
-    }
+    if (!row) rows.set(job.name, row = makeRow(job.name));
     fillRow(row, job);
     if (row === before) before = row.nextSibling;
     else byId("jobs").insertBefore(row, before);
   }
-  showFields();
 }
 
-async function refresh() {
-  const answer = await fetch("/ui/jobs?limit=" + wanted, {cache: "no-store"});
-  if (!answer.ok) throw new Error("the server answers " + answer.status);
-  const found = await answer.json();
-  jobs = found.jobs;
-  showJobs();
-  byId("more").hidden = found.total <= jobs.length;
-  const busy = jobs.filter((job) => job.state === "uploading").length;
-  setText(byId("status"), found.total ? found.total + (found.total === 1 ? " job, " : " jobs, ") + busy + " uploading" : "There are no jobs yet.");
-}
-
-async function refreshForEver() {
-  for (;;) {
-    if (!document.hidden) {
-      try {
-        await refresh();
-      } catch (error) {
-        setText(byId("status"), "The server can't be asked (" + error.message + "). Trying again.");
-      }
-    }
-    await pause(REFRESH_MS);
+function suggest(id, values) {
+  const list = byId(id);
+  const known = new Set([...list.children].map((option) => option.value));
+  for (const value of values) {
+    if (!value || known.has(value) || known.size >= 100) continue;
+    known.add(value);
+    const option = element("option");
+    option.value = value;
+    list.append(option);
   }
+}
+
+// One answer is a piece of the list; in a long archive a rare word may take many of them.
+async function refreshList() {
+  if (asking) asking.abort();
+  asking = new AbortController();
+  const signal = asking.signal, query = filterQuery(), isFiltered = query.size > 0;
+  if (query.get("state") === "running") {
+    query.delete("state");
+    RUNNING.forEach((state) => query.append("state", state));
+  }
+  query.set("limit", PAGE_JOBS);
+  const jobs = [];
+  let before = null, total = 0;
+  do {
+    if (before === null) query.delete("before");
+    else query.set("before", before);
+    const found = await (await ask("/ui/jobs?" + query, signal)).json();
+    jobs.push(...found.jobs);
+    ({now, total, before} = found);
+    if (before !== null && jobs.length < wanted) {
+      showJobs(jobs);
+      setText(byId("status"), isFiltered ? "Searching; older than job " + before : "Loading");
+    }
+  } while (before !== null && jobs.length < wanted);
+  showJobs(jobs);
+  suggest("users", jobs.map((job) => job.user));
+  suggest("targets", jobs.map((job) => job.target));
+  byId("more").hidden = before === null;
+  const none = byId("none");
+  none.hidden = jobs.length > 0;
+  setText(none, total ? "No job matches." : "There are no jobs yet.");
+  const count = total.toLocaleString() + (total === 1 ? " job" : " jobs");
+  const busy = jobs.filter((job) => job.state === "uploading").length;
+  const matches = jobs.length.toLocaleString() + (before === null ? "" : " or more") + " of " + count;
+  setText(byId("status"), isFiltered ? matches : count + (busy ? ", " + busy + " uploading" : ""));
+}
+
+function startList() {
+  const form = byId("filter");
+  for (const [name, value] of new URLSearchParams(location.search)) if (form.elements[name]) form.elements[name].value = value;
+  sessionStorage.setItem("list", location.href);
+  let timer = null;
+  const change = () => {
+    const query = String(filterQuery());
+    history.replaceState(null, "", query ? "/ui?" + query : "/ui");
+    sessionStorage.setItem("list", location.href);
+    refreshList().catch((error) => {
+      if (error.name !== "AbortError") setText(byId("status"), "The server can't be asked (" + error.message + "). Trying again.");
+    });
+  };
+  const filter = () => { clearTimeout(timer); wanted = PAGE_JOBS; change(); };
+  form.addEventListener("submit", (event) => { event.preventDefault(); filter(); });
+  form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(filter, TYPING_MS); });
+  form.addEventListener("reset", () => setTimeout(filter)); // once it is empty
+  byId("more").addEventListener("click", () => { wanted += PAGE_JOBS; change(); });
+  forEver(refreshList, () => filterQuery().size || wanted > PAGE_JOBS ? SEARCH_REFRESH_MS : REFRESH_MS);
 }
 
 // --- one job
 
-function showFields() {
-  if (!following) return;
-  const job = jobs.find((it) => it.name === following.name);
-  const list = byId("fields");
-  const wantedPairs = job ? FIELDS.map(([label, value]) => [label, value(job)]).filter(([, value]) => value || value === 0) : [];
-  const pairs = wantedPairs.map(([label, value]) => [label, String(value)]);
-  const isSame = pairs.length * 2 === list.children.length &&
-    pairs.every(([label], index) => list.children[2 * index].textContent === label);
-  if (!isSame) list.replaceChildren(...pairs.flatMap(([label]) => [element("dt", label), element("dd")]));
-  pairs.forEach(([, value], index) => setText(list.children[2 * index + 1], value));
-}
+const log = {id: null, position: 0, decoder: null, text: null};
+let hits = [], hit = -1;
 
-function openJob() {
-  const name = location.hash.slice(1);
-  if (following) following.controller.abort();
-  const last = following;
-  following = null;
-  const isJob = /^[0-9]+$/.test(name);
-  byId("job").hidden = !isJob;
-  if (isJob) {
-    following = {name, controller: new AbortController()};
-    setText(byId("job-title"), "Job " + name);
-    byId("log").replaceChildren();
-    setText(byId("log-status"), "");
-    followLog(name, following.controller.signal);
-    byId("job-title").focus();
-  } else if (last && rows.has(last.name)) {
-    rows.get(last.name).querySelector("a").focus();
+function showJob(job) {
+  document.title = "Job " + job.name + " " + shown(job.state) + " - Cloud uploads";
+  byId("job").hidden = false;
+  byId("job").className = /^[a-z]+$/.test(job.state) ? job.state : "";
+  setState(byId("state"), job.state);
+  setProgress(byId("outcome"), job);
+  const isOver = job.state === "succeeded" || job.state === "failed";
+  const when = [];
+  if (isOver && hasNumber(job.changed)) when.push(ago(job.changed));
+  if (isOver && hasNumber(job.changed) && hasNumber(job.created)) when.push("after " + duration(job.changed - job.created));
+  if (!isOver && hasNumber(job.created)) when.push("created " + ago(job.created));
+  setText(byId("when"), when.join(", "));
+  setText(byId("reason"), job.damage || job.details || "");
+  const pairs = FIELDS.map(([label, value]) => [label, value(job)]).filter(([, value]) => value || value === 0);
+  for (const [label, seconds] of [["Created", job.created], [isOver ? "Ended" : "Last change", job.changed]]) {
+    if (hasNumber(seconds)) pairs.push([label, seconds]);
   }
-  byId("fields").replaceChildren();
-  showJobs();
+  const list = byId("fields");
+  const labels = [...list.querySelectorAll("dt")].map((node) => node.textContent);
+  if (labels.join() !== pairs.map(([label]) => label).join()) {
+    list.replaceChildren(...pairs.flatMap(([label]) => [element("dt", label), element("dd")]));
+  }
+  pairs.forEach(([label, value], index) => {
+    const node = list.children[2 * index + 1];
+    if (label !== "Created" && label !== "Ended" && label !== "Last change") return setText(node, value);
+    const date = new Date(value * 1000);
+    setText(node, isNaN(date) ? value : date.toLocaleString() + " (" + ago(value) + ")");
+  });
 }
 
 function appendLog(text) {
-  const log = byId("log");
-  const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < BOTTOM_PX;
-  log.append(shown(text));
-  let length = log.textContent.length;
-  while (length > MAX_CHARS && log.childNodes.length > 1) {
-    length -= log.firstChild.length;
-    log.firstChild.remove();
+  const pre = byId("log");
+  const isAtEnd = pre.scrollHeight - pre.scrollTop - pre.clientHeight < BOTTOM_PX;
+  log.text.appendData(shown(text));
+  if (log.text.length > MAX_CHARS) log.text.deleteData(0, log.text.length - MAX_CHARS);
+  if (isAtEnd) pre.scrollTop = pre.scrollHeight;
+}
+
+function newLog(id, length) {
+  Object.assign(log, {id, position: Math.max(0, length - TAIL_BYTES), decoder: new TextDecoder(), text: document.createTextNode("")});
+  byId("log").replaceChildren(log.text);
+  if (log.position) appendLog("[the first " + log.position.toLocaleString() + " bytes are not shown; the download has them]\n");
+}
+
+async function refreshLog(path, about) {
+  if (about === null) return setText(byId("log-status"), "There is no log.");
+  if (about.id !== log.id || about.size < log.position) newLog(about.id, about.size); // the first look, or a new try
+  const before = log.text.length;
+  while (log.position < about.size) {
+    const answer = await ask(path + "/log?start=" + log.position);
+    const bytes = answer ? new Uint8Array(await answer.arrayBuffer()) : [];
+    if (!bytes.length) break; // it was replaced meanwhile
+    log.position += bytes.length;
+    appendLog(log.decoder.decode(bytes, {stream: true}));
   }
-  if (isAtEnd) log.scrollTop = log.scrollHeight;
+  setText(byId("log-status"), about.size ? size(about.size) : "The log is empty.");
+  if (log.text.length !== before) findInLog(false);
 }
 
-// How long the log is now; null if there is none.
-async function logSize(path, signal) {
-  const answer = await fetch(path + "?view=entry", {signal, cache: "no-store"});
-  if (!answer.ok) return null;
-  const entry = new DOMParser().parseFromString(await answer.text(), "application/xml").querySelector("entry");
-  return entry ? Number(entry.getAttribute("size")) : null;
-}
-
-// Follow a log until the signal. The server's answer goes on as long as a job runs; after that, and if it
-// breaks off, we look from time to time, for who was killed may still write while he cleans up.
-async function followLog(name, signal) {
-  const path = "/cloudupload/" + name + "/_log";
-  const say = (text) => { if (!signal.aborted) setText(byId("log-status"), text); };
-  let position = null;
-  let decoder = new TextDecoder();
-  while (!signal.aborted) {
-    try {
-      const length = await logSize(path, signal);
-      if (signal.aborted) return;
-      if (length === null) {
-        const job = jobs.find((it) => it.name === name);
-        say(job && FINAL.has(job.state) ? "This job has no log." : "There is no log yet.");
-      } else if (position === null || length < position) { // the first look, or a new try with a new log
-        position = Math.max(0, length - TAIL_BYTES);
-        decoder = new TextDecoder();
-        byId("log").replaceChildren();
-        if (position) appendLog("[the first " + position.toLocaleString() + " bytes are not shown]\n");
-        say("");
-      }
-      if (length !== null && length >= position) {
-        const job = jobs.find((it) => it.name === name);
-        if (length > position || (job && !FINAL.has(job.state))) {
-          const answer = await fetch(path + "?start=" + position, {signal, cache: "no-store"});
-          if (answer.ok) {
-            for (const reader = answer.body.getReader();;) {
-              const {done, value} = await reader.read();
-              if (done || signal.aborted) break;
-              position += value.length;
-              appendLog(decoder.decode(value, {stream: true}));
-            }
-          }
-        }
-      }
-    } catch (error) {
-      say("The log can't be read just now (" + error.message + "). Trying again.");
+// Mark all places; the text itself stays as it is.
+function findInLog(isNew) {
+  const word = byId("log-words").value.toLowerCase();
+  hits = [];
+  if (word && log.text) {
+    const text = log.text.data.toLowerCase();
+    // Some capital letters are longer in lower case; then the places would not be those.
+    const haystack = text.length === log.text.length ? text : log.text.data;
+    for (let at = haystack.indexOf(word); at >= 0 && hits.length < MAX_HITS; at = haystack.indexOf(word, at + word.length)) {
+      const range = document.createRange();
+      range.setStart(log.text, at);
+      range.setEnd(log.text, at + word.length);
+      hits.push(range);
     }
-    await pause(REFRESH_MS, signal);
   }
+  mark("hit", hits);
+  byId("previous").disabled = byId("next").disabled = !hits.length;
+  if (isNew) hit = -1;
+  if (isNew && hits.length) return showHit(0);
+  if (hit >= hits.length) hit = -1;
+  mark("now", hit < 0 ? [] : [hits[hit]]);
+  sayHits();
 }
 
-byId("filter").addEventListener("submit", (event) => event.preventDefault());
-byId("words").addEventListener("input", showJobs);
-byId("unfinished").addEventListener("change", showJobs);
-byId("more").addEventListener("click", () => { wanted += PAGE_JOBS; refresh().catch(() => {}); });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape" && following) location.hash = ""; });
-window.addEventListener("hashchange", openJob);
-refreshForEver();
-openJob();
+// Browsers that can't mark places go there all the same.
+function mark(name, ranges) {
+  if (!CSS.highlights) return;
+  const highlight = new Highlight(...ranges);
+  highlight.priority = name === "now" ? 1 : 0;
+  CSS.highlights.set(name, highlight);
+}
+
+function sayHits() {
+  const count = hits.length + (hits.length === MAX_HITS ? " or more" : "");
+  setText(byId("hits"), !byId("log-words").value ? "" : !hits.length ? "not found" : (hit < 0 ? "" : hit + 1 + " of ") + count);
+}
+
+function showHit(index) {
+  hit = (index + hits.length) % hits.length;
+  mark("now", [hits[hit]]);
+  const pre = byId("log"), place = hits[hit].getBoundingClientRect(), frame = pre.getBoundingClientRect();
+  if (place.top < frame.top || place.bottom > frame.bottom) pre.scrollTop += place.top - frame.top - frame.height / 3;
+  if (place.left < frame.left || place.right > frame.right) pre.scrollLeft += place.left - frame.left - frame.width / 3;
+  sayHits();
+}
+
+function startJob() {
+  const name = decodeURIComponent(location.pathname.split("/").pop());
+  const path = "/ui/jobs/" + encodeURIComponent(name);
+  setText(byId("title"), "Job " + name);
+  byId("back").href = sessionStorage.getItem("list") || "/ui"; // as it was left, with its filters
+  byId("download").href = "/cloudupload/" + encodeURIComponent(name) + "/_log?nostream=1";
+  byId("download").download = "job-" + name + ".log";
+  const wrap = () => byId("log").classList.toggle("wrapped", byId("wrap").checked);
+  byId("wrap").addEventListener("change", wrap);
+  wrap();
+  byId("log-words").addEventListener("input", () => findInLog(true));
+  byId("find").addEventListener("submit", (event) => { event.preventDefault(); if (hits.length) showHit(hit + 1); });
+  byId("previous").addEventListener("click", () => { if (hits.length) showHit(hit - 1); });
+  forEver(async () => {
+    const answer = await ask(path);
+    if (!answer) {
+      byId("job").hidden = true;
+      document.title = "No such job - Cloud uploads";
+      return setText(byId("status"), "There is no such job. It may have been removed from the archive.");
+    }
+    const found = await answer.json();
+    now = found.now;
+    showJob(found.job);
+    setText(byId("status"), "");
+    byId("download").hidden = found.log === null;
+    await refreshLog(path, found.log);
+  }, () => REFRESH_MS);
+}
+
+if (byId("filter")) startList();
+else startJob();

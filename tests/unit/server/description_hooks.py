@@ -13,7 +13,7 @@ DESCRIPTION = Path(operations.__file__).with_name("openapi.json")
 SCHEMAS = json.loads(DESCRIPTION.read_text("utf-8"))["components"]["schemas"]
 ROOTS = {schema["xml"]["name"]: schema for schema in SCHEMAS.values() if "xml" in schema}
 EXCUSES = re.compile(
-    "no such job|.*[: ] No such file or directory|start out of range[: ] .*|job is not in created state"
+    "no such job|Not Found|.*[: ] No such file or directory|start out of range[: ] .*|job is not in created state"
     "|cannot do x-www-form-urlencoded with chunks"  # as an empty form is sent
 )
 """What keeps the server from what it promises: whether there is such a job or byte, a description can't tell."""

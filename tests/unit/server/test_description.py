@@ -14,7 +14,7 @@ import pytest
 
 from clouduploader import jobxml
 from clouduploader.job import JobState
-from clouduploader.server import operations, routes
+from clouduploader.server import operations, page, routes
 
 DESCRIPTION = Path(operations.__file__).with_name("openapi.json")
 METHODS = ("get", "head", "post", "put")
@@ -36,7 +36,7 @@ def test_description_is_valid(description):
 
 def test_description_has_every_route_method_and_parameter(description):
     known = {}
-    for route in (*routes.ROUTES, *operations.ROUTES):
+    for route in (*routes.ROUTES, *operations.ROUTES, *page.ROUTES):
         for method in route.methods:
             names = known.setdefault((route.path.replace("$job", "{job}"), method.lower()), set())
             names.update(parameter.name for parameter in route.parameters)

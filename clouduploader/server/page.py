@@ -1,0 +1,166 @@
+"""The pages for people, and what they ask for: jobs that are looked for, one job, pieces of its log. None is OBS's."""
+
+import asyncio
+import importlib.resources
+import json
+import os
+import time
+from typing import Any
+
+from aiohttp import web
+
+from clouduploader import jobxml
+from clouduploader.commands import follow_log, list_jobs
+from clouduploader.errors import JobFileError, NoSuchJobError
+from clouduploader.server import replies, routing, search
+from clouduploader.server.routes import Call, Handler
+from clouduploader.server.routing import Parameter, Route
+
+DEFAULT_JOBS = 50
+MAX_LOG_BYTES = 262_144  # of a log, in one answer
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may do: run our script, use our style, ask us; nothing that somebody wrote into a job."""
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+JSON = "application/json"
+BYTES = "application/octet-stream"
+HTML, SCRIPT, STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
+
+
+async def show_page(_call: Call) -> web.StreamResponse:
+    """Show the list."""
+    return answer_file("ui/index.html", HTML)
+
+
+async def show_job_page(call: Call) -> web.StreamResponse:
+    """Show one job; the page says so itself if there is none."""
+    jobs, name = call.state.jobs, call.found.job
+    is_there = bool(jobxml.NAME.fullmatch(name)) and (jobs.job_path(name).exists() or jobs.done_path(name).exists())
+    return answer_file("ui/job.html", HTML, status=200 if is_there else 404)
+
+
+async def show_script(_call: Call) -> web.StreamResponse:
+    """Give the page its script."""
+    return answer_file("ui/ui.js", SCRIPT)
+
+
+async def show_style(_call: Call) -> web.StreamResponse:
+    """Give the page its style."""
+    return answer_file("ui/ui.css", STYLE)
+
+
+async def find_jobs(call: Call) -> web.StreamResponse:
+    """Find the jobs that are looked for."""
+    value = call.found.value
+    wanted = search.Wanted(
+        words=(value("q") or "").split(),
+        states=call.found.values.get("state", ()),
+        user=value("user") or "",
+        target=value("target") or "",
+    )
+    before = value("before")
+    async with call.state.searching:
+        found = await asyncio.to_thread(
+            search.find,
+            call.state.jobs,
+            wanted,
+            before=None if before is None else routing.to_integer(before),
+            limit=max(1, routing.to_integer(value("limit") or str(DEFAULT_JOBS))),
+        )
+    return answer_json({"now": int(time.time()), "total": found.total, "jobs": found.jobs, "before": found.before})
+
+
+async def show_job(call: Call) -> web.StreamResponse:
+    """Tell of one job, and how long its log is."""
+    jobs, name = call.state.jobs, call.found.job
+
+    def read() -> dict[str, Any]:
+        try:
+            entry = list_jobs.Entry(name, *jobs.read(name))
+        except NoSuchJobError as exc:
+            raise replies.no_such_job() from exc
+        except JobFileError as exc:
+            entry = list_jobs.Entry(name, None, jobs.is_archived(name), exc.message)
+        log = follow_log.open_log(jobs, name)
+        about = None
+        if log:
+            with log:
+                status = os.fstat(log.fileno())
+            about = {"size": status.st_size, "id": str(status.st_ino)}
+        return {"now": int(time.time()), "job": search.shown(jobs, entry), "log": about}
+
+    return answer_json(await asyncio.to_thread(read))
+
+
+async def show_log(call: Call) -> web.StreamResponse:
+    """Give a piece of a job's log, of what there is now."""
+    name, start = call.found.job, routing.to_integer(call.found.value("start") or "0")
+
+    def read() -> bytes:
+        log = follow_log.open_log(call.state.jobs, name)
+        if log is None:
+            raise replies.no_such_job()
+        with log:
+            size = os.fstat(log.fileno()).st_size
+            return os.pread(log.fileno(), MAX_LOG_BYTES, min(start, size))
+
+    return answer(await asyncio.to_thread(read), BYTES)
+
+
+def answer_file(name: str, content_type: str, *, status: int = 200) -> web.Response:
+    """Answer with a file of this package."""
+    data = importlib.resources.files(__package__).joinpath(name).read_bytes()
+    return answer(data, content_type, status=status)
+
+
+def answer_json(document: dict[str, Any], *, status: int = 200) -> web.Response:
+    """Answer with JSON."""
+    return answer(json.dumps(document).encode(), JSON, status=status)
+
+
+def answer(data: bytes, content_type: str, *, status: int = 200) -> web.Response:
+    """Answer in a way that is fit for browsers."""
+    made = web.Response(body=data, status=status, headers={"Content-Type": content_type, **HEADERS})
+    made.force_close()  # as all answers of this server
+    return made
+
+
+FILTERS = (
+    Parameter(name="q"),
+    Parameter(name="state", is_multiple=True),
+    Parameter(name="user"),
+    Parameter(name="target"),
+)
+ROUTES: list[Route[Handler]] = [
+    Route(path="/ui", handler=show_page, methods=routing.READING, parameters=FILTERS),  # its script reads them
+    Route(path="/ui/job/$job", handler=show_job_page, methods=routing.READING),
+    Route(path="/ui/ui.js", handler=show_script, methods=routing.READING),
+    Route(path="/ui/ui.css", handler=show_style, methods=routing.READING),
+    Route(
+        path="/ui/jobs",
+        handler=find_jobs,
+        methods=routing.READING,
+        parameters=(
+            *FILTERS,
+            Parameter(name="before", check=routing.check_number),
+            Parameter(name="limit", check=routing.check_number),
+        ),
+        is_polled=True,
+    ),
+    Route(path="/ui/jobs/$job", handler=show_job, methods=routing.READING, is_polled=True),
+    Route(
+        path="/ui/jobs/$job/log",
+        handler=show_log,
+        methods=routing.READING,
+        parameters=[Parameter(name="start", check=routing.check_number)],
+        is_polled=True,
+    ),
+]

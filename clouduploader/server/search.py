@@ -1,0 +1,97 @@
+"""The jobs that somebody looks for, newest first; as many as fit into one answer, and where the next one goes on."""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+from clouduploader import spool
+from clouduploader.commands import list_jobs
+from clouduploader.server import replies
+
+MAX_LOOKED_AT = 5000  # records for one answer: a quarter of a second
+MAX_JOBS = 500  # in one answer
+MAX_CHARS = 500_000  # of all their texts; those of a job may have 50,000
+DAMAGED = "damaged"
+"""The state of a job whose record can't be read, beside those of `JobState`."""
+_HIDDEN = ("pid",)  # nobody's business
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is looked for. An empty field lets all through.
+
+    Attributes:
+        words: All of them must be somewhere in the job's fields, capital letters or not.
+        states: In one of these states.
+        user: Of this user.
+        target: For this target.
+    """
+
+    words: Collection[str] = ()
+    states: Collection[str] = ()
+    user: str = ""
+    target: str = ""
+
+    def is_match(self, fields: dict[str, Any]) -> bool:
+        """Whether a job is wanted, by what `shown` says of it."""
+        if self.states and fields["state"] not in self.states:
+            return False
+        if (self.user and fields.get("user") != self.user) or (self.target and fields.get("target") != self.target):
+            return False
+        text = "\n".join(str(value) for value in fields.values() if value is not None).casefold()
+        return all(word.casefold() in text for word in self.words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """One answer.
+
+    Attributes:
+        total: How many jobs there are in all, wanted or not.
+        jobs: See `shown`.
+        before: The next answer is about the jobs with smaller ids than this; None if there are none.
+    """
+
+    total: int
+    jobs: list[dict[str, Any]]
+    before: int | None
+
+
+def find(jobs: spool.Spool, wanted: Wanted, *, before: int | None, limit: int) -> Found:
+    """Look for jobs. Blocks for as long as it takes to read some thousand records.
+
+    Args:
+        jobs: The spool.
+        wanted: Which.
+        before: Only those with smaller ids; None for all.
+        limit: How many at most.
+
+    Raises:
+        MissingFileError: There is no spool.
+        LocalIOError: It can't be read.
+    """
+    listing = list_jobs.list_jobs(jobs, list_jobs.Query(), before=before)
+    found: list[dict[str, Any]] = []
+    chars = 0
+    for count, entry in enumerate(listing.entries, start=1):
+        fields = shown(jobs, entry)
+        if wanted.is_match(fields):
+            found.append(fields)
+            chars += sum(len(value) for value in fields.values() if isinstance(value, str))
+        if len(found) >= min(limit, MAX_JOBS) or chars >= MAX_CHARS or count >= MAX_LOOKED_AT:
+            return Found(listing.total, found, int(entry.name))
+    return Found(listing.total, found, None)
+
+
+def shown(jobs: spool.Spool, entry: list_jobs.Entry) -> dict[str, Any]:
+    """A job for the page: its fields, and `changed`, when its record was written, in seconds since the epoch."""
+    path = jobs.done_path(entry.name) if entry.is_archived else jobs.job_path(entry.name)
+    try:
+        changed: int | None = int(path.stat().st_mtime)
+    except OSError:
+        changed = None  # it was moved meanwhile
+    if entry.job is None:
+        damage = replies.without_directories(entry.damage or "")
+        return {"name": entry.name, "state": DAMAGED, "damage": damage, "changed": changed}
+    fields = dataclasses.asdict(entry.job)
+    return {name.rstrip("_"): value for name, value in fields.items() if name not in _HIDDEN} | {"changed": changed}

@@ -29,8 +29,14 @@ class Watcher(threading.Thread):
                     continue
                 for name in ("cmdline", "environ"):
                     self._read(process / name, lambda path: self.seen.add(path.read_bytes()))
-            for key in self._temporary.glob("*/*.key"):
+            for key in self._key_paths():
                 self._read(key, lambda path: self.keys.add((path.read_text(), path.stat().st_mode & 0o777)))
+
+    def _key_paths(self):
+        try:
+            return list(self._temporary.glob("*/*.key"))
+        except OSError:  # a private directory has just gone while it was looked into
+            return []
 
     @staticmethod
     def _network_of(process):

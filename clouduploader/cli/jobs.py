@@ -280,7 +280,7 @@ def _inspection_fields(found: "Inspection") -> list[tuple[str, object]]:
         pairs.append(("log bytes", log.size_bytes))
         pairs += [("log changed", _utc(log.changed.timestamp()))] if log.changed else []
         pairs += [("phase", log.reading.phase)] if log.reading.phase else []
-        pairs += [("object", _thing_text(thing)) for thing in _objects(found)]
+        pairs += [("object", _thing_text(thing)) for thing in found.objects]
     if found.journal:
         pairs += [("journal", f"{found.journal.key} ({_journal_state(found)})")]
         for item in _shortfalls(found.journal.state):
@@ -293,18 +293,6 @@ def _journal_state(found: "Inspection") -> str:
     if found.journal is None or found.journal.is_live:
         return "live"
     return "resumable" if found.journal.state.is_open else "ended"
-
-
-def _objects(found: "Inspection") -> list["CloudObject"]:
-    """What there is in the cloud, by log and journal: in all regions, the image first."""
-    from clouduploader import journal
-
-    of_log = found.log.reading.objects if found.log else ()
-    if found.journal is None:
-        return list(of_log)
-    state = found.journal.state
-    of_journal = journal.results_of(state.end or {}) or list(state.objects)
-    return list(dict.fromkeys([*of_journal, *of_log]))
 
 
 def _shortfalls(state: "journal.State") -> list[dict[str, Any]]:
@@ -320,7 +308,7 @@ def _journal(found: "Inspection") -> dict[str, Any] | None:
         "key": found.journal.key,
         "state": _journal_state(found),
         "outcome": state.end and state.end.get("outcome"),
-        "objects": [_thing(thing) for thing in _objects(found)],
+        "objects": [_thing(thing) for thing in found.objects],
         "asked": [{"kind": entry.get("kind"), "region": entry.get("region")} for entry in state.asked],
         "shortfalls": _shortfalls(state),
     }

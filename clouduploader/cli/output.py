@@ -19,7 +19,7 @@ from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from clouduploader.platform import Finding
+    from clouduploader.platform import CloudObject, Finding
 
 COLOURS = {
     **{"succeeded": "green", "ok": "green", "failed": "red", "failure": "red", "damaged": "red"},
@@ -71,6 +71,11 @@ def envelope(
         "error": error and {"kind": type(error).__name__, "message": error.message, "hint": error.hint},
     }
     return json.dumps(document, ensure_ascii=True)
+
+
+def images(objects: Iterable["CloudObject"]) -> dict[str, str]:
+    """The images among things in the cloud, by region, as every answer in JSON has them."""
+    return {thing.region: thing.id for thing in objects if thing.kind == "image"}
 
 
 def print_json(session: Session, data: Mapping[str, Any], *, exit_code: int = ExitCode.OK) -> None:

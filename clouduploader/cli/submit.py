@@ -49,7 +49,8 @@ def submit_command(
 
     An image that breaks off on its way makes the job fail ("unexpected EOF"): submit it again.
 
-    With --json the data are job, server (its URL, or null for the spool), state and details.
+    With --json the data are job, server (its URL, or null for the spool), state, details, and images, by region, as the
+    job's log and journal tell (null without --wait).
     """
     server = session.server
     order = submit_image.Order(
@@ -68,7 +69,13 @@ def submit_command(
         following.tell_outcome(session, job)
     code = following.outcome_code(job)
     if session.is_json:
-        document = {"job": job.name, "server": server and server.url, "state": job.state, "details": job.details}
+        document = {
+            "job": job.name,
+            "server": server and server.url,
+            "state": job.state,
+            "details": job.details,
+            "images": _images(session, job.name) if wait else None,
+        }
         output.print_json(session, document, exit_code=code)
     elif wait and code == ExitCode.OK and job.details:
         click.echo(output.clean(job.details))
@@ -107,6 +114,19 @@ def _wait(session: Session, job: Job, stop: Stop) -> Job:
         raise
     except TransientError as exc:  # 75 would tell a script to submit the image once more
         raise UnavailableError(f"the end of job {job.name} is not known: {exc.message}", hint=hint) from exc
+
+
+def _images(session: Session, name: str) -> dict[str, str]:
+    """The images of a job that has ended, by region."""
+    from clouduploader.commands import inspect_job
+
+    server, config = session.server, session.config
+    found = (
+        inspect_job.inspect_at_server(server, name, lines=0)
+        if server
+        else inspect_job.inspect_job(spool.Spool(config.spool.value), name, lines=0, state_dir=config.state.value)
+    )
+    return output.images(found.objects)
 
 
 def _view(session: Session, job: Job, views: contextlib.ExitStack) -> Callable[[Event], None]:

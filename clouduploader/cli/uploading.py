@@ -50,7 +50,7 @@ def print_outcome(session: Session, outcome: upload_image.Outcome) -> int:
             "job": outcome.job.name,
             "result": result.id,
             "already_there": result.is_already_there,
-            "images": {thing.region: thing.id for thing in result.objects if thing.kind == "image"},
+            "images": output.images(result.objects),
             "objects": [vars(thing) for thing in result.objects],
             "shortfalls": [vars(shortfall) for shortfall in result.shortfalls],
         }

@@ -12,6 +12,7 @@ from clouduploader.commands import follow_log
 from clouduploader.errors import JobFileError, LocalIOError
 from clouduploader.job import Job, JobState
 from clouduploader.joblog import LogReading
+from clouduploader.platform import CloudObject
 
 if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
     from clouduploader.remote import Server
@@ -67,6 +68,16 @@ class Inspection:
     pids: tuple[int, ...] | None
     log: Log | None
     journal: journal.Reading | None
+
+    @property
+    def objects(self) -> list[CloudObject]:
+        """What there is in the cloud, by log and journal: in all regions, the image first."""
+        of_log = self.log.reading.objects if self.log else ()
+        if self.journal is None:
+            return list(of_log)
+        state = self.journal.state
+        of_journal = journal.results_of(state.end or {}) or list(state.objects)
+        return list(dict.fromkeys([*of_journal, *of_log]))
 
 
 def inspect_job(jobs: spool.Spool, name: str, *, lines: int, state_dir: Path) -> Inspection:

@@ -24,6 +24,7 @@ from clouduploader.platform import (
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
+    Plan,
     Shortfall,
     UploadResult,
     Verification,
@@ -53,7 +54,7 @@ class FileCloud:
         return []
 
     def plan(self, request, reporter):
-        return ["do it"]
+        return Plan(("do it",))
 
     def upload(self, request, reporter, stop):
         self._journal, self._reporter, self._job = request.journal, reporter, request.job_name or ""

@@ -218,9 +218,10 @@ def test_answer_can_be_json(run, jobs, make_server):
     server = make_server(record(JobState.CREATED, details="waiting to receive image"), record(JobState.CREATED), take)
     code, out, _ = run("--server", server.url, *EC2, "--arn", ROLE, "--json")
     assert code == 0
-    assert json.loads(out)["data"] == {"job": "7", "server": server.url, "state": "scheduled", "details": None}
+    expected = {"state": "scheduled", "details": None, "images": None}
+    assert json.loads(out)["data"] == {"job": "7", "server": server.url, **expected}
     code, out, _ = run(*EC2, "--arn", ROLE, "--json", options=["--spool", jobs.directory])
-    assert json.loads(out)["data"] == {"job": "1", "server": None, "state": "scheduled", "details": None}
+    assert json.loads(out)["data"] == {"job": "1", "server": None, **expected}
 
 
 @pytest.mark.parametrize(("state", "details", "code"), [(JobState.SUCCEEDED, "ami-1", 0), (JobState.FAILED, "no", 76)])

@@ -151,14 +151,16 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
         options: What the command got for options of KEYS.
 
     Raises:
-        UsageError: An option is wrong, or one is missing; or the file is encrypted as a whole, and there are options.
-        TargetDataError: The file holds no JSON object.
+        UsageError: An option is missing, or of another target; or the file is encrypted as a whole, and there are options.
+        TargetDataError: An option has a wrong value, or the file holds no JSON object.
         MissingFileError, LocalIOError: It can't be read.
         UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
     """
     platform = registry.load(target, config)
     given = {KEYS[name]: value for name, value in options.items() if value not in (None, [], {})}
-    problems = _problems(platform, target, given)
+    known = {field.name for field in platform.fields}
+    misplaced = [f"{OPTION_NAMES[key]} means nothing for the target {target}" for key in given if key not in known]
+    problems = _problems(platform, given)
     document: dict[str, JsonValue] = {}
     if path is not None:
         data = read_targetdata(path)
@@ -177,22 +179,23 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
             if found:
                 document[field.name] = found
             else:
-                problems.append(f"{OPTION_NAMES[field.name]} is missing")
+                misplaced.append(f"{OPTION_NAMES[field.name]} is missing")
+    if misplaced:
+        raise UsageError("; ".join([*misplaced, *problems]))
     if path is None and not problems:
         problems = [_with_option_name(problem) for problem in platform.problems(document)]
     if problems:
-        raise UsageError("; ".join(problems))
+        raise TargetDataError("; ".join(problems))
     return json.dumps(document).encode()
 
 
-def _problems(platform: Platform, target: str, given: Mapping[str, JsonValue]) -> list[str]:
+def _problems(platform: Platform, given: Mapping[str, JsonValue]) -> list[str]:
     """What is wrong with the options by themselves, and what may have been meant."""
     fields = {field.name: field for field in platform.fields}
     problems = []
     for key, value in given.items():
         name, field = OPTION_NAMES[key], fields.get(key)
         if field is None:
-            problems.append(f"{name} means nothing for the target {target}")
             continue
         is_list = field.kind is FieldKind.ARRAY
         one = dataclasses.replace(field, name=name, kind=FieldKind.STRING if is_list else field.kind)

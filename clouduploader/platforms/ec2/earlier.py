@@ -57,8 +57,10 @@ def image(
         return Taken((CloudObject("image", str(found["ImageId"]), region),), is_wreck=True)
     image_id, theirs = str(found["ImageId"]), tags.as_mapping(found.get("Tags"))
     if not copies.is_same(theirs, wanted):
-        other = theirs.get(tags.SHA256)
+        other, is_ours = theirs.get(tags.SHA256), tags.KEY in theirs
         difference = f"it was made of a file of SHA-256 {other}, this one has {wanted[tags.SHA256]}" if other else None
+        if is_ours and not other:
+            difference = f"without a tag {tags.SHA256} it can't be compared with this one"
         raise refusals.name_taken(image_id, difference)
     taken.check(
         found,

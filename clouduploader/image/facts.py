@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 
-from clouduploader.contents import MISSING_COPY, ImageFacts
-from clouduploader.image import bios, evidence, fat, iso, naming, packing, partitions
+from clouduploader.contents import MISSING_COPY, ImageFacts, NoDisk
+from clouduploader.image import bios, bmap, evidence, fat, iso, naming, packing, partitions
 from clouduploader.image.partitions import Kind, ReadAt, Table
-from clouduploader.image.reading import TooFarError
+from clouduploader.image.reading import Reader, TooFarError
 from clouduploader.platform import Image
 from clouduploader.stop import Stop
 
@@ -37,6 +37,7 @@ _MACHINES = {
     0x6264: "loongarch64",
 }
 """PE format, "Machine Types"."""
+_DMG, _TRAILER_BYTES = b"koly", 512  # Apple, DiskImages framework, UDIFResourceFile
 _PE_OFFSET = 0x3C  # PE format, "MS-DOS Stub"
 _LOADER_BYTES = 1 << 13  # ours: the PE header begins within the first few hundred bytes
 _MAX_VOLUMES = 32  # ours: one is the rule, and looking at all of a hostile disk takes time
@@ -73,9 +74,9 @@ def inspect(image: Image, stop: Stop, overlook: Callable[[str], None] | None = N
         LocalIOError: It can't be read.
     """
     with packing.reader(image, stop, overlook) as reader:
-        no_disk = evidence.objection(reader.read_at)
+        no_disk = _foreign_trailer(reader) or evidence.objection(reader.read_at)
         if no_disk is None or not no_disk.is_known:
-            no_disk = naming.objection(image) or no_disk
+            no_disk = naming.objection(image) or (None if _is_vouched_for(image) else no_disk)
         table = partitions.read(reader.read_at, reader.size_bytes)
         boots_bios = bios.boots(reader.read_at, table)
         found = programs(reader.read_at, table)
@@ -105,6 +106,25 @@ def inspect(image: Image, stop: Stop, overlook: Callable[[str], None] | None = N
         warnings=tuple(warnings),
         no_disk=no_disk,
     )
+
+
+def _foreign_trailer(reader: Reader) -> NoDisk | None:
+    """What a format that is none of ours has at its end; of what is packed that is not looked at."""
+    offset = max((reader.size_bytes or 0) - _TRAILER_BYTES, 0)
+    if not offset or not reader.read_at(offset, _TRAILER_BYTES).startswith(_DMG):
+        return None
+    return NoDisk(reason="it is no raw disk, but a dmg of macOS", is_known=True)
+
+
+def _is_vouched_for(image: Image) -> bool:
+    """Whether there is a map of it, made by a tool for disks, whose checksums whoever reads the image looks at.
+
+    Raises:
+        ImageError: There is something else in the place of a map.
+        LocalIOError: It can't be read.
+    """
+    path = bmap.beside(image.path, image.filename)
+    return path is not None and bool(bmap.read(path).sums)
 
 
 def _boots_uefi(found: Programs, boots_bios: bool | None) -> bool | None:

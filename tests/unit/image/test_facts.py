@@ -1,6 +1,7 @@
 import bz2
 import contextlib
 import gzip
+import hashlib
 import lzma
 import subprocess
 
@@ -309,6 +310,28 @@ def test_any_damage_of_the_packing_is_an_error_or_survived(make_image, name, dat
     packed[data.draw(st.integers(6, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(ImageError):
         assert facts.inspect(make_image(bytes(packed)), Stop()).partition_table in ("gpt", "mbr", None)
+
+
+def test_dmg_is_told_by_its_trailer(make_image):
+    """A read-only one begins as the disk does."""
+    found = facts.inspect(make_image(disk() + b"koly\0\0\0\4\0\0\2\0".ljust(512, b"\0"), "a.raw"), Stop())
+    assert (found.no_disk.is_known, found.no_disk.reason) == (True, "it is no raw disk, but a dmg of macOS")
+
+
+def test_map_with_checksums_vouches_for_what_shows_no_disk(make_image):
+    """bmaptool made it of a disk, and whoever reads the image compares."""
+    data = bytes(8192)
+    image = make_image(data, "a.raw")
+    assert not facts.inspect(image, Stop()).no_disk.is_known
+    path = image.path.with_name("a.raw.bmap")
+    for attribute, is_disk in (("", False), (f' chksum="{hashlib.sha256(data).hexdigest()}"', True)):
+        path.write_text(
+            '<bmap version="2.0"><ImageSize>8192</ImageSize><BlockSize>4096</BlockSize>'
+            f"<BlockMap><Range{attribute}>0-1</Range></BlockMap></bmap>"
+        )
+        assert (facts.inspect(image, Stop()).no_disk is None) is is_disk
+    html = make_image(b"<!DOCTYPE html><html></html>".ljust(8192), "a.raw")
+    assert facts.inspect(html, Stop()).no_disk.is_known
 
 
 PACKED = {name: PACK[name](disk()) for name in PACK}

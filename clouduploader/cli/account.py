@@ -179,7 +179,10 @@ def remove_command(session: Session, /, *, user: str, target: str, yes: bool) ->
     """
     from clouduploader.commands import manage_accounts
 
-    output.confirm(f"Remove the account of {output.clean(user)} for {output.clean(target)}?", is_agreed=yes)
+    for account in manage_accounts.list_accounts(session.config, target):
+        if account.user == user and not yes:
+            question = f"Remove the account of {output.clean(user)} for {output.clean(target)}?"
+            output.confirm(session, question, is_agreed=yes, shown=[_joined(account)])
     manage_accounts.remove(session.config, user, target)
     if session.is_json:
         output.print_json(session, {"user": user, "target": target})

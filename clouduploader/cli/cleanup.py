@@ -103,7 +103,8 @@ def cleanup_command(
             _print_found(session, batches)
         if not dry_run:
             if doomed:
-                output.confirm(f"Remove {'this thing' if doomed == 1 else f'these {doomed} things'}?", is_agreed=yes)
+                question = f"Remove {'this thing' if doomed == 1 else f'these {doomed} things'}?"
+                output.confirm(session, question, is_agreed=yes)
             reports = list(clean_up.remove(means, batches))
     is_left = any(report.left for report in reports) or any(batch.error for batch in batches)
     code = ExitCode.TEMPORARY if is_left else ExitCode.OK

@@ -12,7 +12,7 @@ import click
 from clouduploader import spool
 from clouduploader.cli import output, table
 from clouduploader.cli.session import Session, json_option, pass_session, server_option
-from clouduploader.errors import ExitCode, UsageError
+from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 from clouduploader.job import Job, JobState
 
 if TYPE_CHECKING:  # each command loads its own: `list` is not to wait for what `kill` needs
@@ -122,13 +122,7 @@ def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
     A server does not tell of files and processes: with --server they are left out, and in JSON ended, image_bytes,
     paths, process, pids, journal and the log's held are null.
     """
-    from clouduploader.commands import inspect_job
-
-    server = session.server
-    if server:
-        found = inspect_job.inspect_at_server(server, job, lines=lines)
-    else:
-        found = inspect_job.inspect_job(_spool(session), job, lines=lines, state_dir=session.config.state.value)
+    found = _inspect(session, job, lines=lines)
     if session.is_json:
         output.print_json(session, _inspection(found))
         return ExitCode.OK
@@ -193,8 +187,9 @@ def kill_command(
 ) -> int:
     """Kill each JOB, and let its uploader clean up.
 
-    The uploader gets a SIGTERM, and the job is failed, "killed". A job that is over already is left as it
-    is. No process is stopped that does not work on the job.
+    The uploader gets a SIGTERM, and the job is failed, "killed". Without --yes the jobs are shown, with user, image
+    and what they have in the cloud, and it asks. A job that is over already is left as it is. No process is stopped
+    that does not work on the job.
     The exit code is the highest of all jobs: 0; 75 if something still ran when the time was over; 76 if
     something is left in the cloud.
 
@@ -210,7 +205,8 @@ def kill_command(
             "--wait and --force need the spool: a server does not tell of a job's processes",
             hint="`clouduploader log JOB` shows what a killed uploader says.",
         )
-    output.confirm(f"Kill the job{'s' * (len(names) > 1)} {', '.join(names)}?", is_agreed=yes)
+    if not yes:
+        _ask_before_kill(session, names)
     manner = kill_job.Manner(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
     sinks = [] if session.is_quiet else [os.fdopen(2, "wb", buffering=0, closefd=False)]
     outcomes = (
@@ -229,6 +225,34 @@ def kill_command(
     if session.is_json:
         output.print_json(session, {"jobs": documents}, exit_code=max(codes))
     return max(codes)
+
+
+def _ask_before_kill(session: Session, names: Sequence[str]) -> None:
+    """Show the jobs that would be killed, with what they have in the cloud, and ask; with none of them ask nothing."""
+    living, lines = [], []
+    for name in dict.fromkeys(names):
+        try:
+            found = _inspect(session, name, lines=0)
+        except ClouduploaderError:
+            continue  # what can't be killed is told when it is tried
+        if found.job and not found.job.state.is_final:
+            living.append(name)
+            facts = [("user", found.job.user), ("image", found.job.filename), ("target", found.job.target)]
+            told = [found.job.state, *(f"{key} {value}" for key, value in facts if value)]
+            lines.append(f"job {name}: {', '.join(told)}")
+            lines += [f"  with {_thing_text(thing)}" for thing in found.objects]
+    if living:
+        question = f"Kill the job{'s' * (len(living) > 1)} {', '.join(living)}?"
+        output.confirm(session, question, is_agreed=False, shown=lines)
+
+
+def _inspect(session: Session, name: str, *, lines: int) -> "Inspection":
+    from clouduploader.commands import inspect_job
+
+    server = session.server
+    if server:
+        return inspect_job.inspect_at_server(server, name, lines=lines)
+    return inspect_job.inspect_job(_spool(session), name, lines=lines, state_dir=session.config.state.value)
 
 
 def _spool(session: Session) -> spool.Spool:

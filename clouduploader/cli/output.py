@@ -169,19 +169,25 @@ def warn(session: Session, text: str) -> None:
         click.echo(f"clouduploader: warning: {clean(text)}", err=True)
 
 
-def confirm(question: str, *, is_agreed: bool) -> None:
+def confirm(session: Session, question: str, *, is_agreed: bool, shown: Sequence[str] = ()) -> None:
     """Ask before something is destroyed.
 
     Args:
+        session: See Session.
         question: Ends with a question mark.
+        shown: Lines that say what that is, unless it has been shown already.
         is_agreed: Whether `--yes` was given.
 
     Raises:
-        UsageError: There is nobody to ask, and no `--yes`.
+        UsageError: There is nobody to ask, or the answer is JSON, and no `--yes`.
         click.Abort: The answer was no.
     """
     if is_agreed:
         return
+    if session.is_json:
+        raise UsageError(f"{question} With --json nobody is asked.", hint="Give --yes to agree.")
     if not sys.stdin.isatty():
         raise UsageError(f"{question} There is no terminal to answer on.", hint="Give --yes to agree.")
+    for line in shown:
+        click.echo(clean(line), err=True)
     click.confirm(question, abort=True, err=True)

@@ -151,7 +151,8 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
         options: What the command got for options of KEYS.
 
     Raises:
-        UsageError: An option is missing, or of another target; or the file is encrypted as a whole, and there are options.
+        UsageError: An option is missing, or of another target; or there are options, but the file is encrypted as a
+            whole.
         TargetDataError: An option has a wrong value, or the file holds no JSON object.
         MissingFileError, LocalIOError: It can't be read.
         UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.

@@ -28,9 +28,10 @@ def add_command(monkeypatch):
 def run_on_terminal():
     """A factory: run Python code on a terminal of its own, and return what it shows there."""
 
-    def run(code, *, columns=80, **environment):
+    def run(code, *, columns=80, typed=b"", **environment):
         leader, follower = pty.openpty()
         termios.tcsetwinsize(follower, (24, columns))
+        os.write(leader, typed)
         subprocess.run(
             [sys.executable, "-c", f"from clouduploader.cli import output\n{code}"],
             stdin=follower,

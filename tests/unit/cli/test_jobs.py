@@ -89,9 +89,10 @@ def run_json(run):
 def show(jobs, home, run_on_terminal):
     """Return a function that runs the program on a terminal and gives what is seen there."""
 
-    def show(*arguments, columns=80):
+    def show(*arguments, columns=80, typed=b""):
         words = ["--home", str(home), "--spool", str(jobs.directory), *arguments]
-        shown = run_on_terminal(f"from clouduploader.cli import main; main.main({words!r})", columns=columns)
+        code = f"from clouduploader.cli import main; main.main({words!r})"
+        shown = run_on_terminal(code, columns=columns, typed=typed)
         return re.sub(r"\x1b\[[0-9;]*m", "", shown)
 
     return show
@@ -294,10 +295,30 @@ def test_kill_needs_a_yes(jobs, make_job, run, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     code, _, err = run("kill", "7")
     assert code == 64
-    assert "Kill the job 7?" in err
+    assert err == "clouduploader: Kill the job 7? There is no terminal to answer on. Give --yes to agree.\n"
     assert jobs.read("7")[0].state is JobState.SCHEDULED
     assert run("kill", "--yes", "7") == (0, "job 7: killed\n", "")
     assert run("kill", "-y", "7") == (0, "job 7: is over already: failed\n", "")
+
+
+def test_kill_shows_what_there_is_before_it_asks(jobs, make_job, show):
+    make_job(jobs, "7", log=b"12:00:00 Created instance i-1 in here.\n", user="t\x1bm", pid=2**22)
+    make_job(jobs, "8", state=JobState.SUCCEEDED)
+    shown = show("kill", "7", "8", "9", columns=120, typed=b"n\n")
+    assert shown.splitlines()[1:] == [
+        "job 7: uploading, user t\ufffdm, image a.raw.xz, target ec2",
+        "  with instance i-1 in here",
+        "Kill the job 7? [y/N]: clouduploader: stopped",
+    ]
+    assert jobs.read("7")[0].state is JobState.UPLOADING
+
+
+@pytest.mark.parametrize(("name", "code", "text"), [("7", 0, "job 7: is over already: failed"), ("9", 66, "no job 9")])
+def test_kill_asks_nothing_where_there_is_nothing_to_kill(jobs, make_job, run, name, code, text):
+    make_job(jobs, "7", state=JobState.FAILED)
+    found, out, err = run("kill", name)
+    assert (found, "Kill the job" in err) == (code, False)
+    assert text in out + err
 
 
 def test_kill_of_several_jobs_ends_with_the_worst(jobs, make_job, run):

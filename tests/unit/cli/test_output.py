@@ -102,8 +102,15 @@ def test_warning_goes_to_stderr_unless_quiet(capsys):
 def test_confirm_needs_a_terminal_or_an_agreement(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(UsageError, match=r"Kill job 7\?"):
-        output.confirm("Kill job 7?", is_agreed=False)
-    output.confirm("Kill job 7?", is_agreed=True)
+        output.confirm(Session(), "Kill job 7?", is_agreed=False)
+    output.confirm(Session(), "Kill job 7?", is_agreed=True)
+
+
+def test_confirm_asks_nobody_where_the_answer_is_json(monkeypatch):
+    session = Session()
+    session.is_json = True
+    with pytest.raises(UsageError, match="nobody is asked"):
+        output.confirm(session, "Kill job 7?", is_agreed=False)
 
 
 @pytest.mark.parametrize(("answer", "is_agreed"), [("y\n", True), ("n\n", False), ("\n", False)])
@@ -114,10 +121,10 @@ def test_confirm_takes_the_answer_of_a_terminal(monkeypatch, capsys, answer, is_
 
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     if is_agreed:
-        output.confirm("Kill job 7?", is_agreed=False)
+        output.confirm(Session(), "Kill job 7?", is_agreed=False)
     else:
         with pytest.raises(click.Abort):
-            output.confirm("Kill job 7?", is_agreed=False)
+            output.confirm(Session(), "Kill job 7?", is_agreed=False)
     captured = capsys.readouterr()
     assert "Kill job 7?" in captured.err
     assert "Kill job 7?" not in captured.out

@@ -155,6 +155,12 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
     door = Door(listener, connect, is_allowed=lambda address: state.settings.is_allowed(address))
     door.open()
     announce()
+
+    def warn() -> None:
+        if text := state.settings.warning(listener.getsockname()[0]):
+            state.log.tell("warning", text=text)
+
+    warn()
     try:
         while not stop.is_requested:
             for task in (await asyncio.wait(tasks, timeout=POLL_SECONDS))[0]:
@@ -162,6 +168,7 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
             if text := state.source.refresh():
                 _set_patience(listener, state.settings)
                 state.log.tell("settings", text=text)
+                warn()
     finally:
         door.close()
         for task in tasks:

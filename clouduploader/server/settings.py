@@ -13,6 +13,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_LISTEN = "127.0.0.1:5452"  # the port of OBS's upload server
 DEFAULT_ALLOW = "127.0.0.0/8 ::1"
+VAST_PREFIX = 8  # a network of fewer bits than this is nobody's own
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
 
 
@@ -52,6 +53,25 @@ class Settings:
         if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
             found = found.ipv4_mapped
         return any(found in network for network in self.allow)
+
+
+    def warning(self, address: str) -> str | None:
+        """What those who run the server should know of who can reach it; None if that is as it should be.
+
+        Args:
+            address: Where it listens.
+        """
+        if ipaddress.ip_address(address).is_loopback:
+            return None
+        vast = [str(network) for network in self.allow if network.prefixlen < VAST_PREFIX]
+        if vast:
+            return (
+                f"open to everybody: whoever reaches {address} from {' or '.join(vast)} may do everything, for any "
+                "user; there are no passwords, and --allow can name smaller networks"
+            )
+        if all(network.is_loopback for network in self.allow):
+            return f"it listens on {address}, and answers this host alone: --allow names others"
+        return None
 
 
 class Source:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from clouduploader.job import JobState
-from clouduploader.server import connections, intake
+from clouduploader.server import connections, intake, settings
 from clouduploader.server.replies import RefusalError
 
 PATIENCE_SECONDS = 60
@@ -256,3 +256,17 @@ def test_speed_of_an_image_is_that_of_late(monkeypatch):
     assert transfer.rate(5 * intake.RATE_SECONDS) == 0
     Received.received_bytes = 10**9
     assert transfer.rate(5 * intake.RATE_SECONDS) > intake.MIN_RATE  # it is here
+
+
+@pytest.mark.parametrize(
+    ("address", "allow", "warning"),
+    [("192.0.2.7", "0.0.0.0/0", "open to everybody: whoever reaches 192.0.2.7 from 0.0.0.0/0 may do everything"),
+     ("::", "10.0.0.0/8 ::/0", "open to everybody: whoever reaches :: from ::/0 may do everything"),
+     ("192.0.2.7", "0.0.0.0/1 128.0.0.0/1", "from 0.0.0.0/1 or 128.0.0.0/1 may do everything"),
+     ("192.0.2.7", "", "it listens on 192.0.2.7, and answers this host alone: --allow names others"),
+     ("192.0.2.7", "10.1.0.0/16", None), ("127.0.0.1", "0.0.0.0/0", None), ("::1", "", None)],
+)  # fmt: skip
+def test_settings_warn_of_a_server_that_is_open_to_everybody(tmp_path, address, allow, warning):
+    found = settings.load({"allow": allow}, tmp_path).warning(address)
+    assert (found is None) == (warning is None)
+    assert (warning or "") in (found or "")

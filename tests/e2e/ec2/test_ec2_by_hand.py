@@ -217,7 +217,7 @@ def test_dry_run_finds_what_would_fail(sandbox, upload, role, make_image):
         (["--name=by hand"], {"image": cut.path}, 65, "cut.raw.xz is cut off"),
         (["--name=by hand", "--subnet=subnet-0123456789abcdef0"], {}, 65, "vpc_subnet_id: there is no subnet-"),
         (["--name=by hand", "--region=eu-central-1"], {}, 78, "helper AMI"),
-        (["--name=a:b"], {}, 65, "ami_name"),
+        (["--name=a:b"], {}, 65, '--name is "a:b"'),
         (["--name=by hand", "--external-id=wrong"], {}, 77, "does not let us assume role"),
     ]
     for options, how, exit_code, words in cases:

@@ -143,7 +143,7 @@ def test_what_can_not_be_is_refused_before_anything_is_made(sandbox, command):
     done = sandbox.run(command("--encrypt", "--share=public", f"--deprecate-at={yesterday}"))
     assert done.returncode == 65
     assert "an encrypted image can't be public" in done.stderr
-    assert "deprecate_at is in the past" in done.stderr
+    assert "--deprecate-at is in the past" in done.stderr
     assert sandbox.calls() == []
 
 

@@ -117,21 +117,30 @@ def client(
         region: For example "eu-west-1".
         reporter: Told of each call if verbose.
         keys: Whose: some, or a source that is asked for each request.
-        session: Where settings come from; it becomes a part of the client.
+        session: Where settings come from. With a source of keys it becomes a part of the client, and makes no others.
         options: Of botocore's Config, in place of those of CONFIG.
         stop: Once it is requested, no exchange takes longer than seconds.
 
     Raises:
         ConfigError: The settings of the SDK are broken.
     """
-    credentials = _Credentials(_Fixed(keys) if isinstance(keys, Keys) else keys)
-    session.register_component("data_loader", _loader())
-    session.register_component("credential_provider", botocore.credentials.CredentialResolver([_Provider(credentials)]))
-    session.register("creating-client-class", _add_border)
+    session.register("creating-client-class", _add_border, unique_id="clouduploader")
+    given: dict[str, Any] = {}
+    renewed = None
+    if isinstance(keys, Keys):
+        given["aws_access_key_id"] = keys.access_key_id
+        given["aws_secret_access_key"] = keys.secret_access_key
+        given["aws_session_token"] = keys.session_token
+    else:
+        renewed = _Credentials(keys)
+        resolver = botocore.credentials.CredentialResolver([_Provider(renewed)])
+        session.register_component("credential_provider", resolver)
     with _settings():
+        session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
         config = CONFIG.merge(botocore.config.Config(**options))
-        made = session.create_client(service, region_name=region, config=config)
-    made.meta.events.register("needs-retry", credentials.needs_retry)
+        made = session.create_client(service, region_name=region, config=config, **given)
+    if renewed:
+        made.meta.events.register("needs-retry", renewed.needs_retry)
     made._endpoint.http_session = exchange.Exchange(made._endpoint.http_session, stop)
     _tell(made, reporter)
     return made
@@ -176,8 +185,7 @@ def _settings() -> Iterator[None]:
 
 
 def _add_border(base_classes: list[type], **_rest: object) -> None:
-    if _Border not in base_classes:
-        base_classes.insert(0, _Border)
+    base_classes.insert(0, _Border)
 
 
 class _Border:
@@ -218,23 +226,19 @@ class _Border:
         return answer
 
 
+class _Loader(botocore.loaders.Loader):  # type: ignore[misc] # botocore has no types
+    """Finds the SDK's models, without a list of all the services that it has: that takes a thousand looks at disk."""
+
+    def list_available_services(self, _type_name: str) -> list[str]:
+        """Those that we call."""
+        return ["ec2", *sorted(set(SERVICES.values()))]
+
+
 @functools.cache
-def _loader() -> Any:  # noqa: ANN401 botocore has no types
+def _loader(data_path: str | None) -> _Loader:
     """The SDK's models, read once: that of EC2 takes a third of a second, and copies need a client a region."""
-    return botocore.loaders.create_loader(botocore.session.Session().get_config_variable("data_path"))
-
-
-class _Fixed:
-    """A source of the same keys for ever."""
-
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-
-    def __call__(self) -> Keys:
-        return self._keys
-
-    def refuse(self, keys: Keys) -> None:
-        """There are no others."""
+    theirs = botocore.loaders.create_loader(data_path)
+    return _Loader(extra_search_paths=theirs.search_paths, include_default_search_paths=False)
 
 
 class _Provider(botocore.credentials.CredentialProvider):  # type: ignore[misc] # botocore has no types

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.sandbox
 
 SECTOR_BYTES = 512
 TOLD = re.compile(
-    r"^All (\d+) blocks are in snapshot \S+: (\d+) with data, (\d+) of zeros\. "
+    r"^\d\d:\d\d:\d\d All (\d+) blocks are in snapshot \S+: (\d+) with data, (\d+) of zeros\. "
     r"Left out: (\d+) holes, (\d+) of zeros\.$",
     re.MULTILINE,
 )

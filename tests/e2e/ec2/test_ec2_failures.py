@@ -42,11 +42,12 @@ def assert_nothing_left(sandbox):
 @pytest.mark.parametrize(
     ("filename", "how", "words"),
     [
-        ("x.raw.xz", {"cut_bytes": 4096}, "x.raw.xz is cut off: the xz data end too early"),
+        ("x.raw.xz", {"cut_bytes": 4096}, "x.raw.xz is cut off, or has something else behind"),
         ("x.raw", {"packing": "gz"}, "x.raw is packed with gz, which ec2uploadimg can't unpack"),
         ("x.raw.bz2", {}, "x.raw.bz2 is packed with bz2, which ec2uploadimg can't unpack"),
+        ("x.raw.zst", {"packing": "zst"}, "x.raw.zst is packed with zst, which ec2uploadimg can't unpack"),
         ("x.qcow2", {}, "x.qcow2 is not a raw disk image"),
-        ("x.vmdk.xz", {}, "x.vmdk.xz is not a raw disk image"),
+        ("x.vmdk.xz", {}, "x.vmdk.xz is not the image of a disk: it is called .vmdk, and its bytes are not that"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
@@ -79,14 +80,6 @@ def test_image_that_changes_while_it_is_sent_does_not_become_one(sandbox, make_j
     done = job.finish(process)
     done.assert_failed(65, "changed while it was read: it was written to, or replaced")
     assert "Removed image ami-" in done.log
-    assert_nothing_left(job)
-
-
-def test_image_packed_with_zstd_is_refused(make_job, make_image, assert_nothing_left):
-    image = make_image("x.raw.zst")
-    image.path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))  # RFC 8878, section 3.1.1
-    job = make_job(image)
-    job.run().assert_failed(65, "x.raw.zst is packed with zst, which ec2uploadimg can't unpack")
     assert_nothing_left(job)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clouduploader import joblog
-from clouduploader.cli import output, table
+from clouduploader.cli import completion, output, table
 from clouduploader.cli.parsing import CommandGroup
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.errors import ExitCode, UsageError
@@ -28,10 +28,6 @@ COLUMNS = (
 )
 ENCRYPTED = "(encrypted)"
 
-target_option = click.option(
-    "--target", default="ec2", show_default=True, help="The platform; see `clouduploader platforms`."
-)
-
 
 @click.group("account", cls=CommandGroup)
 def account_command() -> None:
@@ -45,7 +41,7 @@ def account_command() -> None:
 
 @account_command.command("create")
 @click.argument("user")
-@target_option
+@completion.target_option
 @json_option
 @pass_session
 def create_command(session: Session, /, *, user: str, target: str) -> None:
@@ -64,15 +60,20 @@ def create_command(session: Session, /, *, user: str, target: str) -> None:
 
 
 @account_command.command("show")
-@click.argument("user")
-@target_option
-@click.option("--method", metavar="[ec2uploadimg|ebs-direct|auto]", help="How the images get there.  [the setting]")
+@click.argument("user", shell_complete=completion.user)
+@completion.target_option
+@click.option(
+    "--method", metavar="[ec2uploadimg|ebs-direct|auto]", shell_complete=completion.field("method"),
+    help="How the images get there.  [the setting]",
+)  # fmt: skip
 @click.option(
     "--with", "extras", multiple=True, metavar="[copies|kms|cleanup]",
+    shell_complete=completion.among(["copies", "kms", "cleanup"]),
     help="Permissions for this too: copies, sharing and deprecation; a KMS key; `cleanup` by tags. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--form", default="text", show_default=True, metavar="[text|json|cloudformation|commands]",
+    shell_complete=completion.among(["text", "json", "cloudformation", "commands"]),
     help="Print for people, the policies alone, a template, or commands for `aws`.",
 )  # fmt: skip
 @json_option
@@ -105,10 +106,10 @@ def show_command(
 
 
 @account_command.command("set")
-@click.argument("user")
-@click.argument("field")
+@click.argument("user", shell_complete=completion.user)
+@click.argument("field", shell_complete=completion.account_field)
 @click.argument("value", required=False)
-@target_option
+@completion.target_option
 @json_option
 @pass_session
 def set_command(session: Session, /, *, user: str, field: str, value: str | None, target: str) -> None:
@@ -133,7 +134,7 @@ def set_command(session: Session, /, *, user: str, field: str, value: str | None
 
 
 @account_command.command("set-arn")
-@click.argument("user")
+@click.argument("user", shell_complete=completion.user)
 @click.argument("arn")
 @json_option
 @click.pass_context
@@ -146,7 +147,7 @@ def set_arn_command(context: click.Context, /, *, user: str, arn: str) -> None:
 
 
 @account_command.command("list")
-@click.option("--target", help="Only accounts for this platform.")
+@click.option("--target", shell_complete=completion.target, help="Only accounts for this platform.")
 @json_option
 @pass_session
 def list_command(session: Session, /, *, target: str | None) -> None:
@@ -164,8 +165,8 @@ def list_command(session: Session, /, *, target: str | None) -> None:
 
 
 @account_command.command("remove")
-@click.argument("user")
-@target_option
+@click.argument("user", shell_complete=completion.user)
+@completion.target_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_option
 @pass_session
@@ -189,8 +190,8 @@ def remove_command(session: Session, /, *, user: str, target: str, yes: bool) ->
 
 
 @account_command.command("verify")
-@click.argument("user")
-@target_option
+@click.argument("user", shell_complete=completion.user)
+@completion.target_option
 @json_option
 @pass_session
 def verify_command(session: Session, /, *, user: str, target: str) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from clouduploader.cli import output
+from clouduploader.cli import completion, output
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import check_setup
 from clouduploader.errors import ExitCode
@@ -13,8 +13,12 @@ from clouduploader.platform import Level
 
 
 @click.command("check")
-@click.option("--target", default="ec2", show_default=True, help="The platform; see `clouduploader platforms`.")
-@click.option("--region", help="Look at this region only; else at all that are configured.")
+@completion.target_option
+@click.option(
+    "--region",
+    shell_complete=completion.field("region"),
+    help="Look at this region only; else at all that are configured.",
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Target data of a job, to try its role and name too.")
 @json_option
 @pass_session

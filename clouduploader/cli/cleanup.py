@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from clouduploader import joblog, process
-from clouduploader.cli import output, table
+from clouduploader.cli import completion, output, table
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import clean_up
 from clouduploader.errors import ExitCode
@@ -41,9 +41,15 @@ def _older_than(context: click.Context, parameter: click.Parameter, value: str |
 
 
 @click.command("cleanup")
-@click.option("--target", default="ec2", show_default=True, help="The platform; see `clouduploader platforms`.")
-@click.option("--job", help="Only what the upload of this job left, by its journal.")
-@click.option("--region", "regions", multiple=True, help="Look through this region by tags too. May be repeated.")
+@completion.target_option
+@click.option("--job", shell_complete=completion.job, help="Only what the upload of this job left, by its journal.")
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    shell_complete=completion.field("region"),
+    help="Look through this region by tags too. May be repeated.",
+)
 @click.option("--arn", help="ARN of the role to act as there. Without it your own credentials are used.")
 @click.option("--external-id", help="External id that the role asks for.")
 @click.option("--data", type=click.Path(path_type=Path), help="A JSON file with target data; the options go first.")

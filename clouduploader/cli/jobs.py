@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clouduploader import spool
-from clouduploader.cli import output, table
+from clouduploader.cli import completion, output, table
 from clouduploader.cli.session import Session, json_option, pass_session, server_option
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 from clouduploader.job import Job, JobState
@@ -49,7 +49,7 @@ TERMINAL_COLUMNS = (
 @click.command("list")
 @click.option("--user", "users", multiple=True, help="Only jobs of this user. May be repeated, as all filters.")
 @click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only jobs in this state.")
-@click.option("--target", "targets", multiple=True, help="Only jobs for this target.")
+@click.option("--target", "targets", multiple=True, shell_complete=completion.target, help="Only jobs for this target.")
 @click.option("--project", "projects", multiple=True, help="Only jobs of this project.")
 @click.option("--running", is_flag=True, help="Only jobs that are not over.")
 @click.option(
@@ -102,7 +102,7 @@ def list_command(
 
 
 @click.command("inspect")
-@click.argument("job")
+@click.argument("job", shell_complete=completion.job)
 @click.option(
     "-n", "--lines", type=click.IntRange(min=0), default=INSPECT_LINES, show_default=True,
     help="Show the last N lines of the log.",
@@ -133,7 +133,7 @@ def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
 
 
 @click.command("log")
-@click.argument("job")
+@click.argument("job", shell_complete=completion.job)
 @click.option("-f", "--follow", is_flag=True, help="Wait for more until the job ends.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Begin with the last N lines.  [all]")
 @server_option
@@ -168,7 +168,7 @@ def log_command(session: Session, /, *, job: str, follow: bool, lines: int | Non
 
 
 @click.command("kill")
-@click.argument("names", metavar="JOB...", nargs=-1, required=True)
+@click.argument("names", metavar="JOB...", nargs=-1, required=True, shell_complete=completion.running_job)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", is_flag=True, help="Wait until the uploader has cleaned up and ended.")
 @click.option(

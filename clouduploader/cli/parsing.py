@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import click
 
 from clouduploader.cli.session import Session
 from clouduploader.errors import UsageError
+from clouduploader.platform import Hints, Platform
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -86,6 +87,27 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     likeness = {other: difflib.SequenceMatcher(None, word, other).ratio() for other in sorted(known)}
     found = max(likeness, key=likeness.__getitem__, default="")
     return found if likeness.get(found, 0.0) >= SIMILAR else None
+
+
+def choices(platform: Platform, key: str) -> Sequence[str]:
+    """Values that a field of a platform can have, as far as they can be told."""
+    allowed = next((field.allowed for field in platform.fields if field.name == key), ())
+    return allowed or hints(platform).choices(key)
+
+
+def hints(platform: Platform) -> Hints:
+    """What a platform can tell a person about its fields; nothing, if it offers nothing."""
+    return getattr(platform, "hints", _NoHints())
+
+
+class _NoHints:
+    """Of a platform that offers none."""
+
+    def choices(self, _name: str) -> Sequence[str]:
+        return ()
+
+    def default(self, _name: str) -> str | None:
+        return None
 
 
 def as_usage_error(exc: click.ClickException) -> UsageError:

@@ -4,14 +4,17 @@ import json
 
 import click
 
-from clouduploader.cli import output, table
+from clouduploader.cli import completion, output, table
 from clouduploader.cli.session import Session, json_option, pass_session
 
 COLUMNS = (table.Column("TARGET"), table.Column("PACKAGE", rank=1), table.Column("STATE", least=16))
 
 
 @click.command("platforms")
-@click.option("--schema", "target", metavar="TARGET", help="Print the JSON Schema of this platform's data.")
+@click.option(
+    "--schema", "target", metavar="TARGET", shell_complete=completion.target,
+    help="Print the JSON Schema of this platform's data.",
+)  # fmt: skip
 @json_option
 @pass_session
 def platforms_command(session: Session, target: str | None) -> None:

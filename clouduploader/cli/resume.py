@@ -5,14 +5,14 @@ import contextlib
 import click
 
 from clouduploader import stopping
-from clouduploader.cli import uploading
+from clouduploader.cli import completion, uploading
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import resume_job
 from clouduploader.stop import Stop
 
 
 @click.command("resume")
-@click.argument("job")
+@click.argument("job", shell_complete=completion.job)
 @json_option
 @pass_session
 def resume_command(session: Session, /, *, job: str) -> int:

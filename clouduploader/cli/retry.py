@@ -5,7 +5,7 @@ import contextlib
 import click
 
 from clouduploader import stopping
-from clouduploader.cli import output, uploading
+from clouduploader.cli import completion, output, uploading
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import retry_job
 from clouduploader.errors import ExitCode
@@ -14,7 +14,7 @@ from clouduploader.stop import Stop
 
 
 @click.command("retry")
-@click.argument("job")
+@click.argument("job", shell_complete=completion.job)
 @json_option
 @pass_session
 def retry_command(session: Session, /, *, job: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from clouduploader import accounts
-from clouduploader.cli import targetoptions
+from clouduploader.cli import completion, targetoptions
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import UsageError
 from clouduploader.sandbox import host, layout
@@ -26,6 +26,7 @@ DEFAULT_REGIONS = ("us-east-1", "eu-central-1")
     default=DEFAULT_REGIONS,
     show_default=True,
     metavar="REGION",
+    shell_complete=completion.among(layout.REGIONS),
     help="Prepare a helper AMI there; can be repeated.",
 )
 @click.option(

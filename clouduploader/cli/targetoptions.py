@@ -5,17 +5,17 @@ import getpass
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from clouduploader import registry, targetdata
-from clouduploader.cli import parsing
+from clouduploader.cli import completion, parsing
 from clouduploader.config import Config
 from clouduploader.errors import TargetDataError, UsageError
-from clouduploader.platform import FieldKind, Hints, JsonValue, Platform
+from clouduploader.platform import FieldKind, JsonValue, Platform
 from clouduploader.runner import read_targetdata
 
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # RFC 3986, 3.1
@@ -80,48 +80,50 @@ def _lists(_context: click.Context, _parameter: click.Parameter, words: tuple[st
     return [item.strip() for word in words for item in word.split(",")]
 
 
+def _option(name: str, *names: str, **attributes: Any) -> Callable[[Function], Function]:  # noqa: ANN401 as Click has it
+    """An option; one that stands for a key of the target data completes the values that the platform knows."""
+    key = KEYS.get(name.partition("/")[0].removeprefix("--").replace("-", "_"))
+    if key:
+        attributes["shell_complete"] = completion.field(key)
+    return click.option(name, *names, **attributes)
+
+
 OPTIONS = (
-    click.option("--target", default="ec2", show_default=True, help="The platform; see `clouduploader platforms`."),
-    click.option("--region", help="The cloud's region, for example eu-west-1."),
-    click.option("--name", help="Name of the new image in the cloud."),
-    click.option("--description", metavar="TEXT", help="A sentence about it, for people."),
-    click.option("--tag", multiple=True, callback=_tags, metavar="NAME=VALUE", help="A tag of it; may be repeated."),
-    click.option("--architecture", metavar="[x86_64|arm64|i386]", help="What it runs on.  [what the image tells]"),
-    click.option(
-        "--boot-mode", metavar="[legacy-bios|uefi|uefi-preferred]", help="How it boots.  [what the image tells]"
-    ),
-    click.option(
+    completion.target_option,
+    _option("--region", help="The cloud's region, for example eu-west-1."),
+    _option("--name", help="Name of the new image in the cloud."),
+    _option("--description", metavar="TEXT", help="A sentence about it, for people."),
+    _option("--tag", multiple=True, callback=_tags, metavar="NAME=VALUE", help="A tag of it; may be repeated."),
+    _option("--architecture", metavar="[x86_64|arm64|i386]", help="What it runs on.  [what the image tells]"),
+    _option("--boot-mode", metavar="[legacy-bios|uefi|uefi-preferred]", help="How it boots.  [what the image tells]"),
+    _option(
         "--imds", metavar="[2.0|v2.0|optional]", help="Which metadata service its instances demand, for ever.  [2.0]"
     ),
-    click.option("--method", metavar="[ec2uploadimg|ebs-direct|auto]", help="How it gets there.  [clouduploader.conf]"),
-    click.option("--sha256", metavar="DIGEST", help="The SHA-256 that IMAGE must have.  [what IMAGE.sha256 says]"),
-    click.option(
-        "--zero-blocks", metavar="[send|holes|skip]", help="Which zeros are left out: of ebs-direct.  [holes]"
-    ),
-    click.option("--verify", metavar="[none|sample|full]", help="How much is read back: of ebs-direct.  [sample]"),
-    click.option("--encrypt", is_flag=True, default=None, help="Encrypt it: of ebs-direct."),
-    click.option("--kms-key", metavar="KEY", help="The KMS key to encrypt it with.  [the account's default]"),
-    click.option("--keep", metavar="[nothing|snapshot]", help="What a failure leaves for another try.  [nothing]"),
-    click.option("--force", is_flag=True, default=None, help="Go on even if IMAGE is not what is said of it."),
-    click.option(
-        "--copy-to", multiple=True, callback=_lists, metavar="REGION", help="Copy it there, or to all regions."
-    ),
-    click.option(
+    _option("--method", metavar="[ec2uploadimg|ebs-direct|auto]", help="How it gets there.  [clouduploader.conf]"),
+    _option("--sha256", metavar="DIGEST", help="The SHA-256 that IMAGE must have.  [what IMAGE.sha256 says]"),
+    _option("--zero-blocks", metavar="[send|holes|skip]", help="Which zeros are left out: of ebs-direct.  [holes]"),
+    _option("--verify", metavar="[none|sample|full]", help="How much is read back: of ebs-direct.  [sample]"),
+    _option("--encrypt", is_flag=True, default=None, help="Encrypt it: of ebs-direct."),
+    _option("--kms-key", metavar="KEY", help="The KMS key to encrypt it with.  [the account's default]"),
+    _option("--keep", metavar="[nothing|snapshot]", help="What a failure leaves for another try.  [nothing]"),
+    _option("--force", is_flag=True, default=None, help="Go on even if IMAGE is not what is said of it."),
+    _option("--copy-to", multiple=True, callback=_lists, metavar="REGION", help="Copy it there, or to all regions."),
+    _option(
         "--share",
         multiple=True,
         callback=_lists,
         metavar="WHO",
         help="Share it: account, ARN of an organization, public.",
     ),
-    click.option(
+    _option(
         "--share-snapshot/--no-share-snapshot",
         default=None,
         help="Whether those can copy it too.  [accounts, where the role lets us]",
     ),
-    click.option("--deprecate-at", metavar="DATE", help="From when on it is deprecated, for example 2027-01-31."),
-    click.option("--subnet", help="Subnet for the helper instance. Without it a VPC is made and removed again."),
-    click.option("--data", type=click.Path(path_type=Path), help="A JSON file with target data; the options go first."),
-    click.option("--user", help="Whose job it is.  [your login]"),
+    _option("--deprecate-at", metavar="DATE", help="From when on it is deprecated, for example 2027-01-31."),
+    _option("--subnet", help="Subnet for the helper instance. Without it a VPC is made and removed again."),
+    _option("--data", type=click.Path(path_type=Path), help="A JSON file with target data; the options go first."),
+    _option("--user", help="Whose job it is.  [your login]"),
 )
 """In the order of the help."""
 
@@ -176,7 +178,7 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     document = {**document, **given}
     for field in platform.fields:
         if field.is_required and field.name in OPTION_NAMES and not document.get(field.name):
-            found = _hints(platform).default(field.name)
+            found = parsing.hints(platform).default(field.name)
             if found:
                 document[field.name] = found
             else:
@@ -202,30 +204,10 @@ def _problems(platform: Platform, given: Mapping[str, JsonValue]) -> list[str]:
         one = dataclasses.replace(field, name=name, kind=FieldKind.STRING if is_list else field.kind)
         for word in value if isinstance(value, list) else [value]:
             if not targetdata.is_allowed(one, word):
-                near = parsing.nearest(str(word), choices(platform, key))
+                near = parsing.nearest(str(word), parsing.choices(platform, key))
                 meant = f" (did you mean {near}?)" if near else ""
                 problems.append(targetdata.problem(one, word, is_hidden=field.is_secret) + meant)
     return problems
-
-
-def choices(platform: Platform, key: str) -> Sequence[str]:
-    """Values that a field of a platform can have, as far as they can be told."""
-    allowed = next((field.allowed for field in platform.fields if field.name == key), ())
-    return allowed or _hints(platform).choices(key)
-
-
-def _hints(platform: Platform) -> Hints:
-    return getattr(platform, "hints", _NoHints())
-
-
-class _NoHints:
-    """Of a platform that offers none."""
-
-    def choices(self, _name: str) -> Sequence[str]:
-        return ()
-
-    def default(self, _name: str) -> str | None:
-        return None
 
 
 def _with_option_name(problem: str) -> str:

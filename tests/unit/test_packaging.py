@@ -49,7 +49,7 @@ def files_in(*names):
 def installed_sources():
     """The files that the spec installs from the source distribution."""
     commands = shlex.split(re.sub(r"\\\n|\n", " ", spec_section("install")))
-    return {word for word in commands if re.match(r"(man|etc|packaging)/", word)}
+    return {word for word in commands if re.match(r"(etc|packaging)/", word)}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def distributed(tmp_path_factory):
 
 
 def test_source_distribution_has_all_that_is_committed(distributed):
-    wanted = files_in("bench", "bin", "clouduploader", "etc", "man", "packaging", "tests")
+    wanted = files_in("bench", "bin", "clouduploader", "completion", "etc", "man", "packaging", "tests")
     assert {"etc/obs/cloudupload/.aws/credentials", "packaging/clouduploader.spec"} <= wanted
     assert wanted - distributed == set()
     assert {path.name for path in TOP.glob("*.rst")} | {"LICENSE", "setup.cfg", "pyproject.toml"} <= distributed
@@ -88,7 +88,16 @@ def test_spec_installs_every_file_there_is():
     sources = installed_sources()
     assert [name for name in sources if not (TOP / name).is_file()] == []
     not_installed = {"packaging/check", "packaging/try", "packaging/clouduploader.spec"}
-    assert sources == files_in("etc", "man", "packaging") - not_installed
+    assert sources == files_in("etc", "packaging") - not_installed
+
+
+def test_wheel_has_manual_page_and_completion_and_the_spec_lists_them():
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    installed = {f"{place}/{Path(source).name}": source for place, source in setup["options.data_files"].items()}
+    assert set(installed.values()) == files_in("completion", "man")
+    listed = spec_section("files").replace("%{_datadir}", "share").replace("%{_mandir}", "share/man").split()
+    assert [path for path in installed if path not in listed and f"{path}*" not in listed] == []
 
 
 def test_spec_lists_every_file_that_it_installs():

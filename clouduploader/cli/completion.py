@@ -1,0 +1,129 @@
+"""What a shell completes, and its scripts: `python -m clouduploader.cli.completion SHELL > completion/FILE`.
+
+Nothing here imports an SDK or asks a server; what can't be found out completes nothing.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from clouduploader import registry, spool
+from clouduploader.cli import parsing
+from clouduploader.cli.session import Session
+from clouduploader.errors import ClouduploaderError
+
+PROGRAM = "clouduploader"
+VARIABLE = "_CLOUDUPLOADER_COMPLETE"  # as Click names it
+FILES = {"bash": "clouduploader", "zsh": "_clouduploader", "fish": "clouduploader.fish"}
+"""The script of each shell, under the name by which the shell finds it in its directory of such scripts."""
+MAX_JOBS = 200  # more than anybody looks through; the newest
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+
+
+def script(shell: str) -> str:
+    """Make the script that a shell loads; it calls the program for each completion."""
+    found = get_completion_class(shell)
+    if found is None:
+        raise ValueError(shell)
+    made = found(click.Command(PROGRAM), {}, PROGRAM, VARIABLE)
+    return made.source_template % made.source_vars()
+
+
+def among(words: Sequence[str]) -> Completer:
+    """Complete one of these words."""
+    return _completer(lambda _context: words)
+
+
+def target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Complete the name of a platform."""
+    return _completer(lambda _context: registry.names())(context, parameter, incomplete)
+
+
+def running_job(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Complete a job that is not over, the newest first."""
+    return _completer(lambda found: _newest(_spool(found).running_names()))(context, parameter, incomplete)
+
+
+def job(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Complete a job, the newest first."""
+
+    def names(found: click.Context) -> list[str]:
+        jobs = _spool(found)
+        every = {*jobs.running_names(), *jobs.archived_names()}
+        return _newest([name for name in every if name.startswith(incomplete)])
+
+    return _completer(names)(context, parameter, incomplete)
+
+
+def user(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Complete a user who has an account."""
+    from clouduploader.commands import manage_accounts
+
+    return _completer(
+        lambda found: [one.user for one in manage_accounts.list_accounts(_session(found).config, _target(found))]
+    )(context, parameter, incomplete)
+
+
+def account_field(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Complete a field that accounts for the platform have."""
+
+    def names(found: click.Context) -> list[str]:
+        platform = registry.load(_target(found), _session(found).config)
+        return [one.name for one in platform.fields if one.is_of_account]
+
+    return _completer(names)(context, parameter, incomplete)
+
+
+def field(key: str) -> Completer:
+    """Complete a value of a field of the platform that --target names; behind a comma, where it takes lists."""
+
+    def values(context: click.Context) -> Sequence[str]:
+        return parsing.choices(registry.load(_target(context), _session(context).config), key)
+
+    return _completer(values)
+
+
+target_option = click.option(
+    "--target",
+    default="ec2",
+    show_default=True,
+    shell_complete=target,
+    help="The platform; see `clouduploader platforms`.",
+)
+"""Which platform a command is about."""
+
+
+def _completer(words: Callable[[click.Context], Sequence[str]]) -> Completer:
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        is_list = isinstance(parameter, click.Option) and parameter.multiple
+        front, comma, last = incomplete.rpartition(",") if is_list else ("", "", incomplete)
+        found: Sequence[str] = ()
+        with contextlib.suppress(ClouduploaderError, OSError):  # a shell has no place for what is wrong
+            found = words(context)
+        return [CompletionItem(f"{front}{comma}{word}") for word in found if word.startswith(last)]
+
+    return complete
+
+
+def _session(context: click.Context) -> Session:
+    return context.ensure_object(Session)
+
+
+def _spool(context: click.Context) -> spool.Spool:
+    return spool.Spool(_session(context).config.spool.value)
+
+
+def _target(context: click.Context) -> str:
+    return str(context.params.get("target") or "ec2")
+
+
+def _newest(names: Sequence[str]) -> list[str]:
+    return sorted(names, key=int, reverse=True)[:MAX_JOBS]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(script(sys.argv[1]))

@@ -192,6 +192,22 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     return json.dumps(document).encode()
 
 
+def with_method(config: Config, target: str, method: str) -> Config:
+    """The settings with another `method` in the section of a platform.
+
+    Raises:
+        UsageError: The platform has no such method.
+        UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
+    """
+    platform = registry.load(target, config)
+    if not any(field.name == "method" for field in platform.fields):
+        raise UsageError(f"--method means nothing for the target {target}")
+    for problem in _problems(platform, {"method": method}):
+        raise UsageError(problem)
+    section = {**config.platforms.get(target, {}), "method": method}
+    return dataclasses.replace(config, platforms={**config.platforms, target: section})
+
+
 def _problems(platform: Platform, given: Mapping[str, JsonValue]) -> list[str]:
     """What is wrong with the options by themselves, and what may have been meant."""
     fields = {field.name: field for field in platform.fields}

@@ -1,5 +1,7 @@
 """Is everything in place for a first upload to EC2?"""
 
+import contextlib
+import dataclasses
 import datetime
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +9,7 @@ from typing import Any
 
 from clouduploader.errors import ClouduploaderError, ConfigError, TransientError
 from clouduploader.platform import Event, Finding, JsonValue, Level, PlatformContext
-from clouduploader.platforms.ec2 import child, credentials, fields, plan, refusals, regions, tool
+from clouduploader.platforms.ec2 import child, credentials, fields, hints, plan, refusals, regions, tool
 from clouduploader.platforms.ec2.settings import Settings
 from clouduploader.platforms.ec2.sigv4 import Keys
 
@@ -67,38 +69,50 @@ def run(
     """See `Platform.check`."""
     method = fields.method(targetdata or {}, settings)
     helpers: dict[str, regions.Helper] = {}
-    names = [region] if region else []
-    if method == "ebs-direct":
-        names = names or _names_without_helpers(context, targetdata)
-    else:
-        yield from _tool(context, settings)
-        try:
-            names = names or regions.names(context.home)
-        except ClouduploaderError as exc:
-            yield _failure(str(context.home / regions.FILE_NAME), exc)
-            return
-        if not names:
-            path = str(context.home / regions.FILE_NAME)
-            yield Finding(Level.FAILURE, path, "no region is configured", "Add a section [region-R]; see the sample.")
-        for name in names:
-            try:
-                helpers[name] = regions.helper(context.home, name)
-            except ClouduploaderError as exc:
-                yield _failure(f"region {name}", exc)
-        names = list(helpers)
+    if method != "ebs-direct":
+        for finding in _means_of_tool(context, settings, region, helpers):
+            is_needed = method == "ec2uploadimg" or finding.level is not Level.FAILURE
+            yield finding if is_needed else dataclasses.replace(finding, level=Level.WARNING)
+    names = list(helpers)
+    if method != "ec2uploadimg":
+        names = [region] if region else names or _names_without_helpers(context, targetdata)
     yield from _identity(context, settings, names, helpers, is_direct=method != "ec2uploadimg")
     if targetdata is not None:
         yield from _role(context, settings, targetdata, method)
+
+
+def _means_of_tool(
+    context: PlatformContext, settings: Settings, region: str | None, helpers: dict[str, regions.Helper]
+) -> Iterator[Finding]:
+    """Look at what ec2uploadimg needs, and gather its helpers by region."""
+    yield from _tool(context, settings)
+    path = str(context.home / regions.FILE_NAME)
+    try:
+        names = [region] if region else regions.names(context.home)
+    except ClouduploaderError as exc:
+        yield _failure(path, exc)
+        return
+    if not names:
+        yield Finding(Level.FAILURE, path, "no region is configured", "Add a section [region-R]; see the sample.")
+    for name in names:
+        try:
+            helpers[name] = regions.helper(context.home, name)
+        except ClouduploaderError as exc:
+            yield _failure(f"region {name}", exc)
 
 
 def _names_without_helpers(context: PlatformContext, targetdata: Mapping[str, JsonValue] | None) -> list[str]:
     """The regions to look at where nobody needs .ec2utils.conf."""
     if targetdata is not None:
         return [str(targetdata["region"])]
-    try:
-        return regions.names(context.home)
-    except ClouduploaderError:
-        return []
+    found: list[str] = []
+    with contextlib.suppress(ClouduploaderError):
+        found = regions.names(context.home)
+    if not found:
+        with contextlib.suppress(ClouduploaderError):
+            own = hints.RegionHints(context.environment).default("region")
+            found = [own] if own else []
+    return found
 
 
 def _failure(subject: str, exc: ClouduploaderError) -> Finding:

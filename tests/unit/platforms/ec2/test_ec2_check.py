@@ -34,9 +34,9 @@ def make_context(tmp_path, ec2):
     return make
 
 
-def find(context, *, targetdata=None, region=None):
+def find(context, *, targetdata=None, region=None, method="ec2uploadimg"):
     """The findings by their subject; the last one of each."""
-    found = list(check.run(context, settings.Settings(), targetdata=targetdata, region=region))
+    found = list(check.run(context, settings.Settings(method=method), targetdata=targetdata, region=region))
     for finding in found:
         assert "SECRET" not in str(finding)
     return {Path(finding.subject).name: finding for finding in found}
@@ -49,6 +49,31 @@ def test_all_in_place_is_all_ok(make_context):
     )
     assert found["ec2uploadimg"].message == f"version 10.0.5, run by {sys.executable}"
     assert "account 123456789012" in found["AWS identity"].message
+
+
+@pytest.fixture
+def bare_context(tmp_path, monkeypatch):
+    """What a plain user has: an empty home, credentials of his own, and a region."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOWN")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET")
+    return PlatformContext(home=tmp_path, settings={}, environment={"PATH": "/nowhere", "AWS_REGION": REGION})
+
+
+@pytest.mark.usefixtures("ec2")
+def test_ebs_direct_asks_for_nothing_that_ec2uploadimg_needs(bare_context):
+    found = find(bare_context, method="ebs-direct")
+    assert set(found) == {"AWS identity", "clock", f"EBS direct APIs in {REGION}"}
+    assert found["AWS identity"].level is Level.OK
+
+
+@pytest.mark.usefixtures("ec2")
+def test_what_auto_may_do_without_is_a_warning(bare_context):
+    found = find(bare_context, method="auto")
+    assert {subject: found[subject].level for subject in ("ec2uploadimg", ".ec2utils.conf")} == {
+        "ec2uploadimg": Level.WARNING,
+        ".ec2utils.conf": Level.WARNING,
+    }
+    assert f"EBS direct APIs in {REGION}" in found
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Other processes: do they live, do they work on this job, and how they are stopped.
 
 A pid in a job file is only a number: after a reboot, or just later, it is somebody else's. So it
-is believed only when a process of that group shows by its command line, its open files or its
-current directory that it works on the job. All of that comes from /proc; where /proc does not
+is believed only when a process of that group, of the spool's owner, of root or ours, shows by its open
+files or its current directory that it works on the job; what stands on a command line shows nothing,
+as an editor has the same words there. All of that comes from /proc; where /proc does not
 tell (it tells root everything, others only about their own processes), the answer is that it is
 not known. A process that was looked at is held by a pidfd, so that a signal never
 reaches another that got its pid.
@@ -14,6 +15,7 @@ import enum
 import fcntl
 import os
 import pwd
+import re
 import select
 import signal
 import time
@@ -26,8 +28,6 @@ from clouduploader.errors import LocalIOError, NotOwnerError, UsageError
 
 PROC = Path("/proc")
 POLL_SECONDS = 0.2  # between two looks at what a process started meanwhile
-EXEC_TRIES = 20  # looks for a command line, EXEC_SECONDS apart: while a program is being executed there is none
-EXEC_SECONDS = 0.01
 KILL_ROUNDS = 5  # a child that was being started at the first may be seen at the second
 PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 DEAD_STATES = frozenset("ZXx")  # proc(5): zombie and dead; a zombie only waits to be counted
@@ -71,12 +71,10 @@ class Traces:
     """What a process that works on a job can be known by.
 
     Attributes:
-        file_path: Stands in its command line, as OBS starts it; need not exist.
-        work_dir: Its current directory.
+        work_dir: Its current directory; need not exist. Its owner is that of what it lies in, or root, or us.
         written_paths: Files that it has open for writing, such as the log.
     """
 
-    file_path: Path
     work_dir: Path
     written_paths: Sequence[Path]
 
@@ -400,12 +398,8 @@ def _has_members(group: int) -> bool:
 def _is_working(pid: int, traces: Traces) -> bool | None:
     """Whether a process works on a job; None if that can't be seen."""
     try:
-        for _ in range(EXEC_TRIES):
-            if any(words := command_line(pid)):
-                break
-            time.sleep(EXEC_SECONDS)
-        if _is_named(words, traces.file_path):
-            return True
+        if owner(pid) not in trusted_owners(traces.work_dir.parent):
+            return False
         directory = _inode(traces.work_dir)
         if directory and _inode(PROC / str(pid) / "cwd") == directory:
             return True
@@ -417,21 +411,37 @@ def _is_working(pid: int, traces: Traces) -> bool | None:
 def _is_writer(process: Process, traces: Traces) -> bool:
     """Whether a process has one of the files open for writing, as far as we may see that."""
     try:
-        return process.is_alive and _writes(process.pid, _inodes(traces.written_paths))
+        return (
+            process.is_alive
+            and owner(process.pid) in trusted_owners(traces.work_dir.parent)
+            and _writes(process.pid, _inodes(traces.written_paths))
+        )
     except PermissionError:
         return False
 
 
-def command_line(pid: int) -> list[bytes]:
-    """The words that a process was started with; none if it is gone.
+def trusted_owners(directory: Path) -> set[int]:
+    """The uids of those whose processes may work in a spool: anybody may start others that look like these."""
+    owners = {0, os.geteuid()}
+    with contextlib.suppress(OSError):
+        owners.add(directory.stat().st_uid)
+    return owners
 
-    Raises:
-        PermissionError: It may not be looked at.
-    """
-    try:
-        return (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+
+def locked_output(pid: int) -> Path | None:
+    """The file that is the standard output of a process, if it is open there with an exclusive lock; None if not."""
+    base = PROC / str(pid)
+    with contextlib.suppress(OSError):
+        if re.search(r"^lock:.* FLOCK .* WRITE ", (base / "fdinfo" / "1").read_text(), re.MULTILINE):
+            return (base / "fd" / "1").readlink()
+    return None
+
+
+def is_output(pid: int, path: Path) -> bool:
+    """Whether a file is the standard output of a process, whatever it is called there."""
+    with contextlib.suppress(OSError):
+        return path.samefile(PROC / str(pid) / "fd" / "1")
+    return False
 
 
 def owner(pid: int) -> int | None:
@@ -442,15 +452,6 @@ def owner(pid: int) -> int | None:
             if key == "Uid":
                 return int(value.split()[0])
     return None
-
-
-def _is_named(arguments: list[bytes], path: Path) -> bool:
-    """Whether a path is among the arguments, by whatever way to its directory."""
-    ending = os.fsencode(f"/{path.name}")
-    directory = _inode(path.parent)
-    return directory is not None and any(
-        argument.endswith(ending) and _inode(Path(os.fsdecode(argument)).parent) == directory for argument in arguments
-    )
 
 
 def _writes(pid: int, inodes: Collection[tuple[int, int]]) -> bool:

@@ -182,9 +182,7 @@ def traces(jobs: spool.Spool, job: Job) -> process.Traces:
     written = [jobs.log_path(job.name), jobs.done_log_path(job.name)]
     if job.state is JobState.RECEIVING:
         written.append(jobs.received_path(job))
-    return process.Traces(
-        file_path=jobs.file_path(job.name), work_dir=jobs.work_dir(job.name), written_paths=tuple(written)
-    )
+    return process.Traces(work_dir=jobs.work_dir(job.name), written_paths=tuple(written))
 
 
 def _files(jobs: spool.Spool, name: str, *, is_archived: bool) -> dict[str, tuple[Path, os.stat_result]]:

@@ -3,14 +3,15 @@
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from clouduploader import process, spool
-from clouduploader.dispatcher import supervisor
 from clouduploader.dispatcher.happening import End
 from clouduploader.job import Job
 from clouduploader.process import Standing
+
+_LOG_NAME = re.compile(r"([0-9]+)\.log")
 
 
 @dataclasses.dataclass
@@ -78,7 +79,7 @@ def adopted(jobs: spool.Spool, job: Job) -> Upload | None:
     crew = process.crew(job.pid, traces(jobs, job.name))
     upload = Upload(job, process.Held(), is_child=False, began=_beginning(crew.workers))
     # A supervisor stays to the end; what its uploader leaves in the background is not waited for.
-    leaders = [member for member in crew.workers if _supervised(member.pid, jobs.directory) == job.name]
+    leaders = [member for member in crew.workers if member.pid == job.pid]
     upload.held.add(leaders or crew.workers)
     if crew.standing is Standing.UNKNOWN and job.pid and process.is_locked(jobs.log_path(job.name)):
         found = process.find(job.pid)  # somebody else's; that he works on it is known by the lock only
@@ -116,26 +117,24 @@ def force(jobs: spool.Spool, upload: Upload) -> None:
 def traces(jobs: spool.Spool, name: str) -> process.Traces:
     """What the processes that work on a job can be known by."""
     return process.Traces(
-        file_path=jobs.file_path(name),
         work_dir=jobs.work_dir(name),
         written_paths=(jobs.log_path(name), jobs.done_log_path(name)),
     )
 
 
-def supervisors(directory: Path) -> dict[str, int]:
-    """The supervisors of a spool, whichever worker started them: pids by job, from their command lines."""
-    trusted = {0, os.geteuid()}  # any user may start a process with any command line
-    with contextlib.suppress(FileNotFoundError):
-        trusted.add(directory.stat().st_uid)
-    found = ((_supervised(pid, directory), pid) for pid in process.everybody())
-    return {name: pid for name, pid in found if name is not None and process.owner(pid) in trusted}
+def supervisors(jobs: spool.Spool) -> dict[str, int]:
+    """The supervisors of jobs, archived or not, whichever worker started them: pids by job.
 
-
-def _supervised(pid: int, directory: Path) -> str | None:
-    """The job of which a process is the supervisor by its command line; None if it is none of this spool."""
-    with contextlib.suppress(PermissionError, ValueError):
-        words = process.command_line(pid)
-        at = words.index(os.fsencode(supervisor.__file__))
-        if words[at + 1 : at + 2] == [os.fsencode(directory)]:
-            return os.fsdecode(b"".join(words[at + 2 : at + 3]))
-    return None
+    Each leads a session, has the log of the job as its standard output, locked, and began before all others who do.
+    """
+    trusted = process.trusted_owners(jobs.directory)
+    found: dict[str, int] = {}
+    for member in sorted(process.everybody().values(), key=lambda member: (member.start_ticks, member.pid)):
+        if member.pid != member.group or process.owner(member.pid) not in trusted:
+            continue
+        output = process.locked_output(member.pid)
+        name = _LOG_NAME.fullmatch(output.name) if output else None
+        logs = (jobs.log_path(name[1]), jobs.done_log_path(name[1])) if name else ()
+        if name and any(process.is_output(member.pid, path) for path in logs):
+            found.setdefault(name[1], member.pid)
+    return found

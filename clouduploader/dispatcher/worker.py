@@ -267,7 +267,7 @@ class Worker:
     def _find_orphans(self) -> None:
         """Find uploads that were killed while there was no worker, and have not ended."""
         there = set(self._queue.uploading())
-        for name, pid in running.supervisors(self._jobs.directory).items():
+        for name, pid in running.supervisors(self._jobs).items():
             found = process.find(pid)
             if name in there or found is None:
                 continue

@@ -118,7 +118,7 @@ class Site:
 
     def wait_until_all_ended(self):
         deadline = time.monotonic() + PATIENCE_SECONDS + KILLS
-        while self.jobs.running_names() or running.supervisors(self.jobs.directory) or self.jobs.owed_cleanups():
+        while self.jobs.running_names() or running.supervisors(self.jobs) or self.jobs.owed_cleanups():
             assert time.monotonic() < deadline, self.story()
             time.sleep(0.05)
 
@@ -153,7 +153,7 @@ def site(tmp_path, chance):
     found = Site(tmp_path, chance)
     yield found
     found.kill_all()
-    for pid in running.supervisors(found.jobs.directory).values():
+    for pid in running.supervisors(found.jobs).values():
         os.killpg(pid, signal.SIGKILL)
 
 
@@ -186,7 +186,7 @@ def test_machine_that_dies_at_any_moment_gives_the_truth(site):
     victims = set()
 
     def strike():
-        found = running.supervisors(site.jobs.directory)
+        found = running.supervisors(site.jobs)
         if found:
             name = site.chance.choice(sorted(found))
             victims.add(name)

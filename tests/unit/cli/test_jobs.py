@@ -366,8 +366,11 @@ def test_forced_kill_reports_what_is_removed_and_left(jobs, make_job, run, run_j
 
 def test_kill_tells_who_still_runs(jobs, make_job, run):
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
-    command = [sys.executable, "-c", code, jobs.file_path("7")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
+    command = [sys.executable, "-c", code]
+    with (
+        jobs.log_path("7").open("ab") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True) as child,
+    ):
         child.stdout.readline()
         make_job(jobs, "7", pid=child.pid)
         code, out, _ = run("kill", "-y", "--wait", "--timeout", "0.2", "7")

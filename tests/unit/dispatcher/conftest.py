@@ -15,5 +15,5 @@ def bench(make_spool, tmp_path):
     found = Bench(make_spool(), tmp_path)
     yield found
     found.stop()
-    for pid in running.supervisors(found.jobs.directory).values():
+    for pid in running.supervisors(found.jobs).values():
         os.killpg(pid, signal.SIGKILL)

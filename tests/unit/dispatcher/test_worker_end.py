@@ -244,7 +244,7 @@ def test_killed_upload_is_ended_though_its_archived_job_was_pruned(bench, kill):
     bench.wait_for_end("2")  # the worker has looked around since
     bench.jobs.done_path("1").unlink()
     bench.wait_for_event("forced", "1")
-    bench.wait_for(lambda: not running.supervisors(bench.jobs.directory))
+    bench.wait_for(lambda: not running.supervisors(bench.jobs))
 
 
 def test_upload_killed_while_there_was_no_worker_is_ended_by_the_next(bench, kill):
@@ -255,11 +255,11 @@ def test_upload_killed_while_there_was_no_worker_is_ended_by_the_next(bench, kil
     bench.wait_for(lambda: "ready" in bench.log("1"))
     bench.stop()
     kill("1")
-    assert list(running.supervisors(bench.jobs.directory)) == ["1"]
+    assert list(running.supervisors(bench.jobs)) == ["1"]
     bench.start()
     assert "was killed" in bench.wait_for_event("adopted", "1")
     bench.wait_for_event("killed", "1")
-    assert running.supervisors(bench.jobs.directory) == {}
+    assert running.supervisors(bench.jobs) == {}
 
 
 def test_result_written_after_the_kill_is_no_litter(bench, kill):

@@ -34,7 +34,7 @@ def test_uploads_go_on_without_a_worker_and_end_their_jobs(bench):
     bench.release("1")
     job = bench.wait_for_end("1")
     assert (job.state, job.details) == (JobState.SUCCEEDED, "ami-1")
-    bench.wait_for(lambda: not running.supervisors(bench.jobs.directory))
+    bench.wait_for(lambda: not running.supervisors(bench.jobs))
     assert bench.files() == [".worker.lock", "done"]
 
 
@@ -283,7 +283,7 @@ def test_supervisor_of_another_user_is_none(bench):
                 subprocess.Popen([sys.executable, "-c", code, *words[1:], *more], stdin=subprocess.PIPE, stdout=-1)
             )
             child.stdout.readline()
-        found = running.supervisors(bench.jobs.directory)
+        found = running.supervisors(bench.jobs)
         assert found == {}
 
 

@@ -185,7 +185,7 @@ def _printable(char: str) -> str:
 
 def describe(thing: CloudObject) -> str:
     """A cloud object in words: kind, id (in quotes if there are blanks in it) and region."""
-    shown = f"'{thing.id}'" if " " in thing.id else thing.id
+    shown = f"'{thing.id}'" if " " in thing.id else thing.id or "of unknown id"
     return f"{thing.kind} {shown}" + (f" in {thing.region}" if thing.region else "")
 
 

@@ -13,7 +13,8 @@ Entries have `what` and `time` (UTC, ISO 8601), and by `what`:
 
 * `begin`: a try began: `job` (or null), `user`, `target`, `filename`, `image` and `work_dir` (paths), `by_hand`,
   `pid`
-* `asked`: the cloud is about to be asked for something: `kind`, `region`, and what the platform adds
+* `asked`: the cloud is about to be asked for something: `kind`, `region`, and what the platform adds; with a `token`
+  it takes the place of an earlier one of that token, of which the cloud makes one thing only
 * `refused`: the oldest `asked` of that `kind` and `region` came to nothing
 * `made`, `removed`: `kind`, `id`, `region`; `made` also answers the oldest `asked` of that kind and region
 * `end`: the try is over: `outcome` (`succeeded`, `failed`, `stopped`, or `cleaned` by `clouduploader cleanup`),
@@ -35,7 +36,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from clouduploader import files
+from clouduploader import files, visibility
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
 from clouduploader.platform import CloudObject, Event, JsonValue, ObjectCreated, ObjectRemoved, UploadResult
 
@@ -110,7 +111,7 @@ class State:
         began: The last `begin`, or None.
         end: The `end` of the last try, or None if it has none.
         objects: Made, not removed, and no result, with their entries.
-        asked: Asked for by tries that did not succeed, and nobody knows what came of it.
+        asked: Asked for, and nobody knows what came of it.
         delivered: The results of tries that succeeded.
         open_from: The index of the first entry that later tries must know.
     """
@@ -146,6 +147,7 @@ def state_of(entries: Iterable[Entry]) -> State:
             case "begin":
                 began, end = entry, None
             case "asked":
+                asked = [question for question in asked if not _is_repeated(question, entry)]
                 asked.append(entry)
             case "refused":
                 _answer(asked, entry)
@@ -156,15 +158,24 @@ def state_of(entries: Iterable[Entry]) -> State:
                 objects.pop(object_of(entry), None)
             case "end":
                 end = entry
+                found_again = [thing for thing in results_of(entry) if thing not in objects and thing not in delivered]
+                for thing in found_again:  # the answer to its making was lost
+                    _answer(asked, fields_of(thing))
                 delivered.update(results_of(entry))
                 has_succeeded = entry.get("outcome") == Outcome.SUCCEEDED
                 if has_succeeded:  # what it made and neither gave nor removed is left
-                    objects, asked = {thing: made for thing, made in objects.items() if thing not in delivered}, []
+                    objects = {thing: made for thing, made in objects.items() if thing not in delivered}
                 elif entry.get("outcome") == Outcome.CLEANED:
                     objects, asked = {}, []
                 if not (objects or asked or (has_succeeded and entry.get("shortfalls"))):
                     open_from = index + 1
     return State(began, end, objects, tuple(asked), frozenset(delivered), open_from)
+
+
+def _is_repeated(question: Entry, entry: Entry) -> bool:
+    """Whether two requests ask for the same thing, which is made once, whichever of them arrives."""
+    same = all(question.get(name) == entry.get(name) for name in ("kind", "region", "token"))
+    return same and bool(entry.get("token"))
 
 
 def _answer(asked: list[Entry], entry: Entry) -> None:
@@ -206,7 +217,7 @@ class Reading:
     @property
     def changed(self) -> datetime.datetime | None:
         """When the last entry was written."""
-        return time_of(self.entries[-1]) if self.entries else None
+        return visibility.time_of(self.entries[-1]) if self.entries else None
 
     def targetdata(self) -> bytes | None:
         """The target data as they came, or None if they are gone or can't be read."""
@@ -215,15 +226,6 @@ class Reading:
                 return file.read()
         except OSError:
             return None
-
-
-def time_of(entry: Entry) -> datetime.datetime | None:
-    """When an entry was written; None if it does not tell."""
-    try:
-        found = datetime.datetime.fromisoformat(str(entry.get("time")))
-    except ValueError:
-        return None
-    return found if found.tzinfo else None
 
 
 def read(state_dir: Path, key: str) -> Reading | None:

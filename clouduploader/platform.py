@@ -382,12 +382,15 @@ class CleanUpReport:
     """What a clean-up did.
 
     Attributes:
-        removed: Gone now, by us or before us.
+        removed: Gone now.
         left: Still there.
+        absent: Not there, says the cloud; no `ObjectRemoved` was reported. Whether that means that it is gone is for
+            whoever knows when it was made, see `visibility`.
     """
 
     removed: tuple[CloudObject, ...] = ()
     left: tuple[Leftover, ...] = ()
+    absent: tuple[CloudObject, ...] = ()
 
 
 class Level(enum.StrEnum):
@@ -509,7 +512,7 @@ class Platform(Protocol):
         """Upload the image, and wait until it can be used. Blocks for minutes or hours.
 
         A failure or a stop leaves nothing in the cloud; what could not be removed is said in the
-        log with its id.
+        log with its id. A TransientError may leave finished work for another try, which the log says too.
 
         Raises:
             StoppedError: `stop` was requested; the clean-up is done.

@@ -84,10 +84,13 @@ def cleanup_command(
     that lives, or to an image that can be used, is left alone; so is a snapshot
     without an image that is complete or being completed, unless --completed is given.
 
-    The exit code is 75 if something could not be removed.
+    A cloud may not show for two minutes what it has made. What was asked for or made more recently, and does not show,
+    is left for another clean-up.
 
-    With --json the data are {"dry_run": B, "things": [...]}, each with kind, id, region, job, user, image,
-    journal, created, story, outcome (removed, left, kept or found) and reason.
+    The exit code is 75 if something could not be removed, or may not show yet.
+
+    With --json the data are {"dry_run": B, "things": [...]}, each with kind, id (null for what does not show yet),
+    region, job, user, image, journal, created, story, outcome (removed, left, kept or found) and reason.
     """
     process.hide_memory()
     with open(2, "wb", buffering=0, closefd=False) as stderr:
@@ -136,8 +139,10 @@ def _print_found(session: Session, batches: Sequence[clean_up.Batch]) -> None:
     for batch in batches:
         for item in batch.items:
             thing = item.object
-            story = f"{item.story}; kept: {item.keep_reason}" if item.keep_reason else item.story
-            rows.append((thing.kind, thing.id, thing.region, item.job, *_upload(batch), _age(item.created), story))
+            kept = "" if item.is_unseen else "kept: "
+            story = f"{item.story}; {kept}{item.keep_reason}" if item.keep_reason else item.story
+            place = (thing.kind, thing.id or None, thing.region)
+            rows.append((*place, item.job, *_upload(batch), _age(item.created), story))
     if rows:
         table.print_table(COLUMNS, rows)
     elif not session.is_quiet:
@@ -171,11 +176,12 @@ def _documents(
         user, image = _upload(batch)
         for item in batch.items:
             reason = item.keep_reason or reasons.get(item.object) or (batch.error and batch.error.message)
-            outcome = "kept" if item.keep_reason else "found" if is_dry else "left" if reason else "removed"
+            is_kept = item.keep_reason and not item.is_unseen
+            outcome = "kept" if is_kept else "found" if is_dry else "left" if reason else "removed"
             documents.append(
                 {
                     "kind": item.object.kind,
-                    "id": item.object.id,
+                    "id": item.object.id or None,
                     "region": item.object.region,
                     "job": item.job,
                     "user": user,

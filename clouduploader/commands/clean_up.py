@@ -6,12 +6,14 @@ journal is lost, by the tags alone.
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from clouduploader import joblog, journal, keyring, registry, runner, targetdata
+from clouduploader import joblog, journal, keyring, registry, runner, targetdata, visibility
 from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, LockedError, MissingFileError
-from clouduploader.platform import CleanUpReport, CloudObject, Found, JsonValue, Leftover, Platform
+from clouduploader.platform import CleanUpReport, CloudObject, Found, JsonValue, Leftover, ObjectRemoved, Platform
 
 TAGS_ONLY_AGE = datetime.timedelta(days=1)
 """Without a journal nobody can tell whether the upload still lives, on another machine; few take a day."""
@@ -45,7 +47,7 @@ class Item:
     """One thing.
 
     Attributes:
-        object: Which one.
+        object: Which one; without an id if it was asked for, and may be there and not show yet.
         job: The job's id, or None.
         created: When; None if nobody knows.
         story: What happened.
@@ -57,6 +59,11 @@ class Item:
     created: datetime.datetime | None
     story: str
     keep_reason: str | None
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it is not known yet what became of it: another clean-up has to look again."""
+        return not self.object.id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +187,47 @@ def examine(
     return [
         *_items_of(reading, unseen_by=found),
         *(_item(item, _story(reading), is_complete_too) for item in found.values()),
+        *_unseen(reading, found),
     ]
+
+
+def remove_things(
+    platform: Platform,
+    values: Mapping[str, JsonValue],
+    things: Sequence[CloudObject],
+    made: Mapping[CloudObject, journal.Entry],
+    log: joblog.JobLog,
+) -> CleanUpReport:
+    """Remove what belongs to one upload; what the cloud does not show is gone only once it is old enough to show.
+
+    Args:
+        platform: The upload's.
+        values: Its target data.
+        things: Which ones.
+        made: What its journal says of their making, see `journal.State.objects`.
+        log: Told what is done.
+
+    Returns:
+        What was removed, and what is left; nothing is `absent` any more.
+
+    Raises:
+        ClouduploaderError: Nothing can be removed.
+    """
+    report = platform.clean_up(values, things, log)
+    removed, left = list(report.removed), list(report.left)
+    for thing in report.absent:
+        seconds = visibility.seconds_left(made.get(thing, {}))
+        if seconds:
+            left.append(Leftover(thing, not_yet(seconds)))
+        else:
+            removed.append(thing)
+            log.event(ObjectRemoved(thing))
+    return CleanUpReport(tuple(removed), tuple(left))
+
+
+def not_yet(seconds: float) -> str:
+    """Why something counts as left that the cloud does not show."""
+    return f"not visible yet: the cloud may show it within {math.ceil(seconds)} seconds; clean up again after that"
 
 
 def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, JsonValue]:
@@ -268,13 +315,28 @@ def _items_of(reading: journal.Reading, unseen_by: Mapping[CloudObject, Found]) 
         Item(
             thing,
             str(job) if job else None,
-            journal.time_of(entry),
+            visibility.time_of(entry),
             _story(reading),
             UNSEEN_IMAGE if thing.kind == "image" else None,
         )
         for thing, entry in reading.state.objects.items()
         if thing not in unseen_by
     ]
+
+
+def _unseen(reading: journal.Reading, found: Collection[CloudObject]) -> list[Item]:
+    """What was asked for without an answer, so recently that the cloud may have made it and not show it yet."""
+    answered = Counter((thing.kind, thing.region) for thing in found if thing not in reading.state.objects)
+    job = (reading.state.began or {}).get("job")
+    items = []
+    for entry in reading.state.asked:
+        thing = CloudObject(str(entry.get("kind")), "", str(entry.get("region") or ""))
+        if answered[thing.kind, thing.region] > 0:
+            answered[thing.kind, thing.region] -= 1
+        elif seconds := visibility.seconds_left(entry):
+            moment = visibility.time_of(entry)
+            items.append(Item(thing, str(job) if job else None, moment, _story(reading), not_yet(seconds)))
+    return items
 
 
 def _story(reading: journal.Reading) -> str:
@@ -289,21 +351,40 @@ def _item(found: Found, story: str, is_complete_too: bool) -> Item:
     return Item(found.object, found.job_name or None, found.created, story, keep_reason)
 
 
+def unseen(items: Sequence[Item]) -> tuple[Leftover, ...]:
+    """What has to be looked for again."""
+    return tuple(Leftover(item.object, item.keep_reason or "") for item in items if item.is_unseen)
+
+
+def adopt(opened: journal.Journal, items: Sequence[Item]) -> None:
+    """Write into a journal what was found by its tags, and is the answer to a request of which none came.
+
+    Raises:
+        LocalIOError: It can't be written.
+    """
+    known = opened.state().objects
+    for item in items:
+        if item.object not in known and not item.is_unseen:
+            opened.write("made", **journal.fields_of(item.object))
+
+
 def _remove_batch(means: Means, batch: Batch) -> CleanUpReport:
     """Remove what one upload left, under its journal's lock where there is one."""
     if batch.error or batch.platform is None:
         reason = batch.error.message if batch.error else "its platform is not there"
         return CleanUpReport(left=tuple(Leftover(thing, reason) for thing in batch.doomed))
     if batch.reading is None:
-        return batch.platform.clean_up(batch.values, batch.doomed, means.log)
+        return remove_things(batch.platform, batch.values, batch.doomed, {}, means.log)
     with journal.open_journal(batch.reading.directory.parent, batch.key) as opened:
         if opened.state() != batch.reading.state:
             raise LockedError("its upload was tried again meanwhile")
+        adopt(opened, batch.items)
         report = CleanUpReport()
         with means.log.listening(runner.Notes(opened, means.log).take):
             if batch.doomed:
-                report = batch.platform.clean_up(batch.values, batch.doomed, means.log)
+                made = opened.state().objects
+                report = remove_things(batch.platform, batch.values, batch.doomed, made, means.log)
         is_kept = any(item.keep_reason for item in batch.items)
         if batch.reading.state.is_open and batch.is_whole and not report.left and not is_kept:
             opened.end(journal.Outcome.CLEANED)
-    return report
+    return CleanUpReport(report.removed, (*report.left, *unseen(batch.items)))

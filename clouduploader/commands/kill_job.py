@@ -268,12 +268,14 @@ def _clean_up(
         platform = means.load_platform(job.target or "", config)
         values = clean_up.Means(config, log).values(stopped.targetdata, platform)
         if reading is None:
-            return platform.clean_up(values, objects, log)
+            return clean_up.remove_things(platform, values, objects, {}, log)
         opened = stack.enter_context(journal.open_journal(reading.directory.parent, reading.key))
         stack.enter_context(log.listening(runner.Notes(opened, log).take))
         items = clean_up.examine(platform, values, reading, log, is_complete_too=True)
         doomed = dict.fromkeys((*objects, *(item.object for item in items if item.keep_reason is None)))
-        report = platform.clean_up(values, list(doomed), log)
-        if not report.left:
+        clean_up.adopt(opened, items)
+        report = clean_up.remove_things(platform, values, list(doomed), opened.state().objects, log)
+        left = (*report.left, *clean_up.unseen(items))
+        if not left:
             opened.end(journal.Outcome.CLEANED)
-        return report
+        return CleanUpReport(report.removed, left)

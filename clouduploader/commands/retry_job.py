@@ -5,7 +5,7 @@ import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clouduploader import joblog, journal
+from clouduploader import joblog, visibility
 from clouduploader.commands import resume_job, upload_image
 from clouduploader.config import Config
 from clouduploader.errors import JobStateError, LocalIOError, MissingFileError, NoSuchJobError
@@ -96,7 +96,7 @@ def _order(spool: Spool, job: Job, config: Config) -> upload_image.Order:
     except OSError as exc:
         raise LocalIOError(f"the image {image_path} can't be read: {exc.strerror}") from exc
     changed = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)
-    started = journal.time_of(began)
+    started = visibility.time_of(began)
     if status.st_size != job.size or (started and changed > started):
         raise JobStateError(
             f"the image {image_path} is not the one of the job {job.name} any more",

@@ -2,7 +2,8 @@
 
 Files in that directory say what happens: `crash` names the point at which an upload kills itself, `fail` the
 point at which it fails without cleaning up; `wait` is a FIFO that it reads once it has made something; `stubborn`
-holds ids that can't be removed, `shortfall` what falls short; with `locked-out` nobody may look.
+holds ids that can't be removed, `hidden` those that it denies, `shortfall` what falls short; with `locked-out` nobody
+may look.
 """
 
 import json
@@ -117,7 +118,7 @@ class FileCloud:
         used = {value.get("snapshot") for value in things.values()}
         found = []
         for name, value in sorted(things.items()):
-            if key not in (None, value["key"]):
+            if key not in (None, value["key"]) or name in self._words("hidden"):
                 continue
             is_complete = value.get("state") == "complete" and name not in used
             reason = "an image that can be used" if value["kind"] == "image" else None
@@ -130,15 +131,18 @@ class FileCloud:
         return found
 
     def clean_up(self, targetdata, objects, reporter):
-        removed, left = [], []
+        removed, left, absent = [], [], []
         for thing in objects:
+            if thing.id in self._words("hidden"):
+                absent.append(thing)
+                continue
             if thing.id in self._words("stubborn"):
                 left.append(Leftover(thing, "it is in use"))
                 continue
             (self._path / thing.region / thing.id).unlink(missing_ok=True)
             removed.append(thing)
             reporter.event(ObjectRemoved(thing))
-        return CleanUpReport(tuple(removed), tuple(left))
+        return CleanUpReport(tuple(removed), tuple(left), tuple(absent))
 
     def check(self, targetdata, region):
         return []

@@ -1,6 +1,8 @@
 """Spools for the tests, written without the code under test but for the XML."""
 
 import contextlib
+import datetime
+import json
 import os
 import subprocess
 import sys
@@ -128,6 +130,15 @@ class FileCloud:
 
     def cleanup(self, *words):
         return self.run("cleanup", "--target", "file-cloud", *words)
+
+    def age(self, seconds):
+        """Let the entries of all journals be older."""
+        for path in (self.place / "spool" / "journal").glob("*/journal"):
+            entries = [json.loads(line) for line in path.read_text().splitlines()]
+            for entry in entries:
+                moment = datetime.datetime.fromisoformat(entry["time"]) - datetime.timedelta(seconds=seconds)
+                entry["time"] = moment.isoformat()
+            path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
 
     def journal(self):
         """The only journal there is."""

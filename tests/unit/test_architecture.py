@@ -12,7 +12,7 @@ import clouduploader
 
 FLOORS = (
     {"errors"},
-    {"contents", "deadline", "filename", "files", "job", "jobxml", "platform", "serverxml", "stop"},
+    {"contents", "deadline", "filename", "files", "job", "jobxml", "platform", "serverxml", "stop", "visibility"},
     {
         "accounts",
         "config",

@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader import journal
+from clouduploader import journal, visibility
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
 from clouduploader.platform import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall, UploadResult
 
@@ -102,7 +102,7 @@ def test_entries_are_on_the_disk_when_write_returns(state_dir, attempt):
         opened.write("asked", kind="snapshot", region="eu-west-1", token="t", more={"x": [1]})
         found = read(state_dir)
     assert found.entries[-1]["more"] == {"x": [1]}
-    assert journal.time_of(found.entries[-1]).tzinfo
+    assert visibility.time_of(found.entries[-1]).tzinfo
     began = found.state.began
     assert (began["user"], began["job"], began["image"], began["by_hand"]) == ("caf\udce9", "42", "/srv/42.file", False)
 
@@ -181,6 +181,30 @@ def test_what_was_asked_for_and_never_answered_may_be_left(state_dir, attempt):
         opened.end(journal.Outcome.FAILED)
     assert [entry["token"] for entry in read(state_dir).state.asked] == ["2", "3"]
     assert read(state_dir).state.is_open
+
+
+def test_request_that_is_repeated_with_its_token_makes_one_thing(state_dir, attempt):
+    with attempt() as opened:
+        opened.write("asked", kind="image", region="eu-west-1", token="t", number=1)
+        opened.write("asked", kind="image", region="us-east-1", token="t", number=2)
+        opened.write("asked", kind="image", region="eu-west-1", token="t", number=3)
+        assert [entry["number"] for entry in opened.state().asked] == [2, 3]
+        opened.take(ObjectCreated(IMAGE))
+        assert [entry["number"] for entry in opened.state().asked] == [2]
+
+
+def test_success_does_not_forget_what_was_asked_for_and_never_answered(state_dir, attempt):
+    with attempt() as opened:
+        opened.write("asked", kind="snapshot", region="eu-west-1", number=1)
+        opened.write("asked", kind="snapshot", region="eu-west-1", number=2)
+        opened.write("asked", kind="image", region="eu-west-1", number=3)
+    with attempt() as opened:
+        opened.take(ObjectCreated(SNAPSHOT))
+        opened.end(journal.Outcome.SUCCEEDED, UploadResult("ami-1", (IMAGE, SNAPSHOT)))  # the image was found
+    found = read(state_dir)
+    assert [entry["number"] for entry in found.state.asked] == [2]
+    assert found.state.is_open
+    assert found.targetdata() == b"{}"
 
 
 def test_next_try_knows_what_dead_ones_wrote(attempt):

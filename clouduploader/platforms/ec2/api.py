@@ -358,3 +358,9 @@ def refusal(exc: botocore.exceptions.ClientError) -> refusals.Refusal:
         status=metadata.get("HTTPStatusCode", 400),
         date=str(metadata.get("HTTPHeaders", {}).get("date", "")),
     )
+
+
+def refusal_code(error: ClouduploaderError) -> str:
+    """What AWS's code was, "" if it was no refusal of AWS's."""
+    cause = error.__cause__
+    return str(cause.response["Error"].get("Code", "")) if isinstance(cause, botocore.exceptions.ClientError) else ""

@@ -3,22 +3,18 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import botocore.exceptions
 
+from clouduploader import visibility
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
-from clouduploader.platform import CloudObject, Journal, ObjectCreated, Reporter
-from clouduploader.platforms.ec2 import api, leftovers, refusals
+from clouduploader.platform import CloudObject, Journal, ObjectCreated, ObjectRemoved, Reporter
+from clouduploader.platforms.ec2 import api, leftovers, patience, refusals
 from clouduploader.platforms.ec2 import tags as our_tags
 from clouduploader.stop import Stop
 
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
-PAUSE_GROWTH = 1.5
-LOOK_SECONDS = 0.5  # how soon a stop is seen
-VISIBLE_SECONDS = 120.0  # "does not exist" is no end so soon after CopyImage: EC2 is eventually consistent
 COPY_SECONDS = 6 * 3600.0  # AWS promises no time; a copy that takes longer is taken up by the next try
 UNDER_WAY = ("pending", "transient")  # EC2 API, ImageState
 DEAD = ("failed", "error", "invalid", "deregistered")
@@ -115,7 +111,7 @@ class Copy:
             image = self._wait(found["ImageId"])
             self._check_encrypted(image)
             return image
-        return self._wait(self._asked())
+        return self._wait(self._unseen() or self._asked())
 
     def undo(self) -> None:
         """Remove the copy, unless it was complete when this run began, or is another upload's.
@@ -126,7 +122,7 @@ class Copy:
             return
         try:
             for image_id in [thing.id for thing in self.objects if thing.kind == "image"] or self._named_by_key():
-                self._remove(image_id)
+                self._remove(image_id, is_old=False)
         except ClouduploaderError as exc:
             self._reporter.line(f"Left behind: a copy of {self._source.id} in {self._region}: {exc.message}")
 
@@ -152,15 +148,15 @@ class Copy:
     def _asked(self) -> str:
         """Ask for the copy, and again for as long as too many others are under way. Returns its id."""
         waited = 0.0
-        for pause in _pauses():
+        for pause in patience.pauses():
             try:
                 return self._ask()
             except ClouduploaderError as exc:
-                if refusal_code(exc) != TOO_MANY or waited >= COPY_SECONDS:
+                if api.refusal_code(exc) != TOO_MANY or waited >= COPY_SECONDS:
                     raise
                 if not waited:
                     self._reporter.line(f"Waiting to copy to {self._region}: {exc.message}")
-            self._pause(pause)
+            patience.pause(pause, stop=self._stop, sleep=self._sleep)
             waited += pause
         raise AssertionError("there is always one more pause")
 
@@ -206,9 +202,19 @@ class Copy:
             return None
         return str(token), {name: str(value) for name, value in tags.items()}
 
+    def _unseen(self) -> str | None:
+        """The copy that an earlier try made, so recently that it may not show by its name yet."""
+        found = None
+        for entry in self._journal.entries():
+            if (entry.get("kind"), entry.get("region")) == ("image", self._region):
+                is_young = entry["what"] == "made" and visibility.seconds_left(entry)
+                found = str(entry["id"]) if is_young else None
+        self._is_ours_to_remove = found is not None
+        return found
+
     def _wait(self, image_id: str) -> dict[str, Any]:
         waited, bad_looks = 0.0, 0
-        for pause in _pauses():
+        for pause in patience.pauses():
             try:
                 image = self._look(image_id)
             except TransientError:
@@ -219,14 +225,15 @@ class Copy:
                 bad_looks = 0
                 if image and image["State"] == "available":
                     return image
-                if (image and image["State"] not in UNDER_WAY) or (image is None and waited >= VISIBLE_SECONDS):
+                is_gone = image is None and waited >= visibility.UNSEEN_SECONDS
+                if (image and image["State"] not in UNDER_WAY) or is_gone:
                     raise self._lost(image_id, image)
             if waited >= COPY_SECONDS:
                 raise TransientError(
                     f"the copy {image_id} is not complete after {round(waited / 3600)} hours",
                     hint="The same upload once more goes on waiting for it.",
                 )
-            self._pause(pause)
+            patience.pause(pause, stop=self._stop, sleep=self._sleep)
             waited += pause
         raise AssertionError("there is always one more pause")
 
@@ -236,7 +243,7 @@ class Copy:
             with api.translated(f"region {self._region}"):
                 images: list[dict[str, Any]] = self._client.describe_images(ImageIds=[image_id])["Images"]
         except ClouduploaderError as exc:
-            if refusal_code(exc).endswith(leftovers.GONE):
+            if api.refusal_code(exc).endswith((*leftovers.UNKNOWN, leftovers.DEREGISTERED)):
                 return None
             raise
         for thing in self._things(images[0]) if images else []:
@@ -251,14 +258,6 @@ class Copy:
             self._remove(image_id)
         self._is_ours_to_remove = False
         return PlatformReplyError(f"the copy {image_id} is {state}: {words}")
-
-    def _pause(self, seconds: float) -> None:
-        """Sleep, but not through a stop."""
-        while seconds > 0:
-            self._stop.raise_if_requested()
-            self._sleep(min(LOOK_SECONDS, seconds))
-            seconds -= LOOK_SECONDS
-        self._stop.raise_if_requested()
 
     def _things(self, image: Mapping[str, Any]) -> list[CloudObject]:
         """The image and its snapshots; while it is pending, not all of them may be known."""
@@ -280,8 +279,13 @@ class Copy:
             images = self._client.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
         return [image["ImageId"] for image in images]
 
-    def _remove(self, image_id: str) -> None:
-        """Remove a copy with its snapshots, also those that it does not name yet."""
+    def _remove(self, image_id: str, *, is_old: bool = True) -> None:
+        """Remove a copy with its snapshots, also those that it does not name yet.
+
+        Args:
+            image_id: Of the copy.
+            is_old: Whether what EC2 does not show of it is gone; else it stays in the journal.
+        """
         image = self._look(image_id)
         with api.translated(f"region {self._region}"):
             found = self._client.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
@@ -291,6 +295,11 @@ class Copy:
         known = [*self._things(image or {"ImageId": image_id}), *self.objects]
         doomed = list(dict.fromkeys([*known, *tagged]))
         report = leftovers.Remover(self._client, self._region, self._reporter, sleep=self._sleep).remove(doomed)
+        for thing in report.absent:
+            if is_old:
+                self._reporter.event(ObjectRemoved(thing))
+            else:
+                self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {self._region}: EC2 does not show it yet")
         for thing in report.removed:
             self.objects.pop(thing, None)
 
@@ -308,18 +317,5 @@ def is_encrypted(image: Mapping[str, Any]) -> bool:
     return any(entry.get("Ebs", {}).get("Encrypted") for entry in image.get("BlockDeviceMappings", []))
 
 
-def refusal_code(error: ClouduploaderError) -> str:
-    """What AWS's code was, "" if it was no refusal of AWS's."""
-    cause = error.__cause__
-    return str(cause.response["Error"].get("Code", "")) if isinstance(cause, botocore.exceptions.ClientError) else ""
-
-
 def _tags(image: Mapping[str, Any]) -> dict[str, str]:
     return our_tags.as_mapping(image.get("Tags"))
-
-
-def _pauses() -> Iterator[float]:
-    pause = FIRST_PAUSE_SECONDS
-    while True:
-        yield pause
-        pause = min(LONGEST_PAUSE_SECONDS, pause * PAUSE_GROWTH)

@@ -279,7 +279,7 @@ def _share(region: str, client: Any, image_id: str, words: Sequence[str], *, is_
                 ImageId=image_id, LaunchPermission={"Add": [permission(word) for word in words]}
             )
     except ClouduploaderError as exc:
-        if copies.refusal_code(exc) != "OperationNotPermitted":
+        if api.refusal_code(exc) != "OperationNotPermitted":
             raise
         if fields.EVERYBODY not in words:
             if not is_encrypted:
@@ -297,7 +297,7 @@ def _open(region: str, client: Any, snapshot_id: str, words: Sequence[str]) -> N
                 CreateVolumePermission={"Add": [permission(word) for word in words]},
             )
     except ClouduploaderError as exc:
-        if fields.EVERYBODY not in words or copies.refusal_code(exc) != "OperationNotPermitted":
+        if fields.EVERYBODY not in words or api.refusal_code(exc) != "OperationNotPermitted":
             raise
         raise beforehand.blocked("snapshots", region) from exc
 

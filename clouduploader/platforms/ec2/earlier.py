@@ -7,6 +7,7 @@ from typing import Any
 from clouduploader.platform import CloudObject, JsonValue, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import refusals, tags
 from clouduploader.platforms.ec2.attributes import Attributes
+from clouduploader.stop import Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +33,11 @@ def image(
     attributes: Attributes,
     unpacked_bytes: int,
     reporter: Reporter,
+    stop: Stop,
 ) -> Taken:
     """Find the image that an earlier upload of this one made; nothing if the name is free.
+
+    Waits as long as the image of a try that was just before us may not show.
 
     Args:
         ec2: A client of EC2.
@@ -42,15 +46,18 @@ def image(
         attributes: What the image is to be registered with.
         unpacked_bytes: The size of the raw disk.
         reporter: Told what can't be compared.
+        stop: Looked at while waiting.
 
     Raises:
+        StoppedError: The stop was requested.
         PlatformReplyError: The name is another image's.
     """
     from clouduploader.platforms.ec2 import copies, taken
     from clouduploader.platforms.ec2.ebs_direct import register
 
     region = str(request.targetdata["region"])
-    found = register.named(ec2, str(request.targetdata["ami_name"]), region)
+    name = str(request.targetdata["ami_name"])
+    found = register.named_by_now(ec2, name, region, journal=request.journal, stop=stop)
     if found is None:
         return Taken()
     if taken.is_wreck(found, request.journal.key):
@@ -73,21 +80,21 @@ def image(
     return Taken(tuple(register.objects(found, region)), image=found)
 
 
-def unremoved(entries: Sequence[Mapping[str, JsonValue]]) -> list[CloudObject]:
-    """What earlier tries made and did not remove, by a journal's entries."""
-    found: dict[CloudObject, None] = {}
+def unremoved(entries: Sequence[Mapping[str, JsonValue]]) -> dict[CloudObject, Mapping[str, JsonValue]]:
+    """What earlier tries made and did not remove, by a journal's entries; with the entry that tells of its making."""
+    found: dict[CloudObject, Mapping[str, JsonValue]] = {}
     for entry in entries:
         thing = _object(entry)
         match entry["what"]:
             case "made":
-                found[thing] = None
+                found[thing] = entry
             case "removed":
                 found.pop(thing, None)
             case "end" if isinstance(given := entry.get("objects"), list):  # of a success
                 for item in given:
                     if isinstance(item, dict):
                         found.pop(_object(item), None)
-    return list(found)
+    return found
 
 
 def _object(entry: Mapping[str, JsonValue]) -> CloudObject:

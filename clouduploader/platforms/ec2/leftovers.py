@@ -8,10 +8,12 @@ from typing import Any
 
 import botocore.exceptions
 
-from clouduploader.errors import ClouduploaderError
+from clouduploader import visibility
+from clouduploader.errors import ClouduploaderError, NetworkError, TransientError
 from clouduploader.platform import CleanUpReport, CloudObject, Found, Leftover, ObjectRemoved, Reporter
-from clouduploader.platforms.ec2 import api, calls, refusals, tags
+from clouduploader.platforms.ec2 import api, calls, tags
 from clouduploader.platforms.ec2.credentials import Account
+from clouduploader.platforms.ec2.sigv4 import Keys
 
 RETRY_CODES = frozenset(
     {"DependencyViolation", "VolumeInUse", "IncorrectState", "InvalidGroup.InUse", "IncorrectInstanceState"}
@@ -20,8 +22,14 @@ RETRY_CODES = frozenset(
 RETRY_SECONDS = 300.0  # of one clean-up; an instance was seen to need up to a minute to end; AWS promises nothing
 PAUSE_SECONDS = 3.0
 WAIT_ATTEMPTS = 100  # times PAUSE_SECONDS: as long as RETRY_SECONDS
-GONE = (".NotFound", "NotFoundException", "InvalidAMIID.Unavailable")
-"""How the codes end that say so: InvalidVolume.NotFound, InvalidVpcID.NotFound, ... and of deregistered AMIs."""
+UNKNOWN = (".NotFound", "NotFoundException")
+"""How the codes end by which EC2 denies a thing: InvalidVolume.NotFound, InvalidVpcID.NotFound, ..."""
+DEREGISTERED = "InvalidAMIID.Unavailable"
+"""The code by which it says that an AMI has been there; EC2 API, "Error codes"."""
+
+
+class _AbsentError(Exception):
+    """EC2 says that there is no such thing: it is gone, or was made a moment ago."""
 
 
 class Remover:
@@ -32,6 +40,7 @@ class Remover:
         region: The client's.
         reporter: Told of each removal.
         sleep: For tests.
+        clock: For tests; seconds that only grow.
     """
 
     def __init__(
@@ -41,6 +50,7 @@ class Remover:
         reporter: Reporter,
         *,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._region = region
@@ -48,7 +58,9 @@ class Remover:
         self._sleep = sleep
         self._removed: list[CloudObject] = []
         self._left: list[Leftover] = []
-        self._waited = 0.0
+        self._absent: list[CloudObject] = []
+        self._clock = clock
+        self._began = clock()
 
     def remove(self, objects: Sequence[CloudObject]) -> CleanUpReport:
         """Remove what belongs to one upload. Blocks for minutes at worst.
@@ -82,7 +94,7 @@ class Remover:
         for thing in objects:
             if thing.kind not in removers:
                 self._leave(thing, "clouduploader does not know how to remove that")
-        return CleanUpReport(tuple(self._removed), tuple(self._left))
+        return CleanUpReport(tuple(self._removed), tuple(self._left), tuple(self._absent))
 
     def _helpers(self, key_names: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
         """The upload's instances, and the volumes on them that do not go with them."""
@@ -124,7 +136,11 @@ class Remover:
         self._client.delete_internet_gateway(InternetGatewayId=gateway)
 
     def _remove(self, thing: CloudObject, remove_one: Callable[[str], object]) -> None:
-        reason = self._try_removing(remove_one, thing.id)
+        try:
+            reason = self._try_removing(remove_one, thing.id)
+        except _AbsentError:
+            self._absent.append(thing)
+            return
         if reason is None:
             self._removed.append(thing)
             self._reporter.event(ObjectRemoved(thing))
@@ -136,22 +152,35 @@ class Remover:
         self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {self._region}: {reason}")
 
     def _try_removing(self, remove_one: Callable[[str], object], item: str) -> str | None:
-        """Remove one thing; return why not, or None."""
+        """Remove one thing; return why not, or None.
+
+        Raises:
+            _AbsentError: EC2 says that there is no such thing.
+        """
         while True:
             try:
-                remove_one(item)
-            except botocore.exceptions.ClientError as exc:
-                code = exc.response["Error"]["Code"]
-                if code.endswith(GONE):
+                with api.translated(f"region {self._region}"):
+                    remove_one(item)
+            except ClouduploaderError as exc:
+                code = api.refusal_code(exc)
+                if code == DEREGISTERED:
                     return None
-                if code not in RETRY_CODES or self._waited >= RETRY_SECONDS:
-                    return refusals.translate(api.refusal(exc), subject=f"region {self._region}").message
-            except (botocore.exceptions.BotoCoreError, ClouduploaderError) as exc:
-                return str(exc)
+                if code.endswith(UNKNOWN):
+                    raise _AbsentError from exc
+                if not self._may_heal(exc, code):
+                    return exc.message
             else:
                 return None
             self._sleep(PAUSE_SECONDS)
-            self._waited += PAUSE_SECONDS
+
+    def _may_heal(self, exc: ClouduploaderError, code: str) -> bool:
+        """Whether there is time for another try, and it may help; the SDK has tried several times itself."""
+        if self._clock() - self._began >= RETRY_SECONDS:
+            return False
+        if code == "InvalidSnapshot.InUse":  # by the image that was removed just before
+            return any(thing.kind == "image" for thing in self._removed)
+        is_busy = isinstance(exc, TransientError) and not isinstance(exc, NetworkError)
+        return is_busy or code in RETRY_CODES
 
 
 def clean_up(way: Account, objects: Sequence[CloudObject], reporter: Reporter) -> CleanUpReport:
@@ -160,13 +189,51 @@ def clean_up(way: Account, objects: Sequence[CloudObject], reporter: Reporter) -
     Raises:
         ClouduploaderError: The credentials can't be had.
     """
-    keys = way.fresh_keys()
+    return _clean_up(way, way.fresh_keys(), objects, reporter)
+
+
+def _clean_up(way: Account, keys: Keys, objects: Sequence[CloudObject], reporter: Reporter) -> CleanUpReport:
     report = CleanUpReport()
     for region in dict.fromkeys(thing.region or way.region for thing in objects):
         here = [thing for thing in objects if (thing.region or way.region) == region]
         done = Remover(way.client("ec2", keys, region), region, reporter).remove(here)
-        report = CleanUpReport(report.removed + done.removed, report.left + done.left)
+        report = CleanUpReport(report.removed + done.removed, report.left + done.left, report.absent + done.absent)
     return report
+
+
+def undo(
+    way: Account,
+    made: Mapping[CloudObject, float],
+    reporter: Reporter,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Remove what an upload made; waits for what EC2 does not show yet. Blocks for minutes at worst.
+
+    What can't be removed is said in the log, and stays in the journal.
+
+    Args:
+        way: Into the account.
+        made: Which things, and when they were made by the clock.
+        reporter: Told of each removal.
+        sleep: For tests.
+        clock: For tests; seconds that only grow.
+    """
+    doomed = list(made)
+    try:
+        keys = way.fresh_keys()
+        while doomed:
+            report = _clean_up(way, keys, doomed, reporter)
+            doomed = [thing for thing in report.absent if clock() - made[thing] < visibility.UNSEEN_SECONDS]
+            for thing in report.absent:
+                if thing not in doomed:
+                    reporter.event(ObjectRemoved(thing))
+            if doomed:
+                sleep(PAUSE_SECONDS)
+    except ClouduploaderError as exc:
+        for thing in doomed:
+            reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
 
 
 @dataclasses.dataclass(frozen=True)

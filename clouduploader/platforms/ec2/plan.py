@@ -21,6 +21,7 @@ from clouduploader.platforms.ec2 import (
 from clouduploader.platforms.ec2.attributes import Attributes
 from clouduploader.platforms.ec2.credentials import Account
 from clouduploader.platforms.ec2.settings import Settings
+from clouduploader.stop import Stop
 
 PUT_USD = 0.006 / 1000  # a block; "Amazon EBS pricing", EBS direct APIs, PutSnapshotBlock: most regions
 GET_USD = 0.003 / 1000  # the same, GetSnapshotBlock
@@ -64,7 +65,13 @@ def _by_tool(
     wanted = data.get("root_volume_size")
     volume_gib = tool.volume_gib(unpacked_bytes, wanted if isinstance(wanted, int) else None)
     found = earlier.image(
-        ec2, request, upload.own_tags(request), attributes=aim, unpacked_bytes=unpacked_bytes, reporter=reporter
+        ec2,
+        request,
+        upload.own_tags(request),
+        attributes=aim,
+        unpacked_bytes=unpacked_bytes,
+        reporter=reporter,
+        stop=Stop(),
     )
     settled = beforehand.settle(way, data, image=found.image, reporter=reporter)
     costs = _costs(settings, settled, unpacked_bytes, is_there=found.image is not None)

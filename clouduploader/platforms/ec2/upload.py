@@ -3,12 +3,14 @@
 import datetime
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clouduploader import visibility
 from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, PlatformReplyError
 from clouduploader.platform import (
     BytesMoved,
@@ -77,8 +79,8 @@ class Upload:
             stop=stop,
         )
         self._tags: Mapping[str, str] = {}
-        self._objects: dict[CloudObject, None] = {}
-        self._key_pairs: list[CloudObject] = []
+        self._objects: dict[CloudObject, float] = {}  # and when they were made, by the clock
+        self._key_pairs: dict[CloudObject, float] = {}
         self._unanswered: list[str] = []
         self._refusal: refusals.Refusal | None = None
         self._image_id: str | None = None
@@ -107,6 +109,7 @@ class Upload:
                 attributes=aim,
                 unpacked_bytes=unpacked_bytes,
                 reporter=self._reporter,
+                stop=self._stop,
             )
             given = () if taken.is_wreck else taken.objects
             self._targetdata = beforehand.settle(
@@ -118,7 +121,8 @@ class Upload:
             if not given and time.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
         wreck = taken.objects if taken.is_wreck else ()
-        self._remove([*wreck, *(thing for thing in self._of_dead_tries(ec2) if thing not in taken.objects)])
+        dead = {thing: made for thing, made in self._of_dead_tries(ec2).items() if thing not in taken.objects}
+        self._remove(dead | dict.fromkeys(wreck, -math.inf))
         if given:
             return self._finish(given, aim, is_new=False)
         try:
@@ -132,7 +136,7 @@ class Upload:
         except BaseException:
             kept = FINAL_KINDS if self._image_id and not self._stop.is_requested else frozenset()
             # They may be gone, but tell which instances are ours, those of a lost answer too.
-            self._objects.update(dict.fromkeys(self._key_pairs))
+            self._objects.update(self._key_pairs)
             self._clean_up(kept)
             self._stop.raise_if_requested()
             raise
@@ -142,20 +146,25 @@ class Upload:
 
         register.wait(ec2, image_id, region=self._region, stop=self._stop)
 
-    def _of_dead_tries(self, ec2: Any) -> list[CloudObject]:  # noqa: ANN401 a client of boto3
-        """What earlier tries left: by the journal, and by the tags, for what never got into the journal."""
+    def _of_dead_tries(self, ec2: Any) -> dict[CloudObject, float]:  # noqa: ANN401 a client of boto3
+        """What earlier tries left: by the journal, and by the tags, for what never got into the journal.
+
+        Returns:
+            Also when it was made, by the clock.
+        """
         from clouduploader.platforms.ec2 import leftovers
 
         entries = self._request.journal.entries()
-        things = dict.fromkeys(earlier.unremoved(entries))
+        grown_up = time.monotonic() - visibility.UNSEEN_SECONDS
+        things = {thing: grown_up + visibility.seconds_left(made) for thing, made in earlier.unremoved(entries).items()}
         if sum(entry["what"] == "begin" for entry in entries) > 1:
             try:
                 found = leftovers.find(ec2, self._region, self._request.journal.key, self._reporter)
             except ClouduploaderError as exc:
                 self._reporter.line(f"What earlier tries left can't be looked for: {exc.message}")
             else:
-                things |= dict.fromkeys(item.object for item in found if item.keep_reason is None)
-        return list(things)
+                things |= {item.object: grown_up for item in found if item.keep_reason is None}
+        return things
 
     def _finish(self, objects: Sequence[CloudObject], aim: Attributes, *, is_new: bool) -> UploadResult:
         """Do what is asked for beyond the image, which is the first of the objects."""
@@ -341,8 +350,11 @@ class Upload:
             if is_lost and (item.keep_reason is None or item.is_complete):
                 self._unanswered.remove(item.object.kind)
                 self._created(item.object)
-        for kind in self._unanswered:
-            self._request.journal.write("refused", kind=kind, region=self._region)
+        if self._unanswered:
+            self._reporter.line(
+                f"Asked for without an answer, and not visible yet: {', '.join(self._unanswered)} in {self._region}. "
+                "`clouduploader cleanup` looks again in two minutes."
+            )
         self._unanswered.clear()
 
     def _note_refusal(self, call: Mapping[str, str]) -> None:
@@ -360,9 +372,9 @@ class Upload:
         )
 
     def _created(self, thing: CloudObject) -> None:
-        self._objects[thing] = None
+        self._objects[thing] = time.monotonic()
         if thing.kind == "key pair":
-            self._key_pairs.append(thing)
+            self._key_pairs[thing] = self._objects[thing]
         self._reporter.event(ObjectCreated(thing))
 
     def _tell_progress(self, process: child.Child) -> None:
@@ -414,24 +426,20 @@ class Upload:
         self._find_lost()
         for path in self._request.work_dir.glob(tool.KEY_FILES):
             # Named before the key pair is made: it is known even if the answer to that never came.
-            self._objects[CloudObject("key pair", path.name, self._region)] = None
-        doomed = [thing for thing in self._objects if thing.kind not in kept]
+            self._objects.setdefault(CloudObject("key pair", path.name, self._region), time.monotonic())
+        doomed = {thing: made for thing, made in self._objects.items() if thing.kind not in kept}
         self._remove(doomed)
         for thing in doomed:
             self._objects.pop(thing)
 
-    def _remove(self, doomed: Sequence[CloudObject]) -> None:
-        """Remove things with fresh credentials; what can't be removed is said in the log."""
+    def _remove(self, doomed: Mapping[CloudObject, float]) -> None:
+        """Remove things with fresh credentials, given when they were made; what can't be removed is said in the log."""
         if not doomed:
             return
         self._enter("clean up")
         from clouduploader.platforms.ec2 import leftovers
 
-        try:
-            leftovers.clean_up(self._account, doomed, self._reporter)
-        except ClouduploaderError as exc:
-            for thing in doomed:
-                self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
+        leftovers.undo(self._account, doomed, self._reporter)
 
 
 def look_inside(request: UploadRequest, reporter: Reporter) -> Attributes:

@@ -56,9 +56,46 @@ def test_leftover_of_a_dead_upload_is_removed_by_its_journal(dead, point):
     assert cloud.cleanup("--yes").stderr == "Nothing is left.\n"
 
 
-def test_dead_upload_that_made_nothing_is_tidied(dead):
+def test_what_was_asked_for_and_may_show_yet_is_left_for_another_clean_up(dead):
     cloud = dead("asked snapshot")
+    done = cloud.cleanup("--yes")
+    assert done.returncode == 75
+    assert "snapshot\t\there\t1\t" in done.stdout
+    assert "clouduploader: left snapshot of unknown id in here: not visible yet: " in done.stderr
+    assert cloud.journal().state.is_open
+    (thing,) = things(cloud.cleanup("--yes", "--json"))
+    assert (thing["id"], thing["outcome"]) == (None, "left")
+    assert thing["reason"].startswith("not visible yet: the cloud may show it within ")
+    (thing,) = things(cloud.cleanup("--dry-run", "--json"))
+    assert (thing["id"], thing["outcome"]) == (None, "found")
+    cloud.age(120)
     assert cloud.cleanup("--yes").returncode == 0
+    assert not cloud.journal().state.is_open
+
+
+def test_what_shows_late_is_removed_by_a_later_clean_up(dead):
+    cloud = dead("unreported snapshot")
+    cloud.set("hidden", *cloud.things())
+    assert cloud.cleanup("--yes").returncode == 75
+    cloud.set("hidden")
+    done = cloud.cleanup("--yes")
+    assert (done.returncode, cloud.things()) == (0, {})
+    assert not cloud.journal().state.is_open
+
+
+def test_what_was_made_and_does_not_show_is_gone_once_it_would(dead):
+    cloud = dead("made")
+    (snapshot,) = cloud.things()
+    cloud.set("hidden", snapshot)
+    done = cloud.cleanup("--yes")
+    assert done.returncode == 75
+    assert f"left snapshot {snapshot} in here: not visible yet: " in done.stderr
+    cloud.age(60)
+    assert cloud.cleanup("--yes").returncode == 75
+    assert cloud.journal().state.is_open
+    cloud.age(60)
+    done = cloud.cleanup("--yes")
+    assert (done.returncode, done.stderr) == (0, f"Removed snapshot {snapshot} in here.\nRemoved 1 thing.\n")
     assert not cloud.journal().state.is_open
 
 

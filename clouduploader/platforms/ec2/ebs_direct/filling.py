@@ -44,6 +44,9 @@ class Filled:
 class Filling:
     """The filling of one upload's snapshot. Used once.
 
+    Attributes:
+        has_all: Whether a snapshot has all blocks of the image, so that another try need not send them again.
+
     Args:
         request: See UploadRequest.
         settings: See Settings.
@@ -93,6 +96,7 @@ class Filling:
         self._reporter = reporter
         self._stop = stop
         self._send = send
+        self.has_all = False
         self._current: str | None = None
         self._created = created
         self._snapshots = snapshot.Snapshots(
@@ -144,6 +148,7 @@ class Filling:
         self._created(thing)
 
     def _give_up(self) -> None:
+        self.has_all = False
         if self._current:
             self._given_up(self._snapshots.discard(self._current))
             self._current = None
@@ -155,6 +160,7 @@ class Filling:
         if earlier and not snapshot.fits(earlier, parameters):
             raise ledger.ContentChangedError(f"snapshot {earlier.id} of an earlier try is of another kind")
         if earlier and earlier.is_completed:
+            self.has_all = True
             if filled := self._recognised(earlier):
                 return filled
             raise ledger.ContentChangedError(f"snapshot {earlier.id} of an earlier try is not of this image")
@@ -168,6 +174,7 @@ class Filling:
             properties.check_whole(tally.size_bytes, aim.minimum_bytes, judge)
             if tally.size_bytes < aim.copy_bytes:
                 judge.tell(f"Warning: {MISSING_COPY}.")
+        self.has_all = True
         return self._seal(snapshot_id, digests, tally)
 
     def _parameters(self, aim: wanted.Wanted, kms_key_arn: str | None) -> dict[str, Any]:

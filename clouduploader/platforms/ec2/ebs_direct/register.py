@@ -3,21 +3,22 @@
 Sources: EC2 API, RegisterImage, DescribeImages (botocore's model `ec2/2016-11-15`).
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
-from clouduploader.platform import CloudObject
-from clouduploader.platforms.ec2 import api, tags
+from clouduploader import visibility
+from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TransientError
+from clouduploader.platform import CloudObject, Journal
+from clouduploader.platforms.ec2 import api, patience, refusals, tags
 from clouduploader.platforms.ec2.ebs_direct.wanted import Wanted
 from clouduploader.stop import Stop
 
 ROOT_DEVICE = "/dev/sda1"  # what ec2uploadimg registers for hvm; EC2 User Guide, "Device names"
 READY_SECONDS = 600.0  # an AMI of a completed snapshot is available in seconds; AWS promises nothing
 POLL_SECONDS = 2.0
-SETTLE_TRIES = 5  # looks for an AMI whose registration was not confirmed, POLL_SECONDS apart
-_NOT_YET = ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable")
+DUPLICATE = "InvalidAMIName.Duplicate"
 
 
 def named(ec2: Any, name: str, region: str) -> Mapping[str, Any] | None:  # noqa: ANN401 a client of boto3
@@ -30,6 +31,39 @@ def named(ec2: Any, name: str, region: str) -> Mapping[str, Any] | None:  # noqa
         images = ec2.describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])["Images"]
     exactly = [image for image in images if image.get("Name") == name]  # * and ? in a filter match anything
     return exactly[0] if exactly else None
+
+
+def named_by_now(
+    ec2: Any,  # noqa: ANN401 a client of boto3
+    name: str,
+    region: str,
+    *,
+    journal: Journal,
+    stop: Stop,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Mapping[str, Any] | None:
+    """The same as `named`, but not before an image would show that an earlier try may have made. Blocks for minutes.
+
+    Args:
+        ec2: A client of EC2.
+        name: Of the image.
+        region: The client's.
+        journal: Of the upload.
+        stop: Looked at between the looks.
+        sleep: For tests.
+        clock: For tests; seconds that only grow.
+
+    Raises:
+        StoppedError: The stop was requested.
+        ClouduploaderError: AWS refuses to tell.
+    """
+    last: Mapping[str, object] = {}
+    for entry in journal.entries():
+        if (entry.get("kind"), entry.get("region")) == ("image", region):
+            last = entry if entry["what"] in ("asked", "made") else {}
+    look = functools.partial(named, ec2, name, region)
+    return patience.until_seen(look, visibility.seconds_left(last), stop=stop, sleep=sleep, clock=clock)
 
 
 def snapshot_ids(image: Mapping[str, Any]) -> list[str]:
@@ -67,42 +101,68 @@ def register(
     asked: Mapping[str, Any],
     *,
     region: str,
+    journal: Journal,
+    stop: Stop,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """Register an AMI.
+    """Register an AMI. Blocks for minutes if AWS does not tell what became of it.
 
     Args:
         ec2: A client of EC2.
         asked: From `parameters`.
         region: The client's.
+        journal: Of the upload; what is made is written by the caller.
+        stop: Looked at between the tries.
         sleep: For tests.
+        clock: For tests; seconds that only grow.
 
     Returns:
         Its id; if the answer was lost, that of the image of this name that has our snapshot.
 
     Raises:
+        StoppedError: The stop was requested; the image may be there, see `of_snapshot`.
         ClouduploaderError: AWS refuses.
     """
-    try:
-        with api.translated(f"region {region}"):
-            return str(ec2.register_image(**asked)["ImageId"])
-    except (TransientError, PlatformReplyError) as exc:
-        # The answer may have been lost; or that to the SDK's own first try, so that the next met a duplicate name.
-        for number in range(SETTLE_TRIES if isinstance(exc, TransientError) else 1):
-            sleep(POLL_SECONDS * min(number, 1))
-            if image_id := _of_snapshot(ec2, asked, region):
-                return image_id
-        raise
+    snapshot_id = asked["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    is_unknown = False
+    began = clock()
+    for seconds in patience.pauses():
+        journal.write("asked", kind="image", region=region, token=asked["Name"], snapshot_id=snapshot_id)
+        try:
+            with api.translated(f"region {region}"):
+                return str(ec2.register_image(**asked)["ImageId"])
+        except ClouduploaderError as exc:
+            # The answer may have been lost; or that to the SDK's own first try, so that the next met a duplicate name.
+            is_duplicate = api.refusal_code(exc) == DUPLICATE
+            is_unknown = is_unknown or is_duplicate or isinstance(exc, TransientError)
+            found = None if isinstance(exc, DeniedError) else _seen(ec2, asked["Name"], region)
+            if found and snapshot_id in snapshot_ids(found):
+                return str(found["ImageId"])
+            if found and is_duplicate:
+                journal.write("refused", kind="image", region=region)
+                raise refusals.name_taken(str(found["ImageId"]), "it is of another snapshot than this one") from exc
+            may_pass = is_duplicate or patience.may_pass(exc)
+            if not may_pass or clock() - began >= patience.PATIENCE_SECONDS:
+                if not is_unknown:
+                    journal.write("refused", kind="image", region=region)
+                raise
+        patience.pause(seconds, stop=stop, sleep=sleep)
+    raise AssertionError("there is always one more pause")
 
 
-def _of_snapshot(ec2: Any, asked: Mapping[str, Any], region: str) -> str | None:  # noqa: ANN401 a client of boto3
-    """The image of that name, if it has our snapshot."""
+def of_snapshot(ec2: Any, name: str, snapshot_id: str, region: str) -> str | None:  # noqa: ANN401 a client of boto3
+    """The id of the image of that name, if it is there and has that snapshot."""
+    found = _seen(ec2, name, region)
+    return str(found["ImageId"]) if found and snapshot_id in snapshot_ids(found) else None
+
+
+def _seen(ec2: Any, name: str, region: str) -> Mapping[str, Any] | None:  # noqa: ANN401 a client of boto3
+    """The image of that name; None also if it can't be looked for."""
     try:
-        image = named(ec2, asked["Name"], region)
+        return named(ec2, name, region)
     except ClouduploaderError:  # what is told is why the registration failed, not why nobody could look
         return None
-    ours = asked["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-    return str(image["ImageId"]) if image and ours in snapshot_ids(image) else None
 
 
 def wait(
@@ -118,26 +178,23 @@ def wait(
 
     Raises:
         PlatformReplyError: It never will.
-        TransientError: It took too long, or AWS does not tell.
+        TransientError: It took too long.
         StoppedError: The stop was requested.
     """
-    import botocore.exceptions
-
     began = clock()
     while True:
-        with api.translated(f"region {region}"):
-            try:
+        try:
+            with api.translated(f"region {region}"):
                 images = ec2.describe_images(ImageIds=[image_id])["Images"]
-            except botocore.exceptions.ClientError as exc:
-                if exc.response.get("Error", {}).get("Code") not in _NOT_YET:
-                    raise
-                images = []
-        state = images[0].get("State") if images else "pending"
+        except ClouduploaderError as exc:  # it is there, whether AWS tells of it now or not
+            if not patience.may_pass(exc):
+                raise
+            images = []
+        state = (images[0].get("State") if images else None) or "pending"
         if state == "available":
             return
         if state not in ("pending", "transient"):
             raise PlatformReplyError(f"AMI {image_id} can't be used: its state is {state}")
         if clock() - began >= READY_SECONDS:
             raise TransientError(f"AMI {image_id} was not available after {round(READY_SECONDS / 60)} minutes")
-        stop.raise_if_requested()
-        sleep(POLL_SECONDS)
+        patience.pause(POLL_SECONDS, stop=stop, sleep=sleep)

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from clouduploader import visibility
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TransientError
 from clouduploader.platform import CloudObject, Journal, JsonValue, Reporter
-from clouduploader.platforms.ec2 import api, refusals
+from clouduploader.platforms.ec2 import api, patience, refusals, tags
 from clouduploader.platforms.ec2.ebs_direct import wire
 from clouduploader.platforms.ec2.ebs_direct.ledger import ContentChangedError
 from clouduploader.stop import Stop
@@ -25,8 +26,6 @@ DECIDING = ("VolumeSize", "Encrypted", "KmsKeyArn")
 SEAL_TRIES = 3  # of four requests each, see `api.CONFIG`
 SETTLE_SECONDS = 60.0  # for a completion to show that may not have arrived; it shows in seconds, AWS promises nothing
 NOT_OPEN_REASON = "INVALID_SNAPSHOT_ID"  # EBS direct API, ValidationException: the snapshot takes no blocks any more
-UNSEEN_SECONDS = 120.0  # for a new snapshot to be known everywhere in EC2 (coldsnap issues 43 and 56)
-POLL_SECONDS = (1.0, 15.0)  # the first pause between looks, and the longest: DescribeSnapshots is throttled
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.+")  # as StartSnapshot's KmsKeyArn must be
 _GONE = ("InvalidSnapshot.NotFound", "InvalidSnapshotID.NotFound")
 
@@ -93,8 +92,8 @@ class Snapshots:
     def earlier(self) -> Earlier | None:
         """Find the snapshot of an earlier try that still lives.
 
-        If that try was interrupted before it learned the snapshot's id, the very same request is sent again: AWS
-        answers it with the same snapshot.
+        If that try was interrupted before it learned the snapshot's id, that is found by its tags, or the very same
+        request is sent again: AWS answers it with the same snapshot, as long as it remembers.
 
         Raises:
             StartDeniedError: See `start`.
@@ -108,13 +107,23 @@ class Snapshots:
         started = self._last("started", token=asked["token"])
         if started is None:
             try:
-                return Earlier(self._ask(parameters), parameters, is_completed=False, seal=None)
+                snapshot_id = self._by_tags(parameters) or self._ask(parameters)
             except PlatformReplyError as exc:
                 self._reporter.detail(f"The snapshot of an earlier try can't be had: {exc.message}")
                 return None
+            return Earlier(snapshot_id, parameters, is_completed=False, seal=None)
         snapshot_id = str(started["snapshot_id"])
-        state = self._state(snapshot_id)
-        if state == "gone" or self._last("removed", kind="snapshot", id=snapshot_id):
+        if self._last("removed", kind="snapshot", id=snapshot_id):
+            state = None
+        else:
+            state = patience.until_seen(
+                lambda: None if (seen := self._state(snapshot_id)) == "gone" else seen,
+                visibility.seconds_left(started),
+                stop=self._stop,
+                sleep=self._sleep,
+                clock=self._clock,
+            )
+        if state is None:
             self._reporter.line(f"Snapshot {snapshot_id} of an earlier try is gone.")
             return None
         self._created(self._object(snapshot_id))
@@ -153,19 +162,38 @@ class Snapshots:
             with api.translated(f"region {self._region}"):
                 answer = self._ebs.start_snapshot(**parameters)
         except ClouduploaderError as exc:
-            if not isinstance(exc, TransientError):
+            if not isinstance(exc, TransientError) and not _retries(exc):  # else the first one may have made it
                 self._journal.write("refused", kind="snapshot", region=self._region)
                 self._journal.write("discarded", token=parameters["ClientToken"])
             if refusals.is_denied(exc):
                 raise StartDeniedError(exc.message, hint=exc.hint) from exc
             raise
         snapshot_id = str(answer["SnapshotId"])
-        self._created(self._object(snapshot_id))  # first: the journal may not be writable, and the undo needs none
-        self._journal.write("started", token=parameters["ClientToken"], snapshot_id=snapshot_id)
+        self._note_started(snapshot_id, parameters)
         self._reporter.detail(f"Snapshot {snapshot_id} is {answer.get('Status')}, {answer.get('VolumeSize')} GiB.")
         if answer.get("BlockSize") != wire.BLOCK_BYTES:
             raise PlatformReplyError(f"EBS wants blocks of {answer.get('BlockSize')} bytes, not of {wire.BLOCK_BYTES}")
         return snapshot_id
+
+    def _note_started(self, snapshot_id: str, parameters: Mapping[str, Any]) -> None:
+        self._created(self._object(snapshot_id))  # first: the journal may not be writable, and the undo needs none
+        self._journal.write("started", token=parameters["ClientToken"], snapshot_id=snapshot_id)
+
+    def _by_tags(self, parameters: Mapping[str, Any]) -> str | None:
+        """The snapshot that a request made whose answer nobody got, if it shows: it bears the tags of that try."""
+        wanted = tags.as_mapping(parameters.get("Tags"))
+        known = {entry.get("snapshot_id") for entry in self._journal.entries() if entry["what"] == "started"}
+        with api.translated(f"region {self._region}"):
+            answer = self._ec2.describe_snapshots(
+                OwnerIds=["self"], Filters=[{"Name": f"tag:{tags.KEY}", "Values": [self._journal.key]}]
+            )
+        for found in answer["Snapshots"]:
+            is_open = found.get("State") == "pending" and found["SnapshotId"] not in known
+            if is_open and wanted.items() <= tags.as_mapping(found.get("Tags")).items():
+                snapshot_id = str(found["SnapshotId"])
+                self._note_started(snapshot_id, parameters)
+                return snapshot_id
+        return None
 
     def discard(self, snapshot_id: str) -> CloudObject:
         """Note that a snapshot is not to be used any more.
@@ -211,8 +239,7 @@ class Snapshots:
                 was_sent = was_sent or is_transient or _retries(exc) > 0
                 is_last = number == SEAL_TRIES or not is_transient
                 # It is not refused if it had been done before, by a request whose answer was lost.
-                if was_sent and _is_not_open(exc):
-                    self.wait(snapshot_id, limit_seconds)  # minutes: AWS has the request, and all is in it
+                if _is_not_open(exc) and self._is_completing(snapshot_id, limit_seconds):
                     return
                 if was_sent and self._is_completed(snapshot_id, SETTLE_SECONDS if is_last else 0.0):
                     self._reporter.detail(f"Snapshot {snapshot_id} is complete, though that was not confirmed.")
@@ -222,8 +249,19 @@ class Snapshots:
 
     def _is_completed(self, snapshot_id: str, limit_seconds: float) -> bool:
         try:
-            self.wait(snapshot_id, limit_seconds)
-        except (PlatformReplyError, TransientError):
+            return self._is_completing(snapshot_id, limit_seconds)
+        except TransientError:
+            return False
+
+    def _is_completing(self, snapshot_id: str, limit_seconds: float) -> bool:
+        """Wait for a completion that may have been asked for; false if there will be none.
+
+        Raises:
+            TransientError: It takes too long.
+        """
+        try:
+            self.wait(snapshot_id, limit_seconds)  # minutes: AWS has the request, and all is in it
+        except PlatformReplyError:
             return False
         return True
 
@@ -236,8 +274,7 @@ class Snapshots:
             StoppedError: The stop was requested.
         """
         began = self._clock()
-        pause, longest = POLL_SECONDS
-        while True:
+        for seconds in patience.pauses():
             try:
                 state = self._state(snapshot_id)
             except TransientError as exc:  # it may have healed at the next look
@@ -246,7 +283,7 @@ class Snapshots:
             waited = self._clock() - began
             if state == "completed":
                 return
-            if state not in ("pending", "unknown") and not (state == "gone" and waited < UNSEEN_SECONDS):
+            if state not in ("pending", "unknown") and not (state == "gone" and waited < visibility.UNSEEN_SECONDS):
                 raise PlatformReplyError(
                     f"snapshot {snapshot_id} could not be completed: its state is {state}", hint="Upload it again."
                 )
@@ -254,11 +291,7 @@ class Snapshots:
                 raise TransientError(
                     f"snapshot {snapshot_id} was not complete after {round(waited / 60)} minutes", hint="Try again."
                 )
-            pause_until = self._clock() + pause
-            while (left := pause_until - self._clock()) > 0:
-                self._stop.raise_if_requested()
-                self._sleep(min(1.0, left))
-            pause = min(2 * pause, longest)
+            patience.pause(seconds, stop=self._stop, sleep=self._sleep)
 
     def _state(self, snapshot_id: str) -> str:
         """EC2's word for the state, or "gone"."""

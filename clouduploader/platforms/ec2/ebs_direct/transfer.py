@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from clouduploader import visibility
 from clouduploader.contents import BlockSource
 from clouduploader.errors import ClouduploaderError, NetworkError, PlatformReplyError
 from clouduploader.platforms.ec2 import refusals
@@ -44,8 +45,7 @@ class Patience:
             takes to restart.
         pause_seconds: Before the second try; doubled from try to try.
         max_pause_seconds: The longest.
-        appearance_seconds: How long a new snapshot may be unknown to some of AWS's servers (coldsnap issues
-            43 and 56: up to two minutes).
+        appearance_seconds: How long a new snapshot may be unknown to some of AWS's servers.
         tick_seconds: Between looks at progress, stop and credentials.
     """
 
@@ -55,7 +55,7 @@ class Patience:
     tries: int = 16
     pause_seconds: float = 0.2
     max_pause_seconds: float = 16.0
-    appearance_seconds: float = 120.0
+    appearance_seconds: float = visibility.UNSEEN_SECONDS
     tick_seconds: float = 0.25
 
 

@@ -3,11 +3,12 @@
 import contextlib
 import datetime
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
+from clouduploader.errors import PlatformReplyError, TransientError
 from clouduploader.platform import (
     CloudObject,
     ObjectCreated,
@@ -17,7 +18,7 @@ from clouduploader.platform import (
     UploadRequest,
     UploadResult,
 )
-from clouduploader.platforms.ec2 import api, beforehand, credentials, distribute, leftovers, refusals, tags
+from clouduploader.platforms.ec2 import api, beforehand, credentials, distribute, leftovers, patience, refusals, tags
 from clouduploader.platforms.ec2 import taken as taken_image
 from clouduploader.platforms.ec2.credentials import Account
 from clouduploader.platforms.ec2.ebs_direct import content, engine, filling, register, snapshot, verify, wanted
@@ -79,7 +80,8 @@ class Upload:
             provenance=request.provenance,
             started=datetime.datetime.now(datetime.UTC),
         )
-        self._objects: dict[CloudObject, None] = {}
+        self._objects: dict[CloudObject, float] = {}  # and when they were made, by the clock
+        self._registering: str | None = None  # the snapshot of an image of which nobody knows whether it is there
         self._image_id: str | None = None
         self._open = contextlib.ExitStack()  # of ledgers
 
@@ -91,6 +93,7 @@ class Upload:
     def _ebs(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
         return self._account.client("ebs", self._keys)
 
+    @functools.cached_property
     def _filling(self) -> filling.Filling:
         return filling.Filling(
             self._request,
@@ -125,7 +128,15 @@ class Upload:
                 self._enter("check image")
                 aim = wanted.settle(self._request, self._reporter)
                 kms_key_arn = self._kms_key_arn()
-                taken = register.named(self._ec2, self._name, self._region)
+                taken = register.named_by_now(
+                    self._ec2,
+                    self._name,
+                    self._region,
+                    journal=self._request.journal,
+                    stop=self._stop,
+                    sleep=self._sleep,
+                    clock=self._clock,
+                )
                 is_in_the_way = taken is not None and taken_image.is_wreck(taken, self._request.journal.key)
                 if taken is not None and not is_in_the_way:
                     self._check_same(taken, aim, kms_key_arn)
@@ -142,7 +153,7 @@ class Upload:
                 objects = register.objects(taken, self._region)
                 return self._finish(str(taken["ImageId"]), given, objects, aim, is_new=False)
             try:
-                aim, filled = self._filling().run(aim, kms_key_arn)
+                aim, filled = self._filling.run(aim, kms_key_arn)
                 self._verify(filled)
                 image_id, all_tags = self._register(aim, filled)
                 objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
@@ -158,7 +169,7 @@ class Upload:
         self._reporter.event(PhaseStarted(phase))
 
     def _created(self, thing: CloudObject) -> None:
-        self._objects[thing] = None
+        self._objects[thing] = self._clock()
         self._reporter.event(ObjectCreated(thing))
 
     def _kms_key_arn(self) -> str | None:
@@ -203,6 +214,8 @@ class Upload:
             asked=str(asked) if asked else None,
             reporter=self._reporter,
             stop=self._stop,
+            sleep=self._sleep,
+            clock=self._clock,
         )
 
     def _register(self, aim: wanted.Wanted, filled: filling.Filled) -> tuple[str, dict[str, str]]:
@@ -210,27 +223,35 @@ class Upload:
         self._stop.raise_if_requested()
         digests = {tags.CONTENT: filled.content} | ({tags.SHA256: filled.sha256} if filled.sha256 else {})
         all_tags = tags.joined(self._own_tags | digests, self._targetdata.get("tags"))
-        with api.translated(f"snapshot {filled.id}"):
-            self._ec2.create_tags(Resources=[filled.id], Tags=tags.as_list(all_tags))
+        patience.patiently(
+            lambda: self._tag(filled.id, all_tags), stop=self._stop, sleep=self._sleep, clock=self._clock
+        )
         asked = register.parameters(name=self._name, wanted=aim, snapshot_id=filled.id, image_tags=all_tags)
-        journal = self._request.journal
-        journal.write("asked", kind="image", region=self._region, name=self._name, snapshot_id=filled.id)
-        try:
-            image_id = register.register(self._ec2, asked, region=self._region, sleep=self._sleep)
-        except TransientError:
-            raise  # nobody knows
-        except ClouduploaderError:
-            journal.write("refused", kind="image", region=self._region)
-            raise
+        self._registering = filled.id
+        image_id = register.register(
+            self._ec2,
+            asked,
+            region=self._region,
+            journal=self._request.journal,
+            stop=self._stop,
+            sleep=self._sleep,
+            clock=self._clock,
+        )
         self._created(CloudObject("image", image_id, self._region))
-        self._image_id = image_id
+        self._registering, self._image_id = None, image_id
         try:
-            register.wait(self._ec2, image_id, region=self._region, stop=self._stop, sleep=self._sleep)
+            register.wait(
+                self._ec2, image_id, region=self._region, stop=self._stop, sleep=self._sleep, clock=self._clock
+            )
         except PlatformReplyError:
             self._image_id = None  # it never can be used
             raise
         self._reporter.line(f"Created image: {image_id}")
         return image_id, all_tags
+
+    def _tag(self, snapshot_id: str, all_tags: Mapping[str, str]) -> None:
+        with api.translated(f"snapshot {snapshot_id}"):
+            self._ec2.create_tags(Resources=[snapshot_id], Tags=tags.as_list(all_tags))
 
     def _finish(
         self,
@@ -259,24 +280,36 @@ class Upload:
         """Remove what was made, but for what is of use."""
         if self._image_id and not self._stop.is_requested:
             return
-        is_kept = self._targetdata.get("keep") == "snapshot" and not isinstance(exc, verify.MismatchError)
+        is_kept = self._is_kept(exc)
+        if self._registering and not is_kept:
+            self._find_image(self._registering)
         doomed = [thing for thing in self._objects if not (is_kept and thing.kind == "snapshot")]
         for thing in self._objects:
             if thing not in doomed:
                 self._reporter.line(
-                    f"Kept: snapshot {thing.id} in {self._region}. The same upload once more goes on with it. "
+                    f"Kept: snapshot {thing.id} in {self._region}. The same upload once more goes on with it; "
+                    "`clouduploader cleanup --completed` removes it. "
                     f"AWS removes it {self._settings.pending_minutes} minutes after its last block if it is incomplete."
                 )
         if doomed:
             self._enter("clean up")
             self._remove(doomed)
 
+    def _is_kept(self, exc: BaseException) -> bool:
+        """Whether the snapshot is left for another try: because that is wanted, or all it lacks is an answer of AWS."""
+        if isinstance(exc, verify.MismatchError):
+            return False
+        is_wanted = self._targetdata.get("keep") == "snapshot"
+        is_finished = self._filling.has_all and isinstance(exc, TransientError) and not self._stop.is_requested
+        return is_wanted or is_finished
+
+    def _find_image(self, snapshot_id: str) -> None:
+        """Look once more for an image that was asked for without an answer; else the journal has the request."""
+        image_id = register.of_snapshot(self._ec2, self._name, snapshot_id, self._region)
+        if image_id:
+            self._created(CloudObject("image", image_id, self._region))
+
     def _remove(self, doomed: Sequence[CloudObject]) -> None:
         """Remove things with fresh credentials; what can't be removed is said in the log."""
-        try:
-            leftovers.clean_up(self._account, doomed, self._reporter)
-        except ClouduploaderError as exc:
-            for thing in doomed:
-                self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
-        for thing in doomed:
-            self._objects.pop(thing, None)
+        made = {thing: self._objects.pop(thing, -math.inf) for thing in doomed}
+        leftovers.undo(self._account, made, self._reporter, sleep=self._sleep, clock=self._clock)

@@ -3,6 +3,7 @@
 Source: EBS direct APIs, ListSnapshotBlocks and GetSnapshotBlock (botocore's model `ebs/2019-11-02`).
 """
 
+import base64
 import concurrent.futures
 import contextlib
 import hashlib
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from clouduploader import visibility
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
 from clouduploader.platform import BytesMoved, Reporter
 from clouduploader.platforms.ec2 import api, refusals
@@ -23,7 +25,6 @@ this shows that it can be read again. If one block in twenty were lost, 64 miss 
 THREADS = 16  # of boto3's clients more bring nothing: they share one interpreter (reference, performance.md)
 PAGE_BLOCKS = 10000  # the most that ListSnapshotBlocks gives
 READ_TRIES = 3  # of four requests each, see `api.CONFIG`
-NOT_YET_SECONDS = 120.0  # as long as EBS was seen to deny a snapshot that was there (coldsnap issues 43 and 56)
 PAUSE_SECONDS = 3.0
 
 
@@ -55,6 +56,8 @@ def compare(
 ) -> None:
     """Read blocks of a completed snapshot back. Which blocks it has is compared for all of them.
 
+    A difference is looked at twice before it is believed: it costs the snapshot.
+
     Args:
         ebs: A client of the EBS direct APIs.
         snapshot_id: Which one.
@@ -66,25 +69,37 @@ def compare(
         clock: For tests; seconds that only grow.
 
     Raises:
-        MismatchError: It is another content.
+        MismatchError: It is another content, at the second look too.
+        TransientError: AWS does not answer, or with less than a whole block.
         DeniedError: The role may not read.
         ClouduploaderError: It can't be read.
         StoppedError: The stop was requested.
     """
-    reader = _Reader(ebs, snapshot_id, digests, stop)
+    reader = _Reader(ebs, snapshot_id, digests, stop, sleep=sleep, clock=clock)
     ranks = None if is_full else _sample(digests.count)
+    try:
+        done = _compare(reader, digests, ranks, reporter)
+    except MismatchError as exc:
+        reporter.line(f"Looking once more: {exc.message}.")
+        sleep(PAUSE_SECONDS)
+        done = _compare(reader, digests, ranks, reporter)
+    reporter.line(f"Verified: {done} of {digests.count} blocks read back and equal.")
+
+
+def _compare(reader: "_Reader", digests: Digests, ranks: frozenset[int] | None, reporter: Reporter) -> int:
+    """Compare the blocks of these ranks, or all; returns how many that are."""
     total = digests.count if ranks is None else len(ranks)
     done, seen = 0, 0
     with concurrent.futures.ThreadPoolExecutor(THREADS, "verify") as pool:
-        for page in reader.pages(sleep=sleep, clock=clock):
+        for page in reader.pages():
             chosen = [block for rank, block in enumerate(page, seen) if ranks is None or rank in ranks]
             seen += len(page)
             for _ in pool.map(reader.check, chosen):  # when one raises, those that have not begun are cancelled
                 done += 1
                 reporter.event(BytesMoved(done * wire.BLOCK_BYTES, total * wire.BLOCK_BYTES))
     if seen != digests.count:
-        raise MismatchError(f"snapshot {snapshot_id} has {seen} blocks, but {digests.count} were sent")
-    reporter.line(f"Verified: {done} of {seen} blocks read back and equal.")
+        raise MismatchError(f"snapshot {reader.snapshot_id} has {seen} blocks, but {digests.count} were sent")
+    return done
 
 
 def _sample(count: int) -> frozenset[int]:
@@ -99,38 +114,50 @@ def _sample(count: int) -> frozenset[int]:
 class _Reader:
     """Reads one snapshot; `check` may be called by several threads."""
 
-    def __init__(self, ebs: Any, snapshot_id: str, digests: Digests, stop: Stop) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        ebs: Any,  # noqa: ANN401
+        snapshot_id: str,
+        digests: Digests,
+        stop: Stop,
+        *,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.snapshot_id = snapshot_id
         self._ebs = ebs
-        self._id = snapshot_id
         self._digests = digests
         self._stop = stop
+        self._sleep, self._clock = sleep, clock
 
-    def pages(
-        self, *, sleep: Callable[[float], None], clock: Callable[[], float]
-    ) -> Iterator[Sequence[tuple[int, str]]]:
+    def pages(self) -> Iterator[Sequence[tuple[int, str]]]:
         """Give index and token of each block, page by page, in ascending order."""
         last, token = -1, None
-        began = clock()
+        began = self._clock()
         while True:
             self._stop.raise_if_requested()
             words: dict[str, str] = {"NextToken": token} if token else {}
             try:
-                with api.translated(f"snapshot {self._id}"):
-                    answer = self._ebs.list_snapshot_blocks(SnapshotId=self._id, MaxResults=PAGE_BLOCKS, **words)
+                with api.translated(f"snapshot {self.snapshot_id}"):
+                    answer = self._ebs.list_snapshot_blocks(
+                        SnapshotId=self.snapshot_id, MaxResults=PAGE_BLOCKS, **words
+                    )
+                if answer.get("BlockSize") != wire.BLOCK_BYTES:
+                    raise PlatformReplyError(
+                        f"snapshot {self.snapshot_id} has blocks of {answer.get('BlockSize')} bytes"
+                    )
             except (PlatformReplyError, TransientError):  # just completed, it is not known everywhere yet
-                if clock() - began >= NOT_YET_SECONDS:
+                if self._clock() - began >= visibility.UNSEEN_SECONDS:
                     raise
-                sleep(PAUSE_SECONDS)
+                self._sleep(PAUSE_SECONDS)
                 continue
-            if answer.get("BlockSize") != wire.BLOCK_BYTES:
-                raise PlatformReplyError(f"snapshot {self._id} has blocks of {answer.get('BlockSize')} bytes")
             page = [(int(block["BlockIndex"]), str(block["BlockToken"])) for block in answer.get("Blocks", [])]
             for index, _token in page:
                 if index <= last or self._digests.confirmed(index) is None:
-                    raise MismatchError(f"snapshot {self._id} has a block {index} that was not sent")
+                    raise MismatchError(f"snapshot {self.snapshot_id} has a block {index} that was not sent")
                 last = index
             yield page
-            token, began = answer.get("NextToken"), clock()
+            token, began = answer.get("NextToken"), self._clock()
             if not token:
                 return
 
@@ -140,23 +167,37 @@ class _Reader:
         for number in range(1, READ_TRIES + 1):
             self._stop.raise_if_requested()
             try:
-                data = self._read(index, token)
+                digest = self._read(index, token)
             except TransientError:
                 if number == READ_TRIES:
                     raise
+                self._sleep(PAUSE_SECONDS)
             else:
                 break
-        if hashlib.sha256(data).digest() != self._digests.confirmed(index):
+        if digest != self._digests.confirmed(index):
             raise MismatchError(
-                f"block {index} of snapshot {self._id} is not what was sent",
+                f"block {index} of snapshot {self.snapshot_id} is not what was sent",
                 hint="Nothing was registered. Upload the image again; if it happens again, tell Amazon.",
             )
 
     def _read(self, index: int, token: str) -> bytes:
-        with api.translated(f"block {index} of snapshot {self._id}"):
-            answer = self._ebs.get_snapshot_block(SnapshotId=self._id, BlockIndex=index, BlockToken=token)
+        """The SHA-256 of a block, which is whole, and the one that AWS says it is.
+
+        Raises:
+            TransientError: Something else came over the line: that says nothing of what is in the snapshot.
+        """
+        subject = f"block {index} of snapshot {self.snapshot_id}"
+        with api.translated(subject):
+            answer = self._ebs.get_snapshot_block(SnapshotId=self.snapshot_id, BlockIndex=index, BlockToken=token)
             with contextlib.closing(answer["BlockData"]) as body:
-                return bytes(body.read())
+                data = body.read()
+        digest = hashlib.sha256(data).digest()
+        if len(data) != wire.BLOCK_BYTES or answer.get("Checksum") != base64.b64encode(digest).decode():
+            raise TransientError(
+                f"{subject} was not read whole: {len(data)} bytes, which are not those of AWS's checksum",
+                hint="Something on the way cuts or changes data. Try again, or from another network.",
+            )
+        return digest
 
 
 def run(
@@ -167,6 +208,8 @@ def run(
     asked: str | None,
     reporter: Reporter,
     stop: Stop,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Verify as the target data say; a sample where they say nothing.
 
@@ -177,12 +220,23 @@ def run(
         asked: "none", "sample", "full", or None: then a sample, if the role may.
         reporter: See Reporter.
         stop: See Stop.
+        sleep: For tests.
+        clock: For tests; seconds that only grow.
 
     Raises:
         ClouduploaderError: See `compare`.
     """
     try:
-        compare(ebs, snapshot_id, digests, is_full=asked == "full", reporter=reporter, stop=stop)
+        compare(
+            ebs,
+            snapshot_id,
+            digests,
+            is_full=asked == "full",
+            reporter=reporter,
+            stop=stop,
+            sleep=sleep,
+            clock=clock,
+        )
     except ClouduploaderError as exc:
         if asked is not None or not refusals.is_denied(exc):
             raise

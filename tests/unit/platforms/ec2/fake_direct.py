@@ -1,6 +1,7 @@
 """What the EBS direct way needs around it: an account whose clients keep Amazon's rules, and a journal in memory."""
 
 import base64
+import datetime
 import hashlib
 import io
 import json
@@ -10,7 +11,7 @@ import botocore.exceptions
 
 from clouduploader.contents import Block, ImageFacts, Tally, ZeroBlocks
 from clouduploader.platform import Image, Packing, UploadRequest
-from clouduploader.platforms.ec2 import endpoint
+from clouduploader.platforms.ec2 import endpoint, tags
 
 BLOCK = 524288
 GIB = 1 << 30
@@ -38,7 +39,8 @@ class FakeAws:
     raised in its place, or a function that gets the answer and gives another, or raises: then the answer is lost.
     With `is_dead` nothing can be reached any more. `completion_seconds` of `now` is how long a completion takes. What
     the account has set is in `regions`, `is_encrypting`, `default_key`, `image_block` and `snapshot_block`;
-    `key_facts` is what KMS tells of each key.
+    `key_facts` is what KMS tells of each key. EC2 does not show a thing before its moment in `hidden_until`; the EBS
+    direct APIs, and RegisterImage, know it.
     """
 
     page_blocks = 10000
@@ -52,6 +54,7 @@ class FakeAws:
     def __init__(self):
         self.snapshots, self.images, self.faults, self.calls = {}, {}, {}, []
         self.tokens, self.is_dead, self.now = {}, False, lambda: 0.0
+        self.hidden_until = {}
         self.ec2 = self.ebs = self.kms = self
         self.meta = types.SimpleNamespace(endpoint_url="https://ebs.example")
 
@@ -113,16 +116,27 @@ class FakeAws:
         found.state = "completing" if self.completion_seconds else "completed"
         return {"Status": "pending"}
 
-    def do_describe_snapshots(self, SnapshotIds):
+    def do_describe_snapshots(self, SnapshotIds=None, OwnerIds=None, Filters=()):
+        if SnapshotIds is None:
+            (by,) = Filters
+            assert (OwnerIds, by["Name"], by["Values"]) == (["self"], f"tag:{tags.KEY}", [KEY])
+            ours = [name for name, found in self.snapshots.items() if found.tags.get(tags.KEY) == KEY]
+            return {"Snapshots": [self._described(name) for name in ours if not self._is_hidden(name)]}
         (snapshot_id,) = SnapshotIds
-        if snapshot_id not in self.snapshots:
+        if snapshot_id not in self.snapshots or self._is_hidden(snapshot_id):
             raise refusal("DescribeSnapshots", "InvalidSnapshot.NotFound")
+        return {"Snapshots": [self._described(snapshot_id)]}
+
+    def _is_hidden(self, thing_id):
+        return self.now() < self.hidden_until.get(thing_id, 0.0)
+
+    def _described(self, snapshot_id):
         found = self.snapshots[snapshot_id]
         if found.state == "completing" and self.now() >= found.ready_at:
             found.state = "completed"
         state = "pending" if found.state == "completing" else found.state
         told = {"SnapshotId": snapshot_id, "State": state, "KmsKeyId": getattr(found, "key_arn", None)}
-        return {"Snapshots": [{name: value for name, value in told.items() if value}]}
+        return {name: value for name, value in told.items() if value} | {"Tags": tags.as_list(found.tags)}
 
     def do_list_snapshot_blocks(self, SnapshotId, MaxResults, NextToken="0"):
         found = self._snapshot("ListSnapshotBlocks", SnapshotId)
@@ -137,7 +151,11 @@ class FakeAws:
 
     def do_get_snapshot_block(self, SnapshotId, BlockIndex, BlockToken):
         assert BlockToken == f"t{BlockIndex}"
-        return {"BlockData": io.BytesIO(self.snapshots[SnapshotId].blocks[BlockIndex])}
+        data = self.snapshots[SnapshotId].blocks[BlockIndex].ljust(BLOCK, b"\0")
+        checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        return {
+            "BlockData": io.BytesIO(data), "DataLength": BLOCK, "Checksum": checksum, "ChecksumAlgorithm": "SHA256"
+        }  # fmt: skip
 
     def do_create_tags(self, Resources, Tags):
         new = {tag["Key"]: tag["Value"] for tag in Tags}
@@ -174,9 +192,12 @@ class FakeAws:
 
     def do_describe_images(self, ImageIds=None, Owners=None, Filters=None):
         if ImageIds:
+            if any(image_id not in self.images or self._is_hidden(image_id) for image_id in ImageIds):
+                raise refusal("DescribeImages", "InvalidAMIID.NotFound")
             return {"Images": [self.images[image_id] for image_id in ImageIds]}
         assert (Owners, Filters[0]["Name"]) == (["self"], "name")
-        return {"Images": [image for image in self.images.values() if image["Name"] in Filters[0]["Values"]]}
+        named = [image for image in self.images.values() if image["Name"] in Filters[0]["Values"]]
+        return {"Images": [image for image in named if not self._is_hidden(image["ImageId"])]}
 
     def do_register_image(self, **parameters):
         if any(image["Name"] == parameters["Name"] for image in self.images.values()):
@@ -189,9 +210,13 @@ class FakeAws:
         return {"ImageId": image_id}
 
     def do_deregister_image(self, ImageId):
+        if ImageId not in self.images or self._is_hidden(ImageId):
+            raise refusal("DeregisterImage", "InvalidAMIID.NotFound")
         del self.images[ImageId]
 
     def do_delete_snapshot(self, SnapshotId):
+        if self._is_hidden(SnapshotId):
+            raise refusal("DeleteSnapshot", "InvalidSnapshot.NotFound")
         self._snapshot("DeleteSnapshot", SnapshotId)
         used = [m["Ebs"]["SnapshotId"] for image in self.images.values() for m in image["BlockDeviceMappings"]]
         if SnapshotId in used:
@@ -246,7 +271,14 @@ class FakeJournal:
         return tuple(self._entries)
 
     def write(self, what, **values):
-        self._entries.append(json.loads(json.dumps({"what": what, **values})))
+        now = datetime.datetime.now(datetime.UTC).isoformat()
+        self._entries.append(json.loads(json.dumps({"what": what, "time": now, **values})))
+
+    def age(self, seconds):
+        """Let all entries be older by so many seconds."""
+        for entry in self._entries:
+            moment = datetime.datetime.fromisoformat(entry["time"]) - datetime.timedelta(seconds=seconds)
+            entry["time"] = moment.isoformat()
 
 
 class FakeSource:

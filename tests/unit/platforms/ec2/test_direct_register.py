@@ -1,10 +1,12 @@
 import botocore.session
 import botocore.stub
 import pytest
-from fake_direct import GIB, REGION, FakeAws, hang_up, refusal
+from fake_direct import GIB, REGION, FakeAws, FakeJournal, hang_up, refusal
 
+from clouduploader import journal as journals
+from clouduploader import visibility
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
-from clouduploader.platforms.ec2 import attributes
+from clouduploader.platforms.ec2 import attributes, patience
 from clouduploader.platforms.ec2.ebs_direct import register
 from clouduploader.platforms.ec2.ebs_direct.wanted import Wanted
 from clouduploader.stop import Stop
@@ -37,12 +39,40 @@ def aws():
     return found
 
 
-def register_image(aws, asked):
-    slept = []
-    try:
-        return register.register(aws.ec2, asked, region=REGION, sleep=slept.append), slept
-    finally:
-        assert len(slept) <= register.SETTLE_TRIES
+@pytest.fixture
+def journal(tmp_path):
+    return FakeJournal(tmp_path / "journal")
+
+
+@pytest.fixture
+def clock(aws):
+    """Seconds that only sleeping moves."""
+    now = [0.0]
+    aws.now = lambda: now[0]
+    return now
+
+
+@pytest.fixture
+def register_image(aws, journal, clock):
+    """Registers; `clock` tells how long that took."""
+
+    def run(asked, stop=None):
+        return register.register(
+            aws.ec2,
+            asked,
+            region=REGION,
+            journal=journal,
+            stop=stop or Stop(),
+            sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
+            clock=lambda: clock[0],
+        )
+
+    return run
+
+
+def state(journal):
+    """Whether the journal says that an image was asked for, and what came of it is not known."""
+    return bool(journals.state_of(journal.entries()).asked)
 
 
 def test_image_has_what_current_instances_need():
@@ -91,16 +121,16 @@ def test_image_is_as_the_target_data_say(given, expected):
     assert {name: found.get(name) for name in expected} == expected
 
 
-def test_parameters_are_those_of_the_api():
+def test_parameters_are_those_of_the_api(journal):
     ec2 = botocore.session.Session().create_client("ec2", REGION, aws_access_key_id="A", aws_secret_access_key="x")
     asked = parameters(boot_mode="uefi", tpm_support="2.0", uefi_data="AAAA")
     with botocore.stub.Stubber(ec2) as stubber:
         stubber.add_response("register_image", {"ImageId": "ami-1"}, asked)
-        assert register.register(ec2, asked, region=REGION) == "ami-1"
+        assert register.register(ec2, asked, region=REGION, journal=journal, stop=Stop()) == "ami-1"
 
 
-def test_image_is_found_by_its_very_name(aws):
-    image_id, _ = register_image(aws, parameters())
+def test_image_is_found_by_its_very_name(aws, register_image):
+    image_id = register_image(parameters())
     found = register.named(aws.ec2, "my image", REGION)
     assert [(thing.kind, thing.id) for thing in register.objects(found, REGION)] == [
         ("image", image_id),
@@ -112,47 +142,134 @@ def test_image_is_found_by_its_very_name(aws):
     assert register.named(aws.ec2, "my image", REGION) is None
 
 
-def test_name_of_another_image_is_refused_at_once(aws):
-    register_image(aws, parameters())
+@pytest.fixture
+def other(aws):
+    """The parameters for an image of the same name and another snapshot."""
     aws.start_snapshot(ClientToken="u", Tags=[])
-    other = parameters()
-    other["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] = "snap-00000000000000002"
+    found = parameters()
+    found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] = "snap-00000000000000002"
     aws.snapshots["snap-00000000000000002"].state = "completed"
-    with pytest.raises(PlatformReplyError, match="image of that name already"):
-        register_image(aws, other)
+    return found
+
+
+def test_name_of_another_image_is_refused_at_once(aws, register_image, other, journal, clock):
+    image_id = register_image(parameters())
+    with pytest.raises(PlatformReplyError, match=rf"image of that name already \({image_id}\)"):
+        register_image(other)
     assert len(aws.images) == 1
+    assert clock == [0]
+    assert not state(journal)
 
 
-def test_answer_that_was_lost_is_looked_for_a_while(aws):
-    def lose(_answer):
-        raise hang_up()
+def test_name_of_an_image_that_does_not_show_is_refused_once_it_would(aws, register_image, other, journal, clock):
+    image_id = register_image(parameters())
+    aws.hidden_until[image_id] = 1e9
+    with pytest.raises(PlatformReplyError, match="image of that name already"):
+        register_image(other)
+    assert clock[0] >= visibility.UNSEEN_SECONDS
+    assert state(journal)  # it may be ours all the same
 
+
+def lose(_answer):
+    raise hang_up()
+
+
+def lost_and_retried(_answer):
+    raise refusal("RegisterImage", "InvalidAMIName.Duplicate")
+
+
+@pytest.mark.parametrize("fault", [lose, lost_and_retried])
+@pytest.mark.parametrize("hidden_seconds", [0, 5, 100])
+def test_image_of_a_lost_answer_is_waited_for(aws, register_image, clock, fault, hidden_seconds):
+    aws.hidden_until = {f"ami-{1:017x}": hidden_seconds}
+    aws.faults["register_image"] = [fault]
+    assert [register_image(parameters())] == list(aws.images)
+    assert hidden_seconds <= clock[0] <= hidden_seconds + 15
+
+
+def test_image_that_can_not_be_looked_for_is_looked_for_again(aws, register_image):
     aws.faults["register_image"] = [lose]
-    aws.faults["describe_images"] = [lambda _answer: {"Images": []}, refusal("DescribeImages", "Unavailable")]
-    image_id, slept = register_image(aws, parameters())
-    assert image_id in aws.images
-    assert slept == [0, register.POLL_SECONDS, register.POLL_SECONDS]
+    aws.faults["describe_images"] = [refusal("DescribeImages", "Unavailable"), hang_up()]
+    assert register_image(parameters()) in aws.images
 
 
-def test_registration_that_never_came_through_is_an_error(aws):
-    aws.faults["register_image"] = [hang_up()]
+@pytest.mark.parametrize("code", ["RequestLimitExceeded", "InternalError", "InvalidSnapshot.NotFound"])
+def test_registration_that_aws_refuses_for_a_while_is_asked_for_again(aws, register_image, journal, code):
+    aws.faults["register_image"] = [refusal("RegisterImage", code)] * 5
+    assert register_image(parameters()) in aws.images
+    asked = [entry for entry in journal.entries() if entry["what"] == "asked"]
+    assert {(entry["kind"], entry["region"], entry["token"]) for entry in asked} == {("image", REGION, "my image")}
+
+
+def test_registration_that_never_came_through_is_an_error_and_stays_open(aws, register_image, journal, clock):
+    aws.faults["register_image"] = [hang_up()] * 99
     with pytest.raises(NetworkError):
-        register_image(aws, parameters())
+        register_image(parameters())
+    assert patience.PATIENCE_SECONDS <= clock[0] <= patience.PATIENCE_SECONDS + 15
+    assert state(journal)
 
 
-def test_denied_registration_is_not_looked_for(aws):
-    aws.faults["register_image"] = [refusal("RegisterImage", "UnauthorizedOperation")]
-    with pytest.raises(DeniedError, match="ec2:RegisterImage"):
-        register_image(aws, parameters())
-    assert aws.called("describe_images") == []
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", "InvalidParameterValue"])
+def test_refused_registration_is_an_error_at_once(aws, register_image, journal, clock, code):
+    aws.faults["register_image"] = [refusal("RegisterImage", code)]
+    with pytest.raises((DeniedError, PlatformReplyError), match=code):
+        register_image(parameters())
+    assert clock == [0]
+    assert not state(journal)
+
+
+def test_refusal_after_a_lost_answer_leaves_the_request_open(aws, register_image, journal):
+    aws.hidden_until = {f"ami-{1:017x}": 1e9}
+    aws.faults["register_image"] = [lose, refusal("RegisterImage", "UnauthorizedOperation")]
+    with pytest.raises(DeniedError):
+        register_image(parameters())
+    assert state(journal)
+
+
+def test_stop_ends_the_tries(aws, register_image):
+    stop = Stop()
+    stop.request(15)
+    aws.faults["register_image"] = [hang_up()] * 9
+    with pytest.raises(StoppedError):
+        register_image(parameters(), stop)
+    assert len(aws.called("register_image")) == 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "waited"),
+    [
+        ([], False),
+        ([("asked", "image", REGION)], True),
+        ([("made", "image", REGION)], True),
+        ([("asked", "image", REGION), ("refused", "image", REGION)], False),
+        ([("made", "image", REGION), ("removed", "image", REGION)], False),
+        ([("asked", "image", "eu-west-2"), ("asked", "snapshot", REGION)], False),
+    ],
+)
+@pytest.mark.parametrize("age", [0, 60, 500])
+def test_look_by_name_waits_for_what_an_earlier_try_may_have_made(aws, journal, clock, entries, waited, age):
+    for what, kind, region in entries:
+        journal.write(what, kind=kind, region=region)
+    journal.age(age)
+    found = register.named_by_now(
+        aws.ec2,
+        "my image",
+        REGION,
+        journal=journal,
+        stop=Stop(),
+        sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
+        clock=lambda: clock[0],
+    )
+    assert found is None
+    assert clock[0] == pytest.approx(max(0, visibility.UNSEEN_SECONDS - age) if waited else 0, abs=5)
 
 
 @pytest.fixture
-def wait(aws):
+def wait(aws, register_image):
     """Waits for an image that is in these states, one a look."""
 
     def run(*states, stop=None):
-        image_id, _ = register_image(aws, parameters())
+        image_id = register_image(parameters())
         clock = [0.0]
 
         def answer(state):
@@ -174,6 +291,15 @@ def wait(aws):
 
 def test_image_that_is_not_there_yet_is_waited_for(wait):
     assert wait(refusal("DescribeImages", "InvalidAMIID.NotFound"), None, "pending", "available") == 4
+
+
+def test_image_of_which_aws_does_not_tell_for_a_while_is_waited_for(wait):
+    assert wait(hang_up(), refusal("DescribeImages", "RequestLimitExceeded"), "pending", hang_up(), "available") == 5
+
+
+def test_image_that_may_not_be_looked_at_is_an_error(wait):
+    with pytest.raises(DeniedError):
+        wait(refusal("DescribeImages", "UnauthorizedOperation"))
 
 
 def test_image_that_fails_is_an_error(wait):

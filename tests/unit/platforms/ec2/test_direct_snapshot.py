@@ -5,6 +5,7 @@ import botocore.stub
 import pytest
 from fake_direct import BLOCK, KEY, REGION, FakeAws, FakeJournal, hang_up, refusal
 
+from clouduploader import visibility
 from clouduploader.errors import (
     DeniedError,
     NetworkError,
@@ -12,10 +13,12 @@ from clouduploader.errors import (
     StoppedError,
     TransientError,
 )
+from clouduploader.platforms.ec2 import tags
 from clouduploader.platforms.ec2.ebs_direct import snapshot
 from clouduploader.stop import Stop
 
-PARAMETERS = {"VolumeSize": 1, "Tags": [{"Key": "a", "Value": "b"}], "Timeout": 60, "Description": "x"}
+TAGS = [{"Key": tags.KEY, "Value": KEY}, {"Key": tags.STARTED, "Value": "2026-11-28T12:00:00+00:00"}]
+PARAMETERS = {"VolumeSize": 1, "Tags": TAGS, "Timeout": 60, "Description": "x"}
 EMPTY = {
     "count": 0,
     "checksum": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",  # SHA-256 of nothing
@@ -65,7 +68,8 @@ def test_request_is_on_the_disk_before_it_is_made_and_its_answer_before_it_is_to
     (asked,) = seen
     assert (asked["what"], asked["kind"], asked["region"]) == ("asked", "snapshot", REGION)
     assert asked["parameters"] == aws.called("start_snapshot")[0] == {**PARAMETERS, "ClientToken": asked["token"]}
-    assert journal.entries()[-1] == {"what": "started", "token": asked["token"], "snapshot_id": snapshot_id}
+    assert journal.entries()[-1].items() >= {"what": "started", "snapshot_id": snapshot_id}.items()
+    assert journal.entries()[-1]["token"] == asked["token"]
     assert make_snapshots.created == [snapshot_id]
 
 
@@ -122,6 +126,80 @@ def test_denied_start_of_an_earlier_try_that_is_denied_again_is_told(aws, journa
         make_snapshots().start(PARAMETERS)
     with pytest.raises(snapshot.StartDeniedError, match="ebs:StartSnapshot"):
         make_snapshots().earlier()
+
+
+def test_start_that_is_refused_after_the_sdk_sent_it_twice_stays_open(aws, journal, make_snapshots):
+    def refuse_the_second(_answer):
+        again = refusal("StartSnapshot", "AccessDeniedException")
+        again.response["ResponseMetadata"]["RetryAttempts"] = 1
+        raise again
+
+    aws.faults["start_snapshot"] = [refuse_the_second]
+    with pytest.raises(snapshot.StartDeniedError):
+        make_snapshots().start(PARAMETERS)
+    assert [entry["what"] for entry in journal.entries()] == ["asked"]
+    assert [make_snapshots().earlier().id] == list(aws.snapshots)
+
+
+def lose(_answer):
+    raise hang_up()
+
+
+@pytest.fixture
+def lost(aws, make_snapshots):
+    """A snapshot of whose making no answer came."""
+    aws.faults["start_snapshot"] = [lose]
+    with pytest.raises(NetworkError):
+        make_snapshots().start(PARAMETERS)
+    (snapshot_id,) = aws.snapshots
+    return snapshot_id
+
+
+def test_snapshot_whose_token_aws_has_forgotten_is_found_by_its_tags(aws, lost, journal, make_snapshots):
+    aws.tokens.clear()
+    assert make_snapshots().earlier().id == lost
+    assert list(aws.snapshots) == [lost]
+    assert journal.entries()[-1]["snapshot_id"] == lost
+
+
+def test_snapshot_that_does_not_show_yet_is_found_by_its_token(aws, lost, make_snapshots):
+    aws.hidden_until[lost] = 100
+    assert make_snapshots().earlier().id == lost
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "error"},
+        {"tags": {tags.KEY: KEY, tags.STARTED: "2026-11-28T11:00:00+00:00"}},  # of another try
+    ],
+)
+def test_other_snapshot_of_this_upload_is_not_taken_for_the_lost_one(aws, lost, make_snapshots, change):
+    aws.tokens.clear()
+    for name, value in change.items():
+        setattr(aws.snapshots[lost], name, value)
+    aws.tokens["x"] = None
+    assert make_snapshots().earlier().id != lost
+
+
+@pytest.mark.parametrize("age", [0, 60])
+def test_snapshot_of_an_earlier_try_is_waited_for_until_it_shows(aws, journal, make_snapshots, age):
+    snapshot_id = make_snapshots().start(PARAMETERS)
+    journal.age(age)
+    aws.hidden_until[snapshot_id] = 50
+    snapshots = make_snapshots()
+    assert snapshots.earlier().id == snapshot_id
+    assert 50 <= snapshots.now[0] <= 65
+
+
+@pytest.mark.parametrize(("age", "waited"), [(0, 120), (60, 60), (121, 0), (-3600, 120)])
+def test_snapshot_of_an_earlier_try_is_gone_once_it_would_show(aws, journal, make_snapshots, age, waited):
+    snapshot_id = make_snapshots().start(PARAMETERS)
+    journal.age(age)
+    del aws.snapshots[snapshot_id]
+    snapshots = make_snapshots()
+    assert snapshots.earlier() is None
+    assert snapshots.now[0] == pytest.approx(waited, abs=5)
 
 
 def test_snapshot_of_an_earlier_try_that_was_removed_is_not_used(aws, journal, make_snapshots):
@@ -258,7 +336,7 @@ def test_snapshot_that_stays_gone_is_an_error(aws, make_snapshots):
     snapshots = make_snapshots()
     with pytest.raises(PlatformReplyError, match="its state is gone"):
         snapshots.wait("snap-9", 600)
-    assert snapshot.UNSEEN_SECONDS <= snapshots.now[0] <= snapshot.UNSEEN_SECONDS + 15
+    assert visibility.UNSEEN_SECONDS <= snapshots.now[0] <= visibility.UNSEEN_SECONDS + 15
 
 
 def test_wait_has_an_end_and_does_not_ask_too_often(aws, make_snapshots):

@@ -21,6 +21,7 @@ from fake_direct import (
 )
 from fake_direct import make_send as make_sender
 
+from clouduploader import visibility
 from clouduploader.errors import (
     DeniedError,
     ImageError,
@@ -28,6 +29,7 @@ from clouduploader.errors import (
     PlatformReplyError,
     StoppedError,
     TargetDataError,
+    TransientError,
 )
 from clouduploader.platform import BytesMoved, CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, PlatformContext
 from clouduploader.platforms.ec2 import tags
@@ -476,6 +478,97 @@ def test_registration_that_met_its_own_first_try_is_recognised(aws, make_upload)
     assert [make_upload().run().id] == list(aws.images)
 
 
+@pytest.mark.parametrize("hidden_seconds", [5, 100])
+@pytest.mark.parametrize("fault", ["lost", "lost, and met by the SDK's second request"])
+def test_image_that_shows_late_is_no_image_of_others(aws, make_upload, fault, hidden_seconds):
+    def lost_and_retried(_answer):
+        raise refusal("RegisterImage", "InvalidAMIName.Duplicate")
+
+    aws.hidden_until[f"ami-{1:017x}"] = hidden_seconds
+    aws.faults["register_image"] = [lose if fault == "lost" else lost_and_retried]
+    assert [make_upload().run().id] == list(aws.images)
+
+
+# What is finished is not undone for what another try may mend
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("create_tags", refusal("CreateTags", "RequestLimitExceeded")),
+        ("create_tags", refusal("CreateTags", "InvalidSnapshot.NotFound")),
+        ("create_tags", hang_up()),
+        ("register_image", refusal("RegisterImage", "RequestLimitExceeded")),
+        ("register_image", refusal("RegisterImage", "InternalError")),
+    ],
+)
+def test_call_that_fails_for_a_while_after_all_was_sent_is_made_again(aws, make_upload, operation, fault):
+    aws.faults[operation] = [fault] * 9
+    assert make_upload().run().id in aws.images
+    assert aws.faults[operation] == []
+    assert len(aws.snapshots) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("complete_snapshot", refusal("CompleteSnapshot", "InternalServerException")),
+        ("list_snapshot_blocks", hang_up()),
+        ("get_snapshot_block", hang_up()),
+        ("get_snapshot_block", lambda answer: answer | {"Checksum": "AAAA"}),
+        ("create_tags", refusal("CreateTags", "RequestLimitExceeded")),
+        ("register_image", hang_up()),
+    ],
+)
+def test_call_that_goes_on_failing_does_not_cost_what_was_sent(aws, make_upload, record, operation, fault):
+    aws.faults[operation] = [fault] * 999
+    with pytest.raises(TransientError):
+        make_upload().run()
+    (snapshot_id,) = aws.snapshots
+    assert any(line.startswith(f"Kept: snapshot {snapshot_id}") for line in record.lines)
+    aws.faults.clear()
+    result = make_upload().run()
+    assert [thing.id for thing in result.objects] == [result.id, snapshot_id]
+    assert puts(aws) == [0, 1, 2]
+
+
+def test_stop_while_nobody_knows_of_the_image_removes_it_too(aws, make_upload, record):
+    stop = Stop()
+
+    def lose_and_stop(_answer):
+        stop.request(signal.SIGTERM)
+        raise hang_up()
+
+    aws.faults["register_image"] = [lose_and_stop]
+    aws.faults["describe_images"] = [None, hang_up()]
+    with pytest.raises(StoppedError):
+        make_upload(stop=stop).run()
+    assert (aws.snapshots, aws.images, existing(record)) == ({}, {}, set())
+
+
+def test_undo_waits_for_what_does_not_show_yet(aws, make_upload, record):
+    aws.hidden_until[f"snap-{1:017x}"] = 60
+    aws.faults["describe_images"] = [None]
+
+    def send(*_arguments, **_rest):
+        raise PlatformReplyError("no")
+
+    with pytest.raises(PlatformReplyError):
+        make_upload(send=send).run()
+    assert (aws.snapshots, existing(record)) == ({}, set())
+
+
+def test_undo_believes_at_last_that_a_thing_is_gone(aws, make_upload, record):
+    def send(*_arguments, **_rest):
+        aws.snapshots.clear()
+        raise PlatformReplyError("no")
+
+    with pytest.raises(PlatformReplyError):
+        make_upload(send=send).run()
+    assert aws.now() >= visibility.UNSEEN_SECONDS
+    assert existing(record) == set()
+
+
 # Tries after a crash
 
 
@@ -535,6 +628,7 @@ def test_try_after_a_crash_in_the_transfer_sends_only_what_is_missing(aws, make_
 def test_try_after_a_crash_before_the_answer_asks_for_the_same_snapshot_again(aws, make_upload):
     aws.faults["start_snapshot"] = [die_after(aws)]
     crash(aws, make_upload())
+    aws.hidden_until[next(iter(aws.snapshots))] = aws.now() + 100
     result = make_upload().run()
     first, second = aws.called("start_snapshot")
     assert first == second
@@ -580,6 +674,24 @@ def test_try_after_a_crash_with_another_image_starts_anew(aws, make_upload, wher
     assert [thing.id for thing in result.objects[1:]] == list(aws.snapshots)
     tokens = [call["ClientToken"] for call in aws.called("start_snapshot")]
     assert len(set(tokens)) == 2
+
+
+def test_try_after_a_crash_goes_on_with_a_snapshot_that_does_not_show_yet(aws, make_upload):
+    crash(aws, make_upload(send=dying_send(aws, 2)))
+    (snapshot_id,) = aws.snapshots
+    aws.hidden_until[snapshot_id] = aws.now() + 100
+    result = make_upload().run()
+    assert result.objects[1].id == snapshot_id
+    assert puts(aws) == [0, 1, 2]
+
+
+def test_try_after_a_crash_gives_an_image_that_does_not_show_yet(aws, make_upload):
+    aws.faults["register_image"] = [die_after(aws)]
+    crash(aws, make_upload())
+    (image_id,) = aws.images
+    aws.hidden_until[image_id] = aws.now() + 100
+    assert make_upload().run().id == image_id
+    assert len(aws.called("register_image")) == 1
 
 
 @pytest.mark.parametrize("state", ["error", None])

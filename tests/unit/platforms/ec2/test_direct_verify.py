@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import io
 import signal
@@ -8,7 +9,8 @@ import pytest
 from botocore.response import StreamingBody
 from fake_direct import BLOCK, FakeAws, hang_up, refusal
 
-from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError
+from clouduploader import visibility
+from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platform import BytesMoved
 from clouduploader.platforms.ec2.ebs_direct import verify
 from clouduploader.stop import Stop
@@ -18,7 +20,7 @@ SNAPSHOT = "snap-00000000000000001"
 
 class Digests:
     def __init__(self, blocks):
-        self._digests = {index: hashlib.sha256(data).digest() for index, data in blocks.items()}
+        self._digests = {index: hashlib.sha256(data.ljust(BLOCK, b"\0")).digest() for index, data in blocks.items()}
         self.count = len(blocks)
 
     def confirmed(self, index):
@@ -80,11 +82,62 @@ def test_sample_of_few_is_all(make_case):
     assert len(compare(is_full=False)) == verify.SAMPLE_BLOCKS
 
 
-def test_damaged_block_is_named(make_case):
+def test_damaged_block_is_looked_at_twice_and_named(make_case, record):
     aws, compare = make_case()
     aws.snapshots[SNAPSHOT].blocks[4] = b"x"
     with pytest.raises(verify.MismatchError, match=f"block 4 of snapshot {SNAPSHOT} is not what was sent"):
         compare()
+    assert [parameters["BlockIndex"] for parameters in aws.called("get_snapshot_block")].count(4) == 2
+    assert record.lines == [f"Looking once more: block 4 of snapshot {SNAPSHOT} is not what was sent."]
+
+
+def test_sampled_block_that_differs_is_in_the_second_sample_too(make_case):
+    aws, compare = make_case(500)
+    aws.snapshots[SNAPSHOT].blocks[0] = b"x"
+    with pytest.raises(verify.MismatchError, match="block 0"):
+        compare(is_full=False)
+
+
+def short(answer):
+    return answer | {"BlockData": io.BytesIO(answer["BlockData"].read()[:-3])}
+
+
+def changed(answer):
+    return answer | {"BlockData": io.BytesIO(b"x" * BLOCK)}
+
+
+def headless(answer):
+    return {"BlockData": io.BytesIO(b"")}
+
+
+NOT_WHOLE = {"short": short, "other bytes": changed, "no headers": headless}
+
+
+@pytest.mark.parametrize("fault", NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_block_that_did_not_come_whole_is_read_again(make_case, fault):
+    aws, compare = make_case(1)
+    aws.faults["get_snapshot_block"] = [fault, fault]
+    assert compare() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("fault", NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_block_that_never_comes_whole_says_nothing_of_the_snapshot(make_case, fault):
+    aws, compare = make_case(1)
+    aws.faults["get_snapshot_block"] = [fault] * 9
+    with pytest.raises(TransientError, match=f"block 0 of snapshot {SNAPSHOT} was not read whole"):
+        compare()
+    assert len(aws.called("get_snapshot_block")) == verify.READ_TRIES
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_list_that_lacks_a_block_once_is_no_difference(make_case, record, is_full):
+    aws, compare = make_case()
+    aws.faults["list_snapshot_blocks"] = [lambda answer: answer | {"Blocks": answer["Blocks"][:-1]}]
+    compare(is_full=is_full)
+    assert record.lines == [
+        f"Looking once more: snapshot {SNAPSHOT} has 4 blocks, but 5 were sent.",
+        "Verified: 5 of 5 blocks read back and equal.",
+    ]
 
 
 def test_block_too_many_is_found(make_case):
@@ -114,7 +167,7 @@ def test_snapshot_that_stays_unknown_is_an_error(make_case):
     aws.faults["list_snapshot_blocks"] = [refusal("ListSnapshotBlocks", "ResourceNotFoundException")] * 99
     with pytest.raises(PlatformReplyError, match="ResourceNotFoundException"):
         compare()
-    assert len(aws.called("list_snapshot_blocks")) == 1 + verify.NOT_YET_SECONDS / verify.PAUSE_SECONDS
+    assert len(aws.called("list_snapshot_blocks")) == 1 + visibility.UNSEEN_SECONDS / verify.PAUSE_SECONDS
 
 
 def test_block_is_read_again_when_the_connection_fails(make_case):
@@ -130,9 +183,15 @@ def test_block_that_cannot_be_read_is_an_error(make_case):
         compare()
 
 
+def test_list_without_a_block_size_is_asked_for_again(make_case):
+    aws, compare = make_case()
+    aws.faults["list_snapshot_blocks"] = [lambda _answer: {}]
+    assert len(compare()) == 5
+
+
 def test_other_block_size_is_an_error(make_case):
     aws, compare = make_case()
-    aws.faults["list_snapshot_blocks"] = [lambda answer: answer | {"BlockSize": 512}]
+    aws.faults["list_snapshot_blocks"] = [lambda answer: answer | {"BlockSize": 512}] * 99
     with pytest.raises(PlatformReplyError, match="has blocks of 512 bytes"):
         compare()
 
@@ -163,6 +222,8 @@ def test_lack_of_rights_is_an_error_only_if_it_was_asked_for(make_case, record, 
 
 def test_calls_are_those_of_the_api(record):
     ebs = botocore.session.Session().create_client("ebs", "eu-west-1", aws_access_key_id="A", aws_secret_access_key="x")
+    block = b"data".ljust(BLOCK, b"\0")
+    checksum = base64.b64encode(hashlib.sha256(block).digest()).decode()
     with botocore.stub.Stubber(ebs) as stubber:
         stubber.add_response(
             "list_snapshot_blocks",
@@ -171,8 +232,8 @@ def test_calls_are_those_of_the_api(record):
         )
         stubber.add_response(
             "get_snapshot_block",
-            {"BlockData": StreamingBody(io.BytesIO(b"data"), 4)},
+            {"BlockData": StreamingBody(io.BytesIO(block), BLOCK), "Checksum": checksum, "ChecksumAlgorithm": "SHA256"},
             {"SnapshotId": SNAPSHOT, "BlockIndex": 3, "BlockToken": "dG9rZW4="},
         )
-        verify.compare(ebs, SNAPSHOT, Digests({3: b"data"}), is_full=True, reporter=record, stop=Stop())
+        verify.compare(ebs, SNAPSHOT, Digests({3: block}), is_full=True, reporter=record, stop=Stop())
         stubber.assert_no_pending_responses()

@@ -9,6 +9,7 @@ import fake_regions
 import pytest
 from fake_regions import Lost, Refused
 
+from clouduploader import visibility
 from clouduploader.errors import StoppedError
 from clouduploader.platform import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall
 from clouduploader.platforms.ec2 import attributes, copies, distribute
@@ -272,7 +273,7 @@ def test_copy_that_is_never_there_is_told(run, cloud, journal):
     waits = []
     objects, shortfalls = run(regions=["eu-west-2"], sleep=waits.append)
     assert "is gone" in shortfalls[0].reason
-    assert sum(waits) >= copies.VISIBLE_SECONDS
+    assert sum(waits) >= visibility.UNSEEN_SECONDS
     assert objects == []
 
 

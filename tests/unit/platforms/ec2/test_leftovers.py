@@ -20,7 +20,7 @@ def make_remover(record):
 
     def make(client):
         pauses = []
-        remover = leftovers.Remover(client, REGION, record, sleep=pauses.append)
+        remover = leftovers.Remover(client, REGION, record, sleep=pauses.append, clock=lambda: sum(pauses))
         remover.pauses = pauses
         return remover
 
@@ -121,7 +121,7 @@ def test_removing_twice_is_as_good_as_once(ec2, upload_of, make_remover):
     make_remover(ec2).remove(objects)
     report = make_remover(ec2).remove(objects)
     assert report.left == ()
-    assert set(objects) <= set(report.removed)
+    assert set(objects) <= {*report.removed, *report.absent}
 
 
 def test_nothing_to_remove_asks_for_nothing(stubbed, make_remover):
@@ -135,20 +135,23 @@ def test_kind_that_nobody_knows_is_told_as_left(stubbed, make_remover):
 
 
 @pytest.mark.parametrize("code", ["InvalidGroup.NotFound", "NotFoundException"])
-def test_what_is_not_there_counts_as_removed(stubbed, make_remover, code):
+def test_what_ec2_denies_is_told_apart_and_not_noted_as_removed(stubbed, make_remover, record, code):
     client, stubber = stubbed
     stubber.add_client_error("delete_security_group", code)
     report = make_remover(client).remove([thing("security group", "sg-1")])
-    assert report == CleanUpReport((thing("security group", "sg-1"),), ())
+    assert report == CleanUpReport(absent=(thing("security group", "sg-1"),))
+    assert record.events == []
 
 
 def test_image_that_was_deregistered_counts_as_removed(stubbed, make_remover):
     client, stubber = stubbed
     stubber.add_client_error("deregister_image", "InvalidAMIID.Unavailable")
-    assert make_remover(client).remove([thing("image", "ami-1")]).left == ()
+    assert make_remover(client).remove([thing("image", "ami-1")]).removed == (thing("image", "ami-1"),)
 
 
-@pytest.mark.parametrize("code", sorted(leftovers.RETRY_CODES))
+@pytest.mark.parametrize(
+    "code", [*sorted(leftovers.RETRY_CODES), "RequestLimitExceeded", "InternalError", "Unavailable"]
+)
 def test_removal_that_heals_is_tried_again(stubbed, make_remover, code):
     client, stubber = stubbed
     stubber.add_client_error("delete_vpc", code)
@@ -169,6 +172,21 @@ def test_removal_that_does_not_heal_is_given_up_and_told(stubbed, make_remover, 
     assert "The vpc has dependencies" in left.reason
     assert record.lines == [f"Left behind: vpc vpc-1 in {REGION}: {left.reason}"]
     assert record.events == []
+
+
+def test_snapshot_is_removed_once_its_image_is_really_gone(stubbed, make_remover):
+    client, stubber = stubbed
+    stubber.add_response("deregister_image", {}, {"ImageId": "ami-1"})
+    stubber.add_client_error("delete_snapshot", "InvalidSnapshot.InUse")
+    stubber.add_response("delete_snapshot", {}, {"SnapshotId": "snap-1"})
+    assert make_remover(client).remove([thing("image", "ami-1"), thing("snapshot", "snap-1")]).left == ()
+
+
+def test_snapshot_that_an_image_of_others_uses_is_left_at_once(stubbed, make_remover):
+    client, stubber = stubbed
+    stubber.add_client_error("delete_snapshot", "InvalidSnapshot.InUse", "It is in use by ami-2.")
+    (left,) = make_remover(client).remove([thing("snapshot", "snap-1")]).left
+    assert "in use by ami-2" in left.reason
 
 
 def test_refusal_is_told_and_the_others_are_still_removed(stubbed, make_remover):

@@ -112,12 +112,13 @@ def linked(image_path: Path, directory: Path, name: str) -> Iterator[Path]:
     link = directory / name
     target = image_path.absolute()
     try:
-        if not (link.is_symlink() and link.readlink() == target):
-            link.symlink_to(target)
+        with files.as_owner(directory):
+            if not (link.is_symlink() and link.readlink() == target):
+                link.symlink_to(target)
     except OSError as exc:
         raise CannotCreateError(f"the image can't be linked as {link}: {exc.strerror}") from exc
     try:
         yield link
     finally:
-        with contextlib.suppress(OSError):  # OBS's kill empties its directory under our feet
-            link.unlink()
+        with files.as_owner(directory):  # OBS's kill empties it under our feet
+            files.discard(link)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import click
 
-from clouduploader import joblog, process, stopping
+from clouduploader import files, joblog, process, stopping
 from clouduploader.cli import boundary, routing
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import CannotCreateError, ExitCode, StoppedError, UsageError
@@ -108,7 +108,8 @@ def _log_file(call: Call) -> BinaryIO:
     if call.log_path is None:
         return open(1, "wb", buffering=0, closefd=False)
     try:
-        descriptor = os.open(call.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with files.as_owner(call.log_path.absolute().parent):
+            descriptor = os.open(call.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PUBLIC_MODE)
     except OSError as exc:
         raise CannotCreateError(f"the log {call.log_path} can't be written: {exc.strerror}") from exc
     return open(descriptor, "wb", buffering=0)  # noqa: PTH123

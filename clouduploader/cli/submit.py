@@ -65,6 +65,7 @@ def submit_command(
     if not session.is_json:
         click.echo(job.name)
     if wait:
+        _warn_without_worker(session)
         job = _wait(session, job, stop)
         following.tell_outcome(session, job)
     code = following.outcome_code(job)
@@ -98,6 +99,17 @@ def _send(session: Session, order: submit_image.Order, intake: submit_image.Inta
             for job in begun:
                 output.warn(session, f"job {job.name} has not got all of its image, and fails")
             raise
+
+
+def _warn_without_worker(session: Session) -> None:
+    """Say that nobody is there who would start the job, as far as that can be seen."""
+    if session.server:
+        return
+    from clouduploader.dispatcher import settings
+
+    directory = session.config.spool.value
+    if not submit_image.has_worker(spool.Spool(directory), settings.read(session.config).obs_lock):
+        output.warn(session, f"no worker works on the spool {directory}: the job waits until one is started")
 
 
 def _wait(session: Session, job: Job, stop: Stop) -> Job:

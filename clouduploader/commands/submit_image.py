@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from clouduploader import accounts, keyring, registry, spool, targetdata
+from clouduploader import accounts, keyring, process, registry, spool, targetdata
 from clouduploader.config import Config
+from clouduploader.dispatcher import exclusion
 from clouduploader.errors import (
     ImageError,
     LocalIOError,
@@ -134,6 +135,16 @@ def submit(order: Order, intake: Intake, *, config: Config, watch: Callable[[Job
                 _fail(intake, job.name)
             raise
     return dataclasses.replace(job, state=JobState.SCHEDULED, details=None)
+
+
+def has_worker(jobs: spool.Spool, obs_lock: Path | None) -> bool:
+    """Whether somebody starts the jobs of a spool: our worker holds its lock, or OBS's its own.
+
+    Args:
+        jobs: The spool.
+        obs_lock: See `exclusion.lock_paths`.
+    """
+    return any(process.is_locked(path) for path in exclusion.lock_paths(jobs, obs_lock))
 
 
 def _account(order: Order, given: Mapping[str, JsonValue], platform: Platform, config: Config) -> dict[str, str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Set
 from pathlib import Path
 
-from clouduploader import journal, spool
+from clouduploader import files, journal, spool
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
 from clouduploader.job import Details, Job, JobState
 
@@ -135,7 +135,7 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
     for name in removed:
         # The record last: as long as it is there, the log is found.
         for path in (jobs.done_log_path(name), jobs.done_path(name)):
-            _remove(path)
+            _remove(jobs, path)
     kept = set(names).difference(removed)
     if max_jobs is not None and len(kept) >= max_jobs:  # what is older than all of them belongs to none that is here
         limit = max(limit, min((changed[name] for name in kept), default=now))
@@ -219,11 +219,12 @@ def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, patience: 
             continue
         name = found[1] or found[2]
         if name not in names and name not in own and patience.waited(entry.name, _signature(entry)) > seconds:
-            _remove(entry)
+            _remove(jobs, entry)
 
 
-def _remove(path: Path) -> None:
+def _remove(jobs: spool.Spool, path: Path) -> None:
     try:
-        path.unlink(missing_ok=True)
+        with files.as_owner(jobs.directory):
+            path.unlink(missing_ok=True)
     except OSError as exc:
         raise LocalIOError(f"{path} can't be removed: {exc.strerror}") from exc

@@ -115,8 +115,9 @@ def _prepare(means: Means, job: Job) -> tuple[int, int]:
         CannotCreateError: The log can't.
     """
     jobs, name = means.jobs, job.name
-    _make_directory(jobs, name)
-    jobs.result_path(name).unlink(missing_ok=True)  # of an earlier try
+    with files.as_owner(jobs.directory):
+        _make_directory(jobs, name)
+        jobs.result_path(name).unlink(missing_ok=True)  # of an earlier try
     with jobs.open_log(name) as log:
         reading, barrier = os.pipe()
         try:

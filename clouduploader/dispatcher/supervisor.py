@@ -125,8 +125,9 @@ def _load_end(directory: str, name: str, tries: int, pause_seconds: int) -> Call
             try:
                 ending.settle(jobs, name, pid=os.getpid(), code=code, retries=retries)
                 if not jobs.job_path(name).exists():  # archived, perhaps by a kill while the uploader still wrote
-                    files.remove_tree(jobs.work_dir(name))
-                    jobs.result_path(name).unlink(missing_ok=True)
+                    with files.as_owner(jobs.directory):
+                        files.remove_tree(jobs.work_dir(name))
+                        jobs.result_path(name).unlink(missing_ok=True)
                 break
             except errors.JobFileError:
                 break  # nobody can say what the job was; the worker tells of it

@@ -46,13 +46,14 @@ def _spool_fault(jobs: spool.Spool) -> str | None:
     """Write a file there, as every change of a job does."""
     path = jobs.directory / PROBE
     try:
-        descriptor = files.open_regular(path, os.O_WRONLY | os.O_TRUNC, mode=files.PRIVATE_MODE)
-        try:
-            os.write(descriptor, PROBE_BYTES)
-        finally:
-            os.close(descriptor)
-            with contextlib.suppress(FileNotFoundError):  # another request's
-                path.unlink()
+        with files.as_owner(jobs.directory):
+            descriptor = files.open_regular(path, os.O_WRONLY | os.O_TRUNC, mode=files.PRIVATE_MODE)
+            try:
+                os.write(descriptor, PROBE_BYTES)
+            finally:
+                os.close(descriptor)
+                with contextlib.suppress(FileNotFoundError):  # another request's
+                    path.unlink()
     except OSError as exc:
         return f"{jobs.directory} can't be written: {exc.strerror}"
     return None

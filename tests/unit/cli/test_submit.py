@@ -1,4 +1,6 @@
+import contextlib
 import datetime
+import fcntl
 import json
 import re
 import subprocess
@@ -239,7 +241,8 @@ def test_waiting_submit_into_the_spool_tells_the_outcome(run_local, jobs, state,
     found, out, err = run_local(*EC2, "--arn", ROLE, "--wait")
     worker.join()
     assert (found, out) == (code, "1\nami-1\n" if code == 0 else "1\n")
-    assert err == f"job 1: sending my image.raw\na line\njob 1 {state}: {details}\n"
+    told = [line for line in err.splitlines() if "no worker works" not in line]
+    assert told == ["job 1: sending my image.raw", "a line", f"job 1 {state}: {details}"]
 
 
 def test_quiet_waiting_submit_says_only_the_answer(run, make_server):
@@ -262,10 +265,33 @@ def test_server_that_goes_away_after_the_transfer_is_no_reason_to_submit_again(r
     assert f"`clouduploader log --follow --server {server.url} 7` goes on with it." in err
 
 
+@pytest.mark.parametrize("lock", [".worker.lock", "../run/bs_clouduploadworker.lock", None])
+def test_wait_without_a_worker_says_so(jobs, home, image, lock):
+    words = ["--home", home, "--spool", jobs.directory, "submit", image, *EC2, "--arn", ROLE, "--wait"]
+    with contextlib.ExitStack() as stack:
+        if lock:
+            path = jobs.directory / lock
+            path.parent.mkdir(exist_ok=True)
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+        child = stack.enter_context(subprocess.Popen([EXECUTABLE, *words], stderr=subprocess.PIPE, text=True))
+        while not jobs.file_path("1").exists():
+            time.sleep(0.01)
+        with jobs.open_log("1") as log:
+            log.write(b"a line\n")
+            lines = iter(child.stderr.readline, "a line\n")
+            shown = "".join(lines)
+        child.terminate()
+    warning = (
+        f"clouduploader: warning: no worker works on the spool {jobs.directory}: the job waits until one is started"
+    )
+    assert (warning in shown) == (lock is None)
+
+
 def test_stopped_wait_leaves_the_job_alone(jobs, home, image):
     words = ["--home", home, "--spool", jobs.directory, "submit", image, *EC2, "--arn", ROLE, "--wait"]
     with subprocess.Popen([EXECUTABLE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr.readline() == "job 1: sending my image.raw\n"
+        assert "no worker works on the spool" in child.stderr.readline()
         while not jobs.file_path("1").exists():
             time.sleep(0.01)
         with jobs.open_log("1") as log:

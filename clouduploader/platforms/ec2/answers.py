@@ -93,6 +93,15 @@ def complete_refusal(response: dict[str, Any]) -> None:
     }
 
 
+def is_of_aws(response: Mapping[str, Any]) -> bool:
+    """Whether a refusal, see `complete_refusal`, has a code: else something on the way has answered in AWS's place.
+
+    Where there is none, the SDK gives the status of HTTP for one. A failure (5xx) is one whoever says so.
+    """
+    code, status = response["Error"]["Code"], response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+    return status >= 500 or not (code.isdecimal() or code.lower() == "unknown")
+
+
 def _is_there(value: Any) -> bool:  # noqa: ANN401 anything
     return value is not None and value != ""
 

@@ -72,6 +72,12 @@ MALFORMED_ERRORS = (
     botocore.exceptions.FlexibleChecksumError,
 )
 """What it raises for an answer that no server of that API gives."""
+UNREACHABLE_ERRORS = (
+    botocore.exceptions.EndpointConnectionError,
+    botocore.exceptions.ConnectTimeoutError,
+    botocore.exceptions.ProxyConnectionError,
+)
+"""What it raises where nobody may be at an endpoint."""
 CREDENTIAL_ERRORS = (
     botocore.exceptions.NoCredentialsError,
     botocore.exceptions.PartialCredentialsError,
@@ -216,6 +222,13 @@ class _Border:
             answers.check(operation_name, answer, self.meta.service_model)  # type: ignore[attr-defined]
         except botocore.exceptions.ClientError as exc:
             answers.complete_refusal(exc.response)
+            if not answers.is_of_aws(exc.response):
+                raise UnreadableAnswerError(endpoint_url=url, error=f"a refusal without a code of AWS: {exc}") from None
+            if exc.response["Error"]["Code"] in refusals.NO_REGION:
+                _check_region(self.meta.region_name)  # type: ignore[attr-defined]
+            raise
+        except UNREACHABLE_ERRORS:
+            _check_region(self.meta.region_name)  # type: ignore[attr-defined]
             raise
         except MALFORMED_ERRORS as exc:
             raise UnreadableAnswerError(endpoint_url=url, error=words(exc)) from None
@@ -224,6 +237,18 @@ class _Border:
         except Exception as exc:  # noqa: BLE001 what parsers of XML, JSON, numbers and times raise has no common base
             raise UnreadableAnswerError(endpoint_url=url, error=words(exc)) from None
         return answer
+
+
+def _check_region(name: str) -> None:
+    """Blame the name of a region in which nothing works, if the SDK does not know it: it may be a new one.
+
+    Raises:
+        TargetDataError: It does not.
+    """
+    partitions = botocore.loaders.create_loader().load_data("endpoints")["partitions"]
+    known = {region for partition in partitions for region in partition["regions"]}
+    if name not in known:
+        raise refusals.unknown_region(name, known) from None
 
 
 class _Loader(botocore.loaders.Loader):  # type: ignore[misc] # botocore has no types

@@ -76,11 +76,14 @@ class Exchange:
                 raise refusals.no_authorities(botocore.httpsession.get_cert_path(self.sdk._verify), cause) from exc
             raise
         try:
-            return botocore.awsrequest.AWSResponse(url, head.status_code, head.headers, _Body(_read(head)))
+            body = _read(head)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as exc:
+            head.raw.close()
             raise botocore.exceptions.ConnectionClosedError(endpoint_url=url, error=exc) from exc
-        finally:
-            head.raw.release_conn()
+        except MalformedAnswerError:
+            head.raw.close()
+            raise
+        return botocore.awsrequest.AWSResponse(url, head.status_code, head.headers, _Body(body))
 
 
 class _Body(io.BytesIO):
@@ -94,7 +97,7 @@ class _Body(io.BytesIO):
 def _read(head: Any) -> bytes:  # noqa: ANN401 botocore has no types
     """Read a body to its end, which its head must tell: what ends with the connection may have been cut."""
     url, status = head.url, head.status_code
-    if not (200 <= status < 300 or status >= 400):
+    if not (200 <= status < 300 or 400 <= status < 600):
         raise MalformedAnswerError(endpoint_url=url, error=f"HTTP status {status}, which no API of AWS gives")
     length = head.headers.get("Content-Length")
     is_chunked = "chunked" in head.headers.get("Transfer-Encoding", "").lower()

@@ -2,9 +2,11 @@
 
 import dataclasses
 import datetime
+import difflib
 import email.utils
 import re
 import ssl
+from collections.abc import Iterable
 
 from clouduploader.errors import (
     ClouduploaderError,
@@ -65,6 +67,7 @@ _SIGNATURE = {"SignatureDoesNotMatch", "InvalidSignatureException", "RequestTime
 _UNKNOWN_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure", "SignatureDoesNotMatch"}
 # Codes of a missing permission:
 UNAUTHORIZED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"}
+_CALLER = re.compile(r"User: (arn:[\w-]+:(?:iam|sts)::\S+) is not")  # the role's ARN may stand behind that
 _FORBIDDEN_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
 _KMS_REASONS = {
     "DEPENDENCY_ACCESS_DENIED": DeniedError,
@@ -80,6 +83,8 @@ KEY_HINT = (
 )
 _NO_KEY = {"NotFoundException", "InvalidArnException", "ValidationException"}  # KMS API, DescribeKey
 _REGION = {"OptInRequired", "RegionDisabledException", "PendingVerification"}
+NO_REGION = {*_REGION, "AuthFailure", "UnrecognizedClientException", "InvalidClientTokenId"}
+"""Codes with which a region refuses those who are not of it; what plays AWS may answer so for any name."""
 _NOT_THERE = {
     "InvalidAMIID.NotFound": ("the helper AMI", "Put one of that region into .ec2utils.conf"),
     "InvalidAMIID.Malformed": ("the helper AMI", "Correct its id in .ec2utils.conf"),
@@ -153,8 +158,8 @@ def is_denied(error: ClouduploaderError) -> bool:
 def _sts(refusal: Refusal, subject: str, said: str) -> ClouduploaderError:
     code = refusal.code
     if code in UNAUTHORIZED:
-        caller = re.search(r"arn:[\w-]+:(?:iam|sts)::\S+", refusal.message)
-        principal = caller[0] if caller else "this service's account"
+        caller = _CALLER.search(refusal.message)
+        principal = caller[1] if caller else "this service's account"
         return NotTrustedError(
             f"AWS does not let us assume {subject} {said}",
             hint=f"The role's trust policy must name {principal} or its account, and the external id must be the "
@@ -285,6 +290,21 @@ def no_authorities(path: str, exc: OSError) -> ConfigError:
     """Make the error for a file with the certificates of authorities that can't be used."""
     return ConfigError(
         f"the certificates of the authorities can't be read: {path}: {exc.strerror or exc}", hint=AUTHORITIES_HINT
+    )
+
+
+def unknown_region(name: str, known: Iterable[str]) -> TargetDataError:
+    """Make the error for a region that AWS's SDK does not know, and that does not work.
+
+    Args:
+        name: Of the region.
+        known: The names of those that there are.
+    """
+    near = difflib.get_close_matches(name, sorted(known))
+    near.sort(key=lambda other: sorted(other) != sorted(name))  # letters that changed places before others
+    return TargetDataError(
+        f"there is no region {name} that AWS's SDK knows, and none answers by that name",
+        hint=f"Did you mean {near[0]}?" if near else "Look up its name, or get a newer botocore if it is a new one.",
     )
 
 

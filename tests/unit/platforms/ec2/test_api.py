@@ -62,7 +62,9 @@ def used(client):
 
     def keep(request, **_rest):
         sent.append(request)
-        return botocore.awsrequest.AWSResponse(request.url, 400, {}, types.SimpleNamespace(stream=lambda: [b"{}"]))
+        return botocore.awsrequest.AWSResponse(
+            request.url, 400, {"x-amzn-ErrorType": "Odd"}, types.SimpleNamespace(stream=lambda: [b"{}"])
+        )
 
     client.meta.events.register("before-send", keep)
     with pytest.raises(botocore.exceptions.ClientError):

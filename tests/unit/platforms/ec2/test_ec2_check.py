@@ -156,7 +156,7 @@ def find_all(context, values=DIRECT, **how):
 
 
 def test_ebs_direct_needs_neither_tool_nor_helpers(make_context, make_endpoint, monkeypatch):
-    endpoint = make_endpoint((403, "{}"))
+    endpoint = make_endpoint((403, "{}", {"x-amzn-ErrorType": "AccessDeniedException"}))
     monkeypatch.setenv("AWS_ENDPOINT_URL_EBS", endpoint.url)
     found = find_all(make_context(tool="#!/bin/sh\n", conf="x"), region=REGION)
     assert [(finding.subject, finding.level) for finding in found] == [
@@ -181,7 +181,7 @@ def test_ebs_endpoint_that_does_not_answer_is_found(make_context, monkeypatch):
 
 
 def test_rights_are_tried_as_far_as_they_can_be(make_context, make_endpoint, monkeypatch):
-    endpoint = make_endpoint((403, "{}"))
+    endpoint = make_endpoint((403, "{}", {"x-amzn-ErrorType": "AccessDeniedException"}))
     monkeypatch.setenv("AWS_ENDPOINT_URL_EBS", endpoint.url)
     data = {"region": REGION, "ami_name": "my image"}
     *_, fine, granted, unknown = find_all(make_context(conf="x"), targetdata=data)

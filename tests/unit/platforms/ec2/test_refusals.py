@@ -36,6 +36,12 @@ def shown(error):
     [
         ("sts", "AssumeRole", "AccessDenied", "User: arn:aws:iam::1:user/obs is not authorized",
          NotTrustedError, ("assume role arn:x", "arn:aws:iam::1:user/obs", "external id", "trust policy")),
+        ("sts", "AssumeRole", "AccessDenied",
+         "User: arn:aws:sts::1:assumed-role/obs/i-1 is not authorized to perform: sts:AssumeRole on resource: arn:x",
+         NotTrustedError, ("must name arn:aws:sts::1:assumed-role/obs/i-1 or",)),
+        ("sts", "AssumeRole", "AccessDenied",
+         "User is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::2:role/theirs",
+         NotTrustedError, ("must name this service's account",)),
         ("sts", "AssumeRole", "AccessDenied", "no names in here",
          NotTrustedError, ("this service's account", "external id")),
         ("sts", "AssumeRole", "AccessDeniedException", "", NotTrustedError, ("external id",)),
@@ -200,6 +206,17 @@ def test_any_refusal_becomes_an_error_of_ours(service, operation, code, message,
     error = translate(service, operation, code, message, status=status, date=date)
     assert isinstance(error, ClouduploaderError)
     assert code in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("eu-wst-1", "eu-west-1"), ("us-esat-1", "us-east-1"), ("eu-west1", "eu-west-1"), ("nowhere", None)],
+)
+def test_unknown_region_is_called_that_with_the_one_that_was_meant(name, meant):
+    error = refusals.unknown_region(name, ["us-east-1", "us-west-1", "eu-west-1", "ap-south-1"])
+    assert type(error) is TargetDataError
+    assert f"there is no region {name} that AWS's SDK knows" in error.message
+    assert error.hint == f"Did you mean {meant}?" if meant else "newer botocore" in error.hint
 
 
 def test_endpoint_that_does_not_answer_is_a_network_error():

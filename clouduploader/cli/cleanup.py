@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from clouduploader import joblog, process
-from clouduploader.cli import completion, output, table
+from clouduploader.cli import completion, output, table, targetoptions
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.commands import clean_up
 from clouduploader.errors import ExitCode
@@ -95,6 +95,10 @@ def cleanup_command(
     process.hide_memory()
     with open(2, "wb", buffering=0, closefd=False) as stderr:
         log = joblog.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
+        for region in regions or (None,):
+            targetoptions.check_given(
+                session.config, target, {"region": region, "arn": arn, "external_id": external_id}
+            )
         means = clean_up.Means(session.config, log)
         given = {"arn": arn, "external_id": external_id, "region": regions[0] if regions else None}
         scope = clean_up.Scope(

@@ -104,7 +104,7 @@ def list_command(
 @click.command("inspect")
 @click.argument("job", shell_complete=completion.job)
 @click.option(
-    "-n", "--lines", type=click.IntRange(min=0), default=INSPECT_LINES, show_default=True,
+    "-n", "--lines", type=click.IntRange(min=0), metavar="N", default=INSPECT_LINES, show_default=True,
     help="Show the last N lines of the log.",
 )  # fmt: skip
 @server_option
@@ -135,7 +135,7 @@ def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
 @click.command("log")
 @click.argument("job", shell_complete=completion.job)
 @click.option("-f", "--follow", is_flag=True, help="Wait for more until the job ends.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), help="Begin with the last N lines.  [all]")
+@click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="Begin with the last N lines.  [all]")
 @server_option
 @json_option
 @pass_session

@@ -26,8 +26,8 @@ def _keys(session: Session, *, is_rsa: bool) -> GpgKeys | RsaKeys:
 def keygen_command(session: Session, is_rsa: bool) -> None:
     """Make the key pair that target data are encrypted for.
 
-    It is put into the home (see --home), without a passphrase, readable by the home's owner only:
-    that must be whom the upload worker runs as. What is there already is never overwritten.
+    It is put into the home (see --home), without a passphrase, readable by the home's owner only, which must be the
+    user that the upload worker runs as. What is there already is never overwritten.
 
     With --json the data are {"paths": [...], "owner": "..."}.
     """

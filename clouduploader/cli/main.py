@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 import clouduploader
-from clouduploader.cli import boundary, output, routing
+from clouduploader.cli import boundary, examples, output, routing
 from clouduploader.cli.parsing import GLOBAL_OPTIONS, CommandGroup, with_global_options
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError, ExitCode
@@ -54,7 +54,9 @@ class LazyGroup(CommandGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"clouduploader.cli.{COMMANDS[cmd_name]}")
-        return with_global_options(getattr(module, f"{cmd_name}_command"))
+        command = with_global_options(getattr(module, f"{cmd_name}_command"))
+        command.epilog = examples.epilog(cmd_name)
+        return command
 
 
 @click.version_option(clouduploader.__version__, message="%(prog)s %(version)s")

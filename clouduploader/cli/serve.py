@@ -31,7 +31,7 @@ def serve_command(
     pointed at it: $clouduploadserver in BSConfig.pm. What else can be set is in the section [server] of
     clouduploader.conf.
 
-    There are no passwords: whoever is in a network of --allow may do everything, for any user. SIGTERM stops it;
+    There are no passwords: every client in a network of --allow may do everything, for any user. SIGTERM stops it;
     images that are on their way in then fail, uploads go on, and the next worker finds them. With --drain it goes on
     until the last upload has ended; a second signal stops it. SIGHUP reads the sections [server] and [worker] again,
     but where to listen; a section that is wrong changes nothing. What happens is told on stderr, a line of logfmt for

@@ -192,6 +192,24 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     return json.dumps(document).encode()
 
 
+def check_given(config: Config, target: str, options: Mapping[str, JsonValue]) -> None:
+    """Look whether what options say by themselves is right, for a command that takes some of KEYS.
+
+    Args:
+        config: See Config.
+        target: Names the platform.
+        options: By the names of KEYS; None for those that were not given.
+
+    Raises:
+        UsageError: A value is wrong.
+        UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
+    """
+    given = {KEYS[name]: value for name, value in options.items() if value is not None}
+    problems = _problems(registry.load(target, config), given)
+    if problems:
+        raise UsageError("; ".join(problems))
+
+
 def with_method(config: Config, target: str, method: str) -> Config:
     """The settings with another `method` in the section of a platform.
 

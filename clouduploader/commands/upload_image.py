@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clouduploader import joblog, runner
 from clouduploader.config import Config
-from clouduploader.errors import ClouduploaderError, NoSuchJobError, StoppedError
+from clouduploader.errors import CannotCreateError, ClouduploaderError, NoSuchJobError, StoppedError
 from clouduploader.image import packing
 from clouduploader.job import Details, Job, JobState
 from clouduploader.platform import Plan, UploadResult
@@ -86,6 +86,8 @@ def run(
     """
     image = packing.describe(order.image_path, order.image_path.name, stop)
     runner.check_targetdata(_task(order, job=None), config=config)  # what is wrong before the job is no job's failure
+    if order.events_path and not order.events_path.parent.is_dir():
+        raise CannotCreateError(f"the events file {order.events_path} can't be written: there is no such directory")
     spool = Spool(config.spool.value)
     job = Job(
         name=spool.allocate(),

@@ -56,6 +56,20 @@ def test_leftover_of_a_dead_upload_is_removed_by_its_journal(dead, point):
     assert cloud.cleanup("--yes").stderr == "Nothing is left.\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--target", "ec3"], 69, "no platform answers to the target 'ec3'"),
+        (["--target", "ec2", "--region", "eu-west-1", "--region", "x y"], 64, '--region is "x y", but takes'),
+        (["--target", "ec2", "--arn", "x"], 64, '--arn is "x", but takes values such as arn:'),
+    ],
+)
+def test_wrong_option_is_named(file_cloud, words, code, message):
+    done = file_cloud.run("cleanup", *words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+
+
 def test_what_was_asked_for_and_may_show_yet_is_left_for_another_clean_up(dead):
     cloud = dead("asked snapshot")
     done = cloud.cleanup("--yes")

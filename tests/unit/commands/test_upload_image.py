@@ -8,6 +8,7 @@ from job_logs import untimed
 from clouduploader import config, jobxml
 from clouduploader.commands import upload_image
 from clouduploader.errors import (
+    CannotCreateError,
     ClouduploaderError,
     ConfigError,
     ImageError,
@@ -78,6 +79,7 @@ def test_job_is_in_the_spool_while_it_runs_and_archived_afterwards(place):
         ({"targetdata": b'{"filename": "a/b"}'}, TargetDataError),
         ({"image_path": Path("/")}, ImageError),
         ({"image_path": Path("/dev/null")}, ImageError),
+        ({"events_path": Path("/none/events")}, CannotCreateError),
     ],
 )
 def test_wrong_order_makes_no_job(place, changes, error):
@@ -161,7 +163,7 @@ def check(place, **changes):
 
 
 def test_check_gives_the_steps_and_changes_nothing(place):
-    assert check(place) == [f"copy the image to {place}/images/a.raw"]
+    assert check(place).steps == (f"copy the image to {place}/images/a.raw",)
     assert list((place / "spool").iterdir()) == []
     assert list((place / "images").iterdir()) == []
 

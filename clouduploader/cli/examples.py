@@ -1,0 +1,79 @@
+"""Examples for the help and the manual page, by command."""
+
+_EXAMPLES = {
+    "account": """\
+clouduploader account create tom
+clouduploader account show tom --method ebs-direct
+clouduploader account set-arn tom arn:aws:iam::123456789012:role/clouduploader
+clouduploader account verify tom
+""",
+    "check": """\
+clouduploader check --method ebs-direct --region eu-west-1
+clouduploader check --data data.json
+""",
+    "cleanup": """\
+clouduploader cleanup --dry-run
+clouduploader cleanup --job 7
+clouduploader cleanup --older-than 2d --region eu-west-1 --arn arn:aws:iam::123456789012:role/obs --external-id 4711
+""",
+    "encrypt": """\
+clouduploader encrypt < secret.txt
+clouduploader encrypt --field external_id data.json -o encrypted.json
+""",
+    "image": """\
+clouduploader image my.x86_64.raw.xz
+clouduploader image --quick --json my.qcow2
+""",
+    "inspect": """\
+clouduploader inspect 7
+clouduploader inspect 7 --json --lines 0
+""",
+    "kill": """\
+clouduploader kill --wait 7
+clouduploader kill --yes --force 7 8
+""",
+    "list": """\
+clouduploader list --running
+clouduploader list --user tom --state failed --limit 5
+clouduploader list --json --limit 1
+""",
+    "log": """\
+clouduploader log --follow 7
+clouduploader log 7 --lines 20
+""",
+    "platforms": """\
+clouduploader platforms
+clouduploader platforms --schema ec2
+""",
+    "resume": """\
+clouduploader resume 7
+""",
+    "retry": """\
+clouduploader retry 7
+""",
+    "sandbox": """\
+clouduploader sandbox
+clouduploader sandbox --region eu-west-1 -- ./my-test.sh
+""",
+    "serve": """\
+clouduploader serve --listen 127.0.0.1:5452 --allow 127.0.0.0/8 --allow 10.1.0.0/16
+""",
+    "submit": """\
+clouduploader submit --user tom --region eu-west-1 --name my-image my.x86_64.raw.xz
+clouduploader submit --server http://obs.example.org:5452 --wait --data data.json my.x86_64.raw.xz
+""",
+    "upload": """\
+clouduploader upload --method ebs-direct --region eu-west-1 --name my-image my.x86_64.raw.xz
+clouduploader upload --dry-run --data data.json my.x86_64.raw.xz
+clouduploader upload --json --region eu-west-1 --name my-image --copy-to us-east-1,us-west-2 my.x86_64.raw.xz
+""",
+    "worker": """\
+clouduploader worker --user obsrun
+""",
+}
+
+
+def epilog(command: str) -> str | None:
+    """What stands below the options of a command, as Click wants it: each line by itself; None for no examples."""
+    found = _EXAMPLES.get(command)
+    return f"Examples:\n\n\b\n{found}" if found else None

@@ -1,0 +1,35 @@
+import re
+import shlex
+
+import click
+import pytest
+
+from clouduploader.cli import examples, main
+from clouduploader.cli.session import Session
+
+CONTEXT = click.Context(main.clouduploader_command)
+WITHOUT = {"contract", "keygen", "pubkey"}  # OBS's call, and two that one uses without operands
+LINES = [
+    (name, line)
+    for name in sorted(main.COMMANDS)
+    for line in re.findall(r"^clouduploader .*$", examples.epilog(name) or "", re.MULTILINE)
+]
+
+
+def test_every_command_has_examples():
+    assert {name for name, _ in LINES} == set(main.COMMANDS) - WITHOUT
+
+
+@pytest.mark.parametrize(("name", "line"), LINES)
+def test_example_is_what_the_command_takes(name, line):
+    program, first, *words = shlex.split(line.partition(" <")[0])
+    assert (program, first) == ("clouduploader", name)
+    command = main.clouduploader_command.get_command(CONTEXT, name)
+    if isinstance(command, click.Group):
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context(name, words, obj=Session())
+
+
+def test_help_shows_each_example_on_a_line_of_its_own(capsys):
+    assert main.main(["log", "--help"]) == 0
+    assert "\n  clouduploader log --follow 7\n  clouduploader log 7 --lines 20\n" in capsys.readouterr().out

@@ -225,10 +225,10 @@ class _Border:
             if not answers.is_of_aws(exc.response):
                 raise UnreadableAnswerError(endpoint_url=url, error=f"a refusal without a code of AWS: {exc}") from None
             if exc.response["Error"]["Code"] in refusals.NO_REGION:
-                _check_region(self.meta.region_name)  # type: ignore[attr-defined]
+                _check_region(self.meta.region_name, "our credentials are none there")  # type: ignore[attr-defined]
             raise
         except UNREACHABLE_ERRORS:
-            _check_region(self.meta.region_name)  # type: ignore[attr-defined]
+            _check_region(self.meta.region_name, "nobody answers for it")  # type: ignore[attr-defined]
             raise
         except MALFORMED_ERRORS as exc:
             raise UnreadableAnswerError(endpoint_url=url, error=words(exc)) from None
@@ -239,8 +239,12 @@ class _Border:
         return answer
 
 
-def _check_region(name: str) -> None:
+def _check_region(name: str, why: str) -> None:
     """Blame the name of a region in which nothing works, if the SDK does not know it: it may be a new one.
+
+    Args:
+        name: Of the region.
+        why: In what it does not work.
 
     Raises:
         TargetDataError: It does not.
@@ -248,7 +252,7 @@ def _check_region(name: str) -> None:
     partitions = botocore.loaders.create_loader().load_data("endpoints")["partitions"]
     known = {region for partition in partitions for region in partition["regions"]}
     if name not in known:
-        raise refusals.unknown_region(name, known) from None
+        raise refusals.unknown_region(name, why, known) from None
 
 
 class _Loader(botocore.loaders.Loader):  # type: ignore[misc] # botocore has no types

@@ -83,8 +83,8 @@ KEY_HINT = (
 )
 _NO_KEY = {"NotFoundException", "InvalidArnException", "ValidationException"}  # KMS API, DescribeKey
 _REGION = {"OptInRequired", "RegionDisabledException", "PendingVerification"}
-NO_REGION = {*_REGION, "AuthFailure", "UnrecognizedClientException", "InvalidClientTokenId"}
-"""Codes with which a region refuses those who are not of it; what plays AWS may answer so for any name."""
+NO_REGION = {"AuthFailure", "UnrecognizedClientException", "InvalidClientTokenId"}
+"""Codes with which a region refuses accounts that are not of it; what plays AWS answers so for any name."""
 _NOT_THERE = {
     "InvalidAMIID.NotFound": ("the helper AMI", "Put one of that region into .ec2utils.conf"),
     "InvalidAMIID.Malformed": ("the helper AMI", "Correct its id in .ec2utils.conf"),
@@ -293,17 +293,18 @@ def no_authorities(path: str, exc: OSError) -> ConfigError:
     )
 
 
-def unknown_region(name: str, known: Iterable[str]) -> TargetDataError:
+def unknown_region(name: str, why: str, known: Iterable[str]) -> TargetDataError:
     """Make the error for a region that AWS's SDK does not know, and that does not work.
 
     Args:
         name: Of the region.
+        why: In what it does not work.
         known: The names of those that there are.
     """
     near = difflib.get_close_matches(name, sorted(known))
     near.sort(key=lambda other: sorted(other) != sorted(name))  # letters that changed places before others
     return TargetDataError(
-        f"there is no region {name} that AWS's SDK knows, and none answers by that name",
+        f"there is no region {name} that AWS's SDK knows, and {why}",
         hint=f"Did you mean {near[0]}?" if near else "Look up its name, or get a newer botocore if it is a new one.",
     )
 

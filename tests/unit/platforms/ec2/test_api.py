@@ -23,6 +23,7 @@ from clouduploader.errors import (
     CredentialsError,
     NetworkError,
     PlatformReplyError,
+    TargetDataError,
     TransientError,
 )
 from clouduploader.platforms.ec2 import api, exchange
@@ -318,3 +319,23 @@ def test_each_error_of_the_sdk_becomes_one_of_ours(kind):
 def test_table_of_translations_names_errors_that_there_are():
     known = {kind.__name__ for kind in errors_of_the_sdk()}
     assert set().union(*TRANSLATIONS.values()) <= known
+
+
+@pytest.mark.usefixtures("hasty_sdk")
+@pytest.mark.parametrize(("region", "kind"), [("eu-wst-1", TargetDataError), ("eu-west-1", NetworkError)])
+def test_region_that_nobody_knows_is_blamed_where_nobody_answers(make_client, monkeypatch, region, kind):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    client = make_client("ec2", region)
+    with pytest.raises(kind) as caught, api.translated("a test"):
+        client.describe_images()
+    assert ("Did you mean eu-west-1?" in (caught.value.hint or "")) == (kind is TargetDataError)
+
+
+@pytest.mark.parametrize(("region", "kind"), [("eu-wst-1", TargetDataError), ("eu-west-1", CredentialsError)])
+def test_region_that_nobody_knows_is_blamed_where_nobody_is_let_in(
+    make_client, make_endpoint, refused, monkeypatch, region, kind
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", make_endpoint(refused("InvalidClientTokenId", status=403)).url)
+    client = make_client("sts", region)
+    with pytest.raises(kind), api.translated("a test"):
+        client.get_caller_identity()

@@ -213,7 +213,7 @@ def test_any_refusal_becomes_an_error_of_ours(service, operation, code, message,
     [("eu-wst-1", "eu-west-1"), ("us-esat-1", "us-east-1"), ("eu-west1", "eu-west-1"), ("nowhere", None)],
 )
 def test_unknown_region_is_called_that_with_the_one_that_was_meant(name, meant):
-    error = refusals.unknown_region(name, ["us-east-1", "us-west-1", "eu-west-1", "ap-south-1"])
+    error = refusals.unknown_region(name, "nobody answers", ["us-east-1", "us-west-1", "eu-west-1", "ap-south-1"])
     assert type(error) is TargetDataError
     assert f"there is no region {name} that AWS's SDK knows" in error.message
     assert error.hint == f"Did you mean {meant}?" if meant else "newer botocore" in error.hint

@@ -7,6 +7,7 @@ import lzma
 import os
 import random
 import shutil
+import struct
 import sys
 import time
 from pathlib import Path
@@ -87,7 +88,10 @@ def _sample() -> bytes:
     """Noise, a hole, and a last sector that says so: a lost or cut piece shows."""
     noise = random.Random(1).randbytes(SAMPLE_NOISE_BYTES)  # noqa: S311
     end = b"The last sector of the image.".ljust(SECTOR, b".")
-    return noise + bytes(SAMPLE_BYTES - len(noise) - SECTOR) + end
+    partition = struct.pack("<B3xB3xII", 0, 0x83, 1, SAMPLE_BYTES // SECTOR - 1)
+    table = partition.ljust(64, b"\0") + b"\x55\xaa"  # an MBR, for what has none is no disk
+    start = noise[: SECTOR - len(table)] + table + noise[SECTOR:]
+    return start + bytes(SAMPLE_BYTES - len(noise) - SECTOR) + end
 
 
 def _write_home(layout: Layout, described: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 import hashlib
 import re
 
+import image_disks as disks
+import made_images
 import pytest
 from job_logs import TIME
 
@@ -95,8 +97,11 @@ def test_upload_with_five_operands_appends_to_the_log_and_prints_the_result(sand
     assert job.litter() == []
 
 
-def test_all_that_target_data_can_say_is_registered(sandbox, make_job, make_image):
-    image = make_image("x.raw.xz", size_bytes=1 << 20)
+def test_all_that_target_data_can_say_is_registered(sandbox, make_job, tmp_path):
+    loader = disks.fat({"EFI/BOOT/BOOTAA64.EFI": disks.pe(disks.ARM64)}, bits=12)
+    raw = (disks.mbr([(0xEF, 2048, 2048)]).ljust(1 << 20, b"\0") + loader).ljust(2 << 20, b"\0")
+    image = made_images.MadeImage(tmp_path / "x.raw.xz", raw)
+    made_images.write(image.path, raw, "xz")
     tags = {"Distribution": "openSUSE", "ünïcode; key": "a 'quoted' \"value\""}
     job = make_job(
         image,

@@ -10,6 +10,7 @@ import botocore.awsrequest
 import botocore.exceptions
 import botocore.httpsession
 import urllib3.exceptions
+import urllib3.util.ssl_match_hostname
 
 from clouduploader import deadline
 from clouduploader.errors import NetworkError
@@ -70,7 +71,7 @@ class Exchange:
             head = self.sdk.send(request)
         except botocore.exceptions.SSLError as exc:
             cause = _cause(exc)
-            if isinstance(cause, ssl.SSLCertVerificationError):
+            if isinstance(cause, ssl.SSLCertVerificationError | urllib3.util.ssl_match_hostname.CertificateError):
                 raise refusals.untrusted(url, cause) from exc
             if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
                 raise refusals.no_authorities(botocore.httpsession.get_cert_path(self.sdk._verify), cause) from exc

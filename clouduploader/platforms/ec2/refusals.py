@@ -5,7 +5,6 @@ import datetime
 import difflib
 import email.utils
 import re
-import ssl
 from collections.abc import Iterable
 
 from clouduploader.errors import (
@@ -279,11 +278,10 @@ def name_taken(which: str, difference: str | None = None) -> PlatformReplyError:
     )
 
 
-def untrusted(url: str, exc: ssl.SSLCertVerificationError) -> ConfigError:
-    """Make the error for a certificate that is not believed."""
-    return ConfigError(
-        f"the certificate of {url} is not to be trusted: {exc.verify_message or exc}", hint=AUTHORITIES_HINT
-    )
+def untrusted(url: str, exc: Exception) -> ConfigError:
+    """Make the error for a certificate that is not believed, by OpenSSL or for its host name by urllib3."""
+    reason = getattr(exc, "verify_message", None) or exc
+    return ConfigError(f"the certificate of {url} is not to be trusted: {reason}", hint=AUTHORITIES_HINT)
 
 
 def no_authorities(path: str, exc: OSError) -> ConfigError:

@@ -179,9 +179,15 @@ class Upload:
 
     @property
     def kept_files(self) -> set[str]:
-        """The names of what the journal's directory has besides the journal."""
+        """The names of what the journal's directory has besides the journal, and the target data for `retry`."""
         home = self._journal_dir
-        return {path.name for path in home.rglob("*") if path.is_file()} - {journal.FILE_NAME} if home else set()
+        expected = {journal.FILE_NAME, journal.TARGETDATA_NAME}
+        return {path.name for path in home.rglob("*") if path.is_file()} - expected if home else set()
+
+    @property
+    def owes(self) -> bool:
+        """Whether the journal says that there may be something left in the cloud."""
+        return journal.state_of(self.entries()).has_leftovers
 
     @property
     def snapshot_ids(self) -> list[str]:

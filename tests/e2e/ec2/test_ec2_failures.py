@@ -395,11 +395,11 @@ def test_failure_with_five_operands_is_told_on_stderr(make_job, small_image):
     assert done.lines[-1] == f"Error: {reason}"
 
 
-def test_result_that_cannot_be_written_fails_the_job_but_names_the_image(sandbox, make_job, small_image):
+def test_result_that_has_no_directory_fails_the_job_before_anything_is_made(sandbox, make_job, small_image):
     job = make_job(small_image)
     job.result_path = job.result_path.parent / "no-such-directory" / "1.result"
     done = job.run()
     assert done.status == 73
-    assert done.lines[-1].startswith(f"Error: the result {job.result_path} can't be written: No such file or directory")
-    ((image,),) = [sandbox.account()["images"]]
-    assert f"Created image: {image['id']}" in done.lines
+    assert done.lines[-1].startswith(f"Error: the result {job.result_path} can't be written: there is no directory")
+    assert sandbox.left() == {}
+    assert not sandbox.calls("RunInstances")

@@ -12,6 +12,8 @@ import time
 import pytest
 from minimal_disk import as_disk
 
+from clouduploader import workspace
+
 pytestmark = pytest.mark.sandbox
 
 PATIENCE_SECONDS = 30
@@ -122,7 +124,7 @@ def test_obs_kill_leaves_nothing_though_the_jobs_files_vanish(sandbox, make_job,
     job.finish(process)
 
     assert process.returncode == 143
-    assert archived.read_text().splitlines()[-1] == "Error: stopped by SIGTERM."
+    assert archived.read_text().endswith(" Error: stopped by SIGTERM.\n")
     assert "Removed instance i-" in archived.read_text()
     assert sandbox.left() == {}
     assert job.litter() == []
@@ -185,7 +187,7 @@ def test_ec2uploadimg_cleans_up_by_itself_when_we_are_killed(sandbox, make_job, 
     assert job.result_path.exists() is False
     # What is left of the private directory holds no key, and goes with the next job that comes along.
     (private,) = job.temporary.iterdir()
-    assert [path.name for path in private.iterdir()] == [".ec2utils.conf"]
+    assert {path.name for path in private.iterdir()} == {".ec2utils.conf", workspace.MARK_NAME}
     long_ago = time.time() - 3600
     os.utime(private, (long_ago, long_ago))
     next_job = make_job(small_image, external_id="wrong")

@@ -50,7 +50,7 @@ def test_jobs_of_the_old_server_are_uploaded_by_our_worker(server, worker, make_
         b'<clouduploadjob name="1">\n  <state>succeeded</state>\n  <details>gate-1</details>\n  <created>0</created>\n'
         b"  <user>t\xc3\xb6m &quot;&amp;&lt;</user>\n  <target>gate</target>\n  <project>Base:System</project>\n"
         b"  <repository>images</repository>\n  <package>appliance</package>\n  <arch>x86_64</arch>\n"
-        b"  <filename>appliance-1.0.x86_64.raw.xz</filename>\n  <size>5000</size>\n</clouduploadjob>\n"
+        b"  <filename>appliance-1.0.x86_64.raw</filename>\n  <size>5000</size>\n</clouduploadjob>\n"
     )
     assert server.files() == {".worker.lock"}
     assert b"Upload took: " in server.log(job)

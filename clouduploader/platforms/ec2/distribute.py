@@ -200,21 +200,38 @@ class _Distribution:
         return image
 
     def _changed(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
-        """Make an image of an earlier upload what this one asks for."""
+        """Make an image of an earlier upload what this one asks for, and then give it our key."""
         if self._is_new and region == self._home:
             return []
         shortfalls = []
         wanted = self._attributes
-        for change in taken.changes(
-            image, self._targetdata, description=wanted.description, imds_support=wanted.imds_support
-        ):
+        found = taken.changes(
+            image,
+            self._targetdata,
+            key=self._journal.key,
+            description=wanted.description,
+            imds_support=wanted.imds_support,
+        )
+        changes = list(found)
+        for change in changes:
             try:
                 with api.translated(f"region {region}"):
                     getattr(client, change.call)(**change.parameters)
                 self._reporter.line(f"Changed in {region}: {image['ImageId']}, {change}")
             except ClouduploaderError as exc:
                 shortfalls.append(Shortfall(region, f"not changed, {change}: {reason(exc)}"))
+        if changes and not shortfalls:
+            self._take_over(region, client, image["ImageId"])
         return shortfalls
+
+    def _take_over(self, region: str, client: Any, image_id: str) -> None:  # noqa: ANN401 of boto3
+        """Say on an image that it is as we ask; without that it is compared again the next time."""
+        key = our_tags.as_list({our_tags.KEY: self._journal.key})
+        try:
+            with api.translated(f"region {region}"):
+                client.create_tags(Resources=[image_id], Tags=key)
+        except ClouduploaderError as exc:
+            self._reporter.detail(f"{image_id} keeps the key of another upload: {exc.message}")
 
     def _permitted(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
         """Let those use the image with whom it is to be shared: first those with names, then everybody."""

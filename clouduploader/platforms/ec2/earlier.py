@@ -72,6 +72,7 @@ def image(
     taken.check(
         found,
         request.targetdata,
+        key=request.journal.key,
         attributes=attributes,
         volume_gib=taken.sizes(request.targetdata.get("root_volume_size"), unpacked_bytes),
         uefi_data_of=lambda image_id: taken.uefi_data(ec2, image_id, region),

@@ -77,7 +77,7 @@ def _by_tool(
     costs = _costs(settings, settled, unpacked_bytes, is_there=found.image is not None)
     if found.image is not None:
         taking = f"take {found.objects[0].id}, which is already there: an earlier upload of this image made it"
-        return Plan((_who(way), taking, *_changes(found.image, data, aim), *_afterwards(settled)), costs)
+        return Plan((_who(way), taking, *_changes(found.image, request, aim), *_afterwards(settled)), costs)
     if data.get("vpc_subnet_id"):
         check_subnet(ec2, str(data["vpc_subnet_id"]), region)
     subnet = data.get("vpc_subnet_id")
@@ -119,6 +119,7 @@ def direct(request: UploadRequest, way: Account, reporter: Reporter, settings: S
         taken.check(
             found,
             data,
+            key=request.journal.key,
             attributes=aim.attributes,
             volume_gib=wanted.sizes(data, aim, theirs),
             uefi_data_of=lambda image_id: taken.uefi_data(ec2, image_id, way.region),
@@ -146,7 +147,7 @@ def direct(request: UploadRequest, way: Account, reporter: Reporter, settings: S
         steps.insert(
             1, f"compare with {image_id}, which is already there: take it, and send nothing, if it is the same"
         )
-        steps[2:2] = _changes(found, data, aim.attributes)
+        steps[2:2] = _changes(found, request, aim.attributes)
     sending = Cost(f"{blocks} blocks sent, {read_blocks} read back", blocks * PUT_USD + read_blocks * GET_USD)
     return Plan(tuple(steps), (sending, *_costs(settings, settled, aim.size_bytes, is_there=False)))
 
@@ -162,8 +163,14 @@ def _registration(name: str, aim: Attributes) -> str:
     )
 
 
-def _changes(image: Mapping[str, Any], data: Mapping[str, JsonValue], aim: Attributes) -> list[str]:
-    found = taken.changes(image, data, description=aim.description, imds_support=aim.imds_support)
+def _changes(image: Mapping[str, Any], request: UploadRequest, aim: Attributes) -> list[str]:
+    found = taken.changes(
+        image,
+        request.targetdata,
+        key=request.journal.key,
+        description=aim.description,
+        imds_support=aim.imds_support,
+    )
     return [f"change its {change}" for change in found]
 
 

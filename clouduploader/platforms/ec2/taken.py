@@ -71,6 +71,7 @@ def check(
     image: Mapping[str, Any],
     targetdata: Mapping[str, JsonValue],
     *,
+    key: str,
     attributes: Attributes,
     volume_gib: Collection[int],
     uefi_data_of: Callable[[str], str | None],
@@ -80,9 +81,12 @@ def check(
 ) -> None:
     """Return if an image is what the target data ask for, but for what `changes` can make so.
 
+    One that bears our key was made for the same target data, whatever EC2 tells of it or leaves out.
+
     Args:
         image: As DescribeImages has it.
         targetdata: The keys `encrypted`, `kms_key_id` and `tags` are used.
+        key: Of our journal.
         attributes: Ours.
         volume_gib: From `sizes`.
         uefi_data_of: Tells the UEFI variable store of an image, in base64, or None; see `uefi_data`.
@@ -94,6 +98,8 @@ def check(
         PlatformReplyError: It is another, and can't be changed.
         DeniedError: The role may not look whether its UEFI data are those that are asked for.
     """
+    if tags.as_mapping(image.get("Tags")).get(tags.KEY) == key:
+        return
     image_id = str(image["ImageId"])
     found = [*_differences(_fixed(image), _fixed(attributes.parameters()))]
     if image.get("ImdsSupport") and not attributes.imds_support:
@@ -131,17 +137,27 @@ def check_copy(copy: Mapping[str, Any], source: Mapping[str, Any]) -> None:
 
 
 def changes(
-    image: Mapping[str, Any], targetdata: Mapping[str, JsonValue], *, description: str, imds_support: str | None
+    image: Mapping[str, Any],
+    targetdata: Mapping[str, JsonValue],
+    *,
+    key: str,
+    description: str,
+    imds_support: str | None,
 ) -> Iterator[Change]:
     """What must be changed for an image to be as it is asked for; tags that nobody asks for are left.
+
+    Nothing, if it bears our key: then it was made, or changed, as these very target data ask.
 
     Args:
         image: As DescribeImages has it.
         targetdata: The key `tags` is used.
+        key: Of our journal.
         description: Ours.
         imds_support: Ours.
     """
     image_id, theirs = str(image["ImageId"]), tags.as_mapping(image.get("Tags"))
+    if theirs.get(tags.KEY) == key:
+        return
     old = str(image.get("Description") or "")
     if old != description:
         parameters: dict[str, Any] = {"ImageId": image_id, "Description": {"Value": description}}

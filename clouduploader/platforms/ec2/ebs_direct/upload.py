@@ -192,6 +192,7 @@ class Upload:
         taken_image.check(
             taken,
             self._targetdata,
+            key=self._request.journal.key,
             attributes=aim.attributes,
             volume_gib=wanted.sizes(self._targetdata, aim, theirs),
             uefi_data_of=lambda found_id: taken_image.uefi_data(self._ec2, found_id, self._region),

@@ -266,6 +266,19 @@ def test_image_without_our_tags_of_that_name_is_refused(aws, make_upload):
     assert aws.snapshots == {}
 
 
+def give_to_another_upload(aws, image_id):
+    """Let an image be of other target data, of which another key is made."""
+    others = [tag for tag in aws.images[image_id]["Tags"] if tag["Key"] != tags.KEY]
+    aws.images[image_id]["Tags"] = [*others, {"Key": tags.KEY, "Value": "f" * 32}]
+
+
+def test_image_of_this_very_upload_is_taken_whatever_ec2_leaves_out(aws, make_upload):
+    image_id = make_upload().run().id
+    for name in ("EnaSupport", "SriovNetSupport", "BootMode", "ImdsSupport", "RootDeviceName"):
+        del aws.images[image_id][name]
+    assert make_upload().run().id == image_id
+
+
 KMS_ARN = f"arn:aws:kms:{REGION}:123456789012:key/k"
 
 
@@ -294,6 +307,7 @@ KMS_ARN = f"arn:aws:kms:{REGION}:123456789012:key/k"
 )
 def test_same_content_that_is_not_what_was_asked_for_is_refused(aws, make_upload, theirs, targetdata, words):
     image_id = make_upload().run().id
+    give_to_another_upload(aws, image_id)
     ebs = aws.images[image_id]["BlockDeviceMappings"][0]["Ebs"]
     ebs.update(theirs)
     aws.snapshots[ebs["SnapshotId"]].key_arn = "another"
@@ -305,6 +319,7 @@ def test_same_content_that_is_not_what_was_asked_for_is_refused(aws, make_upload
 
 def test_same_content_with_other_uefi_data_is_refused(aws, make_upload):
     image_id = make_upload(uefi_data="AAAA").run().id
+    give_to_another_upload(aws, image_id)
     with pytest.raises(PlatformReplyError, match=r"its UEFI data are of SHA-256 709e80c8.*, those of this one not set"):
         make_upload().run()
     aws.images[image_id]["UefiData"] = "AA\nAA"
@@ -313,6 +328,7 @@ def test_same_content_with_other_uefi_data_is_refused(aws, make_upload):
 
 def test_role_that_may_not_look_at_uefi_data_fails_only_who_gives_some(aws, make_upload, record):
     first = make_upload().run()
+    give_to_another_upload(aws, first.id)
     denied = [refusal("DescribeImageAttribute", "UnauthorizedOperation") for _ in range(2)]
     aws.faults["describe_image_attribute"] = denied
     assert make_upload().run().id == first.id
@@ -323,6 +339,7 @@ def test_role_that_may_not_look_at_uefi_data_fails_only_who_gives_some(aws, make
 
 def test_same_content_is_changed_to_what_is_asked_for(aws, make_upload, record):
     first = make_upload(imds_support="optional", description="old", tags={"a": "1"}).run()
+    give_to_another_upload(aws, first.id)
     again = make_upload(description="new", tags={"a": "2", "b": "3"}).run()
     assert (again.id, again.is_already_there, again.shortfalls) == (first.id, True, ())
     image = aws.images[first.id]
@@ -335,6 +352,7 @@ def test_same_content_is_changed_to_what_is_asked_for(aws, make_upload, record):
 
 def test_size_of_an_image_whose_size_is_a_guess_is_known_by_its_content(aws, make_upload):
     first = make_upload().run()
+    give_to_another_upload(aws, first.id)
     guess = make_facts(size_bytes=len(RAW), is_size_exact=False)
     digest = hashlib.sha256(RAW).hexdigest()
     assert make_upload(facts=guess, sha256=digest).run().id == first.id

@@ -19,6 +19,7 @@ from clouduploader.stop import Stop
 HOME = "eu-west-1"
 KEY = "0123456789abcdef" * 2
 TAGS = {our_tags.KEY: KEY, our_tags.CONTENT: "c0ffee:1024", "made by": "us"}
+OTHER_UPLOADS = {**TAGS, our_tags.KEY: "f" * 32}
 OTHERS = [f"xx-test-{number}" for number in range(1, 26)]
 
 
@@ -516,15 +517,15 @@ def test_stop_ends_the_wait_for_other_copies(run, cloud):
 
 
 def test_image_of_an_earlier_upload_is_changed_to_what_is_asked_for(run, cloud, record):
-    run()
-    (((_, image_id), image),) = cloud.images.items()
+    image_id = cloud.add(HOME, "my image", OTHER_UPLOADS)
+    image = cloud.images[HOME, image_id]
     del image["ImdsSupport"]
     asked = {"description": "other words", "tags": {"made by": "others", "new": "yes"}}
     assert run(is_new=False, **asked) == ([], [])
     assert (image["Description"], image["ImdsSupport"]) == ("other words", "v2.0")
     expected = TAGS | asked["tags"]
-    assert our_tags.as_mapping(image["Tags"]) == expected
-    assert list(cloud.snapshots.values()) == [expected]
+    assert our_tags.as_mapping(image["Tags"]) == expected  # with our key, by which the next try knows that all is done
+    assert list(cloud.snapshots.values()) == [expected | {our_tags.KEY: "f" * 32}]
     assert [line for line in record.lines if line.startswith("Changed in")] == [
         f"Changed in {HOME}: {image_id}, description from 'words' to 'other words'",
         f"Changed in {HOME}: {image_id}, IMDS support from not set to v2.0",
@@ -535,12 +536,29 @@ def test_image_of_an_earlier_upload_is_changed_to_what_is_asked_for(run, cloud, 
     assert [operation for _, operation, _ in cloud.calls] == ["DescribeImages"]
 
 
+def test_image_of_this_very_upload_is_not_changed_whatever_ec2_leaves_out(run, cloud):
+    run()
+    (image,) = cloud.images.values()
+    del image["ImdsSupport"], image["Description"]
+    assert run(is_new=False) == ([], [])
+    assert [operation for _, operation, _ in cloud.calls] == ["DescribeImages"]
+
+
+def test_image_that_can_not_be_given_our_key_is_changed_all_the_same(run, cloud):
+    image_id = cloud.add(HOME, "my image", OTHER_UPLOADS)
+    cloud.faults = {(HOME, "CreateTags"): Refused("UnauthorizedOperation", "No.", 403)}
+    assert run(is_new=False, description="other words") == ([], [])
+    assert cloud.images[HOME, image_id]["Description"] == "other words"
+
+
 def test_change_that_is_refused_is_a_shortfall(run, cloud):
+    image_id = cloud.add(HOME, "my image", OTHER_UPLOADS)
     cloud.faults = {(HOME, "ModifyImageAttribute"): Refused("UnauthorizedOperation", "No.", 403)}
     (_, (shortfall,)) = run(is_new=False, description="other words")
     assert shortfall.reason.startswith(
         "not changed, description from 'words' to 'other words': the role may not call ec2:ModifyImageAttribute"
     )
+    assert our_tags.as_mapping(cloud.images[HOME, image_id]["Tags"]) == OTHER_UPLOADS
 
 
 def test_copies_have_the_new_description_and_tags_of_the_user(run, cloud):
@@ -557,7 +575,7 @@ def test_copies_are_given_no_tags_of_aws(run, cloud):
 
 
 def test_copy_of_an_earlier_upload_is_changed_too(run, cloud, record):
-    copy_id = cloud.add("eu-west-2", "my image", TAGS)
+    copy_id = cloud.add("eu-west-2", "my image", OTHER_UPLOADS)
     run(regions=["eu-west-2"], description="other words", is_new=False)
     assert cloud.images["eu-west-2", copy_id]["Description"] == "other words"
     assert f"Already there in eu-west-2: {copy_id}" in record.lines

@@ -6,14 +6,18 @@ Nothing here imports an SDK or asks a server; what can't be found out completes 
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from clouduploader import registry, spool
+from clouduploader import spool
 from clouduploader.cli import parsing
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError
+
+if TYPE_CHECKING:
+    from clouduploader.platform import Platform
 
 PROGRAM = "clouduploader"
 VARIABLE = "_CLOUDUPLOADER_COMPLETE"  # as Click names it
@@ -40,7 +44,13 @@ def among(words: Sequence[str]) -> Completer:
 
 def target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Complete the name of a platform."""
-    return _completer(lambda _context: registry.names())(context, parameter, incomplete)
+
+    def names(_context: click.Context) -> list[str]:
+        from clouduploader import registry
+
+        return registry.names()
+
+    return _completer(names)(context, parameter, incomplete)
 
 
 def running_job(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
@@ -72,8 +82,7 @@ def account_field(context: click.Context, parameter: click.Parameter, incomplete
     """Complete a field that accounts for the platform have."""
 
     def names(found: click.Context) -> list[str]:
-        platform = registry.load(_target(found), _session(found).config)
-        return [one.name for one in platform.fields if one.is_of_account]
+        return [one.name for one in _platform(found).fields if one.is_of_account]
 
     return _completer(names)(context, parameter, incomplete)
 
@@ -82,7 +91,7 @@ def field(key: str) -> Completer:
     """Complete a value of a field of the platform that --target names; behind a comma, where it takes lists."""
 
     def values(context: click.Context) -> Sequence[str]:
-        return parsing.choices(registry.load(_target(context), _session(context).config), key)
+        return parsing.choices(_platform(context), key)
 
     return _completer(values)
 
@@ -115,6 +124,12 @@ def _session(context: click.Context) -> Session:
 
 def _spool(context: click.Context) -> spool.Spool:
     return spool.Spool(_session(context).config.spool.value)
+
+
+def _platform(context: click.Context) -> "Platform":
+    from clouduploader import registry
+
+    return registry.load(_target(context), _session(context).config)
 
 
 def _target(context: click.Context) -> str:

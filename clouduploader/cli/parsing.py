@@ -4,13 +4,15 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clouduploader.cli.session import Session
 from clouduploader.errors import UsageError
-from clouduploader.platform import Hints, Platform
+
+if TYPE_CHECKING:  # `list` is not to wait for it
+    from clouduploader.platform import Hints, Platform
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -89,13 +91,13 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return found if likeness.get(found, 0.0) >= SIMILAR else None
 
 
-def choices(platform: Platform, key: str) -> Sequence[str]:
+def choices(platform: "Platform", key: str) -> Sequence[str]:
     """Values that a field of a platform can have, as far as they can be told."""
     allowed = next((field.allowed for field in platform.fields if field.name == key), ())
     return allowed or hints(platform).choices(key)
 
 
-def hints(platform: Platform) -> Hints:
+def hints(platform: "Platform") -> "Hints":
     """What a platform can tell a person about its fields; nothing, if it offers nothing."""
     return getattr(platform, "hints", _NoHints())
 

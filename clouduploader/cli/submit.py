@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from clouduploader import spool, stopping
+from clouduploader import joblog, spool, stopping
 from clouduploader.cli import following, output, targetoptions
 from clouduploader.cli.session import Session, json_option, pass_session, server_option
 from clouduploader.commands import submit_image
@@ -64,9 +64,10 @@ def submit_command(
     job = _send(session, order, server or spool.Spool(session.config.spool.value), stop)
     if not session.is_json:
         click.echo(job.name)
+    log: list[bytes] = []
     if wait:
         _warn_without_worker(session)
-        job = _wait(session, job, stop)
+        job = _wait(session, job, stop, log.append if session.is_json else lambda _data: None)
         following.tell_outcome(session, job)
     code = following.outcome_code(job)
     if session.is_json:
@@ -75,7 +76,7 @@ def submit_command(
             "server": server and server.url,
             "state": job.state,
             "details": job.details,
-            "images": _images(session, job.name) if wait else None,
+            "images": _images(session, job.name, b"".join(log)) if wait else None,
         }
         output.print_json(session, document, exit_code=code)
     elif wait and code == ExitCode.OK and job.details:
@@ -112,10 +113,15 @@ def _warn_without_worker(session: Session) -> None:
         output.warn(session, f"no worker works on the spool {directory}: the job waits until one is started")
 
 
-def _wait(session: Session, job: Job, stop: Stop) -> Job:
-    """Show the log until the job ends; whatever keeps us from that, the job is in good hands."""
+def _wait(session: Session, job: Job, stop: Stop, keep: Callable[[bytes], None]) -> Job:
+    """Show the log until the job ends, and hand it out; whatever keeps us from that, the job is in good hands."""
     follow = following.reader(session, job.name, lines=None)
-    write = (lambda _data: None) if session.is_quiet else output.log_writer(sys.stderr)
+    show = (lambda _data: None) if session.is_quiet else output.log_writer(sys.stderr)
+
+    def write(data: bytes) -> None:
+        keep(data)
+        show(data)
+
     place = f"--server {session.server.url} " if session.server else ""
     hint = f"`clouduploader log --follow {place}{job.name}` goes on with it."
     try:
@@ -128,17 +134,14 @@ def _wait(session: Session, job: Job, stop: Stop) -> Job:
         raise UnavailableError(f"the end of job {job.name} is not known: {exc.message}", hint=hint) from exc
 
 
-def _images(session: Session, name: str) -> dict[str, str]:
-    """The images of a job that has ended, by region."""
+def _images(session: Session, name: str, log: bytes) -> dict[str, str]:
+    """The images of a job that has ended, by region: as its log tells, and in the spool its journal."""
+    if session.server:
+        return output.images(joblog.read(log.decode(errors="replace").splitlines()).objects)
     from clouduploader.commands import inspect_job
 
-    server, config = session.server, session.config
-    found = (
-        inspect_job.inspect_at_server(server, name, lines=0)
-        if server
-        else inspect_job.inspect_job(spool.Spool(config.spool.value), name, lines=0, state_dir=config.state.value)
-    )
-    return output.images(found.objects)
+    jobs, state_dir = spool.Spool(session.config.spool.value), session.config.state.value
+    return output.images(inspect_job.inspect_job(jobs, name, lines=0, state_dir=state_dir).objects)
 
 
 def _view(session: Session, job: Job, views: contextlib.ExitStack) -> Callable[[Event], None]:

@@ -254,7 +254,8 @@ def test_quiet_waiting_submit_says_only_the_answer(run, make_server):
     code, out, err = run("--server", server.url, *EC2, "--arn", ROLE, "--wait", "--json", options=["--quiet"])
     assert (code, err) == (76, "")
     assert json.loads(out)["exit_code"] == 76
-    assert json.loads(out)["data"] == {"job": "7", "server": server.url, "state": "failed", "details": "killed"}
+    expected = {"job": "7", "server": server.url, "state": "failed", "details": "killed", "images": {}}
+    assert json.loads(out)["data"] == expected
 
 
 def test_server_that_goes_away_after_the_transfer_is_no_reason_to_submit_again(run, make_server):

@@ -9,8 +9,10 @@ line with its own summary.
 import contextlib
 import dataclasses
 import datetime
+import functools
 import http.client
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -22,6 +24,8 @@ from clouduploader.remote.endpoint import MAX_REPLY_BYTES, Endpoint
 from clouduploader.remote.transfer import Transfer
 
 ANSWER_SECONDS = 120.0  # OBS's server has five processes, and whoever comes sixth waits
+EXCHANGE_SECONDS = 180.0  # for all of an exchange: connecting, waiting for the answer, and some
+SLOWEST_BYTES = 1 << 18  # a second, of an answer; a list of 100,000 jobs comes in five minutes by such a line
 QUIET_SECONDS = 60.0  # a log that says nothing for so long is asked for anew: the server may be gone
 
 MAX_JOB_BYTES = 1 << 20  # a job has some hundred bytes
@@ -180,12 +184,18 @@ class Server:
             return  # OBS's server would wait for more
         query = f"start={start}" if end is None else f"start={start}&end={end}&nostream=1"
         with self._endpoint.connection() as connection:
-            response = self._send(connection, "GET", f"{_job_path(name)}/_log?{query}", name=name)
+            target = f"{_job_path(name)}/_log?{query}"
+            response = self._endpoint.within(EXCHANGE_SECONDS, lambda: self._send(connection, "GET", target, name=name))
             connection.sock.settimeout(QUIET_SECONDS)
+            ends_at = None if end is None else time.monotonic() + _seconds_for(end - start)
             while True:
                 with self._endpoint.errors():
                     # read1 would wait beyond the end of a known length, before Python 3.13
-                    block = response.read1(BLOCK_BYTES) if response.chunked else response.read(BLOCK_BYTES)
+                    read = response.read1 if response.chunked else response.read
+                    if ends_at is None:  # it grows for as long as the job runs
+                        block = read(BLOCK_BYTES)
+                    else:
+                        block = self._endpoint.within(ends_at - time.monotonic(), functools.partial(read, BLOCK_BYTES))
                     if not block:
                         answers.check_whole(response)
                         return
@@ -229,12 +239,16 @@ class Server:
             body: What is sent.
             content_type: Of the body.
         """
-        with self._endpoint.connection() as connection:
-            response = self._send(
-                connection, method, target, max_bytes=max_bytes, name=name, body=body, content_type=content_type
-            )
-            with self._endpoint.errors():
-                data = answers.read_body(response, max_bytes)
+
+        def exchange() -> bytes:
+            with self._endpoint.connection() as connection:
+                response = self._send(
+                    connection, method, target, max_bytes=max_bytes, name=name, body=body, content_type=content_type
+                )
+                with self._endpoint.errors():
+                    return answers.read_body(response, max_bytes)
+
+        data = self._endpoint.within(_seconds_for(max_bytes), exchange)
         if len(data) > max_bytes:
             raise self._endpoint.nonsense(f"more than {max_bytes} bytes")
         return data
@@ -257,6 +271,11 @@ class Server:
             response = answers.read_head(connection.sock, method, max_bytes)
         self._endpoint.check(response, name)
         return response
+
+
+def _seconds_for(max_bytes: int) -> float:
+    """How long an exchange may take whose answer has so many bytes at most."""
+    return EXCHANGE_SECONDS + max_bytes / SLOWEST_BYTES
 
 
 def _job_path(name: str) -> str:

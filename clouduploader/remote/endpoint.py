@@ -10,9 +10,10 @@ import re
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from clouduploader import serverxml
+from clouduploader import deadline, serverxml
 from clouduploader.errors import (
     ClouduploaderError,
     DeniedError,
@@ -33,6 +34,7 @@ MAX_SHOWN = 300  # characters of what a server says
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+")  # a name, or IPv6
 _PATH = re.compile(r"(?:/[!-~]*)?")
+T = TypeVar("T")
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -87,6 +89,17 @@ class Endpoint:
                 sock.shutdown(socket.SHUT_RDWR)
             # Not sock.close(), which would wait for the streams made of it, and these for whoever has our exception.
             os.close(sock.detach())
+
+    def within(self, seconds: float, work: Callable[[], T]) -> T:
+        """Do a part of an exchange that has to end in time, however slowly the server speaks.
+
+        Raises:
+            NetworkError: It did not.
+        """
+        try:
+            return deadline.within(seconds, work)
+        except deadline.OverdueError:
+            raise NetworkError(f"the server {self.url} was at its answer for more than {seconds:.0f} s") from None
 
     def check(self, response: http.client.HTTPResponse, name: str | None) -> None:
         """Raise what an answer that is no 200 means."""

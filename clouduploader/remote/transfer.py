@@ -11,6 +11,7 @@ from clouduploader.remote.endpoint import MAX_REPLY_BYTES, Endpoint, one_line
 CONTINUE_SECONDS = 20.0  # for 100-continue; not for ever, for a server need not know it (RFC 9110, 10.1.1)
 STALL_SECONDS = 300.0  # a transfer of which not one block moves is broken; thrice what a switch may take
 FINISH_SECONDS = 900.0  # a server syncs the whole image before it says yes
+HEAD_SECONDS = 60.0  # for an answer that has begun
 LAST_WORDS_SECONDS = 5.0  # for the answer of a server that hung up on an image
 
 
@@ -46,6 +47,12 @@ class Transfer:
         Raises:
             ClouduploaderError: It refused, and got not a byte.
         """
+        response = self._endpoint.within(CONTINUE_SECONDS + HEAD_SECONDS, self._await_leave)
+        if response:
+            self._refuse(response)
+
+    def _await_leave(self) -> http.client.HTTPResponse | None:
+        """The answer, if it is another than that the image is wanted."""
         sock = self._connection.sock
         sock.settimeout(CONTINUE_SECONDS)
         with self._endpoint.errors():
@@ -53,12 +60,11 @@ class Transfer:
             try:
                 line = answers.status_line(stream)
             except TimeoutError:
-                return  # a server that does not know 100-continue
+                return None  # a server that does not know 100-continue
             if answers.status_of(line) == http.client.CONTINUE:
                 http.client.parse_headers(stream)
-                return
-            response = answers.rest_of_head(stream, line, "PUT", MAX_REPLY_BYTES)
-        self._refuse(response)
+                return None
+            return answers.rest_of_head(stream, line, "PUT", MAX_REPLY_BYTES)
 
     def write(self, data: bytes | memoryview) -> None:
         """Send the next bytes.
@@ -90,15 +96,22 @@ class Transfer:
         """
         if self._left_bytes:
             raise self._other_size()
-        sock = self._connection.sock
-        sock.settimeout(FINISH_SECONDS)
         try:
-            with self._endpoint.errors():
-                response = answers.read_head(sock, "PUT", MAX_REPLY_BYTES)
+            response = self._endpoint.within(FINISH_SECONDS + HEAD_SECONDS, lambda: self._head(FINISH_SECONDS))
         except NetworkError as exc:
             self._look_for(exc)
         else:
-            self._endpoint.check(response, None)
+            self._check(response)
+
+    def _head(self, quiet_seconds: float) -> http.client.HTTPResponse:
+        """Read the head of an answer."""
+        self._connection.sock.settimeout(quiet_seconds)
+        with self._endpoint.errors():
+            return answers.read_head(self._connection.sock, "PUT", MAX_REPLY_BYTES)
+
+    def _check(self, response: http.client.HTTPResponse) -> None:
+        """Raise what an answer that is no 200 means, which is said in its body."""
+        self._endpoint.within(HEAD_SECONDS, lambda: self._endpoint.check(response, None))
 
     def _look_for(self, doubt: NetworkError) -> None:
         """Find out whether an image has arrived of which the server could not say so: nothing is to be sent twice."""
@@ -119,10 +132,8 @@ class Transfer:
 
     def _hear_last_words(self) -> None:
         """Raise what a server said before it hung up on us, if it said anything."""
-        self._connection.sock.settimeout(LAST_WORDS_SECONDS)
         try:
-            with self._endpoint.errors():
-                response = answers.read_head(self._connection.sock, "PUT", MAX_REPLY_BYTES)
+            response = self._endpoint.within(LAST_WORDS_SECONDS, lambda: self._head(LAST_WORDS_SECONDS))
         except ClouduploaderError:
             return
         self._refuse(response)
@@ -131,5 +142,5 @@ class Transfer:
         return self._endpoint.nonsense(f"a job for an image of {self._size_bytes} bytes, which is not ours")
 
     def _refuse(self, response: http.client.HTTPResponse) -> None:
-        self._endpoint.check(response, None)
+        self._check(response)
         raise self._endpoint.nonsense("a yes to an image that it has not got")

@@ -3,6 +3,8 @@ import dataclasses
 import datetime
 import socket
 import ssl
+import threading
+import time
 
 import pytest
 from scripted_server import answer, chunked, ok, refusal
@@ -466,3 +468,72 @@ def test_log_is_fetched_into_a_file_and_no_more_of_it_than_was_asked_for(make_se
     monkeypatch.setattr(remote, "MAX_LOG_BYTES", 2)
     with pytest.raises(PlatformReplyError, match="a log of 3 bytes"):
         client.fetch_log("7", 3)
+
+
+@pytest.fixture
+def drip():
+    """A factory of an answer that comes byte by byte, and does not end before the test does."""
+    is_over = threading.Event()
+
+    def make(reply, *, quickly=0):
+        def say(connection, _reader):
+            connection.sendall(reply[:quickly])
+            for byte in reply[quickly:]:
+                if is_over.wait(0.1):
+                    return
+                connection.sendall(bytes([byte]))
+
+        return say
+
+    yield make
+    is_over.set()
+
+
+@pytest.mark.parametrize(
+    ("ask", "reply", "quickly"),
+    [
+        (lambda server: server.read("7"), ok(XML), 0),
+        (lambda server: server.read("7"), ok(XML), 100),
+        (lambda server: server.read_all(), ok(b"<directory>" + b" " * 10_000 + b"</directory>"), 90),
+        (lambda server: server.kill("7"), refusal("400 x", "no" * 1000), 100),
+        (lambda server: server.log_facts("7"), b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0),
+        (lambda server: server.create(JOB, targetdata=b"{}"), ok(XML), 20),
+        (lambda server: list(server.log("7", start=0)), chunked(b"a line\n"), 20),
+        (lambda server: list(server.log("7", start=0, end=1000)), ok(b"x" * 1000), 100),
+    ],
+)
+def test_exchange_ends_however_slowly_the_server_speaks(make_server, monkeypatch, drip, ask, reply, quickly):
+    monkeypatch.setattr(remote, "EXCHANGE_SECONDS", 0.5)
+    monkeypatch.setattr(remote, "SLOWEST_BYTES", 1 << 40)
+    server = make_server(drip(reply, quickly=quickly))
+    with pytest.raises(NetworkError, match="was at its answer for more than"):
+        ask(remote.Server(server.url))
+
+
+def test_log_that_grows_is_followed_for_as_long_as_it_comes(make_server, monkeypatch):
+    def say(connection, _reader):
+        connection.sendall(chunked(is_whole=False))
+        for _ in range(8):
+            time.sleep(0.1)
+            connection.sendall(b"2\r\nx\n\r\n")
+        connection.sendall(b"0\r\n\r\n")
+
+    monkeypatch.setattr(remote, "EXCHANGE_SECONDS", 0.5)
+    server = make_server(say)
+    assert b"".join(remote.Server(server.url).log("7", start=0)) == b"x\n" * 8
+
+
+def test_answer_to_an_image_ends_however_slowly_it_comes(make_server, monkeypatch, drip):
+    monkeypatch.setattr("clouduploader.remote.transfer.FINISH_SECONDS", 0.2)
+    monkeypatch.setattr("clouduploader.remote.transfer.HEAD_SECONDS", 0.2)
+
+    def take(connection, reader):
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        reader.read(5)
+        drip(ok(b""))(connection, reader)
+
+    server = make_server(ok(XML), take, ok(XML))
+    with remote.Server(server.url).receive("7") as transfer:
+        transfer.write(b"image")
+        with pytest.raises(NetworkError, match=r"has got all of its image, but .* was at its answer for more than"):
+            transfer.finish()

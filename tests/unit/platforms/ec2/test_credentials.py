@@ -1,4 +1,6 @@
 import datetime
+import io
+import json
 import os
 import re
 import threading
@@ -8,7 +10,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader.errors import ClouduploaderError, CredentialsError, NetworkError
+from clouduploader.errors import ClouduploaderError, CredentialsError, NetworkError, TransientError
 from clouduploader.platforms.ec2 import credentials, settings
 from clouduploader.platforms.ec2.sigv4 import Keys
 
@@ -401,3 +403,198 @@ def test_error_of_the_source_comes_through_the_sdk_as_it_is(make_granting, make_
     with pytest.raises(NetworkError, match="sts can't be reached"):
         client.get_caller_identity()
     assert endpoint.requests == []
+
+
+HELPERS = {
+    "is not there": ("/no/such/helper", "/no/such/helper"),
+    "prints no JSON": ("echo Please log in", "JSONDecodeError"),
+    "prints nothing": ("true", "JSONDecodeError"),
+    "prints a list": ("echo []", ""),
+    "prints a number": ("echo 5", ""),
+    "prints no version": ("""echo '{"AccessKeyId": "A", "SecretAccessKey": "SECRET"}'""", "Version"),
+    "prints another version": ("""echo '{"Version": 2, "AccessKeyId": "A", "SecretAccessKey": "SECRET"}'""", "2"),
+    "prints no secret": ("""echo '{"Version": 1, "AccessKeyId": "A"}'""", "SecretAccessKey"),
+    "prints keys of other types": ("""echo '{"Version": 1, "AccessKeyId": 5, "SecretAccessKey": ["SECRET"]}'""", ""),
+    "prints bytes that are no text": ("""printf '\\377\\376'""", "UnicodeDecodeError"),
+    "quotes wrongly": ("""echo "x""", "No closing quotation"),
+    "fails": ("""sh -c 'echo the session is over >&2; exit 3'""", "the session is over"),
+    "is a directory": ("/usr", "/usr"),
+    "gives keys that expire soon or never": (
+        """echo '{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "SECRET", "Expiration": "soon"}'""",
+        "soon",
+    ),
+    "gives keys that have expired": (
+        """echo '{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "SECRET", "SessionToken": "t","""
+        """ "Expiration": "2020-01-01T00:00:00Z"}'""",
+        "expired",
+    ),
+}
+
+
+def use_profile(monkeypatch, path, *lines):
+    path.write_text("\n".join(["[default]", *lines, ""]))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+
+
+@pytest.mark.parametrize("arn", ["", ARN])
+@pytest.mark.parametrize("name", HELPERS)
+def test_helper_that_does_it_wrong_is_an_error_of_the_credentials(
+    make_account, monkeypatch, tmp_path_factory, name, arn
+):
+    command, words = HELPERS[name]
+    if "echo '" in command or "printf" in command:  # the SDK starts no shell
+        script = tmp_path_factory.mktemp("bin") / "helper"
+        script.write_text(f"#!/bin/sh\n{command}\n")
+        script.chmod(0o700)
+        command = str(script)
+    use_profile(monkeypatch, tmp_path_factory.mktemp("aws") / "config", f"credential_process = {command}")
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials can't be had: ") as caught:
+        make_account(arn=arn).fresh_keys()
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value)).replace("SecretAccessKey", "")
+
+
+PROFILES = {
+    "MFA without a terminal": (
+        "role_arn = arn:aws:iam::123456789012:role/x",
+        "source_profile = base",
+        "mfa_serial = arn:aws:iam::111122223333:mfa/tom",
+        "[profile base]",
+        "aws_access_key_id = AKIA",
+        "aws_secret_access_key = SECRET",
+    ),
+    "a profile in a circle": (
+        "role_arn = arn:aws:iam::123456789012:role/x",
+        "source_profile = other",
+        "[profile other]",
+        "role_arn = arn:aws:iam::123456789012:role/y",
+        "source_profile = default",
+    ),
+    "a source that is not there": ("role_arn = arn:aws:iam::123456789012:role/x", "source_profile = nobody"),
+    "no source": ("role_arn = arn:aws:iam::123456789012:role/x",),
+    "a source of another kind": ("role_arn = arn:aws:iam::123456789012:role/x", "credential_source = Odd"),
+    "SSO that nobody logged in to": (
+        "sso_start_url = https://example.awsapps.com/start",
+        "sso_region = us-east-1",
+        "sso_account_id = 111122223333",
+        "sso_role_name = admin",
+    ),
+    "half of SSO": ("sso_start_url = https://example.awsapps.com/start", "sso_account_id = 111122223333"),
+    "an SSO session that is not there": ("sso_session = odd", "sso_account_id = 1", "sso_role_name = r"),
+    "a token file that is not there": (
+        "web_identity_token_file = /no/token",
+        "role_arn = arn:aws:iam::123456789012:role/x",
+    ),
+    "a time-out that is no number": ("metadata_service_timeout = 5s",),
+    "tries that are no number": ("metadata_service_num_attempts = many",),
+    "half a key": ("aws_access_key_id = AKIA",),
+    "a login that is not there": ("login_session = arn:aws:iam::111122223333:user/tom",),
+    "no keys at all": (),
+    "no INI": ("x", "[["),
+    "a services section that is not there": ("services = odd", "credential_process = true"),
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profile_that_gives_no_credentials_is_an_error_of_theirs(make_account, monkeypatch, tmp_path_factory, name):
+    use_profile(monkeypatch, tmp_path_factory.mktemp("aws") / "config", *PROFILES[name])
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("getpass.getpass", answer_nothing)
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials can't be had: ") as caught:
+        make_account().fresh_keys()
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+    assert "\n" not in caught.value.message
+
+
+def answer_nothing(_prompt):
+    """What getpass comes to where there is no terminal, without its warning."""
+    raise EOFError
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"AWS_WEB_IDENTITY_TOKEN_FILE": "/no/token", "AWS_ROLE_ARN": ARN},
+        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/creds"},
+        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/creds"},
+        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "odd"},
+        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/no"},
+        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/", "AWS_CONTAINER_AUTHORIZATION_TOKEN": "a\nb"},
+        {"AWS_PROFILE": "nobody"},
+        {"AWS_ACCESS_KEY_ID": "AKIA"},
+        {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "“SECRET”"},
+        {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "SECRET\nof two lines"},
+        {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "SECRET", "AWS_SESSION_TOKEN": "a b"},
+        {
+            "AWS_ACCESS_KEY_ID": "A",
+            "AWS_SECRET_ACCESS_KEY": "SECRET",
+            "AWS_SESSION_TOKEN": "t",
+            "AWS_CREDENTIAL_EXPIRATION": "2020-01-01T00:00:00Z",
+        },
+        {
+            "AWS_ACCESS_KEY_ID": "A",
+            "AWS_SECRET_ACCESS_KEY": "SECRET",
+            "AWS_SESSION_TOKEN": "t",
+            "AWS_CREDENTIAL_EXPIRATION": "soon",
+        },
+        {"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": "odd"},
+        {"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "IPv7"},
+        {"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9/"},
+        {"AWS_METADATA_SERVICE_TIMEOUT": "soon"},
+    ],
+    ids=lambda environment: "+".join(environment),
+)
+def test_environment_that_gives_no_credentials_is_an_error_of_theirs(make_account, monkeypatch, environment):
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials can't be had: ") as caught:
+        make_account(environment=environment).fresh_keys()
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value)).replace("AWS_SECRET_ACCESS_KEY", "")
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "x"),
+        (200, "[]"),
+        (200, "{}"),
+        (200, '{"AccessKeyId": "A"}'),
+        (200, '{"AccessKeyId": "A", "SecretAccessKey": "SECRET", "Token": "t", "Expiration": "soon"}'),
+        (200, b"\xff\xfe"),
+        (404, "no"),
+        (500, ""),
+        (302, "", {"Location": "http://127.0.0.1:9/"}),
+        None,
+    ],
+)
+def test_container_that_answers_nonsense_is_an_error_of_the_credentials(
+    make_account, make_endpoint, monkeypatch, answer
+):
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    environment = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": make_endpoint(answer).url}
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials can't be had: "):
+        make_account(environment=environment).fresh_keys()
+
+
+def test_helper_that_does_not_answer_is_left_behind(make_account, monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(credentials, "CHAIN_SECONDS", 0.3)
+    use_profile(monkeypatch, tmp_path_factory.mktemp("aws") / "config", "credential_process = sleep 20")
+    with pytest.raises(TransientError, match=r"the AWS credentials can't be had: .* did not answer in time"):
+        make_account().fresh_keys()
+
+
+def test_renewal_that_fails_in_the_chain_is_an_error_of_the_credentials(make_account, monkeypatch, tmp_path_factory):
+    helper = tmp_path_factory.mktemp("bin") / "helper"
+    expires = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5)).isoformat()
+    keys = {"AccessKeyId": "A", "SecretAccessKey": "S", "SessionToken": "T", "Expiration": expires}
+    helper.write_text(f"#!/bin/sh\necho '{json.dumps({'Version': 1, **keys})}'\n")
+    helper.chmod(0o700)
+    use_profile(monkeypatch, tmp_path_factory.mktemp("aws") / "config", f"credential_process = {helper}")
+    way = make_account()
+    assert way.fresh_keys().access_key_id == "A"
+    helper.write_text("#!/bin/sh\necho Please log in\n")
+    later = datetime.datetime.now() + datetime.timedelta(minutes=10)
+    monkeypatch.setattr("botocore.credentials._local_now", lambda: later.astimezone())
+    with pytest.raises(CredentialsError, match=r"^the AWS credentials can't be had: "):
+        way.fresh_keys()

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from clouduploader import accounts
 from clouduploader.cli import completion, targetoptions
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import UsageError
@@ -72,6 +71,8 @@ def sandbox_command(
 
 def _make_account(place: layout.Layout, described: dict[str, Any]) -> None:
     """Give the person who runs the sandbox an account with its role, for `submit`."""
+    from clouduploader import accounts
+
     values = {"external_id": described["external_id"], "arn": described["role_arn"]}
     book = accounts.Book(place.home)
     book.create(targetoptions.login(), "ec2", values, now=datetime.datetime.now(datetime.UTC))

@@ -243,6 +243,13 @@ def test_help_names_every_command(capsys):
     assert [name for name in main.COMMANDS if f"\n  {name} " not in shown and name != "contract"] == []
 
 
+def test_help_loads_nothing_heavy():
+    code = "from clouduploader.cli import main; main.main(['--help']); import sys; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"boto3", "botocore", "rich", "moto", "asyncssh", "cryptography", "gnupg", "aiohttp", "http.client"}
+    assert heavy & set(done.stderr.split()) == set()
+
+
 def test_closed_pipe_ends_with_141_and_silence():
     with subprocess.Popen(
         [*PROGRAM, "--version"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -7,6 +7,7 @@ Who answers, how he is reached and whom to believe that it is he is for the SDK 
 
 import contextlib
 import functools
+import ssl
 import threading
 import time
 import types
@@ -364,6 +365,27 @@ def _translate(exc: botocore.exceptions.BotoCoreError, subject: str) -> Cloudupl
     if isinstance(exc, SETTINGS_ERRORS):
         return ConfigError(f"the settings of AWS's SDK can't be used: {words(exc)}")
     return PlatformReplyError(f"AWS's SDK gives up on {subject}: {words(exc)}")
+
+
+def may_heal(exc: BaseException) -> bool:
+    """Whether what the SDK's chain of credentials raises may be otherwise in a while: it has asked a server.
+
+    Providers put an exception of their own, with the text only, in place of a server's that says too little.
+    """
+    link: BaseException | None = exc
+    while link is not None:
+        if isinstance(link, botocore.exceptions.ClientError):
+            answers.complete_refusal(link.response)
+            told = refusals.translate(refusal(link), subject="credentials")
+            return isinstance(told, TransientError) or not answers.is_of_aws(link.response)
+        if isinstance(link, botocore.exceptions.SSLError):
+            cause = exchange.cause_of(link)  # "SSL" is the connection; the others are the file of the authorities
+            is_of_connection = isinstance(cause, ssl.SSLError) and cause.library == "SSL"
+            return is_of_connection and not isinstance(cause, exchange.UNTRUSTED_ERRORS)
+        if isinstance(link, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def words(exc: BaseException) -> str:

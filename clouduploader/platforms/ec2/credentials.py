@@ -32,6 +32,7 @@ SESSION_NAME_LENGTH = 64  # RoleSessionName, API reference of AssumeRole
 RENEWAL_MARGIN = datetime.timedelta(minutes=5)  # of life left: as long as AWS lets a clock be wrong
 RENEWAL_PAUSE = datetime.timedelta(seconds=30)  # between tries while the old ones still serve
 CHAIN_SECONDS = 300.0  # for the SDK to find credentials: a helper may have somebody log in with a browser
+CHAIN_HINT = "Look at the variables AWS_* of the environment, and at credential_process, SSO and roles in .aws/config."
 _NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_=,.@-]+")  # its pattern there is [\w+=,.@-]*
 _KEY = re.compile(r"[!-~]*")  # what can stand in a header; a wrapped line or a curly quote can't
 
@@ -158,7 +159,7 @@ class Caller:
 
         Raises:
             CredentialsError: There are none, or the chain fails, whatever it raises.
-            TransientError: The chain did not end in CHAIN_SECONDS.
+            TransientError: The chain did not end in CHAIN_SECONDS, or whom it asks can't be reached or is busy.
         """
         with _uncollected():
             from clouduploader.platforms.ec2 import api
@@ -168,8 +169,7 @@ class Caller:
             found = self._found() if _has_terminal() else deadline.within(CHAIN_SECONDS, self._found, self._stop)
         except deadline.OverdueError:
             raise TransientError(
-                "the AWS credentials can't be had: who gives them did not answer in time",
-                hint="Look at credential_process, SSO and the metadata service of .aws/config.",
+                "the AWS credentials can't be had: who gives them did not answer in time", hint=CHAIN_HINT
             ) from None
         except EOFError:
             raise CredentialsError(
@@ -180,9 +180,10 @@ class Caller:
             raise
         except Exception as exc:  # noqa: BLE001 providers raise what their parsers, programs and sockets do
             # "from None": what a provider has read may stand in its exception
-            raise CredentialsError(
-                f"the AWS credentials can't be had: {api.words(exc)}", hint=api.CREDENTIALS_HINT
-            ) from None
+            message = f"the AWS credentials can't be had: {api.words(exc)}"
+            if api.may_heal(exc):
+                raise TransientError(message, hint="Try again later.") from None
+            raise CredentialsError(message, hint=api.CREDENTIALS_HINT if self._is_role_wanted else CHAIN_HINT) from None
         self._reporter.hide(found.secret_access_key)
         self._reporter.hide(found.session_token or "")
         return found

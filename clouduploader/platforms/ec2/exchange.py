@@ -21,6 +21,8 @@ SECONDS = 100.0
 """For connecting (20 s) and for an answer (60 s of silence, see `api.CONFIG`), and some for its parts."""
 MAX_BODY_BYTES = 64 << 20  # a page of thousands of images has a few; a block has half a MiB
 PIECE_BYTES = 1 << 16
+UNTRUSTED_ERRORS = (ssl.SSLCertVerificationError, urllib3.util.ssl_match_hostname.CertificateError)
+"""What OpenSSL and urllib3 raise for a certificate that is not believed."""
 _NO_BODY = (http.client.NO_CONTENT, http.client.NOT_MODIFIED)
 
 
@@ -70,11 +72,10 @@ class Exchange:
         try:
             head = self.sdk.send(request)
         except botocore.exceptions.SSLError as exc:
-            cause = _cause(exc)
-            if isinstance(cause, ssl.SSLCertVerificationError | urllib3.util.ssl_match_hostname.CertificateError):
+            cause = cause_of(exc)
+            if isinstance(cause, UNTRUSTED_ERRORS):
                 raise refusals.untrusted(url, cause) from exc
-            if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
-                raise refusals.no_authorities(botocore.httpsession.get_cert_path(self.sdk._verify), cause) from exc
+            _check_authorities(botocore.httpsession.get_cert_path(self.sdk._verify))
             raise
         try:
             body = _read(head)
@@ -114,7 +115,19 @@ def _read(head: Any) -> bytes:  # noqa: ANN401 botocore has no types
     return bytes(data)
 
 
-def _cause(exc: BaseException) -> BaseException:
+def _check_authorities(path: str) -> None:
+    """Return if the certificates of a file can be used: what the SDK says of one that is empty is a failure of TLS.
+
+    Raises:
+        ConfigError: They can't.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as exc:  # an error of OpenSSL is one
+        raise refusals.no_authorities(path, exc) from exc
+
+
+def cause_of(exc: BaseException) -> BaseException:
     """What OpenSSL or Python said, out of what urllib3 and botocore have put around it."""
     inner = exc.kwargs.get("error") if isinstance(exc, botocore.exceptions.BotoCoreError) else None
     while isinstance(inner, urllib3.exceptions.HTTPError) and inner.args and isinstance(inner.args[-1], BaseException):

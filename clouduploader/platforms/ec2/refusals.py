@@ -60,6 +60,7 @@ _THROTTLED = {
     "RequestThrottled",
     "RequestThrottledException",
     "SlowDown",
+    "TooManyRequestsException",
 }
 EXPIRED = {"RequestExpired", "ExpiredToken", "ExpiredTokenException"}
 _SIGNATURE = {"SignatureDoesNotMatch", "InvalidSignatureException", "RequestTimeTooSkewed", "RequestExpired"}

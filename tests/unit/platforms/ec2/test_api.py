@@ -157,7 +157,11 @@ def authorities(tmp_path_factory):
     context, ours = make_authority(root / "ours")
     _context, other = make_authority(root / "other")
     server = Silence(context)
-    yield {"ours": str(ours), "other": str(other), "missing": str(root / "none.pem")}, server
+    empty, no_pem = root / "empty.pem", root / "no.pem"
+    empty.write_bytes(b"")
+    no_pem.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    files = {"ours": ours, "other": other, "missing": root / "none.pem", "empty": empty, "no_pem": no_pem}
+    yield {name: str(path) for name, path in files.items()}, server
     server.close()
 
 
@@ -172,6 +176,8 @@ WAYS = ("AWS_CA_BUNDLE", "ca_bundle", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "ce
         ("missing", None, None),
         (None, "missing", None),
         (None, None, "missing"),
+        ("empty", None, None),
+        (None, None, "no_pem"),
         (None, None, None, "ours"),
         (None, None, None, None, "ours"),
         (None, None, None, "ours", "other"),

@@ -203,6 +203,49 @@ def test_refusal_is_translated(make_account, make_endpoint, refused):
     assert "sesame" not in "".join(traceback.format_exception(caught.value))
 
 
+ROLE_OF_PROFILE = f"[default]\nrole_arn = {ARN}\nsource_profile = base\n" + PLAIN.replace("default", "base")
+
+
+@pytest.mark.usefixtures("hasty_sdk")
+@pytest.mark.parametrize(
+    ("code", "status", "may_heal"),
+    [
+        ("Throttling", 400, True),
+        ("TooManyRequestsException", 429, True),
+        ("ServiceUnavailable", 503, True),
+        ("AccessDenied", 403, False),
+        ("ExpiredToken", 403, False),
+    ],
+)
+def test_chain_that_aws_refuses_may_heal_where_aws_is_busy(
+    make_home, make_account, make_endpoint, refused, code, status, may_heal
+):
+    make_home(ROLE_OF_PROFILE)
+    endpoint = make_endpoint(refused(code, status=status))
+    with pytest.raises(ClouduploaderError, match="the AWS credentials can't be had: .*" + code) as caught:
+        make_account(environment={"AWS_ENDPOINT_URL": endpoint.url}, arn=ARN).fresh_keys()
+    assert isinstance(caught.value, TransientError if may_heal else CredentialsError)
+
+
+@pytest.mark.usefixtures("hasty_sdk")
+@pytest.mark.parametrize(
+    "answer",
+    [None, (502, "<html>Bad Gateway</html>"), (503, ""), (403, "<html>log in first</html>")],
+    ids=["none", "bad gateway", "empty", "portal"],
+)
+def test_chain_that_does_not_reach_aws_may_heal(make_home, make_account, make_endpoint, answer):
+    make_home(ROLE_OF_PROFILE)
+    with pytest.raises(TransientError, match="the AWS credentials can't be had: "):
+        make_account(environment={"AWS_ENDPOINT_URL": make_endpoint(answer).url}, arn=ARN).fresh_keys()
+
+
+def test_chain_whose_container_service_is_down_may_heal(make_account, monkeypatch):
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    environment = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/keys"}
+    with pytest.raises(TransientError, match="the AWS credentials can't be had: "):
+        make_account(environment=environment).fresh_keys()
+
+
 def test_role_without_anybody_who_could_ask_for_it_is_an_error(make_account):
     with pytest.raises(CredentialsError, match="the AWS credentials can't be had: there are none"):
         make_account(arn=ARN).fresh_keys()

@@ -501,10 +501,13 @@ class Platform(Protocol):
             One line for each problem, empty if there is none. Never raises, no network.
         """
 
-    def plan(self, request: UploadRequest, reporter: Reporter) -> Plan:
+    def plan(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> Plan:
         """Say what `upload` would do, having checked all that can be checked without a change.
 
+        Called inside `stop.interruptible`.
+
         Raises:
+            StoppedError: `stop` was requested.
             ClouduploaderError: `upload` would fail with this.
         """
 

@@ -148,14 +148,16 @@ def plan(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Plan:
     """Check all that can be checked without a change, and say what `run` would do.
 
     Raises:
+        StoppedError: `stop` was requested.
         ClouduploaderError: `run` would fail with this.
     """
     with (
         _prepared(task, config=config, log=log, stop=stop) as prepared,
         workspace.private_directory() as nowhere,
         journal.open_journal(nowhere, prepared.key) as opened,
+        stop.interruptible(),
     ):
-        return prepared.platform.plan(prepared.request(opened), log)
+        return prepared.platform.plan(prepared.request(opened), log, stop)
 
 
 @contextlib.contextmanager

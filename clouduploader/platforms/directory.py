@@ -61,10 +61,10 @@ class DirectoryPlatform:
         """Find nothing: there is but one field."""
         return []
 
-    def plan(self, request: UploadRequest, reporter: Reporter) -> Plan:
+    def plan(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> Plan:
         """Look whether the image is there already, or has room."""
         with _os_errors_as_ours():
-            path, is_there = self._destination(request.image, Stop())
+            path, is_there = self._destination(request.image, stop)
         return Plan((f"leave {path} as it is, for it is the same" if is_there else f"copy the image to {path}",))
 
     def upload(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> platform.UploadResult:

@@ -473,7 +473,7 @@ class UploadContract:
 
     def test_plan_changes_nothing(self, case, tmp_path):
         before, record = set(case.remaining()), Record()
-        plan = case.make().plan(case.request(self._work_dir(tmp_path)), record.log)
+        plan = case.make().plan(case.request(self._work_dir(tmp_path)), record.log, Stop())
         assert isinstance(plan, Plan)
         steps = plan.steps
         assert steps

@@ -76,7 +76,7 @@ class LeakingSecrets(directory.DirectoryPlatform):
 
 
 class PlanningByDoing(directory.DirectoryPlatform):
-    def plan(self, request, reporter):
+    def plan(self, request, reporter, stop):
         reporter.event(ObjectCreated(CloudObject("thing", "x")))
         return Plan(("do it",))
 

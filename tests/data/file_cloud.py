@@ -54,7 +54,7 @@ class FileCloud:
     def problems(self, targetdata):
         return []
 
-    def plan(self, request, reporter):
+    def plan(self, request, reporter, stop):
         return Plan(("do it",))
 
     def upload(self, request, reporter, stop):

@@ -63,6 +63,7 @@ class MadeUpPlatform:
         self.request = None
         self.seen = {}
         self.work = lambda request, reporter, stop: UploadResult("ami-1", (CloudObject("image", "ami-1"),))
+        self.plan_work = lambda stop: None
 
     def link_name(self, image):
         return f"linked-{image.filename}"
@@ -70,7 +71,8 @@ class MadeUpPlatform:
     def problems(self, targetdata):
         return []
 
-    def plan(self, request, reporter):
+    def plan(self, request, reporter, stop):
+        self.plan_work(stop)
         return [f"upload {request.image.path.name}"]
 
     def upload(self, request, reporter, stop):
@@ -175,6 +177,20 @@ def test_request_tells_the_platform_what_it_needs(run, platform):
 def test_image_can_be_measured_by_the_platform(run, platform):
     platform.work = lambda request, _reporter, _stop: UploadResult(str(request.measure_image()))
     assert run().id == str(len(RAW))
+
+
+def test_plan_is_left_at_once_by_a_signal(run, platform):
+    stop = Stop()
+    went_on = []
+
+    def work(stop):
+        stop.request(signal.SIGTERM)
+        went_on.append(True)
+
+    platform.plan_work = work
+    with pytest.raises(StoppedError):
+        run(what=runner.plan, filename="a.raw.xz", stop=stop)
+    assert not went_on
 
 
 def test_measuring_is_stopped_by_a_signal(run, platform):

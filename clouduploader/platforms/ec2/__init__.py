@@ -74,11 +74,11 @@ class Ec2:
         """Check the rules between fields."""
         return fields.problems(targetdata, self._settings)
 
-    def plan(self, request: UploadRequest, reporter: Reporter) -> Plan:
+    def plan(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> Plan:
         """Check all that can be checked without a change, and say what would be done."""
         from clouduploader.platforms.ec2 import plan
 
-        return plan.make(self._context, self._settings, request=request, reporter=reporter)
+        return plan.make(self._context, self._settings, request=request, reporter=reporter, stop=stop)
 
     def upload(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> UploadResult:
         """Make an AMI of the image."""

@@ -29,7 +29,9 @@ GET_USD = 0.003 / 1000  # the same, GetSnapshotBlock
 GIB = 1 << 30
 
 
-def make(context: PlatformContext, settings: Settings, *, request: UploadRequest, reporter: Reporter) -> Plan:
+def make(
+    context: PlatformContext, settings: Settings, *, request: UploadRequest, reporter: Reporter, stop: Stop
+) -> Plan:
     """See `Platform.plan`."""
     credentials.check_role(request)
     way = credentials.account(
@@ -39,10 +41,11 @@ def make(context: PlatformContext, settings: Settings, *, request: UploadRequest
         user=request.user,
         job_name=request.job_name,
         reporter=reporter,
+        stop=stop,
     )
     method = fields.method(request.targetdata, settings)
     if method == "ec2uploadimg":
-        return _by_tool(context, settings, request=request, way=way, reporter=reporter)
+        return _by_tool(context, settings, request=request, way=way, reporter=reporter, stop=stop)
     found = direct(request, way, reporter, settings)
     if method == "auto":
         more = "if the role may not start a snapshot: do it with ec2uploadimg instead"
@@ -51,7 +54,13 @@ def make(context: PlatformContext, settings: Settings, *, request: UploadRequest
 
 
 def _by_tool(
-    context: PlatformContext, settings: Settings, *, request: UploadRequest, way: Account, reporter: Reporter
+    context: PlatformContext,
+    settings: Settings,
+    *,
+    request: UploadRequest,
+    way: Account,
+    reporter: Reporter,
+    stop: Stop,
 ) -> Plan:
     tool.link_name(request.image)  # refuses what it can't take
     data = request.targetdata
@@ -71,7 +80,7 @@ def _by_tool(
         attributes=aim,
         unpacked_bytes=unpacked_bytes,
         reporter=reporter,
-        stop=Stop(),
+        stop=stop,
     )
     settled = beforehand.settle(way, data, image=found.image, reporter=reporter)
     costs = _costs(settings, settled, unpacked_bytes, is_there=found.image is not None)

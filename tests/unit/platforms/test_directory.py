@@ -95,9 +95,9 @@ def test_same_image_again_succeeds_and_changes_nothing(make_platform, make_reque
 def test_other_file_of_that_name_is_never_overwritten(make_platform, make_request, images, there):
     target = images / "my image.raw"
     target.write_bytes(there)
-    for call in (make_platform().plan, lambda *words: make_platform().upload(*words, Stop())):
+    for call in (make_platform().plan, make_platform().upload):
         with pytest.raises(CannotCreateError, match="is there already, and is not the same"):
-            call(make_request(), Log().reporter)
+            call(make_request(), Log().reporter, Stop())
     assert target.read_bytes() == there
     assert names(images) == ["my image.raw"]
 
@@ -120,9 +120,9 @@ def test_file_that_appears_meanwhile_is_never_overwritten(make_platform, make_re
 
 def test_image_without_room_is_refused_before_a_byte_is_copied(make_platform, make_request, images):
     log = Log()
-    for call in (make_platform().plan, lambda *words: make_platform().upload(*words, Stop())):
+    for call in (make_platform().plan, make_platform().upload):
         with pytest.raises(CannotCreateError, match=r"needs 4611686018427387904 bytes, but [0-9]+ are free"):
-            call(make_request(size_bytes=1 << 62), log.reporter)
+            call(make_request(size_bytes=1 << 62), log.reporter, Stop())
     assert names(images) == []
     assert "copy" not in log.text
 
@@ -265,18 +265,20 @@ def test_log_is_read_back(make_platform, make_request, filename):
 @pytest.mark.parametrize("path", ["", "images", "/nowhere/at/all", "/etc/passwd"])
 def test_setting_that_is_wrong_is_named(make_platform, make_request, path):
     platform = make_platform(path)
-    for call in (platform.plan, lambda *words: platform.upload(*words, Stop())):
+    for call in (platform.plan, platform.upload):
         with pytest.raises(ConfigError, match=r"the setting path in \[directory\]"):
-            call(make_request(), Log().reporter)
+            call(make_request(), Log().reporter, Stop())
     (finding,) = platform.check(None, None)
     assert finding.level is Level.FAILURE
 
 
 def test_plan_says_what_upload_does(make_platform, make_request, images):
     target = images / "my image.raw"
-    assert make_platform().plan(make_request(), Log().reporter) == [f"copy the image to {target}"]
+    assert make_platform().plan(make_request(), Log().reporter, Stop()).steps == (f"copy the image to {target}",)
     make_platform().upload(make_request(), Log().reporter, Stop())
-    assert make_platform().plan(make_request(), Log().reporter) == [f"leave {target} as it is, for it is the same"]
+    assert make_platform().plan(make_request(), Log().reporter, Stop()).steps == (
+        f"leave {target} as it is, for it is the same",
+    )
 
 
 def test_check_tells_the_free_space(make_platform, images):

@@ -46,7 +46,7 @@ class GatePlatform:
         """None."""
         return []
 
-    def plan(self, request: UploadRequest, reporter: Reporter) -> list[str]:
+    def plan(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> list[str]:
         """Nothing to tell."""
         return []
 

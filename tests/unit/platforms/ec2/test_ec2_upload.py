@@ -114,7 +114,7 @@ def make_upload(aws, account, tmp_path, record, make_upload_request):
         values = settings.read({"ec2uploadimg": str(script), "grace_seconds": "60"} | (config or {}))
         context = PlatformContext(home=home, settings={}, environment={"AWS_ENDPOINT_URL": aws[0], "PATH": "/usr/bin"})
         if what is plan.make:
-            return plan.make(context, values, request=request, reporter=record)
+            return plan.make(context, values, request=request, reporter=record, stop=Stop())
         return upload.Upload(context, values, request=request, reporter=record, stop=stop or Stop())
 
     return make

@@ -475,7 +475,7 @@ PAGE = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 )
 def test_image_that_is_no_disk_is_refused(run, platform, what, pack, content, words):
     platform.work = lambda request, _reporter, _stop: (blocks(request), UploadResult("ami-1"))[1]
-    platform.plan = lambda request, _reporter: [str(request.measure_image())]
+    platform.plan = lambda request, _reporter, _stop: [str(request.measure_image())]
     with pytest.raises(ImageError, match=rf"42\.file is not the image of a disk: .*{words}"):
         run(what=what, content=pack(content))
 

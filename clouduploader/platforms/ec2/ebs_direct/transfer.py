@@ -71,7 +71,7 @@ class Job:
         is_zero: Whether it is all zeros.
         pauses: How often it had to wait.
         tries: How often it failed for other reasons than throttling.
-        renewals: The number of renewals of credentials when it was refused for expired ones.
+        renewals: The number of renewals of credentials when it was last refused for expired ones.
         is_clock_set: Whether the clock was set because of it.
     """
 
@@ -139,6 +139,7 @@ class Transfer:
         self.error: ClouduploaderError | None = None
         self.renewal_wanted = threading.Event()
         self._renewals = 0
+        self._are_others = False  # whether the last one gave others than before
         self._book = book
         self._requests = requests
         self._subject = f"snapshot {snapshot_id}"
@@ -243,6 +244,7 @@ class Transfer:
 
     def renewed(self, keys: Keys) -> None:
         """Use these credentials from now on."""
+        self._are_others = keys != self.keys
         self.keys = keys
         self._renewals += 1
 
@@ -284,13 +286,11 @@ class Transfer:
             return self._pause(job)
         if self._sets_clock(job, refusal):
             return 0.0
-        if code in _EXPIRED and job.renewals in (None, self._renewals):
-            if job.renewals is None:
-                job.renewals = self._renewals
-                self.renewal_wanted.set()
+        error = refusals.translate(refusal, subject=self._subject)
+        if code in _EXPIRED:
+            self._wait_for_renewal(job, error)
             self._last_seen = code
             return RENEWAL_PAUSE_SECONDS
-        error = refusals.translate(refusal, subject=self._subject)
         if refusal.reason == "WRITE_REQUEST_TIMEOUT":
             self._stalled()
         is_young = self.clock() - self._began < self.patience.appearance_seconds
@@ -319,6 +319,21 @@ class Transfer:
                 hint="Something on the way changes data: another network may help.",
             ),
         )
+
+    def _wait_for_renewal(self, job: Job, error: ClouduploaderError) -> None:
+        """Wish for other credentials, unless the wish is not granted yet.
+
+        Raises:
+            ClouduploaderError: There are no others, or too many were refused already.
+        """
+        if job.renewals == self._renewals:
+            return
+        if job.renewals is not None:
+            job.tries += 1
+            if not self._are_others or job.tries >= self.patience.tries:
+                raise error
+        job.renewals = self._renewals
+        self.renewal_wanted.set()
 
     def _sets_clock(self, job: Job, refusal: refusals.Refusal) -> bool:
         """Go by AWS's clock if ours is wrong.

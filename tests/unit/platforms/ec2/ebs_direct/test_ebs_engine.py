@@ -506,6 +506,25 @@ def test_token_that_expires_while_others_are_asked_for_is_renewed(make_server, s
     assert send.confirmed == {1}
 
 
+def test_token_that_expires_again_at_once_is_renewed_again(make_server, send):
+    made = []
+
+    def keys():
+        made.append(Keys(f"AKIA{len(made)}", "secret", f"token{len(made)}"))
+        return made[-1]
+
+    def plan(exchange):
+        seen.append(exchange.headers["x-amz-security-token"])
+        if len(set(seen)) <= 3:
+            exchange.refuse(403, "ExpiredTokenException")
+        else:
+            exchange.confirm()
+
+    seen = []
+    send({1: make_block(1)}, make_server(plan).url, keys=keys)
+    assert send.confirmed == {1}
+
+
 def test_token_that_stays_expired_ends_it(make_server, send):
     server = make_server(PASSING["token expired"])
     with pytest.raises(CredentialsError, match="expired"):

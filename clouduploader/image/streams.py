@@ -25,7 +25,10 @@ HEADER_BYTES = zstframe.MAX_BYTES  # the other headers that are looked at are sh
 MAX_STREAMS = 1000  # ours: of whatever kind; of more, each must give a sector on the average
 SECTOR_BYTES = 512
 ZSTD_WINDOW_LOG = 27  # 128 MiB, what zstd itself unpacks without --long; zstd(1)
+MAX_GZIP_HEADER_BYTES = 1 << 18  # ours: the extra field has 64 KiB at most, name and comment are a line each
 _GZIP_RESERVED = 0xE0  # RFC 1952, 2.3.1: bits of the flags; 2.3.1.2 demands an error
+_GZIP_HEAD_BYTES = 10  # up to the fields that may be there, by these flags
+_GZIP_CHECKSUM, _GZIP_EXTRA, _GZIP_TEXTS = 0x02, 0x04, (0x08, 0x10)
 _IS_PADDED = (Packing.GZIP, Packing.BZIP2)  # with zeros up to the end: gzip manual, "Tapes"; bzip2(1) passes anything
 
 
@@ -262,6 +265,8 @@ def _decoded(
             )
         rest = _at_least(rest, HEADER_BYTES, file)
         _check_header(rest, file, packing)
+        if packing is Packing.GZIP:
+            rest = _with_gzip_header(rest, file)
         decoder = make_decoder()
         while not decoder.eof:
             data = b""
@@ -310,6 +315,33 @@ def _check_header(head: bytes, file: PackedFile, packing: Packing) -> None:
                     f"{file.filename} was packed by means of a dictionary, number {frame.dictionary}",
                     hint="Unpack it first: zstd -d -D DICTIONARY.",
                 )
+
+
+def _with_gzip_header(data: bytes, file: PackedFile) -> bytes:
+    """The same data, and more, so that the header in front is whole: isal 1.9 fails where it gets one in parts."""
+    start = file.offset - len(data)
+    while not _is_gzip_header_whole(data) and (more := file.read(READ_BYTES)):
+        data += more
+        if len(data) > MAX_GZIP_HEADER_BYTES and not _is_gzip_header_whole(data[:MAX_GZIP_HEADER_BYTES]):
+            raise ImageError(
+                f"{file.filename} has a gzip header of more than {MAX_GZIP_HEADER_BYTES} bytes at byte {start}",
+                hint="Unpack it, and pack it anew.",
+            )
+    return data
+
+
+def _is_gzip_header_whole(data: bytes) -> bool:
+    """Whether all fields of a header are there; RFC 1952, 2.3."""
+    flags = data[3] if len(data) > 3 else 0
+    end = _GZIP_HEAD_BYTES
+    if flags & _GZIP_EXTRA:
+        end += 2 + int.from_bytes(data[end : end + 2], "little")
+    for flag in _GZIP_TEXTS:
+        if flags & flag:
+            end = data.find(b"\0", end) + 1
+            if not end:
+                return False
+    return len(data) >= end + 2 * bool(flags & _GZIP_CHECKSUM)
 
 
 def check_xz_flags(flags: bytes, file: PackedFile, where: int) -> None:

@@ -48,6 +48,7 @@ _UNPACK = "Unpack it first."
 
 _BOOT_SIGNATURE = slice(510, 512)  # UEFI 5.2.1, table 5.1; a GPT has it too, in its protective MBR
 _LINUX = slice(0x202, 0x206)  # Documentation/arch/x86/boot.rst, "header"; the boot signature lies before it
+_APPLE_DOUBLE = b"\0\x05\x16\x07"  # RFC 1740: what macOS knows of a file beside its data, `._disk.raw` of `disk.raw`
 
 ObjectTo = Callable[[str, str], None]
 """Refuses what may be passed over if that is forced: message and hint, see PackedFile."""
@@ -153,7 +154,7 @@ def image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, object_to
                 continue
             where = source.offset
             head, pieces = streams.head(_contents(source, member), _BLOCK_BYTES)
-            if not is_raw and not _is_disk(head):
+            if not (is_raw or _is_disk(head)) or (not is_by_name and head.startswith(_APPLE_DOUBLE)):
                 continue
             if found:
                 raise ImageError(

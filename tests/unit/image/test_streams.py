@@ -92,6 +92,30 @@ def test_gz_with_all_fields_in_its_header_is_unpacked(tmp_path):
     assert unpacked(tmp_path / "a", data, Packing.GZIP) == RAW
 
 
+def gz_with_header(content, name, *, comment=b"", extra=b""):
+    """A member whose header has all fields, checksum included."""
+    plain = gzip.compress(content)
+    texts = name + b"\0" + comment + b"\0"
+    head = b"\x1f\x8b\x08\x1e" + plain[4:10] + len(extra).to_bytes(2, "little") + extra + texts
+    return head + (zlib.crc32(head) & 0xFFFF).to_bytes(2, "little") + plain[10:]
+
+
+@pytest.mark.usefixtures("gzip_library")
+@pytest.mark.parametrize("read_bytes", range(1, 70))
+def test_header_of_gz_may_begin_and_end_anywhere_in_what_is_read(tmp_path, monkeypatch, read_bytes):
+    monkeypatch.setattr(streams, "READ_BYTES", read_bytes)
+    member = gz_with_header(b"abc", b"disk-1.raw", comment=b"a comment", extra=b"extra")
+    assert unpacked(tmp_path / "a", member * 5, Packing.GZIP) == b"abc" * 5
+
+
+@pytest.mark.usefixtures("gzip_library")
+def test_header_of_gz_may_be_long_but_not_endless(tmp_path):
+    member = gz_with_header(RAW, b"n" * 4096, comment=b"c" * 100_000, extra=b"e" * 0xFFFF)
+    assert unpacked(tmp_path / "a", member * 2, Packing.GZIP) == RAW * 2
+    with pytest.raises(ImageError, match=r"has a gzip header of more than 262144 bytes at byte 0$"):
+        unpacked(tmp_path / "a", gz_with_header(RAW, b"n" * 1_000_000), Packing.GZIP)
+
+
 def test_frames_of_zstd_that_are_to_be_skipped_are_skipped(tmp_path):
     data = SKIPPABLE + zstd.compress(RAW) + SKIPPABLE * 2 + zstd.compress(b"x") + SKIPPABLE
     assert unpacked(tmp_path / "a", data, Packing.ZSTD) == RAW + b"x"

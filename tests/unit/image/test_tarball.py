@@ -92,6 +92,16 @@ def test_file_named_raw_is_the_image_whatever_comes_behind_it(make_image):
             read(make_image(tarball(members)))
 
 
+def test_what_macos_knows_of_a_file_is_not_taken_for_it(make_image):
+    beside = b"\0\x05\x16\x07\0\2\0\0Mac OS X        " + bytes(139)
+    image = make_image(tarball({"._disk.raw": beside, "disk.raw": DISK}))
+    assert read(image) == blocks_of(DISK)
+    with pytest.raises(
+        ImageError, match="two images in it"
+    ):  # so ec2uploadimg, which goes by the names, may take either
+        measure(image)
+
+
 def test_tarball_with_no_disk_in_it_is_refused(make_image):
     with pytest.raises(ImageError, match=r"in which nothing is called \.raw or begins as a disk does$"):
         read(make_image(tarball(BESIDE)))

@@ -6,7 +6,7 @@ from clouduploader.image.reading import TooFarError
 _SECTOR_BYTES = 512
 _SIGNATURE = b"\x55\xaa"
 _CODE_BYTES = 440  # UEFI specification 2.10, 5.2.1, table 5.1
-_BOOT_PARAMETER_BYTES = 90  # of a FAT32, which has most before its code
+_BOOT_PARAMETER_BYTES = 120  # of an exFAT, which has most before its code; exFAT specification, 3.1
 _SELF_SUFFICIENT = (b"GRUB", b"LILO", b"Limine", b"isolinux.bin")  # boot code that knows itself where to go on
 _CHAINS = (
     b"\xfa\xb8\x00\x10\x8e\xd0\xbc\x00\xb0\xb8\x00\x00\x8e\xd8",  # parted, libparted/labels/dos.c

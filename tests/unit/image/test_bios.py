@@ -9,6 +9,7 @@ PARTED = bytes.fromhex("fab800108ed0bc00b0b800008ed88ec0fbbe007cbf0006b90002f3a4
 SYSLINUX = disks.CODE + b"Missing operating system.\r\n"
 STARTS = disks.CODE.ljust(510, b"\0") + b"\x55\xaa"  # what syslinux, NTFS and BSD have in their partition
 MKFS = (b"\xeb\x58\x90mkfs.fat" + b"This is not a bootable disk.  Please".rjust(200)).ljust(510, b"\0") + b"\x55\xaa"
+EXFAT = b"\xeb\x76\x90EXFAT   ".ljust(64, b"\0") + b"\1" * 49  # mkfs.exfat, up to PercentInUse
 PLACE = 2048 * 512
 FREEBSD_BOOT = "83BD6B9D-7F41-11DC-BE0B-001560B84F0F"
 
@@ -67,11 +68,18 @@ def test_isohybrid_boots_though_its_active_partition_has_no_type():
 
 
 @pytest.mark.parametrize(
-    ("first", "expected"), [(STARTS, True), (bytes(90) + STARTS[90:], False), (MKFS, False), (b"", False)]
+    ("first", "expected"),
+    [
+        (bytes(120) + disks.CODE, True),
+        (b"\xeb\x58\x90".ljust(90, b"\0"), False),
+        (MKFS, False),
+        (EXFAT, False),
+        (b"", False),
+    ],
 )
 def test_disk_without_a_table_boots_by_its_first_sector(first, expected):
-    read_at = disks.reader((0, first.ljust(512, b"\0")))
-    assert bios.boots(read_at, None) is (expected if first != STARTS else any(STARTS[90:440]))
+    read_at = disks.reader((0, first[:510].ljust(510, b"\0") + b"\x55\xaa"))
+    assert bios.boots(read_at, None) is expected
 
 
 def test_place_that_is_too_far_behind_leaves_it_open():

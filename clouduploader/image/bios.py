@@ -37,7 +37,7 @@ def boots(read_at: ReadAt, table: Table | None) -> bool | None:
         return None
     if any(followed):
         return True
-    return False if (followed or is_chain) and table.is_whole else None
+    return False if is_chain and table.is_whole else None  # other code may know more places than the active partition
 
 
 def _has_code(sector: bytes, start: int) -> bool:

@@ -176,6 +176,8 @@ def _has_copy(read_at: ReadAt, table: Table, size_bytes: int) -> bool:
 
 def _gpt_at(read_at: ReadAt, sector_bytes: int, place: int) -> Table | None:
     """The table whose header is in this sector; None if header or array are not what their checksums say."""
+    if place < 1:
+        return None  # a disk too small for one
     sector = read_at(place * sector_bytes, sector_bytes)
     if len(sector) != sector_bytes:
         return None

@@ -295,6 +295,7 @@ def test_any_damage_inside_is_survived(changes, size):
     data = bytes(data[:size])
 
     def read_at(offset, wanted):
+        assert offset >= 0
         return data[offset : offset + wanted]
 
     table = partitions.read(read_at, size)

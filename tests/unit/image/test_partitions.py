@@ -59,6 +59,18 @@ def whole_disk(**options):
     return front.ljust(2 * MIB - 33 * 512, b"\0") + disks.gpt_copy(front)
 
 
+@pytest.mark.parametrize("sectors", range(1, 9))
+def test_disk_too_small_for_a_gpt_has_a_damaged_one(sectors):
+    data = disks.gpt([(disks.ESP, 34, 99)], sectors=4096)[: sectors * 512]
+
+    def read_at(offset, size):
+        assert offset >= 0
+        return data[offset : offset + size]
+
+    table = partitions.read(read_at, len(data))
+    assert (table.name, table.is_whole) == ("gpt", False)
+
+
 def test_gpt_is_read_from_its_copy_where_the_end_can_be_read():
     data = whole_disk()
     assert partitions.read(disks.reader((0, data)), len(data)).warnings == ()

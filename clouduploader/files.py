@@ -33,7 +33,8 @@ def owner_of(directory: Path) -> tuple[int, int] | None:
 
     Returns:
         His uid and the group for new files: the directory's owner; for a directory of root's the owner of whatever it
-        was reached through, who may exchange it. None if all of that is root's.
+        was reached through, who may exchange it. None if all of that is root's, or of those whose rights root can't take
+        in the user namespace of a plain user.
     """
     chain = [directory, *directory.parents]
     while True:
@@ -44,12 +45,26 @@ def owner_of(directory: Path) -> tuple[int, int] | None:
             if len(chain) == 1:
                 return None
             del chain[0]
-    if not status.st_uid:
+    if not _is_lesser(status.st_uid):
         owners = (path.lstat() for path in reversed(chain))
-        status = next((found for found in owners if found.st_uid), status)
-    if not status.st_uid:
+        status = next((found for found in owners if _is_lesser(found.st_uid)), status)
+    if not _is_lesser(status.st_uid):
         return None
     return status.st_uid, status.st_gid or _primary_group(status.st_uid)
+
+
+def _is_lesser(uid: int) -> bool:
+    """Whether root has more rights than a user.
+
+    In a user namespace of his own (user_namespaces(7)) a plain user is called root, and has no more rights than before
+    over what belongs to users outside, the real root among them; these all bear one uid that is not in its map.
+    """
+    if uid == 0:
+        return False
+    with open("/proc/self/uid_map") as file:
+        rows = [tuple(map(int, line.split())) for line in file]
+    is_inside = any(first <= uid < first + count for first, _outside, count in rows)
+    return is_inside or any(first == outside == 0 for first, outside, _count in rows)
 
 
 def _primary_group(uid: int) -> int:

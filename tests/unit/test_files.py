@@ -6,6 +6,8 @@ import fcntl
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -132,6 +134,50 @@ def test_owner_is_who_could_exchange_what_is_there(tmp_path, theirs):
 def test_group_of_root_is_nobodys(theirs):
     os.chown(theirs, NOBODY, 0)
     assert files.owner_of(theirs) == (NOBODY, NOBODY)
+
+
+IN_A_NAMESPACE = """
+import ctypes, os, sys
+from pathlib import Path
+from clouduploader import files
+outside = int(sys.argv[1])
+os.setresgid(outside, outside, outside)
+os.setresuid(outside, outside, outside)
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(4, 1, 0, 0, 0) == 0  # PR_SET_DUMPABLE: else /proc/self belongs to root
+assert libc.unshare(0x10000000) == 0  # CLONE_NEWUSER
+Path("/proc/self/setgroups").write_text("deny")
+Path("/proc/self/uid_map").write_text(f"0 {outside} 1")
+Path("/proc/self/gid_map").write_text(f"0 {outside} 1")
+assert os.geteuid() == 0
+for directory in map(Path, sys.argv[2:]):
+    with files.as_owner(directory):
+        (directory / "file").touch()
+"""
+"""A user with this uid makes files in these directories, as the root of a user namespace of his own."""
+
+
+@as_root
+def test_plain_user_in_his_namespace_works_with_his_own_rights(tmp_path, theirs, let_all_enter):
+    (theirs / "inner").mkdir(mode=0o755)
+    os.chown(theirs / "inner", NOBODY, NOBODY)
+    others = tmp_path / "others"  # a third user's, with a directory of the first one in it
+    (others / "inner").mkdir(parents=True)
+    os.chown(others, 12345, 12345)
+    os.chown(others / "inner", NOBODY, NOBODY)
+    let_all_enter(others)
+    places = [theirs, theirs / "inner", others / "inner"]
+    subprocess.run([sys.executable, "-c", IN_A_NAMESPACE, str(NOBODY), *map(str, places)], check=True)
+    assert {(place / "file").stat().st_uid for place in places} == {NOBODY}
+
+
+@as_root
+def test_root_of_a_namespace_without_the_owner_does_not_act_in_his_place(theirs):
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_NAMESPACE, "0", str(theirs)], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert "whose rights root may not take here" in done.stderr
+    assert not (theirs / "file").exists()
 
 
 @as_root

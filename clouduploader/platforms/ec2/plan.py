@@ -243,7 +243,8 @@ def check_name(ec2: Any, name: str, region: str) -> None:  # noqa: ANN401 a clie
         ClouduploaderError: AWS refuses to tell.
     """
     with api.translated(f"region {region}"):
-        images = ec2.describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])["Images"]
+        filters = [{"Name": "name", "Values": [name]}]
+        images = ec2.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"]
     if images:
         raise refusals.name_taken(images[0]["ImageId"])
 

@@ -16,6 +16,7 @@ from clouduploader.platforms.ec2 import api, copies, fields, refusals, tags, too
 from clouduploader.platforms.ec2.attributes import Attributes
 
 GIB = 1 << 30
+LIVING = ("available", "pending", "transient")  # EC2 API, ImageState: those of an image that can be used, or will be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +99,11 @@ def check(
         PlatformReplyError: It is another, and can't be changed.
         DeniedError: The role may not look whether its UEFI data are those that are asked for.
     """
+    image_id = str(image["ImageId"])
+    if image.get("State") not in LIVING:
+        raise refusals.name_taken(image_id, f"it can't be used, for its state is {image.get('State')}")
     if tags.as_mapping(image.get("Tags")).get(tags.KEY) == key:
         return
-    image_id = str(image["ImageId"])
     found = [*_differences(_fixed(image), _fixed(attributes.parameters()))]
     if image.get("ImdsSupport") and not attributes.imds_support:
         found.append(f"its IMDS support is {image['ImdsSupport']}, which can't be taken back, that of this one not set")

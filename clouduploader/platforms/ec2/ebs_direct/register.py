@@ -22,13 +22,14 @@ DUPLICATE = "InvalidAMIName.Duplicate"
 
 
 def named(ec2: Any, name: str, region: str) -> Mapping[str, Any] | None:  # noqa: ANN401 a client of boto3
-    """Find the account's image of that name, as DescribeImages tells of it, or None.
+    """Find the account's image of that name, a disabled one too, as DescribeImages tells of it, or None.
 
     Raises:
         ClouduploaderError: AWS refuses to tell.
     """
     with api.translated(f"region {region}"):
-        images = ec2.describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])["Images"]
+        filters = [{"Name": "name", "Values": [name]}]
+        images = ec2.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"]
     exactly = [image for image in images if image.get("Name") == name]  # * and ? in a filter match anything
     return exactly[0] if exactly else None
 

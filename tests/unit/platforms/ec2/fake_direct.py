@@ -190,14 +190,15 @@ class FakeAws:
     def do_get_snapshot_block_public_access_state(self):
         return {"State": self.snapshot_block}
 
-    def do_describe_images(self, ImageIds=None, Owners=None, Filters=None):
+    def do_describe_images(self, ImageIds=None, Owners=None, Filters=None, IncludeDisabled=False):
         if ImageIds:
             if any(image_id not in self.images or self._is_hidden(image_id) for image_id in ImageIds):
                 raise refusal("DescribeImages", "InvalidAMIID.NotFound")
             return {"Images": [self.images[image_id] for image_id in ImageIds]}
         assert (Owners, Filters[0]["Name"]) == (["self"], "name")
         named = [image for image in self.images.values() if image["Name"] in Filters[0]["Values"]]
-        return {"Images": [image for image in named if not self._is_hidden(image["ImageId"])]}
+        shown = [image for image in named if IncludeDisabled or image.get("State") != "disabled"]
+        return {"Images": [image for image in shown if not self._is_hidden(image["ImageId"])]}
 
     def do_register_image(self, **parameters):
         if any(image["Name"] == parameters["Name"] for image in self.images.values()):

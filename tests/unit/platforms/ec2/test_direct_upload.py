@@ -266,6 +266,17 @@ def test_image_without_our_tags_of_that_name_is_refused(aws, make_upload):
     assert aws.snapshots == {}
 
 
+def test_image_of_that_name_that_is_disabled_is_refused_before_anything_is_sent(aws, make_upload):
+    image_id = make_upload().run().id
+    aws.images[image_id]["State"] = "disabled"
+    calls = len(aws.called("start_snapshot"))
+    with pytest.raises(
+        PlatformReplyError, match=rf"already \({image_id}\): it can't be used, for its state is disabled"
+    ):
+        make_upload().run()
+    assert len(aws.called("start_snapshot")) == calls
+
+
 def give_to_another_upload(aws, image_id):
     """Let an image be of other target data, of which another key is made."""
     others = [tag for tag in aws.images[image_id]["Tags"] if tag["Key"] != tags.KEY]

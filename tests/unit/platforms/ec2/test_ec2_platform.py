@@ -51,7 +51,8 @@ def taken_by():
     """An account that has an image of our name and of the attributes of ours."""
     aws = FakeAws()
     aws.images["ami-1"] = {
-        "ImageId": "ami-1", "Name": "my image", "Tags": [{"Key": "clouduploader:content", "Value": "x"}],
+        "ImageId": "ami-1", "Name": "my image", "State": "available",
+        "Tags": [{"Key": "clouduploader:content", "Value": "x"}],
         "Architecture": "x86_64", "BootMode": "uefi-preferred", "EnaSupport": True, "SriovNetSupport": "simple",
         "ImdsSupport": "v2.0",
     }  # fmt: skip

@@ -81,7 +81,7 @@ class _Looks:
         """The regions of the copies, each once; those of the account if all are wanted.
 
         Raises:
-            TargetDataError: One is not enabled for the account.
+            TargetDataError: One, or one that a key is named for, is not enabled for the account.
         """
         given = self._targetdata.get("regions")
         wanted = [str(name) for name in given] if isinstance(given, list) else []
@@ -97,7 +97,14 @@ class _Looks:
                 f"regions: {', '.join(missing)} can't be used: not enabled for the account, or not there",
                 hint=f"Enabled are {', '.join(sorted(enabled))}.",
             )
-        return [name for name in sorted(enabled) if name != self._home] if is_for_all else others
+        if not is_for_all:
+            return others
+        if missing := [name for name in self._kms_keys if name not in enabled]:
+            raise TargetDataError(
+                f"kms_keys: {', '.join(missing)} can't be used: not enabled for the account, or not there",
+                hint=f"Enabled are {', '.join(sorted(enabled))}.",
+            )
+        return [name for name in sorted(enabled) if name != self._home]
 
     def _enabled(self) -> list[str]:
         with api.translated(f"region {self._home}"):

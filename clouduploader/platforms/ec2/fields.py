@@ -336,6 +336,8 @@ def _distribution_problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
     destinations = regions if isinstance(regions, list) else []
     if any(region not in destinations for region in keys) and EVERYWHERE not in destinations:
         found.append("kms_keys have a region that is not among regions")
+    if keys.get(home := str(targetdata.get("region"))) not in (None, targetdata.get("kms_key_id")):
+        found.append(f"kms_keys have {home}, where the image itself will be: its key is kms_key_id")
     if not all(re.fullmatch(KMS_KEY_PATTERN, str(key)) for key in keys.values()):
         found.append("kms_keys have a value that is no key's id, ARN, or alias/NAME")
     if is_public and (targetdata.get("encrypted") is True or "kms_key_id" in targetdata or keys):

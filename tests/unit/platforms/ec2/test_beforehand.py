@@ -60,6 +60,11 @@ def test_region_that_is_not_enabled_is_refused_with_those_that_are(settle):
         settle(regions=["all", "af-south-1"])
 
 
+def test_key_for_a_region_that_no_copy_is_made_to_is_refused(settle):
+    with pytest.raises(TargetDataError, match="kms_keys: eu-wset-2 can't be used"):
+        settle(regions=["all"], kms_keys={"eu-wset-2": "alias/mine"})
+
+
 def test_role_that_may_not_ask_for_regions_is_believed_but_not_for_all(settle, aws, record):
     aws.faults["describe_regions"] = [refusal("DescribeRegions", "UnauthorizedOperation") for _ in range(2)]
     assert settle(regions=["af-south-1"])["regions"] == ["af-south-1"]

@@ -202,6 +202,7 @@ def test_limits_are_those_of_ec2(name, right, wrong):
         ({"keep": "snapshot"}, "keep needs method ebs-direct"),
         ({"kms_key_id": "alias/a", "encrypted": False, "method": "auto"}, "kms_key_id is given, but encrypted is"),
         ({"kms_keys": {"eu-west-1": "alias/a"}}, "kms_keys have a region that is not among regions"),
+        ({"regions": ["all"], "kms_keys": {"us-east-1": "alias/a"}}, "kms_keys have us-east-1, where the image itself"),
         ({"share": ["public"], "encrypted": True, "method": "auto"}, "an encrypted image can't be public"),
         (
             {"share": ["public"], "regions": ["eu-west-2"], "kms_keys": {"eu-west-2": "alias/a"}},
@@ -229,6 +230,7 @@ def test_rules_between_fields_are_checked(extra, problem):
         {"root_volume_size": 65536, "method": "ebs-direct"},
         {"tags": {"Größe \u2013 大": "\U0001f427 ö"}},
         {"regions": ["all"], "kms_keys": {"eu-west-1": KEY}},
+        {"regions": ["all"], "kms_key_id": "k", "kms_keys": {"us-east-1": "k"}, "method": "auto"},
         {"regions": ["ap-southeast-9"]},
         {"share": ["1" * 12, UNIT], "share_snapshot": False},
         {"share": ["1" * 12, "public"], "share_snapshot": True},

@@ -200,7 +200,10 @@ class Book:
             rows = database.execute(f"{_SELECT} {condition} ORDER BY user, target, entry.rowid", parameters).fetchall()
         found: dict[tuple[str, str], Account] = {}
         for user, target, created, name, value, is_encrypted in rows:
-            at = datetime.datetime.fromtimestamp(created, datetime.UTC)
+            try:
+                at = datetime.datetime.fromtimestamp(created, datetime.UTC)
+            except (TypeError, ValueError, OverflowError, OSError):
+                raise self._damaged(f"an account was created at {created}") from None
             one = found.get((user, target), Account(user, target, at, {}, frozenset()))
             found[user, target] = one if name is None else _with(one, name, value, is_encrypted=bool(is_encrypted))
         return list(found.values())
@@ -237,17 +240,22 @@ class Book:
                 yield connection
         except sqlite3.Error as exc:
             raise self._as_ours(exc) from exc
+        except UnicodeDecodeError as exc:  # by sqlite3, from the words of an error about a damaged schema
+            raise self._damaged("its schema is no text") from exc
 
     def _as_ours(self, exc: sqlite3.Error) -> ClouduploaderError:
         match getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:  # the rest is the detail
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return LockedError(f"somebody else is writing {self.path}", hint="Try again.")
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-                return DataError(f"{self.path} is damaged: {exc}", hint="Put back the last good copy of it.")
+                return self._damaged(str(exc))
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
                 hint = "It must belong to the owner of the home, who may read it; so may root."
                 return LocalIOError(f"{self.path} can't be opened or written: {exc}", hint=hint)
         return LocalIOError(f"{self.path} can't be read or written: {exc}")
+
+    def _damaged(self, how: str) -> DataError:
+        return DataError(f"{self.path} is damaged: {how}", hint="Put back the last good copy of it.")
 
     def _is_there(self) -> bool:
         try:
@@ -319,10 +327,12 @@ def _put(database: sqlite3.Connection, user: str, target: str, name: str, *, val
             (user, target, name, value, is_encrypted),
         )
     except sqlite3.IntegrityError:
-        (other,) = database.execute(
+        other = database.execute(
             "SELECT user FROM entry WHERE (target, name, value) = (?, ?, ?) AND NOT is_encrypted", (target, name, value)
         ).fetchone()
-        raise DataError(f"this {name} belongs to the account of {other} already") from None
+        if other is None:
+            raise  # something in the file that is not ours objects
+        raise DataError(f"this {name} belongs to the account of {other[0]} already") from None
 
 
 def _with(account: Account, name: str, value: str, *, is_encrypted: bool) -> Account:

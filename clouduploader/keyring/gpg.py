@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from clouduploader import files
 from clouduploader.errors import (
     CannotCreateError,
+    ClouduploaderError,
     LocalIOError,
     MissingFileError,
     MissingProgramError,
@@ -69,7 +70,7 @@ class GpgKeys:
             with self._session(self.path) as gpg:
                 # A signature says nothing here, and gpg would fail if it could not be checked.
                 options = ["--skip-verify", "--max-output", str(MAX_PLAIN_BYTES)]
-                result = gpg.decrypt(message.encode(), extra_args=options)
+                result = gpg.decrypt(message.encode(errors="replace"), extra_args=options)
         except (LocalIOError, MissingFileError) as exc:
             raise TargetDataError(f"it is encrypted, but {exc.message}") from exc
         if not result.ok or result.returncode:
@@ -86,12 +87,14 @@ class GpgKeys:
         """Encrypt for the newest key pair; an armored PGP message.
 
         Raises:
+            TargetDataError: The text has what is no character.
             MissingFileError: There is none.
             LocalIOError: gpg failed.
             MissingProgramError: gpg is not installed.
         """
+        data = keyfiles.encoded(text)
         with self._session(self.path) as gpg:
-            result = gpg.encrypt(text.encode(), [self._newest(gpg)])
+            result = gpg.encrypt(data, [self._newest(gpg)])
         if not result.ok:
             raise LocalIOError(f"gpg can't encrypt for the key in {self.path}: it says '{result.status}'")
         return str(result.data.decode("ascii"))
@@ -185,6 +188,12 @@ class GpgKeys:
             raise MissingFileError(f"there is no {exc.filename}", hint=KEYGEN_HINT) from exc
         except OSError as exc:
             raise LocalIOError(f"gpg can't use {exc.filename or path}: {exc.strerror or exc}") from exc
+        except ClouduploaderError:
+            raise
+        except Exception as exc:  # noqa: BLE001 python-gnupg raises what becomes of words of gpg that it can't read
+            said = " ".join(str(exc).split())
+            # "from None": what gpg has given may stand in its exception
+            raise LocalIOError(f"gpg does not work: {said}", hint="Try `gpg --version`; reinstall GnuPG.") from None
 
     def _end_agent(self, homedir: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # without gpgconf: it ends when its socket is gone

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clouduploader import files
-from clouduploader.errors import CannotCreateError
+from clouduploader.errors import CannotCreateError, TargetDataError
 
 
 @contextlib.contextmanager
@@ -50,3 +50,16 @@ def write_new(path: Path, data: bytes, *, mode: int) -> None:
         finally:
             Path(name).unlink()
         files.sync_directory(path.parent)
+
+
+def encoded(text: str) -> bytes:
+    """The bytes of a text that is to be encrypted.
+
+    Raises:
+        TargetDataError: It has half of a surrogate pair in it, as JSON can.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        pass  # raised out here, for that exception carries the text
+    raise TargetDataError("what is to be encrypted has something in it that is no character")

@@ -24,6 +24,7 @@ KEY_SIZES_BYTES = (128, 256, 384, 512, 1024)  # 1024 to 8192 bits; openssl's use
 PADDING_BYTES = 11  # RFC 8017, 7.2.1
 LINE_LENGTH = 60  # Ruby's Base64.encode64, which OBS uses
 KEYGEN_HINT = "`clouduploader keygen --rsa` makes it."
+_REFUSED = "OpenSSL of this machine refuses RSA as OBS uses it (PKCS#1 v1.5), as in FIPS mode"
 
 
 class RsaKeys:
@@ -53,6 +54,7 @@ class RsaKeys:
         Raises:
             TargetDataError: It can't be.
         """
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import padding
 
         try:
@@ -65,6 +67,8 @@ class RsaKeys:
             text = key.decrypt(_decoded(value), padding.PKCS1v15()).decode()
         except ValueError:  # UnicodeDecodeError is one, and carries the plain text
             text = ""
+        except UnsupportedAlgorithm as exc:  # a machine in FIPS mode
+            raise TargetDataError(f"it is encrypted, but {_REFUSED}") from exc
         if not text or not all(char.isprintable() or char in "\t\r\n" for char in text):
             raise TargetDataError(f"it was encrypted for another key than {self.secret_path}")
         return text
@@ -75,15 +79,19 @@ class RsaKeys:
         Raises:
             MissingFileError: There is no `_pubkey`.
             LocalIOError: It can't be read, or is no RSA key.
-            TargetDataError: The text is longer than the key can take.
+            TargetDataError: The text is longer than the key can take, or has what is no character.
         """
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import padding
 
         key = self._public_key()
-        data = text.encode()
+        data = keyfiles.encoded(text)
         if len(data) > (limit := key.key_size // 8 - PADDING_BYTES):
             raise TargetDataError(f"the value is {len(data)} bytes long; {self.public_path} takes {limit}")
-        code = base64.b64encode(key.encrypt(data, padding.PKCS1v15())).decode("ascii")
+        try:
+            code = base64.b64encode(key.encrypt(data, padding.PKCS1v15())).decode("ascii")
+        except UnsupportedAlgorithm as exc:
+            raise LocalIOError(_REFUSED) from exc
         return "".join(f"{code[start : start + LINE_LENGTH]}\n" for start in range(0, len(code), LINE_LENGTH))
 
     def public_key(self) -> str:

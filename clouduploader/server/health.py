@@ -24,9 +24,7 @@ class Finding:
     fault: str | None
 
 
-def check(
-    jobs: spool.Spool, *, keep_free_bytes: int, keep_free_inodes: int, worker_fault: str | None
-) -> list[Finding]:
+def check(jobs: spool.Spool, *, keep_free_bytes: int, keep_free_inodes: int, worker_fault: str | None) -> list[Finding]:
     """Look whether the spool can be written, and has room for images; blocks as long as the disk does.
 
     Args:

@@ -54,7 +54,6 @@ class Settings:
             found = found.ipv4_mapped
         return any(found in network for network in self.allow)
 
-
     def warning(self, address: str) -> str | None:
         """What those who run the server should know of who can reach it; None if that is as it should be.
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from clouduploader import accounts, home
 from clouduploader.errors import (
     CannotCreateError,
+    ClouduploaderError,
     DataError,
     LocalIOError,
     LockedError,
@@ -349,3 +350,55 @@ def test_writer_that_was_killed_has_changed_nothing(book, let_all_enter):
     assert [one.user for one in book.accounts()] == ["tom"]
     create(book, "anna")
     assert raw(book, "PRAGMA integrity_check", "PRAGMA foreign_key_check") == [[("ok",)], []]
+
+
+ODD_CONTENTS = {
+    "created in no year": "UPDATE account SET created = 4611686018427387904",
+    "created before all years": "UPDATE account SET created = -4611686018427387904",
+    "text that is none": "UPDATE entry SET value = CAST(x'fffe' AS TEXT)",
+    "no entries": "DROP TABLE entry",
+    "no accounts": "DROP TABLE account",
+    "other columns": "ALTER TABLE account RENAME COLUMN created TO made",
+    "an objecting trigger": "CREATE TRIGGER odd BEFORE INSERT ON entry BEGIN SELECT RAISE(ABORT, 'no'); END",
+}
+
+
+@pytest.mark.parametrize("statement", ODD_CONTENTS.values(), ids=ODD_CONTENTS)
+def test_book_with_odd_contents_gives_accounts_or_an_error_of_ours(book, statement):
+    create(book, external_id="4711")
+    raw(book, statement)
+    said = []
+    for call in (
+        lambda: book.accounts(),
+        lambda: book.find("tom", "ec2"),
+        lambda: create(book, "ann", external_id="4712"),
+        lambda: book.set("tom", "ec2", "external_id", value="4713", is_encrypted=False),
+    ):
+        try:
+            call()
+        except (DataError, LocalIOError) as exc:
+            said.append(exc.message)
+    assert said
+    assert all(str(book.path) in message for message in said)
+
+
+@hypothesis.given(st.data())
+def test_any_damage_to_the_file_gives_accounts_or_an_error_of_ours(tmp_path_factory, data):
+    book = accounts.Book(tmp_path_factory.mktemp("home"))
+    create(book, external_id="4711")
+    content = bytearray(book.path.read_bytes())
+    places = st.integers(0, 600) | st.integers(0, len(content) - 1)  # the schema's words are at the end of page 1
+    for place in data.draw(st.lists(places | places.map(lambda n: 4095 - n), min_size=1, max_size=12)):
+        content[place] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(0, len(content)) | st.just(len(content))) :]
+    book.path.write_bytes(content)
+    for call in (lambda: book.accounts(), lambda: create(book, "ann", external_id="4712")):
+        with contextlib.suppress(ClouduploaderError):
+            call()
+
+
+def test_schema_that_is_no_text_is_damage(book):
+    create(book, external_id="4711")
+    raw(book, "PRAGMA writable_schema = ON", "UPDATE sqlite_master SET name = CAST(x'fffe' AS TEXT), sql = 'odd'")
+    with pytest.raises(DataError, match=r"accounts\.sqlite is damaged"):
+        book.accounts()

@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
@@ -504,3 +505,65 @@ def test_findings_tell_what_is_wrong(make_keyring, rsa_keys):
     assert "does not match" in last.message
     keyring.gpg.path.write_text("no directory")
     assert levels(keyring) == [Level.WARNING, Level.FAILURE]
+
+
+VERSION = f'case "$*" in *--version*) exec {GPG} --version;; esac\n'
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 1",
+        "exit 0",
+        r"printf '\377\376\n'",
+        "kill -9 $$",
+        VERSION + "kill -9 $$",
+        VERSION + "exit 0",
+        VERSION + "exit 2",
+        VERSION + r"printf 'sec:u:255:22:ABC:no date:::::E\nsec:u\nfpr\n'",
+        VERSION + r"printf 'x:\377\n'; printf '[GNUPG:] \377 x\n[GNUPG:] DECRYPTION_OKAY\n' >&2",
+    ],
+)
+def test_gpg_that_does_not_work_is_an_error_of_ours(make_keyring, make_program, script):
+    make_keyring().gpg.generate()
+    ring = make_keyring(programs=make_program(script)).gpg
+    for call in (
+        lambda: ring.decrypt("-----BEGIN PGP MESSAGE-----\nx"),
+        lambda: ring.encrypt("a secret"),
+        ring.public_key,
+        make_keyring("other", programs=Path(ring._environment["PATH"].partition(":")[0])).gpg.generate,
+    ):
+        with pytest.raises((CannotCreateError, LocalIOError, MissingFileError, TargetDataError)) as caught:
+            call()
+        assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["gpg", "rsa"])
+def test_half_a_surrogate_pair_is_no_text_to_encrypt(make_keyring, kind):
+    ring = getattr(make_keyring(), kind)
+    ring.generate()
+    with pytest.raises(TargetDataError, match="no character") as caught:
+        ring.encrypt(f"{SECRET}\ud800")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_half_a_surrogate_pair_in_a_message_is_damage(make_keyring):
+    ring = make_keyring().gpg
+    ring.generate()
+    with pytest.raises(TargetDataError, match="can't be decrypted"):
+        ring.decrypt("-----BEGIN PGP MESSAGE-----\n\ud800")
+
+
+@pytest.mark.parametrize("operation", ["encrypt", "decrypt"])
+def test_machine_that_refuses_obs_padding_is_told(make_keyring, monkeypatch, operation):
+    ring = make_keyring().rsa
+    ring.generate()
+    value = ring.encrypt("a secret")
+
+    class Refusing:
+        def __init__(self):
+            raise UnsupportedAlgorithm("RSA padding is not supported by this backend")
+
+    monkeypatch.setattr(padding, "PKCS1v15", Refusing)
+    with pytest.raises((LocalIOError, TargetDataError), match=r"PKCS#1 v1\.5"):
+        getattr(ring, operation)(value if operation == "decrypt" else "a secret")

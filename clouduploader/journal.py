@@ -17,6 +17,7 @@ Entries have `what` and `time` (UTC, ISO 8601), and by `what`:
   it takes the place of an earlier one of that token, of which the cloud makes one thing only
 * `refused`: the oldest `asked` of that `kind` and `region` came to nothing
 * `made`, `removed`: `kind`, `id`, `region`; `made` also answers the oldest `asked` of that kind and region
+* `kept`: `kind`, `id`, `region`: of what a failed try left on purpose, because its target data ask for that
 * `end`: the try is over: `outcome` (`succeeded`, `failed`, `stopped`, or `cleaned` by `clouduploader cleanup`),
   `result` (or null), `objects` and `shortfalls` (of a success)
 
@@ -113,6 +114,7 @@ class State:
         objects: Made, not removed, and no result, with their entries.
         asked: Asked for, and nobody knows what came of it.
         delivered: The results of tries that succeeded.
+        kept: What the last try left on purpose.
         open_from: The index of the first entry that later tries must know.
     """
 
@@ -121,6 +123,7 @@ class State:
     objects: Mapping[CloudObject, Entry]
     asked: tuple[Entry, ...]
     delivered: frozenset[CloudObject]
+    kept: frozenset[CloudObject]
     open_from: int
 
     @property
@@ -141,11 +144,12 @@ def state_of(entries: Iterable[Entry]) -> State:
     objects: dict[CloudObject, Entry] = {}
     asked: list[Entry] = []
     delivered: set[CloudObject] = set()
+    kept: set[CloudObject] = set()
     open_from = 0
     for index, entry in enumerate(entries):
         match entry["what"]:
             case "begin":
-                began, end = entry, None
+                began, end, kept = entry, None, set()
             case "asked":
                 asked = [question for question in asked if not _is_repeated(question, entry)]
                 asked.append(entry)
@@ -156,6 +160,8 @@ def state_of(entries: Iterable[Entry]) -> State:
                 objects[object_of(entry)] = entry
             case "removed":
                 objects.pop(object_of(entry), None)
+            case "kept":
+                kept.add(object_of(entry))
             case "end":
                 end = entry
                 found_again = [thing for thing in results_of(entry) if thing not in objects and thing not in delivered]
@@ -169,7 +175,7 @@ def state_of(entries: Iterable[Entry]) -> State:
                     objects, asked = {}, []
                 if not (objects or asked or (has_succeeded and entry.get("shortfalls"))):
                     open_from = index + 1
-    return State(began, end, objects, tuple(asked), frozenset(delivered), open_from)
+    return State(began, end, objects, tuple(asked), frozenset(delivered), frozenset(kept), open_from)
 
 
 def _is_repeated(question: Entry, entry: Entry) -> bool:

@@ -35,8 +35,8 @@ class Retries:
     pause_seconds: int
 
 
-def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retries) -> Job | None:
-    """Write down how an upload ended, and whether that left it no time to clean up. May be called again after an error.
+def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retries, state_dir: Path) -> Job | None:
+    """Write down how an upload ended, and whether it left something in the cloud. May be called again after an error.
 
     Args:
         jobs: The spool.
@@ -44,6 +44,7 @@ def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retrie
         pid: What its record names as long as the job is ours to end.
         code: The uploader's exit code; below 0 the signal that ended it.
         retries: For exit code 75.
+        state_dir: Where the journals are.
 
     Returns:
         The job's record now; None if somebody else has ended the job.
@@ -53,7 +54,8 @@ def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retrie
         LockedError: Somebody else holds the lock.
         CannotCreateError, LocalIOError: The disk is full, or worse; nothing is lost.
     """
-    if code < 0 and -code not in ASKED:
+    was_killed = code < 0 and -code not in ASKED
+    if was_killed or (code != ExitCode.TEMPORARY and _is_something_left(jobs, name, state_dir)):
         jobs.owe_cleanup(name)
     with contextlib.suppress(NoSuchJobError), jobs.lock(name) as locked:
         job = locked.job
@@ -63,7 +65,10 @@ def settle(jobs: spool.Spool, name: str, *, pid: int, code: int, retries: Retrie
         if code == ExitCode.TEMPORARY and (job.try_ or 1) < retries.tries:
             job = _waiting(job, result, retries)
             locked.replace(job)
-        elif code == 0:
+            return job
+        if code == ExitCode.TEMPORARY and _is_something_left(jobs, name, state_dir):
+            jobs.owe_cleanup(name)
+        if code == 0:
             job = _ended(job, JobState.SUCCEEDED, result)
             locked.archive(job)
         else:
@@ -156,15 +161,28 @@ def _result(jobs: spool.Spool, name: str) -> str | None:
         return None
 
 
+def _is_something_left(jobs: spool.Spool, name: str, state_dir: Path) -> bool:
+    """Whether the job's upload could not remove everything, by its journal; not if it left something on purpose."""
+    found = _journal_of(jobs, name, state_dir)
+    return found is not None and found.state.has_leftovers and not found.state.kept
+
+
 def _end_of_journal(jobs: spool.Spool, job: Job, state_dir: Path) -> journal.Entry:
     """How the job's last try ended by its journal; empty if that is not known."""
-    try:
-        descriptor = files.open_regular(jobs.log_path(job.name), os.O_RDONLY)
+    found = _journal_of(jobs, job.name, state_dir)
+    return (found.state.end or {}) if found else {}
+
+
+def _journal_of(jobs: spool.Spool, name: str, state_dir: Path) -> journal.Reading | None:
+    """The journal of a job's upload, if that is over and was the last of its key."""
+    for path in (jobs.log_path(name), jobs.done_log_path(name)):
+        try:
+            descriptor = files.open_regular(path, os.O_RDONLY)
+        except OSError:
+            continue
         with os.fdopen(descriptor, encoding="utf-8", errors="replace") as log:
             key = joblog.read(log).journal_key
-    except OSError:
-        return {}
-    found = journal.read(state_dir, key) if key else None
-    if found is None or found.is_live or (found.state.began or {}).get("job") != job.name:
-        return {}
-    return found.state.end or {}
+        found = journal.read(state_dir, key) if key else None
+        is_over = found is not None and not found.is_live and (found.state.began or {}).get("job") == name
+        return found if is_over else None
+    return None

@@ -115,15 +115,17 @@ def _load_end(directory: str, name: str, tries: int, pause_seconds: int) -> Call
     from pathlib import Path
 
     from clouduploader import errors, files, spool
+    from clouduploader.config import STATE_NAME
     from clouduploader.dispatcher import ending
 
     jobs = spool.Spool(Path(directory))
+    state_dir = Path(os.environ.get("CLOUDUPLOADER_STATE") or jobs.directory / STATE_NAME)  # as the uploader has it
     retries = ending.Retries(tries, pause_seconds)
 
     def end(code: int) -> None:
         while True:
             try:
-                ending.settle(jobs, name, pid=os.getpid(), code=code, retries=retries)
+                ending.settle(jobs, name, pid=os.getpid(), code=code, retries=retries, state_dir=state_dir)
                 if not jobs.job_path(name).exists():  # archived, perhaps by a kill while the uploader still wrote
                     with files.as_owner(jobs.directory):
                         files.remove_tree(jobs.work_dir(name))

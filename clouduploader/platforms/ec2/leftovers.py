@@ -14,6 +14,7 @@ from clouduploader.platform import CleanUpReport, CloudObject, Found, Leftover, 
 from clouduploader.platforms.ec2 import api, calls, tags
 from clouduploader.platforms.ec2.credentials import Account
 from clouduploader.platforms.ec2.sigv4 import Keys
+from clouduploader.stop import Stop
 
 RETRY_CODES = frozenset(
     {"DependencyViolation", "VolumeInUse", "IncorrectState", "InvalidGroup.InUse", "IncorrectInstanceState"}
@@ -59,6 +60,7 @@ class Remover:
         self._removed: list[CloudObject] = []
         self._left: list[Leftover] = []
         self._absent: list[CloudObject] = []
+        self._going_along: set[str] = set()  # volumes that EC2 removes with their instance
         self._clock = clock
         self._began = clock()
 
@@ -119,6 +121,7 @@ class Remover:
                 instances.append(item["InstanceId"])
             mappings = [mapping["Ebs"] for mapping in item.get("BlockDeviceMappings", []) if "Ebs" in mapping]
             volumes += [ebs["VolumeId"] for ebs in mappings if not ebs.get("DeleteOnTermination")]
+            self._going_along |= {ebs["VolumeId"] for ebs in mappings if ebs.get("DeleteOnTermination")}
         return list(dict.fromkeys(instances)), volumes
 
     def _end_instance(self, item: str) -> None:
@@ -139,8 +142,10 @@ class Remover:
         try:
             reason = self._try_removing(remove_one, thing.id)
         except _AbsentError:
-            self._absent.append(thing)
-            return
+            if thing.id not in self._going_along:
+                self._absent.append(thing)
+                return
+            reason = None
         if reason is None:
             self._removed.append(thing)
             self._reporter.event(ObjectRemoved(thing))
@@ -206,17 +211,19 @@ def undo(
     made: Mapping[CloudObject, float],
     reporter: Reporter,
     *,
+    stop: Stop,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Remove what an upload made; waits for what EC2 does not show yet. Blocks for minutes at worst.
+    """Remove what an upload made; waits for what EC2 does not show yet, unless a stop is requested.
 
-    What can't be removed is said in the log, and stays in the journal.
+    Blocks for minutes at worst. What can't be removed is said in the log, and stays in the journal.
 
     Args:
         way: Into the account.
         made: Which things, and when they were made by the clock.
         reporter: Told of each removal.
+        stop: See Stop.
         sleep: For tests.
         clock: For tests; seconds that only grow.
     """
@@ -229,8 +236,15 @@ def undo(
             for thing in report.absent:
                 if thing not in doomed:
                     reporter.event(ObjectRemoved(thing))
+            if stop.is_requested:
+                break
             if doomed:
                 sleep(PAUSE_SECONDS)
+        for thing in doomed:
+            reporter.line(
+                f"Left behind: {thing.kind} {thing.id} in {thing.region}: EC2 does not show it, or not yet; "
+                "`clouduploader cleanup` looks again."
+            )
     except ClouduploaderError as exc:
         for thing in doomed:
             reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")

@@ -233,9 +233,9 @@ def phase(line: str) -> str | None:
 
 
 def failure(
-    *, exit_status: int, lines: Sequence[str], refusal: refusals.Refusal | None, region: str, image_id: str | None
+    *, exit_status: int, lines: Sequence[str], refusal: refusals.Refusal | None, region: str
 ) -> ClouduploaderError:
-    """Say why a run failed.
+    """Say why a run failed that gave no image.
 
     Args:
         exit_status: Of the process; negative for a signal.
@@ -243,13 +243,7 @@ def failure(
         refusal: The last thing that AWS refused before it began to clean up: the cause, which its own
             lines often hide.
         region: For the words.
-        image_id: The AMI, if it was registered nevertheless.
     """
-    if image_id:
-        return PlatformReplyError(
-            f"ec2uploadimg made {image_id}, but failed afterwards: {_last_words(lines)}",
-            hint="The image can be used; what else was left is said in the log.",
-        )
     if refusal:
         return refusals.translate(refusal, subject=f"region {region}")
     if "already exists" in (words := _cause(lines)):
@@ -269,13 +263,13 @@ def _cause(lines: Sequence[str]) -> str:
     """What went wrong, and not what went wrong with the clean-up after it."""
     began = next((number for number, line in enumerate(lines) if line.startswith(_CLEAN_UP)), len(lines))
     before = lines[:began] or lines
-    return next((line.rstrip(".") for line in before if _HELPER_FAILED in line), _last_words(before))
+    return next((line.rstrip(".") for line in before if _HELPER_FAILED in line), last_words(before))
 
 
 _NOISE = ("Deleting ", "Successfully ", "Traceback ", "  ", "Wait ", "Waiting ", "Aborted ", "During handling ")
 
 
-def _last_words(lines: Sequence[str]) -> str:
+def last_words(lines: Sequence[str]) -> str:
     """Its last line that is neither about cleaning up nor part of a traceback."""
     for line in reversed(lines):
         if line.strip() and not line.startswith(_NOISE):

@@ -1,5 +1,6 @@
 """One upload through ec2uploadimg, from credentials to the AMI, and the clean-up after it."""
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -20,6 +21,7 @@ from clouduploader.platform import (
     PhaseStarted,
     PlatformContext,
     Reporter,
+    Shortfall,
     UploadRequest,
     UploadResult,
 )
@@ -127,12 +129,15 @@ class Upload:
             return self._finish(given, aim, is_new=False)
         try:
             ending = self._run_tool(program, helper, keys=keys, aim=aim, volume_gib=volume_gib)
-            self._judge(ending)
+            failures = self._judge(ending)
             self._check_unchanged()
+            if failures:
+                self._objects.update(self._key_pairs)
             self._clean_up(FINAL_KINDS)
             self._stop.raise_if_requested()
             objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
-            return self._finish(objects, aim, is_new=True)
+            result = self._finish(objects, aim, is_new=True)
+            return dataclasses.replace(result, shortfalls=(*failures, *result.shortfalls))
         except BaseException:
             kept = FINAL_KINDS if self._image_id and not self._stop.is_requested else frozenset()
             # They may be gone, but tell which instances are ours, those of a lost answer too.
@@ -384,9 +389,18 @@ class Upload:
         if done_bytes is not None:
             self._reporter.event(BytesMoved(done_bytes, self._request.image.size_bytes))
 
-    def _judge(self, ending: child.Ending) -> None:
-        """Return if the run was a success: exit status 0 and an AMI id, nothing less."""
+    def _judge(self, ending: child.Ending) -> tuple[Shortfall, ...]:
+        """Return if there is an image that can be used; what ec2uploadimg failed at after it falls short."""
         self._stop.raise_if_requested()
+        if self._image_id and (ending.exit_status or ending.is_late):
+            image_id = self._image_id
+            try:
+                self._wait(self._account.client("ec2", self._account.fresh_keys()), image_id)
+            except PlatformReplyError:
+                self._image_id = None  # it never can be used
+                raise
+            words = "it was stopped" if ending.is_late else tool.last_words(ending.lines)
+            return (Shortfall(self._region, f"ec2uploadimg made {image_id}, but failed afterwards: {words}"),)
         if ending.is_late:
             raise PlatformReplyError(
                 "the upload was stopped: the temporary credentials were about to expire",
@@ -398,8 +412,8 @@ class Upload:
                 lines=ending.lines,
                 refusal=self._refusal,
                 region=self._region,
-                image_id=self._image_id,
             )
+        return ()
 
     def _check_unchanged(self) -> None:
         """See that the image was made of the file as it was: ec2uploadimg opens it itself, and by its name.
@@ -439,7 +453,7 @@ class Upload:
         self._enter("clean up")
         from clouduploader.platforms.ec2 import leftovers
 
-        leftovers.undo(self._account, doomed, self._reporter)
+        leftovers.undo(self._account, doomed, self._reporter, stop=self._stop)
 
 
 def look_inside(request: UploadRequest, reporter: Reporter) -> Attributes:

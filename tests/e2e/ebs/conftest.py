@@ -1,6 +1,7 @@
 """Uploads by EBS direct with the installed executable, started by hand in the sandbox."""
 
 import dataclasses
+import datetime
 import json
 import os
 import random
@@ -176,6 +177,14 @@ class Upload:
     def has_entry(self, what: str, **values: str) -> bool:
         """Whether the journal has such an entry."""
         return any({"what": what, **values}.items() <= entry.items() for entry in self.entries())
+
+    def age(self, seconds: float) -> None:
+        """Let the entries of the journal be older."""
+        entries = self.entries()
+        for entry in entries:
+            moment = datetime.datetime.fromisoformat(str(entry["time"])) - datetime.timedelta(seconds=seconds)
+            entry["time"] = moment.isoformat()
+        (self._journal_dir / journal.FILE_NAME).write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
 
     @property
     def kept_files(self) -> set[str]:

@@ -205,7 +205,7 @@ def test_snapshot_that_expires_before_it_is_sealed_is_given_up(
 
 
 def test_snapshot_that_vanishes_in_the_middle_does_not_hold_up_a_stop(
-    sandbox, make_upload, make_disk, assert_nothing_left, settings, wait_until
+    sandbox, make_upload, make_disk, settings, wait_until
 ):
     settings(blocks_per_second=20)
     upload = make_upload(make_disk(60).path)
@@ -215,7 +215,8 @@ def test_snapshot_that_vanishes_in_the_middle_does_not_hold_up_a_stop(
     wait_until(lambda: puts_of(sandbox).get("ResourceNotFoundException", 0) > 4, process)
     os.killpg(process.pid, signal.SIGTERM)
     upload.finish(process).assert_stopped()
-    assert_nothing_left(upload)
+    assert sandbox.left() == {}
+    assert upload.owes  # so young a snapshot may only not show yet
 
 
 def test_snapshot_of_a_lost_answer_is_found_again(sandbox, make_upload, disk, assert_uploaded):

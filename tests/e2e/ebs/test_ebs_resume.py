@@ -170,6 +170,7 @@ def test_snapshot_that_expired_meanwhile_is_replaced(
     wait_until(lambda: sum(upload.confirmed().values()) > 5, process)
     upload.kill(process)
     slow_sandbox.expire_snapshots(gone=is_gone)
+    upload.age(120)
     (snapshot_id,) = upload.snapshot_ids
     done = upload.run()
     story = (
@@ -317,6 +318,7 @@ def test_completed_snapshot_without_an_image_is_recognised(
     process = upload.start()
     wait_until(lambda: upload.has_entry("asked", kind="image"), process)
     upload.kill(process)
+    upload.age(120)  # else an image may be there, and not show yet
     sandbox.faults()
     assert clean_up(upload, *account_options(sandbox)) == [("snapshot", "kept")]
     before = sandbox.ebs()["calls"]
@@ -334,6 +336,7 @@ def test_completed_snapshot_without_an_image_is_removed_if_asked_for(sandbox, ma
     process = upload.start()
     wait_until(lambda: upload.has_entry("asked", kind="image"), process)
     upload.kill(process)
+    upload.age(120)  # else an image may be there, and not show yet
     sandbox.faults()
     assert clean_up(upload, "--dry-run", "--completed") == [("snapshot", "found")]
     assert clean_up(upload, "--completed") == [("snapshot", "removed")]

@@ -142,6 +142,54 @@ def test_tries_are_bounded(bench):
     assert (job.state, job.details, job.try_) == (JobState.FAILED, "no network", 2)
 
 
+KEY = "0123456789abcdef" * 2
+LEAVES_SOMETHING = """
+echo "Journal: KEY"
+mkdir -p "${3%/*}/journal/KEY"
+cat > "${3%/*}/journal/KEY/journal" <<END
+{"what": "begin", "job": "$job", "target": "ec2"}
+{"what": "made", "kind": "snapshot", "id": "snap-1", "region": "here"}
+MORE{"what": "end", "outcome": "failed"}
+END
+exit CODE
+""".replace("KEY", KEY)
+
+
+@pytest.mark.parametrize(
+    ("code", "more", "is_due"),
+    [
+        (76, "", True),
+        (75, "", True),
+        (143, "", True),
+        (76, '{"what": "removed", "kind": "snapshot", "id": "snap-1", "region": "here"}\n', False),
+        (76, '{"what": "kept", "kind": "snapshot", "id": "snap-1", "region": "here"}\n', False),
+        (76, '{"what": "removed", "kind": "snapshot", "id": "snap-1", "region": "here"}\n'
+             '{"what": "asked", "kind": "image", "region": "here"}\n', True),
+    ],
+)  # fmt: skip
+def test_what_a_failed_upload_could_not_remove_is_cleaned_up(bench, code, more, is_due):
+    bench.write_uploader(LEAVES_SOMETHING.replace("MORE", more).replace("CODE", str(code)))
+    bench.write_own("exit 0")
+    bench.set(retry_seconds=1, tries=1)
+    bench.schedule("1")
+    bench.start()
+    assert bench.wait_for_end("1").state is JobState.FAILED
+    bench.wait_for_event("failed", "1")
+    if is_due:
+        bench.wait_for_event("cleaned", "1")
+    assert not bench.jobs.is_cleanup_owed("1")
+    assert ("own cleanup --yes --completed" in bench.log("1")) == is_due
+
+
+def test_what_may_be_of_use_for_the_next_try_is_not_cleaned_up(bench):
+    bench.write_uploader(LEAVES_SOMETHING.replace("MORE", "").replace("CODE", "75"))
+    bench.write_own("exit 0")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("waiting", "1")
+    assert not bench.jobs.is_cleanup_owed("1")
+
+
 def test_waiting_job_of_an_earlier_worker_is_started_when_it_is_due(bench):
     bench.write_uploader("true")
     bench.schedule("1", state=JobState.WAITING, try_=3)

@@ -1,6 +1,7 @@
 """One upload through the EBS direct APIs: blocks into a snapshot, sealed, verified, registered as an AMI."""
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import math
@@ -287,6 +288,8 @@ class Upload:
         doomed = [thing for thing in self._objects if not (is_kept and thing.kind == "snapshot")]
         for thing in self._objects:
             if thing not in doomed:
+                if self._is_to_be_kept:
+                    self._request.journal.write("kept", **dataclasses.asdict(thing))
                 self._reporter.line(
                     f"Kept: snapshot {thing.id} in {self._region}. The same upload once more goes on with it; "
                     "`clouduploader cleanup --completed` removes it. "
@@ -300,9 +303,12 @@ class Upload:
         """Whether the snapshot is left for another try: because that is wanted, or all it lacks is an answer of AWS."""
         if isinstance(exc, verify.MismatchError):
             return False
-        is_wanted = self._targetdata.get("keep") == "snapshot"
         is_finished = self._filling.has_all and isinstance(exc, TransientError) and not self._stop.is_requested
-        return is_wanted or is_finished
+        return self._is_to_be_kept or is_finished
+
+    @property
+    def _is_to_be_kept(self) -> bool:
+        return self._targetdata.get("keep") == "snapshot"
 
     def _find_image(self, snapshot_id: str) -> None:
         """Look once more for an image that was asked for without an answer; else the journal has the request."""
@@ -313,4 +319,4 @@ class Upload:
     def _remove(self, doomed: Sequence[CloudObject]) -> None:
         """Remove things with fresh credentials; what can't be removed is said in the log."""
         made = {thing: self._objects.pop(thing, -math.inf) for thing in doomed}
-        leftovers.undo(self._account, made, self._reporter, sleep=self._sleep, clock=self._clock)
+        leftovers.undo(self._account, made, self._reporter, stop=self._stop, sleep=self._sleep, clock=self._clock)

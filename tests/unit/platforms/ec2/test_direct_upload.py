@@ -433,6 +433,8 @@ def test_failure_leaves_the_snapshot_if_that_is_asked_for(aws, make_upload, reco
         make_upload(keep="snapshot").run()
     (snapshot_id,) = aws.snapshots
     assert any(line.startswith(f"Kept: snapshot {snapshot_id}") for line in record.lines)
+    last = make_upload.journal.entries()[-1]
+    assert [last[name] for name in ("what", "kind", "id", "region")] == ["kept", "snapshot", snapshot_id, REGION]
     result = make_upload(keep="snapshot").run()
     assert [thing.id for thing in result.objects] == [result.id, snapshot_id]
     assert len(aws.called("start_snapshot")) == 1
@@ -585,6 +587,22 @@ def test_undo_waits_for_what_does_not_show_yet(aws, make_upload, record):
     with pytest.raises(PlatformReplyError):
         make_upload(send=send).run()
     assert (aws.snapshots, existing(record)) == ({}, set())
+
+
+def test_undo_after_a_stop_waits_for_nothing(aws, make_upload, record):
+    stop = Stop()
+    snapshot_id = f"snap-{1:017x}"
+    aws.hidden_until[snapshot_id] = 60
+
+    def send(*_arguments, **_rest):
+        stop.request(signal.SIGTERM)
+        raise PlatformReplyError("no")
+
+    with pytest.raises(StoppedError):
+        make_upload(send=send, stop=stop).run()
+    assert aws.now() == 0
+    assert existing(record) == {CloudObject("snapshot", snapshot_id, REGION)}
+    assert any(line.startswith(f"Left behind: snapshot {snapshot_id} in {REGION}: EC2 does") for line in record.lines)
 
 
 def test_undo_believes_at_last_that_a_thing_is_gone(aws, make_upload, record):

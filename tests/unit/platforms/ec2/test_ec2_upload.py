@@ -32,6 +32,7 @@ from clouduploader.platform import (
     ObjectRemoved,
     PhaseStarted,
     PlatformContext,
+    Shortfall,
 )
 from clouduploader.platforms.ec2 import earlier, plan, properties, settings, tags, upload
 from clouduploader.stop import Stop
@@ -201,9 +202,10 @@ def test_end_without_an_image_is_a_failure_even_with_exit_status_0(make_upload, 
     assert in_account(account) == []
 
 
-def test_image_that_was_made_before_a_failure_is_kept_and_told(make_upload, account, record):
-    with pytest.raises(PlatformReplyError, match=r"made ami-\w+, but failed afterwards: no delete"):
-        make_upload(code={"# AT END": "sys.exit('no delete')"}).run()
+def test_failure_after_the_image_was_made_falls_short_of_a_success(make_upload, account, record):
+    result = make_upload(code={"# AT END": "sys.exit('no delete')"}).run()
+    (shortfall,) = result.shortfalls
+    assert shortfall == Shortfall(REGION, f"ec2uploadimg made {result.id}, but failed afterwards: no delete")
     assert in_account(account) == []
     assert existing(record) == ["image", "snapshot"]
     assert len(account.describe_images(Owners=["self"])["Images"]) == 1

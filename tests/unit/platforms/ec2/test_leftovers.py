@@ -116,6 +116,15 @@ def test_volume_of_a_known_instance_is_found_without_a_key_pair(ec2, upload_of, 
     assert volume in make_remover(ec2).remove([instance]).removed
 
 
+def test_volume_that_goes_with_its_instance_is_removed(ec2, upload_of, make_remover):
+    objects = upload_of()
+    (instance,) = [item for item in objects if item.kind == "instance"]
+    described = ec2.describe_instances(InstanceIds=[instance.id])["Reservations"][0]["Instances"][0]
+    root = next(m["Ebs"]["VolumeId"] for m in described["BlockDeviceMappings"] if m["Ebs"]["DeleteOnTermination"])
+    report = make_remover(ec2).remove([*objects, thing("volume", root)])
+    assert thing("volume", root) in report.removed
+
+
 def test_removing_twice_is_as_good_as_once(ec2, upload_of, make_remover):
     objects = upload_of()
     make_remover(ec2).remove(objects)

@@ -329,8 +329,8 @@ def test_phase_begins_with_its_line(line, expected):
     assert tool.phase(line) == expected
 
 
-def failure(lines=(), *, exit_status=1, refusal=None, image_id=None):
-    return tool.failure(exit_status=exit_status, lines=lines, refusal=refusal, region="eu-west-1", image_id=image_id)
+def failure(lines=(), *, exit_status=1, refusal=None):
+    return tool.failure(exit_status=exit_status, lines=lines, refusal=refusal, region="eu-west-1")
 
 
 def refused(code, operation="CreateVpc"):
@@ -379,8 +379,3 @@ def test_failing_command_on_the_helper_is_the_cause_of_what_follows():
 )
 def test_end_without_words_is_told_by_the_exit_status(exit_status, words):
     assert words in failure(exit_status=exit_status).message
-
-
-def test_image_that_was_made_before_the_failure_is_told():
-    error = failure(("Unable to delete security group",), image_id="ami-1", refusal=refused("DependencyViolation"))
-    assert "made ami-1, but failed afterwards: Unable to delete security group" in error.message

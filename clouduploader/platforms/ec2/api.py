@@ -7,6 +7,7 @@ Who answers, how he is reached and whom to believe that it is he is for the SDK 
 
 import contextlib
 import functools
+import re
 import ssl
 import threading
 import time
@@ -37,6 +38,7 @@ CONFIG = botocore.config.Config(
 )
 MAX_WORDS = 500  # characters of what a library says
 CREDENTIALS_HINT = "Put the service's keys into .aws/credentials in the home of clouduploader."
+_USER_OF_URL = re.compile(r"(?<=://)[^/\s]*@")  # and his password, as a proxy may have
 PAUSE_SECONDS = 1.0  # before a call whose answer was malformed is made again; doubled from try to try
 
 SERVICES = {
@@ -146,6 +148,8 @@ def client(
         session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
         config = CONFIG.merge(botocore.config.Config(**options))
         made = session.create_client(service, region_name=region, config=config, **given)
+        if "@" in urllib.parse.urlsplit(made.meta.endpoint_url).netloc:
+            raise ConfigError("the endpoint of AWS has a user in its URL, and AWS takes none")
     if renewed:
         made.meta.events.register("needs-retry", renewed.needs_retry)
     made._endpoint.http_session = exchange.Exchange(made._endpoint.http_session, stop)
@@ -392,7 +396,7 @@ def words(exc: BaseException) -> str:
     """What an exception of a library says, in one line that names its kind where it says too little."""
     if isinstance(exc, OSError) and exc.strerror:
         return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
-    text = " ".join(str(exc).split())[:MAX_WORDS]
+    text = _USER_OF_URL.sub("***@", " ".join(str(exc).split()))[:MAX_WORDS]
     return text if isinstance(exc, botocore.exceptions.BotoCoreError) and text else f"{type(exc).__name__}: {text}"
 
 

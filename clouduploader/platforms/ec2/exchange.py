@@ -13,7 +13,7 @@ import urllib3.exceptions
 import urllib3.util.ssl_match_hostname
 
 from clouduploader import deadline
-from clouduploader.errors import NetworkError
+from clouduploader.errors import ConfigError, NetworkError
 from clouduploader.platforms.ec2 import refusals
 from clouduploader.stop import Stop
 
@@ -76,6 +76,13 @@ class Exchange:
             if isinstance(cause, UNTRUSTED_ERRORS):
                 raise refusals.untrusted(url, cause) from exc
             _check_authorities(botocore.httpsession.get_cert_path(self.sdk._verify))
+            raise
+        except botocore.exceptions.HTTPClientError as exc:
+            if isinstance(cause_of(exc), ValueError):  # urllib3.exceptions.LocationValueError is one
+                raise ConfigError(  # "from None": the URL may have a password in it
+                    "the URL of the endpoint of AWS, or of the proxy on the way, is none of http or https",
+                    hint="Look at HTTPS_PROXY, and at the variables AWS_ENDPOINT_URL* and .aws/config.",
+                ) from None
             raise
         try:
             body = _read(head)

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import threading
+import traceback
 import types
 
 import botocore.awsrequest
@@ -224,6 +225,28 @@ def test_empty_name_of_authorities_does_not_mean_to_believe_anybody(make_client,
         return
     assert route.tls_context().verify_mode is ssl.CERT_REQUIRED
     assert route.authorities
+
+
+@pytest.mark.usefixtures("hasty_sdk")
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("AWS_ENDPOINT_URL_EC2", "https://tom:sesame@127.0.0.1:9"),
+        ("AWS_ENDPOINT_URL_EC2", "httpx://127.0.0.1:9"),
+        ("HTTPS_PROXY", "http://tom:sesame@127.0.0.1:99999"),
+        ("HTTPS_PROXY", "http://tom:sesame@[::1"),
+    ],
+)
+def test_url_that_can_not_be_used_is_a_setting_and_shows_no_password(make_client, monkeypatch, name, url):
+    monkeypatch.setenv(name, url)
+    with pytest.raises(ConfigError) as caught, api.translated("a test"):
+        make_client("ec2").describe_regions()
+    assert "sesame" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_words_of_a_library_show_no_password_of_a_url():
+    said = api.words(ValueError("no proxy at http://tom:sesame@127.0.0.1:9/x, nor https://a@b"))
+    assert said == "ValueError: no proxy at http://***@127.0.0.1:9/x, nor https://***@b"
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "http://127.0.0.1:99999", "http://[::1"])

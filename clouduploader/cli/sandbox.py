@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def sandbox_command(
         if not session.is_quiet:
             click.echo(_introduction(place, described, is_shell=not command), err=True)
 
+    os.environ["LOGNAME"] = targetoptions.login()  # in there, everybody without it is root
     options = host.Options(wait_factor=wait_factor, regions=tuple(dict.fromkeys(regions)))
     return host.run(options, command or host.default_command(), keep=keep, announce=announce)
 

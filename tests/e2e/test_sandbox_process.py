@@ -327,6 +327,7 @@ def test_plain_user_uploads_without_any_privilege(tmp_path):
     if os.geteuid() == 0:
         os.chown(directory, int(NOBODY), int(NOBODY))
     script = (
+        'clouduploader submit --method ebs-direct --name mine "$CLOUDUPLOADER_SANDBOX/sample.raw.xz"; '
         'cd "$CLOUDUPLOADER_SPOOL"; ln -s 1.file x.raw.xz; HOME=$CLOUDUPLOADER_HOME '
         f"{sys.executable} {Path(__file__).with_name('upload_like_obs.py')} x.raw.xz; "
         "for f in $CLOUDUPLOADER_SANDBOX/volumes/snap-*.raw; do head -c 16777216 $f | sha256sum; done; "
@@ -335,7 +336,8 @@ def test_plain_user_uploads_without_any_privilege(tmp_path):
     try:
         done = subprocess.run(
             as_plain_user([EXECUTABLE, "sandbox", "--", "sh", "-c", script]),
-            env={**os.environ, "TMPDIR": str(directory), "HOME": str(directory)},
+            env={name: value for name, value in os.environ.items() if name not in ("LOGNAME", "USER")}
+            | {"TMPDIR": str(directory), "HOME": str(directory)},
             cwd=directory,
             capture_output=True,
             text=True,
@@ -346,5 +348,6 @@ def test_plain_user_uploads_without_any_privilege(tmp_path):
         shutil.rmtree(directory)
     assert done.returncode == 0, done.stderr
     assert "Created image: ami-" in done.stderr
-    on_disk, expected = done.stdout.splitlines()[-2:]
+    submitted, *_, on_disk, expected = done.stdout.splitlines()
+    assert submitted == "2"
     assert on_disk.split()[0] == expected

@@ -34,6 +34,7 @@ _PHASE = re.compile(rf"{_TIME}Phase: (?P<phase>.+)$")
 _THING = r"(?P<kind>[a-z][a-z ]*?) (?:'(?P<quoted>.+)'|(?P<id>\S+))(?: in (?P<region>\S+))?"
 _CREATED = re.compile(rf"{_TIME}Created {_THING}\.$")
 _REMOVED = re.compile(rf"{_TIME}Removed {_THING}\.$")
+_FOUND = re.compile(rf"{_TIME}There is {_THING}\.$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +45,13 @@ class LogReading:
         phase: The last phase that began, or None.
         objects: What was made in the cloud and, as far as the log tells, not removed again.
         journal_key: Of the upload's journal, or None.
+        found: What was asked for and, in part at least, there already.
     """
 
     phase: str | None
     objects: tuple[CloudObject, ...]
     journal_key: str | None = None
+    found: tuple[CloudObject, ...] = ()
 
 
 class Sink(Protocol):
@@ -163,6 +166,12 @@ def tell_journal(log: JobLog, key: str) -> None:
     log.line(f"Journal: {key}")
 
 
+def tell_found(log: JobLog, objects: Iterable[CloudObject]) -> None:
+    """Say in a log what there is in the cloud, where an earlier upload had made it or a part of it."""
+    for thing in objects:
+        log.line(f"There is {describe(thing)}.")
+
+
 def one_line(text: str) -> str:
     """The text without line ends, control characters and lone surrogates, whatever it was.
 
@@ -194,6 +203,7 @@ def read(lines: Iterable[str]) -> LogReading:
     phase = None
     journal_key = None
     objects: dict[CloudObject, None] = {}
+    there: dict[CloudObject, None] = {}
     for line in lines:
         text = line.rstrip("\n")
         if found := _PHASE.match(text):
@@ -205,7 +215,9 @@ def read(lines: Iterable[str]) -> LogReading:
         elif found := _REMOVED.match(text):
             with contextlib.suppress(KeyError):
                 del objects[_object(found)]
-    return LogReading(phase=phase, objects=tuple(objects), journal_key=journal_key)
+        elif found := _FOUND.match(text):
+            there[_object(found)] = None
+    return LogReading(phase=phase, objects=tuple(objects), journal_key=journal_key, found=tuple(there))
 
 
 def _object(found: re.Match[str]) -> CloudObject:

@@ -137,6 +137,8 @@ def run(task: Task, *, config: Config, log: JobLog, stop: Stop, events_path: Pat
             result = prepared.platform.upload(request, log, stop)
             for shortfall in result.shortfalls:
                 log.line(f"Failed: {shortfall.subject}: {shortfall.reason}")
+            if result.is_already_there:
+                joblog.tell_found(log, result.objects)
             end(result)
         record(result)
     minutes, seconds = divmod(round(time.monotonic() - began), 60)

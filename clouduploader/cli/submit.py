@@ -137,7 +137,8 @@ def _wait(session: Session, job: Job, stop: Stop, keep: Callable[[bytes], None])
 def _images(session: Session, name: str, log: bytes) -> dict[str, str]:
     """The images of a job that has ended, by region: as its log tells, and in the spool its journal."""
     if session.server:
-        return output.images(joblog.read(log.decode(errors="replace").splitlines()).objects)
+        told = joblog.read(log.decode(errors="replace").splitlines())
+        return output.images([*told.found, *told.objects])
     from clouduploader.commands import inspect_job
 
     jobs, state_dir = spool.Spool(session.config.spool.value), session.config.state.value

@@ -257,6 +257,13 @@ def test_read_never_fails_on_lines_of_others(lines):
     assert isinstance(joblog.read(lines), LogReading)
 
 
+def test_read_tells_what_was_there_from_what_was_made():
+    found = (CloudObject("image", "ami-1", "eu-west-1"), CloudObject("snapshot", "snap-1", "eu-west-1"))
+    buffer = io.BytesIO()
+    joblog.tell_found(JobLog([buffer], is_verbose=False, has_times=True), found)
+    assert joblog.read(buffer.getvalue().decode().splitlines()) == LogReading(None, (), found=found)
+
+
 def test_read_passes_over_lines_that_only_look_alike():
     lines = ["Created image: ami-1\n", "Created image ami-1", " Created image ami-1.\n", "created image ami-1.\n"]
     assert joblog.read(lines) == LogReading(None, ())

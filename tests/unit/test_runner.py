@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 from minimal_disk import as_disk
 
-from clouduploader import config, journal, runner
+from clouduploader import config, joblog, journal, runner
 from clouduploader.contents import ZeroBlocks
 from clouduploader.errors import (
     CannotCreateError,
@@ -335,6 +335,12 @@ def test_plan_gives_the_steps_and_uploads_nothing(run, platform):
 def journal_in(tmp_path):
     (found,) = journal.read_all(tmp_path / "journal")
     return found
+
+
+def test_log_says_what_an_earlier_upload_had_made(run, platform, lines):
+    platform.work = lambda _request, _reporter, _stop: UploadResult("ami-1", (IMAGE,), is_already_there=True)
+    run()
+    assert joblog.read(lines).found == (IMAGE,)
 
 
 def test_upload_is_written_down_and_the_log_names_the_journal(run, platform, lines, tmp_path):

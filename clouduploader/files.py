@@ -33,8 +33,8 @@ def owner_of(directory: Path) -> tuple[int, int] | None:
 
     Returns:
         His uid and the group for new files: the directory's owner; for a directory of root's the owner of whatever it
-        was reached through, who may exchange it. None if all of that is root's, or of those whose rights root can't take
-        in the user namespace of a plain user.
+        was reached through, who may exchange it. None if all of that is root's, or of
+        those whose rights root can't take in the user namespace of a plain user.
     """
     chain = [directory, *directory.parents]
     while True:
@@ -61,8 +61,7 @@ def _is_lesser(uid: int) -> bool:
     """
     if uid == 0:
         return False
-    with open("/proc/self/uid_map") as file:
-        rows = [tuple(map(int, line.split())) for line in file]
+    rows = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
     is_inside = any(first <= uid < first + count for first, _outside, count in rows)
     return is_inside or any(first == outside == 0 for first, outside, _count in rows)
 

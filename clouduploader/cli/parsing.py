@@ -120,6 +120,8 @@ def as_usage_error(exc: click.ClickException) -> UsageError:
         case click.NoSuchOption():
             text = f"there is no option {exc.option_name}"
             near = suggestion(exc.option_name, _options(context))
+            if exc.option_name == "--json" and context and isinstance(context.command, click.Group):
+                text, near = "--json stands before the command that it is for", "Put it behind. "
         case click.MissingParameter(param=click.Parameter() as parameter):
             text = f"{named(parameter)} is missing"
         case click.BadParameter(param=click.Parameter() as parameter):

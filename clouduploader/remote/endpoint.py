@@ -61,7 +61,9 @@ class Endpoint:
         if parts.username is not None or parts.password is not None:
             raise UsageError("the URL of the server has a user in it, but the service knows no passwords")
         if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
-            raise UsageError(f"'{url}' is not the URL of a server", hint="Such as http://obs.example.org:5452.")
+            raise UsageError(
+                f"'{url}' is not the URL of a server", hint="It is one such as http://obs.example.org:5452."
+            )
         if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
             raise UsageError(f"'{url}' is not the URL of a server: it may have a path, and nothing behind it")
         self._host = host

@@ -140,6 +140,17 @@ def test_wrong_option_with_json_is_the_envelope(run):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [(["--json", "list"], "clouduploader"), (["account", "--json", "list"], "clouduploader account")],
+)
+def test_json_before_the_command_is_told_to_go_behind_it(capsys, arguments, shown):
+    assert main.main(arguments) == 64
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["message"] == "--json stands before the command that it is for"
+    assert error["hint"] == f"Put it behind. See `{shown} --help`."
+
+
+@pytest.mark.parametrize(
     ("arguments", "found", "hint"),
     [
         (["lsit"], "there is no command lsit. Did you mean list?", "See `clouduploader --help`."),

@@ -9,6 +9,7 @@ import re
 from clouduploader.contents import NoDisk
 from clouduploader.image import magic, partitions
 from clouduploader.image.partitions import ReadAt
+from clouduploader.platform import Packing
 
 HEAD_BYTES = 0x41000  # all signatures lie in it, the last is that of a UFS behind 256 KiB
 _TEXT_BYTES = 1024  # ours: enough to tell what a text is
@@ -125,6 +126,8 @@ def _look_of(head: bytes) -> tuple[str, bool]:
     for offset, signature, name in _OTHERS:
         if head.startswith(signature, offset):
             return name, True
+    if (packing := magic.packing_of(head[: magic.HEAD_BYTES])) is not Packing.RAW:
+        return f"data that are packed once more, with {packing}", True
     if not head.strip(b"\0"):
         return "nothing but zeros", False
     text = head[:_TEXT_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte order mark

@@ -29,11 +29,12 @@ from clouduploader.platforms.ec2 import answers, endpoint, exchange, refusals
 from clouduploader.platforms.ec2.sigv4 import Keys
 from clouduploader.stop import Stop
 
+TRIES = 5  # of a call; the SDK's own are 3
 CONFIG = botocore.config.Config(
     connect_timeout=20,  # the SDK's 60 s, four times over, is too long for a person who waits
     read_timeout=60,  # the SDK's own
     max_pool_connections=128,  # the most that Settings.connections can be; made as they are needed
-    retries={"mode": "standard", "max_attempts": 4},  # the SDK's advice for new code, one more try
+    retries={"mode": "standard", "total_max_attempts": TRIES},
     user_agent_extra="clouduploader",
 )
 MAX_WORDS = 500  # characters of what a library says
@@ -141,7 +142,7 @@ def client(
         given["aws_secret_access_key"] = keys.secret_access_key
         given["aws_session_token"] = keys.session_token
     else:
-        renewed = _Credentials(keys)
+        renewed = _Credentials(keys, TRIES)
         resolver = botocore.credentials.CredentialResolver([_Provider(renewed)])
         session.register_component("credential_provider", resolver)
     with _settings():
@@ -292,10 +293,11 @@ class _Provider(botocore.credentials.CredentialProvider):  # type: ignore[misc] 
 class _Credentials(botocore.credentials.Credentials):  # type: ignore[misc] # botocore has no types
     """Credentials whose content is asked for at each signature, which is when the SDK freezes them."""
 
-    def __init__(self, source: KeySource) -> None:
+    def __init__(self, source: KeySource, tries: int) -> None:
         found = source()
         super().__init__(found.access_key_id, found.secret_access_key, found.session_token)
         self._source = source
+        self._tries = tries
         self._used = threading.local()
 
     def get_frozen_credentials(self) -> botocore.credentials.ReadOnlyCredentials:
@@ -310,12 +312,16 @@ class _Credentials(botocore.credentials.Credentials):  # type: ignore[misc] # bo
         )
 
     def needs_retry(self, response: Any, attempts: int, **_rest: object) -> float | None:  # noqa: ANN401
-        """Let the SDK send a request again, with others, when AWS says that its credentials have expired."""
+        """Let the SDK send a request again, with others, when AWS says that its credentials have expired.
+
+        Raises:
+            ClouduploaderError: As `get_frozen_credentials`.
+        """
         code = response[1].get("Error", {}).get("Code") if response else None
-        if code not in refusals.EXPIRED or attempts > 1:
+        if code not in refusals.EXPIRED or attempts >= self._tries:
             return None
         self._source.refuse(self._used.keys)
-        return 0.0
+        return 0.0 if self._source() != self._used.keys else None
 
 
 def _tell(made: Any, reporter: Reporter) -> None:  # noqa: ANN401 a client of boto3
@@ -372,24 +378,16 @@ def _translate(exc: botocore.exceptions.BotoCoreError, subject: str) -> Cloudupl
 
 
 def may_heal(exc: BaseException) -> bool:
-    """Whether what the SDK's chain of credentials raises may be otherwise in a while: it has asked a server.
-
-    Providers put an exception of their own, with the text only, in place of a server's that says too little.
-    """
-    link: BaseException | None = exc
-    while link is not None:
-        if isinstance(link, botocore.exceptions.ClientError):
-            answers.complete_refusal(link.response)
-            told = refusals.translate(refusal(link), subject="credentials")
-            return isinstance(told, TransientError) or not answers.is_of_aws(link.response)
-        if isinstance(link, botocore.exceptions.SSLError):
-            cause = exchange.cause_of(link)  # "SSL" is the connection; the others are the file of the authorities
-            is_of_connection = isinstance(cause, ssl.SSLError) and cause.library == "SSL"
-            return is_of_connection and not isinstance(cause, exchange.UNTRUSTED_ERRORS)
-        if isinstance(link, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError):
-            return True
-        link = link.__cause__ or link.__context__
-    return False
+    """Whether what the SDK's chain of credentials raises, having asked AWS, may be otherwise in a while."""
+    if isinstance(exc, botocore.exceptions.ClientError):
+        answers.complete_refusal(exc.response)
+        told = refusals.translate(refusal(exc), subject="credentials")
+        return isinstance(told, TransientError) or not answers.is_of_aws(exc.response)
+    if isinstance(exc, botocore.exceptions.SSLError):
+        cause = exchange.cause_of(exc)  # "SSL" is the connection; the others are the file of the authorities
+        is_of_connection = isinstance(cause, ssl.SSLError) and cause.library == "SSL"
+        return is_of_connection and not isinstance(cause, exchange.UNTRUSTED_ERRORS)
+    return isinstance(exc, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError)
 
 
 def words(exc: BaseException) -> str:

@@ -64,6 +64,7 @@ which can be reached from outside too; bodies and answers are JSON:
                                 "after":      when it has been read; nothing is done
                                 "idle":       after a good answer, which did not say so
                               cut_answer: 0.5: do it, and hang up after this share of the answer
+                              short_bytes: 3: do it; the body of the answer lacks so many at its end
                               wrong_checksum: true: do it, with another checksum in the answer
                               corrupt:        true: do it, with a byte of the block changed on the disk
                               expire:         true: all temporary credentials expire just before

@@ -12,7 +12,9 @@ CONNECT = "Connect"  # not a call: a new connection to the EBS direct APIs, befo
 EBS_ACTIONS = frozenset(
     {CONNECT, "StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot", "ListSnapshotBlocks", "GetSnapshotBlock"}
 )
-EBS_ONLY = frozenset({"reason", "stall", "hang_up", "cut_answer", "wrong_checksum", "corrupt", "expire", "by"})
+EBS_ONLY = frozenset(
+    {"reason", "stall", "hang_up", "cut_answer", "short_bytes", "wrong_checksum", "corrupt", "expire", "by"}
+)
 # HTTP status of each error in botocore's model of ebs, and of AWS's common errors; all else is 400.
 STATUSES = {
     "AccessDeniedException": 403,
@@ -76,6 +78,7 @@ class Fault:
         stall: See Stall.
         hang_up: See HangUp.
         cut_answer: Done, and the connection is cut after this share of the answer; from 0 to 1.
+        short_bytes: Done, with an answer whose body ends so many bytes early, and says that it is whole.
         wrong_checksum: Done, with another checksum in the answer.
         corrupt: Done, but with a byte of the block changed.
         expire: All temporary credentials end just before.
@@ -102,6 +105,7 @@ class Fault:
     stall: Stall | None = None
     hang_up: HangUp | None = None
     cut_answer: float | None = None
+    short_bytes: int = 0
     wrong_checksum: bool = False
     corrupt: bool = False
     expire: bool = False

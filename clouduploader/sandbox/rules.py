@@ -296,15 +296,19 @@ class StrictEC2(EC2Backend):
 
     def describe_snapshots(self, snapshot_ids: list[str] | None = None, filters: Any = None) -> Any:
         """Leave out those that nobody knows yet; asked for by id, they are not there."""
-        hidden = {s.id for s in self.snapshots.values() if isinstance(s, DirectSnapshot) and not s.is_visible}
         for snapshot_id in snapshot_ids or []:
-            if snapshot_id in hidden or snapshot_id not in self.snapshots:
-                raise EC2ClientError("InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist.")
+            self._check_visible(snapshot_id)
         found = super().describe_snapshots(snapshot_ids, filters)
-        return [snapshot for snapshot in found if snapshot.id not in hidden]
+        return [snapshot for snapshot in found if not _is_hidden(snapshot)]
+
+    def _check_visible(self, snapshot_id: str) -> None:
+        found = self.snapshots.get(snapshot_id)
+        if found is None or _is_hidden(found):
+            raise EC2ClientError("InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist.")
 
     def delete_snapshot(self, snapshot_id: str) -> Any:
-        """Refuse while an AMI uses it."""
+        """Refuse while an AMI uses it, or nobody knows it yet."""
+        self._check_visible(snapshot_id)
         for image in self.amis.values():
             if snapshot_id in getattr(image, "snapshot_ids", ()):
                 raise EC2ClientError(
@@ -340,6 +344,10 @@ class StrictEC2(EC2Backend):
                 raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
         found = super().describe_images(ami_ids, filters, exec_users, owners)
         return generic_filter(filters, found) if ami_ids else found
+
+
+def _is_hidden(snapshot: Any) -> bool:
+    return isinstance(snapshot, DirectSnapshot) and not snapshot.is_visible
 
 
 def _dependency(message: str) -> EC2ClientError:

@@ -188,6 +188,18 @@ def test_checksum_in_the_answer_can_be_wrong(sandbox, aws, snapshot_id):
     assert wrong["Checksum"] != right["Checksum"] == CHECKSUM
 
 
+def test_block_can_come_back_short(sandbox, aws, snapshot_id):
+    aws(put(snapshot_id))
+    seal = {"SnapshotId": snapshot_id, "ChangedBlocksCount": 1}
+    aws(("ebs", "complete_snapshot", seal))
+    (listed,) = aws(("ebs", "list_snapshot_blocks", {"SnapshotId": snapshot_id}))
+    token = listed["Blocks"][0]["BlockToken"]
+    sandbox.fault("GetSnapshotBlock", nth=1, short_bytes=3)
+    get = ("ebs", "get_snapshot_block", {"SnapshotId": snapshot_id, "BlockIndex": 0, "BlockToken": token})
+    short, whole = aws(get, get)
+    assert (len(short["BlockData"]), len(whole["BlockData"])) == (BLOCK - 3, BLOCK)
+
+
 def test_block_can_be_corrupted_silently(sandbox, aws, snapshot_id):
     sandbox.fault("PutSnapshotBlock", nth=1, corrupt=True)
     linear = base64.b64encode(hashlib.sha256(hashlib.sha256(DATA).digest()).digest()).decode()

@@ -159,7 +159,8 @@ class Server:
         headers = {"x-amzn-RequestId": str(uuid.uuid4()), "Date": now, **answer.headers}
         if call:
             self._note(call, caller, answer.status, code, began)
-        return Answer(answer.status, headers, answer.body)
+        missing = max((fault.short_bytes for fault in hits), default=0)
+        return Answer(answer.status, headers, answer.body[: len(answer.body) - missing])
 
     def _done(self, call: Call, caller: Caller, body: Body, hits: list[Fault]) -> Answer:
         with self._service.under_way(call, body, caller.region):

@@ -183,6 +183,11 @@ def test_fault_that_stays_is_said_and_leaves_nothing(sandbox, make_upload, disk,
     assert upload.owes is is_done_perhaps
 
 
+def test_block_that_comes_back_short_is_read_again(sandbox, make_upload, disk, assert_uploaded):
+    sandbox.fault("GetSnapshotBlock", every=5, short_bytes=3)
+    assert_uploaded(make_upload(disk.path, verify="full").run(), disk.raw)
+
+
 @pytest.mark.parametrize("verify", ["full", None])
 def test_block_that_was_stored_wrong_is_found(sandbox, make_upload, disk, assert_nothing_left, verify):
     sandbox.fault(PUT, nth=7, corrupt=True)

@@ -256,6 +256,24 @@ def test_cleanup_removes_what_a_killed_upload_left(slow_sandbox, make_upload, di
     assert slow_sandbox.left() == {}
 
 
+def test_cleanup_forgets_nothing_that_does_not_show_yet(sandbox, make_upload, disk, clean_up, wait_until, aws):
+    sandbox.pace(hidden_seconds=8)
+    upload = make_upload(disk.path)
+    process = upload.start()
+    wait_until(lambda: upload.has_entry("started"), process)
+    upload.kill(process)
+    assert clean_up(upload, exit_code=75) == [("snapshot", "left")]
+    assert upload.owes
+    look = ("ec2", "describe_snapshots", {"Filters": [{"Name": "tag-key", "Values": ["clouduploader:key"]}]})
+    deadline = time.monotonic() + 60
+    while not aws(look)[0]["Snapshots"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert clean_up(upload) == [("snapshot", "removed")]
+    assert sandbox.left() == {}
+    assert not upload.owes
+
+
 @pytest.mark.parametrize("has_journal", [True, False], ids=["by journal", "by tags"])
 def test_cleanup_removes_what_the_other_method_left(
     sandbox, make_upload, make_image, clean_up, wait_until, has_journal

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clouduploader import visibility
-from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TransientError
+from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, ThrottledError, TransientError
 from clouduploader.platform import CloudObject, Journal, JsonValue, Reporter
 from clouduploader.platforms.ec2 import api, patience, refusals, tags
 from clouduploader.platforms.ec2.ebs_direct import wire
@@ -165,6 +165,11 @@ class Snapshots:
             if not isinstance(exc, TransientError) and not _retries(exc):  # else the first one may have made it
                 self._journal.write("refused", kind="snapshot", region=self._region)
                 self._journal.write("discarded", token=parameters["ClientToken"])
+            elif not isinstance(exc, ThrottledError):
+                self._reporter.line(
+                    f"Perhaps left behind: a snapshot in {self._region}, for AWS did not tell whether it started one. "
+                    "The same upload once more goes on with it; `clouduploader cleanup` removes it."
+                )
             if refusals.is_denied(exc):
                 raise StartDeniedError(exc.message, hint=exc.hint) from exc
             raise

@@ -105,11 +105,13 @@ def test_other_block_size_is_an_error_but_the_snapshot_is_known(aws, make_snapsh
     assert make_snapshots.created == list(aws.snapshots)
 
 
-def test_start_without_an_answer_stays_open_in_the_journal(aws, journal, make_snapshots):
+def test_start_without_an_answer_stays_open_in_the_journal_and_is_told(aws, journal, make_snapshots, record):
     aws.faults["start_snapshot"] = [hang_up()]
     with pytest.raises(NetworkError):
         make_snapshots().start(PARAMETERS)
     assert [entry["what"] for entry in journal.entries()] == ["asked"]
+    (line,) = record.lines
+    assert line.startswith(f"Perhaps left behind: a snapshot in {REGION}, ")
 
 
 def test_refused_start_is_not_tried_again_with_that_token(aws, journal, make_snapshots):

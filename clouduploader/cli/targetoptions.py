@@ -192,6 +192,22 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     return json.dumps(document).encode()
 
 
+def is_novel(config: Config, target: str, options: Mapping[str, JsonValue]) -> bool:
+    """Whether options name a region that the platform's software does not know: a new one or a misspelt one.
+
+    Args:
+        config: See Config.
+        target: Names the platform.
+        options: By the names of KEYS.
+
+    Raises:
+        UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
+    """
+    known = parsing.choices(registry.load(target, config), "region")
+    copies = options["copy_to"] if isinstance(options["copy_to"], list) else []
+    return bool(known) and not {options["region"], *copies} <= {None, "all", *known}
+
+
 def check_given(config: Config, target: str, options: Mapping[str, JsonValue]) -> None:
     """Look whether what options say by themselves is right, for a command that takes some of KEYS.
 

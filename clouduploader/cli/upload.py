@@ -72,6 +72,8 @@ def upload_command(
     stopping.listen(stop)
     if dry_run:
         return _plan(session, order, settings, stop)
+    if targetoptions.is_novel(settings, target, options):  # a region that is misspelt is no job's failure
+        upload_image.check(order, config=settings, log=joblog.JobLog([], is_verbose=False), stop=stop)
     uploading.lead_group()
     with contextlib.ExitStack() as views:
         outcome = upload_image.run(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from job_logs import TIME, untimed
+from minimal_disk import as_disk
 
 from clouduploader import config, jobxml, registry
 from clouduploader.cli import main, targetoptions, upload, uploading
@@ -253,6 +254,17 @@ def test_url_is_refused_as_one(capsys, command, url):
         f"clouduploader: {url} is a URL, and images are not downloaded. Download it, for example with `curl -LO URL`, "
         "and give the path of the file.\n"
     )
+
+
+def test_region_that_the_sdk_does_not_know_is_tried_before_there_is_a_job(place):
+    (place / "my image.raw").write_bytes(as_disk(bytes(1 << 20)))
+    for options in (["--region", "us-esat-1"], ["--region", "us-east-1", "--copy-to", "us-wset-2,eu-west-1"]):
+        done = run(place, "my image.raw", "--name", "abc", *options, target="ec2")
+        assert (done.returncode, done.stdout) == (78, "")
+        assert ".ec2utils.conf can't be read" in done.stderr  # so it got as far as what the job would meet first
+        assert list((place / "spool").iterdir()) == []
+    assert run(place, "my image.raw", "--name", "abc", "--region", "us-east-1", target="ec2").returncode == 78
+    assert archived(place).state is JobState.FAILED
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def plan(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Plan:
         ClouduploaderError: `run` would fail with this.
     """
     with (
-        _prepared(task, config=config, log=log, stop=stop) as prepared,
+        _prepared(task, config=config, log=log, stop=stop, is_plan=True) as prepared,
         workspace.private_directory() as nowhere,
         journal.open_journal(nowhere, prepared.key) as opened,
         stop.interruptible(),
@@ -229,7 +229,7 @@ class _Prepared:
 
 
 @contextlib.contextmanager
-def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterator[_Prepared]:
+def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop, is_plan: bool = False) -> Iterator[_Prepared]:
     platform, data = _read(task, config)
     for secret in data.secrets:
         log.hide(secret)
@@ -239,7 +239,8 @@ def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop) -> Iterato
         log.detail(f"Warning: others on this machine can read {path}.")
     filename = _real_name(task, data)
     image = packing.describe(task.image_path, filename, stop)
-    log.event(ImageFound(image))
+    if not is_plan:
+        log.event(ImageFound(image))
     link_name = platform.link_name(image)
     log.detail(f"{image.path} is {image.size_bytes} bytes, packed as {image.packing}, and linked as {link_name}.")
     with contextlib.ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 from pathlib import Path
 
 import click
@@ -88,8 +89,11 @@ def upload_command(
 
 
 def _plan(session: Session, order: upload_image.Order, settings: config.Config, stop: Stop) -> int:
-    log = joblog.JobLog(uploading.sinks(session), is_verbose=session.is_verbose)
+    notes = io.BytesIO()  # what is guessed, passed over or warned of; no job keeps them
+    log = joblog.JobLog(uploading.sinks(session) or [notes], is_verbose=session.is_verbose)
     plan = upload_image.check(order, config=settings, log=log, stop=stop)
+    if not session.is_quiet:
+        click.echo(notes.getvalue(), nl=False, err=True)
     if session.is_json:
         output.print_json(session, {"steps": plan.steps, "costs": [vars(cost) for cost in plan.costs]})
         return ExitCode.OK

@@ -125,6 +125,15 @@ def test_dry_run_says_the_steps_and_changes_nothing(place):
     assert json.loads(run(place, "my image.raw", "--dry-run", "--json").stdout)["data"]["steps"]
 
 
+def test_dry_run_says_what_is_warned_of(place):
+    sector = bytearray((place / "my image.raw").read_bytes()[:512].ljust(512, b"\0"))
+    sector[446:462] = b"\0\0\0\0\xee\0\0\0\1\0\0\0\xff\0\0\0"  # stands for a GPT, which is not there
+    (place / "my image.raw").write_bytes(sector[:510] + b"\x55\xaa")
+    done = run(place, "my image.raw", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "Warning: its GPT is damaged.\n")
+    assert run(place, "my image.raw", "--dry-run", options=["--quiet"]).stderr == ""
+
+
 def test_dry_run_fails_as_the_upload_would(place):
     (place / "images" / "my image.raw").write_text("another")
     assert run(place, "my image.raw", "--dry-run").returncode == 73

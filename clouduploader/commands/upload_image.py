@@ -57,6 +57,7 @@ def check(order: Order, *, config: Config, log: joblog.JobLog, stop: Stop) -> Pl
     Raises:
         ClouduploaderError: `run` would fail with this.
     """
+    _check_events(order)
     return runner.plan(_task(order, job=None), config=config, log=log, stop=stop)
 
 
@@ -86,8 +87,7 @@ def run(
     """
     image = packing.describe(order.image_path, order.image_path.name, stop)
     runner.check_targetdata(_task(order, job=None), config=config)  # what is wrong before the job is no job's failure
-    if order.events_path and not order.events_path.parent.is_dir():
-        raise CannotCreateError(f"the events file {order.events_path} can't be written: there is no such directory")
+    _check_events(order)
     spool = Spool(config.spool.value)
     job = Job(
         name=spool.allocate(),
@@ -116,6 +116,11 @@ def run(
             raise
         job = job.ended(JobState.SUCCEEDED, joblog.one_line(result.id))
         return Outcome(job, result, archive(spool, job, log))
+
+
+def _check_events(order: Order) -> None:
+    if order.events_path and not order.events_path.parent.is_dir():
+        raise CannotCreateError(f"the events file {order.events_path} can't be written: there is no such directory")
 
 
 def archive(spool: Spool, job: Job, log: joblog.JobLog) -> str | None:

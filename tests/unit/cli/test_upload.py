@@ -265,6 +265,14 @@ def test_url_is_refused_as_one(capsys, command, url):
     )
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_events_file_without_its_directory_is_refused_before_there_is_a_job(place, dry):
+    done = run(place, "my image.raw", "--events", "no/events", *dry)
+    assert (done.returncode, done.stdout) == (73, "")
+    assert done.stderr == "clouduploader: the events file no/events can't be written: there is no such directory.\n"
+    assert list((place / "spool").iterdir()) == []
+
+
 def test_region_that_the_sdk_does_not_know_is_tried_before_there_is_a_job(place):
     (place / "my image.raw").write_bytes(as_disk(bytes(1 << 20)))
     for options in (["--region", "us-esat-1"], ["--region", "us-east-1", "--copy-to", "us-wset-2,eu-west-1"]):

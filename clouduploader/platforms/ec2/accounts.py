@@ -49,8 +49,9 @@ class RoleAccounts:
                 hint = f"There are: {', '.join(policies.EXTRAS)}."
                 raise UsageError(f"there are no permissions called '{extra}'", hint=hint)
         external_id = self._value(values, "external_id")
-        caller = credentials.Caller(self._context.home, self._settings.profile, is_role_wanted=True, reporter=reporter)
-        we = caller.identity(self._sts_region(), caller.keys())
+        home, profile, region = self._context.home, self._settings.profile, self._sts_region()
+        caller = credentials.Caller(home, profile, is_role_wanted=True, region=region, reporter=reporter)
+        we = caller.identity(caller.keys())
         trust = policies.trust(partition=we.partition, account_id=we.account_id, external_id=external_id)
         permissions = {name: policies.permissions(name) for name in policies.names(method, extras)}
         return AccountGuide(

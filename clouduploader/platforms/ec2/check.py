@@ -166,10 +166,11 @@ def _identity(
                 Level.WARNING, "regions", "there is none to look at", "Name one with --region, or give --data."
             )
         return
-    caller = credentials.Caller(context.home, settings.profile, is_role_wanted=True, reporter=_Silent())
+    region = settings.sts_region or names[0]
+    caller = credentials.Caller(context.home, settings.profile, is_role_wanted=True, region=region, reporter=_Silent())
     try:
         keys = caller.keys()
-        we = caller.identity(settings.sts_region or names[0], keys)
+        we = caller.identity(keys)
     except ClouduploaderError as exc:
         yield _failure("AWS identity", exc)
         return

@@ -72,7 +72,15 @@ class Account:
         self.region = str(targetdata["region"])
         self.role_arn = str(targetdata.get("arn", ""))
         self._external_id = str(targetdata.get("external_id", ""))
-        self._caller = Caller(home, settings.profile, is_role_wanted=bool(self.role_arn), reporter=reporter, stop=stop)
+        self._sts_region = settings.sts_region or self.region
+        self._caller = Caller(
+            home,
+            settings.profile,
+            is_role_wanted=bool(self.role_arn),
+            region=self._sts_region,
+            reporter=reporter,
+            stop=stop,
+        )
 
     def fresh_keys(self) -> Keys:
         """Get credentials for the account, with their whole life before them. Uses the network.
@@ -97,7 +105,7 @@ class Account:
         return Renewing(self.fresh_keys, now or functools.partial(datetime.datetime.now, datetime.UTC), self._reporter)
 
     def _assume(self) -> Keys:
-        client = self._caller.client("sts", self._settings.sts_region or self.region, self._caller.keys())
+        client = self._caller.client("sts", self._sts_region, self._caller.keys())
         from clouduploader.platforms.ec2 import api
 
         parameters = {"ExternalId": self._external_id} if self._external_id else {}
@@ -141,16 +149,25 @@ class Caller:
         home: Home of clouduploader.
         profile: Of the home's credentials.
         is_role_wanted: Whether the credentials are to ask for a role with: without one, the home's are not used.
+        region: Whose STS is asked, and where the chain asks AWS if its settings name no region.
         reporter: Told of each call if verbose; the secrets are hidden there.
         stop: See `Account`.
     """
 
     def __init__(
-        self, home: Path, profile: str, *, is_role_wanted: bool, reporter: Reporter, stop: Stop | None = None
+        self,
+        home: Path,
+        profile: str,
+        *,
+        is_role_wanted: bool,
+        region: str,
+        reporter: Reporter,
+        stop: Stop | None = None,
     ) -> None:
         self._home = home
         self._profile = profile
         self._is_role_wanted = is_role_wanted
+        self._region = region
         self._reporter = reporter
         self._stop = stop
 
@@ -209,11 +226,10 @@ class Caller:
                 stop=self._stop,
             )
 
-    def identity(self, region: str, keys: Keys) -> "Identity":
+    def identity(self, keys: Keys) -> "Identity":
         """Ask AWS who we are; no right is needed for that. Uses the network.
 
         Args:
-            region: Of STS.
             keys: See `keys`.
 
         Raises:
@@ -222,7 +238,7 @@ class Caller:
         """
         from clouduploader.platforms.ec2 import api
 
-        client = self.client("sts", region, keys)
+        client = self.client("sts", self._region, keys)
         with api.translated("our own account"):
             answer = client.get_caller_identity()
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
@@ -241,7 +257,10 @@ class Caller:
     @functools.cached_property
     def _session(self) -> "botocore.session.Session":
         """That of the chain, which keeps what it has found and renews it."""
-        return self._new_session()
+        session = self._new_session()
+        if session.get_config_variable("region") is None:
+            session.set_config_variable("region", self._region)
+        return session
 
     def _found(self) -> Keys:
         found = self._session.get_credentials()

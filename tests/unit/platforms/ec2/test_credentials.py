@@ -96,7 +96,7 @@ def test_any_file_gives_keys_or_an_error_of_ours(tmp_path_factory, data):
     (home / ".aws").mkdir()
     (home / ".aws" / "credentials").write_bytes(data)
     with pytest.raises(CredentialsError, match="the AWS credentials can't be had: "):
-        credentials.Caller(home, "default", is_role_wanted=True, reporter=Silent()).keys()
+        credentials.Caller(home, "default", is_role_wanted=True, region="eu-west-1", reporter=Silent()).keys()
 
 
 class Silent:
@@ -237,6 +237,16 @@ def test_chain_that_does_not_reach_aws_may_heal(make_home, make_account, make_en
     make_home(ROLE_OF_PROFILE)
     with pytest.raises(TransientError, match="the AWS credentials can't be had: "):
         make_account(environment={"AWS_ENDPOINT_URL": make_endpoint(answer).url}, arn=ARN).fresh_keys()
+
+
+def test_chain_asks_in_the_region_of_the_upload_where_its_settings_name_none(
+    make_home, make_account, make_endpoint, refused
+):
+    endpoint = make_endpoint(refused("AccessDenied", status=403))
+    make_home(ROLE_OF_PROFILE.replace("region = eu-west-1\n", ""))
+    with pytest.raises(CredentialsError):
+        make_account(environment={"AWS_ENDPOINT_URL": endpoint.url}, arn=ARN, region="ap-south-1").fresh_keys()
+    assert "/ap-south-1/sts/" in endpoint.requests[0].headers["Authorization"]
 
 
 def test_role_without_anybody_who_could_ask_for_it_is_an_error(make_account):
@@ -565,7 +575,6 @@ def answer_nothing(_prompt):
     [
         {"AWS_WEB_IDENTITY_TOKEN_FILE": "/no/token", "AWS_ROLE_ARN": ARN},
         {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/creds"},
-        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/creds"},
         {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "odd"},
         {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/no"},
         {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/", "AWS_CONTAINER_AUTHORIZATION_TOKEN": "a\nb"},
@@ -613,7 +622,6 @@ def test_environment_that_gives_no_credentials_is_an_error_of_theirs(make_accoun
         (404, "no"),
         (500, ""),
         (302, "", {"Location": "http://127.0.0.1:9/"}),
-        None,
     ],
 )
 def test_container_that_answers_nonsense_is_an_error_of_the_credentials(

@@ -34,7 +34,7 @@ class ZeroBlocks(enum.StrEnum):
     """All are left out."""
 
 
-MISSING_COPY = "the copy of its GPT, at the end of the disk, is missing or damaged; it boots without"
+MISSING_COPY = "the copy of its GPT, at the end of the disk, is missing or damaged; firmware does without it"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

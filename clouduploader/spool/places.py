@@ -6,7 +6,10 @@ from pathlib import Path
 from clouduploader.errors import CannotCreateError, LocalIOError, MissingFileError, NoSuchJobError
 from clouduploader.job import Job
 
-_SPOOL_HINT = "OBS's upload server makes it; --spool or CLOUDUPLOADER_SPOOL name another one."
+_SPOOL_HINT = (
+    "A server makes it when it starts, and a plain user's own is made where his home can be written; "
+    "--spool or CLOUDUPLOADER_SPOOL name another one."
+)
 
 
 class Places:

@@ -291,7 +291,7 @@ def _member(block: bytes, source: _Source, extensions: _Extensions, common: _Ext
     """
     kind = block[_TYPE]
     values = {name: value for name, value in {**common.values, **extensions.values}.items() if value}
-    stored_bytes = _decimal(values["size"].encode()) if "size" in values else _number(block[_SIZE])
+    stored_bytes = _decimal(_bytes(values["size"])) if "size" in values else _number(block[_SIZE])
     if kind == _VOLUME:
         raise _UnreadableError("in several volumes")
     if kind in _WITHOUT_DATA:
@@ -313,7 +313,7 @@ def _member(block: bytes, source: _Source, extensions: _Extensions, common: _Ext
         raise _UnreadableError(f"in which {name} is a sparse file of the unknown version {'.'.join(version)}")
     real_size = values.get("GNU.sparse.realsize") or values.get("GNU.sparse.size")
     if real_size is not None and kind != _SPARSE:
-        size_bytes = _decimal(real_size.encode())
+        size_bytes = _decimal(_bytes(real_size))
         extents = array("Q") if extents is None else extents
     if extents is not None:
         extents = _checked(extents, size_bytes, data_bytes)
@@ -401,6 +401,11 @@ def _name(block: bytes) -> str:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    """The bytes of a text of `_text`."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _number(field: bytes) -> int:

@@ -1,5 +1,6 @@
 """The sample configuration: what it shows as a default is one, and the rest is understood."""
 
+import configparser
 import dataclasses
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from clouduploader import config
 from clouduploader.dispatcher import settings as worker_settings
-from clouduploader.platforms.ec2 import credentials, regions, settings
+from clouduploader.platforms.ec2 import regions, settings
 from clouduploader.server import settings as server_settings
 
 SAMPLES = Path(__file__).parents[2] / "etc/obs/cloudupload"
@@ -28,12 +29,19 @@ def make_home(tmp_path):
     return make
 
 
+def credentials(home):
+    """The file of AWS credentials, read as the SDK reads it."""
+    parser = configparser.RawConfigParser()
+    parser.read(home / ".aws/credentials")
+    return parser
+
+
 def test_samples_as_they_are_change_nothing():
     loaded = config.load(home=SAMPLES, spool=None, environment={})
     assert loaded.spool.source == "default"
     assert loaded.platforms == {"ec2": {}, "directory": {}}
     assert regions.names(SAMPLES) == []
-    assert credentials.static_keys(SAMPLES, "default") is None
+    assert not credentials(SAMPLES).has_section("default")
 
 
 def test_settings_shown_are_the_defaults(make_home):
@@ -63,7 +71,7 @@ def test_helpers_and_keys_shown_are_understood(make_home):
     home = make_home("#")
     assert regions.names(home) == ["eu-central-1", "us-east-1"]
     assert {regions.helper(home, name).user for name in regions.names(home)} == {"ec2-user"}
-    assert credentials.static_keys(home, "default").access_key_id.startswith("AKIA")
+    assert credentials(home)["default"]["aws_access_key_id"].startswith("AKIA")
 
 
 def test_known_settings_are_all_shown():

@@ -311,6 +311,8 @@ def find(client: Any, region: str, key: str | None, reporter: Reporter) -> list[
                 raise
             reporter.line(f"A {listing.kind} left in {region} can't be looked for: {exc.message}")
     users = _users_of_snapshots(client, region, found.get("snapshot", []))
+    leftover = {item["ImageId"] for item in found.get("image", []) if _keep_reason("image", item, {}) is None}
+    users = {snapshot_id: user for snapshot_id, user in users.items() if user not in leftover}
     things = []
     for listing in LISTINGS:
         for item in found.get(listing.kind, []):

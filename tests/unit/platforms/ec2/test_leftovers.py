@@ -329,6 +329,20 @@ def test_snapshot_of_an_image_is_kept(stubbed, record):
     assert (found.keep_reason, found.is_complete) == ("in use by ami-1", False)
 
 
+def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, record):
+    client, stubber = stubbed
+    marks = marked("image")[0]["Tags"]
+    image = {"ImageId": "ami-1", "State": "pending", "BlockDeviceMappings": [{"Ebs": {"SnapshotId": "snap-1"}}]}
+    snapshot = {"SnapshotId": "snap-1", "State": "completed", "Tags": marks}
+    answers = {"image": {"Images": [image | {"Tags": marks}]}, "snapshot": {"Snapshots": [snapshot]}}
+    for listing in leftovers.LISTINGS:
+        stubber.add_response(listing.operation, answers.get(listing.kind, {}))
+    stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
+    found = {item.object: item for item in leftovers.find(client, REGION, KEY, record)}
+    assert found[thing("image", "ami-1")].keep_reason is None
+    assert found[thing("snapshot", "snap-1")].is_complete
+
+
 @pytest.mark.parametrize(
     ("state", "reason"),
     [("available", "an image that can be used"), ("deregistered", "an image that can be used")]

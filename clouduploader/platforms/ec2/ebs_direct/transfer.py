@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from clouduploader import visibility
 from clouduploader.contents import BlockSource
-from clouduploader.errors import ClouduploaderError, NetworkError, PlatformReplyError
+from clouduploader.errors import ClouduploaderError, NetworkError, PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import refusals
 from clouduploader.platforms.ec2.ebs_direct import ledger, pacer, wire
 from clouduploader.platforms.ec2.settings import Settings
@@ -299,7 +299,13 @@ class Transfer:
                 raise error
             self._last_seen = error.message
             return self._pause(job)
-        if status >= 500 or refusal.reason in _PASSING_REASONS or code == f"HTTP {status}":
+        if code == f"HTTP {status}":
+            error = TransientError(
+                f"{self.url} answers with {code}, and no code of AWS",
+                hint="Try again later; if it stays so, look at what stands between this machine and AWS.",
+            )
+            return self._again(job, error)
+        if status >= 500 or refusal.reason in _PASSING_REASONS:
             return self._again(job, error)
         raise error
 

@@ -389,7 +389,7 @@ def test_first_decisive_error_counts_and_confirmed_blocks_stay(make_server, send
         (hang_up, NetworkError, "closed without one"),
         (PASSING["500"], TransientError, "InternalServerException"),
         (PASSING["another checksum"], PlatformReplyError, "another checksum"),
-        (PASSING["a stranger's 403"], PlatformReplyError, "HTTP 403"),
+        (PASSING["a stranger's 403"], TransientError, "HTTP 403"),
         (PASSING["garbage"], NetworkError, "makes no sense"),
     ],
 )

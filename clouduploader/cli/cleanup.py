@@ -95,7 +95,7 @@ def cleanup_command(
     process.hide_memory()
     with open(2, "wb", buffering=0, closefd=False) as stderr:
         log = joblog.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
-        for region in regions or (None,):
+        for region in regions or ((None,) if job is None else ()):  # the journal of a job names its own target
             targetoptions.check_given(
                 session.config, target, {"region": region, "arn": arn, "external_id": external_id}
             )

@@ -27,7 +27,7 @@ LOG = logging.getLogger("clouduploader.server")
 
 MAX_IDLE = 10_000  # connections without a request, whatever the limit of open files is
 RESERVED = 32  # descriptors for the rest: threads, logs, the job that is just written, clients at the door
-ADMITTED = 16  # at a time; asyncio's own way is 512, and to write down as many errors when descriptors run out
+ADMITTED = 4  # at a time, so that their requests are read before others take their place; asyncio's own way is 512
 PAUSE_SECONDS = 0.1  # before the next try then
 SHARE = 3  # a request may need three descriptors: its connection twice, while an image comes, and a file
 HEAD_COST = 4  # bytes of memory for each of a head; measured: 3 to 4, as it came and as a mapping

@@ -78,7 +78,7 @@ def test_secrets_are_nowhere(sandbox, make_disk, overheard, tmp_path, is_failing
     )
     external_id = sandbox.description["external_id"]
     if is_failing:  # such that the journal keeps all it has
-        sandbox.fault("RegisterImage", code="InternalError", status=500, message=f"Who is {external_id}?")
+        sandbox.fault("RegisterImage", code="InvalidParameterValue", message=f"Who is {external_id}?")
         argv = ["upload", "--json", "--verbose", "--keep=snapshot", f"--data={data}", make_disk(40).path]
     else:
         argv = ["--verbose", "tom", "ec2", make_disk(40).path, data, "disk.raw", result]
@@ -87,7 +87,7 @@ def test_secrets_are_nowhere(sandbox, make_disk, overheard, tmp_path, is_failing
         process = sandbox.popen([EXECUTABLE, *argv], env=environment, stdout=output, stderr=output)
         status = process.wait(60)
 
-    assert status == (ExitCode.TEMPORARY if is_failing else ExitCode.OK), log.read_text()
+    assert status == (ExitCode.PROTOCOL if is_failing else ExitCode.OK), log.read_text()
     assert watcher.keys == set()
     assert is_failing or result.read_text().startswith("ami-")
     secrets = {

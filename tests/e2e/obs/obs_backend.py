@@ -30,7 +30,7 @@ JOB_FIELDS = {
     "repository": "images",
     "package": "appliance",
     "arch": "x86_64",
-    "filename": "appliance-1.0.x86_64.raw",
+    "filename": "appliance-1.0.x86_64.raw.xz",
 }
 """What the frontend says about a job, unless a test says otherwise."""
 

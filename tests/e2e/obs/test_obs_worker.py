@@ -12,6 +12,7 @@ from obs_backend import Backend
 
 pytestmark = pytest.mark.obs
 IMAGE = b"image" * 1000
+FILENAME = "appliance-1.0.x86_64.raw"
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def worker(server, command):
 
 def test_jobs_of_the_old_server_are_uploaded_by_our_worker(server, worker, make_gate):
     gate = make_gate()
-    job = server.submit(gate.data, IMAGE, target="gate", user='t\u00f6m "&<')
+    job = server.submit(gate.data, IMAGE, target="gate", filename=FILENAME, user='t\u00f6m "&<')
     log = server.wait_for_log(job, f"link {server.spool}/{job}.dir/")
     assert b"of 5000 bytes" in log
     gate.step("end")
@@ -58,7 +59,7 @@ def test_jobs_of_the_old_server_are_uploaded_by_our_worker(server, worker, make_
 
 def test_kill_by_the_old_server_reaches_the_upload_and_frees_the_slot(server, worker, make_gate):
     gates = [make_gate() for _ in range(3)]
-    jobs = [server.submit(gate.data, IMAGE, target="gate") for gate in gates]
+    jobs = [server.submit(gate.data, IMAGE, target="gate", filename=FILENAME) for gate in gates]
     server.wait_for_log(jobs[0], "Created gate")
     server.wait_for_log(jobs[1], "Created gate")
     assert server.status(jobs[2])["state"] == "scheduled"  # two at once for one user
@@ -92,7 +93,7 @@ def test_our_worker_does_not_start_beside_that_of_obs_and_takes_over_its_uploads
         f"{backend.rundir}/bs_clouduploadworker.lock. Only one worker can work on a spool; end that one first.\n",
     )
     gate = make_gate()
-    job = backend.submit(gate.data, IMAGE, target="gate")
+    job = backend.submit(gate.data, IMAGE, target="gate", filename=FILENAME)
     backend.wait_for_log(job, "Created gate")
     os.kill(worker_of_obs(backend), signal.SIGKILL)
     backend.wait_until(lambda: not backend.has_any_worker(), "OBS's worker is gone")

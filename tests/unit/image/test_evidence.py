@@ -70,7 +70,7 @@ def test_disk_is_told_by_what_is_on_it(data):
         (b'{"error": "not found"}', "JSON"),
         (b"\x7fELF" + bytes(600), "ELF"),
         (b"%PDF-1.7\n", "PDF"),
-        (gzip.compress(b"disk"), "packed once more, with gz"),
+        (gzip.compress(b"disk", mtime=0), "packed once more, with gz"),
         (lzma.compress(b"disk"), "packed once more, with xz"),
         (b"MZ" + bytes(600), "UEFI"),
         (disk((0, b"MZ"), (510, b"\x55\xaa\0\0HdrS")), "a Linux kernel"),

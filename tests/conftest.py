@@ -4,6 +4,7 @@ import functools
 import ipaddress
 import os
 import re
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def clean_environment():
         for name in filter(FOREIGN_VARIABLE.fullmatch, list(os.environ)):
             patch.delenv(name)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # botocore would ask 169.254.169.254
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background has it ignored
         yield
 
 

@@ -1,7 +1,5 @@
 """`clouduploader resume`: go on with an upload that died."""
 
-import contextlib
-
 import click
 
 from clouduploader import stopping
@@ -26,14 +24,5 @@ def resume_command(session: Session, /, *, job: str) -> int:
     """
     stop = Stop()
     stopping.listen(stop)
-    uploading.lead_group()
-    with contextlib.ExitStack() as views:
-        outcome = resume_job.run(
-            job,
-            config=session.config,
-            stop=stop,
-            sinks=uploading.sinks(session),
-            is_verbose=session.is_verbose,
-            watch=lambda found, log: uploading.watch(session, found, log, views),
-        )
+    outcome = uploading.run_watched(session, resume_job.run, job, config=session.config, stop=stop)
     return uploading.print_outcome(session, outcome)

@@ -1,7 +1,5 @@
 """`clouduploader retry`: run a job again."""
 
-import contextlib
-
 import click
 
 from clouduploader import stopping
@@ -28,16 +26,7 @@ def retry_command(session: Session, /, *, job: str) -> int:
     """
     stop = Stop()
     stopping.listen(stop)
-    uploading.lead_group()
-    with contextlib.ExitStack() as views:
-        outcome = retry_job.run(
-            job,
-            config=session.config,
-            stop=stop,
-            sinks=uploading.sinks(session),
-            is_verbose=session.is_verbose,
-            watch=lambda found, log: uploading.watch(session, found, log, views),
-        )
+    outcome = uploading.run_watched(session, retry_job.run, job, config=session.config, stop=stop)
     if not isinstance(outcome, Job):
         return uploading.print_outcome(session, outcome)
     if session.is_json:

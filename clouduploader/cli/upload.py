@@ -1,6 +1,5 @@
 """`clouduploader upload`: by hand."""
 
-import contextlib
 import dataclasses
 import io
 from pathlib import Path
@@ -75,16 +74,7 @@ def upload_command(
         return _plan(session, order, settings, stop)
     if targetoptions.is_novel(settings, target, options):  # a region that is misspelt is no job's failure
         upload_image.check(order, config=settings, log=joblog.JobLog([], is_verbose=False), stop=stop)
-    uploading.lead_group()
-    with contextlib.ExitStack() as views:
-        outcome = upload_image.run(
-            order,
-            config=settings,
-            stop=stop,
-            sinks=uploading.sinks(session),
-            is_verbose=session.is_verbose,
-            watch=lambda job, log: uploading.watch(session, job, log, views),
-        )
+    outcome = uploading.run_watched(session, upload_image.run, order, config=settings, stop=stop)
     return uploading.print_outcome(session, outcome)
 
 

@@ -1,9 +1,11 @@
-"""What `upload` and `resume` have in common: how a person watches an upload, and gets its result."""
+"""What `upload`, `resume` and `retry` have in common: how a person watches an upload, and gets its result."""
 
 import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
@@ -11,8 +13,34 @@ from clouduploader import joblog
 from clouduploader.cli import output
 from clouduploader.cli.session import Session
 from clouduploader.commands import upload_image
+from clouduploader.config import Config
 from clouduploader.errors import ExitCode
 from clouduploader.job import Job
+from clouduploader.stop import Stop
+
+Result = TypeVar("Result")
+
+
+def run_watched(session: Session, run: Callable[..., Result], subject: object, *, config: Config, stop: Stop) -> Result:
+    """Do an upload in a process group of our own, under the eyes of the caller.
+
+    Args:
+        session: How much the caller is told.
+        run: Of `upload_image`, `resume_job` or `retry_job`.
+        subject: Its first argument.
+        config: See Config.
+        stop: Where it is asked to end.
+    """
+    lead_group()
+    with contextlib.ExitStack() as views:
+        return run(
+            subject,
+            config=config,
+            stop=stop,
+            sinks=sinks(session),
+            is_verbose=session.is_verbose,
+            watch=lambda job, log: watch(session, job, log, views),
+        )
 
 
 def sinks(session: Session) -> list[joblog.Sink]:

@@ -204,15 +204,7 @@ class _Distribution:
         if self._is_new and region == self._home:
             return []
         shortfalls = []
-        wanted = self._attributes
-        found = taken.changes(
-            image,
-            self._targetdata,
-            key=self._journal.key,
-            description=wanted.description,
-            imds_support=wanted.imds_support,
-        )
-        changes = list(found)
+        changes = list(taken.changes(image, self._targetdata, key=self._journal.key, wanted=self._attributes))
         for change in changes:
             try:
                 with api.translated(f"region {region}"):

@@ -173,13 +173,7 @@ def _registration(name: str, aim: Attributes) -> str:
 
 
 def _changes(image: Mapping[str, Any], request: UploadRequest, aim: Attributes) -> list[str]:
-    found = taken.changes(
-        image,
-        request.targetdata,
-        key=request.journal.key,
-        description=aim.description,
-        imds_support=aim.imds_support,
-    )
+    found = taken.changes(image, request.targetdata, key=request.journal.key, wanted=aim)
     return [f"change its {change}" for change in found]
 
 

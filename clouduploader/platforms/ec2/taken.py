@@ -144,8 +144,7 @@ def changes(
     targetdata: Mapping[str, JsonValue],
     *,
     key: str,
-    description: str,
-    imds_support: str | None,
+    wanted: Attributes,
 ) -> Iterator[Change]:
     """What must be changed for an image to be as it is asked for; tags that nobody asks for are left.
 
@@ -155,19 +154,18 @@ def changes(
         image: As DescribeImages has it.
         targetdata: The key `tags` is used.
         key: Of our journal.
-        description: Ours.
-        imds_support: Ours.
+        wanted: Description and IMDS support are used.
     """
     image_id, theirs = str(image["ImageId"]), tags.as_mapping(image.get("Tags"))
     if theirs.get(tags.KEY) == key:
         return
     old = str(image.get("Description") or "")
-    if old != description:
-        parameters: dict[str, Any] = {"ImageId": image_id, "Description": {"Value": description}}
-        yield Change("description", repr(old), repr(description), "modify_image_attribute", parameters)
-    if imds_support and not image.get("ImdsSupport"):
-        parameters = {"ImageId": image_id, "ImdsSupport": {"Value": imds_support}}
-        yield Change("IMDS support", "not set", imds_support, "modify_image_attribute", parameters)
+    if old != wanted.description:
+        parameters: dict[str, Any] = {"ImageId": image_id, "Description": {"Value": wanted.description}}
+        yield Change("description", repr(old), repr(wanted.description), "modify_image_attribute", parameters)
+    if wanted.imds_support and not image.get("ImdsSupport"):
+        parameters = {"ImageId": image_id, "ImdsSupport": {"Value": wanted.imds_support}}
+        yield Change("IMDS support", "not set", wanted.imds_support, "modify_image_attribute", parameters)
     others = {name: value for name, value in tags.of_user(targetdata.get("tags")).items() if theirs.get(name) != value}
     if others:
         snapshots = [ebs["SnapshotId"] for ebs in _volumes(image) if ebs.get("SnapshotId")]

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from clouduploader import joblog, journal, keyring, registry, runner, targetdata, visibility
+from clouduploader import joblog, journal, keyring, registry, runner, targetdata, visibility, wallclock
 from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, LockedError, MissingFileError
 from clouduploader.platform import CleanUpReport, CloudObject, Found, JsonValue, Leftover, ObjectRemoved, Platform
@@ -125,7 +125,8 @@ def look(means: Means, scope: Scope) -> list[Batch]:
     """Look for what is left. Changes nothing; uses the network where there is something to look for.
 
     Raises:
-        ClouduploaderError: The account of `scope` can't be looked through, or there is no such platform.
+        ClouduploaderError: The account of `scope` can't be looked through, there is no such platform, or the clock
+            can't tell what is older than `scope` says.
     """
     state_dir = means.config.state.value
     batches = [_by_journal(means, scope, found) for found in journal.read_open(state_dir) if _is_dead(found, scope)]
@@ -245,7 +246,15 @@ def _is_dead(reading: journal.Reading, scope: Scope) -> bool:
 
 
 def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
-    return moment is None or datetime.datetime.now(datetime.UTC) - moment >= age
+    """Whether something is at least so old; of any age if nobody knows when it was made.
+
+    Raises:
+        ConfigError: The clock can't tell.
+    """
+    if moment is None or not age:
+        return True
+    wallclock.check(moment)
+    return datetime.datetime.now(datetime.UTC) - moment >= age
 
 
 def _by_journal(means: Means, scope: Scope, reading: journal.Reading) -> Batch:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Set
 from pathlib import Path
 
-from clouduploader import files, journal, spool
+from clouduploader import files, journal, spool, wallclock
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
 from clouduploader.job import Details, Job, JobState
 
@@ -39,17 +39,21 @@ class Patience:
 
     Args:
         clock: Seconds since any moment; does not go back, nor stand still while this process waits.
+        wall_clock: Seconds since the epoch, by the machine's clock.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self._clock = clock
-        self._began_at = time.time() - clock()
+        self._wall_clock = wall_clock
+        self._began_at = wall_clock() - clock()
         self._known: dict[str, tuple[object, float]] = {}
         self._seen: dict[str, tuple[object, float]] = {}
 
     def now(self) -> float:
-        """Seconds since the epoch, if the machine's clock was right when this was made."""
-        return self._began_at + self._clock()
+        """Seconds since the epoch, by the machine's clock when this was made, or by now: the earlier one."""
+        return min(self._began_at + self._clock(), self._wall_clock())
 
     def waited(self, name: str, signature: object) -> float:
         """For how many seconds something has been as it is.
@@ -113,7 +117,8 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
         jobs: The spool.
         state_dir: Where the journals are.
         now: See `Patience.now`: a clock that is put forward does not empty the archive.
-        max_days: Those that were archived longer ago; None for none.
+        max_days: Those that were archived longer ago; None for none. Not what was archived before `wallclock.EARLIEST`,
+            when the clock was wrong: its age is not known.
         max_jobs: All but so many, the newest by their ids; None for none.
 
     Returns:
@@ -130,7 +135,7 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
     changed = {name: _changed(jobs.done_path(name), now) for name in names}
     doomed = set() if max_jobs is None else set(names[: max(0, len(names) - max_jobs)])
     limit = -math.inf if max_days is None else now - max_days * SECONDS_PER_DAY
-    doomed.update(name for name in names if changed[name] < limit)
+    doomed.update(name for name in names if wallclock.EARLIEST.timestamp() <= changed[name] < limit)
     removed = sorted(doomed - needed, key=int)
     for name in removed:
         # The record last: as long as it is there, the log is found.

@@ -3,6 +3,7 @@
 import bisect
 import dataclasses
 import heapq
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from clouduploader import jobxml, spool
@@ -19,27 +20,23 @@ class Record:
 
     Attributes:
         job: As it was read.
-        changed: When it was written, in seconds since the epoch.
+        since: Since when it is as it is, by the monotonic clock, and never later than it was read.
         identity: Differs from that of every other version of the record.
     """
 
     job: Job
-    changed: float
+    since: float
     identity: tuple[int, int]
 
     def due(self, settings: Settings) -> float:
-        """When it may be started, in seconds since the epoch: after a transient failure there is a pause.
+        """When it may be started, by the monotonic clock: after a transient failure there is a pause.
 
         That is not written in the record, which has no place for it that OBS could read, but follows from when
         it was written and from the number of the try.
         """
         if self.job.state is not JobState.WAITING or (self.job.try_ or 1) < 2:
-            return self.changed
-        return self.changed + settings.pause_seconds(self.job.try_ or 1)
-
-    def is_due(self, now: float, settings: Settings) -> bool:
-        """Whether it may be started; also if it comes from the future, since the clock was set back."""
-        return now >= self.due(settings) or now < self.changed
+            return self.since
+        return self.since + settings.pause_seconds(self.job.try_ or 1)
 
 
 class Queue:
@@ -60,6 +57,7 @@ class Queue:
         self._waiting: dict[str, Record] = {}
         self._uploading: dict[str, Record] = {}
         self._seen: dict[str, tuple[int, int]] = {}
+        self._is_new = True
 
     def refresh(self, names: Iterable[str] | None) -> None:
         """Look at records again.
@@ -77,6 +75,7 @@ class Queue:
         for name in names:
             if jobxml.NAME.fullmatch(name):
                 self._look(name)
+        self._is_new = False
 
     def startable(self, is_served: Callable[[str | None], bool]) -> Iterator[Record]:
         """The jobs that are scheduled, or wait for another try, in the order of their ids.
@@ -124,7 +123,10 @@ class Queue:
             return
         self._forget(name)
         self._seen[name] = identity
-        record = Record(job, status.st_mtime, identity)
+        # Only the time stamp tells how old a record of an earlier worker is. What changes from now on is as old as our
+        # look at it, whatever the machine's clock, or that of a file server, says: no pause takes longer than is set.
+        age = max(0.0, time.time() - status.st_mtime) if self._is_new else 0.0
+        record = Record(job, time.monotonic() - age, identity)
         if not is_archived and job.state in STARTABLE:
             self._startable[name] = record
             bisect.insort(self._order.setdefault(job.user, []), (int(name), name))

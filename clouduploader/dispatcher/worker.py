@@ -138,11 +138,8 @@ class Worker:
         for upload in self._uploads.values():
             if upload.escalation is not None and not upload.was_forced:
                 yield upload.escalation
-        now = time.time()
-        for record in self._queue.waiting():
-            wait = record.due(self._means.settings) - now
-            if wait > 0:
-                yield time.monotonic() + wait
+        now = time.monotonic()
+        yield from (due for record in self._queue.waiting() if (due := record.due(self._means.settings)) > now)
 
     def _look_after(self) -> None:
         now = time.monotonic()
@@ -158,7 +155,7 @@ class Worker:
 
     def _start_all(self) -> None:
         """Start what may be started: the oldest first, as many as there is room for."""
-        limits, now = self._means.settings, time.time()
+        limits, now = self._means.settings, time.monotonic()
         if len(self._uploads) >= limits.max_jobs:
             return  # without a look at the queue
         users = Counter(upload.job.user for upload in self._uploads.values())
@@ -166,7 +163,7 @@ class Worker:
             if len(self._uploads) >= limits.max_jobs:
                 break
             name = record.job.name
-            if name not in self._uploads and name not in self._again and record.is_due(now, limits):
+            if name not in self._uploads and name not in self._again and record.due(limits) <= now:
                 self._attempt(name, self._start)
                 users[record.job.user] += name in self._uploads
 

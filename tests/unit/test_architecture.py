@@ -12,7 +12,19 @@ import clouduploader
 
 FLOORS = (
     {"errors"},
-    {"contents", "deadline", "filename", "files", "job", "jobxml", "platform", "serverxml", "stop", "visibility"},
+    {
+        "contents",
+        "deadline",
+        "filename",
+        "files",
+        "job",
+        "jobxml",
+        "platform",
+        "serverxml",
+        "stop",
+        "visibility",
+        "wallclock",
+    },
     {
         "accounts",
         "config",

@@ -100,12 +100,11 @@ def test_time_begins_anew_with_each_piece_of_the_image(make_spool, make_job):
 
 
 def test_time_that_passes_is_told_from_a_clock_that_is_set():
-    clock = Clock()
-    patience = tend_spool.Patience(clock)
-    before = patience.now()
+    clock, wall_clock = Clock(), Clock()
+    patience = tend_spool.Patience(clock, wall_clock)
     clock.seconds += 10
-    assert patience.now() == before + 10
-    assert abs(before - time.time()) < 3600
+    wall_clock.seconds += 3600
+    assert patience.now() == 1010
     patience.waited("a", 1)
     patience.waited("b", 1)
     patience.forget_others()
@@ -113,6 +112,27 @@ def test_time_that_passes_is_told_from_a_clock_that_is_set():
     assert patience.waited("a", 1) == 5
     patience.forget_others()
     assert patience.waited("b", 1) == 0  # was not asked for, and is another one now
+
+
+def test_clock_that_was_ahead_at_the_start_and_is_mended_is_believed_from_then_on():
+    clock, wall_clock = Clock(), Clock()
+    wall_clock.seconds = 5e9
+    patience = tend_spool.Patience(clock, wall_clock)
+    wall_clock.seconds = 4e9
+    clock.seconds += 10
+    assert patience.now() == 4e9
+    wall_clock.seconds = 6e9
+    assert patience.now() == 5e9 + 10
+
+
+def test_job_that_was_archived_by_a_clock_without_battery_is_kept(make_spool, make_job, tmp_path):
+    jobs = make_spool()
+    for name, moment in (("1", 3600), ("2", LONG_AGO)):
+        make_job(jobs, name, state=JobState.FAILED)
+        os.utime(jobs.done_path(name), (moment, moment))
+    limits = {"now": time.time(), "state_dir": tmp_path}
+    assert tend_spool.prune(jobs, **limits, max_days=30, max_jobs=None) == ["2"]
+    assert tend_spool.prune(jobs, **limits, max_days=30, max_jobs=0) == ["1"]
 
 
 def test_job_of_a_server_that_died_fails_at_once(make_spool, make_job, dead_pid):

@@ -11,6 +11,8 @@ import pytest
 from clouduploader import jobxml
 from clouduploader.job import JobState
 
+YEAR_SECONDS = 365 * 86_400
+
 
 @pytest.fixture
 def dead(file_cloud):
@@ -236,6 +238,19 @@ def test_younger_ones_are_left_alone(dead):
     cloud = dead("made")
     assert cloud.cleanup("--yes", "--older-than", "2h", "--region", "here").stderr == "Nothing is left.\n"
     assert cloud.kinds() == ["snapshot"]
+
+
+@pytest.mark.parametrize("seconds", [50 * YEAR_SECONDS, -50 * YEAR_SECONDS])
+def test_age_that_the_clock_cannot_tell_is_no_reason_to_remove(dead, seconds):
+    """As after a start without a battery, or beside a machine whose clock is ahead."""
+    cloud = dead("made")
+    cloud.age(seconds)
+    done = cloud.cleanup("--yes", "--older-than", "2h")
+    assert done.returncode == 78
+    assert "how old things are can't be told: one is of " in done.stderr
+    assert cloud.kinds() == ["snapshot"]
+    assert cloud.cleanup("--yes").returncode == 0  # of any age: no clock decides
+    assert cloud.things() == {}
 
 
 def test_other_targets_are_left_alone(dead):

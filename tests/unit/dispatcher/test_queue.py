@@ -1,11 +1,14 @@
 """Which jobs there are to start, in which order."""
 
 import collections
+import os
+import time
 
 import pytest
 
 from clouduploader import jobxml
 from clouduploader.dispatcher import queue
+from clouduploader.dispatcher.settings import Settings
 from clouduploader.job import Job, JobState
 
 
@@ -82,3 +85,30 @@ def test_record_that_cannot_be_read_now_stays_what_it_was(jobs, found):
     path.write_bytes(record.replace(b"uploading", b"scheduled"))
     found.refresh(["1"])
     assert (found.uploading(), names(found)) == ([], ["1"])
+
+
+YEARS = 5e8  # seconds; an early or late boot without NTP
+
+
+def seconds_left(found, name):
+    (due,) = (record.due(Settings(retry_seconds=100)) for record in found.waiting() if record.job.name == name)
+    return due - time.monotonic()
+
+
+@pytest.mark.parametrize(("age", "left"), [(0, 100), (40, 60), (YEARS, 100 - YEARS), (-YEARS, 100)])
+def test_pause_of_an_earlier_worker_ends_in_time_whatever_the_clock_is(jobs, found, age, left):
+    write(jobs, "1", "ann", JobState.WAITING, try_=2)
+    os.utime(jobs.job_path("1"), (time.time() - age,) * 2)
+    found.refresh(None)
+    assert left - 30 < seconds_left(found, "1") <= left + 1
+
+
+@pytest.mark.parametrize("age", [-YEARS, 0, YEARS])
+@pytest.mark.parametrize("looked_at", [["1"], None])
+def test_pause_that_begins_while_we_work_takes_its_time_whatever_the_clock_is(jobs, found, age, looked_at):
+    """The clock may be set at that very moment, or be a file server's: else all tries may follow at once."""
+    found.refresh(None)
+    write(jobs, "1", "ann", JobState.WAITING, try_=2)
+    os.utime(jobs.job_path("1"), (time.time() - age,) * 2)
+    found.refresh(looked_at)
+    assert 70 < seconds_left(found, "1") <= 100

@@ -176,10 +176,11 @@ class Caller:
 
         Raises:
             CredentialsError: There are none, or the chain fails, whatever it raises.
+            ConfigError: The proxy on the way to whom the chain asks is none that the SDK can use.
             TransientError: The chain did not end in CHAIN_SECONDS, or whom it asks can't be reached or is busy.
         """
         with _uncollected():
-            from clouduploader.platforms.ec2 import api
+            from clouduploader.platforms.ec2 import api, exchange
 
         try:
             # A person who is asked for a code must find the terminal as it was: then the chain is not left behind.
@@ -197,6 +198,8 @@ class Caller:
             raise
         except Exception as exc:  # noqa: BLE001 providers raise what their parsers, programs and sockets do
             # "from None": what a provider has read may stand in its exception
+            if unusable := exchange.unusable_url(exc):
+                raise unusable from None
             message = f"the AWS credentials can't be had: {api.words(exc)}"
             if api.may_heal(exc):
                 raise TransientError(message, hint="Try again later.") from None

@@ -77,12 +77,9 @@ class Exchange:
                 raise refusals.untrusted(url, cause) from exc
             _check_authorities(botocore.httpsession.get_cert_path(self.sdk._verify))
             raise
-        except botocore.exceptions.HTTPClientError as exc:
-            if isinstance(cause_of(exc), ValueError):  # urllib3.exceptions.LocationValueError is one
-                raise ConfigError(  # "from None": the URL may have a password in it
-                    "the URL of the endpoint of AWS, or of the proxy on the way, is none of http or https",
-                    hint="Look at HTTPS_PROXY, and at the variables AWS_ENDPOINT_URL* and .aws/config.",
-                ) from None
+        except botocore.exceptions.BotoCoreError as exc:
+            if found := unusable_url(exc):
+                raise found from None
             raise
         try:
             body = _read(head)
@@ -132,6 +129,27 @@ def _check_authorities(path: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except OSError as exc:  # an error of OpenSSL is one
         raise refusals.no_authorities(path, exc) from exc
+
+
+def unusable_url(exc: BaseException) -> ConfigError | None:
+    """The error of ours for a URL with which no other try will do better; None if it is about something else.
+
+    What is returned does not have the URL: there may be a password in it.
+    """
+    if isinstance(exc, botocore.exceptions.ProxyConnectionError):
+        # the SDK puts "http://" before what begins otherwise
+        scheme, mark, _ = exc.kwargs["proxy_url"].removeprefix("http://").partition("://")
+        if mark and scheme != "https":
+            return ConfigError(
+                f"the proxy on the way to AWS is one of {scheme}, and AWS's SDK knows none but those of http and https",
+                hint="Give the URL of such a one in HTTPS_PROXY; NO_PROXY=amazonaws.com goes past it.",
+            )
+    if isinstance(exc, botocore.exceptions.HTTPClientError) and isinstance(cause_of(exc), ValueError):
+        return ConfigError(  # urllib3.exceptions.LocationValueError is a ValueError
+            "the URL of the endpoint of AWS, or of the proxy on the way, is none of http or https",
+            hint="Look at HTTPS_PROXY, and at the variables AWS_ENDPOINT_URL* and .aws/config.",
+        )
+    return None
 
 
 def cause_of(exc: BaseException) -> BaseException:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import http.server
+import socket
 import threading
 import urllib.parse
 
@@ -128,6 +129,16 @@ def hasty_sdk(monkeypatch):
     """Takes the pauses out between the SDK's tries, and our own."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     monkeypatch.setattr(api, "PAUSE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def unknown_hosts(monkeypatch):
+    """No name of a host is known."""
+
+    def fail(host, *_rest, **_more):
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} is not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
 
 
 @pytest.fixture

@@ -227,7 +227,7 @@ def test_empty_name_of_authorities_does_not_mean_to_believe_anybody(make_client,
     assert route.authorities
 
 
-@pytest.mark.usefixtures("hasty_sdk")
+@pytest.mark.usefixtures("hasty_sdk", "unknown_hosts")
 @pytest.mark.parametrize(
     ("name", "url"),
     [
@@ -235,6 +235,7 @@ def test_empty_name_of_authorities_does_not_mean_to_believe_anybody(make_client,
         ("AWS_ENDPOINT_URL_EC2", "httpx://127.0.0.1:9"),
         ("HTTPS_PROXY", "http://tom:sesame@127.0.0.1:99999"),
         ("HTTPS_PROXY", "http://tom:sesame@[::1"),
+        *[("HTTPS_PROXY", f"{scheme}://tom:sesame@127.0.0.1:9") for scheme in ("socks4a", "socks5", "socks5h", "ftp")],
     ],
 )
 def test_url_that_can_not_be_used_is_a_setting_and_shows_no_password(make_client, monkeypatch, name, url):

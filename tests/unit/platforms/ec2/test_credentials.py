@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader.errors import ClouduploaderError, CredentialsError, NetworkError, TransientError
+from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsError, NetworkError, TransientError
 from clouduploader.platforms.ec2 import credentials, settings
 from clouduploader.platforms.ec2.sigv4 import Keys
 
@@ -237,6 +237,17 @@ def test_chain_that_does_not_reach_aws_may_heal(make_home, make_account, make_en
     make_home(ROLE_OF_PROFILE)
     with pytest.raises(TransientError, match="the AWS credentials can't be had: "):
         make_account(environment={"AWS_ENDPOINT_URL": make_endpoint(answer).url}, arn=ARN).fresh_keys()
+
+
+@pytest.mark.usefixtures("hasty_sdk", "unknown_hosts")
+@pytest.mark.parametrize("proxy", ["socks5://tom:sesame@127.0.0.1:9", "http://tom:sesame@127.0.0.1:99999"])
+def test_chain_that_can_not_use_its_proxy_has_a_wrong_setting(make_home, make_account, monkeypatch, proxy):
+    make_home(ROLE_OF_PROFILE)
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigError, match="the proxy on the way") as caught:
+        make_account(arn=ARN).fresh_keys()
+    assert "HTTPS_PROXY" in caught.value.hint
+    assert "sesame" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_chain_asks_in_the_region_of_the_upload_where_its_settings_name_none(

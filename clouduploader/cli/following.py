@@ -17,7 +17,13 @@ from clouduploader.job import Job, JobState
 class Read(Protocol):
     """Reads a log to its end; see `follow_log`."""
 
-    def __call__(self, *, write: Callable[[bytes], None], is_following: bool = False) -> follow_log.LogEnd:
+    def __call__(
+        self,
+        *,
+        write: Callable[[bytes], None],
+        is_following: bool = False,
+        while_waiting: Callable[[], None] = follow_log.wait_quietly,
+    ) -> follow_log.LogEnd:
         """Hand out the log."""
 
 

@@ -1,7 +1,9 @@
 """`clouduploader submit`: an image for the service."""
 
 import contextlib
+import math
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +13,19 @@ from clouduploader import joblog, spool, stopping
 from clouduploader.cli import following, output, targetoptions
 from clouduploader.cli.session import Session, json_option, pass_session, server_option
 from clouduploader.commands import submit_image
-from clouduploader.errors import ExitCode, StoppedError, TransientError, UnavailableError
+from clouduploader.errors import (
+    ClouduploaderError,
+    ExitCode,
+    StoppedError,
+    TargetDataError,
+    TransientError,
+    UnavailableError,
+)
 from clouduploader.job import Job
 from clouduploader.platform import Event, JsonValue
 from clouduploader.stop import Stop
+
+WORKER_LOOK_SECONDS = 60.0  # soon enough to see a worker die before our job's turn
 
 
 @click.command("submit")
@@ -59,6 +70,9 @@ def submit_command(
         image_path=image.absolute(),
         targetdata=targetoptions.gathered(session.config, target, data, options),
     )
+    novel = targetoptions.novel_regions(session.config, target, options)
+    if novel:  # only an account can tell whether there is such a region, and that is the service's
+        raise TargetDataError("; ".join(novel), hint="If it is a new one, name it in the file of --data.")
     stop = Stop()
     stopping.listen(stop)
     job = _send(session, order, server or spool.Spool(session.config.spool.value), stop)
@@ -66,7 +80,6 @@ def submit_command(
         click.echo(job.name)
     log: list[bytes] = []
     if wait:
-        _warn_without_worker(session)
         job = _wait(session, job, stop, log.append if session.is_json else lambda _data: None)
         following.tell_outcome(session, job)
     code = following.outcome_code(job)
@@ -102,15 +115,39 @@ def _send(session: Session, order: submit_image.Order, intake: submit_image.Inta
             raise
 
 
-def _warn_without_worker(session: Session) -> None:
-    """Say that nobody is there who would start the job, as far as that can be seen."""
-    if session.server:
-        return
-    from clouduploader.dispatcher import settings
+class _WorkerLook:
+    """Looks, while a job waits to be started, whether there is a worker, and says once that there is none.
 
-    directory = session.config.spool.value
-    if not submit_image.has_worker(spool.Spool(directory), settings.read(session.config).obs_lock):
-        output.warn(session, f"no worker works on the spool {directory}: the job waits until one is started")
+    Args:
+        session: Whose spool or server it is.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._due = 0.0
+
+    def __call__(self) -> None:
+        """Look, if it is time to."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + WORKER_LOOK_SECONDS
+        if self._is_missing():
+            server, directory = self._session.server, self._session.config.spool.value
+            place = f"for {server.url}" if server else f"on the spool {directory}"
+            output.warn(self._session, f"no worker works {place}: the job waits until one is started")
+            self._due = math.inf
+
+    def _is_missing(self) -> bool:
+        """Whether there is none, as far as that can be seen."""
+        server, config = self._session.server, self._session.config
+        if server:
+            try:
+                return not server.has_worker()
+            except ClouduploaderError:
+                return False  # who follows the job finds out whether the server can be asked
+        from clouduploader.dispatcher import settings
+
+        return not submit_image.has_worker(spool.Spool(config.spool.value), settings.read(config).obs_lock)
 
 
 def _wait(session: Session, job: Job, stop: Stop, keep: Callable[[bytes], None]) -> Job:
@@ -126,7 +163,7 @@ def _wait(session: Session, job: Job, stop: Stop, keep: Callable[[bytes], None])
     hint = f"`clouduploader log --follow {place}{job.name}` goes on with it."
     try:
         with stop.interruptible():
-            return follow(write=write, is_following=True).job
+            return follow(write=write, is_following=True, while_waiting=_WorkerLook(session)).job
     except StoppedError:
         output.warn(session, f"job {job.name} goes on. {hint}")
         raise

@@ -192,8 +192,8 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     return json.dumps(document).encode()
 
 
-def is_novel(config: Config, target: str, options: Mapping[str, JsonValue]) -> bool:
-    """Whether options name a region that the platform's software does not know: a new one or a misspelt one.
+def novel_regions(config: Config, target: str, options: Mapping[str, JsonValue]) -> list[str]:
+    """What is to be said of regions that the platform's software does not know: new ones or misspelt ones.
 
     Args:
         config: See Config.
@@ -205,7 +205,15 @@ def is_novel(config: Config, target: str, options: Mapping[str, JsonValue]) -> b
     """
     known = parsing.choices(registry.load(target, config), "region")
     copies = options["copy_to"] if isinstance(options["copy_to"], list) else []
-    return bool(known) and not {options["region"], *copies} <= {None, "all", *known}
+    named = [("--region", options["region"]), *(("--copy-to", word) for word in copies if word != "all")]
+    found = []
+    for option, region in named:
+        if known and region is not None and region not in known:
+            near = parsing.nearest(str(region), known)
+            found.append(
+                f'{option} is "{region}", a region not known here' + (f" (did you mean {near}?)" if near else "")
+            )
+    return found
 
 
 def check_given(config: Config, target: str, options: Mapping[str, JsonValue]) -> None:

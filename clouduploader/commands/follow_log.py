@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from clouduploader import files, joblog, process, spool
 from clouduploader.errors import LocalIOError, MissingFileError, TransientError
-from clouduploader.job import Details, Job
+from clouduploader.job import Details, Job, JobState
 from clouduploader.joblog import LogReading
 
 if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
@@ -34,6 +34,10 @@ class LogEnd:
     is_archived: bool
 
 
+def wait_quietly() -> None:
+    """Do nothing while a job waits."""
+
+
 def follow_log(
     jobs: spool.Spool,
     name: str,
@@ -41,6 +45,7 @@ def follow_log(
     write: Callable[[bytes], None],
     is_following: bool = False,
     lines: int | None = None,
+    while_waiting: Callable[[], None] = wait_quietly,
 ) -> LogEnd:
     """Hand out a job's log as it lies there; when following, until the job ends.
 
@@ -54,6 +59,7 @@ def follow_log(
         is_following: Whether to wait for more, and for a log that is not there yet; a job may also end
             without one.
         lines: Begin with the last so many lines; None for all.
+        while_waiting: Called now and then while the job waits to be started.
 
     Raises:
         NoSuchJobError: There is no such job.
@@ -64,6 +70,8 @@ def follow_log(
     job, is_archived = jobs.read(name)
     log = open_log(jobs, name)
     while log is None and is_following and not is_archived:
+        if job.state is JobState.SCHEDULED:
+            while_waiting()
         time.sleep(POLL_SECONDS)
         job, is_archived = jobs.read(name)
         log = open_log(jobs, name)
@@ -78,6 +86,8 @@ def follow_log(
         while True:
             # First the state, then the log: what was written before the end is not missed.
             job, is_archived = jobs.read(name)
+            if job.state is JobState.SCHEDULED:
+                while_waiting()
             is_over = is_archived or job.state.is_final
             is_cleaning_up = is_over and job.details == Details.KILLED and process.is_locked(jobs.done_log_path(name))
             for block in _blocks(log):
@@ -98,6 +108,7 @@ def follow_at_server(
     write: Callable[[bytes], None],
     is_following: bool = False,
     lines: int | None = None,
+    while_waiting: Callable[[], None] = wait_quietly,
 ) -> LogEnd:
     """Hand out the log of a server's job; when following, until the job ends.
 
@@ -111,6 +122,7 @@ def follow_at_server(
         write: Takes the next bytes.
         is_following: See `follow_log`.
         lines: See `follow_log`.
+        while_waiting: See `follow_log`.
 
     Raises:
         NoSuchJobError: There is no such job.
@@ -137,6 +149,8 @@ def follow_at_server(
             job = server.read(name)
             if not job.state.is_final:
                 heard = time.monotonic()  # whoever has no log for us has it later, until the job ends
+            if job.state is JobState.SCHEDULED:
+                while_waiting()
             facts = server.log_facts(name)
             if facts and facts.size_bytes < position:
                 position = 0  # another log took its place

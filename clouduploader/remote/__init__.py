@@ -32,6 +32,7 @@ MAX_JOB_BYTES = 1 << 20  # a job has some hundred bytes
 MAX_LIST_BYTES = 256 << 20  # half a million jobs
 MAX_LOG_BYTES = 1 << 30  # of a log that is kept on disk to be looked at
 BLOCK_BYTES = 1 << 16
+WORKER = "clouduploadworker"  # its name in OBS's workerstatus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,17 @@ class Server:
             NoSuchJobError: There is none of that name.
         """
         self._ask("POST", f"{_job_path(name)}?cmd=kill", MAX_REPLY_BYTES, name=name)
+
+    def has_worker(self) -> bool:
+        """Ask whether a worker looks after the server's jobs."""
+        data = self._ask("GET", f"/workerstatus?arch={WORKER}", MAX_REPLY_BYTES)
+        try:
+            daemon = serverxml.parse_reply(data, "workerstatus")
+        except JobFileError as exc:
+            raise self._endpoint.nonsense(f"its workers: {exc.message}") from None
+        if daemon.get("type") != WORKER:
+            raise self._endpoint.nonsense("no word of its worker")
+        return daemon.get("state") == "running"
 
     def log_facts(self, name: str) -> LogFacts | None:
         """Ask for the size of a job's log; None if it has none, or not yet.

@@ -412,6 +412,28 @@ def test_log_facts_that_make_no_sense_are_nonsense(make_server, body):
         remote.Server(server.url).log_facts("7")
 
 
+def workers(text):
+    return ok(b"<workerstatus>\n  <partition>\n    " + text + b"\n  </partition>\n</workerstatus>\n")
+
+
+def test_worker_of_a_server_is_asked_for(make_server):
+    """The answers are OBS's, with BSXML.pm's attributes."""
+    server = make_server(
+        workers(b'<daemon type="clouduploadworker" state="running" starttime="1795361955" />'),
+        workers(b'<daemon type="clouduploadworker" state="dead" />'),
+    )
+    assert [remote.Server(server.url).has_worker() for _ in range(2)] == [True, False]
+    assert server.requests[0].line == "GET /workerstatus?arch=clouduploadworker"
+
+
+@pytest.mark.parametrize(
+    "reply", [ok(b""), ok(b"<html/>"), workers(b""), workers(b'<daemon type="srcserver" state="dead" />')]
+)
+def test_server_that_says_nothing_of_its_worker_makes_no_sense(make_server, reply):
+    with pytest.raises(PlatformReplyError):
+        remote.Server(make_server(reply).url).has_worker()
+
+
 def test_log_that_is_not_there_has_no_facts(make_server):
     server = make_server(refusal("400 x", "/srv/7.log: No such file or directory"), refusal("404 x", "no such job"))
     assert remote.Server(server.url).log_facts("7") is None

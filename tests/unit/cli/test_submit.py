@@ -15,6 +15,7 @@ from scripted_server import answer, ok, refusal
 from clouduploader import accounts, jobxml
 from clouduploader.cli import main, submit
 from clouduploader.cli.session import Session
+from clouduploader.commands import follow_log
 from clouduploader.job import Job, JobState
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
@@ -286,6 +287,54 @@ def test_wait_without_a_worker_says_so(jobs, home, image, lock):
         f"clouduploader: warning: no worker works on the spool {jobs.directory}: the job waits until one is started"
     )
     assert (warning in shown) == (lock is None)
+
+
+DEAD = ok(b'<workerstatus><partition><daemon type="clouduploadworker" state="dead"/></partition></workerstatus>')
+RUNNING = ok(b'<workerstatus><partition><daemon type="clouduploadworker" state="running"/></partition></workerstatus>')
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_told"),
+    [
+        ([DEAD], True),
+        ([RUNNING, DEAD], True),  # it went away while our job waited for its turn
+        ([RUNNING, RUNNING], False),
+        ([refusal("404 x", "unknown"), refusal("404 x", "unknown")], False),  # a server that can't be asked
+    ],
+)
+def test_wait_for_a_server_without_a_worker_says_so_once(run, make_server, monkeypatch, answers, is_told):
+    monkeypatch.setattr(submit, "WORKER_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(follow_log, "SERVER_POLL_SECONDS", 0.0)
+    waits, no_log = record(JobState.SCHEDULED), refusal("400 x", "no log")
+    rounds = [reply for worker in answers for reply in (waits, worker, no_log)]
+    end = record(JobState.FAILED, details="no")
+    server = make_server(record(JobState.CREATED), record(JobState.CREATED), take, waits, no_log, *rounds, end, no_log)
+    code, _, err = run("--server", server.url, *EC2, "--arn", ROLE, "--wait")
+    assert code == 76
+    warning = f"clouduploader: warning: no worker works for {server.url}: the job waits until one is started\n"
+    assert err.count(warning) == is_told
+    assert len(server.requests) == 5 + len(rounds) + 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--region", "us-esat-1"], '--region is "us-esat-1", a region not known here (did you mean us-east-1?)'),
+        (["--copy-to", "eu-west-2,eu-wset-3"], '--copy-to is "eu-wset-3", a region not known here'),
+    ],
+)
+def test_region_that_is_misspelt_makes_no_job(run_local, jobs, words, message):
+    code, out, err = run_local(*EC2, *words, "--arn", ROLE)
+    assert (code, out) == (65, "")
+    assert message in err
+    assert "name it in the file of --data" in err
+    assert list(jobs.directory.iterdir()) == []
+
+
+def test_region_that_is_new_goes_by_a_file(run_local, jobs, tmp_path):
+    (tmp_path / "data").write_text(json.dumps({"region": "eu-north-7", "ami_name": "a-name", "arn": ROLE}))
+    assert run_local("--data", tmp_path / "data")[0] == 0
+    assert json.loads(jobs.data_path("1").read_bytes())["region"] == "eu-north-7"
 
 
 def test_stopped_wait_leaves_the_job_alone(jobs, home, image):

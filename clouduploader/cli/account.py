@@ -24,7 +24,7 @@ COLUMNS = (
     table.Column("user", least=8),
     table.Column("target", rank=2),
     table.Column("created", rank=3),
-    table.Column("values", least=16),
+    table.Column("values"),  # ids all of them: rather a longer line
 )
 ENCRYPTED = "(encrypted)"
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from clouduploader import jobxml, spool
 from clouduploader.errors import ClouduploaderError
+from clouduploader.server import replies
 
 MAX_KEPT_BYTES = 24 << 20  # of archived jobs: some 50,000, of half a KiB each
 BLOCK_BYTES = 65_536
@@ -63,7 +64,7 @@ class Listing:
             job, is_archived = self._jobs.read(name)
         except ClouduploaderError:  # not there, or damaged: in OBS's list it is missing then
             return b""
-        return self._archived(name) if is_archived else jobxml.serialize(job, indent="  ")
+        return self._archived(name) if is_archived else jobxml.serialize(replies.told(job), indent="  ")
 
     def _archived(self, name: str) -> bytes:
         try:
@@ -72,7 +73,7 @@ class Listing:
             kept = self._kept.get(name)
             if kept and kept[0] == key:
                 return kept[1]
-            text = jobxml.serialize(self._jobs.read_archived(name), indent="  ")
+            text = jobxml.serialize(replies.told(self._jobs.read_archived(name)), indent="  ")
         except (OSError, ClouduploaderError):
             return b""
         if self._kept_bytes + len(text) > MAX_KEPT_BYTES:

@@ -1,5 +1,6 @@
 """Answers as OBS's upload server gives them, down to the order of the headers."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from aiohttp import web
 
 from clouduploader import jobxml
 from clouduploader.errors import ClouduploaderError
+from clouduploader.job import Job, JobState
 
 OK = b'<status code="ok" />\n'
 MAX_REASON_CHARS = 1000  # clients take no longer lines; the body has all of it
@@ -23,6 +25,13 @@ _DIRECTORIES = re.compile(r"(?<![^\s'\"(=:])/(?:[^\s'\"/]+/)+")
 def without_directories(text: str) -> str:
     """A text of ours with the names of files in the place of paths: where they lie is our business alone."""
     return _DIRECTORIES.sub("", text)
+
+
+def told(job: Job) -> Job:
+    """A job as clients get to see it: why it failed, or waits, without directories. What it succeeded with stays."""
+    if job.details is None or job.state is JobState.SUCCEEDED:
+        return job
+    return dataclasses.replace(job, details=without_directories(job.details))
 
 
 class RefusalError(ClouduploaderError):

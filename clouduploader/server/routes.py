@@ -149,7 +149,7 @@ async def show(call: Call) -> web.StreamResponse:
         job, _ = call.state.jobs.read(call.found.job)
     except (NoSuchJobError, JobFileError) as exc:
         raise replies.no_such_job() from exc
-    return replies.xml(jobxml.serialize(job))
+    return replies.xml(jobxml.serialize(replies.told(job)))
 
 
 async def list_jobs(call: Call) -> web.StreamResponse:

@@ -93,5 +93,5 @@ def shown(jobs: spool.Spool, entry: list_jobs.Entry) -> dict[str, Any]:
     if entry.job is None:
         damage = replies.without_directories(entry.damage or "")
         return {"name": entry.name, "state": DAMAGED, "damage": damage, "changed": changed}
-    fields = dataclasses.asdict(entry.job)
+    fields = dataclasses.asdict(replies.told(entry.job))
     return {name.rstrip("_"): value for name, value in fields.items() if name not in _HIDDEN} | {"changed": changed}

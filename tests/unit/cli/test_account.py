@@ -235,3 +235,13 @@ def test_verify_ends_with_what_it_found(run, run_json, keyring, file_cloud, pass
     }  # fmt: skip
     status, out, _ = run("verify", "tom", "--target", "file-cloud")
     assert (status, out) == (code, f"{finding['level']:8}account: tried\n")
+
+
+def test_list_never_cuts_an_id_on_a_terminal(home_dir, run_on_terminal):
+    role = "arn:aws:iam::123456789012:role/service-roles/images/a-role-with-a-rather-long-name-for-uploads"
+    now = datetime.datetime.now(datetime.UTC)
+    accounts.Book(home_dir).create("tom", "ec2", {"arn": role, "external_id": "x" * 30}, now=now)
+    words = ["--home", str(home_dir), "account", "list"]
+    shown = run_on_terminal(f"from clouduploader.cli import main; main.main({words!r})", columns=80)
+    assert f"tom   arn={role} external_id={'x' * 30}" in shown
+    assert "created" not in shown  # other columns go first

@@ -304,3 +304,22 @@ def test_nobody_is_told_where_files_lie(serve, jobs, tmp_path):
                                                                  "GET /healthz", "GET /ui/jobs")]  # fmt: skip
     assert not [answer for answer in answers if str(tmp_path.parent.name).encode() in answer]
     assert b"unknown request: GET:/srv/obs/x" in server.ask("GET", "/srv/obs/x")[2]
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.WAITING])
+@pytest.mark.parametrize("target", ["/cloudupload/7", "/cloudupload", "/cloudupload?name=7", "/ui/jobs", "/ui/jobs/7"])
+def test_reason_of_a_failure_shows_clients_no_directory(serve, make_spool, make_job, state, target):
+    jobs = make_spool()
+    details = "try 2 of 4: /home/ann/.config/x/.ec2utils.conf can't be read: Permission denied"
+    make_job(jobs, "7", state=state, try_=2, details=details)
+    status, _, answer = serve(jobs).ask("GET", target)
+    assert status == "200 OK"
+    assert b"try 2 of 4: .ec2utils.conf can" in answer
+    assert b"/home" not in answer
+    assert jobs.read("7")[0].details == details  # for those on this machine
+
+
+def test_result_of_a_success_may_be_a_path(serve, make_spool, make_job):
+    jobs = make_spool()
+    make_job(jobs, "7", state=JobState.SUCCEEDED, target="directory", details="/srv/images/a.raw")
+    assert b"<details>/srv/images/a.raw</details>" in serve(jobs).ask("GET", "/cloudupload/7")[2]

@@ -225,27 +225,28 @@ def check_given(config: Config, target: str, options: Mapping[str, JsonValue]) -
         options: By the names of KEYS; None for those that were not given.
 
     Raises:
-        UsageError: A value is wrong.
+        TargetDataError: A value is wrong.
         UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
     """
     given = {KEYS[name]: value for name, value in options.items() if value is not None}
     problems = _problems(registry.load(target, config), given)
     if problems:
-        raise UsageError("; ".join(problems))
+        raise TargetDataError("; ".join(problems))
 
 
 def with_method(config: Config, target: str, method: str) -> Config:
     """The settings with another `method` in the section of a platform.
 
     Raises:
-        UsageError: The platform has no such method.
+        UsageError: The platform has only one.
+        TargetDataError: It has no such method.
         UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
     """
     platform = registry.load(target, config)
     if not any(field.name == "method" for field in platform.fields):
         raise UsageError(f"--method means nothing for the target {target}")
     for problem in _problems(platform, {"method": method}):
-        raise UsageError(problem)
+        raise TargetDataError(problem)
     section = {**config.platforms.get(target, {}), "method": method}
     return dataclasses.replace(config, platforms={**config.platforms, target: section})
 

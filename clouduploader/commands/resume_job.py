@@ -13,11 +13,11 @@ from clouduploader.commands.upload_image import Outcome, archive
 from clouduploader.config import Config
 from clouduploader.errors import (
     ClouduploaderError,
+    JobStateError,
     LockedError,
     MissingFileError,
     NoSuchJobError,
     StoppedError,
-    UsageError,
 )
 from clouduploader.job import Details, Job, JobState
 from clouduploader.spool import Spool
@@ -62,7 +62,7 @@ def run(
 
     Raises:
         LockedError: Somebody works on it.
-        UsageError: There is nothing to go on with.
+        JobStateError: There is nothing to go on with.
         NoSuchJobError: There is no such job.
         MissingFileError: Its image or target data are gone.
         ClouduploaderError: It failed, or was stopped.
@@ -116,7 +116,7 @@ def _taken(spool: Spool, name: str, config: Config) -> tuple[_Dead, BinaryIO]:
         with spool.lock(name) as locked:
             job = locked.job
             if job.state is not JobState.UPLOADING:
-                raise UsageError(f"the job {name} is {job.state}: there is nothing to go on with")
+                raise JobStateError(f"the job {name} is {job.state}: there is nothing to go on with")
             crew = process.crew(job.pid, inspect_job.traces(spool, job))
             if crew.workers or crew.standing in (process.Standing.WORKING, process.Standing.UNKNOWN):
                 raise LockedError(f"somebody works on the job {name}", hint="See `clouduploader inspect`.")
@@ -128,7 +128,7 @@ def _taken(spool: Spool, name: str, config: Config) -> tuple[_Dead, BinaryIO]:
     except NoSuchJobError:
         job = spool.read(name)[0]
     if job.state is JobState.SUCCEEDED:
-        raise UsageError(f"the job {name} has succeeded: there is nothing to go on with")
+        raise JobStateError(f"the job {name} has succeeded: there is nothing left to do")
     dead = _Dead(job=job, is_archived=True, task=_task(spool, job, config))
     return dead, spool.append_archived_log(name)
 
@@ -138,7 +138,7 @@ def _task(spool: Spool, job: Job, config: Config) -> runner.Task:
 
     Raises:
         LockedError: Its journal is in use.
-        UsageError: Its last try left nothing to go on with.
+        JobStateError: Its last try left nothing to go on with.
         MissingFileError: Image or target data are gone.
     """
     reading = journal_of(spool, job, config.state.value)
@@ -146,7 +146,7 @@ def _task(spool: Spool, job: Job, config: Config) -> runner.Task:
     if reading and reading.is_live:
         raise LockedError(f"the upload of the job {job.name} lives", hint="Wait for its end, or kill it.")
     if is_archived and not (reading and reading.state.is_open):
-        raise UsageError(f"the job {job.name} left nothing to go on with", hint=AGAIN)
+        raise JobStateError(f"the job {job.name} left nothing to go on with", hint=AGAIN)
     began = (reading.state.began if reading else None) or {}
     paths = [spool.file_path(job.name)]
     if isinstance(began.get("image"), str):

@@ -54,7 +54,7 @@ def run(
     except NoSuchJobError:
         job = spool.read(name)[0]
     if job.state is not JobState.FAILED:
-        raise JobStateError(f"the job {name} has {job.state}: there is nothing to run again")
+        raise JobStateError(f"the job {name} has {job.state}: there is nothing left to do")
     order = _order(spool, job, config)
     return upload_image.run(order, config=config, stop=stop, sinks=sinks, is_verbose=is_verbose, watch=watch)
 

@@ -3,11 +3,11 @@
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from clouduploader import config
-from clouduploader.errors import ClouduploaderError, ConfigError
+from clouduploader.errors import ClouduploaderError, ConfigError, UsageError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -141,6 +141,7 @@ def load(section: Mapping[str, str], path: Path, *, listen: str | None = None, a
 
     Raises:
         ConfigError: A key is unknown, or a value is none that it can have.
+        UsageError: So is one of the command line.
     """
     for key in section:
         if key not in KNOWN_KEYS:
@@ -148,32 +149,40 @@ def load(section: Mapping[str, str], path: Path, *, listen: str | None = None, a
                 f"{path}: unknown setting '{key}' in [{config.SERVER_SECTION}]",
                 hint=f"Known are: {', '.join(sorted(KNOWN_KEYS))}.",
             )
-    host, port = _listen(listen or section.get("listen") or DEFAULT_LISTEN, "--listen" if listen else f"{path}: listen")
-    words = allow or tuple((section.get("allow") or DEFAULT_ALLOW).split())
+    try:
+        host, port = _listen(section.get("listen") or DEFAULT_LISTEN if listen is None else listen)
+    except ValueError as exc:
+        raise _error(exc, "listen", path, is_option=listen is not None) from None
+    try:
+        networks = _networks(allow or (section.get("allow") or DEFAULT_ALLOW).split())
+    except ValueError as exc:
+        raise _error(exc, "allow", path, is_option=bool(allow)) from None
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
     sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
-    settings = Settings(
-        host=host, port=port, allow=_networks(words, "--allow" if allow else f"{path}: allow"), **numbers, **sizes
-    )
+    settings = Settings(host=host, port=port, allow=networks, **numbers, **sizes)
     if settings.max_memory_bytes < MIN_MEMORY_BYTES:
         raise ConfigError(f"{path}: max_memory is '{section['max_memory']}', and less than {MIN_MEMORY_BYTES >> 20}M")
     return settings
 
 
-def _listen(text: str, source: str) -> tuple[str, int]:
+def _error(problem: ValueError, key: str, path: Path, *, is_option: bool) -> ClouduploaderError:
+    return UsageError(f"--{key} {problem}") if is_option else ConfigError(f"{path}: {key} {problem}")
+
+
+def _listen(text: str) -> tuple[str, int]:
     found = _LISTEN.fullmatch(text)
     if not found or int(found[3]) > 65_535:
-        raise ConfigError(f"{source} is '{text}', not ADDRESS:PORT such as {DEFAULT_LISTEN} or [::1]:5452")
+        raise ValueError(f"is '{text}', not ADDRESS:PORT such as {DEFAULT_LISTEN} or [::1]:5452")
     return found[1] or found[2], int(found[3])
 
 
-def _networks(words: tuple[str, ...], source: str) -> tuple[Network, ...]:
+def _networks(words: Iterable[str]) -> tuple[Network, ...]:
     networks = []
     for word in words:
         try:
             networks.append(ipaddress.ip_network(word, strict=False))
-        except ValueError as exc:
-            raise ConfigError(f"{source}: '{word}' is not a network such as 10.1.0.0/16") from exc
+        except ValueError:
+            raise ValueError(f"is '{word}', not a network such as 10.1.0.0/16") from None
     return tuple(networks)
 
 

@@ -62,8 +62,8 @@ def test_leftover_of_a_dead_upload_is_removed_by_its_journal(dead, point):
     ("words", "code", "message"),
     [
         (["--target", "ec3"], 69, "no platform answers to the target 'ec3'"),
-        (["--target", "ec2", "--region", "eu-west-1", "--region", "x y"], 64, '--region is "x y", but takes'),
-        (["--target", "ec2", "--arn", "x"], 64, '--arn is "x", but takes values such as arn:'),
+        (["--target", "ec2", "--region", "eu-west-1", "--region", "x y"], 65, '--region is "x y", but takes'),
+        (["--target", "ec2", "--arn", "x"], 65, '--arn is "x", but takes values such as arn:'),
     ],
 )
 def test_wrong_option_is_named(file_cloud, words, code, message):

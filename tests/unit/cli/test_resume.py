@@ -105,8 +105,8 @@ def test_resume_that_fails_says_so_and_can_be_tried_again(dead):
 def test_succeeded_job_is_refused(file_cloud):
     file_cloud.upload()
     done = file_cloud.run("resume", "1")
-    assert (done.returncode, done.stdout) == (64, "")
-    assert "has succeeded" in done.stderr
+    assert (done.returncode, done.stdout) == (65, "")
+    assert done.stderr == "clouduploader: the job 1 has succeeded: there is nothing left to do.\n"
 
 
 def test_failed_job_that_left_nothing_is_refused(file_cloud):
@@ -114,7 +114,7 @@ def test_failed_job_that_left_nothing_is_refused(file_cloud):
     (file_cloud.place / "spool" / "done").mkdir()
     (file_cloud.place / "spool" / "done" / "1").write_bytes(jobxml.serialize(job))
     done = file_cloud.run("resume", "1")
-    assert done.returncode == 64
+    assert done.returncode == 65
     assert done.stderr == "clouduploader: the job 1 left nothing to go on with. Upload the image again.\n"
 
 
@@ -136,7 +136,7 @@ def test_job_that_waits_for_its_turn_is_refused(file_cloud, make_job):
 
     make_job(spool.Spool(file_cloud.place / "spool"), "5", state=JobState.SCHEDULED)
     done = file_cloud.run("resume", "5")
-    assert done.returncode == 64
+    assert done.returncode == 65
     assert "the job 5 is scheduled" in done.stderr
 
 

@@ -75,7 +75,7 @@ def test_job_that_waits_is_scheduled(file_cloud):
         (JobState.UPLOADING, 65, "`clouduploader resume` goes on with it"),
         (JobState.SCHEDULED, 65, "it is about to run"),
         (JobState.RECEIVING, 65, "it is about to run"),
-        (JobState.SUCCEEDED, 65, "there is nothing to run again"),
+        (JobState.SUCCEEDED, 65, "the job 7 has succeeded: there is nothing left to do"),
         (JobState.FAILED, 66, "image and the target data of the job 7 are gone. Hand the image in again"),
         (None, 66, "there is no job 7"),
     ],

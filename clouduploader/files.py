@@ -221,6 +221,21 @@ def discard(path: Path) -> None:
         path.unlink()
 
 
+def check_place(path: Path) -> None:
+    """Refuse the place for a new file where what is no regular file would have to go for it: a device, a link to one.
+
+    Raises:
+        OSError: It is such a place, or can't be looked at.
+    """
+    kind = stat.S_IFREG
+    with contextlib.suppress(FileNotFoundError):
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, "what is there is not a regular file", str(path))
+
+
 def new_path(path: Path) -> Path:
     """Where a file is written before it is moved to its place."""
     return path.with_name(f".{path.name}.new")
@@ -238,9 +253,10 @@ def replace_file(path: Path, data: bytes, *, mode: int, announce: Callable[[], N
         announce: Called once it is written, before others can see it.
 
     Raises:
-        OSError: That failed; what was there before is still there, or the new content, should only its name not yet
-            be on the disk.
+        OSError: That failed, see `check_place` too; what was there before is still there, or the new content, should
+            only its name not yet be on the disk.
     """
+    check_place(path)
     beside = new_path(path)
     try:
         write_file(beside, data, mode=mode)

@@ -26,11 +26,16 @@ class Call:
         filename: The image's real name, or None.
         log_path: Where to append the log; None for stdout.
         result_path: Where the result goes; None for stdout.
+
+    Raises:
+        UsageError: The image can't be one.
     """
 
     def __init__(self, operands: tuple[str, ...]) -> None:
         self.user, self.target = operands[0], operands[1]
         self.upload_path, self.targetdata_path = Path(operands[2]), Path(operands[3])
+        if not self.upload_path.name:
+            raise UsageError(f"{self.upload_path} is not the path of an image")
         self.filename: str | None = None
         self.log_path: Path | None = None
         self.result_path: Path | None = None

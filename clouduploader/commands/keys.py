@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from clouduploader import targetdata
+from clouduploader import files, targetdata
 from clouduploader.errors import CannotCreateError, DataError, TargetDataError
 from clouduploader.platform import JsonValue
 
@@ -87,6 +87,7 @@ def write(path: Path, text: str) -> None:
         CannotCreateError: It can't be written.
     """
     try:
+        files.check_place(path)
         descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

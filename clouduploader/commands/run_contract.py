@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from clouduploader import runner
+from clouduploader import files, runner
 from clouduploader.commands import note_progress
 from clouduploader.config import Config
 from clouduploader.errors import CannotCreateError, ClouduploaderError, StoppedError
@@ -42,8 +42,8 @@ def run(
     Raises:
         ClouduploaderError: It failed, or was stopped; no result is written then.
     """
-    if result_path and not result_path.parent.is_dir():
-        raise CannotCreateError(f"the result {result_path} can't be written: there is no directory for it")
+    if result_path:
+        _check_result_path(result_path)
     job = _job(upload_path, log)
     task = runner.Task(
         user=user,
@@ -65,6 +65,15 @@ def run(
         except (CannotCreateError, StoppedError) as exc:
             log.line(f"Warning: the image is delivered, but {exc.message}.")
     return result
+
+
+def _check_result_path(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise CannotCreateError(f"the result {path} can't be written: there is no directory for it")
+    try:
+        files.check_place(path)
+    except OSError as exc:
+        raise CannotCreateError(f"the result {path} can't be written: {exc.strerror}") from exc
 
 
 def _is_gone(upload_path: Path) -> bool:

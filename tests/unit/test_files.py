@@ -108,6 +108,16 @@ def test_file_is_replaced_whatever_a_crash_left_beside_it(tmp_path, lay):
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("lay", [os.mkfifo, lay_link, Path.mkdir])
+def test_what_is_no_regular_file_is_not_replaced_by_one(tmp_path, lay):
+    lay(tmp_path / "x")
+    before = (tmp_path / "x").lstat()
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+        files.replace_file(tmp_path / "x", b"new", mode=0o644)
+    assert (tmp_path / "x").lstat() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_lock_is_ours_or_not(tmp_path):
     with files.open_locked(tmp_path / "log") as log:
         assert files.open_locked(tmp_path / "log") is None

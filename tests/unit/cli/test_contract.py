@@ -9,6 +9,7 @@ from job_logs import TIME, untimed
 
 from clouduploader import jobxml
 from clouduploader.cli import contract
+from clouduploader.errors import UsageError
 from clouduploader.job import Job, JobState
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
@@ -31,6 +32,12 @@ def test_operands_are_taken_apart(operands, filename, log, result):
     assert call.filename == filename
     assert (call.log_path and str(call.log_path)) == log
     assert (call.result_path and str(call.result_path)) == result
+
+
+@pytest.mark.parametrize("rest", [("a.raw",), ("a.raw", "/s/7.result"), ("/s/7.log",)])
+def test_image_without_a_name_is_a_usage_error(rest):
+    with pytest.raises(UsageError, match="is not the path of an image"):
+        contract.Call(("tom", "ec2", "/", "/s/7.data", *rest))
 
 
 @pytest.fixture

@@ -128,6 +128,14 @@ def test_output_that_cannot_take_its_place_leaves_nothing(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
+def test_output_does_not_take_the_place_of_a_device(tmp_path):
+    path = tmp_path / "out"
+    path.symlink_to("/dev/stdout")
+    with pytest.raises(CannotCreateError, match="can't be written: what is there is not a regular file"):
+        keys.write(path, SECRET)
+    assert path.is_symlink()
+
+
 @pytest.mark.parametrize(
     ("arguments", "data", "code", "words"),
     [

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -118,9 +119,19 @@ def test_result_without_a_directory_is_an_error_before_the_upload(run, images, t
     assert list(images.iterdir()) == []
 
 
+@pytest.mark.parametrize("lay", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+def test_result_in_the_place_of_what_is_no_file_is_an_error_before_the_upload(run, images, tmp_path, lay):
+    lay(tmp_path / "7.result")
+    before = (tmp_path / "7.result").lstat()
+    with pytest.raises(CannotCreateError, match=r"the result .* can't be written: "):
+        run(result_path=tmp_path / "7.result")
+    assert (tmp_path / "7.result").lstat() == before
+    assert list(images.iterdir()) == []
+
+
 def test_delivered_image_is_a_success_whatever_becomes_of_the_result(run, images, tmp_path):
-    (tmp_path / "7.result").mkdir()
-    assert run(filename="a.raw", result_path=tmp_path / "7.result").id == f"{images}/a.raw"
+    path = tmp_path / ("x" * 255)  # what is written beside it has a longer name
+    assert run(filename="a.raw", result_path=path).id == f"{images}/a.raw"
     assert b"Warning: the image is delivered, but the result" in run.log.getvalue()
 
 

@@ -8,6 +8,7 @@ import resource
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -15,7 +16,10 @@ import clouduploader
 from clouduploader.cli import boundary, examples, output, routing
 from clouduploader.cli.parsing import GLOBAL_OPTIONS, CommandGroup, with_global_options
 from clouduploader.cli.session import Session
-from clouduploader.errors import ClouduploaderError, ExitCode
+from clouduploader.errors import ClouduploaderError, ExitCode, LocalIOError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 COMMANDS = {
     "account": "account",
@@ -87,14 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = routing.route(sys.argv[1:] if arguments is None else arguments)
     # Known before Click parses, so that its own complaints are JSON as well.
     session.is_json = "--json" in itertools.takewhile(lambda word: word != "--", words)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale can't show is no error
     try:
         answer = clouduploader_command.main(args=words, prog_name="clouduploader", standalone_mode=False, obj=session)
     except SystemExit as exc:
         if exc.code != 1:  # with 1 Click answers a closed pipe, with all else a shell that completes
             raise
-        _drop_output(1, 2)
+        _drop_output()
         return ExitCode.PIPE_CLOSED
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.ctx.get_help() if exc.ctx else exc.message, err=True)
@@ -107,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _report(session, error, exc)
             sys.stdout.flush()  # what is left of an answer that could not be written
-        except OSError:  # a full disk
-            _drop_output(1)
+        except (OSError, LocalIOError):  # a full disk
+            _drop_output()
             if session.is_json:
                 _tell(error)
         return int(error.exit_code)
@@ -126,8 +128,43 @@ def _open_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 as long as the process lives
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    # "is": else somebody has put something of his own there.
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _stream(_StandardOutput(1, "w", closefd=False), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _stream(_StandardError(2, "w", closefd=False), sys.stderr)
+
+
+def _stream(raw: io.FileIO, former: TextIO | None) -> io.TextIOWrapper:
+    """A text stream in the place of the interpreter's own; a name that its encoding can't show is no error."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=former.encoding if former else None,
+        errors="backslashreplace",
+        line_buffering=raw.fileno() == 2 or raw.isatty(),
+    )
+
+
+class _StandardOutput(io.FileIO):
+    """Gives the answer; if it can't, the error says which file it was."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise  # nobody is told of that one
+        except OSError as exc:
+            raise LocalIOError(f"can't write to standard output: {exc.strerror}") from exc
+
+
+class _StandardError(io.FileIO):
+    """Tells a person how it goes; if it can't, it goes on all the same."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
 
 
 def _keep_to_ourselves() -> None:
@@ -136,11 +173,10 @@ def _keep_to_ourselves() -> None:
     os.umask(os.umask(0o077) & 0o077)
 
 
-def _drop_output(*numbers: int) -> None:
-    """Send what is still in the buffers of these descriptors nowhere: the interpreter would fail once more with it."""
+def _drop_output() -> None:
+    """Send what is still in the buffer of standard output nowhere: the interpreter would fail once more with it."""
     null = os.open(os.devnull, os.O_WRONLY)
-    for number in numbers:
-        os.dup2(null, number)
+    os.dup2(null, 1)
     os.close(null)
 
 
@@ -156,9 +192,6 @@ def _report(session: Session, error: ClouduploaderError, cause: Exception) -> No
 
 
 def _tell(error: ClouduploaderError) -> None:
-    """Print an error as one line with its hint, if stderr can be written."""
+    """Print an error as one line with its hint."""
     hint = f" {output.clean(error.hint)}" if error.hint else ""
-    try:
-        click.echo(f"clouduploader: {output.clean(error.message.rstrip('.'))}.{hint}", err=True)
-    except OSError:
-        _drop_output(2)
+    click.echo(f"clouduploader: {output.clean(error.message.rstrip('.'))}.{hint}", err=True)

@@ -1,6 +1,7 @@
 import importlib
 import inspect
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -318,7 +319,17 @@ def test_answer_to_a_closed_stream_goes_nowhere(place, words):
 def test_answer_to_a_full_disk_is_one_line_and_74(place, words):
     code, err = answer(place, words, ">/dev/full")
     assert code == 74
-    assert err == "clouduploader: reading or writing failed: No space left on device.\n"
+    assert err == "clouduploader: can't write to standard output: No space left on device.\n"
+
+
+@pytest.mark.parametrize("words", ["submit --target directory a.raw", "cleanup", "-v list"])
+def test_words_that_nobody_can_be_told_stop_no_work(place, words):
+    assert answer(place, words, "2>/dev/full")[0] == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:  # noqa: PTH123 a descriptor
+        command = [*PROGRAM, "--home", "home", "--spool", "spool", *words.split()]
+        assert subprocess.run(command, stderr=nobody, stdout=subprocess.PIPE, check=False, cwd=place).returncode == 0
 
 
 def test_file_is_not_written_to_in_the_place_of_a_closed_stream(place):

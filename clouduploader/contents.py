@@ -60,7 +60,7 @@ class ImageFacts:
         is_size_exact: Whether size_bytes is what the format promises. Otherwise it is what partition table
             and packing suggest, and the end may tell otherwise.
             partition_table: "gpt", "mbr" or None.
-        minimum_bytes: Where the last partition ends; 0 without a table.
+        minimum_bytes: Where the last partition ends; without a table, where the file system does. 0 if neither tells.
         copy_bytes: Where a GPT's copy, at the end of the disk that it was made for, ends; else 0.
         architectures: Of the UEFI programs, in Amazon's words ("x86_64", "arm64", "i386"), and where it has none
             in UEFI's ("riscv64", "arm"); sorted. Empty if there are none, or none were found.
@@ -82,6 +82,20 @@ class ImageFacts:
     boots_bios: bool | None
     warnings: tuple[str, ...] = ()
     no_disk: NoDisk | None = None
+
+
+def shortage(size_bytes: int, minimum_bytes: int) -> str | None:
+    """Say that a disk ends before what is on it does; None if it does not.
+
+    Args:
+        size_bytes: Of the raw disk, exactly.
+        minimum_bytes: See ImageFacts.
+    """
+    if size_bytes >= minimum_bytes:
+        return None
+    return (
+        f"is cut off: its partitions, or its file system, reach to byte {minimum_bytes}, but the disk has {size_bytes}"
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

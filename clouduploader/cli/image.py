@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 @click.command("image")
 @click.argument("file", type=targetoptions.ImageFile())
 @click.option("--quick", is_flag=True, help="Look at the beginning only: no digests, no counting, and damage may hide.")
+@click.option("--force", is_flag=True, help="Warn of what `upload --force` would pass over, and go on.")
 @click.option("--max-size", metavar="SIZE", help="The most it may have unpacked, such as 100G.  [max_size; 1T]")
 @json_option
 @pass_session
-def image_command(session: Session, /, *, file: Path, quick: bool, max_size: str | None) -> int:
+def image_command(session: Session, /, *, file: Path, quick: bool, force: bool, max_size: str | None) -> int:
     """Tell what is in the image FILE, and whether it is whole.
 
     Its packing and format, its size, partitions and boot loaders; then, by reading it once to its end, the
     digests, and how many blocks of 512 KiB each mode of zero_blocks sends. A FILE.sha256 and a FILE.bmap beside
-    it are checked. A damaged image, or one that is cut off, is an error.
+    it are checked. A damaged image, or one that is cut off or no disk, is an error; with --force the
+    latter two are warnings.
 
     With --json the data are file, packing, tarball, file_bytes, disk_format, size_bytes, size_exact,
     partition_table, minimum_bytes, architectures, boot_mode (uefi-preferred, uefi, legacy-bios or null), warnings,
@@ -46,7 +48,12 @@ def image_command(session: Session, /, *, file: Path, quick: bool, max_size: str
 
             log.listen(views.enter_context(progress.ProgressView()))
         found = inspect_image.inspect_image(
-            file, max_size_bytes=_max_size(session, max_size), is_whole=not quick, reporter=log, stop=stop
+            file,
+            max_size_bytes=_max_size(session, max_size),
+            is_whole=not quick,
+            is_forced=force,
+            reporter=log,
+            stop=stop,
         )
     for warning in found.facts.warnings:
         output.warn(session, warning)

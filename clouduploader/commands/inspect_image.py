@@ -1,9 +1,10 @@
 """Tell all about an image file: how it is packed, what is in it, whether it is whole."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
-from clouduploader.contents import MISSING_COPY, ImageFacts, Tally, ZeroBlocks
+from clouduploader.contents import MISSING_COPY, ImageFacts, Tally, ZeroBlocks, shortage
 from clouduploader.errors import ImageError
 from clouduploader.filename import base_name
 from clouduploader.image import bmap, checksum, facts, packing
@@ -33,13 +34,16 @@ class Inspection:
     tally: Tally | None
 
 
-def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: Reporter, stop: Stop) -> Inspection:
+def inspect_image(
+    path: Path, *, max_size_bytes: int, is_whole: bool, is_forced: bool, reporter: Reporter, stop: Stop
+) -> Inspection:
     """Look at an image, and read it to its end. Blocks for as long as that takes.
 
     Args:
         path: The file.
         max_size_bytes: The most that the raw disk may have.
         is_whole: Whether it is read to its end; else what its first mebibytes tell must do.
+        is_forced: Whether what an upload with `force` would pass over is a warning.
         reporter: Told how it goes.
         stop: See Stop.
 
@@ -50,9 +54,17 @@ def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: 
         UnavailableError: It takes a program that is not there.
         StoppedError: The stop was requested.
     """
+    passed_over: list[str] = []
+    overlook = passed_over.append if is_forced else None
+
+    def object_to(error: ImageError) -> None:
+        if not is_forced:
+            raise error
+        passed_over.append(error.message)
+
     with stop.interruptible():
         image = packing.describe(path, base_name(path.name), stop)
-        found = facts.inspect(image, stop)
+        found = facts.inspect(image, stop, overlook)
         promised = checksum.beside(path, image.filename)
         map_path = bmap.beside(path, image.filename)
     if found.size_bytes is not None and found.is_size_exact and found.size_bytes > max_size_bytes:
@@ -61,24 +73,27 @@ def inspect_image(path: Path, *, max_size_bytes: int, is_whole: bool, reporter: 
             hint="Raise --max-size if it is meant to be so large.",
         )
     if found.no_disk:
-        raise packing.refusal(image, found.no_disk)
+        object_to(packing.refusal(image, found.no_disk))
     tally = None
     if is_whole:
-        tally = _read(image, found, promised, max_size_bytes, reporter, stop)
+        tally = _read(image, found, promised, max_size_bytes, overlook, reporter, stop)
         if not found.is_size_exact and tally.size_bytes < found.copy_bytes:
             found = dataclasses.replace(found, warnings=(*found.warnings, MISSING_COPY))
         found = dataclasses.replace(found, size_bytes=tally.size_bytes, is_size_exact=True)
-    if found.is_size_exact and found.size_bytes is not None and found.size_bytes < found.minimum_bytes:
-        raise ImageError(
-            f"{image.filename} is cut off: its partitions reach to byte {found.minimum_bytes}, but the disk has "
-            f"{found.size_bytes}",
-            hint="Get it anew.",
-        )
+    if found.is_size_exact and (problem := shortage(found.size_bytes or 0, found.minimum_bytes)):
+        object_to(ImageError(f"{image.filename} {problem}", hint="Get it anew; --force tells about it as it is."))
+    found = dataclasses.replace(found, warnings=(*found.warnings, *dict.fromkeys(passed_over)))
     return Inspection(image, found, promised, map_path, tally)
 
 
 def _read(
-    image: Image, found: ImageFacts, promised: str | None, max_size_bytes: int, reporter: Reporter, stop: Stop
+    image: Image,
+    found: ImageFacts,
+    promised: str | None,
+    max_size_bytes: int,
+    overlook: Callable[[str], None] | None,
+    reporter: Reporter,
+    stop: Stop,
 ) -> Tally:
     """Read all of it once, and count."""
     reporter.event(PhaseStarted("read image"))
@@ -97,7 +112,8 @@ def _read(
         reporter=reporter,
         on_bytes=tell_packed if is_packed else None,
         with_digests=True,
-        in_sectors=True,
+        in_sectors=overlook is None,
+        overlook=overlook,
     ) as source:
         buffer = bytearray(BLOCK_BYTES)
         while source.next_into(buffer):

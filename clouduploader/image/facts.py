@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from clouduploader.contents import MISSING_COPY, ImageFacts, NoDisk
-from clouduploader.image import bios, bmap, evidence, fat, iso, naming, packing, partitions
+from clouduploader.image import bios, bmap, evidence, fat, filesystems, iso, naming, packing, partitions
 from clouduploader.image.partitions import Kind, ReadAt, Table
 from clouduploader.image.reading import Reader, TooFarError
 from clouduploader.platform import Image
@@ -80,6 +80,7 @@ def inspect(image: Image, stop: Stop, overlook: Callable[[str], None] | None = N
         table = partitions.read(reader.read_at, reader.size_bytes)
         boots_bios = bios.boots(reader.read_at, table)
         found = programs(reader.read_at, table)
+        minimum_bytes = table.minimum_bytes if table else filesystems.end(reader.read_at)
     size_bytes, is_exact = packing.unpacked_size(image, stop)
     warnings = list(table.warnings) if table else []
     if is_exact and size_bytes is not None:
@@ -98,7 +99,7 @@ def inspect(image: Image, stop: Stop, overlook: Callable[[str], None] | None = N
         size_bytes=_likely_size(table) if size_bytes is None else size_bytes,
         is_size_exact=is_exact,
         partition_table=table.name if table else None,
-        minimum_bytes=table.minimum_bytes if table else 0,
+        minimum_bytes=minimum_bytes,
         copy_bytes=table.copy_bytes if table else 0,
         architectures=tuple(sorted(found.loaders or found.kernels)),
         boots_uefi=boots_uefi,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from clouduploader.contents import ImageFacts
+from clouduploader.contents import ImageFacts, shortage
 from clouduploader.errors import ClouduploaderError, ImageError, TargetDataError
 from clouduploader.platform import JsonValue, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import fields
@@ -37,16 +37,13 @@ class Judge:
 
 
 def check_whole(size_bytes: int, minimum_bytes: int, judge: Judge) -> None:
-    """Hold the exact size of a raw disk against where its last partition ends.
+    """Hold the exact size of a raw disk against where its partitions, or its file system, end.
 
     Raises:
-        ImageError: It ends before its partitions do.
+        ImageError: It ends before they do.
     """
-    if size_bytes < minimum_bytes:
-        judge.object_to(
-            ImageError,
-            f"the image is cut off: its partitions reach to byte {minimum_bytes}, but the disk has {size_bytes}",
-        )
+    if problem := shortage(size_bytes, minimum_bytes):
+        judge.object_to(ImageError, f"the image {problem}")
 
 
 def machine(request: UploadRequest) -> str:

@@ -106,9 +106,35 @@ def test_partitions_behind_the_end_are_an_error(run, words):
     done = run(RAW[:BLOCK], *words)
     assert done.returncode == ExitCode.DATA
     assert done.stderr == (
-        f"clouduploader: a.raw is cut off: its partitions reach to byte {len(RAW)}, but the disk has {BLOCK}. "
-        "Get it anew.\n"
+        f"clouduploader: a.raw is cut off: its partitions, or its file system, reach to byte {len(RAW)}, but the disk "
+        f"has {BLOCK}. Get it anew; --force tells about it as it is.\n"
     )
+
+
+@pytest.mark.parametrize("words", [(), ("--quick",)])
+def test_partitions_behind_the_end_are_a_warning_by_force(run, words):
+    """As of OpenWrt's images, whose last partition is to grow."""
+    done = run(RAW[:BLOCK], "--force", *words)
+    assert done.returncode == 0
+    assert f"warning: a.raw is cut off: its partitions, or its file system, reach to byte {len(RAW)}" in done.stderr
+    assert (fields(done)["size bytes"], fields(done)["minimum bytes"]) == (str(BLOCK), str(len(RAW)))
+    found = json.loads(run(RAW[:BLOCK], "--force", "--json", *words).stdout)["data"]
+    assert len(found["warnings"]) == 1
+
+
+def test_what_is_no_disk_is_a_warning_by_force(run):
+    done = run(b"some text\n" * 10, "--force")
+    assert (done.returncode, done.stderr.count("warning: ")) == (0, 1)
+    assert "warning: a.raw is not the image of a disk: " in done.stderr
+    assert fields(done)["size bytes"] == "100"
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress])
+def test_file_system_behind_the_end_is_an_error(run, packed):
+    xfs = (b"XFSB" + struct.pack(">IQ", 4096, BLOCK // 2048)).ljust(BLOCK, b"\0")
+    done = run(packed(xfs))
+    assert done.returncode == ExitCode.DATA
+    assert f"is cut off: its partitions, or its file system, reach to byte {2 * BLOCK}, but" in done.stderr
 
 
 def test_what_is_no_disk_is_an_error(run):

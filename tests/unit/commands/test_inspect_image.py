@@ -40,7 +40,7 @@ def inspect(path, *, max_size_bytes=1 << 30, is_whole=True, stop=None, events=No
     log = JobLog([], is_verbose=False)
     log.listen((events if events is not None else []).append)
     return inspect_image.inspect_image(
-        path, max_size_bytes=max_size_bytes, is_whole=is_whole, reporter=log, stop=stop or Stop()
+        path, max_size_bytes=max_size_bytes, is_whole=is_whole, is_forced=False, reporter=log, stop=stop or Stop()
     )
 
 

@@ -121,7 +121,7 @@ def test_volume_holds_image_and_partitions(settle, size, minimum, given, expecte
 
 
 def test_disk_that_ends_before_its_partitions_is_refused(settle):
-    with pytest.raises(ImageError, match="its partitions reach to byte 1000, but the disk has 999") as caught:
+    with pytest.raises(ImageError, match="its file system, reach to byte 1000, but the disk has 999") as caught:
         settle(size_bytes=999, minimum_bytes=1000)
     assert "force" in caught.value.hint
 

@@ -5,6 +5,8 @@ address, often this host's own. Where something runs out, the client that has mo
 without a request the oldest, of its followers of logs the oldest, and of what lies in memory whoever has held most for
 longest. Whoever is quick holds little for a moment, and is heard. A client is an IPv4 address, or an IPv6 network of 64
 bits, which is what one is given.
+
+Only a body in chunks of a few bytes has a limit of its own, for it takes the time of all and not memory.
 """
 
 import asyncio
@@ -32,6 +34,8 @@ PAUSE_SECONDS = 0.1  # before the next try then
 SHARE = 3  # a request may need three descriptors: its connection twice, while an image comes, and a file
 HEAD_COST = 4  # bytes of memory for each of a head; measured: 3 to 4, as it came and as a mapping
 CHUNKS_COST = 8  # for each of a body in chunks that may have a byte each, which become an object each
+MAX_FRAME_BYTES = 1 << 16  # of a body in chunks that is none of its content, and an eighth of that beside: none of
+FRAME_SHARE = 8  # 48 bytes is too small, and at most 13,000 are, which take the parser a hundredth of a second
 READ_BYTES = 16_384  # at once, but of images of known length: chunks of a byte take the parser a microsecond each
 HEAD_READ_BYTES = 262_144  # of a head that is longer; asyncio's own
 END_OF_HEAD = b"\r\n\r\n"
@@ -58,7 +62,17 @@ class Connection(web.RequestHandler):
         held_since: Since when it holds anything, by the monotonic clock.
     """
 
-    __slots__ = ("_all", "_body", "_cost", "_is_answered", "_unsent_bytes", "client", "held_bytes", "held_since")
+    __slots__ = (
+        "_all",
+        "_body",
+        "_cost",
+        "_frame_bytes",
+        "_is_answered",
+        "_unsent_bytes",
+        "client",
+        "held_bytes",
+        "held_since",
+    )
 
     def __init__(self, manager: web.Server, *, client: str, connections: "Connections", **options: object) -> None:
         super().__init__(manager, **options)  # type: ignore[arg-type]
@@ -68,6 +82,7 @@ class Connection(web.RequestHandler):
         self._all = connections
         self._body: aiohttp.StreamReader | None = None  # of the request; None before there is one
         self._cost = HEAD_COST  # bytes of memory for each that comes
+        self._frame_bytes = 0  # that came of a body, and are none of its content
         self._is_answered = False
         self._unsent_bytes = 0
 
@@ -114,7 +129,12 @@ class Connection(web.RequestHandler):
             self.hold(len(data) * self._cost)
         if self._body is None and END_OF_HEAD not in data:
             self._read_at_once(HEAD_READ_BYTES)
+        content_bytes = self._body.total_bytes if self._body is not None else 0
         super().data_received(data)
+        if self._body is not None and self._cost == CHUNKS_COST:
+            self._frame_bytes += len(data) - (self._body.total_bytes - content_bytes)
+            if self._frame_bytes > MAX_FRAME_BYTES + self._body.total_bytes // FRAME_SHARE:
+                self._all.evict(self, "the chunks of its body hold a few bytes each, and each takes time")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It has ended, whoever ended it."""
@@ -289,7 +309,7 @@ class Connections:
     def admit(self, connection: Connection) -> Connection:
         """Know of a new connection."""
         if len(self._idle) >= self._max_idle:
-            self._evict(self._idle.of_most()[0], "it asked for nothing, and there are too many")
+            self.evict(self._idle.of_most()[0], "it asked for nothing, and there are too many")
         self._all.add(connection)
         self._idle.add(connection)
         return connection
@@ -306,7 +326,7 @@ class Connections:
         if len(self._answered) >= self._max_requests:
             if not len(self._followers):
                 raise RefusalError("too many requests at once", status=503, is_coded=True)
-            self._evict(self._followers.of_most()[0], "it follows a log, and there are too many requests")
+            self.evict(self._followers.of_most()[0], "it follows a log, and there are too many requests")
         self._answered.add(connection)
         if request.path.endswith("/_log"):
             self._followers.add(connection)
@@ -331,7 +351,7 @@ class Connections:
             self._holders.discard(connection)
         while self._held_bytes > self._max_bytes() and len(self._holders):
             greediest = self._greediest(time.monotonic())
-            self._evict(greediest, f"it held {greediest.held_bytes} bytes of memory, and others need some")
+            self.evict(greediest, f"it held {greediest.held_bytes} bytes of memory, and others need some")
 
     def forget(self, connection: Connection) -> None:
         """One has ended."""
@@ -349,7 +369,8 @@ class Connections:
             key=lambda it: (it.held_bytes * (now - it.held_since), it.held_bytes),
         )
 
-    def _evict(self, connection: Connection, why: str) -> None:
+    def evict(self, connection: Connection, why: str) -> None:
+        """Close a connection, and write down why."""
         LOG.info("a connection of %s was closed: %s", connection.client, why)
         self.forget(connection)
         transport = connection.transport

@@ -42,6 +42,7 @@ TURN_BYTES = 64 << 20  # a fast sender leaves its thread to others after so much
 LINGER_MS = 5  # a thread waits so long for more before it takes another client's bytes
 SMALL_BYTES = 65_536  # a turn with less was not worth a thread: wait a little for the next
 PAUSES = (0.0, 0.01, 0.05, 0.25)  # seconds, after none, one, two, more such turns: 1000 slow clients are no load
+SMALL_PIECE_BYTES = 1024  # so of a piece in chunks, of which no more than READ_BYTES of `connections` come at once
 LOOK_SECONDS = 1.0  # how often to look whether an image is to come on
 RATE_SECONDS = 10.0  # over which it is measured how fast an image comes
 MIN_RATE = 16_384  # bytes a second; who is slower makes way if there is no room for others: a GiB would take 18 hours
@@ -257,6 +258,7 @@ class Intake:
         """Write what aiohttp's parser gives; no more than the job's size, whatever comes."""
         size = reception.job.size or 0
         watch = _Watch(functools.partial(self._look_after, reception))
+        small_turns = 0
         while True:
             try:
                 piece = await body.next_piece(request, self._source.current.idle_seconds)
@@ -269,6 +271,9 @@ class Intake:
             await self._move(reception.write, piece)
             connections.of(request).release()
             watch.look()
+            small_turns = min(small_turns + 1, len(PAUSES) - 1) if len(piece) < SMALL_PIECE_BYTES else 0
+            if small_turns:
+                await asyncio.sleep(PAUSES[small_turns])
 
     async def _read_socket(self, reception: Reception, request: web.BaseRequest, length: int) -> None:
         """Move the body from the socket to the file, without aiohttp."""

@@ -100,6 +100,28 @@ def test_image_in_chunks_arrives_as_it_was_sent(make_spool, serve, chunk):
     assert jobs.file_path(name).read_bytes() == image
 
 
+def test_image_in_chunks_of_a_few_bytes_is_not_taken_to_its_end(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create(10_000_000)
+    with contextlib.suppress(ConnectionError), socket.create_connection(server.address) as client:
+        client.sendall(head(name, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
+        for _ in range(100):
+            client.sendall(b"1\r\nx\r\n" * 10_000)
+    wait_for(lambda: jobs.is_archived(name))
+    assert jobs.read(name)[0].details == Details.CUT_OFF
+    assert "the chunks of its body hold a few bytes each" in server.log.getvalue()
+
+
+def test_image_in_many_chunks_that_are_none_too_small_arrives(make_spool, serve):
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create(64 * 200_000)
+    data = (b"40\r\n" + b"x" * 64 + b"\r\n") * 200_000 + b"0\r\n\r\n"  # 1.2 MB of frames
+    assert server.ask("PUT", f"/cloudupload/{name}", data, Transfer_Encoding="chunked")[0] == "200 OK"
+    assert jobs.file_path(name).stat().st_size == 64 * 200_000
+
+
 def test_empty_image_is_one(make_spool, serve):
     jobs = make_spool()
     server = serve(jobs)

@@ -1,5 +1,7 @@
 """How long from exec to the first request on the wire, and how long `list` takes on an empty spool.
 
+Beside the command of AWS stands what is left of it without a command line: Python, the SDK, and the same call.
+
     .venv/bin/python bench/startup.py [--rounds 15] [--aws /usr/bin/aws]...
 
 Each command is run once a round, in turn, and killed by a small server as soon as its request has
@@ -26,6 +28,20 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 ROLE = "arn:aws:iam::123456789012:role/obs-upload"
+RECORD = """<clouduploadjob name="1">
+  <state>uploading</state>
+  <created>1514764800</created>
+  <user>tom</user>
+  <target>ec2</target>
+  <filename>an-image.x86_64.raw.xz</filename>
+</clouduploadjob>
+"""
+SDK_ALONE = f"""
+import botocore.session
+
+client = botocore.session.Session().create_client("sts")
+client.assume_role(RoleArn={ROLE!r}, RoleSessionName="obs", ExternalId="abcdef")
+"""
 
 
 class Sink:
@@ -102,6 +118,7 @@ def lay_out(root):
     )
     for name in ("spool/1.dir", "empty/done", "tmp"):
         (root / name).mkdir(parents=True)
+    (root / "spool/1").write_text(RECORD)
     disk = bytearray(1 << 20)
     disk[446:512] = struct.pack("<8B2I48x", 0x80, 0, 0, 0, 0x83, 0, 0, 0, 64, 1984) + b"\x55\xaa"
     (root / "spool/1.file").write_bytes(lzma.compress(disk))
@@ -173,7 +190,14 @@ def main():
                 command = [aws, "sts", "assume-role", "--role-arn", ROLE, "--role-session-name", "obs"]
                 command += ["--external-id", "abcdef", "--endpoint-url", sink.url]
                 cases[f"{aws} sts assume-role"] = lambda c=command, s=sink, e=environment: s.measure(c, e)
-            cases["clouduploader, six arguments"] = lambda c=contract, s=sink, e=environment: s.measure(c, e)
+            alone = [sys.executable, "-c", SDK_ALONE]
+            cases["the SDK alone, AssumeRole"] = lambda c=alone, s=sink, e=environment: s.measure(c, e)
+
+            def as_obs_does(command=contract, sink=sink, environment=environment, journal=spool / "journal"):
+                shutil.rmtree(journal, ignore_errors=True)  # of the round before, which was killed
+                return sink.measure(command, environment)
+
+            cases["clouduploader, six arguments"] = as_obs_does
             compare(f"exec to the first request, {sink.url.partition(':')[0]}", cases, options.rounds)
         environment = {"PATH": "/usr/bin:/bin", "CLOUDUPLOADER_SPOOL": str(root / "empty"), "HOME": str(root)}
         cases = {

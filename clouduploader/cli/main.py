@@ -45,6 +45,8 @@ COMMANDS = {
 }
 """Each subcommand and its module in this package, where it is called `NAME_command`."""
 
+STACK_WORDS = 16_384  # of 8 bytes, which are only reserved; as many are left in its chunk, for some 500 frames
+
 
 class LazyGroup(CommandGroup):
     """A group that imports a subcommand's module only when that subcommand is asked for."""
@@ -115,6 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _tell(error)
         return int(error.exit_code)
     return answer if isinstance(answer, int) else ExitCode.OK
+
+
+# CPython has its frames in chunks of 16 KiB, and gives the last one back when it is empty: a loop that calls across
+# the end of one makes two system calls each time, thousands while urllib3 compiles its regular expressions. A frame
+# that asks for more than a chunk gets a larger one, in which there is room for all that is called from it.
+main.__code__ = main.__code__.replace(co_stacksize=STACK_WORDS)
 
 
 def _open_streams() -> None:

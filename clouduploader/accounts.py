@@ -34,6 +34,7 @@ from clouduploader.errors import (
     NoSuchAccountError,
     UsageError,
 )
+from clouduploader.frozen import frozen
 
 FILE_NAME = "accounts.sqlite"
 MODE = 0o600
@@ -66,7 +67,7 @@ _SELECT = """SELECT user, target, created, name, value, is_encrypted
     FROM account LEFT JOIN entry USING (user, target)"""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Account:
     """What is known of a user's account.
 

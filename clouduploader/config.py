@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 from clouduploader import files
 from clouduploader.errors import ConfigError
+from clouduploader.frozen import frozen
 
 DEFAULT_HOME = Path("/etc/obs/cloudupload")  # fixed by OBS's package and its guide
 DEFAULT_SPOOL = Path("/srv/obs/cloudupload")  # $BSConfig::bsdir/cloudupload
@@ -36,7 +37,7 @@ _SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Setting(Generic[T]):
     """A value and where it came from.
 
@@ -49,7 +50,7 @@ class Setting(Generic[T]):
     source: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Config:
     """Everything that can be set.
 

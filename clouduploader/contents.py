@@ -7,6 +7,8 @@ import dataclasses
 import enum
 from typing import Protocol
 
+from clouduploader.frozen import frozen
+
 
 class DiskFormat(enum.StrEnum):
     """What the unpacked bytes are, by magic."""
@@ -37,7 +39,7 @@ class ZeroBlocks(enum.StrEnum):
 MISSING_COPY = "the copy of its GPT, at the end of the disk, is missing or damaged; firmware does without it"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class NoDisk:
     """Why what is in an image is no disk.
 
@@ -50,7 +52,7 @@ class NoDisk:
     is_known: bool
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ImageFacts:
     """What an image's first mebibytes tell.
 
@@ -111,7 +113,7 @@ class Block:
     is_zero: bool
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Tally:
     """What came out of an image that was read to its end.
 

@@ -3,6 +3,8 @@
 import dataclasses
 import enum
 
+from clouduploader.frozen import frozen
+
 
 class JobState(enum.StrEnum):
     """The states of an upload job; OBS's words, from its BSXML.pm."""
@@ -29,7 +31,7 @@ class Details(enum.StrEnum):
     KILLED = "killed"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Job:
     """One record of the spool. A field that is None is absent from the XML.
 

@@ -5,7 +5,6 @@ is archived, and serves it as bytes.
 """
 
 import contextlib
-import dataclasses
 import errno
 import re
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import clouduploader
+from clouduploader.frozen import frozen
 from clouduploader.platform import (
     BytesMoved,
     CloudObject,
@@ -37,7 +37,7 @@ _REMOVED = re.compile(rf"{_TIME}Removed {_THING}\.$")
 _FOUND = re.compile(rf"{_TIME}There is {_THING}\.$")
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class LogReading:
     """What a job's log says about the job.
 

@@ -25,7 +25,6 @@ and whatever the platform writes for itself.
 """
 
 import contextlib
-import dataclasses
 import datetime
 import enum
 import fcntl
@@ -39,6 +38,7 @@ from pathlib import Path
 
 from clouduploader import files, visibility
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
+from clouduploader.frozen import frozen
 from clouduploader.platform import CloudObject, Event, JsonValue, ObjectCreated, ObjectRemoved, UploadResult
 
 FILE_NAME = "journal"
@@ -62,7 +62,7 @@ class Outcome(enum.StrEnum):
     CLEANED = "cleaned"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Beginning:
     """Whose upload it is, and of what.
 
@@ -104,7 +104,7 @@ def key_of(*, target: str, user: str, filename: str, values: Mapping[str, JsonVa
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:KEY_DIGITS]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class State:
     """What a journal's entries come to.
 
@@ -202,7 +202,7 @@ def results_of(end: Entry) -> list[CloudObject]:
     return [object_of(item) for item in objects if isinstance(item, dict)] if isinstance(objects, list) else []
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Reading:
     """A journal as it was found.
 

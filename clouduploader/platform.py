@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clouduploader.contents import BlockSource, DiskFormat, ImageFacts, ZeroBlocks
+from clouduploader.frozen import frozen
 from clouduploader.stop import Stop
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
@@ -31,7 +32,7 @@ class FieldKind(enum.StrEnum):
     ARRAY = "array"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Field:
     """One key of a platform's target data. Check and JSON Schema are both made from it.
 
@@ -80,7 +81,7 @@ class Packing(enum.StrEnum):
     TAR = "tar"
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Image:
     """An image file that is to be uploaded.
 
@@ -104,7 +105,7 @@ class Image:
     identity: tuple[int, int, int, int] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class CloudObject:
     """A thing in the cloud, by the cloud's own words.
 
@@ -119,7 +120,7 @@ class CloudObject:
     region: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class ImageFound:
     """The image has been looked at, and will be uploaded.
 
@@ -130,7 +131,7 @@ class ImageFound:
     image: Image
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class PhaseStarted:
     """The work has reached another phase.
 
@@ -141,7 +142,7 @@ class PhaseStarted:
     phase: str
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class BytesMoved:
     """So much of the current phase is done.
 
@@ -154,14 +155,14 @@ class BytesMoved:
     total_bytes: int | None
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class ObjectCreated:
     """A thing now exists in the cloud."""
 
     object: CloudObject
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class ObjectRemoved:
     """A thing that we made is gone again."""
 
@@ -239,7 +240,7 @@ class Measure(Protocol):
         """Read the image to its end."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class UploadRequest:
     """One image to be uploaded.
 
@@ -283,7 +284,7 @@ class UploadRequest:
     provenance: Mapping[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Shortfall:
     """A part of what was asked for that failed, though the image is there.
 
@@ -296,7 +297,7 @@ class Shortfall:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class UploadResult:
     """What the cloud gave.
 
@@ -313,7 +314,7 @@ class UploadResult:
     is_already_there: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Cost:
     """What the cloud will charge for a part of an upload, by list prices.
 
@@ -328,7 +329,7 @@ class Cost:
     is_monthly: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Plan:
     """What an upload would do.
 
@@ -341,7 +342,7 @@ class Plan:
     costs: tuple[Cost, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Leftover:
     """A thing in the cloud that could not be removed.
 
@@ -354,7 +355,7 @@ class Leftover:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Found:
     """A thing in the cloud that bears the tags of an upload.
 
@@ -377,7 +378,7 @@ class Found:
     is_pending: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class CleanUpReport:
     """What a clean-up did.
 
@@ -401,7 +402,7 @@ class Level(enum.StrEnum):
     FAILURE = "failure"
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Finding:
     """One line of `clouduploader check`.
 
@@ -418,7 +419,7 @@ class Finding:
     hint: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class AccountGuide:
     """What a user needs in order to open his account in the cloud to this service.
 
@@ -433,7 +434,7 @@ class AccountGuide:
     scripts: Mapping[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Verification:
     """What came out when an account was tried.
 
@@ -448,7 +449,7 @@ class Verification:
     is_open: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class PlatformContext:
     """What a platform is made from.
 

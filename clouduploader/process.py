@@ -25,6 +25,7 @@ from types import TracebackType
 
 from clouduploader import files
 from clouduploader.errors import LocalIOError, NotOwnerError, UsageError
+from clouduploader.frozen import frozen
 
 PROC = Path("/proc")
 POLL_SECONDS = 0.2  # between two looks at what a process started meanwhile
@@ -42,7 +43,7 @@ class Standing(enum.StrEnum):
     UNKNOWN = "unknown"  # there is one, but /proc does not let us see what it does
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Process:
     """A process as /proc/PID/stat has it; two are equal if they are one process.
 
@@ -66,7 +67,7 @@ class Process:
         return self.start_ticks / os.sysconf("SC_CLK_TCK")
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Traces:
     """What a process that works on a job can be known by.
 
@@ -79,7 +80,7 @@ class Traces:
     written_paths: Sequence[Path]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Crew:
     """Who works on a job.
 

@@ -25,6 +25,7 @@ from clouduploader.errors import (
     UnavailableError,
 )
 from clouduploader.filename import base_name
+from clouduploader.frozen import frozen
 from clouduploader.image import packing
 from clouduploader.job import Job
 from clouduploader.joblog import JobLog, one_line
@@ -36,7 +37,7 @@ MENDED_SECONDS = 2.0  # until the next look at a full disk; soon enough, and no 
 _SPOOL_FILE = re.compile(r"(\d+)\.file")  # how OBS calls the image of a job
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Task:
     """What is to be uploaded, for whom, and where to.
 
@@ -209,7 +210,7 @@ def _recorded(task: Task, path: Path | None, log: JobLog) -> Iterator[Callable[[
         raise
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class _Prepared:
     """An upload that may begin.
 

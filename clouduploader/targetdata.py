@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from clouduploader.errors import TargetDataError
+from clouduploader.frozen import frozen
 from clouduploader.platform import Field, FieldKind, JsonValue, Platform
 
 MAX_SIZE_BYTES = 1 << 20  # OBS takes 10 MB; the most that EC2's fields can fill is below 100 KB
@@ -59,7 +60,7 @@ class Decrypter(Protocol):
         """For OBS's form."""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class TargetData:
     """Target data that are right.
 

@@ -3,7 +3,6 @@
 rich, which knows how wide characters are, is loaded only there.
 """
 
-import dataclasses
 import re
 import shutil
 import sys
@@ -12,12 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 import click
 
 from clouduploader.cli import output
+from clouduploader.frozen import frozen
 
 GAP = 2  # blanks between columns
 _ID = re.compile(r"[a-z]+(?:-[a-z]+)*-[0-9a-f]{8,}(?!\S)")  # as EC2 makes them: ami-, snap-, subnet-, i-
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Column:
     """A column of a table.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from clouduploader import joblog, journal, keyring, registry, runner, targetdata, visibility, wallclock
 from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, LockedError, MissingFileError
+from clouduploader.frozen import frozen
 from clouduploader.platform import CleanUpReport, CloudObject, Found, JsonValue, Leftover, ObjectRemoved, Platform
 
 TAGS_ONLY_AGE = datetime.timedelta(days=1)
@@ -21,7 +22,7 @@ COMPLETING = "it may be being completed; `clouduploader resume JOB` goes on with
 UNSEEN_IMAGE = "not found by its tags; if it is there, it can be used"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Scope:
     """What is looked for.
 
@@ -42,7 +43,7 @@ class Scope:
     job: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Item:
     """One thing.
 
@@ -66,7 +67,7 @@ class Item:
         return not self.object.id
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Batch:
     """What one upload left.
 
@@ -94,7 +95,7 @@ class Batch:
         return tuple(item.object for item in self.items if item.keep_reason is None)
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Means:
     """What looking and removing needs.
 

@@ -1,7 +1,6 @@
 """Read a job's log, and follow it while it grows."""
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from clouduploader import files, joblog, process, spool
 from clouduploader.errors import LocalIOError, MissingFileError, TransientError
+from clouduploader.frozen import frozen
 from clouduploader.job import Details, Job, JobState
 from clouduploader.joblog import LogReading
 
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 120.0  # for a server that is restarted, with its machine
 BLOCK_BYTES = 65_536
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class LogEnd:
     """Where the log was left.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from clouduploader.contents import MISSING_COPY, ImageFacts, Tally, ZeroBlocks, shortage
 from clouduploader.errors import ImageError
 from clouduploader.filename import base_name
+from clouduploader.frozen import frozen
 from clouduploader.image import bmap, checksum, facts, packing
 from clouduploader.platform import BytesMoved, Image, Packing, PhaseStarted, Reporter
 from clouduploader.stop import Stop
@@ -14,7 +15,7 @@ from clouduploader.stop import Stop
 BLOCK_BYTES = 1 << 19  # of EBS direct, GetSnapshotBlock
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Inspection:
     """What there is to say about an image.
 

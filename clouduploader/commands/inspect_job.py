@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from clouduploader import journal, process, spool
 from clouduploader.commands import follow_log
 from clouduploader.errors import JobFileError, LocalIOError
+from clouduploader.frozen import frozen
 from clouduploader.job import Job, JobState
 from clouduploader.joblog import LogReading
 from clouduploader.platform import CloudObject
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
     from clouduploader.remote import Server
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Log:
     """A job's log.
 
@@ -37,7 +38,7 @@ class Log:
     reading: LogReading
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Inspection:
     """All that is known about a job. What is in the spool only is None for a job of a server.
 

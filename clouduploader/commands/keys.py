@@ -1,6 +1,5 @@
 """Make key pairs, and encrypt target data with them."""
 
-import dataclasses
 import os
 import pwd
 import tempfile
@@ -10,6 +9,7 @@ from typing import Protocol
 
 from clouduploader import files, targetdata
 from clouduploader.errors import CannotCreateError, DataError, TargetDataError
+from clouduploader.frozen import frozen
 from clouduploader.platform import JsonValue
 
 
@@ -23,7 +23,7 @@ class Keys(Protocol):
         """Encrypt for it."""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class MadeKeys:
     """What `generate` made.
 

@@ -11,6 +11,7 @@ from clouduploader import joblog, journal, process, registry, runner, spool, wor
 from clouduploader.commands import clean_up, follow_log, inspect_job, resume_job
 from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, NoSuchJobError, NotOwnerError, PlatformReplyError
+from clouduploader.frozen import frozen
 from clouduploader.job import Details, Job, JobState
 from clouduploader.platform import CleanUpReport, CloudObject, Leftover, Platform
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
 KILL_SECONDS = 10.0  # more than a process that got a SIGKILL needs, unless it hangs in the kernel
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Manner:
     """How to kill.
 
@@ -35,7 +36,7 @@ class Manner:
     timeout_seconds: float
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Killed:
     """What became of one job.
 
@@ -60,7 +61,7 @@ class Killed:
     error: ClouduploaderError | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class _Means:
     """What killing needs, see `kill_jobs`."""
 
@@ -71,7 +72,7 @@ class _Means:
     load_platform: Callable[[str, Config], Platform]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class _Stopped:
     """A job that was archived, while its processes may still clean up.
 

@@ -1,18 +1,18 @@
 """List the jobs of a spool, or of a server, newest first."""
 
-import dataclasses
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from clouduploader import spool
 from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
+from clouduploader.frozen import frozen
 from clouduploader.job import Job
 
 if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
     from clouduploader.remote import Server
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Query:
     """Which jobs are wanted. Of each kind of filter one value must match; an empty one lets all through.
 
@@ -45,7 +45,7 @@ class Query:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Entry:
     """A job of the list.
 
@@ -62,7 +62,7 @@ class Entry:
     damage: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Listing:
     """The jobs that were asked for.
 

@@ -1,13 +1,13 @@
 """List the platforms, and tell what target data they take."""
 
-import dataclasses
 from typing import Any
 
 from clouduploader import config, registry, targetdata
 from clouduploader.errors import ClouduploaderError
+from clouduploader.frozen import frozen
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class ListedPlatform:
     """A platform that some package offers.
 

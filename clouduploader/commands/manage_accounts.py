@@ -1,16 +1,16 @@
 """Keep the users' accounts in the clouds: make them, fill them, say what the users have to do, try them."""
 
-import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 
 from clouduploader import accounts, keyring, registry, targetdata
 from clouduploader.config import Config
 from clouduploader.errors import DataError, TargetDataError, UnavailableError, UsageError
+from clouduploader.frozen import frozen
 from clouduploader.platform import AccountGuide, Accounts, Field, Platform, Reporter, Verification
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Shown:
     """An account, and what its user has to do for it.
 

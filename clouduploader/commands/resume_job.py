@@ -19,6 +19,7 @@ from clouduploader.errors import (
     NoSuchJobError,
     StoppedError,
 )
+from clouduploader.frozen import frozen
 from clouduploader.job import Details, Job, JobState
 from clouduploader.spool import Spool
 from clouduploader.stop import Stop
@@ -26,7 +27,7 @@ from clouduploader.stop import Stop
 AGAIN = "Upload the image again."
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class _Dead:
     """A job that can be gone on with.
 

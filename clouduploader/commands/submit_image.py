@@ -20,6 +20,7 @@ from clouduploader.errors import (
     NoSuchJobError,
     StoppedError,
 )
+from clouduploader.frozen import frozen
 from clouduploader.image import checksum
 from clouduploader.job import Details, Job, JobState
 from clouduploader.platform import BytesMoved, Event, JsonValue, PhaseStarted, Platform
@@ -48,7 +49,7 @@ class Intake(Protocol):
         """Begin to take the image of a job that was created."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Order:
     """What a person wants.
 

@@ -1,6 +1,5 @@
 """See to what grows old in a spool: jobs whose image does not come, and the archive."""
 
-import dataclasses
 import math
 import os
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from clouduploader import files, journal, spool, wallclock
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
+from clouduploader.frozen import frozen
 from clouduploader.job import Details, Job, JobState
 
 DEAD = "the server died while it received the image"
@@ -18,7 +18,7 @@ _PARTS = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.([0-9]{1,18}|next)
 """What there is of a job before its own file, or when only that got lost; and files that were never renamed."""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Failed:
     """A job that was failed.
 

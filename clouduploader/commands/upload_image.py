@@ -10,6 +10,7 @@ from pathlib import Path
 from clouduploader import joblog, runner
 from clouduploader.config import Config
 from clouduploader.errors import CannotCreateError, ClouduploaderError, NoSuchJobError, StoppedError
+from clouduploader.frozen import frozen
 from clouduploader.image import packing
 from clouduploader.job import Details, Job, JobState
 from clouduploader.platform import Plan, UploadResult
@@ -17,7 +18,7 @@ from clouduploader.spool import Spool
 from clouduploader.stop import Stop
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Order:
     """What a person wants.
 
@@ -36,7 +37,7 @@ class Order:
     events_path: Path | None
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Outcome:
     """A finished upload.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from clouduploader import spool
 from clouduploader.dispatcher import starting
 from clouduploader.errors import LocalIOError
+from clouduploader.frozen import frozen
 from clouduploader.job import Job
 
 MAX_AT_ONCE = 4  # after an outage there may be hundreds, and each is a process that loads an SDK
@@ -41,7 +42,7 @@ class Debt:
         self.tries += 1
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Cleaning:
     """A clean-up that runs; it needs us no more than an upload does.
 

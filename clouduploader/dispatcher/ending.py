@@ -14,6 +14,7 @@ from pathlib import Path
 
 from clouduploader import files, joblog, journal, spool
 from clouduploader.errors import ExitCode, NoSuchJobError
+from clouduploader.frozen import frozen
 from clouduploader.job import Job, JobState
 from clouduploader.spool.locked import LockedJob
 
@@ -22,7 +23,7 @@ ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by these an uploader i
 MAX_RESULT_BYTES = 65_536  # a result is an id or a sentence; what is more would be shown in every list
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Retries:
     """How a transient failure is dealt with.
 

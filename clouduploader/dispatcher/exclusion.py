@@ -1,7 +1,6 @@
 """One worker for each spool, whoever's it is; and the fifo by which OBS's server wakes its worker."""
 
 import contextlib
-import dataclasses
 import os
 import stat
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from clouduploader import files, spool
 from clouduploader.errors import CannotCreateError, LockedError, MissingFileError
+from clouduploader.frozen import frozen
 
 LOCK_NAME = ".worker.lock"
 OBS_LOCK = Path("run/bs_clouduploadworker.lock")  # below $bsdir: $rundir of OBS's own BSConfig.pm
@@ -18,7 +18,7 @@ PAUSE_SECONDS = 0.02
 FIFO_MODE = 0o666  # whoever may change a job may wake the worker (BSStdRunner.pm)
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Hold:
     """A spool of which we are the only worker.
 

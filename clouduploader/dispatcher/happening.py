@@ -1,7 +1,8 @@
 """What a worker tells of."""
 
-import dataclasses
 import enum
+
+from clouduploader.frozen import frozen
 
 
 class Kind(enum.StrEnum):
@@ -22,7 +23,7 @@ class Kind(enum.StrEnum):
     LEFT = "left"  # the worker leaves the spool
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class End:
     """How an upload ended, apart from what its record tells.
 
@@ -36,7 +37,7 @@ class End:
     seconds: float | None
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Happening:
     """Something that the admin may want to know.
 

@@ -1,7 +1,6 @@
 """The jobs of the spool that wait to be started, and those that somebody works on, as their records tell."""
 
 import bisect
-import dataclasses
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from clouduploader import jobxml, spool
 from clouduploader.dispatcher.settings import Settings
 from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
+from clouduploader.frozen import frozen
 from clouduploader.job import Job, JobState
 
 STARTABLE = (JobState.SCHEDULED, JobState.WAITING)  # OBS's worker starts both
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Record:
     """One job.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clouduploader.config import Config
 from clouduploader.errors import ConfigError, MissingProgramError
+from clouduploader.frozen import frozen
 
 PROGRAM = "clouduploader"  # whom OBS's worker executes, found on PATH
 INHERITED = re.compile(
@@ -19,7 +20,7 @@ INHERITED = re.compile(
 """What an upload needs of our environment: where things are, words and times, the way to the network, whom to trust."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Settings:
     """What can be set for the worker, with its defaults.
 

@@ -21,13 +21,14 @@ from clouduploader import files, spool
 from clouduploader.dispatcher import ending, queue, supervisor
 from clouduploader.dispatcher.settings import Settings
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
+from clouduploader.frozen import frozen
 from clouduploader.job import Job, JobState
 
 DEFAULT_SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
 """What an upload inherits, whatever our caller made us ignore."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Means:
     """What a start needs.
 

@@ -5,10 +5,10 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from clouduploader.contents import Block, Tally, ZeroBlocks
 from clouduploader.errors import ImageError
+from clouduploader.frozen import frozen
 from clouduploader.image.holes import Extents
 from clouduploader.image.store import Store
 from clouduploader.stop import Stop
@@ -48,7 +48,7 @@ class BlockMap:
         return sum(self._ends) - sum(self._starts)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Wish:
     """What is wanted of a source.
 

@@ -4,7 +4,6 @@ Versions 1.0 to 2.0, as bmaptool's BmapCreate.py writes and BmapCopy.py reads th
 of the map itself, and one of each range. Whoever applies a map looks whether all else is zeros.
 """
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from clouduploader.errors import ImageError
+from clouduploader.frozen import frozen
 from clouduploader.image import companion
 from clouduploader.image.holes import MAX_EXTENTS, Extents
 
@@ -29,7 +29,7 @@ _SINGLE = frozenset({"ImageSize", "BlockSize", "ChecksumType", *_COUNTS, *_OWN_C
 _DEPTH = 8  # ours: a map has three levels
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Bmap:
     """What a block map says.
 

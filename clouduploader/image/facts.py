@@ -1,9 +1,9 @@
 """What is in an image, as far as its first mebibytes tell: partitions, boot loaders, size."""
 
-import dataclasses
 from collections.abc import Callable
 
 from clouduploader.contents import MISSING_COPY, ImageFacts, NoDisk
+from clouduploader.frozen import frozen
 from clouduploader.image import bios, bmap, evidence, fat, filesystems, iso, naming, packing, partitions
 from clouduploader.image.partitions import Kind, ReadAt, Table
 from clouduploader.image.reading import Reader, TooFarError
@@ -44,7 +44,7 @@ _MAX_VOLUMES = 32  # ours: one is the rule, and looking at all of a hostile disk
 _MAX_KERNELS = 8  # ours: of EFI/Linux; a system keeps two or three
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Programs:
     """The programs of UEFI that are on a disk, each by its architecture in Amazon's words, or the name of PE's.
 

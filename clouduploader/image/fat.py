@@ -3,9 +3,9 @@
 Source: Microsoft, FAT32 File System Specification 1.03.
 """
 
-import dataclasses
 import struct
 
+from clouduploader.frozen import frozen
 from clouduploader.image.partitions import ReadAt
 
 _BOOT_BYTES = 512
@@ -21,7 +21,7 @@ _LONG_PARTS = (slice(1, 11), slice(14, 26), slice(28, 32))  # of UTF-16 in an en
 _LONG_CHECKSUM, _LONG_LAST, _LONG_NUMBER = 13, 0x40, 0x3F
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Entry:
     """A file or directory.
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 
 from clouduploader.contents import MISSING_COPY
+from clouduploader.frozen import frozen
 from clouduploader.image.reading import TooFarError
 
 ReadAt = Callable[[int, int], bytes]
@@ -45,7 +46,7 @@ _GPT_KINDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Partition:
     """A partition.
 
@@ -62,7 +63,7 @@ class Partition:
     is_active: bool
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Table:
     """A partition table.
 

@@ -5,7 +5,6 @@ here), and its programs run confined.
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 
 from clouduploader.contents import DiskFormat
 from clouduploader.errors import CannotCreateError, ImageError, LocalIOError, MissingProgramError
+from clouduploader.frozen import frozen
 from clouduploader.image import nbd, standalone, tables
 from clouduploader.image.holes import MAX_EXTENTS, Extents
 from clouduploader.stop import Stop
@@ -215,7 +215,7 @@ def _node(disk_format: DiskFormat) -> str:
     return f"json:{json.dumps(node)}"
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class _Source:
     """An image that QEMU's programs are to read."""
 

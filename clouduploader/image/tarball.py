@@ -5,13 +5,13 @@ manual, "Tar Internals". Python's tarfile takes a wrong size for a sparse file o
 the end of one archive for the end of all.
 """
 
-import dataclasses
 import re
 from array import array
 from collections.abc import Callable, Iterator
 
 from clouduploader.contents import DiskFormat
 from clouduploader.errors import ImageError
+from clouduploader.frozen import frozen
 from clouduploader.image import magic, streams
 
 PIECE_BYTES = 1 << 17  # of the image; more is no faster
@@ -112,7 +112,7 @@ class _Source:
             yield piece
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class _Member:
     """A member of a tarball.
 

@@ -1,8 +1,9 @@
 """The footer of a virtual hard disk: Virtual Hard Disk Image Format Specification 1.0, Microsoft, 2006."""
 
-import dataclasses
 import enum
 import struct
+
+from clouduploader.frozen import frozen
 
 FOOTER_BYTES = 512
 COOKIE = b"conectix"
@@ -22,7 +23,7 @@ class Kind(enum.Enum):
     """Only what differs from another file."""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Footer:
     """What a footer says.
 

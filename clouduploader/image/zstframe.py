@@ -1,6 +1,6 @@
 """The header of a frame of zstd: RFC 8878, section 3.1.1.1."""
 
-import dataclasses
+from clouduploader.frozen import frozen
 
 MAX_BYTES = 18  # of a header, with the magic
 _MAGIC = b"\x28\xb5\x2f\xfd"
@@ -8,7 +8,7 @@ _DICTIONARY_ID_BYTES = (0, 1, 2, 4)  # section 3.1.1.1.1.6, by the flag
 _CONTENT_SIZE_BYTES = (0, 2, 4, 8)  # section 3.1.1.1.1.1, by the flag; with 2 bytes, 256 are to be added
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Frame:
     """What the header of a frame says.
 

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from clouduploader import jobxml, serverxml
 from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError, PlatformReplyError
+from clouduploader.frozen import frozen
 from clouduploader.job import Job
 from clouduploader.remote import answers
 from clouduploader.remote.endpoint import MAX_REPLY_BYTES, Endpoint
@@ -35,7 +36,7 @@ BLOCK_BYTES = 1 << 16
 WORKER = "clouduploadworker"  # its name in OBS's workerstatus
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class LogFacts:
     """What is known of a log that was not read yet.
 

@@ -22,6 +22,7 @@ from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.iam.models import IAMBackend, iam_backends
 from moto.sts.models import STSBackend, sts_backends
 
+from clouduploader.frozen import frozen
 from clouduploader.sandbox import images, keys, network
 from clouduploader.sandbox.ebs.snapshots import DirectSnapshot
 from clouduploader.sandbox.layout import REGIONS
@@ -37,7 +38,7 @@ HELPER_GIB = 8
 RIGHTS = ("ec2:*", "ebs:*", "kms:*")
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class AttachedDisk:
     """A disk as the kernel of an instance sees it.
 
@@ -54,7 +55,7 @@ class AttachedDisk:
     is_root: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Identity:
     """Who has an access key.
 

@@ -1,6 +1,5 @@
 """The control channel: lets tests make things go wrong, and look at what happened."""
 
-import dataclasses
 import datetime
 import json
 from collections.abc import Callable, Iterable
@@ -8,6 +7,7 @@ from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
+from clouduploader.frozen import frozen
 from clouduploader.sandbox.account import Account
 from clouduploader.sandbox.clock import Clock
 from clouduploader.sandbox.ebs.actions import Actions, Pace
@@ -22,7 +22,7 @@ from clouduploader.sandbox.rules import StrictEC2
 PREFIX = "/sandbox/"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Parts:
     """What the sandbox's server is made of; see there."""
 

@@ -1,6 +1,5 @@
 """The door to moto: who comes when, what goes wrong on purpose, and a record of it all."""
 
-import dataclasses
 import datetime
 import io
 import json
@@ -16,6 +15,7 @@ from xml.sax.saxutils import escape
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request, Response
 
+from clouduploader.frozen import frozen
 from clouduploader.sandbox.account import Account
 from clouduploader.sandbox.clock import Clock, basic, parse_basic
 from clouduploader.sandbox.faults import Faults
@@ -30,7 +30,7 @@ SECRET_ARGUMENTS = frozenset({"Action", "Version", "ExternalId", "Policy", "User
 MAX_ARGUMENT = 200  # characters of a value in the log; AMI names and tags fit
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Refusal:
     """An answer instead of doing what was asked.
 
@@ -45,7 +45,7 @@ class Refusal:
     message: str
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Call:
     """One request of the AWS API, as far as its outside tells.
 

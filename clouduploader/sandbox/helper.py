@@ -26,6 +26,7 @@ import asyncssh
 from asyncssh.connection import SSHConnection
 from moto.ec2.models.instances import Instance
 
+from clouduploader.frozen import frozen
 from clouduploader.sandbox import tools
 from clouduploader.sandbox.account import HELPER_USER, Account
 from clouduploader.sandbox.disks import Disks
@@ -39,7 +40,7 @@ ENTER = '"$2" --bind "$SANDBOX_INSTANCE/mnt" /mnt && exec /bin/sh -c "$1"'
 READ_BYTES = 65536
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Behaviour:
     """How port 22 and what is behind it behave.
 

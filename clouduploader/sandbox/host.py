@@ -17,6 +17,7 @@ from pathlib import Path
 
 from clouduploader import errors
 from clouduploader.errors import CannotCreateError, DeniedError, MissingProgramError, StoppedError
+from clouduploader.frozen import frozen
 from clouduploader.sandbox.layout import Layout
 
 # Program -> Debian's package.
@@ -36,7 +37,7 @@ POLL_SECONDS = 0.05  # how late a message is seen while the server starts, which
 HANG_UP_SECONDS = 10  # `init` hears us at once; only a machine that hardly moves needs more
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Options:
     """How a sandbox is to be.
 

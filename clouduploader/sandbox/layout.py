@@ -1,10 +1,11 @@
 """Where everything of a sandbox lies, and what is in the environment of a command in it."""
 
-import dataclasses
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from clouduploader.frozen import frozen
 
 PORT = 5000  # moto's usual one; free in a network namespace that is new
 ENDPOINT = f"http://127.0.0.1:{PORT}"
@@ -19,7 +20,7 @@ REGIONS = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Layout:
     """The paths in a sandbox's directory.
 

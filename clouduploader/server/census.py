@@ -1,18 +1,18 @@
 """How many jobs there are, counted again and again: only those that changed are read again."""
 
 import collections
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 from clouduploader import spool
 from clouduploader.errors import ClouduploaderError
+from clouduploader.frozen import frozen
 from clouduploader.job import JobState
 
 QUEUED = (JobState.SCHEDULED, JobState.WAITING)
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Count:
     """What was counted.
 

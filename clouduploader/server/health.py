@@ -1,17 +1,17 @@
 """Whether the service can do its work: asked by load balancers and monitoring."""
 
 import contextlib
-import dataclasses
 import os
 
 from clouduploader import files, spool
 from clouduploader.errors import LocalIOError
+from clouduploader.frozen import frozen
 
 PROBE = ".health.new"  # its name collides with none of OBS's and is passed over by all
 PROBE_BYTES = b"clouduploader\n"
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Finding:
     """What one check found.
 

@@ -1,7 +1,6 @@
 """The routes of OBS's upload server, and the two that its wiki tells of."""
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -13,6 +12,7 @@ from clouduploader.errors import (
     JobFileError,
     NoSuchJobError,
 )
+from clouduploader.frozen import frozen
 from clouduploader.job import Job, JobState
 from clouduploader.server import body, connections, replies, routing, status
 from clouduploader.server.replies import RefusalError
@@ -26,7 +26,7 @@ WANTED = ("user", "target", "project", "repository", "package", "arch", "filenam
 HELLO = b'<hello name="Cloud Upload Server" />\n'
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Call:
     """A request, with what its route found in it.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from clouduploader.frozen import frozen
 from clouduploader.server.replies import RefusalError
 
 Handler = TypeVar("Handler")
@@ -70,7 +71,7 @@ def _check_pattern(value: str, pattern: re.Pattern[str]) -> None:
         raise RefusalError(f"not a number: '{value}'")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Parameter:
     """What may stand in a query.
 
@@ -87,7 +88,7 @@ class Parameter:
     is_required: bool = False
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Route(Generic[Handler]):
     """One way in.
 
@@ -120,7 +121,7 @@ class Route(Generic[Handler]):
         return all(len(values) == 1 and want in (None, values[0]) for values, want in zip(found, wanted, strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Found(Generic[Handler]):
     """A route, and what the request says.
 

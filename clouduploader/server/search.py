@@ -6,6 +6,7 @@ from typing import Any
 
 from clouduploader import spool
 from clouduploader.commands import list_jobs
+from clouduploader.frozen import frozen
 from clouduploader.server import replies
 
 MAX_LOOKED_AT = 5000  # records for one answer: a quarter of a second
@@ -16,7 +17,7 @@ DAMAGED = "damaged"
 _HIDDEN = ("pid",)  # nobody's business
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Wanted:
     """What is looked for. An empty field lets all through.
 
@@ -42,7 +43,7 @@ class Wanted:
         return all(word.casefold() in text for word in self.words)
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Found:
     """One answer.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clouduploader import config
 from clouduploader.errors import ClouduploaderError, ConfigError, UsageError
+from clouduploader.frozen import frozen
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -17,7 +18,7 @@ VAST_PREFIX = 8  # a network of fewer bits than this is nobody's own
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Settings:
     """What can be set for the server, with its defaults.
 

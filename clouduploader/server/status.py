@@ -1,17 +1,17 @@
 """What the server says about itself: OBS's workerstatus, serverstatus and ajaxstatus."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from clouduploader import jobxml, process
+from clouduploader.frozen import frozen
 
 SERVER, WORKER = "clouduploadserver", "clouduploadworker"  # the types that OBS's status pages know
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class InFlight:
     """A request that is being answered.
 

@@ -11,7 +11,7 @@ import pytest
 import clouduploader
 
 FLOORS = (
-    {"errors"},
+    {"errors", "frozen"},
     {
         "contents",
         "deadline",

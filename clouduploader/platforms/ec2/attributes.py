@@ -4,18 +4,18 @@ Sources: EC2 API, RegisterImage, and DescribeImages for the same attributes of a
 `ec2/2016-11-15`); EC2 User Guide, "NitroTPM" and "Boot modes".
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from clouduploader.errors import TargetDataError
+from clouduploader.frozen import frozen
 from clouduploader.platform import JsonValue
 from clouduploader.platforms.ec2 import fields
 
 DEFAULT_DESCRIPTION = "uploaded by clouduploader"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Attributes:
     """The attributes of an AMI, in the words of the EC2 API.
 

@@ -1,7 +1,6 @@
 """One run of ec2uploadimg: started, watched, stopped."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import selectors
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from clouduploader.errors import MissingProgramError
+from clouduploader.frozen import frozen
 from clouduploader.platforms.ec2.tool import Program
 from clouduploader.stop import Stop
 
@@ -22,7 +22,7 @@ LAUNCHER = Path(__file__).with_name("launch.py")  # a program for another Python
 READ_BYTES = 1 << 16  # a pipe's capacity, pipe(7)
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Ending:
     """How a run ended.
 

@@ -1,6 +1,5 @@
 """The copy of an image in another region: found, made, waited for, removed."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ import botocore.exceptions
 
 from clouduploader import visibility
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
+from clouduploader.frozen import frozen
 from clouduploader.platform import CloudObject, Journal, ObjectCreated, ObjectRemoved, Reporter
 from clouduploader.platforms.ec2 import api, leftovers, patience, refusals
 from clouduploader.platforms.ec2 import tags as our_tags
@@ -22,7 +22,7 @@ TOO_MANY = "ResourceLimitExceeded"  # EC2 error codes: "you might have too many 
 MAX_BAD_LOOKS = 5  # in a row, each tried four times by the SDK; the copy goes on meanwhile
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Source:
     """The image that is copied.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from clouduploader import deadline
 from clouduploader.errors import ClouduploaderError, CredentialsError, TargetDataError, TransientError
+from clouduploader.frozen import frozen
 from clouduploader.platform import JsonValue, PlatformContext, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.settings import Settings
@@ -307,7 +308,7 @@ def _has_terminal() -> bool:
     return True
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class _Given:
     """Credentials that a source gives.
 
@@ -382,7 +383,7 @@ class Renewing:
         return _Given(keys, renew_at=keys.expires - min(RENEWAL_MARGIN, life / 3))
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Identity:
     """Who the service is in AWS.
 

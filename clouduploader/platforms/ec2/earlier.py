@@ -1,16 +1,16 @@
 """What earlier uploads of the same image by ec2uploadimg gave: the image itself, or things that were left."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clouduploader.frozen import frozen
 from clouduploader.platform import CloudObject, JsonValue, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import refusals, tags
 from clouduploader.platforms.ec2.attributes import Attributes
 from clouduploader.stop import Stop
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Taken:
     """What has the name already.
 

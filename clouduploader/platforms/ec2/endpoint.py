@@ -1,10 +1,10 @@
 """The URL of an endpoint taken apart, and how it is reached."""
 
-import dataclasses
 import urllib.parse
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ConfigError
+from clouduploader.frozen import frozen
 from clouduploader.platforms.ec2 import refusals
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PORTS = {"http": 80, "https": 443}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Endpoint:
     """Where an API of AWS answers.
 
@@ -66,7 +66,7 @@ def parse(url: str, *, origin: str) -> Endpoint:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Route:
     """How the SDK reaches an API, for requests of our own; see `api.route`.
 

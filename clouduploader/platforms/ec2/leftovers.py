@@ -10,6 +10,7 @@ import botocore.exceptions
 
 from clouduploader import visibility
 from clouduploader.errors import ClouduploaderError, NetworkError, TransientError
+from clouduploader.frozen import frozen
 from clouduploader.platform import CleanUpReport, CloudObject, Found, Leftover, ObjectRemoved, Reporter
 from clouduploader.platforms.ec2 import api, calls, tags
 from clouduploader.platforms.ec2.credentials import Account
@@ -250,7 +251,7 @@ def undo(
             reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class _Listing:
     """How the things of one kind are listed.
 

@@ -1,6 +1,5 @@
 """What AWS's refusals mean, in one line each, with what to do about it."""
 
-import dataclasses
 import datetime
 import difflib
 import email.utils
@@ -18,6 +17,7 @@ from clouduploader.errors import (
     ThrottledError,
     TransientError,
 )
+from clouduploader.frozen import frozen
 
 AUTHORITIES_HINT = (
     "Whom to believe stands in AWS_CA_BUNDLE, in ca_bundle of .aws/config, in REQUESTS_CA_BUNDLE, or is for AWS's SDK "
@@ -26,7 +26,7 @@ AUTHORITIES_HINT = (
 MAX_SKEW = datetime.timedelta(minutes=5)  # AWS refuses signatures that are older (SigV4 guide)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Refusal:
     """An answer of AWS that is not a success.
 

@@ -1,11 +1,11 @@
 """The helper instances of ec2uploadimg: `HOME/.ec2utils.conf`, one section `[region-R]` a region."""
 
 import configparser
-import dataclasses
 import re
 from pathlib import Path
 
 from clouduploader.errors import ConfigError
+from clouduploader.frozen import frozen
 
 FILE_NAME = ".ec2utils.conf"
 XEN_FAMILIES = frozenset(
@@ -17,7 +17,7 @@ in the EC2 user guide names all others. On Nitro ec2uploadimg formats /dev/nvme1
 _AMI = re.compile(r"ami-[0-9a-f]{8,17}")
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Helper:
     """What ec2uploadimg starts in a region to write an image through.
 

@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 
 from clouduploader.errors import ConfigError
+from clouduploader.frozen import frozen
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Settings:
     """What can be set for EC2, with its defaults.
 

@@ -12,12 +12,14 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 
+from clouduploader.frozen import frozen
+
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 """Stands for the body's digest where the API leaves the body out of the signature."""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Keys:
     """Credentials of AWS, long-lived or temporary. The representation shows the id only.
 

@@ -5,12 +5,12 @@ Its content is compared by whoever knows ours; here it is what else was asked fo
 
 import base64
 import binascii
-import dataclasses
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError
+from clouduploader.frozen import frozen
 from clouduploader.platform import JsonValue, Reporter
 from clouduploader.platforms.ec2 import api, copies, fields, refusals, tags, tool
 from clouduploader.platforms.ec2.attributes import Attributes
@@ -19,7 +19,7 @@ GIB = 1 << 30
 LIVING = ("available", "pending", "transient")  # EC2 API, ImageState: those of an image that can be used, or will be
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Change:
     """Something of an image that is to be made as it was asked for.
 

@@ -1,6 +1,5 @@
 """Where ec2uploadimg is, what it is told, and what to make of what it says."""
 
-import dataclasses
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from clouduploader.errors import (
     TargetDataError,
 )
 from clouduploader.filename import plain
+from clouduploader.frozen import frozen
 from clouduploader.platform import Image, JsonValue, Packing
 from clouduploader.platforms.ec2 import refusals
 from clouduploader.platforms.ec2.attributes import Attributes
@@ -52,7 +52,7 @@ PHASES = (
 """How lines of its verbose output begin, and which phase begins with them."""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Program:
     """An ec2uploadimg that we can run.
 

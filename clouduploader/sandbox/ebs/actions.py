@@ -19,6 +19,7 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.elastic_block_store import Snapshot
 from moto.ec2.utils import random_snapshot_id
 
+from clouduploader.frozen import frozen
 from clouduploader.sandbox import defaults, keys
 from clouduploader.sandbox.account import ACCOUNT_ID, Account
 from clouduploader.sandbox.clock import Clock
@@ -51,7 +52,7 @@ ROUTES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Call:
     """A request, as far as its first lines tell.
 
@@ -96,7 +97,7 @@ def route(head: Head) -> Call | None:
     return None
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Body:
     """What came after the head.
 

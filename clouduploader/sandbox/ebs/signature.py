@@ -1,6 +1,5 @@
 """Signature Version 4, verified as AWS does (IAM user guide, "Signature Version 4")."""
 
-import dataclasses
 import datetime
 import functools
 import hashlib
@@ -9,6 +8,7 @@ import re
 import urllib.parse
 from collections.abc import Callable
 
+from clouduploader.frozen import frozen
 from clouduploader.sandbox.account import Account, Identity
 from clouduploader.sandbox.clock import basic, parse_basic
 from clouduploader.sandbox.ebs.errors import EbsError
@@ -25,7 +25,7 @@ UNSIGNED = "UNSIGNED-PAYLOAD"  # fine here, because there is TLS around it
 UNSIGNED_HEADERS = frozenset({"authorization", "x-amzn-trace-id"})
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Caller:
     """Who signed a request.
 

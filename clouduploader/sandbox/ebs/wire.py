@@ -6,6 +6,7 @@ import select
 import socket
 from collections.abc import Mapping
 
+from clouduploader.frozen import frozen
 from clouduploader.sandbox.disks import BLOCK_BYTES
 
 MAX_HEAD_BYTES = 65536
@@ -17,7 +18,7 @@ class ProtocolError(Exception):
     """What came is no HTTP that we could go on after."""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Head:
     """A request without its body.
 
@@ -44,7 +45,7 @@ class Head:
         return self.target.partition("?")[2]
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Answer:
     """What is sent back.
 

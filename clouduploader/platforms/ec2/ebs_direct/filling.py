@@ -4,11 +4,11 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from clouduploader.contents import MISSING_COPY, Block, BlockSource, Tally, ZeroBlocks
 from clouduploader.errors import ImageError
+from clouduploader.frozen import frozen
 from clouduploader.platform import BytesMoved, CloudObject, PhaseStarted, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import properties, tags
 from clouduploader.platforms.ec2.credentials import Account, Renewing
@@ -24,7 +24,7 @@ class TooSmallError(ImageError):
     """The image turned out larger than was thought, and than the snapshot."""
 
 
-@dataclass(frozen=True)
+@frozen()
 class Filled:
     """A sealed snapshot.
 

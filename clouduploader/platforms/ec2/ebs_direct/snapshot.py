@@ -4,7 +4,6 @@ Sources: EBS direct APIs (botocore's model `ebs/2019-11-02`; EBS User Guide, "Us
 EC2 API, DescribeSnapshots.
 """
 
-import dataclasses
 import os
 import re
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from clouduploader import visibility
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, ThrottledError, TransientError
+from clouduploader.frozen import frozen
 from clouduploader.platform import CloudObject, Journal, JsonValue, Reporter
 from clouduploader.platforms.ec2 import api, patience, refusals, tags
 from clouduploader.platforms.ec2.ebs_direct import wire
@@ -34,7 +34,7 @@ class StartDeniedError(DeniedError):
     """The role may not start a snapshot: EBS direct can't be used with it."""
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen()
 class Earlier:
     """The snapshot of an earlier try.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from clouduploader import visibility
 from clouduploader.contents import BlockSource
 from clouduploader.errors import ClouduploaderError, NetworkError, PlatformReplyError, TransientError
+from clouduploader.frozen import frozen
 from clouduploader.platforms.ec2 import refusals
 from clouduploader.platforms.ec2.ebs_direct import ledger, pacer, wire
 from clouduploader.platforms.ec2.settings import Settings
@@ -32,7 +33,7 @@ _PASSING_REASONS = {
 _NOT_THERE_YET = {"SNAPSHOT_NOT_FOUND", "INVALID_SNAPSHOT_ID"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Patience:
     """How long what may take, in seconds, and how often it is tried.
 

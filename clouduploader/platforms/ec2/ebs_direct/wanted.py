@@ -1,10 +1,10 @@
 """What snapshot and AMI are to be like: what the image tells, held against what target data and job say."""
 
-import dataclasses
 from collections.abc import Mapping
 
 from clouduploader.contents import MISSING_COPY
 from clouduploader.errors import ImageError, TargetDataError
+from clouduploader.frozen import frozen
 from clouduploader.platform import JsonValue, Reporter, UploadRequest
 from clouduploader.platforms.ec2 import attributes, properties, tags, taken
 from clouduploader.platforms.ec2.attributes import Attributes
@@ -13,7 +13,7 @@ GIB = 1 << 30
 MAX_VOLUME_GIB = 65536  # EBS direct API, StartSnapshot, VolumeSize
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Wanted:
     """What is to be made.
 

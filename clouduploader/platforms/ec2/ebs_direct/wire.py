@@ -4,13 +4,13 @@ Source: EBS direct API reference, PutSnapshotBlock; RFC 9112 for HTTP/1.1. Tests
 that boto3 makes.
 """
 
-import dataclasses
 import json
 import re
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 
+from clouduploader.frozen import frozen
 from clouduploader.platforms.ec2 import endpoint, refusals, sigv4
 
 BLOCK_BYTES = 524288  # BlockSize, EBS direct API, StartSnapshot: the only one there is
@@ -27,7 +27,7 @@ class NonsenseError(Exception):
     """The answer is none that a server of this API gives; says what is wrong with it."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Answer:
     """A whole answer.
 

@@ -28,13 +28,14 @@ from clouduploader.platform import (
 MASK = "********"
 MAX_UNWRITTEN_BYTES = 1 << 20  # kept for a full disk; the logs of most uploads are smaller
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk that is full, or read-only after a fault, may be mended
+# These are compiled, and kept, by `re` when a log is first read: an upload writes one only.
 _TIME = r"^(?:[0-9]{2}:[0-9]{2}:[0-9]{2} )?"
-_JOURNAL = re.compile(rf"{_TIME}Journal: (?P<key>[0-9a-f]{{32}})$")
-_PHASE = re.compile(rf"{_TIME}Phase: (?P<phase>.+)$")
+_JOURNAL = rf"{_TIME}Journal: (?P<key>[0-9a-f]{{32}})$"
+_PHASE = rf"{_TIME}Phase: (?P<phase>.+)$"
 _THING = r"(?P<kind>[a-z][a-z ]*?) (?:'(?P<quoted>.+)'|(?P<id>\S+))(?: in (?P<region>\S+))?"
-_CREATED = re.compile(rf"{_TIME}Created {_THING}\.$")
-_REMOVED = re.compile(rf"{_TIME}Removed {_THING}\.$")
-_FOUND = re.compile(rf"{_TIME}There is {_THING}\.$")
+_CREATED = rf"{_TIME}Created {_THING}\.$"
+_REMOVED = rf"{_TIME}Removed {_THING}\.$"
+_FOUND = rf"{_TIME}There is {_THING}\.$"
 
 
 @frozen()
@@ -206,16 +207,16 @@ def read(lines: Iterable[str]) -> LogReading:
     there: dict[CloudObject, None] = {}
     for line in lines:
         text = line.rstrip("\n")
-        if found := _PHASE.match(text):
+        if found := re.match(_PHASE, text):
             phase = found["phase"]
-        elif found := _JOURNAL.match(text):
+        elif found := re.match(_JOURNAL, text):
             journal_key = found["key"]
-        elif found := _CREATED.match(text):
+        elif found := re.match(_CREATED, text):
             objects[_object(found)] = None
-        elif found := _REMOVED.match(text):
+        elif found := re.match(_REMOVED, text):
             with contextlib.suppress(KeyError):
                 del objects[_object(found)]
-        elif found := _FOUND.match(text):
+        elif found := re.match(_FOUND, text):
             there[_object(found)] = None
     return LogReading(phase=phase, objects=tuple(objects), journal_key=journal_key, found=tuple(there))
 

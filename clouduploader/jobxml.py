@@ -41,8 +41,8 @@ PIECE_BYTES = 65_536  # of that: other threads run between two
 MAX_SHOWN_BYTES = 80  # of a line that is no XML, as libxml2 has it (xmlParserPrintFileContext)
 NAME = re.compile(r"[0-9]{1,18}")  # OBS takes every file name of digits for a job
 
-# All that XML 1.0 forbids, plus CR, which a parser turns into LF.
-_NOT_XML = re.compile("\r\n?|[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# All that XML 1.0 forbids, plus CR, which a parser turns into LF. What is allowed takes 2 ms to compile.
+_NOT_XML = re.compile("\r\n?|[\x00-\x08\x0b\x0c\x0e-\x1f]|[\ud800-\udfff\ufffe\uffff]")
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 
 

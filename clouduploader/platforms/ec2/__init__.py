@@ -85,8 +85,11 @@ class Ec2:
         method = fields.method(request.targetdata, self._settings)
         if method == "ec2uploadimg":
             return self._upload_by_tool(request, reporter, stop)
-        from clouduploader.platforms.ec2.ebs_direct import snapshot
-        from clouduploader.platforms.ec2.ebs_direct import upload as direct
+        from clouduploader.platforms.ec2 import credentials
+
+        with credentials.uncollected():
+            from clouduploader.platforms.ec2.ebs_direct import snapshot
+            from clouduploader.platforms.ec2.ebs_direct import upload as direct
 
         try:
             return direct.Upload(self._context, self._settings, request=request, reporter=reporter, stop=stop).run()
@@ -97,7 +100,10 @@ class Ec2:
         return self._upload_by_tool(request, reporter, stop)
 
     def _upload_by_tool(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> UploadResult:
-        from clouduploader.platforms.ec2 import tool, upload
+        from clouduploader.platforms.ec2 import credentials, tool
+
+        with credentials.uncollected():
+            from clouduploader.platforms.ec2 import upload
 
         tool.link_name(request.image)  # refuses what it can't take
         return upload.Upload(self._context, self._settings, request=request, reporter=reporter, stop=stop).run()

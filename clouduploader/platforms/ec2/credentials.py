@@ -180,7 +180,7 @@ class Caller:
             ConfigError: The proxy on the way to whom the chain asks is none that the SDK can use.
             TransientError: The chain did not end in CHAIN_SECONDS, or whom it asks can't be reached or is busy.
         """
-        with _uncollected():
+        with uncollected():
             from clouduploader.platforms.ec2 import api, exchange
 
         try:
@@ -217,7 +217,7 @@ class Caller:
         **options: Any,  # noqa: ANN401 botocore has no types
     ) -> Any:  # noqa: ANN401 the SDK makes its clients at run time
         """Make a client of the SDK with the settings that its chain goes by. For the arguments see `Account.client`."""
-        with _uncollected():
+        with uncollected():
             from clouduploader.platforms.ec2 import api
 
             return api.client(
@@ -287,7 +287,7 @@ class Caller:
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Around what makes many objects that stay: to look for garbage among them takes a tenth of the time until then."""
     gc.disable()
     try:

@@ -3,7 +3,6 @@
 A platform that writes blocks into a cloud gets a `BlockSource` from `platform.UploadRequest.open_blocks`.
 """
 
-import dataclasses
 import enum
 from typing import Protocol
 
@@ -100,7 +99,7 @@ def shortage(size_bytes: int, minimum_bytes: int) -> str | None:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@frozen()
 class Block:
     """One block of the raw disk.
 

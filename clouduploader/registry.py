@@ -12,7 +12,6 @@ ours importlib.metadata is asked.
 """
 
 import configparser
-import dataclasses
 import difflib
 import importlib
 import operator
@@ -20,7 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import clouduploader
 from clouduploader.errors import ClouduploaderError, PluginLoadError, UnknownTargetError
@@ -58,8 +57,7 @@ class Settings(Protocol):
         """The environment variables."""
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Offer:
+class Offer(NamedTuple):
     """A package's word that it has a platform; nothing of it is loaded yet.
 
     Attributes:

@@ -11,9 +11,9 @@ import zlib
 from array import array
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from clouduploader.errors import ImageError
+from clouduploader.frozen import frozen
 from clouduploader.image import streams
 from clouduploader.image.streams import PackedFile
 from clouduploader.platform import Packing
@@ -33,7 +33,7 @@ _MAX_NUMBER_BYTES = 9  # section 1.2
 _MIN_UNPADDED_BYTES = 5  # what liblzma takes for the least, UNPADDED_SIZE_MIN
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Stream:
     """One of the streams of a file.
 

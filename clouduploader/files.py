@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Concatenate, ParamSpec, Protocol, TypeVar
 
-from clouduploader.errors import NotOwnerError
+from clouduploader.errors import ConfigError, NotOwnerError
 
 PUBLIC_MODE = 0o644  # what OBS's daemons write with their umask of 022
 PRIVATE_MODE = 0o600
@@ -71,6 +71,29 @@ def _primary_group(uid: int) -> int:
         return pwd.getpwuid(uid).pw_gid
     except KeyError:
         return uid  # a number without a name; by custom its group bears the same one
+
+
+def check_program(path: Path, program: str) -> None:
+    """See that a file may name a program for us to run: root runs none that a lesser user may have named.
+
+    Args:
+        path: The file, such as one of our home.
+        program: What it names, for the message.
+
+    Raises:
+        ConfigError: We are root, and somebody else may have written the file; see `owner_of`.
+    """
+    owner = owner_of(path) if os.geteuid() == 0 else None
+    if owner is None:
+        return
+    try:
+        name = pwd.getpwuid(owner[0]).pw_name
+    except KeyError:  # a number without a name
+        name = f"#{owner[0]}"
+    raise ConfigError(
+        f"root does not run {program}: {path} may have been written by the user {name}",
+        hint=f"Work as that user: `runuser -u {name} -- clouduploader ...`.",
+    )
 
 
 @contextlib.contextmanager

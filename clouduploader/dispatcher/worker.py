@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from clouduploader import process, spool, watch
+from clouduploader import files, process, spool, watch
 from clouduploader.config import Config
 from clouduploader.dispatcher import cleaning, ending, exclusion, queue, running, settings, starting
 from clouduploader.dispatcher.control import Control
@@ -313,6 +313,8 @@ class Worker:
     def _read_means(self) -> starting.Means:
         found = self._read_settings()
         environment = settings.environment_of(self._config, found)
+        if found.program != settings.PROGRAM:
+            files.check_program(self._config.path, found.program)
         program = settings.find_program(found.program, self._config.environment)
         return starting.Means(
             jobs=self._jobs,

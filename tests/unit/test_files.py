@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from clouduploader import files
+from clouduploader.errors import ConfigError
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
@@ -243,3 +244,15 @@ def test_rights_in_our_own_directory_stay(tmp_path):
     with files.as_owner(tmp_path):
         files.replace_file(tmp_path / "a", b"", mode=0o600)
     assert (tmp_path / "a").stat().st_uid == os.geteuid()
+
+
+@as_root
+def test_root_runs_no_program_that_another_user_may_have_named(theirs, tmp_path):
+    (theirs / "of-root").write_text("")  # in his directory, where he may exchange it
+    (tmp_path / "conf").write_text("")
+    files.check_program(tmp_path / "conf", "a program")
+    with pytest.raises(ConfigError, match=r"^root does not run a program: .*/of-root may have been written by "):
+        files.check_program(theirs / "of-root", "a program")
+    os.chown(tmp_path / "conf", NOBODY, NOBODY)
+    with pytest.raises(ConfigError, match="conf may have been written by the user"):
+        files.check_program(tmp_path / "conf", "a program")

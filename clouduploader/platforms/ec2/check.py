@@ -121,7 +121,7 @@ def _failure(subject: str, exc: ClouduploaderError) -> Finding:
 
 def _tool(context: PlatformContext, settings: Settings) -> Iterator[Finding]:
     try:
-        program = tool.find(settings.ec2uploadimg, context.environment.get("PATH"))
+        program = tool.named(settings, context)
     except ClouduploaderError as exc:
         yield _failure("ec2uploadimg", exc)
         return

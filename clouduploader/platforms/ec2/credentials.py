@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clouduploader import deadline
+from clouduploader import deadline, files
 from clouduploader.errors import ClouduploaderError, CredentialsError, TargetDataError, TransientError
 from clouduploader.frozen import frozen
 from clouduploader.platform import JsonValue, PlatformContext, Reporter, UploadRequest
@@ -248,11 +248,15 @@ class Caller:
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
         return Identity(answer["Arn"], answer["Account"], date)
 
+    @property
+    def _uses_home(self) -> bool:
+        return self._is_role_wanted and (self._home / ".aws").is_dir()
+
     def _new_session(self) -> "botocore.session.Session":
         import botocore.session
 
         session = botocore.session.Session()
-        if self._is_role_wanted and (self._home / ".aws").is_dir():
+        if self._uses_home:
             session.set_config_variable("credentials_file", str(self._home / ".aws" / "credentials"))
             session.set_config_variable("config_file", str(self._home / ".aws" / "config"))
             session.set_config_variable("profile", self._profile)
@@ -266,7 +270,20 @@ class Caller:
             session.set_config_variable("region", self._region)
         return session
 
+    def _check_programs(self) -> None:
+        """See that root runs no program that is named in somebody else's home.
+
+        Raises:
+            ConfigError: It would.
+        """
+        profiles = self._session.full_config.get("profiles", {}).values()
+        if any("credential_process" in profile for profile in profiles):
+            for name in ("config", "credentials"):
+                files.check_program(self._home / ".aws" / name, "credential_process")
+
     def _found(self) -> Keys:
+        if self._uses_home:
+            self._check_programs()
         found = self._session.get_credentials()
         frozen = found and found.get_frozen_credentials()
         if not frozen:

@@ -66,7 +66,7 @@ def _by_tool(
     data = request.targetdata
     region = way.region
     helper = regions.helper(context.home, region)
-    program = tool.find(settings.ec2uploadimg, context.environment.get("PATH"))
+    program = tool.named(settings, context)
     aim = upload.look_inside(request, reporter)
     ec2 = way.client("ec2", way.renewing())
     check_helper(ec2, helper.ami, region)

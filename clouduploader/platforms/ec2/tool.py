@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from clouduploader import files
 from clouduploader.errors import (
     ClouduploaderError,
     ImageError,
@@ -16,7 +17,7 @@ from clouduploader.errors import (
 )
 from clouduploader.filename import plain
 from clouduploader.frozen import frozen
-from clouduploader.platform import Image, JsonValue, Packing
+from clouduploader.platform import Image, JsonValue, Packing, PlatformContext
 from clouduploader.platforms.ec2 import refusals
 from clouduploader.platforms.ec2.attributes import Attributes
 from clouduploader.platforms.ec2.regions import Helper
@@ -63,6 +64,18 @@ class Program:
 
     script: Path
     interpreter: str
+
+
+def named(settings: Settings, context: PlatformContext) -> Program:
+    """Find the ec2uploadimg that the settings name.
+
+    Raises:
+        MissingProgramError: See `find`.
+        ConfigError: We are root, and somebody else may have named it.
+    """
+    if settings.ec2uploadimg != Settings.ec2uploadimg:
+        files.check_program(context.home / "clouduploader.conf", settings.ec2uploadimg)
+    return find(settings.ec2uploadimg, context.environment.get("PATH"))
 
 
 def find(name: str, search_path: str | None) -> Program:

@@ -93,7 +93,7 @@ class Upload:
         with self._stop.interruptible():
             credentials.check_role(self._request)
             helper = regions.helper(self._context.home, self._region)
-            program = tool.find(self._settings.ec2uploadimg, self._context.environment.get("PATH"))
+            program = tool.named(self._settings, self._context)
             properties.machine(self._request)
             self._enter("authenticate")
             keys = self._account.fresh_keys()

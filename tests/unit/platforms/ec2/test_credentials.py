@@ -99,6 +99,20 @@ def test_any_file_gives_keys_or_an_error_of_ours(tmp_path_factory, data):
         credentials.Caller(home, "default", is_role_wanted=True, region="eu-west-1", reporter=Silent()).keys()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_helper_of_a_home_of_another_user_is_not_run_by_root(tmp_path):
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(f"[profile x]\ncredential_process = touch {tmp_path}/was-run\n")
+    os.chown(tmp_path, 65534, 65534)
+    caller = credentials.Caller(tmp_path, "x", is_role_wanted=True, region="eu-west-1", reporter=Silent())
+    with pytest.raises(ConfigError, match=r"root does not run credential_process: .*may have been written"):
+        caller.keys()
+    os.chown(tmp_path, 0, 0)
+    with pytest.raises(CredentialsError):  # now it is root's own affair
+        caller.keys()
+    assert (tmp_path / "was-run").exists()
+
+
 class Silent:
     """A reporter that only takes secrets."""
 

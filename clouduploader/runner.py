@@ -231,7 +231,8 @@ class _Prepared:
 
 @contextlib.contextmanager
 def _prepared(task: Task, *, config: Config, log: JobLog, stop: Stop, is_plan: bool = False) -> Iterator[_Prepared]:
-    platform, data = _read(task, config)
+    with stop.interruptible():  # gpg may wait for somebody who holds its lock
+        platform, data = _read(task, config)
     for secret in data.secrets:
         log.hide(secret)
     if data.unknown_keys:

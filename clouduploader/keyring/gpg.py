@@ -7,16 +7,17 @@ changes what a job does.
 """
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from clouduploader import files
+from clouduploader import deadline, files
 from clouduploader.errors import (
     CannotCreateError,
     ClouduploaderError,
@@ -24,15 +25,19 @@ from clouduploader.errors import (
     MissingFileError,
     MissingProgramError,
     TargetDataError,
+    TransientError,
 )
 from clouduploader.keyring import keyfiles
 
 if TYPE_CHECKING:
     import gnupg
 
+T = TypeVar("T")
 NAME = ".gnupg"
 PUBLIC_RING = "pubring.kbx"
 MAX_PLAIN_BYTES = 1 << 20  # as much as target data may be; a packed message can grow a thousandfold
+GPG_SECONDS = 300.0  # ours: it takes seconds, to make a pair of RSA on a machine that is busy a minute
+AGENT_SECONDS = 10.0  # for an agent to take note that it is to end
 KEYGEN_HINT = "`clouduploader keygen` makes one."
 
 _DIRECTORIES = ("private-keys-v1.d", "openpgp-revocs.d")
@@ -70,7 +75,7 @@ class GpgKeys:
             with self._session(self.path) as gpg:
                 # A signature says nothing here, and gpg would fail if it could not be checked.
                 options = ["--skip-verify", "--max-output", str(MAX_PLAIN_BYTES)]
-                result = gpg.decrypt(message.encode(errors="replace"), extra_args=options)
+                result = _in_time(lambda: gpg.decrypt(message.encode(errors="replace"), extra_args=options))
         except (LocalIOError, MissingFileError) as exc:
             raise TargetDataError(f"it is encrypted, but {exc.message}") from exc
         if not result.ok or result.returncode:
@@ -94,7 +99,7 @@ class GpgKeys:
         """
         data = keyfiles.encoded(text)
         with self._session(self.path) as gpg:
-            result = gpg.encrypt(data, [self._newest(gpg)])
+            result = _in_time(lambda: gpg.encrypt(data, [self._newest(gpg)]))
         if not result.ok:
             raise LocalIOError(f"gpg can't encrypt for the key in {self.path}: it says '{result.status}'")
         return str(result.data.decode("ascii"))
@@ -108,7 +113,7 @@ class GpgKeys:
             MissingProgramError: gpg is not installed.
         """
         with self._session(self.path) as gpg:
-            return str(gpg.export_keys(self._newest(gpg)))
+            return str(_in_time(lambda: gpg.export_keys(self._newest(gpg))))
 
     def generate(self) -> tuple[Path, ...]:
         """Make a key pair in a directory that must be missing or empty. Takes up to seconds.
@@ -154,7 +159,8 @@ class GpgKeys:
     def _generate_in(self, new: Path) -> None:
         with self._session(new) as gpg:
             for algorithms in _ALGORITHMS:
-                if gpg.gen_key(_PARAMETERS.format(algorithms=algorithms)).fingerprint:
+                order = _PARAMETERS.format(algorithms=algorithms)
+                if _in_time(functools.partial(gpg.gen_key, order)).fingerprint:
                     break
             else:
                 raise CannotCreateError(f"gpg can't make a key pair for {self.path}")
@@ -181,7 +187,7 @@ class GpgKeys:
                     Path(homedir, entry.name).symlink_to(entry.absolute())
                 try:
                     options = ["--pinentry-mode", "error", "--trust-model", "always"]
-                    yield gnupg.GPG(gnupghome=homedir, options=options, env=self._environment)
+                    yield _in_time(lambda: gnupg.GPG(gnupghome=homedir, options=options, env=self._environment))
                 finally:
                     self._end_agent(homedir)
         except FileNotFoundError as exc:
@@ -196,15 +202,31 @@ class GpgKeys:
             raise LocalIOError(f"gpg does not work: {said}", hint="Try `gpg --version`; reinstall GnuPG.") from None
 
     def _end_agent(self, homedir: str) -> None:
-        with contextlib.suppress(FileNotFoundError):  # without gpgconf: it ends when its socket is gone
+        # without gpgconf, or with one that hangs: it ends when its socket is gone
+        with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
             subprocess.run(
                 ["gpgconf", "--homedir", homedir, "--kill", "gpg-agent"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                timeout=AGENT_SECONDS,
                 check=False,
             )
+
+
+def _in_time(work: Callable[[], T]) -> T:
+    """Let gpg do something, and end it if it takes for ever: a lock that somebody holds, or a card that is not there.
+
+    Raises:
+        TransientError: It took too long.
+    """
+    try:
+        return deadline.within(GPG_SECONDS, work)
+    except deadline.OverdueError:
+        raise TransientError(
+            f"gpg was at it for more than {GPG_SECONDS:.0f} s", hint="Look whether another gpg holds the keys."
+        ) from None
 
 
 def _short_dir() -> tempfile.TemporaryDirectory[str]:

@@ -13,14 +13,17 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from clouduploader import deadline
 from clouduploader.errors import (
     CannotCreateError,
     LocalIOError,
     MissingFileError,
     MissingProgramError,
     TargetDataError,
+    TransientError,
 )
 from clouduploader.keyring import Keyring
+from clouduploader.keyring import gpg as gpg_module
 from clouduploader.keyring.gpg import MAX_PLAIN_BYTES
 from clouduploader.platform import Level
 
@@ -323,6 +326,16 @@ def test_gpg_that_fails_is_named(make_keyring, make_program):
         gpg_keys.encrypt(SECRET)
     with pytest.raises(TargetDataError, match="gpg ended with 2"):
         gpg_keys.decrypt("-----BEGIN PGP MESSAGE-----")
+
+
+def test_gpg_that_hangs_is_ended(make_keyring, make_program, monkeypatch, tmp_path):
+    make_keyring().gpg.generate()
+    monkeypatch.setattr(gpg_module, "GPG_SECONDS", 2.0)
+    monkeypatch.setattr(deadline, "GRACE_SECONDS", 0.1)
+    programs = make_program(f"case $* in *--version*) exec {GPG} --version;; esac; echo $$ >{tmp_path}/pid; sleep 60")
+    with pytest.raises(TransientError, match="gpg was at it for more than 2 s"):
+        make_keyring(programs=programs).gpg.decrypt("-----BEGIN PGP MESSAGE-----\n")
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip(), "cwd").exists()
 
 
 def test_missing_gpg_is_named(tmp_path):

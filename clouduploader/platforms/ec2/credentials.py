@@ -185,7 +185,11 @@ class Caller:
 
         try:
             # A person who is asked for a code must find the terminal as it was: then the chain is not left behind.
-            found = self._found() if _has_terminal() else deadline.within(CHAIN_SECONDS, self._found, self._stop)
+            found = (
+                deadline.until_left(self._found)
+                if _has_terminal()
+                else deadline.within(CHAIN_SECONDS, self._found, self._stop)
+            )
         except deadline.OverdueError:
             raise TransientError(
                 "the AWS credentials can't be had: who gives them did not answer in time", hint=CHAIN_HINT

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import threading
 import traceback
 
@@ -658,11 +659,13 @@ def test_container_that_answers_nonsense_is_an_error_of_the_credentials(
         make_account(environment=environment).fresh_keys()
 
 
-def test_helper_that_does_not_answer_is_left_behind(make_account, monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(credentials, "CHAIN_SECONDS", 0.3)
-    use_profile(monkeypatch, tmp_path_factory.mktemp("aws") / "config", "credential_process = sleep 20")
+def test_helper_that_does_not_answer_is_ended(make_account, monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(credentials, "CHAIN_SECONDS", 1.0)
+    use_profile(monkeypatch, tmp_path_factory.mktemp("aws") / "config", "credential_process = sleep 4711")
     with pytest.raises(TransientError, match=r"the AWS credentials can't be had: .* did not answer in time"):
         make_account().fresh_keys()
+    ours = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "sleep 4711"], stdout=subprocess.PIPE, check=False)
+    assert ours.stdout == b""
 
 
 def test_renewal_that_fails_in_the_chain_is_an_error_of_the_credentials(make_account, monkeypatch, tmp_path_factory):

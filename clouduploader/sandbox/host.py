@@ -117,7 +117,9 @@ def _check() -> None:
             f"the sandbox needs the Python packages {', '.join(absent)}",
             hint="pip install 'clouduploader[sandbox]'",
         )
-    probe = subprocess.run(["unshare", *NAMESPACES, "true"], capture_output=True, text=True, check=False)
+    probe = subprocess.run(
+        ["unshare", *NAMESPACES, "true"], capture_output=True, text=True, errors="replace", check=False
+    )
     if probe.returncode != 0:
         raise DeniedError(
             f"this machine does not let us make namespaces: {probe.stderr.strip()}",

@@ -62,7 +62,7 @@ def main() -> int:
 
 def _set_up_network() -> None:
     for arguments in ("link set lo up", "route add local default dev lo"):
-        done = subprocess.run(["ip", *arguments.split()], capture_output=True, text=True, check=False)
+        done = subprocess.run(["ip", *arguments.split()], capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             raise BrokenError(f"ip {arguments}: {done.stderr.strip()}")
 

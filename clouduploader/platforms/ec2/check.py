@@ -14,6 +14,7 @@ from clouduploader.platforms.ec2.settings import Settings
 from clouduploader.platforms.ec2.sigv4 import Keys
 
 OLDEST_TOOL = (10, 0, 0)  # what was measured is 10.0.5; options and output were the same in all of 10.0
+MAX_VERSION = 100  # characters
 VERSION_SECONDS = 30  # importing boto3 and paramiko cold takes a few
 NO_SNAPSHOT = "snap-00000000000000000"
 DRY_RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -132,17 +133,16 @@ def _tool(context: PlatformContext, settings: Settings) -> Iterator[Finding]:
             env=child.environment(context.environment, context.home),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
             timeout=VERSION_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         yield Finding(Level.FAILURE, subject, f"does not run: {exc}", "Reinstall ec2imgutils.")
         return
     if answer.returncode:
-        words = answer.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        words = answer.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
         yield Finding(Level.FAILURE, subject, f"does not run: {words[0]}", "Reinstall ec2imgutils.")
         return
-    version = answer.stdout.strip()
+    version = answer.stdout.decode(errors="replace").strip()[:MAX_VERSION]
     numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
     message = f"version {version}, run by {program.interpreter}"
     if numbers < OLDEST_TOOL:

@@ -76,10 +76,16 @@ def test_what_auto_may_do_without_is_a_warning(bare_context):
     assert f"EBS direct APIs in {REGION}" in found
 
 
+ODD = f"#!{sys.executable}\nimport sys\nsys.{{}}.buffer.write(b'{{}}')\n"
+
+
 @pytest.mark.parametrize(
     ("tool", "level", "words"),
     [
         (VERSION.format("9.0.3"), Level.WARNING, "version 9.0.3"),
+        (ODD.format("stdout", r"9.0.\377"), Level.WARNING, "version 9.0.\ufffd"),
+        (ODD.format("stdout", "9" * 5000), Level.OK, "version 999"),
+        (ODD.format("stderr", r"\377\376") + "raise SystemExit(3)\n", Level.FAILURE, "does not run: \ufffd"),
         ("#!/bin/sh\n", Level.FAILURE, "not a Python script"),
         (f"#!{sys.executable}\nimport nothing_like_it\n", Level.FAILURE, "does not run: ModuleNotFoundError"),
         (f"#!{sys.executable}\nraise SystemExit(3)\n", Level.FAILURE, "does not run: no reason given"),

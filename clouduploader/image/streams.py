@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, Protocol, cast
 
-from clouduploader.errors import ImageError, LocalIOError, UnavailableError
+from clouduploader.errors import ImageError, LocalIOError, TransientError, UnavailableError
 from clouduploader.image import magic, zstframe
 from clouduploader.platform import Image, Packing
 from clouduploader.stop import Stop
@@ -29,6 +29,8 @@ MAX_GZIP_HEADER_BYTES = 1 << 18  # ours: the extra field has 64 KiB at most, nam
 _GZIP_RESERVED = 0xE0  # RFC 1952, 2.3.1: bits of the flags; 2.3.1.2 demands an error
 _GZIP_HEAD_BYTES = 10  # up to the fields that may be there, by these flags
 _GZIP_CHECKSUM, _GZIP_EXTRA, _GZIP_TEXTS = 0x02, 0x04, (0x08, 0x10)
+DECODER_ERRORS = (EOFError, ValueError, RuntimeError)
+"""What the modules of bz2, lzma, zlib, isal and zstd have for states of their libraries besides their own errors."""
 _IS_PADDED = (Packing.GZIP, Packing.BZIP2)  # with zeros up to the end: gzip manual, "Tapes"; bzip2(1) passes anything
 
 
@@ -237,6 +239,7 @@ def unpacked(file: PackedFile, packing: Packing) -> Generator[bytes, None, None]
 
     Raises:
         UnavailableError: It can't be unpacked here; at once. All others come from the iterator.
+        TransientError: There is not enough memory.
         ImageError: It is cut off, damaged, or has garbage behind its end.
         LocalIOError: It can't be read.
         StoppedError: The stop was requested.
@@ -277,7 +280,9 @@ def _decoded(
                     raise cut_off(file, packing)
             try:
                 piece = decoder.decompress(data, PIECE_BYTES)
-            except damage as exc:
+            except MemoryError as exc:
+                raise no_memory(file.filename) from exc
+            except (damage, *DECODER_ERRORS) as exc:
                 raise damaged(file.filename, packing, f"before byte {file.offset}", exc) from exc
             if piece:
                 done_bytes += len(piece)
@@ -411,6 +416,11 @@ def too_much_memory(filename: str, limit_bytes: int) -> ImageError:
         f"{filename} needs more than {limit_bytes >> 20} MiB of memory to be unpacked, the most that is allowed here",
         hint="Unpack it first, or pack it anew in a way that needs less, such as `xz -9` or `zstd -19`.",
     )
+
+
+def no_memory(filename: str) -> TransientError:
+    """There is less memory than we allow."""
+    return TransientError(f"there is not enough memory on this machine to unpack {filename}", hint="Unpack it first.")
 
 
 def cut_off(file: PackedFile, packing: Packing) -> ImageError:

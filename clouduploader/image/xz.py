@@ -165,6 +165,7 @@ def unpacked(file: PackedFile, found: list[Stream], threads: int) -> Generator[b
 
     Raises:
         ImageError: It is damaged.
+        TransientError: There is not enough memory.
         LocalIOError: It can't be read.
         StoppedError: The stop was requested.
     """
@@ -234,7 +235,9 @@ def _unpacked_block(
             piece = b"" if decoder.eof else decoder.decompress(b"", streams.PIECE_BYTES)
         if not decoder.eof or decoder.unused_data:
             raise lzma.LZMAError("it ends where the index does not say")
-    except lzma.LZMAError as exc:
+    except MemoryError as exc:
+        raise streams.no_memory(filename) from exc
+    except (lzma.LZMAError, *streams.DECODER_ERRORS) as exc:
         raise streams.damaged(filename, Packing.XZ, f"in the block at byte {offset}", exc) from exc
     return pieces
 

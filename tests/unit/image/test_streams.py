@@ -3,15 +3,18 @@ import gzip
 import hashlib
 import lzma
 import signal
+import subprocess
 import sys
+import types
 import zlib
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 from image_packings import COMPRESS, PACKED, noise, zstd
+from isal import igzip_lib
 
-from clouduploader.errors import ImageError, LocalIOError, StoppedError
+from clouduploader.errors import ImageError, LocalIOError, StoppedError, TransientError
 from clouduploader.image import streams, zstframe
 from clouduploader.platform import Image, Packing
 from clouduploader.stop import Stop
@@ -287,3 +290,65 @@ def test_filter_that_liblzma_does_not_know_is_not_called_damage(tmp_path):
 def test_bzip2_of_any_block_size_and_number_of_streams_is_unpacked(tmp_path, level):
     data = bz2.compress(RAW, level) + bz2.compress(b"") + bz2.compress(b"x", level)
     assert unpacked(tmp_path / "a", data, Packing.BZIP2) == RAW + b"x"
+
+
+DAMAGE = {
+    "xz": (Packing.XZ, lzma, "LZMADecompressor", [lzma.LZMAError("Corrupt input data")]),
+    "bzip2": (Packing.BZIP2, bz2, "BZ2Decompressor", [OSError("Invalid data stream")]),
+    "isal": (Packing.GZIP, igzip_lib, "IgzipDecompressor", [igzip_lib.error("Error -1 Invalid deflate block found")]),
+    "zlib": (Packing.GZIP, zlib, "decompressobj", [zlib.error("Error -3 invalid block type")]),
+    "zstd": (Packing.ZSTD, zstd, "ZstdDecompressor", [zstd.ZstdError("Data corruption detected")]),
+}
+"""The decoders, and what each has of its own for damage."""
+OF_ALL = [EOFError("End of stream already reached"), ValueError("odd parameter"), RuntimeError("odd sequence")]
+"""What they can raise besides: _bz2module.c (catch_bz2_error), _lzmamodule.c (catch_lzma_error), zlibmodule.c."""
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "expected"),
+    [(name, error, ImageError) for name, decoder in DAMAGE.items() for error in [*decoder[3], *OF_ALL]]
+    + [(name, MemoryError(), TransientError) for name in DAMAGE],
+)
+def test_whatever_a_decoder_raises_is_an_error_of_ours(tmp_path, monkeypatch, name, error, expected):
+    kind, module, maker, _errors = DAMAGE[name]
+
+    def fail(*_data):
+        raise error
+
+    def decoder(*_options, **_more):
+        return types.SimpleNamespace(eof=False, needs_input=True, unused_data=b"", unconsumed_tail=b"", decompress=fail)
+
+    data = COMPRESS[kind](RAW)
+    if name == "zlib":
+        monkeypatch.setitem(sys.modules, "isal", None)
+    monkeypatch.setattr(module, maker, decoder)
+    with pytest.raises(expected, match=r"real\.raw") as caught:
+        unpacked(tmp_path / "a", data, kind)
+    assert type(caught.value) is expected
+
+
+SMALL = """
+import resource, sys
+from pathlib import Path
+from clouduploader.errors import TransientError
+from clouduploader.image import streams, xz
+from clouduploader.platform import Image, Packing
+from clouduploader.stop import Stop
+image = Image(Path(sys.argv[1]), "real.raw", Packing.XZ, Path(sys.argv[1]).stat().st_size)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (48 << 20), -1))
+for unpack in (lambda file: streams.unpacked(file, Packing.XZ), lambda file: xz.unpacked(file, xz.parsed(file), 1)):
+    with streams.opened(image, stop=Stop()) as file:
+        try:
+            list(unpack(file))
+        except TransientError as exc:
+            print(exc.message)
+"""
+
+
+def test_memory_that_is_not_there_is_no_damage(tmp_path):
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 << 20}]
+    (tmp_path / "a").write_bytes(lzma.compress(RAW, filters=filters))
+    command = [sys.executable, "-c", SMALL, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "there is not enough memory on this machine to unpack real.raw\n" * 2

@@ -33,9 +33,9 @@ def frozen(*, kw_only: bool = False) -> Callable[[type[Made]], type[Made]]:
 
 
 def _set_once(self: Any, name: str, content: object) -> None:  # noqa: ANN401 any value
-    if name in vars(self):
+    if name in (fields := self.__dict__):
         raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
-    object.__setattr__(self, name, content)
+    fields[name] = content
 
 
 def _never_delete(_self: object, name: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """What changes in a directory, told at once by the kernel (inotify)."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -14,6 +15,11 @@ except ImportError as exc:
     ) from exc
 
 _CHANGES = inotify_simple.flags.MOVED_TO | inotify_simple.flags.CLOSE_WRITE | inotify_simple.flags.DELETE
+_LIMITS = {
+    errno.EMFILE: "fs.inotify.max_user_instances, or the number of files that this process may open",
+    errno.ENOSPC: "fs.inotify.max_user_watches",
+}
+"""What is too low where the kernel says so: inotify_init(2), inotify_add_watch(2)."""
 _ENDS = inotify_simple.flags.DELETE_SELF | inotify_simple.flags.MOVE_SELF
 
 
@@ -27,7 +33,7 @@ class DirectoryWatch:
 
     Raises:
         MissingFileError: There is no such directory.
-        LocalIOError: It can't be watched; the kernel's limits (fs.inotify) may be reached.
+        LocalIOError: It can't be watched; one of the kernel's limits may be reached.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -40,7 +46,7 @@ class DirectoryWatch:
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise MissingFileError(f"there is no directory {directory}") from exc
         except OSError as exc:
-            raise LocalIOError(f"the directory {directory} can't be watched: {exc.strerror}") from exc
+            raise self._failure(exc) from exc
 
     def fileno(self) -> int:
         """The descriptor that can be read when something changed."""
@@ -54,9 +60,14 @@ class DirectoryWatch:
 
         Raises:
             MissingFileError: The directory itself was removed or moved away.
+            LocalIOError: The kernel does not tell any more.
         """
         names: set[str] | None = set()
-        for event in self._inotify.read(timeout=0):
+        try:
+            events = self._inotify.read(timeout=0)
+        except OSError as exc:
+            raise self._failure(exc) from exc
+        for event in events:
             if event.mask & (_ENDS | inotify_simple.flags.IGNORED):
                 raise MissingFileError(f"the directory {self._directory} was removed, or moved away")
             if event.mask & inotify_simple.flags.Q_OVERFLOW:
@@ -64,6 +75,14 @@ class DirectoryWatch:
             elif names is not None:
                 names.add(event.name)
         return names
+
+    def _failure(self, exc: OSError) -> LocalIOError:
+        limit = _LIMITS.get(exc.errno or 0)
+        return LocalIOError(
+            f"the directory {self._directory} can't be watched: "
+            + ("the kernel allows no more of that" if limit else exc.strerror or str(exc)),
+            hint=f"Raise {limit}." if limit else None,
+        )
 
     def close(self) -> None:
         """Watch no longer."""

@@ -1,9 +1,13 @@
+import contextlib
+import errno
+import os
 import select
 
+import inotify_simple
 import pytest
 
 from clouduploader import watch
-from clouduploader.errors import MissingFileError
+from clouduploader.errors import LocalIOError, MissingFileError
 
 
 @pytest.fixture
@@ -48,3 +52,32 @@ def test_directory_that_goes_away_is_told(tmp_path):
     with pytest.raises(MissingFileError, match="was removed, or moved away"):
         changes.changed()
     changes.close()
+
+
+ERRORS = {
+    "__init__": [errno.EINVAL, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSYS],  # inotify_init(2)
+    # inotify_add_watch(2)
+    "add_watch": [errno.EACCES, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOMEM, errno.ENOSPC, errno.ELOOP],
+    "read": [errno.EINVAL, errno.EIO],
+}
+
+
+@pytest.mark.parametrize(("call", "code"), [(call, code) for call, codes in ERRORS.items() for code in codes])
+def test_whatever_the_kernel_refuses_is_one_line(tmp_path, monkeypatch, call, code):
+    def fail(*_arguments, **_more):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(inotify_simple.INotify, call, fail)
+    with (
+        pytest.raises(LocalIOError, match="can't be watched: ") as caught,
+        contextlib.closing(watch.DirectoryWatch(tmp_path)) as changes,
+    ):
+        changes.changed()
+    assert ("fs.inotify" in (caught.value.hint or "")) is (code in (errno.EMFILE, errno.ENOSPC))
+    assert "No space left" not in caught.value.message
+
+
+def test_file_is_no_directory_to_watch(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MissingFileError):
+        watch.DirectoryWatch(tmp_path / "file" / "x")

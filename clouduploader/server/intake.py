@@ -209,11 +209,19 @@ class Intake:
                     await self._take(begun[0], request)
             except BaseException as exc:
                 for reception in begun:  # none if there is no such job
-                    await self._settle(functools.partial(reception.abandon, self._told(exc, transfer)))
-                    self._tell_end(reception)
+                    await self._settle(functools.partial(self._abandon, reception, self._told(exc, transfer)))
                 raise
             finally:
                 self._names.discard(name)
+
+    def _abandon(self, reception: Reception, error: BaseException) -> None:
+        """In a thread: fail a job; if that can't be written now, those who look for old jobs come back to it."""
+        try:
+            reception.abandon(error)
+        except ClouduploaderError as exc:
+            self._log.tell("trouble", job=reception.job.name, text=exc.message)
+        else:
+            self._tell_end(reception)
 
     def _tell_end(self, reception: Reception) -> None:
         """Write down how a job ended whose image was not taken: as its record says, whoever wrote that."""
@@ -434,6 +442,7 @@ async def _finished(future: Awaitable[T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        task.exception()  # of a client that is gone: there is nobody to tell, and asyncio would as a fault of ours
         raise
 
 

@@ -15,8 +15,9 @@ MAX_REASON_CHARS = 1000  # clients take no longer lines; the body has all of it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SERVER_FAULT = re.compile(
     "Too many open files|No space left on device|Not enough space|Resource temporarily unavailable"
+    "|Disk quota exceeded|Read-only file system|Input/output error"
 )
-"""What OBS answers with 500 (BSServer.pm); all else that has no code of its own is 400."""
+"""What OBS answers with 500 (BSServer.pm), and what is as little the client's fault; all else without a code is 400."""
 
 
 _DIRECTORIES = re.compile(r"(?<![^\s'\"(=:])/(?:[^\s'\"/]+/)+")

@@ -1,6 +1,7 @@
 """Images on their way in: whole, cut off, too large, slow, many, killed, and too much for the disk."""
 
 import contextlib
+import gc
 import hashlib
 import os
 import random
@@ -11,7 +12,9 @@ import time
 
 import pytest
 
+from clouduploader.errors import LocalIOError
 from clouduploader.job import Details, JobState
+from clouduploader.server import replies
 
 SLOW_CLIENTS = 200
 
@@ -98,6 +101,32 @@ def test_image_in_chunks_arrives_as_it_was_sent(make_spool, serve, chunk):
     answer = server.ask("PUT", f"/cloudupload/{name}", data, Transfer_Encoding="chunked")
     assert answer[2] == b'<status code="ok" />\n'
     assert jobs.file_path(name).read_bytes() == image
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_end_that_cannot_be_written_is_told_and_hides_no_reason(make_spool, serve, caplog, is_there):
+    """As on a file system that has become read-only: what failed first is the answer, for who is there to hear it."""
+    jobs = make_spool()
+    server = serve(jobs)
+    name = server.create(10)
+    jobs.done_dir.rmdir()
+    jobs.done_dir.write_text("not a directory")
+    with socket.create_connection(server.address) as client:
+        if is_there:
+            client.sendall(head(name, 11))
+            assert read_answer(client).startswith(b"HTTP/1.1 400 size mismatch  11 != 10")
+        else:
+            begin(client, jobs, name, 10, b"x")
+    wait_for(lambda: f"event=trouble job={name}" in server.log.getvalue())
+    wait_for(lambda: "method=PUT" in server.log.getvalue())
+    assert jobs.read(name)[0].state is JobState.RECEIVING  # who looks for old jobs comes back to it
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("text", ["No space left on device", "Read-only file system", "Input/output error"])
+def test_fault_of_the_server_is_not_called_the_clients(text):
+    assert replies.refused(LocalIOError(f"/srv/7 can't be written: {text}")).status == 500
 
 
 def test_image_in_chunks_of_a_few_bytes_is_not_taken_to_its_end(make_spool, serve):

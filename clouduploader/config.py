@@ -192,12 +192,15 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
     parser = configparser.ConfigParser(interpolation=None, default_section="")
     try:
         with files.open_read(path, is_followed=True) as file:
-            parser.read_string(file.read().decode("utf-8"), str(path))
+            text = file.read().decode("utf-8")
+        if "\0" in text:  # no name of a file can have one
+            raise ValueError("there is a NUL byte in it")
+        parser.read_string(text, str(path))
     except FileNotFoundError:
         return {}
     except OSError as exc:
         raise ConfigError(f"{path} can't be read: {exc.strerror}") from exc
-    except (configparser.Error, UnicodeDecodeError) as exc:
+    except (configparser.Error, ValueError) as exc:  # a UnicodeDecodeError is a ValueError
         first_line = str(exc).splitlines()[0]
         raise ConfigError(f"{path} is not an INI file: {first_line}") from exc
     return {name: dict(parser[name]) for name in parser.sections()}

@@ -174,10 +174,21 @@ def _is_ours(path: Path) -> bool:
 def _foreign_offers() -> tuple[Offer, ...]:
     import importlib.metadata
 
-    found = []
-    for point in importlib.metadata.entry_points(group=GROUP):
-        if BUILT_INS.get(point.name) == point.value:
-            continue  # our own package's
-        package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
-        found.append(Offer(point.name, package, point.value.partition("[")[0].strip()))
+    found, seen = [], set()
+    for package in importlib.metadata.distributions():
+        try:
+            points = package.entry_points.select(group=GROUP)
+            name, version = (package.name, package.version) if points else (None, None)
+        except Exception as exc:
+            said = " ".join(f"{type(exc).__name__}: {exc}".split())
+            raise PluginLoadError(
+                f"a package in {package.locate_file('')} is damaged: {said}",
+                hint="Reinstall, or remove, what offers a platform for clouduploader there.",
+            ) from exc
+        if name in seen:
+            continue  # hidden by the one before, of that name
+        seen |= {name} - {None}
+        for point in points:
+            if BUILT_INS.get(point.name) != point.value:  # else our own package's
+                found.append(Offer(point.name, f"{name} {version}", point.value.partition("[")[0].strip()))
     return tuple(found)

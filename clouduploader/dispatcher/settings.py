@@ -56,6 +56,7 @@ class Settings:
         return int(min(self.retry_max_seconds, self.retry_seconds * 2 ** min(try_ - 2, 30)))
 
 
+MAX_DIGITS = 19  # Python itself refuses thousands
 LIMITS = {
     "max_jobs": (1, 1000),
     "max_jobs_per_user": (1, 1000),
@@ -93,7 +94,7 @@ def read(config: Config) -> Settings:
 
 def _number(path: Path, key: str, text: str) -> int:
     smallest, largest = LIMITS[key]
-    if not (text.isascii() and text.isdigit() and smallest <= int(text) <= largest):
+    if not (text.isascii() and text.isdigit() and len(text) < MAX_DIGITS and smallest <= int(text) <= largest):
         raise ConfigError(f"{path}: {key} in [worker] is '{text}', not a number from {smallest} to {largest}")
     return int(text)
 

@@ -194,6 +194,10 @@ def test_unknown_setting_of_ours_is_named_with_those_there_are(make_home):
         "[ec2]\na = 1\na = 2\n",
         "[ec2]\njust words\n",
         "[ec2]\na = \udcff\n",
+        "[clouduploader]\nspool = /a\0b\n",
+        "\0",
+        "  [ec2]\n]\n",
+        "[ec2]\n: x\n",
     ],
 )
 def test_broken_file_is_one_line_with_its_path(make_home, text):

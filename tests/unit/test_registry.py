@@ -1,4 +1,5 @@
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,11 @@ def test_built_in_is_loaded_without_importlib_metadata(settings, tmp_path):
     assert "clouduploader.platforms.directory" in modules
     assert "importlib.metadata" not in modules
     assert "clouduploader.platforms.ec2" not in modules
+
+
+@pytest.mark.parametrize("points", [b"\xff\xfe\nx = y\n", b"nonsense nonsense\n=\nx\n"])
+def test_package_whose_offers_cannot_be_read_is_named(install, tmp_path, settings, points):
+    install("cloud_of_a", alpha="cloud_of_a:Made")
+    (tmp_path / "cloud_of_a-1.2.dist-info" / "entry_points.txt").write_bytes(b"[clouduploader.platforms]\n" + points)
+    with pytest.raises(PluginLoadError, match=re.escape(f"a package in {tmp_path} is damaged: ")):
+        registry.load("alpha", settings())

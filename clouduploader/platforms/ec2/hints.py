@@ -23,8 +23,11 @@ class RegionHints:
         found = importlib.util.find_spec("botocore")
         if found is None or found.origin is None:
             return ()
-        document = json.loads((Path(found.origin).parent / "data" / "partitions.json").read_text())
-        regions = {region for partition in document["partitions"] for region in partition["regions"]}
+        try:
+            document = json.loads((Path(found.origin).parent / "data" / "partitions.json").read_bytes())
+            regions = {region for partition in document["partitions"] for region in partition["regions"]}
+        except (OSError, ValueError, LookupError, TypeError):  # another botocore, or a damaged one: these are but hints
+            return ()
         return sorted(region for region in regions if not region.endswith("-global"))
 
     def default(self, name: str) -> str | None:

@@ -293,7 +293,10 @@ class Upload:
 
     def _take_call(self, line: bytes) -> None:
         """Learn from one call of the API, as `launch` traced it."""
-        call = json.loads(line)
+        try:
+            call = json.loads(line)
+        except ValueError:
+            return  # it was killed while it wrote that line
         if "asked" in call:
             self._take_asked(call["asked"])
             return

@@ -14,7 +14,9 @@ def load(tmp_path):
     return load
 
 
-@pytest.mark.parametrize("line", ["max_jobs = 0", "tries = -1", "tries = 1.5", "tries =", "tries = x"])
+@pytest.mark.parametrize(
+    "line", ["max_jobs = 0", "tries = -1", "tries = 1.5", "tries =", "tries = x", "tries = " + "9" * 5000]
+)
 def test_number_that_is_none_is_refused(load, line):
     key = line.split()[0]
     with pytest.raises(ConfigError, match=rf"clouduploader\.conf: {key} in \[worker\] is '.*', not a number from 1 to"):

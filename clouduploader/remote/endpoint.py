@@ -160,7 +160,7 @@ class Endpoint:
             raise NetworkError(f"the server {self.url} can't be reached, or hung up: {reason}") from exc
         except http.client.IncompleteRead as exc:
             raise NetworkError(f"the server {self.url} hung up in the middle of its answer") from exc
-        except http.client.HTTPException as exc:
+        except (http.client.HTTPException, ValueError) as exc:  # the second for a chunk of less than nothing
             raise PlatformReplyError(f"what answers at {self.url} is no HTTP server ({type(exc).__name__})") from exc
 
 

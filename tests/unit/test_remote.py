@@ -1,6 +1,8 @@
 import contextlib
 import dataclasses
 import datetime
+import http.client
+import inspect
 import socket
 import ssl
 import threading
@@ -22,6 +24,7 @@ from clouduploader.errors import (
     UsageError,
 )
 from clouduploader.job import Job, JobState
+from clouduploader.remote.endpoint import Endpoint
 from clouduploader.sandbox import certificates
 
 JOB = Job(
@@ -144,6 +147,9 @@ CUTS = [1, *range(8, len(ok(XML)), 8), len(ok(XML)) - 1]  # bytes of an answer, 
         (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n<cloud", NetworkError, "in the middle of its answer"),
         (chunked(XML, is_whole=False), NetworkError, "in the middle of its answer"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", NetworkError, "in the middle"),
+        (chunked(is_whole=False) + b"-5\r\nabcde\r\n", PlatformReplyError, "no HTTP server"),
+        (chunked(is_whole=False) + b"f" * 40 + b"\r\nabcde", NetworkError, "in the middle of its answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nabc", JobFileError, "is not XML"),
         (ok(XML.replace(b'"7"', b'"8"')), PlatformReplyError, "the job 8 instead of 7"),
         (ok(b"<html>hello</html>"), JobFileError, "the job 7 of "),
         (ok(XML.replace(b">5<", b">abc<")), JobFileError, "the size 'abc' is not a number"),
@@ -157,6 +163,46 @@ def test_answer_that_makes_no_sense_is_an_error_of_ours(make_server, reply, erro
         remote.Server(server.url).read("7")
     assert type(caught.value) is error
     assert message in caught.value.message
+
+
+def errors_of_http():
+    """One of each kind that http.client has, with what its constructor wants."""
+    kinds = [kind for _name, kind in inspect.getmembers(http.client, inspect.isclass)]
+    kinds = [kind for kind in kinds if issubclass(kind, http.client.HTTPException)]
+    return [kind(b"") if kind is http.client.IncompleteRead else kind("x") for kind in kinds]
+
+
+BORDER = [
+    *[
+        (error, PlatformReplyError)
+        for error in errors_of_http()
+        if not isinstance(error, (OSError, http.client.IncompleteRead))
+    ],
+    (http.client.IncompleteRead(b""), NetworkError),
+    (http.client.RemoteDisconnected("x"), NetworkError),
+    (ValueError("read length must be non-negative or -1"), PlatformReplyError),
+    *[
+        (kind(1, "x"), NetworkError)
+        for kind in (OSError, ConnectionError, BrokenPipeError, ConnectionResetError, ConnectionRefusedError)
+    ],
+    *[
+        (kind(1, "x"), NetworkError)
+        for kind in (ssl.SSLError, ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLWantReadError)
+    ],
+    (TimeoutError("x"), NetworkError),
+    (socket.herror(1, "x"), NetworkError),
+    (socket.gaierror(socket.EAI_AGAIN, "x"), NetworkError),
+    (socket.gaierror(socket.EAI_NONAME, "x"), UnavailableError),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), BORDER, ids=lambda value: getattr(value, "__name__", type(value).__name__))
+def test_whatever_http_and_sockets_raise_is_an_error_of_ours(error, kind):
+    with pytest.raises(kind) as caught, Endpoint("http://obs.example.org:5452").errors():
+        raise error
+    assert type(caught.value) is kind
+    assert "http://obs.example.org:5452" in caught.value.message
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,17 @@ READ_ALL = (  # and no more: our Python may lie where nobody but root may read i
 REPORT = 'echo "$(id -u):$(id -g):$(id -G) $(stat -c %u:%g:%a .) $(umask)"; env'
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_root_runs_no_uploader_that_another_user_may_have_named(place, start):
+    nobody = pwd.getpwnam("nobody")
+    os.chown(place / "home", nobody.pw_uid, nobody.pw_gid)
+    with start(is_ready=False) as child:
+        _, err = child.communicate(timeout=PATIENCE_SECONDS)
+    assert child.returncode == 78
+    assert f"root does not run {place}/uploader: {place}/home/clouduploader.conf may have been written by" in err
+    assert "`runuser -u nobody -- clouduploader ...`" in err
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_all_is_done_as_the_user_that_is_asked_for(place, start, let_all_enter):
     """From end to end, with our own uploader: nothing of root is in an upload, and nothing that it makes is root's."""

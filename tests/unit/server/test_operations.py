@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import config, service_log, stop
+from clouduploader import config, remote, service_log, stop
 from clouduploader.commands import tend_spool
 from clouduploader.job import Details, JobState
 from clouduploader.server import census, metrics, operations, page, routes, service, settings
@@ -340,8 +340,11 @@ def test_worker_of_obs_is_found_where_the_settings_say(make_spool, serve, tmp_pa
     home.mkdir(parents=True)
     (home / "clouduploader.conf").write_text(f"[worker]\nobs_lock = {tmp_path}/elsewhere.lock\n")
     server = serve(jobs)
+    client = remote.Server("http://{}:{}".format(*server.address))
     assert b'type="clouduploadworker" state="dead"' in server.ask("GET", "/workerstatus")[2]
+    assert not client.has_worker()
     with (tmp_path / "elsewhere.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert b'type="clouduploadworker" state="running"' in server.ask("GET", "/workerstatus")[2]
+        assert client.has_worker()
         assert json.loads(server.ask("GET", "/healthz")[2])["checks"]["worker"] == "ok"

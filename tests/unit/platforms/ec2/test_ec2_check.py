@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -6,8 +7,9 @@ import botocore.exceptions
 import botocore.session
 import pytest
 
+from clouduploader.errors import ConfigError
 from clouduploader.platform import Level, PlatformContext
-from clouduploader.platforms.ec2 import check, settings
+from clouduploader.platforms.ec2 import check, settings, tool
 
 REGION = "eu-west-1"
 VERSION = f"#!{sys.executable}\nprint('{{}}')\n"
@@ -234,3 +236,14 @@ def test_dry_runs_are_calls_of_the_api():
     for action, (operation, parameters) in check.DRY_RUNS.items():
         assert botocore.xform_name(action) == operation
         assert {*parameters, "DryRun"} <= set(model.operation_model(action).input_shape.members)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_tool_that_another_user_may_have_named_is_not_run_by_root(tmp_path, make_context):
+    mine = settings.Settings(ec2uploadimg=str(tmp_path / "ec2uploadimg"))
+    context = make_context()
+    assert tool.named(mine, context).script == tmp_path / "ec2uploadimg"
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(ConfigError, match=r"root does not run .*/ec2uploadimg: .*clouduploader.conf may"):
+        tool.named(mine, context)
+    assert tool.named(settings.Settings(), context).script == tmp_path / "ec2uploadimg"  # on the PATH that root has

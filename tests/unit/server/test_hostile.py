@@ -142,6 +142,40 @@ def test_any_wiki_form_makes_a_job_that_can_be_read_or_none(hostile, fields, siz
         assert job.target
 
 
+POST = b"POST /cloudupload HTTP/1.1\r\nHost: obs\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET http://[::1/ HTTP/1.1\r\nHost: obs\r\n\r\n",  # InvalidURLError
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: \xff\r\n\r\n",
+        b"CONNECT obs:99999 HTTP/1.1\r\nHost: obs\r\n\r\n",  # ValueError of a port
+        b"BR\xffEW / HTTP/1.1\r\nHost: obs\r\n\r\n",  # BadHttpMethod
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: obs\r\n\r\n",  # LineTooLong
+        b"GET / HTTP/1.1\r\nno header\r\n\r\n",  # InvalidHeader
+        b'GET / HTTP/1.1\r\nHost: obs\r\nCookie: \xff=";\r\nRange: bytes=9-1\r\n\r\n',
+        POST + b"Content-Length: -1\r\n\r\n",
+        POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",  # ValueError of int()
+        POST + b"Content-Length: 500\r\n\r\n<cloud",  # ContentLengthError
+        CHUNKED + b"Content-Length: 3\r\n\r\nabc",
+        CHUNKED + b"\r\nzz\r\n",  # TransferEncodingError
+        CHUNKED + b"\r\n-5\r\nabcde\r\n",
+        CHUNKED + b"\r\n" + b"f" * 40 + b"\r\nabc",
+        CHUNKED + b"Content-Encoding: gzip\r\n\r\n3\r\nabc\r\n0\r\n\r\n",  # ContentEncodingError
+        POST + b"Expect: nonsense\r\nContent-Length: 5\r\n\r\nabcde",
+        POST + b"Content-Type: text/xml; charset=none\r\nContent-Length: 4\r\n\r\n<a/>",  # LookupError
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",  # TLS
+    ],
+)
+def test_whatever_aiohttp_raises_for_a_request_is_answered(hostile, request_bytes):
+    answer = hostile[1].send(request_bytes)
+    if answer:
+        check(answer)
+
+
 @SOME
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_answered_or_hung_up_on(hostile, data):

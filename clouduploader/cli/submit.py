@@ -70,7 +70,7 @@ def submit_command(
         image_path=image.absolute(),
         targetdata=targetoptions.gathered(session.config, target, data, options),
     )
-    novel = targetoptions.novel_regions(session.config, target, options)
+    novel = targetoptions.novel_regions(session.config, target, options["region"], options["copy_to"])
     if novel:  # only an account can tell whether there is such a region, and that is the service's
         raise TargetDataError("; ".join(novel), hint="If it is a new one, name it in the file of --data.")
     stop = Stop()

@@ -192,28 +192,40 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     return json.dumps(document).encode()
 
 
-def novel_regions(config: Config, target: str, options: Mapping[str, JsonValue]) -> list[str]:
+def novel_regions(config: Config, target: str, region: JsonValue, copies: JsonValue) -> list[str]:
     """What is to be said of regions that the platform's software does not know: new ones or misspelt ones.
 
     Args:
         config: See Config.
         target: Names the platform.
-        options: By the names of KEYS.
+        region: What target data or options say, right or wrong; or None.
+        copies: The same of the regions for copies.
 
     Raises:
         UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
     """
     known = parsing.choices(registry.load(target, config), "region")
-    copies = options["copy_to"] if isinstance(options["copy_to"], list) else []
-    named = [("--region", options["region"]), *(("--copy-to", word) for word in copies if word != "all")]
+    named = [("--region", region), *(("--copy-to", word) for word in (copies if isinstance(copies, list) else []))]
     found = []
-    for option, region in named:
-        if known and region is not None and region not in known:
-            near = parsing.nearest(str(region), known)
+    for option, word in named:
+        if known and isinstance(word, str) and word not in ("all", *known):
+            near = parsing.nearest(word, known)
             found.append(
-                f'{option} is "{region}", a region not known here' + (f" (did you mean {near}?)" if near else "")
+                f'{option} is "{word}", a region not known here' + (f" (did you mean {near}?)" if near else "")
             )
     return found
+
+
+def is_novel(config: Config, target: str, data: bytes) -> bool:
+    """Whether target data, as of `gathered`, name such regions; what is encrypted as a whole is not looked into.
+
+    Raises:
+        UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
+    """
+    if targetdata.is_armored(data.decode("utf-8", "replace")):
+        return False
+    document = targetdata.parse(data)
+    return bool(novel_regions(config, target, document.get("region"), document.get("regions")))
 
 
 def check_given(config: Config, target: str, options: Mapping[str, JsonValue]) -> None:

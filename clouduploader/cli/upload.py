@@ -72,7 +72,7 @@ def upload_command(
     stopping.listen(stop)
     if dry_run:
         return _plan(session, order, settings, stop)
-    if targetoptions.novel_regions(settings, target, options):  # a region that is misspelt is no job's failure
+    if targetoptions.is_novel(settings, target, order.targetdata):  # a region that is misspelt is no job's failure
         upload_image.check(order, config=settings, log=joblog.JobLog([], is_verbose=False), stop=stop)
     outcome = uploading.run_watched(session, upload_image.run, order, config=settings, stop=stop)
     return uploading.print_outcome(session, outcome)

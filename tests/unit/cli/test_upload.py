@@ -275,7 +275,12 @@ def test_events_file_without_its_directory_is_refused_before_there_is_a_job(plac
 
 def test_region_that_the_sdk_does_not_know_is_tried_before_there_is_a_job(place):
     (place / "my image.raw").write_bytes(as_disk(bytes(1 << 20)))
-    for options in (["--region", "us-esat-1"], ["--region", "us-east-1", "--copy-to", "us-wset-2,eu-west-1"]):
+    (place / "data").write_text('{"region": "us-esat-1", "regions": ["all"]}')
+    for options in (
+        ["--region", "us-esat-1"],
+        ["--region", "us-east-1", "--copy-to", "us-wset-2,eu-west-1"],
+        ["--data", "data"],
+    ):
         done = run(place, "my image.raw", "--name", "abc", *options, target="ec2")
         assert (done.returncode, done.stdout) == (78, "")
         assert ".ec2utils.conf can't be read" in done.stderr  # so it got as far as what the job would meet first

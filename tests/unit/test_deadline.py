@@ -127,11 +127,20 @@ def test_programs_of_a_call_that_is_overdue_are_ended(start, monkeypatch):
         other.kill()
 
 
+@pytest.fixture
+def deadly_signals():
+    """Lets signals do what they do to a program that has not asked for them."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("call", [lambda work: deadline.within(10_000, work), deadline.until_left])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("deadly_signals")
 def test_signal_that_would_end_us_ends_the_programs_first(start, monkeypatch, call, number):
     monkeypatch.setattr(deadline, "GRACE_SECONDS", 0.1)
-    assert signal.getsignal(number) is signal.SIG_DFL
     signal_once(start.has_begun, lambda: os.kill(os.getpid(), number))
     with subprocess.Popen(["sleep", "60"]) as other:
         with pytest.raises(SystemExit) as caught:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from clouduploader import errors, jobxml
+from clouduploader import errors, jobxml, stopping
 from clouduploader.cli import main, output
 from clouduploader.cli.session import json_option, pass_session
 from clouduploader.errors import ClouduploaderError, ExitCode, StoppedError
@@ -350,3 +350,58 @@ def test_name_that_the_locale_cannot_show_is_escaped():
     assert process.returncode == 64
     assert process.stderr.isascii()
     assert process.stderr.startswith(b"clouduploader: there is no command")
+
+
+ODD_PATHS = {
+    "ENAMETOOLONG": "n" * 300,
+    "ENAMETOOLONG of all": "d/" * 2600 + "x",
+    "ELOOP": "loop",
+    "ELOOP on the way": "loop/x",
+    "ENOTDIR": "a.raw/x",
+    "EISDIR": "spool",
+    "ENOENT": "nothing",
+    "not UTF-8": "\udcff\n",
+    "empty": "",
+}
+PATH_USERS = {
+    "--home": ["--home", "{}", "account", "list"],
+    "--spool": ["--spool", "{}", "list"],
+    "--spool of a job": ["--spool", "{}", "inspect", "1"],
+    "--spool to make a job in": ["--spool", "{}", "submit", "--target", "directory", "a.raw"],
+    "image": ["image", "{}"],
+    "submit": ["--spool", "spool", "submit", "--target", "directory", "{}"],
+    "upload": ["--spool", "spool", "upload", "--dry-run", "--target", "directory", "{}"],
+    "upload --data": ["--spool", "spool", "upload", "--dry-run", "--target", "directory", "--data", "{}", "a.raw"],
+    "upload --events": ["--spool", "spool", "upload", "--dry-run", "--target", "directory", "--events", "{}", "a.raw"],
+    "check --data": ["check", "--data", "{}"],
+    "cleanup --data": ["cleanup", "--data", "{}"],
+    "encrypt": ["encrypt", "{}"],
+    "encrypt --output": ["encrypt", "--output", "{}", "a.raw"],
+}
+
+
+@pytest.fixture
+def kept_signals():
+    """Puts back what a command makes of the signals."""
+    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("kind", ODD_PATHS)
+@pytest.mark.parametrize("user", PATH_USERS)
+def test_path_that_the_system_refuses_is_one_line(user, kind, place, capfd, monkeypatch):
+    monkeypatch.chdir(place)
+    if not (place / "loop").is_symlink():
+        (place / "loop").symlink_to("loop")
+    words = [word.format(ODD_PATHS[kind]) for word in PATH_USERS[user]]
+    code = main.main(words if "--home" in words else ["--home", "home", *words])
+    shown = capfd.readouterr()
+    assert code in (0, 64, 65, 66, 69, 73, 74, 78)
+    assert "bug" not in shown.err + shown.out
+    assert "Traceback" not in shown.err + shown.out
+    assert len([line for line in shown.err.splitlines() if line.startswith("clouduploader: ")]) == bool(
+        code and not shown.out
+    )

@@ -57,41 +57,41 @@ fsp.upload(sys.argv[2], None)
 
 def ours(place):
     """engine.send, with the image read as an upload reads it."""
-    from clouduploader.contents import ZeroBlocks
-    from clouduploader.image import packing
-    from clouduploader.platforms.ec2.ebs_direct import engine, ledger
-    from clouduploader.platforms.ec2.settings import Settings
-    from clouduploader.platforms.ec2.sigv4 import Keys
-    from clouduploader.stop import Stop
+    from clouduploader.image import open as image_open
+    from clouduploader.model.disk import ZeroBlocks
+    from clouduploader.platforms.ec2.ebs import confirmed, sender
+    from clouduploader.platforms.ec2.settings import Ec2Settings
+    from clouduploader.platforms.ec2.sigv4 import AccessKeys
+    from clouduploader.util.cancel import Cancel
 
     if place.sdk:  # as in an upload, whose control plane is boto3's
         import boto3
 
         session = boto3.Session("AKIAEXAMPLE", "sesame", region_name=REGION)
         clients = [session.client(service, endpoint_url=place.url) for service in ("ebs", "ec2")]
-    stop, silent = Stop(), Silent()
+    cancel, silent = Cancel(), Silent()
     with (
         tempfile.TemporaryDirectory() as directory,
-        ledger.Ledger(Path(directory) / "ledger") as book,
-        packing.open_blocks(
-            packing.describe(place.image, place.image.name, Stop()),
+        confirmed.ConfirmedBlocks(Path(directory) / "ledger") as book,
+        image_open.open_blocks(
+            image_open.describe(place.image, place.image.name, Cancel()),
             block_bytes=BLOCK_BYTES,
             zero_blocks=ZeroBlocks(place.zero_blocks),
             expected_sha256=None,
             max_size_bytes=None,
-            stop=stop,
+            cancel=cancel,
             reporter=silent,
         ) as source,
     ):
-        engine.send(
+        sender.send(
             source,
             route=route(place),
             snapshot_id=place.snapshot_id,
             ledger=book,
-            keys=lambda: Keys("AKIAEXAMPLE", "sesame", "token"),
-            settings=Settings(connections=place.connections, blocks_per_second=place.rate),
+            keys=lambda: AccessKeys("AKIAEXAMPLE", "sesame", "token"),
+            settings=Ec2Settings(connections=place.connections, blocks_per_second=place.rate),
             make_client=lambda: None,
-            stop=stop,
+            cancel=cancel,
             reporter=silent,
             on_progress=lambda: None,
         )
@@ -104,7 +104,7 @@ def route(place):
     from clouduploader.platforms.ec2 import endpoint
 
     parsed = endpoint.parse(place.url, origin="the benchmark")
-    return endpoint.Route(place=parsed, region=REGION, authorities=os.environ["AWS_CA_BUNDLE"])
+    return endpoint.ProxyRoute(place=parsed, region=REGION, authorities=os.environ["AWS_CA_BUNDLE"])
 
 
 class Silent:
@@ -185,13 +185,13 @@ def boto3_threads(place):
 
 def thread_each(place):
     """A thread for each connection, with the engine's own requests."""
-    from clouduploader.platforms.ec2.ebs_direct import wire
-    from clouduploader.platforms.ec2.sigv4 import Keys
+    from clouduploader.platforms.ec2.ebs import protocol
+    from clouduploader.platforms.ec2.sigv4 import AccessKeys
 
     found = route(place).place
-    requests = wire.Requests(place=found, region=REGION, snapshot_id=place.snapshot_id)
+    requests = protocol.BlockRequests(place=found, region=REGION, snapshot_id=place.snapshot_id)
     context = route(place).tls_context()
-    keys = Keys("AKIAEXAMPLE", "sesame", "token")
+    keys = AccessKeys("AKIAEXAMPLE", "sesame", "token")
 
     def connect():
         plain = socket.create_connection((found.host, found.port))
@@ -201,7 +201,7 @@ def thread_each(place):
         def send(index, checksum, buffer):
             sock.sendall(requests.head(index, checksum, keys))
             sock.sendall(buffer)
-            parser, answer = wire.AnswerParser(), None
+            parser, answer = protocol.BlockResponseParser(), None
             while not answer:
                 answer = parser.feed(sock.recv(16384))
             if not answer.confirms(checksum):
@@ -214,10 +214,12 @@ def thread_each(place):
 
 def unpack(place):
     """The image unpacked by us, and nothing sent."""
-    from clouduploader.image import packing
-    from clouduploader.stop import Stop
+    from clouduploader.image import open as image_open
+    from clouduploader.util.cancel import Cancel
 
-    packing.measure(packing.describe(place.image, place.image.name, Stop()), on_bytes=lambda _done: None, stop=Stop())
+    image_open.measure(
+        image_open.describe(place.image, place.image.name, Cancel()), on_bytes=lambda _done: None, cancel=Cancel()
+    )
 
 
 CLIENTS = {"ours": ours, "boto3": boto3_threads, "threads": thread_each, "unpack": unpack}

@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from clouduploader import jobxml
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 
 PROGRAM = Path(sys.executable).parent / "clouduploader"
 MEASURE = """
@@ -49,7 +49,7 @@ def grow(spool, count):
     done.mkdir(exist_ok=True)
     for number in range(sum(1 for _ in done.iterdir()) + 1, count + 1):
         job = dataclasses.replace(JOB, name=str(number), created=JOB.created + number)
-        (done / str(number)).write_bytes(jobxml.serialize(job))
+        (done / str(number)).write_bytes(job_xml.serialize(job))
 
 
 def measure(*command):

@@ -17,13 +17,13 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/e2e/obs"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import obs_supervisor
-from obs_backend import EXECUTABLE, Backend
+from e2e.obs import obs_supervisor
+from e2e.obs.obs_backend import EXECUTABLE, Backend
 
-from clouduploader import jobxml
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 
 CLIENTS = 4  # OBS's server has five processes by default
 JOBS = 100  # in the archive, while requests are counted
@@ -108,7 +108,7 @@ def fill(spool, count):
         job = Job(name=str(number), state=JobState.SUCCEEDED, details="ami-0123456789abcdef0", created=1_795_361_942,
                   user="tom", target="ec2", project="Base:System", repository="images", package="appliance",
                   arch="x86_64", filename="appliance-1.0.x86_64.raw.xz", size=700_000_000)  # fmt: skip
-        (done / job.name).write_bytes(jobxml.serialize(job))
+        (done / job.name).write_bytes(job_xml.serialize(job))
 
 
 def ask(port, request):
@@ -169,7 +169,7 @@ def measure_memory(server):
     listed = memory_mib(server)
     job = Job(name="999999", state=JobState.UPLOADING, pid=1)
     (server.spool / "999999.log").write_bytes(b"begun\n")
-    (server.spool / "999999").write_bytes(jobxml.serialize(job))
+    (server.spool / "999999").write_bytes(job_xml.serialize(job))
     followers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(FOLLOWERS)]
     for client in followers:
         client.sendall(b"GET /cloudupload/999999/_log HTTP/1.1\r\nHost: obs\r\n\r\n")

@@ -12,11 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/e2e/obs"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from obs_backend import EXECUTABLE, Backend
+from e2e.obs.obs_backend import EXECUTABLE, Backend
 
-from clouduploader import spool
+from clouduploader.store import spool
 
 UPLOADER = """#!/bin/bash
 echo "start $EPOCHREALTIME" > "PLACE/start$(<"$4")"

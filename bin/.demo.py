@@ -12,9 +12,9 @@ from typing import Any
 
 import boto3
 
-from clouduploader import spool
-from clouduploader.job import JobState
+from clouduploader.model.job import JobState
 from clouduploader.sandbox.layout import VARIABLE, Layout
+from clouduploader.store import spool
 
 JOB = "1"
 

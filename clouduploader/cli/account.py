@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clouduploader import joblog
 from clouduploader.cli import completion, output, table
 from clouduploader.cli.parsing import CommandGroup
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.errors import ExitCode, UsageError
-from clouduploader.platform import Verification
+from clouduploader.plugin import Verification
+from clouduploader.store import job_log
 
 if TYPE_CHECKING:
-    from clouduploader.accounts import Account
-    from clouduploader.commands.manage_accounts import Shown
+    from clouduploader.admin.accounts import AccountDetails
+    from clouduploader.store.accounts import StoredAccount
 
 COLUMNS = (
     table.Column("user", least=8),
@@ -50,9 +50,9 @@ def create_command(session: Session, /, *, user: str, target: str) -> None:
     With --json the data are {"user", "target", "created", "values": {...}, "encrypted": [...]}: the names of the
     values that are kept encrypted and not shown.
     """
-    from clouduploader.commands import manage_accounts
+    from clouduploader.admin import accounts
 
-    made = manage_accounts.create(session.config, user, target)
+    made = accounts.create(session.config, user, target)
     if session.is_json:
         output.print_json(session, _document(made))
     else:
@@ -88,10 +88,10 @@ def show_command(
 
     With --json the data are those of `account create`, and "facts", "policies" and "scripts", each an object.
     """
-    from clouduploader.commands import manage_accounts
+    from clouduploader.admin import accounts
 
     with _log(session) as log:
-        shown = manage_accounts.show(session.config, user, target, method=method, extras=extras, reporter=log)
+        shown = accounts.show(session.config, user, target, method=method, extras=extras, reporter=log)
     if session.is_json:
         output.print_json(session, {**_document(shown.account), **_guide(shown)})
     elif form == "text":
@@ -120,15 +120,15 @@ def set_command(session: Session, /, *, user: str, field: str, value: str | None
 
     With --json the data are {"user", "target", "field"}.
     """
-    from clouduploader.commands import manage_accounts
+    from clouduploader.admin import accounts
 
-    known = manage_accounts.find_field(session.config, target, field)
+    known = accounts.find_field(session.config, target, field)
     if known.is_secret and value is not None:
         raise UsageError(f"{field} is secret: give it on standard input", hint="Everybody can read a command line.")
     if value is None and not known.is_secret:
         raise UsageError(f"a value for {field} is missing")
     text = _read_secret(field) if value is None else value
-    manage_accounts.enter(session.config, user, target, field=known, value=text)
+    accounts.enter(session.config, user, target, field=known, value=text)
     if session.is_json:
         output.print_json(session, {"user": user, "target": target, "field": field})
 
@@ -155,9 +155,9 @@ def list_command(session: Session, /, *, target: str | None) -> None:
 
     With --json the data are {"accounts": [...]}, each as of `account create`.
     """
-    from clouduploader.commands import manage_accounts
+    from clouduploader.admin import accounts
 
-    found = manage_accounts.list_accounts(session.config, target)
+    found = accounts.list_accounts(session.config, target)
     if session.is_json:
         output.print_json(session, {"accounts": [_document(one) for one in found]})
     else:
@@ -178,13 +178,13 @@ def remove_command(session: Session, /, *, user: str, target: str, yes: bool) ->
 
     With --json the data are {"user", "target"}.
     """
-    from clouduploader.commands import manage_accounts
+    from clouduploader.admin import accounts
 
-    for account in manage_accounts.list_accounts(session.config, target):
+    for account in accounts.list_accounts(session.config, target):
         if account.user == user and not yes:
             question = f"Remove the account of {output.clean(user)} for {output.clean(target)}?"
             output.confirm(session, question, is_agreed=yes, shown=[_joined(account)])
-    manage_accounts.remove(session.config, user, target)
+    accounts.remove(session.config, user, target)
     if session.is_json:
         output.print_json(session, {"user": user, "target": target})
 
@@ -203,10 +203,10 @@ def verify_command(session: Session, /, *, user: str, target: str) -> int:
 
     With --json the data are {"user", "target", "is_usable", "is_open", "findings": [...]}, each as of `check`.
     """
-    from clouduploader.commands import manage_accounts
+    from clouduploader.admin import accounts
 
     with _log(session) as log:
-        outcome = manage_accounts.verify(session.config, user, target, reporter=log)
+        outcome = accounts.verify(session.config, user, target, reporter=log)
     code = _exit_code(outcome)
     if session.is_json:
         rows = [dataclasses.asdict(finding) for finding in outcome.findings]
@@ -224,10 +224,10 @@ def _exit_code(outcome: Verification) -> ExitCode:
 
 
 @contextmanager
-def _log(session: Session) -> Iterator[joblog.JobLog]:
+def _log(session: Session) -> Iterator[job_log.JobLog]:
     """A log on stderr, of what only somebody who debugs wants to see."""
     with open(2, "wb", buffering=0, closefd=False) as stderr:
-        yield joblog.JobLog([stderr] if session.is_verbose else [], is_verbose=session.is_verbose)
+        yield job_log.JobLog([stderr] if session.is_verbose else [], is_verbose=session.is_verbose)
 
 
 def _read_secret(name: str) -> str:
@@ -240,15 +240,15 @@ def _read_secret(name: str) -> str:
     raise UsageError(f"the value for {name} is not UTF-8")
 
 
-def _values(account: "Account") -> Mapping[str, str]:
+def _values(account: "StoredAccount") -> Mapping[str, str]:
     return {name: ENCRYPTED if name in account.encrypted else value for name, value in account.values.items()}
 
 
-def _joined(account: "Account") -> str:
+def _joined(account: "StoredAccount") -> str:
     return " ".join(f"{name}={value}" for name, value in _values(account).items())
 
 
-def _document(account: "Account") -> dict[str, Any]:
+def _document(account: "StoredAccount") -> dict[str, Any]:
     return {
         "user": account.user,
         "target": account.target,
@@ -258,12 +258,12 @@ def _document(account: "Account") -> dict[str, Any]:
     }
 
 
-def _guide(shown: "Shown") -> dict[str, Any]:
+def _guide(shown: "AccountDetails") -> dict[str, Any]:
     guide = shown.guide
     return {"facts": dict(guide.facts), "policies": dict(guide.policies), "scripts": dict(guide.scripts)}
 
 
-def _print_text(shown: "Shown") -> None:
+def _print_text(shown: "AccountDetails") -> None:
     facts = {**shown.guide.facts, **_values(shown.account)}
     output.print_fields([(name.replace("_", " "), value) for name, value in facts.items()])
     for name, document in shown.guide.policies.items():

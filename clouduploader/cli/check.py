@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
+from clouduploader.admin import check
 from clouduploader.cli import completion, output, targetoptions
 from clouduploader.cli.session import Session, json_option, pass_session
-from clouduploader.commands import check_setup
 from clouduploader.errors import ExitCode
-from clouduploader.platform import Level
+from clouduploader.plugin import Level
 
 
 @click.command("check")
@@ -41,7 +41,7 @@ def check_command(
     """
     config = session.config if method is None else targetoptions.with_method(session.config, target, method)
     findings = []
-    for finding in check_setup.run(config, target=target, region=region, data_path=data):
+    for finding in check.run(config, target=target, region=region, data_path=data):
         findings.append(finding)
         if not session.is_json:
             click.echo(output.finding(finding))

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from clouduploader import joblog, process
 from clouduploader.cli import completion, output, table, targetoptions
 from clouduploader.cli.session import Session, json_option, pass_session
-from clouduploader.commands import clean_up
 from clouduploader.errors import ExitCode
-from clouduploader.platform import CleanUpReport, CloudObject, JsonValue
-from clouduploader.runner import read_targetdata
+from clouduploader.jobs import cleanup
+from clouduploader.plugin import CleanUpReport, CloudObject, JsonValue
+from clouduploader.store import job_log
+from clouduploader.uploads.run import read_targetdata
+from clouduploader.util import processes
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 COLUMNS = (
@@ -92,16 +93,16 @@ def cleanup_command(
     With --json the data are {"dry_run": B, "things": [...]}, each with kind, id (null for what does not show yet),
     region, job, user, image, journal, created, story, outcome (removed, left, kept or found) and reason.
     """
-    process.hide_memory()
+    processes.hide_memory()
     with open(2, "wb", buffering=0, closefd=False) as stderr:
-        log = joblog.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
+        log = job_log.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
         for region in regions or ((None,) if job is None else ()):  # the journal of a job names its own target
             targetoptions.check_given(
                 session.config, target, {"region": region, "arn": arn, "external_id": external_id}
             )
-        means = clean_up.Means(session.config, log)
+        means = cleanup.CleanupConfig(session.config, log)
         given = {"arn": arn, "external_id": external_id, "region": regions[0] if regions else None}
-        scope = clean_up.Scope(
+        scope = cleanup.CleanupScope(
             target=target,
             regions=regions,
             targetdata=_targetdata(means, target, data, {key: value for key, value in given.items() if value}),
@@ -109,7 +110,7 @@ def cleanup_command(
             is_complete_too=completed,
             job=job,
         )
-        batches = clean_up.look(means, scope)
+        batches = cleanup.look(means, scope)
         doomed = sum(len(batch.doomed) for batch in batches)
         reports: list[CleanUpReport] = []
         if not session.is_json:
@@ -118,7 +119,7 @@ def cleanup_command(
             if doomed:
                 question = f"Remove {'this thing' if doomed == 1 else f'these {doomed} things'}?"
                 output.confirm(session, question, is_agreed=yes)
-            reports = list(clean_up.remove(means, batches))
+            reports = list(cleanup.remove(means, batches))
     is_left = any(report.left for report in reports) or any(batch.error for batch in batches)
     code = ExitCode.TEMPORARY if is_left else ExitCode.OK
     if session.is_json:
@@ -130,7 +131,7 @@ def cleanup_command(
 
 
 def _targetdata(
-    means: clean_up.Means, target: str, path: Path | None, given: Mapping[str, JsonValue]
+    means: cleanup.CleanupConfig, target: str, path: Path | None, given: Mapping[str, JsonValue]
 ) -> Mapping[str, JsonValue]:
     if path is None:
         return given
@@ -138,7 +139,7 @@ def _targetdata(
     return {**means.values(read_targetdata(path), platform), **given}
 
 
-def _print_found(session: Session, batches: Sequence[clean_up.Batch]) -> None:
+def _print_found(session: Session, batches: Sequence[cleanup.UploadLeavings]) -> None:
     rows = []
     for batch in batches:
         for item in batch.items:
@@ -156,13 +157,15 @@ def _print_found(session: Session, batches: Sequence[clean_up.Batch]) -> None:
             output.warn(session, f"journal {batch.key}: {batch.error.message}")
 
 
-def _upload(batch: clean_up.Batch) -> tuple[object, object]:
+def _upload(batch: cleanup.UploadLeavings) -> tuple[object, object]:
     """Whose upload it was, and of which image; None for each if its journal is lost."""
     began = (batch.reading and batch.reading.state.began) or {}
     return began.get("user"), began.get("filename")
 
 
-def _print_reports(session: Session, batches: Sequence[clean_up.Batch], reports: Sequence[CleanUpReport]) -> None:
+def _print_reports(
+    session: Session, batches: Sequence[cleanup.UploadLeavings], reports: Sequence[CleanUpReport]
+) -> None:
     for report in reports:
         for leftover in report.left:
             click.echo(f"clouduploader: left {_text(leftover.object)}: {output.clean(leftover.reason)}", err=True)
@@ -172,7 +175,7 @@ def _print_reports(session: Session, batches: Sequence[clean_up.Batch], reports:
 
 
 def _documents(
-    batches: Sequence[clean_up.Batch], reports: Sequence[CleanUpReport], *, is_dry: bool
+    batches: Sequence[cleanup.UploadLeavings], reports: Sequence[CleanUpReport], *, is_dry: bool
 ) -> list[dict[str, Any]]:
     reasons = {leftover.object: leftover.reason for report in reports for leftover in report.left}
     documents = []
@@ -208,4 +211,4 @@ def _age(created: datetime.datetime | None) -> str | None:
 
 
 def _text(thing: CloudObject) -> str:
-    return output.clean(joblog.describe(thing))
+    return output.clean(job_log.describe(thing))

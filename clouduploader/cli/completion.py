@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from clouduploader import spool
 from clouduploader.cli import parsing
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError
+from clouduploader.store import spool
 
 if TYPE_CHECKING:
-    from clouduploader.platform import Platform
+    from clouduploader.plugin import Platform
 
 PROGRAM = "clouduploader"
 VARIABLE = "_CLOUDUPLOADER_COMPLETE"  # as Click names it
@@ -46,7 +46,7 @@ def target(context: click.Context, parameter: click.Parameter, incomplete: str) 
     """Complete the name of a platform."""
 
     def names(_context: click.Context) -> list[str]:
-        from clouduploader import registry
+        from clouduploader.uploads import registry
 
         return registry.names()
 
@@ -71,10 +71,10 @@ def job(context: click.Context, parameter: click.Parameter, incomplete: str) -> 
 
 def user(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Complete a user who has an account."""
-    from clouduploader.commands import manage_accounts
+    from clouduploader.admin import accounts
 
     return _completer(
-        lambda found: [one.user for one in manage_accounts.list_accounts(_session(found).config, _target(found))]
+        lambda found: [one.user for one in accounts.list_accounts(_session(found).config, _target(found))]
     )(context, parameter, incomplete)
 
 
@@ -127,7 +127,7 @@ def _spool(context: click.Context) -> spool.Spool:
 
 
 def _platform(context: click.Context) -> "Platform":
-    from clouduploader import registry
+    from clouduploader.uploads import registry
 
     return registry.load(_target(context), _session(context).config)
 

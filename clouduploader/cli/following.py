@@ -6,12 +6,12 @@ from typing import Protocol
 
 import click
 
-from clouduploader import spool
 from clouduploader.cli import output
 from clouduploader.cli.session import Session
-from clouduploader.commands import follow_log
 from clouduploader.errors import ExitCode
-from clouduploader.job import Job, JobState
+from clouduploader.jobs import log
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import spool
 
 
 class Read(Protocol):
@@ -22,8 +22,8 @@ class Read(Protocol):
         *,
         write: Callable[[bytes], None],
         is_following: bool = False,
-        while_waiting: Callable[[], None] = follow_log.wait_quietly,
-    ) -> follow_log.LogEnd:
+        while_waiting: Callable[[], None] = log.wait_quietly,
+    ) -> log.LogPosition:
         """Hand out the log."""
 
 
@@ -31,8 +31,8 @@ def reader(session: Session, name: str, *, lines: int | None) -> Read:
     """What reads a job's log, in the spool or at a server."""
     server = session.server
     if server:
-        return functools.partial(follow_log.follow_at_server, server, name, lines=lines)
-    return functools.partial(follow_log.follow_log, spool.Spool(session.config.spool.value), name, lines=lines)
+        return functools.partial(log.follow_at_server, server, name, lines=lines)
+    return functools.partial(log.follow_log, spool.Spool(session.config.spool.value), name, lines=lines)
 
 
 def tell_outcome(session: Session, job: Job) -> None:

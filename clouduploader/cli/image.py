@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clouduploader import config, joblog, stopping
 from clouduploader.cli import output, targetoptions, uploading
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.errors import ExitCode, UsageError
-from clouduploader.stop import Stop
+from clouduploader.store import config, job_log
+from clouduploader.util import signals
+from clouduploader.util.cancel import Cancel
 
 if TYPE_CHECKING:
-    from clouduploader.commands.inspect_image import Inspection
+    from clouduploader.admin.image import ImageInspection
 
 
 @click.command("image")
@@ -37,23 +38,23 @@ def image_command(session: Session, /, *, file: Path, quick: bool, force: bool, 
     promised_sha256, bmap, file_sha256, raw_sha256, and blocks: {data, zero, hole, sent: {MODE: N}}. The last
     three are null with --quick, raw_sha256 also for a qcow2, VMDK or VHD with more than 16 GiB of holes.
     """
-    from clouduploader.commands import inspect_image
+    from clouduploader.admin import image as admin_image
 
-    stop = Stop()
-    stopping.listen(stop)
-    log = joblog.JobLog(uploading.sinks(session), is_verbose=session.is_verbose)
+    cancel = Cancel()
+    signals.listen(cancel)
+    log = job_log.JobLog(uploading.sinks(session), is_verbose=session.is_verbose)
     with contextlib.ExitStack() as views:
         if sys.stderr.isatty() and not session.is_verbose and not session.is_quiet:
             from clouduploader.cli import progress
 
             log.listen(views.enter_context(progress.ProgressView()))
-        found = inspect_image.inspect_image(
+        found = admin_image.inspect_image(
             file,
             max_size_bytes=_max_size(session, max_size),
             is_whole=not quick,
             is_forced=force,
             reporter=log,
-            stop=stop,
+            cancel=cancel,
         )
     for warning in found.facts.warnings:
         output.warn(session, warning)
@@ -74,8 +75,8 @@ def _max_size(session: Session, given: str | None) -> int:
         raise UsageError(f"--max-size {exc}") from exc
 
 
-def _document(found: "Inspection") -> dict[str, Any]:
-    from clouduploader.commands import inspect_image
+def _document(found: "ImageInspection") -> dict[str, Any]:
+    from clouduploader.admin import image as admin_image
 
     image, facts, tally = found.image, found.facts, found.tally
     return {
@@ -89,7 +90,7 @@ def _document(found: "Inspection") -> dict[str, Any]:
         "partition_table": facts.partition_table,
         "minimum_bytes": facts.minimum_bytes,
         "architectures": list(facts.architectures),
-        "boot_mode": inspect_image.boot_mode(facts),
+        "boot_mode": admin_image.boot_mode(facts),
         "warnings": list(facts.warnings),
         "promised_sha256": found.promised_sha256,
         "bmap": str(found.bmap_path) if found.bmap_path else None,
@@ -100,14 +101,14 @@ def _document(found: "Inspection") -> dict[str, Any]:
             "data": tally.data_blocks,
             "zero": tally.zero_blocks,
             "hole": tally.hole_blocks,
-            "sent": {mode: count for mode, (count, _) in inspect_image.left_out(tally).items()},
+            "sent": {mode: count for mode, (count, _) in admin_image.left_out(tally).items()},
         },
     }
 
 
-def _fields(found: "Inspection", document: dict[str, Any]) -> list[tuple[str, object]]:
+def _fields(found: "ImageInspection", document: dict[str, Any]) -> list[tuple[str, object]]:
     """The same for people: what is not known is said, what does not apply is left out."""
-    from clouduploader.commands import inspect_image
+    from clouduploader.admin import image as admin_image
 
     facts, tally = found.facts, found.tally
     inside = ", a tarball" if found.image.is_tarball else ""
@@ -136,6 +137,6 @@ def _fields(found: "Inspection", document: dict[str, Any]) -> list[tuple[str, ob
         ]
         pairs += [
             (f"zero_blocks={mode}", f"{sent} sent, {left} left out")
-            for mode, (sent, left) in inspect_image.left_out(tally).items()
+            for mode, (sent, left) in admin_image.left_out(tally).items()
         ]
     return pairs

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clouduploader import spool
 from clouduploader.cli import completion, output, table
 from clouduploader.cli.session import Session, json_option, pass_session, server_option
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
-from clouduploader.job import Job, JobState
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import spool
 
 if TYPE_CHECKING:  # each command loads its own: `list` is not to wait for what `kill` needs
-    from clouduploader import journal
-    from clouduploader.commands.inspect_job import Inspection
-    from clouduploader.commands.kill_job import Killed
-    from clouduploader.commands.list_jobs import Entry
-    from clouduploader.platform import CloudObject
+    from clouduploader.jobs.inspect import JobInspection
+    from clouduploader.jobs.kill import KillResult
+    from clouduploader.jobs.list import ListedJob
+    from clouduploader.plugin import CloudObject
+    from clouduploader.store import journal
 
 TERMINAL_LIMIT = 50  # jobs that `list` shows to a person who did not say how many: about a screen
 INSPECT_LINES = 10  # as tail(1)
@@ -80,14 +80,14 @@ def list_command(
     and archived and damage. The total is before all filters but --running. A server does not list
     jobs whose record it can't read.
     """
-    from clouduploader.commands import list_jobs
+    from clouduploader.jobs import list as jobs_list
 
     is_terminal = sys.stdout.isatty()
     if limit is None and is_terminal and not session.is_json:
         limit = TERMINAL_LIMIT
-    query = list_jobs.Query(users=users, states=states, targets=targets, projects=projects, is_running=running)
+    query = jobs_list.JobQuery(users=users, states=states, targets=targets, projects=projects, is_running=running)
     server = session.server
-    listing = list_jobs.list_at_server(server, query) if server else list_jobs.list_jobs(_spool(session), query)
+    listing = jobs_list.list_at_server(server, query) if server else jobs_list.list_jobs(_spool(session), query)
     entries = itertools.islice(listing.entries, limit or None)
     if session.is_json:
         documents = (_document(entry) for entry in entries)
@@ -197,7 +197,7 @@ def kill_command(
     forced, remaining_pids, removed, left and error. A server does not tell of processes: with --server there
     is no --wait and no --force, and process and remaining_pids are null.
     """
-    from clouduploader.commands import kill_job
+    from clouduploader.jobs import kill
 
     server = session.server
     if server and (wait or force):
@@ -207,12 +207,12 @@ def kill_command(
         )
     if not yes:
         _ask_before_kill(session, names)
-    manner = kill_job.Manner(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
+    manner = kill.KillOptions(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
     sinks = [] if session.is_quiet else [os.fdopen(2, "wb", buffering=0, closefd=False)]
     outcomes = (
-        kill_job.kill_at_server(server, names)
+        kill.kill_at_server(server, names)
         if server
-        else kill_job.kill_jobs(_spool(session), names, manner=manner, config=session.config, sinks=sinks)
+        else kill.kill_jobs(_spool(session), names, manner=manner, config=session.config, sinks=sinks)
     )
     codes = []
     documents = []
@@ -246,27 +246,27 @@ def _ask_before_kill(session: Session, names: Sequence[str]) -> None:
         output.confirm(session, question, is_agreed=False, shown=lines)
 
 
-def _inspect(session: Session, name: str, *, lines: int) -> "Inspection":
-    from clouduploader.commands import inspect_job
+def _inspect(session: Session, name: str, *, lines: int) -> "JobInspection":
+    from clouduploader.jobs import inspect
 
     server = session.server
     if server:
-        return inspect_job.inspect_at_server(server, name, lines=lines)
-    return inspect_job.inspect_job(_spool(session), name, lines=lines, state_dir=session.config.state.value)
+        return inspect.inspect_at_server(server, name, lines=lines)
+    return inspect.inspect_job(_spool(session), name, lines=lines, state_dir=session.config.state.value)
 
 
 def _spool(session: Session) -> spool.Spool:
     return spool.Spool(session.config.spool.value)
 
 
-def _row(entry: "Entry", columns: Sequence[table.Column]) -> list[object]:
+def _row(entry: "ListedJob", columns: Sequence[table.Column]) -> list[object]:
     fields = _fields(entry.job) if entry.job else {"state": DAMAGED, "details": entry.damage}
     if entry.job and entry.job.created is not None:
         fields["age"] = output.age(time.time() - entry.job.created)
     return [entry.name, *(fields.get(column.title) for column in columns[1:])]
 
 
-def _document(entry: "Entry") -> dict[str, Any]:
+def _document(entry: "ListedJob") -> dict[str, Any]:
     fields = _fields(entry.job) if entry.job else dict.fromkeys(FIELDS)
     return {"job": entry.name, **fields, "archived": entry.is_archived, "damage": entry.damage}
 
@@ -286,7 +286,7 @@ def _utc(seconds: float) -> str:
         return f"{seconds} s"  # a number that is no time
 
 
-def _inspection_fields(found: "Inspection") -> list[tuple[str, object]]:
+def _inspection_fields(found: "JobInspection") -> list[tuple[str, object]]:
     job, log = found.job, found.log
     pairs: list[tuple[str, object]] = [("job", found.name)]
     if job:
@@ -312,19 +312,19 @@ def _inspection_fields(found: "Inspection") -> list[tuple[str, object]]:
     return pairs
 
 
-def _journal_state(found: "Inspection") -> str:
+def _journal_state(found: "JobInspection") -> str:
     """Where the upload stands: live, resumable (dead, with something to go on with), or ended."""
     if found.journal is None or found.journal.is_live:
         return "live"
     return "resumable" if found.journal.state.is_open else "ended"
 
 
-def _shortfalls(state: "journal.State") -> list[dict[str, Any]]:
+def _shortfalls(state: "journal.JournalState") -> list[dict[str, Any]]:
     items = (state.end or {}).get("shortfalls")
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
-def _journal(found: "Inspection") -> dict[str, Any] | None:
+def _journal(found: "JobInspection") -> dict[str, Any] | None:
     if found.journal is None:
         return None
     state = found.journal.state
@@ -338,7 +338,7 @@ def _journal(found: "Inspection") -> dict[str, Any] | None:
     }
 
 
-def _process_text(found: "Inspection") -> str:
+def _process_text(found: "JobInspection") -> str:
     pid = found.job.pid if found.job else None
     pids = ", ".join(map(str, found.pids or ()))
     texts = {
@@ -355,7 +355,7 @@ def _process_text(found: "Inspection") -> str:
     return text
 
 
-def _inspection(found: "Inspection") -> dict[str, Any]:
+def _inspection(found: "JobInspection") -> dict[str, Any]:
     log = found.log
     reading = log.reading if log else None
     return {
@@ -389,7 +389,7 @@ def _thing_text(thing: "CloudObject") -> str:
     return f"{thing.kind} {thing.id}" + (f" in {thing.region}" if thing.region else "")
 
 
-def _kill_code(killed: "Killed", *, is_waiting: bool) -> int:
+def _kill_code(killed: "KillResult", *, is_waiting: bool) -> int:
     codes: list[int] = [ExitCode.OK]
     if killed.error:
         codes.append(killed.error.exit_code)
@@ -400,7 +400,7 @@ def _kill_code(killed: "Killed", *, is_waiting: bool) -> int:
     return max(codes)
 
 
-def _kill_document(killed: "Killed", code: int) -> dict[str, Any]:
+def _kill_document(killed: "KillResult", code: int) -> dict[str, Any]:
     report, error = killed.clean_up, killed.error
     return {
         "job": killed.name,
@@ -416,7 +416,7 @@ def _kill_document(killed: "Killed", code: int) -> dict[str, Any]:
     }
 
 
-def _print_killed(killed: "Killed", *, is_waiting: bool) -> None:
+def _print_killed(killed: "KillResult", *, is_waiting: bool) -> None:
     for text in _killed_texts(killed, is_waiting=is_waiting):
         click.echo(f"job {killed.name}: {output.clean(text)}")
     if killed.error:
@@ -425,7 +425,7 @@ def _print_killed(killed: "Killed", *, is_waiting: bool) -> None:
         click.echo(f"clouduploader: {output.clean(text)}", err=True)
 
 
-def _killed_texts(killed: "Killed", *, is_waiting: bool) -> Iterator[str]:
+def _killed_texts(killed: "KillResult", *, is_waiting: bool) -> Iterator[str]:
     if killed.is_finished_before:
         yield f"is over already: {killed.state}"
     elif killed.state:

@@ -9,9 +9,9 @@ import click
 from clouduploader.cli import output
 from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.errors import LocalIOError, MissingFileError
-from clouduploader.keyring import Keyring
-from clouduploader.keyring.gpg import GpgKeys
-from clouduploader.keyring.rsa import RsaKeys
+from clouduploader.store.keyring import Keyring
+from clouduploader.store.keyring.gpg import GpgKeys
+from clouduploader.store.keyring.rsa import RsaKeys
 
 
 def _keys(session: Session, *, is_rsa: bool) -> GpgKeys | RsaKeys:
@@ -31,7 +31,7 @@ def keygen_command(session: Session, is_rsa: bool) -> None:
 
     With --json the data are {"paths": [...], "owner": "..."}.
     """
-    from clouduploader.commands import keys
+    from clouduploader.admin import keys
 
     made = keys.generate(_keys(session, is_rsa=is_rsa))
     paths = [str(path) for path in made.paths]
@@ -89,7 +89,7 @@ def encrypt_command(
     With --json the data are {"encrypted": "..."}, or {"targetdata": {...}} with --field; and
     {"path": "..."} with --output.
     """
-    from clouduploader.commands import keys
+    from clouduploader.admin import keys
 
     own = _keys(session, is_rsa=is_rsa)
     data = _read(file)

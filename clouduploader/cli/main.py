@@ -25,7 +25,7 @@ COMMANDS = {
     "account": "account",
     "check": "check",
     "cleanup": "cleanup",
-    "contract": "contract",
+    "contract": "obs_call",
     "encrypt": "keys",
     "image": "image",
     "inspect": "jobs",

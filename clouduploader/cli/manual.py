@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import click
 
 import clouduploader
-from clouduploader import config
 from clouduploader.cli.main import clouduploader_command
 from clouduploader.cli.parsing import GLOBAL_OPTIONS
 from clouduploader.cli.session import SERVER_VARIABLE
 from clouduploader.errors import ExitCode
+from clouduploader.store import config
 
 CONTRACT = (
     "[OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA LOGFILE",

@@ -19,7 +19,7 @@ from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from clouduploader.platform import CloudObject, Finding
+    from clouduploader.plugin import CloudObject, Finding
 
 COLOURS = {
     **{"succeeded": "green", "ok": "green", "failed": "red", "failure": "red", "damaged": "red"},

@@ -12,7 +12,7 @@ from clouduploader.cli.session import Session
 from clouduploader.errors import UsageError
 
 if TYPE_CHECKING:  # `list` is not to wait for it
-    from clouduploader.platform import Hints, Platform
+    from clouduploader.plugin import Hints, Platform
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:

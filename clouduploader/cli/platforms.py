@@ -26,16 +26,16 @@ def platforms_command(session: Session, target: str | None) -> None:
     With --json the data are {"platforms": [{"target", "package", "problem"}]}, problem being null
     for one that can be used; with --schema too, {"schema": {...}}.
     """
-    from clouduploader.commands import list_platforms
+    from clouduploader.admin import platforms
 
     if target is not None:
-        schema = list_platforms.schema(target, session.config)
+        schema = platforms.schema(target, session.config)
         if session.is_json:
             output.print_json(session, {"schema": schema})
         else:
             click.echo(json.dumps(schema, indent=2))
         return
-    found = list_platforms.list_platforms(session.config)
+    found = platforms.list_platforms(session.config)
     if session.is_json:
         rows = [{"target": one.target, "package": one.package, "problem": one.problem} for one in found]
         output.print_json(session, {"platforms": rows})

@@ -5,7 +5,7 @@ from types import TracebackType
 import rich.console
 import rich.progress
 
-from clouduploader.platform import BytesMoved, Event, PhaseStarted
+from clouduploader.plugin import BytesMoved, Event, PhaseStarted
 
 SETTLE_SECONDS = 1.0  # rich takes the first two reports for the speed, be they a microsecond apart
 

@@ -2,11 +2,11 @@
 
 import click
 
-from clouduploader import stopping
 from clouduploader.cli import completion, uploading
 from clouduploader.cli.session import Session, json_option, pass_session
-from clouduploader.commands import resume_job
-from clouduploader.stop import Stop
+from clouduploader.jobs import resume
+from clouduploader.util import signals
+from clouduploader.util.cancel import Cancel
 
 
 @click.command("resume")
@@ -22,7 +22,7 @@ def resume_command(session: Session, /, *, job: str) -> int:
 
     With --json the data are those of `upload`.
     """
-    stop = Stop()
-    stopping.listen(stop)
-    outcome = uploading.run_watched(session, resume_job.run, job, config=session.config, stop=stop)
+    cancel = Cancel()
+    signals.listen(cancel)
+    outcome = uploading.run_watched(session, resume.run, job, config=session.config, cancel=cancel)
     return uploading.print_outcome(session, outcome)

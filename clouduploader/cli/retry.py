@@ -2,13 +2,13 @@
 
 import click
 
-from clouduploader import stopping
 from clouduploader.cli import completion, output, uploading
 from clouduploader.cli.session import Session, json_option, pass_session
-from clouduploader.commands import retry_job
 from clouduploader.errors import ExitCode
-from clouduploader.job import Job
-from clouduploader.stop import Stop
+from clouduploader.jobs import retry
+from clouduploader.model.job import Job
+from clouduploader.util import signals
+from clouduploader.util.cancel import Cancel
 
 
 @click.command("retry")
@@ -24,9 +24,9 @@ def retry_command(session: Session, /, *, job: str) -> int:
 
     With --json the data of a new job are those of `upload`; of one that waited they are job and state.
     """
-    stop = Stop()
-    stopping.listen(stop)
-    outcome = uploading.run_watched(session, retry_job.run, job, config=session.config, stop=stop)
+    cancel = Cancel()
+    signals.listen(cancel)
+    outcome = uploading.run_watched(session, retry.run, job, config=session.config, cancel=cancel)
     if not isinstance(outcome, Job):
         return uploading.print_outcome(session, outcome)
     if session.is_json:

@@ -73,10 +73,10 @@ def sandbox_command(
 
 def _make_account(place: layout.Layout, described: dict[str, Any]) -> None:
     """Give the person who runs the sandbox an account with its role, for `submit`."""
-    from clouduploader import accounts
+    from clouduploader.store import accounts
 
     values = {"external_id": described["external_id"], "arn": described["role_arn"]}
-    book = accounts.Book(place.home)
+    book = accounts.AccountStore(place.home)
     book.create(targetoptions.login(), "ec2", values, now=datetime.datetime.now(datetime.UTC))
 
 

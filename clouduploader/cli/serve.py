@@ -44,20 +44,20 @@ def serve_command(
         raise UnavailableError(
             f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
         ) from exc
-    from clouduploader import process, readiness, service_log
-    from clouduploader.stop import Stop
+    from clouduploader.util import processes, service_log, systemd
+    from clouduploader.util.cancel import Cancel
 
-    def read() -> settings.Settings:
+    def read() -> settings.ServerSettings:
         found = session.read_config()
         return settings.load(found.server, found.path, listen=listen, allow=networks)
 
-    process.hide_memory()
+    processes.hide_memory()
     config = session.config
-    source = settings.Source(read)
-    stop = Stop()
+    source = settings.SettingsSource(read)
+    cancel = Cancel()
     log = service_log.ServiceLog(sys.stderr)
-    told = readiness.Readiness(os.environ)
-    own = own_worker.OwnWorker(session.read_config, stop=stop, log=log) if worker else None
+    told = systemd.Readiness(os.environ)
+    own = own_worker.OwnWorker(session.read_config, cancel=cancel, log=log) if worker else None
 
     def announce(url: str) -> None:
         log.tell("serving", url=url, spool=str(config.spool.value))
@@ -65,7 +65,7 @@ def serve_command(
 
     def end(number: int, _frame: object) -> None:
         if not (drain and own and own.drain()):
-            stop.request(number)
+            cancel.request(number)
 
     def reload(_number: int, _frame: object) -> None:
         source.outdate()
@@ -75,6 +75,6 @@ def serve_command(
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGHUP, reload)
-    service.run(config, source, stop=stop, announce=announce, log=log, worker=own)
+    service.run(config, source, cancel=cancel, announce=announce, log=log, worker=own)
     log.tell("stopped")
     return ExitCode.OK

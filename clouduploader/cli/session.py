@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from clouduploader import config, files
-from clouduploader.config import Config
 from clouduploader.errors import UsageError
+from clouduploader.store import config
+from clouduploader.store.config import Config
+from clouduploader.util import files
 
 if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
-    from clouduploader.remote import Server
+    from clouduploader.client import JobServer
 
 SERVER_VARIABLE = "CLOUDUPLOADER_SERVER"
 
@@ -65,7 +66,7 @@ class Session:
         return self.read_config()
 
     @property
-    def server(self) -> "Server | None":
+    def server(self) -> "JobServer | None":
         """The server that the command is about; None if it is about the spool.
 
         A spool on the command line is nearer than a server in the environment.
@@ -78,9 +79,9 @@ class Session:
         url = self.server_url or (None if self.spool else os.environ.get(SERVER_VARIABLE))
         if not url:
             return None
-        from clouduploader import remote
+        from clouduploader import client
 
-        return remote.Server(url)
+        return client.JobServer(url)
 
 
 pass_session = click.make_pass_decorator(Session)

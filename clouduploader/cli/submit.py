@@ -9,10 +9,8 @@ from pathlib import Path
 
 import click
 
-from clouduploader import joblog, spool, stopping
 from clouduploader.cli import following, output, targetoptions
 from clouduploader.cli.session import Session, json_option, pass_session, server_option
-from clouduploader.commands import submit_image
 from clouduploader.errors import (
     ClouduploaderError,
     ExitCode,
@@ -21,9 +19,12 @@ from clouduploader.errors import (
     TransientError,
     UnavailableError,
 )
-from clouduploader.job import Job
-from clouduploader.platform import Event, JsonValue
-from clouduploader.stop import Stop
+from clouduploader.jobs import submit
+from clouduploader.model.job import Job
+from clouduploader.plugin import Event, JsonValue
+from clouduploader.store import job_log, spool
+from clouduploader.util import signals
+from clouduploader.util.cancel import Cancel
 
 WORKER_LOOK_SECONDS = 60.0  # soon enough to see a worker die before our job's turn
 
@@ -64,7 +65,7 @@ def submit_command(
     job's log and journal tell (null without --wait).
     """
     server = session.server
-    order = submit_image.Order(
+    order = submit.SubmitRequest(
         user=user or targetoptions.login(),
         target=target,
         image_path=image.absolute(),
@@ -73,14 +74,14 @@ def submit_command(
     novel = targetoptions.novel_regions(session.config, target, options["region"], options["copy_to"])
     if novel:  # only an account can tell whether there is such a region, and that is the service's
         raise TargetDataError("; ".join(novel), hint="If it is a new one, name it in the file of --data.")
-    stop = Stop()
-    stopping.listen(stop)
-    job = _send(session, order, server or spool.Spool(session.config.spool.value), stop)
+    cancel = Cancel()
+    signals.listen(cancel)
+    job = _send(session, order, server or spool.Spool(session.config.spool.value), cancel)
     if not session.is_json:
         click.echo(job.name)
     log: list[bytes] = []
     if wait:
-        job = _wait(session, job, stop, log.append if session.is_json else lambda _data: None)
+        job = _wait(session, job, cancel, log.append if session.is_json else lambda _data: None)
         following.tell_outcome(session, job)
     code = following.outcome_code(job)
     if session.is_json:
@@ -97,7 +98,7 @@ def submit_command(
     return code
 
 
-def _send(session: Session, order: submit_image.Order, intake: submit_image.Intake, stop: Stop) -> Job:
+def _send(session: Session, order: submit.SubmitRequest, intake: submit.ImageSink, cancel: Cancel) -> Job:
     """Send the image, and let a person see how it goes."""
     begun: list[Job] = []
     with contextlib.ExitStack() as views:
@@ -107,8 +108,8 @@ def _send(session: Session, order: submit_image.Order, intake: submit_image.Inta
             return _view(session, job, views)
 
         try:
-            with stop.interruptible():
-                return submit_image.submit(order, intake, config=session.config, watch=watch)
+            with cancel.interruptible():
+                return submit.submit(order, intake, config=session.config, watch=watch)
         except StoppedError:
             for job in begun:
                 output.warn(session, f"job {job.name} has not got all of its image, and fails")
@@ -145,12 +146,12 @@ class _WorkerLook:
                 return not server.has_worker()
             except ClouduploaderError:
                 return False  # who follows the job finds out whether the server can be asked
-        from clouduploader.dispatcher import settings
+        from clouduploader.worker import settings
 
-        return not submit_image.has_worker(spool.Spool(config.spool.value), settings.read(config).obs_lock)
+        return not submit.has_worker(spool.Spool(config.spool.value), settings.read(config).obs_lock)
 
 
-def _wait(session: Session, job: Job, stop: Stop, keep: Callable[[bytes], None]) -> Job:
+def _wait(session: Session, job: Job, cancel: Cancel, keep: Callable[[bytes], None]) -> Job:
     """Show the log until the job ends, and hand it out; whatever keeps us from that, the job is in good hands."""
     follow = following.reader(session, job.name, lines=None)
     show = (lambda _data: None) if session.is_quiet else output.log_writer(sys.stderr)
@@ -162,7 +163,7 @@ def _wait(session: Session, job: Job, stop: Stop, keep: Callable[[bytes], None])
     place = f"--server {session.server.url} " if session.server else ""
     hint = f"`clouduploader log --follow {place}{job.name}` goes on with it."
     try:
-        with stop.interruptible():
+        with cancel.interruptible():
             return follow(write=write, is_following=True, while_waiting=_WorkerLook(session)).job
     except StoppedError:
         output.warn(session, f"job {job.name} goes on. {hint}")
@@ -174,12 +175,12 @@ def _wait(session: Session, job: Job, stop: Stop, keep: Callable[[bytes], None])
 def _images(session: Session, name: str, log: bytes) -> dict[str, str]:
     """The images of a job that has ended, by region: as its log tells, and in the spool its journal."""
     if session.server:
-        told = joblog.read(log.decode(errors="replace").splitlines())
+        told = job_log.read(log.decode(errors="replace").splitlines())
         return output.images([*told.found, *told.objects])
-    from clouduploader.commands import inspect_job
+    from clouduploader.jobs import inspect
 
     jobs, state_dir = spool.Spool(session.config.spool.value), session.config.state.value
-    return output.images(inspect_job.inspect_job(jobs, name, lines=0, state_dir=state_dir).objects)
+    return output.images(inspect.inspect_job(jobs, name, lines=0, state_dir=state_dir).objects)
 
 
 def _view(session: Session, job: Job, views: contextlib.ExitStack) -> Callable[[Event], None]:

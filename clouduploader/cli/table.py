@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import click
 
 from clouduploader.cli import output
-from clouduploader.frozen import frozen
+from clouduploader.util.frozen import frozen
 
 GAP = 2  # blanks between columns
 _ID = re.compile(r"[a-z]+(?:-[a-z]+)*-[0-9a-f]{8,}(?!\S)")  # as EC2 makes them: ami-, snap-, subnet-, i-

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
-from clouduploader import registry, targetdata
 from clouduploader.cli import completion, parsing
-from clouduploader.config import Config
 from clouduploader.errors import TargetDataError, UsageError
-from clouduploader.platform import FieldKind, JsonValue, Platform
-from clouduploader.runner import read_targetdata
+from clouduploader.plugin import FieldKind, JsonValue, Platform
+from clouduploader.store import target_data
+from clouduploader.store.config import Config
+from clouduploader.uploads import registry
+from clouduploader.uploads.run import read_targetdata
 
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # RFC 3986, 3.1
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -167,12 +168,12 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     document: dict[str, JsonValue] = {}
     if path is not None:
         data = read_targetdata(path)
-        if targetdata.is_armored(data.decode("utf-8", "replace")):
+        if target_data.is_armored(data.decode("utf-8", "replace")):
             if given:
                 raise UsageError(f"{path} is encrypted as a whole, so options can't add to it")
             return data
         try:
-            document = targetdata.parse(data)
+            document = target_data.parse(data)
         except TargetDataError as exc:
             raise TargetDataError(f"{path}: {exc.message}", hint=exc.hint) from None
     document = {**document, **given}
@@ -222,9 +223,9 @@ def is_novel(config: Config, target: str, data: bytes) -> bool:
     Raises:
         UnknownTargetError, PluginLoadError, ConfigError: There is no such platform.
     """
-    if targetdata.is_armored(data.decode("utf-8", "replace")):
+    if target_data.is_armored(data.decode("utf-8", "replace")):
         return False
-    document = targetdata.parse(data)
+    document = target_data.parse(data)
     return bool(novel_regions(config, target, document.get("region"), document.get("regions")))
 
 
@@ -274,10 +275,10 @@ def _problems(platform: Platform, given: Mapping[str, JsonValue]) -> list[str]:
         is_list = field.kind is FieldKind.ARRAY
         one = dataclasses.replace(field, name=name, kind=FieldKind.STRING if is_list else field.kind)
         for word in value if isinstance(value, list) else [value]:
-            if not targetdata.is_allowed(one, word):
+            if not target_data.is_allowed(one, word):
                 near = parsing.nearest(str(word), parsing.choices(platform, key))
                 meant = f" (did you mean {near}?)" if near else ""
-                problems.append(targetdata.problem(one, word, is_hidden=field.is_secret) + meant)
+                problems.append(target_data.problem(one, word, is_hidden=field.is_secret) + meant)
     return problems
 
 

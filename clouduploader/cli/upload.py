@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from clouduploader import config, home, joblog, stopping
 from clouduploader.cli import output, targetoptions, uploading
 from clouduploader.cli.session import Session, json_option, pass_session
-from clouduploader.commands import upload_image
 from clouduploader.errors import ExitCode
-from clouduploader.platform import JsonValue
-from clouduploader.stop import Stop
+from clouduploader.jobs import upload
+from clouduploader.plugin import JsonValue
+from clouduploader.store import config, home, job_log
+from clouduploader.util import signals
+from clouduploader.util.cancel import Cancel
 
 
 def _size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
@@ -56,7 +57,7 @@ def upload_command(
     With --json the data are job, result, images (by region), objects (each with kind, id and region, the image
     first) and shortfalls (each with subject and reason); with --dry-run steps and costs.
     """
-    order = upload_image.Order(
+    order = upload.ManualUpload(
         user=user or targetoptions.login(),
         target=target,
         image_path=image.absolute(),
@@ -68,20 +69,20 @@ def upload_command(
         settings = dataclasses.replace(settings, max_size=config.Setting(max_size, "--max-size"))
     for path in home.exposed(settings.home.value):
         output.warn(session, f"others on this machine can read {path}")
-    stop = Stop()
-    stopping.listen(stop)
+    cancel = Cancel()
+    signals.listen(cancel)
     if dry_run:
-        return _plan(session, order, settings, stop)
+        return _plan(session, order, settings, cancel)
     if targetoptions.is_novel(settings, target, order.targetdata):  # a region that is misspelt is no job's failure
-        upload_image.check(order, config=settings, log=joblog.JobLog([], is_verbose=False), stop=stop)
-    outcome = uploading.run_watched(session, upload_image.run, order, config=settings, stop=stop)
+        upload.check(order, config=settings, log=job_log.JobLog([], is_verbose=False), cancel=cancel)
+    outcome = uploading.run_watched(session, upload.run, order, config=settings, cancel=cancel)
     return uploading.print_outcome(session, outcome)
 
 
-def _plan(session: Session, order: upload_image.Order, settings: config.Config, stop: Stop) -> int:
+def _plan(session: Session, order: upload.ManualUpload, settings: config.Config, cancel: Cancel) -> int:
     notes = io.BytesIO()  # what is guessed, passed over or warned of; no job keeps them
-    log = joblog.JobLog(uploading.sinks(session) or [notes], is_verbose=session.is_verbose)
-    plan = upload_image.check(order, config=settings, log=log, stop=stop)
+    log = job_log.JobLog(uploading.sinks(session) or [notes], is_verbose=session.is_verbose)
+    plan = upload.check(order, config=settings, log=log, cancel=cancel)
     if not session.is_quiet:
         click.echo(notes.getvalue(), nl=False, err=True)
     if session.is_json:

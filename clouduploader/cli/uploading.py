@@ -9,19 +9,21 @@ from typing import TypeVar
 
 import click
 
-from clouduploader import joblog
 from clouduploader.cli import output
 from clouduploader.cli.session import Session
-from clouduploader.commands import upload_image
-from clouduploader.config import Config
 from clouduploader.errors import ExitCode
-from clouduploader.job import Job
-from clouduploader.stop import Stop
+from clouduploader.jobs import upload
+from clouduploader.model.job import Job
+from clouduploader.store import job_log
+from clouduploader.store.config import Config
+from clouduploader.util.cancel import Cancel
 
 Result = TypeVar("Result")
 
 
-def run_watched(session: Session, run: Callable[..., Result], subject: object, *, config: Config, stop: Stop) -> Result:
+def run_watched(
+    session: Session, run: Callable[..., Result], subject: object, *, config: Config, cancel: Cancel
+) -> Result:
     """Do an upload in a process group of our own, under the eyes of the caller.
 
     Args:
@@ -29,26 +31,26 @@ def run_watched(session: Session, run: Callable[..., Result], subject: object, *
         run: Of `upload_image`, `resume_job` or `retry_job`.
         subject: Its first argument.
         config: See Config.
-        stop: Where it is asked to end.
+        cancel: Where it is asked to end.
     """
     lead_group()
     with contextlib.ExitStack() as views:
         return run(
             subject,
             config=config,
-            stop=stop,
+            cancel=cancel,
             sinks=sinks(session),
             is_verbose=session.is_verbose,
             watch=lambda job, log: watch(session, job, log, views),
         )
 
 
-def sinks(session: Session) -> list[joblog.Sink]:
+def sinks(session: Session) -> list[job_log.Sink]:
     """Where the log is shown, line by line: on stderr if verbose."""
     return [open(2, "wb", buffering=0, closefd=False)] if session.is_verbose else []
 
 
-def watch(session: Session, job: Job, log: joblog.JobLog, views: contextlib.ExitStack) -> None:
+def watch(session: Session, job: Job, log: job_log.JobLog, views: contextlib.ExitStack) -> None:
     """Tell a person which job it is, and show on a terminal how it goes."""
     if session.is_quiet:
         return
@@ -59,7 +61,7 @@ def watch(session: Session, job: Job, log: joblog.JobLog, views: contextlib.Exit
         log.listen(views.enter_context(progress.ProgressView()))
 
 
-def print_outcome(session: Session, outcome: upload_image.Outcome) -> int:
+def print_outcome(session: Session, outcome: upload.UploadOutcome) -> int:
     """Print what the cloud gave, and what failed besides: that even if --quiet, for it is why the exit code is not 0.
 
     Returns:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clouduploader import readiness
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import ExitCode, NotOwnerError
+from clouduploader.util import systemd
 
 if TYPE_CHECKING:
-    from clouduploader.dispatcher.control import Control
-    from clouduploader.dispatcher.happening import Happening
+    from clouduploader.worker.control import WorkerControl
+    from clouduploader.worker.events import WorkerEvent
 
 
 @click.command("worker")
@@ -35,31 +35,32 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
 
     Only one worker, ours or OBS's, can work on a spool.
     """
-    from clouduploader import process
+    from clouduploader.util import processes
 
     if account:
-        process.become(account)
+        processes.become(account)
         if not os.access(sys.executable, os.X_OK, effective_ids=True):
             raise NotOwnerError(
                 f"{account} may not execute {sys.executable}",
                 hint="Install clouduploader, and the Python that it uses, where every user may read them.",
             )
-    process.hide_memory()
-    from clouduploader import dispatcher, service_log
-    from clouduploader.dispatcher import control, settings
-    from clouduploader.dispatcher.happening import Kind
+    processes.hide_memory()
+    from clouduploader import worker
+    from clouduploader.util import service_log
+    from clouduploader.worker import control, settings
+    from clouduploader.worker.events import WorkerEventKind
 
-    told = readiness.Readiness(os.environ)
+    told = systemd.Readiness(os.environ)
     log = service_log.ServiceLog(sys.stderr)
 
-    def note(event: "Happening") -> None:
-        log.note(event)
-        if event.kind is Kind.READY:
+    def note(event: "WorkerEvent") -> None:
+        event.log_to(log)
+        if event.kind is WorkerEventKind.READY:
             told.ready(event.text)
 
-    with contextlib.closing(control.Control()) as requests:
+    with contextlib.closing(control.WorkerControl()) as requests:
         _listen(requests, is_draining=drain)
-        dispatcher.run(
+        worker.run(
             session.config,
             settings=lambda: settings.read(session.read_config()),
             control=requests,
@@ -68,7 +69,7 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
     return ExitCode.OK
 
 
-def _listen(requests: "Control", *, is_draining: bool) -> None:
+def _listen(requests: "WorkerControl", *, is_draining: bool) -> None:
     def stop(_number: int, _frame: object) -> None:
         if is_draining and not requests.is_draining:
             requests.drain()

@@ -1,7 +1,7 @@
 """Whether a PC's BIOS starts a disk: it runs the code in the first sector, which must know where to go on."""
 
-from clouduploader.image.partitions import Kind, ReadAt, Table
-from clouduploader.image.reading import TooFarError
+from clouduploader.image.partial_read import TooFarError
+from clouduploader.image.partitions import PartitionTable, ReadAt, TableKind
 
 _SECTOR_BYTES = 512
 _SIGNATURE = b"\x55\xaa"
@@ -18,7 +18,7 @@ _CHAINS = (
 _NOT_BOOTABLE = b"This is not a bootable disk"  # what mkfs.fat and mkntfs write for code
 
 
-def boots(read_at: ReadAt, table: Table | None) -> bool | None:
+def boots(read_at: ReadAt, table: PartitionTable | None) -> bool | None:
     """Whether a BIOS starts it; None if that can't be told."""
     sector = read_at(0, _SECTOR_BYTES)
     if table is None:
@@ -29,7 +29,7 @@ def boots(read_at: ReadAt, table: Table | None) -> bool | None:
     if any(name in code for name in _SELF_SUFFICIENT):
         return True
     is_chain = any(mark in code for mark in _CHAINS)
-    if not is_chain and any(one.kind is Kind.BIOS_BOOT for one in table.partitions):
+    if not is_chain and any(one.kind is TableKind.BIOS_BOOT for one in table.partitions):
         return True
     try:
         followed = [_has_code(read_at(one.start, _SECTOR_BYTES), 0) for one in table.partitions if one.is_active]

@@ -6,12 +6,12 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from clouduploader.contents import Block, Tally, ZeroBlocks
 from clouduploader.errors import ImageError
-from clouduploader.frozen import frozen
-from clouduploader.image.holes import Extents
-from clouduploader.image.store import Store
-from clouduploader.stop import Stop
+from clouduploader.image.raw_disk import RawDisk
+from clouduploader.image.sparse import Extents
+from clouduploader.model.disk import Block, ReadStats, ZeroBlocks
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.frozen import frozen
 
 
 class BlockMap:
@@ -49,7 +49,7 @@ class BlockMap:
 
 
 @frozen(kw_only=True)
-class Wish:
+class BlockOptions:
     """What is wanted of a source.
 
     Attributes:
@@ -58,7 +58,7 @@ class Wish:
         zero_blocks: What becomes of zeros.
         written: What was ever written, all else being true holes; None if nobody knows.
         is_promise: Whether something in such a hole is an error. Otherwise it is data like all others.
-        stop: Honoured at each block.
+        cancel: Honoured at each block.
         on_end: Called when all was read, with what came out; raises ImageError if it was all in vain.
     """
 
@@ -67,21 +67,21 @@ class Wish:
     zero_blocks: ZeroBlocks
     written: Extents | None
     is_promise: bool
-    stop: Stop
-    on_end: Callable[[Tally], None]
+    cancel: Cancel
+    on_end: Callable[[ReadStats], None]
 
 
 class _Source:
     """What both sources have in common: the counting, and one error for all threads."""
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, wish: BlockOptions) -> None:
         self._wish = wish
         self._zeros = bytes(wish.block_bytes)
         self._written = None if wish.written is None else BlockMap(wish.written, wish.block_bytes)
         self._position = 0
         self._data = self._zero = self._holes = self._skipped = 0
         self._error: BaseException | None = None
-        self._tally: Tally | None = None
+        self._tally: ReadStats | None = None
 
     @contextlib.contextmanager
     def _remembered(self) -> Iterator[None]:
@@ -89,7 +89,7 @@ class _Source:
         try:
             if self._error:
                 raise self._error
-            self._wish.stop.raise_if_requested()
+            self._wish.cancel.raise_if_requested()
             yield
         except BaseException as exc:
             self._error = exc
@@ -120,8 +120,8 @@ class _Source:
             self._zero += 1
         return Block(index, is_zero)
 
-    def _ended(self, size_bytes: int, *, file_sha256: str | None, raw_sha256: str | None) -> Tally:
-        tally = Tally(
+    def _ended(self, size_bytes: int, *, file_sha256: str | None, raw_sha256: str | None) -> ReadStats:
+        tally = ReadStats(
             size_bytes=size_bytes,
             data_blocks=self._data,
             zero_blocks=self._zero,
@@ -137,7 +137,7 @@ class _Source:
         """See BlockSource."""
         return self._position
 
-    def tally(self) -> Tally:
+    def tally(self) -> ReadStats:
         """See BlockSource."""
         if self._tally is None:
             raise ValueError("the image has not been read to its end")
@@ -149,7 +149,7 @@ class StreamSource(_Source):
 
     Args:
         pieces: The disk, in pieces of any size. It is advanced by whichever thread asks for a block.
-        wish: See Wish.
+        wish: See BlockOptions.
         digest: To be made of the raw disk, or None.
         file_sha256: Called at the end: gives the file's digest in hex, or None.
     """
@@ -159,7 +159,7 @@ class StreamSource(_Source):
     def __init__(
         self,
         pieces: Iterator[bytes],
-        wish: Wish,
+        wish: BlockOptions,
         *,
         digest: "hashlib._Hash | None",
         file_sha256: Callable[[], str | None],
@@ -221,13 +221,13 @@ class StoreSource(_Source):
 
     Args:
         store: The disk.
-        wish: See Wish; `written` is the store's own extents, or what a map says.
+        wish: See BlockOptions; `written` is the store's own extents, or what a map says.
         file_sha256: See StreamSource.
     """
 
     can_reread = True
 
-    def __init__(self, store: Store, wish: Wish, *, file_sha256: Callable[[], str | None]) -> None:
+    def __init__(self, store: RawDisk, wish: BlockOptions, *, file_sha256: Callable[[], str | None]) -> None:
         super().__init__(wish)
         self._file_sha256 = file_sha256
         self._store = store

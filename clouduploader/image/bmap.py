@@ -11,9 +11,9 @@ from pathlib import Path
 from xml.parsers import expat
 
 from clouduploader.errors import ImageError
-from clouduploader.frozen import frozen
-from clouduploader.image import companion
-from clouduploader.image.holes import MAX_EXTENTS, Extents
+from clouduploader.image import sidecar
+from clouduploader.image.sparse import MAX_EXTENTS, Extents
+from clouduploader.util.frozen import frozen
 
 SUFFIX = ".bmap"
 MAX_BYTES = 1 << 24  # ours: a range is a line of about 100 bytes, and few images have more than some 1,000
@@ -49,7 +49,7 @@ class Bmap:
 def beside(path: Path, filename: str) -> Path | None:
     """Find the block map of an image: `FILENAME.bmap`, or that of the name without `.xz` and the like."""
     names = dict.fromkeys((filename, _PACKING_SUFFIX.sub("", filename)))
-    return companion.find(path, [name + SUFFIX for name in names])
+    return sidecar.find(path, [name + SUFFIX for name in names])
 
 
 def read(path: Path) -> Bmap:
@@ -59,7 +59,7 @@ def read(path: Path) -> Bmap:
         ImageError: It is no block map, is damaged, or of a version that is not known.
         LocalIOError: It can't be read.
     """
-    data = companion.read(path, MAX_BYTES)
+    data = sidecar.read(path, MAX_BYTES)
     try:
         return parse(data)
     except ImageError as exc:
@@ -116,10 +116,10 @@ def checked(pieces: Iterator[bytes], written: Bmap, filename: str) -> Iterator[b
     found = _hash(written.kind)
     offset = 0
     for piece in pieces:
-        stop = offset + len(piece)
-        while start < stop:
+        cancel = offset + len(piece)
+        while start < cancel:
             found.update(memoryview(piece)[max(start - offset, 0) : end - offset])
-            if end > stop:
+            if end > cancel:
                 break
             if found.hexdigest() != digest:
                 raise ImageError(
@@ -130,7 +130,7 @@ def checked(pieces: Iterator[bytes], written: Bmap, filename: str) -> Iterator[b
             start, end, digest = next(sums, _NO_SUM)
             found = _hash(written.kind)
         yield piece
-        offset = stop
+        offset = cancel
 
 
 def _hash(kind: str) -> "hashlib._Hash":

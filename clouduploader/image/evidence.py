@@ -6,10 +6,9 @@ named, the signatures are those that libblkid of util-linux probes for.
 
 import re
 
-from clouduploader.contents import NoDisk
 from clouduploader.image import magic, partitions
 from clouduploader.image.partitions import ReadAt
-from clouduploader.platform import Packing
+from clouduploader.model.disk import Compression, NoDisk
 
 HEAD_BYTES = 0x41000  # all signatures lie in it, the last is that of a UFS behind 256 KiB
 _TEXT_BYTES = 1024  # ours: enough to tell what a text is
@@ -126,7 +125,7 @@ def _look_of(head: bytes) -> tuple[str, bool]:
     for offset, signature, name in _OTHERS:
         if head.startswith(signature, offset):
             return name, True
-    if (packing := magic.packing_of(head[: magic.HEAD_BYTES])) is not Packing.RAW:
+    if (packing := magic.packing_of(head[: magic.HEAD_BYTES])) is not Compression.RAW:
         return f"data that are packed once more, with {packing}", True
     if not head.strip(b"\0"):
         return "nothing but zeros", False

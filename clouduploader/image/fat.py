@@ -5,8 +5,8 @@ Source: Microsoft, FAT32 File System Specification 1.03.
 
 import struct
 
-from clouduploader.frozen import frozen
 from clouduploader.image.partitions import ReadAt
+from clouduploader.util.frozen import frozen
 
 _BOOT_BYTES = 512
 _BOOT = struct.Struct("<11xHBHBHHxHHHIII4xI")  # up to the root directory's cluster of FAT32
@@ -22,7 +22,7 @@ _LONG_CHECKSUM, _LONG_LAST, _LONG_NUMBER = 13, 0x40, 0x3F
 
 
 @frozen()
-class Entry:
+class DirectoryEntry:
     """A file or directory.
 
     Attributes:
@@ -38,7 +38,7 @@ class Entry:
     size_bytes: int
 
 
-class Volume:
+class FatVolume:
     """A FAT file system. Whatever its bytes are, there is no error: what can't be read isn't there.
 
     Args:
@@ -75,7 +75,7 @@ class Volume:
         else:
             self._bits = 32
 
-    def list(self, *names: str) -> "list[Entry]":
+    def list(self, *names: str) -> "list[DirectoryEntry]":
         """The entries of a directory, given by the names that lead to it; empty if there is none."""
         if not self._bits:
             return []
@@ -87,7 +87,7 @@ class Volume:
             data = self._chain(found.cluster, _DIRECTORY_LIMIT_BYTES)
         return _entries(data)
 
-    def head(self, entry: Entry, size: int) -> bytes:
+    def head(self, entry: DirectoryEntry, size: int) -> bytes:
         """The first bytes of a file."""
         return self._chain(entry.cluster, min(size, entry.size_bytes))
 
@@ -117,7 +117,7 @@ class Volume:
         return value & 0x0FFFFFFF  # of 32 bits only 28 count
 
 
-def _entries(data: bytes) -> list[Entry]:
+def _entries(data: bytes) -> list[DirectoryEntry]:
     found = []
     long_name = _LongName()
     for offset in range(0, len(data) // 32 * 32, 32):
@@ -130,7 +130,7 @@ def _entries(data: bytes) -> list[Entry]:
             continue
         name, long_name = long_name.of(raw_name), _LongName()
         if raw_name[0] != _DELETED and not attributes & _LABEL:
-            found.append(Entry(name.upper(), bool(attributes & _DIRECTORY), high << 16 | low, size_bytes))
+            found.append(DirectoryEntry(name.upper(), bool(attributes & _DIRECTORY), high << 16 | low, size_bytes))
     return found
 
 

@@ -2,18 +2,17 @@
 
 import struct
 
-from clouduploader.contents import DiskFormat
 from clouduploader.image import vhd
-from clouduploader.platform import Packing
+from clouduploader.model.disk import Compression, DiskFormat
 
 HEAD_BYTES = 512  # all magics lie in it; a block of tar
 PACKINGS = (
-    (0, b"\xfd7zXZ\x00", Packing.XZ),  # xz file format 1.2.1, section 2.1.1.1
-    (0, b"\x1f\x8b", Packing.GZIP),  # RFC 1952, section 2.3.1
-    (0, b"BZh", Packing.BZIP2),
-    (0, b"\x28\xb5\x2f\xfd", Packing.ZSTD),  # RFC 8878, section 3.1.1
-    (1, b"\x2a\x4d\x18", Packing.ZSTD),  # section 3.1.2: a skippable frame, the first byte is 50 to 5f
-    (257, b"ustar", Packing.TAR),  # POSIX.1-1988; older ones, and some headers of GNU tar, have a checksum only
+    (0, b"\xfd7zXZ\x00", Compression.XZ),  # xz file format 1.2.1, section 2.1.1.1
+    (0, b"\x1f\x8b", Compression.GZIP),  # RFC 1952, section 2.3.1
+    (0, b"BZh", Compression.BZIP2),
+    (0, b"\x28\xb5\x2f\xfd", Compression.ZSTD),  # RFC 8878, section 3.1.1
+    (1, b"\x2a\x4d\x18", Compression.ZSTD),  # section 3.1.2: a skippable frame, the first byte is 50 to 5f
+    (257, b"ustar", Compression.TAR),  # POSIX.1-1988; older ones, and some headers of GNU tar, have a checksum only
 )
 DISK_FORMATS = (
     (b"QFI\xfb", DiskFormat.QCOW2),  # docs/interop/qcow2.txt of QEMU; version 1 of the format too
@@ -107,12 +106,12 @@ def _is_lzma(head: bytes) -> bool:
     )
 
 
-def packing_of(head: bytes) -> Packing:
+def packing_of(head: bytes) -> Compression:
     """Tell the packing by the first 512 bytes of a file."""
     for offset, magic, packing in PACKINGS:
         if head[offset : offset + len(magic)] == magic and (offset != 1 or head[0] & 0xF0 == 0x50):
             return packing
-    return Packing.TAR if is_tar_header(head) else Packing.RAW
+    return Compression.TAR if is_tar_header(head) else Compression.RAW
 
 
 def is_tar_header(block: bytes) -> bool:

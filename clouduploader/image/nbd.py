@@ -11,7 +11,7 @@ import threading
 import time
 
 from clouduploader.errors import ImageError
-from clouduploader.stop import Stop
+from clouduploader.util.cancel import Cancel
 
 TIMEOUT_SECONDS = 120.0  # ours: for one answer, on a disk that sleeps or is loaded
 POLL_SECONDS = 0.5  # how late a stop may be seen
@@ -29,13 +29,13 @@ _REPLY = struct.Struct(">IIQ")
 _REPLY_MAGIC = 0x67446698
 
 
-class Client:
+class NbdClient:
     """Reads from a server; any number of threads may, one after the other.
 
     Args:
         connection: To the server, nothing said yet; closed by whoever made it.
         filename: Of the image, for errors.
-        stop: Honoured while waiting.
+        cancel: Honoured while waiting.
 
     Attributes:
         size_bytes: Of the default export.
@@ -45,11 +45,11 @@ class Client:
         StoppedError: The stop was requested.
     """
 
-    def __init__(self, connection: socket.socket, filename: str, stop: Stop) -> None:
+    def __init__(self, connection: socket.socket, filename: str, cancel: Cancel) -> None:
         self._socket = connection
         self._socket.settimeout(POLL_SECONDS)
         self._filename = filename
-        self._stop = stop
+        self._cancel = cancel
         self._lock = threading.Lock()
         self._cookies = itertools.count(1)
         self._failure: str | None = None
@@ -106,7 +106,7 @@ class Client:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         done = 0
         while done < len(view):
-            self._stop.raise_if_requested()
+            self._cancel.raise_if_requested()
             try:
                 count = self._socket.recv_into(view[done:])
             except TimeoutError as exc:

@@ -7,9 +7,9 @@ import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 
-from clouduploader.contents import MISSING_COPY
-from clouduploader.frozen import frozen
-from clouduploader.image.reading import TooFarError
+from clouduploader.image.partial_read import TooFarError
+from clouduploader.model.disk import MISSING_COPY
+from clouduploader.util.frozen import frozen
 
 ReadAt = Callable[[int, int], bytes]
 """Offset and size in bytes; fewer bytes than asked for where the disk ends. It may raise TooFarError."""
@@ -31,7 +31,7 @@ _GPT_ARRAY_BYTES = 1 << 20  # ours: 64 times what all tools write
 _LEGACY_BOOTABLE = 1 << 2  # UEFI 5.3.3, table 5.8; what syslinux's gptmbr.bin looks for
 
 
-class Kind(enum.Enum):
+class TableKind(enum.Enum):
     """What a partition is for."""
 
     ESP = "EFI system partition"
@@ -40,9 +40,9 @@ class Kind(enum.Enum):
 
 
 _GPT_KINDS = {
-    uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B"): Kind.ESP,  # UEFI 5.3.3, table 5.7
-    uuid.UUID("21686148-6449-6E6F-744E-656564454649"): Kind.BIOS_BOOT,  # GRUB manual, "BIOS installation"
-    uuid.UUID("83BD6B9D-7F41-11DC-BE0B-001560B84F0F"): Kind.BIOS_BOOT,  # freebsd-boot, gpart(8)
+    uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B"): TableKind.ESP,  # UEFI 5.3.3, table 5.7
+    uuid.UUID("21686148-6449-6E6F-744E-656564454649"): TableKind.BIOS_BOOT,  # GRUB manual, "BIOS installation"
+    uuid.UUID("83BD6B9D-7F41-11DC-BE0B-001560B84F0F"): TableKind.BIOS_BOOT,  # freebsd-boot, gpart(8)
 }
 
 
@@ -59,12 +59,12 @@ class Partition:
 
     start: int
     end: int
-    kind: Kind
+    kind: TableKind
     is_active: bool
 
 
 @frozen(kw_only=True)
-class Table:
+class PartitionTable:
     """A partition table.
 
     Attributes:
@@ -91,7 +91,7 @@ def is_iso(read_at: ReadAt) -> bool:
     return read_at(_ISO_OFFSET, len(_ISO)) == _ISO
 
 
-def read(read_at: ReadAt, size_bytes: int | None = None) -> Table | None:
+def read(read_at: ReadAt, size_bytes: int | None = None) -> PartitionTable | None:
     """Read the table of a disk; whatever the bytes are, there is no error.
 
     Args:
@@ -122,10 +122,12 @@ def read(read_at: ReadAt, size_bytes: int | None = None) -> Table | None:
     return _table("mbr", others, is_whole=is_whole)
 
 
-def _table(name: str, partitions: Iterable[Partition], *, is_whole: bool, warnings: tuple[str, ...] = ()) -> Table:
+def _table(
+    name: str, partitions: Iterable[Partition], *, is_whole: bool, warnings: tuple[str, ...] = ()
+) -> PartitionTable:
     ordered = _in_order(partitions)
     end = max((one.end for one in ordered), default=0)
-    return Table(name=name, partitions=ordered, minimum_bytes=end, is_whole=is_whole, warnings=warnings)
+    return PartitionTable(name=name, partitions=ordered, minimum_bytes=end, is_whole=is_whole, warnings=warnings)
 
 
 def _mbr_entries(sector: bytes) -> list[tuple[int, Partition]]:
@@ -137,7 +139,7 @@ def _mbr_entries(sector: bytes) -> list[tuple[int, Partition]]:
         if state not in (0, _ACTIVE):
             return []
         if (type_ or state) and count:  # isohybrid's active one is of type 0
-            kind = Kind.ESP if type_ == _MBR_ESP else Kind.OTHER
+            kind = TableKind.ESP if type_ == _MBR_ESP else TableKind.OTHER
             found.append((type_, Partition(first * 512, (first + count) * 512, kind, state == _ACTIVE)))
     return found
 
@@ -157,7 +159,7 @@ def _logical(read_at: ReadAt, base: int) -> Iterator[Partition]:
         here = follower
 
 
-def _gpt(read_at: ReadAt, size_bytes: int | None) -> Table | None:
+def _gpt(read_at: ReadAt, size_bytes: int | None) -> PartitionTable | None:
     """The first table that is sound: at the beginning, else at the end of the disk."""
     for sector_bytes in _SECTOR_SIZES:
         if found := _gpt_at(read_at, sector_bytes, 1):
@@ -170,12 +172,12 @@ def _gpt(read_at: ReadAt, size_bytes: int | None) -> Table | None:
     return None
 
 
-def _has_copy(read_at: ReadAt, table: Table, size_bytes: int) -> bool:
+def _has_copy(read_at: ReadAt, table: PartitionTable, size_bytes: int) -> bool:
     here = table.copy_bytes // table.sector_bytes - 1
     return table.copy_bytes <= size_bytes and _gpt_at(read_at, table.sector_bytes, here) is not None
 
 
-def _gpt_at(read_at: ReadAt, sector_bytes: int, place: int) -> Table | None:
+def _gpt_at(read_at: ReadAt, sector_bytes: int, place: int) -> PartitionTable | None:
     """The table whose header is in this sector; None if header or array are not what their checksums say."""
     if place < 1:
         return None  # a disk too small for one
@@ -200,7 +202,7 @@ def _gpt_at(read_at: ReadAt, sector_bytes: int, place: int) -> Table | None:
     if len(data) != count * entry_bytes or binascii.crc32(data) != array_crc:
         return None
     partitions = _in_order(_gpt_partitions(data, entry_bytes, sector_bytes))
-    return Table(
+    return PartitionTable(
         name="gpt",
         partitions=partitions,
         sector_bytes=sector_bytes,
@@ -213,7 +215,7 @@ def _gpt_partitions(data: bytes, entry_bytes: int, sector_bytes: int) -> Iterato
     for offset in range(0, len(data), entry_bytes):
         type_, _, first, last, attributes = _GPT_ENTRY.unpack_from(data, offset)
         if any(type_) and first <= last:
-            kind = _GPT_KINDS.get(uuid.UUID(bytes_le=type_), Kind.OTHER)
+            kind = _GPT_KINDS.get(uuid.UUID(bytes_le=type_), TableKind.OTHER)
             is_active = bool(attributes & _LEGACY_BOOTABLE)
             yield Partition(first * sector_bytes, (last + 1) * sector_bytes, kind, is_active)
 

@@ -19,17 +19,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clouduploader.contents import DiskFormat
 from clouduploader.errors import CannotCreateError, ImageError, LocalIOError, MissingProgramError
-from clouduploader.frozen import frozen
-from clouduploader.image import nbd, standalone, tables
-from clouduploader.image.holes import MAX_EXTENTS, Extents
-from clouduploader.stop import Stop
+from clouduploader.image import external_refs, metadata_check, nbd
+from clouduploader.image.sparse import MAX_EXTENTS, Extents
+from clouduploader.model.disk import DiskFormat
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.frozen import frozen
 
 DRIVERS = {DiskFormat.QCOW2: "qcow2", DiskFormat.VMDK: "vmdk", DiskFormat.VHD_DYNAMIC: "vpc"}
 """The formats, and what QEMU calls them."""
 
-CONFINE = Path(__file__).with_name("confine.py")  # a program of its own
+CONFINE = Path(__file__).with_name("rlimits.py")  # a program of its own
 STDIN = "/proc/self/fd/0"  # the image is handed over open: no name of it can mean anything to QEMU
 TOOL_SECONDS = 600  # ours: for qemu-img, which reads tables only: 128 MiB for 1 TiB of qcow2
 POLL_SECONDS = 0.5  # how late a stop may be seen
@@ -40,8 +40,8 @@ ANSWER_BYTES = 1 << 20  # ours: of `qemu-img info`; some KiB without snapshots
 COMPLAINT_BYTES = 1 << 14  # ours: a few lines
 
 
-class QemuStore:
-    """A virtual disk as `store.Store` has it.
+class QemuDisk:
+    """A virtual disk as `store.RawDisk` has it.
 
     Attributes:
         size_bytes: Of the raw disk.
@@ -49,13 +49,13 @@ class QemuStore:
 
     is_map_binding = True
 
-    def __init__(self, client: nbd.Client, read_extents: Callable[[], Extents]) -> None:
+    def __init__(self, client: nbd.NbdClient, read_extents: Callable[[], Extents]) -> None:
         self.size_bytes = client.size_bytes
         self.read_into = client.read_into
         self._read_extents = read_extents
 
     def is_hole(self, offset: int, size: int) -> bool:
-        """See Store; whatever the map calls a hole has no other contents."""
+        """See RawDisk; whatever the map calls a hole has no other contents."""
         return True
 
     @functools.cached_property
@@ -65,13 +65,13 @@ class QemuStore:
 
 
 @contextlib.contextmanager
-def opened(path: Path, disk_format: DiskFormat, stop: Stop, *, filename: str | None = None) -> Iterator[QemuStore]:
+def opened(path: Path, disk_format: DiskFormat, cancel: Cancel, *, filename: str | None = None) -> Iterator[QemuDisk]:
     """Open a virtual disk; its server ends with the context.
 
     Args:
         path: The file, not packed.
         disk_format: One of DRIVERS.
-        stop: Honoured while waiting, here and by the store.
+        cancel: Honoured while waiting, here and by the store.
         filename: Names it in errors; None for the path's own name.
 
     Raises:
@@ -88,9 +88,9 @@ def opened(path: Path, disk_format: DiskFormat, stop: Stop, *, filename: str | N
         raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
     name = filename or path.name
     with image:
-        standalone.check(image.fileno(), disk_format, name)
-        tables.check(image.fileno(), disk_format, name, stop)
-        source = _Source(image, name, _node(disk_format), stop)
+        external_refs.check(image.fileno(), disk_format, name)
+        metadata_check.check(image.fileno(), disk_format, name, cancel)
+        source = _Source(image, name, _node(disk_format), cancel)
         with contextlib.closing(source.output([image_tool, "info", "--output=json"])) as pieces:
             _check_info(pieces, name)
         with source.served(server) as client:
@@ -99,7 +99,7 @@ def opened(path: Path, disk_format: DiskFormat, stop: Stop, *, filename: str | N
                 with contextlib.closing(source.output([image_tool, "map", "--output=json"])) as pieces:
                     return extents_of_map(pieces, client.size_bytes, disk_format, name)
 
-            yield QemuStore(client, read_extents)
+            yield QemuDisk(client, read_extents)
 
 
 def extents_of_map(pieces: Iterable[bytes], size_bytes: int, disk_format: DiskFormat, filename: str) -> Extents:
@@ -222,7 +222,7 @@ class _Source:
     image: BinaryIO
     filename: str
     node: str
-    stop: Stop
+    cancel: Cancel
 
     def output(self, command: Sequence[str]) -> Generator[bytes, None, None]:
         """Run a program, and yield what it says as it comes; it ends when the iterator does.
@@ -239,7 +239,7 @@ class _Source:
             poll.register(out, select.POLLIN)
             deadline = time.monotonic() + TOOL_SECONDS
             while True:
-                self.stop.raise_if_requested()
+                self.cancel.raise_if_requested()
                 if time.monotonic() > deadline:
                     raise ImageError(f"{self.filename} can't be read by {Path(command[0]).name} in a reasonable time")
                 if poll.poll(1000 * POLL_SECONDS):
@@ -251,7 +251,7 @@ class _Source:
                 raise ImageError(f"{self.filename} can't be read: {self._complaint(complaints)}")
 
     @contextlib.contextmanager
-    def served(self, server: str) -> Iterator[nbd.Client]:
+    def served(self, server: str) -> Iterator[nbd.NbdClient]:
         """Have qemu-nbd serve the image to us alone; it ends with the context.
 
         Raises:
@@ -266,7 +266,7 @@ class _Source:
                 started = self._started([server, "--read-only"], cpu_seconds=0, listener=listener)
                 _, complaints = stack.enter_context(started)
             try:
-                client = nbd.Client(connection, self.filename, self.stop)
+                client = nbd.NbdClient(connection, self.filename, self.cancel)
             except ImageError as exc:
                 raise ImageError(f"{exc.message}; {self._complaint(complaints)}") from exc
             yield client

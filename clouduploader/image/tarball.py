@@ -9,10 +9,10 @@ import re
 from array import array
 from collections.abc import Callable, Iterator
 
-from clouduploader.contents import DiskFormat
 from clouduploader.errors import ImageError
-from clouduploader.frozen import frozen
-from clouduploader.image import magic, streams
+from clouduploader.image import decompress, magic
+from clouduploader.model.disk import DiskFormat
+from clouduploader.util.frozen import frozen
 
 PIECE_BYTES = 1 << 17  # of the image; more is no faster
 MAX_MEMBERS = 1 << 20  # ours: their headers alone take half a minute
@@ -153,7 +153,7 @@ def image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, object_to
             if not member.is_file or (not is_raw and (is_by_name or found.endswith(".raw"))):
                 continue
             where = source.offset
-            head, pieces = streams.head(_contents(source, member), _BLOCK_BYTES)
+            head, pieces = decompress.head(_contents(source, member), _BLOCK_BYTES)
             if not (is_raw or _is_disk(head)) or (not is_by_name and head.startswith(_APPLE_DOUBLE)):
                 continue
             if found:

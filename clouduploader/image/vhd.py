@@ -3,7 +3,7 @@
 import enum
 import struct
 
-from clouduploader.frozen import frozen
+from clouduploader.util.frozen import frozen
 
 FOOTER_BYTES = 512
 COOKIE = b"conectix"
@@ -12,7 +12,7 @@ _CHECKSUM = slice(64, 68)
 _FORMAT_VERSION = 0x00010000
 
 
-class Kind(enum.Enum):
+class VhdKind(enum.Enum):
     """How the disk is stored; the values are those of "Disk Type"."""
 
     FIXED = 2
@@ -24,7 +24,7 @@ class Kind(enum.Enum):
 
 
 @frozen()
-class Footer:
+class VhdFooter:
     """What a footer says.
 
     Attributes:
@@ -32,11 +32,11 @@ class Footer:
         size_bytes: Of the raw disk ("Current Size").
     """
 
-    kind: Kind
+    kind: VhdKind
     size_bytes: int
 
 
-def footer(data: bytes) -> Footer | None:
+def footer(data: bytes) -> VhdFooter | None:
     """Read the last 512 bytes of a VHD, or the first of a dynamic one.
 
     Returns:
@@ -48,6 +48,6 @@ def footer(data: bytes) -> Footer | None:
     if version != _FORMAT_VERSION or checksum != ~(sum(data) - sum(data[_CHECKSUM])) & 0xFFFFFFFF:
         return None
     try:
-        return Footer(Kind(disk_type), size_bytes)
+        return VhdFooter(VhdKind(disk_type), size_bytes)
     except ValueError:
         return None

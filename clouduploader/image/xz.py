@@ -13,10 +13,10 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from clouduploader.errors import ImageError
-from clouduploader.frozen import frozen
-from clouduploader.image import streams
-from clouduploader.image.streams import PackedFile
-from clouduploader.platform import Packing
+from clouduploader.image import decompress
+from clouduploader.image.decompress import PackedFile
+from clouduploader.model.disk import Compression
+from clouduploader.util.frozen import frozen
 
 MAX_BLOCK_BYTES = 64 << 20  # ours: a block is in memory as a whole, a few of them at once; `xz -T0` makes 24 MiB
 MAX_FLIGHT_BYTES = 512 << 20  # ours: of all blocks that are being unpacked or wait, whatever the number of cores
@@ -34,7 +34,7 @@ _MIN_UNPADDED_BYTES = 5  # what liblzma takes for the least, UNPADDED_SIZE_MIN
 
 
 @frozen()
-class Stream:
+class XzStream:
     """One of the streams of a file.
 
     Attributes:
@@ -50,7 +50,7 @@ class Stream:
     padding_bytes: int
 
 
-def parsed(file: PackedFile) -> list[Stream] | None:
+def parsed(file: PackedFile) -> list[XzStream] | None:
     """Read the indexes of a file, from its end.
 
     Returns:
@@ -60,14 +60,14 @@ def parsed(file: PackedFile) -> list[Stream] | None:
         ImageError: It is cut off, damaged, or has garbage behind its end.
         LocalIOError: It can't be read.
     """
-    found: list[Stream] = []
+    found: list[XzStream] = []
     end, budget = file.size_bytes, MAX_INDEX_BYTES
     while end:
         behind = _without_padding(file, end)
         padding, end = end - behind, behind
         footer = file.peek(max(end - _FOOTER_BYTES, 0), _FOOTER_BYTES)
         flags, size = footer[8:10], (int.from_bytes(footer[4:8], "little") + 1) * 4  # section 2.1.2.2
-        if padding % streams.XZ_PADDING_BYTES or footer != _footer(flags, size) or flags > _MAX_FLAGS:
+        if padding % decompress.XZ_PADDING_BYTES or footer != _footer(flags, size) or flags > _MAX_FLAGS:
             raise ImageError(
                 f"{file.filename} is cut off, or has something else behind its end: no xz data end at byte {end}",
                 hint="Get it anew. If it is a signature, `xz --single-stream -dc` unpacks what is before it.",
@@ -84,7 +84,7 @@ def parsed(file: PackedFile) -> list[Stream] | None:
         end -= sum(map(_padded, sizes[::2])) + _HEADER_BYTES
         if end < 0 or file.peek(end, _HEADER_BYTES) != _header(flags):
             raise ImageError(f"{file.filename} is damaged: its xz index does not fit its data at byte {max(end, 0)}")
-        found.append(Stream(flags, sizes, index, padding))
+        found.append(XzStream(flags, sizes, index, padding))
     return found[::-1]
 
 
@@ -97,12 +97,12 @@ def _without_padding(file: PackedFile, end: int) -> int:
         if rest:
             return start + len(rest)
         end = start
-        size = min(2 * size, streams.READ_BYTES)
+        size = min(2 * size, decompress.READ_BYTES)
     return 0
 
 
 def _sizes(index: bytes) -> "array[int]":
-    """Read an index, section 4; see `Stream.sizes`.
+    """Read an index, section 4; see `XzStream.sizes`.
 
     Raises:
         ValueError: What is wrong with it.
@@ -135,17 +135,17 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number in it is wrong")
 
 
-def unpacked_size(found: list[Stream]) -> int:
+def unpacked_size(found: list[XzStream]) -> int:
     """What all blocks hold, as the indexes tell it."""
     return sum(sum(stream.sizes[1::2]) for stream in found)
 
 
-def block_count(found: list[Stream]) -> int:
+def block_count(found: list[XzStream]) -> int:
     """How many blocks there are."""
     return sum(len(stream.sizes) // 2 for stream in found)
 
 
-def threads_for(found: list[Stream], cores: int) -> int:
+def threads_for(found: list[XzStream], cores: int) -> int:
     """How many threads can unpack this within our bounds; 1 if the blocks are too large for it."""
     largest = max((size for stream in found for size in stream.sizes), default=0)
     if largest > MAX_BLOCK_BYTES:
@@ -153,7 +153,7 @@ def threads_for(found: list[Stream], cores: int) -> int:
     return min(cores, block_count(found), MAX_FLIGHT_BYTES // (largest or 1) - 1)
 
 
-def unpacked(file: PackedFile, found: list[Stream], threads: int) -> Generator[bytes, None, None]:
+def unpacked(file: PackedFile, found: list[XzStream], threads: int) -> Generator[bytes, None, None]:
     """The contents of a file in pieces, none empty, in order, to its last byte.
 
     So many blocks and one more are in memory, and as many threads unpack them. These end with the iterator.
@@ -189,19 +189,19 @@ def _drained(pieces: list[bytes]) -> Iterator[bytes]:
         yield pieces.pop()
 
 
-def _blocks(file: PackedFile, found: list[Stream]) -> Iterator[tuple[int, bytes, bytes, int, int]]:
+def _blocks(file: PackedFile, found: list[XzStream]) -> Iterator[tuple[int, bytes, bytes, int, int]]:
     """Read all of a file, and compare it with its indexes; yield each block with what `_unpacked_block` needs."""
     for stream in found:
-        streams.check_xz_flags(stream.flags, file, file.offset)
+        decompress.check_xz_flags(stream.flags, file, file.offset)
         _expect(file, _header(stream.flags))
         for unpadded_bytes, unpacked_bytes in zip(stream.sizes[::2], stream.sizes[1::2], strict=True):
             offset = file.offset
             yield offset, stream.flags, file.read(_padded(unpadded_bytes)), unpadded_bytes, unpacked_bytes
         _expect(file, stream.index + _footer(stream.flags, len(stream.index)))
-        for left in range(stream.padding_bytes, 0, -streams.READ_BYTES):
-            _expect(file, bytes(min(left, streams.READ_BYTES)))
+        for left in range(stream.padding_bytes, 0, -decompress.READ_BYTES):
+            _expect(file, bytes(min(left, decompress.READ_BYTES)))
     if file.read(1):
-        raise streams.garbage(file, Packing.XZ, file.offset - 1)
+        raise decompress.garbage(file, Compression.XZ, file.offset - 1)
 
 
 def _expect(file: PackedFile, wanted: bytes) -> None:
@@ -221,24 +221,24 @@ def _unpacked_block(
     body = b"\0\1" + _packed_number(unpadded_bytes) + _packed_number(unpacked_bytes)
     body += bytes(-len(body) % 4)
     index = body + _crc(body)
-    decoder = streams.xz_decoder()
+    decoder = decompress.xz_decoder()
     pieces, left = [], unpacked_bytes
     try:
         piece = decoder.decompress(
-            b"".join((_header(flags), data, index, _footer(flags, len(index)))), streams.PIECE_BYTES
+            b"".join((_header(flags), data, index, _footer(flags, len(index)))), decompress.PIECE_BYTES
         )
         while piece:
             left -= len(piece)
             if left < 0:
                 raise lzma.LZMAError("it holds more than the index says")
             pieces.append(piece)
-            piece = b"" if decoder.eof else decoder.decompress(b"", streams.PIECE_BYTES)
+            piece = b"" if decoder.eof else decoder.decompress(b"", decompress.PIECE_BYTES)
         if not decoder.eof or decoder.unused_data:
             raise lzma.LZMAError("it ends where the index does not say")
     except MemoryError as exc:
-        raise streams.no_memory(filename) from exc
-    except (lzma.LZMAError, *streams.DECODER_ERRORS) as exc:
-        raise streams.damaged(filename, Packing.XZ, f"in the block at byte {offset}", exc) from exc
+        raise decompress.no_memory(filename) from exc
+    except (lzma.LZMAError, *decompress.DECODER_ERRORS) as exc:
+        raise decompress.damaged(filename, Compression.XZ, f"in the block at byte {offset}", exc) from exc
     return pieces
 
 

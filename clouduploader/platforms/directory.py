@@ -23,37 +23,38 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from clouduploader import platform
+from clouduploader import plugin
 from clouduploader.errors import CannotCreateError, ConfigError, LocalIOError
-from clouduploader.platform import CloudObject, Finding, JsonValue, Level, Plan, Reporter, UploadRequest
-from clouduploader.stop import Stop
+from clouduploader.model.disk import Image
+from clouduploader.plugin import CloudObject, Finding, JsonValue, Level, Plan, Reporter, UploadRequest
+from clouduploader.util.cancel import Cancel
 
 BLOCK_BYTES = 1 << 20  # progress is told, and a stop seen, some hundred times a second
 _PARTIAL_NAME = re.compile(r"\.clouduploader-(?P<key>[0-9a-f]{32})-[0-9a-f]{8}\.part")
 
 
 class DirectoryPlatform:
-    """The platform `directory`; what its methods promise stands in `platform.Platform`."""
+    """The platform `directory`; what its methods promise stands in `plugin.Platform`."""
 
     fields = (
-        platform.Field(
+        plugin.Field(
             name="filename",
             description="The image's real name, for when nothing else tells it.",
             pattern=re.compile(r"[^/\x00-\x1f\x7f]*"),
             pattern_meaning="no slash, no control characters",
         ),
-        platform.Field(
+        plugin.Field(
             name="force",
             description="Whether to copy what is known not to be a disk.",
-            kind=platform.FieldKind.BOOLEAN,
+            kind=plugin.FieldKind.BOOLEAN,
         ),
     )
     needs_disk = False
 
-    def __init__(self, context: platform.PlatformContext) -> None:
+    def __init__(self, context: plugin.PlatformContext) -> None:
         self._setting = context.settings.get("path", "")
 
-    def link_name(self, image: platform.Image) -> str:
+    def link_name(self, image: Image) -> str:
         """Leave the name as it is."""
         return image.filename
 
@@ -61,36 +62,36 @@ class DirectoryPlatform:
         """Find nothing: there is but one field."""
         return []
 
-    def plan(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> Plan:
+    def plan(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> Plan:
         """Look whether the image is there already, or has room."""
         with _os_errors_as_ours():
-            path, is_there = self._destination(request.image, stop)
+            path, is_there = self._destination(request.image, cancel)
         return Plan((f"leave {path} as it is, for it is the same" if is_there else f"copy the image to {path}",))
 
-    def upload(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> platform.UploadResult:
+    def upload(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> plugin.UploadResult:
         """Copy the image, or find that it is there already."""
         with _os_errors_as_ours():
-            reporter.event(platform.PhaseStarted("check"))
-            path, is_there = self._destination(request.image, stop)
+            reporter.event(plugin.PhaseStarted("check"))
+            path, is_there = self._destination(request.image, cancel)
             copy = CloudObject("file", str(path))
             for other in path.parent.iterdir():
                 if _PARTIAL_NAME.fullmatch(other.name) and _remove_unless_locked(other):
                     reporter.line(f"Removed {other}, left from a run that was killed.")
             if is_there:
                 reporter.line(f"{path} is there already, and the same.")
-                return platform.UploadResult(copy.id, (copy,))
-            reporter.event(platform.PhaseStarted("copy"))
+                return plugin.UploadResult(copy.id, (copy,))
+            reporter.event(plugin.PhaseStarted("copy"))
             with _partial_file(path.parent, request.journal.key, reporter) as file:
-                request.check_unchanged(_copy(request.image, file, reporter, stop))
-                stop.raise_if_requested()
+                request.check_unchanged(_copy(request.image, file, reporter, cancel))
+                cancel.raise_if_requested()
                 os.link(file.name, path)  # unlike a rename it never overwrites
-                reporter.event(platform.ObjectCreated(copy))
+                reporter.event(plugin.ObjectCreated(copy))
             _sync(path.parent)
-        return platform.UploadResult(copy.id, (copy,))
+        return plugin.UploadResult(copy.id, (copy,))
 
     def clean_up(
         self, targetdata: Mapping[str, JsonValue], objects: Sequence[CloudObject], reporter: Reporter
-    ) -> platform.CleanUpReport:
+    ) -> plugin.CleanUpReport:
         """Remove partial files that nobody writes any more; a complete image stays."""
         directory, removed, left = self._directory(), [], []
         for thing in objects:
@@ -98,13 +99,15 @@ class DirectoryPlatform:
             is_ours = path.parent == directory and _PARTIAL_NAME.fullmatch(path.name)
             if is_ours and _remove_unless_locked(path):
                 removed.append(thing)
-                reporter.event(platform.ObjectRemoved(thing))
+                reporter.event(plugin.ObjectRemoved(thing))
             else:
                 reason = "it is being written, or not ours" if is_ours else "only partial files are removed"
-                left.append(platform.Leftover(thing, reason))
-        return platform.CleanUpReport(tuple(removed), tuple(left))
+                left.append(plugin.Leftover(thing, reason))
+        return plugin.CleanUpReport(tuple(removed), tuple(left))
 
-    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> list[platform.Found]:
+    def find(
+        self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter
+    ) -> list[plugin.FoundObject]:
         """Look for partial files; an image that is complete bears no mark of its upload."""
         found = []
         with _os_errors_as_ours():
@@ -116,7 +119,7 @@ class DirectoryPlatform:
                     reason = "it is being written" if _is_locked(path) else None
                     created = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
                     thing = CloudObject("partial file", str(path))
-                    found.append(platform.Found(thing, name["key"], "", created, reason))
+                    found.append(plugin.FoundObject(thing, name["key"], "", created, reason))
         return found
 
     def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
@@ -140,11 +143,11 @@ class DirectoryPlatform:
             raise ConfigError(f"the setting path in [directory] {found}", hint=hint)
         return path
 
-    def _destination(self, image: platform.Image, stop: Stop) -> tuple[Path, bool]:
+    def _destination(self, image: Image, cancel: Cancel) -> tuple[Path, bool]:
         """Where the image is to be, and whether it is; raises if it can't be."""
         path = self._directory() / image.filename
         free_bytes = shutil.disk_usage(path.parent).free
-        with stop.interruptible():
+        with cancel.interruptible():
             if path.is_file() and filecmp.cmp(path, image.path, shallow=False):
                 return path, True
         if os.path.lexists(path):
@@ -154,7 +157,7 @@ class DirectoryPlatform:
         return path, False
 
 
-def create(context: platform.PlatformContext) -> DirectoryPlatform:
+def create(context: plugin.PlatformContext) -> DirectoryPlatform:
     """Make the platform; this is what the entry point names."""
     return DirectoryPlatform(context)
 
@@ -172,24 +175,24 @@ def _partial_file(directory: Path, key: str, reporter: Reporter) -> Iterator[Bin
     path = directory / f".clouduploader-{key}-{secrets.token_hex(4)}.part"
     with path.open("xb") as file:
         try:
-            reporter.event(platform.ObjectCreated(CloudObject("partial file", str(path))))
+            reporter.event(plugin.ObjectCreated(CloudObject("partial file", str(path))))
             fcntl.flock(file, fcntl.LOCK_EX)  # somebody who took it for dead before that makes the link fail
             yield file
         finally:
             path.unlink(missing_ok=True)
-            reporter.event(platform.ObjectRemoved(CloudObject("partial file", str(path))))
+            reporter.event(plugin.ObjectRemoved(CloudObject("partial file", str(path))))
 
 
-def _copy(image: platform.Image, file: BinaryIO, reporter: Reporter, stop: Stop) -> str:
+def _copy(image: Image, file: BinaryIO, reporter: Reporter, cancel: Cancel) -> str:
     """Copy all of it; the SHA-256 of what was copied, in hex."""
     sha256, done_bytes = hashlib.sha256(), 0
     with image.path.open("rb") as source:
         while block := source.read(BLOCK_BYTES):
-            stop.raise_if_requested()
+            cancel.raise_if_requested()
             file.write(block)
             sha256.update(block)
             done_bytes += len(block)
-            reporter.event(platform.BytesMoved(done_bytes, image.size_bytes))
+            reporter.event(plugin.BytesMoved(done_bytes, image.size_bytes))
     if done_bytes != image.size_bytes:
         raise LocalIOError(f"{image.path} changed while it was read")
     file.flush()

@@ -7,17 +7,17 @@ from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
-from clouduploader.frozen import frozen
-from clouduploader.sandbox.account import Account
+from clouduploader.sandbox.aws.account import SandboxAccount
+from clouduploader.sandbox.aws.ebs.actions import Actions, CallRate
+from clouduploader.sandbox.aws.ebs.server import EbsServer
+from clouduploader.sandbox.aws.faults import Faults
+from clouduploader.sandbox.aws.helper import Behaviour, HelperHost
+from clouduploader.sandbox.aws.identity import StrictSTS
+from clouduploader.sandbox.aws.moto_gate import MotoGate
+from clouduploader.sandbox.aws.rules import StrictEC2
 from clouduploader.sandbox.clock import Clock
-from clouduploader.sandbox.ebs.actions import Actions, Pace
-from clouduploader.sandbox.ebs.server import Server
-from clouduploader.sandbox.faults import Faults
-from clouduploader.sandbox.gate import Gate
-from clouduploader.sandbox.helper import Behaviour, Helper
-from clouduploader.sandbox.identity import StrictSTS
-from clouduploader.sandbox.record import Record
-from clouduploader.sandbox.rules import StrictEC2
+from clouduploader.sandbox.record import CallRecord
+from clouduploader.util.frozen import frozen
 
 PREFIX = "/sandbox/"
 
@@ -26,18 +26,18 @@ PREFIX = "/sandbox/"
 class Parts:
     """What the sandbox's server is made of; see there."""
 
-    account: Account
+    account: SandboxAccount
     clock: Clock
     faults: Faults
-    record: Record
-    gate: Gate
-    helper: Helper
+    record: CallRecord
+    gate: MotoGate
+    helper: HelperHost
     ebs_actions: Actions
-    ebs_server: Server
+    ebs_server: EbsServer
     prepare: Callable[[], None]
 
 
-class Control:
+class SandboxControl:
     """A WSGI application: its own paths, all else to the gate.
 
     Args:
@@ -105,7 +105,7 @@ class Control:
         self._parts.clock.offset = datetime.timedelta(seconds=body["offset_seconds"])
 
     def _set_pace(self, body: dict[str, float]) -> None:
-        pace = Pace(**body)
+        pace = CallRate(**body)
         self._parts.ebs_actions.pace = pace
         StrictEC2.snapshot_seconds, StrictEC2.copy_seconds = pace.snapshot_seconds, pace.copy_seconds
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from clouduploader import errors
 from clouduploader.errors import CannotCreateError, DeniedError, MissingProgramError, StoppedError
-from clouduploader.frozen import frozen
 from clouduploader.sandbox.layout import Layout
+from clouduploader.util.frozen import frozen
 
 # Program -> Debian's package.
 PROGRAMS = {

@@ -72,7 +72,7 @@ def _start_server(layout: Layout, options: str, channel: socket.socket) -> subpr
     ready_read, ready_write = os.pipe()
     with layout.server_log.open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-P", "-m", "clouduploader.sandbox.server", str(layout.root), options,
+            [sys.executable, "-P", "-m", "clouduploader.sandbox.aws.server", str(layout.root), options,
              str(ready_write)],
             env=kept | MOTO_ENVIRONMENT,
             stdin=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from clouduploader.frozen import frozen
+from clouduploader.util.frozen import frozen
 
 PORT = 5000  # moto's usual one; free in a network namespace that is new
 ENDPOINT = f"http://127.0.0.1:{PORT}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Record:
+class CallRecord:
     """A file that grows by a line with each call; safe with threads.
 
     Args:

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from clouduploader import jobxml
 from clouduploader.errors import MissingProgramError
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 from clouduploader.sandbox.layout import EBS_ENDPOINT, ENDPOINT, Layout, environment
 
 SAMPLE_NAME = "clouduploader-sample.x86_64-1.0.0-Build1.1.raw.xz"
@@ -132,8 +132,8 @@ def _write_spool(layout: Layout, described: dict[str, Any]) -> None:
         filename=SAMPLE_NAME,
         size=layout.sample.stat().st_size,
     )
-    (layout.spool / "1").write_bytes(jobxml.serialize(job))
-    (layout.spool / "next").write_bytes(jobxml.serialize_next(2))
+    (layout.spool / "1").write_bytes(job_xml.serialize(job))
+    (layout.spool / "next").write_bytes(job_xml.serialize_next(2))
 
 
 def _write_ec2uploadimg(path: Path, wait_factor: float) -> None:

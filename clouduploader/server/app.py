@@ -8,10 +8,10 @@ from aiohttp import typedefs, web
 
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server import body, operations, page, replies, routing
-from clouduploader.server.connections import Connections
+from clouduploader.server.connections import ConnectionTable
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import ROUTES, Call, Handler
-from clouduploader.server.state import IS_POLLED, JOB, State
+from clouduploader.server.routes import ROUTES, Handler, RouteCall
+from clouduploader.server.state import IS_POLLED, JOB, ServerState
 
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
@@ -20,7 +20,7 @@ QUERY_COST = 8  # a byte of a query takes as long to read as so many of a body; 
 CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for the answer
 
 
-def make(state: State, connections: Connections) -> web.Application:
+def make(state: ServerState, connections: ConnectionTable) -> web.Application:
     """Make the application that answers all requests."""
 
     @web.middleware  # and no handler: CONNECT and `OPTIONS *` name no path that a route could match
@@ -51,7 +51,7 @@ async def _wait_with_100(_request: web.Request) -> None:
     """Do not ask for the body yet: it may not be wanted."""
 
 
-async def _answer(state: State, connections: Connections, request: web.Request) -> web.StreamResponse:
+async def _answer(state: ServerState, connections: ConnectionTable, request: web.Request) -> web.StreamResponse:
     try:
         connections.begin(request)
         return await _dispatch(state, request)
@@ -63,7 +63,7 @@ async def _answer(state: State, connections: Connections, request: web.Request) 
         return replies.error(RefusalError(exc.strerror or "", status=500))
 
 
-async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
+async def _dispatch(state: ServerState, request: web.Request) -> web.StreamResponse:
     if request.method not in routing.READING and _is_of_a_page(request):
         raise RefusalError("access denied for pages in browsers", status=403, is_coded=True)
     if request.method not in routing.METHODS:
@@ -74,14 +74,14 @@ async def _dispatch(state: State, request: web.Request) -> web.StreamResponse:
     if request.method == "POST" and request.headers.get("Content-Type", "").lower() == FORM:
         form = await _form(state, request)
 
-    def find() -> routing.Found[Handler]:
+    def find() -> routing.RouteMatch[Handler]:
         path, query = routing.split_target(request.raw_path)
         query = "&".join(filter(None, (query, form)))
         return routing.find((*ROUTES, *operations.ROUTES, *page.ROUTES), request.method, path, query)
 
     found = await state.parse(QUERY_COST * (len(request.raw_path) + len(form)), find)
     request[JOB], request[IS_POLLED] = found.job, found.is_polled
-    return await found.handler(Call(state, request, found))
+    return await found.handler(RouteCall(state, request, found))
 
 
 def _is_of_a_page(request: web.Request) -> bool:
@@ -93,7 +93,7 @@ def _is_of_a_page(request: web.Request) -> bool:
     return "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none"
 
 
-async def _form(state: State, request: web.Request) -> str:
+async def _form(state: ServerState, request: web.Request) -> str:
     """The fields of a form, which are one with the query."""
     if body.is_chunked(request):
         raise RefusalError("cannot do x-www-form-urlencoded with chunks")

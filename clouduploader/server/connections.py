@@ -53,12 +53,12 @@ def client_of(address: str) -> str:
     return str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
-class Connection(web.RequestHandler):
+class ClientConnection(web.RequestHandler):
     """One connection, for one request, whose errors are in XML like all others.
 
     Attributes:
         client: Whose it is, see `client_of`.
-        held_bytes: How much of the memory it holds, by the account of `Connections`.
+        held_bytes: How much of the memory it holds, by the account of `ConnectionTable`.
         held_since: Since when it holds anything, by the monotonic clock.
     """
 
@@ -74,7 +74,7 @@ class Connection(web.RequestHandler):
         "held_since",
     )
 
-    def __init__(self, manager: web.Server, *, client: str, connections: "Connections", **options: object) -> None:
+    def __init__(self, manager: web.Server, *, client: str, connections: "ConnectionTable", **options: object) -> None:
         super().__init__(manager, **options)  # type: ignore[arg-type]
         self.client = client
         self.held_bytes = 0
@@ -176,12 +176,12 @@ def _length(answer: web.StreamResponse | None) -> int:
     return len(answer.body) if isinstance(answer, web.Response) and isinstance(answer.body, bytes) else 0
 
 
-def of(request: web.BaseRequest) -> Connection:
+def of(request: web.BaseRequest) -> ClientConnection:
     """The connection of a request."""
-    return typing.cast(Connection, request.protocol)
+    return typing.cast(ClientConnection, request.protocol)
 
 
-class Door:
+class Acceptor:
     """Lets clients in, a few at a time, and fewer than there are descriptors.
 
     Args:
@@ -193,7 +193,7 @@ class Door:
     def __init__(
         self,
         listener: socket.socket,
-        connect: Callable[[str], Connection],
+        connect: Callable[[str], ClientConnection],
         *,
         is_allowed: Callable[[str], bool],
     ) -> None:
@@ -234,7 +234,7 @@ class Door:
             if not self._is_allowed(address):
                 self._turn_away(client, address)
                 continue
-            connect = typing.cast(Callable[[], Connection], lambda address=address: self._connect(address))
+            connect = typing.cast(Callable[[], ClientConnection], lambda address=address: self._connect(address))
             task = self._loop.create_task(self._loop.connect_accepted_socket(connect, client))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -261,19 +261,19 @@ class _Crowd:
     """Connections by their clients, the oldest first."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, dict[Connection, None]] = {}
+        self._clients: dict[str, dict[ClientConnection, None]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: ClientConnection) -> None:
         """Have one more."""
         them = self._clients.setdefault(connection.client, {})
         self._count += connection not in them
         them[connection] = None
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: ClientConnection) -> None:
         """Have it no more, if it was here."""
         them = self._clients.get(connection.client, {})
         if connection in them:
@@ -282,12 +282,12 @@ class _Crowd:
             if not them:
                 del self._clients[connection.client]
 
-    def of_most(self, weight: Callable[[Connection], int] = lambda _: 1) -> list[Connection]:
+    def of_most(self, weight: Callable[[ClientConnection], int] = lambda _: 1) -> list[ClientConnection]:
         """Those of the client whose connections weigh most together; there must be one."""
         return list(max(self._clients.values(), key=lambda them: sum(map(weight, them))))
 
 
-class Connections:
+class ConnectionTable:
     """All that are open.
 
     Args:
@@ -299,14 +299,14 @@ class Connections:
         self._max_requests = max(1, (descriptor_limit - RESERVED) // (SHARE + 1))
         self._max_idle = min(self._max_requests, MAX_IDLE)
         self._max_bytes = max_bytes
-        self._all: set[Connection] = set()
+        self._all: set[ClientConnection] = set()
         self._idle = _Crowd()  # without a request
         self._answered = _Crowd()
         self._followers = _Crowd()  # those of them who follow a log
         self._holders = _Crowd()
         self._held_bytes = 0
 
-    def admit(self, connection: Connection) -> Connection:
+    def admit(self, connection: ClientConnection) -> ClientConnection:
         """Know of a new connection."""
         if len(self._idle) >= self._max_idle:
             self.evict(self._idle.of_most()[0], "it asked for nothing, and there are too many")
@@ -338,7 +338,7 @@ class Connections:
         self._followers.discard(connection)
         connection.end(answer)
 
-    def hold(self, connection: Connection, count: int) -> None:
+    def hold(self, connection: ClientConnection, count: int) -> None:
         """Let a connection hold so many bytes more, or less; see `Connection.hold`."""
         if connection not in self._all:
             return  # it had to make way, and gives back what it no longer has
@@ -353,14 +353,14 @@ class Connections:
             greediest = self._greediest(time.monotonic())
             self.evict(greediest, f"it held {greediest.held_bytes} bytes of memory, and others need some")
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """One has ended."""
         self.hold(connection, -connection.held_bytes)
         self._all.discard(connection)
         for crowd in (self._idle, self._answered, self._followers, self._holders):
             crowd.discard(connection)
 
-    def _greediest(self, now: float) -> Connection:
+    def _greediest(self, now: float) -> ClientConnection:
         """Who has held most for longest, of those of the greediest client who hold no less than their share."""
         them = self._holders.of_most(lambda it: it.held_bytes)
         share = sum(it.held_bytes for it in them) / len(them)
@@ -369,7 +369,7 @@ class Connections:
             key=lambda it: (it.held_bytes * (now - it.held_since), it.held_bytes),
         )
 
-    def evict(self, connection: Connection, why: str) -> None:
+    def evict(self, connection: ClientConnection, why: str) -> None:
         """Close a connection, and write down why."""
         LOG.info("a connection of %s was closed: %s", connection.client, why)
         self.forget(connection)

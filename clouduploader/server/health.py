@@ -3,16 +3,17 @@
 import contextlib
 import os
 
-from clouduploader import files, spool
 from clouduploader.errors import LocalIOError
-from clouduploader.frozen import frozen
+from clouduploader.store import spool
+from clouduploader.util import files
+from clouduploader.util.frozen import frozen
 
 PROBE = ".health.new"  # its name collides with none of OBS's and is passed over by all
 PROBE_BYTES = b"clouduploader\n"
 
 
 @frozen()
-class Finding:
+class HealthFinding:
     """What one check found.
 
     Attributes:
@@ -24,7 +25,9 @@ class Finding:
     fault: str | None
 
 
-def check(jobs: spool.Spool, *, keep_free_bytes: int, keep_free_inodes: int, worker_fault: str | None) -> list[Finding]:
+def check(
+    jobs: spool.Spool, *, keep_free_bytes: int, keep_free_inodes: int, worker_fault: str | None
+) -> list[HealthFinding]:
     """Look whether the spool can be written, and has room for images; blocks as long as the disk does.
 
     Args:
@@ -34,9 +37,9 @@ def check(jobs: spool.Spool, *, keep_free_bytes: int, keep_free_inodes: int, wor
         worker_fault: Why nobody starts uploads; None if somebody does.
     """
     return [
-        Finding("spool", _spool_fault(jobs)),
-        Finding("disk", _disk_fault(jobs, keep_free_bytes, keep_free_inodes)),
-        Finding("worker", worker_fault),
+        HealthFinding("spool", _spool_fault(jobs)),
+        HealthFinding("disk", _disk_fault(jobs, keep_free_bytes, keep_free_inodes)),
+        HealthFinding("worker", worker_fault),
     ]
 
 

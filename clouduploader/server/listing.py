@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from clouduploader import jobxml, spool
 from clouduploader.errors import ClouduploaderError
+from clouduploader.model import job_xml
 from clouduploader.server import replies
+from clouduploader.store import spool
 
 MAX_KEPT_BYTES = 24 << 20  # of archived jobs: some 50,000, of half a KiB each
 BLOCK_BYTES = 65_536
@@ -14,7 +15,7 @@ HEAD = b"<clouduploadjoblist>\n"
 TAIL = b"</clouduploadjoblist>\n"
 
 
-class Listing:
+class JobLists:
     """Makes lists. One thread at a time, but as many lists as there are.
 
     Args:
@@ -64,7 +65,7 @@ class Listing:
             job, is_archived = self._jobs.read(name)
         except ClouduploaderError:  # not there, or damaged: in OBS's list it is missing then
             return b""
-        return self._archived(name) if is_archived else jobxml.serialize(replies.told(job), indent="  ")
+        return self._archived(name) if is_archived else job_xml.serialize(replies.told(job), indent="  ")
 
     def _archived(self, name: str) -> bytes:
         try:
@@ -73,7 +74,7 @@ class Listing:
             kept = self._kept.get(name)
             if kept and kept[0] == key:
                 return kept[1]
-            text = jobxml.serialize(replies.told(self._jobs.read_archived(name)), indent="  ")
+            text = job_xml.serialize(replies.told(self._jobs.read_archived(name)), indent="  ")
         except (OSError, ClouduploaderError):
             return b""
         if self._kept_bytes + len(text) > MAX_KEPT_BYTES:

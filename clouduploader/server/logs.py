@@ -8,19 +8,20 @@ from typing import BinaryIO
 
 from aiohttp import web
 
-from clouduploader import process, spool
-from clouduploader.commands import follow_log
 from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
-from clouduploader.job import Details, Job, JobState
+from clouduploader.jobs import log as jobs_log
+from clouduploader.model.job import Details, Job, JobState
 from clouduploader.server import connections, replies
 from clouduploader.server.replies import RefusalError
+from clouduploader.store import spool
+from clouduploader.util import processes
 
 POLL_SECONDS = 0.25  # OBS looks once a second
 BLOCK_BYTES = 65_536
 GROWING = (JobState.SCHEDULED, JobState.UPLOADING, JobState.WAITING)
 
 
-class Watch:
+class FollowedLog:
     """A job whose log is followed, and what all its followers see of it.
 
     Attributes:
@@ -67,7 +68,7 @@ class Watch:
     def _is_written(self) -> bool:
         if self.job is None or self.job.state in GROWING:
             return self.job is not None
-        return self.job.details == Details.KILLED and process.is_locked(self._jobs.done_log_path(self._name))
+        return self.job.details == Details.KILLED and processes.is_locked(self._jobs.done_log_path(self._name))
 
     def _open(self) -> None:
         """Open the log if there is one that is not open yet."""
@@ -78,7 +79,7 @@ class Watch:
                 return  # it was archived, and is the same
             if os.path.samestat(there, os.fstat(self.descriptor)):
                 return
-        if log := follow_log.open_log(self._jobs, self._name):
+        if log := jobs_log.open_log(self._jobs, self._name):
             self._logs.append(log)
             self.descriptor = log.fileno()
 
@@ -112,7 +113,7 @@ class Watch:
             log.close()
 
 
-class Logs:
+class FollowedLogs:
     """All logs that are followed.
 
     Args:
@@ -121,7 +122,7 @@ class Logs:
 
     def __init__(self, jobs: spool.Spool) -> None:
         self._jobs = jobs
-        self._watches: dict[str, tuple[Watch, int]] = {}
+        self._watches: dict[str, tuple[FollowedLog, int]] = {}
         self._is_closing = False
 
     def close(self) -> None:
@@ -138,9 +139,9 @@ class Logs:
                 watch.look()
 
     @contextlib.contextmanager
-    def watching(self, name: str) -> Iterator[Watch]:
+    def watching(self, name: str) -> Iterator[FollowedLog]:
         """Follow one, together with all others who do; it was just looked at."""
-        watch, count = self._watches.get(name) or (Watch(self._jobs, name), 0)
+        watch, count = self._watches.get(name) or (FollowedLog(self._jobs, name), 0)
         self._watches[name] = (watch, count + 1)
         try:
             watch.look()
@@ -198,7 +199,7 @@ class Logs:
         except (NoSuchJobError, JobFileError) as exc:
             raise replies.no_such_job() from exc
 
-    async def _wait_for_bytes(self, watch: Watch, start: int, end: int | None, *, is_stream: bool) -> None:
+    async def _wait_for_bytes(self, watch: FollowedLog, start: int, end: int | None, *, is_stream: bool) -> None:
         """Wait for a log if the job has yet to get one, and for the first byte of it if the client asked for that."""
         while watch.job is not None and not watch.job.state.is_final and not self._is_closing:
             changes = watch.changes
@@ -214,7 +215,7 @@ class Logs:
         self,
         request: web.BaseRequest,
         answer: web.StreamResponse,
-        watch: Watch,
+        watch: FollowedLog,
         start: int,
         end: int | None,
         *,
@@ -237,7 +238,7 @@ class Logs:
         self, request: web.BaseRequest, name: str, start: int, end: int | None, view: str | None
     ) -> web.StreamResponse:
         """Answer with what there is of a log, or about it."""
-        log = follow_log.open_log(self._jobs, name)
+        log = jobs_log.open_log(self._jobs, name)
         if log is None:
             raise replies.no_such_file(self._jobs.log_path(name))
         with log:

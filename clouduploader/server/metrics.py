@@ -7,7 +7,7 @@ import prometheus_client
 from prometheus_client import Metric, exposition, metrics_core, registry
 
 import clouduploader
-from clouduploader.server.census import Census
+from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.routing import METHODS
 
 CONTENT_TYPE = exposition.CONTENT_TYPE_PLAIN_0_0_4
@@ -30,7 +30,7 @@ class Metrics:
 
     def __init__(
         self,
-        census: Census,
+        census: JobCounter,
         *,
         transfers: Callable[[], int],
         free_bytes: Callable[[], int],
@@ -103,7 +103,7 @@ class Metrics:
 class _Spool(registry.Collector):
     """What is in the spool."""
 
-    def __init__(self, census: Census) -> None:
+    def __init__(self, census: JobCounter) -> None:
         self._census = census
 
     def describe(self) -> Iterable[Metric]:

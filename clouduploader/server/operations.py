@@ -5,11 +5,11 @@ import asyncio
 from aiohttp import web
 
 from clouduploader.server import health, metrics, page, replies, routing
-from clouduploader.server.routes import Call, Handler
+from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.server.routing import Route
 
 
-async def show_metrics(call: Call) -> web.StreamResponse:
+async def show_metrics(call: RouteCall) -> web.StreamResponse:
     """Answer Prometheus."""
     async with call.state.counting:
         # Counted here, where no image can end meanwhile: a counter that goes down looks like a restart.
@@ -18,7 +18,7 @@ async def show_metrics(call: Call) -> web.StreamResponse:
     return page.answer(text, metrics.CONTENT_TYPE)
 
 
-async def show_health(call: Call) -> web.StreamResponse:
+async def show_health(call: RouteCall) -> web.StreamResponse:
     """Say whether the service can do its work: 200 if it can, else 503."""
     state = call.state
     findings = await asyncio.to_thread(
@@ -36,7 +36,7 @@ async def show_health(call: Call) -> web.StreamResponse:
     return page.answer_json(document, status=200 if is_well else 503)
 
 
-async def show_description(call: Call) -> web.StreamResponse:
+async def show_description(call: RouteCall) -> web.StreamResponse:
     """Describe all routes, in the words of OpenAPI 3.1."""
     return page.answer_file("openapi.json", page.JSON)
 

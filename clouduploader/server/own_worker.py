@@ -6,14 +6,14 @@ import signal
 import threading
 from collections.abc import Callable
 
-from clouduploader import dispatcher
-from clouduploader.config import Config
-from clouduploader.dispatcher import settings
-from clouduploader.dispatcher.control import Control
-from clouduploader.dispatcher.happening import Happening, Kind
+from clouduploader import worker
 from clouduploader.server.metrics import Metrics
-from clouduploader.service_log import ServiceLog
-from clouduploader.stop import Stop
+from clouduploader.store.config import Config
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.service_log import ServiceLog
+from clouduploader.worker import settings
+from clouduploader.worker.control import WorkerControl
+from clouduploader.worker.events import WorkerEvent, WorkerEventKind
 
 
 class OwnWorker:
@@ -21,15 +21,15 @@ class OwnWorker:
 
     Args:
         read_config: Reads all settings; called again after `reload`.
-        stop: Is requested when the worker ends by itself: a service without it would take jobs that nobody starts.
+        cancel: Is requested when the worker ends by itself: a service without it would take jobs that nobody starts.
         log: Is told what happens.
     """
 
-    def __init__(self, read_config: Callable[[], Config], *, stop: Stop, log: ServiceLog) -> None:
+    def __init__(self, read_config: Callable[[], Config], *, cancel: Cancel, log: ServiceLog) -> None:
         self._read_config = read_config
-        self._stop = stop
+        self._cancel = cancel
         self._log = log
-        self._control = Control()
+        self._control = WorkerControl()
         self._is_settled = threading.Event()  # it is ready, or has ended
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "worker")
         self._work: concurrent.futures.Future[None] | None = None
@@ -46,7 +46,7 @@ class OwnWorker:
         """
         self._metrics = metrics
         self._work = self._thread.submit(
-            dispatcher.run,
+            worker.run,
             self._read_config(),
             settings=lambda: settings.read(self._read_config()),
             control=self._control,
@@ -90,12 +90,12 @@ class OwnWorker:
     def _ended(self, _work: concurrent.futures.Future[None]) -> None:
         self._is_settled.set()
         if not self._control.is_leaving:
-            self._stop.request(signal.SIGTERM)
+            self._cancel.request(signal.SIGTERM)
 
-    def _note(self, event: Happening) -> None:
+    def _note(self, event: WorkerEvent) -> None:
         """Write down and count what the worker tells, in its thread."""
-        self._log.note(event)
+        event.log_to(self._log)
         if event.end and self._metrics:
             self._metrics.count_upload(event.kind, **dataclasses.asdict(event.end))
-        if event.kind is Kind.READY:
+        if event.kind is WorkerEventKind.READY:
             self._is_settled.set()

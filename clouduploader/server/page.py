@@ -9,11 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
-from clouduploader import jobxml
-from clouduploader.commands import follow_log, list_jobs
 from clouduploader.errors import JobFileError, NoSuchJobError
+from clouduploader.jobs import list as jobs_list
+from clouduploader.jobs import log as jobs_log
+from clouduploader.model import job_xml
 from clouduploader.server import replies, routing, search
-from clouduploader.server.routes import Call, Handler
+from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.server.routing import Parameter, Route
 
 DEFAULT_JOBS = 50
@@ -35,32 +36,32 @@ BYTES = "application/octet-stream"
 HTML, SCRIPT, STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
 
 
-async def show_page(_call: Call) -> web.StreamResponse:
+async def show_page(_call: RouteCall) -> web.StreamResponse:
     """Show the list."""
     return answer_file("ui/index.html", HTML)
 
 
-async def show_job_page(call: Call) -> web.StreamResponse:
+async def show_job_page(call: RouteCall) -> web.StreamResponse:
     """Show one job; the page says so itself if there is none."""
     jobs, name = call.state.jobs, call.found.job
-    is_there = bool(jobxml.NAME.fullmatch(name)) and (jobs.job_path(name).exists() or jobs.done_path(name).exists())
+    is_there = bool(job_xml.NAME.fullmatch(name)) and (jobs.job_path(name).exists() or jobs.done_path(name).exists())
     return answer_file("ui/job.html", HTML, status=200 if is_there else 404)
 
 
-async def show_script(_call: Call) -> web.StreamResponse:
+async def show_script(_call: RouteCall) -> web.StreamResponse:
     """Give the page its script."""
     return answer_file("ui/ui.js", SCRIPT)
 
 
-async def show_style(_call: Call) -> web.StreamResponse:
+async def show_style(_call: RouteCall) -> web.StreamResponse:
     """Give the page its style."""
     return answer_file("ui/ui.css", STYLE)
 
 
-async def find_jobs(call: Call) -> web.StreamResponse:
+async def find_jobs(call: RouteCall) -> web.StreamResponse:
     """Find the jobs that are looked for."""
     value = call.found.value
-    wanted = search.Wanted(
+    wanted = search.JobSearch(
         words=(value("q") or "").split(),
         states=call.found.values.get("state", ()),
         user=value("user") or "",
@@ -78,18 +79,18 @@ async def find_jobs(call: Call) -> web.StreamResponse:
     return answer_json({"now": int(time.time()), "total": found.total, "jobs": found.jobs, "before": found.before})
 
 
-async def show_job(call: Call) -> web.StreamResponse:
+async def show_job(call: RouteCall) -> web.StreamResponse:
     """Tell of one job, and how long its log is."""
     jobs, name = call.state.jobs, call.found.job
 
     def read() -> dict[str, Any]:
         try:
-            entry = list_jobs.Entry(name, *jobs.read(name))
+            entry = jobs_list.ListedJob(name, *jobs.read(name))
         except NoSuchJobError as exc:
             raise replies.no_such_job() from exc
         except JobFileError as exc:
-            entry = list_jobs.Entry(name, None, jobs.is_archived(name), exc.message)
-        log = follow_log.open_log(jobs, name)
+            entry = jobs_list.ListedJob(name, None, jobs.is_archived(name), exc.message)
+        log = jobs_log.open_log(jobs, name)
         about = None
         if log:
             with log:
@@ -100,12 +101,12 @@ async def show_job(call: Call) -> web.StreamResponse:
     return answer_json(await asyncio.to_thread(read))
 
 
-async def show_log(call: Call) -> web.StreamResponse:
+async def show_log(call: RouteCall) -> web.StreamResponse:
     """Give a piece of a job's log, of what there is now."""
     name, start = call.found.job, routing.to_integer(call.found.value("start") or "0")
 
     def read() -> bytes:
-        log = follow_log.open_log(call.state.jobs, name)
+        log = jobs_log.open_log(call.state.jobs, name)
         if log is None:
             raise replies.no_such_job()
         with log:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from clouduploader import jobxml
 from clouduploader.errors import ClouduploaderError
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 
 OK = b'<status code="ok" />\n'
 MAX_REASON_CHARS = 1000  # clients take no longer lines; the body has all of it
@@ -103,9 +103,9 @@ def stream(request: web.BaseRequest, content_type: str = "text/plain") -> web.St
 def error(refusal: RefusalError) -> web.Response:
     """An error; the reason in the status line has blanks for colons, as OBS has it."""
     summary = refusal.message.split("\n", 1)[0].rstrip("\r")
-    lines = [f'<status code="{refusal.status}">\n  <summary>{jobxml.escape(summary)}</summary>\n']
+    lines = [f'<status code="{refusal.status}">\n  <summary>{job_xml.escape(summary)}</summary>\n']
     if refusal.details != summary:
-        lines.append(f"  <details>{jobxml.escape(refusal.details)}</details>\n")
+        lines.append(f"  <details>{job_xml.escape(refusal.details)}</details>\n")
     lines.append("</status>\n")
     reason = _CONTROL.sub(" ", summary[:MAX_REASON_CHARS]).replace(":", " ")
     return xml("".join(lines).encode(), status=refusal.status, reason=reason)

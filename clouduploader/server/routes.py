@@ -6,20 +6,18 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
-from clouduploader import jobxml, targetdata
-from clouduploader.commands import kill_job
-from clouduploader.errors import (
-    JobFileError,
-    NoSuchJobError,
-)
-from clouduploader.frozen import frozen
-from clouduploader.job import Job, JobState
+from clouduploader.errors import JobFileError, NoSuchJobError
+from clouduploader.jobs import kill as jobs_kill
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 from clouduploader.server import body, connections, replies, routing, status
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routing import Parameter, Route
-from clouduploader.server.state import JOB, State
+from clouduploader.server.state import JOB, ServerState
+from clouduploader.store import target_data
+from clouduploader.util.frozen import frozen
 
-MAX_SKELETON_BYTES = 2 * targetdata.MAX_SIZE_BYTES + (1 << 17)  # the data in hexadecimal, and the longest fields
+MAX_SKELETON_BYTES = 2 * target_data.MAX_SIZE_BYTES + (1 << 17)  # the data in hexadecimal, and the longest fields
 MAX_TEXT_CHARS = 1024  # of a field; OBS's names have some hundred
 MAX_WHOLE_BYTES = 1 << 20  # of a list that is sent as OBS does it; a longer one goes out while it is made
 WANTED = ("user", "target", "project", "repository", "package", "arch", "filename", "size")  # in OBS's order
@@ -27,7 +25,7 @@ HELLO = b'<hello name="Cloud Upload Server" />\n'
 
 
 @frozen()
-class Call:
+class RouteCall:
     """A request, with what its route found in it.
 
     Attributes:
@@ -36,15 +34,15 @@ class Call:
         found: Its route, job and query.
     """
 
-    state: State
+    state: ServerState
     request: web.BaseRequest
-    found: "routing.Found[Handler]"
+    found: "routing.RouteMatch[Handler]"
 
 
-Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+Handler = Callable[[RouteCall], Awaitable[web.StreamResponse]]
 
 
-async def hello(call: Call) -> web.StreamResponse:
+async def hello(call: RouteCall) -> web.StreamResponse:
     """Say who we are; show a person the page."""
     if call.request.method in routing.READING and "text/html" in call.request.headers.get("Accept", ""):
         answer = web.Response(status=303, headers={"Location": "/ui", "Cache-Control": "no-cache"})
@@ -53,7 +51,7 @@ async def hello(call: Call) -> web.StreamResponse:
     return replies.xml(HELLO)
 
 
-async def create(call: Call) -> web.StreamResponse:
+async def create(call: RouteCall) -> web.StreamResponse:
     """Make a job of the XML in the body, whose details are the target data in hexadecimal."""
     if not body.is_attached(call.request):
         raise RefusalError("read_data: no content attached")
@@ -66,7 +64,7 @@ async def create(call: Call) -> web.StreamResponse:
 def _parse_skeleton(data: bytes) -> tuple[dict[str, str], bytes]:
     """The fields of a job, and its target data."""
     try:
-        fields = jobxml.parse_skeleton(data)
+        fields = job_xml.parse_skeleton(data)
     except JobFileError as exc:
         raise RefusalError(exc.message) from exc
     for name in WANTED:
@@ -78,7 +76,7 @@ def _parse_skeleton(data: bytes) -> tuple[dict[str, str], bytes]:
         raise RefusalError("details are not hexadecimal") from exc
 
 
-async def create_by_query(call: Call) -> web.StreamResponse:
+async def create_by_query(call: RouteCall) -> web.StreamResponse:
     """Make a job of the query, with the target data as the body: the wiki's form."""
     data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
     _check_length(data)
@@ -96,18 +94,18 @@ def _is_object(data: bytes) -> bool:
 
 def _check_length(data: bytes) -> None:
     """Refuse target data that no upload would take."""
-    if len(data) > targetdata.MAX_SIZE_BYTES:
-        raise RefusalError(f"the target data are longer than {targetdata.MAX_SIZE_BYTES} bytes")
+    if len(data) > target_data.MAX_SIZE_BYTES:
+        raise RefusalError(f"the target data are longer than {target_data.MAX_SIZE_BYTES} bytes")
 
 
-async def _create(call: Call, fields: dict[str, str], data: bytes) -> web.StreamResponse:
+async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.StreamResponse:
     routing.check_filled("user", fields["user"])  # OBS takes such jobs, and leaves them lying for ever
     routing.check_filled("target", fields["target"])
     for name in WANTED:
         if len(fields[name]) > MAX_TEXT_CHARS:
             raise RefusalError(f"{name} has more than {MAX_TEXT_CHARS} characters")
     routing.check_number("size", fields["size"])
-    if len(fields["size"]) > jobxml.MAX_DIGITS:
+    if len(fields["size"]) > job_xml.MAX_DIGITS:
         raise RefusalError(f"size is too large: {fields['size'][:40]}")
     size = int(fields["size"])
     call.state.intake.check_space(size)
@@ -134,25 +132,25 @@ async def _create(call: Call, fields: dict[str, str], data: bytes) -> web.Stream
     async with call.state.creating:  # who waits for the lock of `next` otherwise does so in steps of 50 ms
         made = await asyncio.to_thread(make)
     call.request[JOB] = made.name
-    return replies.xml(jobxml.serialize(made))
+    return replies.xml(job_xml.serialize(made))
 
 
-async def upload(call: Call) -> web.StreamResponse:
+async def upload(call: RouteCall) -> web.StreamResponse:
     """Take a job's image."""
     await call.state.intake.receive(call.found.job, call.request)
     return replies.xml(replies.OK)
 
 
-async def show(call: Call) -> web.StreamResponse:
+async def show(call: RouteCall) -> web.StreamResponse:
     """Show a job."""
     try:
         job, _ = call.state.jobs.read(call.found.job)
     except (NoSuchJobError, JobFileError) as exc:
         raise replies.no_such_job() from exc
-    return replies.xml(jobxml.serialize(replies.told(job)))
+    return replies.xml(job_xml.serialize(replies.told(job)))
 
 
-async def list_jobs(call: Call) -> web.StreamResponse:
+async def list_jobs(call: RouteCall) -> web.StreamResponse:
     """Show all jobs, or those that are named."""
     listing, connection = call.state.listing, connections.of(call.request)
     async with call.state.listing_lock:
@@ -187,13 +185,13 @@ def _first(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
     return bytes(first), True
 
 
-async def kill(call: Call) -> web.StreamResponse:
+async def kill(call: RouteCall) -> web.StreamResponse:
     """Kill a job as OBS does: told to end, failed and archived, and not waited for."""
-    manner = kill_job.Manner(timeout_seconds=0)
+    manner = jobs_kill.KillOptions(timeout_seconds=0)
     jobs, config = call.state.jobs, call.state.config
 
-    def run() -> kill_job.Killed:
-        (killed,) = kill_job.kill_jobs(jobs, [call.found.job], manner=manner, config=config)
+    def run() -> jobs_kill.KillResult:
+        (killed,) = jobs_kill.kill_jobs(jobs, [call.found.job], manner=manner, config=config)
         if not killed.error and not killed.is_finished_before:
             call.state.log.tell("killed", job=killed.name, client=call.request.remote)  # as in `_create`
         return killed
@@ -206,7 +204,7 @@ async def kill(call: Call) -> web.StreamResponse:
     return replies.xml(replies.OK)
 
 
-async def log(call: Call) -> web.StreamResponse:
+async def log(call: RouteCall) -> web.StreamResponse:
     """Show a job's log."""
     found = call.found
     end = found.value("end")
@@ -220,7 +218,7 @@ async def log(call: Call) -> web.StreamResponse:
     )
 
 
-async def pubkey(call: Call) -> web.StreamResponse:
+async def pubkey(call: RouteCall) -> web.StreamResponse:
     """Show the key that target data are encrypted with."""
     path = call.state.config.home.value / "_pubkey"
     try:
@@ -236,18 +234,18 @@ async def pubkey(call: Call) -> web.StreamResponse:
     return answer
 
 
-async def workerstatus(call: Call) -> web.StreamResponse:
+async def workerstatus(call: RouteCall) -> web.StreamResponse:
     """Say which daemons run."""
     types = call.found.values.get("arch", ())
     return replies.xml(status.workerstatus(call.state.worker_locks, started=call.state.started, types=types))
 
 
-async def serverstatus(call: Call) -> web.StreamResponse:
+async def serverstatus(call: RouteCall) -> web.StreamResponse:
     """Say which requests are being answered."""
     return replies.xml(status.serverstatus(call.state.in_flight(), started=call.state.started))
 
 
-async def ajaxstatus(call: Call) -> web.StreamResponse:
+async def ajaxstatus(call: RouteCall) -> web.StreamResponse:
     """Say which logs are being followed."""
     return replies.xml(status.ajaxstatus(call.state.in_flight(), started=call.state.started))
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from clouduploader.frozen import frozen
 from clouduploader.server.replies import RefusalError
+from clouduploader.util.frozen import frozen
 
 Handler = TypeVar("Handler")
 
@@ -122,14 +122,14 @@ class Route(Generic[Handler]):
 
 
 @frozen()
-class Found(Generic[Handler]):
+class RouteMatch(Generic[Handler]):
     """A route, and what the request says.
 
     Attributes:
         handler: Who answers.
         job: The job's name, checked; "" on a route without.
         values: The query's values by name; of a name that is not in the query, none.
-        is_polled: See `Route`.
+        is_polled: See `ProxyRoute`.
     """
 
     handler: Handler
@@ -180,7 +180,7 @@ def parse_query(query: str) -> dict[str, list[str]]:
     return found
 
 
-def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -> Found[Handler]:
+def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -> RouteMatch[Handler]:
     """Find the route of a request, and check what it brings along.
 
     Args:
@@ -202,7 +202,7 @@ def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -
             if job is not None:
                 check_job("job", job)
             _check(route, values)
-            return Found(route.handler, job or "", values, route.is_polled)
+            return RouteMatch(route.handler, job or "", values, route.is_polled)
     raise RefusalError(f"unknown request: {method}:{path}", is_coded=True)
 
 

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any
 
-from clouduploader import spool
-from clouduploader.commands import list_jobs
-from clouduploader.frozen import frozen
+from clouduploader.jobs import list as jobs_list
 from clouduploader.server import replies
+from clouduploader.store import spool
+from clouduploader.util.frozen import frozen
 
 MAX_LOOKED_AT = 5000  # records for one answer: a quarter of a second
 MAX_JOBS = 500  # in one answer
@@ -18,7 +18,7 @@ _HIDDEN = ("pid",)  # nobody's business
 
 
 @frozen(kw_only=True)
-class Wanted:
+class JobSearch:
     """What is looked for. An empty field lets all through.
 
     Attributes:
@@ -44,7 +44,7 @@ class Wanted:
 
 
 @frozen()
-class Found:
+class SearchResult:
     """One answer.
 
     Attributes:
@@ -58,7 +58,7 @@ class Found:
     before: int | None
 
 
-def find(jobs: spool.Spool, wanted: Wanted, *, before: int | None, limit: int) -> Found:
+def find(jobs: spool.Spool, wanted: JobSearch, *, before: int | None, limit: int) -> SearchResult:
     """Look for jobs. Blocks for as long as it takes to read some thousand records.
 
     Args:
@@ -71,7 +71,7 @@ def find(jobs: spool.Spool, wanted: Wanted, *, before: int | None, limit: int) -
         MissingFileError: There is no spool.
         LocalIOError: It can't be read.
     """
-    listing = list_jobs.list_jobs(jobs, list_jobs.Query(), before=before)
+    listing = jobs_list.list_jobs(jobs, jobs_list.JobQuery(), before=before)
     found: list[dict[str, Any]] = []
     chars = 0
     for count, entry in enumerate(listing.entries, start=1):
@@ -80,11 +80,11 @@ def find(jobs: spool.Spool, wanted: Wanted, *, before: int | None, limit: int) -
             found.append(fields)
             chars += sum(len(value) for value in fields.values() if isinstance(value, str))
         if len(found) >= min(limit, MAX_JOBS) or chars >= MAX_CHARS or count >= MAX_LOOKED_AT:
-            return Found(listing.total, found, int(entry.name))
-    return Found(listing.total, found, None)
+            return SearchResult(listing.total, found, int(entry.name))
+    return SearchResult(listing.total, found, None)
 
 
-def shown(jobs: spool.Spool, entry: list_jobs.Entry) -> dict[str, Any]:
+def shown(jobs: spool.Spool, entry: jobs_list.ListedJob) -> dict[str, Any]:
     """A job for the page: its fields, and `changed`, when its record was written, in seconds since the epoch."""
     path = jobs.done_path(entry.name) if entry.is_archived else jobs.job_path(entry.name)
     try:

@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
-from clouduploader import service_log, spool
-from clouduploader.commands import tend_spool
-from clouduploader.config import Config
 from clouduploader.errors import ClouduploaderError, UnavailableError
+from clouduploader.jobs import expire
 from clouduploader.server import app
-from clouduploader.server.connections import Connection, Connections, Door, client_of
+from clouduploader.server.connections import Acceptor, ClientConnection, ConnectionTable, client_of
 from clouduploader.server.own_worker import OwnWorker
-from clouduploader.server.settings import Settings, Source
-from clouduploader.server.state import State
-from clouduploader.service_log import ServiceLog
-from clouduploader.stop import Stop
+from clouduploader.server.settings import ServerSettings, SettingsSource
+from clouduploader.server.state import ServerState
+from clouduploader.store import spool
+from clouduploader.store.config import Config
+from clouduploader.util import service_log
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.service_log import ServiceLog
 
 LOG = logging.getLogger("clouduploader.server")
 HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
@@ -35,9 +36,9 @@ READ_BYTES = 65_536  # how much of a body aiohttp holds
 
 def run(
     config: Config,
-    source: Source,
+    source: SettingsSource,
     *,
-    stop: Stop,
+    cancel: Cancel,
     announce: Callable[[str], None],
     log: ServiceLog,
     worker: OwnWorker | None,
@@ -49,7 +50,7 @@ def run(
     Args:
         config: Home and spool; the spool is made if there is none.
         source: Where to listen, whom to answer, how much; read again when it is told to.
-        stop: Looked at a few times a second.
+        cancel: Looked at a few times a second.
         announce: Called with our URL once we can be reached.
         log: Is told what happens.
         worker: Runs besides us, and ends with us; None if the spool's worker is somebody else's.
@@ -64,7 +65,7 @@ def run(
     with _listen(source.current) as listener, _logging(log):
         address, port = listener.getsockname()[:2]
         url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-        asyncio.run(_serve(State(config, source, jobs, log, worker), listener, stop, lambda: announce(url)))
+        asyncio.run(_serve(ServerState(config, source, jobs, log, worker), listener, cancel, lambda: announce(url)))
 
 
 def _descriptor_limit() -> int:
@@ -75,7 +76,7 @@ def _descriptor_limit() -> int:
 
 
 @contextlib.contextmanager
-def _listen(settings: Settings) -> Iterator[socket.socket]:
+def _listen(settings: ServerSettings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
@@ -102,26 +103,28 @@ def _logging(log: ServiceLog) -> Iterator[None]:
         LOG.removeHandler(handler)
 
 
-def _set_patience(listener: socket.socket, settings: Settings) -> None:
+def _set_patience(listener: socket.socket, settings: ServerSettings) -> None:
     """Let go of clients that take no answer, as of those that send nothing; new connections have it from here."""
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.idle_seconds * 1000)
 
 
-async def _serve(state: State, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
+async def _serve(state: ServerState, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]) -> None:
     """Serve, with a worker beside us if there is one: it begins first, and ends last."""
     worker = state.worker
     if worker is None:
-        await _answer_all(state, listener, stop, announce)
+        await _answer_all(state, listener, cancel, announce)
         return
     await asyncio.to_thread(worker.start, state.metrics)
     try:
-        await _answer_all(state, listener, stop, announce)
+        await _answer_all(state, listener, cancel, announce)
     finally:
         await asyncio.to_thread(worker.close)
 
 
-async def _answer_all(state: State, listener: socket.socket, stop: Stop, announce: Callable[[], None]) -> None:
-    connections = Connections(_descriptor_limit(), lambda: state.settings.max_memory_bytes)
+async def _answer_all(
+    state: ServerState, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]
+) -> None:
+    connections = ConnectionTable(_descriptor_limit(), lambda: state.settings.max_memory_bytes)
     runner = web.AppRunner(
         app.make(state, connections),
         handler_cancellation=True,  # a follower that left lets go of its log
@@ -134,9 +137,9 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
     tasks = [asyncio.create_task(work) for work in works]
     loop = asyncio.get_running_loop()
 
-    def connect(address: str) -> Connection:
+    def connect(address: str) -> ClientConnection:
         return connections.admit(
-            Connection(
+            ClientConnection(
                 server,
                 client=client_of(address),
                 connections=connections,
@@ -152,7 +155,7 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
             )
         )
 
-    door = Door(listener, connect, is_allowed=lambda address: state.settings.is_allowed(address))
+    door = Acceptor(listener, connect, is_allowed=lambda address: state.settings.is_allowed(address))
     door.open()
     announce()
 
@@ -162,7 +165,7 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
 
     warn()
     try:
-        while not stop.is_requested:
+        while not cancel.is_requested:
             for task in (await asyncio.wait(tasks, timeout=POLL_SECONDS))[0]:
                 task.result()  # it failed: nobody would follow logs any more, or see to old jobs
             if text := state.source.refresh():
@@ -179,7 +182,7 @@ async def _answer_all(state: State, listener: socket.socket, stop: Stop, announc
         await runner.cleanup()
 
 
-async def _tend(state: State) -> None:
+async def _tend(state: ServerState) -> None:
     """See to what is old, now and then: jobs whose image does not come, archived jobs."""
     while True:
         for work in (_expire, _prune):  # trouble with one is no reason not to do the other
@@ -190,14 +193,14 @@ async def _tend(state: State) -> None:
         await asyncio.sleep(TEND_SECONDS)
 
 
-def _expire(state: State) -> None:
+def _expire(state: ServerState) -> None:
     seconds, own = state.settings.expire_seconds, state.intake.names
-    for job in tend_spool.expire(state.jobs, seconds=seconds, patience=state.patience, own=own):
+    for job in expire.expire(state.jobs, seconds=seconds, patience=state.patience, own=own):
         state.log.tell("failed", job=job.name, details=job.details)
 
 
-def _prune(state: State) -> None:
+def _prune(state: ServerState) -> None:
     days, count = state.settings.archive_days, state.settings.archive_jobs
     state_dir, now = state.config.state.value, state.patience.now()
-    for name in tend_spool.prune(state.jobs, now=now, max_days=days, max_jobs=count, state_dir=state_dir):
+    for name in expire.prune(state.jobs, now=now, max_days=days, max_jobs=count, state_dir=state_dir):
         state.log.tell("pruned", job=name)

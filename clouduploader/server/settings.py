@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from clouduploader import config
 from clouduploader.errors import ClouduploaderError, ConfigError, UsageError
-from clouduploader.frozen import frozen
+from clouduploader.store import config
+from clouduploader.util.frozen import frozen
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -19,7 +19,7 @@ _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
 
 
 @frozen(kw_only=True)
-class Settings:
+class ServerSettings:
     """What can be set for the server, with its defaults.
 
     Attributes:
@@ -74,7 +74,7 @@ class Settings:
         return None
 
 
-class Source:
+class SettingsSource:
     """The settings as they are now. Only for one thread, but for `outdate`.
 
     Attributes:
@@ -87,7 +87,7 @@ class Source:
         ConfigError: They are wrong.
     """
 
-    def __init__(self, read: Callable[[], Settings]) -> None:
+    def __init__(self, read: Callable[[], ServerSettings]) -> None:
         self._read = read
         self._is_outdated = False
         self.current = read()
@@ -131,7 +131,9 @@ MIN_MEMORY_BYTES = 16 << 20  # some of the largest requests and answers that the
 KNOWN_KEYS = frozenset({"listen", "allow", *SIZES, *LIMITS})
 
 
-def load(section: Mapping[str, str], path: Path, *, listen: str | None = None, allow: tuple[str, ...] = ()) -> Settings:
+def load(
+    section: Mapping[str, str], path: Path, *, listen: str | None = None, allow: tuple[str, ...] = ()
+) -> ServerSettings:
     """Read the section; the command line wins over it.
 
     Args:
@@ -160,7 +162,7 @@ def load(section: Mapping[str, str], path: Path, *, listen: str | None = None, a
         raise _error(exc, "allow", path, is_option=bool(allow)) from None
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
     sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
-    settings = Settings(host=host, port=port, allow=networks, **numbers, **sizes)
+    settings = ServerSettings(host=host, port=port, allow=networks, **numbers, **sizes)
     if settings.max_memory_bytes < MIN_MEMORY_BYTES:
         raise ConfigError(f"{path}: max_memory is '{section['max_memory']}', and less than {MIN_MEMORY_BYTES >> 20}M")
     return settings

@@ -8,21 +8,21 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from clouduploader import spool
-from clouduploader.commands import tend_spool
-from clouduploader.config import Config
-from clouduploader.dispatcher import exclusion
-from clouduploader.dispatcher import settings as worker_settings
+from clouduploader.jobs import expire
 from clouduploader.server import body, status
-from clouduploader.server.census import Census
-from clouduploader.server.intake import Intake
-from clouduploader.server.listing import Listing
-from clouduploader.server.logs import Logs
+from clouduploader.server.image_receiver import ImageReceiver
+from clouduploader.server.job_counter import JobCounter
+from clouduploader.server.listing import JobLists
+from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
 from clouduploader.server.own_worker import OwnWorker
-from clouduploader.server.settings import Settings, Source
+from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.status import InFlight
-from clouduploader.service_log import ServiceLog
+from clouduploader.store import spool
+from clouduploader.store.config import Config
+from clouduploader.util.service_log import ServiceLog
+from clouduploader.worker import lock
+from clouduploader.worker import settings as worker_settings
 
 MAX_TARGET_CHARS = 200  # of a request, where all of them are shown: some have 128 KiB
 SHORT_BYTES = 65_536  # what is no longer is read at once, in a few milliseconds at most; all that OBS sends is shorter
@@ -32,7 +32,7 @@ IS_POLLED = web.RequestKey("is_polled", bool)
 MIN_TROUBLE = 400  # the smallest status of an error
 
 
-class State:
+class ServerState:
     """One server on one spool. Made inside the event loop.
 
     Attributes:
@@ -53,34 +53,34 @@ class State:
     """
 
     def __init__(
-        self, config: Config, source: Source, jobs: spool.Spool, log: ServiceLog, worker: OwnWorker | None
+        self, config: Config, source: SettingsSource, jobs: spool.Spool, log: ServiceLog, worker: OwnWorker | None
     ) -> None:
         self.config = config
         self.source = source
         self.jobs = jobs
-        self.intake = Intake(jobs, source, log)
+        self.intake = ImageReceiver(jobs, source, log)
         self.log = log
         self.worker = worker
-        self.worker_locks = exclusion.lock_paths(jobs, worker_settings.read(config).obs_lock)
+        self.worker_locks = lock.lock_paths(jobs, worker_settings.read(config).obs_lock)
         self.metrics = Metrics(
-            Census(jobs),
+            JobCounter(jobs),
             transfers=lambda: len(self.intake.names),
             free_bytes=jobs.free_bytes,
         )
         self.counting = asyncio.Lock()
-        self.logs = Logs(jobs)
-        self.listing = Listing(jobs)
+        self.logs = FollowedLogs(jobs)
+        self.listing = JobLists(jobs)
         self.listing_lock = asyncio.Lock()
         self.searching = asyncio.Lock()
         self.creating = asyncio.Lock()
         self._parsing = asyncio.Lock()
-        self.patience = tend_spool.Patience()
+        self.patience = expire.ExpiryLimits()
         self.started = status.now()
         self._numbers = itertools.count(1)
         self._in_flight: dict[int, tuple[web.BaseRequest, int]] = {}
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ServerSettings:
         """Those of the server, as they are now."""
         return self.source.current
 

@@ -5,8 +5,9 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from clouduploader import jobxml, process
-from clouduploader.frozen import frozen
+from clouduploader.model import job_xml
+from clouduploader.util import processes
+from clouduploader.util.frozen import frozen
 
 SERVER, WORKER = "clouduploadserver", "clouduploadworker"  # the types that OBS's status pages know
 
@@ -51,7 +52,7 @@ def workerstatus(locks: Iterable[Path], *, started: int, types: Collection[str])
 def serverstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
     """Which requests are being answered."""
     lines = [
-        f'  <job id="{it.number}" starttime="{it.began}" pid="{os.getpid()}" request="{jobxml.escape(it.line)}" />\n'
+        f'  <job id="{it.number}" starttime="{it.began}" pid="{os.getpid()}" request="{job_xml.escape(it.line)}" />\n'
         for it in requests
     ]
     return f'<serverstatus starttime="{started}">\n{"".join(lines)}</serverstatus>\n'.encode()
@@ -61,7 +62,7 @@ def ajaxstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
     """Which logs are being followed; OBS has a process of its own for them."""
     lines = [
         f'    <job ev="{it.number}" fd="{it.descriptor}" starttime="{it.began}" '
-        f'request="{jobxml.escape(it.line)}" state="replying" />\n'
+        f'request="{job_xml.escape(it.line)}" state="replying" />\n'
         for it in requests
         if it.is_following
     ]
@@ -89,7 +90,7 @@ def _daemon(name: str, started: int | None) -> str:
 
 def _worker_started(locks: Iterable[Path]) -> int | None:
     for path in locks:
-        if process.is_locked(path):
+        if processes.is_locked(path):
             try:
                 return int(path.stat().st_mtime)
             except FileNotFoundError:

@@ -49,10 +49,9 @@ import jsonschema
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader import joblog, targetdata
-from clouduploader.contents import Block, BlockSource, DiskFormat, ImageFacts, Tally
 from clouduploader.errors import ClouduploaderError, DataError, ImageError, StoppedError, UsageError
-from clouduploader.platform import (
+from clouduploader.model.disk import Block, BlockSource, DiskFormat, Image, ImageFacts, ReadStats
+from clouduploader.plugin import (
     Accounts,
     BytesMoved,
     CleanUpReport,
@@ -60,8 +59,7 @@ from clouduploader.platform import (
     Field,
     FieldKind,
     Finding,
-    Found,
-    Image,
+    FoundObject,
     JsonValue,
     Level,
     ObjectCreated,
@@ -74,7 +72,8 @@ from clouduploader.platform import (
     UploadResult,
     Verification,
 )
-from clouduploader.stop import Stop
+from clouduploader.store import job_log, target_data
+from clouduploader.util.cancel import Cancel
 
 ACCOUNT_METHODS = [name for name, member in vars(Accounts).items() if callable(member) and name[0] != "_"]
 METHODS = [name for name, member in vars(Platform).items() if callable(member) and name[0] != "_"]
@@ -96,7 +95,7 @@ shared_case = hypothesis.settings(
 # Run in a Python of its own: makes the platform, and says what that imported and touched.
 MAKER = """
 import importlib, json, pathlib, sys
-from clouduploader.platform import PlatformContext
+from clouduploader.plugin import PlatformContext
 reference, home, settings, sys.path[:] = json.load(sys.stdin)
 module, _, attribute = reference.partition(":")
 create = getattr(importlib.import_module(module), attribute)
@@ -155,10 +154,10 @@ class _Blocks:
     def position(self) -> int:
         return min(self._next * self._block_bytes, len(self._data))
 
-    def tally(self) -> Tally:
+    def tally(self) -> ReadStats:
         blocks = [self._data[at:][: self._block_bytes] for at in range(0, len(self._data), self._block_bytes)]
         zeros = sum(not block.strip(b"\0") for block in blocks)
-        return Tally(
+        return ReadStats(
             size_bytes=len(self._data),
             data_blocks=len(blocks) - zeros,
             zero_blocks=zeros,
@@ -240,7 +239,7 @@ class Record:
     def __init__(self, on_event=None):
         self.data = bytearray()
         self.events = []
-        self.log = joblog.JobLog([self], is_verbose=False)
+        self.log = job_log.JobLog([self], is_verbose=False)
         self.log.listen(self.events.append)
         if on_event:
             self.log.listen(on_event)
@@ -275,11 +274,11 @@ def values(field: Field) -> st.SearchStrategy[JsonValue]:
             return st.dictionaries(st.text(), st.text())
         case FieldKind.ARRAY:
             items = values(dataclasses.replace(field, kind=FieldKind.STRING))
-            return st.lists(items, max_size=5).filter(lambda chosen: targetdata.is_allowed(field, chosen))
+            return st.lists(items, max_size=5).filter(lambda chosen: target_data.is_allowed(field, chosen))
     if field.allowed:
         return st.sampled_from(field.allowed)
     texts = st.from_regex(field.pattern, fullmatch=True) if field.pattern else st.text()
-    return texts.filter(lambda text: text and targetdata.is_allowed(field, text))
+    return texts.filter(lambda text: text and target_data.is_allowed(field, text))
 
 
 class _NoKeys:
@@ -327,13 +326,13 @@ class PlatformContract:
             if field.pattern:
                 assert field.pattern_meaning, field.name
                 assert field.pattern.flags == re.UNICODE, f"{field.name}: JSON Schema knows no flags"
-        schema = targetdata.json_schema(platform)
+        schema = target_data.json_schema(platform)
         jsonschema.Draft202012Validator.check_schema(schema)
         jsonschema.Draft202012Validator(schema).validate(dict(case.targetdata))
 
     def test_targetdata_are_taken(self, case):
         data = json.dumps(case.targetdata).encode()
-        assert targetdata.read(data, case.make(), _NoKeys()).values == case.targetdata
+        assert target_data.read(data, case.make(), _NoKeys()).values == case.targetdata
 
     @shared_case
     @hypothesis.given(data=st.data())
@@ -386,7 +385,7 @@ class AccountsContract:
         for name in made[0]:
             assert len({values[name] for values in made}) == 100
             assert not fields[name].is_secret
-            assert targetdata.is_allowed(fields[name], made[0][name])
+            assert target_data.is_allowed(fields[name], made[0][name])
 
     def test_guide_is_whole_and_can_be_written_as_json(self, case):
         kept, record = case.make().accounts, Record()
@@ -424,18 +423,18 @@ class UploadContract:
     def test_upload_gives_a_line_and_its_objects(self, case, tmp_path):
         platform, record = case.make(), Record()
         before = set(case.remaining())
-        result = platform.upload(case.request(self._work_dir(tmp_path)), record.log, Stop())
+        result = platform.upload(case.request(self._work_dir(tmp_path)), record.log, Cancel())
         assert isinstance(result, UploadResult)
         assert ONE_LINE.fullmatch(result.id)
         assert record.existing == set(result.objects)
         assert any(isinstance(event, PhaseStarted) for event in record.events)
         assert set(case.remaining()) != before
-        assert set(joblog.read(record.lines).objects) == set(result.objects)
+        assert set(job_log.read(record.lines).objects) == set(result.objects)
         self._check_secrets(case, record.data.decode())
 
     def test_upload_tells_bytes_that_only_grow(self, case, tmp_path):
         record = Record()
-        case.make().upload(case.request(self._work_dir(tmp_path)), record.log, Stop())
+        case.make().upload(case.request(self._work_dir(tmp_path)), record.log, Cancel())
         done = 0
         for event in record.events:
             if isinstance(event, PhaseStarted):
@@ -445,26 +444,26 @@ class UploadContract:
                 done = event.done_bytes
 
     def test_upload_stopped_before_it_began_leaves_nothing(self, case, tmp_path):
-        stop = Stop()
-        stop.request(signal.SIGTERM)
-        self._check_stopped(case, tmp_path, Record(), stop)
+        cancel = Cancel()
+        cancel.request(signal.SIGTERM)
+        self._check_stopped(case, tmp_path, Record(), cancel)
 
     @pytest.mark.parametrize("kind", [PhaseStarted, ObjectCreated, BytesMoved])
     def test_upload_stopped_while_it_runs_leaves_nothing(self, case, tmp_path, kind):
-        stop = Stop()
+        cancel = Cancel()
 
         def request_stop(event):
             if isinstance(event, kind):
-                stop.request(signal.SIGTERM)
+                cancel.request(signal.SIGTERM)
 
-        self._check_stopped(case, tmp_path, Record(request_stop), stop)
-        assert stop.is_requested
+        self._check_stopped(case, tmp_path, Record(request_stop), cancel)
+        assert cancel.is_requested
 
     def test_upload_that_fails_leaves_nothing(self, case, tmp_path):
         case.sabotage()
         before, record = set(case.remaining()), Record()
         with pytest.raises(ClouduploaderError) as caught:
-            case.make().upload(case.request(self._work_dir(tmp_path)), record.log, Stop())
+            case.make().upload(case.request(self._work_dir(tmp_path)), record.log, Cancel())
         assert not isinstance(caught.value, StoppedError)
         assert ONE_LINE.fullmatch(caught.value.message)
         assert record.existing == set()
@@ -473,7 +472,7 @@ class UploadContract:
 
     def test_plan_changes_nothing(self, case, tmp_path):
         before, record = set(case.remaining()), Record()
-        plan = case.make().plan(case.request(self._work_dir(tmp_path)), record.log, Stop())
+        plan = case.make().plan(case.request(self._work_dir(tmp_path)), record.log, Cancel())
         assert isinstance(plan, Plan)
         steps = plan.steps
         assert steps
@@ -495,10 +494,10 @@ class UploadContract:
         assert list(case.make().find(case.targetdata, "f" * 32, Record().log)) == []
 
     def test_find_changes_nothing_and_keeps_what_an_upload_gave(self, case, tmp_path):
-        case.make().upload(case.request(self._work_dir(tmp_path)), Record().log, Stop())
+        case.make().upload(case.request(self._work_dir(tmp_path)), Record().log, Cancel())
         before = set(case.remaining())
         for found in case.make().find(case.targetdata, None, Record().log):
-            assert isinstance(found, Found)
+            assert isinstance(found, FoundObject)
             assert found.keep_reason, found
             assert ONE_LINE.fullmatch(found.keep_reason)
         assert set(case.remaining()) == before
@@ -514,10 +513,10 @@ class UploadContract:
         path.mkdir(mode=0o700)
         return path
 
-    def _check_stopped(self, case, tmp_path, record, stop):
+    def _check_stopped(self, case, tmp_path, record, cancel):
         before = set(case.remaining())
         with pytest.raises(StoppedError) as caught:
-            case.make().upload(case.request(self._work_dir(tmp_path)), record.log, stop)
+            case.make().upload(case.request(self._work_dir(tmp_path)), record.log, cancel)
         assert caught.value.exit_code == 128 + signal.SIGTERM
         assert record.existing == set()
         assert set(case.remaining()) == before

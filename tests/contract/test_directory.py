@@ -2,7 +2,8 @@
 
 import pytest
 
-from clouduploader.platform import Image, Packing, PlatformContext
+from clouduploader.model.disk import Compression, Image
+from clouduploader.plugin import PlatformContext
 
 from .platform import Case, PlatformContract, UploadContract
 
@@ -17,7 +18,7 @@ def case(tmp_path):
         reference="clouduploader.platforms.directory:create",
         context=PlatformContext(home=tmp_path, settings={"path": str(images)}, environment={}),
         targetdata={"filename": "my image.raw.xz"},
-        image=Image(source, "my image.raw.xz", Packing.XZ, source.stat().st_size),
+        image=Image(source, "my image.raw.xz", Compression.XZ, source.stat().st_size),
         remaining=lambda: [path.name for path in images.iterdir()],
         sabotage=source.unlink,
     )

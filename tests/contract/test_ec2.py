@@ -7,11 +7,12 @@ import boto3
 import moto.server
 import pytest
 
-from clouduploader.platform import Image, Packing, PlatformContext
+from clouduploader.model.disk import Compression, Image
+from clouduploader.plugin import PlatformContext
 
 from .platform import AccountsContract, Case, PlatformContract, UploadContract
 
-DOUBLE = Path(__file__).parent.parent / "data" / "ec2uploadimg.py"
+DOUBLE = Path(__file__).parent.parent / "fakes" / "ec2uploadimg.py"
 REGION = "eu-west-1"
 HOME = {
     ".aws/credentials": "[default]\naws_access_key_id = AKIAHOME\naws_secret_access_key = SECRET\n",
@@ -79,7 +80,7 @@ def case(aws, tmp_path, monkeypatch):
             "arn": "arn:aws:iam::123456789012:role/obs",
             "external_id": "obs-1",
         },
-        image=Image(image, "my.raw", Packing.RAW, image.stat().st_size),
+        image=Image(image, "my.raw", Compression.RAW, image.stat().st_size),
         remaining=remaining,
         sabotage=lambda: script.write_text(script.read_text().replace("# AT UPLOAD", "sys.exit('No space left')")),
     )

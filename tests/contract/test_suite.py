@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from clouduploader.errors import CannotCreateError
-from clouduploader.platform import CloudObject, Field, FieldKind, Found, ObjectCreated, Plan, UploadResult
 from clouduploader.platforms import directory
+from clouduploader.plugin import CloudObject, Field, FieldKind, FoundObject, ObjectCreated, Plan, UploadResult
 
 from .platform import PlatformContract, UploadContract
 from .test_directory import case  # noqa: F401 the case whose platform is replaced
@@ -40,43 +40,43 @@ class WithOddFields(directory.DirectoryPlatform):
 
 
 class IgnoringStop(directory.DirectoryPlatform):
-    def upload(self, request, reporter, stop):
-        return super().upload(request, reporter, type(stop)())
+    def upload(self, request, reporter, cancel):
+        return super().upload(request, reporter, type(cancel)())
 
 
 class LeavingThings(directory.DirectoryPlatform):
-    def upload(self, request, reporter, stop):
+    def upload(self, request, reporter, cancel):
         (self._directory() / "left").touch()
-        return super().upload(request, reporter, stop)
+        return super().upload(request, reporter, cancel)
 
 
 class ForgettingToTell(directory.DirectoryPlatform):
-    def upload(self, request, reporter, stop):
-        result = super().upload(request, reporter, stop)
+    def upload(self, request, reporter, cancel):
+        result = super().upload(request, reporter, cancel)
         return UploadResult(result.id, (*result.objects, CloudObject("thing", "x")))
 
 
 class AnsweringWithTwoLines(directory.DirectoryPlatform):
-    def upload(self, request, reporter, stop):
-        result = super().upload(request, reporter, stop)
+    def upload(self, request, reporter, cancel):
+        result = super().upload(request, reporter, cancel)
         return dataclasses.replace(result, id=f"{result.id}\nmore")
 
 
 class WithRawErrors(directory.DirectoryPlatform):
-    def upload(self, request, reporter, stop):
+    def upload(self, request, reporter, cancel):
         request.image.path.stat()
-        return super().upload(request, reporter, stop)
+        return super().upload(request, reporter, cancel)
 
 
 class LeakingSecrets(directory.DirectoryPlatform):
     fields = (dataclasses.replace(directory.DirectoryPlatform.fields[0], is_secret=True),)
 
-    def upload(self, request, reporter, stop):
+    def upload(self, request, reporter, cancel):
         raise CannotCreateError(f"{request.targetdata['filename']} is wrong")
 
 
 class PlanningByDoing(directory.DirectoryPlatform):
-    def plan(self, request, reporter, stop):
+    def plan(self, request, reporter, cancel):
         reporter.event(ObjectCreated(CloudObject("thing", "x")))
         return Plan(("do it",))
 
@@ -84,7 +84,7 @@ class PlanningByDoing(directory.DirectoryPlatform):
 class GivingResultsAway(directory.DirectoryPlatform):
     def find(self, targetdata, key, reporter):
         paths = [path for path in self._directory().iterdir() if not path.name.startswith(".")]
-        return [Found(CloudObject("file", str(path)), "", "", None, None) for path in paths]
+        return [FoundObject(CloudObject("file", str(path)), "", "", None, None) for path in paths]
 
 
 def touching(context):

@@ -16,11 +16,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import made_images
 import pytest
-from made_images import MadeImage
+from samples import made_images
+from samples.made_images import MadeImage
 
-from clouduploader.sandbox import disks, layout
+from clouduploader.sandbox import layout
+from clouduploader.sandbox.aws import disks
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 STOP_SECONDS = 30  # a process that was killed is gone long before

@@ -20,10 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import jobxml, process, spool
-from clouduploader.commands import tend_spool
-from clouduploader.dispatcher import ending, running
-from clouduploader.job import Job, JobState
+from clouduploader.jobs import expire
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import spool
+from clouduploader.util import processes
+from clouduploader.worker import outcome, tracked
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 KILLS = int(os.environ.get("KILLS", "8"))
@@ -113,12 +115,12 @@ class Site:
         self.jobs.file_path(name).write_bytes(image)
         job = Job(name=name, state=JobState.SCHEDULED, user=self.chance.choice(USERS), target="t", size=len(image))
         path = self.jobs.directory / f".{name}.test"
-        path.write_bytes(jobxml.serialize(job))
+        path.write_bytes(job_xml.serialize(job))
         path.replace(self.jobs.job_path(name))
 
     def wait_until_all_ended(self):
         deadline = time.monotonic() + PATIENCE_SECONDS + KILLS
-        while self.jobs.running_names() or running.supervisors(self.jobs) or self.jobs.owed_cleanups():
+        while self.jobs.running_names() or tracked.supervisors(self.jobs) or self.jobs.pending_cleanups():
             assert time.monotonic() < deadline, self.story()
             time.sleep(0.05)
 
@@ -153,7 +155,7 @@ def site(tmp_path, chance):
     found = Site(tmp_path, chance)
     yield found
     found.kill_all()
-    for pid in running.supervisors(found.jobs).values():
+    for pid in tracked.supervisors(found.jobs).values():
         os.killpg(pid, signal.SIGKILL)
 
 
@@ -186,12 +188,12 @@ def test_machine_that_dies_at_any_moment_gives_the_truth(site):
     victims = set()
 
     def strike():
-        found = running.supervisors(site.jobs)
+        found = tracked.supervisors(site.jobs)
         if found:
             name = site.chance.choice(sorted(found))
             victims.add(name)
-            with process.Held() as held:
-                held.add(member for member in process.everybody().values() if member.group == found[name])
+            with processes.PidfdSet() as held:
+                held.add(member for member in processes.everybody().values() if member.group == found[name])
                 held.kill()
 
     endure(site, strike)
@@ -205,7 +207,9 @@ def test_machine_that_dies_at_any_moment_gives_the_truth(site):
             assert name in ends
         else:
             assert name in victims, site.story()
-            assert job.details in (ending.INTERRUPTED, f"{ending.INTERRUPTED}; it had written: {digest}"), site.story()
+            assert job.details in (outcome.INTERRUPTED, f"{outcome.INTERRUPTED}; it had written: {digest}"), (
+                site.story()
+            )
     assert victims
 
 
@@ -322,6 +326,6 @@ def test_service_killed_at_any_moment_accounts_for_every_job_and_byte(site, is_a
             assert job.details == site.images[name], site.story()
         else:
             assert job.state is JobState.FAILED
-            assert job.details == tend_spool.DEAD or re.fullmatch("no image came within [0-9]+ seconds", job.details)
+            assert job.details == expire.DEAD or re.fullmatch("no image came within [0-9]+ seconds", job.details)
     files = {path.name for path in site.jobs.done_dir.iterdir()}
     assert files == set(archived) | {f"{name}.log" for name in succeeded}, site.story()

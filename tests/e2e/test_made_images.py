@@ -3,8 +3,8 @@
 import os
 import subprocess
 
-import made_images
 import pytest
+from samples import made_images
 
 DISK_FORMATS = {"qcow2": "qcow2", "vmdk": "vmdk", "vhd": "vpc", "vhd-dynamic": "vpc"}
 

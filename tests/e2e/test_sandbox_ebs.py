@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from clouduploader.sandbox import disks, keys
+from clouduploader.sandbox.aws import disks, keys
 
 pytestmark = pytest.mark.sandbox
 

@@ -5,7 +5,8 @@ import datetime
 
 import pytest
 
-from clouduploader.sandbox import disks, keys, layout
+from clouduploader.sandbox import layout
+from clouduploader.sandbox.aws import disks, keys
 
 pytestmark = pytest.mark.sandbox
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import spool
-from clouduploader.job import Job, JobState
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import spool
 
 PROGRAM = Path(sys.executable).with_name("clouduploader")
 PATIENCE_SECONDS = 60  # only a failing test waits that long

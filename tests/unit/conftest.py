@@ -10,10 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from scripted_server import ScriptedServer
+from fakes.scripted_server import ScriptedServer
 
-from clouduploader import jobxml, journal, spool
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import journal, spool
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def make_job():
             if content is not None:
                 (directory / f"{name}{ending}").write_bytes(content)
         new_path = directory / f".{name}.test"
-        new_path.write_bytes(jobxml.serialize(job))
+        new_path.write_bytes(job_xml.serialize(job))
         new_path.replace(directory / name)  # whoever looks meanwhile sees all of it, or what was there before
         return job
 
@@ -154,7 +155,7 @@ def file_cloud(tmp_path, tmp_path_factory, monkeypatch):
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: file-cloud\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("[clouduploader.platforms]\nfile-cloud = file_cloud:create\n")
-    (site / "file_cloud.py").write_bytes((Path(__file__).parents[1] / "data" / "file_cloud.py").read_bytes())
+    (site / "file_cloud.py").write_bytes((Path(__file__).parents[1] / "fakes" / "file_cloud.py").read_bytes())
     monkeypatch.syspath_prepend(site)
     yield FileCloud(tmp_path, site)
     sys.modules.pop("file_cloud", None)

@@ -9,9 +9,11 @@ from pathlib import Path
 import click
 
 import clouduploader
-from clouduploader import config
 from clouduploader.cli import main
-from clouduploader.platforms.ec2 import calls, check, fields, policies, tool
+from clouduploader.platforms.ec2 import api_calls, check, fields
+from clouduploader.platforms.ec2.ec2uploadimg import command as ec2uploadimg_command
+from clouduploader.platforms.ec2.iam import policies
+from clouduploader.store import config
 
 TOP = Path(__file__).parents[2]
 README = (TOP / "README.rst").read_text("utf-8")
@@ -60,7 +62,7 @@ def test_every_command_is_shown():
 
 def test_every_phase_of_ec2_is_named():
     named = re.search(r"for EC2: (.*?) ``progress``", README_WORDS)[1].split(", ")
-    assert set(named) >= {name for _beginning, name in tool.PHASES}
+    assert set(named) >= {name for _beginning, name in ec2uploadimg_command.PHASES}
 
 
 def test_role_may_do_all_that_makes_and_removes():
@@ -69,7 +71,7 @@ def test_role_may_do_all_that_makes_and_removes():
     assert f"{len(actions)} actions" in README
     assert f"{len(direct['Statement'][0]['Action'])} actions" in README
     assert len(actions) == len(set(actions)) == 36
-    assert {f"ec2:{operation}" for operation in (*calls.MAKERS, *calls.REMOVERS)} <= set(actions)
+    assert {f"ec2:{operation}" for operation in (*api_calls.MAKERS, *api_calls.REMOVERS)} <= set(actions)
 
 
 def test_policies_are_those_of_the_program():

@@ -13,10 +13,10 @@ import click
 import pytest
 
 import clouduploader
-from clouduploader import config
 from clouduploader.cli import jobs, main
 from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode
+from clouduploader.store import config
 
 TOP = Path(__file__).parents[2]
 PACKAGING = TOP / "packaging"

@@ -6,14 +6,15 @@ This module is loaded for every job; what is slow to import waits in the other r
 from collections.abc import Iterable, Mapping, Sequence
 
 from clouduploader.errors import ImageError
-from clouduploader.platform import (
+from clouduploader.model.disk import Image
+from clouduploader.platforms.ec2 import fields, settings
+from clouduploader.plugin import (
     Accounts,
     CleanUpReport,
     CloudObject,
     Finding,
-    Found,
+    FoundObject,
     Hints,
-    Image,
     JsonValue,
     Plan,
     PlatformContext,
@@ -21,8 +22,7 @@ from clouduploader.platform import (
     UploadRequest,
     UploadResult,
 )
-from clouduploader.platforms.ec2 import fields, settings
-from clouduploader.stop import Stop
+from clouduploader.util.cancel import Cancel
 
 
 def create(context: PlatformContext) -> "Ec2":
@@ -35,7 +35,7 @@ def create(context: PlatformContext) -> "Ec2":
 
 
 class Ec2:
-    """The platform. See `clouduploader.platform.Platform`."""
+    """The platform. See `clouduploader.plugin.Platform`."""
 
     fields = fields.FIELDS
 
@@ -46,7 +46,7 @@ class Ec2:
     @property
     def accounts(self) -> Accounts:
         """The users' roles."""
-        from clouduploader.platforms.ec2 import accounts
+        from clouduploader.platforms.ec2.iam import accounts
 
         return accounts.RoleAccounts(self._context, self._settings)
 
@@ -63,10 +63,10 @@ class Ec2:
         What it can't take at all has its own name here: the EBS direct way goes by the content, and `upload`
         refuses such an image for the other.
         """
-        from clouduploader.platforms.ec2 import tool
+        from clouduploader.platforms.ec2.ec2uploadimg import command
 
         try:
-            return tool.link_name(image)
+            return command.link_name(image)
         except ImageError:
             return image.filename
 
@@ -74,46 +74,51 @@ class Ec2:
         """Check the rules between fields."""
         return fields.problems(targetdata, self._settings)
 
-    def plan(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> Plan:
+    def plan(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> Plan:
         """Check all that can be checked without a change, and say what would be done."""
         from clouduploader.platforms.ec2 import plan
 
-        return plan.make(self._context, self._settings, request=request, reporter=reporter, stop=stop)
+        return plan.make(self._context, self._settings, request=request, reporter=reporter, cancel=cancel)
 
-    def upload(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> UploadResult:
+    def upload(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> UploadResult:
         """Make an AMI of the image."""
         method = fields.method(request.targetdata, self._settings)
         if method == "ec2uploadimg":
-            return self._upload_by_tool(request, reporter, stop)
-        from clouduploader.platforms.ec2 import credentials
+            return self._upload_by_tool(request, reporter, cancel)
+        from clouduploader.platforms.ec2 import auth
 
-        with credentials.uncollected():
-            from clouduploader.platforms.ec2.ebs_direct import snapshot
-            from clouduploader.platforms.ec2.ebs_direct import upload as direct
+        with auth.uncollected():
+            from clouduploader.platforms.ec2.ebs import snapshot
+            from clouduploader.platforms.ec2.ebs import upload as direct
 
         try:
-            return direct.Upload(self._context, self._settings, request=request, reporter=reporter, stop=stop).run()
+            return direct.EbsUpload(
+                self._context, self._settings, request=request, reporter=reporter, cancel=cancel
+            ).run()
         except snapshot.StartDeniedError as exc:
             if method != "auto" or not self._is_for_tool(request):
                 raise
             reporter.line(f"EBS direct can't be used: {exc.message}. Going on with ec2uploadimg.")
-        return self._upload_by_tool(request, reporter, stop)
+        return self._upload_by_tool(request, reporter, cancel)
 
-    def _upload_by_tool(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> UploadResult:
-        from clouduploader.platforms.ec2 import credentials, tool
+    def _upload_by_tool(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> UploadResult:
+        from clouduploader.platforms.ec2 import auth
+        from clouduploader.platforms.ec2.ec2uploadimg import command
 
-        with credentials.uncollected():
-            from clouduploader.platforms.ec2 import upload
+        with auth.uncollected():
+            from clouduploader.platforms.ec2.ec2uploadimg import upload
 
-        tool.link_name(request.image)  # refuses what it can't take
-        return upload.Upload(self._context, self._settings, request=request, reporter=reporter, stop=stop).run()
+        command.link_name(request.image)  # refuses what it can't take
+        return upload.HelperUpload(
+            self._context, self._settings, request=request, reporter=reporter, cancel=cancel
+        ).run()
 
     def _is_for_tool(self, request: UploadRequest) -> bool:
         """Whether ec2uploadimg could do all that is asked for."""
-        from clouduploader.platforms.ec2 import tool
+        from clouduploader.platforms.ec2.ec2uploadimg import command
 
         try:
-            tool.link_name(request.image)
+            command.link_name(request.image)
         except ImageError:
             return False
         return not fields.problems({**request.targetdata, "method": "ec2uploadimg"}, self._settings)
@@ -122,21 +127,21 @@ class Ec2:
         self, targetdata: Mapping[str, JsonValue], objects: Sequence[CloudObject], reporter: Reporter
     ) -> CleanUpReport:
         """Remove what an upload left, with fresh credentials."""
-        from clouduploader.platforms.ec2 import credentials, leftovers
+        from clouduploader.platforms.ec2 import auth, cleanup
 
-        way = credentials.account(
+        way = auth.account(
             self._context, self._settings, targetdata=targetdata, user="clean-up", job_name=None, reporter=reporter
         )
-        return leftovers.clean_up(way, objects, reporter)
+        return cleanup.clean_up(way, objects, reporter)
 
-    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[Found]:
+    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[FoundObject]:
         """Look for what bears our tags."""
-        from clouduploader.platforms.ec2 import credentials, leftovers
+        from clouduploader.platforms.ec2 import auth, cleanup
 
-        way = credentials.account(
+        way = auth.account(
             self._context, self._settings, targetdata=targetdata, user="clean-up", job_name=None, reporter=reporter
         )
-        return leftovers.find(way.client("ec2", way.renewing()), way.region, key, reporter)
+        return cleanup.find(way.client("ec2", way.renewing()), way.region, key, reporter)
 
     def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
         """Look whether all is in place."""

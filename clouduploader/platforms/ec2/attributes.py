@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from clouduploader.errors import TargetDataError
-from clouduploader.frozen import frozen
-from clouduploader.platform import JsonValue
 from clouduploader.platforms.ec2 import fields
+from clouduploader.plugin import JsonValue
+from clouduploader.util.frozen import frozen
 
 DEFAULT_DESCRIPTION = "uploaded by clouduploader"
 
 
 @frozen(kw_only=True)
-class Attributes:
+class ImageAttributes:
     """The attributes of an AMI, in the words of the EC2 API.
 
     Attributes:
@@ -54,7 +54,7 @@ class Attributes:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def resolve(targetdata: Mapping[str, JsonValue], *, architecture: str, boot_mode: str | None) -> Attributes:
+def resolve(targetdata: Mapping[str, JsonValue], *, architecture: str, boot_mode: str | None) -> ImageAttributes:
     """Decide what the AMI is registered with.
 
     Enhanced networking is on unless the target data say otherwise: without ENA no current instance type starts the
@@ -81,7 +81,7 @@ def resolve(targetdata: Mapping[str, JsonValue], *, architecture: str, boot_mode
             )
     has_sriov = bool(targetdata.get("sriov_support", architecture == "x86_64"))
     uefi_data = targetdata.get("uefi_data")
-    return Attributes(
+    return ImageAttributes(
         description=str(targetdata.get("description") or DEFAULT_DESCRIPTION),
         architecture=architecture,
         boot_mode=boot_mode,

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, ConfigError, TransientError
-from clouduploader.platform import Event, Finding, JsonValue, Level, PlatformContext
-from clouduploader.platforms.ec2 import child, credentials, fields, hints, plan, refusals, regions, tool
-from clouduploader.platforms.ec2.settings import Settings
-from clouduploader.platforms.ec2.sigv4 import Keys
+from clouduploader.platforms.ec2 import auth, aws_errors, fields, hints, plan
+from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, process
+from clouduploader.platforms.ec2.settings import Ec2Settings
+from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.plugin import Event, Finding, JsonValue, Level, PlatformContext
 
 OLDEST_TOOL = (10, 0, 0)  # what was measured is 10.0.5; options and output were the same in all of 10.0
 MAX_VERSION = 100  # characters
@@ -62,14 +63,14 @@ class _Silent:
 
 def run(
     context: PlatformContext,
-    settings: Settings,
+    settings: Ec2Settings,
     *,
     targetdata: Mapping[str, JsonValue] | None,
     region: str | None,
 ) -> Iterator[Finding]:
     """See `Platform.check`."""
     method = fields.method(targetdata or {}, settings)
-    helpers: dict[str, regions.Helper] = {}
+    helpers: dict[str, helper_config.HelperInstance] = {}
     if method != "ebs-direct":
         for finding in _means_of_tool(context, settings, region, helpers):
             is_needed = method == "ec2uploadimg" or finding.level is not Level.FAILURE
@@ -83,13 +84,16 @@ def run(
 
 
 def _means_of_tool(
-    context: PlatformContext, settings: Settings, region: str | None, helpers: dict[str, regions.Helper]
+    context: PlatformContext,
+    settings: Ec2Settings,
+    region: str | None,
+    helpers: dict[str, helper_config.HelperInstance],
 ) -> Iterator[Finding]:
     """Look at what ec2uploadimg needs, and gather its helpers by region."""
     yield from _tool(context, settings)
-    path = str(context.home / regions.FILE_NAME)
+    path = str(context.home / helper_config.FILE_NAME)
     try:
-        names = [region] if region else regions.names(context.home)
+        names = [region] if region else helper_config.names(context.home)
     except ClouduploaderError as exc:
         yield _failure(path, exc)
         return
@@ -97,7 +101,7 @@ def _means_of_tool(
         yield Finding(Level.FAILURE, path, "no region is configured", "Add a section [region-R]; see the sample.")
     for name in names:
         try:
-            helpers[name] = regions.helper(context.home, name)
+            helpers[name] = helper_config.helper(context.home, name)
         except ClouduploaderError as exc:
             yield _failure(f"region {name}", exc)
 
@@ -108,7 +112,7 @@ def _names_without_helpers(context: PlatformContext, targetdata: Mapping[str, Js
         return [str(targetdata["region"])]
     found: list[str] = []
     with contextlib.suppress(ClouduploaderError):
-        found = regions.names(context.home)
+        found = helper_config.names(context.home)
     if not found:
         with contextlib.suppress(ClouduploaderError):
             own = hints.RegionHints(context.environment).default("region")
@@ -120,9 +124,9 @@ def _failure(subject: str, exc: ClouduploaderError) -> Finding:
     return Finding(Level.FAILURE, subject, exc.message, exc.hint)
 
 
-def _tool(context: PlatformContext, settings: Settings) -> Iterator[Finding]:
+def _tool(context: PlatformContext, settings: Ec2Settings) -> Iterator[Finding]:
     try:
-        program = tool.named(settings, context)
+        program = command.named(settings, context)
     except ClouduploaderError as exc:
         yield _failure("ec2uploadimg", exc)
         return
@@ -130,7 +134,7 @@ def _tool(context: PlatformContext, settings: Settings) -> Iterator[Finding]:
     try:
         answer = subprocess.run(
             [program.interpreter, str(program.script), "--version"],
-            env=child.environment(context.environment, context.home),
+            env=process.environment(context.environment, context.home),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=VERSION_SECONDS,
@@ -153,9 +157,9 @@ def _tool(context: PlatformContext, settings: Settings) -> Iterator[Finding]:
 
 def _identity(
     context: PlatformContext,
-    settings: Settings,
+    settings: Ec2Settings,
     names: Sequence[str],
-    helpers: Mapping[str, regions.Helper],
+    helpers: Mapping[str, helper_config.HelperInstance],
     *,
     is_direct: bool,
 ) -> Iterator[Finding]:
@@ -167,7 +171,7 @@ def _identity(
             )
         return
     region = settings.sts_region or names[0]
-    caller = credentials.Caller(context.home, settings.profile, is_role_wanted=True, region=region, reporter=_Silent())
+    caller = auth.CallerAccount(context.home, settings.profile, is_role_wanted=True, region=region, reporter=_Silent())
     try:
         keys = caller.keys()
         we = caller.identity(keys)
@@ -183,14 +187,14 @@ def _identity(
             yield _endpoint(name, caller, keys)
 
 
-def _endpoint(region: str, caller: credentials.Caller, keys: Keys) -> Finding:
+def _endpoint(region: str, caller: auth.CallerAccount, keys: AccessKeys) -> Finding:
     """Look whether the EBS direct APIs answer at all; no right is needed for that."""
-    from clouduploader.platforms.ec2 import api
+    from clouduploader.platforms.ec2 import boto
 
     subject = f"EBS direct APIs in {region}"
     try:
         ebs = caller.client("ebs", region, keys)
-        with api.translated(subject):
+        with boto.translated(subject):
             ebs.list_snapshot_blocks(SnapshotId=NO_SNAPSHOT)
     except (TransientError, ConfigError) as exc:
         return _failure(subject, exc)
@@ -200,25 +204,27 @@ def _endpoint(region: str, caller: credentials.Caller, keys: Keys) -> Finding:
 
 
 def _clock(date: str) -> Finding:
-    skew = refusals.clock_skew(date)
+    skew = aws_errors.clock_skew(date)
     if skew is None:
         return Finding(Level.WARNING, "clock", "AWS did not tell the time")
     seconds = round(abs(skew).total_seconds())
     message = f"{seconds} seconds {'ahead of' if skew > datetime.timedelta() else 'behind'} Amazon's"
-    if abs(skew) > refusals.MAX_SKEW:
+    if abs(skew) > aws_errors.MAX_SKEW:
         return Finding(Level.FAILURE, "clock", message, "Set it, for example with chrony: AWS refuses 5 minutes.")
     return Finding(Level.OK, "clock", message)
 
 
-def _region(name: str, helper: regions.Helper, caller: credentials.Caller, keys: Keys) -> Iterator[Finding]:
+def _region(
+    name: str, helper: helper_config.HelperInstance, caller: auth.CallerAccount, keys: AccessKeys
+) -> Iterator[Finding]:
     """Look at a region with the service's own keys, which OBS's admin may have given no rights but AssumeRole."""
     subject = f"region {name}"
-    from clouduploader.platforms.ec2 import api
+    from clouduploader.platforms.ec2 import boto
 
     try:
         ec2 = caller.client("ec2", name, keys)
         plan.check_helper(ec2, helper.ami, name)
-        with api.translated(subject):
+        with boto.translated(subject):
             types = ec2.describe_instance_types(Filters=[{"Name": "instance-type", "Values": [helper.instance_type]}])[
                 "InstanceTypes"
             ]
@@ -244,17 +250,17 @@ def _region(name: str, helper: regions.Helper, caller: credentials.Caller, keys:
 
 
 def _role(
-    context: PlatformContext, settings: Settings, targetdata: Mapping[str, JsonValue], method: str
+    context: PlatformContext, settings: Ec2Settings, targetdata: Mapping[str, JsonValue], method: str
 ) -> Iterator[Finding]:
     """Try the role of a job that is to come, and look at the job's region with its rights."""
     reporter = _Silent()
-    way = credentials.account(context, settings, targetdata=targetdata, user="check", job_name=None, reporter=reporter)
+    way = auth.account(context, settings, targetdata=targetdata, user="check", job_name=None, reporter=reporter)
     subject = f"role {way.role_arn}" if way.role_arn else "own credentials"
     try:
         ec2 = way.client("ec2", way.fresh_keys())
         yield Finding(Level.OK, subject, "can be used")
         if method != "ebs-direct":
-            helper = regions.helper(context.home, way.region)
+            helper = helper_config.helper(context.home, way.region)
             plan.check_helper(ec2, helper.ami, way.region)
         plan.check_name(ec2, str(targetdata["ami_name"]), way.region)
         if targetdata.get("vpc_subnet_id") and method != "ebs-direct":
@@ -284,7 +290,7 @@ def _rights(ec2: Any, subject: str) -> Iterator[Finding]:  # noqa: ANN401 a clie
             return
         if code == "DryRunOperation":
             granted.append(f"ec2:{action}")
-        elif code in refusals.UNAUTHORIZED:
+        elif code in aws_errors.UNAUTHORIZED:
             hint = "Attach the policy of the README, section 'The IAM role', to the role."
             yield Finding(Level.FAILURE, subject, f"may not call ec2:{action}", hint)
         else:

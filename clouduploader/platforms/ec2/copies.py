@@ -7,13 +7,12 @@ from typing import Any
 
 import botocore.exceptions
 
-from clouduploader import visibility
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
-from clouduploader.frozen import frozen
-from clouduploader.platform import CloudObject, Journal, ObjectCreated, ObjectRemoved, Reporter
-from clouduploader.platforms.ec2 import api, leftovers, patience, refusals
-from clouduploader.platforms.ec2 import tags as our_tags
-from clouduploader.stop import Stop
+from clouduploader.platforms.ec2 import aws_errors, boto, cleanup, retry
+from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.plugin import CloudObject, Journal, ObjectCreated, ObjectRemoved, Reporter, visibility
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.frozen import frozen
 
 COPY_SECONDS = 6 * 3600.0  # AWS promises no time; a copy that takes longer is taken up by the next try
 UNDER_WAY = ("pending", "transient")  # EC2 API, ImageState
@@ -23,7 +22,7 @@ MAX_BAD_LOOKS = 5  # in a row, each tried four times by the SDK; the copy goes o
 
 
 @frozen()
-class Source:
+class CopySource:
     """The image that is copied.
 
     Attributes:
@@ -43,7 +42,7 @@ class Source:
     image: Mapping[str, Any]
 
 
-class Copy:
+class RegionCopy:
     """One copy. For one thread at a time.
 
     Args:
@@ -54,7 +53,7 @@ class Copy:
         tags: Of the source; the copy and its snapshots get the same.
         journal: Of the upload.
         reporter: Told of what is made.
-        stop: See Stop.
+        cancel: See Cancel.
         sleep: For tests.
 
     Attributes:
@@ -67,12 +66,12 @@ class Copy:
         region: str,
         *,
         client: Any,  # noqa: ANN401 boto3 makes its clients at run time
-        source: Source,
+        source: CopySource,
         kms_key: str | None,
         tags: Mapping[str, str],
         journal: Journal,
         reporter: Reporter,
-        stop: Stop,
+        cancel: Cancel,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._region = region
@@ -82,7 +81,7 @@ class Copy:
         self._tags = tags
         self._journal = journal
         self._reporter = reporter
-        self._stop = stop
+        self._cancel = cancel
         self._sleep = sleep
         self._is_ours_to_remove = False
         self.objects: dict[CloudObject, None] = {}
@@ -129,7 +128,7 @@ class Copy:
     def _find(self) -> dict[str, Any] | None:
         """Look for the copy of an earlier try, and remove one that failed."""
         filters = [{"Name": "name", "Values": [self._source.name]}]
-        with api.translated(f"region {self._region}"):
+        with boto.translated(f"region {self._region}"):
             images: list[dict[str, Any]] = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]
         for image in images:
             if image["State"] in DEAD and _tags(image).get(our_tags.KEY) == self._journal.key:
@@ -137,26 +136,26 @@ class Copy:
         living = [image for image in images if image["State"] not in DEAD]
         ours = [image for image in living if is_same(_tags(image), self._tags)]
         if living and not ours:
-            raise refusals.name_taken(living[0]["ImageId"], "its content is not that of this upload")
+            raise aws_errors.name_taken(living[0]["ImageId"], "its content is not that of this upload")
         return min(ours, key=lambda image: str(image["State"]), default=None)  # "available" is the first of them
 
     def _check_encrypted(self, image: Mapping[str, Any]) -> None:
         """Refuse a copy of an earlier upload that shows to everybody what this one is to keep under a key."""
         if (self._kms_key or self._source.is_encrypted) and not is_encrypted(image):
-            raise refusals.name_taken(image["ImageId"], "it is not encrypted, as this copy is to be")
+            raise aws_errors.name_taken(image["ImageId"], "it is not encrypted, as this copy is to be")
 
     def _asked(self) -> str:
         """Ask for the copy, and again for as long as too many others are under way. Returns its id."""
         waited = 0.0
-        for pause in patience.pauses():
+        for pause in retry.pauses():
             try:
                 return self._ask()
             except ClouduploaderError as exc:
-                if api.refusal_code(exc) != TOO_MANY or waited >= COPY_SECONDS:
+                if boto.refusal_code(exc) != TOO_MANY or waited >= COPY_SECONDS:
                     raise
                 if not waited:
                     self._reporter.line(f"Waiting to copy to {self._region}: {exc.message}")
-            patience.pause(pause, stop=self._stop, sleep=self._sleep)
+            retry.pause(pause, cancel=self._cancel, sleep=self._sleep)
             waited += pause
         raise AssertionError("there is always one more pause")
 
@@ -178,7 +177,7 @@ class Copy:
             parameters["Encrypted"] = True
         self._is_ours_to_remove = True
         try:
-            with api.translated(f"region {self._region}"):
+            with boto.translated(f"region {self._region}"):
                 image_id = str(self._client.copy_image(**parameters)["ImageId"])
         except ClouduploaderError as exc:
             if isinstance(exc.__cause__, botocore.exceptions.ClientError):  # else it may have been done all the same
@@ -214,7 +213,7 @@ class Copy:
 
     def _wait(self, image_id: str) -> dict[str, Any]:
         waited, bad_looks = 0.0, 0
-        for pause in patience.pauses():
+        for pause in retry.pauses():
             try:
                 image = self._look(image_id)
             except TransientError:
@@ -233,17 +232,17 @@ class Copy:
                     f"the copy {image_id} is not complete after {round(waited / 3600)} hours",
                     hint="The same upload once more goes on waiting for it.",
                 )
-            patience.pause(pause, stop=self._stop, sleep=self._sleep)
+            retry.pause(pause, cancel=self._cancel, sleep=self._sleep)
             waited += pause
         raise AssertionError("there is always one more pause")
 
     def _look(self, image_id: str) -> dict[str, Any] | None:
         """What becomes of the copy; None if EC2 does not know it (yet, or any more)."""
         try:
-            with api.translated(f"region {self._region}"):
+            with boto.translated(f"region {self._region}"):
                 images: list[dict[str, Any]] = self._client.describe_images(ImageIds=[image_id])["Images"]
         except ClouduploaderError as exc:
-            if api.refusal_code(exc).endswith((*leftovers.UNKNOWN, leftovers.DEREGISTERED)):
+            if boto.refusal_code(exc).endswith((*cleanup.UNKNOWN, cleanup.DEREGISTERED)):
                 return None
             raise
         for thing in self._things(images[0]) if images else []:
@@ -275,7 +274,7 @@ class Copy:
 
     def _named_by_key(self) -> list[str]:
         """The ids of what was asked for without an answer."""
-        with api.translated(f"region {self._region}"):
+        with boto.translated(f"region {self._region}"):
             images = self._client.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
         return [image["ImageId"] for image in images]
 
@@ -287,14 +286,14 @@ class Copy:
             is_old: Whether what EC2 does not show of it is gone; else it stays in the journal.
         """
         image = self._look(image_id)
-        with api.translated(f"region {self._region}"):
+        with boto.translated(f"region {self._region}"):
             found = self._client.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
         # A complete one that this copy does not name was an earlier success.
         unfinished = [entry["SnapshotId"] for entry in found if entry.get("State") != "completed"]
         tagged = [CloudObject("snapshot", snapshot_id, self._region) for snapshot_id in unfinished]
         known = [*self._things(image or {"ImageId": image_id}), *self.objects]
         doomed = list(dict.fromkeys([*known, *tagged]))
-        report = leftovers.Remover(self._client, self._region, self._reporter, sleep=self._sleep).remove(doomed)
+        report = cleanup.ObjectRemover(self._client, self._region, self._reporter, sleep=self._sleep).remove(doomed)
         for thing in report.absent:
             if is_old:
                 self._reporter.event(ObjectRemoved(thing))

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, StoppedError, TransientError
-from clouduploader.platform import CloudObject, Journal, JsonValue, PhaseStarted, Reporter, Shortfall
-from clouduploader.platforms.ec2 import api, beforehand, copies, fields, refusals, taken
-from clouduploader.platforms.ec2 import tags as our_tags
-from clouduploader.platforms.ec2.attributes import Attributes
-from clouduploader.platforms.ec2.credentials import Account
-from clouduploader.stop import Stop
+from clouduploader.platforms.ec2 import aws_errors, boto, compare, copies, fields, preflight
+from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.platforms.ec2.attributes import ImageAttributes
+from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.plugin import CloudObject, Journal, JsonValue, PhaseStarted, Reporter, Shortfall
+from clouduploader.util.cancel import Cancel
 
 MAX_GRANTS = 500  # "up to 500 modifications to a snapshot in a single operation" (EC2 API, ModifySnapshotAttribute)
 MAX_COPIES = 20  # at once; EBS user guide, quotas, "Concurrent snapshot copies per destination Region"
@@ -26,15 +26,15 @@ MAX_COPIES = 20  # at once; EBS user guide, quotas, "Concurrent snapshot copies 
 def distribute(
     image_id: str,
     *,
-    account: Account,
+    account: RoleRequest,
     region: str,
     targetdata: Mapping[str, JsonValue],
-    attributes: Attributes,
+    attributes: ImageAttributes,
     journal: Journal,
     tags: Mapping[str, str],
     is_new: bool,
     reporter: Reporter,
-    stop: Stop,
+    cancel: Cancel,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[list[CloudObject], list[Shortfall]]:
     """Copy, share and deprecate an image as the target data say. Blocks as long as the copies take.
@@ -49,7 +49,7 @@ def distribute(
         tags: Of the image; the copies and their snapshots get the same, with the user's and the journal's key.
         is_new: Whether this very upload made the image, so that nothing of it needs a change.
         reporter: Told of each copy at once.
-        stop: See Stop.
+        cancel: See Cancel.
         sleep: For tests.
 
     Returns:
@@ -69,7 +69,7 @@ def distribute(
         tags=tags,
         is_new=is_new,
         reporter=reporter,
-        stop=stop,
+        cancel=cancel,
         sleep=sleep,
     )
     return distribution.run()
@@ -80,15 +80,15 @@ class _Distribution:
         self,
         image_id: str,
         *,
-        account: Account,
+        account: RoleRequest,
         home: str,
         targetdata: Mapping[str, JsonValue],
-        attributes: Attributes,
+        attributes: ImageAttributes,
         journal: Journal,
         tags: Mapping[str, str],
         is_new: bool,
         reporter: Reporter,
-        stop: Stop,
+        cancel: Cancel,
         sleep: Callable[[float], None],
     ) -> None:
         self._image_id = image_id
@@ -103,14 +103,14 @@ class _Distribution:
         self._attributes = attributes
         self._is_new = is_new
         self._reporter = reporter
-        self._stop = stop
+        self._cancel = cancel
         self._sleep = sleep
         self._regions = [name for name in dict.fromkeys(_strings(targetdata.get("regions"))) if name != home]
         keys = targetdata.get("kms_keys")
         self._kms_keys = {name: str(key) for name, key in keys.items()} if isinstance(keys, dict) else {}
         self._share = list(dict.fromkeys(_strings(targetdata.get("share"))))
         self._deprecate_at = fields.moment(targetdata.get("deprecate_at"))
-        self._copies: dict[str, copies.Copy] = {}
+        self._copies: dict[str, copies.RegionCopy] = {}
 
     def run(self) -> tuple[list[CloudObject], list[Shortfall]]:
         """See `distribute`."""
@@ -123,7 +123,7 @@ class _Distribution:
             source = self._source()
             with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
                 served = list(pool.map(lambda name: self._serve(name, source), everywhere))
-            self._stop.raise_if_requested()
+            self._cancel.raise_if_requested()
         except StoppedError:
             self._undo()
             raise
@@ -137,18 +137,18 @@ class _Distribution:
 
     def _undo(self) -> None:
         with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
-            list(pool.map(copies.Copy.undo, list(self._copies.values())))
+            list(pool.map(copies.RegionCopy.undo, list(self._copies.values())))
 
     def _client(self, region: str) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
         return self._account.client("ec2", self._keys, region)
 
-    def _source(self) -> copies.Source:
-        with api.translated(f"region {self._home}"):
+    def _source(self) -> copies.CopySource:
+        with boto.translated(f"region {self._home}"):
             found = self._client(self._home).describe_images(ImageIds=[self._image_id])["Images"]
         if not found:
             raise TransientError(f"EC2 does not tell of {self._image_id} in {self._home}")
         (image,) = found
-        return copies.Source(
+        return copies.CopySource(
             id=self._image_id,
             region=self._home,
             name=image["Name"],
@@ -157,13 +157,13 @@ class _Distribution:
             image=image,
         )
 
-    def _serve(self, region: str, source: copies.Source) -> list[Shortfall]:
+    def _serve(self, region: str, source: copies.CopySource) -> list[Shortfall]:
         """Do all that is to be done in one region.
 
         Raises:
             StoppedError: The stop was requested.
         """
-        self._stop.raise_if_requested()
+        self._cancel.raise_if_requested()
         image = source.image
         try:
             client = self._client(region)
@@ -180,8 +180,8 @@ class _Distribution:
             *self._deprecated(region, client, image["ImageId"]),
         ]
 
-    def _copied(self, region: str, client: Any, source: copies.Source) -> dict[str, Any]:  # noqa: ANN401 of boto3
-        copy = self._copies[region] = copies.Copy(
+    def _copied(self, region: str, client: Any, source: copies.CopySource) -> dict[str, Any]:  # noqa: ANN401 of boto3
+        copy = self._copies[region] = copies.RegionCopy(
             region,
             client=client,
             source=source,
@@ -189,12 +189,12 @@ class _Distribution:
             tags=self._tags,
             journal=self._journal,
             reporter=self._reporter,
-            stop=self._stop,
+            cancel=self._cancel,
             sleep=self._sleep,
         )
         image = copy.complete()
         if copy.is_found:
-            taken.check_copy(image, source.image)
+            compare.check_copy(image, source.image)
         verb = "Already there" if copy.is_found else "Copied to"
         self._reporter.line(f"{verb} {'in ' if copy.is_found else ''}{region}: {image['ImageId']}")
         return image
@@ -204,10 +204,10 @@ class _Distribution:
         if self._is_new and region == self._home:
             return []
         shortfalls = []
-        changes = list(taken.changes(image, self._targetdata, key=self._journal.key, wanted=self._attributes))
+        changes = list(compare.changes(image, self._targetdata, key=self._journal.key, wanted=self._attributes))
         for change in changes:
             try:
-                with api.translated(f"region {region}"):
+                with boto.translated(f"region {region}"):
                     getattr(client, change.call)(**change.parameters)
                 self._reporter.line(f"Changed in {region}: {image['ImageId']}, {change}")
             except ClouduploaderError as exc:
@@ -220,7 +220,7 @@ class _Distribution:
         """Say on an image that it is as we ask; without that it is compared again the next time."""
         key = our_tags.as_list({our_tags.KEY: self._journal.key})
         try:
-            with api.translated(f"region {region}"):
+            with boto.translated(f"region {region}"):
                 client.create_tags(Resources=[image_id], Tags=key)
         except ClouduploaderError as exc:
             self._reporter.detail(f"{image_id} keeps the key of another upload: {exc.message}")
@@ -260,7 +260,7 @@ class _Distribution:
                     _open(region, client, snapshot_id, batch)
                     self._reporter.line(f"Shared in {region}: {snapshot_id} with {', '.join(batch)}")
         except ClouduploaderError as exc:
-            if self._targetdata.get("share_snapshot") or not refusals.is_denied(exc):
+            if self._targetdata.get("share_snapshot") or not aws_errors.is_denied(exc):
                 return [Shortfall(region, f"snapshots not shared: {reason(exc)}")]
             self._reporter.line(
                 f"Not shared in {region}: {', '.join(snapshots)}, so nobody else can copy the image: {reason(exc)}"
@@ -271,7 +271,7 @@ class _Distribution:
         if self._deprecate_at is None:
             return []
         try:
-            with api.translated(f"region {region}"):
+            with boto.translated(f"region {region}"):
                 client.enable_image_deprecation(ImageId=image_id, DeprecateAt=self._deprecate_at)
         except ClouduploaderError as exc:
             return [Shortfall(region, f"not deprecated: {reason(exc)}")]
@@ -283,32 +283,32 @@ def _share(region: str, client: Any, image_id: str, words: Sequence[str], *, is_
     if is_encrypted and fields.EVERYBODY in words:
         raise PlatformReplyError("an encrypted image can't be public")  # EC2 user guide, "Make your AMI public"
     try:
-        with api.translated(f"region {region}"):
+        with boto.translated(f"region {region}"):
             client.modify_image_attribute(
                 ImageId=image_id, LaunchPermission={"Add": [permission(word) for word in words]}
             )
     except ClouduploaderError as exc:
-        if api.refusal_code(exc) != "OperationNotPermitted":
+        if boto.refusal_code(exc) != "OperationNotPermitted":
             raise
         if fields.EVERYBODY not in words:
             if not is_encrypted:
                 raise
-            raise beforehand.key_not_shareable(f"in {region}") from exc
-        raise beforehand.blocked("images", region) from exc
+            raise preflight.key_not_shareable(f"in {region}") from exc
+        raise preflight.blocked("images", region) from exc
 
 
 def _open(region: str, client: Any, snapshot_id: str, words: Sequence[str]) -> None:  # noqa: ANN401 of boto3
     try:
-        with api.translated(f"region {region}"):
+        with boto.translated(f"region {region}"):
             client.modify_snapshot_attribute(
                 SnapshotId=snapshot_id,
                 Attribute="createVolumePermission",
                 CreateVolumePermission={"Add": [permission(word) for word in words]},
             )
     except ClouduploaderError as exc:
-        if fields.EVERYBODY not in words or api.refusal_code(exc) != "OperationNotPermitted":
+        if fields.EVERYBODY not in words or boto.refusal_code(exc) != "OperationNotPermitted":
             raise
-        raise beforehand.blocked("snapshots", region) from exc
+        raise preflight.blocked("snapshots", region) from exc
 
 
 def for_snapshots(targetdata: Mapping[str, JsonValue]) -> list[str]:

@@ -4,8 +4,8 @@ import urllib.parse
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ConfigError
-from clouduploader.frozen import frozen
-from clouduploader.platforms.ec2 import refusals
+from clouduploader.platforms.ec2 import aws_errors
+from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:
     import ssl
@@ -14,7 +14,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 @frozen(kw_only=True)
-class Endpoint:
+class AwsEndpoint:
     """Where an API of AWS answers.
 
     Attributes:
@@ -34,7 +34,7 @@ class Endpoint:
     prefix: str
 
 
-def parse(url: str, *, origin: str) -> Endpoint:
+def parse(url: str, *, origin: str) -> AwsEndpoint:
     """Take a URL apart.
 
     Args:
@@ -56,7 +56,7 @@ def parse(url: str, *, origin: str) -> Endpoint:
     authority = f"[{host}]" if ":" in host else host
     if port is not None and port != PORTS[parts.scheme]:
         authority += f":{port}"
-    return Endpoint(
+    return AwsEndpoint(
         url=url,
         is_tls=parts.scheme == "https",
         host=host,
@@ -67,7 +67,7 @@ def parse(url: str, *, origin: str) -> Endpoint:
 
 
 @frozen(kw_only=True)
-class Route:
+class ProxyRoute:
     """How the SDK reaches an API, for requests of our own; see `api.route`.
 
     Attributes:
@@ -77,7 +77,7 @@ class Route:
         proxy: The URL of the proxy on the way, or None.
     """
 
-    place: Endpoint
+    place: AwsEndpoint
     region: str
     authorities: str
     proxy: str | None = None
@@ -96,5 +96,5 @@ class Route:
         try:
             context.load_verify_locations(self.authorities)
         except OSError as exc:
-            raise refusals.no_authorities(self.authorities, exc) from exc
+            raise aws_errors.no_authorities(self.authorities, exc) from exc
         return context

@@ -12,10 +12,10 @@ import botocore.httpsession
 import urllib3.exceptions
 import urllib3.util.ssl_match_hostname
 
-from clouduploader import deadline
 from clouduploader.errors import ConfigError, NetworkError
-from clouduploader.platforms.ec2 import refusals
-from clouduploader.stop import Stop
+from clouduploader.platforms.ec2 import aws_errors
+from clouduploader.util import deadline
+from clouduploader.util.cancel import Cancel
 
 SECONDS = 100.0
 """For connecting (20 s) and for an answer (60 s of silence, see `api.CONFIG`), and some for its parts."""
@@ -37,15 +37,15 @@ class Exchange:
 
     Args:
         sdk: That session.
-        stop: Once it is requested, an exchange ends within seconds.
+        cancel: Once it is requested, an exchange ends within seconds.
 
     Attributes:
         sdk: The same.
     """
 
-    def __init__(self, sdk: Any, stop: Stop | None) -> None:  # noqa: ANN401 botocore has no types
+    def __init__(self, sdk: Any, cancel: Cancel | None) -> None:  # noqa: ANN401 botocore has no types
         self.sdk = sdk
-        self._stop = stop
+        self._cancel = cancel
 
     def send(self, request: Any) -> botocore.awsrequest.AWSResponse:  # noqa: ANN401 botocore has no types
         """Send a request, and read its whole answer, that of a stream too.
@@ -56,7 +56,7 @@ class Exchange:
             botocore.exceptions.BotoCoreError: There was no answer, or a part of one.
         """
         try:
-            return deadline.within(SECONDS, lambda: self._whole(request), self._stop)
+            return deadline.within(SECONDS, lambda: self._whole(request), self._cancel)
         except deadline.OverdueError:
             raise NetworkError(
                 f"{request.url} was at its answer for too long", hint="Check the network and the proxy settings."
@@ -74,7 +74,7 @@ class Exchange:
         except botocore.exceptions.SSLError as exc:
             cause = cause_of(exc)
             if isinstance(cause, UNTRUSTED_ERRORS):
-                raise refusals.untrusted(url, cause) from exc
+                raise aws_errors.untrusted(url, cause) from exc
             _check_authorities(botocore.httpsession.get_cert_path(self.sdk._verify))
             raise
         except botocore.exceptions.BotoCoreError as exc:
@@ -128,7 +128,7 @@ def _check_authorities(path: str) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except OSError as exc:  # an error of OpenSSL is one
-        raise refusals.no_authorities(path, exc) from exc
+        raise aws_errors.no_authorities(path, exc) from exc
 
 
 def unusable_url(exc: BaseException) -> ConfigError | None:

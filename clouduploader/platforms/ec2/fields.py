@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from clouduploader.contents import ZeroBlocks
-from clouduploader.platform import Field, FieldKind, JsonValue
-from clouduploader.platforms.ec2 import tags as our_tags
-from clouduploader.platforms.ec2.settings import METHODS, Settings
+from clouduploader.model.disk import ZeroBlocks
+from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.platforms.ec2.settings import METHODS, Ec2Settings
+from clouduploader.plugin import Field, FieldKind, JsonValue
 
 if TYPE_CHECKING:
     import botocore.regions
@@ -243,12 +243,12 @@ FIELDS = (
 )
 
 
-def method(targetdata: Mapping[str, JsonValue], settings: Settings) -> str:
+def method(targetdata: Mapping[str, JsonValue], settings: Ec2Settings) -> str:
     """How this image gets into EC2: one of METHODS."""
     return str(targetdata.get("method", settings.method))
 
 
-def problems(targetdata: Mapping[str, JsonValue], settings: Settings) -> list[str]:
+def problems(targetdata: Mapping[str, JsonValue], settings: Ec2Settings) -> list[str]:
     """Check what no single field can tell.
 
     Args:

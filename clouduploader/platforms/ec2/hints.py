@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class RegionHints:
-    """See `clouduploader.platform.Hints`.
+    """See `clouduploader.plugin.Hints`.
 
     Args:
         environment: Where AWS_REGION is looked up.
@@ -42,8 +42,8 @@ class RegionHints:
             return self._environment["AWS_REGION"]
         import botocore.session
 
-        from clouduploader.platforms.ec2 import api
+        from clouduploader.platforms.ec2 import boto
 
-        with api.translated("the region of your AWS profile"):
+        with boto.translated("the region of your AWS profile"):
             region: str | None = botocore.session.Session().get_config_variable("region")
         return region

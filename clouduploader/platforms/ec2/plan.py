@@ -4,24 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from clouduploader.errors import ConfigError, TargetDataError
-from clouduploader.platform import Cost, JsonValue, Plan, PlatformContext, Reporter, UploadRequest
-from clouduploader.platforms.ec2 import (
-    api,
-    beforehand,
-    credentials,
-    distribute,
-    earlier,
-    fields,
-    refusals,
-    regions,
-    taken,
-    tool,
-    upload,
-)
-from clouduploader.platforms.ec2.attributes import Attributes
-from clouduploader.platforms.ec2.credentials import Account
-from clouduploader.platforms.ec2.settings import Settings
-from clouduploader.stop import Stop
+from clouduploader.platforms.ec2 import auth, aws_errors, boto, compare, distribute, existing, fields, preflight
+from clouduploader.platforms.ec2.attributes import ImageAttributes
+from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, upload
+from clouduploader.platforms.ec2.settings import Ec2Settings
+from clouduploader.plugin import Cost, JsonValue, Plan, PlatformContext, Reporter, UploadRequest
+from clouduploader.util.cancel import Cancel
 
 PUT_USD = 0.006 / 1000  # a block; "Amazon EBS pricing", EBS direct APIs, PutSnapshotBlock: most regions
 GET_USD = 0.003 / 1000  # the same, GetSnapshotBlock
@@ -30,22 +19,22 @@ GIB = 1 << 30
 
 
 def make(
-    context: PlatformContext, settings: Settings, *, request: UploadRequest, reporter: Reporter, stop: Stop
+    context: PlatformContext, settings: Ec2Settings, *, request: UploadRequest, reporter: Reporter, cancel: Cancel
 ) -> Plan:
     """See `Platform.plan`."""
-    credentials.check_role(request)
-    way = credentials.account(
+    auth.check_role(request)
+    way = auth.account(
         context,
         settings,
         targetdata=request.targetdata,
         user=request.user,
         job_name=request.job_name,
         reporter=reporter,
-        stop=stop,
+        cancel=cancel,
     )
     method = fields.method(request.targetdata, settings)
     if method == "ec2uploadimg":
-        return _by_tool(context, settings, request=request, way=way, reporter=reporter, stop=stop)
+        return _by_tool(context, settings, request=request, way=way, reporter=reporter, cancel=cancel)
     found = direct(request, way, reporter, settings)
     if method == "auto":
         more = "if the role may not start a snapshot: do it with ec2uploadimg instead"
@@ -55,34 +44,34 @@ def make(
 
 def _by_tool(
     context: PlatformContext,
-    settings: Settings,
+    settings: Ec2Settings,
     *,
     request: UploadRequest,
-    way: Account,
+    way: RoleRequest,
     reporter: Reporter,
-    stop: Stop,
+    cancel: Cancel,
 ) -> Plan:
-    tool.link_name(request.image)  # refuses what it can't take
+    command.link_name(request.image)  # refuses what it can't take
     data = request.targetdata
     region = way.region
-    helper = regions.helper(context.home, region)
-    program = tool.named(settings, context)
+    helper = helper_config.helper(context.home, region)
+    program = command.named(settings, context)
     aim = upload.look_inside(request, reporter)
     ec2 = way.client("ec2", way.renewing())
     check_helper(ec2, helper.ami, region)
     unpacked_bytes = request.measure_image()
     wanted = data.get("root_volume_size")
-    volume_gib = tool.volume_gib(unpacked_bytes, wanted if isinstance(wanted, int) else None)
-    found = earlier.image(
+    volume_gib = command.volume_gib(unpacked_bytes, wanted if isinstance(wanted, int) else None)
+    found = existing.image(
         ec2,
         request,
         upload.own_tags(request),
         attributes=aim,
         unpacked_bytes=unpacked_bytes,
         reporter=reporter,
-        stop=stop,
+        cancel=cancel,
     )
-    settled = beforehand.settle(way, data, image=found.image, reporter=reporter)
+    settled = preflight.settle(way, data, image=found.image, reporter=reporter)
     costs = _costs(settings, settled, unpacked_bytes, is_there=found.image is not None)
     if found.image is not None:
         taking = f"take {found.objects[0].id}, which is already there: an earlier upload of this image made it"
@@ -103,41 +92,41 @@ def _by_tool(
     return Plan(steps, costs)
 
 
-def direct(request: UploadRequest, way: Account, reporter: Reporter, settings: Settings) -> Plan:
+def direct(request: UploadRequest, way: RoleRequest, reporter: Reporter, settings: Ec2Settings) -> Plan:
     """What an upload through the EBS direct APIs would do.
 
     Raises:
         ClouduploaderError: See `Platform.plan`.
     """
-    from clouduploader.platforms.ec2 import tags
-    from clouduploader.platforms.ec2.ebs_direct import register, snapshot, verify, wanted, wire
+    from clouduploader.platforms.ec2 import image_spec, labels, register
+    from clouduploader.platforms.ec2.ebs import protocol, snapshot, verify
 
     data = request.targetdata
     keys = way.renewing()
     ec2 = way.client("ec2", keys)
-    aim = wanted.settle(request, reporter)
+    aim = image_spec.resolve(request, reporter)
     key = data.get("kms_key_id")
     key_arn = snapshot.key_arn(str(key), lambda: way.client("kms", keys), way.region) if key else None
     found = register.named(ec2, str(data["ami_name"]), way.region)
-    if found and taken.is_wreck(found, request.journal.key):
+    if found and compare.is_wreck(found, request.journal.key):
         found = None
-    theirs = tags.as_mapping(found.get("Tags")) if found else {}
+    theirs = labels.as_mapping(found.get("Tags")) if found else {}
     if found:
-        if not {tags.CONTENT, tags.SHA256} & theirs.keys():
-            raise refusals.name_taken(str(found["ImageId"]))
-        taken.check(
+        if not {labels.CONTENT, labels.SHA256} & theirs.keys():
+            raise aws_errors.name_taken(str(found["ImageId"]))
+        compare.check(
             found,
             data,
             key=request.journal.key,
             attributes=aim.attributes,
-            volume_gib=wanted.sizes(data, aim, theirs),
-            uefi_data_of=lambda image_id: taken.uefi_data(ec2, image_id, way.region),
+            volume_gib=image_spec.sizes(data, aim, theirs),
+            uefi_data_of=lambda image_id: compare.uefi_data(ec2, image_id, way.region),
             reporter=reporter,
             kms_key_arn=key_arn,
-            key_of=lambda snapshot_id: taken.key_of_snapshot(ec2, snapshot_id, way.region),
+            key_of=lambda snapshot_id: compare.key_of_snapshot(ec2, snapshot_id, way.region),
         )
-    settled = beforehand.settle(way, data, image=found, reporter=reporter)
-    blocks = -(-aim.size_bytes // wire.BLOCK_BYTES)
+    settled = preflight.settle(way, data, image=found, reporter=reporter)
+    blocks = -(-aim.size_bytes // protocol.BLOCK_BYTES)
     about = "" if aim.is_size_exact else "about "
     with_key = f", encrypted with {key_arn or 'the default key of the account'}"
     is_encrypted = bool(key or data.get("encrypted"))
@@ -161,19 +150,19 @@ def direct(request: UploadRequest, way: Account, reporter: Reporter, settings: S
     return Plan(tuple(steps), (sending, *_costs(settings, settled, aim.size_bytes, is_there=False)))
 
 
-def _who(way: Account) -> str:
+def _who(way: RoleRequest) -> str:
     return f"assume role {way.role_arn}" if way.role_arn else "use your own AWS credentials"
 
 
-def _registration(name: str, aim: Attributes) -> str:
+def _registration(name: str, aim: ImageAttributes) -> str:
     return (
         f"register the AMI '{name}' for {aim.architecture}, boot mode {aim.boot_mode or 'not set'}, "
         f"IMDS support {aim.imds_support or 'not set'}"
     )
 
 
-def _changes(image: Mapping[str, Any], request: UploadRequest, aim: Attributes) -> list[str]:
-    found = taken.changes(image, request.targetdata, key=request.journal.key, wanted=aim)
+def _changes(image: Mapping[str, Any], request: UploadRequest, aim: ImageAttributes) -> list[str]:
+    found = compare.changes(image, request.targetdata, key=request.journal.key, wanted=aim)
     return [f"change its {change}" for change in found]
 
 
@@ -190,7 +179,9 @@ def _afterwards(data: Mapping[str, JsonValue]) -> list[str]:
     return steps
 
 
-def _costs(settings: Settings, data: Mapping[str, JsonValue], size_bytes: int, *, is_there: bool) -> tuple[Cost, ...]:
+def _costs(
+    settings: Ec2Settings, data: Mapping[str, JsonValue], size_bytes: int, *, is_there: bool
+) -> tuple[Cost, ...]:
     """What snapshots and copies cost at most: blocks that are left out are free.
 
     Args:
@@ -221,7 +212,7 @@ def check_helper(ec2: Any, ami: str, region: str) -> None:  # noqa: ANN401 a cli
         ConfigError: It is not.
         ClouduploaderError: AWS refuses to tell.
     """
-    with api.translated(f"region {region}"):
+    with boto.translated(f"region {region}"):
         found = ec2.describe_images(ImageIds=[ami])["Images"]
     if not found:
         raise ConfigError(f"the helper AMI {ami} does not exist in {region}", hint="Put another into .ec2utils.conf.")
@@ -236,11 +227,11 @@ def check_name(ec2: Any, name: str, region: str) -> None:  # noqa: ANN401 a clie
         PlatformReplyError: It has.
         ClouduploaderError: AWS refuses to tell.
     """
-    with api.translated(f"region {region}"):
+    with boto.translated(f"region {region}"):
         filters = [{"Name": "name", "Values": [name]}]
         images = ec2.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"]
     if images:
-        raise refusals.name_taken(images[0]["ImageId"])
+        raise aws_errors.name_taken(images[0]["ImageId"])
 
 
 def check_subnet(ec2: Any, subnet: str, region: str) -> None:  # noqa: ANN401 a client of boto3
@@ -250,7 +241,7 @@ def check_subnet(ec2: Any, subnet: str, region: str) -> None:  # noqa: ANN401 a 
         TargetDataError: It is not.
         ClouduploaderError: AWS refuses to tell.
     """
-    with api.translated(f"region {region}"):
+    with boto.translated(f"region {region}"):
         found = ec2.describe_subnets(Filters=[{"Name": "subnet-id", "Values": [subnet]}])["Subnets"]
     if not found:
         raise TargetDataError(f"vpc_subnet_id: there is no {subnet} in {region}")

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from clouduploader.contents import ImageFacts, shortage
 from clouduploader.errors import ClouduploaderError, ImageError, TargetDataError
-from clouduploader.platform import JsonValue, Reporter, UploadRequest
+from clouduploader.model.disk import ImageFacts, shortage
 from clouduploader.platforms.ec2 import fields
+from clouduploader.plugin import JsonValue, Reporter, UploadRequest
 
 MACHINES = {"x86_64": "x86_64", "i386": "i386", "i586": "i386", "i686": "i386", "aarch64": "arm64", "arm64": "arm64"}
 """OBS's words for architectures, and Amazon's."""
@@ -13,7 +13,7 @@ _GUESS = "It is taken for one of x86_64; give architecture if that is wrong."
 UEFI_MACHINES = ("x86_64", "arm64")  # EC2 User Guide, "Boot modes": i386 boots by BIOS only
 
 
-class Judge:
+class PropertyChecker:
     """Decides what a disagreement means.
 
     Args:
@@ -36,7 +36,7 @@ class Judge:
         self._reporter.line(text)
 
 
-def check_whole(size_bytes: int, minimum_bytes: int, judge: Judge) -> None:
+def check_whole(size_bytes: int, minimum_bytes: int, judge: PropertyChecker) -> None:
     """Hold the exact size of a raw disk against where its partitions, or its file system, end.
 
     Raises:
@@ -61,7 +61,7 @@ def machine(request: UploadRequest) -> str:
     return MACHINES[request.arch]
 
 
-def architecture(request: UploadRequest, facts: ImageFacts, judge: Judge) -> str:
+def architecture(request: UploadRequest, facts: ImageFacts, judge: PropertyChecker) -> str:
     """Amazon's word for the image's architecture: what is named, else what the image tells, else a guess that is said.
 
     Raises:
@@ -81,7 +81,7 @@ def architecture(request: UploadRequest, facts: ImageFacts, judge: Judge) -> str
     return given
 
 
-def _told(facts: ImageFacts, judge: Judge) -> str:
+def _told(facts: ImageFacts, judge: PropertyChecker) -> str:
     """What the image tells of its architecture; else x86_64."""
     found = facts.architectures
     if common := [one for one in UEFI_MACHINES if one in found]:
@@ -106,7 +106,9 @@ def _is_mixed(given: str, facts: ImageFacts) -> bool:
     return given == "x86_64" and facts.architectures == ("i386",) and facts.boots_bios is not False
 
 
-def boot_mode(targetdata: Mapping[str, JsonValue], facts: ImageFacts, machine_word: str, judge: Judge) -> str | None:
+def boot_mode(
+    targetdata: Mapping[str, JsonValue], facts: ImageFacts, machine_word: str, judge: PropertyChecker
+) -> str | None:
     """Amazon's word for how the image boots: what is named, else what the image tells; None if that is nothing.
 
     What is not known refuses nothing, and decides nothing but what is the only way left.

@@ -5,11 +5,11 @@ import re
 from collections.abc import Mapping
 
 from clouduploader.errors import ConfigError
-from clouduploader.frozen import frozen
+from clouduploader.util.frozen import frozen
 
 
 @frozen(kw_only=True)
-class Settings:
+class Ec2Settings:
     """What can be set for EC2, with its defaults.
 
     Attributes:
@@ -74,13 +74,13 @@ once more."""
 _PRICE = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?")
 
 
-def read(section: Mapping[str, str]) -> Settings:
+def read(section: Mapping[str, str]) -> Ec2Settings:
     """Check the section.
 
     Raises:
         ConfigError: An unknown key, or a value that is not allowed.
     """
-    defaults = dataclasses.asdict(Settings())
+    defaults = dataclasses.asdict(Ec2Settings())
     values: dict[str, str | float] = {}
     for key, text in section.items():
         if key not in defaults:
@@ -94,7 +94,7 @@ def read(section: Mapping[str, str]) -> Settings:
             raise ConfigError(
                 f"setting '{key}' in [ec2] of clouduploader.conf is '{value}', not one of {', '.join(allowed)}"
             )
-    return dataclasses.replace(Settings(), **values)  # type: ignore[arg-type]
+    return dataclasses.replace(Ec2Settings(), **values)  # type: ignore[arg-type]
 
 
 def _price(key: str, text: str) -> float:

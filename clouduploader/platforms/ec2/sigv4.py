@@ -12,7 +12,7 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 
-from clouduploader.frozen import frozen
+from clouduploader.util.frozen import frozen
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
@@ -20,7 +20,7 @@ UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 
 
 @frozen()
-class Keys:
+class AccessKeys:
     """Credentials of AWS, long-lived or temporary. The representation shows the id only.
 
     Attributes:
@@ -45,7 +45,7 @@ def stamp(seconds: int) -> str:
 def sign(
     headers: Mapping[str, str],
     *,
-    keys: Keys,
+    keys: AccessKeys,
     service: str,
     region: str,
     method: str,

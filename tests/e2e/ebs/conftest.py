@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_logs import untimed
-from minimal_disk import as_disk
+from samples.job_logs import untimed
+from samples.minimal_disk import as_disk
 
 import clouduploader
-from clouduploader import journal
-from clouduploader.platforms.ec2.ebs_direct import ledger
-from clouduploader.sandbox.disks import BLOCK_BYTES
+from clouduploader.platforms.ec2.ebs import confirmed as ebs_confirmed
+from clouduploader.sandbox.aws.disks import BLOCK_BYTES
+from clouduploader.store import journal
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 PATIENCE_SECONDS = 90  # only for what should not happen: then a test says so instead of hanging
@@ -207,7 +207,7 @@ class Upload:
         """How many blocks of each snapshot are in the ledgers, as far as that can be told from outside."""
         home = self._journal_dir
         paths = (home / journal.PLATFORM_NAME).glob("*.ledger") if home else ()
-        return {path.stem: max(0, path.stat().st_size - len(ledger.MAGIC)) // RECORD_BYTES for path in paths}
+        return {path.stem: max(0, path.stat().st_size - len(ebs_confirmed.MAGIC)) // RECORD_BYTES for path in paths}
 
     def confirmed_blocks(self, snapshot_id: str) -> set[int]:
         """The blocks of a snapshot that the ledger has, now that nobody writes to it."""
@@ -218,7 +218,7 @@ class Upload:
         copy = self.state_dir.parent / path.name
         shutil.copyfile(path, copy)  # to open it cuts off what a crash has torn
         blocks = self._sandbox.control("GET", "blocks", {"snapshot_id": snapshot_id})
-        with ledger.Ledger(copy) as opened:
+        with ebs_confirmed.ConfirmedBlocks(copy) as opened:
             return {index for index in blocks if opened.confirmed(index) is not None}
 
 

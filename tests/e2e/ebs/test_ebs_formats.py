@@ -18,9 +18,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from minimal_disk import as_disk
+from samples.minimal_disk import as_disk
 
-from clouduploader.sandbox.disks import BLOCK_BYTES, GARBAGE
+from clouduploader.sandbox.aws.disks import BLOCK_BYTES, GARBAGE
 
 pytestmark = pytest.mark.sandbox
 

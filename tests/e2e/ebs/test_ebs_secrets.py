@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from watcher import Watcher
+from e2e.watcher import Watcher
 
 from clouduploader.errors import ExitCode
 

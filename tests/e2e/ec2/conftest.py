@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_logs import untimed
+from samples.job_logs import untimed
 
 import clouduploader
-from clouduploader import job as job_module
-from clouduploader import jobxml
+from clouduploader.model import job as job_module
+from clouduploader.model import job_xml
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 PATIENCE_SECONDS = 60  # only for what should not happen: then a test says so instead of hanging
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.02
 AMI = re.compile(r"ami-[0-9a-f]{17}")
 MANY_LINES = re.compile(r"[\x00-\x1f\x7f]")
 PACKAGE_DIR = Path(clouduploader.__file__).parent
-OUR_TRACEBACK = re.compile(rf'File "{re.escape(str(PACKAGE_DIR))}/(?!platforms/ec2/launch\.py)')
+OUR_TRACEBACK = re.compile(rf'File "{re.escape(str(PACKAGE_DIR))}/(?!platforms/ec2/ec2uploadimg/wrapper\.py)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +199,7 @@ def make_job(sandbox, make_image, tmp_path) -> Callable[..., Job]:
                 filename="named-by-the-job.raw.xz",
                 size=found.path.stat().st_size,
             )
-            (sandbox.spool / name).write_bytes(jobxml.serialize(record))
+            (sandbox.spool / name).write_bytes(job_xml.serialize(record))
         temporary = tmp_path / f"tmp{name}"
         temporary.mkdir()
         return Job(sandbox, name, user=user, filename=filename or found.path.name, temporary=temporary)

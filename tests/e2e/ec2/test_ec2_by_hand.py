@@ -12,10 +12,10 @@ import termios
 import time
 
 import pytest
-from job_logs import untimed
+from samples.job_logs import untimed
 
-from clouduploader import spool as spool_module
-from clouduploader.job import JobState
+from clouduploader.model.job import JobState
+from clouduploader.store import spool as spool_module
 
 pytestmark = pytest.mark.sandbox
 

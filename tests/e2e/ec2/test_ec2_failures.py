@@ -6,7 +6,7 @@ import os
 import tarfile
 
 import pytest
-from minimal_disk import as_disk
+from samples.minimal_disk import as_disk
 
 pytestmark = pytest.mark.sandbox
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from job_logs import untimed
+from samples.job_logs import untimed
 
 pytestmark = pytest.mark.sandbox
 

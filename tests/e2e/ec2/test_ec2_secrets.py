@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from watcher import Watcher
+from e2e.watcher import Watcher
 
 from clouduploader.errors import ExitCode
 
@@ -63,7 +63,7 @@ def test_secrets_are_nowhere(sandbox, make_job, make_image, record, tmp_path, is
     }
     assert all(len(secret) > 20 for secret in secrets.values())
     places = {f"/proc {number}": text for number, text in enumerate(watcher.seen)}
-    assert any(b"launch.py" in text for text in places.values())
+    assert any(b"wrapper.py" in text for text in places.values())
     (tmp_path / "arguments.json").unlink()
     events = tmp_path / f"events-{job.name}.jsonl"
     first, *_, last = map(json.loads, events.read_text().splitlines())

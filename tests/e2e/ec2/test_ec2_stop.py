@@ -10,9 +10,9 @@ import threading
 import time
 
 import pytest
-from minimal_disk import as_disk
+from samples.minimal_disk import as_disk
 
-from clouduploader import workspace
+from clouduploader.store import workspace
 
 pytestmark = pytest.mark.sandbox
 

@@ -3,10 +3,10 @@
 import hashlib
 import re
 
-import image_disks as disks
-import made_images
 import pytest
-from job_logs import TIME
+from samples import image_disks as disks
+from samples import made_images
+from samples.job_logs import TIME
 
 import clouduploader
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import obs_supervisor
 import pytest
-from obs_backend import EXECUTABLE, SERVER_DIR, Backend
-from obs_capture import write_script_uploader
+from e2e.obs import obs_supervisor
+from e2e.obs.obs_backend import EXECUTABLE, SERVER_DIR, Backend
+from e2e.obs.obs_capture import write_script_uploader
 
 MakeBackend = Callable[..., Backend]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 from xml.sax.saxutils import escape
 
-import obs_supervisor
+from e2e.obs import obs_supervisor
 
 SERVER_DIR = Path("/usr/lib/obs/server")  # of Debian's obs-server
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")  # ours, beside the Python of the tests

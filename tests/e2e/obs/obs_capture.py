@@ -9,7 +9,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from obs_backend import Backend, BackendError
+from e2e.obs.obs_backend import Backend, BackendError
 
 DATA_DIR = Path(__file__).resolve().parents[2] / "data/jobs"
 IMAGE = b"image"

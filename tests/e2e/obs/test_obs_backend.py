@@ -4,8 +4,8 @@ import os
 import signal
 
 import pytest
-from obs_backend import Backend, BackendError
-from obs_capture import DATA_DIR, capture, without_numbers
+from e2e.obs.obs_backend import Backend, BackendError
+from e2e.obs.obs_capture import DATA_DIR, capture, without_numbers
 
 pytestmark = pytest.mark.obs
 

@@ -9,8 +9,8 @@ import signal
 import subprocess
 
 import pytest
-from obs_backend import BackendError
-from obs_capture import DATA_DIR, IMAGE, SLEEP, without_numbers
+from e2e.obs.obs_backend import BackendError
+from e2e.obs.obs_capture import DATA_DIR, IMAGE, SLEEP, without_numbers
 
 pytestmark = pytest.mark.obs
 

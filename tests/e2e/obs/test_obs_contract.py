@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from job_logs import untimed
+from samples.job_logs import untimed
 
 pytestmark = pytest.mark.obs
 

@@ -3,14 +3,14 @@
 import dataclasses
 
 import pytest
+from e2e.obs.obs_backend import BackendError
+from e2e.obs.obs_capture import DATA_DIR
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from obs_backend import BackendError
-from obs_capture import DATA_DIR
 
-from clouduploader import jobxml
 from clouduploader.errors import JobFileError
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 
 pytestmark = pytest.mark.obs
 
@@ -75,7 +75,7 @@ def archive(script_backend):
 
 def parsed(content: bytes) -> Job | None:
     try:
-        return jobxml.parse(content)
+        return job_xml.parse(content)
     except JobFileError:
         return None
 
@@ -85,7 +85,7 @@ def test_captured_job_files_mean_the_same_to_us(archive):
     for path in DATA_DIR.glob("*.xml"):
         if path.name not in NOT_JOBS_TO_US | {"next.xml"}:
             answer = archive("7", path.read_bytes())
-            theirs[path.name] = answer and jobxml.parse(answer)
+            theirs[path.name] = answer and job_xml.parse(answer)
             ours[path.name] = parsed(path.read_bytes())
 
     assert ours == theirs
@@ -100,7 +100,7 @@ def test_strange_job_files_mean_the_same_to_us(archive):
 
     assert None not in theirs.values()
     assert {name: parsed(content) for name, content in SAME.items()} == {
-        name: jobxml.parse(answer) for name, answer in theirs.items()
+        name: job_xml.parse(answer) for name, answer in theirs.items()
     }
 
 
@@ -127,6 +127,6 @@ jobs = st.builds(
 # One backend serves all examples.
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_we_write_the_server_reads_and_writes_alike(archive, jobs):
-    written = [jobxml.serialize(job) for job in jobs]
+    written = [job_xml.serialize(job) for job in jobs]
 
     assert [archive("7", content) for content in written] == written

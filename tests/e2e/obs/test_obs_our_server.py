@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 from urllib.parse import unquote
 
-import our_server
 import pytest
-from obs_backend import JOB_FIELDS, Backend, BackendError
+from e2e.obs import our_server
+from e2e.obs.obs_backend import JOB_FIELDS, Backend, BackendError
 
 pytestmark = pytest.mark.obs
 

@@ -5,7 +5,7 @@ import threading
 from urllib.parse import unquote
 
 import pytest
-from obs_backend import JOB_FIELDS, BackendError
+from e2e.obs.obs_backend import JOB_FIELDS, BackendError
 
 pytestmark = pytest.mark.obs
 

@@ -8,14 +8,14 @@ import subprocess
 import threading
 
 import pytest
-from job_logs import untimed
-from obs_backend import EXECUTABLE
-from obs_capture import IMAGE
-from test_obs_commands import as_the_server_shows
+from e2e.obs.obs_backend import EXECUTABLE
+from e2e.obs.obs_capture import IMAGE
+from e2e.obs.test_obs_commands import as_the_server_shows
+from samples.job_logs import untimed
 
-from clouduploader import remote
-from clouduploader.commands import follow_log
+from clouduploader import client as client_module
 from clouduploader.errors import PlatformReplyError
+from clouduploader.jobs import log
 
 pytestmark = pytest.mark.obs
 
@@ -231,7 +231,7 @@ class BreakingLine:
 
 
 def test_log_is_whole_over_a_line_that_breaks_again_and_again(script_backend, tmp_path, monkeypatch):
-    monkeypatch.setattr(follow_log, "SERVER_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(log, "SERVER_POLL_SECONDS", 0.01)
     expected = b"".join(b"line %d of the log\n" % number for number in range(1, 1001))
     go = tmp_path / "go"
     script = (
@@ -248,7 +248,7 @@ def test_log_is_whole_over_a_line_that_breaks_again_and_again(script_backend, tm
             go.touch()
 
     with BreakingLine(script_backend.url) as line:
-        end = follow_log.follow_at_server(remote.Server(line.url), name, write=write, is_following=True)
+        end = log.follow_at_server(client_module.JobServer(line.url), name, write=write, is_following=True)
 
     assert b"".join(pieces) == expected
     assert (end.job.details, end.is_archived) == ("ami-1", True)
@@ -256,7 +256,7 @@ def test_log_is_whole_over_a_line_that_breaks_again_and_again(script_backend, tm
 
 
 def test_second_image_of_a_job_is_refused_before_it_is_sent(backend, make_gate):
-    client = remote.Server(backend.url)
+    client = client_module.JobServer(backend.url)
     name = backend.submit(make_gate().data, IMAGE, target="gate")
     with pytest.raises(PlatformReplyError, match="job is not in created state"), client.receive(name):
         raise AssertionError("it was asked for")

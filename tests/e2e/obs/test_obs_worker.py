@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from obs_backend import Backend
+from e2e.obs.obs_backend import Backend
 
 pytestmark = pytest.mark.obs
 IMAGE = b"image" * 1000

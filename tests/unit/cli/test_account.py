@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from clouduploader import accounts
 from clouduploader.cli import main
-from clouduploader.keyring import Keyring
+from clouduploader.store import accounts
+from clouduploader.store.keyring import Keyring
 
 PASSWORD = "Tr0ub4dor&3"
 ARN = "arn:aws:iam::123456789012:role/obs"
@@ -64,7 +64,7 @@ def test_account_is_made_once_and_shown_in_a_list(run, home_dir):
     code, out, err = run("create", "tom")
     assert (code, out) == (73, "")
     assert "tom has an account for ec2 already" in err
-    assert accounts.Book(home_dir).get("tom", "ec2") == {"external_id": external_id, "arn": ARN}
+    assert accounts.AccountStore(home_dir).get("tom", "ec2") == {"external_id": external_id, "arn": ARN}
 
 
 def test_answers_in_json_have_their_keys(run_json):
@@ -105,13 +105,13 @@ def test_answers_in_json_have_their_keys(run_json):
 )
 def test_wrong_words_end_in_one_line_and_change_nothing(run, home_dir, words, code, said):
     run("create", "tom")
-    before = accounts.Book(home_dir).accounts()
+    before = accounts.AccountStore(home_dir).accounts()
     status, out, err = run(*words)
     assert (status, out) == (code, "")
     assert err.startswith("clouduploader: ")
     assert err.count("\n") == 1
     assert said in err
-    assert accounts.Book(home_dir).accounts() == before
+    assert accounts.AccountStore(home_dir).accounts() == before
 
 
 def test_book_of_a_newer_schema_is_refused_in_one_line(run, home_dir):
@@ -143,11 +143,11 @@ def test_secret_is_kept_encrypted_and_never_shown(run, run_json, home_dir, keyri
     run("create", "tom", "--target", "file-cloud")
     words = ("set", "tom", "password", "--target", "file-cloud")
     assert run(*words, data=f"{PASSWORD}\n".encode()) == (0, "", "")
-    kept = accounts.Book(home_dir).get("tom", "file-cloud")["password"]
+    kept = accounts.AccountStore(home_dir).get("tom", "file-cloud")["password"]
     assert getattr(keyring, kind).decrypt(kept) == PASSWORD
     assert PASSWORD.encode() not in files(home_dir)
 
-    tenant = accounts.Book(home_dir).get("tom", "file-cloud")["tenant"]
+    tenant = accounts.AccountStore(home_dir).get("tom", "file-cloud")["tenant"]
     shown = run("list")[1] + run("show", "tom", "--target", "file-cloud")[1] + str(run_json("list"))
     assert f"tenant={tenant} password=(encrypted)" in shown
     assert PASSWORD not in shown
@@ -165,7 +165,7 @@ def test_secret_without_a_key_is_refused_and_not_kept(run, home_dir):
     code, out, err = run("set", "tom", "password", "--target", "file-cloud", data=PASSWORD.encode())
     assert (code, out) == (66, "")
     assert "`clouduploader keygen` makes one." in err
-    assert "password" not in accounts.Book(home_dir).get("tom", "file-cloud")
+    assert "password" not in accounts.AccountStore(home_dir).get("tom", "file-cloud")
     assert PASSWORD.encode() not in files(home_dir)
 
 
@@ -240,7 +240,7 @@ def test_verify_ends_with_what_it_found(run, run_json, keyring, file_cloud, pass
 def test_list_never_cuts_an_id_on_a_terminal(home_dir, run_on_terminal):
     role = "arn:aws:iam::123456789012:role/service-roles/images/a-role-with-a-rather-long-name-for-uploads"
     now = datetime.datetime.now(datetime.UTC)
-    accounts.Book(home_dir).create("tom", "ec2", {"arn": role, "external_id": "x" * 30}, now=now)
+    accounts.AccountStore(home_dir).create("tom", "ec2", {"arn": role, "external_id": "x" * 30}, now=now)
     words = ["--home", str(home_dir), "account", "list"]
     shown = run_on_terminal(f"from clouduploader.cli import main; main.main({words!r})", columns=80)
     assert f"tom   arn={role} external_id={'x' * 30}" in shown

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import jobxml
-from clouduploader.job import JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import JobState
 
 YEAR_SECONDS = 365 * 86_400
 
@@ -314,7 +314,7 @@ def test_cleaned_job_that_is_still_in_the_spool_can_begin_anew(dead):
     cloud.cleanup("--yes")
     done = cloud.run("resume", "1")  # its record is still in the spool, and so are its target data
     assert done.returncode == 0
-    job = jobxml.parse((cloud.place / "spool" / "done" / "1").read_bytes())
+    job = job_xml.parse((cloud.place / "spool" / "done" / "1").read_bytes())
     assert job.state is JobState.SUCCEEDED
 
 

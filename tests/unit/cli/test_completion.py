@@ -10,7 +10,7 @@ from click.shell_completion import ShellComplete
 
 from clouduploader.cli import completion, main
 from clouduploader.cli.session import Session
-from clouduploader.job import JobState
+from clouduploader.model.job import JobState
 from clouduploader.sandbox import layout
 
 SCRIPTS = Path(__file__).parents[3] / "completion"

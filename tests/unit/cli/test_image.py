@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from minimal_disk import as_disk
+from samples.minimal_disk import as_disk
 
 from clouduploader.errors import ExitCode
 

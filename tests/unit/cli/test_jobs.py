@@ -8,16 +8,16 @@ import subprocess
 import sys
 
 import pytest
-from job_logs import untimed
+from samples.job_logs import untimed
 
 from clouduploader.cli import jobs as cli_jobs
 from clouduploader.cli import main
-from clouduploader.job import JobState
+from clouduploader.model.job import JobState
 
 LOG = b"Start uploading image a.raw.xz.\nPhase: upload\nCreated instance i-1 in here.\nb\xff\x1b[31m\tend\n"
 
 FAKECLOUD = """
-from clouduploader.platform import CleanUpReport, Leftover
+from clouduploader.plugin import CleanUpReport, Leftover
 
 class Cloud:
     fields = ()
@@ -394,6 +394,6 @@ def test_list_loads_nothing_heavy(jobs, home, make_job):
         "boto3",
         "gnupg",
         "cryptography",
-        "clouduploader.platform",
+        "clouduploader.plugin.platform",
     }
     assert loaded & heavy == set()

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from scripted_server import chunked, ok, refusal
+from fakes.scripted_server import chunked, ok, refusal
 
-from clouduploader import jobxml
 from clouduploader.cli import jobs as cli_jobs
 from clouduploader.cli import main
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 
 FIELD_KEYS = set(cli_jobs.FIELDS) | {"job", "archived", "damage"}
 DONE = ok(b'<status code="ok" />\n')
@@ -17,7 +17,7 @@ ENTRY = ok(b'<directory><entry name="_log" size="%d" mtime="0"/></directory>' % 
 
 
 def job(state=JobState.UPLOADING, **fields):
-    return ok(jobxml.serialize(Job(name="7", state=state, user="tom", **fields)))
+    return ok(job_xml.serialize(Job(name="7", state=state, user="tom", **fields)))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def run_json(run):
 
 
 def test_list_has_the_fields_of_a_spools(make_server, run, run_json):
-    record = jobxml.serialize(Job(name="7", state=JobState.SUCCEEDED, details="ami-1", created=0))
+    record = job_xml.serialize(Job(name="7", state=JobState.SUCCEEDED, details="ami-1", created=0))
     listed = ok(b"<clouduploadjoblist>" + record + b"</clouduploadjoblist>")
     server = make_server(listed, listed)
     code, data = run_json(server, "list")

@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from minimal_disk import as_disk
+from samples.minimal_disk import as_disk
 
-from clouduploader import jobxml
 from clouduploader.cli import main
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 
 README = Path(__file__).parents[3] / "README.rst"
 CODE = re.compile(r"``([a-z0-9_ -]+)``")
@@ -113,10 +113,10 @@ def worker(file_cloud):
         while not (spool / "1").exists() or b"scheduled" not in (spool / "1").read_bytes():
             if is_over.wait(0.01):
                 return
-        job = jobxml.parse((spool / "1").read_bytes()).ended(JobState.SUCCEEDED, "image-1")
+        job = job_xml.parse((spool / "1").read_bytes()).ended(JobState.SUCCEEDED, "image-1")
         lines = ["12:00:00 Created image image-1 in here.", "12:00:01 Created image image-2 in there."]
         (spool / "done" / "1.log").write_text("\n".join(lines))
-        (spool / "done" / "1").write_bytes(jobxml.serialize(job))
+        (spool / "done" / "1").write_bytes(job_xml.serialize(job))
         (spool / "1").unlink()
 
     thread = threading.Thread(target=work)
@@ -178,6 +178,6 @@ def test_job_that_failed_has_its_data(file_cloud, ask):
     done = file_cloud.place / "spool" / "done"
     done.mkdir()
     job = Job(name="1", state=JobState.FAILED, created=0, user="tom", target="ec2", filename="a.raw", details="why")
-    (done / "1").write_bytes(jobxml.serialize(job))
+    (done / "1").write_bytes(job_xml.serialize(job))
     (done / "1.log").write_text("why\n")
     assert ask("log", "1") == (76, {"job": "1", "state": "failed", "details": "why", "log": "why\n"})

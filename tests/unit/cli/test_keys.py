@@ -9,11 +9,11 @@ import sys
 import jsonschema
 import pytest
 
+from clouduploader.admin import keys
 from clouduploader.cli import main
-from clouduploader.commands import keys
 from clouduploader.errors import CannotCreateError
-from clouduploader.keyring import Keyring
-from clouduploader.targetdata import PGP_MARK
+from clouduploader.store.keyring import Keyring
+from clouduploader.store.target_data import PGP_MARK
 
 SECRET = "Tr0ub4dor&3"
 

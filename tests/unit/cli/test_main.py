@@ -11,11 +11,13 @@ from pathlib import Path
 import click
 import pytest
 
-from clouduploader import errors, jobxml, stopping
+from clouduploader import errors
 from clouduploader.cli import main, output
 from clouduploader.cli.session import json_option, pass_session
 from clouduploader.errors import ClouduploaderError, ExitCode, StoppedError
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
+from clouduploader.util import signals
 
 PROGRAM = [Path(sys.executable).with_name("clouduploader")]
 ACCOUNT_COMMANDS = ("create", "show", "set", "set-arn", "list", "remove", "verify")
@@ -289,7 +291,7 @@ def place(tmp_path_factory):
     done.mkdir(parents=True)
     (place / "home").mkdir()
     job = Job(name="1", state=JobState.SUCCEEDED, created=1795361942, user="tom", target="ec2", filename="a.raw")
-    (done / "1").write_bytes(jobxml.serialize(job))
+    (done / "1").write_bytes(job_xml.serialize(job))
     (done / "1.log").write_text("Phase: upload\n")
     (place / "a.raw").write_bytes(bytes(510) + b"\x55\xaa")
     return place
@@ -383,7 +385,7 @@ PATH_USERS = {
 @pytest.fixture
 def kept_signals():
     """Puts back what a command makes of the signals."""
-    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

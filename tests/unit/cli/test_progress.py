@@ -3,7 +3,7 @@ import sys
 
 CODE = """
 from clouduploader.cli import progress
-from clouduploader.platform import BytesMoved, CloudObject, ObjectCreated, PhaseStarted
+from clouduploader.plugin import BytesMoved, CloudObject, ObjectCreated, PhaseStarted
 with progress.ProgressView() as view:
     view(BytesMoved(1, 2))
     view(ObjectCreated(CloudObject("image", "ami-1")))

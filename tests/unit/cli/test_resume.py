@@ -4,10 +4,10 @@ import json
 import os
 
 import pytest
-from job_logs import untimed
+from samples.job_logs import untimed
 
-from clouduploader import jobxml
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 
 POINTS = (
     "asked snapshot", "unreported snapshot", "made", "complete", "asked image", "unreported image", "registered",
@@ -15,7 +15,7 @@ POINTS = (
 
 
 def archived(cloud, name="1"):
-    return jobxml.parse((cloud.place / "spool" / "done" / name).read_bytes())
+    return job_xml.parse((cloud.place / "spool" / "done" / name).read_bytes())
 
 
 def log(cloud, name="1"):
@@ -112,7 +112,7 @@ def test_succeeded_job_is_refused(file_cloud):
 def test_failed_job_that_left_nothing_is_refused(file_cloud):
     job = Job(name="1", state=JobState.FAILED, created=0, user="tom", target="file-cloud", filename="a.raw")
     (file_cloud.place / "spool" / "done").mkdir()
-    (file_cloud.place / "spool" / "done" / "1").write_bytes(jobxml.serialize(job))
+    (file_cloud.place / "spool" / "done" / "1").write_bytes(job_xml.serialize(job))
     done = file_cloud.run("resume", "1")
     assert done.returncode == 65
     assert done.stderr == "clouduploader: the job 1 left nothing to go on with. Upload the image again.\n"
@@ -128,11 +128,11 @@ def test_job_whose_image_is_gone_is_refused(dead):
     done = cloud.run("resume", "1")
     assert done.returncode == 66
     assert f"the image of the job 1 is gone: {cloud.place}/a.raw" in done.stderr
-    assert jobxml.parse((cloud.place / "spool" / "1").read_bytes()).state is JobState.UPLOADING
+    assert job_xml.parse((cloud.place / "spool" / "1").read_bytes()).state is JobState.UPLOADING
 
 
 def test_job_that_waits_for_its_turn_is_refused(file_cloud, make_job):
-    from clouduploader import spool
+    from clouduploader.store import spool
 
     make_job(spool.Spool(file_cloud.place / "spool"), "5", state=JobState.SCHEDULED)
     done = file_cloud.run("resume", "5")

@@ -5,12 +5,12 @@ import os
 
 import pytest
 
-from clouduploader import jobxml
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
 
 
 def job(cloud, name):
-    return jobxml.parse((cloud.place / "spool" / "done" / name).read_bytes())
+    return job_xml.parse((cloud.place / "spool" / "done" / name).read_bytes())
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def test_other_image_is_not_uploaded_in_its_place(failed, change):
 def test_job_that_waits_is_scheduled(file_cloud):
     record = file_cloud.place / "spool" / "7"
     waiting = Job(name="7", state=JobState.WAITING, details="try 2 of 5 at ...", try_=2, user="tom", target="ec2")
-    record.write_bytes(jobxml.serialize(waiting))
+    record.write_bytes(job_xml.serialize(waiting))
     done = file_cloud.run("retry", "7", "--json")
     assert (done.returncode, json.loads(done.stdout)["data"]) == (0, {"job": "7", "state": "scheduled"})
-    found = jobxml.parse(record.read_bytes())
+    found = job_xml.parse(record.read_bytes())
     assert (found.state, found.details, found.try_) == (JobState.SCHEDULED, None, 2)
 
 
@@ -85,7 +85,7 @@ def test_what_can_not_be_run_again_is_told(file_cloud, state, code, words):
     if state:
         directory = spool / "done" if state.is_final else spool
         directory.mkdir(exist_ok=True)
-        (directory / "7").write_bytes(jobxml.serialize(Job(name="7", state=state, user="tom", target="ec2")))
+        (directory / "7").write_bytes(job_xml.serialize(Job(name="7", state=state, user="tom", target="ec2")))
     before = sorted(path.name for path in spool.rglob("*"))
     done = file_cloud.run("retry", "7")
     assert (done.returncode, done.stdout) == (code, "")

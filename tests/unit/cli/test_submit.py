@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted_server import answer, ok, refusal
+from fakes.scripted_server import answer, ok, refusal
 
-from clouduploader import accounts, jobxml
 from clouduploader.cli import main, submit
 from clouduploader.cli.session import Session
-from clouduploader.commands import follow_log
-from clouduploader.job import Job, JobState
+from clouduploader.jobs import log as jobs_log
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import accounts
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 DONE = ok(b'<status code="ok" />\n')
@@ -58,13 +59,13 @@ def run_local(run, jobs):
 @pytest.fixture
 def make_account(home):
     def make(**values):
-        accounts.Book(home).create("tom", "ec2", values, now=datetime.datetime.now(datetime.UTC))
+        accounts.AccountStore(home).create("tom", "ec2", values, now=datetime.datetime.now(datetime.UTC))
 
     return make
 
 
 def record(state, **fields):
-    return ok(jobxml.serialize(Job(name="7", state=state, size=5, **fields)))
+    return ok(job_xml.serialize(Job(name="7", state=state, size=5, **fields)))
 
 
 def take(connection, reader):
@@ -304,7 +305,7 @@ RUNNING = ok(b'<workerstatus><partition><daemon type="clouduploadworker" state="
 )
 def test_wait_for_a_server_without_a_worker_says_so_once(run, make_server, monkeypatch, answers, is_told):
     monkeypatch.setattr(submit, "WORKER_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(follow_log, "SERVER_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(jobs_log, "SERVER_POLL_SECONDS", 0.0)
     waits, no_log = record(JobState.SCHEDULED), refusal("400 x", "no log")
     rounds = [reply for worker in answers for reply in (waits, worker, no_log)]
     end = record(JobState.FAILED, details="no")

@@ -9,16 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from job_logs import TIME, untimed
-from minimal_disk import as_disk
+from samples.job_logs import TIME, untimed
+from samples.minimal_disk import as_disk
 
-from clouduploader import config, jobxml, registry
 from clouduploader.cli import main, targetoptions, upload, uploading
 from clouduploader.cli.session import Session
-from clouduploader.commands import upload_image
 from clouduploader.errors import ClouduploaderError
-from clouduploader.job import Job, JobState
-from clouduploader.platform import CloudObject, Shortfall, UploadResult
+from clouduploader.jobs import upload as jobs_upload
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
+from clouduploader.plugin import CloudObject, Shortfall, UploadResult
+from clouduploader.store import config
+from clouduploader.uploads import registry
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 
@@ -45,7 +47,7 @@ def run(place, *words, options=(), target="directory"):
 
 
 def archived(place, name="1"):
-    return jobxml.parse((place / "spool" / "done" / name).read_bytes())
+    return job_xml.parse((place / "spool" / "done" / name).read_bytes())
 
 
 def test_upload_prints_the_result_and_archives_the_job(place):
@@ -195,7 +197,7 @@ def test_target_data_in_the_spool_are_private(place):
     )  # fmt: skip
     assert process.stderr.readline() == "job 1: uploading large.raw\n"
     assert (place / "spool" / "1.data").stat().st_mode & 0o077 == 0
-    job = jobxml.parse((place / "spool" / "1").read_bytes())
+    job = job_xml.parse((place / "spool" / "1").read_bytes())
     assert (job.state, job.pid) == (JobState.UPLOADING, process.pid)
     assert os.getpgid(process.pid) == process.pid
     process.send_signal(signal.SIGTERM)
@@ -372,7 +374,7 @@ def outcome():
     things = (CloudObject("image", "ami-1", "eu-west-1"), CloudObject("image", "ami-2", "us-east-1"))
     shortfalls = (Shortfall("eu-west-2", "not copied: no \x1b"), Shortfall("eu-west-3", "not shared: no"))
     job = Job(name="7", state=JobState.SUCCEEDED)
-    return upload_image.Outcome(job, UploadResult("ami-1", things, shortfalls))
+    return jobs_upload.UploadOutcome(job, UploadResult("ami-1", things, shortfalls))
 
 
 @pytest.mark.parametrize("is_quiet", [False, True])

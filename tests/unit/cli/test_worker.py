@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from job_logs import untimed
+from samples.job_logs import untimed
 
 import clouduploader
-from clouduploader import jobxml, spool
-from clouduploader.job import Job, JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import spool
 
 PROGRAM = Path(sys.executable).with_name("clouduploader")
 UMASK = 0o027
@@ -65,7 +66,7 @@ def schedule_in(jobs, **fields):
     jobs.file_path("1").write_bytes(b"image")
     job = Job(name="1", **{"state": JobState.SCHEDULED, "user": "tom", "target": "ec2", **fields})
     new_path = jobs.directory / ".1.test"
-    new_path.write_bytes(jobxml.serialize(job))
+    new_path.write_bytes(job_xml.serialize(job))
     new_path.replace(jobs.job_path("1"))
     return jobs
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from clouduploader.image import packing
-from clouduploader.stop import Stop
+from clouduploader.image import open as image_open
+from clouduploader.util.cancel import Cancel
 
 
 @pytest.fixture
@@ -13,6 +13,6 @@ def make_image(tmp_path):
     def make(data, filename="a.raw.xz"):
         path = tmp_path / "42.file"
         path.write_bytes(data)
-        return packing.describe(path, filename, Stop())
+        return image_open.describe(path, filename, Cancel())
 
     return make

@@ -1,8 +1,8 @@
-import image_disks as disks
 import pytest
+from samples import image_disks as disks
 
 from clouduploader.image import bios, partitions
-from clouduploader.image.reading import TooFarError
+from clouduploader.image.partial_read import TooFarError
 
 GRUB = disks.CODE + b"GRUB \0"
 PARTED = bytes.fromhex("fab800108ed0bc00b0b800008ed88ec0fbbe007cbf0006b90002f3a4ea210600")

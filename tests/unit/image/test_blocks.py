@@ -6,12 +6,12 @@ import threading
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from image_packings import BLOCK, blocks_of, drained, noise
+from samples.packed_images import BLOCK, blocks_of, drained, noise
 
-from clouduploader.contents import Tally, ZeroBlocks
 from clouduploader.errors import ImageError, LocalIOError, StoppedError
-from clouduploader.image.blocks import BlockMap, StoreSource, StreamSource, Wish
-from clouduploader.stop import Stop
+from clouduploader.image.blocks import BlockMap, BlockOptions, StoreSource, StreamSource
+from clouduploader.model.disk import ReadStats, ZeroBlocks
+from clouduploader.util.cancel import Cancel
 
 RAW = bytes(2 * BLOCK) + noise(3 * BLOCK) + bytes(BLOCK) + noise(100, 2) + bytes(3 * BLOCK)
 
@@ -48,10 +48,10 @@ def wish(**fields):
         "zero_blocks": ZeroBlocks.SEND,
         "written": None,
         "is_promise": True,
-        "stop": Stop(),
+        "stop": Cancel(),
         "on_end": lambda _digest: None,
     }
-    return Wish(**{**defaults, **fields})
+    return BlockOptions(**{**defaults, **fields})
 
 
 def stored(disk=None, **fields):
@@ -192,7 +192,7 @@ def test_pieces_of_any_size_give_the_same_blocks(sizes, block_bytes, zeros):
     digest = hashlib.sha256()
     source = streamed(pieces, block_bytes=block_bytes, digest=digest)
     assert drained(source, threads=2, block_bytes=block_bytes) == blocks_of(raw, block_bytes=block_bytes)
-    assert source.tally() == Tally(
+    assert source.tally() == ReadStats(
         size_bytes=len(raw),
         data_blocks=sum(block is not None for block in blocks_of(raw, block_bytes=block_bytes).values()),
         zero_blocks=sum(block is None for block in blocks_of(raw, block_bytes=block_bytes).values()),
@@ -273,23 +273,23 @@ def test_end_waits_for_those_who_still_read():
 
 @pytest.mark.parametrize("make", [stored, streamed])
 def test_stop_ends_it(make):
-    stop = Stop()
-    source = make(stop=stop)
+    cancel = Cancel()
+    source = make(cancel=cancel)
     assert source.next_into(bytearray(BLOCK))
-    stop.request(signal.SIGTERM)
+    cancel.request(signal.SIGTERM)
     with pytest.raises(StoppedError):
         source.next_into(bytearray(BLOCK))
 
 
 def test_stop_is_seen_among_blocks_that_are_left_out():
-    stop = Stop()
+    cancel = Cancel()
 
     def zeros():
         yield bytes(BLOCK)
-        stop.request(signal.SIGTERM)
+        cancel.request(signal.SIGTERM)
         yield bytes(BLOCK)
 
-    source = streamed(zeros(), zero_blocks=ZeroBlocks.SKIP, stop=stop)
+    source = streamed(zeros(), zero_blocks=ZeroBlocks.SKIP, cancel=cancel)
     with pytest.raises(StoppedError):
         source.next_into(bytearray(BLOCK))
 

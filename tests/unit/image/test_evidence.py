@@ -2,10 +2,10 @@ import gzip
 import lzma
 
 import hypothesis
-import image_disks as disks
 import pytest
 from hypothesis import strategies as st
-from minimal_disk import as_disk
+from samples import image_disks as disks
+from samples.minimal_disk import as_disk
 
 from clouduploader.image import evidence, magic
 

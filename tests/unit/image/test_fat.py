@@ -1,9 +1,9 @@
 import random
 
 import hypothesis
-import image_disks as disks
 import pytest
 from hypothesis import strategies as st
+from samples import image_disks as disks
 
 from clouduploader.image import fat
 
@@ -12,7 +12,7 @@ FILES = {"EFI/BOOT/BOOTX64.EFI": LOADER, "EFI/BOOT/GRUB.CFG": b"", "EFI/OTHER/X"
 
 
 def volume(data, *, start=0):
-    return fat.Volume(disks.reader((start, data)), start)
+    return fat.FatVolume(disks.reader((start, data)), start)
 
 
 @pytest.mark.parametrize("bits", [12, 16, 32])
@@ -49,7 +49,7 @@ def test_ring_of_clusters_ends():
     loader = volume(bytes(data)).list("EFI", "BOOT")[0]
     data[512 + 2 * loader.cluster : 514 + 2 * loader.cluster] = loader.cluster.to_bytes(2, "little")
     there = volume(bytes(data))
-    ring = there.head(fat.Entry("X", False, loader.cluster, 1 << 30), 100000)
+    ring = there.head(fat.DirectoryEntry("X", False, loader.cluster, 1 << 30), 100000)
     assert ring == (LOADER[:512] * 200)[:100000]
     ring_directory = bytearray(data)
     ring_directory[512 + 4 : 512 + 6] = b"\2\0"
@@ -84,7 +84,7 @@ def test_any_change_is_survived_with_bounded_reading(bits, changes):
         asked.append(wanted)
         return bytes(data[offset : offset + wanted])
 
-    there = fat.Volume(read_at, 0)
+    there = fat.FatVolume(read_at, 0)
     for entry in there.list("EFI", "BOOT"):
         assert len(there.head(entry, 4096)) <= min(4096, entry.size_bytes)
     assert sum(asked) < 16 << 20

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clouduploader.errors import ImageError, StoppedError
 from clouduploader.image import nbd
-from clouduploader.stop import Stop
+from clouduploader.util.cancel import Cancel
 
 GREETING = b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3)
 EXPORT = struct.pack(">QH", 1 << 20, 3)
@@ -64,11 +64,11 @@ def make_client():
     """A factory of a client whose server answers as this function says; returns both."""
     made = []
 
-    def make(answer, *, stop=None):
+    def make(answer, *, cancel=None):
         ours, theirs = socket.socketpair()
         server = Server(theirs, answer)
         made.append((ours, server))
-        return nbd.Client(ours, "a.qcow2", stop or Stop()), server
+        return nbd.NbdClient(ours, "a.qcow2", cancel or Cancel()), server
 
     yield make
     for ours, server in made:
@@ -144,7 +144,7 @@ def test_server_that_says_something_else_is_an_error(said):
         theirs.sendall(said)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(ImageError, match="can't be read by qemu-nbd"):
-            nbd.Client(ours, "a.qcow2", Stop())
+            nbd.NbdClient(ours, "a.qcow2", Cancel())
 
 
 def test_server_that_hangs_up_in_an_answer_is_an_error():
@@ -152,7 +152,7 @@ def test_server_that_hangs_up_in_an_answer_is_an_error():
     with ours, theirs:
         theirs.sendall(GREETING + EXPORT + reply(1, b"abc"))
         theirs.shutdown(socket.SHUT_WR)
-        client = nbd.Client(ours, "a.qcow2", Stop())
+        client = nbd.NbdClient(ours, "a.qcow2", Cancel())
         for _ in range(2):
             with pytest.raises(ImageError, match="hung up"):
                 read(client, 0, 512)
@@ -162,7 +162,7 @@ def test_server_that_is_gone_is_an_error():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(GREETING + EXPORT)
-        client = nbd.Client(ours, "a.qcow2", Stop())
+        client = nbd.NbdClient(ours, "a.qcow2", Cancel())
         theirs.close()
         with pytest.raises(ImageError, match="can't be read by qemu-nbd"):
             read(client, 0, 512)
@@ -172,16 +172,16 @@ def test_server_that_never_answers_is_given_up(monkeypatch):
     monkeypatch.setattr(nbd, "TIMEOUT_SECONDS", 0.1)
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(ImageError, match="no answer within 0 seconds"):
-        nbd.Client(ours, "a.qcow2", Stop())
+        nbd.NbdClient(ours, "a.qcow2", Cancel())
 
 
 def test_stop_ends_the_waiting_and_the_connection():
-    stop = Stop()
+    cancel = Cancel()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(GREETING + EXPORT)
-        client = nbd.Client(ours, "a.qcow2", stop)
-        threading.Timer(0.1, stop.request, [signal.SIGTERM]).start()
+        client = nbd.NbdClient(ours, "a.qcow2", cancel)
+        threading.Timer(0.1, cancel.request, [signal.SIGTERM]).start()
         with pytest.raises(StoppedError):
             read(client, 0, 512)
         with pytest.raises(ImageError, match="left unread"):
@@ -197,7 +197,7 @@ def test_any_bytes_are_an_answer_or_an_error(said, before):
         theirs.sendall(before + said)
         theirs.shutdown(socket.SHUT_WR)
         try:
-            client = nbd.Client(ours, "a.qcow2", Stop())
+            client = nbd.NbdClient(ours, "a.qcow2", Cancel())
             assert len(read(client, 0, 50)) == 50
         except ImageError:
             return

@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from image_packings import (
+from samples.packed_images import (
     BLOCK,
     COMPRESS,
     PACKED,
@@ -26,11 +26,11 @@ from image_packings import (
     zstd,
 )
 
-from clouduploader.contents import ZeroBlocks
 from clouduploader.errors import ImageError, LocalIOError, StoppedError
-from clouduploader.image import packing, xz
-from clouduploader.platform import Image, Packing
-from clouduploader.stop import Stop
+from clouduploader.image import open as image_open
+from clouduploader.image import xz
+from clouduploader.model.disk import Compression, Image, ZeroBlocks
+from clouduploader.util.cancel import Cancel
 
 DATA = noise(BLOCK)
 HOLE = bytes(BLOCK)
@@ -115,7 +115,7 @@ def test_blocks_of_a_virtual_disk_are_those_of_the_raw_one(tmp_path, kind):
         (tmp_path / "a.raw").write_bytes(raw)
         command = ["qemu-img", "convert", "-f", "raw", "-O", *VIRTUAL[kind], tmp_path / "a.raw", tmp_path / "a"]
         subprocess.run(command, check=True)
-        with open_blocks(packing.describe(tmp_path / "a", "a", Stop())) as source:
+        with open_blocks(image_open.describe(tmp_path / "a", "a", Cancel())) as source:
             assert drained(source, threads=3) == blocks_of(raw)
             assert source.tally().size_bytes == len(raw)
 
@@ -224,7 +224,7 @@ def sparse(path, *parts, size):
             file.seek(offset)
             file.write(data)
         file.truncate(size)
-    return packing.describe(path, path.name, Stop())
+    return image_open.describe(path, path.name, Cancel())
 
 
 MIB = 1 << 20
@@ -269,7 +269,7 @@ def test_map_beside_the_image_tells_the_holes(tmp_path, way, with_digests):
     (tmp_path / "a.raw.bmap").write_text(bmap(len(raw), (2, 4), (6, 6), (9, 9)))
     log = Log()
     with open_blocks(
-        packing.describe(tmp_path / "a.raw.xz", "a.raw.xz", Stop()),
+        image_open.describe(tmp_path / "a.raw.xz", "a.raw.xz", Cancel()),
         zero_blocks=ZeroBlocks.HOLES,
         reporter=log,
         with_digests=with_digests,
@@ -295,7 +295,7 @@ def test_checksums_of_the_map_beside_the_image_are_looked_at(tmp_path, way, with
         if position is not None:
             changed[position] ^= 1
         (tmp_path / "a.raw").write_bytes(WAYS[way](bytes(changed)))
-        image = packing.describe(tmp_path / "a.raw", "a.raw", Stop())
+        image = image_open.describe(tmp_path / "a.raw", "a.raw", Cancel())
         with open_blocks(image, zero_blocks=ZeroBlocks.HOLES, with_digests=with_digests) as source:
             if position is None:
                 assert sorted(drained(source, threads=2)) == [1, 3]
@@ -318,7 +318,7 @@ def test_checksums_of_the_map_beside_the_image_are_looked_at(tmp_path, way, with
 def test_map_of_another_image_is_an_error(tmp_path, way, text, words):
     (tmp_path / "a.raw").write_bytes(WAYS[way](DATA + HOLE + DATA * 2))
     (tmp_path / "a.raw.bmap").write_text(text)
-    image = packing.describe(tmp_path / "a.raw", "a.raw", Stop())
+    image = image_open.describe(tmp_path / "a.raw", "a.raw", Cancel())
     with pytest.raises(ImageError, match=words), open_blocks(image) as source:
         drained(source, threads=2)
 
@@ -329,7 +329,7 @@ def test_qcow2_is_read_as_its_disk(tmp_path, zero_blocks):
     content = HOLE * 32 + noise(32 * BLOCK) + HOLE * 64
     raw.write_bytes(content)
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, tmp_path / "a.qcow2"], check=True)
-    image = packing.describe(tmp_path / "a.qcow2", "a.qcow2", Stop())
+    image = image_open.describe(tmp_path / "a.qcow2", "a.qcow2", Cancel())
     with open_blocks(image, zero_blocks=zero_blocks) as source:
         assert source.can_reread
         found = drained(source, threads=3)
@@ -359,8 +359,8 @@ def test_fixed_vhd_of_qemu_is_read_as_its_disk(tmp_path):
     )
     for compress in COMPRESS.values():
         (tmp_path / "b").write_bytes(compress((tmp_path / "a.vhd").read_bytes()))
-        image = packing.describe(tmp_path / "b", "b", Stop())
-        assert packing.unpacked_size(image, Stop())[0] in (len(content), None)
+        image = image_open.describe(tmp_path / "b", "b", Cancel())
+        assert image_open.unpacked_size(image, Cancel())[0] in (len(content), None)
         with open_blocks(image) as source:
             assert drained(source) == blocks_of(content)
 
@@ -373,7 +373,7 @@ def test_single_large_block_of_xz_is_said_once(tmp_path, monkeypatch):
         path = tmp_path / "a.raw.xz"
         path.write_bytes(data)
         log = Log()
-        with open_blocks(packing.describe(path, path.name, Stop()), reporter=log) as source:
+        with open_blocks(image_open.describe(path, path.name, Cancel()), reporter=log) as source:
             drained(source, threads=2)
         return log.lines
 
@@ -386,10 +386,10 @@ def test_single_large_block_of_xz_is_said_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_stop_ends_it(make_image, way):
-    stop = Stop()
-    with open_blocks(make_image(WAYS[way](noise(9 * BLOCK))), stop=stop) as source:
+    cancel = Cancel()
+    with open_blocks(make_image(WAYS[way](noise(9 * BLOCK))), cancel=cancel) as source:
         assert source.next_into(bytearray(BLOCK))
-        stop.request(signal.SIGTERM)
+        cancel.request(signal.SIGTERM)
         with pytest.raises(StoppedError):
             source.next_into(bytearray(BLOCK))
 
@@ -427,28 +427,28 @@ def test_source_is_closed_with_the_context(make_image, way):
         source.next_into(bytearray(BLOCK))
 
 
-@pytest.mark.parametrize("kind", [*PACKED, Packing.TAR, Packing.RAW])
+@pytest.mark.parametrize("kind", [*PACKED, Compression.TAR, Compression.RAW])
 @hypothesis.settings(max_examples=50)
 @hypothesis.given(data=st.binary(min_size=1, max_size=200), is_tarball=st.booleans())
 def test_any_bytes_give_blocks_or_an_error(tmp_path_factory, kind, data, is_tarball):
     path = tmp_path_factory.mktemp("image") / "a"
-    path.write_bytes(COMPRESS[Packing.RAW](data))
-    is_tarball = kind is Packing.TAR or (is_tarball and kind is not Packing.RAW)
+    path.write_bytes(COMPRESS[Compression.RAW](data))
+    is_tarball = kind is Compression.TAR or (is_tarball and kind is not Compression.RAW)
     try:
         with open_blocks(Image(path, "a", kind, len(data), is_tarball), max_size_bytes=1 << 20) as source:
             found = drained(source)
     except ImageError:
         return
-    assert kind is not Packing.RAW or found == blocks_of(data)
+    assert kind is not Compression.RAW or found == blocks_of(data)
 
 
 BOMB = """
 import sys, lzma, gzip
 from pathlib import Path
-from image_packings import open_blocks, zstd
+from samples.packed_images import open_blocks, zstd
 from clouduploader.errors import ImageError
-from clouduploader.image import packing
-from clouduploader.stop import Stop
+from clouduploader.image import open as image_open
+from clouduploader.util.cancel import Cancel
 
 def peak_kib():  # getrusage would begin with the peak of the process that started this one
     status = Path("/proc/self/status").read_text()
@@ -458,7 +458,7 @@ path, kind = Path(sys.argv[1]), sys.argv[2]
 piece = bytes(1 << 22)
 packed = {"xz": lzma.compress(piece, preset=0), "gz": gzip.compress(piece, 1), "zst": zstd.compress(piece)}
 path.write_bytes(packed[kind] * 100)
-image = packing.describe(path, "a.raw", Stop())
+image = image_open.describe(path, "a.raw", Cancel())
 with open_blocks(image, block_bytes=1 << 19) as source:  # so that all is loaded
     buffer = bytearray(1 << 19)
     source.next_into(buffer)
@@ -479,7 +479,7 @@ def test_bomb_ends_where_it_is_too_large_in_constant_memory(tmp_path, kind):
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     position, growth_kib, message = done.stdout.split(maxsplit=2)
     assert int(position) <= 300 << 20
@@ -495,7 +495,7 @@ def test_size_in_sectors_is_asked_for_where_it_is_wanted(make_image, compress):
     with pytest.raises(ImageError, match=words), open_blocks(image, in_sectors=True) as source:
         drained(source)
     with pytest.raises(ImageError, match=words):
-        packing.measure(image, on_bytes=lambda _done: None, stop=Stop(), in_sectors=True)
+        image_open.measure(image, on_bytes=lambda _done: None, cancel=Cancel(), in_sectors=True)
     image = make_image(compress(DATA + bytes(512)))
     with open_blocks(image, in_sectors=True) as source:
         assert len(drained(source)) == 2
@@ -517,7 +517,9 @@ def test_what_is_forced_is_passed_over_and_told(make_image):
             assert source.tally().file_sha256 == hashlib.sha256(data).hexdigest()
         assert len(told) == 1
         assert words in told[0]
-        assert packing.measure(image, on_bytes=lambda _done: None, stop=Stop(), overlook=told.append) == len(disk)
+        assert image_open.measure(image, on_bytes=lambda _done: None, cancel=Cancel(), overlook=told.append) == len(
+            disk
+        )
         with pytest.raises(ImageError, match=words) as caught, open_blocks(image) as source:
             drained(source)
         assert "force" in caught.value.hint
@@ -549,7 +551,7 @@ def touched(path):
 
 
 @pytest.mark.parametrize("change", [written_to, appended_to, replaced, touched])
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, COMPRESS[Packing.ZSTD]])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, COMPRESS[Compression.ZSTD]])
 @pytest.mark.parametrize("with_digests", [False, True])
 @pytest.mark.parametrize("when", ["before it is opened", "after its first block"])
 def test_image_that_changes_while_it_is_read_has_no_end(make_image, compress, change, with_digests, when):
@@ -573,11 +575,11 @@ def test_image_that_changes_before_it_is_measured_is_refused(make_image, change)
     image = make_image(gzip.compress(noise(5 * BLOCK)) + bytes(9))
     change(image.path)
     with pytest.raises(ImageError):
-        packing.measure(image, on_bytes=lambda _done: None, stop=Stop())
+        image_open.measure(image, on_bytes=lambda _done: None, cancel=Cancel())
     raw = make_image(noise(5 * BLOCK))
     change(raw.path)
     with pytest.raises(ImageError, match="changed while it was read: it was written to, or replaced"):
-        packing.measure(raw, on_bytes=lambda _done: None, stop=Stop())
+        image_open.measure(raw, on_bytes=lambda _done: None, cancel=Cancel())
 
 
 def test_image_that_is_not_there_any_more_is_an_error_of_this_machine(make_image):
@@ -615,11 +617,11 @@ def test_packed_disk_without_zeros_needs_no_map(make_image):
 @pytest.mark.parametrize("disk_format", ["qcow2", "vmdk", "vpc"])
 @pytest.mark.parametrize("hole_bytes", [0, 1 << 40])
 def test_holes_of_a_virtual_disk_are_hashed_if_they_are_not_too_many(tmp_path, monkeypatch, disk_format, hole_bytes):
-    monkeypatch.setattr(packing, "MAX_HASHED_HOLE_BYTES", hole_bytes)
+    monkeypatch.setattr(image_open, "MAX_HASHED_HOLE_BYTES", hole_bytes)
     (tmp_path / "raw").write_bytes((HOLE * 7 + DATA + HOLE * 1000).ljust(8 << 20, b"\0"))
     path = tmp_path / "a.img"
     subprocess.run(["qemu-img", "convert", "-O", disk_format, tmp_path / "raw", path], check=True)
-    image = packing.describe(path, "a.img", Stop())
+    image = image_open.describe(path, "a.img", Cancel())
     with open_blocks(image, zero_blocks=ZeroBlocks.HOLES, with_digests=True) as source:
         found = drained(source, threads=2)
         tally = source.tally()

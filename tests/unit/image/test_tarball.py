@@ -5,20 +5,21 @@ import tarfile
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from image_packings import COMPRESS, blocks_of, drained, header, noise, open_blocks, tarball
+from samples.packed_images import COMPRESS, blocks_of, drained, header, noise, open_blocks, tarball
 
 from clouduploader.errors import ImageError
-from clouduploader.image import magic, packing
+from clouduploader.image import magic
+from clouduploader.image import open as image_open
 from clouduploader.image import tarball as tarballs
 from clouduploader.image.tarball import MAX_EXTENSION_BYTES
-from clouduploader.platform import Image, Packing
-from clouduploader.stop import Stop
+from clouduploader.model.disk import Compression, Image
+from clouduploader.util.cancel import Cancel
 
 RAW = noise(3000) + bytes(5000)
 
 
-def measure(image, *, on_bytes=lambda _done: None, stop=None, is_by_name=True):
-    return packing.measure(image, on_bytes=on_bytes, stop=stop or Stop(), is_by_name=is_by_name)
+def measure(image, *, on_bytes=lambda _done: None, cancel=None, is_by_name=True):
+    return image_open.measure(image, on_bytes=on_bytes, cancel=cancel or Cancel(), is_by_name=is_by_name)
 
 
 @pytest.mark.parametrize("kind", COMPRESS)
@@ -220,7 +221,7 @@ def test_any_tar_header_is_measured_or_refused(tmp_path_factory, kind, position,
     path = tmp_path_factory.mktemp("image") / "a"
     path.write_bytes(data)
     try:
-        size_bytes = measure(Image(path, "a", Packing.TAR, len(data), is_tarball=True))
+        size_bytes = measure(Image(path, "a", Compression.TAR, len(data), is_tarball=True))
     except ImageError:
         return
     assert size_bytes >= 0
@@ -487,6 +488,6 @@ def test_any_sparse_tarball_is_read_or_refused(tmp_path_factory, position, patch
     path = tmp_path_factory.mktemp("image") / "a"
     path.write_bytes(bytes(data) + bytes(1024))
     try:
-        read(Image(path, "a", Packing.TAR, path.stat().st_size, is_tarball=True), max_size_bytes=1 << 20)
+        read(Image(path, "a", Compression.TAR, path.stat().st_size, is_tarball=True), max_size_bytes=1 << 20)
     except ImageError as exc:
         assert "a " in exc.message  # noqa: PT017 it need not be raised

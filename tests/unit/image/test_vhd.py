@@ -14,10 +14,10 @@ def footer(*, kind=2, size_bytes=1 << 30, version=0x10000, cookie=b"conectix", f
     return data[:64] + struct.pack(">I", (~sum(data) & 0xFFFFFFFF) ^ fault) + data[68:]
 
 
-@pytest.mark.parametrize("kind", list(vhd.Kind))
+@pytest.mark.parametrize("kind", list(vhd.VhdKind))
 @pytest.mark.parametrize("size_bytes", [0, 512, 1 << 30, (1 << 64) - 1])
 def test_footer_tells_kind_and_size(kind, size_bytes):
-    assert vhd.footer(footer(kind=kind.value, size_bytes=size_bytes)) == vhd.Footer(kind, size_bytes)
+    assert vhd.footer(footer(kind=kind.value, size_bytes=size_bytes)) == vhd.VhdFooter(kind, size_bytes)
 
 
 @pytest.mark.parametrize(

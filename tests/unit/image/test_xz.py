@@ -8,12 +8,12 @@ import threading
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from image_packings import crc, multi_block_xz, noise, xz_number, xz_stream
+from samples.packed_images import crc, multi_block_xz, noise, xz_number, xz_stream
 
 from clouduploader.errors import ImageError
-from clouduploader.image import streams, xz
-from clouduploader.platform import Image, Packing
-from clouduploader.stop import Stop
+from clouduploader.image import decompress, xz
+from clouduploader.model.disk import Compression, Image
+from clouduploader.util.cancel import Cancel
 
 CONTENTS = [noise(5000) + bytes(100_000), b"x", bytes(70_000), noise(40_000, 2)]
 CHECKS = [lzma.CHECK_NONE, lzma.CHECK_CRC32, lzma.CHECK_CRC64, lzma.CHECK_SHA256]
@@ -21,9 +21,9 @@ DATA = multi_block_xz(CONTENTS)
 
 
 @contextlib.contextmanager
-def opened(path, data, stop=None):
+def opened(path, data, cancel=None):
     path.write_bytes(data)
-    with streams.opened(Image(path, "a.xz", Packing.XZ, len(data)), stop=stop or Stop()) as file:
+    with decompress.opened(Image(path, "a.xz", Compression.XZ, len(data)), cancel=cancel or Cancel()) as file:
         yield file
 
 
@@ -35,7 +35,7 @@ def unpacked(path, data, *, threads=2):
 
 def in_order(path, data):
     with opened(path, data) as file:
-        return b"".join(streams.unpacked(file, Packing.XZ))
+        return b"".join(decompress.unpacked(file, Compression.XZ))
 
 
 def parsed(path, data):
@@ -58,8 +58,8 @@ def test_blocks_come_out_in_order(tmp_path, check, threads):
 
 def test_indexes_of_many_streams_take_few_bytes_each(tmp_path, monkeypatch):
     read = []
-    pread = streams.os.pread
-    monkeypatch.setattr(streams.os, "pread", lambda fd, size, offset: read.append(size) or pread(fd, size, offset))
+    pread = decompress.os.pread
+    monkeypatch.setattr(decompress.os, "pread", lambda fd, size, offset: read.append(size) or pread(fd, size, offset))
     assert len(parsed(tmp_path / "a", lzma.compress(b"") * 2000)) == 2000
     assert sum(read) < 2000 * 1024
     assert parsed(tmp_path / "a", lzma.compress(b"") * 33_000) is None
@@ -85,7 +85,7 @@ def test_all_streams_with_all_padding_come_out(tmp_path_factory, parts):
 
 
 def test_padding_larger_than_what_is_read_at_once_is_skipped(tmp_path):
-    data = DATA + bytes(3 * streams.READ_BYTES + 4) + DATA + bytes(streams.READ_BYTES)
+    data = DATA + bytes(3 * decompress.READ_BYTES + 4) + DATA + bytes(decompress.READ_BYTES)
     assert unpacked(tmp_path / "a", data) == 2 * b"".join(CONTENTS)
 
 
@@ -269,7 +269,7 @@ def test_threads_are_bounded_by_cores_blocks_and_memory(tmp_path):
     assert xz.threads_for(found, 64) == len(CONTENTS)
 
     def claiming(*sizes):
-        return [xz.Stream(b"\0\4", sizes, b"", 0)]
+        return [xz.XzStream(b"\0\4", sizes, b"", 0)]
 
     assert xz.threads_for(claiming(100, xz.MAX_BLOCK_BYTES) * 64, 64) == 7
     assert xz.threads_for(claiming(100, xz.MAX_BLOCK_BYTES + 1) * 64, 64) == 1

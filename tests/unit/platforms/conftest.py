@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader.contents import Block, DiskFormat, ImageFacts, Tally
-from clouduploader.platform import Image, Packing, UploadRequest
+from clouduploader.model.disk import Block, Compression, DiskFormat, Image, ImageFacts, ReadStats
+from clouduploader.plugin import UploadRequest
 
 
 class MemoryJournal:
@@ -54,7 +54,7 @@ class Blocks:
         return min(self._next * self._block_bytes, len(self._data))
 
     def tally(self):
-        return Tally(
+        return ReadStats(
             size_bytes=len(self._data), data_blocks=self._next, zero_blocks=0, hole_blocks=0, skipped_blocks=0,
             file_sha256=None, raw_sha256=None,
         )  # fmt: skip
@@ -88,7 +88,7 @@ def make_upload_request():
             "user": "tom",
             "job_name": None,
             "arch": None,
-            "image": Image(path, path.name, Packing.RAW, size_bytes),
+            "image": Image(path, path.name, Compression.RAW, size_bytes),
             "targetdata": {},
             "work_dir": work_dir,
             "is_by_hand": False,

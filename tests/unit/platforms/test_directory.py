@@ -10,22 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import joblog
 from clouduploader.errors import CannotCreateError, ConfigError, ImageError, LocalIOError, StoppedError
-from clouduploader.platform import (
+from clouduploader.model.disk import Compression, Image
+from clouduploader.platforms import directory
+from clouduploader.plugin import (
     BytesMoved,
     CleanUpReport,
     CloudObject,
-    Image,
     Leftover,
     Level,
-    Packing,
     PhaseStarted,
     PlatformContext,
     UploadResult,
 )
-from clouduploader.platforms import directory
-from clouduploader.stop import Stop
+from clouduploader.store import job_log
+from clouduploader.util.cancel import Cancel
 
 DATA = bytes(range(256)) * (10 << 10)  # two and a half blocks
 PARTIAL = ".clouduploader-0123456789abcdef0123456789abcdef-01234567.part"
@@ -34,7 +33,7 @@ PARTIAL = ".clouduploader-0123456789abcdef0123456789abcdef-01234567.part"
 class Log:
     def __init__(self, on_event=None):
         self.text = ""
-        self.reporter = joblog.JobLog([self], is_verbose=False)
+        self.reporter = job_log.JobLog([self], is_verbose=False)
         self.reporter.listen(on_event or (lambda event: None))
 
     def write(self, data):
@@ -61,7 +60,7 @@ def make_request(make_upload_request, tmp_path):
     def make(filename="my image.raw", data=DATA, size_bytes=None):
         path = tmp_path / "42.file"
         path.write_bytes(data)
-        image = Image(path, filename, Packing.RAW, len(data) if size_bytes is None else size_bytes)
+        image = Image(path, filename, Compression.RAW, len(data) if size_bytes is None else size_bytes)
         return make_upload_request(path, tmp_path, image=image)
 
     return make
@@ -74,7 +73,7 @@ def names(path):
 def test_image_is_copied_under_its_name(make_platform, make_request, images):
     log, target = Log(), images / "my image.raw"
     os.umask(old_mask := os.umask(0o077))
-    result = make_platform().upload(make_request(), log.reporter, Stop())
+    result = make_platform().upload(make_request(), log.reporter, Cancel())
     assert result == UploadResult(str(target), (CloudObject("file", str(target)),))
     assert target.read_bytes() == DATA
     assert target.stat().st_mode & 0o777 == 0o666 & ~old_mask
@@ -84,9 +83,9 @@ def test_image_is_copied_under_its_name(make_platform, make_request, images):
 
 def test_same_image_again_succeeds_and_changes_nothing(make_platform, make_request, images):
     log, target = Log(), images / "my image.raw"
-    first = make_platform().upload(make_request(), Log().reporter, Stop())
+    first = make_platform().upload(make_request(), Log().reporter, Cancel())
     inode = target.stat().st_ino
-    assert make_platform().upload(make_request(), log.reporter, Stop()) == first
+    assert make_platform().upload(make_request(), log.reporter, Cancel()) == first
     assert target.stat().st_ino == inode
     assert "is there already, and the same" in log.text
 
@@ -97,7 +96,7 @@ def test_other_file_of_that_name_is_never_overwritten(make_platform, make_reques
     target.write_bytes(there)
     for call in (make_platform().plan, make_platform().upload):
         with pytest.raises(CannotCreateError, match="is there already, and is not the same"):
-            call(make_request(), Log().reporter, Stop())
+            call(make_request(), Log().reporter, Cancel())
     assert target.read_bytes() == there
     assert names(images) == ["my image.raw"]
 
@@ -106,14 +105,14 @@ def test_other_file_of_that_name_is_never_overwritten(make_platform, make_reques
 def test_what_is_no_file_is_never_overwritten(make_platform, make_request, images, make):
     make(images / "my image.raw")
     with pytest.raises(CannotCreateError, match="is there already"):
-        make_platform().upload(make_request(), Log().reporter, Stop())
+        make_platform().upload(make_request(), Log().reporter, Cancel())
 
 
 def test_file_that_appears_meanwhile_is_never_overwritten(make_platform, make_request, images):
     target = images / "my image.raw"
     log = Log(lambda event: target.write_bytes(b"other") if isinstance(event, BytesMoved) else None)
     with pytest.raises(LocalIOError, match=r"my image\.raw: File exists"):
-        make_platform().upload(make_request(), log.reporter, Stop())
+        make_platform().upload(make_request(), log.reporter, Cancel())
     assert target.read_bytes() == b"other"
     assert names(images) == ["my image.raw"]
 
@@ -122,14 +121,14 @@ def test_image_without_room_is_refused_before_a_byte_is_copied(make_platform, ma
     log = Log()
     for call in (make_platform().plan, make_platform().upload):
         with pytest.raises(CannotCreateError, match=r"needs 4611686018427387904 bytes, but [0-9]+ are free"):
-            call(make_request(size_bytes=1 << 62), log.reporter, Stop())
+            call(make_request(size_bytes=1 << 62), log.reporter, Cancel())
     assert names(images) == []
     assert "copy" not in log.text
 
 
 def test_image_that_changes_while_it_is_read_is_refused(make_platform, make_request, images):
     with pytest.raises(LocalIOError, match="changed while it was read"):
-        make_platform().upload(make_request(size_bytes=len(DATA) + 1), Log().reporter, Stop())
+        make_platform().upload(make_request(size_bytes=len(DATA) + 1), Log().reporter, Cancel())
     assert names(images) == []
 
 
@@ -142,7 +141,7 @@ def test_what_was_copied_is_held_against_what_the_image_was(make_platform, make_
 
     request = dataclasses.replace(make_request(), check_unchanged=check_unchanged)
     with pytest.raises(ImageError, match="it changed"):
-        make_platform().upload(request, Log().reporter, Stop())
+        make_platform().upload(request, Log().reporter, Cancel())
     assert told == [(hashlib.sha256(DATA).hexdigest(), 1)]  # the partial file is there still
     assert names(images) == []
 
@@ -151,16 +150,16 @@ def test_image_that_is_gone_is_named(make_platform, make_request, images):
     request = make_request()
     request.image.path.unlink()
     with pytest.raises(LocalIOError, match=r"42\.file: No such file"):
-        make_platform().upload(request, Log().reporter, Stop())
+        make_platform().upload(request, Log().reporter, Cancel())
     assert names(images) == []
 
 
 @pytest.mark.parametrize("kind", [PhaseStarted, BytesMoved])
 def test_stop_leaves_nothing(make_platform, make_request, images, kind):
-    stop = Stop()
-    log = Log(lambda event: stop.request(signal.SIGINT) if isinstance(event, kind) else None)
+    cancel = Cancel()
+    log = Log(lambda event: cancel.request(signal.SIGINT) if isinstance(event, kind) else None)
     with pytest.raises(StoppedError) as caught:
-        make_platform().upload(make_request(), log.reporter, stop)
+        make_platform().upload(make_request(), log.reporter, cancel)
     assert caught.value.exit_code == 130
     assert names(images) == []
 
@@ -168,7 +167,7 @@ def test_stop_leaves_nothing(make_platform, make_request, images, kind):
 def test_partial_file_of_a_killed_run_is_removed_by_the_next(make_platform, make_request, images):
     (images / PARTIAL).write_bytes(b"half")
     log = Log()
-    make_platform().upload(make_request(), log.reporter, Stop())
+    make_platform().upload(make_request(), log.reporter, Cancel())
     assert names(images) == ["my image.raw"]
     assert f"Removed {images / PARTIAL}, left from a run that was killed." in log.text
 
@@ -176,7 +175,7 @@ def test_partial_file_of_a_killed_run_is_removed_by_the_next(make_platform, make
 def test_partial_file_of_a_living_run_stays(make_platform, make_request, images):
     with (images / PARTIAL).open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        make_platform().upload(make_request(), Log().reporter, Stop())
+        make_platform().upload(make_request(), Log().reporter, Cancel())
         thing = CloudObject("partial file", str(images / PARTIAL))
         report = make_platform().clean_up({}, [thing], Log().reporter)
         assert report == CleanUpReport((), (Leftover(thing, "it is being written, or not ours"),))
@@ -223,19 +222,20 @@ def test_partial_files_are_found_by_their_key(make_platform, images):
 def test_run_that_was_killed_is_cleaned_up_by_its_log(make_platform, make_request, images, tmp_path):
     code = """
 import os, pathlib, sys, time, types
-from clouduploader import joblog
-from clouduploader.platform import *
+from clouduploader.store import job_log
+from clouduploader.model.disk import Compression, Image
+from clouduploader.plugin import *
 from clouduploader.platforms import directory
-from clouduploader.stop import Stop
+from clouduploader.util.cancel import Cancel
 source, images = map(pathlib.Path, sys.argv[1:])
-log = joblog.JobLog([os.fdopen(1, "wb", buffering=0)], is_verbose=False)
+log = job_log.JobLog([os.fdopen(1, "wb", buffering=0)], is_verbose=False)
 log.listen(lambda event: time.sleep(60) if isinstance(event, BytesMoved) else None)
-image = Image(source, "a.raw", Packing.RAW, source.stat().st_size)
+image = Image(source, "a.raw", Compression.RAW, source.stat().st_size)
 request = UploadRequest(user="", job_name=None, arch=None, image=image, targetdata={}, work_dir=source.parent,
                         is_by_hand=False, measure_image=lambda: 0, inspect_image=None, open_blocks=None,
                         check_unchanged=None, journal=types.SimpleNamespace(key="0" * 32), provenance={})
 context = PlatformContext(home=images, settings={"path": str(images)}, environment={})
-directory.create(context).upload(request, log, Stop())
+directory.create(context).upload(request, log, Cancel())
 """
     source = make_request().image.path
     log_path = tmp_path / "log"
@@ -249,8 +249,8 @@ directory.create(context).upload(request, log, Stop())
     (left,) = images.iterdir()
     platform = make_platform()
     with log_path.open() as lines:
-        reading = joblog.read(lines)
-    assert reading == joblog.LogReading("copy", (CloudObject("partial file", str(left)),))
+        reading = job_log.read(lines)
+    assert reading == job_log.LogReading("copy", (CloudObject("partial file", str(left)),))
     assert platform.clean_up({}, reading.objects, Log().reporter) == CleanUpReport(reading.objects, ())
     assert names(images) == []
 
@@ -258,8 +258,8 @@ directory.create(context).upload(request, log, Stop())
 @pytest.mark.parametrize("filename", ["a", "a b.raw", "a.", "Removed file x.", "ä"])
 def test_log_is_read_back(make_platform, make_request, filename):
     log = Log()
-    result = make_platform().upload(make_request(filename), log.reporter, Stop())
-    assert joblog.read(log.text.splitlines(keepends=True)) == joblog.LogReading("copy", result.objects)
+    result = make_platform().upload(make_request(filename), log.reporter, Cancel())
+    assert job_log.read(log.text.splitlines(keepends=True)) == job_log.LogReading("copy", result.objects)
 
 
 @pytest.mark.parametrize("path", ["", "images", "/nowhere/at/all", "/etc/passwd"])
@@ -267,16 +267,16 @@ def test_setting_that_is_wrong_is_named(make_platform, make_request, path):
     platform = make_platform(path)
     for call in (platform.plan, platform.upload):
         with pytest.raises(ConfigError, match=r"the setting path in \[directory\]"):
-            call(make_request(), Log().reporter, Stop())
+            call(make_request(), Log().reporter, Cancel())
     (finding,) = platform.check(None, None)
     assert finding.level is Level.FAILURE
 
 
 def test_plan_says_what_upload_does(make_platform, make_request, images):
     target = images / "my image.raw"
-    assert make_platform().plan(make_request(), Log().reporter, Stop()).steps == (f"copy the image to {target}",)
-    make_platform().upload(make_request(), Log().reporter, Stop())
-    assert make_platform().plan(make_request(), Log().reporter, Stop()).steps == (
+    assert make_platform().plan(make_request(), Log().reporter, Cancel()).steps == (f"copy the image to {target}",)
+    make_platform().upload(make_request(), Log().reporter, Cancel())
+    assert make_platform().plan(make_request(), Log().reporter, Cancel()).steps == (
         f"leave {target} as it is, for it is the same",
     )
 

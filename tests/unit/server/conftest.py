@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
-from clouduploader import config, service_log, stop
 from clouduploader.server import service, settings
+from clouduploader.store import config
+from clouduploader.util import cancel, service_log
 
 PATIENCE_SECONDS = 60  # only a failing test waits that long
 
@@ -80,8 +81,8 @@ def serve(tmp_path):
             home.mkdir(parents=True, exist_ok=True)
             loaded = config.load(home=home, spool=jobs.directory, environment={})
             section = {"listen": "127.0.0.1:0", **section}
-            source = settings.Source(lambda: settings.load(section, loaded.path))
-            asked, ready, urls, log = stop.Stop(), threading.Event(), [], io.StringIO()
+            source = settings.SettingsSource(lambda: settings.load(section, loaded.path))
+            asked, ready, urls, log = cancel.Cancel(), threading.Event(), [], io.StringIO()
 
             def announce(url):
                 urls.append(url)
@@ -99,5 +100,5 @@ def serve(tmp_path):
             host, port = urls[0].removeprefix("http://").split(":")
             return Server((host, int(port)), log, section, source)
 
-        start.stop = stack.close  # ends them before the test, and waits until they have
+        start.cancel = stack.close  # ends them before the test, and waits until they have
         yield start

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from clouduploader.job import JobState
-from clouduploader.server import connections, intake, settings
+from clouduploader.model.job import JobState
+from clouduploader.server import connections, image_receiver, settings
 from clouduploader.server.replies import RefusalError
 
 PATIENCE_SECONDS = 60
@@ -153,7 +153,7 @@ def test_client_is_an_address_or_a_network_of_64_bits(address, client):
 
 
 class Handler:
-    """As much of a connection as `Connections` knows."""
+    """As much of a connection as `ConnectionTable` knows."""
 
     def __init__(self, client):
         self.client, self.held_bytes, self.held_since, self.transport, self.is_open = client, 0, 0.0, None, True
@@ -175,7 +175,7 @@ class Request:
 
 
 def test_connections_that_ask_for_nothing_make_way_those_of_the_client_with_most_first():
-    crowd = connections.Connections(connections.RESERVED + 4 * (connections.SHARE + 1), lambda: 1)
+    crowd = connections.ConnectionTable(connections.RESERVED + 4 * (connections.SHARE + 1), lambda: 1)
     one, *others = [crowd.admit(Handler(client)) for client in "abbb"]
     crowd.admit(Handler("c"))
     assert [handler.is_open for handler in (one, *others)] == [True, False, True, True]
@@ -185,7 +185,7 @@ def test_connections_that_ask_for_nothing_make_way_those_of_the_client_with_most
 
 
 def test_followers_make_way_for_requests_and_others_do_not():
-    crowd = connections.Connections(connections.RESERVED + 2 * (connections.SHARE + 1), lambda: 1)
+    crowd = connections.ConnectionTable(connections.RESERVED + 2 * (connections.SHARE + 1), lambda: 1)
 
     def ask(path):
         handler = crowd.admit(Handler("a"))
@@ -205,7 +205,7 @@ def test_followers_make_way_for_requests_and_others_do_not():
 
 
 def test_slow_image_makes_way_for_another_and_says_so(make_spool, serve, monkeypatch):
-    monkeypatch.setattr(intake, "RATE_SECONDS", 0.2)
+    monkeypatch.setattr(image_receiver, "RATE_SECONDS", 0.2)
     jobs = make_spool()
     server = serve(jobs, max_transfers="1")
     slow, quick = server.create(size=1_000_000), server.create(size=3)
@@ -247,15 +247,15 @@ def test_speed_of_an_image_is_that_of_late(monkeypatch):
 
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    transfer = intake._Transfer("1", "a")
+    transfer = image_receiver._Transfer("1", "a")
     transfer.begin(Received)
     Received.received_bytes = 10**8
-    assert transfer.rate(intake.RATE_SECONDS / 2) > intake.MIN_RATE  # it has just begun
+    assert transfer.rate(image_receiver.RATE_SECONDS / 2) > image_receiver.MIN_RATE  # it has just begun
     for step in range(1, 5):
-        transfer.mark(step * intake.RATE_SECONDS)
-    assert transfer.rate(5 * intake.RATE_SECONDS) == 0
+        transfer.mark(step * image_receiver.RATE_SECONDS)
+    assert transfer.rate(5 * image_receiver.RATE_SECONDS) == 0
     Received.received_bytes = 10**9
-    assert transfer.rate(5 * intake.RATE_SECONDS) > intake.MIN_RATE  # it is here
+    assert transfer.rate(5 * image_receiver.RATE_SECONDS) > image_receiver.MIN_RATE  # it is here
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from pathlib import Path
 import openapi_spec_validator
 import pytest
 
-from clouduploader import jobxml
-from clouduploader.job import JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import JobState
 from clouduploader.server import operations, page, routes
 
 DESCRIPTION = Path(operations.__file__).with_name("openapi.json")
@@ -53,7 +53,7 @@ def test_server_is_as_described(description, make_spool, make_job, serve, tmp_pa
     jobs = make_spool()
     for name in "0123456789":  # schemathesis asks for these often, and hardly for the ones that it makes
         make_job(jobs, name, state=JobState.FAILED, log=b"0123456789", details="no")
-    (jobs.directory / "next").write_bytes(jobxml.serialize_next(10**9))
+    (jobs.directory / "next").write_bytes(job_xml.serialize_next(10**9))
     server = serve(jobs, idle_seconds="1")
     (tmp_path / "etc" / "cloudupload" / "_pubkey").write_text("a key")
     host, port = server.address
@@ -62,7 +62,8 @@ def test_server_is_as_described(description, make_spool, make_job, serve, tmp_pa
         [Path(sys.executable).with_name("st"), "run", DESCRIPTION, f"--url=http://{host}:{port}",
          "--phases=coverage,fuzzing", f"--exclude-checks={','.join(EXCLUDED)}", "--request-timeout=30", "--no-color",
          *([f"--max-examples={examples}"] if examples else ["--max-examples=5", "--generation-deterministic"])],
-        env=os.environ | {"SCHEMATHESIS_HOOKS": "description_hooks", "PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ
+        | {"SCHEMATHESIS_HOOKS": "fakes.description_hooks", "PYTHONPATH": str(Path(__file__).parents[2])},
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import jobxml
-from clouduploader.job import JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import JobState
 
 PATH = Path(__file__).parents[2] / "data" / "server" / "exchanges.txt"
 EXCHANGES = [
@@ -43,7 +43,7 @@ def prepare(bsdir, title, request, answer, stack):
     (spool / "next").write_text('<clouduploadjob name="47" />\n')
     for xml in re.findall(r"^ *<clouduploadjob name.*?</clouduploadjob>", answer, re.DOTALL | re.MULTILINE):
         xml = re.sub(r"^  ", "", xml, flags=re.MULTILINE) if xml.startswith(" ") else xml
-        job = jobxml.parse(xml.encode())
+        job = job_xml.parse(xml.encode())
         if request.startswith("POST /cloudupload\n"):
             (spool / "next").write_text(f'<clouduploadjob name="{job.name}" />\n')
         else:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from clouduploader import jobxml
-from clouduploader.job import JobState
+from clouduploader.model import job_xml
+from clouduploader.model.job import JobState
 
 SOME = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -88,10 +88,10 @@ def test_any_range_of_a_log_is_that_of_its_bytes(hostile, start, end):
 
 
 values = st.one_of(texts, st.sampled_from(["7", "7b7d"]))
-elements = st.lists(st.tuples(st.sampled_from([*jobxml.ELEMENTS, "name", "due", "x:y"]), values), max_size=12)
+elements = st.lists(st.tuples(st.sampled_from([*job_xml.ELEMENTS, "name", "due", "x:y"]), values), max_size=12)
 skeletons = st.one_of(
     st.binary(max_size=60),
-    elements.map(lambda them: f"<clouduploadjob>{''.join(f'<{n}>{jobxml.escape(v)}</{n}>' for n, v in them)}</clouduploadjob>".encode()),  # noqa: E501
+    elements.map(lambda them: f"<clouduploadjob>{''.join(f'<{n}>{job_xml.escape(v)}</{n}>' for n, v in them)}</clouduploadjob>".encode()),  # noqa: E501
 )  # fmt: skip
 
 

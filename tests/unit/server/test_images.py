@@ -13,7 +13,7 @@ import time
 import pytest
 
 from clouduploader.errors import LocalIOError
-from clouduploader.job import Details, JobState
+from clouduploader.model.job import Details, JobState
 from clouduploader.server import replies
 
 SLOW_CLIENTS = 200

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from clouduploader.job import JobState
+from clouduploader.model.job import JobState
 from clouduploader.server import logs
 
 FOLLOWERS = 300

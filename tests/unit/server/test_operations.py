@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader import config, remote, service_log, stop
-from clouduploader.commands import tend_spool
-from clouduploader.job import Details, JobState
-from clouduploader.server import census, metrics, operations, page, routes, service, settings
+from clouduploader import client as client_module
+from clouduploader.jobs import expire
+from clouduploader.model.job import Details, JobState
+from clouduploader.server import job_counter, metrics, operations, page, routes, service, settings
+from clouduploader.store import config
+from clouduploader.util import cancel, service_log
 
 SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
 
@@ -68,13 +70,13 @@ def test_metrics_tell_of_spool_images_and_requests(serve, make_spool, make_job):
 
 def test_received_bytes_are_those_that_the_caller_counted(make_spool):
     """Counted by the thread that renders, images that end meanwhile were missing, or its sum failed."""
-    counted = metrics.Metrics(census.Census(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
+    counted = metrics.Metrics(job_counter.JobCounter(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
     for total in (5, 7):
         assert samples(counted.render(received_bytes=total))["clouduploader_received_bytes_total", ""] == total
 
 
 def test_uploads_are_counted_by_outcome_and_exit_code(make_spool):
-    counted = metrics.Metrics(census.Census(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
+    counted = metrics.Metrics(job_counter.JobCounter(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
     counted.count_upload("succeeded", exit_code=0, seconds=11)
     counted.count_upload("failed", exit_code=77, seconds=2)
     counted.count_upload("waiting", exit_code=75, seconds=100)
@@ -89,7 +91,7 @@ def test_uploads_are_counted_by_outcome_and_exit_code(make_spool):
 
 
 def test_readme_names_every_number(make_spool):
-    counted = metrics.Metrics(census.Census(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
+    counted = metrics.Metrics(job_counter.JobCounter(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
     known = set(re.findall(r"^# TYPE (clouduploader_\w+)", counted.render(received_bytes=0).decode(), re.MULTILINE))
     readme = (Path(__file__).parents[3] / "README.rst").read_text("utf-8")
     assert set(re.findall(r"^``(clouduploader_\w+)``", readme, re.MULTILINE)) == known
@@ -105,7 +107,7 @@ def test_strange_methods_are_one_number(serve, make_spool):
 
 def test_census_sees_what_changed(make_spool, make_job):
     jobs = make_spool()
-    counter = census.Census(jobs)
+    counter = job_counter.JobCounter(jobs)
     assert counter.take().queued_since is None
     make_job(jobs, "1", state=JobState.SCHEDULED)
     make_job(jobs, "2", state=JobState.FAILED, details="a")
@@ -245,7 +247,7 @@ def test_log_and_job_say_the_same_of_an_image_that_did_not_come(serve, make_spoo
         (line,) = lines_of(server, "failed", name)
         details = jobs.read(name)[0].details
         assert f'details="{details}"' in line or f"details={details}" in line
-    assert {jobs.read(name)[0].details for name in ("1", left, killed)} == {tend_spool.DEAD, Details.CUT_OFF, "killed"}
+    assert {jobs.read(name)[0].details for name in ("1", left, killed)} == {expire.DEAD, Details.CUT_OFF, "killed"}
 
 
 def test_log_tells_why_an_image_was_not_taken(serve, make_spool):
@@ -327,10 +329,10 @@ def test_service_ends_when_nobody_sees_to_old_jobs_any_more(make_spool, make_job
     make_job(jobs, "1", state=JobState.RECEIVING, pid=os.getppid())
     monkeypatch.setattr(os, "kill", lambda _pid, _number: 1 / 0)
     loaded = config.load(home=tmp_path, spool=jobs.directory, environment={})
-    source = settings.Source(lambda: settings.load({"listen": "127.0.0.1:0"}, loaded.path))
+    source = settings.SettingsSource(lambda: settings.load({"listen": "127.0.0.1:0"}, loaded.path))
     with pytest.raises(ZeroDivisionError):
         service.run(
-            loaded, source, stop=stop.Stop(), announce=str, log=service_log.ServiceLog(io.StringIO()), worker=None
+            loaded, source, cancel=cancel.Cancel(), announce=str, log=service_log.ServiceLog(io.StringIO()), worker=None
         )
 
 
@@ -340,7 +342,7 @@ def test_worker_of_obs_is_found_where_the_settings_say(make_spool, serve, tmp_pa
     home.mkdir(parents=True)
     (home / "clouduploader.conf").write_text(f"[worker]\nobs_lock = {tmp_path}/elsewhere.lock\n")
     server = serve(jobs)
-    client = remote.Server("http://{}:{}".format(*server.address))
+    client = client_module.JobServer("http://{}:{}".format(*server.address))
     assert b'type="clouduploadworker" state="dead"' in server.ask("GET", "/workerstatus")[2]
     assert not client.has_worker()
     with (tmp_path / "elsewhere.lock").open("w") as lock:

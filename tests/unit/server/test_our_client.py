@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from clouduploader import remote
+from clouduploader import client as client_module
 from clouduploader.cli import main
-from clouduploader.commands import follow_log
 from clouduploader.errors import PlatformReplyError
-from clouduploader.job import Job, JobState
+from clouduploader.jobs import log as jobs_log
+from clouduploader.model.job import Job, JobState
 
 ORDER = Job(name="", state=JobState.CREATED, user="tom & <co>", target="ec2", project="", repository="", package="",
             arch="", filename="a b.raw", size=5)  # fmt: skip
@@ -25,7 +25,7 @@ def jobs(make_spool):
 @pytest.fixture
 def client(serve, jobs):
     host, port = serve(jobs).address
-    return remote.Server(f"http://{host}:{port}")
+    return client_module.JobServer(f"http://{host}:{port}")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_transfer_that_is_left_fails_the_job(client, jobs):
     with contextlib.suppress(KeyError), client.receive("1") as transfer:
         transfer.write(b"im")
         raise KeyError
-    follow_log.follow_at_server(client, "1", write=lambda _data: None, is_following=True)
+    jobs_log.follow_at_server(client, "1", write=lambda _data: None, is_following=True)
     assert client.read("1").details == "unexpected EOF"
 
 
@@ -107,7 +107,7 @@ def test_log_is_followed_until_the_job_ends(client, jobs, make_job):
             is_begun.set()
 
         def follow():
-            ends.append(follow_log.follow_at_server(client, "1", write=write, is_following=True))
+            ends.append(jobs_log.follow_at_server(client, "1", write=write, is_following=True))
 
         follower = threading.Thread(target=follow)
         follower.start()

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from clouduploader.job import JobState
+from clouduploader.model.job import JobState
 from clouduploader.server import page, search
 
 

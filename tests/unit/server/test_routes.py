@@ -6,8 +6,8 @@ import urllib.parse
 
 import pytest
 
-from clouduploader import serverxml
-from clouduploader.job import Details, Job, JobState
+from clouduploader.model import server_xml
+from clouduploader.model.job import Details, Job, JobState
 from clouduploader.server import replies, routes
 
 WIKI = {"project": "p", "package": "k:Cloud", "repository": "r", "arch": "x86_64", "user": "tom", "target": "ec2",
@@ -243,7 +243,7 @@ def test_long_list_goes_out_while_it_is_made(serve, make_job, jobs):
     status, headers, answer = server.ask("GET", "/cloudupload")
     assert (status, headers[0], headers[1]) == ("200 OK", "Content-Type: text/xml", "Transfer-Encoding: chunked")
     assert len(answer) > routes.MAX_WHOLE_BYTES
-    found = [name for name, job in serverxml.parse_list(answer) if isinstance(job, Job)]
+    found = [name for name, job in server_xml.parse_list(answer) if isinstance(job, Job)]
     assert found == sorted(["1", "2", "10", *map(str, range(100, 150))])
     assert server.ask("HEAD", "/cloudupload")[::2] == (status, b"")
     old = server.send(b"GET /cloudupload HTTP/1.0\r\nHost: obs\r\n\r\n")

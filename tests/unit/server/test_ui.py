@@ -4,9 +4,9 @@ import re
 import time
 
 import pytest
-from browser import Browser
+from fakes.browser import Browser
 
-from clouduploader.job import JobState
+from clouduploader.model.job import JobState
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">\u202emoc.live"
 IS_LOADED = "document.getElementById('status') && !document.getElementById('status').textContent.includes('Loading')"

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clouduploader.errors import PlatformReplyError, StoppedError
-from clouduploader.platform import (
+from clouduploader.model.disk import Image
+from clouduploader.plugin import (
     CleanUpReport,
     CloudObject,
     Field,
     Finding,
-    Found,
-    Image,
+    FoundObject,
     JsonValue,
     ObjectCreated,
     ObjectRemoved,
@@ -26,7 +26,7 @@ from clouduploader.platform import (
     UploadRequest,
     UploadResult,
 )
-from clouduploader.stop import Stop
+from clouduploader.util.cancel import Cancel
 
 POLL_SECONDS = 0.02
 
@@ -46,11 +46,11 @@ class GatePlatform:
         """None."""
         return []
 
-    def plan(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> list[str]:
+    def plan(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> list[str]:
         """Nothing to tell."""
         return []
 
-    def upload(self, request: UploadRequest, reporter: Reporter, stop: Stop) -> UploadResult:
+    def upload(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> UploadResult:
         """Follow the steps; a step `fail REASON` fails."""
         thing = CloudObject("gate", request.image.filename)
         reporter.event(PhaseStarted("upload"))
@@ -58,7 +58,7 @@ class GatePlatform:
         reporter.line(f"link {request.image.path} of {request.image.path.stat().st_size} bytes")
         reporter.event(ObjectCreated(thing))
         try:
-            for step in _steps(Path(str(request.targetdata["steps"])), stop):
+            for step in _steps(Path(str(request.targetdata["steps"])), cancel):
                 if step == "end":
                     return UploadResult("gate-1", (thing,))
                 if step.startswith("fail "):
@@ -75,7 +75,7 @@ class GatePlatform:
         """There is never anything left."""
         return CleanUpReport()
 
-    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[Found]:
+    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[FoundObject]:
         """There is never anything left."""
         return ()
 
@@ -89,15 +89,15 @@ def create(context: PlatformContext) -> GatePlatform:
     return GatePlatform()
 
 
-def _steps(path: Path, stop: Stop) -> Iterator[str]:
+def _steps(path: Path, cancel: Cancel) -> Iterator[str]:
     done = 0
     while True:
-        stop.raise_if_requested()
+        cancel.raise_if_requested()
         # What stands behind the last newline is still being written.
         try:
             lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         except FileNotFoundError:  # OBS's kill sends its signal, and then removes the image
-            stop.raise_if_requested()
+            cancel.raise_if_requested()
             raise
         yield from lines[done:]
         done = len(lines)

@@ -11,7 +11,7 @@ import boto3
 import moto
 import pytest
 
-from clouduploader.platforms.ec2 import api
+from clouduploader.platforms.ec2 import boto
 
 REGION = "eu-west-1"
 ACCOUNT_XML = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
@@ -128,7 +128,7 @@ def make_endpoint():
 def hasty_sdk(monkeypatch):
     """Takes the pauses out between the SDK's tries, and our own."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
-    monkeypatch.setattr(api, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(boto, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -64,5 +64,5 @@ def test_uefi_data_do_not_change_how_an_image_boots():
 def test_parameters_are_those_of_the_api():
     shape = botocore.session.Session().get_service_model("ec2").operation_model("RegisterImage").input_shape
     everything = resolve(boot_mode="uefi", tpm_support="2.0", uefi_data="AAAA").parameters()
-    assert len(everything) == len(dataclasses.fields(attributes.Attributes))
+    assert len(everything) == len(dataclasses.fields(attributes.ImageAttributes))
     assert everything.keys() <= shape.members.keys()

@@ -5,16 +5,15 @@ import re
 import signal
 import threading
 
-import fake_regions
 import pytest
-from fake_regions import Lost, Refused
+from fakes import regional_aws as fake_regions
+from fakes.regional_aws import Lost, Refused
 
-from clouduploader import visibility
 from clouduploader.errors import StoppedError
-from clouduploader.platform import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall
 from clouduploader.platforms.ec2 import attributes, copies, distribute
-from clouduploader.platforms.ec2 import tags as our_tags
-from clouduploader.stop import Stop
+from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.plugin import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall, visibility
+from clouduploader.util.cancel import Cancel
 
 HOME = "eu-west-1"
 KEY = "0123456789abcdef" * 2
@@ -46,7 +45,7 @@ def journal(record, tmp_path):
 def run(cloud, journal, record):
     """A factory of runs for one image, which is made by the first of them."""
 
-    def do(*, stop=None, is_new=True, sleep=lambda _seconds: None, image_tags=TAGS, **targetdata):
+    def do(*, cancel=None, is_new=True, sleep=lambda _seconds: None, image_tags=TAGS, **targetdata):
         if not any(region == HOME for region, _ in cloud.images):
             cloud.add(HOME, "my image", TAGS, is_encrypted=do.is_encrypted)
         (image_id,) = [item for region, item in cloud.images if region == HOME]
@@ -62,7 +61,7 @@ def run(cloud, journal, record):
             tags=image_tags,
             is_new=is_new,
             reporter=record,
-            stop=stop or Stop(),
+            cancel=cancel or Cancel(),
             sleep=sleep,
         )
 
@@ -305,14 +304,14 @@ def test_stop_removes_the_copies_that_this_run_made_and_no_other(run, cloud, rec
     cloud.looks_pending = 10**6
     kept = cloud.add("eu-west-3", "my image", TAGS)
     adopted = cloud.add("us-east-2", "my image", TAGS, state="pending", looks=10**6)
-    stop = Stop()
+    cancel = Cancel()
 
     def sleep(_seconds):
         if len(cloud.called("CopyImage")) == 2:
-            stop.request(signal.SIGTERM)
+            cancel.request(signal.SIGTERM)
 
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2", "eu-west-3", "us-east-1", "us-east-2"], stop=stop, sleep=sleep)
+        run(regions=["eu-west-2", "eu-west-3", "us-east-1", "us-east-2"], cancel=cancel, sleep=sleep)
     assert cloud.left("eu-west-2") == cloud.left("us-east-1") == cloud.left("us-east-2") == []
     assert kept in cloud.left("eu-west-3")
     assert len(cloud.left(HOME)) == 2
@@ -322,9 +321,9 @@ def test_stop_removes_the_copies_that_this_run_made_and_no_other(run, cloud, rec
 
 def test_stop_leaves_the_copy_alone_that_another_upload_makes(run, cloud, record):
     theirs = cloud.add("eu-west-2", "my image", TAGS | {our_tags.KEY: "f" * 32}, state="pending", looks=10**6)
-    stop = Stop()
+    cancel = Cancel()
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2"], stop=stop, sleep=lambda _seconds: stop.request(signal.SIGTERM))
+        run(regions=["eu-west-2"], cancel=cancel, sleep=lambda _seconds: cancel.request(signal.SIGTERM))
     assert theirs in cloud.left("eu-west-2")
     assert removed(record) == []
 
@@ -359,7 +358,7 @@ def test_open_copy_is_not_taken_for_one_that_is_to_be_encrypted(run, cloud, stat
 
 
 def test_stop_finds_copies_whose_answer_was_lost(run, cloud):
-    stop = Stop()
+    cancel = Cancel()
     lost = Lost()
     lost.for_ever = True
     cloud.faults = {("eu-west-2", "CopyImage"): lost}
@@ -367,30 +366,30 @@ def test_stop_finds_copies_whose_answer_was_lost(run, cloud):
 
     def on_call(_region, operation):
         if operation == "CopyImage":
-            stop.request(signal.SIGTERM)
+            cancel.request(signal.SIGTERM)
 
     cloud.on_call = on_call
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2"], stop=stop)
+        run(regions=["eu-west-2"], cancel=cancel)
     assert cloud.left("eu-west-2") == []
 
 
 def test_copy_that_can_not_be_removed_is_said(run, cloud, record):
-    stop = Stop()
+    cancel = Cancel()
     denied = Refused("UnauthorizedOperation", "No.", 403)
     denied.for_ever = True
     cloud.faults = {("eu-west-2", "DescribeSnapshots"): denied}
     cloud.looks_pending = 10**6
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2"], stop=stop, sleep=lambda _seconds: stop.request(signal.SIGTERM))
+        run(regions=["eu-west-2"], cancel=cancel, sleep=lambda _seconds: cancel.request(signal.SIGTERM))
     assert any(line.startswith("Left behind: a copy of ami-") for line in record.lines)
 
 
 def test_stop_before_anything_asks_for_nothing(run, cloud):
-    stop = Stop()
-    stop.request(signal.SIGINT)
+    cancel = Cancel()
+    cancel.request(signal.SIGINT)
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2"], stop=stop)
+        run(regions=["eu-west-2"], cancel=cancel)
     assert cloud.called("CopyImage") == []
 
 
@@ -510,9 +509,9 @@ def test_stop_ends_the_wait_for_other_copies(run, cloud):
     refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
     refused.for_ever = True
     cloud.faults = {("eu-west-2", "CopyImage"): refused}
-    stop = Stop()
+    cancel = Cancel()
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2"], stop=stop, sleep=lambda _seconds: stop.request(signal.SIGTERM))
+        run(regions=["eu-west-2"], cancel=cancel, sleep=lambda _seconds: cancel.request(signal.SIGTERM))
     assert cloud.left("eu-west-2") == []
 
 

@@ -13,13 +13,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader import deadline
 from clouduploader.errors import ClouduploaderError, DeniedError, NetworkError, PlatformReplyError, TransientError
-from clouduploader.platforms.ec2 import api, exchange
-from clouduploader.platforms.ec2.sigv4 import Keys
-from clouduploader.stop import Stop
+from clouduploader.platforms.ec2 import boto, exchange
+from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.util import deadline
+from clouduploader.util.cancel import Cancel
 
-KEYS = Keys("AKIAEXAMPLE", "sesame", "open")
+KEYS = AccessKeys("AKIAEXAMPLE", "sesame", "open")
 IMAGES = b"""<?xml version="1.0" encoding="UTF-8"?>
 <DescribeImagesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId><imagesSet><item>
 <imageId>ami-1</imageId><imageState>available</imageState></item></imagesSet></DescribeImagesResponse>"""
@@ -101,11 +101,11 @@ def make_server():
 def ask(record, monkeypatch):
     """A function that makes one call of a server, an API's own: StartSnapshot of EBS, DescribeImages of EC2."""
 
-    def run(url, service="ec2", stop=None):
+    def run(url, service="ec2", cancel=None):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         session = botocore.session.Session()
-        made = api.client(service, region="eu-west-1", keys=KEYS, session=session, reporter=record, stop=stop)
-        with api.translated("a test"):
+        made = boto.client(service, region="eu-west-1", keys=KEYS, session=session, reporter=record, cancel=cancel)
+        with boto.translated("a test"):
             if service == "ebs":
                 return made.start_snapshot(VolumeSize=1, ClientToken="4711")["SnapshotId"]
             return made.describe_images(Owners=["self"])["Images"][0]["ImageId"]
@@ -218,12 +218,12 @@ def test_any_mutation_of_an_answer_gives_an_image_or_an_error_of_ours(data):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
-            patch.setattr(api, "PAUSE_SECONDS", 0.0)
+            patch.setattr(boto, "PAUSE_SECONDS", 0.0)
             patch.setenv("AWS_ENDPOINT_URL", server.url)
-            made = api.client(
+            made = boto.client(
                 "ec2", region="eu-west-1", keys=KEYS, session=botocore.session.Session(), reporter=Silent()
             )
-            with contextlib.suppress(ClouduploaderError), api.translated("a test"):
+            with contextlib.suppress(ClouduploaderError), boto.translated("a test"):
                 assert made.describe_images(Owners=["self"])["Images"] is not None
     finally:
         server.close()
@@ -244,10 +244,10 @@ def test_answer_that_drips_ends_in_time_and_is_not_asked_for_again(make_server, 
 
 def test_stop_ends_an_answer_that_drips(make_server, ask, monkeypatch):
     monkeypatch.setattr(deadline, "STOPPING_SECONDS", 0.2)
-    stop = Stop()
-    threading.Timer(0.3, stop.request, [signal.SIGTERM]).start()
+    cancel = Cancel()
+    threading.Timer(0.3, cancel.request, [signal.SIGTERM]).start()
     with pytest.raises(NetworkError, match="for too long"):
-        ask(make_server(WHOLE["ec2"][0], pause=0.1).url, stop=stop)
+        ask(make_server(WHOLE["ec2"][0], pause=0.1).url, cancel=cancel)
 
 
 def test_block_that_is_read_back_is_whole_or_asked_for_again(make_server, record, monkeypatch):
@@ -257,7 +257,7 @@ def test_block_that_is_read_back_is_whole_or_asked_for_again(make_server, record
     server = make_server(whole[:-500], whole)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
-    made = api.client("ebs", region="eu-west-1", keys=KEYS, session=botocore.session.Session(), reporter=record)
+    made = boto.client("ebs", region="eu-west-1", keys=KEYS, session=botocore.session.Session(), reporter=record)
     found = made.get_snapshot_block(SnapshotId="snap-1", BlockIndex=0, BlockToken="t")
     assert found["BlockData"].read() == block
     assert server.count == 2

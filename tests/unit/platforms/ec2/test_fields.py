@@ -9,10 +9,10 @@ import jsonschema
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader import targetdata
 from clouduploader.errors import TargetDataError
 from clouduploader.platforms.ec2 import fields
-from clouduploader.platforms.ec2.settings import METHODS, Settings
+from clouduploader.platforms.ec2.settings import METHODS, Ec2Settings
+from clouduploader.store import target_data
 
 # As OBS's frontend sends it; the order of its columns and form.
 OBS = {
@@ -32,7 +32,7 @@ BY_NAME = {field.name: field for field in fields.FIELDS}
 class Platform:
     @staticmethod
     def problems(found):
-        return fields.problems(found, Settings())
+        return fields.problems(found, Ec2Settings())
 
     fields = fields.FIELDS
 
@@ -43,7 +43,7 @@ def ahead(days):
 
 
 def read(document):
-    return targetdata.read(json.dumps(document).encode(), Platform(), NoKeys())
+    return target_data.read(json.dumps(document).encode(), Platform(), NoKeys())
 
 
 class NoKeys:
@@ -51,7 +51,7 @@ class NoKeys:
 
 
 def is_taken(name, value):
-    return targetdata.is_allowed(BY_NAME[name], value)
+    return target_data.is_allowed(BY_NAME[name], value)
 
 
 def test_target_data_of_obs_are_taken():
@@ -268,7 +268,7 @@ def test_moment_is_in_utc(text, expected):
 @pytest.mark.parametrize("chosen", [None, *METHODS])
 def test_method_is_that_of_the_data_or_else_of_the_settings(chosen):
     data = {"method": chosen} if chosen else {}
-    assert fields.method(data, Settings(method="auto")) == (chosen or "auto")
+    assert fields.method(data, Ec2Settings(method="auto")) == (chosen or "auto")
 
 
 def test_words_are_those_of_the_service_models():
@@ -303,8 +303,8 @@ def test_schema_and_check_agree(data, field):
     platform.problems = lambda found: []
     document = {field.name: value}
     try:
-        targetdata.read(json.dumps(document).encode(), platform, NoKeys())
+        target_data.read(json.dumps(document).encode(), platform, NoKeys())
         is_right = True
     except TargetDataError:
         is_right = False
-    assert jsonschema.Draft202012Validator(targetdata.json_schema(platform)).is_valid(document) == is_right
+    assert jsonschema.Draft202012Validator(target_data.json_schema(platform)).is_valid(document) == is_right

@@ -5,18 +5,18 @@ from clouduploader.platforms.ec2 import settings
 
 
 def test_empty_section_gives_the_defaults():
-    assert settings.read({}) == settings.Settings()
+    assert settings.read({}) == settings.Ec2Settings()
 
 
 def test_values_are_read_by_their_types():
     found = settings.read({"profile": "obs", "session_seconds": "7200", "ssh_cidr": "10.0.0.0/8", "grace_seconds": "0"})
     assert (found.profile, found.session_seconds, found.ssh_cidr, found.grace_seconds) == ("obs", 7200, "10.0.0.0/8", 0)
-    assert found.wait_count == settings.Settings().wait_count
+    assert found.wait_count == settings.Ec2Settings().wait_count
 
 
 def test_defaults_are_within_the_limits():
     for key, (low, high) in settings.LIMITS.items():
-        assert low <= getattr(settings.Settings(), key) <= high
+        assert low <= getattr(settings.Ec2Settings(), key) <= high
 
 
 @pytest.mark.parametrize("key", settings.LIMITS)

@@ -55,7 +55,7 @@ def test_headers_are_those_of_botocore(key_id, secret, token, service, region, m
         payload = hashlib.sha256(body).hexdigest()
         others = {**others, "x-amz-content-sha256": payload}  # botocore takes the digest of the body from there
     request = {
-        "keys": sigv4.Keys(key_id, secret, token),
+        "keys": sigv4.AccessKeys(key_id, secret, token),
         "service": service,
         "region": region,
         "method": method,
@@ -69,7 +69,7 @@ def test_headers_are_those_of_botocore(key_id, secret, token, service, region, m
 
 def make_headers(headers=None, **changes):
     defaults = {
-        "keys": sigv4.Keys("AKIA", "secret"),
+        "keys": sigv4.AccessKeys("AKIA", "secret"),
         "service": "sts",
         "region": "eu-west-1",
         "method": "POST",
@@ -81,7 +81,7 @@ def make_headers(headers=None, **changes):
 
 
 def test_headers_hold_what_is_signed():
-    headers = make_headers(keys=sigv4.Keys("AKIA", "secret", "token"))
+    headers = make_headers(keys=sigv4.AccessKeys("AKIA", "secret", "token"))
     assert headers.keys() == {"host", "x-amz-date", "x-amz-security-token", "authorization"}
     assert headers["x-amz-date"] == "20261122T170405Z"
     assert headers["x-amz-security-token"] == "token"
@@ -94,8 +94,8 @@ def test_headers_have_no_token_without_one():
 def test_signature_depends_on_all_there_is():
     changes = (
         {},
-        {"keys": sigv4.Keys("AKIA", "other")},
-        {"keys": sigv4.Keys("AKIA", "secret", "token")},
+        {"keys": sigv4.AccessKeys("AKIA", "other")},
+        {"keys": sigv4.AccessKeys("AKIA", "secret", "token")},
         {"service": "ec2"},
         {"region": "eu-west-2"},
         {"headers": {"host": "127.0.0.1"}},
@@ -117,7 +117,7 @@ def test_signing_key_is_made_once_a_day():
 
 
 def test_secret_is_in_no_header_and_no_representation():
-    keys = sigv4.Keys("AKIA", "sesame", "open", NOW)
+    keys = sigv4.AccessKeys("AKIA", "sesame", "open", NOW)
     assert "sesame" not in str(make_headers(keys=keys))
     assert "sesame" not in repr(keys)
     assert "open" not in repr(keys)

@@ -1,0 +1,138 @@
+"""Keep the users' accounts in the clouds: make them, fill them, say what the users have to do, try them."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+
+from clouduploader.errors import DataError, TargetDataError, UnavailableError, UsageError
+from clouduploader.plugin import AccountGuide, Accounts, Field, Platform, Reporter, Verification
+from clouduploader.store import accounts, keyring, target_data
+from clouduploader.store.config import Config
+from clouduploader.uploads import registry
+from clouduploader.util.frozen import frozen
+
+
+@frozen()
+class AccountDetails:
+    """An account, and what its user has to do for it.
+
+    Attributes:
+        account: See accounts.Account.
+        guide: See AccountGuide.
+    """
+
+    account: accounts.StoredAccount
+    guide: AccountGuide
+
+
+def create(config: Config, user: str, target: str) -> accounts.StoredAccount:
+    """Make an account for a user, with what the service itself gives to it.
+
+    Raises:
+        UnavailableError: The target has no accounts.
+        ClouduploaderError: See accounts.Book.create.
+    """
+    _platform, kept = _load(config, target)
+    now = datetime.datetime.now(datetime.UTC)
+    return _book(config).create(user, target, kept.new_values(), now=now)
+
+
+def find_field(config: Config, target: str, name: str) -> Field:
+    """Find a field that accounts for a target have.
+
+    Raises:
+        UnavailableError: The target has no accounts.
+        UsageError: They have no such field.
+    """
+    platform, _kept = _load(config, target)
+    fields = {field.name: field for field in platform.fields if field.is_of_account}
+    if name not in fields:
+        hint = f"It has: {', '.join(fields)}."
+        raise UsageError(f"an account for {target} has no field {name!r}", hint=hint)
+    return fields[name]
+
+
+def enter(config: Config, user: str, target: str, *, field: Field, value: str) -> None:
+    """Enter a value into an account; if its field is secret, encrypted for the key in the home.
+
+    Raises:
+        TargetDataError: The value is not one that the field takes.
+        MissingFileError: It is to be encrypted, but there is no key.
+        ClouduploaderError: See accounts.Book.set.
+    """
+    if not target_data.is_allowed(field, value) or not value:
+        raise TargetDataError(target_data.problem(field, value, is_hidden=field.is_secret))
+    kept = _encrypted(config, value) if field.is_secret else value
+    _book(config).set(user, target, field.name, value=kept, is_encrypted=field.is_secret)
+
+
+def list_accounts(config: Config, target: str | None) -> list[accounts.StoredAccount]:
+    """Give all accounts, or those for a target."""
+    return _book(config).accounts(target=target)
+
+
+def show(
+    config: Config, user: str, target: str, *, method: str | None, extras: Sequence[str], reporter: Reporter
+) -> AccountDetails:
+    """Tell of an account, and what its user has to do in the cloud. Uses the network.
+
+    Raises:
+        UnavailableError: The target has no accounts.
+        NoSuchAccountError: The user has none.
+        ClouduploaderError: See Accounts.guide.
+    """
+    _platform, kept = _load(config, target)
+    account = _book(config).find(user, target)
+    values = _decrypted(config, account)
+    return AccountDetails(account, kept.guide(values, method=method, extras=extras, reporter=reporter))
+
+
+def verify(config: Config, user: str, target: str, *, reporter: Reporter) -> Verification:
+    """Try an account. Uses the network.
+
+    Raises:
+        UnavailableError: The target has no accounts.
+        NoSuchAccountError: The user has none.
+        ClouduploaderError: See Accounts.verify.
+    """
+    _platform, kept = _load(config, target)
+    return kept.verify(_decrypted(config, _book(config).find(user, target)), reporter=reporter)
+
+
+def remove(config: Config, user: str, target: str) -> None:
+    """Remove an account from the book; nothing in the cloud is changed. Its platform need not be there any more.
+
+    Raises:
+        NoSuchAccountError: The user has none.
+    """
+    _book(config).remove(user, target)
+
+
+def _book(config: Config) -> accounts.AccountStore:
+    return accounts.AccountStore(config.home.value)
+
+
+def _load(config: Config, target: str) -> tuple[Platform, Accounts]:
+    platform = registry.load(target, config)
+    kept: Accounts | None = getattr(platform, "accounts", None)
+    if kept is None:
+        raise UnavailableError(f"the platform '{target}' has no accounts: uploads to it need none")
+    return platform, kept
+
+
+def _encrypted(config: Config, value: str) -> str:
+    """Encrypt as OBS does, if there is its key; else for the GPG key."""
+    keys = keyring.Keyring(config.home.value, config.environment)
+    own = keys.rsa if keys.rsa.public_path.exists() else keys.gpg
+    return own.encrypt(value)
+
+
+def _decrypted(config: Config, account: accounts.StoredAccount) -> Mapping[str, str]:
+    keys = keyring.Keyring(config.home.value, config.environment)
+    values = dict(account.values)
+    for name in account.encrypted:
+        try:
+            own = keys.gpg if target_data.is_armored(values[name]) else keys.rsa
+            values[name] = own.decrypt(values[name])
+        except TargetDataError as exc:
+            raise DataError(f"{name} of {account.user}'s account can't be used: {exc.message}") from exc
+    return values

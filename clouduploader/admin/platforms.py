@@ -1,0 +1,48 @@
+"""List the platforms, and tell what target data they take."""
+
+from typing import Any
+
+from clouduploader.errors import ClouduploaderError
+from clouduploader.store import config, target_data
+from clouduploader.uploads import registry
+from clouduploader.util.frozen import frozen
+
+
+@frozen()
+class ListedPlatform:
+    """A platform that some package offers.
+
+    Attributes:
+        target: Which target it answers to.
+        package: Name and version of the package.
+        problem: Why it can't be used, or None.
+    """
+
+    target: str
+    package: str
+    problem: str | None
+
+
+def list_platforms(settings: config.Config) -> list[ListedPlatform]:
+    """Try to load each platform; one that is broken does not hide the others."""
+    return [
+        ListedPlatform(offer.target, offer.package, _problem(offer.target, settings)) for offer in registry.offers()
+    ]
+
+
+def _problem(target: str, settings: config.Config) -> str | None:
+    try:
+        registry.load(target, settings)
+    except ClouduploaderError as exc:
+        return exc.message
+    return None
+
+
+def schema(target: str, settings: config.Config) -> dict[str, Any]:
+    """Describe a platform's target data as JSON Schema.
+
+    Raises:
+        UnknownTargetError: There is no such platform.
+        PluginLoadError: It can't be loaded.
+    """
+    return target_data.json_schema(registry.load(target, settings))

@@ -1,0 +1,171 @@
+"""Where a job server is: connections to it, and what its refusals and all that breaks mean.
+
+No redirect is followed, https needs a certificate that this machine trusts, and no proxy is used.
+"""
+
+import contextlib
+import http.client
+import os
+import re
+import socket
+import ssl
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from clouduploader.client import answers
+from clouduploader.errors import (
+    ClouduploaderError,
+    DeniedError,
+    NetworkError,
+    NoSuchJobError,
+    PlatformReplyError,
+    ThrottledError,
+    TransientError,
+    UnavailableError,
+    UsageError,
+)
+from clouduploader.model import server_xml
+from clouduploader.util import deadline
+
+CONNECT_SECONDS = 30.0  # what TCP needs for four tries (RFC 6298: 1 + 2 + 4 + 8 s), and some
+
+MAX_REPLY_BYTES = 1 << 16  # `status` and the like, with OBS's details in it
+MAX_SHOWN = 300  # characters of what a server says
+
+_HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+")  # a name, or IPv6
+_PATH = re.compile(r"(?:/[!-~]*)?")
+T = TypeVar("T")
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class ServerEndpoint:
+    """One job server. Holds no connection.
+
+    Args:
+        url: See `remote.Server`.
+
+    Attributes:
+        url: As it is shown.
+        path: In front of all of the server's own; without a slash at its end.
+
+    Raises:
+        UsageError: It is no such URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urllib.parse.urlsplit(url)
+            host, self._port = parts.hostname or "", parts.port
+        except ValueError:
+            raise UsageError(f"'{url}' is no URL") from None
+        if parts.username is not None or parts.password is not None:
+            raise UsageError("the URL of the server has a user in it, but the service knows no passwords")
+        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
+            raise UsageError(
+                f"'{url}' is not the URL of a server", hint="It is one such as http://obs.example.org:5452."
+            )
+        if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
+            raise UsageError(f"'{url}' is not the URL of a server: it may have a path, and nothing behind it")
+        self._host = host
+        self._is_tls = parts.scheme == "https"
+        self.path = parts.path.rstrip("/")
+        self.url = f"{parts.scheme}://{parts.netloc}{self.path}"
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[http.client.HTTPConnection]:
+        """Connect; the connection is closed when the block ends."""
+        if self._is_tls:
+            context = ssl.create_default_context()
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=CONNECT_SECONDS, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
+        with self.errors():
+            connection.connect()
+        sock = connection.sock
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            # Not sock.close(), which would wait for the streams made of it, and these for whoever has our exception.
+            os.close(sock.detach())
+
+    def within(self, seconds: float, work: Callable[[], T]) -> T:
+        """Do a part of an exchange that has to end in time, however slowly the server speaks.
+
+        Raises:
+            NetworkError: It did not.
+        """
+        try:
+            return deadline.within(seconds, work)
+        except deadline.OverdueError:
+            raise NetworkError(f"the server {self.url} was at its answer for more than {seconds:.0f} s") from None
+
+    def check(self, response: http.client.HTTPResponse, name: str | None) -> None:
+        """Raise what an answer that is no 200 means."""
+        status = response.status
+        if status == http.client.OK:
+            return
+        if status in _REDIRECTS:
+            place = one_line(response.headers.get("Location", "nowhere"))
+            raise UnavailableError(f"{self.url} sends us to {place}", hint="Give that server's URL if you trust it.")
+        summary = self._summary(response)
+        if status == http.client.NOT_FOUND and name is not None:
+            raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")
+        message = f"the server {self.url} refused: {summary} (HTTP {status})"
+        if status in (401, 403) or "access denied" in summary:  # the second is OBS's, with a 500
+            raise DeniedError(message)
+        if status == http.client.NOT_FOUND:
+            raise UnavailableError(message, hint="Is that the URL of a cloud upload server?")
+        if status == http.client.TOO_MANY_REQUESTS:
+            raise ThrottledError(message)
+        if status >= http.client.INTERNAL_SERVER_ERROR or status == http.client.REQUEST_TIMEOUT:
+            raise TransientError(message)
+        raise PlatformReplyError(message)
+
+    def _summary(self, response: http.client.HTTPResponse) -> str:
+        """What a server says of its refusal: the summary of its XML, or else the reason of the status line."""
+        try:
+            with self.errors():
+                fields = server_xml.parse_reply(answers.read_body(response, MAX_REPLY_BYTES), "status")
+        except ClouduploaderError:
+            fields = {}
+        return one_line(fields.get("summary") or response.reason or "no reason given")
+
+    def nonsense(self, what: str) -> PlatformReplyError:
+        """The error for an answer that no job server gives."""
+        return PlatformReplyError(
+            f"the server {self.url} answers with {what}", hint="Is that the URL of a cloud upload server?"
+        )
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what sockets and http.client raise into errors of ours."""
+        try:
+            yield
+        except TimeoutError as exc:
+            raise NetworkError(f"the server {self.url} did not answer in time") from exc
+        except ssl.SSLCertVerificationError as exc:
+            raise UnavailableError(
+                f"the certificate of {self.url} is not to be trusted: {exc.verify_message}",
+                hint="SSL_CERT_FILE can name a file with the certificate of its authority.",
+            ) from exc
+        except socket.gaierror as exc:
+            message = f"the host of {self.url} is not known: {exc.strerror}"
+            raise (NetworkError if exc.errno == socket.EAI_AGAIN else UnavailableError)(message) from exc
+        except OSError as exc:
+            reason = exc.strerror or str(exc) or type(exc).__name__
+            raise NetworkError(f"the server {self.url} can't be reached, or hung up: {reason}") from exc
+        except http.client.IncompleteRead as exc:
+            raise NetworkError(f"the server {self.url} hung up in the middle of its answer") from exc
+        except (http.client.HTTPException, ValueError) as exc:  # the second for a chunk of less than nothing
+            raise PlatformReplyError(f"what answers at {self.url} is no HTTP server ({type(exc).__name__})") from exc
+
+
+def one_line(text: str) -> str:
+    """What a server says, to be shown."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."

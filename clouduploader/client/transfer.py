@@ -1,0 +1,146 @@
+"""An image on its way to a job server."""
+
+import http.client
+from collections.abc import Callable
+
+from clouduploader.client import answers
+from clouduploader.client.endpoint import MAX_REPLY_BYTES, ServerEndpoint, one_line
+from clouduploader.errors import ClouduploaderError, NetworkError, PlatformReplyError
+from clouduploader.model.job import Job, JobState
+
+CONTINUE_SECONDS = 20.0  # for 100-continue; not for ever, for a server need not know it (RFC 9110, 10.1.1)
+STALL_SECONDS = 300.0  # a transfer of which not one block moves is broken; thrice what a switch may take
+FINISH_SECONDS = 900.0  # a server syncs the whole image before it says yes
+HEAD_SECONDS = 60.0  # for an answer that has begun
+LAST_WORDS_SECONDS = 5.0  # for the answer of a server that hung up on an image
+
+
+class ImageTransfer:
+    """An image on its way; made by `Server.receive` and good inside its block.
+
+    Args:
+        endpoint: Who gets it.
+        connection: The request's, with its head on the way.
+        name: The job.
+        size_bytes: What the head has promised.
+        look: Asks the server for the job.
+    """
+
+    def __init__(
+        self,
+        endpoint: ServerEndpoint,
+        connection: http.client.HTTPConnection,
+        *,
+        name: str,
+        size_bytes: int,
+        look: Callable[[], Job],
+    ) -> None:
+        self._endpoint = endpoint
+        self._connection = connection
+        self._name = name
+        self._look = look
+        self._size_bytes = self._left_bytes = size_bytes
+
+    def ask_leave(self) -> None:
+        """Wait for the server's word that it wants the image.
+
+        Raises:
+            ClouduploaderError: It refused, and got not a byte.
+        """
+        response = self._endpoint.within(CONTINUE_SECONDS + HEAD_SECONDS, self._await_leave)
+        if response:
+            self._refuse(response)
+
+    def _await_leave(self) -> http.client.HTTPResponse | None:
+        """The answer, if it is another than that the image is wanted."""
+        sock = self._connection.sock
+        sock.settimeout(CONTINUE_SECONDS)
+        with self._endpoint.errors():
+            stream = sock.makefile("rb", 0)
+            try:
+                line = answers.status_line(stream)
+            except TimeoutError:
+                return None  # a server that does not know 100-continue
+            if answers.status_of(line) == http.client.CONTINUE:
+                http.client.parse_headers(stream)
+                return None
+            return answers.rest_of_head(stream, line, "PUT", MAX_REPLY_BYTES)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send the next bytes.
+
+        Raises:
+            ClouduploaderError: The server refused, or has made the job for a smaller image.
+            NetworkError: The connection broke.
+        """
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise self._other_size()
+        sock = self._connection.sock
+        sock.settimeout(STALL_SECONDS)
+        try:
+            sock.sendall(data)
+        except OSError as exc:
+            self._hear_last_words()
+            raise NetworkError(
+                f"the connection to {self._endpoint.url} broke while the image of job {self._name} was sent",
+                hint='The server fails the job ("unexpected EOF"); submit the image again.',
+            ) from exc
+
+    def finish(self) -> None:
+        """Wait for the server's word that it has the whole image; without one, look at the job.
+
+        Raises:
+            ClouduploaderError: It refused, or has made the job for a larger image.
+            NetworkError: The job failed; or nothing is known of it, and the image may have arrived.
+        """
+        if self._left_bytes:
+            raise self._other_size()
+        try:
+            response = self._endpoint.within(FINISH_SECONDS + HEAD_SECONDS, lambda: self._head(FINISH_SECONDS))
+        except NetworkError as exc:
+            self._look_for(exc)
+        else:
+            self._check(response)
+
+    def _head(self, quiet_seconds: float) -> http.client.HTTPResponse:
+        """Read the head of an answer."""
+        self._connection.sock.settimeout(quiet_seconds)
+        with self._endpoint.errors():
+            return answers.read_head(self._connection.sock, "PUT", MAX_REPLY_BYTES)
+
+    def _check(self, response: http.client.HTTPResponse) -> None:
+        """Raise what an answer that is no 200 means, which is said in its body."""
+        self._endpoint.within(HEAD_SECONDS, lambda: self._endpoint.check(response, None))
+
+    def _look_for(self, doubt: NetworkError) -> None:
+        """Find out whether an image has arrived of which the server could not say so: nothing is to be sent twice."""
+        try:
+            job = self._look()
+        except ClouduploaderError:
+            job = None
+        if job is None or job.state in (JobState.CREATED, JobState.RECEIVING):
+            raise NetworkError(
+                f"job {self._name} has got all of its image, but {doubt.message}",
+                hint=f"`clouduploader inspect --server {self._endpoint.url} {self._name}` tells what became of it.",
+            ) from doubt
+        if job.state is JobState.FAILED:
+            raise NetworkError(
+                f"{doubt.message}, and job {self._name} has failed: {one_line(job.details or 'no reason given')}",
+                hint="Submit the image again.",
+            ) from doubt
+
+    def _hear_last_words(self) -> None:
+        """Raise what a server said before it hung up on us, if it said anything."""
+        try:
+            response = self._endpoint.within(LAST_WORDS_SECONDS, lambda: self._head(LAST_WORDS_SECONDS))
+        except ClouduploaderError:
+            return
+        self._refuse(response)
+
+    def _other_size(self) -> PlatformReplyError:
+        return self._endpoint.nonsense(f"a job for an image of {self._size_bytes} bytes, which is not ours")
+
+    def _refuse(self, response: http.client.HTTPResponse) -> None:
+        self._check(response)
+        raise self._endpoint.nonsense("a yes to an image that it has not got")

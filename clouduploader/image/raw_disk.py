@@ -1,0 +1,138 @@
+"""A raw disk that can be read anywhere, by several threads at once."""
+
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+from clouduploader.errors import ImageError, LocalIOError
+from clouduploader.image.sparse import Extents
+
+
+class RawDisk(Protocol):
+    """A raw disk that can be read anywhere.
+
+    Attributes:
+        size_bytes: Of the raw disk.
+        extents: Where there are data; all else is a true hole, and reads as zeros.
+        is_map_binding: Whether that is so by the disk's own format. Otherwise somebody else says so, who may err: file
+            systems have called data a hole (openzfs issue 15526, for one), so that a hole is one if `is_hole` says so.
+    """
+
+    size_bytes: int
+    is_map_binding: bool
+
+    @property
+    def extents(self) -> Extents:
+        """See above; the first time it may take a while, and raise ImageError."""
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill a view, which must lie inside the disk, with what begins there. Several threads may call it.
+
+        Raises:
+            ImageError: The disk is shorter than it was.
+            LocalIOError: It can't be read.
+        """
+
+    def is_hole(self, offset: int, size: int) -> bool:
+        """Tell whether a part that lies outside the extents is zeros. Several threads may call it.
+
+        Raises:
+            ImageError: The disk is shorter than it was.
+            LocalIOError: It can't be read.
+        """
+
+
+class RawFile:
+    """The beginning of a file as a store.
+
+    Holes are read past the page cache (O_DIRECT): through it each would be zeroed, mapped and copied in memory, which
+    takes a hundred times as long, and what others have there would have to go.
+
+    Args:
+        fd: Open for reading for as long as this is used.
+        size_bytes: How much of the file is the disk.
+        extents: See RawDisk.
+        filename: Names it in errors.
+    """
+
+    is_map_binding = False
+
+    def __init__(self, fd: int, size_bytes: int, extents: Extents, filename: str) -> None:
+        self.size_bytes = size_bytes
+        self.extents = extents
+        self._fd = fd
+        self._filename = filename
+        self._own = threading.local()  # its buffer
+        try:
+            self._direct: int | None = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        except OSError:  # its file system has no such thing
+            self._direct = None
+
+    def close(self) -> None:
+        """Nobody reads it any more."""
+        if self._direct is not None:
+            os.close(self._direct)
+            self._direct = None
+
+    def is_hole(self, offset: int, size: int) -> bool:
+        """See RawDisk."""
+        buffer = getattr(self._own, "buffer", None)
+        if buffer is None or len(buffer) < size:
+            buffer = self._own.buffer = mmap.mmap(-1, size)  # aligned, as open(2) demands for O_DIRECT
+            self._own.zeros = bytearray(size)
+        with memoryview(buffer)[:size] as view:
+            if not self._is_read_directly(offset, view):
+                self.read_into(offset, view)
+            zeros = self._own.zeros
+            return bool(
+                (zeros if len(zeros) == size else bytearray(size)) == view
+            )  # the comparison of bytearray is memcmp
+
+    def _is_read_directly(self, offset: int, view: memoryview) -> bool:
+        if self._direct is None:
+            return False
+        try:
+            return os.preadv(self._direct, [view], offset) == len(view)
+        except OSError:  # of another alignment; what else there may be comes up again without
+            return False
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """See RawDisk."""
+        while view:
+            try:
+                size = os.preadv(self._fd, [view], offset)
+            except OSError as exc:
+                raise LocalIOError(
+                    f"the image {self._filename} can't be read at byte {offset}: {exc.strerror}"
+                ) from exc
+            if not size:
+                raise ImageError(f"{self._filename} became shorter while it was read: it ends at byte {offset}")
+            view = view[size:]
+            offset += size
+
+
+def pieces_of(store: RawDisk, piece_bytes: int) -> Iterator[bytes]:
+    """All of a disk in order; all holes give the same object.
+
+    Raises:
+        ImageError: See RawDisk.
+        LocalIOError: See RawDisk.
+    """
+    zeros = bytes(piece_bytes)
+    end = 0
+    for start, cancel in (*store.extents, (store.size_bytes, store.size_bytes)):
+        for offset in range(end, start, piece_bytes):
+            size = min(piece_bytes, start - offset)
+            is_hole = store.is_map_binding or store.is_hole(offset, size)
+            yield zeros[:size] if is_hole else _read(store, offset, size)
+        for offset in range(start, cancel, piece_bytes):
+            yield _read(store, offset, min(piece_bytes, cancel - offset))
+        end = cancel
+
+
+def _read(store: RawDisk, offset: int, size: int) -> bytes:
+    piece = bytearray(size)
+    store.read_into(offset, memoryview(piece))
+    return bytes(piece)

@@ -1,0 +1,1 @@
+"""Use cases on jobs, one module each: they take objects, return frozen dataclasses and print nothing."""

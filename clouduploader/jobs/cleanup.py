@@ -1,0 +1,415 @@
+"""Remove what uploads left in the cloud and could not remove themselves.
+
+What belongs to a dead upload is known by its journal, and by the tags on the things themselves; where the
+journal is lost, by the tags alone.
+"""
+
+import dataclasses
+import datetime
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from clouduploader.errors import ClouduploaderError, LockedError, MissingFileError
+from clouduploader.plugin import (
+    CleanUpReport,
+    CloudObject,
+    FoundObject,
+    JsonValue,
+    Leftover,
+    ObjectRemoved,
+    Platform,
+    visibility,
+)
+from clouduploader.store import job_log, journal, keyring, target_data
+from clouduploader.store.config import Config
+from clouduploader.uploads import registry, run
+from clouduploader.util import wall_clock
+from clouduploader.util.frozen import frozen
+
+TAGS_ONLY_AGE = datetime.timedelta(days=1)
+"""Without a journal nobody can tell whether the upload still lives, on another machine; few take a day."""
+COMPLETING = "it may be being completed; `clouduploader resume JOB` goes on with it"
+UNSEEN_IMAGE = "not found by its tags; if it is there, it can be used"
+
+
+@frozen(kw_only=True)
+class CleanupScope:
+    """What is looked for.
+
+    Attributes:
+        target: Names the platform.
+        regions: Only there; empty for wherever journals lead.
+        targetdata: Which account is looked through by tags, for example its `arn`.
+        older_than: Only what is older; None for any age by journal, and TAGS_ONLY_AGE by tags alone.
+        is_complete_too: Whether what only another try could use is a leftover too.
+        job: Only what the upload of this job left, by its journal; None for all.
+    """
+
+    target: str
+    regions: tuple[str, ...] = ()
+    targetdata: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict, repr=False)
+    older_than: datetime.timedelta | None = None
+    is_complete_too: bool = False
+    job: str | None = None
+
+
+@frozen()
+class FoundItem:
+    """One thing.
+
+    Attributes:
+        object: Which one; without an id if it was asked for, and may be there and not show yet.
+        job: The job's id, or None.
+        created: When; None if nobody knows.
+        story: What happened.
+        keep_reason: Why it is not removed, or None.
+    """
+
+    object: CloudObject
+    job: str | None
+    created: datetime.datetime | None
+    story: str
+    keep_reason: str | None
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it is not known yet what became of it: another clean-up has to look again."""
+        return not self.object.id
+
+
+@frozen()
+class UploadLeavings:
+    """What one upload left.
+
+    Attributes:
+        key: Of its journal; "" if its tag had none.
+        reading: Its journal; None if that is lost.
+        items: What there is, as far as it could be looked for and is within the scope.
+        is_whole: Whether there is nothing outside the scope.
+        error: Why nothing can be done about it, or None.
+        platform: Which can; None only with an error.
+        values: The target data.
+    """
+
+    key: str
+    reading: journal.JournalContents | None
+    items: tuple[FoundItem, ...]
+    is_whole: bool = False
+    error: ClouduploaderError | None = None
+    platform: Platform | None = dataclasses.field(default=None, repr=False)
+    values: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def doomed(self) -> tuple[CloudObject, ...]:
+        """What would be removed."""
+        return tuple(item.object for item in self.items if item.keep_reason is None)
+
+
+@frozen()
+class CleanupConfig:
+    """What looking and removing needs.
+
+    Attributes:
+        config: See Config.
+        log: Told what is done.
+        load_platform: Gives the platform of a target.
+    """
+
+    config: Config
+    log: job_log.JobLog
+    load_platform: Callable[[str, Config], Platform] = registry.load
+
+    def values(self, data: bytes, platform: Platform) -> Mapping[str, JsonValue]:
+        """Read target data, and hide their secrets.
+
+        Raises:
+            TargetDataError: They are wrong, or can't be decrypted any more.
+        """
+        config = self.config
+        found = target_data.read(data, platform, keyring.Keyring(config.home.value, config.environment))
+        for secret in found.secrets:
+            self.log.hide(secret)
+        return found.values
+
+
+def look(means: CleanupConfig, scope: CleanupScope) -> list[UploadLeavings]:
+    """Look for what is left. Changes nothing; uses the network where there is something to look for.
+
+    Raises:
+        ClouduploaderError: The account of `scope` can't be looked through, there is no such platform, or the clock
+            can't tell what is older than `scope` says.
+    """
+    state_dir = means.config.state.value
+    batches = [_by_journal(means, scope, found) for found in journal.read_open(state_dir) if _is_dead(found, scope)]
+    if scope.job is None and (scope.regions or scope.targetdata.get("region")):
+        batches += _by_tags(means, scope, {reading.key: reading for reading in journal.read_all(state_dir)})
+    return batches
+
+
+def remove(means: CleanupConfig, batches: Sequence[UploadLeavings]) -> Iterator[CleanUpReport]:
+    """Remove what is left, and close the journals of uploads that left nothing.
+
+    Args:
+        means: See Means.
+        batches: From `look`.
+
+    Yields:
+        For each batch what became of those that were not to be kept.
+    """
+    for batch in batches:
+        try:
+            yield _remove_batch(means, batch)
+        except ClouduploaderError as exc:
+            yield CleanUpReport(left=tuple(Leftover(thing, exc.message) for thing in batch.doomed))
+
+
+def examine(
+    platform: Platform,
+    values: Mapping[str, JsonValue],
+    reading: journal.JournalContents,
+    log: job_log.JobLog,
+    *,
+    is_complete_too: bool,
+) -> list[FoundItem]:
+    """Find out what there is of an upload, by its journal and its tags.
+
+    Args:
+        platform: The upload's.
+        values: Its target data.
+        reading: Its journal.
+        log: Told what is done.
+        is_complete_too: See CleanupScope.
+
+    Raises:
+        ClouduploaderError: It can't be looked for.
+    """
+    state = reading.state
+    regions = [str(values.get("region") or ""), *(thing.region for thing in state.objects)]
+    regions += [str(entry.get("region") or "") for entry in state.asked]
+    found: dict[CloudObject, FoundObject] = {}
+    sealed = _sealed(reading)
+    for region in dict.fromkeys(regions):
+        for item in platform.find(in_region(values, region), reading.key, log):
+            if item.object in state.delivered:
+                continue
+            if item.is_pending and item.keep_reason is None and item.object.id in sealed:
+                # Its completion may have been accepted: it takes minutes to show. If not, the cloud drops it by itself.
+                item = dataclasses.replace(item, keep_reason=COMPLETING, is_complete=True)
+            found[item.object] = item
+    return [
+        *_items_of(reading, unseen_by=found),
+        *(_item(item, _story(reading), is_complete_too) for item in found.values()),
+        *_unseen(reading, found),
+    ]
+
+
+def remove_things(
+    platform: Platform,
+    values: Mapping[str, JsonValue],
+    things: Sequence[CloudObject],
+    made: Mapping[CloudObject, journal.Entry],
+    log: job_log.JobLog,
+) -> CleanUpReport:
+    """Remove what belongs to one upload; what the cloud does not show is gone only once it is old enough to show.
+
+    Args:
+        platform: The upload's.
+        values: Its target data.
+        things: Which ones.
+        made: What its journal says of their making, see `journal.State.objects`.
+        log: Told what is done.
+
+    Returns:
+        What was removed, and what is left; nothing is `absent` any more.
+
+    Raises:
+        ClouduploaderError: Nothing can be removed.
+    """
+    report = platform.clean_up(values, things, log)
+    removed, left = list(report.removed), list(report.left)
+    for thing in report.absent:
+        seconds = visibility.seconds_left(made.get(thing, {}))
+        if seconds:
+            left.append(Leftover(thing, not_yet(seconds)))
+        else:
+            removed.append(thing)
+            log.event(ObjectRemoved(thing))
+    return CleanUpReport(tuple(removed), tuple(left))
+
+
+def not_yet(seconds: float) -> str:
+    """Why something counts as left that the cloud does not show."""
+    return f"not visible yet: the cloud may show it within {math.ceil(seconds)} seconds; clean up again after that"
+
+
+def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, JsonValue]:
+    """Target data for another region; the same for a platform without regions."""
+    return {**values, "region": region} if region else values
+
+
+def _is_dead(reading: journal.JournalContents, scope: CleanupScope) -> bool:
+    began = reading.state.began
+    if reading.is_live or not began or began.get("target") != scope.target:
+        return False
+    if scope.job is not None and began.get("job") != scope.job:
+        return False
+    return _is_old(reading.changed, scope.older_than or datetime.timedelta())
+
+
+def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
+    """Whether something is at least so old; of any age if nobody knows when it was made.
+
+    Raises:
+        ConfigError: The clock can't tell.
+    """
+    if moment is None or not age:
+        return True
+    wall_clock.check(moment)
+    return datetime.datetime.now(datetime.UTC) - moment >= age
+
+
+def _by_journal(means: CleanupConfig, scope: CleanupScope, reading: journal.JournalContents) -> UploadLeavings:
+    """What a dead upload left."""
+    try:
+        platform = means.load_platform(scope.target, means.config)
+        values = _values(means, scope, reading, platform)
+        items = examine(platform, values, reading, means.log, is_complete_too=scope.is_complete_too)
+    except ClouduploaderError as exc:
+        return UploadLeavings(reading.key, reading, tuple(_items_of(reading, unseen_by={})), error=exc)
+    within = tuple(item for item in items if not scope.regions or item.object.region in scope.regions)
+    return UploadLeavings(reading.key, reading, within, len(within) == len(items), None, platform, values)
+
+
+def _values(
+    means: CleanupConfig, scope: CleanupScope, reading: journal.JournalContents, platform: Platform
+) -> Mapping[str, JsonValue]:
+    """The target data that the journal kept, or else those that a person gave."""
+    data = reading.targetdata()
+    if data is not None:
+        return means.values(data, platform)
+    if scope.targetdata:
+        return scope.targetdata
+    raise MissingFileError(
+        f"the target data in {reading.directory} are gone", hint="Name account and region by options."
+    )
+
+
+def _by_tags(
+    means: CleanupConfig, scope: CleanupScope, readings: Mapping[str, journal.JournalContents]
+) -> list[UploadLeavings]:
+    """What uploads left whose journals are lost, or do not know of it."""
+    platform = means.load_platform(scope.target, means.config)
+    age = TAGS_ONLY_AGE if scope.older_than is None else scope.older_than
+    delivered = {thing for reading in readings.values() for thing in reading.state.delivered}
+    by_key: dict[str, list[FoundObject]] = {}
+    for region in scope.regions or (str(scope.targetdata["region"]),):
+        for found in platform.find(in_region(scope.targetdata, region), None, means.log):
+            reading = readings.get(found.key)
+            is_seen_to = reading and (reading.is_live or reading.state.is_open)
+            if not is_seen_to and found.object not in delivered:
+                by_key.setdefault(found.key, []).append(found)
+    batches = []
+    for key, group in by_key.items():
+        newest = max((found.created for found in group if found.created), default=None)
+        if _is_old(newest, age):
+            items = [_item(found, "its journal is not here", scope.is_complete_too) for found in group]
+            batches.append(UploadLeavings(key, readings.get(key), tuple(items), True, None, platform, scope.targetdata))
+    return batches
+
+
+def _sealed(reading: journal.JournalContents) -> set[str]:
+    """The ids of snapshots that an upload has asked to be completed, and has not given up."""
+    found: set[str] = set()
+    for entry in reading.entries:
+        if entry["what"] == "sealing":
+            found.add(str(entry.get("snapshot_id")))
+        elif entry["what"] == "discarded":
+            found.discard(str(entry.get("snapshot_id")))
+    return found
+
+
+def _items_of(reading: journal.JournalContents, unseen_by: Mapping[CloudObject, FoundObject]) -> list[FoundItem]:
+    """What the journal tells of and the search by tags did not see.
+
+    That may be gone, or bear no tags because the role may not give any.
+    """
+    began = reading.state.began or {}
+    job = began.get("job")
+    return [
+        FoundItem(
+            thing,
+            str(job) if job else None,
+            visibility.time_of(entry),
+            _story(reading),
+            UNSEEN_IMAGE if thing.kind == "image" else None,
+        )
+        for thing, entry in reading.state.objects.items()
+        if thing not in unseen_by
+    ]
+
+
+def _unseen(reading: journal.JournalContents, found: Collection[CloudObject]) -> list[FoundItem]:
+    """What was asked for without an answer, so recently that the cloud may have made it and not show it yet."""
+    answered = Counter((thing.kind, thing.region) for thing in found if thing not in reading.state.objects)
+    job = (reading.state.began or {}).get("job")
+    items = []
+    for entry in reading.state.asked:
+        thing = CloudObject(str(entry.get("kind")), "", str(entry.get("region") or ""))
+        if answered[thing.kind, thing.region] > 0:
+            answered[thing.kind, thing.region] -= 1
+        elif seconds := visibility.seconds_left(entry):
+            moment = visibility.time_of(entry)
+            items.append(FoundItem(thing, str(job) if job else None, moment, _story(reading), not_yet(seconds)))
+    return items
+
+
+def _story(reading: journal.JournalContents) -> str:
+    end = reading.state.end
+    return f"its upload {end.get('outcome')}" if end else "its upload died"
+
+
+def _item(found: FoundObject, story: str, is_complete_too: bool) -> FoundItem:
+    keep_reason = None if found.is_complete and is_complete_too else found.keep_reason
+    if keep_reason and found.job_name:
+        keep_reason = keep_reason.replace("JOB", found.job_name)
+    return FoundItem(found.object, found.job_name or None, found.created, story, keep_reason)
+
+
+def unseen(items: Sequence[FoundItem]) -> tuple[Leftover, ...]:
+    """What has to be looked for again."""
+    return tuple(Leftover(item.object, item.keep_reason or "") for item in items if item.is_unseen)
+
+
+def adopt(opened: journal.UploadJournal, items: Sequence[FoundItem]) -> None:
+    """Write into a journal what was found by its tags, and is the answer to a request of which none came.
+
+    Raises:
+        LocalIOError: It can't be written.
+    """
+    known = opened.state().objects
+    for item in items:
+        if item.object not in known and not item.is_unseen:
+            opened.write("made", **journal.fields_of(item.object))
+
+
+def _remove_batch(means: CleanupConfig, batch: UploadLeavings) -> CleanUpReport:
+    """Remove what one upload left, under its journal's lock where there is one."""
+    if batch.error or batch.platform is None:
+        reason = batch.error.message if batch.error else "its platform is not there"
+        return CleanUpReport(left=tuple(Leftover(thing, reason) for thing in batch.doomed))
+    if batch.reading is None:
+        return remove_things(batch.platform, batch.values, batch.doomed, {}, means.log)
+    with journal.open_journal(batch.reading.directory.parent, batch.key) as opened:
+        if opened.state() != batch.reading.state:
+            raise LockedError("its upload was tried again meanwhile")
+        adopt(opened, batch.items)
+        report = CleanUpReport()
+        with means.log.listening(run.UploadNotes(opened, means.log).take):
+            if batch.doomed:
+                made = opened.state().objects
+                report = remove_things(batch.platform, batch.values, batch.doomed, made, means.log)
+        is_kept = any(item.keep_reason for item in batch.items)
+        if batch.reading.state.is_open and batch.is_whole and not report.left and not is_kept:
+            opened.end(journal.AttemptOutcome.CLEANED)
+    return CleanUpReport(report.removed, (*report.left, *unseen(batch.items)))

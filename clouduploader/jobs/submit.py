@@ -1,0 +1,212 @@
+"""Hand an image to the service, over HTTP or into the local spool: what OBS's web page and source server did."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from clouduploader.errors import (
+    ImageError,
+    LocalIOError,
+    MissingFileError,
+    NoSuchAccountError,
+    NoSuchJobError,
+    StoppedError,
+)
+from clouduploader.image import file_digest
+from clouduploader.model.job import Details, Job, JobState
+from clouduploader.plugin import BytesMoved, Event, JsonValue, PhaseStarted, Platform
+from clouduploader.store import accounts, keyring, spool, target_data
+from clouduploader.store.config import Config
+from clouduploader.uploads import registry
+from clouduploader.util import processes
+from clouduploader.util.frozen import frozen
+from clouduploader.worker import lock
+
+BLOCK_BYTES = 1 << 18  # large enough that calls cost nothing, small enough that a bar moves
+PHASE = "send image"
+
+
+class Receiver(Protocol):
+    """What takes an image; a context manager, and the job fails if it is left before `finish`."""
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Take the next bytes."""
+
+    def finish(self) -> object:
+        """The image is complete: schedule the job."""
+
+
+class ImageSink(Protocol):
+    """What takes jobs: `spool.Spool`, and `remote.Server`."""
+
+    def create(self, job: Job, *, targetdata: bytes) -> Job:
+        """Make a job that waits for its image; its name is the taker's choice."""
+
+    def receive(self, name: str) -> contextlib.AbstractContextManager[Receiver]:
+        """Begin to take the image of a job that was created."""
+
+
+@frozen(kw_only=True)
+class SubmitRequest:
+    """What a person wants.
+
+    Attributes:
+        user: Whose job it is, and whose account it goes into.
+        target: The platform's name.
+        image_path: The image.
+        targetdata: What is to be said of it beyond the account, as JSON; may be encrypted as a whole.
+    """
+
+    user: str
+    target: str
+    image_path: Path
+    targetdata: bytes = dataclasses.field(repr=False)
+
+
+def prepare(order: SubmitRequest, *, config: Config) -> bytes:
+    """Make the target data of an order, and check them.
+
+    The account's values come first, and those of the order over them; so does the digest that a file beside
+    the image promises, where the platform knows `sha256`: that file does not go along. Data that are encrypted
+    as a whole are sent as they are: what is in them only the service can see.
+
+    Raises:
+        TargetDataError: They are wrong.
+        NoSuchAccountError: The user has no account, and the order does not say what would be in one.
+        UnknownTargetError, PluginLoadError, ConfigError: There is no such platform here.
+    """
+    platform = registry.load(order.target, config)
+    data = order.targetdata
+    if not target_data.is_armored(data.decode("utf-8", "replace")):
+        given = target_data.parse(data)
+        data = json.dumps({**_account(order, given, platform, config), **_digest(order, platform), **given}).encode()
+    target_data.check(data, platform, keyring.Keyring(config.home.value, config.environment))
+    return data
+
+
+def submit(
+    order: SubmitRequest, intake: ImageSink, *, config: Config, watch: Callable[[Job], Callable[[Event], None]]
+) -> Job:
+    """Make a job, and send its image.
+
+    Args:
+        order: See Order.
+        intake: Who takes it.
+        config: See `prepare`.
+        watch: Called once with the new job; what it returns is told how the transfer goes.
+
+    Returns:
+        The job, scheduled.
+
+    Raises:
+        StoppedError: A signal came, in `Cancel.interruptible`; the job has failed, or will.
+        ClouduploaderError: It was refused, or the transfer broke. There is no job, or it has failed or will.
+    """
+    data = prepare(order, config=config)
+    path = order.image_path
+    if path.exists() and not path.is_file():
+        raise ImageError(f"the image {path} is not a regular file")
+    with contextlib.ExitStack() as stack:
+        try:
+            image = stack.enter_context(path.open("rb", buffering=0))
+            size_bytes = image.seek(0, os.SEEK_END)
+            image.seek(0)
+        except FileNotFoundError as exc:
+            raise MissingFileError(f"there is no image {path}") from exc
+        except OSError as exc:
+            raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
+        if not size_bytes:
+            raise ImageError(f"the image {path} is empty")
+        job = intake.create(_job(order, size_bytes), targetdata=data)
+        tell = watch(job)
+        tell(PhaseStarted(PHASE))
+        try:
+            with intake.receive(job.name) as receiver:
+                buffer = memoryview(bytearray(BLOCK_BYTES))
+                done_bytes = 0
+                while done_bytes < size_bytes:
+                    count = _read(image, buffer[: size_bytes - done_bytes], path)
+                    receiver.write(buffer[:count])
+                    done_bytes += count
+                    tell(BytesMoved(done_bytes, size_bytes))
+                receiver.finish()
+        except StoppedError:
+            if isinstance(intake, spool.Spool):
+                _fail(intake, job.name)
+            raise
+    return dataclasses.replace(job, state=JobState.SCHEDULED, details=None)
+
+
+def has_worker(jobs: spool.Spool, obs_lock: Path | None) -> bool:
+    """Whether somebody starts the jobs of a spool: our worker holds its lock, or OBS's its own.
+
+    Args:
+        jobs: The spool.
+        obs_lock: See `exclusion.lock_paths`.
+    """
+    return any(processes.is_locked(path) for path in lock.lock_paths(jobs, obs_lock))
+
+
+def _account(
+    order: SubmitRequest, given: Mapping[str, JsonValue], platform: Platform, config: Config
+) -> dict[str, str]:
+    """The values of the user's account; none if the order says itself what would be in one.
+
+    Raises:
+        NoSuchAccountError: There is neither: the service would find nobody to upload for.
+    """
+    names = [field.name for field in platform.fields if field.is_of_account]
+    if all(given.get(name) for name in names):
+        return {}  # also where the book is not for this user to read
+    try:
+        return accounts.AccountStore(config.home.value).get(order.user, order.target)
+    except NoSuchAccountError:
+        if any(given.get(name) for name in names):
+            return {}
+        raise
+
+
+def _digest(order: SubmitRequest, platform: Platform) -> dict[str, str]:
+    """The SHA-256 that the image must have, if a file beside it tells, for the platform to check on arrival."""
+    if not any(field.name == "sha256" for field in platform.fields):
+        return {}
+    found = file_digest.beside(order.image_path, order.image_path.name)
+    return {"sha256": found} if found else {}
+
+
+def _job(order: SubmitRequest, size_bytes: int) -> Job:
+    return Job(
+        name="",
+        state=JobState.CREATED,
+        user=order.user,
+        target=order.target,
+        # OBS's server wants all of them; empty ones say that no build service made the image
+        project="",
+        repository="",
+        package="",
+        arch="",
+        filename=order.image_path.name,
+        size=size_bytes,
+    )
+
+
+def _fail(jobs: spool.Spool, name: str) -> None:
+    """Fail a job whose image will not come, should the signal have come between two steps of the spool's."""
+    with contextlib.suppress(NoSuchJobError), jobs.lock(name) as locked:
+        if locked.job.state in (JobState.CREATED, JobState.RECEIVING):
+            locked.archive(locked.job.ended(JobState.FAILED, Details.CUT_OFF))
+
+
+def _read(image: io.FileIO, buffer: memoryview, path: Path) -> int:
+    try:
+        count = image.readinto(buffer)
+    except OSError as exc:
+        raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
+    if not count:
+        raise ImageError(f"the image {path} became shorter while it was sent")
+    return count

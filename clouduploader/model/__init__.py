@@ -1,0 +1,1 @@
+"""Data types without input or output: jobs and disks, and the XML that they travel in."""

@@ -1,0 +1,206 @@
+"""What is in an image file once it is unpacked: the words that say so, and how it is read as blocks.
+
+A platform that writes blocks into a cloud gets a `BlockSource` from `platform.UploadRequest.open_blocks`.
+"""
+
+import enum
+from pathlib import Path
+from typing import Protocol
+
+from clouduploader.util.frozen import frozen
+
+
+class DiskFormat(enum.StrEnum):
+    """What the unpacked bytes are, by magic."""
+
+    RAW = "raw"
+    VHD = "vhd"
+    """Fixed: the raw disk with a footer of 512 bytes behind it."""
+    VHD_DYNAMIC = "vhd-dynamic"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+
+
+class ZeroBlocks(enum.StrEnum):
+    """What becomes of blocks that hold nothing but zeros.
+
+    On an encrypted volume a block that was never written reads as garbage, not as zeros (coldsnap issues 395
+    and 470), so only what never meant anything may be left out.
+    """
+
+    SEND = "send"
+    """All are written."""
+    HOLES = "holes"
+    """True holes are left out: of a sparse raw file, of a .bmap, of a qcow2, VMDK or VHD map."""
+    SKIP = "skip"
+    """All are left out."""
+
+
+MISSING_COPY = "the copy of its GPT, at the end of the disk, is missing or damaged; firmware does without it"
+
+
+@frozen(kw_only=True)
+class NoDisk:
+    """Why what is in an image is no disk.
+
+    Attributes:
+        reason: A clause, for example "it is no raw disk, but a VHDX".
+        is_known: Whether it is known to be something else; otherwise it only shows nothing that a disk would.
+    """
+
+    reason: str
+    is_known: bool
+
+
+@frozen(kw_only=True)
+class ImageFacts:
+    """What an image's first mebibytes tell.
+
+    Attributes:
+        disk_format: See DiskFormat.
+        size_bytes: Of the raw disk; None if nobody knows before the last byte is unpacked.
+        is_size_exact: Whether size_bytes is what the format promises. Otherwise it is what partition table
+            and packing suggest, and the end may tell otherwise.
+            partition_table: "gpt", "mbr" or None.
+        minimum_bytes: Where the last partition ends; without a table, where the file system does. 0 if neither tells.
+        copy_bytes: Where a GPT's copy, at the end of the disk that it was made for, ends; else 0.
+        architectures: Of the UEFI programs, in Amazon's words ("x86_64", "arm64", "i386"), and where it has none
+            in UEFI's ("riscv64", "arm"); sorted. Empty if there are none, or none were found.
+        boots_uefi: Whether UEFI firmware starts it by itself; None if that can't be told, as where a packed disk is
+            not looked at far enough.
+        boots_bios: Whether a BIOS starts it; None if that can't be told, as for boot code that is not known.
+        warnings: What is wrong with it, though it may do; each a clause about the image.
+        no_disk: Why it is no disk at all; None if it is one.
+    """
+
+    disk_format: DiskFormat
+    size_bytes: int | None
+    is_size_exact: bool
+    partition_table: str | None
+    minimum_bytes: int
+    copy_bytes: int = 0
+    architectures: tuple[str, ...]
+    boots_uefi: bool | None
+    boots_bios: bool | None
+    warnings: tuple[str, ...] = ()
+    no_disk: NoDisk | None = None
+
+
+def shortage(size_bytes: int, minimum_bytes: int) -> str | None:
+    """Say that a disk ends before what is on it does; None if it does not.
+
+    Args:
+        size_bytes: Of the raw disk, exactly.
+        minimum_bytes: See ImageFacts.
+    """
+    if size_bytes >= minimum_bytes:
+        return None
+    return (
+        f"is cut off: its partitions, or its file system, reach to byte {minimum_bytes}, but the disk has {size_bytes}"
+    )
+
+
+@frozen()
+class Block:
+    """One block of the raw disk.
+
+    Attributes:
+        index: Its offset divided by the block size.
+        is_zero: Whether it holds nothing but zeros.
+    """
+
+    index: int
+    is_zero: bool
+
+
+@frozen(kw_only=True)
+class ReadStats:
+    """What came out of an image that was read to its end.
+
+    Attributes:
+        size_bytes: Of the raw disk.
+        data_blocks: Handed out, with something in them.
+        zero_blocks: Handed out, all zeros.
+        hole_blocks: Left out, because they are true holes.
+        skipped_blocks: Left out, because they are zeros and that was asked for.
+        file_sha256: Of the file as it lies there, in hex; None if nobody asked for it.
+        raw_sha256: Of the raw disk, in hex; None if nobody asked for it.
+    """
+
+    size_bytes: int
+    data_blocks: int
+    zero_blocks: int
+    hole_blocks: int
+    skipped_blocks: int
+    file_sha256: str | None
+    raw_sha256: str | None
+
+
+class BlockSource(Protocol):
+    """A raw disk as blocks of one size, each handed out once, in ascending order, to several threads.
+
+    Attributes:
+        can_reread: Whether `reread_into` works: then a buffer is free as soon as its bytes are sent.
+    """
+
+    can_reread: bool
+
+    def next_into(self, buffer: bytearray) -> Block | None:
+        """Fill a buffer of one block with the next one; a last, short block is padded with zeros.
+
+        Blocks while it is read or unpacked. Several threads may call it at once, each with a buffer of its own.
+        A buffer's content is undefined where the block is zero.
+
+        Returns:
+            None at the end: then the packing was whole, and all digests that were given agree.
+
+        Raises:
+            ImageError: It is damaged, cut off, has garbage behind it, is too large, or is not what a digest
+                promised; with the offset. Once raised, every thread gets it.
+            LocalIOError: It can't be read.
+            StoppedError: The stop was requested.
+        """
+
+    def reread_into(self, index: int, buffer: bytearray) -> None:
+        """Fill a buffer with a block that was handed out before; only if `can_reread`."""
+
+    def position(self) -> int:
+        """How many bytes of the raw disk have been passed, holes included. Never blocks."""
+
+    def tally(self) -> ReadStats:
+        """What came out; only after `next_into` returned None."""
+
+
+class Compression(enum.StrEnum):
+    """How the bytes of an image file are packed, by their magic, whatever the file is called."""
+
+    RAW = "raw"
+    XZ = "xz"
+    GZIP = "gz"
+    BZIP2 = "bz2"
+    ZSTD = "zst"
+    TAR = "tar"
+
+
+@frozen()
+class Image:
+    """An image file that is to be uploaded.
+
+    Attributes:
+        path: Where its bytes are; in a spool this is `N.file`.
+        filename: Its real base name: no slash, no control characters, not hidden.
+        packing: See Compression.
+        size_bytes: Of the file as it lies there.
+        is_tarball: Whether there is a tar archive in the packing.
+        disk_format: What is inside, as far as the first bytes tell: a fixed VHD looks raw.
+        identity: Device, inode, size in bytes and time of the last change in nanoseconds as they were, by which
+            it is known again; None if nobody looked.
+    """
+
+    path: Path
+    filename: str
+    packing: Compression
+    size_bytes: int
+    is_tarball: bool = False
+    disk_format: DiskFormat = DiskFormat.RAW
+    identity: tuple[int, int, int, int] | None = None

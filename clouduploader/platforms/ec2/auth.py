@@ -1,0 +1,462 @@
+"""Who we are in AWS, and temporary credentials for the user's role.
+
+With a role, the keys in `HOME/.aws` ask for it; where there are none, those of the SDK's usual chain do
+(environment, profiles, SSO, instance role). Without a role that chain is used as it is: an admin who
+uploads into his own account.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import gc
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clouduploader.errors import ClouduploaderError, CredentialsError, TargetDataError, TransientError
+from clouduploader.platforms.ec2 import endpoint
+from clouduploader.platforms.ec2.settings import Ec2Settings
+from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.plugin import JsonValue, PlatformContext, Reporter, UploadRequest
+from clouduploader.util import deadline, files
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.frozen import frozen
+
+if TYPE_CHECKING:
+    import botocore.session
+
+SESSION_NAME_LENGTH = 64  # RoleSessionName, API reference of AssumeRole
+RENEWAL_MARGIN = datetime.timedelta(minutes=5)  # of life left: as long as AWS lets a clock be wrong
+RENEWAL_PAUSE = datetime.timedelta(seconds=30)  # between tries while the old ones still serve
+CHAIN_SECONDS = 300.0  # for the SDK to find credentials: a helper may have somebody log in with a browser
+CHAIN_HINT = "Look at the variables AWS_* of the environment, and at credential_process, SSO and roles in .aws/config."
+_NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_=,.@-]+")  # its pattern there is [\w+=,.@-]*
+_KEY = re.compile(r"[!-~]*")  # what can stand in a header; a wrapped line or a curly quote can't
+
+
+def session_name(*, user: str, job_name: str | None) -> str:
+    """Name a session so that CloudTrail shows user and job: `obs-42-tom`."""
+    words = ["obs", *([job_name] if job_name else []), user]
+    name = _NOT_IN_SESSION_NAME.sub("-", "-".join(words))
+    return name[:SESSION_NAME_LENGTH].rstrip("-")
+
+
+class RoleRequest:
+    """The way into the account that an image is uploaded to.
+
+    Args:
+        home: Home of clouduploader.
+        settings: See Settings.
+        targetdata: The keys `arn`, `external_id` and `region` are used.
+        session: The session's name, see `session_name`.
+        reporter: Told of each call if verbose; the secrets are hidden there.
+        cancel: Once it is requested, nothing that is asked for takes longer than seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: Path,
+        settings: Ec2Settings,
+        targetdata: Mapping[str, JsonValue],
+        session: str,
+        reporter: Reporter,
+        cancel: Cancel | None = None,
+    ) -> None:
+        self._settings = settings
+        self._session = session
+        self._reporter = reporter
+        self.region = str(targetdata["region"])
+        self.role_arn = str(targetdata.get("arn", ""))
+        self._external_id = str(targetdata.get("external_id", ""))
+        self._sts_region = settings.sts_region or self.region
+        self._caller = CallerAccount(
+            home,
+            settings.profile,
+            is_role_wanted=bool(self.role_arn),
+            region=self._sts_region,
+            reporter=reporter,
+            cancel=cancel,
+        )
+
+    def fresh_keys(self) -> AccessKeys:
+        """Get credentials for the account, with their whole life before them. Uses the network.
+
+        Raises:
+            CredentialsError: There are none, or AWS does not accept them.
+            ClouduploaderError: See `refusals.translate`.
+        """
+        if not self.role_arn:
+            return self._caller.keys()
+        keys = self._assume()
+        self._reporter.hide(keys.secret_access_key)
+        self._reporter.hide(keys.session_token or "")
+        return keys
+
+    def renewing(self, now: Callable[[], datetime.datetime] | None = None) -> "RenewedCredentials":
+        """Make a source of credentials that never gives any that are about to expire.
+
+        Args:
+            now: For tests.
+        """
+        return RenewedCredentials(
+            self.fresh_keys, now or functools.partial(datetime.datetime.now, datetime.UTC), self._reporter
+        )
+
+    def _assume(self) -> AccessKeys:
+        client = self._caller.client("sts", self._sts_region, self._caller.keys())
+        from clouduploader.platforms.ec2 import boto
+
+        parameters = {"ExternalId": self._external_id} if self._external_id else {}
+        with boto.translated(f"role {self.role_arn}"):
+            given = client.assume_role(
+                RoleArn=self.role_arn,
+                RoleSessionName=self._session,
+                DurationSeconds=self._settings.session_seconds,
+                **parameters,
+            )["Credentials"]
+        return AccessKeys(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], given["Expiration"])
+
+    def client(
+        self,
+        service: str,
+        keys: "AccessKeys | RenewedCredentials",
+        region: str | None = None,
+        **options: Any,  # noqa: ANN401 botocore has no types
+    ) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+        """Make a client of the SDK that acts with these credentials.
+
+        Args:
+            service: For example "ec2".
+            keys: Some, or for work that may outlive them a source of them, see `renewing`.
+            region: None for the upload's.
+            options: Of botocore's Config, in place of those of `api.CONFIG`.
+        """
+        return self._caller.client(service, region or self.region, keys, **options)
+
+    def route(self, client: Any) -> endpoint.ProxyRoute:  # noqa: ANN401 a client of the SDK
+        """How the SDK reaches what a client of ours calls."""
+        from clouduploader.platforms.ec2 import boto
+
+        return boto.route(client)
+
+
+class CallerAccount:
+    """Who this service is in AWS: the home's own credentials where there are some, else those of the SDK's chain.
+
+    Args:
+        home: Home of clouduploader.
+        profile: Of the home's credentials.
+        is_role_wanted: Whether the credentials are to ask for a role with: without one, the home's are not used.
+        region: Whose STS is asked, and where the chain asks AWS if its settings name no region.
+        reporter: Told of each call if verbose; the secrets are hidden there.
+        cancel: See `Account`.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        profile: str,
+        *,
+        is_role_wanted: bool,
+        region: str,
+        reporter: Reporter,
+        cancel: Cancel | None = None,
+    ) -> None:
+        self._home = home
+        self._profile = profile
+        self._is_role_wanted = is_role_wanted
+        self._region = region
+        self._reporter = reporter
+        self._cancel = cancel
+
+    def keys(self) -> AccessKeys:
+        """Get credentials from the SDK's chain, which may run programs, ask a person, and use the network.
+
+        Raises:
+            CredentialsError: There are none, or the chain fails, whatever it raises.
+            ConfigError: The proxy on the way to whom the chain asks is none that the SDK can use.
+            TransientError: The chain did not end in CHAIN_SECONDS, or whom it asks can't be reached or is busy.
+        """
+        with uncollected():
+            from clouduploader.platforms.ec2 import boto, exchange
+
+        try:
+            # A person who is asked for a code must find the terminal as it was: then the chain is not left behind.
+            found = (
+                deadline.until_left(self._found)
+                if _has_terminal()
+                else deadline.within(CHAIN_SECONDS, self._found, self._cancel)
+            )
+        except deadline.OverdueError:
+            raise TransientError(
+                "the AWS credentials can't be had: who gives them did not answer in time", hint=CHAIN_HINT
+            ) from None
+        except EOFError:
+            raise CredentialsError(
+                "the AWS credentials can't be had: a code of an MFA device is asked for, and there is no terminal",
+                hint="Log in before, as for the aws command, or give keys that need no code.",
+            ) from None
+        except ClouduploaderError:
+            raise
+        except Exception as exc:  # noqa: BLE001 providers raise what their parsers, programs and sockets do
+            # "from None": what a provider has read may stand in its exception
+            if unusable := exchange.unusable_url(exc):
+                raise unusable from None
+            message = f"the AWS credentials can't be had: {boto.words(exc)}"
+            if boto.may_heal(exc):
+                raise TransientError(message, hint="Try again later.") from None
+            raise CredentialsError(
+                message, hint=boto.CREDENTIALS_HINT if self._is_role_wanted else CHAIN_HINT
+            ) from None
+        self._reporter.hide(found.secret_access_key)
+        self._reporter.hide(found.session_token or "")
+        return found
+
+    def client(
+        self,
+        service: str,
+        region: str,
+        keys: "AccessKeys | RenewedCredentials",
+        **options: Any,  # noqa: ANN401 botocore has no types
+    ) -> Any:  # noqa: ANN401 the SDK makes its clients at run time
+        """Make a client of the SDK with the settings that its chain goes by. For the arguments see `Account.client`."""
+        with uncollected():
+            from clouduploader.platforms.ec2 import boto
+
+            return boto.client(
+                service,
+                region=region,
+                keys=keys,
+                session=self._session if isinstance(keys, AccessKeys) else self._new_session(),  # see there
+                reporter=self._reporter,
+                options=options,
+                cancel=self._cancel,
+            )
+
+    def identity(self, keys: AccessKeys) -> "CallerIdentity":
+        """Ask AWS who we are; no right is needed for that. Uses the network.
+
+        Args:
+            keys: See `keys`.
+
+        Raises:
+            CredentialsError: AWS does not accept the credentials.
+            ClouduploaderError: See `refusals.translate`.
+        """
+        from clouduploader.platforms.ec2 import boto
+
+        client = self.client("sts", self._region, keys)
+        with boto.translated("our own account"):
+            answer = client.get_caller_identity()
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        return CallerIdentity(answer["Arn"], answer["Account"], date)
+
+    @property
+    def _uses_home(self) -> bool:
+        return self._is_role_wanted and (self._home / ".aws").is_dir()
+
+    def _new_session(self) -> "botocore.session.Session":
+        import botocore.session
+
+        session = botocore.session.Session()
+        if self._uses_home:
+            session.set_config_variable("credentials_file", str(self._home / ".aws" / "credentials"))
+            session.set_config_variable("config_file", str(self._home / ".aws" / "config"))
+            session.set_config_variable("profile", self._profile)
+        return session
+
+    @functools.cached_property
+    def _session(self) -> "botocore.session.Session":
+        """That of the chain, which keeps what it has found and renews it."""
+        session = self._new_session()
+        if session.get_config_variable("region") is None:
+            session.set_config_variable("region", self._region)
+        return session
+
+    def _check_programs(self) -> None:
+        """See that root runs no program that is named in somebody else's home.
+
+        Raises:
+            ConfigError: It would.
+        """
+        profiles = self._session.full_config.get("profiles", {}).values()
+        if any("credential_process" in profile for profile in profiles):
+            for name in ("config", "credentials"):
+                files.check_program(self._home / ".aws" / name, "credential_process")
+
+    def _found(self) -> AccessKeys:
+        if self._uses_home:
+            self._check_programs()
+        found = self._session.get_credentials()
+        frozen = found and found.get_frozen_credentials()
+        if not frozen:
+            raise CredentialsError(
+                "the AWS credentials can't be had: there are none",
+                hint="Put the service's keys into .aws/credentials in the home of clouduploader."
+                if self._is_role_wanted
+                else "Give a role (--arn, --external-id), or log in as for the aws command.",
+            )
+        words = (frozen.access_key, frozen.secret_key, frozen.token or "")
+        if not all(isinstance(word, str) and _KEY.fullmatch(word) for word in words) or not all(words[:2]):
+            raise CredentialsError(
+                f"the AWS credentials can't be had: those of {found.method} are no keys of AWS",
+                hint="Look for quotes, wrapped lines and characters that are not ASCII.",
+            )
+        expires: datetime.datetime | None = getattr(found, "_expiry_time", None)
+        return AccessKeys(frozen.access_key, frozen.secret_key, frozen.token or None, expires)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Around what makes many objects that stay: to look for garbage among them takes a tenth of the time until then."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _has_terminal() -> bool:
+    """Whether the chain can ask a person for a code: it can wait for as long as that takes."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+@frozen()
+class _Given:
+    """Credentials that a source gives.
+
+    Attributes:
+        keys: The credentials.
+        renew_at: When to get others; None for never.
+    """
+
+    keys: AccessKeys
+    renew_at: datetime.datetime | None
+
+
+class RenewedCredentials:
+    """A source of credentials that lasts as long as they can be renewed. Safe to use from several threads.
+
+    Args:
+        fresh_keys: Gets new ones.
+        now: The time.
+        reporter: Told of renewals that failed.
+    """
+
+    def __init__(
+        self, fresh_keys: Callable[[], AccessKeys], now: Callable[[], datetime.datetime], reporter: Reporter
+    ) -> None:
+        self._fresh_keys = fresh_keys
+        self._now = now
+        self._reporter = reporter
+        self._lock = threading.Lock()
+        self._given: _Given | None = None
+
+    def __call__(self) -> AccessKeys:
+        """Give credentials that stay valid for minutes.
+
+        Blocks for the network only if there are no valid ones: while one thread renews them, the others go on with
+        the old ones. A renewal that fails is no error as long as these are valid.
+
+        Raises:
+            ClouduploaderError: See `Account.fresh_keys`.
+        """
+        given = self._given
+        if given and (given.renew_at is None or self._now() < given.renew_at):
+            return given.keys
+        valid = given if given and (given.keys.expires is None or self._now() < given.keys.expires) else None
+        if not self._lock.acquire(blocking=valid is None) and valid:
+            return valid.keys
+        try:
+            if self._given is given or self._given is None:  # else another thread renewed them while we waited
+                self._given = self._renewed(valid)
+            return self._given.keys
+        finally:
+            self._lock.release()
+
+    def refuse(self, keys: AccessKeys) -> None:
+        """Take note that AWS calls these expired, whatever we think: the next call gives others."""
+        with self._lock:
+            given, now = self._given, self._now()
+            if given and given.keys == keys:
+                self._given = _Given(dataclasses.replace(keys, expires=now), renew_at=now)
+
+    def _renewed(self, valid: _Given | None) -> _Given:
+        try:
+            keys = self._fresh_keys()
+        except ClouduploaderError as exc:
+            if valid is None or valid.keys.expires is None:
+                raise
+            self._reporter.detail(f"The credentials can't be renewed yet: {exc.message}")
+            return dataclasses.replace(valid, renew_at=min(self._now() + RENEWAL_PAUSE, valid.keys.expires))
+        now = self._now()
+        if keys.expires is None:
+            return _Given(keys, renew_at=None)
+        life = max(keys.expires - now, datetime.timedelta())
+        return _Given(keys, renew_at=keys.expires - min(RENEWAL_MARGIN, life / 3))
+
+
+@frozen()
+class CallerIdentity:
+    """Who the service is in AWS.
+
+    Attributes:
+        arn: Of its user or role.
+        account_id: 12 digits.
+        date: The header Date of the answer that said so, or "".
+    """
+
+    arn: str
+    account_id: str
+    date: str
+
+    @property
+    def partition(self) -> str:
+        """Which of the AWSs that know nothing of each other: aws, aws-cn, aws-us-gov."""
+        return self.arn.split(":")[1]
+
+
+def account(
+    context: PlatformContext,
+    settings: Ec2Settings,
+    *,
+    targetdata: Mapping[str, JsonValue],
+    user: str,
+    job_name: str | None,
+    reporter: Reporter,
+    cancel: Cancel | None = None,
+) -> RoleRequest:
+    """Make the way into the account of these target data."""
+    return RoleRequest(
+        home=context.home,
+        settings=settings,
+        targetdata=targetdata,
+        session=session_name(user=user, job_name=job_name),
+        reporter=reporter,
+        cancel=cancel,
+    )
+
+
+def check_role(request: UploadRequest) -> None:
+    """Refuse an upload for somebody who named no role: it would go into the service's own account.
+
+    Raises:
+        TargetDataError: There is no role, and nobody who uploads for himself.
+    """
+    if not request.targetdata.get("arn") and not request.is_by_hand:
+        raise TargetDataError(
+            "the user has no AWS role configured: arn is empty",
+            hint="Let the user enter the role's ARN in the cloud upload configuration of OBS.",
+        )

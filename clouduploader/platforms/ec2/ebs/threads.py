@@ -1,0 +1,105 @@
+"""The threads of one transfer. Those that wait for the SDK can be left behind, for it can't be interrupted."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+LEAVE_SECONDS = 0.5  # for calls that are under way to end by themselves: EBS answers in less
+
+
+class _LeftBehindError(Exception):
+    """Ends a thread that nobody waits for any more."""
+
+
+class ThreadGroup:
+    """Threads that do one work together.
+
+    They are daemons: one that was left behind does not keep the process from ending.
+
+    Args:
+        leave_seconds: For tests.
+    """
+
+    def __init__(self, leave_seconds: float = LEAVE_SECONDS) -> None:
+        self._leave_seconds = leave_seconds
+        self._changed = threading.Condition()
+        self._here = self._away = self._ended = 0
+        self._is_left = False
+        self._error: BaseException | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Let a new thread do this."""
+
+        def run() -> None:
+            with _Shift(self._end):
+                work()
+
+        with self._changed:
+            thread = threading.Thread(target=run, name=f"ebs-direct_{self._here + self._away}", daemon=True)
+            thread.start()
+            self._here += 1
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until another thread ends, if one works yet.
+
+        Returns:
+            Whether all have ended.
+
+        Raises:
+            BaseException: What one of them raised.
+        """
+        with self._changed:
+            before = self._ended
+            if self._here or self._away:
+                self._changed.wait_for(lambda: self._error or self._ended > before, seconds)
+            if self._error:
+                raise self._error
+            return not (self._here or self._away)
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Around a call that uses nothing that all share: the thread may be left behind in it, and ends then."""
+        self._move(-1)
+        try:
+            yield
+        finally:
+            self._move(1)
+
+    def _move(self, step: int) -> None:
+        with self._changed:
+            self._here += step
+            self._away -= step
+            self._changed.notify_all()
+            if self._is_left:
+                raise _LeftBehindError
+
+    def leave(self) -> None:
+        """Wait until all threads have ended; those that are away for a moment only."""
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._here or self._away), self._leave_seconds)
+            self._changed.wait_for(lambda: not self._here)
+            self._is_left = True
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._changed:
+            if not self._is_left:
+                self._error = self._error or error
+            self._here -= 1
+            self._ended += 1
+            self._changed.notify_all()
+
+
+class _Shift:
+    """Tells how a thread's work has ended, and lets nothing out: there is nobody who would get it."""
+
+    def __init__(self, on_end: Callable[[BaseException | None], None]) -> None:
+        self._on_end = on_end
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> bool:
+        """End."""
+        self._on_end(exc)
+        return True

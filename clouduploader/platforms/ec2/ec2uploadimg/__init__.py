@@ -1,0 +1,1 @@
+"""Uploads by ec2uploadimg, which boots a helper instance."""

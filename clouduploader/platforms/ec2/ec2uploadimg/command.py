@@ -1,0 +1,296 @@
+"""Where ec2uploadimg is, what it is told, and what to make of what it says."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clouduploader.errors import (
+    ClouduploaderError,
+    ImageError,
+    MissingProgramError,
+    PlatformReplyError,
+    TargetDataError,
+)
+from clouduploader.model.disk import Compression, Image
+from clouduploader.platforms.ec2 import aws_errors
+from clouduploader.platforms.ec2.attributes import ImageAttributes
+from clouduploader.platforms.ec2.ec2uploadimg.helper_config import HelperInstance
+from clouduploader.platforms.ec2.settings import Ec2Settings
+from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.plugin import JsonValue, PlatformContext
+from clouduploader.util import files
+from clouduploader.util.filenames import plain
+from clouduploader.util.frozen import frozen
+
+GIB = 1 << 30
+DEFAULT_VOLUME_GIB = 10  # ec2uploadimg's own --root-volume-size
+MAX_VOLUME_GIB = 16384  # of gp3, EBS user guide
+TERABYTE_GIB = 1024  # from here on lsblk counts in T, and ec2uploadimg understands whole numbers only
+ENDINGS = {
+    Compression.RAW: ".raw",
+    Compression.XZ: ".raw.xz",
+    Compression.TAR: ".tar",
+}
+TAR_ENDINGS = {
+    Compression.TAR: ".tar",
+    Compression.XZ: ".tar.xz",
+    Compression.GZIP: ".tar.gz",
+    Compression.BZIP2: ".tar.bz2",
+}
+"""The endings by which ec2uploadimg knows what to do; measured, reference section 2."""
+KEY_FILES = "temporary_ec2_uploadkey.*.key"
+"""The private keys that it leaves in HOME while it runs, each called like its key pair."""
+_TAR_ANYWHERE = re.compile(r"\.(tar|tbz|tgz)")  # ec2uploadimg takes any name with one of these for a tarball
+_FOREIGN_FORMAT = re.compile(r"\.(qcow2?|vmdk|vdi|vhdx?)(\.xz)?$", re.IGNORECASE)  # called .raw, it would become an AMI
+_SHEBANG = re.compile(rb"#!\s*(?:/usr/bin/env\s+(?:-\S+\s+)*)?(\S*python[0-9.]*)(?:\s|$)")
+_CREATED_IMAGE = re.compile(r"^Created image:\s+(ami-[0-9a-f]+)$")
+PHASES = (
+    ("Creating temporary key pair", "prepare"),
+    ("Waiting for instance", "start helper"),
+    ("Uploading image file", "upload"),
+    ("Inflating image", "unpack"),
+    ("Dumping raw image", "write volume"),
+    ("Waiting for snapshot creation", "snapshot"),
+    ("Registering image", "register"),
+)
+"""How lines of its verbose output begin, and which phase begins with them."""
+
+
+@frozen()
+class HelperProgram:
+    """An ec2uploadimg that we can run.
+
+    Attributes:
+        script: Its file.
+        interpreter: The Python of its first line, where ec2imgutils lives.
+    """
+
+    script: Path
+    interpreter: str
+
+
+def named(settings: Ec2Settings, context: PlatformContext) -> HelperProgram:
+    """Find the ec2uploadimg that the settings name.
+
+    Raises:
+        MissingProgramError: See `find`.
+        ConfigError: We are root, and somebody else may have named it.
+    """
+    if settings.ec2uploadimg != Ec2Settings.ec2uploadimg:
+        files.check_program(context.home / "clouduploader.conf", settings.ec2uploadimg)
+    return find(settings.ec2uploadimg, context.environment.get("PATH"))
+
+
+def find(name: str, search_path: str | None) -> HelperProgram:
+    """Find ec2uploadimg.
+
+    Args:
+        name: A name to look for, or a path.
+        search_path: The value of PATH.
+
+    Raises:
+        MissingProgramError: It is not there, or is not a Python script, so that its arguments, which
+            are secrets, would have to stand on a command line.
+    """
+    found = shutil.which(name, path=search_path)
+    if found is None:
+        raise MissingProgramError(
+            f"{name} is not installed", hint="Install ec2imgutils, or set ec2uploadimg in [ec2] of clouduploader.conf."
+        )
+    with Path(found).open("rb") as file:
+        first_line = file.readline(256)
+    shebang = _SHEBANG.match(first_line)
+    if shebang is None:
+        raise MissingProgramError(
+            f"{found} is not a Python script: secrets can't be handed to it safely",
+            hint="Set ec2uploadimg in [ec2] of clouduploader.conf to the script itself.",
+        )
+    named = os.fsdecode(shebang[1])
+    interpreter = shutil.which(named, path=search_path)
+    if interpreter is None:
+        raise MissingProgramError(f"{found} is run by {named}, which is not installed")
+    return HelperProgram(Path(found), interpreter)
+
+
+def link_name(image: Image) -> str:
+    """The name under which ec2uploadimg does the right thing with an image.
+
+    It goes by the name alone, and puts it into shell commands unquoted.
+
+    Raises:
+        ImageError: It can't unpack such an image.
+    """
+    endings = TAR_ENDINGS if image.is_tarball else ENDINGS
+    if image.packing not in endings:
+        raise ImageError(
+            f"{image.filename} is packed with {image.packing}, which ec2uploadimg can't unpack",
+            hint="Give it a .raw, .raw.xz or .vhdfixed.xz image, or a tarball of one.",
+        )
+    if _FOREIGN_FORMAT.search(image.filename):
+        raise ImageError(
+            f"{image.filename} is not a raw disk image, and ec2uploadimg can't convert it",
+            hint="Convert it with `qemu-img convert -O raw`.",
+        )
+    name = plain(image.filename)
+    if image.is_tarball or image.packing is Compression.RAW:
+        stem = re.split(r"\.(?:raw|tar|tgz|tbz)", name)[0]
+    else:
+        stem = re.sub(r"(\.raw)?\.xz$", "", name)
+    return _TAR_ANYWHERE.sub(r"_\1", stem or "image") + endings[image.packing]
+
+
+def volume_gib(unpacked_bytes: int, wanted_gib: int | None) -> int:
+    """The size of the root volume: large enough, and one that ec2uploadimg can find again.
+
+    It knows its two disks, of this size and of twice this size, by what lsblk prints, and passes over
+    all that is not a whole number of G or T.
+
+    Raises:
+        TargetDataError: `wanted_gib` is too small, or not such a number.
+        ImageError: No volume can hold the image.
+    """
+    needed = -(-unpacked_bytes // GIB)
+    if wanted_gib is None:
+        size = max(needed, DEFAULT_VOLUME_GIB)
+        while not _is_findable(size):
+            size += 1
+        if size > MAX_VOLUME_GIB:
+            raise ImageError(f"the image is {needed} GiB unpacked, more than a volume can hold")
+        return size
+    if wanted_gib < needed:
+        raise TargetDataError(
+            f"root_volume_size: found {wanted_gib}, but the image is {needed} GiB unpacked",
+            hint="Raise it, or leave it out.",
+        )
+    if not _is_findable(wanted_gib):
+        raise TargetDataError(
+            f"root_volume_size: found {wanted_gib}, but ec2uploadimg can't handle that size",
+            hint="Allowed are numbers below 512, 512 itself, and multiples of 1024.",
+        )
+    return wanted_gib
+
+
+def _is_findable(size_gib: int) -> bool:
+    sizes = (size_gib, 2 * size_gib)
+    return all(size < TERABYTE_GIB or size % TERABYTE_GIB == 0 for size in sizes)
+
+
+def configuration(region: str, helper: HelperInstance) -> str:
+    """The configuration file for one run: this region, and no secrets."""
+    return f"[region-{region}]\nami = {helper.ami}\ninstance_type = {helper.instance_type}\nuser = {helper.user}\n"
+
+
+def arguments(
+    *,
+    targetdata: Mapping[str, JsonValue],
+    attributes: ImageAttributes,
+    keys: AccessKeys,
+    settings: Ec2Settings,
+    configuration_path: Path,
+    volume_gib: int,
+    security_group: str | None,
+    source: Path,
+) -> list[str]:
+    """The arguments of one run; secrets are among them.
+
+    Args:
+        targetdata: See `fields`.
+        attributes: Of the AMI.
+        keys: Temporary credentials.
+        settings: See Settings.
+        configuration_path: A file with what `configuration` gives.
+        volume_gib: Of the root volume.
+        security_group: Of the helper, needed with a subnet: ec2uploadimg's own would be in no VPC.
+        source: The image under the name that `link_name` gave.
+    """
+    words = {
+        "file": str(configuration_path),
+        "description": attributes.description,
+        "machine": attributes.architecture,
+        "name": targetdata["ami_name"],
+        "regions": targetdata["region"],
+        "access-id": keys.access_key_id,
+        "secret-key": keys.secret_access_key,
+        "session-token": keys.session_token,
+        "root-volume-size": volume_gib,
+        "ssh-timeout": settings.ssh_timeout,
+        "wait-count": settings.wait_count,
+        "boot-mode": attributes.boot_mode,
+        "imds-support": attributes.imds_support,
+        "tpm-support": attributes.tpm_support,
+        "vpc-subnet-id": targetdata.get("vpc_subnet_id"),
+        "security-group-ids": security_group,
+        "image-tags": _tags(targetdata.get("tags")),
+    }
+    flags = {
+        "verbose": True,
+        "ena-support": attributes.ena_support,
+        "sriov-support": attributes.sriov_net_support is not None,
+    }
+    options = [f"--{name}={value}" for name, value in words.items() if value is not None]
+    return [*options, *(f"--{name}" for name, is_set in flags.items() if is_set), str(source)]
+
+
+def _tags(tags: JsonValue) -> str | None:
+    if not isinstance(tags, dict) or not tags:
+        return None
+    return json.dumps([{"Key": key, "Value": value} for key, value in tags.items()])
+
+
+def created_image(line: str) -> str | None:
+    """The AMI's id, if this line of its stderr gives it."""
+    found = _CREATED_IMAGE.match(line)
+    return found[1] if found else None
+
+
+def phase(line: str) -> str | None:
+    """The phase that begins with this line of its stderr."""
+    return next((name for beginning, name in PHASES if line.startswith(beginning)), None)
+
+
+def failure(
+    *, exit_status: int, lines: Sequence[str], refusal: aws_errors.AwsError | None, region: str
+) -> ClouduploaderError:
+    """Say why a run failed that gave no image.
+
+    Args:
+        exit_status: Of the process; negative for a signal.
+        lines: The last ones of its stderr.
+        refusal: The last thing that AWS refused before it began to clean up: the cause, which its own
+            lines often hide.
+        region: For the words.
+    """
+    if refusal:
+        return aws_errors.translate(refusal, subject=f"region {region}")
+    if "already exists" in (words := _cause(lines)):
+        return aws_errors.name_taken(words)
+    if exit_status < 0:
+        return PlatformReplyError(f"ec2uploadimg was killed by signal {-exit_status}")
+    if exit_status == 0:
+        return PlatformReplyError("ec2uploadimg ended without an image, and without a reason")
+    return PlatformReplyError(f"ec2uploadimg failed: {words}")
+
+
+_CLEAN_UP = "Deleting temporary key pair"  # with this line it begins, whatever became of the upload
+_HELPER_FAILED = "command failed on helper instance"  # what comes after this line are consequences
+
+
+def _cause(lines: Sequence[str]) -> str:
+    """What went wrong, and not what went wrong with the clean-up after it."""
+    began = next((number for number, line in enumerate(lines) if line.startswith(_CLEAN_UP)), len(lines))
+    before = lines[:began] or lines
+    return next((line.rstrip(".") for line in before if _HELPER_FAILED in line), last_words(before))
+
+
+_NOISE = ("Deleting ", "Successfully ", "Traceback ", "  ", "Wait ", "Waiting ", "Aborted ", "During handling ")
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Its last line that is neither about cleaning up nor part of a traceback."""
+    for line in reversed(lines):
+        if line.strip() and not line.startswith(_NOISE):
+            return line.strip().rpartition("EC2UploadImgException: ")[2].rstrip(".")
+    return "it said nothing"

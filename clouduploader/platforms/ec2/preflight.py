@@ -1,0 +1,279 @@
+"""What AWS would refuse only after the whole upload, found out before its first byte: regions, names, keys, sharing.
+
+Each question needs a permission of its own. What the role may not ask, or a region does not answer, is not known: that
+is said, and refuses nothing.
+
+Sources: EC2 API, CopyImage, ModifyImageAttribute, ModifySnapshotAttribute, DescribeRegions, GetEbsEncryptionByDefault,
+GetEbsDefaultKmsKeyId, GetImageBlockPublicAccessState, GetSnapshotBlockPublicAccessState; KMS API, DescribeKey (models
+of botocore); EC2 User Guide, "Share an AMI"; EBS user guide, "Share a snapshot" and "Amazon EBS encryption".
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from clouduploader.errors import ClouduploaderError, DeniedError, TargetDataError
+from clouduploader.platforms.ec2 import aws_errors, boto, compare, copies, fields
+from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.plugin import JsonValue, Reporter
+
+T = TypeVar("T")
+THREADS = 20  # regions looked at together
+MANAGED_ALIAS = "alias/aws/ebs"  # "If you have not specified a default, alias/aws/ebs" (GetEbsDefaultKmsKeyId)
+OPEN = "unblocked"  # EC2 API, of both block-public-access states
+OWN_KEY_HINT = (
+    "Give kms_key_id, and for copies kms_keys: a KMS key of your own, whose policy lets the other accounts use it."
+)
+
+
+def settle(
+    account: RoleRequest,
+    targetdata: Mapping[str, JsonValue],
+    *,
+    image: Mapping[str, Any] | None,
+    reporter: Reporter,
+) -> dict[str, JsonValue]:
+    """Find out what would be refused after the upload. Changes nothing; asks all regions at once.
+
+    Args:
+        account: Whose; its region is the upload's.
+        targetdata: Right by `fields.problems`.
+        image: The one that has our name and content already, as DescribeImages has it; None if there is none.
+        reporter: Told what could not be found out.
+
+    Returns:
+        The target data, with the regions that `all` stands for.
+
+    Raises:
+        TargetDataError: They ask for what AWS does not do.
+        PlatformReplyError: The name is another image's where a copy is to be.
+        DeniedError: The account forbids what they ask for.
+        ClouduploaderError: AWS does not tell which regions `all` stands for.
+    """
+    looks = _Looks(account, targetdata, image, reporter)
+    regions = looks.destinations()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="look") as pool:
+        list(pool.map(looks.look_at, (account.region, *regions)))
+    return {**targetdata, "regions": list[JsonValue](regions)} if regions else dict(targetdata)
+
+
+class _Looks:
+    def __init__(
+        self,
+        account: RoleRequest,
+        targetdata: Mapping[str, JsonValue],
+        image: Mapping[str, Any] | None,
+        reporter: Reporter,
+    ) -> None:
+        self._account = account
+        self._keys = account.renewing()
+        self._home = account.region
+        self._targetdata = targetdata
+        self._image = image
+        self._reporter = reporter
+        share, kms_keys = targetdata.get("share"), targetdata.get("kms_keys")
+        self._share = share if isinstance(share, list) else []
+        self._kms_keys = kms_keys if isinstance(kms_keys, dict) else {}
+
+    def destinations(self) -> list[str]:
+        """The regions of the copies, each once; those of the account if all are wanted.
+
+        Raises:
+            TargetDataError: One, or one that a key is named for, is not enabled for the account.
+        """
+        given = self._targetdata.get("regions")
+        wanted = [str(name) for name in given] if isinstance(given, list) else []
+        others = [name for name in dict.fromkeys(wanted) if name != self._home]
+        if not others:
+            return []
+        is_for_all = fields.EVERYWHERE in others
+        enabled = self._asked("which regions are enabled", self._enabled, is_needed=is_for_all)
+        if enabled is None:
+            return others
+        if missing := [name for name in others if name not in (*enabled, fields.EVERYWHERE)]:
+            raise TargetDataError(
+                f"regions: {', '.join(missing)} can't be used: not enabled for the account, or not there",
+                hint=f"Enabled are {', '.join(sorted(enabled))}.",
+            )
+        if not is_for_all:
+            return others
+        if missing := [name for name in self._kms_keys if name not in enabled]:
+            raise TargetDataError(
+                f"kms_keys: {', '.join(missing)} can't be used: not enabled for the account, or not there",
+                hint=f"Enabled are {', '.join(sorted(enabled))}.",
+            )
+        return [name for name in sorted(enabled) if name != self._home]
+
+    def _enabled(self) -> list[str]:
+        with boto.translated(f"region {self._home}"):
+            return [item["RegionName"] for item in self._client(self._home).describe_regions()["Regions"]]
+
+    def look_at(self, region: str) -> None:
+        """Look for all that can go wrong in one region.
+
+        Raises:
+            ClouduploaderError: See `settle`.
+        """
+        if region != self._home:
+            self._check_name(region)
+        self._check_keys(region)
+        if fields.EVERYBODY in self._share:
+            self._check_public(region)
+
+    def _client(self, region: str, service: str = "ec2") -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+        return self._account.client(service, self._keys, region)
+
+    def _asked(self, what: str, ask: Callable[[], T], *, is_needed: bool = False) -> T | None:
+        """The answer, or None if there is none: then that is said, and nothing follows from it."""
+        try:
+            return ask()
+        except TargetDataError:
+            raise
+        except ClouduploaderError as exc:
+            if is_needed:
+                raise
+            self._reporter.line(f"Not looked at, {what}: {exc.message}")
+            return None
+
+    def _check_name(self, region: str) -> None:
+        """Refuse a name that an image has there which no upload of ours made."""
+        images = self._asked(f"whether the name is free in {region}", lambda: self._named(region)) or []
+        living = [image for image in images if image.get("State") not in copies.DEAD]
+        known = {our_tags.CONTENT, our_tags.SHA256, our_tags.KEY}
+        if living and not any(known & our_tags.as_mapping(image.get("Tags")).keys() for image in living):
+            raise aws_errors.name_taken(f"{living[0]['ImageId']} in {region}", "no upload of clouduploader made it")
+
+    def _named(self, region: str) -> list[dict[str, Any]]:
+        filters = [{"Name": "name", "Values": [str(self._targetdata["ami_name"])]}]
+        with boto.translated(f"region {region}"):
+            found: list[dict[str, Any]] = self._client(region).describe_images(Owners=["self"], Filters=filters)[
+                "Images"
+            ]
+        return found
+
+    def _check_keys(self, region: str) -> None:
+        """Look at the key that snapshots get there, if one is named or others are to use the image."""
+        for named, is_ours in self._key_names(region):
+            if is_ours or self._share:
+                self._check_key(region, named)
+
+    def _key_names(self, region: str) -> Iterator[tuple[str, bool]]:
+        """The key of the snapshots there, if any, and whether the target data name it."""
+        if region == self._home and self._image is not None:
+            if self._share and copies.is_encrypted(self._image):
+                keys = self._asked("the key of the image", self._keys_of_image) or []
+                yield from ((key, False) for key in keys if key)
+            return
+        named = self._targetdata.get("kms_key_id") if region == self._home else self._kms_keys.get(region)
+        if named:
+            yield str(named), True
+            return
+        if region == self._home or self._image is None:
+            is_encrypted = bool(self._targetdata.get("encrypted") or self._targetdata.get("kms_key_id"))
+        else:
+            is_encrypted = copies.is_encrypted(self._image)
+        is_refused = self._targetdata.get("encrypted") is False
+        if (self._share or is_refused) and not is_encrypted:
+            is_encrypted = bool(self._asked(f"encryption by default in {region}", lambda: self._default(region)))
+        if is_encrypted and is_refused:
+            raise TargetDataError(
+                f"encrypted: found false, but the account encrypts all new snapshots in {region}",
+                hint="Leave it out, or have the account's setting changed.",
+            )
+        if is_encrypted and fields.EVERYBODY in self._share:
+            raise TargetDataError(
+                f"share: found public, but the image would be encrypted in {region}, and can't be public then",
+                hint="The account encrypts all new snapshots there: have that changed, or share with accounts.",
+            )
+        if is_encrypted and self._share:
+            yield self._asked(f"the default key of {region}", lambda: self._default_key(region)) or "", False
+
+    def _default(self, region: str) -> bool:
+        with boto.translated(f"region {region}"):
+            return bool(self._client(region).get_ebs_encryption_by_default()["EbsEncryptionByDefault"])
+
+    def _default_key(self, region: str) -> str:
+        with boto.translated(f"region {region}"):
+            return str(self._client(region).get_ebs_default_kms_key_id()["KmsKeyId"])
+
+    def _keys_of_image(self) -> list[str | None]:
+        image = self._image or {}
+        ids = [entry.get("Ebs", {}).get("SnapshotId") for entry in image.get("BlockDeviceMappings", [])]
+        ec2 = self._client(self._home)
+        return [compare.key_of_snapshot(ec2, snapshot_id, self._home) for snapshot_id in ids if snapshot_id]
+
+    def _check_key(self, region: str, name: str) -> None:
+        """Refuse a key that EBS can't use, or that others can't be let use though the image is shared with them.
+
+        Args:
+            region: Where it is.
+            name: An id, alias or ARN; "" for a default key that could not be asked for.
+        """
+        if not name:
+            self._reporter.line(
+                f"If the default key of {region} is AWS's own, AWS will refuse to share the image. {OWN_KEY_HINT}"
+            )
+            return
+        if self._share and name.endswith(MANAGED_ALIAS):
+            raise key_not_shareable(f"in {region}")
+        facts = self._asked(f"the KMS key {name} in {region}", lambda: self._facts(region, name))
+        if facts is None:
+            return
+        if self._share and facts.get("KeyManager") == "AWS":
+            raise key_not_shareable(f"in {region}")
+        found = facts.get("KeySpec", "SYMMETRIC_DEFAULT"), facts.get("KeyUsage", "ENCRYPT_DECRYPT")
+        if found != ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"):
+            raise TargetDataError(
+                f"the KMS key {name} in {region} is {found[0]} for {found[1]}, but EBS takes symmetric keys only",
+                hint=aws_errors.KEY_HINT,
+            )
+        if facts.get("KeyState", "Enabled") != "Enabled":
+            raise TargetDataError(
+                f"the KMS key {name} in {region} can't be used: its state is {facts['KeyState']}",
+                hint="Enable it, or give another.",
+            )
+
+    def _facts(self, region: str, name: str) -> Mapping[str, Any]:
+        with boto.translated(f"KMS key {name} in {region}"):
+            facts: Mapping[str, Any] = self._client(region, "kms").describe_key(KeyId=name)["KeyMetadata"]
+        return facts
+
+    def _check_public(self, region: str) -> None:
+        """Refuse to make public what the account does not let be public."""
+        client = self._client(region)
+        states = [("images", client.get_image_block_public_access_state, "ImageBlockPublicAccessState")]
+        if self._targetdata.get("share_snapshot"):
+            states.append(("snapshots", client.get_snapshot_block_public_access_state, "State"))
+        for what, ask, key in states:
+            state = self._asked(f"whether {what} may be public in {region}", functools.partial(_state, ask, region))
+            if state is not None and state.get(key, OPEN) != OPEN:
+                raise blocked(what, region)
+
+
+def _state(ask: Callable[[], Mapping[str, Any]], region: str) -> Mapping[str, Any]:
+    with boto.translated(f"region {region}"):
+        return ask()
+
+
+def blocked(what: str, region: str) -> DeniedError:
+    """Make the error for images or snapshots that the account does not let be public.
+
+    Args:
+        what: "images" or "snapshots".
+        region: Where.
+    """
+    return DeniedError(  # EC2 user guide, "Block public access to your AMIs"; EBS user guide, the same for snapshots
+        f"the account blocks public {what} in {region}",
+        hint=f"Allow them with `aws ec2 disable-{what[:-1]}-block-public-access`.",
+    )
+
+
+def key_not_shareable(where: str) -> TargetDataError:
+    """Make the error for an image that is to be shared, and is encrypted with a key that nobody else can use."""
+    return TargetDataError(
+        f"share is for other accounts, but the image is encrypted {where} with a KMS key of AWS's own, "
+        "which they can't be let use",
+        hint=OWN_KEY_HINT,
+    )

@@ -1,0 +1,83 @@
+"""What a platform plugin imports.
+
+A plugin imports this package, `clouduploader.errors` and nothing else of ours. It is named in the entry-point group
+`clouduploader.platforms` by a function that takes a `PlatformContext` and returns a `Platform`.
+"""
+
+from clouduploader.plugin.capabilities import (
+    AccountGuide,
+    Accounts,
+    Hints,
+    Verification,
+)
+from clouduploader.plugin.events import (
+    BytesMoved,
+    Event,
+    ImageFound,
+    ObjectCreated,
+    ObjectRemoved,
+    PhaseStarted,
+    Reporter,
+)
+from clouduploader.plugin.fields import (
+    Field,
+    FieldKind,
+    JsonValue,
+)
+from clouduploader.plugin.objects import (
+    CleanUpReport,
+    CloudObject,
+    FoundObject,
+    Leftover,
+)
+from clouduploader.plugin.platform import (
+    Platform,
+    PlatformContext,
+)
+from clouduploader.plugin.request import (
+    CheckUnchanged,
+    ImageInspector,
+    Journal,
+    UploadRequest,
+)
+from clouduploader.plugin.results import (
+    Cost,
+    Finding,
+    Level,
+    Plan,
+    Shortfall,
+    UploadResult,
+)
+
+__all__ = [
+    "AccountGuide",
+    "Accounts",
+    "BytesMoved",
+    "CheckUnchanged",
+    "CleanUpReport",
+    "CloudObject",
+    "Cost",
+    "Event",
+    "Field",
+    "FieldKind",
+    "Finding",
+    "FoundObject",
+    "Hints",
+    "ImageFound",
+    "ImageInspector",
+    "Journal",
+    "JsonValue",
+    "Leftover",
+    "Level",
+    "ObjectCreated",
+    "ObjectRemoved",
+    "PhaseStarted",
+    "Plan",
+    "Platform",
+    "PlatformContext",
+    "Reporter",
+    "Shortfall",
+    "UploadRequest",
+    "UploadResult",
+    "Verification",
+]

@@ -1,0 +1,1 @@
+"""An emulated AWS, by moto and our own EBS direct APIs."""

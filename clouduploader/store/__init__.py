@@ -1,0 +1,1 @@
+"""What is on disk: settings, keys, accounts, target data, journals, logs, the spool."""

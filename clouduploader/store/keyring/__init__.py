@@ -1,0 +1,48 @@
+"""The keys in the home: GPG's in `.gnupg`, and OBS's RSA pair `secret.pem` and `_pubkey`.
+
+The only user of gnupg and of cryptography. Keys have no passphrase, for nobody is there to type
+one when a job runs; what guards them is their mode. Plain text is never part of an exception, nor
+of one that it came from.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from clouduploader.errors import LocalIOError, MissingFileError, MissingProgramError, TargetDataError
+from clouduploader.plugin import Finding, Level
+from clouduploader.store.keyring.gpg import GpgKeys
+from clouduploader.store.keyring.rsa import RsaKeys
+
+
+class Keyring:
+    """The keys of one home. Making one touches nothing.
+
+    Args:
+        home: The home of clouduploader.
+        environment: PATH is used to find gpg; nothing else of it reaches gpg.
+
+    Attributes:
+        gpg: For armored PGP messages.
+        rsa: For OBS's form of secrets. The two answer to the same calls.
+    """
+
+    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
+        self.gpg = GpgKeys(home, environment)
+        self.rsa = RsaKeys(home)
+
+    def findings(self) -> Iterator[Finding]:
+        """Look whether the keys can be used; it is fine to have none, for OBS encrypts nothing for EC2."""
+        try:
+            self.gpg.public_key()
+            yield Finding(Level.OK, str(self.gpg.path), "has a key pair for encrypted target data")
+        except MissingFileError as exc:
+            yield Finding(Level.OK, str(self.gpg.path), "no key pair; only needed for encrypted data", exc.hint)
+        except (LocalIOError, MissingProgramError) as exc:
+            yield Finding(Level.WARNING, str(self.gpg.path), exc.message, exc.hint)
+        try:
+            if not self.rsa.is_there():
+                return
+            self.rsa.check_pair()
+            yield Finding(Level.OK, str(self.rsa.secret_path), f"matches {self.rsa.public_path.name}")
+        except (LocalIOError, MissingFileError, TargetDataError) as exc:
+            yield Finding(Level.FAILURE, str(self.rsa.secret_path), exc.message, exc.hint)

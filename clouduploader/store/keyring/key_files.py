@@ -1,0 +1,65 @@
+"""How key files come into the home: whole or not at all, never over others, and for their owner only.
+
+Root makes keys for the worker, who runs as the one to whom the home belongs (obsrun, say); OBS's guide forgets this,
+and the worker then can't read them.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from clouduploader.errors import CannotCreateError, TargetDataError
+from clouduploader.util import files
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[None]:
+    """Turn what the operating system says in the block into an error about this path.
+
+    Raises:
+        CannotCreateError: Something of that name is there, or it can't be made.
+    """
+    try:
+        yield
+    except FileExistsError as exc:
+        raise CannotCreateError(
+            f"{path} is there already",
+            hint="Move it away first; what was encrypted for it can't be read without it.",
+        ) from exc
+    except OSError as exc:
+        raise CannotCreateError(f"{path} can't be made: {exc.strerror}") from exc
+
+
+def write_new(path: Path, data: bytes, *, mode: int) -> None:
+    """Make a file that must not be there yet; it appears with all its bytes.
+
+    Raises:
+        CannotCreateError: It is there, or it can't be made.
+    """
+    with creating(path), files.as_owner(path.parent):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            os.link(name, path)  # unlike a rename it refuses to overwrite
+        finally:
+            Path(name).unlink()
+        files.sync_directory(path.parent)
+
+
+def encoded(text: str) -> bytes:
+    """The bytes of a text that is to be encrypted.
+
+    Raises:
+        TargetDataError: It has half of a surrogate pair in it, as JSON can.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        pass  # raised out here, for that exception carries the text
+    raise TargetDataError("what is to be encrypted has something in it that is no character")

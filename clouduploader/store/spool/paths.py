@@ -1,0 +1,115 @@
+"""Where everything of a spool is."""
+
+import os
+from pathlib import Path
+
+from clouduploader.errors import CannotCreateError, LocalIOError, MissingFileError, NoSuchJobError
+from clouduploader.model.job import Job
+
+_SPOOL_HINT = (
+    "A server makes it when it starts, and a plain user's own is made where his home can be written; "
+    "--spool or CLOUDUPLOADER_SPOOL name another one."
+)
+
+
+class SpoolPaths:
+    """One spool directory, as a place for files.
+
+    Args:
+        directory: Absolute.
+
+    Attributes:
+        directory: See Args.
+        done_dir: The archive.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.done_dir = directory / "done"
+
+    def job_path(self, name: str) -> Path:
+        """Where a running job's XML is."""
+        return self.directory / name
+
+    def data_path(self, name: str) -> Path:
+        """Where a running job's target data are."""
+        return self.directory / f"{name}.data"
+
+    def file_path(self, name: str) -> Path:
+        """Where a running job's image is."""
+        return self.directory / f"{name}.file"
+
+    def log_path(self, name: str) -> Path:
+        """Where a running job's log is."""
+        return self.directory / f"{name}.log"
+
+    def result_path(self, name: str) -> Path:
+        """Where a running job's uploader writes its result."""
+        return self.directory / f"{name}.result"
+
+    def work_dir(self, name: str) -> Path:
+        """Where a running job's uploader starts."""
+        return self.directory / f"{name}.dir"
+
+    def prepared_dir(self, name: str) -> Path:
+        """What becomes `work_dir` on the line before the uploader is executed; as long as it is there, none was."""
+        return self.directory / f".{name}.dir"
+
+    def done_path(self, name: str) -> Path:
+        """Where an archived job's XML is."""
+        return self.done_dir / name
+
+    def done_log_path(self, name: str) -> Path:
+        """Where an archived job's log is."""
+        return self.done_dir / f"{name}.log"
+
+    @property
+    def ping_path(self) -> Path:
+        """The fifo by which OBS's server wakes the worker."""
+        return self.directory.parent / "events" / "clouduploadworker" / ".ping"
+
+    def received_path(self, job: Job) -> Path:
+        """Where OBS's server puts the image of a job while it receives it."""
+        return self.directory / f".{job.name}.file{job.pid}"
+
+    def free_bytes(self) -> int:
+        """How much is free where the jobs are, for those who are not root.
+
+        Raises:
+            LocalIOError: It can't be seen.
+        """
+        status = self._file_system()
+        return status.f_bavail * status.f_frsize
+
+    def free_inodes(self) -> int | None:
+        """How many files can be made where the jobs are, by those who are not root; None if there is no such limit.
+
+        Raises:
+            LocalIOError: It can't be seen.
+        """
+        status = self._file_system()
+        return status.f_favail if status.f_files else None  # Btrfs, for one, has none
+
+    def _file_system(self) -> os.statvfs_result:
+        try:
+            return os.statvfs(self.directory)
+        except OSError as exc:
+            raise LocalIOError(f"the spool {self.directory} can't be looked at: {exc.strerror}") from exc
+
+    def no_such_job(self, name: str) -> NoSuchJobError:
+        """The error for a job that is not there."""
+        if not self.directory.is_dir():
+            return NoSuchJobError(f"there is no job {name}: there is no spool {self.directory}", hint=_SPOOL_HINT)
+        return NoSuchJobError(
+            f"there is no job {name} in {self.directory}", hint="`clouduploader list` shows the jobs."
+        )
+
+    def missing(self) -> MissingFileError:
+        """The error where there is no spool."""
+        return MissingFileError(f"there is no spool {self.directory}", hint=_SPOOL_HINT)
+
+    def cannot_create(self, path: Path, exc: OSError) -> CannotCreateError | MissingFileError:
+        """The error for a file that could not be written."""
+        if not self.directory.is_dir():
+            return self.missing()
+        return CannotCreateError(f"{path} can't be written: {exc.strerror}")

@@ -1,0 +1,1 @@
+"""One upload, from request to result."""

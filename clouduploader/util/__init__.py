@@ -1,0 +1,1 @@
+"""Files, processes, signals, clocks: what knows nothing of jobs or clouds."""

@@ -1,0 +1,123 @@
+"""One worker for each spool, whoever's it is; and the fifo by which OBS's server wakes its worker."""
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from clouduploader.errors import CannotCreateError, LockedError, MissingFileError
+from clouduploader.store import spool
+from clouduploader.util import files
+from clouduploader.util.frozen import frozen
+
+LOCK_NAME = ".worker.lock"
+OBS_LOCK = Path("run/bs_clouduploadworker.lock")  # below $bsdir: $rundir of OBS's own BSConfig.pm
+PROBE_SECONDS = 1.0  # OBS's server takes the lock for an instant, whenever it is asked whether a worker runs
+PAUSE_SECONDS = 0.02
+FIFO_MODE = 0o666  # whoever may change a job may wake the worker (BSStdRunner.pm)
+
+
+@frozen()
+class WorkerLock:
+    """A spool of which we are the only worker.
+
+    Attributes:
+        fifo: To be read without waiting; None if this is no directory of OBS, and there is none.
+        path: Our lock.
+        descriptor: Of the file that we have locked.
+    """
+
+    fifo: int | None
+    path: Path
+    descriptor: int
+
+    def check(self) -> None:
+        """See whether it still is so: inotify does not tell that something was mounted over the spool, or taken away.
+
+        Raises:
+            MissingFileError: The lock is not there any more, or another one is; there may be another worker.
+        """
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
+                return
+        raise MissingFileError(
+            f"the lock {self.path} is gone, or another one", hint="Was something mounted there? Start the worker again."
+        )
+
+
+def lock_paths(jobs: spool.Spool, obs_lock: Path | None) -> tuple[Path, Path]:
+    """What the spool's worker holds, ours and OBS's.
+
+    Args:
+        jobs: The spool.
+        obs_lock: The lock of OBS's worker; None for where OBS has it by default.
+    """
+    return jobs.directory / LOCK_NAME, obs_lock or jobs.directory.parent / OBS_LOCK
+
+
+@contextlib.contextmanager
+def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[WorkerLock]:
+    """Be the only worker of a spool, inside the block.
+
+    OBS's own lock is taken too, where its directory exists: then OBS's worker does not start, and OBS's server
+    shows that a worker runs. The fifo tells nothing: OBS's helpers of uploads keep it open without reading it.
+
+    Args:
+        jobs: The spool.
+        obs_lock: See `lock_paths`.
+
+    Yields:
+        See WorkerLock.
+
+    Raises:
+        LockedError: There is another worker.
+        CannotCreateError: A lock can't be made.
+        MissingFileError: There is no spool, and no directory that it could be made in.
+    """
+    own_path, obs_path = lock_paths(jobs, obs_lock)
+    with contextlib.ExitStack() as stack:
+        jobs.make()
+        descriptor = _hold(stack, own_path, f"another worker works on the spool {jobs.directory}")
+        if obs_path.parent.is_dir():
+            _hold(stack, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
+        yield WorkerLock(_fifo(stack, jobs), own_path, descriptor)
+
+
+def _hold(stack: contextlib.ExitStack, path: Path, complaint: str) -> int:
+    try:
+        with files.as_owner(path.parent):
+            descriptor = files.open_regular(path, os.O_WRONLY, mode=files.PUBLIC_MODE)
+        stack.callback(os.close, descriptor)
+        deadline = time.monotonic() + PROBE_SECONDS
+        while not files.try_lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise LockedError(complaint, hint="Only one worker can work on a spool; end that one first.")
+            time.sleep(PAUSE_SECONDS)
+        os.utime(descriptor)  # OBS's server shows it as the worker's start
+    except OSError as exc:
+        raise CannotCreateError(f"the lock {path} can't be made: {exc.strerror}") from exc
+    return descriptor
+
+
+def _fifo(stack: contextlib.ExitStack, jobs: spool.Spool) -> int | None:
+    """Open the fifo as OBS's worker does; it makes it if there is none."""
+    path = jobs.ping_path
+    if not path.parent.parent.is_dir():
+        return None
+    with contextlib.ExitStack() as undo:
+        try:
+            with files.as_owner(path.parent.parent):
+                files.make_directory(path.parent, mode=files.PUBLIC_DIRECTORY_MODE)
+                with contextlib.suppress(FileExistsError):
+                    os.mkfifo(path, files.PRIVATE_MODE)
+                    path.chmod(FIFO_MODE)
+                descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as exc:
+            raise CannotCreateError(f"the fifo {path} can't be made: {exc.strerror}") from exc
+        undo.callback(os.close, descriptor)
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return None
+        stack.push(undo.pop_all())
+    return descriptor

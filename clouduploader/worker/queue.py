@@ -1,0 +1,148 @@
+"""The jobs of the spool that wait to be started, and those that somebody works on, as their records tell."""
+
+import bisect
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import spool
+from clouduploader.util.frozen import frozen
+from clouduploader.worker.settings import WorkerSettings
+
+STARTABLE = (JobState.SCHEDULED, JobState.WAITING)  # OBS's worker starts both
+
+
+@frozen()
+class QueuedJob:
+    """One job.
+
+    Attributes:
+        job: As it was read.
+        since: Since when it is as it is, by the monotonic clock, and never later than it was read.
+        identity: Differs from that of every other version of the record.
+    """
+
+    job: Job
+    since: float
+    identity: tuple[int, int]
+
+    def due(self, settings: WorkerSettings) -> float:
+        """When it may be started, by the monotonic clock: after a transient failure there is a pause.
+
+        That is not written in the record, which has no place for it that OBS could read, but follows from when
+        it was written and from the number of the try.
+        """
+        if self.job.state is not JobState.WAITING or (self.job.try_ or 1) < 2:
+            return self.since
+        return self.since + settings.pause_seconds(self.job.try_ or 1)
+
+
+class JobQueue:
+    """What the records say; read again only where they changed. Keeps about half a KiB a job.
+
+    What it is asked often takes no longer with ten thousand jobs than with ten.
+
+    Args:
+        jobs: The spool.
+        complain: Told of a record that can't be read, at each look: the job's name, and why.
+    """
+
+    def __init__(self, jobs: spool.Spool, complain: Callable[[str, str], None]) -> None:
+        self._jobs = jobs
+        self._complain = complain
+        self._startable: dict[str, QueuedJob] = {}
+        self._order: dict[str | None, list[tuple[int, str]]] = {}  # of the same, by user: numbers and names
+        self._waiting: dict[str, QueuedJob] = {}
+        self._uploading: dict[str, QueuedJob] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._is_new = True
+
+    def refresh(self, names: Iterable[str] | None) -> None:
+        """Look at records again.
+
+        Args:
+            names: Of files in the spool that changed, jobs or not; None for all.
+
+        Raises:
+            MissingFileError: There is no spool any more.
+            LocalIOError: It can't be read.
+        """
+        if names is None:
+            there = self._jobs.running_names()
+            names = {*there, *self._seen}
+        for name in names:
+            if job_xml.NAME.fullmatch(name):
+                self._look(name)
+        self._is_new = False
+
+    def startable(self, is_served: Callable[[str | None], bool]) -> Iterator[QueuedJob]:
+        """The jobs that are scheduled, or wait for another try, in the order of their ids.
+
+        Args:
+            is_served: Whether a user gets no more for now; his jobs are left out from then on.
+        """
+        heads = [(order[0], user) for user, order in self._order.items()]
+        heapq.heapify(heads)
+        while heads:
+            place, user = heapq.heappop(heads)
+            if is_served(user):
+                continue
+            yield self._startable[place[1]]
+            order = self._order.get(user, [])  # that one may be gone by now
+            following = bisect.bisect_right(order, place)
+            if following < len(order):
+                heapq.heappush(heads, (order[following], user))
+
+    def waiting(self) -> Iterable[QueuedJob]:
+        """Those of them that wait for another try."""
+        return self._waiting.values()
+
+    def uploading(self) -> list[str]:
+        """The jobs that somebody works on, or did when he died."""
+        return list(self._uploading)
+
+    def _look(self, name: str) -> None:
+        try:
+            status = self._jobs.job_path(name).stat()
+            identity = (status.st_ino, status.st_mtime_ns)
+            if self._seen.get(name) == identity:
+                return
+            job, is_archived = self._jobs.read(name)
+        except (FileNotFoundError, NoSuchJobError):
+            self._forget(name)
+            return
+        except JobFileError as exc:
+            self._forget(name)
+            self._seen[name] = identity
+            self._complain(name, exc.message)
+            return
+        except (LocalIOError, OSError) as exc:  # no descriptor is free, or worse: what was known stays
+            self._complain(name, str(exc))
+            return
+        self._forget(name)
+        self._seen[name] = identity
+        # Only the time stamp tells how old a record of an earlier worker is. What changes from now on is as old as our
+        # look at it, whatever the machine's clock, or that of a file server, says: no pause takes longer than is set.
+        age = max(0.0, time.time() - status.st_mtime) if self._is_new else 0.0
+        record = QueuedJob(job, time.monotonic() - age, identity)
+        if not is_archived and job.state in STARTABLE:
+            self._startable[name] = record
+            bisect.insort(self._order.setdefault(job.user, []), (int(name), name))
+            if job.state is JobState.WAITING:
+                self._waiting[name] = record
+        elif not is_archived and job.state is JobState.UPLOADING:
+            self._uploading[name] = record
+
+    def _forget(self, name: str) -> None:
+        self._seen.pop(name, None)
+        self._uploading.pop(name, None)
+        self._waiting.pop(name, None)
+        record = self._startable.pop(name, None)
+        if record:
+            order = self._order[record.job.user]
+            del order[bisect.bisect_left(order, (int(name), name))]
+            if not order:
+                del self._order[record.job.user]

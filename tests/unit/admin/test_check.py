@@ -1,0 +1,75 @@
+import datetime
+import os
+
+import pytest
+
+from clouduploader.admin import check
+from clouduploader.plugin import Level
+from clouduploader.store import accounts, config, home
+
+NOW = datetime.datetime(2026, 11, 22, 18, 0, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A book with an account in it."""
+    found = accounts.AccountStore(tmp_path)
+    found.create("tom", "ec2", {}, now=NOW)
+    return found
+
+
+@pytest.fixture
+def findings(tmp_path):
+    """Return a function that gives what is found about the accounts: level, message, hint."""
+
+    def find():
+        settings = config.load(home=tmp_path, spool=tmp_path, environment={"PATH": os.defpath})
+        found = check.run(settings, target="directory", region=None, data_path=None)
+        subject = str(tmp_path / accounts.FILE_NAME)
+        return [(one.level, one.message, one.hint) for one in found if one.subject == subject]
+
+    return find
+
+
+def test_home_without_accounts_is_fine(findings):
+    assert findings() == []
+
+
+def test_accounts_that_are_right_are_counted(findings, book):
+    assert findings() == [(Level.OK, "1 account", None)]
+    book.create("anna", "ec2", {}, now=NOW)
+    assert findings() == [(Level.OK, "2 accounts", None)]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_accounts_that_others_can_get_at_are_found(findings, book, mode):
+    book.path.chmod(mode)
+    warning = (Level.WARNING, f"others can get at it (mode {mode:04o})", f"chmod 600 {book.path}")
+    assert findings() == [warning, (Level.OK, "1 account", None)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_accounts_of_another_owner_are_found(findings, book, tmp_path, let_all_enter):
+    let_all_enter(tmp_path)
+    os.chown(tmp_path, 65534, 65534)
+    hint = f"chown --reference={tmp_path} {book.path}"
+    warning = (Level.WARNING, "does not belong to the owner of the home", hint)
+    found = findings()
+    assert found[0] == warning
+    assert "can't be opened or written" in found[1][1], "the daemons can't do that either"
+
+
+def test_accounts_that_cannot_be_read_are_a_failure(findings, book):
+    book.path.write_bytes(b"no database" * 99)
+    ((level, message, hint),) = findings()
+    assert level is Level.FAILURE
+    assert "is damaged" in message
+    assert hint
+
+
+def test_secrets_of_the_admin_may_be_a_groups(tmp_path):
+    path = tmp_path / "secret.pem"
+    path.touch(0o640)
+    assert list(home.exposed(tmp_path)) == []
+    path.chmod(0o644)
+    assert list(home.exposed(tmp_path)) == [path]

@@ -1,0 +1,238 @@
+import base64
+import hashlib
+import io
+import signal
+
+import botocore.session
+import botocore.stub
+import pytest
+from botocore.response import StreamingBody
+from fakes.direct_aws import BLOCK, FakeAws, hang_up, refusal
+
+from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
+from clouduploader.platforms.ec2.ebs import verify
+from clouduploader.plugin import BytesMoved, visibility
+from clouduploader.util.cancel import Cancel
+
+SNAPSHOT = "snap-00000000000000001"
+
+
+class Digests:
+    def __init__(self, blocks):
+        self._digests = {index: hashlib.sha256(data.ljust(BLOCK, b"\0")).digest() for index, data in blocks.items()}
+        self.count = len(blocks)
+
+    def confirmed(self, index):
+        return self._digests.get(index)
+
+
+@pytest.fixture
+def make_case(record):
+    """A factory of a completed snapshot with so many blocks, every other index; returns it and how to compare."""
+
+    def make(count=5, page_blocks=10000):
+        aws = FakeAws()
+        aws.page_blocks = page_blocks
+        aws.start_snapshot(ClientToken="t", Tags=[])
+        found = aws.snapshots[SNAPSHOT]
+        found.state = "completed"
+        found.blocks = {2 * number: bytes([number % 256]) * 100 for number in range(count)}
+        digests = Digests(found.blocks)
+        clock = [0.0]
+
+        def compare(*, is_full=True, cancel=None):
+            verify.compare(
+                aws.ebs,
+                SNAPSHOT,
+                digests,
+                is_full=is_full,
+                reporter=record,
+                cancel=cancel or Cancel(),
+                sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
+                clock=lambda: clock[0],
+            )
+            return [parameters["BlockIndex"] for parameters in aws.called("get_snapshot_block")]
+
+        return aws, compare
+
+    return make
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+@pytest.mark.parametrize("page_blocks", [1, 2, 10000])
+def test_full_reads_every_block(make_case, record, count, page_blocks):
+    _aws, compare = make_case(count, page_blocks)
+    assert sorted(compare()) == [2 * number for number in range(count)]
+    assert record.lines == [f"Verified: {count} of {count} blocks read back and equal."]
+    moved = [event.done_bytes for event in record.events if isinstance(event, BytesMoved)]
+    assert moved == [BLOCK * (number + 1) for number in range(count)]
+
+
+def test_sample_reads_first_last_and_some_between(make_case, record):
+    _aws, compare = make_case(500, 100)
+    read = compare(is_full=False)
+    assert len(set(read)) == len(read) == verify.SAMPLE_BLOCKS
+    assert {0, 998} <= set(read)
+    assert record.lines == ["Verified: 64 of 500 blocks read back and equal."]
+
+
+def test_sample_of_few_is_all(make_case):
+    _aws, compare = make_case(verify.SAMPLE_BLOCKS)
+    assert len(compare(is_full=False)) == verify.SAMPLE_BLOCKS
+
+
+def test_damaged_block_is_looked_at_twice_and_named(make_case, record):
+    aws, compare = make_case()
+    aws.snapshots[SNAPSHOT].blocks[4] = b"x"
+    with pytest.raises(verify.MismatchError, match=f"block 4 of snapshot {SNAPSHOT} is not what was sent"):
+        compare()
+    assert [parameters["BlockIndex"] for parameters in aws.called("get_snapshot_block")].count(4) == 2
+    assert record.lines == [f"Looking once more: block 4 of snapshot {SNAPSHOT} is not what was sent."]
+
+
+def test_sampled_block_that_differs_is_in_the_second_sample_too(make_case):
+    aws, compare = make_case(500)
+    aws.snapshots[SNAPSHOT].blocks[0] = b"x"
+    with pytest.raises(verify.MismatchError, match="block 0"):
+        compare(is_full=False)
+
+
+def short(answer):
+    return answer | {"BlockData": io.BytesIO(answer["BlockData"].read()[:-3])}
+
+
+def changed(answer):
+    return answer | {"BlockData": io.BytesIO(b"x" * BLOCK)}
+
+
+def headless(answer):
+    return {"BlockData": io.BytesIO(b"")}
+
+
+NOT_WHOLE = {"short": short, "other bytes": changed, "no headers": headless}
+
+
+@pytest.mark.parametrize("fault", NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_block_that_did_not_come_whole_is_read_again(make_case, fault):
+    aws, compare = make_case(1)
+    aws.faults["get_snapshot_block"] = [fault, fault]
+    assert compare() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("fault", NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_block_that_never_comes_whole_says_nothing_of_the_snapshot(make_case, fault):
+    aws, compare = make_case(1)
+    aws.faults["get_snapshot_block"] = [fault] * 9
+    with pytest.raises(TransientError, match=f"block 0 of snapshot {SNAPSHOT} was not read whole"):
+        compare()
+    assert len(aws.called("get_snapshot_block")) == verify.READ_TRIES
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_list_that_lacks_a_block_once_is_no_difference(make_case, record, is_full):
+    aws, compare = make_case()
+    aws.faults["list_snapshot_blocks"] = [lambda answer: answer | {"Blocks": answer["Blocks"][:-1]}]
+    compare(is_full=is_full)
+    assert record.lines == [
+        f"Looking once more: snapshot {SNAPSHOT} has 4 blocks, but 5 were sent.",
+        "Verified: 5 of 5 blocks read back and equal.",
+    ]
+
+
+def test_block_too_many_is_found(make_case):
+    aws, compare = make_case()
+    aws.snapshots[SNAPSHOT].blocks[5] = b"x"
+    with pytest.raises(verify.MismatchError, match="a block 5 that was not sent"):
+        compare(is_full=False)
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_block_too_few_is_found(make_case, is_full):
+    aws, compare = make_case()
+    del aws.snapshots[SNAPSHOT].blocks[4]
+    with pytest.raises(verify.MismatchError, match="has 4 blocks, but 5 were sent"):
+        compare(is_full=is_full)
+
+
+def test_snapshot_that_is_not_known_everywhere_yet_is_tried_again(make_case):
+    aws, compare = make_case()
+    not_yet = refusal("ListSnapshotBlocks", "ValidationException", Reason="INVALID_SNAPSHOT_ID")
+    aws.faults["list_snapshot_blocks"] = [refusal("ListSnapshotBlocks", "ResourceNotFoundException"), not_yet]
+    assert len(compare()) == 5
+
+
+def test_snapshot_that_stays_unknown_is_an_error(make_case):
+    aws, compare = make_case()
+    aws.faults["list_snapshot_blocks"] = [refusal("ListSnapshotBlocks", "ResourceNotFoundException")] * 99
+    with pytest.raises(PlatformReplyError, match="ResourceNotFoundException"):
+        compare()
+    assert len(aws.called("list_snapshot_blocks")) == 1 + visibility.UNSEEN_SECONDS / verify.PAUSE_SECONDS
+
+
+def test_block_is_read_again_when_the_connection_fails(make_case):
+    aws, compare = make_case(1)
+    aws.faults["get_snapshot_block"] = [hang_up(), hang_up()]
+    assert compare() == [0, 0, 0]
+
+
+def test_block_that_cannot_be_read_is_an_error(make_case):
+    aws, compare = make_case(1)
+    aws.faults["get_snapshot_block"] = [hang_up()] * 3
+    with pytest.raises(NetworkError):
+        compare()
+
+
+def test_list_without_a_block_size_is_asked_for_again(make_case):
+    aws, compare = make_case()
+    aws.faults["list_snapshot_blocks"] = [lambda _answer: {}]
+    assert len(compare()) == 5
+
+
+def test_other_block_size_is_an_error(make_case):
+    aws, compare = make_case()
+    aws.faults["list_snapshot_blocks"] = [lambda answer: answer | {"BlockSize": 512}] * 99
+    with pytest.raises(PlatformReplyError, match="has blocks of 512 bytes"):
+        compare()
+
+
+def test_stop_ends_it(make_case):
+    cancel = Cancel()
+    cancel.request(signal.SIGTERM)
+    with pytest.raises(StoppedError):
+        make_case()[1](cancel=cancel)
+
+
+@pytest.mark.parametrize("operation", ["list_snapshot_blocks", "get_snapshot_block"])
+def test_lack_of_rights_is_an_error_only_if_it_was_asked_for(make_case, record, operation):
+    aws, _compare = make_case()
+    digests = Digests(aws.snapshots[SNAPSHOT].blocks)
+
+    def run(asked):
+        aws.faults[operation] = [refusal(operation.title().replace("_", ""), "AccessDeniedException")] * 9
+        verify.run(aws.ebs, SNAPSHOT, digests, asked=asked, reporter=record, cancel=Cancel())
+
+    run(None)
+    (line,) = record.lines
+    assert line.startswith(f"Not verified: the role may not call ebs:{operation.title().replace('_', '')}")
+    for asked in ("sample", "full"):
+        with pytest.raises(DeniedError):
+            run(asked)
+
+
+def test_calls_are_those_of_the_api(record):
+    ebs = botocore.session.Session().create_client("ebs", "eu-west-1", aws_access_key_id="A", aws_secret_access_key="x")
+    block = b"data".ljust(BLOCK, b"\0")
+    checksum = base64.b64encode(hashlib.sha256(block).digest()).decode()
+    with botocore.stub.Stubber(ebs) as stubber:
+        stubber.add_response(
+            "list_snapshot_blocks",
+            {"BlockSize": BLOCK, "VolumeSize": 1, "Blocks": [{"BlockIndex": 3, "BlockToken": "dG9rZW4="}]},
+            {"SnapshotId": SNAPSHOT, "MaxResults": 10000},
+        )
+        stubber.add_response(
+            "get_snapshot_block",
+            {"BlockData": StreamingBody(io.BytesIO(block), BLOCK), "Checksum": checksum, "ChecksumAlgorithm": "SHA256"},
+            {"SnapshotId": SNAPSHOT, "BlockIndex": 3, "BlockToken": "dG9rZW4="},
+        )
+        verify.compare(ebs, SNAPSHOT, Digests({3: block}), is_full=True, reporter=record, cancel=Cancel())
+        stubber.assert_no_pending_responses()

@@ -1,0 +1,412 @@
+import boto3
+import botocore.exceptions
+import botocore.stub
+import pytest
+
+from clouduploader.errors import DeniedError
+from clouduploader.platforms.ec2 import cleanup
+from clouduploader.plugin import CleanUpReport, CloudObject, ObjectRemoved
+
+REGION = "eu-west-1"
+
+
+def thing(kind, item):
+    return CloudObject(kind, item, REGION)
+
+
+@pytest.fixture
+def make_remover(record):
+    """A factory of a remover that does not wait; its attribute `pauses` counts how often it would have."""
+
+    def make(client):
+        pauses = []
+        remover = cleanup.ObjectRemover(client, REGION, record, sleep=pauses.append, clock=lambda: sum(pauses))
+        remover.pauses = pauses
+        return remover
+
+    return make
+
+
+@pytest.fixture
+def stubbed():
+    """A client whose answers are set one by one, and the stubber that does it."""
+    client = boto3.client("ec2", region_name=REGION, aws_access_key_id="A", aws_secret_access_key="x")
+    with botocore.stub.Stubber(client) as stubber:
+        yield client, stubber
+        stubber.assert_no_pending_responses()
+
+
+@pytest.fixture
+def upload_of(ec2):
+    """A factory of all that an upload makes, in its order; moto has it then."""
+
+    def make(name="uploadkey"):
+        ami = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+        ec2.create_key_pair(KeyName=name)
+        vpc = ec2.create_vpc(CidrBlock="192.168.0.0/16")["Vpc"]["VpcId"]
+        gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+        table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="192.168.1.0/24")["Subnet"]["SubnetId"]
+        group = ec2.create_security_group(GroupName=name, Description="x", VpcId=vpc)["GroupId"]
+        instance = ec2.run_instances(
+            ImageId=ami, MinCount=1, MaxCount=1, KeyName=name, SubnetId=subnet, SecurityGroupIds=[group],
+            InstanceType="t2.micro",
+        )["Instances"][0]["InstanceId"]  # fmt: skip
+        volume = ec2.create_volume(Size=10, AvailabilityZone=f"{REGION}a")["VolumeId"]
+        ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+        snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+        image = ec2.register_image(Name=name, RootDeviceName="/dev/sda1")["ImageId"]
+        return [
+            thing(kind, item)
+            for kind, item in (
+                ("key pair", name), ("vpc", vpc), ("internet gateway", gateway), ("route table", table),
+                ("subnet", subnet), ("security group", group), ("instance", instance), ("volume", volume),
+                ("snapshot", snapshot), ("image", image),
+            )
+        ]  # fmt: skip
+
+    return make
+
+
+def state(ec2):
+    """All that is in the account and can be removed."""
+    instances = [item for group in ec2.describe_instances()["Reservations"] for item in group["Instances"]]
+    snapshots = ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]  # moto makes one for each AMI too
+    return {
+        "keys": [item["KeyName"] for item in ec2.describe_key_pairs()["KeyPairs"]],
+        "vpcs": [item["VpcId"] for item in ec2.describe_vpcs()["Vpcs"] if not item["IsDefault"]],
+        "gateways": len(ec2.describe_internet_gateways()["InternetGateways"]),
+        "instances": [item["InstanceId"] for item in instances if item["State"]["Name"] != "terminated"],
+        "volumes": [item["VolumeId"] for item in ec2.describe_volumes()["Volumes"]],
+        "snapshots": [item["SnapshotId"] for item in snapshots if "Auto-created" not in item.get("Description", "")],
+        "images": ec2.describe_images(Owners=["self"])["Images"],
+    }
+
+
+def test_all_that_an_upload_made_is_removed(ec2, upload_of, make_remover, record):
+    before = state(ec2)
+    objects = upload_of()
+    assert state(ec2) != before
+    report = make_remover(ec2).remove(objects)
+    assert state(ec2) == before
+    assert report.left == ()
+    assert set(objects) <= set(report.removed)
+    assert record.events == [ObjectRemoved(item) for item in report.removed]
+
+
+def test_what_belongs_to_others_is_kept(ec2, upload_of, make_remover):
+    others = upload_of("other")
+    before = state(ec2)
+    make_remover(ec2).remove(upload_of("mine"))
+    assert state(ec2) == before
+    assert others[0].id in before["keys"]
+
+
+def test_instance_and_its_volumes_are_found_by_the_key_pair(ec2, upload_of, make_remover):
+    objects = upload_of()
+    known = [item for item in objects if item.kind == "key pair"]
+    unknown = {item for item in objects if item.kind in ("instance", "volume")}
+    assert unknown <= set(make_remover(ec2).remove(known).removed)
+
+
+def test_volume_of_a_known_instance_is_found_without_a_key_pair(ec2, upload_of, make_remover):
+    objects = upload_of()
+    instance, volume = (next(item for item in objects if item.kind == kind) for kind in ("instance", "volume"))
+    assert volume in make_remover(ec2).remove([instance]).removed
+
+
+def test_volume_that_goes_with_its_instance_is_removed(ec2, upload_of, make_remover):
+    objects = upload_of()
+    (instance,) = [item for item in objects if item.kind == "instance"]
+    described = ec2.describe_instances(InstanceIds=[instance.id])["Reservations"][0]["Instances"][0]
+    root = next(m["Ebs"]["VolumeId"] for m in described["BlockDeviceMappings"] if m["Ebs"]["DeleteOnTermination"])
+    report = make_remover(ec2).remove([*objects, thing("volume", root)])
+    assert thing("volume", root) in report.removed
+
+
+def test_removing_twice_is_as_good_as_once(ec2, upload_of, make_remover):
+    objects = upload_of()
+    make_remover(ec2).remove(objects)
+    report = make_remover(ec2).remove(objects)
+    assert report.left == ()
+    assert set(objects) <= {*report.removed, *report.absent}
+
+
+def test_nothing_to_remove_asks_for_nothing(stubbed, make_remover):
+    assert make_remover(stubbed[0]).remove([]) == CleanUpReport()
+
+
+def test_kind_that_nobody_knows_is_told_as_left(stubbed, make_remover):
+    strange = thing("elephant", "e-1")
+    report = make_remover(stubbed[0]).remove([strange])
+    assert [left.object for left in report.left] == [strange]
+
+
+@pytest.mark.parametrize("code", ["InvalidGroup.NotFound", "NotFoundException"])
+def test_what_ec2_denies_is_told_apart_and_not_noted_as_removed(stubbed, make_remover, record, code):
+    client, stubber = stubbed
+    stubber.add_client_error("delete_security_group", code)
+    report = make_remover(client).remove([thing("security group", "sg-1")])
+    assert report == CleanUpReport(absent=(thing("security group", "sg-1"),))
+    assert record.events == []
+
+
+def test_image_that_was_deregistered_counts_as_removed(stubbed, make_remover):
+    client, stubber = stubbed
+    stubber.add_client_error("deregister_image", "InvalidAMIID.Unavailable")
+    assert make_remover(client).remove([thing("image", "ami-1")]).removed == (thing("image", "ami-1"),)
+
+
+@pytest.mark.parametrize("code", [*sorted(cleanup.RETRY_CODES), "RequestLimitExceeded", "InternalError", "Unavailable"])
+def test_removal_that_heals_is_tried_again(stubbed, make_remover, code):
+    client, stubber = stubbed
+    stubber.add_client_error("delete_vpc", code)
+    stubber.add_client_error("delete_vpc", code)
+    stubber.add_response("delete_vpc", {}, {"VpcId": "vpc-1"})
+    remover = make_remover(client)
+    assert remover.remove([thing("vpc", "vpc-1")]).removed == (thing("vpc", "vpc-1"),)
+    assert remover.pauses == [cleanup.PAUSE_SECONDS] * 2
+
+
+def test_removal_that_does_not_heal_is_given_up_and_told(stubbed, make_remover, record):
+    client, stubber = stubbed
+    tries = int(cleanup.RETRY_SECONDS / cleanup.PAUSE_SECONDS) + 1
+    for _ in range(tries):
+        stubber.add_client_error("delete_vpc", "DependencyViolation", "The vpc has dependencies.")
+    (left,) = make_remover(client).remove([thing("vpc", "vpc-1")]).left
+    assert left.object == thing("vpc", "vpc-1")
+    assert "The vpc has dependencies" in left.reason
+    assert record.lines == [f"Left behind: vpc vpc-1 in {REGION}: {left.reason}"]
+    assert record.events == []
+
+
+def test_snapshot_is_removed_once_its_image_is_really_gone(stubbed, make_remover):
+    client, stubber = stubbed
+    stubber.add_response("deregister_image", {}, {"ImageId": "ami-1"})
+    stubber.add_client_error("delete_snapshot", "InvalidSnapshot.InUse")
+    stubber.add_response("delete_snapshot", {}, {"SnapshotId": "snap-1"})
+    assert make_remover(client).remove([thing("image", "ami-1"), thing("snapshot", "snap-1")]).left == ()
+
+
+def test_snapshot_that_an_image_of_others_uses_is_left_at_once(stubbed, make_remover):
+    client, stubber = stubbed
+    stubber.add_client_error("delete_snapshot", "InvalidSnapshot.InUse", "It is in use by ami-2.")
+    (left,) = make_remover(client).remove([thing("snapshot", "snap-1")]).left
+    assert "in use by ami-2" in left.reason
+
+
+def test_refusal_is_told_and_the_others_are_still_removed(stubbed, make_remover):
+    client, stubber = stubbed
+    stubber.add_client_error("delete_snapshot", "UnauthorizedOperation")
+    stubber.add_response("delete_subnet", {}, {"SubnetId": "subnet-1"})
+    report = make_remover(client).remove([thing("subnet", "subnet-1"), thing("snapshot", "snap-1")])
+    assert report.removed == (thing("subnet", "subnet-1"),)
+    assert "ec2:DeleteSnapshot" in report.left[0].reason
+
+
+def test_order_is_the_one_that_dependencies_ask_for(stubbed, make_remover):
+    client, stubber = stubbed
+    stubber.add_response("describe_instances", {"Reservations": []})
+    stubber.add_response("deregister_image", {}, {"ImageId": "ami-1"})
+    stubber.add_response("delete_volume", {}, {"VolumeId": "vol-1"})
+    stubber.add_response("delete_snapshot", {}, {"SnapshotId": "snap-1"})
+    stubber.add_response("delete_key_pair", {}, {"KeyName": "k"})
+    stubber.add_response("delete_security_group", {}, {"GroupId": "sg-1"})
+    stubber.add_response("delete_subnet", {}, {"SubnetId": "subnet-1"})
+    stubber.add_response("delete_route_table", {}, {"RouteTableId": "rtb-1"})
+    stubber.add_client_error("detach_internet_gateway", "Gateway.NotAttached")
+    stubber.add_response("delete_internet_gateway", {}, {"InternetGatewayId": "igw-1"})
+    stubber.add_response("delete_vpc", {}, {"VpcId": "vpc-1"})
+    objects = [
+        thing(*pair)
+        for pair in (
+            ("vpc", "vpc-1"), ("internet gateway", "igw-1"), ("route table", "rtb-1"), ("subnet", "subnet-1"),
+            ("security group", "sg-1"), ("key pair", "k"), ("snapshot", "snap-1"), ("volume", "vol-1"),
+            ("image", "ami-1"),
+        )
+    ]  # fmt: skip
+    assert len(make_remover(client).remove(objects).removed) == len(objects)
+
+
+def test_instances_that_cannot_be_looked_for_do_not_stop_the_rest(stubbed, make_remover, record):
+    client, stubber = stubbed
+    stubber.add_client_error("describe_instances", "UnauthorizedOperation")
+    stubber.add_response("delete_key_pair", {}, {"KeyName": "k"})
+    assert make_remover(client).remove([thing("key pair", "k")]).removed == (thing("key pair", "k"),)
+    assert record.lines[0].startswith("The helper instance can't be looked for: ")
+
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def marked(kind, key=KEY, job="42"):
+    tags = {"clouduploader:key": key, "clouduploader:job": job, "clouduploader:started": "2026-11-22T18:00:00+00:00"}
+    return [{"ResourceType": kind, "Tags": [{"Key": name, "Value": value} for name, value in tags.items()]}]
+
+
+@pytest.fixture
+def tagged_upload_of(ec2):
+    """A factory of all that an upload makes but for the image, with its tags; moto has it then."""
+
+    def make(key=KEY, job="42"):
+        ami = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+
+        def tags(kind):
+            return {"TagSpecifications": marked(kind, key, job)}
+
+        ec2.create_key_pair(KeyName=f"key-{key}", **tags("key-pair"))
+        vpc = ec2.create_vpc(CidrBlock="192.168.0.0/16", **tags("vpc"))["Vpc"]["VpcId"]
+        gateway = ec2.create_internet_gateway(**tags("internet-gateway"))["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+        table = ec2.create_route_table(VpcId=vpc, **tags("route-table"))["RouteTable"]["RouteTableId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="192.168.1.0/24", **tags("subnet"))["Subnet"]["SubnetId"]
+        group = ec2.create_security_group(GroupName=key, Description="x", VpcId=vpc, **tags("security-group"))
+        instance = ec2.run_instances(
+            ImageId=ami, MinCount=1, MaxCount=1, KeyName=f"key-{key}", SubnetId=subnet, InstanceType="t2.micro",
+            **tags("instance"),
+        )["Instances"][0]["InstanceId"]  # fmt: skip
+        volume = ec2.create_volume(Size=10, AvailabilityZone=f"{REGION}a", **tags("volume"))["VolumeId"]
+        snapshot = ec2.create_snapshot(VolumeId=volume, **tags("snapshot"))["SnapshotId"]
+        return {
+            thing(kind, item)
+            for kind, item in (
+                ("key pair", f"key-{key}"), ("vpc", vpc), ("internet gateway", gateway), ("route table", table),
+                ("subnet", subnet), ("security group", group["GroupId"]), ("instance", instance), ("volume", volume),
+                ("snapshot", snapshot),
+            )
+        }  # fmt: skip
+
+    return make
+
+
+def test_all_that_bears_the_key_is_found_and_can_be_removed(ec2, tagged_upload_of, make_remover, record):
+    before = state(ec2)
+    things = tagged_upload_of()
+    others = tagged_upload_of("f" * 32, "43")
+    found = cleanup.find(ec2, REGION, KEY, record)
+    assert {item.object for item in found} == things
+    assert {item.key for item in found} == {KEY}
+    assert {item.job_name for item in found} == {"42"}
+    assert all(item.created and item.created.tzinfo for item in found)
+    assert {item.object for item in cleanup.find(ec2, REGION, None, record)} == things | others
+    report = make_remover(ec2).remove([item.object for item in found])
+    assert report.left == ()
+    assert cleanup.find(ec2, REGION, KEY, record) == []
+    make_remover(ec2).remove([item.object for item in cleanup.find(ec2, REGION, None, record)])
+    assert state(ec2) == before
+    assert record.lines == []
+
+
+def test_nothing_is_found_where_nothing_bears_tags(ec2, upload_of, record):
+    upload_of()
+    assert cleanup.find(ec2, REGION, None, record) == []
+
+
+def snapshot_with_tags(ec2):
+    volume = ec2.create_volume(Size=10, AvailabilityZone=f"{REGION}a")["VolumeId"]
+    return ec2.create_snapshot(VolumeId=volume, TagSpecifications=marked("snapshot"))["SnapshotId"]
+
+
+def test_complete_snapshot_without_an_image_is_kept_for_another_try(ec2, record):
+    snapshot = snapshot_with_tags(ec2)
+    (found,) = cleanup.find(ec2, REGION, KEY, record)
+    assert (found.object, found.is_complete) == (thing("snapshot", snapshot), True)
+    assert found.keep_reason == "complete; `clouduploader resume JOB` goes on with it"
+
+
+def test_snapshot_of_an_image_is_kept(stubbed, record):
+    client, stubber = stubbed
+    snapshot = {"SnapshotId": "snap-1", "State": "completed"}
+    for listing in cleanup.LISTINGS:
+        stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
+    mappings = [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}, {"Ebs": {"SnapshotId": "snap-1"}}]
+    image = {"ImageId": "ami-1", "State": "available", "BlockDeviceMappings": mappings}
+    stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
+    (found,) = cleanup.find(client, REGION, KEY, record)
+    assert (found.keep_reason, found.is_complete) == ("in use by ami-1", False)
+
+
+def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, record):
+    client, stubber = stubbed
+    marks = marked("image")[0]["Tags"]
+    image = {"ImageId": "ami-1", "State": "pending", "BlockDeviceMappings": [{"Ebs": {"SnapshotId": "snap-1"}}]}
+    snapshot = {"SnapshotId": "snap-1", "State": "completed", "Tags": marks}
+    answers = {"image": {"Images": [image | {"Tags": marks}]}, "snapshot": {"Snapshots": [snapshot]}}
+    for listing in cleanup.LISTINGS:
+        stubber.add_response(listing.operation, answers.get(listing.kind, {}))
+    stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
+    found = {item.object: item for item in cleanup.find(client, REGION, KEY, record)}
+    assert found[thing("image", "ami-1")].keep_reason is None
+    assert found[thing("snapshot", "snap-1")].is_complete
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [("available", "an image that can be used"), ("deregistered", "an image that can be used")]
+    + [(state, None) for state in ("pending", "failed", "error", "invalid")],
+)
+def test_image_is_kept_unless_it_is_none_yet(stubbed, record, state, reason):
+    client, stubber = stubbed
+    tags = marked("image")[0]["Tags"]
+    image = {"ImageId": "ami-1", "State": state, "CreationDate": "2026-11-22T18:00:00.000Z", "Tags": tags}
+    stubber.add_response("describe_images", {"Images": [image]})
+    for listing in cleanup.LISTINGS[1:]:
+        stubber.add_response(listing.operation, {})
+    (found,) = cleanup.find(client, REGION, KEY, record)
+    assert (found.object, found.keep_reason) == (thing("image", "ami-1"), reason)
+    assert found.created.isoformat() == "2026-11-22T18:00:00+00:00"
+
+
+def test_pending_snapshot_is_a_leftover(stubbed, record):
+    client, stubber = stubbed
+    snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
+    for listing in cleanup.LISTINGS:
+        stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
+    (found,) = cleanup.find(client, REGION, KEY, record)
+    assert (found.object.id, found.keep_reason, found.is_pending) == ("snap-1", None, True)
+
+
+def test_instance_that_is_going_is_not_found(stubbed, record):
+    client, stubber = stubbed
+    names = ("shutting-down", "terminated", "running", "stopped")
+    instances = [{"InstanceId": f"i-{name}", "State": {"Name": name}} for name in names]
+    for listing in cleanup.LISTINGS:
+        answer = {"Reservations": [{"Instances": instances}]} if listing.kind == "instance" else {}
+        stubber.add_response(listing.operation, answer)
+    assert [item.object.id for item in cleanup.find(client, REGION, KEY, record)] == ["i-running", "i-stopped"]
+
+
+def test_kinds_that_may_not_be_listed_are_told_and_passed_over(stubbed, record):
+    client, stubber = stubbed
+    for listing in cleanup.LISTINGS:
+        if listing.kind == "vpc":
+            stubber.add_client_error(listing.operation, "UnauthorizedOperation")
+        else:
+            stubber.add_response(listing.operation, {})
+    assert cleanup.find(client, REGION, KEY, record) == []
+    assert len(record.lines) == 1
+    assert record.lines[0].startswith(f"A vpc left in {REGION} can't be looked for: ")
+
+
+def test_account_whose_snapshots_may_not_be_listed_is_an_error(stubbed, record):
+    client, stubber = stubbed
+    for listing in cleanup.LISTINGS:
+        stubber.add_client_error(listing.operation, "UnauthorizedOperation")
+        if listing.kind == "snapshot":
+            break
+    with pytest.raises(DeniedError):
+        cleanup.find(client, REGION, KEY, record)
+
+
+def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, record):
+    client, stubber = stubbed
+    for listing in cleanup.LISTINGS:
+        if listing.kind == "image":
+            stubber.add_client_error(listing.operation, "UnauthorizedOperation")
+        else:
+            snapshot = {"SnapshotId": "snap-1", "State": "completed"}
+            stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
+    stubber.add_client_error("describe_images", "UnauthorizedOperation")
+    (found,) = cleanup.find(client, REGION, KEY, record)
+    assert (found.keep_reason, found.is_complete) == ("whether an image uses it can't be seen", False)

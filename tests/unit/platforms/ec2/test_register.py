@@ -1,0 +1,318 @@
+import botocore.session
+import botocore.stub
+import pytest
+from fakes.direct_aws import GIB, REGION, FakeAws, FakeJournal, hang_up, refusal
+
+from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
+from clouduploader.platforms.ec2 import attributes, register, retry
+from clouduploader.platforms.ec2.image_spec import ImageSpec
+from clouduploader.plugin import visibility
+from clouduploader.store import journal as journals
+from clouduploader.util.cancel import Cancel
+
+SNAPSHOT = "snap-00000000000000001"
+
+
+def parameters(architecture="x86_64", boot_mode=None, **targetdata):
+    return register.parameters(
+        name="my image",
+        wanted=ImageSpec(
+            attributes=attributes.resolve(targetdata, architecture=architecture, boot_mode=boot_mode),
+            size_bytes=GIB,
+            is_size_exact=True,
+            minimum_bytes=0,
+            copy_bytes=0,
+            volume_gib=1,
+        ),
+        snapshot_id=SNAPSHOT,
+        image_tags={"a": "b"},
+    )
+
+
+@pytest.fixture
+def aws():
+    found = FakeAws()
+    found.start_snapshot(ClientToken="t", Tags=[])
+    found.snapshots[SNAPSHOT].state = "completed"
+    found.calls.clear()
+    return found
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return FakeJournal(tmp_path / "journal")
+
+
+@pytest.fixture
+def clock(aws):
+    """Seconds that only sleeping moves."""
+    now = [0.0]
+    aws.now = lambda: now[0]
+    return now
+
+
+@pytest.fixture
+def register_image(aws, journal, clock):
+    """Registers; `clock` tells how long that took."""
+
+    def run(asked, cancel=None):
+        return register.register(
+            aws.ec2,
+            asked,
+            region=REGION,
+            journal=journal,
+            cancel=cancel or Cancel(),
+            sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
+            clock=lambda: clock[0],
+        )
+
+    return run
+
+
+def state(journal):
+    """Whether the journal says that an image was asked for, and what came of it is not known."""
+    return bool(journals.state_of(journal.entries()).asked)
+
+
+def test_image_has_what_current_instances_need():
+    assert parameters() == {
+        "Name": "my image",
+        "Description": "uploaded by clouduploader",
+        "Architecture": "x86_64",
+        "VirtualizationType": "hvm",
+        "RootDeviceName": "/dev/sda1",
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": "/dev/sda1",
+                "Ebs": {
+                    "SnapshotId": SNAPSHOT,
+                    "VolumeSize": 1,
+                    "VolumeType": "gp3",
+                    "DeleteOnTermination": True,
+                },
+            }
+        ],
+        "EnaSupport": True,
+        "ImdsSupport": "v2.0",
+        "SriovNetSupport": "simple",
+        "TagSpecifications": [{"ResourceType": "image", "Tags": [{"Key": "a", "Value": "b"}]}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"boot_mode": "uefi"}, {"BootMode": "uefi"}),
+        ({"tpm_support": "2.0", "boot_mode": "uefi"}, {"TpmSupport": "v2.0", "BootMode": "uefi"}),
+        ({"tpm_support": "2.0", "boot_mode": "uefi-preferred"}, {"TpmSupport": "v2.0", "BootMode": "uefi"}),
+        ({"uefi_data": "AAAA", "boot_mode": "uefi-preferred"}, {"UefiData": "AAAA", "BootMode": "uefi-preferred"}),
+        ({"imds_support": "optional"}, {"ImdsSupport": None}),
+        ({"imds_support": "2.0"}, {"ImdsSupport": "v2.0"}),
+        ({"ena_support": False}, {"EnaSupport": False}),
+        ({"sriov_support": False}, {"SriovNetSupport": None}),
+        ({"architecture": "arm64"}, {"Architecture": "arm64", "SriovNetSupport": None}),
+        ({"architecture": "arm64", "sriov_support": True}, {"SriovNetSupport": "simple"}),
+        ({"description": "a b"}, {"Description": "a b"}),
+    ],
+)
+def test_image_is_as_the_target_data_say(given, expected):
+    found = parameters(**given)
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def test_parameters_are_those_of_the_api(journal):
+    ec2 = botocore.session.Session().create_client("ec2", REGION, aws_access_key_id="A", aws_secret_access_key="x")
+    asked = parameters(boot_mode="uefi", tpm_support="2.0", uefi_data="AAAA")
+    with botocore.stub.Stubber(ec2) as stubber:
+        stubber.add_response("register_image", {"ImageId": "ami-1"}, asked)
+        assert register.register(ec2, asked, region=REGION, journal=journal, cancel=Cancel()) == "ami-1"
+
+
+def test_image_is_found_by_its_very_name(aws, register_image):
+    image_id = register_image(parameters())
+    found = register.named(aws.ec2, "my image", REGION)
+    assert [(thing.kind, thing.id) for thing in register.objects(found, REGION)] == [
+        ("image", image_id),
+        ("snapshot", SNAPSHOT),
+    ]
+    assert register.named(aws.ec2, "my", REGION) is None
+    aws.images[image_id]["Name"] = "my IMAGE"
+    aws.faults["describe_images"] = [lambda _answer: {"Images": list(aws.images.values())}]
+    assert register.named(aws.ec2, "my image", REGION) is None
+
+
+@pytest.fixture
+def other(aws):
+    """The parameters for an image of the same name and another snapshot."""
+    aws.start_snapshot(ClientToken="u", Tags=[])
+    found = parameters()
+    found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] = "snap-00000000000000002"
+    aws.snapshots["snap-00000000000000002"].state = "completed"
+    return found
+
+
+def test_name_of_another_image_is_refused_at_once(aws, register_image, other, journal, clock):
+    image_id = register_image(parameters())
+    with pytest.raises(PlatformReplyError, match=rf"image of that name already \({image_id}\)"):
+        register_image(other)
+    assert len(aws.images) == 1
+    assert clock == [0]
+    assert not state(journal)
+
+
+def test_name_of_an_image_that_does_not_show_is_refused_once_it_would(aws, register_image, other, journal, clock):
+    image_id = register_image(parameters())
+    aws.hidden_until[image_id] = 1e9
+    with pytest.raises(PlatformReplyError, match="image of that name already"):
+        register_image(other)
+    assert clock[0] >= visibility.UNSEEN_SECONDS
+    assert state(journal)  # it may be ours all the same
+
+
+def lose(_answer):
+    raise hang_up()
+
+
+def lost_and_retried(_answer):
+    raise refusal("RegisterImage", "InvalidAMIName.Duplicate")
+
+
+@pytest.mark.parametrize("fault", [lose, lost_and_retried])
+@pytest.mark.parametrize("hidden_seconds", [0, 5, 100])
+def test_image_of_a_lost_answer_is_waited_for(aws, register_image, clock, fault, hidden_seconds):
+    aws.hidden_until = {f"ami-{1:017x}": hidden_seconds}
+    aws.faults["register_image"] = [fault]
+    assert [register_image(parameters())] == list(aws.images)
+    assert hidden_seconds <= clock[0] <= hidden_seconds + 15
+
+
+def test_image_that_can_not_be_looked_for_is_looked_for_again(aws, register_image):
+    aws.faults["register_image"] = [lose]
+    aws.faults["describe_images"] = [refusal("DescribeImages", "Unavailable"), hang_up()]
+    assert register_image(parameters()) in aws.images
+
+
+@pytest.mark.parametrize("code", ["RequestLimitExceeded", "InternalError", "InvalidSnapshot.NotFound"])
+def test_registration_that_aws_refuses_for_a_while_is_asked_for_again(aws, register_image, journal, code):
+    aws.faults["register_image"] = [refusal("RegisterImage", code)] * 5
+    assert register_image(parameters()) in aws.images
+    asked = [entry for entry in journal.entries() if entry["what"] == "asked"]
+    assert {(entry["kind"], entry["region"], entry["token"]) for entry in asked} == {("image", REGION, "my image")}
+
+
+def test_registration_that_never_came_through_is_an_error_and_stays_open(aws, register_image, journal, clock):
+    aws.faults["register_image"] = [hang_up()] * 99
+    with pytest.raises(NetworkError):
+        register_image(parameters())
+    assert retry.PATIENCE_SECONDS <= clock[0] <= retry.PATIENCE_SECONDS + 15
+    assert state(journal)
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", "InvalidParameterValue"])
+def test_refused_registration_is_an_error_at_once(aws, register_image, journal, clock, code):
+    aws.faults["register_image"] = [refusal("RegisterImage", code)]
+    with pytest.raises((DeniedError, PlatformReplyError), match=code):
+        register_image(parameters())
+    assert clock == [0]
+    assert not state(journal)
+
+
+def test_refusal_after_a_lost_answer_leaves_the_request_open(aws, register_image, journal):
+    aws.hidden_until = {f"ami-{1:017x}": 1e9}
+    aws.faults["register_image"] = [lose, refusal("RegisterImage", "UnauthorizedOperation")]
+    with pytest.raises(DeniedError):
+        register_image(parameters())
+    assert state(journal)
+
+
+def test_stop_ends_the_tries(aws, register_image):
+    cancel = Cancel()
+    cancel.request(15)
+    aws.faults["register_image"] = [hang_up()] * 9
+    with pytest.raises(StoppedError):
+        register_image(parameters(), cancel)
+    assert len(aws.called("register_image")) == 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "waited"),
+    [
+        ([], False),
+        ([("asked", "image", REGION)], True),
+        ([("made", "image", REGION)], True),
+        ([("asked", "image", REGION), ("refused", "image", REGION)], False),
+        ([("made", "image", REGION), ("removed", "image", REGION)], False),
+        ([("asked", "image", "eu-west-2"), ("asked", "snapshot", REGION)], False),
+    ],
+)
+@pytest.mark.parametrize("age", [0, 60, 500])
+def test_look_by_name_waits_for_what_an_earlier_try_may_have_made(aws, journal, clock, entries, waited, age):
+    for what, kind, region in entries:
+        journal.write(what, kind=kind, region=region)
+    journal.age(age)
+    found = register.named_by_now(
+        aws.ec2,
+        "my image",
+        REGION,
+        journal=journal,
+        cancel=Cancel(),
+        sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
+        clock=lambda: clock[0],
+    )
+    assert found is None
+    assert clock[0] == pytest.approx(max(0, visibility.UNSEEN_SECONDS - age) if waited else 0, abs=5)
+
+
+@pytest.fixture
+def wait(aws, register_image):
+    """Waits for an image that is in these states, one a look."""
+
+    def run(*states, cancel=None):
+        image_id = register_image(parameters())
+        clock = [0.0]
+
+        def answer(state):
+            return lambda _answer: {"Images": [{"ImageId": image_id, "State": state}] if state else []}
+
+        aws.faults["describe_images"] = [item if isinstance(item, Exception) else answer(item) for item in states]
+        register.wait(
+            aws.ec2,
+            image_id,
+            region=REGION,
+            cancel=cancel or Cancel(),
+            sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
+            clock=lambda: clock[0],
+        )
+        return len(aws.called("describe_images"))
+
+    return run
+
+
+def test_image_that_is_not_there_yet_is_waited_for(wait):
+    assert wait(refusal("DescribeImages", "InvalidAMIID.NotFound"), None, "pending", "available") == 4
+
+
+def test_image_of_which_aws_does_not_tell_for_a_while_is_waited_for(wait):
+    assert wait(hang_up(), refusal("DescribeImages", "RequestLimitExceeded"), "pending", hang_up(), "available") == 5
+
+
+def test_image_that_may_not_be_looked_at_is_an_error(wait):
+    with pytest.raises(DeniedError):
+        wait(refusal("DescribeImages", "UnauthorizedOperation"))
+
+
+def test_image_that_fails_is_an_error(wait):
+    with pytest.raises(PlatformReplyError, match="its state is failed"):
+        wait("pending", "failed")
+
+
+def test_image_that_stays_pending_is_an_error_in_the_end(wait):
+    with pytest.raises(TransientError, match="was not available after 10 minutes"):
+        wait(*["pending"] * 400)
+
+
+def test_stop_ends_the_wait(wait):
+    cancel = Cancel()
+    cancel.request(15)
+    with pytest.raises(StoppedError):
+        wait("pending", cancel=cancel)

@@ -1,0 +1,37 @@
+import os
+import signal
+
+import pytest
+
+from clouduploader.errors import StoppedError
+from clouduploader.util import signals
+from clouduploader.util.cancel import Cancel
+
+
+@pytest.fixture
+def kept_handlers():
+    """Put this process's own signal handlers back afterwards."""
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.usefixtures("kept_handlers")
+def test_signal_becomes_a_request_with_its_own_exit_code(number):
+    cancel = Cancel()
+    signals.listen(cancel)
+    os.kill(os.getpid(), number)
+    with pytest.raises(StoppedError) as caught:
+        cancel.raise_if_requested()
+    assert caught.value.exit_code == 128 + number
+
+
+@pytest.mark.usefixtures("kept_handlers")
+def test_signal_leaves_a_block_that_waits():
+    cancel = Cancel()
+    signals.listen(cancel)
+    with pytest.raises(StoppedError), cancel.interruptible():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()

@@ -1,0 +1,482 @@
+"""What a worker makes of what an earlier one left."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fakes.worker_bench import HOLD
+
+from clouduploader.errors import MissingFileError
+from clouduploader.model.job import JobState
+from clouduploader.store import journal
+from clouduploader.util import processes
+from clouduploader.worker import cleanup, supervisor, tracked, worker
+from clouduploader.worker import outcome as worker_outcome
+
+NOBODY = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
+
+
+def uploading(bench, name="1", **fields):
+    return bench.schedule(name, state=JobState.UPLOADING, **{"pid": NOBODY, **fields})
+
+
+def test_uploads_go_on_without_a_worker_and_end_their_jobs(bench):
+    bench.write_uploader(f'{HOLD}\nprintf ami-1 > "$6"')
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.stop()
+    assert bench.events[-1] == ("left", None, "these uploads go on: 1")
+    bench.release("1")
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details) == (JobState.SUCCEEDED, "ami-1")
+    bench.wait_for(lambda: not tracked.supervisors(bench.jobs))
+    assert bench.files() == [".worker.lock", "done"]
+
+
+def test_uploads_of_an_earlier_worker_are_adopted_and_counted(bench):
+    bench.write_uploader(HOLD)
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.stop()
+    bench.set(max_jobs_per_user=1)
+    bench.schedule("2")
+    bench.schedule("3", user="ann")
+    bench.start()
+    bench.wait_for_event("adopted", "1")
+    bench.wait_for_event("started", "3")
+    assert bench.job("2").state is JobState.SCHEDULED
+    bench.release("1")
+    bench.wait_for_event("succeeded", "1")
+    bench.wait_for_event("started", "2")
+    assert [job for kind, job, _ in bench.events if kind == "started"] == ["1", "3", "2"]
+    for name in ("2", "3"):
+        bench.release(name)
+        bench.wait_for_end(name)
+
+
+def test_exit_code_of_an_adopted_upload_is_unknown_and_its_duration_is_not(bench):
+    bench.write_uploader(f"{HOLD}; exit 3")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.stop()
+    time.sleep(0.3)
+    bench.start()
+    bench.wait_for_event("adopted", "1")
+    bench.release("1")
+    bench.wait_for_event("failed", "1")
+    ((_, _, end),) = bench.ends
+    assert end.exit_code is None
+    assert end.seconds >= 0.3
+
+
+def test_job_whose_upload_had_not_begun_is_scheduled_again(bench, monkeypatch):
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.1)
+    bench.write_uploader("echo started")
+    uploading(bench)
+    bench.jobs.prepared_dir("1").mkdir()
+    bench.start()
+    assert bench.wait_for_event("rescheduled", "1") == "its upload had not begun"
+    assert bench.wait_for_end("1").state is JobState.SUCCEEDED
+    assert bench.log("1") == "started\n"
+
+
+def test_start_that_comes_to_nothing_is_not_repeated_at_once(bench, monkeypatch, tmp_path):
+    """As in the middle of an upgrade of Python."""
+    broken = tmp_path / "supervisor.py"
+    broken.write_text("raise ImportError")
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 3600)
+    bench.write_uploader("true")
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "__file__", str(broken))
+        bench.schedule("1")
+        bench.start()
+        bench.wait_for_event("rescheduled", "1")
+    bench.schedule("2")
+    bench.wait_for_end("2")
+    assert bench.job("1").state is JobState.SCHEDULED
+    assert [event[:2] for event in bench.events].count(("started", "1")) == 1
+
+
+@pytest.mark.parametrize(("result", "more"), [(None, ""), ("", ""), ("ami-1", "; it had written: ami-1")])
+def test_interrupted_upload_is_failed_and_not_started_again(bench, result, more):
+    bench.write_uploader("echo started")
+    uploading(bench)
+    bench.jobs.work_dir("1").mkdir()
+    if result is not None:
+        bench.jobs.result_path("1").write_text(result)
+    bench.start()
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details) == (JobState.FAILED, worker_outcome.INTERRUPTED + more)
+    bench.wait_for_event("cleaned", "1")
+    assert "started" not in bench.log("1")
+
+
+@pytest.mark.parametrize(("code", "is_due"), [(0, False), (69, True), (75, True)])
+def test_clean_up_is_due_until_it_was_done(bench, code, is_due):
+    """Whatever becomes of the worker that archived the job."""
+    bench.write_own(f"exit {code}")
+    bench.write_uploader("true")
+    bench.schedule("1", state=JobState.FAILED, details=worker_outcome.INTERRUPTED)
+    with bench.jobs.lock("1") as locked:
+        locked.archive(locked.job)
+    for name in ("1", "2"):
+        bench.jobs.mark_cleanup_pending(name)  # of the job 2 there is nothing any more
+    bench.start()
+    assert bench.wait_for_event("cleaned", "1") == f"the clean-up in the cloud ended with {code}"
+    assert bench.jobs.pending_cleanups() == ["1"] * is_due
+    assert bench.log("1") == "own cleanup --yes --completed --target=ec2 --job=1\n"
+
+
+def test_clean_up_that_left_something_is_tried_again(bench, monkeypatch, tmp_path):
+    monkeypatch.setattr(cleanup, "RETRY_SECONDS", 0.05)
+    bench.write_own(f"[ -e {tmp_path}/third ] && exit 0; [ -e {tmp_path}/second ] && touch {tmp_path}/third;"
+                    f" touch {tmp_path}/second; exit 75")  # fmt: skip
+    bench.write_uploader("true")
+    owe(bench, "1")
+    bench.start()
+    bench.wait_for(lambda: not bench.jobs.pending_cleanups())
+    assert [text[-2:] for kind, _, text in bench.events if kind == "cleaned"] == ["75", "75", " 0"]
+
+
+def test_clean_ups_are_bounded(bench, tmp_path):
+    """After an outage there are many."""
+    bench.write_own(f"touch {tmp_path}/run-$$; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done")
+    bench.write_uploader("true")
+    names = [str(number) for number in range(1, 3 * cleanup.MAX_AT_ONCE)]
+    for name in names:
+        owe(bench, name)
+    bench.start()
+    bench.wait_for(lambda: len(list(tmp_path.glob("run-*"))) >= cleanup.MAX_AT_ONCE)
+    bench.schedule("100")
+    bench.wait_for_end("100")  # the uploads of others go on meanwhile
+    assert len(list(tmp_path.glob("run-*"))) == cleanup.MAX_AT_ONCE
+    (tmp_path / "go").touch()
+    bench.wait_for(lambda: not bench.jobs.pending_cleanups())
+    assert {job for kind, job, _ in bench.events if kind == "cleaned"} == set(names)
+
+
+def owe(bench, name):
+    """Archive a job of a dead upload, after which a clean-up is due."""
+    bench.schedule(name, state=JobState.FAILED, details=worker_outcome.INTERRUPTED)
+    with bench.jobs.lock(name) as locked:
+        locked.archive(locked.job)
+    bench.jobs.mark_cleanup_pending(name)
+
+
+@pytest.mark.parametrize(("outcome", "is_due"), [(journal.AttemptOutcome.SUCCEEDED, False), (None, True)])
+def test_clean_up_that_has_not_ended_is_due(bench, tmp_path, outcome, is_due):
+    barrier = tmp_path / "barrier"
+    barrier.touch()
+    bench.write_own(f"while [ -e {barrier} ]; do sleep 0.05; done")
+    bench.write_uploader("true")
+    uploading(bench)
+    bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
+    write_journal(bench, "ab" * 16, "1", outcome, tmp_path)
+    bench.start()
+    bench.wait_for_end("1")
+    bench.stop()
+    barrier.unlink()
+    assert bench.jobs.pending_cleanups() == ["1"] * is_due
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "details"),
+    [
+        (journal.AttemptOutcome.SUCCEEDED, JobState.SUCCEEDED, "ami-1"),
+        (journal.AttemptOutcome.FAILED, JobState.FAILED, "no such role"),
+        (
+            journal.AttemptOutcome.STOPPED,
+            JobState.FAILED,
+            f"{worker_outcome.INTERRUPTED}; it had written: no such role",
+        ),
+        (None, JobState.FAILED, f"{worker_outcome.INTERRUPTED}; it had written: no such role"),
+    ],
+)
+def test_journal_tells_the_end_that_nobody_saw(bench, tmp_path, outcome, state, details):
+    bench.write_uploader("echo started")
+    uploading(bench)
+    bench.jobs.work_dir("1").mkdir()
+    bench.jobs.result_path("1").write_text("no such role")
+    key = "ab" * 16
+    bench.jobs.log_path("1").write_text(f"Start uploading image a.\nJournal: {key}\n")
+    write_journal(bench, key, "1", outcome, tmp_path)
+    bench.start()
+    job = bench.wait_for_end("1")
+    assert (job.state, job.details) == (state, details)
+
+
+def test_journal_of_another_job_tells_nothing(bench, tmp_path):
+    uploading(bench)
+    bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
+    write_journal(bench, "ab" * 16, "2", journal.AttemptOutcome.SUCCEEDED, tmp_path)
+    bench.write_uploader("true")
+    bench.start()
+    assert bench.wait_for_end("1").details == worker_outcome.INTERRUPTED
+
+
+def write_journal(bench, key, name, outcome, tmp_path):
+    beginning = journal.UploadStart(
+        job=name, user="tom", target="ec2", filename="a", image_path=tmp_path, is_by_hand=False, work_dir=tmp_path
+    )
+    with journal.open_journal(bench.config().state.value, key) as opened:
+        opened.begin(beginning, b"{}")
+        if outcome:
+            opened.write("end", outcome=outcome, result="ami-1", objects=[], shortfalls=[])
+
+
+def test_pid_of_somebody_else_is_no_upload(bench):
+    bench.write_uploader("true")
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        uploading(bench, pid=stranger.pid)
+        bench.start()
+        assert bench.wait_for_end("1").details == worker_outcome.INTERRUPTED
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes two users, and only root can be both")
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, let_all_enter):
+    """As after a reboot: to a worker that is not root, it can't be seen what the process does."""
+    let_all_enter(bench.jobs.directory)
+    job = uploading(bench, pid=os.getpid())
+    with bench.jobs.open_log("1") as log:
+        if not is_locked:
+            log.close()
+        seen = in_the_place_of_nobody(lambda: tracked.adopted(bench.jobs, job))
+    assert seen == is_locked
+
+
+def test_job_whose_log_is_held_by_whom_nobody_sees_is_not_lost(bench, monkeypatch):
+    """The test holds it, which the worker, a thread of the same process, does not look at."""
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.1)
+    uploading(bench)
+    bench.write_uploader("true")
+    with bench.jobs.open_log("1"):
+        bench.start()
+        assert "somebody who can't be seen" in bench.wait_for_event("trouble", "1")
+        assert bench.job("1").state is JobState.UPLOADING
+    assert bench.wait_for_end("1").details == worker_outcome.INTERRUPTED
+
+
+def in_the_place_of_nobody(look):
+    """Fork, give up root's rights, and return whether something was found."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            processes.become("nobody")
+            os._exit(look() is not None)
+        os._exit(70)
+    return {0: False, 1: True}[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+
+
+def test_supervisor_of_another_user_is_none(bench):
+    """Anybody can start a process that is called so."""
+    words = ["python", supervisor.__file__, os.fspath(bench.jobs.directory)]
+    code = "import os, sys; os.setuid(65534) if os.geteuid() == 0 else 0; print(flush=True); sys.stdin.read()"
+    with contextlib.ExitStack() as stack:
+        for more in (["1"], []):
+            child = stack.enter_context(
+                subprocess.Popen([sys.executable, "-c", code, *words[1:], *more], stdin=subprocess.PIPE, stdout=-1)
+            )
+            child.stdout.readline()
+        found = tracked.supervisors(bench.jobs)
+        assert found == {}
+
+
+def test_what_an_adopted_upload_leaves_in_the_background_is_not_waited_for(bench):
+    bench.write_uploader(f"{HOLD}\nsleep 60 & echo $!")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    bench.wait_for(lambda: bench.jobs.work_dir("1").exists())
+    bench.stop()
+    bench.start()
+    bench.wait_for_event("adopted", "1")
+    bench.release("1")
+    bench.wait_for_event("succeeded", "1")
+    os.kill(int(bench.log("1")), signal.SIGKILL)
+
+
+def test_live_upload_is_not_started_again_whatever_its_record_says(bench):
+    bench.write_uploader(f"echo started\n{HOLD}")
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for(lambda: bench.log("1"))
+    bench.write_record(dataclasses.replace(bench.job("1"), state=JobState.SCHEDULED, pid=None))
+    bench.schedule("2")
+    bench.wait_for_event("started", "2")
+    assert [event[:2] for event in bench.events].count(("started", "1")) == 1
+    for name in ("1", "2"):
+        bench.release(name)
+        bench.wait_for_end(name)
+
+
+def test_live_upload_is_not_taken_for_killed_because_its_record_is_damaged(bench):
+    bench.write_uploader(f'{HOLD}\nprintf ami-1 > "$6"')
+    bench.set(kill_grace_seconds=1)
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for_event("started", "1")
+    record = bench.job("1")
+    path = bench.jobs.directory / ".1.test"
+    path.write_bytes(b"<clouduploadjob")
+    path.replace(bench.jobs.job_path("1"))
+    bench.wait_for_event("trouble", "1")
+    bench.schedule("2")
+    bench.wait_for_event("started", "2")  # the worker has looked around meanwhile
+    time.sleep(1.1)
+    bench.release("2")
+    bench.wait_for_event("succeeded", "2")
+    assert not any(kind == "forced" for kind, _, _ in bench.events)
+    bench.write_record(record)
+    bench.release("1")
+    assert bench.wait_for_end("1").details == "ami-1"
+
+
+def test_uploader_whose_supervisor_was_killed_is_waited_for(bench):
+    """No second upload beside the first, and no end before its own."""
+    bench.write_uploader(f'{HOLD}\nprintf ami-1 > "$6"')
+    bench.schedule("1")
+    bench.start()
+    bench.wait_for(lambda: bench.jobs.work_dir("1").exists())
+    pid = bench.job("1").pid
+    bench.wait_for(lambda: len([found for found in processes.everybody().values() if found.group == pid]) > 1)
+    os.kill(pid, signal.SIGKILL)
+    bench.wait_for_event("adopted", "1")
+    assert bench.job("1").state is JobState.UPLOADING
+    bench.release("1")
+    assert bench.wait_for_end("1").details == f"{worker_outcome.INTERRUPTED}; it had written: ami-1"
+
+
+def test_upload_by_hand_is_left_to_whoever_does_it(bench, tmp_path):
+    bench.write_uploader("true")
+    uploading(bench)
+    bench.jobs.file_path("1").unlink()
+    bench.jobs.file_path("1").symlink_to(tmp_path / "image")
+    bench.schedule("2")
+    bench.start()
+    bench.wait_for_end("2")
+    assert bench.job("1").state is JobState.UPLOADING
+    assert not any(job == "1" for _, job, _ in bench.events)
+
+
+def test_upload_by_hand_that_is_over_is_archived(bench, tmp_path):
+    """Whoever did it could not, or was killed in the moment between."""
+    bench.write_uploader("true")
+    uploading(bench)
+    bench.jobs.file_path("1").unlink()
+    bench.jobs.file_path("1").symlink_to(tmp_path / "image")
+    bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
+    write_journal(bench, "ab" * 16, "1", journal.AttemptOutcome.SUCCEEDED, tmp_path)
+    bench.start()
+    assert (bench.wait_for_end("1").state, bench.job("1").details) == (JobState.SUCCEEDED, "ami-1")
+
+
+# --- the supervisor by itself
+
+
+@pytest.fixture
+def start_supervisor(bench):
+    """Start a supervisor for the job 1 as the worker does; its uploader writes `started`."""
+    started = []
+
+    def start(code=None):
+        bench.write_uploader("echo started")
+        jobs = bench.schedule("1") and bench.jobs
+        jobs.prepared_dir("1").mkdir()
+        words = [jobs.directory, "1", "5", "60", bench.config().worker["program"]]
+        words += ["tom", "ec2", jobs.file_path("1"), jobs.data_path("1"), "a", jobs.result_path("1")]
+        with jobs.open_log("1") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", *(("-c", code) if code else ()), supervisor.__file__, *words],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env={"PATH": os.defpath},
+            )  # fmt: skip
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        with child:
+            child.kill()
+
+
+def test_supervisor_without_the_byte_executes_nothing(bench, start_supervisor):
+    child = start_supervisor()
+    child.stdin.close()
+    assert child.wait(30) == 0
+    assert bench.log("1") == ""
+    assert bench.jobs.prepared_dir("1").exists()
+
+
+def test_supervisor_that_was_killed_before_the_byte_executes_nothing(bench, start_supervisor):
+    child = start_supervisor()
+    bench.wait_for(lambda: signal.SIGTERM in caught_by(child.pid))
+    os.killpg(child.pid, signal.SIGTERM)
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    assert child.wait(30) == 0
+    assert bench.log("1") == ""
+    assert bench.jobs.prepared_dir("1").exists()
+
+
+NO_FORK = """
+import errno, os, runpy, sys
+def fork():
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+os.fork = fork
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_supervisor_that_may_start_no_process_leaves_the_job_to_be_started_again(bench, start_supervisor):
+    child = start_supervisor(NO_FORK)
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    assert child.wait(30) == 1
+    assert bench.log("1").endswith("BlockingIOError: [Errno 11] Resource temporarily unavailable\n")
+    assert bench.jobs.prepared_dir("1").exists()
+
+
+def test_supervisor_of_a_job_that_was_archived_executes_nothing(bench, start_supervisor):
+    child = start_supervisor()
+    bench.jobs.prepared_dir("1").rmdir()
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    assert child.wait(30) == 0
+    assert bench.log("1") == ""
+
+
+def test_supervisor_leaves_a_record_alone_that_is_not_its_own(bench, start_supervisor):
+    child = start_supervisor()
+    uploading(bench, pid=NOBODY)
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    assert child.wait(30) == 0
+    assert bench.log("1") == "started\n"
+    assert (bench.job("1").state, bench.job("1").pid) == (JobState.UPLOADING, NOBODY)
+
+
+def caught_by(pid):
+    """The signals that a process has handlers for."""
+    with Path(f"/proc/{pid}/status").open() as file:
+        mask = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt"))
+    return [number for number in signal.valid_signals() if mask >> number - 1 & 1]
+
+
+def test_spool_that_is_moved_away_ends_the_worker(bench):
+    bench.write_uploader("true")
+    bench.start()
+    bench.jobs.directory.rename(bench.jobs.directory.with_name("elsewhere"))
+    with pytest.raises(MissingFileError, match="was removed"):
+        bench.join()

@@ -100,6 +100,10 @@ class NoSuchAccountError(NotFoundError):
     """A user has no account for a target."""
 
 
+class AbsentError(NotFoundError):
+    """The cloud does not show a thing: it is gone, or too young to show."""
+
+
 class UnavailableError(ClouduploaderError):
     """It cannot be served on this machine."""
 
@@ -184,3 +188,31 @@ class StoppedError(ClouduploaderError):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
         self.exit_code = 128 + signal_number
+
+
+def http_error(status: int | None, *, subject: str, message: str) -> ClouduploaderError:
+    """Make the error that an HTTP answer of a cloud means.
+
+    Args:
+        status: Of the answer; None if none came.
+        subject: What was asked for, at the beginning of the line.
+        message: What the cloud said; the line is cut at its first end.
+
+    Returns:
+        A TransientError where another try may help (408, 425, 429, 5xx, no answer), CredentialsError for 401,
+        DeniedError for 403, AbsentError for 404 and 410, PlatformReplyError for the rest.
+    """
+    said = message.strip().partition("\n")[0] or (f"HTTP status {status}" if status else "no answer")
+    text = f"{subject}: {said}"
+    if status is None:
+        return NetworkError(text)
+    kinds: dict[int, type[ClouduploaderError]] = {
+        401: CredentialsError,
+        403: DeniedError,
+        404: AbsentError,
+        408: TransientError,
+        410: AbsentError,
+        425: TransientError,
+        429: ThrottledError,
+    }
+    return kinds.get(status, TransientError if status >= 500 else PlatformReplyError)(text)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from clouduploader.errors import DataError, TargetDataError, UnavailableError, UsageError
 from clouduploader.plugin import AccountGuide, Accounts, Field, Platform, Reporter, Verification
+from clouduploader.plugin.fields import is_allowed, problem
 from clouduploader.store import accounts, keyring, target_data
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry
@@ -59,8 +60,8 @@ def enter(config: Config, user: str, target: str, *, field: Field, value: str) -
         MissingFileError: It is to be encrypted, but there is no key.
         ClouduploaderError: See accounts.Book.set.
     """
-    if not target_data.is_allowed(field, value) or not value:
-        raise TargetDataError(target_data.problem(field, value, is_hidden=field.is_secret))
+    if not is_allowed(field, value) or not value:
+        raise TargetDataError(problem(field, value, is_hidden=field.is_secret))
     kept = _encrypted(config, value) if field.is_secret else value
     _book(config).set(user, target, field.name, value=kept, is_encrypted=field.is_secret)
 
@@ -113,7 +114,7 @@ def _book(config: Config) -> accounts.AccountStore:
 
 def _load(config: Config, target: str) -> tuple[Platform, Accounts]:
     platform = registry.load(target, config)
-    kept: Accounts | None = getattr(platform, "accounts", None)
+    kept = platform.accounts
     if kept is None:
         raise UnavailableError(f"the platform '{target}' has no accounts: uploads to it need none")
     return platform, kept

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.plugin import Finding, JsonValue, Level, Platform
+from clouduploader.plugin import Context, Finding, JsonValue, Level, NullReporter, Platform
 from clouduploader.store import home, keyring, target_data
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry
 from clouduploader.uploads.run import read_targetdata
+from clouduploader.util.cancel import Cancel
 
 
 def run(config: Config, *, target: str, region: str | None, data_path: Path | None) -> Iterator[Finding]:
@@ -39,7 +40,8 @@ def run(config: Config, *, target: str, region: str | None, data_path: Path | No
             yield Finding(Level.FAILURE, str(data_path), exc.message, exc.hint)
             return
         yield Finding(Level.OK, str(data_path), f"target data for {target}")
-    yield from platform.check(data, region)
+    ctx = Context(platform, data or {}, NullReporter(), Cancel(), region=region)
+    yield from platform.check(ctx)
 
 
 def _targetdata(path: Path, platform: Platform, keys: keyring.Keyring) -> Mapping[str, JsonValue]:

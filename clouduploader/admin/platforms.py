@@ -3,7 +3,8 @@
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.store import config, target_data
+from clouduploader.plugin.fields import json_schema
+from clouduploader.store import config
 from clouduploader.uploads import registry
 from clouduploader.util.frozen import frozen
 
@@ -45,4 +46,4 @@ def schema(target: str, settings: config.Config) -> dict[str, Any]:
         UnknownTargetError: There is no such platform.
         PluginLoadError: It can't be loaded.
     """
-    return target_data.json_schema(registry.load(target, settings))
+    return json_schema(registry.load(target, settings).fields)

@@ -99,7 +99,7 @@ def choices(platform: "Platform", key: str) -> Sequence[str]:
 
 def hints(platform: "Platform") -> "Hints":
     """What a platform can tell a person about its fields; nothing, if it offers nothing."""
-    return getattr(platform, "hints", _NoHints())
+    return platform.hints or _NoHints()
 
 
 class _NoHints:

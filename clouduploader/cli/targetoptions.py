@@ -14,6 +14,7 @@ import click
 from clouduploader.cli import completion, parsing
 from clouduploader.errors import TargetDataError, UsageError
 from clouduploader.plugin import FieldKind, JsonValue, Platform
+from clouduploader.plugin.fields import is_allowed, problem
 from clouduploader.store import target_data
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry
@@ -187,7 +188,7 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     if misplaced:
         raise UsageError("; ".join([*misplaced, *problems]))
     if path is None and not problems:
-        problems = [_with_option_name(problem) for problem in platform.problems(document)]
+        problems = [_with_option_name(text) for text in platform.problems(document)]
     if problems:
         raise TargetDataError("; ".join(problems))
     return json.dumps(document).encode()
@@ -258,8 +259,8 @@ def with_method(config: Config, target: str, method: str) -> Config:
     platform = registry.load(target, config)
     if not any(field.name == "method" for field in platform.fields):
         raise UsageError(f"--method means nothing for the target {target}")
-    for problem in _problems(platform, {"method": method}):
-        raise TargetDataError(problem)
+    for wrong in _problems(platform, {"method": method}):
+        raise TargetDataError(wrong)
     section = {**config.platforms.get(target, {}), "method": method}
     return dataclasses.replace(config, platforms={**config.platforms, target: section})
 
@@ -275,10 +276,10 @@ def _problems(platform: Platform, given: Mapping[str, JsonValue]) -> list[str]:
         is_list = field.kind is FieldKind.ARRAY
         one = dataclasses.replace(field, name=name, kind=FieldKind.STRING if is_list else field.kind)
         for word in value if isinstance(value, list) else [value]:
-            if not target_data.is_allowed(one, word):
+            if not is_allowed(one, word):
                 near = parsing.nearest(str(word), parsing.choices(platform, key))
                 meant = f" (did you mean {near}?)" if near else ""
-                problems.append(target_data.problem(one, word, is_hidden=field.is_secret) + meant)
+                problems.append(problem(one, word, is_hidden=field.is_secret) + meant)
     return problems
 
 

@@ -14,10 +14,12 @@ from clouduploader.errors import ClouduploaderError, LockedError, MissingFileErr
 from clouduploader.plugin import (
     CleanUpReport,
     CloudObject,
+    Context,
     FoundObject,
     JsonValue,
     Leftover,
     ObjectRemoved,
+    ObjectState,
     Platform,
     visibility,
 )
@@ -25,6 +27,7 @@ from clouduploader.store import job_log, journal, keyring, target_data
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry, run
 from clouduploader.util import wall_clock
+from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
 TAGS_ONLY_AGE = datetime.timedelta(days=1)
@@ -190,12 +193,12 @@ def examine(
     found: dict[CloudObject, FoundObject] = {}
     sealed = _sealed(reading)
     for region in dict.fromkeys(regions):
-        for item in platform.find(in_region(values, region), reading.key, log):
+        for item in platform.find(Context(platform, in_region(values, region), log, Cancel()), reading.key):
             if item.object in state.delivered:
                 continue
-            if item.is_pending and item.keep_reason is None and item.object.id in sealed:
+            if item.state is ObjectState.PENDING and item.keep_reason is None and item.object.id in sealed:
                 # Its completion may have been accepted: it takes minutes to show. If not, the cloud drops it by itself.
-                item = dataclasses.replace(item, keep_reason=COMPLETING, is_complete=True)
+                item = dataclasses.replace(item, keep_reason=COMPLETING, state=ObjectState.COMPLETE)
             found[item.object] = item
     return [
         *_items_of(reading, unseen_by=found),
@@ -226,7 +229,7 @@ def remove_things(
     Raises:
         ClouduploaderError: Nothing can be removed.
     """
-    report = platform.clean_up(values, things, log)
+    report = platform.clean_up(Context(platform, values, log, Cancel()), things)
     removed, left = list(report.removed), list(report.left)
     for thing in report.absent:
         seconds = visibility.seconds_left(made.get(thing, {}))
@@ -304,7 +307,8 @@ def _by_tags(
     delivered = {thing for reading in readings.values() for thing in reading.state.delivered}
     by_key: dict[str, list[FoundObject]] = {}
     for region in scope.regions or (str(scope.targetdata["region"]),):
-        for found in platform.find(in_region(scope.targetdata, region), None, means.log):
+        ctx = Context(platform, in_region(scope.targetdata, region), means.log, Cancel())
+        for found in platform.find(ctx, None):
             reading = readings.get(found.key)
             is_seen_to = reading and (reading.is_live or reading.state.is_open)
             if not is_seen_to and found.object not in delivered:
@@ -370,7 +374,7 @@ def _story(reading: journal.JournalContents) -> str:
 
 
 def _item(found: FoundObject, story: str, is_complete_too: bool) -> FoundItem:
-    keep_reason = None if found.is_complete and is_complete_too else found.keep_reason
+    keep_reason = None if found.state is ObjectState.COMPLETE and is_complete_too else found.keep_reason
     if keep_reason and found.job_name:
         keep_reason = keep_reason.replace("JOB", found.job_name)
     return FoundItem(found.object, found.job_name or None, found.created, story, keep_reason)

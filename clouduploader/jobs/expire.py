@@ -11,7 +11,7 @@ from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobErro
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.store import journal, spool
 from clouduploader.util import files
-from clouduploader.util import wall_clock as util_wall_clock
+from clouduploader.util import wall_clock as calendar
 from clouduploader.util.frozen import frozen
 
 DEAD = "the server died while it received the image"
@@ -139,7 +139,7 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
     changed = {name: _changed(jobs.done_path(name), now) for name in names}
     doomed = set() if max_jobs is None else set(names[: max(0, len(names) - max_jobs)])
     limit = -math.inf if max_days is None else now - max_days * SECONDS_PER_DAY
-    doomed.update(name for name in names if util_wall_clock.EARLIEST.timestamp() <= changed[name] < limit)
+    doomed.update(name for name in names if calendar.EARLIEST.timestamp() <= changed[name] < limit)
     removed = sorted(doomed - needed, key=int)
     for name in removed:
         # The record last: as long as it is there, the log is found.

@@ -4,6 +4,7 @@ A platform that writes blocks into a cloud gets a `BlockSource` from `platform.U
 """
 
 import enum
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -204,3 +205,27 @@ class Image:
     is_tarball: bool = False
     disk_format: DiskFormat = DiskFormat.RAW
     identity: tuple[int, int, int, int] | None = None
+
+
+class ImageStream(Protocol):
+    """A disk as one stream of bytes, in order, as it is sent. One thread at a time.
+
+    Attributes:
+        size_bytes: Of the whole stream; None if that is not known before its end.
+    """
+
+    size_bytes: int | None
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to so many bytes, all that is left for -1; b"" at the end.
+
+        Raises:
+            ImageError: The image is damaged, or changed while it was read.
+            StoppedError: The upload was cancelled.
+        """
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Read it piece by piece."""
+
+    def hexdigest(self) -> str:
+        """Return the digest of what has been read so far, in hex."""

@@ -19,98 +19,93 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
-from clouduploader import plugin
-from clouduploader.errors import CannotCreateError, ConfigError, LocalIOError
+from clouduploader.errors import CannotCreateError, ClouduploaderError, ConfigError, LocalIOError, NotOwnerError
 from clouduploader.model.disk import Image
-from clouduploader.plugin import CloudObject, Finding, JsonValue, Level, Plan, Reporter, UploadRequest
+from clouduploader.plugin import (
+    BytesMoved,
+    CloudObject,
+    Context,
+    Field,
+    FieldKind,
+    Finding,
+    FoundObject,
+    Level,
+    ObjectCreated,
+    ObjectRemoved,
+    Platform,
+    Reporter,
+    UploadContext,
+    UploadResult,
+)
 from clouduploader.util.cancel import Cancel
 
-BLOCK_BYTES = 1 << 20  # progress is told, and a stop seen, some hundred times a second
+BLOCK_BYTES = 1 << 20  # progress is told, and a cancellation seen, some hundred times a second
+PARTIAL = "partial file"
 _PARTIAL_NAME = re.compile(r"\.clouduploader-(?P<key>[0-9a-f]{32})-[0-9a-f]{8}\.part")
 
 
-class DirectoryPlatform:
-    """The platform `directory`; what its methods promise stands in `plugin.Platform`."""
+class DirectoryPlatform(Platform):
+    """The platform `directory`."""
 
     fields = (
-        plugin.Field(
-            name="filename",
-            description="The image's real name, for when nothing else tells it.",
-            pattern=re.compile(r"[^/\x00-\x1f\x7f]*"),
-            pattern_meaning="no slash, no control characters",
-        ),
-        plugin.Field(
-            name="force",
-            description="Whether to copy what is known not to be a disk.",
-            kind=plugin.FieldKind.BOOLEAN,
-        ),
+        Field.FILENAME,
+        Field(name="force", description="Whether to copy what is known not to be a disk.", kind=FieldKind.BOOLEAN),
     )
+    settings_defaults: ClassVar[Mapping[str, str]] = {"path": ""}
     needs_disk = False
 
-    def __init__(self, context: plugin.PlatformContext) -> None:
-        self._setting = context.settings.get("path", "")
+    def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
+        """Name the file that an error of the system is about."""
+        if isinstance(exc, OSError):
+            return LocalIOError(f"{exc.filename2 or exc.filename or subject}: {exc.strerror}")
+        return None
 
-    def link_name(self, image: Image) -> str:
-        """Leave the name as it is."""
-        return image.filename
-
-    def problems(self, targetdata: Mapping[str, JsonValue]) -> list[str]:
-        """Find nothing: there is but one field."""
-        return []
-
-    def plan(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> Plan:
+    def plan(self, ctx: UploadContext) -> Iterable[str]:
         """Look whether the image is there already, or has room."""
-        with _os_errors_as_ours():
-            path, is_there = self._destination(request.image, cancel)
-        return Plan((f"leave {path} as it is, for it is the same" if is_there else f"copy the image to {path}",))
+        with ctx.translated("the copy"):
+            path, is_there = self._destination(ctx.request.image, ctx.cancel)
+        yield f"leave {path} as it is, for it is the same" if is_there else f"copy the image to {path}"
 
-    def upload(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> plugin.UploadResult:
+    def upload(self, ctx: UploadContext) -> UploadResult:
         """Copy the image, or find that it is there already."""
-        with _os_errors_as_ours():
-            reporter.event(plugin.PhaseStarted("check"))
-            path, is_there = self._destination(request.image, cancel)
+        with ctx.phase("check"):
+            path, is_there = self._destination(ctx.request.image, ctx.cancel)
             copy = CloudObject("file", str(path))
-            for other in path.parent.iterdir():
-                if _PARTIAL_NAME.fullmatch(other.name) and _remove_unless_locked(other):
-                    reporter.line(f"Removed {other}, left from a run that was killed.")
-            if is_there:
-                reporter.line(f"{path} is there already, and the same.")
-                return plugin.UploadResult(copy.id, (copy,))
-            reporter.event(plugin.PhaseStarted("copy"))
-            with _partial_file(path.parent, request.journal.key, reporter) as file:
-                request.check_unchanged(_copy(request.image, file, reporter, cancel))
-                cancel.raise_if_requested()
-                os.link(file.name, path)  # unlike a rename it never overwrites
-                reporter.event(plugin.ObjectCreated(copy))
+            self._remove_dead(path.parent, ctx.reporter)
+        if is_there:
+            ctx.reporter.line(f"{path} is there already, and the same.")
+            return UploadResult(copy.id, (copy,), is_already_there=True)
+        with ctx.phase("copy"):
+            partial = path.with_name(f".clouduploader-{ctx.request.journal.key}-{secrets.token_hex(4)}.part")
+            with contextlib.ExitStack() as stack:
+                with ctx.creating(PARTIAL) as created:
+                    file = stack.enter_context(partial.open("xb"))
+                    made = created(str(partial))
+                fcntl.flock(file, fcntl.LOCK_EX)  # a run that took it for dead before that makes the link fail
+                ctx.request.check_unchanged(_copy(ctx.request.image, file, ctx.reporter, ctx.cancel))
+                ctx.cancel.raise_if_requested()
+                os.link(partial, path)  # unlike a rename it never overwrites
+                ctx.reporter.event(ObjectCreated(copy))
+                partial.unlink(missing_ok=True)
+                ctx.reporter.event(ObjectRemoved(made))
             _sync(path.parent)
-        return plugin.UploadResult(copy.id, (copy,))
+        return UploadResult(copy.id, (copy,))
 
-    def clean_up(
-        self, targetdata: Mapping[str, JsonValue], objects: Sequence[CloudObject], reporter: Reporter
-    ) -> plugin.CleanUpReport:
-        """Remove partial files that nobody writes any more; a complete image stays."""
-        directory, removed, left = self._directory(), [], []
-        for thing in objects:
-            path = Path(thing.id)
-            is_ours = path.parent == directory and _PARTIAL_NAME.fullmatch(path.name)
-            if is_ours and _remove_unless_locked(path):
-                removed.append(thing)
-                reporter.event(plugin.ObjectRemoved(thing))
-            else:
-                reason = "it is being written, or not ours" if is_ours else "only partial files are removed"
-                left.append(plugin.Leftover(thing, reason))
-        return plugin.CleanUpReport(tuple(removed), tuple(left))
+    def remove(self, ctx: Context, thing: CloudObject) -> None:
+        """Remove a partial file that no run writes any more; a complete image stays."""
+        path = Path(thing.id)
+        if path.parent != self._directory() or not _PARTIAL_NAME.fullmatch(path.name):
+            raise NotOwnerError("only partial files are removed")
+        if not _remove_unless_locked(path):
+            raise NotOwnerError("it is being written, or not ours")
 
-    def find(
-        self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter
-    ) -> list[plugin.FoundObject]:
+    def find(self, ctx: Context, key: str | None) -> Iterator[FoundObject]:
         """Look for partial files; an image that is complete bears no mark of its upload."""
-        found = []
-        with _os_errors_as_ours():
+        with ctx.translated("the directory"):
             for path in sorted(self._directory().iterdir()):
                 name = _PARTIAL_NAME.fullmatch(path.name)
                 if not name or key not in (None, name["key"]):
@@ -118,11 +113,9 @@ class DirectoryPlatform:
                 with contextlib.suppress(FileNotFoundError):  # its writer was quicker
                     reason = "it is being written" if _is_locked(path) else None
                     created = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
-                    thing = CloudObject("partial file", str(path))
-                    found.append(plugin.FoundObject(thing, name["key"], "", created, reason))
-        return found
+                    yield FoundObject(CloudObject(PARTIAL, str(path)), name["key"], "", created, reason)
 
-    def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
+    def check(self, ctx: Context) -> Iterator[Finding]:
         """Look at the directory."""
         try:
             directory = self._directory()
@@ -136,15 +129,16 @@ class DirectoryPlatform:
             yield Finding(Level.FAILURE, str(directory), "may not be written by this user")
 
     def _directory(self) -> Path:
-        path = Path(self._setting)
+        setting = self.settings["path"]
+        path = Path(setting)
         if not path.is_absolute() or not path.is_dir():
-            found = f"'{path}' is no absolute path of a directory" if self._setting else "is missing"
+            found = f"'{path}' is no absolute path of a directory" if setting else "is missing"
             hint = "It says where images are copied to."
             raise ConfigError(f"the setting path in [directory] {found}", hint=hint)
         return path
 
     def _destination(self, image: Image, cancel: Cancel) -> tuple[Path, bool]:
-        """Where the image is to be, and whether it is; raises if it can't be."""
+        """Return where the image is to be, and whether it is; raise if it can't be."""
         path = self._directory() / image.filename
         free_bytes = shutil.disk_usage(path.parent).free
         with cancel.interruptible():
@@ -156,35 +150,20 @@ class DirectoryPlatform:
             raise CannotCreateError(f"{path} needs {image.size_bytes} bytes, but {free_bytes} are free")
         return path, False
 
-
-def create(context: plugin.PlatformContext) -> DirectoryPlatform:
-    """Make the platform; this is what the entry point names."""
-    return DirectoryPlatform(context)
-
-
-@contextlib.contextmanager
-def _os_errors_as_ours() -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise LocalIOError(f"{exc.filename2 or exc.filename or 'the copy'}: {exc.strerror}") from exc
+    @staticmethod
+    def _remove_dead(directory: Path, reporter: Reporter) -> None:
+        """Remove the partial files of runs that were killed."""
+        for path in directory.iterdir():
+            if _PARTIAL_NAME.fullmatch(path.name) and _remove_unless_locked(path):
+                reporter.line(f"Removed {path}, left from a run that was killed.")
 
 
-@contextlib.contextmanager
-def _partial_file(directory: Path, key: str, reporter: Reporter) -> Iterator[BinaryIO]:
-    path = directory / f".clouduploader-{key}-{secrets.token_hex(4)}.part"
-    with path.open("xb") as file:
-        try:
-            reporter.event(plugin.ObjectCreated(CloudObject("partial file", str(path))))
-            fcntl.flock(file, fcntl.LOCK_EX)  # somebody who took it for dead before that makes the link fail
-            yield file
-        finally:
-            path.unlink(missing_ok=True)
-            reporter.event(plugin.ObjectRemoved(CloudObject("partial file", str(path))))
+create = DirectoryPlatform
+"""What the entry point names."""
 
 
 def _copy(image: Image, file: BinaryIO, reporter: Reporter, cancel: Cancel) -> str:
-    """Copy all of it; the SHA-256 of what was copied, in hex."""
+    """Copy all of the image; return the SHA-256 of what was copied, in hex."""
     sha256, done_bytes = hashlib.sha256(), 0
     with image.path.open("rb") as source:
         while block := source.read(BLOCK_BYTES):
@@ -192,7 +171,7 @@ def _copy(image: Image, file: BinaryIO, reporter: Reporter, cancel: Cancel) -> s
             file.write(block)
             sha256.update(block)
             done_bytes += len(block)
-            reporter.event(plugin.BytesMoved(done_bytes, image.size_bytes))
+            reporter.event(BytesMoved(done_bytes, image.size_bytes))
     if done_bytes != image.size_bytes:
         raise LocalIOError(f"{image.path} changed while it was read")
     file.flush()

@@ -10,10 +10,15 @@ from clouduploader.plugin.capabilities import (
     Hints,
     Verification,
 )
+from clouduploader.plugin.context import (
+    Context,
+    UploadContext,
+)
 from clouduploader.plugin.events import (
     BytesMoved,
     Event,
     ImageFound,
+    NullReporter,
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
@@ -29,6 +34,7 @@ from clouduploader.plugin.objects import (
     CloudObject,
     FoundObject,
     Leftover,
+    ObjectState,
 )
 from clouduploader.plugin.platform import (
     Platform,
@@ -56,6 +62,7 @@ __all__ = [
     "CheckUnchanged",
     "CleanUpReport",
     "CloudObject",
+    "Context",
     "Cost",
     "Event",
     "Field",
@@ -69,14 +76,17 @@ __all__ = [
     "JsonValue",
     "Leftover",
     "Level",
+    "NullReporter",
     "ObjectCreated",
     "ObjectRemoved",
+    "ObjectState",
     "PhaseStarted",
     "Plan",
     "Platform",
     "PlatformContext",
     "Reporter",
     "Shortfall",
+    "UploadContext",
     "UploadRequest",
     "UploadResult",
     "Verification",

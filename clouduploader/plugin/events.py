@@ -77,3 +77,19 @@ class Reporter(Protocol):
 
     def hide(self, secret: str) -> None:
         """From now on mask this string wherever it would be written."""
+
+
+class NullReporter:
+    """A Reporter that tells nobody, for calls whose story is of no interest."""
+
+    def line(self, text: str) -> None:
+        """Write nothing."""
+
+    def detail(self, text: str) -> None:
+        """Write nothing."""
+
+    def event(self, event: Event) -> None:
+        """Tell nobody."""
+
+    def hide(self, secret: str) -> None:
+        """Hide nothing: nothing is written."""

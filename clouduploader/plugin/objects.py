@@ -1,6 +1,7 @@
 """Things in the cloud: made, found, removed, left."""
 
 import datetime
+import enum
 
 from clouduploader.util.frozen import frozen
 
@@ -33,18 +34,30 @@ class Leftover:
     reason: str
 
 
+class ObjectState(enum.StrEnum):
+    """How far something is that an upload made."""
+
+    PARTIAL = "partial"
+    """Not finished: only its own upload could go on with it."""
+    PENDING = "pending"
+    """It waits for content, or is being completed by the cloud."""
+    COMPLETE = "complete"
+    """Finished; another try of its upload can use it."""
+    READY = "ready"
+    """An image that can be used, or a part of one."""
+
+
 @frozen()
 class FoundObject:
-    """A thing in the cloud that bears the tags of an upload.
+    """A thing in the cloud that bears the labels of an upload.
 
     Attributes:
         object: Which one.
-        key: The upload's, see UploadJournal.
+        key: The upload's, see Journal.
         job_name: The job's id, or "".
         created: When, aware; None if the cloud does not tell.
         keep_reason: Why it must not be removed ("in use by ami-..."), or None for a leftover.
-        is_complete: Whether it is kept only because another try can make use of it.
-        is_pending: Whether it is a snapshot that is not complete: it waits for content, or is being completed.
+        state: How far it is.
     """
 
     object: CloudObject
@@ -52,8 +65,7 @@ class FoundObject:
     job_name: str
     created: datetime.datetime | None
     keep_reason: str | None
-    is_complete: bool = False
-    is_pending: bool = False
+    state: ObjectState = ObjectState.PARTIAL
 
 
 @frozen()
@@ -63,8 +75,8 @@ class CleanUpReport:
     Attributes:
         removed: Gone now.
         left: Still there.
-        absent: Not there, says the cloud; no `ObjectRemoved` was reported. Whether that means that it is gone is for
-            whoever knows when it was made, see `visibility`.
+        absent: Not there, says the cloud; no `ObjectRemoved` was reported. Whether it is gone depends on
+            when it was made, see `visibility`.
     """
 
     removed: tuple[CloudObject, ...] = ()

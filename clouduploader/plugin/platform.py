@@ -1,17 +1,19 @@
 """The base of all platforms."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar
 
+from clouduploader.errors import ClouduploaderError, ConfigError
 from clouduploader.model.disk import Image
-from clouduploader.plugin.events import Reporter
+from clouduploader.plugin import cleanup
+from clouduploader.plugin.capabilities import Accounts, Hints
+from clouduploader.plugin.context import Context, UploadContext
 from clouduploader.plugin.fields import Field, JsonValue
 from clouduploader.plugin.objects import CleanUpReport, CloudObject, FoundObject
-from clouduploader.plugin.request import UploadRequest
-from clouduploader.plugin.results import Finding, Plan, UploadResult
-from clouduploader.util.cancel import Cancel
+from clouduploader.plugin.results import Cost, Finding, UploadResult
 from clouduploader.util.frozen import frozen
 
 
@@ -23,40 +25,70 @@ class PlatformContext:
         home: The home of clouduploader, `/etc/obs/cloudupload` by default.
         settings: The section of `clouduploader.conf` that bears the platform's name.
         environment: The environment variables; use this instead of os.environ.
+        target: The name that the platform answers to.
     """
 
     home: Path
     settings: Mapping[str, str]
     environment: Mapping[str, str] = dataclasses.field(repr=False)
+    target: str = ""
 
 
-class Platform(Protocol):
-    """What can upload an image to one kind of cloud.
+class Platform(ABC):
+    """What uploads an image to one kind of cloud. A plugin derives from it, and its entry point names the class.
 
-    Making one is cheap and touches nothing: slow imports, files and the network wait for the
-    first call that needs them. One object serves one job.
+    Making one is cheap and touches nothing: slow imports, files and the network wait for the first call that needs
+    them. One object serves one job.
+
+    Args:
+        context: What it is made from.
 
     Attributes:
         fields: The keys of its target data. Whether an image that does not look like a disk is refused, is said by
             a boolean one called `force`, if there is one.
+        settings_defaults: The names of its settings, the keys of its section of `clouduploader.conf`, with defaults.
+        needs_disk: False for a platform that starts no machine from an image, but stores files of any kind: what
+            shows nothing of a disk is uploaded with a warning then, and only what is known to be something else, such
+            as a web page, is refused.
+        removal_order: Kinds of its objects in the order in which they can be removed; others come last.
+        accounts: What it does with its users' accounts, or None; see Accounts.
+        hints: What it can tell a person about the values of its fields, or None; see Hints.
+        settings: Its settings, defaults included.
+        home: The home of clouduploader.
+        environment: The environment variables; use this instead of os.environ.
 
-    A platform that starts no machine from an image, but stores files of any kind, has the attribute `needs_disk` with
-    the value False: what shows nothing of a disk is uploaded with a warning then, and only what is known to be
-    something else, such as a web page, is refused.
+    Raises:
+        ConfigError: A setting is not known.
     """
 
-    fields: Sequence[Field]
+    fields: ClassVar[Sequence[Field]] = ()
+    settings_defaults: ClassVar[Mapping[str, str]] = {}
+    needs_disk: ClassVar[bool] = True
+    removal_order: ClassVar[Sequence[str]] = ()
+    accounts: Accounts | None = None
+    hints: Hints | None = None
+
+    def __init__(self, context: PlatformContext) -> None:
+        for name in context.settings:
+            if name not in self.settings_defaults:
+                raise ConfigError(
+                    f"unknown setting '{name}' in [{context.target}] of clouduploader.conf",
+                    hint=f"Known are: {', '.join(self.settings_defaults) or 'none'}.",
+                )
+        self.settings: Mapping[str, str] = {**self.settings_defaults, **context.settings}
+        self.home = context.home
+        self.environment = context.environment
 
     def link_name(self, image: Image) -> str:
         """Say under which name the image must be presented to this platform's tools.
 
         Returns:
-            A base name without slash; often `image.filename`. Must not depend on anything but
-            the argument.
+            A base name without slash. Must not depend on anything but the argument.
 
         Raises:
             ImageError: This platform can't take such an image.
         """
+        return image.filename
 
     def problems(self, targetdata: Mapping[str, JsonValue]) -> list[str]:
         """Check what no single field can tell: rules between fields, what the settings allow.
@@ -67,52 +99,82 @@ class Platform(Protocol):
         Returns:
             One line for each problem, empty if there is none. Never raises, no network.
         """
+        return []
 
-    def plan(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> Plan:
-        """Say what `upload` would do, having checked all that can be checked without a change.
-
-        Called inside `stop.interruptible`.
-
-        Raises:
-            StoppedError: `cancel` was requested.
-            ClouduploaderError: `upload` would fail with this.
-        """
-
-    def upload(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> UploadResult:
-        """Upload the image, and wait until it can be used. Blocks for minutes or hours.
-
-        A failure or a stop leaves nothing in the cloud; what could not be removed is said in the
-        log with its id. A TransientError may leave finished work for another try, which the log says too.
+    def connect(self, ctx: Context) -> Any:  # noqa: ANN401 each cloud has its own
+        """Make the client that `ctx.client` gives; called once for each context, when first needed.
 
         Raises:
-            StoppedError: `cancel` was requested; the clean-up is done.
-            ClouduploaderError: It failed; the clean-up is done.
+            Exception: Whatever the SDK raises; it goes through `translate`.
         """
+        return None
 
-    def clean_up(
-        self,
-        targetdata: Mapping[str, JsonValue],
-        objects: Sequence[CloudObject],
-        reporter: Reporter,
-    ) -> CleanUpReport:
-        """Remove what an upload left that could not do so itself. May be called again.
+    def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
+        """Turn an error of the platform's SDK into one of ours; see `errors.http_error`.
 
         Args:
-            targetdata: Of that job, as for `upload`.
+            exc: What was raised; an error of ours too.
+            subject: What was worked on.
+
+        Returns:
+            The error of ours; None if it is not one of the SDK's, which then goes on as it is.
+        """
+        return None
+
+    def plan(self, ctx: UploadContext) -> Iterable[str | Cost]:
+        """Say what `upload` would do, having checked all that can be checked without a change.
+
+        Called inside `cancel.interruptible`.
+
+        Returns:
+            The steps, a line each before which "would" can stand, and what the cloud charges.
+
+        Raises:
+            StoppedError: The upload was cancelled.
+            ClouduploaderError: `upload` would fail with this.
+        """
+        return ()
+
+    @abstractmethod
+    def upload(self, ctx: UploadContext) -> UploadResult:
+        """Upload the image, and wait until it can be used. Blocks for minutes or hours.
+
+        What was made through `ctx.creating` is removed by the caller if this raises. Other things a failure or a
+        cancellation must not leave either; what could not be removed is said in the log with its id. A
+        TransientError may leave finished work for another try (`ctx.resources.keep`), which the log says too.
+
+        Raises:
+            StoppedError: The upload was cancelled.
+            ClouduploaderError: It failed.
+        """
+
+    @abstractmethod
+    def remove(self, ctx: Context, thing: CloudObject) -> None:
+        """Remove one thing that an upload made; called again while it raises TransientError.
+
+        Raises:
+            AbsentError: The cloud does not show it: it is gone, or too young to show.
+            ClouduploaderError: It can't be removed.
+        """
+
+    def clean_up(self, ctx: Context, objects: Sequence[CloudObject]) -> CleanUpReport:
+        """Remove things that an upload left; see `cleanup.remove_all`. May be called again.
+
+        Args:
+            ctx: With the target data of that job.
             objects: As the job's log has them. Nothing else is touched but what belongs to them.
-            reporter: Told of each removal.
 
         Raises:
             ClouduploaderError: Nothing could be tried, for example for lack of credentials.
         """
+        return cleanup.remove_all(self, ctx, objects)
 
-    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[FoundObject]:
-        """Look for what uploads made in this account and region, by the tags they put on it.
+    def find(self, ctx: Context, key: str | None) -> Iterable[FoundObject]:
+        """Look for what uploads made in this account and region, by the labels they put on it.
 
         Args:
-            targetdata: Says which account and region; need not be complete enough for an upload.
-            key: Only of this upload, see UploadJournal; None for all.
-            reporter: Told what is done.
+            ctx: Says which account and region; its target data need not be complete enough for an upload.
+            key: Only of this upload, see Journal; None for all.
 
         Returns:
             What `clean_up` can remove, and what it must not (`keep_reason`).
@@ -120,14 +182,16 @@ class Platform(Protocol):
         Raises:
             ClouduploaderError: Nothing could be looked for.
         """
+        return ()
 
-    def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
+    def check(self, ctx: Context) -> Iterable[Finding]:
         """Look whether all is in place for a first job. Changes nothing; uses the network.
 
         Args:
-            targetdata: Of a job that is to come, to try its rights too; or None.
-            region: Look at this one only; None for all that are configured.
+            ctx: With the target data of a job that is to come, to try its rights too, or without any; where it has
+                a region, only that one is looked at.
 
         Returns:
             The findings, one by one as they are made. Never raises for what it finds.
         """
+        return ()

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from clouduploader.model.disk import BlockSource, Image, ImageFacts, ZeroBlocks
+from clouduploader.model.disk import BlockSource, Image, ImageFacts, ImageStream, ZeroBlocks
 from clouduploader.plugin.fields import JsonValue
 from clouduploader.util.frozen import frozen
 
@@ -28,11 +28,13 @@ class Journal(Protocol):
 
     Attributes:
         key: 32 hexadecimal digits, made from what makes the upload the same; for client tokens and tags.
-        directory: Private to this upload, for a platform's own files. Gone after a success.
     """
 
     key: str
-    directory: Path
+
+    @property
+    def directory(self) -> Path:
+        """Private to this upload, for a platform's own files. Gone after a success."""
 
     def entries(self) -> Sequence[Mapping[str, JsonValue]]:
         """All entries, oldest first: those of earlier tries that did not end well, then our own."""
@@ -79,6 +81,8 @@ class UploadRequest:
         inspect_image: Reads the image's first mebibytes and tells what is in them. Raises ImageError.
         open_blocks: Called with the block size in bytes and what becomes of zeros; gives the image's
             blocks. Raises ImageError. All that was made is gone when the context ends.
+        open_stream: Called with the encoding, "raw" or one of `image.encode`, and the name of a digest as hashlib has
+            it; gives the disk as one stream, in order. May be called again, for another try. Raises ImageError.
         check_unchanged: For a platform that reads the image file itself: called when it has, before there is an image
             that can be used, and with the SHA-256 of what was read, in hex, if there is one. Raises ImageError if the
             file was written to or replaced in the meantime, or has another digest than was promised; LocalIOError if
@@ -98,6 +102,7 @@ class UploadRequest:
     measure_image: ImageInspector
     inspect_image: Callable[[], ImageFacts]
     open_blocks: Callable[[int, ZeroBlocks], AbstractContextManager[BlockSource]]
+    open_stream: Callable[[str, str], AbstractContextManager[ImageStream]]
     check_unchanged: CheckUnchanged
     journal: Journal
     provenance: Mapping[str, str]

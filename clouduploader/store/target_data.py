@@ -17,17 +17,14 @@ chain of exceptions behind it, where Python's own hold the text they failed on.
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from clouduploader.errors import TargetDataError
-from clouduploader.plugin import Field, FieldKind, JsonValue, Platform
+from clouduploader.plugin import Field, FieldKind, JsonValue, Platform, fields
 from clouduploader.util.frozen import frozen
 
 MAX_SIZE_BYTES = 1 << 20  # OBS takes 10 MB; the most that EC2's fields can fill is below 100 KB
-MAX_SHOWN = 60  # characters of a wrong value; more make the line unreadable
-PGP_MARK = "-----BEGIN PGP MESSAGE-----"  # RFC 4880, 6.2
-SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -85,7 +82,7 @@ def read(data: bytes, platform: Platform, keyring: Decrypter) -> TargetData:
         TargetDataError: One line that names all that is wrong; what the platform says of fields
             together is asked only when each by itself is right.
     """
-    is_encrypted = data.lstrip().startswith(PGP_MARK.encode())
+    is_encrypted = data.lstrip().startswith(fields.PGP_MARK.encode())
     document = parse(keyring.gpg.decrypt(_text(data).lstrip()).encode() if is_encrypted else data)
     checker = _Checker(keyring, is_hidden=is_encrypted)
     values = _values(document, platform, checker)
@@ -118,7 +115,7 @@ def parse(data: bytes) -> dict[str, JsonValue]:
     text = _text(data)
     try:
         document = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_number)
-        problem = None if isinstance(document, dict) else f"must be a JSON object, not {_kind(document)}"
+        problem = None if isinstance(document, dict) else f"must be a JSON object, not {fields.kind_of(document)}"
     except json.JSONDecodeError as exc:
         problem = f"are not JSON: {exc.msg} in line {exc.lineno}, column {exc.colno}"
     except _NotStrictError as exc:
@@ -134,34 +131,7 @@ def parse(data: bytes) -> dict[str, JsonValue]:
 
 def is_armored(text: str) -> bool:
     """Whether a text is an armored PGP message."""
-    return text.lstrip().startswith(PGP_MARK)
-
-
-def json_schema(platform: Platform) -> dict[str, Any]:
-    """Describe a platform's target data as JSON Schema, draft 2020-12.
-
-    It takes what `read` takes, before decryption; rules between fields are not in it.
-    """
-    return {
-        "$schema": SCHEMA_DIALECT,
-        "type": "object",
-        "properties": {field.name: _field_schema(field) for field in platform.fields},
-        "required": [field.name for field in platform.fields if field.is_required],
-        "$defs": {
-            "absent": {"description": "The same as no value at all.", "enum": ["", None]},
-            "pgp": {
-                "description": "An armored PGP message that holds the value.",
-                "type": "string",
-                "pattern": rf"^\s*{PGP_MARK}",
-            },
-            "rsa": {
-                "description": "Base64 of the value, encrypted by RSA PKCS#1 v1.5 as OBS does.",
-                "type": "string",
-                # 172 characters are 128 bytes, the shortest key that anybody used
-                "pattern": r"^[A-Za-z0-9+/\s]{170,}[=\s]*$",
-            },
-        },
-    }
+    return text.lstrip().startswith(fields.PGP_MARK)
 
 
 def _values(document: Mapping[str, JsonValue], platform: Platform, checker: "_Checker") -> dict[str, JsonValue]:
@@ -199,7 +169,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         if _has_surrogate(key) or _has_surrogate(value):
             raise _NotStrictError("a string holds half of a surrogate pair")
         if key in members:
-            raise _NotStrictError(f"the key {_shortened(key)} is there twice")
+            raise _NotStrictError(f"the key {fields.shortened(key)} is there twice")
         members[key] = value
     return members
 
@@ -220,10 +190,6 @@ def _number(text: str) -> int | float:
     if not math.isfinite(number):
         raise _NotStrictError("a number is too large")
     return int(number) if number.is_integer() else number
-
-
-class _SealedText(str):
-    """A string that is encrypted, and is not to be judged."""
 
 
 class _Checker:
@@ -252,12 +218,12 @@ class _Checker:
             return None
         if value is None or value == "" or (value == [] and field.kind is FieldKind.ARRAY):
             if field.is_required:
-                self.problems.append(f"{field.name} is missing, but {_allowed(field, value)}")
+                self.problems.append(f"{field.name} is missing, but {fields.allowed_in_words(field, value)}")
             return None
         is_hidden = self._is_hidden or field.is_secret or len(self.secrets) > known_secrets
-        if is_allowed(field, value):
+        if fields.is_allowed(field, value):
             return value
-        self.problems.append(problem(field, value, is_hidden=is_hidden))
+        self.problems.append(fields.problem(field, value, is_hidden=is_hidden))
         return None
 
     def _decrypted(self, value: JsonValue, *, is_secret: bool) -> JsonValue:
@@ -270,7 +236,7 @@ class _Checker:
         is_pgp = is_armored(value)
         is_rsa = not is_pgp and is_secret and self._keyring.rsa.is_encrypted(value)
         if self._is_sealed and (is_pgp or is_rsa):
-            return _SealedText(value)
+            return fields.SealedText(value)
         if is_pgp:
             value = self._keyring.gpg.decrypt(value.lstrip())
         elif is_rsa:
@@ -278,156 +244,3 @@ class _Checker:
         if (is_pgp or is_secret) and value:
             self.secrets.append(value)
         return value
-
-
-def is_allowed(field: Field, value: JsonValue) -> bool:
-    """Whether a decrypted value that is not absent is one that the field takes."""
-    match field.kind:
-        case FieldKind.BOOLEAN:
-            return isinstance(value, bool)
-        case FieldKind.INTEGER:
-            return type(value) is int and _is_within(value, field.minimum, field.maximum)
-        case FieldKind.OBJECT:
-            return isinstance(value, dict) and all(isinstance(member, str) for member in value.values())
-        case FieldKind.ARRAY:
-            return isinstance(value, list) and all(_is_allowed_string(field, member) for member in value)
-        case FieldKind.STRING:
-            return _is_allowed_string(field, value)
-
-
-def problem(field: Field, value: JsonValue, *, is_hidden: bool) -> str:
-    """Say what is wrong with a value that is not allowed, and what would be.
-
-    Args:
-        field: Which one.
-        value: Decrypted.
-        is_hidden: Whether it must not be shown.
-    """
-    found = _found(value, is_hidden=is_hidden)
-    wrong = value
-    if field.kind is FieldKind.ARRAY:
-        members = value if isinstance(value, list) else []
-        wrong = next((member for member in members if not _is_allowed_string(field, member)), None)
-    if isinstance(value, list) and field.kind is FieldKind.ARRAY:
-        found = f"a list with {_found(wrong, is_hidden=is_hidden)} in it"
-    return f"{field.name} is {found}, but {_allowed(field, wrong)}"
-
-
-def _is_allowed_string(field: Field, value: JsonValue) -> bool:
-    return isinstance(value, _SealedText) or (
-        isinstance(value, str)
-        and _is_within(len(value), field.min_length, field.max_length)
-        and (not field.allowed or value in field.allowed)
-        and (field.pattern is None or field.pattern.fullmatch(value) is not None)
-    )
-
-
-def _is_within(number: int, low: int | None, high: int | None) -> bool:
-    return (low is None or number >= low) and (high is None or number <= high)
-
-
-def _kind(value: JsonValue) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return f"a string of {len(value)} characters"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
-
-
-def _found(value: JsonValue, *, is_hidden: bool) -> str:
-    if is_hidden or value is None or isinstance(value, list | dict):
-        return _kind(value)
-    if isinstance(value, str):
-        return _shortened(value)
-    return json.dumps(value) if isinstance(value, bool) else f"the number {str(value)[:MAX_SHOWN]}"
-
-
-def _shortened(text: str) -> str:
-    shown = json.dumps(text[:MAX_SHOWN], ensure_ascii=not text.isprintable())
-    return shown if len(text) <= MAX_SHOWN else f'{shown[:-1]}..." ({len(text)} characters)'
-
-
-def _allowed(field: Field, value: JsonValue) -> str:
-    """What a field takes, as far as a value keeps from it."""
-    match field.kind:
-        case FieldKind.BOOLEAN:
-            return "must be true or false"
-        case FieldKind.INTEGER:
-            return f"must be an integer{_range_in_words(field.minimum, field.maximum)}"
-        case FieldKind.OBJECT:
-            return "must be an object whose values are strings"
-    is_array = field.kind is FieldKind.ARRAY
-    if field.allowed:
-        return f"must be {'a list of ' if is_array else ''}{_one_of(field.allowed)}"
-    is_string = isinstance(value, str) and value != ""
-    words = [] if is_string else ["must be a list of strings" if is_array else "must be a string"]
-    if not is_string or not _is_within(len(str(value)), field.min_length, field.max_length):
-        length = _range_in_words(field.min_length, field.max_length)
-        words += [f"must have{length} characters" if is_string else f"of{length} characters"] if length else []
-    if field.pattern is not None and (not is_string or not words):
-        taken = "takes values " if field.pattern_meaning.startswith("such as") else "takes "
-        words.append(f"{taken}{field.pattern_meaning}" if is_string else f"({field.pattern_meaning})")
-    return " ".join(words)
-
-
-def _range_in_words(low: int | None, high: int | None) -> str:
-    if low is not None and high is not None:
-        return f" {low} to {high}"
-    if low is not None:
-        return f" at least {low}"
-    return "" if high is None else f" at most {high}"
-
-
-def _one_of(words: Iterable[str]) -> str:
-    *front, last = words
-    return f"{', '.join(front)} or {last}" if front else last
-
-
-def _field_schema(field: Field) -> dict[str, Any]:
-    rules = _value_schema(field)
-    others = _encrypted_schemas(field) if field.kind is FieldKind.STRING else []
-    if not field.is_required:
-        others.append({"$ref": "#/$defs/absent"})
-    return {"description": field.description, "anyOf": [rules, *others]}
-
-
-def _value_schema(field: Field) -> dict[str, Any]:
-    rules: dict[str, Any] = {"type": str(field.kind)}
-    match field.kind:
-        case FieldKind.STRING:
-            low = field.min_length
-            rules = _string_schema(field, min_length=max(low or 0, 1) if field.is_required else low)
-        case FieldKind.ARRAY:
-            rules["minItems"] = 1 if field.is_required else None
-            rules["items"] = {"anyOf": [_string_schema(field, min_length=field.min_length), *_encrypted_schemas(field)]}
-        case FieldKind.INTEGER:
-            rules["minimum"], rules["maximum"] = field.minimum, field.maximum
-        case FieldKind.OBJECT:
-            rules["additionalProperties"] = {"type": "string"}
-    return {name: rule for name, rule in rules.items() if rule is not None}
-
-
-def _string_schema(field: Field, *, min_length: int | None) -> dict[str, Any]:
-    rules = {
-        "type": "string",
-        "minLength": min_length,
-        "maxLength": field.max_length,
-        "enum": list(field.allowed) or None,
-        # `$` alone lets a line end follow, in Python; in ECMA-262 the rest changes nothing
-        "pattern": rf"^(?:{field.pattern.pattern})$(?!\n)" if field.pattern else None,
-    }
-    return {name: rule for name, rule in rules.items() if rule is not None}
-
-
-def _encrypted_schemas(field: Field) -> list[dict[str, Any]]:
-    """The forms in which a string of this field can come encrypted."""
-    forms = ["pgp", "rsa"] if field.is_secret else ["pgp"]
-    return [{"$ref": f"#/$defs/{form}"} for form in forms]

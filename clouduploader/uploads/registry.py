@@ -33,7 +33,6 @@ BUILT_INS = {
 """Our own platforms, the same as in setup.cfg."""
 
 _METADATA_ENDINGS = (".dist-info", "egg-info")  # the directories of importlib.metadata
-_PROMISES = ("link_name", "problems", "plan", "upload", "clean_up", "find", "check")
 
 
 class _Home(Protocol):
@@ -108,7 +107,10 @@ def load(target: str, config: SettingsReader) -> Platform:
             hint="Uninstall what is not wanted.",
         )
     context = PlatformContext(
-        home=config.home.value, settings=config.platforms.get(target, {}), environment=config.environment
+        home=config.home.value,
+        settings=config.platforms.get(target, {}),
+        environment=config.environment,
+        target=target,
     )
     return _made(candidates[0], context)
 
@@ -120,16 +122,17 @@ def _made(offer: PlatformOffer, context: PlatformContext) -> Platform:
         module = importlib.import_module(module_name)
         create: Callable[[PlatformContext], Platform] = operator.attrgetter(attribute)(module)
         platform = create(context)
-        missing = [name for name in _PROMISES if not callable(getattr(platform, name, None))]
-        has_fields = hasattr(platform, "fields")
     except ClouduploaderError:
         raise
     except (Exception, SystemExit) as exc:  # a stranger's code: it can fail in any way
         cause = " ".join(f"{type(exc).__name__}: {exc}".split())
         raise PluginLoadError(f"{what}: {cause}", hint=f"Update or uninstall {offer.package}.") from exc
-    if missing or not has_fields:
-        lacking = ", ".join(missing if has_fields else ["fields", *missing])
-        raise PluginLoadError(f"{what}: it lacks {lacking}", hint=f"Update or uninstall {offer.package}.")
+    if not isinstance(platform, Platform):
+        found = type(platform).__name__
+        raise PluginLoadError(
+            f"{what}: {offer.reference} gives a {found}, not a clouduploader.plugin.Platform",
+            hint=f"Update or uninstall {offer.package}.",
+        )
     return platform
 
 

@@ -22,9 +22,20 @@ from clouduploader.errors import (
     UnavailableError,
 )
 from clouduploader.image import open as image_open
-from clouduploader.model.disk import BlockSource, Image, ImageFacts, ZeroBlocks
+from clouduploader.model.disk import BlockSource, Image, ImageFacts, ImageStream, ZeroBlocks
 from clouduploader.model.job import Job
-from clouduploader.plugin import BytesMoved, Event, ImageFound, Plan, Platform, UploadRequest, UploadResult
+from clouduploader.plugin import (
+    BytesMoved,
+    Cost,
+    Event,
+    ImageFound,
+    Plan,
+    Platform,
+    UploadContext,
+    UploadRequest,
+    UploadResult,
+)
+from clouduploader.plugin.cleanup import undone_on_failure
 from clouduploader.store import home, job_log, journal, keyring, spool, target_data, workspace
 from clouduploader.store.config import STATE_NAME, Config
 from clouduploader.store.job_log import JobLog, one_line
@@ -137,7 +148,9 @@ def run(task: UploadTask, *, config: Config, log: JobLog, cancel: Cancel, events
                 end,
             ),
         ):
-            result = prepared.platform.upload(request, log, cancel)
+            ctx = UploadContext(prepared.platform, request, log, cancel)
+            with undone_on_failure(prepared.platform, ctx):
+                result = prepared.platform.upload(ctx)
             for shortfall in result.shortfalls:
                 log.line(f"Failed: {shortfall.subject}: {shortfall.reason}")
             if result.is_already_there:
@@ -162,7 +175,11 @@ def plan(task: UploadTask, *, config: Config, log: JobLog, cancel: Cancel) -> Pl
         journal.open_journal(nowhere, prepared.key) as opened,
         cancel.interruptible(),
     ):
-        return prepared.platform.plan(prepared.request(opened), log, cancel)
+        steps = list(prepared.platform.plan(UploadContext(prepared.platform, prepared.request(opened), log, cancel)))
+        return Plan(
+            steps=tuple(step for step in steps if isinstance(step, str)),
+            costs=tuple(step for step in steps if isinstance(step, Cost)),
+        )
 
 
 @contextlib.contextmanager
@@ -267,6 +284,7 @@ def _prepared(
                 measure_image=reading.measure,
                 inspect_image=lambda: reading.facts,
                 open_blocks=reading.open_blocks,
+                open_stream=reading.open_stream,
                 check_unchanged=reading.check_unchanged,
                 journal=opened,
                 provenance=_provenance(task.job),
@@ -290,7 +308,7 @@ def _require_disk(platform: Platform, reading: "_Reading", image: Image, log: Jo
         ImageError: It is none, or damaged.
         ClouduploaderError: It can't be read.
     """
-    needs_disk = getattr(platform, "needs_disk", True)
+    needs_disk = platform.needs_disk
     try:
         found = reading.facts
     except (ImageError, UnavailableError) as exc:
@@ -362,6 +380,11 @@ class _Reading:
             in_sectors=not self.is_forced,
             overlook=self._overlook,
         )
+
+    def open_stream(self, encoding: str, digest: str) -> contextlib.AbstractContextManager[ImageStream]:
+        from clouduploader.image import encode
+
+        return encode.open_stream(self.open_blocks, encoding=encoding, digest=digest)
 
     def check_unchanged(self, sha256: str | None = None) -> None:
         image_open.check_unchanged(self._image, sha256, self._expected_sha256() if sha256 else None)

@@ -4,8 +4,7 @@ import pytest
 
 from clouduploader.model.disk import Compression, Image
 from clouduploader.plugin import PlatformContext
-
-from .platform import Case, PlatformContract, UploadContract
+from clouduploader.plugin.testing import Case, PlatformContract, UploadContract
 
 
 @pytest.fixture
@@ -16,7 +15,7 @@ def case(tmp_path):
     source.write_bytes(b"0123456789abcdef" * (3 << 16))  # three blocks of a MiB
     return Case(
         reference="clouduploader.platforms.directory:create",
-        context=PlatformContext(home=tmp_path, settings={"path": str(images)}, environment={}),
+        platform_context=PlatformContext(home=tmp_path, settings={"path": str(images)}, environment={}),
         targetdata={"filename": "my image.raw.xz"},
         image=Image(source, "my image.raw.xz", Compression.XZ, source.stat().st_size),
         remaining=lambda: [path.name for path in images.iterdir()],

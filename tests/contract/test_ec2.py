@@ -9,8 +9,7 @@ import pytest
 
 from clouduploader.model.disk import Compression, Image
 from clouduploader.plugin import PlatformContext
-
-from .platform import AccountsContract, Case, PlatformContract, UploadContract
+from clouduploader.plugin.testing import AccountsContract, Case, PlatformContract, UploadContract
 
 DOUBLE = Path(__file__).parent.parent / "fakes" / "ec2uploadimg.py"
 REGION = "eu-west-1"
@@ -69,7 +68,7 @@ def case(aws, tmp_path, monkeypatch):
 
     return Case(
         reference="clouduploader.platforms.ec2:create",
-        context=PlatformContext(
+        platform_context=PlatformContext(
             home=tmp_path / "home",
             settings={"ec2uploadimg": str(script), "grace_seconds": "0"},
             environment={"AWS_ENDPOINT_URL": url, "PATH": str(Path(sys.executable).parent)},

@@ -14,6 +14,7 @@ CODES = {
     "JobStateError": 65,
     "ImageError": 65,
     "NotFoundError": 66,
+    "AbsentError": 66,
     "MissingFileError": 66,
     "NoSuchJobError": 66,
     "NoSuchAccountError": 66,

@@ -3,17 +3,17 @@
 import dataclasses
 
 import pytest
+from contract.test_directory import case  # noqa: F401 the case whose platform is replaced
 
 from clouduploader.errors import CannotCreateError
 from clouduploader.platforms import directory
-from clouduploader.plugin import CloudObject, Field, FieldKind, FoundObject, ObjectCreated, Plan, UploadResult
+from clouduploader.plugin import CloudObject, Field, FieldKind, FoundObject, ObjectCreated, UploadContext, UploadResult
+from clouduploader.plugin.testing import PlatformContract, UploadContract
+from clouduploader.util.cancel import Cancel
 
-from .platform import PlatformContract, UploadContract
-from .test_directory import case  # noqa: F401 the case whose platform is replaced
 
-
-class WithoutStop(directory.DirectoryPlatform):
-    def upload(self, request, reporter):
+class WithoutContext(directory.DirectoryPlatform):
+    def upload(self):
         return None
 
 
@@ -40,49 +40,49 @@ class WithOddFields(directory.DirectoryPlatform):
 
 
 class IgnoringStop(directory.DirectoryPlatform):
-    def upload(self, request, reporter, cancel):
-        return super().upload(request, reporter, type(cancel)())
+    def upload(self, ctx):
+        return super().upload(UploadContext(self, ctx.request, ctx.reporter, Cancel(), clock=ctx.clock))
 
 
 class LeavingThings(directory.DirectoryPlatform):
-    def upload(self, request, reporter, cancel):
+    def upload(self, ctx):
         (self._directory() / "left").touch()
-        return super().upload(request, reporter, cancel)
+        return super().upload(ctx)
 
 
 class ForgettingToTell(directory.DirectoryPlatform):
-    def upload(self, request, reporter, cancel):
-        result = super().upload(request, reporter, cancel)
+    def upload(self, ctx):
+        result = super().upload(ctx)
         return UploadResult(result.id, (*result.objects, CloudObject("thing", "x")))
 
 
 class AnsweringWithTwoLines(directory.DirectoryPlatform):
-    def upload(self, request, reporter, cancel):
-        result = super().upload(request, reporter, cancel)
+    def upload(self, ctx):
+        result = super().upload(ctx)
         return dataclasses.replace(result, id=f"{result.id}\nmore")
 
 
 class WithRawErrors(directory.DirectoryPlatform):
-    def upload(self, request, reporter, cancel):
-        request.image.path.stat()
-        return super().upload(request, reporter, cancel)
+    def upload(self, ctx):
+        ctx.request.image.path.stat()
+        return super().upload(ctx)
 
 
 class LeakingSecrets(directory.DirectoryPlatform):
     fields = (dataclasses.replace(directory.DirectoryPlatform.fields[0], is_secret=True),)
 
-    def upload(self, request, reporter, cancel):
-        raise CannotCreateError(f"{request.targetdata['filename']} is wrong")
+    def upload(self, ctx):
+        raise CannotCreateError(f"{ctx.targetdata['filename']} is wrong")
 
 
 class PlanningByDoing(directory.DirectoryPlatform):
-    def plan(self, request, reporter, cancel):
-        reporter.event(ObjectCreated(CloudObject("thing", "x")))
-        return Plan(("do it",))
+    def plan(self, ctx):
+        ctx.reporter.event(ObjectCreated(CloudObject("thing", "x")))
+        return ["do it"]
 
 
 class GivingResultsAway(directory.DirectoryPlatform):
-    def find(self, targetdata, key, reporter):
+    def find(self, ctx, key):
         paths = [path for path in self._directory().iterdir() if not path.name.startswith(".")]
         return [FoundObject(CloudObject("file", str(path)), "", "", None, None) for path in paths]
 
@@ -104,7 +104,7 @@ P, U = PlatformContract, UploadContract
 @pytest.mark.parametrize(
     ("create", "suite", "test", "error"),
     [
-        ("WithoutStop", P, "signatures_take_what_is_passed", TypeError),
+        ("WithoutContext", P, "signatures_take_what_is_passed", TypeError),
         ("WithOtherNames", P, "signatures_take_what_is_passed", AssertionError),
         ("WithPath", P, "link_name_of_the_case_is_safe", AssertionError),
         ("WithPath", P, "link_name_is_a_safe_base_name_or_refused", AssertionError),
@@ -124,7 +124,7 @@ P, U = PlatformContract, UploadContract
     ],
 )
 def test_mistake_is_found(case, create, suite, test, error, tmp_path):  # noqa: F811
-    bad = dataclasses.replace(case, reference=f"{__name__}:{create}")
+    bad = dataclasses.replace(case, reference=f"contract.test_suite:{create}")
     arguments = {"tmp_path": tmp_path} if suite is U else {}
     with pytest.raises(error):
         getattr(suite(), f"test_{test}")(case=bad, **arguments)

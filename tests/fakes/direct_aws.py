@@ -1,6 +1,7 @@
 """What the EBS direct way needs around it: an account whose clients keep Amazon's rules, and a journal in memory."""
 
 import base64
+import contextlib
 import datetime
 import hashlib
 import io
@@ -360,6 +361,7 @@ def make_request(directory, *, raw=b"", facts=None, journal=None, arch="x86_64",
         measure_image=lambda **_how: len(raw),
         inspect_image=lambda: facts,
         open_blocks=lambda _block_bytes, zero_blocks: FakeSource(raw, zero_blocks),
+        open_stream=lambda *_what: contextlib.nullcontext(),
         check_unchanged=lambda _sha256=None: None,
         journal=journal or FakeJournal(directory / "journal"),
         provenance={"project": "home:tom", "package": "image", "repository": "images", "arch": "x86_64"},

@@ -11,28 +11,28 @@ import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
-from clouduploader.errors import CredentialsError, PlatformReplyError
+from clouduploader.errors import AbsentError, CredentialsError, PlatformReplyError
 from clouduploader.plugin import (
     AccountGuide,
-    CleanUpReport,
     CloudObject,
     Field,
     Finding,
     FoundObject,
-    Leftover,
     Level,
     ObjectCreated,
-    ObjectRemoved,
+    ObjectState,
     PhaseStarted,
-    Plan,
+    Platform,
     Shortfall,
     UploadResult,
     Verification,
 )
 
 
-class FileCloud:
+class FileCloud(Platform):
+    settings_defaults = MappingProxyType({"path": ""})
     fields = (
         Field(name="region", description="Where.", is_required=True),
         Field(name="password", description="A secret.", is_secret=True, is_of_account=True, max_length=20),
@@ -42,24 +42,20 @@ class FileCloud:
     needs_disk = False
 
     def __init__(self, context):
-        self._path = Path(context.settings["path"])
+        super().__init__(context)
+        self._path = Path(self.settings["path"])
 
     @property
     def accounts(self):
         return FileAccounts(self._words)
 
-    def link_name(self, image):
-        return image.filename
+    def plan(self, ctx):
+        return ["do it"]
 
-    def problems(self, targetdata):
-        return []
-
-    def plan(self, request, reporter, cancel):
-        return Plan(("do it",))
-
-    def upload(self, request, reporter, cancel):
+    def upload(self, ctx):
+        request, reporter = ctx.request, ctx.reporter
         self._journal, self._reporter, self._job = request.journal, reporter, request.job_name or ""
-        region = request.targetdata["region"]
+        region = ctx.region
         reporter.event(PhaseStarted("upload"))
         reporter.line(f"provenance {json.dumps(request.provenance, sort_keys=True)}")
         snapshot = self._earlier("snapshot")
@@ -110,10 +106,10 @@ class FileCloud:
         path = self._path / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def find(self, targetdata, key, reporter):
+    def find(self, ctx, key):
         if self._words("locked-out"):
             raise CredentialsError("the role is gone")
-        directory = self._path / targetdata["region"]
+        directory = self._path / ctx.region
         things = {path.name: json.loads(path.read_text()) for path in directory.iterdir()} if directory.is_dir() else {}
         used = {value.get("snapshot") for value in things.values()}
         found = []
@@ -124,28 +120,19 @@ class FileCloud:
             reason = "an image that can be used" if value["kind"] == "image" else None
             reason = "in use" if name in used else reason
             reason = "complete; `clouduploader resume JOB` goes on with it" if is_complete else reason
-            thing = CloudObject(value["kind"], name, targetdata["region"])
+            thing = CloudObject(value["kind"], name, ctx.region)
             created = datetime.fromisoformat(value["created"])
             is_pending = value["kind"] == "snapshot" and "state" not in value
-            found.append(FoundObject(thing, value["key"], value["job"], created, reason, is_complete, is_pending))
+            state = ObjectState.COMPLETE if is_complete else ObjectState.PENDING if is_pending else ObjectState.PARTIAL
+            found.append(FoundObject(thing, value["key"], value["job"], created, reason, state))
         return found
 
-    def clean_up(self, targetdata, objects, reporter):
-        removed, left, absent = [], [], []
-        for thing in objects:
-            if thing.id in self._words("hidden"):
-                absent.append(thing)
-                continue
-            if thing.id in self._words("stubborn"):
-                left.append(Leftover(thing, "it is in use"))
-                continue
-            (self._path / thing.region / thing.id).unlink(missing_ok=True)
-            removed.append(thing)
-            reporter.event(ObjectRemoved(thing))
-        return CleanUpReport(tuple(removed), tuple(left), tuple(absent))
-
-    def check(self, targetdata, region):
-        return []
+    def remove(self, ctx, thing):
+        if thing.id in self._words("hidden"):
+            raise AbsentError("it does not show")
+        if thing.id in self._words("stubborn"):
+            raise PlatformReplyError("it is in use")
+        (self._path / thing.region / thing.id).unlink(missing_ok=True)
 
 
 class FileAccounts:

@@ -1,57 +1,50 @@
 """Amazon EC2: makes an AMI of an image, through the EBS direct APIs, or by ec2uploadimg and a helper instance.
 
-This module is loaded for every job; what is slow to import waits in the other rooms until needed.
+This module is loaded for every job; what is slow to import is imported by the method that needs it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from clouduploader.errors import ImageError
+from clouduploader.errors import AbsentError, ImageError, PlatformReplyError
 from clouduploader.model.disk import Image
 from clouduploader.platforms.ec2 import fields, settings
 from clouduploader.plugin import (
     Accounts,
     CleanUpReport,
     CloudObject,
+    Context,
+    Cost,
     Finding,
     FoundObject,
     Hints,
     JsonValue,
-    Plan,
+    Platform,
     PlatformContext,
-    Reporter,
-    UploadRequest,
+    UploadContext,
     UploadResult,
 )
-from clouduploader.util.cancel import Cancel
 
 
-def create(context: PlatformContext) -> "Ec2":
-    """Make the platform; the entry point.
-
-    Raises:
-        ConfigError: Section `[ec2]` is wrong.
-    """
-    return Ec2(context)
-
-
-class Ec2:
-    """The platform. See `clouduploader.plugin.Platform`."""
+class Ec2(Platform):
+    """The platform `ec2`."""
 
     fields = fields.FIELDS
+    settings_defaults = settings.DEFAULTS
 
     def __init__(self, context: PlatformContext) -> None:
+        super().__init__(context)
         self._context = context
         self._settings = settings.read(context.settings)
 
     @property
-    def accounts(self) -> Accounts:
+    def accounts(self) -> Accounts:  # type: ignore[override] # made when it is asked for
         """The users' roles."""
         from clouduploader.platforms.ec2.iam import accounts
 
         return accounts.RoleAccounts(self._context, self._settings)
 
     @property
-    def hints(self) -> Hints:
+    def hints(self) -> Hints:  # type: ignore[override] # made when it is asked for
         """The regions, and the one that the person uses."""
         from clouduploader.platforms.ec2 import hints
 
@@ -60,8 +53,8 @@ class Ec2:
     def link_name(self, image: Image) -> str:
         """Give the name by which ec2uploadimg does the right thing, should it be its turn.
 
-        What it can't take at all has its own name here: the EBS direct way goes by the content, and `upload`
-        refuses such an image for the other.
+        What it can't take at all keeps its own name: EBS direct goes by the content, and `upload` refuses such an
+        image for the other method.
         """
         from clouduploader.platforms.ec2.ec2uploadimg import command
 
@@ -74,17 +67,18 @@ class Ec2:
         """Check the rules between fields."""
         return fields.problems(targetdata, self._settings)
 
-    def plan(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> Plan:
+    def plan(self, ctx: UploadContext) -> Iterable[str | Cost]:
         """Check all that can be checked without a change, and say what would be done."""
         from clouduploader.platforms.ec2 import plan
 
-        return plan.make(self._context, self._settings, request=request, reporter=reporter, cancel=cancel)
+        made = plan.make(self._context, self._settings, request=ctx.request, reporter=ctx.reporter, cancel=ctx.cancel)
+        return (*made.steps, *made.costs)
 
-    def upload(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> UploadResult:
+    def upload(self, ctx: UploadContext) -> UploadResult:
         """Make an AMI of the image."""
-        method = fields.method(request.targetdata, self._settings)
+        method = fields.method(ctx.targetdata, self._settings)
         if method == "ec2uploadimg":
-            return self._upload_by_tool(request, reporter, cancel)
+            return self._upload_by_tool(ctx)
         from clouduploader.platforms.ec2 import auth
 
         with auth.uncollected():
@@ -93,58 +87,83 @@ class Ec2:
 
         try:
             return direct.EbsUpload(
-                self._context, self._settings, request=request, reporter=reporter, cancel=cancel
+                self._context, self._settings, request=ctx.request, reporter=ctx.reporter, cancel=ctx.cancel
             ).run()
         except snapshot.StartDeniedError as exc:
-            if method != "auto" or not self._is_for_tool(request):
+            if method != "auto" or not self._is_for_tool(ctx):
                 raise
-            reporter.line(f"EBS direct can't be used: {exc.message}. Going on with ec2uploadimg.")
-        return self._upload_by_tool(request, reporter, cancel)
+            ctx.reporter.line(f"EBS direct can't be used: {exc.message}. Going on with ec2uploadimg.")
+        return self._upload_by_tool(ctx)
 
-    def _upload_by_tool(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> UploadResult:
+    def _upload_by_tool(self, ctx: UploadContext) -> UploadResult:
         from clouduploader.platforms.ec2 import auth
         from clouduploader.platforms.ec2.ec2uploadimg import command
 
         with auth.uncollected():
             from clouduploader.platforms.ec2.ec2uploadimg import upload
 
-        command.link_name(request.image)  # refuses what it can't take
+        command.link_name(ctx.request.image)  # refuses what it can't take
         return upload.HelperUpload(
-            self._context, self._settings, request=request, reporter=reporter, cancel=cancel
+            self._context, self._settings, request=ctx.request, reporter=ctx.reporter, cancel=ctx.cancel
         ).run()
 
-    def _is_for_tool(self, request: UploadRequest) -> bool:
-        """Whether ec2uploadimg could do all that is asked for."""
+    def _is_for_tool(self, ctx: UploadContext) -> bool:
+        """Tell whether ec2uploadimg could do all that is asked for."""
         from clouduploader.platforms.ec2.ec2uploadimg import command
 
         try:
-            command.link_name(request.image)
+            command.link_name(ctx.request.image)
         except ImageError:
             return False
-        return not fields.problems({**request.targetdata, "method": "ec2uploadimg"}, self._settings)
+        return not fields.problems({**ctx.targetdata, "method": "ec2uploadimg"}, self._settings)
 
-    def clean_up(
-        self, targetdata: Mapping[str, JsonValue], objects: Sequence[CloudObject], reporter: Reporter
-    ) -> CleanUpReport:
-        """Remove what an upload left, with fresh credentials."""
+    def remove(self, ctx: Context, thing: CloudObject) -> None:
+        """Remove one thing; see `clean_up`, which knows what AWS's dependencies ask for."""
+        report = self.clean_up(ctx, [thing])
+        if report.absent:
+            raise AbsentError(f"the {thing.kind} {thing.id} does not show")
+        for leftover in report.left:
+            raise PlatformReplyError(leftover.reason)
+
+    def clean_up(self, ctx: Context, objects: Sequence[CloudObject]) -> CleanUpReport:
+        """Remove what an upload left, with fresh credentials, in the order that AWS's dependencies ask for."""
         from clouduploader.platforms.ec2 import auth, cleanup
 
         way = auth.account(
-            self._context, self._settings, targetdata=targetdata, user="clean-up", job_name=None, reporter=reporter
+            self._context,
+            self._settings,
+            targetdata=ctx.targetdata,
+            user="clean-up",
+            job_name=None,
+            reporter=ctx.reporter,
         )
-        return cleanup.clean_up(way, objects, reporter)
+        return cleanup.clean_up(way, objects, ctx.reporter)
 
-    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[FoundObject]:
+    def find(self, ctx: Context, key: str | None) -> Iterable[FoundObject]:
         """Look for what bears our tags."""
         from clouduploader.platforms.ec2 import auth, cleanup
 
         way = auth.account(
-            self._context, self._settings, targetdata=targetdata, user="clean-up", job_name=None, reporter=reporter
+            self._context,
+            self._settings,
+            targetdata=ctx.targetdata,
+            user="clean-up",
+            job_name=None,
+            reporter=ctx.reporter,
         )
-        return cleanup.find(way.client("ec2", way.renewing()), way.region, key, reporter)
+        return cleanup.find(way.client("ec2", way.renewing()), way.region, key, ctx.reporter)
 
-    def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
+    def check(self, ctx: Context) -> Iterable[Finding]:
         """Look whether all is in place."""
         from clouduploader.platforms.ec2 import check
 
-        return check.run(self._context, self._settings, targetdata=targetdata, region=region)
+        return check.run(
+            self._context,
+            self._settings,
+            targetdata=ctx.targetdata or None,
+            region=ctx.region or None,
+        )
+
+
+create = Ec2
+"""What the entry point names."""

@@ -12,7 +12,7 @@ from clouduploader.platforms.ec2 import auth, aws_errors, fields, hints, plan
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, process
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
-from clouduploader.plugin import Event, Finding, JsonValue, Level, PlatformContext
+from clouduploader.plugin import Finding, JsonValue, Level, NullReporter, PlatformContext
 
 OLDEST_TOOL = (10, 0, 0)  # what was measured is 10.0.5; options and output were the same in all of 10.0
 MAX_VERSION = 100  # characters
@@ -43,22 +43,6 @@ UNTRIABLE = (
     "ebs:GetSnapshotBlock",
 )
 """Actions of the EBS direct APIs: they know no DryRun."""
-
-
-class _Silent:
-    """A reporter for calls nobody wants to hear of."""
-
-    def line(self, text: str) -> None:
-        """Say nothing."""
-
-    def detail(self, text: str) -> None:
-        """Say nothing."""
-
-    def event(self, event: Event) -> None:
-        """Say nothing."""
-
-    def hide(self, secret: str) -> None:
-        """Nothing is said, so nothing needs to be hidden."""
 
 
 def run(
@@ -171,7 +155,9 @@ def _identity(
             )
         return
     region = settings.sts_region or names[0]
-    caller = auth.CallerAccount(context.home, settings.profile, is_role_wanted=True, region=region, reporter=_Silent())
+    caller = auth.CallerAccount(
+        context.home, settings.profile, is_role_wanted=True, region=region, reporter=NullReporter()
+    )
     try:
         keys = caller.keys()
         we = caller.identity(keys)
@@ -253,7 +239,7 @@ def _role(
     context: PlatformContext, settings: Ec2Settings, targetdata: Mapping[str, JsonValue], method: str
 ) -> Iterator[Finding]:
     """Try the role of a job that is to come, and look at the job's region with its rights."""
-    reporter = _Silent()
+    reporter = NullReporter()
     way = auth.account(context, settings, targetdata=targetdata, user="check", job_name=None, reporter=reporter)
     subject = f"role {way.role_arn}" if way.role_arn else "own credentials"
     try:

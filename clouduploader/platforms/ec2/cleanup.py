@@ -12,7 +12,16 @@ from clouduploader.errors import ClouduploaderError, NetworkError, TransientErro
 from clouduploader.platforms.ec2 import api_calls, boto, labels
 from clouduploader.platforms.ec2.auth import RoleRequest
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
-from clouduploader.plugin import CleanUpReport, CloudObject, FoundObject, Leftover, ObjectRemoved, Reporter, visibility
+from clouduploader.plugin import (
+    CleanUpReport,
+    CloudObject,
+    FoundObject,
+    Leftover,
+    ObjectRemoved,
+    ObjectState,
+    Reporter,
+    visibility,
+)
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
@@ -327,8 +336,7 @@ def find(client: Any, region: str, key: str | None, reporter: Reporter) -> list[
                     job_name=bears.get(labels.JOB, ""),
                     created=_time(item.get(listing.time_key) or bears.get(labels.STARTED)),
                     keep_reason=keep_reason,
-                    is_complete=keep_reason == COMPLETE,
-                    is_pending=listing.kind == "snapshot" and item.get("State") == "pending",
+                    state=_state(listing.kind, item, keep_reason),
                 )
             )
     return things
@@ -376,6 +384,14 @@ def _keep_reason(kind: str, item: Mapping[str, Any], users: Mapping[str, str]) -
             return "whether an image uses it can't be seen"
         return f"in use by {user}" if user else COMPLETE
     return None
+
+
+def _state(kind: str, item: Mapping[str, Any], keep_reason: str | None) -> ObjectState:
+    if keep_reason == COMPLETE:
+        return ObjectState.COMPLETE
+    if kind == "snapshot" and item.get("State") == "pending":
+        return ObjectState.PENDING
+    return ObjectState.READY if keep_reason else ObjectState.PARTIAL
 
 
 def _time(value: object) -> datetime.datetime | None:

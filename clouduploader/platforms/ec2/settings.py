@@ -74,20 +74,21 @@ once more."""
 _PRICE = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?")
 
 
+DEFAULTS: Mapping[str, str] = {field.name: str(field.default) for field in dataclasses.fields(Ec2Settings)}
+"""The default of each setting, as it would stand in the file."""
+
+
 def read(section: Mapping[str, str]) -> Ec2Settings:
     """Check the section.
 
+    Args:
+        section: Keys of DEFAULTS, with their values.
+
     Raises:
-        ConfigError: An unknown key, or a value that is not allowed.
+        ConfigError: A value is not allowed.
     """
-    defaults = dataclasses.asdict(Ec2Settings())
     values: dict[str, str | float] = {}
     for key, text in section.items():
-        if key not in defaults:
-            raise ConfigError(
-                f"unknown setting '{key}' in [ec2] of clouduploader.conf",
-                hint=f"Known are: {', '.join(defaults)}.",
-            )
         values[key] = _number(key, text) if key in LIMITS else _price(key, text) if key in PRICES else text
     for key, allowed in (("method", METHODS), ("file_digest", FILE_DIGESTS)):
         if (value := values.get(key, allowed[0])) not in allowed:

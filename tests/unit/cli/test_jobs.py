@@ -17,23 +17,21 @@ from clouduploader.model.job import JobState
 LOG = b"Start uploading image a.raw.xz.\nPhase: upload\nCreated instance i-1 in here.\nb\xff\x1b[31m\tend\n"
 
 FAKECLOUD = """
-from clouduploader.plugin import CleanUpReport, Leftover
+from clouduploader.errors import PlatformReplyError
+from clouduploader.plugin import Platform
 
-class Cloud:
-    fields = ()
-    link_name = plan = upload = find = check = lambda *_: None
+class Cloud(Platform):
+    upload = None
 
-    def problems(self, targetdata):
-        return []
+    def clean_up(self, ctx, objects):
+        ctx.reporter.line("cleaning up")
+        return super().clean_up(ctx, objects)
 
-    def clean_up(self, targetdata, objects, reporter):
-        reporter.line("cleaning up")
-        stubborn = [thing for thing in objects if thing.kind == "volume"]
-        removed = tuple(thing for thing in objects if thing not in stubborn)
-        return CleanUpReport(removed, tuple(Leftover(thing, "in use") for thing in stubborn))
+    def remove(self, ctx, thing):
+        if thing.kind == "volume":
+            raise PlatformReplyError("in use")
 
-def create(context):
-    return Cloud()
+create = Cloud
 """
 
 PROGRAM = [sys.executable, "-c", "import sys; from clouduploader.cli.main import main; sys.exit(main())"]
@@ -343,7 +341,7 @@ def test_forced_kill_reports_what_is_removed_and_left(jobs, make_job, run, run_j
         "job 7: removed instance i-1 in here",
         "job 7: left volume vol-1: in use",
     ]
-    assert untimed(err) == ["cleaning up"]
+    assert untimed(err) == ["cleaning up", "Removed instance i-1 in here."]
     code, data = run_json("kill", "-y", "--force", "8")
     assert code == 76
     assert data == {

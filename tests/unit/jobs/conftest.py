@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from clouduploader.errors import UnknownTargetError
-from clouduploader.plugin import CleanUpReport, Field, Leftover
+from clouduploader.plugin import CleanUpReport, Field, Leftover, Platform, PlatformContext
 from clouduploader.store import config
 
 UPLOADER = """
@@ -26,7 +27,7 @@ def end(*_):
 """
 
 
-class FakePlatform:
+class FakePlatform(Platform):
     """Keeps its objects in itself; `stubborn` ones can't be removed.
 
     Attributes:
@@ -39,18 +40,22 @@ class FakePlatform:
     )
 
     def __init__(self):
+        super().__init__(PlatformContext(home=Path("/"), settings={}, environment={}))
         self.calls = []
         self.stubborn = ()
         self.error = None
 
-    def problems(self, targetdata):
-        return []
+    def upload(self, ctx):
+        raise NotImplementedError
 
-    def clean_up(self, targetdata, objects, reporter):
-        self.calls.append(dict(targetdata))
+    def remove(self, ctx, thing):
+        raise NotImplementedError
+
+    def clean_up(self, ctx, objects):
+        self.calls.append(dict(ctx.targetdata))
         if self.error:
             raise self.error
-        reporter.line(f"cleaning up with {targetdata.get('key')}")
+        ctx.reporter.line(f"cleaning up with {ctx.targetdata.get('key')}")
         return CleanUpReport(
             removed=tuple(thing for thing in objects if thing.id not in self.stubborn),
             left=tuple(Leftover(thing, "it is in use") for thing in objects if thing.id in self.stubborn),

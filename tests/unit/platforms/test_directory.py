@@ -17,12 +17,15 @@ from clouduploader.plugin import (
     BytesMoved,
     CleanUpReport,
     CloudObject,
+    Context,
     Leftover,
     Level,
     PhaseStarted,
     PlatformContext,
+    UploadContext,
     UploadResult,
 )
+from clouduploader.plugin.testing import upload
 from clouduploader.store import job_log
 from clouduploader.util.cancel import Cancel
 
@@ -38,6 +41,26 @@ class Log:
 
     def write(self, data):
         self.text += data.decode()
+
+
+def plan(platform, request, reporter, cancel):
+    return list(platform.plan(UploadContext(platform, request, reporter, cancel)))
+
+
+def context(platform):
+    return Context(platform, {}, Log().reporter, Cancel())
+
+
+def clean_up(platform, things):
+    return platform.clean_up(context(platform), things)
+
+
+def find(platform, key):
+    return list(platform.find(context(platform), key))
+
+
+def check(platform):
+    return list(platform.check(context(platform)))
 
 
 @pytest.fixture
@@ -73,7 +96,7 @@ def names(path):
 def test_image_is_copied_under_its_name(make_platform, make_request, images):
     log, target = Log(), images / "my image.raw"
     os.umask(old_mask := os.umask(0o077))
-    result = make_platform().upload(make_request(), log.reporter, Cancel())
+    result = upload(make_platform(), make_request(), log.reporter, Cancel())
     assert result == UploadResult(str(target), (CloudObject("file", str(target)),))
     assert target.read_bytes() == DATA
     assert target.stat().st_mode & 0o777 == 0o666 & ~old_mask
@@ -83,9 +106,10 @@ def test_image_is_copied_under_its_name(make_platform, make_request, images):
 
 def test_same_image_again_succeeds_and_changes_nothing(make_platform, make_request, images):
     log, target = Log(), images / "my image.raw"
-    first = make_platform().upload(make_request(), Log().reporter, Cancel())
+    first = upload(make_platform(), make_request(), Log().reporter, Cancel())
     inode = target.stat().st_ino
-    assert make_platform().upload(make_request(), log.reporter, Cancel()) == first
+    again = upload(make_platform(), make_request(), log.reporter, Cancel())
+    assert again == dataclasses.replace(first, is_already_there=True)
     assert target.stat().st_ino == inode
     assert "is there already, and the same" in log.text
 
@@ -94,9 +118,9 @@ def test_same_image_again_succeeds_and_changes_nothing(make_platform, make_reque
 def test_other_file_of_that_name_is_never_overwritten(make_platform, make_request, images, there):
     target = images / "my image.raw"
     target.write_bytes(there)
-    for call in (make_platform().plan, make_platform().upload):
+    for call in (plan, upload):
         with pytest.raises(CannotCreateError, match="is there already, and is not the same"):
-            call(make_request(), Log().reporter, Cancel())
+            call(make_platform(), make_request(), Log().reporter, Cancel())
     assert target.read_bytes() == there
     assert names(images) == ["my image.raw"]
 
@@ -105,30 +129,30 @@ def test_other_file_of_that_name_is_never_overwritten(make_platform, make_reques
 def test_what_is_no_file_is_never_overwritten(make_platform, make_request, images, make):
     make(images / "my image.raw")
     with pytest.raises(CannotCreateError, match="is there already"):
-        make_platform().upload(make_request(), Log().reporter, Cancel())
+        upload(make_platform(), make_request(), Log().reporter, Cancel())
 
 
 def test_file_that_appears_meanwhile_is_never_overwritten(make_platform, make_request, images):
     target = images / "my image.raw"
     log = Log(lambda event: target.write_bytes(b"other") if isinstance(event, BytesMoved) else None)
     with pytest.raises(LocalIOError, match=r"my image\.raw: File exists"):
-        make_platform().upload(make_request(), log.reporter, Cancel())
+        upload(make_platform(), make_request(), log.reporter, Cancel())
     assert target.read_bytes() == b"other"
     assert names(images) == ["my image.raw"]
 
 
 def test_image_without_room_is_refused_before_a_byte_is_copied(make_platform, make_request, images):
     log = Log()
-    for call in (make_platform().plan, make_platform().upload):
+    for call in (plan, upload):
         with pytest.raises(CannotCreateError, match=r"needs 4611686018427387904 bytes, but [0-9]+ are free"):
-            call(make_request(size_bytes=1 << 62), log.reporter, Cancel())
+            call(make_platform(), make_request(size_bytes=1 << 62), log.reporter, Cancel())
     assert names(images) == []
     assert "copy" not in log.text
 
 
 def test_image_that_changes_while_it_is_read_is_refused(make_platform, make_request, images):
     with pytest.raises(LocalIOError, match="changed while it was read"):
-        make_platform().upload(make_request(size_bytes=len(DATA) + 1), Log().reporter, Cancel())
+        upload(make_platform(), make_request(size_bytes=len(DATA) + 1), Log().reporter, Cancel())
     assert names(images) == []
 
 
@@ -141,7 +165,7 @@ def test_what_was_copied_is_held_against_what_the_image_was(make_platform, make_
 
     request = dataclasses.replace(make_request(), check_unchanged=check_unchanged)
     with pytest.raises(ImageError, match="it changed"):
-        make_platform().upload(request, Log().reporter, Cancel())
+        upload(make_platform(), request, Log().reporter, Cancel())
     assert told == [(hashlib.sha256(DATA).hexdigest(), 1)]  # the partial file is there still
     assert names(images) == []
 
@@ -150,7 +174,7 @@ def test_image_that_is_gone_is_named(make_platform, make_request, images):
     request = make_request()
     request.image.path.unlink()
     with pytest.raises(LocalIOError, match=r"42\.file: No such file"):
-        make_platform().upload(request, Log().reporter, Cancel())
+        upload(make_platform(), request, Log().reporter, Cancel())
     assert names(images) == []
 
 
@@ -159,7 +183,7 @@ def test_stop_leaves_nothing(make_platform, make_request, images, kind):
     cancel = Cancel()
     log = Log(lambda event: cancel.request(signal.SIGINT) if isinstance(event, kind) else None)
     with pytest.raises(StoppedError) as caught:
-        make_platform().upload(make_request(), log.reporter, cancel)
+        upload(make_platform(), make_request(), log.reporter, cancel)
     assert caught.value.exit_code == 130
     assert names(images) == []
 
@@ -167,7 +191,7 @@ def test_stop_leaves_nothing(make_platform, make_request, images, kind):
 def test_partial_file_of_a_killed_run_is_removed_by_the_next(make_platform, make_request, images):
     (images / PARTIAL).write_bytes(b"half")
     log = Log()
-    make_platform().upload(make_request(), log.reporter, Cancel())
+    upload(make_platform(), make_request(), log.reporter, Cancel())
     assert names(images) == ["my image.raw"]
     assert f"Removed {images / PARTIAL}, left from a run that was killed." in log.text
 
@@ -175,13 +199,13 @@ def test_partial_file_of_a_killed_run_is_removed_by_the_next(make_platform, make
 def test_partial_file_of_a_living_run_stays(make_platform, make_request, images):
     with (images / PARTIAL).open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        make_platform().upload(make_request(), Log().reporter, Cancel())
+        upload(make_platform(), make_request(), Log().reporter, Cancel())
         thing = CloudObject("partial file", str(images / PARTIAL))
-        report = make_platform().clean_up({}, [thing], Log().reporter)
+        report = clean_up(make_platform(), [thing])
         assert report == CleanUpReport((), (Leftover(thing, "it is being written, or not ours"),))
     assert names(images) == [PARTIAL, "my image.raw"]
-    assert make_platform().clean_up({}, [thing], Log().reporter) == CleanUpReport((thing,), ())
-    assert make_platform().clean_up({}, [thing], Log().reporter) == CleanUpReport((thing,), ())
+    assert clean_up(make_platform(), [thing]) == CleanUpReport((thing,), ())
+    assert clean_up(make_platform(), [thing]) == CleanUpReport((thing,), ())
     assert names(images) == ["my image.raw"]
 
 
@@ -196,7 +220,7 @@ def test_clean_up_touches_nothing_but_partial_files(make_platform, images, tmp_p
         CloudObject("partial file", PARTIAL),
         CloudObject("partial file", "\0"),
     ]
-    report = make_platform().clean_up({}, things, Log().reporter)
+    report = clean_up(make_platform(), things)
     assert [left.object for left in report.left] == things
     assert names(images) == ["image.raw"]
     assert (tmp_path / PARTIAL).exists()
@@ -204,38 +228,37 @@ def test_clean_up_touches_nothing_but_partial_files(make_platform, images, tmp_p
 
 def test_partial_files_are_found_by_their_key(make_platform, images):
     platform = make_platform()
-    assert platform.find({}, None, Log().reporter) == []
+    assert find(platform, None) == []
     (images / PARTIAL).write_bytes(b"half")
     (images / "image.raw").write_bytes(b"whole")
-    (found,) = platform.find({}, None, Log().reporter)
+    (found,) = find(platform, None)
     assert (found.object, found.keep_reason) == (CloudObject("partial file", str(images / PARTIAL)), None)
     assert (found.key, found.job_name) == ("0123456789abcdef0123456789abcdef", "")
     assert found.created.tzinfo
-    assert platform.find({}, found.key, Log().reporter) == [found]
-    assert platform.find({}, "f" * 32, Log().reporter) == []
+    assert find(platform, found.key) == [found]
+    assert find(platform, "f" * 32) == []
     with (images / PARTIAL).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        (held,) = platform.find({}, None, Log().reporter)
+        (held,) = find(platform, None)
         assert held.keep_reason == "it is being written"
 
 
 def test_run_that_was_killed_is_cleaned_up_by_its_log(make_platform, make_request, images, tmp_path):
     code = """
-import os, pathlib, sys, time, types
+import os, pathlib, sys, time
 from clouduploader.store import job_log
 from clouduploader.model.disk import Compression, Image
 from clouduploader.plugin import *
+from clouduploader.plugin import testing
 from clouduploader.platforms import directory
 from clouduploader.util.cancel import Cancel
 source, images = map(pathlib.Path, sys.argv[1:])
 log = job_log.JobLog([os.fdopen(1, "wb", buffering=0)], is_verbose=False)
 log.listen(lambda event: time.sleep(60) if isinstance(event, BytesMoved) else None)
 image = Image(source, "a.raw", Compression.RAW, source.stat().st_size)
-request = UploadRequest(user="", job_name=None, arch=None, image=image, targetdata={}, work_dir=source.parent,
-                        is_by_hand=False, measure_image=lambda: 0, inspect_image=None, open_blocks=None,
-                        check_unchanged=None, journal=types.SimpleNamespace(key="0" * 32), provenance={})
-context = PlatformContext(home=images, settings={"path": str(images)}, environment={})
-directory.create(context).upload(request, log, Cancel())
+request = testing.make_request(image, {}, source.parent)
+platform = directory.create(PlatformContext(home=images, settings={"path": str(images)}, environment={}))
+platform.upload(UploadContext(platform, request, log, Cancel()))
 """
     source = make_request().image.path
     log_path = tmp_path / "log"
@@ -251,37 +274,37 @@ directory.create(context).upload(request, log, Cancel())
     with log_path.open() as lines:
         reading = job_log.read(lines)
     assert reading == job_log.LogReading("copy", (CloudObject("partial file", str(left)),))
-    assert platform.clean_up({}, reading.objects, Log().reporter) == CleanUpReport(reading.objects, ())
+    assert clean_up(platform, reading.objects) == CleanUpReport(reading.objects, ())
     assert names(images) == []
 
 
 @pytest.mark.parametrize("filename", ["a", "a b.raw", "a.", "Removed file x.", "ä"])
 def test_log_is_read_back(make_platform, make_request, filename):
     log = Log()
-    result = make_platform().upload(make_request(filename), log.reporter, Cancel())
+    result = upload(make_platform(), make_request(filename), log.reporter, Cancel())
     assert job_log.read(log.text.splitlines(keepends=True)) == job_log.LogReading("copy", result.objects)
 
 
 @pytest.mark.parametrize("path", ["", "images", "/nowhere/at/all", "/etc/passwd"])
 def test_setting_that_is_wrong_is_named(make_platform, make_request, path):
     platform = make_platform(path)
-    for call in (platform.plan, platform.upload):
+    for call in (plan, upload):
         with pytest.raises(ConfigError, match=r"the setting path in \[directory\]"):
-            call(make_request(), Log().reporter, Cancel())
-    (finding,) = platform.check(None, None)
+            call(platform, make_request(), Log().reporter, Cancel())
+    (finding,) = check(platform)
     assert finding.level is Level.FAILURE
 
 
 def test_plan_says_what_upload_does(make_platform, make_request, images):
     target = images / "my image.raw"
-    assert make_platform().plan(make_request(), Log().reporter, Cancel()).steps == (f"copy the image to {target}",)
-    make_platform().upload(make_request(), Log().reporter, Cancel())
-    assert make_platform().plan(make_request(), Log().reporter, Cancel()).steps == (
-        f"leave {target} as it is, for it is the same",
-    )
+    assert plan(make_platform(), make_request(), Log().reporter, Cancel()) == [f"copy the image to {target}"]
+    upload(make_platform(), make_request(), Log().reporter, Cancel())
+    assert plan(make_platform(), make_request(), Log().reporter, Cancel()) == [
+        f"leave {target} as it is, for it is the same"
+    ]
 
 
 def test_check_tells_the_free_space(make_platform, images):
-    (finding,) = make_platform().check(None, None)
+    (finding,) = check(make_platform())
     assert (finding.level, finding.subject) == (Level.OK, str(images))
     assert finding.message.endswith(" GiB free")

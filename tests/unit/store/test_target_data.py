@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from clouduploader.errors import TargetDataError
 from clouduploader.plugin import Field, FieldKind
+from clouduploader.plugin.fields import PGP_MARK, json_schema
 from clouduploader.store import target_data
 
 SECRET = "correct horse battery staple"
-ARMORED = f"{target_data.PGP_MARK}\n\n{{}}\n-----END PGP MESSAGE-----\n"
+ARMORED = f"{PGP_MARK}\n\n{{}}\n-----END PGP MESSAGE-----\n"
 FIELDS = (
     Field(
         name="place",
@@ -54,7 +55,7 @@ class Keys:
         return value.startswith("RSA:")
 
     def decrypt(self, message):
-        text = message.removeprefix("RSA:").removeprefix(target_data.PGP_MARK)
+        text = message.removeprefix("RSA:").removeprefix(PGP_MARK)
         text = text.rpartition("\n-----END")[0].strip() or text
         if text == "broken":
             raise TargetDataError("it can't be decrypted")
@@ -198,7 +199,7 @@ def test_list_is_read_and_an_empty_one_is_absent():
 def test_empty_list_is_missing_where_one_is_required():
     field = Field(name="all", description="All.", kind=FieldKind.ARRAY, is_required=True)
     assert message({"all": []}, fields=[field]).endswith("all is missing, but must be a list of strings")
-    validator = jsonschema.Draft202012Validator(target_data.json_schema(Platform([field])))
+    validator = jsonschema.Draft202012Validator(json_schema([field]))
     assert [validator.is_valid({"all": value}) for value in ([], ["x"], [""])] == [False, True, True]
 
 
@@ -206,7 +207,7 @@ def test_encrypted_strings_of_a_list_are_decrypted_and_secret():
     found = read({**RIGHT, "others": ["up-1", armored("up-2")], "pins": ["1234", "RSA:5678"]})
     assert found.values == {**RIGHT, "others": ["up-1", "up-2"], "pins": ["1234", "5678"]}
     assert found.secrets == ("up-2", "1234", "5678")
-    validator = jsonschema.Draft202012Validator(target_data.json_schema(Platform()))
+    validator = jsonschema.Draft202012Validator(json_schema(Platform().fields))
     validator.validate({**RIGHT, "others": [armored("x")], "pins": [armored("x"), "QUJD" * 43]})
 
 
@@ -351,7 +352,7 @@ def test_check_asks_the_platform():
 
 
 def test_schema_is_valid_and_says_all():
-    schema = target_data.json_schema(Platform())
+    schema = json_schema(Platform().fields)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["required"] == ["place"]
     assert list(schema["properties"]) == [field.name for field in FIELDS]
@@ -371,7 +372,7 @@ def test_schema_and_check_agree(document):
         is_right = True
     except TargetDataError:
         is_right = False
-    validator = jsonschema.Draft202012Validator(target_data.json_schema(Platform()))
+    validator = jsonschema.Draft202012Validator(json_schema(Platform().fields))
     assert validator.is_valid(document) == is_right
 
 
@@ -384,10 +385,10 @@ def test_schema_and_check_agree_field_by_field(field, value):
         is_right = True
     except TargetDataError:
         is_right = False
-    validator = jsonschema.Draft202012Validator(target_data.json_schema(Platform([field])))
+    validator = jsonschema.Draft202012Validator(json_schema([field]))
     assert validator.is_valid(document) == is_right
 
 
 def test_schema_takes_encrypted_values():
     document = {"place": armored("x"), "password": "QUJD" * 43 + "\n"}
-    jsonschema.Draft202012Validator(target_data.json_schema(Platform())).validate(document)
+    jsonschema.Draft202012Validator(json_schema(Platform().fields)).validate(document)

@@ -14,20 +14,21 @@ from clouduploader.uploads import registry
 OWN = f"clouduploader {clouduploader.__version__}"
 PLUGIN = """
 from clouduploader.errors import ConfigError
+from clouduploader.plugin import Platform
 
-class Made:
-    fields = ()
-    def __init__(self, context): self.context = context
-    link_name = problems = plan = upload = clean_up = find = check = lambda self: None
+class Made(Platform):
+    settings_defaults = {"key": ""}
+    def __init__(self, context):
+        super().__init__(context)
+        self.context = context
+    upload = remove = lambda self: None
 
-class Lame:
-    fields = ()
+class Lame(Platform):
+    upload = lambda self: None
+
+class Foreign:
     def __init__(self, context): pass
-    link_name = problems = plan = upload = lambda self: None
-
-class Bare(Made):
-    @property
-    def fields(self): raise AttributeError
+    upload = remove = lambda self: None
 
 def refuse(context): raise ConfigError("setting x is wrong")
 def crash(context): raise ZeroDivisionError("two\\nlines")
@@ -126,9 +127,9 @@ def test_two_strangers_of_one_name_are_an_error_that_names_both(install, setting
         ("cloud_of_a:crash", "ZeroDivisionError: two lines$"),
         ("cloud_of_a:leave", "SystemExit: 3"),
         ("cloud_of_a:PLUGIN", "AttributeError"),
-        ("cloud_of_a:nothing", "it lacks fields, link_name, "),
-        ("cloud_of_a:Lame", "it lacks .*clean_up, find, check$"),
-        ("cloud_of_a:Bare", "it lacks fields$"),
+        ("cloud_of_a:nothing", "gives a NoneType, not a clouduploader.plugin.Platform$"),
+        ("cloud_of_a:Lame", "TypeError: Can't instantiate abstract class Lame .*remove"),
+        ("cloud_of_a:Foreign", "gives a Foreign, not a clouduploader.plugin.Platform$"),
     ],
 )
 def test_broken_plugin_is_named_and_stops_nobody(install, settings, reference, cause):

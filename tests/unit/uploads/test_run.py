@@ -9,6 +9,7 @@ import stat
 import sys
 import time
 import types
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -37,6 +38,9 @@ from clouduploader.plugin import (
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
+    Plan,
+    Platform,
+    PlatformContext,
     Shortfall,
     UploadResult,
 )
@@ -52,7 +56,7 @@ SNAPSHOT = CloudObject("snapshot", "snap-1", "here")
 ENTRY_POINTS = "[clouduploader.platforms]\nmade-up = made_up_platform:create\n"
 
 
-class MadeUpPlatform:
+class MadeUpPlatform(Platform):
     """A platform that notes what it is asked for, and does in `upload` what the test wants."""
 
     fields = (
@@ -61,6 +65,7 @@ class MadeUpPlatform:
     )
 
     def __init__(self):
+        super().__init__(PlatformContext(home=Path("/"), settings={}, environment={}))
         self.request = None
         self.seen = {}
         self.work = lambda request, reporter, cancel: UploadResult("ami-1", (CloudObject("image", "ami-1"),))
@@ -69,34 +74,22 @@ class MadeUpPlatform:
     def link_name(self, image):
         return f"linked-{image.filename}"
 
-    def problems(self, targetdata):
-        return []
+    def plan(self, ctx):
+        self.plan_work(ctx.cancel)
+        return [f"upload {ctx.request.image.path.name}"]
 
-    def plan(self, request, reporter, cancel):
-        self.plan_work(cancel)
-        return [f"upload {request.image.path.name}"]
-
-    def upload(self, request, reporter, cancel):
-        self.request = request
+    def upload(self, ctx):
+        request = self.request = ctx.request
         self.seen = {
             "content": request.image.path.read_bytes(),
             "is_link": request.image.path.is_symlink(),
             "mode": stat.S_IMODE(request.work_dir.stat().st_mode),
             "work_dir": sorted(path.name for path in request.work_dir.iterdir()),
         }
-        return self.work(request, reporter, cancel)
+        return self.work(request, ctx.reporter, ctx.cancel)
 
-    def read_log(self, lines):
+    def remove(self, ctx, thing):
         raise NotImplementedError
-
-    def clean_up(self, targetdata, objects, reporter):
-        raise NotImplementedError
-
-    def find(self, targetdata, key, reporter):
-        raise NotImplementedError
-
-    def check(self, targetdata, region):
-        return []
 
 
 @pytest.fixture
@@ -271,7 +264,7 @@ def test_link_is_in_the_private_directory_where_the_jobs_own_takes_none(run, pla
 
 @pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, TransientError), (errno.EIO, LocalIOError)])
 def test_full_disk_is_worth_another_try(run, platform, number, error):
-    def fail(_request, _log, _cancel):
+    def fail(_ctx):
         try:
             raise OSError(number, os.strerror(number))
         except OSError as exc:
@@ -331,7 +324,7 @@ def test_nothing_is_uploaded_if_something_is_wrong(run, platform, changes, error
 
 
 def test_plan_gives_the_steps_and_uploads_nothing(run, platform):
-    assert run(what=uploads_run.plan, filename="a.raw.xz") == ["upload linked-a.raw.xz"]
+    assert run(what=uploads_run.plan, filename="a.raw.xz") == Plan(("upload linked-a.raw.xz",))
     assert platform.request is None
 
 
@@ -484,7 +477,7 @@ PAGE = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 )
 def test_image_that_is_no_disk_is_refused(run, platform, what, pack, content, words):
     platform.work = lambda request, _reporter, _cancel: (blocks(request), UploadResult("ami-1"))[1]
-    platform.plan = lambda request, _reporter, _cancel: [str(request.measure_image())]
+    platform.plan = lambda ctx: [str(ctx.request.measure_image())]
     with pytest.raises(ImageError, match=rf"42\.file is not the image of a disk: .*{words}"):
         run(what=what, content=pack(content))
 

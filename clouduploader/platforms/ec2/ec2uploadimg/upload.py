@@ -23,6 +23,7 @@ from clouduploader.plugin import (
     CloudObject,
     ObjectCreated,
     ObjectRemoved,
+    ObjectState,
     PhaseStarted,
     PlatformContext,
     Reporter,
@@ -359,7 +360,7 @@ class HelperUpload:
             return
         for item in found:
             is_lost = item.object.kind in self._unanswered and item.object not in self._objects
-            if is_lost and (item.keep_reason is None or item.is_complete):
+            if is_lost and (item.keep_reason is None or item.state is ObjectState.COMPLETE):
                 self._unanswered.remove(item.object.kind)
                 self._created(item.object)
         if self._unanswered:

@@ -4,26 +4,20 @@ The upload logs a line for each line that the test appends to the file `steps` o
 and ends at the line `end`.
 """
 
-import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from clouduploader.errors import PlatformReplyError, StoppedError
-from clouduploader.model.disk import Image
 from clouduploader.plugin import (
-    CleanUpReport,
     CloudObject,
+    Context,
     Field,
-    Finding,
-    FoundObject,
-    JsonValue,
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
-    PlatformContext,
-    Reporter,
-    UploadRequest,
+    Platform,
+    UploadContext,
     UploadResult,
 )
 from clouduploader.util.cancel import Cancel
@@ -31,34 +25,22 @@ from clouduploader.util.cancel import Cancel
 POLL_SECONDS = 0.02
 
 
-@dataclasses.dataclass(frozen=True)
-class GatePlatform:
+class GatePlatform(Platform):
     """See the module."""
 
-    fields: Sequence[Field] = (Field(name="steps", description="The file to follow.", is_required=True),)
-    needs_disk: bool = False
+    fields = (Field(name="steps", description="The file to follow.", is_required=True),)
+    needs_disk = False
 
-    def link_name(self, image: Image) -> str:
-        """The image's own name."""
-        return image.filename
-
-    def problems(self, targetdata: Mapping[str, JsonValue]) -> list[str]:
-        """None."""
-        return []
-
-    def plan(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> list[str]:
-        """Nothing to tell."""
-        return []
-
-    def upload(self, request: UploadRequest, reporter: Reporter, cancel: Cancel) -> UploadResult:
+    def upload(self, ctx: UploadContext) -> UploadResult:
         """Follow the steps; a step `fail REASON` fails."""
+        request, reporter = ctx.request, ctx.reporter
         thing = CloudObject("gate", request.image.filename)
         reporter.event(PhaseStarted("upload"))
         reporter.line(f"user {request.user!a}")
         reporter.line(f"link {request.image.path} of {request.image.path.stat().st_size} bytes")
         reporter.event(ObjectCreated(thing))
         try:
-            for step in _steps(Path(str(request.targetdata["steps"])), cancel):
+            for step in _steps(Path(str(request.targetdata["steps"])), ctx.cancel):
                 if step == "end":
                     return UploadResult("gate-1", (thing,))
                 if step.startswith("fail "):
@@ -69,24 +51,11 @@ class GatePlatform:
             raise
         raise AssertionError("the steps never end")
 
-    def clean_up(
-        self, targetdata: Mapping[str, JsonValue], objects: Sequence[CloudObject], reporter: Reporter
-    ) -> CleanUpReport:
-        """There is never anything left."""
-        return CleanUpReport()
-
-    def find(self, targetdata: Mapping[str, JsonValue], key: str | None, reporter: Reporter) -> Sequence[FoundObject]:
-        """There is never anything left."""
-        return ()
-
-    def check(self, targetdata: Mapping[str, JsonValue] | None, region: str | None) -> Iterable[Finding]:
-        """Nothing can be wrong."""
-        return ()
+    def remove(self, ctx: Context, thing: CloudObject) -> None:
+        """Do nothing: a gate is nowhere."""
 
 
-def create(context: PlatformContext) -> GatePlatform:
-    """The entry point."""
-    return GatePlatform()
+create = GatePlatform
 
 
 def _steps(path: Path, cancel: Cancel) -> Iterator[str]:

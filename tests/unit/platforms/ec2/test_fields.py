@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clouduploader.errors import TargetDataError
 from clouduploader.platforms.ec2 import fields
 from clouduploader.platforms.ec2.settings import METHODS, Ec2Settings
+from clouduploader.plugin.fields import is_allowed, json_schema
 from clouduploader.store import target_data
 
 # As OBS's frontend sends it; the order of its columns and form.
@@ -51,7 +52,7 @@ class NoKeys:
 
 
 def is_taken(name, value):
-    return target_data.is_allowed(BY_NAME[name], value)
+    return is_allowed(BY_NAME[name], value)
 
 
 def test_target_data_of_obs_are_taken():
@@ -307,4 +308,4 @@ def test_schema_and_check_agree(data, field):
         is_right = True
     except TargetDataError:
         is_right = False
-    assert jsonschema.Draft202012Validator(target_data.json_schema(platform)).is_valid(document) == is_right
+    assert jsonschema.Draft202012Validator(json_schema(platform.fields)).is_valid(document) == is_right

@@ -10,7 +10,7 @@ from clouduploader.model.disk import Compression
 from clouduploader.platforms import ec2
 from clouduploader.platforms.ec2 import plan
 from clouduploader.platforms.ec2.settings import Ec2Settings
-from clouduploader.plugin import Cost, PlatformContext
+from clouduploader.plugin import Cost, PlatformContext, UploadContext
 from clouduploader.util.cancel import Cancel
 
 
@@ -36,8 +36,10 @@ def test_link_name_suits_ec2uploadimg_where_that_can_be(make_platform, tmp_path,
 
 @pytest.mark.parametrize("what", ["upload", "plan"])
 def test_ec2uploadimg_refuses_what_it_cannot_unpack_before_anything_else(make_platform, tmp_path, record, what):
+    platform = make_platform()
+    ctx = UploadContext(platform, make_request(tmp_path), record, Cancel())
     with pytest.raises(ImageError, match="packed with zst, which ec2uploadimg can't unpack"):
-        getattr(make_platform(), what)(make_request(tmp_path), record, Cancel())
+        getattr(platform, what)(ctx)
     assert record.lines == record.details == []
 
 

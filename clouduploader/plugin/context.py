@@ -1,0 +1,219 @@
+"""What a platform works with: the account, the way to tell what it does, and for an upload the image."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from clouduploader.errors import ImageError, PlatformReplyError, TransientError
+from clouduploader.model.disk import BlockSource, ImageFacts, ImageStream, ZeroBlocks
+from clouduploader.plugin import labels, retry
+from clouduploader.plugin.events import PhaseStarted, Reporter
+from clouduploader.plugin.fields import JsonValue
+from clouduploader.plugin.objects import CloudObject
+from clouduploader.plugin.request import UploadRequest
+from clouduploader.plugin.resources import Resources
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.clock import Clock
+
+if TYPE_CHECKING:
+    from clouduploader.plugin.platform import Platform
+
+T = TypeVar("T")
+
+POLL_SECONDS = 3600.0  # a cloud that copies an image between its own stores takes up to an hour
+
+
+class Context:
+    """One platform at work in one account.
+
+    Args:
+        platform: Whose errors are translated, and who connects.
+        targetdata: Checked by the platform's fields and decrypted; may hold secrets. Empty where nobody gave any.
+        reporter: Told what is done.
+        cancel: Looked at by all that waits.
+        clock: What waits go by.
+        region: Where; None for the target data's `region`.
+
+    Attributes:
+        targetdata, reporter, cancel, clock: As given.
+        region: "" for a platform without regions, and where none was named.
+    """
+
+    def __init__(
+        self,
+        platform: "Platform",
+        targetdata: Mapping[str, JsonValue],
+        reporter: Reporter,
+        cancel: Cancel,
+        *,
+        clock: Clock | None = None,
+        region: str | None = None,
+    ) -> None:
+        self._platform = platform
+        self.targetdata = targetdata
+        self.reporter = reporter
+        self.cancel = cancel
+        self.clock = clock or Clock()
+        self.region = str(region or targetdata.get("region") or "")
+
+    @functools.cached_property
+    def client(self) -> Any:  # noqa: ANN401 whatever the platform's `connect` gives
+        """The platform's client, connected when it is first needed.
+
+        Raises:
+            ClouduploaderError: There is no way in.
+        """
+        with self.translated("the cloud"):
+            return self._platform.connect(self)
+
+    @contextlib.contextmanager
+    def translated(self, subject: str) -> Iterator[None]:
+        """Turn what the platform's SDK raises inside into errors of ours, by `Platform.translate`.
+
+        Args:
+            subject: What is worked on, for the message.
+        """
+        try:
+            yield
+        except Exception as exc:
+            ours = self._platform.translate(exc, subject)
+            if ours is None:
+                raise
+            raise ours from exc
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Tell that a phase begins, and translate the errors in it.
+
+        Args:
+            name: A short lower-case word or two, for example "upload".
+        """
+        self.reporter.event(PhaseStarted(name))
+        with self.translated(name):
+            yield
+
+    def retry(self, call: Callable[[], T], *, seconds: float = retry.PATIENCE_SECONDS) -> T:
+        """Make a call until it is answered for good; see `retry.retry`. The errors of the SDK are translated."""
+
+        def attempt() -> T:
+            with self.translated("the cloud"):
+                return call()
+
+        return retry.retry(attempt, cancel=self.cancel, clock=self.clock, seconds=seconds)
+
+    def poll(
+        self,
+        look: Callable[[], T],
+        *,
+        until: str,
+        pending: Collection[str],
+        state: Callable[[T], str] = lambda found: str(getattr(found, "status", found)),
+        seconds: float = POLL_SECONDS,
+    ) -> T:
+        """Look at something until it is in a state. Blocks; each look is retried.
+
+        Args:
+            look: Returns it as it is now.
+            until: The state that is waited for.
+            pending: States in which it may still get there.
+            state: Reads the state; the attribute `status` unless given.
+            seconds: How long it may take.
+
+        Returns:
+            What the last look saw.
+
+        Raises:
+            PlatformReplyError: It is in another state.
+            TransientError: It is still pending when the time is over.
+            StoppedError: The upload was cancelled.
+        """
+
+        def settled() -> T | None:
+            found = self.retry(look)
+            if (now := state(found)) == until:
+                return found
+            if now not in pending:
+                raise PlatformReplyError(f"it is {now}, and will not be {until}")
+            return None
+
+        found = retry.look_until(settled, seconds, cancel=self.cancel, clock=self.clock)
+        if found is None:
+            raise TransientError(f"it is not {until} after {seconds:.0f} seconds")
+        return found
+
+
+class UploadContext(Context):
+    """One upload.
+
+    Args:
+        platform: See Context.
+        request: What is to be uploaded.
+        reporter: See Context.
+        cancel: See Context.
+        clock: See Context.
+
+    Attributes:
+        request: As given.
+        resources: What this try has made so far.
+    """
+
+    def __init__(
+        self,
+        platform: "Platform",
+        request: UploadRequest,
+        reporter: Reporter,
+        cancel: Cancel,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(platform, request.targetdata, reporter, cancel, clock=clock)
+        self.request = request
+        self.resources = Resources(request.journal, reporter)
+
+    @functools.cached_property
+    def labels(self) -> Mapping[str, str]:
+        """Where the image comes from; see `labels.of_upload`."""
+        return labels.of_upload(self.request)
+
+    @contextlib.contextmanager
+    def creating(self, kind: str, **facts: JsonValue) -> Iterator[Callable[[str], CloudObject]]:
+        """Surround a request that makes something in the upload's region; see `Resources.creating`."""
+        with self.resources.creating(kind, self.region, **facts) as created, self.translated(kind):
+            yield created
+
+    def inspect_image(self) -> ImageFacts:
+        """Tell what is in the image; see `UploadRequest.inspect_image`."""
+        return self.request.inspect_image()
+
+    def architecture(self, facts: ImageFacts, *, allowed: Collection[str]) -> str:
+        """Choose the architecture: the target data's, or the image's, or x86_64 with a line in the log.
+
+        Args:
+            facts: From `inspect_image`.
+            allowed: What the cloud has.
+
+        Raises:
+            ImageError: The image is for one that the cloud has not.
+        """
+        wanted = self.targetdata.get("architecture")
+        if wanted:
+            return str(wanted)
+        fitting = [name for name in facts.architectures if name in allowed]
+        if fitting:
+            return fitting[0]
+        if facts.architectures:
+            raise ImageError(
+                f"the image is for {' and '.join(facts.architectures)}, and the cloud has {', '.join(allowed)}"
+            )
+        self.reporter.line("The image does not tell its architecture; taking x86_64.")
+        return "x86_64"
+
+    def open_blocks(self, block_bytes: int, zero_blocks: ZeroBlocks) -> AbstractContextManager[BlockSource]:
+        """Open the raw disk as blocks; see `UploadRequest.open_blocks`."""
+        return self.request.open_blocks(block_bytes, zero_blocks)
+
+    def open_stream(self, encoding: str = "raw", *, digest: str = "sha256") -> AbstractContextManager[ImageStream]:
+        """Open the disk as one stream; see `UploadRequest.open_stream`."""
+        return self.request.open_stream(encoding, digest)

@@ -126,7 +126,7 @@ def open_blocks(image, **options):
         "zero_blocks": ZeroBlocks.SEND,
         "expected_sha256": None,
         "max_size_bytes": None,
-        "stop": Cancel(),
+        "cancel": Cancel(),
         "reporter": Log(),
     }
     return image_open.open_blocks(image, **{**defaults, **options})

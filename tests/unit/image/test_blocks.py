@@ -48,7 +48,7 @@ def wish(**fields):
         "zero_blocks": ZeroBlocks.SEND,
         "written": None,
         "is_promise": True,
-        "stop": Cancel(),
+        "cancel": Cancel(),
         "on_end": lambda _digest: None,
     }
     return BlockOptions(**{**defaults, **fields})

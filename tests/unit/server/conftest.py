@@ -91,7 +91,7 @@ def serve(tmp_path):
             thread = threading.Thread(
                 target=service.run,
                 args=(loaded, source),
-                kwargs={"stop": asked, "announce": announce, "log": service_log.ServiceLog(log), "worker": worker},
+                kwargs={"cancel": asked, "announce": announce, "log": service_log.ServiceLog(log), "worker": worker},
             )
             thread.start()
             stack.callback(thread.join)
@@ -100,5 +100,5 @@ def serve(tmp_path):
             host, port = urls[0].removeprefix("http://").split(":")
             return Server((host, int(port)), log, section, source)
 
-        start.cancel = stack.close  # ends them before the test, and waits until they have
+        start.stop = stack.close  # ends them before the test, and waits until they have
         yield start

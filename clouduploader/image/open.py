@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from clouduploader.image.raw_disk import RawDisk
 
 SECTOR_BYTES = 512  # of all disks there are, or a divisor of it
-VHD_ALIGNMENT_BYTES = 1 << 20  # a fixed VHD holds whole MiB: Azure refuses all others, so nobody makes them
 DIGEST_BYTES = 1 << 20  # read at a time
 AROUND_BYTES = 1 << 20  # ours: what may lie around a disk: a footer, the texts in a tarball
 MAX_HASHED_HOLE_BYTES = 16 << 30  # ours: of a virtual disk, whose holes cost nothing else; some ten seconds
@@ -147,7 +146,7 @@ def unpacked_size(image: Image, cancel: Cancel) -> tuple[int | None, bool]:
         else:
             found = xz.parsed(packed)
             size = None if found is None else xz.unpacked_size(found)
-    if size is not None and size % VHD_ALIGNMENT_BYTES == vhd.FOOTER_BYTES:
+    if size is not None and size % vhd.ALIGNMENT_BYTES == vhd.FOOTER_BYTES:
         return size - vhd.FOOTER_BYTES, False
     return size, size is not None
 

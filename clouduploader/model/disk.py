@@ -1,6 +1,7 @@
 """What is in an image file once it is unpacked: the words that say so, and how it is read as blocks.
 
-A platform that writes blocks into a cloud gets a `BlockSource` from `platform.UploadRequest.open_blocks`.
+A platform that writes blocks into a cloud gets a `BlockSource` from `platform.UploadRequest.open_blocks`; one that
+sends the disk in one piece gets an `ImageStream`.
 """
 
 import enum
@@ -172,6 +173,44 @@ class BlockSource(Protocol):
         """What came out; only after `next_into` returned None."""
 
 
+class Encoding(enum.StrEnum):
+    """What a disk is sent as, in one piece."""
+
+    RAW = "raw"
+    """As it is."""
+    VHD = "vhd"
+    """A fixed VHD: zeros up to the next MiB, then the footer, as Azure takes it."""
+    TAR_GZ = "tar.gz"
+    """A file `disk.raw`, with zeros up to the next GiB, in a tar archive packed with gzip, as Google takes it."""
+    QCOW2 = "qcow2"
+    """The image file, byte by byte; only of an image that is a qcow2, and not packed."""
+
+
+class ImageStream(Protocol):
+    """A disk as one stream of bytes, in order, as it is sent. One thread at a time.
+
+    Attributes:
+        size_bytes: Of the whole stream; None if that is not known before its end.
+    """
+
+    size_bytes: int | None
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to so many bytes; all that is left for -1; b"" at the end.
+
+        Raises:
+            ImageError: The image is damaged; at the latest in place of the last bytes.
+            LocalIOError: It can't be read.
+            StoppedError: The stop was requested.
+        """
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Piece by piece."""
+
+    def hexdigest(self) -> str:
+        """Digest of what has been read so far, in hex."""
+
+
 class Compression(enum.StrEnum):
     """How the bytes of an image file are packed, by their magic, whatever the file is called."""
 
@@ -205,27 +244,3 @@ class Image:
     is_tarball: bool = False
     disk_format: DiskFormat = DiskFormat.RAW
     identity: tuple[int, int, int, int] | None = None
-
-
-class ImageStream(Protocol):
-    """A disk as one stream of bytes, in order, as it is sent. One thread at a time.
-
-    Attributes:
-        size_bytes: Of the whole stream; None if that is not known before its end.
-    """
-
-    size_bytes: int | None
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read up to so many bytes, all that is left for -1; b"" at the end.
-
-        Raises:
-            ImageError: The image is damaged, or changed while it was read.
-            StoppedError: The upload was cancelled.
-        """
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Read it piece by piece."""
-
-    def hexdigest(self) -> str:
-        """Return the digest of what has been read so far, in hex."""

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clouduploader.errors import ImageError, PlatformReplyError, TransientError
-from clouduploader.model.disk import BlockSource, ImageFacts, ImageStream, ZeroBlocks
+from clouduploader.model.disk import BlockSource, Encoding, ImageFacts, ImageStream, ZeroBlocks
 from clouduploader.plugin import labels, retry
 from clouduploader.plugin.events import PhaseStarted, Reporter
 from clouduploader.plugin.fields import JsonValue
@@ -214,6 +214,8 @@ class UploadContext(Context):
         """Open the raw disk as blocks; see `UploadRequest.open_blocks`."""
         return self.request.open_blocks(block_bytes, zero_blocks)
 
-    def open_stream(self, encoding: str = "raw", *, digest: str = "sha256") -> AbstractContextManager[ImageStream]:
+    def open_stream(
+        self, encoding: str = Encoding.RAW, *, digest: str = "sha256"
+    ) -> AbstractContextManager[ImageStream]:
         """Open the disk as one stream; see `UploadRequest.open_stream`."""
         return self.request.open_stream(encoding, digest)

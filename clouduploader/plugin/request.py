@@ -81,8 +81,8 @@ class UploadRequest:
         inspect_image: Reads the image's first mebibytes and tells what is in them. Raises ImageError.
         open_blocks: Called with the block size in bytes and what becomes of zeros; gives the image's
             blocks. Raises ImageError. All that was made is gone when the context ends.
-        open_stream: Called with the encoding, "raw" or one of `image.encode`, and the name of a digest as hashlib has
-            it; gives the disk as one stream, in order. May be called again, for another try. Raises ImageError.
+        open_stream: Called with the encoding, one of `Encoding`, and the name of a digest as hashlib has it; gives
+            the disk as one stream, in order. May be called again, for another try. Raises ImageError.
         check_unchanged: For a platform that reads the image file itself: called when it has, before there is an image
             that can be used, and with the SHA-256 of what was read, in hex, if there is one. Raises ImageError if the
             file was written to or replaced in the meantime, or has another digest than was promised; LocalIOError if

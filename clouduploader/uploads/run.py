@@ -384,7 +384,16 @@ class _Reading:
     def open_stream(self, encoding: str, digest: str) -> contextlib.AbstractContextManager[ImageStream]:
         from clouduploader.image import encode
 
-        return encode.open_stream(self.open_blocks, encoding=encoding, digest=digest)
+        facts = self.facts
+        return encode.open_stream(
+            self.open_blocks,
+            image=self._image,
+            check_unchanged=self.check_unchanged,
+            cancel=self._cancel,
+            encoding=encoding,
+            digest=digest,
+            size_bytes=facts.size_bytes if facts.is_size_exact else None,
+        )
 
     def check_unchanged(self, sha256: str | None = None) -> None:
         image_open.check_unchanged(self._image, sha256, self._expected_sha256() if sha256 else None)

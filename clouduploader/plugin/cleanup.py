@@ -56,7 +56,15 @@ def undone_on_failure(platform: "Platform", ctx: UploadContext) -> Iterator[None
             ctx.reporter.event(PhaseStarted("clean up"))
             # the cancellation has been seen; the removal must not end by it
             after = Context(platform, ctx.targetdata, ctx.reporter, Cancel(), clock=ctx.clock, region=ctx.region)
-            for leftover in platform.clean_up(after, things).left:
+            for leftover in _leftovers(platform, after, things):
                 thing = leftover.object
                 ctx.reporter.line(f"Warning: the {thing.kind} {thing.id} could not be removed: {leftover.reason}")
         raise
+
+
+def _leftovers(platform: "Platform", ctx: Context, things: Sequence[CloudObject]) -> Sequence[Leftover]:
+    """Remove things; return what is left, all of it if nothing can be tried."""
+    try:
+        return platform.clean_up(ctx, things).left
+    except ClouduploaderError as exc:
+        return [Leftover(thing, exc.message) for thing in things]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from clouduploader.errors import ImageError, PlatformReplyError, TransientError
 from clouduploader.model.disk import BlockSource, Encoding, ImageFacts, ImageStream, ZeroBlocks
 from clouduploader.plugin import labels, retry
-from clouduploader.plugin.events import PhaseStarted, Reporter
+from clouduploader.plugin.events import BytesMoved, PhaseStarted, Reporter
 from clouduploader.plugin.fields import JsonValue
 from clouduploader.plugin.objects import CloudObject
 from clouduploader.plugin.request import UploadRequest
@@ -214,8 +214,37 @@ class UploadContext(Context):
         """Open the raw disk as blocks; see `UploadRequest.open_blocks`."""
         return self.request.open_blocks(block_bytes, zero_blocks)
 
-    def open_stream(
-        self, encoding: str = Encoding.RAW, *, digest: str = "sha256"
-    ) -> AbstractContextManager[ImageStream]:
-        """Open the disk as one stream; see `UploadRequest.open_stream`."""
-        return self.request.open_stream(encoding, digest)
+    @contextlib.contextmanager
+    def open_stream(self, encoding: str = Encoding.RAW, *, digest: str = "sha256") -> Iterator[ImageStream]:
+        """Open the disk as one stream; see `UploadRequest.open_stream`.
+
+        Each read tells how far it is, and raises StoppedError if the upload was cancelled.
+        """
+        with self.request.open_stream(encoding, digest) as stream:
+            yield _ReportedStream(stream, self)
+
+
+class _ReportedStream:
+    """A stream that tells how much of it was read."""
+
+    def __init__(self, stream: ImageStream, ctx: UploadContext) -> None:
+        self.size_bytes = stream.size_bytes
+        self._stream, self._ctx = stream, ctx
+        self._done_bytes = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        self._ctx.cancel.raise_if_requested()
+        return self._reported(self._stream.read(size))
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._stream:
+            self._ctx.cancel.raise_if_requested()
+            yield self._reported(piece)
+
+    def hexdigest(self) -> str:
+        return self._stream.hexdigest()
+
+    def _reported(self, piece: bytes) -> bytes:
+        self._done_bytes += len(piece)
+        self._ctx.reporter.event(BytesMoved(self._done_bytes, self.size_bytes))
+        return piece

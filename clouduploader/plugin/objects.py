@@ -2,7 +2,9 @@
 
 import datetime
 import enum
+from collections.abc import Mapping
 
+from clouduploader.plugin import labels
 from clouduploader.util.frozen import frozen
 
 
@@ -66,6 +68,18 @@ class FoundObject:
     created: datetime.datetime | None
     keep_reason: str | None
     state: ObjectState = ObjectState.PARTIAL
+
+    @classmethod
+    def from_labels(
+        cls,
+        thing: CloudObject,
+        bears: Mapping[str, str],
+        created: datetime.datetime | None,
+        keep_reason: str | None,
+        state: ObjectState = ObjectState.PARTIAL,
+    ) -> "FoundObject":
+        """Make one of a thing and the labels that it bears."""
+        return cls(thing, bears.get(labels.KEY, ""), bears.get(labels.JOB, ""), created, keep_reason, state)
 
 
 @frozen()

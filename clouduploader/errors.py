@@ -53,6 +53,10 @@ class ClouduploaderError(Exception):
         self.message = message
         self.hint = hint
 
+    def sentence(self) -> str:
+        """Return message and hint as one line, with a full stop behind each."""
+        return f"{self.message.rstrip('.')}. {self.hint or ''}".rstrip()
+
 
 class UsageError(ClouduploaderError):
     """The arguments are wrong."""

@@ -10,7 +10,6 @@ from clouduploader.plugin import Context, Finding, JsonValue, Level, NullReporte
 from clouduploader.store import home, keyring, target_data
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry
-from clouduploader.uploads.run import read_targetdata
 from clouduploader.util.cancel import Cancel
 
 
@@ -45,7 +44,7 @@ def run(config: Config, *, target: str, region: str | None, data_path: Path | No
 
 
 def _targetdata(path: Path, platform: Platform, keys: keyring.Keyring) -> Mapping[str, JsonValue]:
-    return target_data.read(read_targetdata(path), platform, keys).values
+    return target_data.read(target_data.read_file(path), platform, keys).values
 
 
 def _home(config: Config) -> Iterator[Finding]:

@@ -13,8 +13,7 @@ from clouduploader.cli.session import Session, json_option, pass_session
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import cleanup
 from clouduploader.plugin import CleanUpReport, CloudObject, JsonValue
-from clouduploader.store import job_log
-from clouduploader.uploads.run import read_targetdata
+from clouduploader.store import job_log, target_data
 from clouduploader.util import processes
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -136,7 +135,7 @@ def _targetdata(
     if path is None:
         return given
     platform = means.load_platform(target, means.config)
-    return {**means.values(read_targetdata(path), platform), **given}
+    return {**means.values(target_data.read_file(path), platform), **given}
 
 
 def _print_found(session: Session, batches: Sequence[cleanup.UploadLeavings]) -> None:

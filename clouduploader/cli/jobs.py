@@ -420,9 +420,8 @@ def _print_killed(killed: "KillResult", *, is_waiting: bool) -> None:
     for text in _killed_texts(killed, is_waiting=is_waiting):
         click.echo(f"job {killed.name}: {output.clean(text)}")
     if killed.error:
-        hint = f" {killed.error.hint}" if killed.error.hint else ""
-        text = f"job {killed.name}: {killed.error.message.rstrip('.')}.{hint}"
-        click.echo(f"clouduploader: {output.clean(text)}", err=True)
+        text = output.clean(f"job {killed.name}: {killed.error.sentence()}")
+        click.echo(f"clouduploader: {text}", err=True)
 
 
 def _killed_texts(killed: "KillResult", *, is_waiting: bool) -> Iterator[str]:

@@ -201,5 +201,4 @@ def _report(session: Session, error: ClouduploaderError, cause: Exception) -> No
 
 def _tell(error: ClouduploaderError) -> None:
     """Print an error as one line with its hint."""
-    hint = f" {output.clean(error.hint)}" if error.hint else ""
-    click.echo(f"clouduploader: {output.clean(error.message.rstrip('.'))}.{hint}", err=True)
+    click.echo(f"clouduploader: {output.clean(error.sentence())}", err=True)

@@ -98,13 +98,13 @@ def _upload(session: Session, call: ObsCall, log: job_log.JobLog, cancel: Cancel
 
 def _fail(call: ObsCall, log: job_log.JobLog, cancel: Cancel, exc: Exception, *, is_echoed: bool) -> int:
     """Say why in the log, in the result if OBS is still to read one, and to a person who watches."""
-    from clouduploader.uploads import run
+    from clouduploader.uploads import result
 
     error = boundary.as_ours(exc)
-    text = run.tell_failure(log, exc, error)
+    text = result.log_failure(log, exc, error)
     if call.result_path and not cancel.is_requested and not isinstance(error, StoppedError):
         with contextlib.suppress(CannotCreateError, StoppedError):  # the log has it, and the exit code says it failed
-            run.write_result(call.result_path, text, log=log, cancel=cancel)
+            result.write_result(call.result_path, text, log=log, cancel=cancel)
     if call.log_path and not is_echoed:
         click.echo(f"clouduploader: {text}", err=True)
     return int(error.exit_code)

@@ -18,7 +18,6 @@ from clouduploader.plugin.fields import is_allowed, problem
 from clouduploader.store import target_data
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry
-from clouduploader.uploads.run import read_targetdata
 
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # RFC 3986, 3.1
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -168,7 +167,7 @@ def gathered(config: Config, target: str, path: Path | None, options: Mapping[st
     problems = _problems(platform, given)
     document: dict[str, JsonValue] = {}
     if path is not None:
-        data = read_targetdata(path)
+        data = target_data.read_file(path)
         if target_data.is_armored(data.decode("utf-8", "replace")):
             if given:
                 raise UsageError(f"{path} is encrypted as a whole, so options can't add to it")

@@ -25,7 +25,8 @@ from clouduploader.plugin import (
 )
 from clouduploader.store import job_log, journal, keyring, target_data
 from clouduploader.store.config import Config
-from clouduploader.uploads import registry, run
+from clouduploader.uploads import registry
+from clouduploader.uploads.journaling import JournalWriter
 from clouduploader.util import wall_clock
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
@@ -409,7 +410,7 @@ def _remove_batch(means: CleanupConfig, batch: UploadLeavings) -> CleanUpReport:
             raise LockedError("its upload was tried again meanwhile")
         adopt(opened, batch.items)
         report = CleanUpReport()
-        with means.log.listening(run.UploadNotes(opened, means.log).take):
+        with means.log.listening(JournalWriter(opened, means.log).take):
             if batch.doomed:
                 made = opened.state().objects
                 report = remove_things(batch.platform, batch.values, batch.doomed, made, means.log)

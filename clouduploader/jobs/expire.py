@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Set
 from pathlib import Path
@@ -10,14 +9,13 @@ from pathlib import Path
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.store import journal, spool
+from clouduploader.store.spool import paths
 from clouduploader.util import files
 from clouduploader.util import wall_clock as calendar
 from clouduploader.util.frozen import frozen
 
 DEAD = "the server died while it received the image"
 SECONDS_PER_DAY = 86_400
-_PARTS = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.([0-9]{1,18}|next)(?:\.data)?\.new(?:\.[0-9]+)?")
-"""What there is of a job before its own file, or when only that got lost; and files that were never renamed."""
 
 
 @frozen()
@@ -223,11 +221,8 @@ def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, patience: 
     except OSError as exc:
         raise LocalIOError(f"the spool {jobs.directory} can't be read: {exc.strerror}") from exc
     for entry in entries:
-        found = _PARTS.fullmatch(entry.name)
-        if not found:
-            continue
-        name = found[1] or found[2]
-        if name not in names and name not in own and patience.waited(entry.name, _signature(entry)) > seconds:
+        name = paths.job_of_part(entry.name)
+        if name and name not in names and name not in own and patience.waited(entry.name, _signature(entry)) > seconds:
             _remove(jobs, entry)
 
 

@@ -12,9 +12,10 @@ from clouduploader.jobs import cleanup, inspect, resume
 from clouduploader.jobs import log as jobs_log
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.plugin import CleanUpReport, CloudObject, Leftover, Platform
-from clouduploader.store import job_log, journal, spool, workspace
+from clouduploader.store import job_log, journal, spool, target_data, workspace
 from clouduploader.store.config import Config
-from clouduploader.uploads import registry, run
+from clouduploader.uploads import registry
+from clouduploader.uploads.journaling import JournalWriter
 from clouduploader.util import processes
 from clouduploader.util.frozen import frozen
 
@@ -172,7 +173,7 @@ def _stop(means: _KillConfig, name: str, held: processes.PidfdSet) -> _Stopped |
 def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
     """The target data, before they go; or why there are none, which is no reason not to kill."""
     try:
-        return run.read_targetdata(jobs.data_path(name), is_of_spool=True)
+        return target_data.read_file(jobs.data_path(name), is_of_spool=True)
     except ClouduploaderError as exc:
         return exc
 
@@ -274,7 +275,7 @@ def _clean_up(
         if reading is None:
             return cleanup.remove_things(platform, values, objects, {}, log)
         opened = stack.enter_context(journal.open_journal(reading.directory.parent, reading.key))
-        stack.enter_context(log.listening(run.UploadNotes(opened, log).take))
+        stack.enter_context(log.listening(JournalWriter(opened, log).take))
         items = cleanup.examine(platform, values, reading, log, is_complete_too=True)
         doomed = dict.fromkeys((*objects, *(item.object for item in items if item.keep_reason is None)))
         cleanup.adopt(opened, items)

@@ -8,9 +8,14 @@ from clouduploader.errors import CannotCreateError, ClouduploaderError, StoppedE
 from clouduploader.jobs import progress
 from clouduploader.model.job import Job, JobState
 from clouduploader.plugin import UploadResult
+from clouduploader.store import target_data
 from clouduploader.store.config import Config
 from clouduploader.store.job_log import JobLog
+from clouduploader.store.spool import Spool
+from clouduploader.store.spool.paths import job_of_image
 from clouduploader.uploads import run as uploads_run
+from clouduploader.uploads.result import write_result
+from clouduploader.uploads.task import UploadTask
 from clouduploader.util import files
 from clouduploader.util.cancel import Cancel
 
@@ -46,11 +51,11 @@ def run(
     if result_path:
         _check_result_path(result_path)
     job = _job(upload_path, log)
-    task = uploads_run.UploadTask(
+    task = UploadTask(
         user=user,
         target=target,
         image_path=upload_path,
-        targetdata=uploads_run.read_targetdata(targetdata_path),
+        targetdata=target_data.read_file(targetdata_path),
         filename=filename,
         job=job,
         is_by_hand=False,
@@ -60,9 +65,9 @@ def run(
         result = uploads_run.run(task, config=config, log=log, cancel=cancel, events_path=_events_path(config, job))
         if note:
             note.complete()
-    if result_path and not (cancel.is_requested and _is_gone(upload_path)):
+    if result_path and not (cancel.is_requested and _is_archived(upload_path)):
         try:
-            uploads_run.write_result(result_path, result.id, log=log, cancel=cancel)
+            write_result(result_path, result.id, log=log, cancel=cancel)
         except (CannotCreateError, StoppedError) as exc:
             log.line(f"Warning: the image is delivered, but {exc.message}.")
     return result
@@ -77,17 +82,23 @@ def _check_result_path(path: Path) -> None:
         raise CannotCreateError(f"the result {path} can't be written: {exc.strerror}") from exc
 
 
-def _is_gone(upload_path: Path) -> bool:
-    """Whether who killed the job has archived it: then nobody would take the result away any more."""
-    found = uploads_run.job_of(upload_path)
+def _spool_job(upload_path: Path) -> tuple[Spool, str] | None:
+    """Return the spool and the name of the job whose image this is; None if it lies in no spool."""
+    found = job_of_image(upload_path)
+    return (Spool(found[0]), found[1]) if found else None
+
+
+def _is_archived(upload_path: Path) -> bool:
+    """Tell whether a kill has archived the job meanwhile: then nothing would remove the result."""
+    found = _spool_job(upload_path)
     return found is not None and not found[0].job_path(found[1]).exists()
 
 
 def _note_progress(
     stack: contextlib.ExitStack, upload_path: Path, job: Job | None, log: JobLog
 ) -> progress.ProgressNote | None:
-    """Note the upload's progress in the job's record, if that is ours to change."""
-    found = uploads_run.job_of(upload_path)
+    """Keep the upload's progress in the job's record, if this process group works on that job."""
+    found = _spool_job(upload_path)
     if found is None or job is None or job.state is not JobState.UPLOADING or job.pid != os.getpgrp():
         return None
     note = progress.ProgressNote(found[0], job)
@@ -96,14 +107,14 @@ def _note_progress(
 
 
 def _events_path(config: Config, job: Job | None) -> Path | None:
-    """The setting `events`, with the job's id, or the process's for an upload that is no job."""
+    """Return the setting `events` with the job's id in it, or the process's for an image that is no job's."""
     template = config.events.value
     return Path(template.replace("{job}", job.name if job else str(os.getpid()))) if template else None
 
 
 def _job(upload_path: Path, log: JobLog) -> Job | None:
-    """The record of the spool, if there is one that can be read; an upload does not need it."""
-    found = uploads_run.job_of(upload_path)
+    """Return the record of the spool, if there is one that can be read; an upload does not need it."""
+    found = _spool_job(upload_path)
     if found is None:
         return None
     try:

@@ -19,10 +19,12 @@ from clouduploader.jobs import inspect
 from clouduploader.jobs import log as jobs_log
 from clouduploader.jobs.upload import UploadOutcome, archive
 from clouduploader.model.job import Details, Job, JobState
-from clouduploader.store import job_log, journal
+from clouduploader.store import job_log, journal, target_data
 from clouduploader.store.config import Config
 from clouduploader.store.spool import Spool
 from clouduploader.uploads import run as uploads_run
+from clouduploader.uploads.result import log_failure
+from clouduploader.uploads.task import UploadTask
 from clouduploader.util import processes
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
@@ -42,7 +44,7 @@ class _Dead:
 
     job: Job
     is_archived: bool
-    task: uploads_run.UploadTask
+    task: UploadTask
 
 
 def run(
@@ -82,15 +84,15 @@ def run(
             log.line(f"Going on with the job {name}.")
             result = uploads_run.run(dead.task, config=config, log=log, cancel=cancel, events_path=None)
         except LockedError as exc:  # another one was quicker, and the job is now his
-            uploads_run.tell_failure(log, exc, exc)
+            log_failure(log, exc, exc)
             raise
         except StoppedError as exc:
-            uploads_run.tell_failure(log, exc, exc)
+            log_failure(log, exc, exc)
             _end(spool, dead, dead.job.ended(JobState.FAILED, Details.KILLED), log)
             raise
         except BaseException as exc:
             error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")
-            _end(spool, dead, dead.job.ended(JobState.FAILED, uploads_run.tell_failure(log, exc, error)), log)
+            _end(spool, dead, dead.job.ended(JobState.FAILED, log_failure(log, exc, error)), log)
             raise
         job = dead.job.ended(JobState.SUCCEEDED, job_log.one_line(result.id))
         return UploadOutcome(job, result, _end(spool, dead, job, log))
@@ -137,7 +139,7 @@ def _taken(spool: Spool, name: str, config: Config) -> tuple[_Dead, BinaryIO]:
     return dead, spool.append_archived_log(name)
 
 
-def _task(spool: Spool, job: Job, config: Config) -> uploads_run.UploadTask:
+def _task(spool: Spool, job: Job, config: Config) -> UploadTask:
     """What the job's uploader was to do.
 
     Raises:
@@ -159,11 +161,11 @@ def _task(spool: Spool, job: Job, config: Config) -> uploads_run.UploadTask:
     if image_path is None:
         raise MissingFileError(f"the image of the job {job.name} is gone: {paths[-1]}", hint=AGAIN)
     kept = reading.targetdata() if reading else None
-    return uploads_run.UploadTask(
+    return UploadTask(
         user=str(began.get("user", job.user or "")),
         target=str(began.get("target", job.target or "")),
         image_path=image_path,
-        targetdata=uploads_run.read_targetdata(spool.data_path(job.name), is_of_spool=True) if kept is None else kept,
+        targetdata=target_data.read_file(spool.data_path(job.name), is_of_spool=True) if kept is None else kept,
         filename=str(began["filename"]) if began.get("filename") else job.filename,
         job=job,
         is_by_hand=bool(began.get("by_hand", spool.file_path(job.name).is_symlink())),

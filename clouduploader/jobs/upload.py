@@ -15,6 +15,9 @@ from clouduploader.store import job_log
 from clouduploader.store.config import Config
 from clouduploader.store.spool import Spool
 from clouduploader.uploads import run as uploads_run
+from clouduploader.uploads.prepare import check_targetdata
+from clouduploader.uploads.result import log_failure
+from clouduploader.uploads.task import UploadTask
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
@@ -88,9 +91,7 @@ def run(
             read to begin with, there is no job.
     """
     image = image_open.describe(order.image_path, order.image_path.name, cancel)
-    uploads_run.check_targetdata(
-        _task(order, job=None), config=config
-    )  # what is wrong before the job is no job's failure
+    check_targetdata(_task(order, job=None), config=config)  # what is wrong before the job is no job's failure
     _check_events(order)
     spool = Spool(config.spool.value)
     job = Job(
@@ -113,12 +114,12 @@ def run(
                 _task(order, job=job), config=config, log=log, cancel=cancel, events_path=order.events_path
             )
         except StoppedError as exc:
-            uploads_run.tell_failure(log, exc, exc)
+            log_failure(log, exc, exc)
             archive(spool, job.ended(JobState.FAILED, Details.KILLED), log)
             raise
         except BaseException as exc:
             error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")
-            archive(spool, job.ended(JobState.FAILED, uploads_run.tell_failure(log, exc, error)), log)
+            archive(spool, job.ended(JobState.FAILED, log_failure(log, exc, error)), log)
             raise
         job = job.ended(JobState.SUCCEEDED, job_log.one_line(result.id))
         return UploadOutcome(job, result, archive(spool, job, log))
@@ -147,8 +148,8 @@ def archive(spool: Spool, job: Job, log: job_log.JobLog) -> str | None:
     return None
 
 
-def _task(order: ManualUpload, *, job: Job | None) -> uploads_run.UploadTask:
-    return uploads_run.UploadTask(
+def _task(order: ManualUpload, *, job: Job | None) -> UploadTask:
+    return UploadTask(
         user=order.user,
         target=order.target,
         image_path=order.image_path,

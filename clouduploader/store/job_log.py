@@ -27,7 +27,7 @@ from clouduploader.util.frozen import frozen
 
 MASK = "********"
 MAX_UNWRITTEN_BYTES = 1 << 20  # kept for a full disk; the logs of most uploads are smaller
-PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk that is full, or read-only after a fault, may be mended
+PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a full disk, or one read-only after a fault, may be mended
 # These are compiled, and kept, by `re` when a log is first read: an upload writes one only.
 _TIME = r"^(?:[0-9]{2}:[0-9]{2}:[0-9]{2} )?"
 _JOURNAL = rf"{_TIME}Journal: (?P<key>[0-9a-f]{{32}})$"
@@ -77,7 +77,7 @@ class _Stream:
                 count = self._sink.write(self._unwritten)
                 self._unwritten = self._unwritten[count:] if isinstance(count, int) else b""
         except OSError as exc:
-            return exc.errno in PASSING
+            return exc.errno in PASSING_ERRNOS
         return True
 
 

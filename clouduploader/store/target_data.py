@@ -14,14 +14,17 @@ No value is ever shown that was encrypted or is called secret: not in a message,
 chain of exceptions behind it, where Python's own hold the text they failed on.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
-from clouduploader.errors import TargetDataError
+from clouduploader.errors import LocalIOError, MissingFileError, TargetDataError
 from clouduploader.plugin import Field, FieldKind, JsonValue, Platform, fields
+from clouduploader.util import files
 from clouduploader.util.frozen import frozen
 
 MAX_SIZE_BYTES = 1 << 20  # OBS takes 10 MB; the most that EC2's fields can fill is below 100 KB
@@ -92,6 +95,28 @@ def read(data: bytes, platform: Platform, keyring: Decrypter) -> TargetData:
         unknown_keys=tuple(key for key in document if key not in names),
         secrets=tuple(dict.fromkeys(checker.secrets)),
     )
+
+
+def read_file(path: Path, *, is_of_spool: bool = False) -> bytes:
+    """Read a file of target data; of more than is allowed only so much that `parse` refuses it.
+
+    Args:
+        path: May be a pipe: then it blocks until the writer is done.
+        is_of_spool: Whether it lies in a spool: then it is a regular file, or refused.
+
+    Raises:
+        MissingFileError: There is no such file.
+        LocalIOError: It can't be read.
+    """
+    try:
+        with files.as_owner(path.parent) if is_of_spool else contextlib.nullcontext():
+            file = files.open_read(path) if is_of_spool else path.open("rb")
+        with file:
+            return file.read(MAX_SIZE_BYTES + 1)
+    except FileNotFoundError as exc:
+        raise MissingFileError(f"there are no target data {path}") from exc
+    except OSError as exc:
+        raise LocalIOError(f"the target data {path} can't be read: {exc.strerror}") from exc
 
 
 def check(data: bytes, platform: Platform, keyring: Decrypter) -> None:

@@ -26,3 +26,8 @@ def test_exit_code_is_its_number_and_has_a_meaning():
         assert int(code) == code.value
         assert code.meaning.endswith(".")
         assert pickle.loads(pickle.dumps(code)) is code  # noqa: S301 our own bytes
+
+
+def test_sentence_is_message_and_hint():
+    assert errors.ConfigError("x is wrong.", hint="Set y.").sentence() == "x is wrong. Set y."
+    assert errors.ConfigError("x is wrong").sentence() == "x is wrong."

@@ -394,26 +394,18 @@ class Spool(SpoolPaths):
     def mark_cleanup_pending(self, name: str) -> None:
         """Write down that our worker has to clean up in the cloud after a job; as far as the disk takes it."""
         with contextlib.suppress(OSError):
-            files.write_file(self._cleanup_path(name), b"", mode=files.PUBLIC_MODE)
+            files.write_file(self.cleanup_path(name), b"", mode=files.PUBLIC_MODE)
             files.sync_directory(self.directory)
 
     @files.works_as_owner
     def clear_cleanup_pending(self, name: str) -> None:
         """It has, or need not."""
         with contextlib.suppress(OSError):
-            self._cleanup_path(name).unlink(missing_ok=True)
-
-    def pending_cleanups(self) -> list[str]:
-        """The jobs, archived or not, after which it has to."""
-        names = (path.name.removeprefix(".").removesuffix(".cleanup") for path in self.directory.glob(".*.cleanup"))
-        return [name for name in names if job_xml.NAME.fullmatch(name)]
+            self.cleanup_path(name).unlink(missing_ok=True)
 
     def is_cleanup_pending(self, name: str) -> bool:
         """Whether it has to after this job."""
-        return self._cleanup_path(name).exists()
-
-    def _cleanup_path(self, name: str) -> Path:
-        return self.directory / f".{name}.cleanup"
+        return self.cleanup_path(name).exists()
 
     @files.works_as_owner
     def ping_worker(self) -> None:

@@ -1,6 +1,7 @@
 """Where everything of a spool is."""
 
 import os
+import re
 from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, LocalIOError, MissingFileError, NoSuchJobError
@@ -10,6 +11,28 @@ _SPOOL_HINT = (
     "A server makes it when it starts, and a plain user's own is made where his home can be written; "
     "--spool or CLOUDUPLOADER_SPOOL name another one."
 )
+_IMAGE_NAME = re.compile(r"([0-9]+)\.file")
+_CLEANUP_NAME = re.compile(r"\.([0-9]{1,18})\.cleanup")
+_PART_NAME = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.([0-9]{1,18}|next)(?:\.data)?\.new(?:\.[0-9a-z_]+)?")
+
+
+def job_of_image(image_path: Path) -> tuple[Path, str] | None:
+    """Return the spool's directory and the job's name for an image that is called as OBS does; None for others."""
+    found = _IMAGE_NAME.fullmatch(image_path.name)
+    return (image_path.parent, found[1]) if found else None
+
+
+def job_of_part(filename: str) -> str | None:
+    """Return to which job a file in a spool's directory belongs that is left when its record is missing.
+
+    That is what is written before the record, what is left when only that got lost, and a file that was never moved to
+    its place.
+
+    Returns:
+        The job's name, or "next" for the file `next`; None for other files.
+    """
+    found = _PART_NAME.fullmatch(filename)
+    return (found[1] or found[2]) if found else None
 
 
 class SpoolPaths:
@@ -71,6 +94,15 @@ class SpoolPaths:
     def received_path(self, job: Job) -> Path:
         """Where OBS's server puts the image of a job while it receives it."""
         return self.directory / f".{job.name}.file{job.pid}"
+
+    def cleanup_path(self, name: str) -> Path:
+        """What says that the worker has to clean up in the cloud after a job."""
+        return self.directory / f".{name}.cleanup"
+
+    def pending_cleanups(self) -> list[str]:
+        """The jobs, archived or not, that have such a file."""
+        found = (_CLEANUP_NAME.fullmatch(path.name) for path in self.directory.glob(".*.cleanup"))
+        return [match[1] for match in found if match]
 
     def free_bytes(self) -> int:
         """How much is free where the jobs are, for those who are not root.

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader.errors import TargetDataError
+from clouduploader.errors import LocalIOError, MissingFileError, TargetDataError
 from clouduploader.plugin import Field, FieldKind
 from clouduploader.plugin.fields import PGP_MARK, json_schema
 from clouduploader.store import target_data
@@ -392,3 +392,20 @@ def test_schema_and_check_agree_field_by_field(field, value):
 def test_schema_takes_encrypted_values():
     document = {"place": armored("x"), "password": "QUJD" * 43 + "\n"}
     jsonschema.Draft202012Validator(json_schema(Platform().fields)).validate(document)
+
+
+def test_file_of_target_data_is_read_but_not_without_end(tmp_path):
+    (tmp_path / "data").write_bytes(b"x" * (3 << 20))
+    assert len(target_data.read_file(tmp_path / "data")) == (1 << 20) + 1
+    with pytest.raises(MissingFileError, match="there are no target data"):
+        target_data.read_file(tmp_path / "none")
+    with pytest.raises(LocalIOError, match="Is a directory"):
+        target_data.read_file(tmp_path)
+
+
+def test_target_data_of_a_spool_are_a_regular_file(tmp_path):
+    (tmp_path / "7.data").symlink_to(tmp_path / "other")
+    (tmp_path / "other").write_bytes(b"{}")
+    assert target_data.read_file(tmp_path / "7.data") == b"{}"
+    with pytest.raises(LocalIOError):
+        target_data.read_file(tmp_path / "7.data", is_of_spool=True)

@@ -1,0 +1,74 @@
+import lzma
+import sys
+import types
+
+import pytest
+from fakes.installed_platform import MadeUpPlatform
+from samples.uploads import RAW
+
+from clouduploader.store import config
+from clouduploader.store.job_log import JobLog
+from clouduploader.uploads import run as uploads_run
+from clouduploader.uploads.task import UploadTask
+from clouduploader.util.cancel import Cancel
+
+METADATA = "Metadata-Version: 2.1\nName: made-up-platform\nVersion: 1.0\n"
+ENTRY_POINTS = "[clouduploader.platforms]\nmade-up = made_up_platform:create\n"
+
+
+@pytest.fixture
+def platform(tmp_path_factory, monkeypatch):
+    """A platform of an installed package, found by its entry point like a stranger's."""
+    site = tmp_path_factory.mktemp("site")
+    package = site / "made_up_platform-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(METADATA)
+    (package / "entry_points.txt").write_text(ENTRY_POINTS)
+    made = MadeUpPlatform()
+    module = types.ModuleType("made_up_platform")
+    module.create = lambda _context: made
+    monkeypatch.setitem(sys.modules, "made_up_platform", module)
+    monkeypatch.syspath_prepend(site)
+    return made
+
+
+class Lines:
+    """A sink of a log, as lines."""
+
+    def __init__(self):
+        self.data = b""
+
+    def write(self, data):
+        self.data += data
+
+    def __iter__(self):
+        return iter(self.data.decode().splitlines())
+
+    def __contains__(self, line):
+        return line in list(self)
+
+
+@pytest.fixture
+def lines():
+    """What the job's log holds."""
+    return Lines()
+
+
+@pytest.fixture
+def run(tmp_path, lines):
+    """A function that runs a task; it makes the image and the rest unless told otherwise."""
+
+    def run_task(
+        *, what=uploads_run.run, cancel=None, events_path=None, data=b"{}", image="42.file", content=None, **changes
+    ):
+        path = tmp_path / image
+        if content is not None or not path.exists():
+            path.write_bytes(lzma.compress(RAW) if content is None else content)
+        fields = {"user": "tom", "target": "made-up", "filename": None, "job": None, "is_by_hand": False} | changes
+        task = UploadTask(image_path=path, targetdata=data, **fields)
+        settings = config.load(home=tmp_path / "home", spool=tmp_path, environment={})
+        keywords = {"events_path": events_path} if what is uploads_run.run else {}
+        log = JobLog([lines], is_verbose=True)
+        return what(task, config=settings, log=log, cancel=cancel or Cancel(), **keywords)
+
+    return run_task

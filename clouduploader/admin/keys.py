@@ -1,8 +1,6 @@
 """Make key pairs, and encrypt target data with them."""
 
-import os
 import pwd
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -88,17 +86,7 @@ def write(path: Path, text: str) -> None:
         CannotCreateError: It can't be written.
     """
     try:
-        files.check_place(path)
-        descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink()
-            raise
+        files.replace_file(path, text.encode(), mode=files.PRIVATE_MODE)
     except OSError as exc:
         raise CannotCreateError(f"{path} can't be written: {exc.strerror}") from exc
 

@@ -14,7 +14,7 @@ from clouduploader.errors import ExitCode
 from clouduploader.jobs import cleanup
 from clouduploader.plugin import CleanUpReport, CloudObject, JsonValue
 from clouduploader.store import job_log, target_data
-from clouduploader.util import processes
+from clouduploader.util import privileges
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 COLUMNS = (
@@ -92,7 +92,7 @@ def cleanup_command(
     With --json the data are {"dry_run": B, "things": [...]}, each with kind, id (null for what does not show yet),
     region, job, user, image, journal, created, story, outcome (removed, left, kept or found) and reason.
     """
-    processes.hide_memory()
+    privileges.hide_memory()
     with open(2, "wb", buffering=0, closefd=False) as stderr:
         log = job_log.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
         for region in regions or ((None,) if job is None else ()):  # the journal of a job names its own target

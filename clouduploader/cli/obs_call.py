@@ -12,7 +12,7 @@ from clouduploader.cli import boundary, routing
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import CannotCreateError, ExitCode, StoppedError, UsageError
 from clouduploader.store import job_log
-from clouduploader.util import files, processes, signals
+from clouduploader.util import files, privileges, signals
 from clouduploader.util.cancel import Cancel
 
 
@@ -57,7 +57,7 @@ def contract_command(session: Session, operands: tuple[str, ...]) -> int:
     """Upload one image as OBS asks for it."""
     if len(operands) not in routing.OPERAND_COUNTS:
         raise UsageError(f"OBS's call has five or six operands, not {len(operands)}", hint="See --help.")
-    processes.hide_memory()
+    privileges.hide_memory()
     call = ObsCall(operands)
     cancel = Cancel()
     signals.listen(cancel)
@@ -114,7 +114,7 @@ def _log_file(call: ObsCall) -> BinaryIO:
     if call.log_path is None:
         return open(1, "wb", buffering=0, closefd=False)
     try:
-        with files.as_owner(call.log_path.absolute().parent):
+        with privileges.as_owner(call.log_path.absolute().parent):
             descriptor = os.open(call.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PUBLIC_MODE)
     except OSError as exc:
         raise CannotCreateError(f"the log {call.log_path} can't be written: {exc.strerror}") from exc

@@ -44,14 +44,14 @@ def serve_command(
         raise UnavailableError(
             f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
         ) from exc
-    from clouduploader.util import processes, service_log, systemd
+    from clouduploader.util import privileges, service_log, systemd
     from clouduploader.util.cancel import Cancel
 
     def read() -> settings.ServerSettings:
         found = session.read_config()
         return settings.load(found.server, found.path, listen=listen, allow=networks)
 
-    processes.hide_memory()
+    privileges.hide_memory()
     config = session.config
     source = settings.SettingsSource(read)
     cancel = Cancel()

@@ -10,7 +10,7 @@ import click
 
 from clouduploader.cli.session import Session, pass_session
 from clouduploader.errors import ExitCode, NotOwnerError
-from clouduploader.util import systemd
+from clouduploader.util import privileges, systemd
 
 if TYPE_CHECKING:
     from clouduploader.worker.control import WorkerControl
@@ -35,16 +35,14 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
 
     Only one worker, ours or OBS's, can work on a spool.
     """
-    from clouduploader.util import processes
-
     if account:
-        processes.become(account)
+        privileges.become(account)
         if not os.access(sys.executable, os.X_OK, effective_ids=True):
             raise NotOwnerError(
                 f"{account} may not execute {sys.executable}",
                 hint="Install clouduploader, and the Python that it uses, where every user may read them.",
             )
-    processes.hide_memory()
+    privileges.hide_memory()
     from clouduploader import worker
     from clouduploader.util import service_log
     from clouduploader.worker import control, settings

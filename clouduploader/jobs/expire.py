@@ -10,7 +10,7 @@ from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobErro
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.store import journal, spool
 from clouduploader.store.spool import paths
-from clouduploader.util import files
+from clouduploader.util import privileges
 from clouduploader.util import wall_clock as calendar
 from clouduploader.util.frozen import frozen
 
@@ -228,7 +228,7 @@ def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, patience: 
 
 def _remove(jobs: spool.Spool, path: Path) -> None:
     try:
-        with files.as_owner(jobs.directory):
+        with privileges.as_owner(jobs.directory):
             path.unlink(missing_ok=True)
     except OSError as exc:
         raise LocalIOError(f"{path} can't be removed: {exc.strerror}") from exc

@@ -10,7 +10,7 @@ from clouduploader.errors import LocalIOError, MissingFileError, TransientError
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.store import job_log, spool
 from clouduploader.store.job_log import LogReading
-from clouduploader.util import files, processes
+from clouduploader.util import files, privileges, processes
 from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
@@ -177,7 +177,7 @@ def open_log(jobs: spool.Spool, name: str) -> BinaryIO | None:
     # Twice, for it may be moved to the archive after we looked for it in the spool.
     for path in (jobs.log_path(name), jobs.done_log_path(name)):
         try:
-            with files.as_owner(jobs.directory):
+            with privileges.as_owner(jobs.directory):
                 return files.open_read(path)
         except FileNotFoundError:
             continue

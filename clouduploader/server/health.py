@@ -5,7 +5,7 @@ import os
 
 from clouduploader.errors import LocalIOError
 from clouduploader.store import spool
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
 PROBE = ".health.new"  # its name collides with none of OBS's and is passed over by all
@@ -47,7 +47,7 @@ def _spool_fault(jobs: spool.Spool) -> str | None:
     """Write a file there, as every change of a job does."""
     path = jobs.directory / PROBE
     try:
-        with files.as_owner(jobs.directory):
+        with privileges.as_owner(jobs.directory):
             descriptor = files.open_regular(path, os.O_WRONLY | os.O_TRUNC, mode=files.PRIVATE_MODE)
             try:
                 os.write(descriptor, PROBE_BYTES)

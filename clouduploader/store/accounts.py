@@ -17,10 +17,8 @@ at anything, so they come one after the other.
 import contextlib
 import dataclasses
 import datetime
-import os
 import sqlite3
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -33,11 +31,10 @@ from clouduploader.errors import (
     NoSuchAccountError,
     UsageError,
 )
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
 FILE_NAME = "accounts.sqlite"
-MODE = 0o600
 SCHEMA_VERSION = 1
 APPLICATION_ID = int.from_bytes(b"CUac")  # ours: tells the file from any other of SQLite's
 BUSY_SECONDS = 10.0  # a write takes milliseconds; who waits that long waits for one that hangs
@@ -139,7 +136,7 @@ class AccountStore:
             DataError: A value is another user's.
         """
         check_user(user)
-        with files.as_owner(self.path.parent):
+        with privileges.as_owner(self.path.parent):
             if not self._is_there():
                 self._make_file()
         with self._writing() as database:
@@ -232,7 +229,7 @@ class AccountStore:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             with contextlib.ExitStack() as stack:
-                stack.enter_context(files.as_owner(self.path.parent))
+                stack.enter_context(privileges.as_owner(self.path.parent))
                 # rw: never made by SQLite, whose files are everybody's to read; a file that may only be read is that
                 connection = sqlite3.connect(
                     f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None
@@ -272,14 +269,8 @@ class AccountStore:
     def _make_file(self) -> None:
         """Make an empty file that has its mode and owner from the first moment; SQLite takes it for a new database."""
         try:
-            descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{FILE_NAME}.")
-            try:
-                os.fchmod(descriptor, MODE)
-                with contextlib.suppress(FileExistsError):  # another one was quicker: his will do
-                    os.link(name, self.path)
-            finally:
-                os.close(descriptor)
-                Path(name).unlink()
+            with contextlib.suppress(FileExistsError):  # another process was quicker: its file will do
+                files.create_file(self.path, b"", mode=files.PRIVATE_MODE)
         except OSError as exc:
             raise CannotCreateError(f"{self.path} can't be made: {exc.strerror}") from exc
 

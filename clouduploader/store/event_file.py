@@ -31,7 +31,7 @@ from clouduploader.plugin import (
     PhaseStarted,
     Shortfall,
 )
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 
 PROGRESS_INTERVAL_SECONDS = 1.0  # fine enough for a person, and no flood for a program
 
@@ -73,7 +73,7 @@ class EventFile:
     def __init__(self, path: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            with files.as_owner(path.absolute().parent):
+            with privileges.as_owner(path.absolute().parent):
                 self._descriptor: int | None = os.open(path, flags, files.PUBLIC_MODE)
         except OSError as exc:
             raise CannotCreateError(f"the events file {path} can't be written: {exc.strerror}") from exc

@@ -38,7 +38,7 @@ from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
 from clouduploader.plugin import CloudObject, Event, JsonValue, ObjectCreated, ObjectRemoved, UploadResult, visibility
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
 FILE_NAME = "journal"
@@ -228,7 +228,7 @@ class JournalContents:
     def targetdata(self) -> bytes | None:
         """The target data as they came, or None if they are gone or can't be read."""
         try:
-            with files.as_owner(self.directory), files.open_read(self.directory / TARGETDATA_NAME) as file:
+            with privileges.as_owner(self.directory), files.open_read(self.directory / TARGETDATA_NAME) as file:
                 return file.read()
         except OSError:
             return None
@@ -239,7 +239,7 @@ def read(state_dir: Path, key: str) -> JournalContents | None:
     directory = state_dir / key
     path = directory / FILE_NAME
     try:
-        with files.as_owner(directory):
+        with privileges.as_owner(directory):
             descriptor = files.open_regular(path, os.O_RDONLY)
     except OSError:
         return None
@@ -299,7 +299,7 @@ def prune(state_dir: Path, *, before: float, kept_jobs: Set[str]) -> list[str]:
 
 def _remove_closed(directory: Path, kept_jobs: Set[str]) -> bool:
     """Remove one journal under its lock, unless it is needed; return whether it was removed."""
-    with files.as_owner(directory):
+    with privileges.as_owner(directory):
         descriptor = files.open_regular(directory / FILE_NAME, os.O_RDONLY)
         try:
             if not files.try_lock(descriptor):
@@ -414,7 +414,7 @@ class UploadJournal:
             LocalIOError: It can't be written.
         """
         try:
-            with files.as_owner(self._home):
+            with privileges.as_owner(self._home):
                 files.replace_file(self._home / TARGETDATA_NAME, targetdata, mode=files.PRIVATE_MODE)
                 files.make_directory(self.directory, mode=files.PRIVATE_DIRECTORY_MODE)
         except OSError as exc:
@@ -455,7 +455,7 @@ class UploadJournal:
             return
         outcome = (state.end or {}).get("outcome")
         is_repeatable = bool((state.began or {}).get("by_hand")) and outcome != AttemptOutcome.SUCCEEDED
-        with files.as_owner(self._home), contextlib.suppress(OSError):
+        with privileges.as_owner(self._home), contextlib.suppress(OSError):
             for path in _rest(self._home):
                 if not (is_repeatable and path.name == TARGETDATA_NAME):
                     files.remove_tree(path)
@@ -499,7 +499,7 @@ def _open_locked(state_dir: Path, key: str) -> int:
     directory = state_dir / key
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
-        with files.as_owner(state_dir):
+        with privileges.as_owner(state_dir):
             for made in (state_dir, directory):
                 files.make_directory(made, mode=files.PRIVATE_DIRECTORY_MODE)
             try:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from clouduploader.errors import LocalIOError, MissingFileError, TargetDataError
 from clouduploader.plugin import Field, FieldKind, JsonValue, Platform, fields
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
 MAX_SIZE_BYTES = 1 << 20  # OBS takes 10 MB; the most that EC2's fields can fill is below 100 KB
@@ -109,7 +109,7 @@ def read_file(path: Path, *, is_of_spool: bool = False) -> bytes:
         LocalIOError: It can't be read.
     """
     try:
-        with files.as_owner(path.parent) if is_of_spool else contextlib.nullcontext():
+        with privileges.as_owner(path.parent) if is_of_spool else contextlib.nullcontext():
             file = files.open_read(path) if is_of_spool else path.open("rb")
         with file:
             return file.read(MAX_SIZE_BYTES + 1)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clouduploader.errors import CannotCreateError
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 
 PREFIX = "clouduploader-"
 MARK_NAME = ".clouduploader-private"  # says that a directory is one of ours, and which one
@@ -75,7 +75,7 @@ def _remove_unless_locked(path: Path, *, owner: int, min_age_seconds: float) -> 
                 and _is_marked(path, status)
                 and files.try_lock(lock)
             ):
-                with files.as_owner(path):
+                with privileges.as_owner(path):
                     _remove(path)
         finally:
             os.close(lock)
@@ -91,7 +91,7 @@ def _remove(path: Path) -> None:
 
 
 def _is_marked(path: Path, status: os.stat_result) -> bool:
-    with files.as_owner(path), files.open_read(path / MARK_NAME) as file:
+    with privileges.as_owner(path), files.open_read(path / MARK_NAME) as file:
         return file.read(MAX_MARK_BYTES) == _mark(path, status)
 
 
@@ -112,7 +112,7 @@ def linked(image_path: Path, directory: Path, name: str) -> Iterator[Path]:
     link = directory / name
     target = image_path.absolute()
     try:
-        with files.as_owner(directory):
+        with privileges.as_owner(directory):
             if not (link.is_symlink() and link.readlink() == target):
                 link.symlink_to(target)
     except OSError as exc:
@@ -120,5 +120,5 @@ def linked(image_path: Path, directory: Path, name: str) -> Iterator[Path]:
     try:
         yield link
     finally:
-        with files.as_owner(directory):  # OBS's kill empties it under our feet
+        with privileges.as_owner(directory):  # OBS's kill empties it under our feet
             files.discard(link)

@@ -7,7 +7,7 @@ from pathlib import Path
 from clouduploader.errors import CannotCreateError, ClouduploaderError
 from clouduploader.store import job_log
 from clouduploader.store.job_log import JobLog, one_line
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 from clouduploader.util.cancel import Cancel
 
 FULL_DISK_POLL_SECONDS = 2.0  # until the next look at a full disk; soon enough, and no load
@@ -68,7 +68,7 @@ def write_result(path: Path, text: str, *, log: JobLog, cancel: Cancel) -> None:
 def _try_to_write(path: Path, data: bytes) -> OSError | None:
     """Replace a file; return why that is not possible, or None."""
     try:
-        with files.as_owner(path.parent):
+        with privileges.as_owner(path.parent):
             files.replace_file(path, data, mode=files.PUBLIC_MODE)
     except OSError as exc:
         return exc

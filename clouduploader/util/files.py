@@ -1,137 +1,24 @@
 """How files are opened, written and removed in directories where other users, or a crash, may have left anything.
 
 Only regular files are opened, no symbolic link is followed in the last part of a path, and nothing waits for the other
-end of a FIFO. What is made gets its mode by us, whatever the umask. Root works in a directory of another user with that
-user's rights (`as_owner`): whatever he laid there leads to nothing that he could not have reached himself.
+end of a FIFO. What is made gets its mode by us, whatever the umask. With which rights root works in a directory of
+another user is in `util/privileges`.
 """
 
 import contextlib
 import errno
 import fcntl
-import functools
 import os
-import pwd
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Concatenate, ParamSpec, Protocol, TypeVar
-
-from clouduploader.errors import ConfigError, NotOwnerError
+from typing import BinaryIO
 
 PUBLIC_MODE = 0o644  # what OBS's daemons write with their umask of 022
 PRIVATE_MODE = 0o600
 PUBLIC_DIRECTORY_MODE = 0o755
 PRIVATE_DIRECTORY_MODE = 0o700
 REMOVE_TRIES = 5  # a killed uploader may make a file in the directory that is being removed
-
-
-def owner_of(directory: Path) -> tuple[int, int] | None:
-    """Who may lay what he likes in a directory, should that be another user than root.
-
-    Args:
-        directory: Absolute; if it is not there, the nearest one above it counts.
-
-    Returns:
-        His uid and the group for new files: the directory's owner; for a directory of root's the owner of whatever it
-        was reached through, who may exchange it. None if all of that is root's, or of
-        those whose rights root can't take in the user namespace of a plain user.
-    """
-    chain = [directory, *directory.parents]
-    while True:
-        try:
-            status = chain[0].stat()
-            break
-        except OSError:
-            if len(chain) == 1:
-                return None
-            del chain[0]
-    if not _is_lesser(status.st_uid):
-        owners = (path.lstat() for path in reversed(chain))
-        status = next((found for found in owners if _is_lesser(found.st_uid)), status)
-    if not _is_lesser(status.st_uid):
-        return None
-    return status.st_uid, status.st_gid or _primary_group(status.st_uid)
-
-
-def _is_lesser(uid: int) -> bool:
-    """Whether root has more rights than a user.
-
-    In a user namespace of his own (user_namespaces(7)) a plain user is called root, and has no more rights than before
-    over what belongs to users outside, the real root among them; these all bear one uid that is not in its map.
-    """
-    if uid == 0:
-        return False
-    rows = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    is_inside = any(first <= uid < first + count for first, _outside, count in rows)
-    return is_inside or any(first == outside == 0 for first, outside, _count in rows)
-
-
-def _primary_group(uid: int) -> int:
-    try:
-        return pwd.getpwuid(uid).pw_gid
-    except KeyError:
-        return uid  # a number without a name; by custom its group bears the same one
-
-
-def check_program(path: Path, program: str) -> None:
-    """See that a file may name a program for us to run: root runs none that a lesser user may have named.
-
-    Args:
-        path: The file, such as one of our home.
-        program: What it names, for the message.
-
-    Raises:
-        ConfigError: We are root, and somebody else may have written the file; see `owner_of`.
-    """
-    owner = owner_of(path) if os.geteuid() == 0 else None
-    if owner is None:
-        return
-    try:
-        name = pwd.getpwuid(owner[0]).pw_name
-    except KeyError:  # a number without a name
-        name = f"#{owner[0]}"
-    raise ConfigError(
-        f"root does not run {program}: {path} may have been written by the user {name}",
-        hint=f"Work as that user: `runuser -u {name} -- clouduploader ...`.",
-    )
-
-
-@contextlib.contextmanager
-def as_owner(directory: Path) -> Iterator[None]:
-    """Let root do inside the block what the owner of a directory could do with files, and no more; others as ever.
-
-    The thread's file system uid and gid are changed (setfsuid(2)): the kernel checks each part of each path, without a
-    race, and what is made belongs to the owner. Other threads, and the right to send signals, stay as they are; a
-    thread that is started inside the block begins with the owner's rights, a program that is executed with root's.
-
-    Args:
-        directory: See `owner_of`.
-
-    Raises:
-        NotOwnerError: Root may not change them here.
-    """
-    owner = owner_of(directory) if os.geteuid() == 0 else None
-    if owner is None:
-        yield
-        return
-    libc = _libc()
-    with contextlib.suppress(PermissionError):  # of the whole process, for which root has no need
-        os.setgroups([])
-    before = libc.setfsuid(owner[0]), libc.setfsgid(owner[1])
-    try:
-        if (libc.setfsuid(-1), libc.setfsgid(-1)) != owner:  # they report no errors
-            raise NotOwnerError(f"{directory} belongs to another user, whose rights root may not take here")
-        yield
-    finally:
-        libc.setfsuid(before[0])
-        libc.setfsgid(before[1])
-
-
-@functools.cache
-def _libc() -> Any:  # noqa: ANN401 there is no better type for it
-    import ctypes  # only root needs it
-
-    return ctypes.CDLL(None)
 
 
 def open_regular(path: Path, flags: int, *, mode: int | None = None, is_followed: bool = False) -> int:
@@ -292,6 +179,35 @@ def replace_file(path: Path, data: bytes, *, mode: int, announce: Callable[[], N
     sync_directory(path.parent)
 
 
+def create_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Make a file that must not be there yet; it appears with all its bytes, and is then safely on the disk.
+
+    Any number of writers at a time: one of them makes it. A crash may leave a file beside it, called
+    `.NAME.new.` and some random characters.
+
+    Args:
+        path: Its place.
+        data: Its content.
+        mode: Its mode.
+
+    Raises:
+        FileExistsError: Something is there already, if only a symbolic link.
+        OSError: It can't be made; nothing is left.
+    """
+    import tempfile  # loads shutil, see `remove_tree`
+
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{new_path(path).name}.")
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0):
+            write_all(descriptor, data)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        os.link(name, path)  # unlike a rename it refuses to overwrite
+    finally:
+        discard(Path(name))
+    sync_directory(path.parent)
+
+
 def make_directory(path: Path, *, mode: int) -> None:
     """Make a directory if it is not there, with its name on the disk.
 
@@ -351,26 +267,3 @@ def _open_up(directory: Path) -> None:
         for entry in directory.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 _open_up(entry)
-
-
-class _HasDirectory(Protocol):
-    @property
-    def directory(self) -> Path: ...
-
-
-Self = TypeVar("Self", bound=_HasDirectory)
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-
-
-def works_as_owner(
-    method: Callable[Concatenate[Self, Parameters], Result],
-) -> Callable[Concatenate[Self, Parameters], Result]:
-    """Have a method of something with a `directory` work there as its owner."""
-
-    @functools.wraps(method)
-    def wrapper(self: Self, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with as_owner(self.directory):
-            return method(self, *args, **kwargs)
-
-    return wrapper

@@ -14,7 +14,6 @@ import dataclasses
 import enum
 import fcntl
 import os
-import pwd
 import re
 import select
 import signal
@@ -23,14 +22,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from clouduploader.errors import LocalIOError, NotOwnerError, UsageError
-from clouduploader.util import files
+from clouduploader.errors import LocalIOError, NotOwnerError
+from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
 PROC = Path("/proc")
 POLL_SECONDS = 0.2  # between two looks at what a process started meanwhile
 KILL_ROUNDS = 5  # a child that was being started at the first may be seen at the second
-PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 DEAD_STATES = frozenset("ZXx")  # proc(5): zombie and dead; a zombie only waits to be counted
 
 
@@ -149,7 +147,7 @@ def is_locked(path: Path) -> bool:
     On a job's log that is whoever works on the job. For an instant it puts a shared lock on it.
     """
     try:
-        with files.as_owner(path.parent):
+        with privileges.as_owner(path.parent):
             descriptor = files.open_regular(path, os.O_RDONLY)
     except OSError:
         return False
@@ -301,39 +299,6 @@ def find(pid: int) -> Process | None:
         is_alive=fields[0].decode() not in DEAD_STATES,
         start_ticks=int(fields[19]),  # field 22 of proc(5), of which the first two are cut off
     )
-
-
-def become(account: str) -> None:
-    """Give up root's rights for those of a user, for good; nothing to do for who is that user.
-
-    Raises:
-        UsageError: There is no such user.
-        NotOwnerError: Only root can do that.
-    """
-    try:
-        entry = pwd.getpwnam(account)
-    except KeyError as exc:
-        raise UsageError(f"there is no user {account} on this machine") from exc
-    if os.geteuid() == entry.pw_uid:
-        return
-    try:
-        os.initgroups(account, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-    except PermissionError as exc:
-        raise NotOwnerError(f"only root can work as {account}", hint=f"Start it as root, or as {account}.") from exc
-
-
-def hide_memory() -> None:
-    """Let no other process of this user, and no program that collects crashes, read our memory: there are keys in it.
-
-    To be called by what works for the service. It hides our open files too (/proc/PID is root's from here on), which is
-    why an upload by hand does not do it: these are what `kill` knows it by. An upload of the service is known by its
-    supervisor, or OBS's helper, which lead its process group and have no keys.
-    """
-    import ctypes
-
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobError
 from clouduploader.model.job import Job, JobState
 from clouduploader.store import spool
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 from clouduploader.worker import outcome, queue, supervisor
 from clouduploader.worker.settings import WorkerSettings
@@ -117,7 +117,7 @@ def _prepare(means: LaunchConfig, job: Job) -> tuple[int, int]:
         CannotCreateError: The log can't.
     """
     jobs, name = means.jobs, job.name
-    with files.as_owner(jobs.directory):
+    with privileges.as_owner(jobs.directory):
         _make_directory(jobs, name)
         jobs.result_path(name).unlink(missing_ok=True)  # of an earlier try
     with jobs.open_log(name) as log:

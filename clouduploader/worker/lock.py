@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, LockedError, MissingFileError
 from clouduploader.store import spool
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
 LOCK_NAME = ".worker.lock"
@@ -87,7 +87,7 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[WorkerLock]:
 
 def _hold(stack: contextlib.ExitStack, path: Path, complaint: str) -> int:
     try:
-        with files.as_owner(path.parent):
+        with privileges.as_owner(path.parent):
             descriptor = files.open_regular(path, os.O_WRONLY, mode=files.PUBLIC_MODE)
         stack.callback(os.close, descriptor)
         deadline = time.monotonic() + PROBE_SECONDS
@@ -108,7 +108,7 @@ def _fifo(stack: contextlib.ExitStack, jobs: spool.Spool) -> int | None:
         return None
     with contextlib.ExitStack() as undo:
         try:
-            with files.as_owner(path.parent.parent):
+            with privileges.as_owner(path.parent.parent):
                 files.make_directory(path.parent, mode=files.PUBLIC_DIRECTORY_MODE)
                 with contextlib.suppress(FileExistsError):
                     os.mkfifo(path, files.PRIVATE_MODE)

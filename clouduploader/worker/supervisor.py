@@ -117,7 +117,7 @@ def _load_end(directory: str, name: str, tries: int, pause_seconds: int) -> Call
     from clouduploader import errors
     from clouduploader.store import spool
     from clouduploader.store.config import STATE_NAME
-    from clouduploader.util import files
+    from clouduploader.util import files, privileges
     from clouduploader.worker import outcome
 
     jobs = spool.Spool(Path(directory))
@@ -129,7 +129,7 @@ def _load_end(directory: str, name: str, tries: int, pause_seconds: int) -> Call
             try:
                 outcome.record_exit(jobs, name, pid=os.getpid(), code=code, retries=retries, state_dir=state_dir)
                 if not jobs.job_path(name).exists():  # archived, perhaps by a kill while the uploader still wrote
-                    with files.as_owner(jobs.directory):
+                    with privileges.as_owner(jobs.directory):
                         files.remove_tree(jobs.work_dir(name))
                         jobs.result_path(name).unlink(missing_ok=True)
                 break

@@ -3,16 +3,14 @@
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Iterable
 
 from clouduploader.model.job import Job
 from clouduploader.store import spool
+from clouduploader.store.spool.paths import job_of_log
 from clouduploader.util import processes as util_processes
 from clouduploader.util.processes import Ownership
 from clouduploader.worker.events import UploadEnd
-
-_LOG_NAME = re.compile(r"([0-9]+)\.log")
 
 
 @dataclasses.dataclass
@@ -136,8 +134,8 @@ def supervisors(jobs: spool.Spool) -> dict[str, int]:
         if member.pid != member.group or util_processes.owner(member.pid) not in trusted:
             continue
         output = util_processes.locked_output(member.pid)
-        name = _LOG_NAME.fullmatch(output.name) if output else None
-        logs = (jobs.log_path(name[1]), jobs.done_log_path(name[1])) if name else ()
+        name = job_of_log(output) if output else None
+        logs = (jobs.log_path(name), jobs.done_log_path(name)) if name else ()
         if name and any(util_processes.is_output(member.pid, path) for path in logs):
-            found.setdefault(name[1], member.pid)
+            found.setdefault(name, member.pid)
     return found

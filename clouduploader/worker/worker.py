@@ -20,7 +20,7 @@ from clouduploader.errors import ClouduploaderError, ExitCode, LockedError, NoSu
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.store import spool
 from clouduploader.store.config import Config
-from clouduploader.util import files, inotify, processes
+from clouduploader.util import inotify, privileges, processes
 from clouduploader.worker import cleanup, launcher, lock, outcome, queue, settings, tracked
 from clouduploader.worker.control import WorkerControl
 from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
@@ -319,7 +319,7 @@ class Worker:
         found = self._read_settings()
         environment = settings.environment_of(self._config, found)
         if found.program != settings.PROGRAM:
-            files.check_program(self._config.path, found.program)
+            privileges.check_program(self._config.path, found.program)
         program = settings.find_program(found.program, self._config.environment)
         return launcher.LaunchConfig(
             jobs=self._jobs,

@@ -22,7 +22,7 @@ from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import JsonValue, PlatformContext, Reporter, UploadRequest
-from clouduploader.util import deadline, files
+from clouduploader.util import deadline, privileges
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
@@ -287,7 +287,7 @@ class CallerAccount:
         profiles = self._session.full_config.get("profiles", {}).values()
         if any("credential_process" in profile for profile in profiles):
             for name in ("config", "credentials"):
-                files.check_program(self._home / ".aws" / name, "credential_process")
+                privileges.check_program(self._home / ".aws" / name, "credential_process")
 
     def _found(self) -> AccessKeys:
         if self._uses_home:

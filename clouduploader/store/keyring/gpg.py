@@ -27,7 +27,7 @@ from clouduploader.errors import (
     TransientError,
 )
 from clouduploader.store.keyring import key_files
-from clouduploader.util import deadline, files
+from clouduploader.util import deadline, files, privileges
 
 if TYPE_CHECKING:
     import gnupg
@@ -134,7 +134,7 @@ class GpgKeys:
                 (made / name).mkdir()
             self._generate_in(made)
             contents = {path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
-            with files.as_owner(self.path.parent):
+            with privileges.as_owner(self.path.parent):
                 self._put(contents)
         return (self.path,)
 

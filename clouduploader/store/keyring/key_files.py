@@ -5,13 +5,11 @@ and the worker then can't read them.
 """
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, TargetDataError
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 
 
 @contextlib.contextmanager
@@ -38,18 +36,8 @@ def write_new(path: Path, data: bytes, *, mode: int) -> None:
     Raises:
         CannotCreateError: It is there, or it can't be made.
     """
-    with creating(path), files.as_owner(path.parent):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-            os.link(name, path)  # unlike a rename it refuses to overwrite
-        finally:
-            Path(name).unlink()
-        files.sync_directory(path.parent)
+    with creating(path), privileges.as_owner(path.parent):
+        files.create_file(path, data, mode=mode)
 
 
 def encoded(text: str) -> bytes:

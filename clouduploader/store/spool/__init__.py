@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import os
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +43,7 @@ from clouduploader.store.spool import records
 from clouduploader.store.spool.incoming import IncomingImage
 from clouduploader.store.spool.locked import LockedJob
 from clouduploader.store.spool.paths import SpoolPaths
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 
 LOCK_TIMEOUT_SECONDS = 10.0  # nobody holds one for longer than it takes to remove an image file
 LOCK_POLL_SECONDS = 0.05
@@ -62,7 +61,7 @@ class Spool(SpoolPaths):
         super().__init__(directory)
         self._lock_timeout_seconds = lock_timeout_seconds
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def make(self, *, has_parents: bool = True, mode: int = files.PUBLIC_DIRECTORY_MODE) -> None:
         """Make the spool if it is not there: OBS's server makes it for the first job.
 
@@ -114,7 +113,7 @@ class Spool(SpoolPaths):
         except OSError as exc:
             raise LocalIOError(f"the archive {self.done_dir} can't be read: {exc.strerror}") from exc
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def read(self, name: str) -> tuple[Job, bool]:
         """Read a job without a lock, as OBS does.
 
@@ -145,7 +144,7 @@ class Spool(SpoolPaths):
                 raise damage from None
             raise
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def read_archived(self, name: str) -> Job:
         """Read a job that is known not to be running; half the work of `read`, for long lists.
 
@@ -187,7 +186,7 @@ class Spool(SpoolPaths):
             raise self.no_such_job(name)
         try:
             try:
-                with files.as_owner(self.directory):
+                with privileges.as_owner(self.directory):
                     job = records.read_job(path, name)
             except FileNotFoundError as exc:
                 raise self.no_such_job(name) from exc
@@ -199,7 +198,7 @@ class Spool(SpoolPaths):
         finally:
             os.close(descriptor)
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def allocate(self) -> str:
         """Take the next job's id, which nobody else will get.
 
@@ -213,7 +212,8 @@ class Spool(SpoolPaths):
         try:
             descriptor = self._lock(path)
             while descriptor is None:
-                self._create_next(path)
+                with contextlib.suppress(FileExistsError):  # another writer just made it
+                    files.create_file(path, job_xml.serialize_next(1), mode=files.PUBLIC_MODE)
                 descriptor = self._lock(path)
             try:
                 number = records.read_next(path)
@@ -227,7 +227,7 @@ class Spool(SpoolPaths):
             raise self.cannot_create(path, exc) from exc
         return str(number)
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def register(self, job: Job, *, targetdata: bytes, image_path: Path) -> BinaryIO:
         """Enter a job that was not given to OBS, so that all that is done with jobs can be done with it.
 
@@ -265,7 +265,7 @@ class Spool(SpoolPaths):
             undo.pop_all()
         return log
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def create(self, job: Job, *, targetdata: bytes) -> Job:
         """Enter a job that waits for its image, as OBS's server does.
 
@@ -306,7 +306,7 @@ class Spool(SpoolPaths):
             undo.pop_all()
         return job
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def receive(self, name: str) -> IncomingImage:
         """Begin to receive the image of a job that was created for it.
 
@@ -334,7 +334,7 @@ class Spool(SpoolPaths):
                 undo.pop_all()
         return IncomingImage(self, job, file, lock=self.lock, ping=self.ping_worker)
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def open_log(self, name: str) -> BinaryIO:
         """Open a job's log to append to it, and lock it, as OBS's worker does.
 
@@ -363,7 +363,7 @@ class Spool(SpoolPaths):
             raise self.cannot_create(path, exc) from exc
         return log
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def append_archived_log(self, name: str) -> BinaryIO:
         """Open the log of an archived job to append to it, unbuffered; the caller closes it.
 
@@ -377,7 +377,7 @@ class Spool(SpoolPaths):
             raise self.cannot_create(path, exc) from exc
         return os.fdopen(descriptor, "ab", buffering=0)
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def rewrite_archived(self, job: Job) -> None:
         """Write another end of a job that is archived already.
 
@@ -390,14 +390,14 @@ class Spool(SpoolPaths):
         except OSError as exc:
             raise self.cannot_create(path, exc) from exc
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def mark_cleanup_pending(self, name: str) -> None:
         """Write down that our worker has to clean up in the cloud after a job; as far as the disk takes it."""
         with contextlib.suppress(OSError):
             files.write_file(self.cleanup_path(name), b"", mode=files.PUBLIC_MODE)
             files.sync_directory(self.directory)
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def clear_cleanup_pending(self, name: str) -> None:
         """It has, or need not."""
         with contextlib.suppress(OSError):
@@ -407,7 +407,7 @@ class Spool(SpoolPaths):
         """Whether it has to after this job."""
         return self.cleanup_path(name).exists()
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def ping_worker(self) -> None:
         """Wake OBS's worker, so that it sees what became of its jobs. Never blocks or fails.
 
@@ -421,7 +421,7 @@ class Spool(SpoolPaths):
             finally:
                 os.close(descriptor)
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def _lock(self, path: Path) -> int | None:
         """Lock the file that has this name, and not one that just lost it.
 
@@ -451,13 +451,3 @@ class Spool(SpoolPaths):
             if time.monotonic() >= deadline:
                 raise LockedError(f"{path} is locked by another process")
             time.sleep(LOCK_POLL_SECONDS)
-
-    def _create_next(self, path: Path) -> None:
-        """Make `next`, unless somebody else just did."""
-        new_path = path.with_name(f".next.new.{threading.get_native_id()}")  # several threads of ours may come here
-        try:
-            files.write_file(new_path, job_xml.serialize_next(1), mode=files.PUBLIC_MODE)
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(new_path)
-        finally:
-            files.discard(new_path)

@@ -18,7 +18,7 @@ from clouduploader.errors import (
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.store.spool.locked import LockedJob
 from clouduploader.store.spool.paths import SpoolPaths
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 
 
 class IncomingImage:
@@ -92,7 +92,7 @@ class IncomingImage:
         except OSError as exc:
             raise LocalIOError(f"the image can't be written: {exc.strerror}") from exc
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def finish(self, *, announce: Callable[[], None] | None = None) -> Job:
         """The image is here: have it on the disk, schedule the job, and wake OBS's worker.
 
@@ -133,7 +133,7 @@ class IncomingImage:
         self._ping()
         return scheduled
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def fail(self, details: str) -> None:
         """The image will not come: fail the job, unless it was killed meanwhile, and remove what is here.
 

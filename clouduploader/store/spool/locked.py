@@ -9,7 +9,7 @@ from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 from clouduploader.store.spool import records
 from clouduploader.store.spool.paths import SpoolPaths
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 
 
 class LockedJob:
@@ -25,7 +25,7 @@ class LockedJob:
         self.directory = places.directory
         self._places = places
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def replace(self, job: Job, *, announce: Callable[[], None] | None = None) -> None:
         """Write the job's new state, as the last thing in the block: it ends the lock.
 
@@ -44,7 +44,7 @@ class LockedJob:
         except OSError as exc:
             raise self._places.cannot_create(path, exc) from exc
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def archive(self, job: Job) -> None:
         """Move the job to the archive, and remove its files; as OBS does it, and in its order.
 
@@ -86,7 +86,7 @@ class LockedJob:
         if self.job.state is JobState.RECEIVING:
             places.received_path(self.job).unlink(missing_ok=True)
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def is_archive_written(self) -> bool:
         """Whether the archive has this job already: somebody who archived it did not get to the end."""
         try:
@@ -94,7 +94,7 @@ class LockedJob:
         except (FileNotFoundError, JobFileError, LocalIOError):
             return False
 
-    @files.works_as_owner
+    @privileges.works_as_owner
     def clear(self) -> None:
         """Remove what an archived job leaves in the spool, its own file last.
 

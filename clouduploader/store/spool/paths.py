@@ -12,6 +12,7 @@ _SPOOL_HINT = (
     "--spool or CLOUDUPLOADER_SPOOL name another one."
 )
 _IMAGE_NAME = re.compile(r"([0-9]+)\.file")
+_LOG_NAME = re.compile(r"([0-9]+)\.log")
 _CLEANUP_NAME = re.compile(r"\.([0-9]{1,18})\.cleanup")
 _PART_NAME = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.([0-9]{1,18}|next)(?:\.data)?\.new(?:\.[0-9a-z_]+)?")
 
@@ -20,6 +21,12 @@ def job_of_image(image_path: Path) -> tuple[Path, str] | None:
     """Return the spool's directory and the job's name for an image that is called as OBS does; None for others."""
     found = _IMAGE_NAME.fullmatch(image_path.name)
     return (image_path.parent, found[1]) if found else None
+
+
+def job_of_log(log_path: Path) -> str | None:
+    """Return the job's name for a log that is called as OBS does; None for others."""
+    found = _LOG_NAME.fullmatch(log_path.name)
+    return found[1] if found else None
 
 
 def job_of_part(filename: str) -> str | None:

@@ -20,6 +20,7 @@ from clouduploader.errors import (
     UsageError,
 )
 from clouduploader.store import accounts, home
+from clouduploader.util import files
 
 NOW = datetime.datetime(2026, 11, 22, 18, 0, tzinfo=datetime.UTC)
 ARN = "arn:aws:iam::123456789012:role/obs"
@@ -193,7 +194,7 @@ def test_file_that_may_not_be_read_or_written_is_named(book, let_all_enter):
 
 def test_home_knows_that_the_file_is_private():
     assert accounts.FILE_NAME == home.ACCOUNTS
-    assert home.FORBIDDEN[home.ACCOUNTS] == 0o777 ^ (accounts.MODE | 0o100)
+    assert home.FORBIDDEN[home.ACCOUNTS] == 0o777 ^ (files.PRIVATE_MODE | 0o100)
 
 
 @pytest.mark.parametrize("name", ["a?mode=ro#x", "100%41 é", "\udcff"])

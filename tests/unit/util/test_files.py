@@ -1,42 +1,16 @@
-"""Files where others may have laid anything. Tests of root's rights run an attacker's steps first, as he could."""
+"""Files in directories where other users may have put anything."""
 
-import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 import stat
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from clouduploader.errors import ConfigError
 from clouduploader.util import files
-
-NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
-
-
-@pytest.fixture
-def theirs(tmp_path, let_all_enter):
-    """A directory of another user, in one of ours."""
-    directory = tmp_path / "theirs"
-    directory.mkdir()
-    let_all_enter(directory)
-    os.chown(directory, NOBODY, NOBODY)
-    return directory
-
-
-@pytest.fixture
-def secret(tmp_path):
-    """A file of root's that nobody else can read."""
-    path = tmp_path / "secret"
-    path.write_text("root:SECRET")
-    path.chmod(0o600)
-    return path
 
 
 @pytest.fixture
@@ -129,130 +103,23 @@ def test_lock_is_ours_or_not(tmp_path):
     os.close(descriptor)
 
 
-@as_root
-def test_owner_is_who_could_exchange_what_is_there(tmp_path, theirs):
-    (theirs / "of-root").mkdir()
-    (theirs / "link").symlink_to("/etc")
-    assert files.owner_of(Path("/etc")) is None
-    assert files.owner_of(tmp_path) is None
-    assert files.owner_of(theirs) == (NOBODY, NOBODY)
-    assert files.owner_of(theirs / "of-root") == (NOBODY, NOBODY)
-    assert files.owner_of(theirs / "not" / "there") == (NOBODY, NOBODY)
-    assert files.owner_of(theirs / "link") == (NOBODY, NOBODY), "root's, but he led us there"
+def test_file_is_created_whole_and_never_over_another(tmp_path):
+    files.create_file(tmp_path / "x", b"new", mode=0o640)
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("x", "link"):
+        with pytest.raises(FileExistsError):
+            files.create_file(tmp_path / name, b"other", mode=0o640)
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "x"]
 
 
-@as_root
-def test_group_of_root_is_nobodys(theirs):
-    os.chown(theirs, NOBODY, 0)
-    assert files.owner_of(theirs) == (NOBODY, NOBODY)
+def test_file_that_cannot_be_written_is_not_created(tmp_path, monkeypatch):
+    def fail(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-
-IN_A_NAMESPACE = """
-import ctypes, os, sys
-from pathlib import Path
-from clouduploader.util import files
-outside = int(sys.argv[1])
-os.setresgid(outside, outside, outside)
-os.setresuid(outside, outside, outside)
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(4, 1, 0, 0, 0) == 0  # PR_SET_DUMPABLE: else /proc/self belongs to root
-assert libc.unshare(0x10000000) == 0  # CLONE_NEWUSER
-Path("/proc/self/setgroups").write_text("deny")
-Path("/proc/self/uid_map").write_text(f"0 {outside} 1")
-Path("/proc/self/gid_map").write_text(f"0 {outside} 1")
-assert os.geteuid() == 0
-for directory in map(Path, sys.argv[2:]):
-    with files.as_owner(directory):
-        (directory / "file").touch()
-"""
-"""A user with this uid makes files in these directories, as the root of a user namespace of his own."""
-
-
-@as_root
-def test_plain_user_in_his_namespace_works_with_his_own_rights(tmp_path, theirs, let_all_enter):
-    (theirs / "inner").mkdir(mode=0o755)
-    os.chown(theirs / "inner", NOBODY, NOBODY)
-    others = tmp_path / "others"  # a third user's, with a directory of the first one in it
-    (others / "inner").mkdir(parents=True)
-    os.chown(others, 12345, 12345)
-    os.chown(others / "inner", NOBODY, NOBODY)
-    let_all_enter(others)
-    places = [theirs, theirs / "inner", others / "inner"]
-    subprocess.run([sys.executable, "-c", IN_A_NAMESPACE, str(NOBODY), *map(str, places)], check=True)
-    assert {(place / "file").stat().st_uid for place in places} == {NOBODY}
-
-
-@as_root
-def test_root_of_a_namespace_without_the_owner_does_not_act_in_his_place(theirs):
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_NAMESPACE, "0", str(theirs)], stderr=subprocess.PIPE, text=True, check=False
-    )
-    assert "whose rights root may not take here" in done.stderr
-    assert not (theirs / "file").exists()
-
-
-@as_root
-def test_root_makes_what_belongs_to_the_owner(theirs):
-    with files.as_owner(theirs):
-        files.replace_file(theirs / "a", b"", mode=0o600)
-        files.make_directory(theirs / "b", mode=0o700)
-        os.mkfifo(theirs / "c")
-    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in theirs.iterdir()}
-    assert owners == dict.fromkeys("abc", (NOBODY, NOBODY))
-
-
-@as_root
-@pytest.mark.parametrize("act", ["open", "append", "replace", "unlink", "chmod", "chown", "tree"])
-def test_root_is_led_nowhere(tmp_path, theirs, secret, act):
-    """Links on every level, as the directory's owner lays them while root is at work."""
-    (theirs / "file").symlink_to(secret)
-    (theirs / "way").symlink_to(tmp_path)
-    before = secret.stat()
-    acts = {
-        "open": lambda: (theirs / "way" / "secret").read_bytes(),
-        "append": lambda: os.close(os.open(theirs / "file", os.O_WRONLY | os.O_APPEND)),
-        "replace": lambda: files.replace_file(theirs / "way" / "secret", b"", mode=0o666),
-        "unlink": lambda: (theirs / "way" / "secret").unlink(),
-        "chmod": lambda: (theirs / "file").chmod(0o666),
-        "chown": lambda: os.chown(theirs / "file", NOBODY, NOBODY),
-        "tree": lambda: files.remove_tree(theirs / "way" / "secret"),
-    }
-    with pytest.raises(PermissionError), files.as_owner(theirs):
-        acts[act]()
-    assert secret.read_text() == "root:SECRET"
-    assert secret.stat()[:7] == before[:7]
-
-
-@as_root
-def test_rights_come_back_and_are_the_threads_own(theirs, secret):
-    go = threading.Event()
-    with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        reading = threads.submit(lambda: go.wait() and secret.read_text())
-        with files.as_owner(theirs):
-            with files.as_owner(theirs):
-                pass
-            with pytest.raises(PermissionError):
-                secret.read_text()
-            go.set()
-            assert reading.result() == "root:SECRET"
-    with pytest.raises(KeyError), files.as_owner(theirs):
-        raise KeyError
-    assert secret.read_text() == "root:SECRET"
-
-
-def test_rights_in_our_own_directory_stay(tmp_path):
-    with files.as_owner(tmp_path):
-        files.replace_file(tmp_path / "a", b"", mode=0o600)
-    assert (tmp_path / "a").stat().st_uid == os.geteuid()
-
-
-@as_root
-def test_root_runs_no_program_that_another_user_may_have_named(theirs, tmp_path):
-    (theirs / "of-root").write_text("")  # in his directory, where he may exchange it
-    (tmp_path / "conf").write_text("")
-    files.check_program(tmp_path / "conf", "a program")
-    with pytest.raises(ConfigError, match=r"^root does not run a program: .*/of-root may have been written by "):
-        files.check_program(theirs / "of-root", "a program")
-    os.chown(tmp_path / "conf", NOBODY, NOBODY)
-    with pytest.raises(ConfigError, match="conf may have been written by the user"):
-        files.check_program(tmp_path / "conf", "a program")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        files.create_file(tmp_path / "x", b"new", mode=0o600)
+    assert list(tmp_path.iterdir()) == []

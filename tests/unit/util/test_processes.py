@@ -1,6 +1,5 @@
 import fcntl
 import os
-import pwd
 import resource
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import time
 
 import pytest
 
-from clouduploader.errors import LocalIOError, UsageError
+from clouduploader.errors import LocalIOError
 from clouduploader.util import processes as util_processes
 from clouduploader.util.processes import Ownership
 
@@ -168,10 +167,9 @@ def test_writers_are_found_without_a_pid(start, traces):
 
 UNDUMPABLE = "import ctypes, sys; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print(flush=True); sys.stdin.read()"
 """A process that only root can look into, its own user can't: 4 is PR_SET_DUMPABLE."""
-
 ASK_AS_NOBODY = """
 import os, pathlib, sys
-from clouduploader.util import processes
+from clouduploader.util import privileges, processes
 path = pathlib.Path(sys.argv[1])
 if os.geteuid() == 0:
     os.setgid(65534)
@@ -278,21 +276,6 @@ def test_lock_is_seen_and_left_alone(tmp_path):
     assert not util_processes.is_locked(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_hidden_memory_is_not_for_other_processes_of_the_user():
-    code = (
-        "import ctypes, os, sys; from clouduploader.util import processes; os.setgid(65534); os.setuid(65534)\n"
-        "ctypes.CDLL(None).prctl(processes.PR_SET_DUMPABLE, 1)  # as if started by that user\n"
-        "if sys.argv[1] == 'hide': processes.hide_memory()\n"
-        "print(os.stat('/proc/self/mem').st_uid, len(os.listdir('/proc/self/fd')) > 2)"
-    )
-    shown = [
-        subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout
-        for word in ("hide", "show")
-    ]
-    assert shown == ["0 True\n", "65534 True\n"]
-
-
 def test_group_is_killed_with_its_leader_though_nobody_sees_its_members(start, tmp_path, monkeypatch):
     """As behind hidepid, where a process whose memory is hidden is not to be seen."""
     leader = start(
@@ -309,28 +292,6 @@ def test_group_is_killed_with_its_leader_though_nobody_sees_its_members(start, t
     assert leader.wait() == -signal.SIGKILL
     while (found := util_processes.find(member)) and found.is_alive:
         time.sleep(0.01)
-
-
-def test_root_becomes_another_user_for_good_and_nobody_else_can():
-    code = (
-        "import os; from clouduploader import errors; from clouduploader.util import processes\n"
-        "try: processes.become('nobody')\n"
-        "except errors.NotOwnerError as exc: print(exc.message)\n"
-        "else: print(os.getresuid(), os.getresgid(), 0 in os.getgroups())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    nobody = pwd.getpwnam("nobody")
-    expected = f"{(nobody.pw_uid,) * 3} {(nobody.pw_gid,) * 3} False"
-    assert done.stdout.strip() == (expected if os.geteuid() == 0 else "only root can work as nobody")
-
-
-def test_user_who_is_not_there_is_told():
-    with pytest.raises(UsageError, match="there is no user nobody-at-all"):
-        util_processes.become("nobody-at-all")
-
-
-def test_who_is_that_user_already_needs_no_rights():
-    util_processes.become(pwd.getpwuid(os.geteuid()).pw_name)
 
 
 def test_lack_of_descriptors_is_no_sign_that_a_process_is_gone(start, traces):

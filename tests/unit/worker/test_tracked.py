@@ -15,7 +15,7 @@ from fakes.worker_bench import HOLD
 from clouduploader.errors import MissingFileError
 from clouduploader.model.job import JobState
 from clouduploader.store import journal
-from clouduploader.util import processes
+from clouduploader.util import privileges, processes
 from clouduploader.worker import cleanup, supervisor, tracked, worker
 from clouduploader.worker import outcome as worker_outcome
 
@@ -273,7 +273,7 @@ def in_the_place_of_nobody(look):
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            processes.become("nobody")
+            privileges.become("nobody")
             os._exit(look() is not None)
         os._exit(70)
     return {0: False, 1: True}[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]

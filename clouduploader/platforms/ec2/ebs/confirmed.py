@@ -18,7 +18,7 @@ from pathlib import Path
 
 from clouduploader.errors import ClouduploaderError, LocalIOError
 from clouduploader.platforms.ec2.ebs import protocol
-from clouduploader.util import files
+from clouduploader.util import files, privileges
 
 MAGIC = b"CLULDGR1"
 DIGEST_BYTES = 32
@@ -52,7 +52,7 @@ class ConfirmedBlocks:
         self._is_confirmed = bytearray()  # a byte a block, 0 or 1
         self._count = 0
         try:
-            with files.as_owner(path.parent):
+            with privileges.as_owner(path.parent):
                 self._file = files.open_regular(path, os.O_RDWR | os.O_APPEND, mode=files.PRIVATE_MODE)
         except OSError as exc:
             raise self._failed(exc) from exc

@@ -21,7 +21,7 @@ from clouduploader.platforms.ec2.ec2uploadimg.helper_config import HelperInstanc
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import JsonValue, PlatformContext
-from clouduploader.util import files
+from clouduploader.util import privileges
 from clouduploader.util.filenames import plain
 from clouduploader.util.frozen import frozen
 
@@ -80,7 +80,7 @@ def named(settings: Ec2Settings, context: PlatformContext) -> HelperProgram:
         ConfigError: We are root, and somebody else may have named it.
     """
     if settings.ec2uploadimg != Ec2Settings.ec2uploadimg:
-        files.check_program(context.home / "clouduploader.conf", settings.ec2uploadimg)
+        privileges.check_program(context.home / "clouduploader.conf", settings.ec2uploadimg)
     return find(settings.ec2uploadimg, context.environment.get("PATH"))
 
 

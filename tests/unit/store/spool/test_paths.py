@@ -10,6 +10,11 @@ def test_job_of_an_image_is_told_by_its_name(tmp_path, name, job):
     assert paths.job_of_image(tmp_path / name) == (job and (tmp_path, job))
 
 
+@pytest.mark.parametrize(("name", "job"), [("42.log", "42"), ("a.log", None), (".42.log.4711", None)])
+def test_job_of_a_log_is_told_by_its_name(tmp_path, name, job):
+    assert paths.job_of_log(tmp_path / name) == job
+
+
 @pytest.mark.parametrize(
     ("name", "job"),
     [

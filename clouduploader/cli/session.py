@@ -14,7 +14,7 @@ from clouduploader.store import config
 from clouduploader.store.config import Config
 from clouduploader.util import files
 
-if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
 SERVER_VARIABLE = "CLOUDUPLOADER_SERVER"

@@ -9,14 +9,12 @@ line with its own summary.
 import contextlib
 import dataclasses
 import datetime
-import functools
-import http.client
 import tempfile
 import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from clouduploader.client import answers
+from clouduploader.client.connection import ServerConnection
 from clouduploader.client.endpoint import MAX_REPLY_BYTES, ServerEndpoint
 from clouduploader.client.transfer import ImageTransfer
 from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError, PlatformReplyError
@@ -32,7 +30,6 @@ QUIET_SECONDS = 60.0  # a log that says nothing for so long is asked for anew: t
 MAX_JOB_BYTES = 1 << 20  # a job has some hundred bytes
 MAX_LIST_BYTES = 256 << 20  # half a million jobs
 MAX_LOG_BYTES = 1 << 30  # of a log that is kept on disk to be looked at
-BLOCK_BYTES = 1 << 16
 WORKER = "clouduploadworker"  # its name in OBS's workerstatus
 
 
@@ -94,14 +91,14 @@ class JobServer:
         is_wanted = False
         try:
             size_bytes = self.read(name).size or 0
-            with self._endpoint.connection() as connection:
+            with self._endpoint.connection(max_body_bytes=MAX_REPLY_BYTES) as connection:
+                headers = {
+                    "Content-Type": "application/octet-stream",
+                    "Content-Length": str(size_bytes),
+                    "Expect": "100-continue",
+                }
                 with self._endpoint.errors():
-                    connection.putrequest("PUT", f"{self._endpoint.path}/cloudupload/{name}", skip_accept_encoding=True)
-                    connection.putheader("Content-Type", "application/octet-stream")
-                    connection.putheader("Content-Length", str(size_bytes))
-                    connection.putheader("Expect", "100-continue")
-                    connection.putheader("Connection", "close")
-                    connection.endheaders()
+                    connection.send_head("PUT", f"{self._endpoint.path}/cloudupload/{name}", headers)
                 transfer = ImageTransfer(
                     self._endpoint, connection, name=name, size_bytes=size_bytes, look=lambda: self.read(name)
                 )
@@ -196,22 +193,19 @@ class JobServer:
         if start == end:
             return  # OBS's server would wait for more
         query = f"start={start}" if end is None else f"start={start}&end={end}&nostream=1"
-        with self._endpoint.connection() as connection:
+        with self._endpoint.connection(max_body_bytes=None) as connection:
             target = f"{_job_path(name)}/_log?{query}"
-            response = self._endpoint.within(EXCHANGE_SECONDS, lambda: self._send(connection, "GET", target, name=name))
+            self._endpoint.within(EXCHANGE_SECONDS, lambda: self._send(connection, "GET", target, name=name))
             connection.sock.settimeout(QUIET_SECONDS)
             ends_at = None if end is None else time.monotonic() + _seconds_for(end - start)
             while True:
                 with self._endpoint.errors():
-                    # read1 would wait beyond the end of a known length, before Python 3.13
-                    read = response.read1 if response.chunked else response.read
                     if ends_at is None:  # it grows for as long as the job runs
-                        block = read(BLOCK_BYTES)
+                        block = connection.read()
                     else:
-                        block = self._endpoint.within(ends_at - time.monotonic(), functools.partial(read, BLOCK_BYTES))
-                    if not block:
-                        answers.check_whole(response)
-                        return
+                        block = self._endpoint.within(ends_at - time.monotonic(), connection.read)
+                if not block:
+                    return
                 yield block
 
     def fetch_log(self, name: str, size_bytes: int) -> BinaryIO:
@@ -254,36 +248,34 @@ class JobServer:
         """
 
         def exchange() -> bytes:
-            with self._endpoint.connection() as connection:
-                response = self._send(
-                    connection, method, target, max_bytes=max_bytes, name=name, body=body, content_type=content_type
-                )
+            with self._endpoint.connection(max_body_bytes=max_bytes) as connection:
+                self._send(connection, method, target, name=name, body=body, content_type=content_type)
                 with self._endpoint.errors():
-                    return answers.read_body(response, max_bytes)
+                    return connection.read_body(max_bytes)
 
-        data = self._endpoint.within(_seconds_for(max_bytes), exchange)
-        if len(data) > max_bytes:
-            raise self._endpoint.nonsense(f"more than {max_bytes} bytes")
-        return data
+        return self._endpoint.within(_seconds_for(max_bytes), exchange)
 
     def _send(
         self,
-        connection: http.client.HTTPConnection,
+        connection: ServerConnection,
         method: str,
         target: str,
         *,
         name: str | None,
-        max_bytes: int | None = None,
         body: bytes | None = None,
         content_type: str | None = None,
-    ) -> http.client.HTTPResponse:
-        headers = {"Connection": "close"} | ({"Content-Type": content_type} if content_type else {})
+    ) -> None:
+        """Send a request, and read the head of its response, which is a 200."""
+        headers = {"Content-Type": content_type} if content_type else {}
+        if method == "POST":
+            headers["Content-Length"] = str(len(body or b""))
         with self._endpoint.errors():
-            connection.request(method, self._endpoint.path + target, body, headers)
+            connection.send_head(method, self._endpoint.path + target, headers)
+            if body:
+                connection.sock.sendall(body)
             connection.sock.settimeout(ANSWER_SECONDS)
-            response = answers.read_head(connection.sock, method, max_bytes)
-        self._endpoint.check(response, name)
-        return response
+            head = connection.read_head()
+        self._endpoint.check(connection, head, name)
 
 
 def _seconds_for(max_bytes: int) -> float:

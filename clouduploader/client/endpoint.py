@@ -4,8 +4,7 @@ No redirect is followed, https needs a certificate that this machine trusts, and
 """
 
 import contextlib
-import http.client
-import os
+import http
 import re
 import socket
 import ssl
@@ -13,7 +12,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from clouduploader.client import answers
+from clouduploader.client.connection import ServerConnection
 from clouduploader.errors import (
     ClouduploaderError,
     DeniedError,
@@ -26,10 +25,11 @@ from clouduploader.errors import (
     UsageError,
 )
 from clouduploader.model import server_xml
-from clouduploader.util import deadline
+from clouduploader.util import deadline, http1
 
 CONNECT_SECONDS = 30.0  # what TCP needs for four tries (RFC 6298: 1 + 2 + 4 + 8 s), and some
 
+HTTP_PORT, HTTPS_PORT = 80, 443
 MAX_REPLY_BYTES = 1 << 16  # `status` and the like, with OBS's details in it
 MAX_SHOWN = 300  # characters of what a server says
 
@@ -43,7 +43,7 @@ class ServerEndpoint:
     """One job server. Holds no connection.
 
     Args:
-        url: See `remote.Server`.
+        url: See `JobServer`.
 
     Attributes:
         url: As it is shown.
@@ -69,29 +69,33 @@ class ServerEndpoint:
             raise UsageError(f"'{url}' is not the URL of a server: it may have a path, and nothing behind it")
         self._host = host
         self._is_tls = parts.scheme == "https"
+        self._authority = parts.netloc
         self.path = parts.path.rstrip("/")
         self.url = f"{parts.scheme}://{parts.netloc}{self.path}"
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[http.client.HTTPConnection]:
-        """Connect; the connection is closed when the block ends."""
-        if self._is_tls:
-            context = ssl.create_default_context()
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=CONNECT_SECONDS, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
+    def connection(self, *, max_body_bytes: int | None) -> Iterator[ServerConnection]:
+        """Connect; the connection is closed when the block ends.
+
+        Args:
+            max_body_bytes: How long the body of the response may be; None for any length.
+        """
         with self.errors():
-            connection.connect()
-        sock = connection.sock
-        try:
+            sock = self._connect()
+        with contextlib.closing(
+            ServerConnection(sock, authority=self._authority, max_body_bytes=max_body_bytes)
+        ) as connection:
             yield connection
-        finally:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            # Not sock.close(), which would wait for the streams made of it, and these for whoever has our exception.
-            os.close(sock.detach())
+
+    def _connect(self) -> socket.socket:
+        port = self._port or (HTTPS_PORT if self._is_tls else HTTP_PORT)
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.create_connection((self._host, port), CONNECT_SECONDS))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._is_tls:
+                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
+            undo.pop_all()
+        return sock
 
     def within(self, seconds: float, work: Callable[[], T]) -> T:
         """Do a part of an exchange that has to end in time, however slowly the server speaks.
@@ -104,36 +108,42 @@ class ServerEndpoint:
         except deadline.OverdueError:
             raise NetworkError(f"the server {self.url} was at its answer for more than {seconds:.0f} s") from None
 
-    def check(self, response: http.client.HTTPResponse, name: str | None) -> None:
-        """Raise what an answer that is no 200 means."""
-        status = response.status
-        if status == http.client.OK:
+    def check(self, connection: ServerConnection, head: http1.ResponseHead, name: str | None) -> None:
+        """Raise the error that a response other than a 200 means.
+
+        Args:
+            connection: Where its body comes from.
+            head: Its head.
+            name: The job that was asked for; without one a 404 means that this is no job server.
+        """
+        status = head.status
+        if status == http.HTTPStatus.OK:
             return
         if status in _REDIRECTS:
-            place = one_line(response.headers.get("Location", "nowhere"))
+            place = one_line(head.headers.get("location", "nowhere"))
             raise UnavailableError(f"{self.url} sends us to {place}", hint="Give that server's URL if you trust it.")
-        summary = self._summary(response)
-        if status == http.client.NOT_FOUND and name is not None:
+        summary = self._summary(connection, head)
+        if status == http.HTTPStatus.NOT_FOUND and name is not None:
             raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")
         message = f"the server {self.url} refused: {summary} (HTTP {status})"
         if status in (401, 403) or "access denied" in summary:  # the second is OBS's, with a 500
             raise DeniedError(message)
-        if status == http.client.NOT_FOUND:
+        if status == http.HTTPStatus.NOT_FOUND:
             raise UnavailableError(message, hint="Is that the URL of a cloud upload server?")
-        if status == http.client.TOO_MANY_REQUESTS:
+        if status == http.HTTPStatus.TOO_MANY_REQUESTS:
             raise ThrottledError(message)
-        if status >= http.client.INTERNAL_SERVER_ERROR or status == http.client.REQUEST_TIMEOUT:
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status == http.HTTPStatus.REQUEST_TIMEOUT:
             raise TransientError(message)
         raise PlatformReplyError(message)
 
-    def _summary(self, response: http.client.HTTPResponse) -> str:
-        """What a server says of its refusal: the summary of its XML, or else the reason of the status line."""
+    def _summary(self, connection: ServerConnection, head: http1.ResponseHead) -> str:
+        """Return what a server says of its refusal: the summary of its XML, or else the reason of the status line."""
         try:
             with self.errors():
-                fields = server_xml.parse_reply(answers.read_body(response, MAX_REPLY_BYTES), "status")
+                fields = server_xml.parse_reply(connection.read_body(MAX_REPLY_BYTES), "status")
         except ClouduploaderError:
             fields = {}
-        return one_line(fields.get("summary") or response.reason or "no reason given")
+        return one_line(fields.get("summary") or head.reason or "no reason given")
 
     def nonsense(self, what: str) -> PlatformReplyError:
         """The error for an answer that no job server gives."""
@@ -143,7 +153,7 @@ class ServerEndpoint:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn what sockets and http.client raise into errors of ours."""
+        """Turn what sockets, TLS and the parser of responses raise into errors of ours."""
         try:
             yield
         except TimeoutError as exc:
@@ -159,13 +169,15 @@ class ServerEndpoint:
         except OSError as exc:
             reason = exc.strerror or str(exc) or type(exc).__name__
             raise NetworkError(f"the server {self.url} can't be reached, or hung up: {reason}") from exc
-        except http.client.IncompleteRead as exc:
+        except http1.TruncatedResponseError as exc:
             raise NetworkError(f"the server {self.url} hung up in the middle of its answer") from exc
-        except (http.client.HTTPException, ValueError) as exc:  # the second for a chunk of less than nothing
-            raise PlatformReplyError(f"what answers at {self.url} is no HTTP server ({type(exc).__name__})") from exc
+        except http1.OversizedResponseError as exc:
+            raise self.nonsense(str(exc)) from exc
+        except http1.MalformedResponseError as exc:
+            raise PlatformReplyError(f"what answers at {self.url} is no HTTP server: {exc}") from exc
 
 
 def one_line(text: str) -> str:
-    """What a server says, to be shown."""
+    """Return what a server says as one line of at most MAX_SHOWN characters."""
     line = " ".join(text.split())
     return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."

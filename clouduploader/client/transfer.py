@@ -1,12 +1,12 @@
 """An image on its way to a job server."""
 
-import http.client
 from collections.abc import Callable
 
-from clouduploader.client import answers
-from clouduploader.client.endpoint import MAX_REPLY_BYTES, ServerEndpoint, one_line
+from clouduploader.client.connection import ServerConnection
+from clouduploader.client.endpoint import ServerEndpoint, one_line
 from clouduploader.errors import ClouduploaderError, NetworkError, PlatformReplyError
 from clouduploader.model.job import Job, JobState
+from clouduploader.util import http1
 
 CONTINUE_SECONDS = 20.0  # for 100-continue; not for ever, for a server need not know it (RFC 9110, 10.1.1)
 STALL_SECONDS = 300.0  # a transfer of which not one block moves is broken; thrice what a switch may take
@@ -29,7 +29,7 @@ class ImageTransfer:
     def __init__(
         self,
         endpoint: ServerEndpoint,
-        connection: http.client.HTTPConnection,
+        connection: ServerConnection,
         *,
         name: str,
         size_bytes: int,
@@ -47,24 +47,18 @@ class ImageTransfer:
         Raises:
             ClouduploaderError: It refused, and got not a byte.
         """
-        response = self._endpoint.within(CONTINUE_SECONDS + HEAD_SECONDS, self._await_leave)
-        if response:
-            self._refuse(response)
+        head = self._endpoint.within(CONTINUE_SECONDS + HEAD_SECONDS, self._await_leave)
+        if head:
+            self._refuse(head)
 
-    def _await_leave(self) -> http.client.HTTPResponse | None:
-        """The answer, if it is another than that the image is wanted."""
-        sock = self._connection.sock
-        sock.settimeout(CONTINUE_SECONDS)
+    def _await_leave(self) -> http1.ResponseHead | None:
+        """Return the head of the response, if it is another than that the image is wanted."""
+        self._connection.sock.settimeout(CONTINUE_SECONDS)
         with self._endpoint.errors():
-            stream = sock.makefile("rb", 0)
             try:
-                line = answers.status_line(stream)
+                return self._connection.await_continue()
             except TimeoutError:
                 return None  # a server that does not know 100-continue
-            if answers.status_of(line) == http.client.CONTINUE:
-                http.client.parse_headers(stream)
-                return None
-            return answers.rest_of_head(stream, line, "PUT", MAX_REPLY_BYTES)
 
     def write(self, data: bytes | memoryview) -> None:
         """Send the next bytes.
@@ -97,21 +91,21 @@ class ImageTransfer:
         if self._left_bytes:
             raise self._other_size()
         try:
-            response = self._endpoint.within(FINISH_SECONDS + HEAD_SECONDS, lambda: self._head(FINISH_SECONDS))
+            head = self._endpoint.within(FINISH_SECONDS + HEAD_SECONDS, lambda: self._head(FINISH_SECONDS))
         except NetworkError as exc:
             self._look_for(exc)
         else:
-            self._check(response)
+            self._check(head)
 
-    def _head(self, quiet_seconds: float) -> http.client.HTTPResponse:
-        """Read the head of an answer."""
+    def _head(self, quiet_seconds: float) -> http1.ResponseHead:
+        """Read the head of the response."""
         self._connection.sock.settimeout(quiet_seconds)
         with self._endpoint.errors():
-            return answers.read_head(self._connection.sock, "PUT", MAX_REPLY_BYTES)
+            return self._connection.read_head()
 
-    def _check(self, response: http.client.HTTPResponse) -> None:
-        """Raise what an answer that is no 200 means, which is said in its body."""
-        self._endpoint.within(HEAD_SECONDS, lambda: self._endpoint.check(response, None))
+    def _check(self, head: http1.ResponseHead) -> None:
+        """Raise the error that a response other than a 200 means, which its body says."""
+        self._endpoint.within(HEAD_SECONDS, lambda: self._endpoint.check(self._connection, head, None))
 
     def _look_for(self, doubt: NetworkError) -> None:
         """Find out whether an image has arrived of which the server could not say so: nothing is to be sent twice."""
@@ -133,14 +127,14 @@ class ImageTransfer:
     def _hear_last_words(self) -> None:
         """Raise what a server said before it hung up on us, if it said anything."""
         try:
-            response = self._endpoint.within(LAST_WORDS_SECONDS, lambda: self._head(LAST_WORDS_SECONDS))
+            head = self._endpoint.within(LAST_WORDS_SECONDS, lambda: self._head(LAST_WORDS_SECONDS))
         except ClouduploaderError:
             return
-        self._refuse(response)
+        self._refuse(head)
 
     def _other_size(self) -> PlatformReplyError:
         return self._endpoint.nonsense(f"a job for an image of {self._size_bytes} bytes, which is not ours")
 
-    def _refuse(self, response: http.client.HTTPResponse) -> None:
-        self._check(response)
+    def _refuse(self, head: http1.ResponseHead) -> None:
+        self._check(head)
         raise self._endpoint.nonsense("a yes to an image that it has not got")

@@ -16,7 +16,7 @@ from clouduploader.store.job_log import LogReading
 from clouduploader.util import processes
 from clouduploader.util.frozen import frozen
 
-if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
 

@@ -19,7 +19,7 @@ from clouduploader.uploads.journaling import JournalWriter
 from clouduploader.util import processes
 from clouduploader.util.frozen import frozen
 
-if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
 KILL_SECONDS = 10.0  # more than a process that got a SIGKILL needs, unless it hangs in the kernel

@@ -8,7 +8,7 @@ from clouduploader.model.job import Job
 from clouduploader.store import spool
 from clouduploader.util.frozen import frozen
 
-if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
 

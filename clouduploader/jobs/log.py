@@ -13,7 +13,7 @@ from clouduploader.store.job_log import LogReading
 from clouduploader.util import files, privileges, processes
 from clouduploader.util.frozen import frozen
 
-if TYPE_CHECKING:  # whoever has no server is not to wait for http.client
+if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
 POLL_SECONDS = 0.3  # soon enough for who watches, and no load

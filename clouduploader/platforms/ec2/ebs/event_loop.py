@@ -18,6 +18,7 @@ from clouduploader.platforms.ec2.ebs import protocol
 from clouduploader.platforms.ec2.ebs import transfer as transfers
 from clouduploader.platforms.ec2.ebs.connection import Addresses, BlockConnection, ConnectionPhase
 from clouduploader.platforms.ec2.ebs.transfer import BlockTransfer, BlockUpload, NoBlock
+from clouduploader.util import http1
 
 REREAD_BUFFERS = 8
 """Of a ring whose blocks can be read again: 4 MiB. A fast line needs two, a slow one is full with eight."""
@@ -207,7 +208,7 @@ class ConnectionLoop:
             step(connection, *more)
         except ssl.SSLCertVerificationError as exc:
             raise aws_errors.untrusted(self._transfer.url, exc) from exc
-        except protocol.MalformedResponseError as exc:
+        except http1.MalformedResponseError as exc:
             self._fail(connection, f"AWS's answer makes no sense: {exc}")
         except OSError as exc:
             self._fail(connection, exc.strerror or str(exc))

@@ -1,7 +1,6 @@
 """PutSnapshotBlock on the wire: its request, and the answer, which is hostile until it is understood.
 
-Source: EBS direct API reference, PutSnapshotBlock; RFC 9112 for HTTP/1.1. Tests compare the request with the one
-that boto3 makes.
+Source: EBS direct API reference, PutSnapshotBlock. Tests compare the request with the one that boto3 makes.
 """
 
 import json
@@ -11,20 +10,11 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 
 from clouduploader.platforms.ec2 import aws_errors, endpoint, sigv4
+from clouduploader.util import http1
 from clouduploader.util.frozen import frozen
 
 BLOCK_BYTES = 524288  # BlockSize, EBS direct API, StartSnapshot: the only one there is
-MAX_HEAD_BYTES = 16384  # AWS's are about 400; the usual limit of HTTP servers and proxies
 MAX_BODY_BYTES = 65536  # AWS's are a JSON object of a line
-_HEAD = re.compile(  # possessive, so that no head takes long
-    r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*+)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[^\0\r\n]*+\r\n)*+)"
-)
-_LENGTH = re.compile(r"[0-9]{1,9}")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,7})[ \t]*(?:;[^\r\n]*)?\r\n")
-
-
-class MalformedResponseError(Exception):
-    """The answer is none that a server of this API gives; says what is wrong with it."""
 
 
 @frozen(kw_only=True)
@@ -72,120 +62,39 @@ class BlockResponse:
 
 
 class BlockResponseParser:
-    """Takes the bytes of one answer in pieces of any size. Keeps no more than MAX_HEAD_BYTES + 2 * MAX_BODY_BYTES."""
+    """Takes the bytes of one answer in pieces of any size; keeps no more than a head and a body of MAX_BODY_BYTES."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
-        self._status = 0  # until the head is there
-        self._headers: dict[str, str] = {}
-        self._is_persistent = False
-        self._length: int | None = 0  # of the body; None if its end is the connection's
-        self._chunks: bytearray | None = None
-        self._head_bytes = 0
+        self._parser = http1.ResponseParser(max_body_bytes=MAX_BODY_BYTES)
+        self._body = b""
 
     @property
     def has_begun(self) -> bool:
         """Whether there was a byte of it."""
-        return bool(self._data or self._status)
+        return self._parser.has_begun
 
     def feed(self, piece: bytes | memoryview) -> BlockResponse | None:
         """Take some bytes; the answer once it is whole.
 
         Raises:
-            NonsenseError: It is no answer of this API, or too large.
+            http1.MalformedResponseError: It is no answer of this API, or too large.
         """
-        self._data += piece
-        while not self._status:
-            if not self._take_head():
-                return None
-        if self._chunks is not None:
-            return self._take_chunks(self._chunks)
-        if self._length is not None and len(self._data) >= self._length:
-            return self._answer(bytes(self._data[: self._length]), len(self._data) == self._length)
-        if len(self._data) > MAX_BODY_BYTES:
-            raise MalformedResponseError("its body is too long")
-        return None
+        self._body += self._parser.feed(piece)
+        head = self._parser.head
+        return self._answer(head) if head and self._parser.is_complete else None
 
     def end(self) -> BlockResponse:
         """The connection was closed; the answer, if that is how it ends.
 
         Raises:
-            NonsenseError: It was cut off.
+            http1.MalformedResponseError: It was cut off.
         """
-        if self._status and self._length is None:
-            return self._answer(bytes(self._data), False)
-        raise MalformedResponseError("it was cut off" if self.has_begun else "the connection was closed without one")
+        return self._answer(self._parser.end())
 
-    def _take_head(self) -> bool:
-        """Read the next head; those of interim answers (1xx) are dropped."""
-        end = self._data.find(b"\r\n\r\n")
-        if self._head_bytes + (len(self._data) if end < 0 else end) > MAX_HEAD_BYTES:
-            raise MalformedResponseError("its head is too long")
-        if end < 0:
-            if not b"HTTP/1.".startswith(self._data[:7]):
-                raise MalformedResponseError("it is not HTTP/1.1")
-            return False
-        match = _HEAD.fullmatch(self._data[: end + 2].decode("latin-1"))
-        del self._data[: end + 4]
-        self._head_bytes += end + 4
-        if not match:
-            raise MalformedResponseError("its head is not that of HTTP/1.1")
-        version, status, lines = match.groups()
-        if int(status) >= 200:
-            pairs = [line.split(":", 1) for line in lines.split("\r\n")[:-1]]
-            self._headers = {name.lower(): value.strip(" \t") for name, value in pairs}
-            self._is_persistent = version == "1" and "close" not in _tokens(self._headers, "connection")
-            self._status = int(status)
-            self._find_length({value.strip(" \t") for name, value in pairs if name.lower() == "content-length"})
-        return True
-
-    def _find_length(self, lengths: set[str]) -> None:
-        """How long the body is: RFC 9112, 6.3."""
-        codings = _tokens(self._headers, "transfer-encoding")
-        if self._status in (204, 304):
-            self._length = 0
-        elif codings:
-            if codings != ["chunked"] or lengths:
-                raise MalformedResponseError("its transfer encoding is not known")
-            self._chunks = bytearray()
-        elif not lengths:
-            self._length, self._is_persistent = None, False
-        else:
-            text = lengths.pop()
-            if lengths or not _LENGTH.fullmatch(text) or int(text) > MAX_BODY_BYTES:
-                raise MalformedResponseError("its length makes no sense")
-            self._length = int(text)
-
-    def _take_chunks(self, body: bytearray) -> BlockResponse | None:
-        while True:
-            line_end = self._data.find(b"\r\n") + 2
-            if line_end == 1:
-                if len(self._data) > 256:
-                    raise MalformedResponseError("its chunks make no sense")
-                return None
-            match = _CHUNK_LINE.fullmatch(bytes(self._data[:line_end]))
-            size = int(match[1], 16) if match else MAX_BODY_BYTES + 1
-            if len(body) + size > MAX_BODY_BYTES:
-                raise MalformedResponseError("its chunks make no sense, or are too long")
-            end = line_end + size + 2
-            if len(self._data) < end:
-                return None
-            if self._data[end - 2 : end] != b"\r\n":  # trailers too, which AWS does not send
-                raise MalformedResponseError("its chunks make no sense")
-            body += self._data[line_end : line_end + size]
-            del self._data[:end]
-            if size == 0:
-                return self._answer(bytes(body), not self._data)
-
-    def _answer(self, body: bytes, is_all: bool) -> BlockResponse:
+    def _answer(self, head: http1.ResponseHead) -> BlockResponse:
         return BlockResponse(
-            status=self._status, headers=self._headers, body=body, is_reusable=self._is_persistent and is_all
+            status=head.status, headers=head.headers, body=self._body, is_reusable=self._parser.is_reusable
         )
-
-
-def _tokens(headers: Mapping[str, str], name: str) -> list[str]:
-    text = headers.get(name)
-    return [word.strip().lower() for word in text.split(",") if word.strip()] if text else []
 
 
 class BlockRequests:

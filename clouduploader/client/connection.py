@@ -1,0 +1,84 @@
+"""One connection to a job server: one request, and its response."""
+
+import contextlib
+import http
+import socket
+from collections.abc import Mapping
+
+from clouduploader.util import http1
+
+RECEIVE_BYTES = 1 << 16
+
+
+class ServerConnection:
+    """One request and its response over a connected socket. One thread at a time.
+
+    Each method but `close` may raise OSError, TimeoutError among them by the socket's timeout, and
+    http1.MalformedResponseError.
+
+    Args:
+        sock: Connected, with TLS where it is https; closed by `close`.
+        authority: Host and port for the request's header `Host`.
+        max_body_bytes: How long the body of the response may be; None for any length.
+
+    Attributes:
+        sock: As given; the caller sets its timeout.
+    """
+
+    def __init__(self, sock: socket.socket, *, authority: str, max_body_bytes: int | None) -> None:
+        self.sock = sock
+        self._authority = authority
+        self._parser = http1.ResponseParser(max_body_bytes=max_body_bytes)
+        self._body = b""  # came with the head
+
+    def send_head(self, method: str, target: str, headers: Mapping[str, str]) -> None:
+        """Send the head of the request; what `headers` say of a body must follow it."""
+        lines = {"Host": self._authority, "Accept-Encoding": "identity", **headers, "Connection": "close"}
+        text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self.sock.sendall(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode("ascii"))
+
+    def read_head(self) -> http1.ResponseHead:
+        """Read the head of the response; interim responses (1xx) are left out."""
+        while self._parser.head is None:
+            self._receive()
+        return self._parser.head
+
+    def await_continue(self) -> http1.ResponseHead | None:
+        """Wait until the server asks for the request's body; return the head of the response if it does not."""
+        while self._parser.head is None and http.HTTPStatus.CONTINUE not in self._parser.interim_statuses:
+            self._receive()
+        return self._parser.head
+
+    def read(self) -> bytes:
+        """Read the next bytes of the body; b"" at its end."""
+        while not (self._body or self._parser.is_complete):
+            self._receive()
+        body, self._body = self._body, b""
+        return body
+
+    def read_body(self, max_bytes: int) -> bytes:
+        """Read the body to its end.
+
+        Raises:
+            http1.OversizedResponseError: It is longer than `max_bytes`.
+        """
+        data = bytearray()
+        while piece := self.read():
+            data += piece
+            if len(data) > max_bytes:
+                raise http1.OversizedResponseError(f"more than {max_bytes} bytes")
+        return bytes(data)
+
+    def close(self) -> None:
+        """End the connection, also under a thread that waits for it."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+    def _receive(self) -> None:
+        if piece := self.sock.recv(RECEIVE_BYTES):
+            self._body += self._parser.feed(piece)
+        elif self._parser.has_begun:
+            self._parser.end()
+        else:
+            raise ConnectionResetError("no answer")

@@ -10,7 +10,8 @@ import click
 
 import clouduploader
 from clouduploader.cli import main
-from clouduploader.platforms.ec2 import api_calls, check, fields
+from clouduploader.platforms.ec2 import check, fields
+from clouduploader.platforms.ec2.ec2uploadimg import api_calls
 from clouduploader.platforms.ec2.ec2uploadimg import command as ec2uploadimg_command
 from clouduploader.platforms.ec2.iam import policies
 from clouduploader.store import config

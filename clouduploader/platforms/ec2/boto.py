@@ -24,7 +24,7 @@ import botocore.loaders
 import botocore.session
 
 from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsError, PlatformReplyError, TransientError
-from clouduploader.platforms.ec2 import aws_answers, aws_errors, endpoint, exchange
+from clouduploader.platforms.ec2 import aws_errors, endpoint, exchange
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import Reporter
 from clouduploader.util.cancel import Cancel
@@ -225,10 +225,10 @@ class _Border:
         url = self.meta.endpoint_url  # type: ignore[attr-defined]
         try:
             answer = super()._make_api_call(operation_name, api_params)  # type: ignore[misc]
-            aws_answers.check(operation_name, answer, self.meta.service_model)  # type: ignore[attr-defined]
+            exchange.check_answer(operation_name, answer, self.meta.service_model)  # type: ignore[attr-defined]
         except botocore.exceptions.ClientError as exc:
-            aws_answers.complete_refusal(exc.response)
-            if not aws_answers.is_of_aws(exc.response):
+            exchange.complete_refusal(exc.response)
+            if not exchange.is_of_aws(exc.response):
                 raise UnreadableAnswerError(endpoint_url=url, error=f"a refusal without a code of AWS: {exc}") from None
             if exc.response["Error"]["Code"] in aws_errors.NO_REGION:
                 _check_region(self.meta.region_name, "our credentials are none there")  # type: ignore[attr-defined]
@@ -380,9 +380,9 @@ def _translate(exc: botocore.exceptions.BotoCoreError, subject: str) -> Cloudupl
 def may_heal(exc: BaseException) -> bool:
     """Whether what the SDK's chain of credentials raises, having asked AWS, may be otherwise in a while."""
     if isinstance(exc, botocore.exceptions.ClientError):
-        aws_answers.complete_refusal(exc.response)
+        exchange.complete_refusal(exc.response)
         told = aws_errors.translate(refusal(exc), subject="credentials")
-        return isinstance(told, TransientError) or not aws_answers.is_of_aws(exc.response)
+        return isinstance(told, TransientError) or not exchange.is_of_aws(exc.response)
     if isinstance(exc, botocore.exceptions.SSLError):
         cause = exchange.cause_of(exc)  # "SSL" is the connection; the others are the file of the authorities
         is_of_connection = isinstance(cause, ssl.SSLError) and cause.library == "SSL"

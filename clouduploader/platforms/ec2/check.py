@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, ConfigError, TransientError
-from clouduploader.platforms.ec2 import auth, aws_errors, fields, hints, plan
+from clouduploader.platforms.ec2 import auth, aws_errors, fields, hints
+from clouduploader.platforms.ec2.ami import find
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, process
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
@@ -209,7 +210,7 @@ def _region(
 
     try:
         ec2 = caller.client("ec2", name, keys)
-        plan.check_helper(ec2, helper.ami, name)
+        helper_config.check_ami(ec2, helper.ami, name)
         with boto.translated(subject):
             types = ec2.describe_instance_types(Filters=[{"Name": "instance-type", "Values": [helper.instance_type]}])[
                 "InstanceTypes"
@@ -247,10 +248,10 @@ def _role(
         yield Finding(Level.OK, subject, "can be used")
         if method != "ebs-direct":
             helper = helper_config.helper(context.home, way.region)
-            plan.check_helper(ec2, helper.ami, way.region)
-        plan.check_name(ec2, str(targetdata["ami_name"]), way.region)
+            helper_config.check_ami(ec2, helper.ami, way.region)
+        find.check_name(ec2, str(targetdata["ami_name"]), way.region)
         if targetdata.get("vpc_subnet_id") and method != "ebs-direct":
-            plan.check_subnet(ec2, str(targetdata["vpc_subnet_id"]), way.region)
+            helper_config.check_subnet(ec2, str(targetdata["vpc_subnet_id"]), way.region)
     except ClouduploaderError as exc:
         yield _failure(subject, exc)
         return
@@ -262,18 +263,19 @@ def _role(
 
 def _rights(ec2: Any, subject: str) -> Iterator[Finding]:  # noqa: ANN401 a client of boto3
     """Try, without doing it, what EBS direct needs of EC2; and say what nobody can try."""
-    import botocore.exceptions
+    from clouduploader.platforms.ec2 import boto
 
     granted, unknown = [], []
     for action, (operation, parameters) in DRY_RUNS.items():
         try:
-            getattr(ec2, operation)(**parameters, DryRun=True)
+            with boto.translated(subject):
+                getattr(ec2, operation)(**parameters, DryRun=True)
             code = ""
-        except botocore.exceptions.ClientError as exc:
-            code = exc.response.get("Error", {}).get("Code", "")
-        except (botocore.exceptions.BotoCoreError, ClouduploaderError) as exc:
-            yield Finding(Level.FAILURE, subject, f"ec2:{action} can't be tried: {exc}")
-            return
+        except ClouduploaderError as exc:
+            code = boto.refusal_code(exc)
+            if not code:
+                yield Finding(Level.FAILURE, subject, f"ec2:{action} can't be tried: {exc.message}")
+                return
         if code == "DryRunOperation":
             granted.append(f"ec2:{action}")
         elif code in aws_errors.UNAUTHORIZED:

@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import botocore.exceptions
-
 from clouduploader.errors import ClouduploaderError, NetworkError, TransientError
-from clouduploader.platforms.ec2 import api_calls, boto, labels
+from clouduploader.platforms.ec2 import boto, labels
 from clouduploader.platforms.ec2.auth import RoleRequest
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import (
     CleanUpReport,
     CloudObject,
     FoundObject,
+    JsonValue,
     Leftover,
     ObjectRemoved,
     ObjectState,
@@ -25,6 +24,19 @@ from clouduploader.plugin import (
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
+KINDS = (
+    "image",
+    "instance",
+    "volume",
+    "snapshot",
+    "key pair",
+    "security group",
+    "subnet",
+    "route table",
+    "internet gateway",
+    "vpc",
+)
+"""All kinds of things that an upload makes, in the order in which AWS lets them be removed."""
 RETRY_CODES = frozenset(
     {"DependencyViolation", "VolumeInUse", "IncorrectState", "InvalidGroup.InUse", "IncorrectInstanceState"}
 )
@@ -82,7 +94,7 @@ class ObjectRemover:
         Args:
             objects: Of this upload.
         """
-        by_kind = {kind: [thing.id for thing in objects if thing.kind == kind] for kind in api_calls.KINDS}
+        by_kind = {kind: [thing.id for thing in objects if thing.kind == kind] for kind in KINDS}
         helpers, attached = self._helpers(by_kind["key pair"], by_kind["instance"])
         by_kind["instance"] = helpers
         by_kind["volume"] = list(dict.fromkeys([*by_kind["volume"], *attached]))
@@ -141,9 +153,10 @@ class ObjectRemover:
     def _end_gateway(self, gateway: str, vpcs: Iterable[str]) -> None:
         for vpc in vpcs:
             try:
-                self._client.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
-            except botocore.exceptions.ClientError as exc:
-                if exc.response["Error"]["Code"] not in ("Gateway.NotAttached", "InvalidVpcID.NotFound"):
+                with boto.translated(f"region {self._region}"):
+                    self._client.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+            except ClouduploaderError as exc:
+                if boto.refusal_code(exc) not in ("Gateway.NotAttached", "InvalidVpcID.NotFound"):
                     raise
         self._client.delete_internet_gateway(InternetGatewayId=gateway)
 
@@ -401,3 +414,24 @@ def _time(value: object) -> datetime.datetime | None:
         except ValueError:
             return None
     return value if isinstance(value, datetime.datetime) and value.tzinfo else None
+
+
+def unremoved(entries: Sequence[Mapping[str, JsonValue]]) -> dict[CloudObject, Mapping[str, JsonValue]]:
+    """What earlier tries made and did not remove, by a journal's entries; with the entry that tells of its making."""
+    found: dict[CloudObject, Mapping[str, JsonValue]] = {}
+    for entry in entries:
+        thing = _object(entry)
+        match entry["what"]:
+            case "made":
+                found[thing] = entry
+            case "removed":
+                found.pop(thing, None)
+            case "end" if isinstance(given := entry.get("objects"), list):  # of a success
+                for item in given:
+                    if isinstance(item, dict):
+                        found.pop(_object(item), None)
+    return found
+
+
+def _object(entry: Mapping[str, JsonValue]) -> CloudObject:
+    return CloudObject(*(str(entry.get(name) or "") for name in ("kind", "id", "region")))

@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from clouduploader.errors import ConfigError, TargetDataError
-from clouduploader.platforms.ec2 import auth, aws_errors, boto, compare, distribute, existing, fields, preflight
-from clouduploader.platforms.ec2.attributes import ImageAttributes
+from clouduploader.platforms.ec2 import auth, aws_errors, fields, image_spec, labels, preflight, replicate
+from clouduploader.platforms.ec2.ami import compare, find
 from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.ebs import protocol, snapshot, verify
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, upload
+from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import Cost, JsonValue, Plan, PlatformContext, Reporter, UploadRequest
 from clouduploader.util.cancel import Cancel
 
 PUT_USD = 0.006 / 1000  # a block; "Amazon EBS pricing", EBS direct APIs, PutSnapshotBlock: most regions
 GET_USD = 0.003 / 1000  # the same, GetSnapshotBlock
-
-GIB = 1 << 30
 
 
 def make(
@@ -56,13 +55,12 @@ def _by_tool(
     region = way.region
     helper = helper_config.helper(context.home, region)
     program = command.named(settings, context)
-    aim = upload.look_inside(request, reporter)
+    aim = image_spec.inspect(request, reporter)
     ec2 = way.client("ec2", way.renewing())
-    check_helper(ec2, helper.ami, region)
+    helper_config.check_ami(ec2, helper.ami, region)
     unpacked_bytes = request.measure_image()
-    wanted = data.get("root_volume_size")
-    volume_gib = command.volume_gib(unpacked_bytes, wanted if isinstance(wanted, int) else None)
-    found = existing.image(
+    volume_gib = image_spec.helper_volume_gib(unpacked_bytes, data.get("root_volume_size"))
+    found = compare.existing(
         ec2,
         request,
         upload.own_tags(request),
@@ -77,7 +75,7 @@ def _by_tool(
         taking = f"take {found.objects[0].id}, which is already there: an earlier upload of this image made it"
         return Plan((_who(way), taking, *_changes(found.image, request, aim), *_afterwards(settled)), costs)
     if data.get("vpc_subnet_id"):
-        check_subnet(ec2, str(data["vpc_subnet_id"]), region)
+        helper_config.check_subnet(ec2, str(data["vpc_subnet_id"]), region)
     subnet = data.get("vpc_subnet_id")
     steps = (
         _who(way),
@@ -98,17 +96,14 @@ def direct(request: UploadRequest, way: RoleRequest, reporter: Reporter, setting
     Raises:
         ClouduploaderError: See `Platform.plan`.
     """
-    from clouduploader.platforms.ec2 import image_spec, labels, register
-    from clouduploader.platforms.ec2.ebs import protocol, snapshot, verify
-
     data = request.targetdata
     keys = way.renewing()
     ec2 = way.client("ec2", keys)
     aim = image_spec.resolve(request, reporter)
     key = data.get("kms_key_id")
     key_arn = snapshot.key_arn(str(key), lambda: way.client("kms", keys), way.region) if key else None
-    found = register.named(ec2, str(data["ami_name"]), way.region)
-    if found and compare.is_wreck(found, request.journal.key):
+    found = find.named(ec2, str(data["ami_name"]), way.region)
+    if found and find.is_failed(found, request.journal.key):
         found = None
     theirs = labels.as_mapping(found.get("Tags")) if found else {}
     if found:
@@ -119,7 +114,7 @@ def direct(request: UploadRequest, way: RoleRequest, reporter: Reporter, setting
             data,
             key=request.journal.key,
             attributes=aim.attributes,
-            volume_gib=image_spec.sizes(data, aim, theirs),
+            volume_gib=image_spec.volume_sizes_of_content(data.get("root_volume_size"), aim, theirs),
             uefi_data_of=lambda image_id: compare.uefi_data(ec2, image_id, way.region),
             reporter=reporter,
             kms_key_arn=key_arn,
@@ -172,7 +167,7 @@ def _afterwards(data: Mapping[str, JsonValue]) -> list[str]:
     steps = [f"copy the AMI to {region}" for region in map(str, regions_)]
     if share:
         steps.append(f"share it with {', '.join(map(str, share))}")
-    if opened := distribute.for_snapshots(data):
+    if opened := replicate.for_snapshots(data):
         steps.append(f"share its snapshots with {', '.join(opened)}")
     if data.get("deprecate_at"):
         steps.append(f"have it deprecated from {data['deprecate_at']}")
@@ -190,7 +185,7 @@ def _costs(
         size_bytes: Of the raw disk.
         is_there: Whether the image is already there, so that only its copies are new.
     """
-    size_gib = size_bytes / GIB
+    size_gib = size_bytes / image_spec.GIB
     regions_ = data.get("regions")
     copies_number = len(regions_) if isinstance(regions_, list) else 0
     found = []
@@ -203,45 +198,3 @@ def _costs(
         plural = "" if copies_number == 1 else "s"
         found.append(Cost(f"transfer of {size_gib:.2f} GiB to {copies_number} region{plural}", usd))
     return tuple(found)
-
-
-def check_helper(ec2: Any, ami: str, region: str) -> None:  # noqa: ANN401 a client of boto3
-    """Look whether the helper's AMI is there.
-
-    Raises:
-        ConfigError: It is not.
-        ClouduploaderError: AWS refuses to tell.
-    """
-    with boto.translated(f"region {region}"):
-        found = ec2.describe_images(ImageIds=[ami])["Images"]
-    if not found:
-        raise ConfigError(f"the helper AMI {ami} does not exist in {region}", hint="Put another into .ec2utils.conf.")
-    if found[0].get("State") != "available":
-        raise ConfigError(f"the helper AMI {ami} in {region} is {found[0].get('State')}, not available")
-
-
-def check_name(ec2: Any, name: str, region: str) -> None:  # noqa: ANN401 a client of boto3
-    """Look whether the account has an image of that name.
-
-    Raises:
-        PlatformReplyError: It has.
-        ClouduploaderError: AWS refuses to tell.
-    """
-    with boto.translated(f"region {region}"):
-        filters = [{"Name": "name", "Values": [name]}]
-        images = ec2.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"]
-    if images:
-        raise aws_errors.name_taken(images[0]["ImageId"])
-
-
-def check_subnet(ec2: Any, subnet: str, region: str) -> None:  # noqa: ANN401 a client of boto3
-    """Look whether a subnet is there.
-
-    Raises:
-        TargetDataError: It is not.
-        ClouduploaderError: AWS refuses to tell.
-    """
-    with boto.translated(f"region {region}"):
-        found = ec2.describe_subnets(Filters=[{"Name": "subnet-id", "Values": [subnet]}])["Subnets"]
-    if not found:
-        raise TargetDataError(f"vpc_subnet_id: there is no {subnet} in {region}")

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from clouduploader.errors import ClouduploaderError, DeniedError, TargetDataError
-from clouduploader.platforms.ec2 import aws_errors, boto, compare, copies, fields
+from clouduploader.platforms.ec2 import aws_errors, boto, fields
 from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.platforms.ec2.ami import compare, find
 from clouduploader.platforms.ec2.auth import RoleRequest
 from clouduploader.plugin import JsonValue, Reporter
 
@@ -140,7 +141,7 @@ class _Looks:
     def _check_name(self, region: str) -> None:
         """Refuse a name that an image has there which no upload of ours made."""
         images = self._asked(f"whether the name is free in {region}", lambda: self._named(region)) or []
-        living = [image for image in images if image.get("State") not in copies.DEAD]
+        living = [image for image in images if image.get("State") not in find.FAILED_STATES]
         known = {our_tags.CONTENT, our_tags.SHA256, our_tags.KEY}
         if living and not any(known & our_tags.as_mapping(image.get("Tags")).keys() for image in living):
             raise aws_errors.name_taken(f"{living[0]['ImageId']} in {region}", "no upload of clouduploader made it")
@@ -162,7 +163,7 @@ class _Looks:
     def _key_names(self, region: str) -> Iterator[tuple[str, bool]]:
         """The key of the snapshots there, if any, and whether the target data name it."""
         if region == self._home and self._image is not None:
-            if self._share and copies.is_encrypted(self._image):
+            if self._share and find.is_encrypted(self._image):
                 keys = self._asked("the key of the image", self._keys_of_image) or []
                 yield from ((key, False) for key in keys if key)
             return
@@ -173,7 +174,7 @@ class _Looks:
         if region == self._home or self._image is None:
             is_encrypted = bool(self._targetdata.get("encrypted") or self._targetdata.get("kms_key_id"))
         else:
-            is_encrypted = copies.is_encrypted(self._image)
+            is_encrypted = find.is_encrypted(self._image)
         is_refused = self._targetdata.get("encrypted") is False
         if (self._share or is_refused) and not is_encrypted:
             is_encrypted = bool(self._asked(f"encryption by default in {region}", lambda: self._default(region)))

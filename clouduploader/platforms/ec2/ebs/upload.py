@@ -15,14 +15,13 @@ from clouduploader.platforms.ec2 import (
     aws_errors,
     boto,
     cleanup,
-    distribute,
     image_spec,
     labels,
     preflight,
-    register,
+    replicate,
     retry,
 )
-from clouduploader.platforms.ec2 import compare as taken_image
+from clouduploader.platforms.ec2.ami import compare, find, register
 from clouduploader.platforms.ec2.auth import RoleRequest
 from clouduploader.platforms.ec2.ebs import content_key, sender, snapshot, verify, writer
 from clouduploader.platforms.ec2.settings import Ec2Settings
@@ -140,7 +139,7 @@ class EbsUpload:
                 self._enter("check image")
                 aim = image_spec.resolve(self._request, self._reporter)
                 kms_key_arn = self._kms_key_arn()
-                taken = register.named_by_now(
+                taken = find.named_by_now(
                     self._ec2,
                     self._name,
                     self._region,
@@ -149,7 +148,7 @@ class EbsUpload:
                     sleep=self._sleep,
                     clock=self._clock,
                 )
-                is_in_the_way = taken is not None and taken_image.is_wreck(taken, self._request.journal.key)
+                is_in_the_way = taken is not None and find.is_failed(taken, self._request.journal.key)
                 if taken is not None and not is_in_the_way:
                     self._check_same(taken, aim, kms_key_arn)
                 self._targetdata = preflight.settle(
@@ -162,7 +161,7 @@ class EbsUpload:
                 self._remove([CloudObject("image", str(taken["ImageId"]), self._region)])
             elif taken is not None:
                 given = labels.as_mapping(taken.get("Tags"))
-                objects = register.objects(taken, self._region)
+                objects = find.objects(taken, self._region)
                 return self._finish(str(taken["ImageId"]), given, objects, aim, is_new=False)
             try:
                 aim, filled = self._filling.run(aim, kms_key_arn)
@@ -205,16 +204,16 @@ class EbsUpload:
                 raise aws_errors.name_taken(
                     image_id, f"its content is {theirs[labels.CONTENT]}, that of this one {ours}"
                 )
-        taken_image.check(
+        compare.check(
             taken,
             self._targetdata,
             key=self._request.journal.key,
             attributes=aim.attributes,
-            volume_gib=image_spec.sizes(self._targetdata, aim, theirs),
-            uefi_data_of=lambda found_id: taken_image.uefi_data(self._ec2, found_id, self._region),
+            volume_gib=image_spec.volume_sizes_of_content(self._targetdata.get("root_volume_size"), aim, theirs),
+            uefi_data_of=lambda found_id: compare.uefi_data(self._ec2, found_id, self._region),
             reporter=self._reporter,
             kms_key_arn=kms_key_arn,
-            key_of=lambda snapshot_id: taken_image.key_of_snapshot(self._ec2, snapshot_id, self._region),
+            key_of=lambda snapshot_id: compare.key_of_snapshot(self._ec2, snapshot_id, self._region),
         )
         register.wait(self._ec2, image_id, region=self._region, cancel=self._cancel, sleep=self._sleep)
         self._reporter.line(f"{image_id} is already there: it has that name and this very content.")
@@ -279,7 +278,7 @@ class EbsUpload:
         *,
         is_new: bool,
     ) -> UploadResult:
-        copies, shortfalls = distribute.distribute(
+        copies, shortfalls = replicate.distribute(
             image_id,
             account=self._account,
             region=self._region,
@@ -327,7 +326,7 @@ class EbsUpload:
 
     def _find_image(self, snapshot_id: str) -> None:
         """Look once more for an image that was asked for without an answer; else the journal has the request."""
-        image_id = register.of_snapshot(self._ec2, self._name, snapshot_id, self._region)
+        image_id = find.id_of_snapshot(self._ec2, self._name, snapshot_id, self._region)
         if image_id:
             self._created(CloudObject("image", image_id, self._region))
 

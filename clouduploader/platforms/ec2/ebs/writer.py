@@ -8,7 +8,7 @@ from typing import Any
 
 from clouduploader.errors import ImageError
 from clouduploader.model.disk import MISSING_COPY, Block, BlockSource, ReadStats, ZeroBlocks
-from clouduploader.platforms.ec2 import image_spec, labels, properties
+from clouduploader.platforms.ec2 import image_spec, labels
 from clouduploader.platforms.ec2.auth import RenewedCredentials, RoleRequest
 from clouduploader.platforms.ec2.ebs import confirmed, content_key, protocol, snapshot
 from clouduploader.platforms.ec2.ebs import file_digest as ebs_file_digest
@@ -171,10 +171,10 @@ class SnapshotWriter:
             self._reporter.line(f"Going on with snapshot {snapshot_id}, which has {digests.count} blocks already.")
         tally = self._transfer(snapshot_id, digests, aim)
         if not aim.is_size_exact:
-            judge = properties.PropertyChecker(self._targetdata, self._reporter)
-            properties.check_whole(tally.size_bytes, aim.minimum_bytes, judge)
+            checker = image_spec.PropertyChecker(self._targetdata, self._reporter)
+            checker.check_whole(tally.size_bytes, aim)
             if tally.size_bytes < aim.copy_bytes:
-                judge.tell(f"Warning: {MISSING_COPY}.")
+                checker.tell(f"Warning: {MISSING_COPY}.")
         self.has_all = True
         return self._seal(snapshot_id, digests, tally)
 

@@ -12,12 +12,11 @@ from clouduploader.errors import (
     ImageError,
     MissingProgramError,
     PlatformReplyError,
-    TargetDataError,
 )
 from clouduploader.model.disk import Compression, Image
 from clouduploader.platforms.ec2 import aws_errors
-from clouduploader.platforms.ec2.attributes import ImageAttributes
 from clouduploader.platforms.ec2.ec2uploadimg.helper_config import HelperInstance
+from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import JsonValue, PlatformContext
@@ -25,10 +24,6 @@ from clouduploader.util import privileges
 from clouduploader.util.filenames import plain
 from clouduploader.util.frozen import frozen
 
-GIB = 1 << 30
-DEFAULT_VOLUME_GIB = 10  # ec2uploadimg's own --root-volume-size
-MAX_VOLUME_GIB = 16384  # of gp3, EBS user guide
-TERABYTE_GIB = 1024  # from here on lsblk counts in T, and ec2uploadimg understands whole numbers only
 ENDINGS = {
     Compression.RAW: ".raw",
     Compression.XZ: ".raw.xz",
@@ -140,42 +135,6 @@ def link_name(image: Image) -> str:
     else:
         stem = re.sub(r"(\.raw)?\.xz$", "", name)
     return _TAR_ANYWHERE.sub(r"_\1", stem or "image") + endings[image.packing]
-
-
-def volume_gib(unpacked_bytes: int, wanted_gib: int | None) -> int:
-    """The size of the root volume: large enough, and one that ec2uploadimg can find again.
-
-    It knows its two disks, of this size and of twice this size, by what lsblk prints, and passes over
-    all that is not a whole number of G or T.
-
-    Raises:
-        TargetDataError: `wanted_gib` is too small, or not such a number.
-        ImageError: No volume can hold the image.
-    """
-    needed = -(-unpacked_bytes // GIB)
-    if wanted_gib is None:
-        size = max(needed, DEFAULT_VOLUME_GIB)
-        while not _is_findable(size):
-            size += 1
-        if size > MAX_VOLUME_GIB:
-            raise ImageError(f"the image is {needed} GiB unpacked, more than a volume can hold")
-        return size
-    if wanted_gib < needed:
-        raise TargetDataError(
-            f"root_volume_size: found {wanted_gib}, but the image is {needed} GiB unpacked",
-            hint="Raise it, or leave it out.",
-        )
-    if not _is_findable(wanted_gib):
-        raise TargetDataError(
-            f"root_volume_size: found {wanted_gib}, but ec2uploadimg can't handle that size",
-            hint="Allowed are numbers below 512, 512 itself, and multiples of 1024.",
-        )
-    return wanted_gib
-
-
-def _is_findable(size_gib: int) -> bool:
-    sizes = (size_gib, 2 * size_gib)
-    return all(size < TERABYTE_GIB or size % TERABYTE_GIB == 0 for size in sizes)
 
 
 def configuration(region: str, helper: HelperInstance) -> str:

@@ -3,8 +3,10 @@
 import configparser
 import re
 from pathlib import Path
+from typing import Any
 
-from clouduploader.errors import ConfigError
+from clouduploader.errors import ConfigError, TargetDataError
+from clouduploader.platforms.ec2 import boto
 from clouduploader.util.frozen import frozen
 
 FILE_NAME = ".ec2utils.conf"
@@ -73,6 +75,34 @@ def helper(home: Path, region: str) -> HelperInstance:
             hint="Use a Xen type, for example t2.micro.",
         )
     return found
+
+
+def check_ami(ec2: Any, ami: str, region: str) -> None:  # noqa: ANN401 a client of boto3
+    """Look whether the helper's AMI is there.
+
+    Raises:
+        ConfigError: It is not.
+        ClouduploaderError: AWS refuses to tell.
+    """
+    with boto.translated(f"region {region}"):
+        found = ec2.describe_images(ImageIds=[ami])["Images"]
+    if not found:
+        raise ConfigError(f"the helper AMI {ami} does not exist in {region}", hint="Put another into .ec2utils.conf.")
+    if found[0].get("State") != "available":
+        raise ConfigError(f"the helper AMI {ami} in {region} is {found[0].get('State')}, not available")
+
+
+def check_subnet(ec2: Any, subnet: str, region: str) -> None:  # noqa: ANN401 a client of boto3
+    """Look whether a subnet is there.
+
+    Raises:
+        TargetDataError: It is not.
+        ClouduploaderError: AWS refuses to tell.
+    """
+    with boto.translated(f"region {region}"):
+        found = ec2.describe_subnets(Filters=[{"Name": "subnet-id", "Values": [subnet]}])["Subnets"]
+    if not found:
+        raise TargetDataError(f"vpc_subnet_id: there is no {subnet} in {region}")
 
 
 def _read(home: Path) -> configparser.ConfigParser:

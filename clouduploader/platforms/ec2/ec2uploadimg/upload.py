@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, PlatformReplyError
-from clouduploader.platforms.ec2 import api_calls, attributes, auth, aws_errors, existing, labels, preflight, properties
-from clouduploader.platforms.ec2.attributes import ImageAttributes
-from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config
+from clouduploader.platforms.ec2 import auth, aws_errors, boto, cleanup, image_spec, labels, preflight, replicate
+from clouduploader.platforms.ec2.ami import compare, register
+from clouduploader.platforms.ec2.ec2uploadimg import api_calls, command, helper_config, wrapper
 from clouduploader.platforms.ec2.ec2uploadimg import process as ec2uploadimg_process
+from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import (
@@ -91,17 +92,17 @@ class HelperUpload:
             auth.check_role(self._request)
             helper = helper_config.helper(self._context.home, self._region)
             program = command.named(self._settings, self._context)
-            properties.machine(self._request)
+            image_spec.machine(self._request)
             self._enter("authenticate")
             keys = self._account.fresh_keys()
             assumed_at = time.monotonic()
             self._reporter.line("Successfully authenticated.")
             self._enter("check image")
             unpacked_bytes, volume_gib = self._sizes()
-            aim = look_inside(self._request, self._reporter)
+            aim = image_spec.inspect(self._request, self._reporter)
             self._tags = own_tags(self._request)
             ec2 = self._account.client("ec2", keys)
-            taken = existing.image(
+            taken = compare.existing(
                 ec2,
                 self._request,
                 self._tags,
@@ -110,7 +111,7 @@ class HelperUpload:
                 reporter=self._reporter,
                 cancel=self._cancel,
             )
-            given = () if taken.is_wreck else taken.objects
+            given = () if taken.is_failed else taken.objects
             self._targetdata = preflight.settle(
                 self._account, self._targetdata, image=taken.image, reporter=self._reporter
             )
@@ -119,7 +120,7 @@ class HelperUpload:
                 self._reporter.line(f"{given[0].id} is already there: it has that name and this very content.")
             if not given and time.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
-        wreck = taken.objects if taken.is_wreck else ()
+        wreck = taken.objects if taken.is_failed else ()
         dead = {thing: made for thing, made in self._of_dead_tries(ec2).items() if thing not in taken.objects}
         self._remove(dead | dict.fromkeys(wreck, -math.inf))
         if given:
@@ -144,8 +145,6 @@ class HelperUpload:
             raise
 
     def _wait(self, ec2: Any, image_id: str) -> None:  # noqa: ANN401 a client of boto3
-        from clouduploader.platforms.ec2 import register
-
         register.wait(ec2, image_id, region=self._region, cancel=self._cancel)
 
     def _of_dead_tries(self, ec2: Any) -> dict[CloudObject, float]:  # noqa: ANN401 a client of boto3
@@ -154,13 +153,9 @@ class HelperUpload:
         Returns:
             Also when it was made, by the clock.
         """
-        from clouduploader.platforms.ec2 import cleanup
-
         entries = self._request.journal.entries()
         grown_up = time.monotonic() - visibility.UNSEEN_SECONDS
-        things = {
-            thing: grown_up + visibility.seconds_left(made) for thing, made in existing.unremoved(entries).items()
-        }
+        things = {thing: grown_up + visibility.seconds_left(made) for thing, made in cleanup.unremoved(entries).items()}
         if sum(entry["what"] == "begin" for entry in entries) > 1:
             try:
                 found = cleanup.find(ec2, self._region, self._request.journal.key, self._reporter)
@@ -172,9 +167,7 @@ class HelperUpload:
 
     def _finish(self, objects: Sequence[CloudObject], aim: ImageAttributes, *, is_new: bool) -> UploadResult:
         """Do what is asked for beyond the image, which is the first of the objects."""
-        from clouduploader.platforms.ec2 import distribute
-
-        copies, shortfalls = distribute.distribute(
+        copies, shortfalls = replicate.distribute(
             objects[0].id,
             account=self._account,
             region=self._region,
@@ -195,8 +188,7 @@ class HelperUpload:
     def _sizes(self) -> tuple[int, int]:
         """How many bytes the image is unpacked, and how many GiB the root volume gets."""
         unpacked_bytes = self._request.measure_image()
-        wanted = self._targetdata.get("root_volume_size")
-        size = command.volume_gib(unpacked_bytes, wanted if isinstance(wanted, int) else None)
+        size = image_spec.helper_volume_gib(unpacked_bytes, self._targetdata.get("root_volume_size"))
         self._reporter.detail(f"The image is {unpacked_bytes} bytes unpacked; the root volume gets {size} GiB.")
         return unpacked_bytes, size
 
@@ -248,8 +240,6 @@ class HelperUpload:
         subnet = self._targetdata.get("vpc_subnet_id")
         if not subnet:
             return None
-        from clouduploader.platforms.ec2 import boto
-
         ec2 = self._account.client("ec2", keys)
         with boto.translated(f"region {self._region}"):
             vpc = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
@@ -263,18 +253,17 @@ class HelperUpload:
 
     def _make_group(self, ec2: Any, **parameters: str) -> dict[str, Any]:  # noqa: ANN401 a client of boto3
         """Make a security group with our tags, or without them if the role may not give any."""
-        import botocore.exceptions
-
-        from clouduploader.platforms.ec2.ec2uploadimg import wrapper
-
         specification = {"ResourceType": "security-group", "Tags": labels.as_list(self._tags)}
         for more in ({"TagSpecifications": [specification]}, {}):
             self._take_asked("CreateSecurityGroup")
             try:
-                group: dict[str, Any] = ec2.create_security_group(**parameters, **more)
-            except botocore.exceptions.ClientError as exc:
-                self._answered("CreateSecurityGroup", is_refused=True)
-                if not more or exc.response["Error"]["Code"] not in wrapper.TAGS_REFUSED:
+                with boto.translated(f"region {self._region}"):
+                    group: dict[str, Any] = ec2.create_security_group(**parameters, **more)
+            except ClouduploaderError as exc:
+                code = boto.refusal_code(exc)
+                if code:
+                    self._answered("CreateSecurityGroup", is_refused=True)
+                if not more or code not in wrapper.TAGS_REFUSED:
                     raise
             else:
                 self._answered("CreateSecurityGroup", is_refused=False)
@@ -347,8 +336,6 @@ class HelperUpload:
 
     def _find_lost(self) -> None:
         """Look by its tags for what was asked for while nobody was there to hear the answer any more."""
-        from clouduploader.platforms.ec2 import cleanup
-
         if not self._unanswered:
             return
         time.sleep(LOST_ANSWER_SECONDS)
@@ -459,24 +446,7 @@ class HelperUpload:
         if not doomed:
             return
         self._enter("clean up")
-        from clouduploader.platforms.ec2 import cleanup
-
         cleanup.undo(self._account, doomed, self._reporter, cancel=self._cancel)
-
-
-def look_inside(request: UploadRequest, reporter: Reporter) -> ImageAttributes:
-    """Hold the image against what target data and job say of it, and decide what it is registered with.
-
-    Raises:
-        DataError: It is not what they say.
-    """
-    facts = request.inspect_image()
-    judge = properties.PropertyChecker(request.targetdata, reporter)
-    if facts.is_size_exact and facts.size_bytes is not None:
-        properties.check_whole(facts.size_bytes, facts.minimum_bytes, judge)
-    architecture = properties.architecture(request, facts, judge)
-    boot_mode = properties.boot_mode(request.targetdata, facts, architecture, judge)
-    return attributes.resolve(request.targetdata, architecture=architecture, boot_mode=boot_mode)
 
 
 def own_tags(request: UploadRequest) -> dict[str, str]:

@@ -1,14 +1,142 @@
-"""The user's role as something to be run: a CloudFormation template, and commands for `aws`."""
+"""The users' accounts: a role in each, that lets in this service with the user's external id.
 
+The external id is there against the "confused deputy" (IAM User Guide, of that title): one user of the
+service tells it the role of another one, and the service, whom that role trusts, uploads for him into
+the other's account. So each user has an external id that the service alone chooses, and a role is right
+only if it lets nobody in with none or another.
+"""
+
+import dataclasses
 import json
+import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from clouduploader.errors import ConfigError, DataError, UsageError
+from clouduploader.platforms.ec2 import auth, aws_errors
+from clouduploader.platforms.ec2.ec2uploadimg import helper_config
+from clouduploader.platforms.ec2.iam import policies
 from clouduploader.platforms.ec2.iam.policies import Document
+from clouduploader.platforms.ec2.settings import METHODS, Ec2Settings
+from clouduploader.plugin import AccountGuide, Finding, Level, PlatformContext, Reporter, Verification
+
+EXTERNAL_ID_LENGTH = 24  # OBS: Rails's has_secure_token, 24 characters of base58, which are 140 bits
+BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"  # SecureRandom.base58: without 0, O, I and l
+FALLBACK_REGION = "us-east-1"  # whose STS every account can use
+PROBE_SECONDS = 900  # the shortest session there is (API reference of AssumeRole); nobody will use it
 
 NAME = "clouduploader"
 """What the commands call the role; the user may choose another. CloudFormation makes up a name of its own."""
 DESCRIPTION = "Lets a build service upload images (clouduploader)"  # IAM API, CreateRole: at most 1000 characters
+
+
+class RoleAccounts:
+    """See `clouduploader.plugin.Accounts`.
+
+    Args:
+        context: Of the platform.
+        settings: See Settings.
+    """
+
+    def __init__(self, context: PlatformContext, settings: Ec2Settings) -> None:
+        self._context = context
+        self._settings = settings
+
+    def new_values(self) -> Mapping[str, str]:
+        """Make up an external id."""
+        return {"external_id": _new_external_id()}
+
+    def guide(
+        self, values: Mapping[str, str], *, method: str | None, extras: Sequence[str], reporter: Reporter
+    ) -> AccountGuide:
+        """Say which role the user has to make; asks STS for our account."""
+        method = method or self._settings.method
+        if method not in METHODS:
+            raise UsageError(f"there is no method '{method}'", hint=f"There are: {', '.join(METHODS)}.")
+        for extra in extras:
+            if extra not in policies.EXTRAS:
+                hint = f"There are: {', '.join(policies.EXTRAS)}."
+                raise UsageError(f"there are no permissions called '{extra}'", hint=hint)
+        external_id = self._value(values, "external_id")
+        home, profile, region = self._context.home, self._settings.profile, self._sts_region()
+        caller = auth.CallerAccount(home, profile, is_role_wanted=True, region=region, reporter=reporter)
+        we = caller.identity(caller.keys())
+        trust = policies.trust(partition=we.partition, account_id=we.account_id, external_id=external_id)
+        permissions = {name: policies.permissions(name) for name in policies.names(method, extras)}
+        return AccountGuide(
+            facts={"account_id": we.account_id, "external_id": external_id},
+            policies={"trust": trust, **permissions},
+            scripts={
+                "cloudformation": template(trust, permissions),
+                "commands": commands(trust, permissions),
+            },
+        )
+
+    def verify(self, values: Mapping[str, str], *, reporter: Reporter) -> Verification:
+        """Assume the role as an upload would, then without an external id and with a wrong one."""
+        arn, external_id = self._value(values, "arn"), self._value(values, "external_id")
+        subject = f"role {arn}"
+        findings = []
+        refusal = self._refusal(arn, external_id, self._settings.session_seconds, reporter)
+        if refusal:
+            findings.append(Finding(Level.FAILURE, subject, refusal.message, refusal.hint))
+        else:
+            findings.append(Finding(Level.OK, subject, "lets us in with the external id"))
+        is_open = False
+        for what, probe in (("without an external id", ""), ("with a wrong external id", _new_external_id())):
+            if self._refusal(arn, probe, PROBE_SECONDS, reporter):
+                findings.append(Finding(Level.OK, subject, f"lets nobody in {what}"))
+                continue
+            is_open = True
+            findings.append(
+                Finding(
+                    Level.FAILURE,
+                    subject,
+                    f"is open to anyone who uses this service: it lets us in {what} (confused deputy)",
+                    "Whoever knows its ARN can upload into that account. Its trust policy must have the condition "
+                    "on sts:ExternalId that `clouduploader account show` prints.",
+                )
+            )
+        return Verification(tuple(findings), is_usable=refusal is None, is_open=is_open)
+
+    def _refusal(
+        self, arn: str, external_id: str, session_seconds: int, reporter: Reporter
+    ) -> aws_errors.NotTrustedError | None:
+        """Try to get in; None if we did. What is no answer to that is raised."""
+        account = auth.account(
+            self._context,
+            dataclasses.replace(self._settings, session_seconds=session_seconds),
+            targetdata={"arn": arn, "external_id": external_id, "region": self._sts_region()},
+            user="verify",
+            job_name=None,
+            reporter=reporter,
+        )
+        try:
+            account.fresh_keys()
+        except aws_errors.NotTrustedError as exc:
+            return exc
+        return None
+
+    def _sts_region(self) -> str:
+        """The region whose STS is asked: an account has none of its own."""
+        if self._settings.sts_region:
+            return self._settings.sts_region
+        try:
+            return next(iter(helper_config.names(self._context.home)), FALLBACK_REGION)
+        except ConfigError:  # without ec2uploadimg nobody needs that file
+            return FALLBACK_REGION
+
+    @staticmethod
+    def _value(values: Mapping[str, str], name: str) -> str:
+        if not values.get(name):
+            raise DataError(
+                f"the account has no {name} yet", hint=f"Enter it with `clouduploader account set USER {name} VALUE`."
+            )
+        return values[name]
+
+
+def _new_external_id() -> str:
+    return "".join(secrets.choice(BASE58) for _ in range(EXTERNAL_ID_LENGTH))
 
 
 def template(trust: Document, permissions: Mapping[str, Document]) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from clouduploader.errors import DeniedError
 from clouduploader.platforms.ec2 import cleanup
-from clouduploader.plugin import CleanUpReport, CloudObject, ObjectRemoved
+from clouduploader.plugin import CleanUpReport, CloudObject, ObjectRemoved, ObjectState
 
 REGION = "eu-west-1"
 
@@ -311,7 +311,7 @@ def snapshot_with_tags(ec2):
 def test_complete_snapshot_without_an_image_is_kept_for_another_try(ec2, record):
     snapshot = snapshot_with_tags(ec2)
     (found,) = cleanup.find(ec2, REGION, KEY, record)
-    assert (found.object, found.is_complete) == (thing("snapshot", snapshot), True)
+    assert (found.object, found.state) == (thing("snapshot", snapshot), ObjectState.COMPLETE)
     assert found.keep_reason == "complete; `clouduploader resume JOB` goes on with it"
 
 
@@ -324,7 +324,7 @@ def test_snapshot_of_an_image_is_kept(stubbed, record):
     image = {"ImageId": "ami-1", "State": "available", "BlockDeviceMappings": mappings}
     stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
     (found,) = cleanup.find(client, REGION, KEY, record)
-    assert (found.keep_reason, found.is_complete) == ("in use by ami-1", False)
+    assert (found.keep_reason, found.state) == ("in use by ami-1", ObjectState.READY)
 
 
 def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, record):
@@ -338,7 +338,7 @@ def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, record):
     stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
     found = {item.object: item for item in cleanup.find(client, REGION, KEY, record)}
     assert found[thing("image", "ami-1")].keep_reason is None
-    assert found[thing("snapshot", "snap-1")].is_complete
+    assert found[thing("snapshot", "snap-1")].state is ObjectState.COMPLETE
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_pending_snapshot_is_a_leftover(stubbed, record):
     for listing in cleanup.LISTINGS:
         stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
     (found,) = cleanup.find(client, REGION, KEY, record)
-    assert (found.object.id, found.keep_reason, found.is_pending) == ("snap-1", None, True)
+    assert (found.object.id, found.keep_reason, found.state) == ("snap-1", None, ObjectState.PENDING)
 
 
 def test_instance_that_is_going_is_not_found(stubbed, record):
@@ -409,4 +409,4 @@ def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, record):
             stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
     stubber.add_client_error("describe_images", "UnauthorizedOperation")
     (found,) = cleanup.find(client, REGION, KEY, record)
-    assert (found.keep_reason, found.is_complete) == ("whether an image uses it can't be seen", False)
+    assert (found.keep_reason, found.state) == ("whether an image uses it can't be seen", ObjectState.READY)

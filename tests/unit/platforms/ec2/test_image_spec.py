@@ -1,7 +1,10 @@
 import dataclasses
 
+import botocore.session
+import hypothesis
 import pytest
 from fakes.direct_aws import GIB, make_facts, make_request
+from hypothesis import strategies as st
 
 from clouduploader.errors import ClouduploaderError, ImageError, TargetDataError
 from clouduploader.platforms.ec2 import image_spec
@@ -206,3 +209,106 @@ def test_missing_copy_of_a_gpt_is_no_reason_to_refuse(settle, record, facts, how
     found = settle(**facts, **how, minimum_bytes=GIB, copy_bytes=4 * GIB)
     assert (found.size_bytes, found.volume_gib) == (GIB, 1)
     assert any("the copy of its GPT" in line for line in record.lines) is bool(how)  # else the runner says it
+
+
+def resolve(architecture="x86_64", boot_mode=None, **targetdata):
+    return image_spec.resolve_attributes(targetdata, architecture=architecture, boot_mode=boot_mode)
+
+
+def test_defaults_are_what_current_instances_need():
+    assert resolve().parameters() == {
+        "Description": "uploaded by clouduploader",
+        "Architecture": "x86_64",
+        "EnaSupport": True,
+        "SriovNetSupport": "simple",
+        "ImdsSupport": "v2.0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("machine", "given", "expected"),
+    [
+        ("x86_64", None, "simple"),
+        ("arm64", None, None),
+        ("i386", None, None),
+        ("x86_64", False, None),
+        ("arm64", True, "simple"),
+    ],
+)
+def test_sriov_is_for_x86_64_unless_something_is_said(machine, given, expected):
+    asked = {} if given is None else {"sriov_support": given}
+    assert resolve(machine, **asked).sriov_net_support == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "v2.0"), ("2.0", "v2.0"), ("v2.0", "v2.0"), ("optional", None)])
+def test_imds_is_demanded_unless_it_is_left_open(given, expected):
+    assert resolve(imds_support=given).imds_support == expected
+
+
+@pytest.mark.parametrize("boot_mode", ["uefi", "uefi-preferred", None])
+def test_image_with_a_tpm_boots_by_uefi_alone(boot_mode):
+    found = resolve(boot_mode=boot_mode, tpm_support="2.0")
+    assert (found.boot_mode, found.tpm_support) == ("uefi", "v2.0")
+
+
+@pytest.mark.parametrize("name", ["tpm_support", "uefi_data"])
+def test_attributes_that_need_uefi_are_refused_without(name):
+    with pytest.raises(TargetDataError, match=f"{name}: it needs UEFI, but the image boots by legacy-bios"):
+        resolve(boot_mode="legacy-bios", **{name: "AAAA"})
+
+
+def test_uefi_data_are_for_uefi_where_nobody_knows_how_the_image_boots():
+    assert resolve(boot_mode=None, uefi_data="AAAA").boot_mode == "uefi"
+
+
+def test_uefi_data_do_not_change_how_an_image_boots():
+    assert resolve(boot_mode="uefi-preferred", uefi_data="AAAA").boot_mode == "uefi-preferred"
+
+
+def test_parameters_are_those_of_the_api():
+    shape = botocore.session.Session().get_service_model("ec2").operation_model("RegisterImage").input_shape
+    everything = resolve(boot_mode="uefi", tpm_support="2.0", uefi_data="AAAA").parameters()
+    assert len(everything) == len(dataclasses.fields(image_spec.ImageAttributes))
+    assert everything.keys() <= shape.members.keys()
+
+
+@pytest.mark.parametrize(
+    ("unpacked_bytes", "expected"),
+    [
+        (1, 10),
+        (10 << 30, 10),
+        ((10 << 30) + 1, 11),
+        (511 << 30, 511),
+        (512 << 30, 512),
+        ((512 << 30) + 1, 1024),  # 513 is 1.1T twice over, which lsblk does not show as a whole number
+        (1000 << 30, 1024),
+        ((1024 << 30) + 1, 2048),
+        (16384 << 30, 16384),
+    ],
+)
+def test_volume_is_large_enough_and_can_be_found(unpacked_bytes, expected):
+    assert image_spec.helper_volume_gib(unpacked_bytes, None) == expected
+
+
+@hypothesis.given(st.integers(1, 16384 << 30))
+def test_volume_holds_any_image(unpacked_bytes):
+    size = image_spec.helper_volume_gib(unpacked_bytes, None)
+    assert size << 30 >= unpacked_bytes
+    assert image_spec.helper_volume_gib(unpacked_bytes, size) == size
+
+
+def test_image_that_no_volume_can_hold_is_refused():
+    with pytest.raises(ImageError, match="is 16385 GiB unpacked"):
+        image_spec.helper_volume_gib((16384 << 30) + 1, None)
+
+
+def test_wanted_volume_size_is_taken():
+    assert image_spec.helper_volume_gib(1, 5) == 5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"), [(4, "found 4, but the image is 5 GiB"), (513, "found 513, but ec2upload"), (1500, "1500")]
+)
+def test_wanted_volume_size_that_does_not_do_is_refused(wanted, words):
+    with pytest.raises(TargetDataError, match=words):
+        image_spec.helper_volume_gib(5 << 30, wanted)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from fakes.direct_aws import GIB, FakeAws, FakeWay, make_facts, make_request
 
-from clouduploader.errors import ClouduploaderError, ImageError, PlatformReplyError
+from clouduploader.errors import ClouduploaderError, ConfigError, ImageError, PlatformReplyError
 from clouduploader.model.disk import Compression
 from clouduploader.platforms import ec2
 from clouduploader.platforms.ec2 import plan
@@ -18,6 +18,12 @@ from clouduploader.util.cancel import Cancel
 def make_platform(tmp_path):
     """A factory of the platform with these settings."""
     return lambda **values: ec2.create(PlatformContext(home=tmp_path, settings=values, environment={}))
+
+
+def test_unknown_setting_is_named_with_those_there_are(make_platform):
+    with pytest.raises(ConfigError, match="unknown setting 'sesion_seconds'") as caught:
+        make_platform(sesion_seconds="1")
+    assert "session_seconds" in caught.value.hint
 
 
 @pytest.mark.parametrize(

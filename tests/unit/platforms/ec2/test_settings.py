@@ -35,12 +35,6 @@ def test_what_is_no_number_is_refused(text):
         settings.read({"session_seconds": text})
 
 
-def test_unknown_setting_is_named_with_those_there_are():
-    with pytest.raises(ConfigError, match=r"unknown setting 'sesion_seconds' in \[ec2\]") as caught:
-        settings.read({"sesion_seconds": "1"})
-    assert "session_seconds" in caught.value.hint
-
-
 @pytest.mark.parametrize("method", settings.METHODS)
 def test_method_is_one_of_three(method):
     assert settings.read({"method": method}).method == method

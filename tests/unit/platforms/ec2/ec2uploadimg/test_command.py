@@ -17,10 +17,9 @@ from clouduploader.errors import (
     ImageError,
     MissingProgramError,
     PlatformReplyError,
-    TargetDataError,
 )
 from clouduploader.model.disk import Compression, Image
-from clouduploader.platforms.ec2 import attributes, aws_errors, settings
+from clouduploader.platforms.ec2 import aws_errors, image_spec, settings
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.util import filenames
@@ -192,53 +191,11 @@ def test_format_that_is_not_raw_is_refused(name):
         command.link_name(image(name, Compression.RAW))
 
 
-@pytest.mark.parametrize(
-    ("unpacked_bytes", "expected"),
-    [
-        (1, 10),
-        (10 << 30, 10),
-        ((10 << 30) + 1, 11),
-        (511 << 30, 511),
-        (512 << 30, 512),
-        ((512 << 30) + 1, 1024),  # 513 is 1.1T twice over, which lsblk does not show as a whole number
-        (1000 << 30, 1024),
-        ((1024 << 30) + 1, 2048),
-        (16384 << 30, 16384),
-    ],
-)
-def test_volume_is_large_enough_and_can_be_found(unpacked_bytes, expected):
-    assert command.volume_gib(unpacked_bytes, None) == expected
-
-
-@hypothesis.given(st.integers(1, 16384 << 30))
-def test_volume_holds_any_image(unpacked_bytes):
-    size = command.volume_gib(unpacked_bytes, None)
-    assert size << 30 >= unpacked_bytes
-    assert command.volume_gib(unpacked_bytes, size) == size
-
-
-def test_image_that_no_volume_can_hold_is_refused():
-    with pytest.raises(ImageError, match="is 16385 GiB unpacked"):
-        command.volume_gib((16384 << 30) + 1, None)
-
-
-def test_wanted_volume_size_is_taken():
-    assert command.volume_gib(1, 5) == 5
-
-
-@pytest.mark.parametrize(
-    ("wanted", "words"), [(4, "found 4, but the image is 5 GiB"), (513, "found 513, but ec2upload"), (1500, "1500")]
-)
-def test_wanted_volume_size_that_does_not_do_is_refused(wanted, words):
-    with pytest.raises(TargetDataError, match=words):
-        command.volume_gib(5 << 30, wanted)
-
-
 def arguments(*, security_group=None, wanted=None, **targetdata):
     return command.arguments(
         targetdata={"region": "eu-west-1", "ami_name": "-my (image) 'x'"} | targetdata,
         attributes=wanted
-        or attributes.resolve(targetdata, architecture="arm64", boot_mode=targetdata.get("boot_mode")),
+        or image_spec.resolve_attributes(targetdata, architecture="arm64", boot_mode=targetdata.get("boot_mode")),
         keys=AccessKeys("ASIA", "-secret/+=", "--token=="),
         settings=settings.Ec2Settings(),
         configuration_path=Path("/work dir/.ec2utils.conf"),
@@ -293,7 +250,7 @@ def test_imds_is_left_open_if_that_is_asked_for(parse):
     ("machine", "given", "expected"), [("x86_64", {}, True), ("x86_64", {"sriov_support": False}, False)]
 )
 def test_sriov_is_on_for_x86_64_as_by_the_other_method(parse, machine, given, expected):
-    wanted = attributes.resolve(given, architecture=machine, boot_mode=None)
+    wanted = image_spec.resolve_attributes(given, architecture=machine, boot_mode=None)
     assert parse(arguments(wanted=wanted)).sriov is expected
 
 

@@ -24,9 +24,8 @@ from clouduploader.errors import (
     TargetDataError,
 )
 from clouduploader.model.disk import DiskFormat, ImageFacts
-from clouduploader.platforms.ec2 import existing as ec2_existing
-from clouduploader.platforms.ec2 import labels, plan, properties, settings
-from clouduploader.platforms.ec2.ec2uploadimg import upload
+from clouduploader.platforms.ec2 import cleanup, image_spec, labels, plan, settings
+from clouduploader.platforms.ec2.ec2uploadimg import helper_config, upload
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
@@ -253,7 +252,7 @@ def test_subnet_that_is_not_there_is_an_error(make_upload, account):
 
 def test_run_that_was_stopped_at_the_deadline_is_told_as_such(make_upload):
     with pytest.raises(PlatformReplyError, match="temporary credentials were about to expire") as caught:
-        make_upload()._judge(upload.ec2uploadimg_process.Ending(-15, (), True))
+        make_upload()._judge(upload.ec2uploadimg_process.HelperExit(-15, (), True))
     assert "session_seconds" in caught.value.hint
 
 
@@ -293,7 +292,7 @@ def test_image_of_an_architecture_that_ec2_lacks_is_refused(make_upload):
 )
 def test_machine_is_amazons_word(make_upload_request, tmp_path, arch, data, expected):
     request = make_upload_request(tmp_path, tmp_path, arch=arch, targetdata=data)
-    assert properties.machine(request) == expected
+    assert image_spec.machine(request) == expected
 
 
 def test_plan_says_each_step(make_upload, account, aws):
@@ -341,7 +340,7 @@ def test_plan_tells_of_the_image_that_an_earlier_upload_made(make_upload, make_i
 
 def test_plan_finds_a_helper_that_is_not_there(account):
     with pytest.raises(ClouduploaderError, match="helper AMI"):
-        plan.check_helper(account, "ami-00000000", REGION)
+        helper_config.check_ami(account, "ami-00000000", REGION)
 
 
 @pytest.fixture
@@ -479,7 +478,7 @@ def test_what_an_upload_gave_is_no_leftover():
         {"what": "made", "kind": "vpc", "id": "vpc-1", "region": REGION},
         {"what": "end", "outcome": "failed"},
     ]
-    found = list(ec2_existing.unremoved(entries))
+    found = list(cleanup.unremoved(entries))
     assert found == [CloudObject("volume", "vol-1", REGION), CloudObject("vpc", "vpc-1", REGION)]
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from clouduploader.platforms.ec2 import api_calls
+from clouduploader.platforms.ec2 import cleanup
+from clouduploader.platforms.ec2.ec2uploadimg import api_calls
 from clouduploader.plugin import CloudObject
 
 REGION = "eu-west-1"
@@ -40,4 +41,5 @@ def test_what_a_call_removed_is_known(operation, parameters, expected):
 
 
 def test_every_kind_that_is_removed_is_one_that_is_made():
-    assert {kind for kind, _name in api_calls.REMOVERS.values()} <= set(api_calls.KINDS)
+    kinds = {kind for kind, _name in (*api_calls.MAKERS.values(), *api_calls.REMOVERS.values())}
+    assert kinds == set(cleanup.KINDS)

@@ -1,4 +1,4 @@
-"""What the calls of EC2's API make and remove. Knows nothing of boto3, for every job needs this."""
+"""What the calls that ec2uploadimg makes create and remove."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,9 +30,6 @@ REMOVERS: Mapping[str, tuple[str, str]] = {
     "DeleteVolume": ("volume", "VolumeId"),
 }
 """What each of its calls removes, and which parameter names it."""
-
-KINDS = tuple(kind for kind, _path in MAKERS.values())
-"""All kinds of things that an upload makes."""
 
 
 def kind_of(operation: str) -> str | None:

@@ -1,81 +1,23 @@
-"""The AMI: found by its name, registered from a snapshot, waited for.
+"""Register an AMI from a snapshot, and wait until it can be used.
 
 Sources: EC2 API, RegisterImage, DescribeImages (botocore's model `ec2/2016-11-15`).
 """
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import aws_errors, boto, labels, retry
+from clouduploader.platforms.ec2.ami import find
 from clouduploader.platforms.ec2.image_spec import ImageSpec
-from clouduploader.plugin import CloudObject, Journal, visibility
+from clouduploader.plugin import Journal
 from clouduploader.util.cancel import Cancel
 
 ROOT_DEVICE = "/dev/sda1"  # what ec2uploadimg registers for hvm; EC2 User Guide, "Device names"
 READY_SECONDS = 600.0  # an AMI of a completed snapshot is available in seconds; AWS promises nothing
 POLL_SECONDS = 2.0
 DUPLICATE = "InvalidAMIName.Duplicate"
-
-
-def named(ec2: Any, name: str, region: str) -> Mapping[str, Any] | None:  # noqa: ANN401 a client of boto3
-    """Find the account's image of that name, a disabled one too, as DescribeImages tells of it, or None.
-
-    Raises:
-        ClouduploaderError: AWS refuses to tell.
-    """
-    with boto.translated(f"region {region}"):
-        filters = [{"Name": "name", "Values": [name]}]
-        images = ec2.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"]
-    exactly = [image for image in images if image.get("Name") == name]  # * and ? in a filter match anything
-    return exactly[0] if exactly else None
-
-
-def named_by_now(
-    ec2: Any,  # noqa: ANN401 a client of boto3
-    name: str,
-    region: str,
-    *,
-    journal: Journal,
-    cancel: Cancel,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> Mapping[str, Any] | None:
-    """The same as `named`, but not before an image would show that an earlier try may have made. Blocks for minutes.
-
-    Args:
-        ec2: A client of EC2.
-        name: Of the image.
-        region: The client's.
-        journal: Of the upload.
-        cancel: Looked at between the looks.
-        sleep: For tests.
-        clock: For tests; seconds that only grow.
-
-    Raises:
-        StoppedError: The stop was requested.
-        ClouduploaderError: AWS refuses to tell.
-    """
-    last: Mapping[str, object] = {}
-    for entry in journal.entries():
-        if (entry.get("kind"), entry.get("region")) == ("image", region):
-            last = entry if entry["what"] in ("asked", "made") else {}
-    look = functools.partial(named, ec2, name, region)
-    return retry.until_seen(look, visibility.seconds_left(last), cancel=cancel, sleep=sleep, clock=clock)
-
-
-def snapshot_ids(image: Mapping[str, Any]) -> list[str]:
-    """The snapshots of an image, as DescribeImages tells of it."""
-    mappings = [mapping.get("Ebs", {}) for mapping in image.get("BlockDeviceMappings", [])]
-    return [ebs["SnapshotId"] for ebs in mappings if ebs.get("SnapshotId")]
-
-
-def objects(image: Mapping[str, Any], region: str) -> list[CloudObject]:
-    """An image and its snapshots, as DescribeImages tells of it."""
-    found = [CloudObject("image", str(image["ImageId"]), region)]
-    return found + [CloudObject("snapshot", snapshot_id, region) for snapshot_id in snapshot_ids(image)]
 
 
 def parameters(*, name: str, wanted: ImageSpec, snapshot_id: str, image_tags: Mapping[str, str]) -> dict[str, Any]:
@@ -121,7 +63,7 @@ def register(
         Its id; if the answer was lost, that of the image of this name that has our snapshot.
 
     Raises:
-        StoppedError: The stop was requested; the image may be there, see `of_snapshot`.
+        StoppedError: The stop was requested; the image may be there, see `find.id_of_snapshot`.
         ClouduploaderError: AWS refuses.
     """
     snapshot_id = asked["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
@@ -136,8 +78,8 @@ def register(
             # The answer may have been lost; or that to the SDK's own first try, so that the next met a duplicate name.
             is_duplicate = boto.refusal_code(exc) == DUPLICATE
             is_unknown = is_unknown or is_duplicate or isinstance(exc, TransientError)
-            found = None if isinstance(exc, DeniedError) else _seen(ec2, asked["Name"], region)
-            if found and snapshot_id in snapshot_ids(found):
+            found = None if isinstance(exc, DeniedError) else find.seen(ec2, asked["Name"], region)
+            if found and snapshot_id in find.snapshot_ids(found):
                 return str(found["ImageId"])
             if found and is_duplicate:
                 journal.write("refused", kind="image", region=region)
@@ -149,20 +91,6 @@ def register(
                 raise
         retry.pause(seconds, cancel=cancel, sleep=sleep)
     raise AssertionError("there is always one more pause")
-
-
-def of_snapshot(ec2: Any, name: str, snapshot_id: str, region: str) -> str | None:  # noqa: ANN401 a client of boto3
-    """The id of the image of that name, if it is there and has that snapshot."""
-    found = _seen(ec2, name, region)
-    return str(found["ImageId"]) if found and snapshot_id in snapshot_ids(found) else None
-
-
-def _seen(ec2: Any, name: str, region: str) -> Mapping[str, Any] | None:  # noqa: ANN401 a client of boto3
-    """The image of that name; None also if it can't be looked for."""
-    try:
-        return named(ec2, name, region)
-    except ClouduploaderError:  # what is told is why the registration failed, not why nobody could look
-        return None
 
 
 def wait(

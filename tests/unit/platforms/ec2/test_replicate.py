@@ -10,7 +10,7 @@ from fakes import regional_aws as fake_regions
 from fakes.regional_aws import Lost, Refused
 
 from clouduploader.errors import StoppedError
-from clouduploader.platforms.ec2 import attributes, copies, distribute
+from clouduploader.platforms.ec2 import image_spec, replicate
 from clouduploader.platforms.ec2 import labels as our_tags
 from clouduploader.plugin import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall, visibility
 from clouduploader.util.cancel import Cancel
@@ -49,12 +49,12 @@ def run(cloud, journal, record):
         if not any(region == HOME for region, _ in cloud.images):
             cloud.add(HOME, "my image", TAGS, is_encrypted=do.is_encrypted)
         (image_id,) = [item for region, item in cloud.images if region == HOME]
-        return distribute.distribute(
+        return replicate.distribute(
             image_id,
             account=fake_regions.Account(cloud, record),
             region=HOME,
             targetdata={"region": HOME, "ami_name": "my image", **targetdata},
-            attributes=attributes.resolve(
+            attributes=image_spec.resolve_attributes(
                 {"description": "words", **targetdata}, architecture="x86_64", boot_mode=None
             ),
             journal=journal,
@@ -282,7 +282,7 @@ def test_copy_that_takes_too_long_is_left_for_the_next_try(run, cloud):
     waits = []
     objects, shortfalls = run(regions=["eu-west-2"], sleep=waits.append)
     assert "not complete after 6 hours" in shortfalls[0].reason
-    assert sum(waits) == pytest.approx(copies.COPY_SECONDS, rel=0.1)
+    assert sum(waits) == pytest.approx(replicate.COPY_SECONDS, rel=0.1)
     assert len(cloud.left("eu-west-2")) == 2
     cloud.images["eu-west-2", objects[0].id]["looks"] = 0
     assert run(regions=["eu-west-2"])[1] == []
@@ -502,7 +502,7 @@ def test_too_many_copies_under_way_are_not_waited_for_for_ever(run, cloud):
     slept = []
     (_, (shortfall,)) = run(regions=["eu-west-2"], sleep=slept.append)
     assert "Too many snapshot copies" in shortfall.reason
-    assert copies.COPY_SECONDS <= sum(slept) < copies.COPY_SECONDS + 120
+    assert replicate.COPY_SECONDS <= sum(slept) < replicate.COPY_SECONDS + 120
 
 
 def test_stop_ends_the_wait_for_other_copies(run, cloud):
@@ -656,19 +656,3 @@ def test_image_that_can_not_be_looked_at_is_a_shortfall_everywhere(run, cloud):
     assert objects == []
     assert [item.subject for item in shortfalls] == [HOME, "eu-west-2"]
     assert all(item.reason.startswith("nothing was done: the role may not") for item in shortfalls)
-
-
-@pytest.mark.parametrize(
-    ("found", "wanted", "expected"),
-    [
-        ({our_tags.CONTENT: "1"}, {our_tags.CONTENT: "1"}, True),
-        ({our_tags.CONTENT: "1", our_tags.KEY: "a"}, {our_tags.CONTENT: "2", our_tags.KEY: "a"}, False),
-        ({our_tags.SHA256: "1", our_tags.CONTENT: "1"}, {our_tags.SHA256: "1", our_tags.KEY: "a"}, True),
-        ({our_tags.SHA256: "2", our_tags.KEY: "a"}, {our_tags.SHA256: "1", our_tags.KEY: "a"}, False),
-        ({our_tags.KEY: "a"}, {our_tags.KEY: "a", our_tags.SHA256: "1"}, True),
-        ({}, {our_tags.KEY: "a"}, False),
-        ({}, {}, False),
-    ],
-)
-def test_images_are_the_same_by_content_first(found, wanted, expected):
-    assert copies.is_same(found, wanted) is expected

@@ -4,7 +4,8 @@ import pytest
 from fakes.direct_aws import GIB, REGION, FakeAws, FakeJournal, hang_up, refusal
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
-from clouduploader.platforms.ec2 import attributes, register, retry
+from clouduploader.platforms.ec2 import image_spec, retry
+from clouduploader.platforms.ec2.ami import find, register
 from clouduploader.platforms.ec2.image_spec import ImageSpec
 from clouduploader.plugin import visibility
 from clouduploader.store import journal as journals
@@ -17,7 +18,7 @@ def parameters(architecture="x86_64", boot_mode=None, **targetdata):
     return register.parameters(
         name="my image",
         wanted=ImageSpec(
-            attributes=attributes.resolve(targetdata, architecture=architecture, boot_mode=boot_mode),
+            attributes=image_spec.resolve_attributes(targetdata, architecture=architecture, boot_mode=boot_mode),
             size_bytes=GIB,
             is_size_exact=True,
             minimum_bytes=0,
@@ -130,15 +131,15 @@ def test_parameters_are_those_of_the_api(journal):
 
 def test_image_is_found_by_its_very_name(aws, register_image):
     image_id = register_image(parameters())
-    found = register.named(aws.ec2, "my image", REGION)
-    assert [(thing.kind, thing.id) for thing in register.objects(found, REGION)] == [
+    found = find.named(aws.ec2, "my image", REGION)
+    assert [(thing.kind, thing.id) for thing in find.objects(found, REGION)] == [
         ("image", image_id),
         ("snapshot", SNAPSHOT),
     ]
-    assert register.named(aws.ec2, "my", REGION) is None
+    assert find.named(aws.ec2, "my", REGION) is None
     aws.images[image_id]["Name"] = "my IMAGE"
     aws.faults["describe_images"] = [lambda _answer: {"Images": list(aws.images.values())}]
-    assert register.named(aws.ec2, "my image", REGION) is None
+    assert find.named(aws.ec2, "my image", REGION) is None
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_look_by_name_waits_for_what_an_earlier_try_may_have_made(aws, journal, 
     for what, kind, region in entries:
         journal.write(what, kind=kind, region=region)
     journal.age(age)
-    found = register.named_by_now(
+    found = find.named_by_now(
         aws.ec2,
         "my image",
         REGION,

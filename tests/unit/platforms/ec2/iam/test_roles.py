@@ -10,7 +10,7 @@ import pytest
 
 from clouduploader.errors import CredentialsError, DataError, NetworkError, UsageError
 from clouduploader.platforms.ec2 import settings
-from clouduploader.platforms.ec2.iam import accounts, policies, roles
+from clouduploader.platforms.ec2.iam import policies, roles
 from clouduploader.plugin import Level, PlatformContext
 
 ARN = "arn:aws:iam::123456789012:role/obs"
@@ -35,7 +35,7 @@ def make_accounts(tmp_path, make_endpoint, monkeypatch):
             (tmp_path / ".ec2utils.conf").write_text(conf)
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint.url)
         context = PlatformContext(home=tmp_path, settings={}, environment={"AWS_ENDPOINT_URL_STS": endpoint.url})
-        return accounts.RoleAccounts(context, settings.Ec2Settings(**changes)), endpoint
+        return roles.RoleAccounts(context, settings.Ec2Settings(**changes)), endpoint
 
     return make
 
@@ -53,8 +53,8 @@ def test_external_ids_are_those_of_obs(make_accounts):
     made = {kept.new_values()["external_id"] for _ in range(200)}
     assert len(made) == 200
     assert all(re.fullmatch("[1-9A-HJ-NP-Za-km-z]{24}", external_id) for external_id in made)
-    assert set("".join(made)) == set(accounts.BASE58)
-    assert len(accounts.BASE58) == 58
+    assert set("".join(made)) == set(roles.BASE58)
+    assert len(roles.BASE58) == 58
 
 
 def test_guide_tells_account_and_external_id(make_accounts, record):

@@ -1,24 +1,40 @@
 """After the upload: copies in further regions, who may use the image, and when it becomes deprecated.
 
-An image of an earlier upload is changed to be as this one asks, see `taken.changes`.
+An image of an earlier upload is changed to be as this one asks, see `compare.changes`.
 
 Each region is served by a thread of its own; what fails in one is told, and does no harm to the others. All can
 be done again: a copy that is there already is found by its name and our tags.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, StoppedError, TransientError
-from clouduploader.platforms.ec2 import aws_errors, boto, compare, copies, fields, preflight
+from clouduploader.platforms.ec2 import aws_errors, boto, cleanup, fields, preflight, retry
 from clouduploader.platforms.ec2 import labels as our_tags
-from clouduploader.platforms.ec2.attributes import ImageAttributes
+from clouduploader.platforms.ec2.ami import compare, find
 from clouduploader.platforms.ec2.auth import RoleRequest
-from clouduploader.plugin import CloudObject, Journal, JsonValue, PhaseStarted, Reporter, Shortfall
+from clouduploader.platforms.ec2.image_spec import ImageAttributes
+from clouduploader.plugin import (
+    CloudObject,
+    Journal,
+    JsonValue,
+    ObjectCreated,
+    ObjectRemoved,
+    PhaseStarted,
+    Reporter,
+    Shortfall,
+    visibility,
+)
 from clouduploader.util.cancel import Cancel
+from clouduploader.util.frozen import frozen
 
+COPY_SECONDS = 6 * 3600.0  # AWS promises no time; a copy that takes longer is taken up by the next try
+TOO_MANY = "ResourceLimitExceeded"  # EC2 error codes: "you might have too many snapshot copies in progress"
+MAX_BAD_LOOKS = 5  # in a row, each tried four times by the SDK; the copy goes on meanwhile
 MAX_GRANTS = 500  # "up to 500 modifications to a snapshot in a single operation" (EC2 API, ModifySnapshotAttribute)
 MAX_COPIES = 20  # at once; EBS user guide, quotas, "Concurrent snapshot copies per destination Region"
 
@@ -75,6 +91,288 @@ def distribute(
     return distribution.run()
 
 
+@frozen()
+class CopySource:
+    """The image that is copied.
+
+    Attributes:
+        id: Its id.
+        region: Where it is.
+        name: The copies have the same.
+        description: The copies have the same.
+        is_encrypted: Whether any of its disks is.
+        image: As DescribeImages has it.
+    """
+
+    id: str
+    region: str
+    name: str
+    description: str
+    is_encrypted: bool
+    image: Mapping[str, Any]
+
+
+class RegionCopy:
+    """One copy. For one thread at a time.
+
+    Args:
+        region: Where it is to be.
+        client: Of EC2 in that region; its credentials renew themselves.
+        source: What is copied.
+        kms_key: For the snapshots; None for a copy that is encrypted if the source is.
+        tags: Of the source; the copy and its snapshots get the same.
+        journal: Of the upload.
+        reporter: Told of what is made.
+        cancel: See Cancel.
+        sleep: For tests.
+
+    Attributes:
+        objects: The image and its snapshots, as far as they are known.
+        is_found: Whether an earlier try or upload made it.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        *,
+        client: Any,  # noqa: ANN401 boto3 makes its clients at run time
+        source: CopySource,
+        kms_key: str | None,
+        tags: Mapping[str, str],
+        journal: Journal,
+        reporter: Reporter,
+        cancel: Cancel,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._region = region
+        self._client = client
+        self._source = source
+        self._kms_key = kms_key
+        self._tags = tags
+        self._journal = journal
+        self._reporter = reporter
+        self._cancel = cancel
+        self._sleep = sleep
+        self._is_ours_to_remove = False
+        self.objects: dict[CloudObject, None] = {}
+        self.is_found = False
+
+    def complete(self) -> dict[str, Any]:
+        """Find the copy that an earlier try made, or make one, and wait until it can be used. Blocks for hours.
+
+        Returns:
+            The image as DescribeImages has it.
+
+        Raises:
+            PlatformReplyError: The name is another image's; or the copy failed, and is removed.
+            TransientError: It takes too long, and is left.
+            StoppedError: The stop was requested; see `undo`.
+            ClouduploaderError: See `refusals.translate`.
+        """
+        found = self._find()
+        self.is_found = found is not None
+        if found and found["State"] == "available":
+            self.objects.update(dict.fromkeys(self._things(found)))
+            self._check_encrypted(found)
+            return found
+        if found:
+            self._is_ours_to_remove = _tags(found).get(our_tags.KEY) == self._journal.key
+            image = self._wait(found["ImageId"])
+            self._check_encrypted(image)
+            return image
+        return self._wait(self._unseen() or self._asked())
+
+    def undo(self) -> None:
+        """Remove the copy, unless it was complete when this run began, or is another upload's.
+
+        What is left is said in the log.
+        """
+        if not self._is_ours_to_remove:
+            return
+        try:
+            for image_id in [thing.id for thing in self.objects if thing.kind == "image"] or self._named_by_key():
+                self._remove(image_id, is_old=False)
+        except ClouduploaderError as exc:
+            self._reporter.line(f"Left behind: a copy of {self._source.id} in {self._region}: {exc.message}")
+
+    def _find(self) -> dict[str, Any] | None:
+        """Look for the copy of an earlier try, and remove one that failed."""
+        filters = [{"Name": "name", "Values": [self._source.name]}]
+        with boto.translated(f"region {self._region}"):
+            images: list[dict[str, Any]] = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]
+        for image in images:
+            if image["State"] in find.FAILED_STATES and _tags(image).get(our_tags.KEY) == self._journal.key:
+                self._remove(image["ImageId"])
+        living = [image for image in images if image["State"] not in find.FAILED_STATES]
+        ours = [image for image in living if find.is_same(_tags(image), self._tags)]
+        if living and not ours:
+            raise aws_errors.name_taken(living[0]["ImageId"], "its content is not that of this upload")
+        return min(ours, key=lambda image: str(image["State"]), default=None)  # "available" is the first of them
+
+    def _check_encrypted(self, image: Mapping[str, Any]) -> None:
+        """Refuse a copy of an earlier upload that shows to everybody what this one is to keep under a key."""
+        if (self._kms_key or self._source.is_encrypted) and not find.is_encrypted(image):
+            raise aws_errors.name_taken(image["ImageId"], "it is not encrypted, as this copy is to be")
+
+    def _asked(self) -> str:
+        """Ask for the copy, and again for as long as too many others are under way. Returns its id."""
+        waited = 0.0
+        for pause in retry.pauses():
+            try:
+                return self._ask()
+            except ClouduploaderError as exc:
+                if boto.refusal_code(exc) != TOO_MANY or waited >= COPY_SECONDS:
+                    raise
+                if not waited:
+                    self._reporter.line(f"Waiting to copy to {self._region}: {exc.message}")
+            retry.pause(pause, cancel=self._cancel, sleep=self._sleep)
+            waited += pause
+        raise AssertionError("there is always one more pause")
+
+    def _ask(self) -> str:
+        token, given = self._unanswered() or (f"{self._journal.key}-{os.urandom(8).hex()}", self._tags)
+        self._journal.write("asked", kind="image", region=self._region, token=token, tags=dict(given))
+        tags = our_tags.as_list(given)
+        parameters: dict[str, Any] = {
+            "SourceImageId": self._source.id,
+            "SourceRegion": self._source.region,
+            "Name": self._source.name,
+            "Description": self._source.description,
+            "ClientToken": token,
+            "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")],
+        }
+        if self._kms_key:
+            parameters |= {"Encrypted": True, "KmsKeyId": self._kms_key}
+        elif self._source.is_encrypted:
+            parameters["Encrypted"] = True
+        self._is_ours_to_remove = True
+        try:
+            with boto.translated(f"region {self._region}"):
+                image_id = str(self._client.copy_image(**parameters)["ImageId"])
+        except ClouduploaderError as exc:
+            if boto.refusal_code(exc):  # else it may have been done all the same
+                self._journal.write("refused", kind="image", region=self._region)
+                self._is_ours_to_remove = False
+            raise
+        self._created(CloudObject("image", image_id, self._region))
+        return image_id
+
+    def _unanswered(self) -> tuple[str, Mapping[str, str]] | None:
+        """Token and tags of a request that was never answered: the same once more gives the same copy.
+
+        A token that was answered must not be used again: EC2 would give that copy, which is gone.
+        """
+        found = None
+        for entry in self._journal.entries():
+            if (entry.get("kind"), entry.get("region")) == ("image", self._region):
+                found = entry if entry["what"] == "asked" else None
+        token, tags = (found.get("token"), found.get("tags")) if found else (None, None)
+        if not isinstance(tags, dict) or not token:
+            return None
+        return str(token), {name: str(value) for name, value in tags.items()}
+
+    def _unseen(self) -> str | None:
+        """The copy that an earlier try made, so recently that it may not show by its name yet."""
+        found = None
+        for entry in self._journal.entries():
+            if (entry.get("kind"), entry.get("region")) == ("image", self._region):
+                is_young = entry["what"] == "made" and visibility.seconds_left(entry)
+                found = str(entry["id"]) if is_young else None
+        self._is_ours_to_remove = found is not None
+        return found
+
+    def _wait(self, image_id: str) -> dict[str, Any]:
+        waited, bad_looks = 0.0, 0
+        for pause in retry.pauses():
+            try:
+                image = self._look(image_id)
+            except TransientError:
+                bad_looks += 1
+                if bad_looks == MAX_BAD_LOOKS:
+                    raise
+            else:
+                bad_looks = 0
+                if image and image["State"] == "available":
+                    return image
+                is_gone = image is None and waited >= visibility.UNSEEN_SECONDS
+                if (image and image["State"] not in find.PENDING_STATES) or is_gone:
+                    raise self._lost(image_id, image)
+            if waited >= COPY_SECONDS:
+                raise TransientError(
+                    f"the copy {image_id} is not complete after {round(waited / 3600)} hours",
+                    hint="The same upload once more goes on waiting for it.",
+                )
+            retry.pause(pause, cancel=self._cancel, sleep=self._sleep)
+            waited += pause
+        raise AssertionError("there is always one more pause")
+
+    def _look(self, image_id: str) -> dict[str, Any] | None:
+        """What becomes of the copy; None if EC2 does not know it (yet, or any more)."""
+        try:
+            with boto.translated(f"region {self._region}"):
+                images: list[dict[str, Any]] = self._client.describe_images(ImageIds=[image_id])["Images"]
+        except ClouduploaderError as exc:
+            if boto.refusal_code(exc).endswith((*cleanup.UNKNOWN, cleanup.DEREGISTERED)):
+                return None
+            raise
+        for thing in self._things(images[0]) if images else []:
+            self._created(thing)
+        return images[0] if images else None
+
+    def _lost(self, image_id: str, image: Mapping[str, Any] | None) -> PlatformReplyError:
+        """Remove what is left of a copy of ours, and say why it is none."""
+        state = image["State"] if image else "gone"
+        words = ((image or {}).get("StateReason") or {}).get("Message") or "AWS gives no reason"
+        if self._is_ours_to_remove and (image is None or state in find.FAILED_STATES):
+            self._remove(image_id)
+        self._is_ours_to_remove = False
+        return PlatformReplyError(f"the copy {image_id} is {state}: {words}")
+
+    def _things(self, image: Mapping[str, Any]) -> list[CloudObject]:
+        """The image and its snapshots; while it is pending, not all of them may be known."""
+        ids = [entry.get("Ebs", {}).get("SnapshotId") for entry in image.get("BlockDeviceMappings", [])]
+        snapshots = [CloudObject("snapshot", item, self._region) for item in ids if item]
+        return [CloudObject("image", image["ImageId"], self._region), *snapshots]
+
+    def _created(self, thing: CloudObject) -> None:
+        if thing not in self.objects:
+            self.objects[thing] = None
+            self._reporter.event(ObjectCreated(thing))
+
+    def _by_key(self) -> list[dict[str, Any]]:
+        return [{"Name": f"tag:{our_tags.KEY}", "Values": [self._journal.key]}]
+
+    def _named_by_key(self) -> list[str]:
+        """The ids of what was asked for without an answer."""
+        with boto.translated(f"region {self._region}"):
+            images = self._client.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
+        return [image["ImageId"] for image in images]
+
+    def _remove(self, image_id: str, *, is_old: bool = True) -> None:
+        """Remove a copy with its snapshots, also those that it does not name yet.
+
+        Args:
+            image_id: Of the copy.
+            is_old: Whether what EC2 does not show of it is gone; else it stays in the journal.
+        """
+        image = self._look(image_id)
+        with boto.translated(f"region {self._region}"):
+            found = self._client.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
+        # A complete one that this copy does not name was an earlier success.
+        unfinished = [entry["SnapshotId"] for entry in found if entry.get("State") != "completed"]
+        tagged = [CloudObject("snapshot", snapshot_id, self._region) for snapshot_id in unfinished]
+        known = [*self._things(image or {"ImageId": image_id}), *self.objects]
+        doomed = list(dict.fromkeys([*known, *tagged]))
+        report = cleanup.ObjectRemover(self._client, self._region, self._reporter, sleep=self._sleep).remove(doomed)
+        for thing in report.absent:
+            if is_old:
+                self._reporter.event(ObjectRemoved(thing))
+            else:
+                self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {self._region}: EC2 does not show it yet")
+        for thing in report.removed:
+            self.objects.pop(thing, None)
+
+
 class _Distribution:
     def __init__(
         self,
@@ -110,7 +408,7 @@ class _Distribution:
         self._kms_keys = {name: str(key) for name, key in keys.items()} if isinstance(keys, dict) else {}
         self._share = list(dict.fromkeys(_strings(targetdata.get("share"))))
         self._deprecate_at = fields.moment(targetdata.get("deprecate_at"))
-        self._copies: dict[str, copies.RegionCopy] = {}
+        self._copies: dict[str, RegionCopy] = {}
 
     def run(self) -> tuple[list[CloudObject], list[Shortfall]]:
         """See `distribute`."""
@@ -137,27 +435,27 @@ class _Distribution:
 
     def _undo(self) -> None:
         with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
-            list(pool.map(copies.RegionCopy.undo, list(self._copies.values())))
+            list(pool.map(RegionCopy.undo, list(self._copies.values())))
 
     def _client(self, region: str) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
         return self._account.client("ec2", self._keys, region)
 
-    def _source(self) -> copies.CopySource:
+    def _source(self) -> CopySource:
         with boto.translated(f"region {self._home}"):
             found = self._client(self._home).describe_images(ImageIds=[self._image_id])["Images"]
         if not found:
             raise TransientError(f"EC2 does not tell of {self._image_id} in {self._home}")
         (image,) = found
-        return copies.CopySource(
+        return CopySource(
             id=self._image_id,
             region=self._home,
             name=image["Name"],
             description=self._attributes.description,
-            is_encrypted=copies.is_encrypted(image),
+            is_encrypted=find.is_encrypted(image),
             image=image,
         )
 
-    def _serve(self, region: str, source: copies.CopySource) -> list[Shortfall]:
+    def _serve(self, region: str, source: CopySource) -> list[Shortfall]:
         """Do all that is to be done in one region.
 
         Raises:
@@ -180,8 +478,8 @@ class _Distribution:
             *self._deprecated(region, client, image["ImageId"]),
         ]
 
-    def _copied(self, region: str, client: Any, source: copies.CopySource) -> dict[str, Any]:  # noqa: ANN401 of boto3
-        copy = self._copies[region] = copies.RegionCopy(
+    def _copied(self, region: str, client: Any, source: CopySource) -> dict[str, Any]:  # noqa: ANN401 of boto3
+        copy = self._copies[region] = RegionCopy(
             region,
             client=client,
             source=source,
@@ -228,7 +526,7 @@ class _Distribution:
     def _permitted(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
         """Let those use the image with whom it is to be shared: first those with names, then everybody."""
         shortfalls = []
-        image_id, is_encrypted = image["ImageId"], copies.is_encrypted(image)
+        image_id, is_encrypted = image["ImageId"], find.is_encrypted(image)
         named = [word for word in self._share if word != fields.EVERYBODY]
         if named and is_encrypted:
             self._reporter.line(
@@ -339,3 +637,7 @@ def reason(error: ClouduploaderError) -> str:
 
 def _strings(value: JsonValue) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _tags(image: Mapping[str, Any]) -> dict[str, str]:
+    return our_tags.as_mapping(image.get("Tags"))

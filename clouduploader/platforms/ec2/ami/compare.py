@@ -10,14 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError
-from clouduploader.platforms.ec2 import aws_errors, boto, copies, fields, labels
-from clouduploader.platforms.ec2.attributes import ImageAttributes
-from clouduploader.platforms.ec2.ec2uploadimg import command
-from clouduploader.plugin import JsonValue, Reporter
+from clouduploader.platforms.ec2 import aws_errors, boto, fields, image_spec, labels
+from clouduploader.platforms.ec2.ami import find
+from clouduploader.platforms.ec2.image_spec import ImageAttributes
+from clouduploader.plugin import CloudObject, JsonValue, Reporter, UploadRequest
+from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
-
-GIB = 1 << 30
-LIVING = ("available", "pending", "transient")  # EC2 API, ImageState: those of an image that can be used, or will be
 
 
 @frozen()
@@ -43,30 +41,74 @@ class ImageChange:
         return f"{self.what} from {self.theirs} to {self.ours}"
 
 
-def is_wreck(image: Mapping[str, Any], key: str) -> bool:
-    """Whether an image never became one, and bears the key of this upload: it is in the way of its next try.
+@frozen()
+class ExistingImage:
+    """What has the name already.
+
+    Attributes:
+        objects: The image and its snapshots.
+        is_failed: Whether it is a dead end of an earlier try of this upload, and must go.
+        image: As DescribeImages has it, if it is the result of this upload.
+    """
+
+    objects: tuple[CloudObject, ...] = ()
+    is_failed: bool = False
+    image: Mapping[str, Any] | None = None
+
+
+def existing(
+    ec2: Any,  # noqa: ANN401 boto3 makes its clients at run time
+    request: UploadRequest,
+    wanted: Mapping[str, str],
+    *,
+    attributes: ImageAttributes,
+    unpacked_bytes: int,
+    reporter: Reporter,
+    cancel: Cancel,
+) -> ExistingImage:
+    """Find the image that an earlier upload of this one made; nothing if the name is free.
+
+    Waits as long as the image of a try that was just before us may not show.
 
     Args:
-        image: As DescribeImages has it.
-        key: See `platform.UploadJournal`.
+        ec2: A client of EC2.
+        request: See UploadRequest.
+        wanted: The tags of what this upload makes.
+        attributes: What the image is to be registered with.
+        unpacked_bytes: The size of the raw disk.
+        reporter: Told what can't be compared.
+        cancel: Looked at while waiting.
+
+    Raises:
+        StoppedError: The stop was requested.
+        PlatformReplyError: The name is another image's.
     """
-    return image.get("State") in copies.DEAD and labels.as_mapping(image.get("Tags")).get(labels.KEY) == key
-
-
-def sizes(root_volume_size: JsonValue, *needed_bytes: int) -> frozenset[int]:
-    """The sizes in GiB that the root volume may have for this upload; none if any will do.
-
-    Without a wish it is what one of the two methods would have given it.
-
-    Args:
-        root_volume_size: Of the target data.
-        needed_bytes: What must fit in; nothing if that is not known.
-    """
-    if isinstance(root_volume_size, int):
-        return frozenset({root_volume_size})
-    needed = [max(1, -(-size_bytes // GIB)) for size_bytes in needed_bytes]
-    by_tool = [command.volume_gib(gib * GIB, None) for gib in needed if gib <= command.MAX_VOLUME_GIB]
-    return frozenset((*needed, *by_tool))
+    region = str(request.targetdata["region"])
+    name = str(request.targetdata["ami_name"])
+    found = find.named_by_now(ec2, name, region, journal=request.journal, cancel=cancel)
+    if found is None:
+        return ExistingImage()
+    if find.is_failed(found, request.journal.key):
+        return ExistingImage((CloudObject("image", str(found["ImageId"]), region),), is_failed=True)
+    image_id, theirs = str(found["ImageId"]), labels.as_mapping(found.get("Tags"))
+    if not find.is_same(theirs, wanted):
+        other, is_ours = theirs.get(labels.SHA256), labels.KEY in theirs
+        difference = (
+            f"it was made of a file of SHA-256 {other}, this one has {wanted[labels.SHA256]}" if other else None
+        )
+        if is_ours and not other:
+            difference = f"without a tag {labels.SHA256} it can't be compared with this one"
+        raise aws_errors.name_taken(image_id, difference)
+    check(
+        found,
+        request.targetdata,
+        key=request.journal.key,
+        attributes=attributes,
+        volume_gib=image_spec.allowed_volume_sizes(request.targetdata.get("root_volume_size"), unpacked_bytes),
+        uefi_data_of=lambda image_id: uefi_data(ec2, image_id, region),
+        reporter=reporter,
+    )
+    return ExistingImage(tuple(find.objects(found, region)), image=found)
 
 
 def check(
@@ -90,7 +132,7 @@ def check(
         targetdata: The keys `encrypted`, `kms_key_id` and `tags` are used.
         key: Of our journal.
         attributes: Ours.
-        volume_gib: From `sizes`.
+        volume_gib: From `image_spec.allowed_volume_sizes`.
         uefi_data_of: Tells the UEFI variable store of an image, in base64, or None; see `uefi_data`.
         reporter: Told what can't be compared.
         kms_key_arn: What ours is to be encrypted with; None if any key will do.
@@ -101,7 +143,7 @@ def check(
         DeniedError: The role may not look whether its UEFI data are those that are asked for.
     """
     image_id = str(image["ImageId"])
-    if image.get("State") not in LIVING:
+    if image.get("State") not in find.LIVING_STATES:
         raise aws_errors.name_taken(image_id, f"it can't be used, for its state is {image.get('State')}")
     if labels.as_mapping(image.get("Tags")).get(labels.KEY) == key:
         return

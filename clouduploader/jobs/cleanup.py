@@ -33,7 +33,6 @@ from clouduploader.util.frozen import frozen
 
 TAGS_ONLY_AGE = datetime.timedelta(days=1)
 """Without a journal nobody can tell whether the upload still lives, on another machine; few take a day."""
-COMPLETING = "it may be being completed; `clouduploader resume JOB` goes on with it"
 UNSEEN_IMAGE = "not found by its tags; if it is there, it can be used"
 
 
@@ -188,19 +187,13 @@ def examine(
     Raises:
         ClouduploaderError: It can't be looked for.
     """
-    state = reading.state
+    state, delivered = reading.state, reading.state.delivered
     regions = [str(values.get("region") or ""), *(thing.region for thing in state.objects)]
     regions += [str(entry.get("region") or "") for entry in state.asked]
     found: dict[CloudObject, FoundObject] = {}
-    sealed = _sealed(reading)
     for region in dict.fromkeys(regions):
-        for item in platform.find(Context(platform, in_region(values, region), log, Cancel()), reading.key):
-            if item.object in state.delivered:
-                continue
-            if item.state is ObjectState.PENDING and item.keep_reason is None and item.object.id in sealed:
-                # Its completion may have been accepted: it takes minutes to show. If not, the cloud drops it by itself.
-                item = dataclasses.replace(item, keep_reason=COMPLETING, state=ObjectState.COMPLETE)
-            found[item.object] = item
+        ctx = Context(platform, in_region(values, region), log, Cancel(), entries=reading.entries)
+        found.update((item.object, item) for item in platform.find(ctx, reading.key) if item.object not in delivered)
     return [
         *_items_of(reading, unseen_by=found),
         *(_item(item, _story(reading), is_complete_too) for item in found.values()),
@@ -321,17 +314,6 @@ def _by_tags(
             items = [_item(found, "its journal is not here", scope.is_complete_too) for found in group]
             batches.append(UploadLeavings(key, readings.get(key), tuple(items), True, None, platform, scope.targetdata))
     return batches
-
-
-def _sealed(reading: journal.JournalContents) -> set[str]:
-    """The ids of snapshots that an upload has asked to be completed, and has not given up."""
-    found: set[str] = set()
-    for entry in reading.entries:
-        if entry["what"] == "sealing":
-            found.add(str(entry.get("snapshot_id")))
-        elif entry["what"] == "discarded":
-            found.discard(str(entry.get("snapshot_id")))
-    return found
 
 
 def _items_of(reading: journal.JournalContents, unseen_by: Mapping[CloudObject, FoundObject]) -> list[FoundItem]:

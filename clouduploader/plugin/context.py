@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,9 +35,10 @@ class Context:
         cancel: Looked at by all that waits.
         clock: What waits go by.
         region: Where; None for the target data's `region`.
+        entries: What the journal of the upload that `find` looks for has, oldest first; empty where it is lost.
 
     Attributes:
-        targetdata, reporter, cancel, clock: As given.
+        targetdata, reporter, cancel, clock, entries: As given.
         region: "" for a platform without regions, and where none was named.
     """
 
@@ -50,8 +51,10 @@ class Context:
         *,
         clock: Clock | None = None,
         region: str | None = None,
+        entries: Sequence[Mapping[str, JsonValue]] = (),
     ) -> None:
         self._platform = platform
+        self.entries = entries
         self.targetdata = targetdata
         self.reporter = reporter
         self.cancel = cancel

@@ -112,6 +112,7 @@ class FileCloud(Platform):
         directory = self._path / ctx.region
         things = {path.name: json.loads(path.read_text()) for path in directory.iterdir()} if directory.is_dir() else {}
         used = {value.get("snapshot") for value in things.values()}
+        sealed = {entry.get("snapshot_id") for entry in ctx.entries if entry["what"] == "sealing"}
         found = []
         for name, value in sorted(things.items()):
             if key not in (None, value["key"]) or name in self._words("hidden"):
@@ -120,6 +121,11 @@ class FileCloud(Platform):
             reason = "an image that can be used" if value["kind"] == "image" else None
             reason = "in use" if name in used else reason
             reason = "complete; `clouduploader resume JOB` goes on with it" if is_complete else reason
+            is_completing = name in sealed and "state" not in value
+            reason = (
+                "it may be being completed; `clouduploader resume JOB` goes on with it" if is_completing else reason
+            )
+            is_complete |= is_completing
             thing = CloudObject(value["kind"], name, ctx.region)
             created = datetime.fromisoformat(value["created"])
             is_pending = value["kind"] == "snapshot" and "state" not in value

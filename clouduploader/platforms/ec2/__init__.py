@@ -151,7 +151,7 @@ class Ec2(Platform):
             job_name=None,
             reporter=ctx.reporter,
         )
-        return cleanup.find(way.client("ec2", way.renewing()), way.region, key, ctx.reporter)
+        return cleanup.find(way.client("ec2", way.renewing()), way.region, key, ctx.reporter, ctx.entries)
 
     def check(self, ctx: Context) -> Iterable[Finding]:
         """Look whether all is in place."""

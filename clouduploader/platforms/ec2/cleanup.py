@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, NetworkError, TransientError
@@ -308,9 +308,16 @@ LISTINGS = (
 GOING = frozenset({"shutting-down", "terminated"})  # InstanceState of DescribeInstances
 UNFINISHED_IMAGE = frozenset({"pending", "failed", "error", "invalid"})  # State of DescribeImages, no image (yet)
 COMPLETE = "complete; `clouduploader resume JOB` goes on with it"
+COMPLETING = "it may be being completed; `clouduploader resume JOB` goes on with it"
 
 
-def find(client: Any, region: str, key: str | None, reporter: Reporter) -> list[FoundObject]:  # noqa: ANN401
+def find(
+    client: Any,  # noqa: ANN401
+    region: str,
+    key: str | None,
+    reporter: Reporter,
+    entries: Sequence[Mapping[str, JsonValue]] = (),
+) -> list[FoundObject]:
     """Look for what bears the tags of uploads in one region.
 
     Args:
@@ -318,6 +325,7 @@ def find(client: Any, region: str, key: str | None, reporter: Reporter) -> list[
         region: The client's.
         key: Of one upload, see `UploadJournal`; None for all.
         reporter: Told of kinds that may not be listed; they are passed over.
+        entries: Of that upload's journal, as far as it is here.
 
     Raises:
         ClouduploaderError: Snapshots may not be listed: nobody could tell which of them must stay.
@@ -335,13 +343,14 @@ def find(client: Any, region: str, key: str | None, reporter: Reporter) -> list[
     users = _users_of_snapshots(client, region, found.get("snapshot", []))
     leftover = {item["ImageId"] for item in found.get("image", []) if _keep_reason("image", item, {}) is None}
     users = {snapshot_id: user for snapshot_id, user in users.items() if user not in leftover}
+    sealed = _sealed(entries)
     things = []
     for listing in LISTINGS:
         for item in found.get(listing.kind, []):
             if listing.kind == "instance" and item["State"]["Name"] in GOING:
                 continue
             bears = labels.as_mapping(item.get("Tags"))
-            keep_reason = _keep_reason(listing.kind, item, users)
+            keep_reason = _keep_reason(listing.kind, item, users, sealed)
             things.append(
                 FoundObject(
                     object=CloudObject(listing.kind, str(item[listing.id_key]), region),
@@ -388,7 +397,20 @@ def _users_of_snapshots(
     return users
 
 
-def _keep_reason(kind: str, item: Mapping[str, Any], users: Mapping[str, str]) -> str | None:
+def _sealed(entries: Sequence[Mapping[str, JsonValue]]) -> set[str]:
+    """Return the ids of snapshots that an upload asked EBS to complete and did not give up; see `ebs/snapshot`."""
+    found: set[str] = set()
+    for entry in entries:
+        if entry["what"] == "sealing":
+            found.add(str(entry.get("snapshot_id")))
+        elif entry["what"] == "discarded":
+            found.discard(str(entry.get("snapshot_id")))
+    return found
+
+
+def _keep_reason(
+    kind: str, item: Mapping[str, Any], users: Mapping[str, str], sealed: Collection[str] = ()
+) -> str | None:
     if kind == "image" and item.get("State") not in UNFINISHED_IMAGE:
         return "an image that can be used"
     if kind == "snapshot" and item.get("State") == "completed":
@@ -396,11 +418,13 @@ def _keep_reason(kind: str, item: Mapping[str, Any], users: Mapping[str, str]) -
         if user == "?":
             return "whether an image uses it can't be seen"
         return f"in use by {user}" if user else COMPLETE
+    if kind == "snapshot" and item.get("State") == "pending" and item["SnapshotId"] in sealed:
+        return COMPLETING  # its completion may have been accepted: it takes minutes to show; if not, EBS drops it
     return None
 
 
 def _state(kind: str, item: Mapping[str, Any], keep_reason: str | None) -> ObjectState:
-    if keep_reason == COMPLETE:
+    if keep_reason in (COMPLETE, COMPLETING):
         return ObjectState.COMPLETE
     if kind == "snapshot" and item.get("State") == "pending":
         return ObjectState.PENDING

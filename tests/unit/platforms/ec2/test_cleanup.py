@@ -410,3 +410,22 @@ def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, record):
     stubber.add_client_error("describe_images", "UnauthorizedOperation")
     (found,) = cleanup.find(client, REGION, KEY, record)
     assert (found.keep_reason, found.state) == ("whether an image uses it can't be seen", ObjectState.READY)
+
+
+@pytest.mark.parametrize(
+    ("entries", "is_kept"),
+    [
+        ([{"what": "sealing", "snapshot_id": "snap-1"}], True),
+        ([{"what": "sealing", "snapshot_id": "snap-2"}], False),
+        ([{"what": "sealing", "snapshot_id": "snap-1"}, {"what": "discarded", "snapshot_id": "snap-1"}], False),
+        ([{"what": "discarded", "token": "x"}, {"what": "sealing", "snapshot_id": "snap-1"}], True),
+    ],
+)
+def test_snapshot_that_may_be_being_completed_is_kept(stubbed, record, entries, is_kept):
+    client, stubber = stubbed
+    snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
+    for listing in cleanup.LISTINGS:
+        stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
+    (found,) = cleanup.find(client, REGION, KEY, record, entries)
+    assert (found.state is ObjectState.COMPLETE) == is_kept
+    assert (found.keep_reason == cleanup.COMPLETING) == is_kept

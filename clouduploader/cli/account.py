@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clouduploader.cli import completion, output, table
+from clouduploader.cli.options import json_option, pass_session
 from clouduploader.cli.parsing import CommandGroup
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.session import Session
+from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.plugin import Verification
 from clouduploader.store import job_log
@@ -182,7 +184,7 @@ def remove_command(session: Session, /, *, user: str, target: str, yes: bool) ->
 
     for account in accounts.list_accounts(session.config, target):
         if account.user == user and not yes:
-            question = f"Remove the account of {output.clean(user)} for {output.clean(target)}?"
+            question = f"Remove the account of {clean(user)} for {clean(target)}?"
             output.confirm(session, question, is_agreed=yes, shown=[_joined(account)])
     accounts.remove(session.config, user, target)
     if session.is_json:

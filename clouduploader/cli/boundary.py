@@ -1,10 +1,11 @@
-"""Whatever goes wrong, as an error of ours."""
+"""Turn any exception into an error of ours, and report it: one line on stderr, or JSON. Works without Click."""
 
 import os
+import sys
+import traceback
 
-import click
-
-from clouduploader.cli import parsing
+from clouduploader.cli.session import Session
+from clouduploader.cli.text import clean
 from clouduploader.errors import ClouduploaderError, LocalIOError
 
 
@@ -12,8 +13,6 @@ def as_ours(exc: Exception) -> ClouduploaderError:
     """Turn any exception into one with an exit code, a message and a hint."""
     if isinstance(exc, ClouduploaderError):
         return exc
-    if isinstance(exc, click.ClickException):
-        return parsing.as_usage_error(exc)
     if isinstance(exc, OSError):
         where = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, str | bytes) else ""
         return LocalIOError(f"reading or writing failed: {where}{exc.strerror or type(exc).__name__}")
@@ -21,3 +20,33 @@ def as_ours(exc: Exception) -> ClouduploaderError:
         f"this is a bug in clouduploader: {type(exc).__name__}",
         hint="Run it again with --verbose, and report what it says.",
     )
+
+
+def report(session: Session, error: ClouduploaderError, cause: Exception) -> None:
+    """Print an error as one line with its hint, or as JSON; before that its traceback if verbose.
+
+    Args:
+        session: How to print.
+        error: The error.
+        cause: What it was made from by `as_ours`; of an error of ours, which is the same, no traceback is shown.
+    """
+    if session.is_verbose and error is not cause:
+        lines = "".join(traceback.format_exception(cause)).splitlines()
+        tell("\n".join(map(clean, lines)))
+    if session.is_json:
+        from clouduploader.cli import output  # imports Click
+
+        document = output.envelope(session, data=None, error=error, exit_code=int(error.exit_code))
+        sys.stdout.write(f"{document}\n")
+    else:
+        tell_error(error)
+
+
+def tell_error(error: ClouduploaderError) -> None:
+    """Print an error on stderr as one line with its hint."""
+    tell(f"clouduploader: {clean(error.sentence())}")
+
+
+def tell(line: str) -> None:
+    """Print a line on stderr."""
+    sys.stderr.write(f"{line}\n")

@@ -7,7 +7,8 @@ import click
 
 from clouduploader.admin import check
 from clouduploader.cli import completion, output, targetoptions
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode
 from clouduploader.plugin import Level
 

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from clouduploader.cli import completion, output, table, targetoptions
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli.session import Session
+from clouduploader.cli.text import age, clean
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import cleanup
 from clouduploader.plugin import CleanUpReport, CloudObject, JsonValue
@@ -167,7 +169,7 @@ def _print_reports(
 ) -> None:
     for report in reports:
         for leftover in report.left:
-            click.echo(f"clouduploader: left {_text(leftover.object)}: {output.clean(leftover.reason)}", err=True)
+            click.echo(f"clouduploader: left {_text(leftover.object)}: {clean(leftover.reason)}", err=True)
     removed = sum(len(report.removed) for report in reports)
     if removed and not session.is_quiet:
         click.echo(f"Removed {removed} thing{'s' * (removed > 1)}.", err=True)
@@ -206,8 +208,8 @@ def _age(created: datetime.datetime | None) -> str | None:
     if created is None:
         return None
     seconds = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
-    return output.age(seconds)
+    return age(seconds)
 
 
 def _text(thing: CloudObject) -> str:
-    return output.clean(job_log.describe(thing))
+    return clean(job_log.describe(thing))

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import click
 
-from clouduploader.cli import output
 from clouduploader.cli.session import Session
+from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import log
 from clouduploader.model.job import Job, JobState
@@ -38,7 +38,7 @@ def reader(session: Session, name: str, *, lines: int | None) -> Read:
 def tell_outcome(session: Session, job: Job) -> None:
     """Say on stderr how a job ended, unless --quiet."""
     if not session.is_quiet:
-        details = f": {output.clean(job.details)}" if job.details else ""
+        details = f": {clean(job.details)}" if job.details else ""
         click.echo(f"job {job.name} {job.state}{details}", err=True)
 
 

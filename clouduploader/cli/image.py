@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clouduploader.cli import output, targetoptions, uploading
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.store import config, job_log
 from clouduploader.util import signals

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clouduploader.cli import completion, output, table
-from clouduploader.cli.session import Session, json_option, pass_session, server_option
+from clouduploader.cli.options import json_option, pass_session, server_option
+from clouduploader.cli.session import Session
+from clouduploader.cli.text import age, clean
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 from clouduploader.model.job import Job, JobState
 from clouduploader.store import spool
@@ -128,7 +130,7 @@ def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
         return ExitCode.OK
     output.print_fields(_inspection_fields(found))
     if found.log and found.log.last_lines:
-        click.echo("\n" + "\n".join(map(output.clean, found.log.last_lines)))
+        click.echo("\n" + "\n".join(map(clean, found.log.last_lines)))
     return ExitCode.OK
 
 
@@ -262,7 +264,7 @@ def _spool(session: Session) -> spool.Spool:
 def _row(entry: "ListedJob", columns: Sequence[table.Column]) -> list[object]:
     fields = _fields(entry.job) if entry.job else {"state": DAMAGED, "details": entry.damage}
     if entry.job and entry.job.created is not None:
-        fields["age"] = output.age(time.time() - entry.job.created)
+        fields["age"] = age(time.time() - entry.job.created)
     return [entry.name, *(fields.get(column.title) for column in columns[1:])]
 
 
@@ -418,9 +420,9 @@ def _kill_document(killed: "KillResult", code: int) -> dict[str, Any]:
 
 def _print_killed(killed: "KillResult", *, is_waiting: bool) -> None:
     for text in _killed_texts(killed, is_waiting=is_waiting):
-        click.echo(f"job {killed.name}: {output.clean(text)}")
+        click.echo(f"job {killed.name}: {clean(text)}")
     if killed.error:
-        text = output.clean(f"job {killed.name}: {killed.error.sentence()}")
+        text = clean(f"job {killed.name}: {killed.error.sentence()}")
         click.echo(f"clouduploader: {text}", err=True)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from clouduploader.cli import output
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli.session import Session
+from clouduploader.cli.text import clean
 from clouduploader.errors import LocalIOError, MissingFileError
 from clouduploader.store.keyring import Keyring
 from clouduploader.store.keyring.gpg import GpgKeys
@@ -39,7 +41,7 @@ def keygen_command(session: Session, is_rsa: bool) -> None:
         output.print_json(session, {"paths": paths, "owner": made.owner})
     else:
         for path in paths:
-            click.echo(f"Made {output.clean(path)}, which belongs to {made.owner}.")
+            click.echo(f"Made {clean(path)}, which belongs to {made.owner}.")
 
 
 @click.command("pubkey")

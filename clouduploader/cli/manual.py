@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import click
 
 import clouduploader
-from clouduploader.cli.main import clouduploader_command
-from clouduploader.cli.parsing import GLOBAL_OPTIONS
+from clouduploader.cli.options import GLOBAL_OPTIONS
+from clouduploader.cli.program import clouduploader_command
 from clouduploader.cli.session import SERVER_VARIABLE
 from clouduploader.errors import ExitCode
 from clouduploader.store import config

@@ -3,13 +3,12 @@
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import click
-
-from clouduploader.cli import boundary, routing
-from clouduploader.cli.session import Session, pass_session
+from clouduploader.cli import boundary
+from clouduploader.cli.session import Session
 from clouduploader.errors import CannotCreateError, ExitCode, StoppedError, UsageError
 from clouduploader.store import job_log
 from clouduploader.util import files, privileges, signals
@@ -32,7 +31,7 @@ class ObsCall:
         UsageError: The image can't be one.
     """
 
-    def __init__(self, operands: tuple[str, ...]) -> None:
+    def __init__(self, operands: Sequence[str]) -> None:
         self.user, self.target = operands[0], operands[1]
         self.upload_path, self.targetdata_path = Path(operands[2]), Path(operands[3])
         if not self.upload_path.name:
@@ -50,13 +49,20 @@ class ObsCall:
             self.result_path = self.upload_path.with_name(f"{name}.result")
 
 
-@click.command("contract", hidden=True, context_settings={"ignore_unknown_options": True})
-@click.argument("operands", nargs=-1, type=click.UNPROCESSED)
-@pass_session
-def contract_command(session: Session, operands: tuple[str, ...]) -> int:
-    """Upload one image as OBS asks for it."""
-    if len(operands) not in routing.OPERAND_COUNTS:
-        raise UsageError(f"OBS's call has five or six operands, not {len(operands)}", hint="See --help.")
+def run(session: Session, operands: Sequence[str]) -> int:
+    """Upload one image as OBS asks for it.
+
+    Args:
+        session: What the options before the operands say.
+        operands: Five or six.
+
+    Returns:
+        The exit code; the log has the reason of a failure.
+
+    Raises:
+        UsageError: The image can't be one.
+        CannotCreateError: The log can't be written.
+    """
     privileges.hide_memory()
     call = ObsCall(operands)
     cancel = Cancel()
@@ -106,7 +112,7 @@ def _fail(call: ObsCall, log: job_log.JobLog, cancel: Cancel, exc: Exception, *,
         with contextlib.suppress(CannotCreateError, StoppedError):  # the log has it, and the exit code says it failed
             result.write_result(call.result_path, text, log=log, cancel=cancel)
     if call.log_path and not is_echoed:
-        click.echo(f"clouduploader: {text}", err=True)
+        boundary.tell(f"clouduploader: {text}")
     return int(error.exit_code)
 
 

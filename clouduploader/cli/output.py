@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,6 +15,7 @@ import click
 
 import clouduploader
 from clouduploader.cli.session import Session
+from clouduploader.cli.text import cell, clean
 from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -26,32 +26,6 @@ COLOURS = {
     **{"uploading": "cyan", "receiving": "cyan", "waiting": "yellow", "warning": "yellow"},
 }
 """Of states and findings; of the eight that every terminal with colours has."""
-AGES = ((365 * 86400, "y"), (7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-
-
-def clean(text: str) -> str:
-    """Make foreign text safe to show: control and unprintable characters become escapes.
-
-    A user name or a line of a log can hold anything, escape sequences of a terminal included.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if _is_shown(char) else char.encode("unicode_escape").decode() for char in text)
-
-
-def _is_shown(char: str) -> bool:
-    return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def cell(value: object) -> str:
-    """A value as the text of a table cell; nothing is an empty cell."""
-    return "" if value is None else clean(str(value))
-
-
-def age(seconds: float) -> str:
-    """How long ago, in the largest unit that there is one of: 3d."""
-    unit, letter = next((step for step in AGES if seconds >= step[0]), AGES[-1])
-    return f"{max(0, int(seconds // unit))}{letter}"
 
 
 def envelope(
@@ -102,15 +76,6 @@ def print_json_stream(
         sys.stdout.write(separator + json.dumps(item))
         separator = ", "
     click.echo("]" + back)
-
-
-def is_shown(text: str, stream: TextIO) -> bool:
-    """Whether a stream's encoding has these characters."""
-    try:
-        text.encode(stream.encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def state(text: str, shown: str | None = None) -> str:

@@ -1,10 +1,9 @@
-"""What all commands have in common on the command line: global options, and errors that say what was meant."""
+"""Groups of commands, and errors of the command line that say what was meant."""
 
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,45 +14,8 @@ if TYPE_CHECKING:  # `list` is not to wait for it
     from clouduploader.plugin import Hints, Platform
 
 
-def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    """Note a global option; the one that stands nearest to the command's end wins."""
-    if value and parameter.name:
-        setattr(context.ensure_object(Session), parameter.name, value)
-
-
-def _global(*names: str, **attributes: Any) -> click.Option:  # noqa: ANN401 as Click has it
-    return click.Option(names, expose_value=False, callback=_remember, **attributes)
-
-
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
 SIMILAR = 0.6  # as in difflib.get_close_matches
 _EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)")
-GLOBAL_OPTIONS = (
-    _global("-v", "--verbose", "is_verbose", is_flag=True, help="Show details on stderr, for debugging."),
-    _global("-q", "--quiet", "is_quiet", is_flag=True, help="Show only errors on stderr."),
-    _global(
-        "--home", type=DIRECTORY, metavar="DIR",
-        help="Keys, credentials and settings.  "
-        "[CLOUDUPLOADER_HOME; /etc/obs/cloudupload, or for a plain user ~/.config/clouduploader]",
-    ),
-    _global(
-        "--spool",
-        type=DIRECTORY,
-        metavar="DIR",
-        help="The jobs.  [CLOUDUPLOADER_SPOOL; /srv/obs/cloudupload, or for a plain user ~/.local/state/clouduploader]",
-    ),
-)  # fmt: skip
-"""Taken before and after the name of every command; each sets the attribute of Session that bears its name."""
-
-
-def with_global_options(command: click.Command) -> click.Command:
-    """Let a command, and those inside it, take the global options too."""
-    if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            with_global_options(inner)
-    if not command.hidden:
-        command.params += [option for option in GLOBAL_OPTIONS if option not in command.params]
-    return command
 
 
 class CommandGroup(click.Group):

@@ -5,7 +5,8 @@ import json
 import click
 
 from clouduploader.cli import completion, output, table
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli.session import Session
 
 COLUMNS = (table.Column("TARGET"), table.Column("PACKAGE", rank=1), table.Column("STATE", least=16))
 

@@ -3,7 +3,8 @@
 import click
 
 from clouduploader.cli import completion, uploading
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli.session import Session
 from clouduploader.jobs import resume
 from clouduploader.util import signals
 from clouduploader.util.cancel import Cancel

@@ -3,7 +3,8 @@
 import click
 
 from clouduploader.cli import completion, output, uploading
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import retry
 from clouduploader.model.job import Job

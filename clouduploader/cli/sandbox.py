@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from clouduploader.cli import completion, targetoptions
-from clouduploader.cli.session import Session, pass_session
+from clouduploader.cli.options import pass_session
+from clouduploader.cli.session import Session
 from clouduploader.errors import UsageError
 from clouduploader.sandbox import host, layout
 

@@ -6,7 +6,9 @@ import sys
 
 import click
 
-from clouduploader.cli.session import Session, pass_session
+from clouduploader.cli import collector
+from clouduploader.cli.options import pass_session
+from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode, UnavailableError
 
 
@@ -75,6 +77,7 @@ def serve_command(
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGHUP, reload)
+    collector.collect_as_usual()
     service.run(config, source, cancel=cancel, announce=announce, log=log, worker=own)
     log.tell("stopped")
     return ExitCode.OK

@@ -1,13 +1,10 @@
-"""What one call of the program carries along: the global options and the settings."""
+"""What one run of the program carries along: the global options and the settings. Works without Click."""
 
 import contextlib
 import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import click
+from typing import TYPE_CHECKING
 
 from clouduploader.errors import UsageError
 from clouduploader.store import config
@@ -19,11 +16,9 @@ if TYPE_CHECKING:  # a command without a server does not load the client
 
 SERVER_VARIABLE = "CLOUDUPLOADER_SERVER"
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 
 class Session:
-    """One call of the program. Handed to the commands as Click's `obj`.
+    """One run of the program. Handed to the commands as Click's `obj`.
 
     Attributes:
         command: The name of the subcommand, for the JSON envelope.
@@ -82,26 +77,3 @@ class Session:
         from clouduploader import client
 
         return client.JobServer(url)
-
-
-pass_session = click.make_pass_decorator(Session)
-
-
-def json_option(function: Function) -> Function:
-    """Give a command `--json`; the program's entry has looked for it already."""
-    return click.option("--json", is_flag=True, expose_value=False, help="Answer with one JSON object.")(function)
-
-
-def server_option(function: Function) -> Function:
-    """Give a command `--server`."""
-
-    def remember(context: click.Context, _parameter: click.Parameter, url: str | None) -> None:
-        context.ensure_object(Session).server_url = url
-
-    return click.option(
-        "--server",
-        metavar="URL",
-        expose_value=False,
-        callback=remember,
-        help=f"Ask the server there, instead of the spool.  [{SERVER_VARIABLE}]",
-    )(function)

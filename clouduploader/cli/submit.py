@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from clouduploader.cli import following, output, targetoptions
-from clouduploader.cli.session import Session, json_option, pass_session, server_option
+from clouduploader.cli.options import json_option, pass_session, server_option
+from clouduploader.cli.session import Session
+from clouduploader.cli.text import clean
 from clouduploader.errors import (
     ClouduploaderError,
     ExitCode,
@@ -94,7 +96,7 @@ def submit_command(
         }
         output.print_json(session, document, exit_code=code)
     elif wait and code == ExitCode.OK and job.details:
-        click.echo(output.clean(job.details))
+        click.echo(clean(job.details))
     return code
 
 
@@ -185,7 +187,7 @@ def _images(session: Session, name: str, log: bytes) -> dict[str, str]:
 
 def _view(session: Session, job: Job, views: contextlib.ExitStack) -> Callable[[Event], None]:
     if not session.is_quiet:
-        click.echo(f"job {job.name}: sending {output.clean(job.filename or '')}", err=True)
+        click.echo(f"job {job.name}: sending {clean(job.filename or '')}", err=True)
         if sys.stderr.isatty():
             from clouduploader.cli import progress
 

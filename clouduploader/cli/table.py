@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import click
 
 from clouduploader.cli import output
+from clouduploader.cli.text import cell, is_encodable
 from clouduploader.util.frozen import frozen
 
 GAP = 2  # blanks between columns
@@ -37,12 +38,12 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> 
     """Print rows: fitted to the terminal, or as they come, with tabs between whole cells and a header line."""
     if not sys.stdout.isatty():
         sys.stdout.write("\t".join(column.title for column in columns) + "\n")
-        sys.stdout.writelines("\t".join(map(output.cell, row)) + "\n" for row in rows)
+        sys.stdout.writelines("\t".join(map(cell, row)) + "\n" for row in rows)
         sys.stdout.flush()
         return
-    lines = [[output.cell(value) for value in row] for row in rows]
+    lines = [[cell(value) for value in row] for row in rows]
     width = shutil.get_terminal_size().columns
-    is_ascii = not output.is_shown("\u2500\u2026", sys.stdout)
+    is_ascii = not is_encodable("\u2500\u2026", sys.stdout)
     click.echo("\n".join(fitted(columns, lines, width=width, is_ascii=is_ascii, style=output.state)))
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from clouduploader.cli import output, targetoptions, uploading
-from clouduploader.cli.session import Session, json_option, pass_session
+from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli.session import Session
+from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import upload
 from clouduploader.plugin import JsonValue
@@ -89,8 +91,8 @@ def _plan(session: Session, order: upload.ManualUpload, settings: config.Config,
         output.print_json(session, {"steps": plan.steps, "costs": [vars(cost) for cost in plan.costs]})
         return ExitCode.OK
     for step in plan.steps:
-        click.echo(f"would {output.clean(step)}")
+        click.echo(f"would {clean(step)}")
     for cost in plan.costs:
         period = " a month" if cost.is_monthly else ""
-        click.echo(f"would cost at most {cost.usd:.2f} USD{period}: {output.clean(cost.what)}")
+        click.echo(f"would cost at most {cost.usd:.2f} USD{period}: {clean(cost.what)}")
     return ExitCode.OK

@@ -11,6 +11,7 @@ import click
 
 from clouduploader.cli import output
 from clouduploader.cli.session import Session
+from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import upload
 from clouduploader.model.job import Job
@@ -54,7 +55,7 @@ def watch(session: Session, job: Job, log: job_log.JobLog, views: contextlib.Exi
     """Tell a person which job it is, and show on a terminal how it goes."""
     if session.is_quiet:
         return
-    click.echo(f"job {job.name}: uploading {output.clean(job.filename or '')}", err=True)
+    click.echo(f"job {job.name}: uploading {clean(job.filename or '')}", err=True)
     if sys.stderr.isatty() and not session.is_verbose:
         from clouduploader.cli import progress
 
@@ -69,12 +70,12 @@ def print_outcome(session: Session, outcome: upload.UploadOutcome) -> int:
     """
     result = outcome.result
     if outcome.warning:
-        click.echo(f"clouduploader: warning: {output.clean(outcome.warning)}", err=True)
+        click.echo(f"clouduploader: warning: {clean(outcome.warning)}", err=True)
     exit_code = ExitCode.TEMPORARY if result.shortfalls else ExitCode.OK
     for shortfall in result.shortfalls:
-        click.echo(f"clouduploader: warning: {output.clean(f'{shortfall.subject}: {shortfall.reason}')}", err=True)
+        click.echo(f"clouduploader: warning: {clean(f'{shortfall.subject}: {shortfall.reason}')}", err=True)
     if result.is_already_there and not session.is_quiet:
-        click.echo(f"{output.clean(result.id)} is already there: an earlier upload made it", err=True)
+        click.echo(f"{clean(result.id)} is already there: an earlier upload made it", err=True)
     if session.is_json:
         data = {
             "job": outcome.job.name,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clouduploader.cli.session import Session, pass_session
+from clouduploader.cli import collector
+from clouduploader.cli.options import pass_session
+from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode, NotOwnerError
 from clouduploader.util import privileges, systemd
 
@@ -58,6 +60,7 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
 
     with contextlib.closing(control.WorkerControl()) as requests:
         _listen(requests, is_draining=drain)
+        collector.collect_as_usual()
         worker.run(
             session.config,
             settings=lambda: settings.read(session.read_config()),

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import clouduploader
-from clouduploader.cli import main
+from clouduploader.cli import program
 from clouduploader.platforms.ec2 import check, fields
 from clouduploader.platforms.ec2.ec2uploadimg import api_calls
 from clouduploader.platforms.ec2.ec2uploadimg import command as ec2uploadimg_command
@@ -58,7 +58,7 @@ def test_every_key_of_the_target_data_is_explained():
 
 def test_every_command_is_shown():
     shown = section("The commands")
-    assert [name for name in main.COMMANDS if name != "contract" and not re.search(rf"\b{name}\b", shown)] == []
+    assert [name for name in program.COMMANDS if not re.search(rf"\b{name}\b", shown)] == []
 
 
 def test_every_phase_of_ec2_is_named():
@@ -97,13 +97,13 @@ def test_paths_are_those_of_the_program():
 
 def test_examples_use_options_that_exist():
     examples = re.findall(r"^ +\$ clouduploader (.*?)(?: [|<>].*)?$", README, re.MULTILINE)
-    context = click.Context(main.clouduploader_command)
-    group_options = {option for parameter in main.clouduploader_command.params for option in parameter.opts}
+    context = click.Context(program.clouduploader_command)
+    group_options = {option for parameter in program.clouduploader_command.params for option in parameter.opts}
     unknown = []
     for example in examples:
         words = shlex.split(example)
-        name = next(word for word in words if word in main.COMMANDS)
-        command = main.clouduploader_command.get_command(context, name)
+        name = next(word for word in words if word in program.COMMANDS)
+        command = program.clouduploader_command.get_command(context, name)
         if isinstance(command, click.Group):
             command = command.commands[words[words.index(name) + 1]]
         known = group_options | {option for parameter in command.params for option in parameter.opts}

@@ -13,7 +13,7 @@ import click
 import pytest
 
 import clouduploader
-from clouduploader.cli import jobs, main
+from clouduploader.cli import jobs, program
 from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode
 from clouduploader.store import config
@@ -117,10 +117,10 @@ def test_user_of_the_spec_is_that_of_the_snippet_and_the_unit():
 
 
 def test_unit_starts_a_command_that_there_is():
-    program, *arguments = unit()["ExecStart"]
-    assert program == "clouduploader"
-    name, command, _ = main.clouduploader_command.resolve_command(
-        click.Context(main.clouduploader_command, obj=Session()), arguments
+    executable, *arguments = unit()["ExecStart"]
+    assert executable == "clouduploader"
+    name, command, _ = program.clouduploader_command.resolve_command(
+        click.Context(program.clouduploader_command, obj=Session()), arguments
     )
     assert (name, command.name) == ("serve", "serve")
 

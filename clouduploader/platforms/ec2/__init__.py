@@ -79,11 +79,8 @@ class Ec2(Platform):
         method = fields.method(ctx.targetdata, self._settings)
         if method == "ec2uploadimg":
             return self._upload_by_tool(ctx)
-        from clouduploader.platforms.ec2 import auth
-
-        with auth.uncollected():
-            from clouduploader.platforms.ec2.ebs import snapshot
-            from clouduploader.platforms.ec2.ebs import upload as direct
+        from clouduploader.platforms.ec2.ebs import snapshot
+        from clouduploader.platforms.ec2.ebs import upload as direct
 
         try:
             return direct.EbsUpload(
@@ -96,11 +93,7 @@ class Ec2(Platform):
         return self._upload_by_tool(ctx)
 
     def _upload_by_tool(self, ctx: UploadContext) -> UploadResult:
-        from clouduploader.platforms.ec2 import auth
-        from clouduploader.platforms.ec2.ec2uploadimg import command
-
-        with auth.uncollected():
-            from clouduploader.platforms.ec2.ec2uploadimg import upload
+        from clouduploader.platforms.ec2.ec2uploadimg import command, upload
 
         command.link_name(ctx.request.image)  # refuses what it can't take
         return upload.HelperUpload(

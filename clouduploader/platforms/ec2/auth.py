@@ -5,15 +5,13 @@ With a role, the keys in `HOME/.aws` ask for it; where there are none, those of 
 uploads into his own account.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import functools
-import gc
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,8 +180,7 @@ class CallerAccount:
             ConfigError: The proxy on the way to whom the chain asks is none that the SDK can use.
             TransientError: The chain did not end in CHAIN_SECONDS, or whom it asks can't be reached or is busy.
         """
-        with uncollected():
-            from clouduploader.platforms.ec2 import boto, exchange
+        from clouduploader.platforms.ec2 import boto, exchange
 
         try:
             # A person who is asked for a code must find the terminal as it was: then the chain is not left behind.
@@ -225,18 +222,17 @@ class CallerAccount:
         **options: Any,  # noqa: ANN401 botocore has no types
     ) -> Any:  # noqa: ANN401 the SDK makes its clients at run time
         """Make a client of the SDK with the settings that its chain goes by. For the arguments see `Account.client`."""
-        with uncollected():
-            from clouduploader.platforms.ec2 import boto
+        from clouduploader.platforms.ec2 import boto
 
-            return boto.client(
-                service,
-                region=region,
-                keys=keys,
-                session=self._session if isinstance(keys, AccessKeys) else self._new_session(),  # see there
-                reporter=self._reporter,
-                options=options,
-                cancel=self._cancel,
-            )
+        return boto.client(
+            service,
+            region=region,
+            keys=keys,
+            session=self._session if isinstance(keys, AccessKeys) else self._new_session(),  # see there
+            reporter=self._reporter,
+            options=options,
+            cancel=self._cancel,
+        )
 
     def identity(self, keys: AccessKeys) -> "CallerIdentity":
         """Ask AWS who we are; no right is needed for that. Uses the network.
@@ -309,17 +305,6 @@ class CallerAccount:
             )
         expires: datetime.datetime | None = getattr(found, "_expiry_time", None)
         return AccessKeys(frozen.access_key, frozen.secret_key, frozen.token or None, expires)
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Around what makes many objects that stay: to look for garbage among them takes a tenth of the time until then."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _has_terminal() -> bool:

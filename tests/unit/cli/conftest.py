@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from clouduploader.cli import main
+from clouduploader.cli import program
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def add_command(monkeypatch):
         module = types.ModuleType(f"clouduploader.cli.made_up_{name}")
         setattr(module, f"{name}_command", command)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(main.COMMANDS, name, f"made_up_{name}")
+        monkeypatch.setitem(program.COMMANDS, name, f"made_up_{name}")
 
     return add
 

@@ -8,13 +8,13 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from clouduploader.cli import completion, main
+from clouduploader.cli import completion, main, program
 from clouduploader.cli.session import Session
 from clouduploader.model.job import JobState
 from clouduploader.sandbox import layout
 
 SCRIPTS = Path(__file__).parents[3] / "completion"
-CONTEXT = click.Context(main.clouduploader_command)
+CONTEXT = click.Context(program.clouduploader_command)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def complete(tmp_path, monkeypatch, make_spool):
     monkeypatch.setenv("CLOUDUPLOADER_SPOOL", str(jobs.directory))
 
     def complete(*words):
-        made = ShellComplete(main.clouduploader_command, {"obj": Session()}, completion.PROGRAM, completion.VARIABLE)
+        made = ShellComplete(program.clouduploader_command, {"obj": Session()}, completion.PROGRAM, completion.VARIABLE)
         return [item.value for item in made.get_completions(list(words[:-1]), words[-1])]
 
     complete.jobs = jobs
@@ -34,8 +34,8 @@ def complete(tmp_path, monkeypatch, make_spool):
 
 def options():
     """Every option of every command: the words that lead to it, and the option."""
-    for name in sorted(main.COMMANDS):
-        command = main.clouduploader_command.get_command(CONTEXT, name)
+    for name in sorted(program.COMMANDS):
+        command = program.clouduploader_command.get_command(CONTEXT, name)
         inner = getattr(command, "commands", {})
         for words, one in {(name,): command, **{(name, word): one for word, one in inner.items()}}.items():
             yield from ((words, option) for option in one.params if isinstance(option, click.Option))

@@ -4,27 +4,27 @@ import shlex
 import click
 import pytest
 
-from clouduploader.cli import examples, main
+from clouduploader.cli import examples, main, program
 from clouduploader.cli.session import Session
 
-CONTEXT = click.Context(main.clouduploader_command)
-WITHOUT = {"contract", "keygen", "pubkey"}  # OBS's call, and two that one uses without operands
+CONTEXT = click.Context(program.clouduploader_command)
+WITHOUT = {"keygen", "pubkey"}  # used without operands
 LINES = [
     (name, line)
-    for name in sorted(main.COMMANDS)
+    for name in sorted(program.COMMANDS)
     for line in re.findall(r"^clouduploader .*$", examples.epilog(name) or "", re.MULTILINE)
 ]
 
 
 def test_every_command_has_examples():
-    assert {name for name, _ in LINES} == set(main.COMMANDS) - WITHOUT
+    assert {name for name, _ in LINES} == set(program.COMMANDS) - WITHOUT
 
 
 @pytest.mark.parametrize(("name", "line"), LINES)
 def test_example_is_what_the_command_takes(name, line):
-    program, first, *words = shlex.split(line.partition(" <")[0])
-    assert (program, first) == ("clouduploader", name)
-    command = main.clouduploader_command.get_command(CONTEXT, name)
+    executable, first, *words = shlex.split(line.partition(" <")[0])
+    assert (executable, first) == ("clouduploader", name)
+    command = program.clouduploader_command.get_command(CONTEXT, name)
     if isinstance(command, click.Group):
         command, words = command.commands[words[0]], words[1:]
     command.make_context(name, words, obj=Session())

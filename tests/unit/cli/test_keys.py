@@ -12,8 +12,8 @@ import pytest
 from clouduploader.admin import keys
 from clouduploader.cli import main
 from clouduploader.errors import CannotCreateError
+from clouduploader.plugin.fields import PGP_MARK
 from clouduploader.store.keyring import Keyring
-from clouduploader.store.target_data import PGP_MARK
 
 SECRET = "Tr0ub4dor&3"
 

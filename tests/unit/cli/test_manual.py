@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
-from clouduploader.cli import main, manual
+from clouduploader.cli import manual, program
 from clouduploader.errors import ExitCode
 
 PAGE = Path(__file__).parents[3] / "man" / "clouduploader.1"
@@ -41,10 +41,10 @@ def test_page_explains_every_exit_code():
     assert [code for code in ExitCode if f" {code:d} {code.meaning}" not in shown] == []
 
 
-@pytest.mark.parametrize("name", sorted(main.COMMANDS))
+@pytest.mark.parametrize("name", sorted(program.COMMANDS))
 def test_page_explains_every_option(name):
-    context = click.Context(main.clouduploader_command, info_name="clouduploader")
-    command = main.clouduploader_command.get_command(context, name)
+    context = click.Context(program.clouduploader_command, info_name="clouduploader")
+    command = program.clouduploader_command.get_command(context, name)
     shown = show(manual.render())
     headings = re.findall(r"^   (\S+(?: \S+)?)$", shown, re.MULTILINE)
     inner = {f"{name} {word}": one for word, one in getattr(command, "commands", {}).items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from samples.job_logs import TIME, untimed
 
-from clouduploader.cli import obs_call
+from clouduploader.cli import main, obs_call
 from clouduploader.errors import UsageError
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
@@ -133,12 +133,27 @@ def test_damaged_job_file_does_not_stop_the_upload(job):
     assert (job / "images" / "7.file").exists()
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 7])
+@pytest.mark.parametrize("count", [1, 4, 7])
 def test_wrong_number_of_operands_is_a_usage_error(count):
     words = ["tom", "ec2", "/a", "/b", "/c", "/d", "/e"][:count]
-    done = subprocess.run([EXECUTABLE, "contract", "--", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([EXECUTABLE, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 64
     assert "bug" not in done.stderr
+
+
+def test_image_without_a_name_ends_with_64_and_one_line(capsys):
+    assert main.main(["-v", "tom", "ec2", "/", "/b", "/c"]) == 64
+    assert capsys.readouterr() == ("", "clouduploader: / is not the path of an image.\n")
+
+
+def test_call_loads_no_click(job):
+    spool = job / "spool"
+    words = ["--home", job / "home", "tom", "directory", spool / "7.file", spool / "7.data", spool / "7.log"]
+    code = "import sys; from clouduploader.cli import main; code = main.main(sys.argv[1:]); print(code, *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    _image, loaded = done.stdout.splitlines()
+    assert loaded.startswith("0 ")
+    assert {"click", "rich"} & set(loaded.split()) == set()
 
 
 def test_sigterm_ends_with_143_and_writes_no_result(job):

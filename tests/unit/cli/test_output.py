@@ -1,11 +1,8 @@
 import io
 import json
-import unicodedata
 
 import click
-import hypothesis
 import pytest
-from hypothesis import strategies as st
 
 import clouduploader
 from clouduploader.cli import output
@@ -14,28 +11,6 @@ from clouduploader.errors import ExitCode, NoSuchJobError, UsageError
 
 HOSTILE = "[red]a\tb\x1b[31m\n[/etc]\u202e\udcff"
 SHOWN = r"[red]a\tb\x1b[31m\n[/etc]\u202e\udcff"
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("", ""),
-        ("J\u00fcrgen O'Brien & \u65e5\u672c", "J\u00fcrgen O'Brien & \u65e5\u672c"),
-        (HOSTILE, SHOWN),
-        ("\x00\x7f\x9b", r"\x00\x7f\x9b"),
-        ("\u2028", r"\u2028"),
-    ],
-)
-def test_clean_escapes_what_a_terminal_would_obey(text, shown):
-    assert output.clean(text) == shown
-
-
-@hypothesis.given(st.text(st.characters(exclude_categories=())))
-def test_clean_text_is_harmless_and_stable(text):
-    cleaned = output.clean(text)
-    assert output.clean(cleaned) == cleaned
-    assert {unicodedata.category(char) for char in cleaned}.isdisjoint({"Cc", "Cf", "Cs", "Zl", "Zp"})
-    cleaned.encode("utf-8")
 
 
 def test_envelope_of_success_has_all_keys():

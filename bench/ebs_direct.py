@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from pathlib import Path
 
 BLOCK_BYTES = 524288
@@ -56,13 +57,16 @@ fsp.upload(sys.argv[2], None)
 
 
 def ours(place):
-    """engine.send, with the image read as an upload reads it."""
+    """sender.send, with the image read as an upload reads it."""
     from clouduploader.image import open as image_open
     from clouduploader.model.disk import ZeroBlocks
-    from clouduploader.platforms.ec2.ebs import confirmed, sender
+    from clouduploader.platforms.ec2.ebs import sender, writer
+    from clouduploader.platforms.ec2.ebs.context import EbsContext
     from clouduploader.platforms.ec2.settings import Ec2Settings
     from clouduploader.platforms.ec2.sigv4 import AccessKeys
+    from clouduploader.plugin.transfer import ConfirmedChunks
     from clouduploader.util.cancel import Cancel
+    from clouduploader.util.clock import Clock
 
     if place.sdk:  # as in an upload, whose control plane is boto3's
         import boto3
@@ -70,9 +74,20 @@ def ours(place):
         session = boto3.Session("AKIAEXAMPLE", "sesame", region_name=REGION)
         clients = [session.client(service, endpoint_url=place.url) for service in ("ebs", "ec2")]
     cancel, silent = Cancel(), Silent()
+    account = types.SimpleNamespace(
+        region=REGION,
+        renewing=lambda: lambda: AccessKeys("AKIAEXAMPLE", "sesame", "token"),
+        client=lambda _service, _keys: None,
+        route=lambda _client: route(place),
+    )
+    context = EbsContext(
+        types.SimpleNamespace(cancel=cancel, clock=Clock(), reporter=silent),
+        account,
+        Ec2Settings(connections=place.connections, blocks_per_second=place.rate),
+    )
     with (
         tempfile.TemporaryDirectory() as directory,
-        confirmed.ConfirmedBlocks(Path(directory) / "ledger") as book,
+        ConfirmedChunks(Path(directory) / "confirmed", BLOCK_BYTES) as confirmed,
         image_open.open_blocks(
             image_open.describe(place.image, place.image.name, Cancel()),
             block_bytes=BLOCK_BYTES,
@@ -83,19 +98,8 @@ def ours(place):
             reporter=silent,
         ) as source,
     ):
-        sender.send(
-            source,
-            route=route(place),
-            snapshot_id=place.snapshot_id,
-            ledger=book,
-            keys=lambda: AccessKeys("AKIAEXAMPLE", "sesame", "token"),
-            settings=Ec2Settings(connections=place.connections, blocks_per_second=place.rate),
-            make_client=lambda: None,
-            cancel=cancel,
-            reporter=silent,
-            on_progress=lambda: None,
-        )
-        place.complete(*book.linear_checksum())
+        sender.send(context, source, snapshot_id=place.snapshot_id, confirmed=confirmed, total_bytes=None)
+        place.complete(confirmed.count, writer.linear_checksum(confirmed))
     if place.sdk:
         clients.clear()
 

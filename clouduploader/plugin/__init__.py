@@ -1,7 +1,8 @@
 """What a platform plugin imports.
 
-A plugin imports this package, `clouduploader.errors` and nothing else of ours. It is named in the entry-point group
-`clouduploader.platforms` by a function that takes a `PlatformContext` and returns a `Platform`.
+A plugin imports this package, `clouduploader.errors` and nothing else of ours; one whose cloud takes a disk in chunks
+also `clouduploader.plugin.transfer`, which is apart so that others need not load it. It is named in the
+entry-point group `clouduploader.platforms` by a function that takes a `PlatformContext` and returns a `Platform`.
 """
 
 from clouduploader.plugin.capabilities import (

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import datetime
+import functools
 import hashlib
 import io
 import json
@@ -11,8 +12,12 @@ import types
 import botocore.exceptions
 
 from clouduploader.model.disk import Block, Compression, Image, ImageFacts, ReadStats, ZeroBlocks
-from clouduploader.platforms.ec2 import endpoint, labels
-from clouduploader.plugin import UploadRequest
+from clouduploader.platforms.ec2 import Ec2, endpoint, labels
+from clouduploader.platforms.ec2.ebs.context import EbsContext
+from clouduploader.platforms.ec2.settings import Ec2Settings
+from clouduploader.plugin import PlatformContext, UploadContext, UploadRequest
+from clouduploader.plugin.testing.fakes import FakeClock
+from clouduploader.util.cancel import Cancel
 
 BLOCK = 524288
 GIB = 1 << 30
@@ -31,6 +36,12 @@ def refusal(operation, code, message="No.", **more):
 def hang_up():
     """The SDK's exception for a connection that was lost."""
     return botocore.exceptions.ConnectionClosedError(endpoint_url="https://aws")
+
+
+@functools.lru_cache(maxsize=16)
+def digest_of(block):
+    """The SHA-256 of a block; that of zeros is asked for a thousand times."""
+    return hashlib.sha256(block).digest()
 
 
 class FakeAws:
@@ -103,9 +114,20 @@ class FakeAws:
             )
         return {"SnapshotId": snapshot_id, "Status": "pending", "BlockSize": BLOCK, "VolumeSize": 1}
 
+    def do_put_snapshot_block(
+        self, SnapshotId, BlockIndex, BlockData, DataLength, Checksum, ChecksumAlgorithm
+    ):  # fmt: skip
+        found = self._snapshot("PutSnapshotBlock", SnapshotId)
+        assert (len(BlockData), DataLength, ChecksumAlgorithm) == (BLOCK, BLOCK, "SHA256")
+        assert Checksum == base64.b64encode(digest_of(BlockData)).decode()
+        if found.state != "pending":
+            raise refusal("PutSnapshotBlock", "ValidationException", Reason="INVALID_SNAPSHOT_ID")
+        found.blocks[BlockIndex] = BlockData
+        return {"Checksum": Checksum, "ChecksumAlgorithm": "SHA256"}
+
     def do_complete_snapshot(self, **parameters):
         found = self._snapshot("CompleteSnapshot", parameters["SnapshotId"])
-        digests = b"".join(hashlib.sha256(found.blocks[index]).digest() for index in sorted(found.blocks))
+        digests = b"".join(digest_of(found.blocks[index]) for index in sorted(found.blocks))
         checksum = base64.b64encode(hashlib.sha256(digests).digest()).decode()
         given = (parameters["ChangedBlocksCount"], parameters["Checksum"])
         methods = (parameters["ChecksumAlgorithm"], parameters["ChecksumAggregationMethod"])
@@ -236,7 +258,7 @@ class FakeAws:
 
 
 class FakeWay:
-    """The way into that account."""
+    """The way into that account; behind a proxy, so that blocks are sent by its clients."""
 
     role_arn = "arn:aws:iam::123456789012:role/obs"
     region = REGION
@@ -249,7 +271,7 @@ class FakeWay:
 
     def route(self, client):
         place = endpoint.parse(client.meta.endpoint_url, origin="a test")
-        return endpoint.ProxyRoute(place=place, region=REGION, authorities="/none")
+        return endpoint.ProxyRoute(place=place, region=REGION, authorities="/none", proxy="http://proxy.example")
 
     def fresh_keys(self):
         return "keys"
@@ -368,19 +390,9 @@ def make_request(directory, *, raw=b"", facts=None, journal=None, arch="x86_64",
     )
 
 
-def make_send(aws):
-    """A transfer into that account, of one thread; as `engine.send`."""
-
-    def send(source, *, snapshot_id, ledger, cancel, on_progress, **_rest):
-        buffer = bytearray(BLOCK)
-        while block := source.next_into(buffer):
-            cancel.raise_if_requested()
-            data = bytes(BLOCK) if block.is_zero else bytes(buffer)
-            digest = hashlib.sha256(data).digest()
-            if ledger.confirmed(block.index) != digest:
-                ledger.confirm([(block.index, digest)])
-                aws._snapshot("PutSnapshotBlock", snapshot_id).blocks[block.index] = data
-                aws.calls.append(("put", block.index))
-            on_progress()
-
-    return send
+def make_context(aws, request, reporter, cancel=None, clock=None, *, settings=None):
+    """What the steps of an upload into that account share; a sleep takes no time, and blocks go one after the other."""
+    platform = Ec2(PlatformContext(home=request.work_dir, settings={}, environment={}))
+    ctx = UploadContext(platform, request, reporter, cancel or Cancel(), clock=clock or FakeClock())
+    aws.now = ctx.clock.monotonic
+    return EbsContext(ctx, FakeWay(aws), settings or Ec2Settings(connections=1, blocks_per_second=100_000))

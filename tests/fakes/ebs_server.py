@@ -32,12 +32,14 @@ class Blocks:
         self.rereads = 0
         self._blocks = dict(sorted(blocks.items()))
         self._left = iter(self._blocks)
+        self._given = 0
         self._lock = threading.Lock()
         self._error_at, self._error = error_at, error
 
     def next_into(self, buffer):
         with self._lock:
             index = next(self._left, None)
+            self._given += index is not None
         if index is None:
             return None
         if index == self._error_at:
@@ -51,7 +53,7 @@ class Blocks:
         buffer[:] = self._blocks[index]
 
     def position(self):
-        return 0
+        return self._given * BLOCK_BYTES
 
 
 @dataclasses.dataclass

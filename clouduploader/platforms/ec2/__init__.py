@@ -79,13 +79,22 @@ class Ec2(Platform):
         method = fields.method(ctx.targetdata, self._settings)
         if method == "ec2uploadimg":
             return self._upload_by_tool(ctx)
+        from clouduploader.platforms.ec2 import auth
         from clouduploader.platforms.ec2.ebs import snapshot
         from clouduploader.platforms.ec2.ebs import upload as direct
+        from clouduploader.platforms.ec2.ebs.context import EbsContext
 
+        account = auth.account(
+            self._context,
+            self._settings,
+            targetdata=ctx.targetdata,
+            user=ctx.request.user,
+            job_name=ctx.request.job_name,
+            reporter=ctx.reporter,
+            cancel=ctx.cancel,
+        )
         try:
-            return direct.EbsUpload(
-                self._context, self._settings, request=ctx.request, reporter=ctx.reporter, cancel=ctx.cancel
-            ).run()
+            return direct.EbsUpload(EbsContext(ctx, account, self._settings)).run()
         except snapshot.StartDeniedError as exc:
             if method != "auto" or not self._is_for_tool(ctx):
                 raise

@@ -20,14 +20,14 @@ from samples.job_logs import untimed
 from samples.minimal_disk import as_disk
 
 import clouduploader
-from clouduploader.platforms.ec2.ebs import confirmed as ebs_confirmed
+from clouduploader.plugin.transfer.confirmed import MAGIC, ConfirmedChunks
 from clouduploader.sandbox.aws.disks import BLOCK_BYTES
 from clouduploader.store import journal
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 PATIENCE_SECONDS = 90  # only for what should not happen: then a test says so instead of hanging
 POLL_SECONDS = 0.02
-RECORD_BYTES = 40  # of the ledger of blocks, see there
+RECORD_BYTES = 40  # of the log of confirmed blocks, see there
 AMI = re.compile(r"ami-[0-9a-f]{17}\n")
 PACKAGE_DIR = Path(clouduploader.__file__).parent
 OUR_TRACEBACK = re.compile(rf'File "{re.escape(str(PACKAGE_DIR))}/')
@@ -204,21 +204,21 @@ class Upload:
         return list(dict.fromkeys(entry["snapshot_id"] for entry in self.entries() if entry["what"] == "started"))
 
     def confirmed(self) -> dict[str, int]:
-        """How many blocks of each snapshot are in the ledgers, as far as that can be told from outside."""
+        """How many blocks of each snapshot are in the logs, as far as that can be told from outside."""
         home = self._journal_dir
-        paths = (home / journal.PLATFORM_NAME).glob("*.ledger") if home else ()
-        return {path.stem: max(0, path.stat().st_size - len(ebs_confirmed.MAGIC)) // RECORD_BYTES for path in paths}
+        paths = (home / journal.PLATFORM_NAME).glob("*.confirmed") if home else ()
+        return {path.stem: max(0, path.stat().st_size - len(MAGIC)) // RECORD_BYTES for path in paths}
 
     def confirmed_blocks(self, snapshot_id: str) -> set[int]:
-        """The blocks of a snapshot that the ledger has, now that nobody writes to it."""
+        """The blocks of a snapshot that the log has, now that the upload has ended."""
         home = self._journal_dir
-        path = home / journal.PLATFORM_NAME / f"{snapshot_id}.ledger" if home else None
+        path = home / journal.PLATFORM_NAME / f"{snapshot_id}.confirmed" if home else None
         if path is None or not path.exists():
             return set()
         copy = self.state_dir.parent / path.name
         shutil.copyfile(path, copy)  # to open it cuts off what a crash has torn
         blocks = self._sandbox.control("GET", "blocks", {"snapshot_id": snapshot_id})
-        with ebs_confirmed.ConfirmedBlocks(copy) as opened:
+        with ConfirmedChunks(copy, BLOCK_BYTES) as opened:
             return {index for index in blocks if opened.confirmed(index) is not None}
 
 

@@ -98,7 +98,7 @@ def kill_at(points, processes):
 
 
 def assert_not_confirmed_twice(sandbox, upload, confirmed):
-    """Check that no block came again that the ledger had when the upload was killed."""
+    """Check that no block came again that the log had when the upload was killed."""
     reports = sandbox.ebs()["snapshots"]
     for snapshot_id, indices in confirmed.items():
         repeated = {repeat["index"] for repeat in reports[snapshot_id]["repeats"]}

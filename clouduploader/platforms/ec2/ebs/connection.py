@@ -1,4 +1,4 @@
-"""Where the endpoint can be reached, and one connection to it with what is on it."""
+"""The addresses of the endpoint, and one connection to it with the block that is on it."""
 
 import contextlib
 import enum
@@ -16,49 +16,49 @@ from clouduploader.platforms.ec2.ebs.transfer import BlockUpload
 
 
 class Addresses:
-    """Where the endpoint can be reached; for several threads.
+    """The addresses of the endpoint; for several threads.
 
     Args:
-        place: The endpoint.
+        server: The endpoint.
 
     Raises:
         NetworkError: Its name is not known.
     """
 
-    def __init__(self, place: endpoint.AwsEndpoint) -> None:
-        self._place = place
+    def __init__(self, server: endpoint.AwsEndpoint) -> None:
+        self._server = server
         self._lock = threading.Lock()
         self._count = 0
-        self._is_doubtful = False
+        self._has_failed = False
         self._found = self._resolve()
 
     def next(self) -> tuple[socket.AddressFamily, tuple[str, int]]:
-        """The next one in turn, as family and address."""
+        """Return the next one in turn, as family and address."""
         with self._lock:
             self._count += 1
             return self._found[self._count % len(self._found)]
 
-    def doubt(self, address: tuple[str, int]) -> None:
-        """This one did not answer: the others go first until the name was looked up again."""
+    def failed(self, address: tuple[str, int]) -> None:
+        """Use the other addresses until the name was looked up again: this one did not answer."""
         with self._lock:
-            self._is_doubtful = True
+            self._has_failed = True
             self._found = [pair for pair in self._found if pair[1] != address] or self._found
 
     def refresh(self) -> None:
         """Look the name up again if one did not answer. Blocks for as long as the resolver does."""
-        if self._is_doubtful:
-            self._is_doubtful = False
+        if self._has_failed:
+            self._has_failed = False
             with contextlib.suppress(ClouduploaderError):  # the old ones may still do
                 found = self._resolve()
                 with self._lock:
                     self._found = found
 
     def _resolve(self) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
-        place = self._place
+        server = self._server
         try:
-            infos = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+            infos = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
-            raise aws_errors.unreachable(place.url, getattr(exc, "strerror", None) or str(exc)) from exc
+            raise aws_errors.unreachable(server.url, getattr(exc, "strerror", None) or str(exc)) from exc
         return [(family, (str(address[0]), int(address[1]))) for family, *_rest, address in infos]
 
 
@@ -66,7 +66,7 @@ class ConnectionPhase(enum.Enum):
     """What a connection is doing."""
 
     CONNECTING = enum.auto()
-    SHAKING_HANDS = enum.auto()
+    HANDSHAKE = enum.auto()
     SENDING = enum.auto()
     WAITING = enum.auto()
     IDLE = enum.auto()
@@ -74,20 +74,20 @@ class ConnectionPhase(enum.Enum):
 
 
 class BlockConnection:
-    """A connection and what is on it.
+    """A connection and the block that is on it.
 
     Args:
         plain: The socket, not blocking.
         address: What it connects to.
-        job: The first block.
+        block: The first block.
     """
 
     __slots__ = (
         "address",
+        "block",
         "deadline",
         "descriptor",
         "head",
-        "job",
         "mask",
         "parser",
         "phase",
@@ -98,23 +98,23 @@ class BlockConnection:
         "uses",
     )
 
-    def __init__(self, plain: socket.socket, address: tuple[str, int], job: BlockUpload) -> None:
+    def __init__(self, plain: socket.socket, address: tuple[str, int], block: BlockUpload) -> None:
         self.sock = plain
         self.tls: ssl.SSLSocket | None = None  # the same as sock, where it is one
         self.descriptor = plain.fileno()
         self.address = address
         self.phase = ConnectionPhase.CONNECTING
-        self.job: BlockUpload | None = job
+        self.block: BlockUpload | None = block
         self.parser = protocol.BlockResponseParser()
         self.head = b""  # what is left of it to send
         self.position = 0  # bytes of the block that were sent
         self.deadline = 0.0
-        self.queued = 0  # bytes that the kernel had not got rid of when we last looked
+        self.queued = 0  # bytes that the kernel had not sent yet at the last look
         self.mask = 0
         self.uses = 0
 
     def is_moving(self) -> bool:
-        """Whether what the kernel has still to send is another number of bytes than when we last looked."""
+        """Tell whether what the kernel has still to send is another number of bytes than at the last call."""
         answer = fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4))
         before, self.queued = self.queued, struct.unpack("i", answer)[0]
         return self.queued != before

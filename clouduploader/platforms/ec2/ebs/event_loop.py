@@ -1,6 +1,6 @@
-"""One thread and its share of the connections: whichever is ready is served, none is waited for.
+"""An event loop by epoll: one thread sends blocks on its share of the connections, and waits for no single one.
 
-A loop around epoll. Blocks are read and hashed between two looks at the sockets; nothing else in here blocks.
+Blocks are read and hashed between two looks at the sockets; nothing else in here blocks.
 """
 
 import contextlib
@@ -15,17 +15,18 @@ from collections.abc import Callable
 from clouduploader.errors import ClouduploaderError
 from clouduploader.platforms.ec2 import aws_errors, endpoint
 from clouduploader.platforms.ec2.ebs import protocol
-from clouduploader.platforms.ec2.ebs import transfer as transfers
 from clouduploader.platforms.ec2.ebs.connection import Addresses, BlockConnection, ConnectionPhase
-from clouduploader.platforms.ec2.ebs.transfer import BlockTransfer, BlockUpload, NoBlock
+from clouduploader.platforms.ec2.ebs.transfer import BlockTransfer, BlockUpload
+from clouduploader.plugin.transfer import NoChunk
 from clouduploader.util import http1
 
 REREAD_BUFFERS = 8
-"""Of a ring whose blocks can be read again: 4 MiB. A fast line needs two, a slow one is full with eight."""
+"""Of a loop whose blocks can be read again: 4 MiB. A fast line needs two, a slow one is full with eight."""
 HOLD_SECONDS = 1.0  # a buffer that nothing was sent from for so long is taken back if others need one
 BUSY_SECONDS = 0.005  # for which we wait at most for our turn to unpack; a block takes xz about that long
 CHECK_SECONDS = 0.1  # between looks at deadlines
 RECEIVE_BYTES = 16384  # the largest TLS record (RFC 8446, 5.1)
+ZERO_BLOCK = bytes(protocol.BLOCK_BYTES)
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -33,12 +34,12 @@ class ConnectionLoop:
     """An event loop over connections to the endpoint; runs in a thread of its own.
 
     Args:
-        transfer: What it shares with the others.
-        requests: Makes the heads.
-        place: The endpoint.
-        addresses: Where that is.
-        context: For TLS; None for plain HTTP.
-        most: Blocks that it may have in hand at once.
+        transfer: What it shares with the other loops.
+        requests: Makes the heads of requests.
+        server: The endpoint.
+        addresses: Of the endpoint.
+        tls: For TLS; None for plain HTTP.
+        most: How many blocks it may have at once, under way or waiting for their next try.
     """
 
     def __init__(
@@ -46,29 +47,29 @@ class ConnectionLoop:
         transfer: BlockTransfer,
         *,
         requests: protocol.BlockRequests,
-        place: endpoint.AwsEndpoint,
+        server: endpoint.AwsEndpoint,
         addresses: Addresses,
-        context: ssl.SSLContext | None,
+        tls: ssl.SSLContext | None,
         most: int,
     ) -> None:
         self._transfer = transfer
         self._requests = requests
-        self._host = place.host
+        self._host = server.host
         self._addresses = addresses
-        self._context = context
+        self._tls = tls
         self._most = most
         self._share = most / transfer.window.most
-        self._patience = transfer.patience
+        self._timeouts = transfer.timeouts
         self._clock = transfer.clock
         self._can_reread = transfer.source.can_reread
         self._epoll = select.epoll()
         self._connections: dict[int, BlockConnection] = {}
         self._idle: list[BlockConnection] = []
         self._free: list[bytearray] = []
-        self._buffers = 0  # that exist
+        self._buffers = 0  # how many there are
         self._ready: BlockUpload | None = None  # waits for a slot
-        self._later: list[tuple[float, int, BlockUpload]] = []  # when, a number, what
-        self._laters = 0
+        self._waiting: list[tuple[float, int, BlockUpload]] = []  # when it is sent again, a number, the block
+        self._waiting_count = 0
         self._confirmed: list[tuple[int, bytes]] = []
         self._is_drained = False
         self._checked_at = self._clock()
@@ -78,42 +79,42 @@ class ConnectionLoop:
         """Send blocks until there are no more, or the transfer ends. An error ends it."""
         try:
             while not self._transfer.is_over and not self._is_done():
-                self._turn()
+                self._step()
         except ClouduploaderError as exc:
             self._transfer.end(exc)
         finally:
             self._close_all()
 
     def _is_done(self) -> bool:
-        return self._is_drained and self._ready is None and not self._later and self._busy() == 0
+        return self._is_drained and self._ready is None and not self._waiting and self._busy() == 0
 
     def _busy(self) -> int:
         return len(self._connections) - len(self._idle)
 
-    def _turn(self) -> None:
-        timeout = self._launch(self._clock())
+    def _step(self) -> None:
+        timeout = self._start_next(self._clock())
         for descriptor, mask in self._epoll.poll(timeout):
-            self._guard(self._attend, self._connections[descriptor], mask)
-        self._note()
+            self._guard(self._serve, self._connections[descriptor], mask)
+        self._confirm()
         now = self._clock()
         if now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now
             self._check_deadlines(now)
 
-    def _launch(self, now: float) -> float:
-        """Put at most one block on its way; returns for how long nothing more can be."""
+    def _start_next(self, now: float) -> float:
+        """Put at most one block on its way; return for how many seconds nothing more can be sent."""
         tick = CHECK_SECONDS
         if self._ready is None:
-            if self._later and self._later[0][0] <= now:
-                self._ready = heapq.heappop(self._later)[2]
-            elif self._later:
-                tick = min(tick, self._later[0][0] - now)
-            is_room = self._busy() + len(self._later) <= self._most
+            if self._waiting and self._waiting[0][0] <= now:
+                self._ready = heapq.heappop(self._waiting)[2]
+            elif self._waiting:
+                tick = min(tick, self._waiting[0][0] - now)
+            is_room = self._busy() + len(self._waiting) <= self._most
             if self._ready is None and is_room and not self._is_drained:
                 found = self._read(now)
-                if found is NoBlock.SKIPPED:
+                if found is NoChunk.CONFIRMED:
                     return 0.0
-                if found is NoBlock.BUSY:
+                if found is NoChunk.BUSY:
                     # not by epoll, whose shortest time is a millisecond: a block takes zstd a third of that
                     self._transfer.await_turn(min(BUSY_SECONDS, tick))
                     return 0.0
@@ -122,59 +123,59 @@ class ConnectionLoop:
                 return tick
         if self._busy() >= max(1.0, self._transfer.window.size * self._share):
             return tick
-        wait = self._transfer.pacer.take(now)
+        wait = self._transfer.limiter.take(now)
         if wait > 0:
             return min(wait, tick)
-        job, self._ready = self._ready, None
-        self._start(job)
+        block, self._ready = self._ready, None
+        self._assign(block)
         return 0.0
 
-    def _read(self, now: float) -> BlockUpload | NoBlock | None:
+    def _read(self, now: float) -> BlockUpload | NoChunk | None:
         """Get the next block; None if there is no buffer to read it into."""
-        buffer = self._take_buffer(now)
+        buffer = self._get_buffer(now)
         if buffer is None:
             return None
-        found = self._transfer.next_job(buffer)
+        found = self._transfer.next_chunk(buffer)
         if not isinstance(found, BlockUpload) or found.buffer is None:
             self._free.append(buffer)
-        self._is_drained = found is NoBlock.END
+        self._is_drained = found is NoChunk.END
         return found
 
-    def _take_buffer(self, now: float) -> bytearray | None:
+    def _get_buffer(self, now: float) -> bytearray | None:
         if self._free:
             return self._free.pop()
         if not self._can_reread or self._buffers < REREAD_BUFFERS:
             self._buffers += 1
             return bytearray(protocol.BLOCK_BYTES)
-        return self._take_back(now + self._patience.silence_seconds - HOLD_SECONDS)
+        return self._reclaim_buffer(now + self._timeouts.silence_seconds - HOLD_SECONDS)
 
-    def _take_back(self, before: float) -> bytearray | None:
+    def _reclaim_buffer(self, before: float) -> bytearray | None:
         """Take the buffer from a connection with a deadline before that time."""
         for connection in self._connections.values():
-            job = connection.job
-            if job and job.buffer and connection.deadline < before:
-                buffer, job.buffer = job.buffer, None
+            block = connection.block
+            if block and block.buffer and connection.deadline < before:
+                buffer, block.buffer = block.buffer, None
                 return buffer
         return None
 
-    def _start(self, job: BlockUpload) -> None:
+    def _assign(self, block: BlockUpload) -> None:
         if self._idle:
             connection = self._idle.pop()
-            connection.job = job
+            connection.block = block
             self._begin(connection)
         else:
-            self._open(job)
+            self._open(block)
 
-    def _open(self, job: BlockUpload) -> None:
+    def _open(self, block: BlockUpload) -> None:
         family, address = self._addresses.next()
         try:
             plain = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as exc:  # for example too many open files
-            self._later_again(job, self._transfer.broken(job, exc.strerror or str(exc)))
+            self._send_later(block, self._transfer.broken(block, exc.strerror or str(exc)))
             return
-        connection = BlockConnection(plain, address, job)
+        connection = BlockConnection(plain, address, block)
         self._connections[connection.descriptor] = connection
-        connection.deadline = self._clock() + self._patience.connect_seconds
+        connection.deadline = self._clock() + self._timeouts.connect_seconds
         self._guard(self._connect, connection)
 
     def _connect(self, connection: BlockConnection) -> None:
@@ -190,17 +191,17 @@ class ConnectionLoop:
             self._epoll.modify(connection.descriptor, mask)
         connection.mask = mask
 
-    def _attend(self, connection: BlockConnection, mask: int) -> None:
+    def _serve(self, connection: BlockConnection, mask: int) -> None:
         """Do what this connection is ready for."""
         if connection.phase is ConnectionPhase.CONNECTING:
             self._connected(connection)
-        elif connection.tls and connection.phase is ConnectionPhase.SHAKING_HANDS:
-            self._shake_hands(connection, connection.tls)
+        elif connection.tls and connection.phase is ConnectionPhase.HANDSHAKE:
+            self._handshake(connection, connection.tls)
         elif mask & ~select.EPOLLOUT:
             self._receive(connection)
-        if mask & select.EPOLLOUT and connection.phase is ConnectionPhase.SENDING and connection.job:
-            connection.deadline = self._clock() + self._patience.silence_seconds  # there is room: it moves
-            self._push(connection, connection.job)
+        if mask & select.EPOLLOUT and connection.phase is ConnectionPhase.SENDING and connection.block:
+            connection.deadline = self._clock() + self._timeouts.silence_seconds  # there is room: it moves
+            self._push(connection, connection.block)
 
     def _guard(self, step: Callable[..., None], connection: BlockConnection, *more: object) -> None:
         """Do a step; what goes wrong is a failure of that connection alone, but for a certificate: that stays wrong."""
@@ -217,16 +218,16 @@ class ConnectionLoop:
         number = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             raise OSError(number, os.strerror(number))
-        if self._context is None:
+        if self._tls is None:
             self._begin(connection)
             return
-        connection.sock = connection.tls = self._context.wrap_socket(
+        connection.sock = connection.tls = self._tls.wrap_socket(
             connection.sock, server_hostname=self._host, do_handshake_on_connect=False
         )
-        connection.phase = ConnectionPhase.SHAKING_HANDS
-        self._shake_hands(connection, connection.tls)
+        connection.phase = ConnectionPhase.HANDSHAKE
+        self._handshake(connection, connection.tls)
 
-    def _shake_hands(self, connection: BlockConnection, tls: ssl.SSLSocket) -> None:
+    def _handshake(self, connection: BlockConnection, tls: ssl.SSLSocket) -> None:
         try:
             tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -237,24 +238,24 @@ class ConnectionLoop:
             self._begin(connection)
 
     def _begin(self, connection: BlockConnection) -> None:
-        """Let a connection that stands send its block."""
+        """Begin to send a block on a connection that stands."""
         connection.phase = ConnectionPhase.SENDING
         connection.uses += 1
         connection.parser = protocol.BlockResponseParser()
         connection.position = 0
-        job = connection.job
-        if job:
-            connection.head = self._requests.head(job.index, job.checksum, self._transfer.keys)
-            connection.deadline = self._clock() + self._patience.silence_seconds
-            self._guard(self._push, connection, job)
+        block = connection.block
+        if block:
+            connection.head = self._requests.head(block.index, block.checksum, self._transfer.keys)
+            connection.deadline = self._clock() + self._timeouts.silence_seconds
+            self._guard(self._push, connection, block)
 
-    def _push(self, connection: BlockConnection, job: BlockUpload) -> None:
+    def _push(self, connection: BlockConnection, block: BlockUpload) -> None:
         """Send as much as goes without waiting."""
         sock = connection.sock
         try:
             while connection.head:
                 connection.head = connection.head[sock.send(connection.head) :]
-            with memoryview(self._content(job)) as content:
+            with memoryview(self._content(block)) as content:
                 while connection.position < protocol.BLOCK_BYTES:
                     # OpenSSL wants the same bytes again until it has sent them, and takes them from anywhere
                     with content[connection.position :] as rest:
@@ -265,79 +266,79 @@ class ConnectionLoop:
             return
         except (BrokenPipeError, ConnectionResetError):
             self._receive(connection)  # it may have said why before it hung up
-            if connection.job is job:
+            if connection.block is block:
                 raise
             return
         connection.phase = ConnectionPhase.WAITING
-        connection.deadline = self._clock() + self._patience.silence_seconds
+        connection.deadline = self._clock() + self._timeouts.silence_seconds
         connection.queued = 0
         self._watch(connection, select.EPOLLIN)
         if self._can_reread:
-            self._release(job)
+            self._release(block)
 
-    def _content(self, job: BlockUpload) -> bytes | bytearray:
-        if job.is_zero:
-            return transfers.ZERO_BLOCK
-        if job.buffer is None:
+    def _content(self, block: BlockUpload) -> bytes | bytearray:
+        if block.is_zero:
+            return ZERO_BLOCK
+        if block.buffer is None:
             # one at most waits for a slot, so another connection has one
-            job.buffer = (
-                self._free.pop() if self._free else self._take_back(math.inf) or bytearray(protocol.BLOCK_BYTES)
+            block.buffer = (
+                self._free.pop() if self._free else self._reclaim_buffer(math.inf) or bytearray(protocol.BLOCK_BYTES)
             )
-            self._transfer.source.reread_into(job.index, job.buffer)
-        return job.buffer
+            self._transfer.source.reread_into(block.index, block.buffer)
+        return block.buffer
 
-    def _release(self, job: BlockUpload) -> None:
-        if job.buffer is not None:
-            self._free.append(job.buffer)
-            job.buffer = None
+    def _release(self, block: BlockUpload) -> None:
+        if block.buffer is not None:
+            self._free.append(block.buffer)
+            block.buffer = None
 
     def _receive(self, connection: BlockConnection) -> None:
-        """Take what has come in."""
+        """Read what has come in."""
         while True:
             try:
                 count = connection.sock.recv_into(self._scratch)
             except _WOULD_BLOCK:
                 return  # for example a TLS 1.3 session ticket
-            if connection.job is None:
+            if connection.block is None:
                 self._close(connection)  # hung up while idle, or speaks without being asked
                 return
             answer = connection.parser.feed(self._scratch[:count]) if count else connection.parser.end()
             if answer:
-                self._answered(connection, connection.job, answer)
+                self._handle(connection, connection.block, answer)
                 return
 
-    def _answered(self, connection: BlockConnection, job: BlockUpload, answer: protocol.BlockResponse) -> None:
+    def _handle(self, connection: BlockConnection, block: BlockUpload, answer: protocol.BlockResponse) -> None:
         was_sent = connection.phase is ConnectionPhase.WAITING
         is_reusable = answer.is_reusable and was_sent
         has_more = connection.tls and connection.tls.pending()
-        self._part(connection, is_reusable=is_reusable and not has_more)
-        if was_sent and answer.confirms(job.checksum):
-            self._release(job)
-            self._confirmed.append((job.index, job.digest))
+        self._detach(connection, is_reusable=is_reusable and not has_more)
+        if was_sent and answer.confirms(block.checksum):
+            self._release(block)
+            self._confirmed.append((block.index, block.digest))
         elif answer.status == 201:
-            self._later_again(job, self._transfer.misconfirmed(job))
+            self._send_later(block, self._transfer.misconfirmed(block))
         else:
-            self._later_again(job, self._transfer.refused(job, answer.refusal()))
+            self._send_later(block, self._transfer.refused(block, answer.refusal()))
 
     def _fail(self, connection: BlockConnection, reason: str, *, is_stall: bool = False) -> None:
-        job, phase, uses = connection.job, connection.phase, connection.uses
+        block, phase, uses = connection.block, connection.phase, connection.uses
         has_begun = connection.parser.has_begun
-        self._part(connection, is_reusable=False)
-        if phase in (ConnectionPhase.CONNECTING, ConnectionPhase.SHAKING_HANDS):
-            self._addresses.doubt(connection.address)
-        if job:
+        self._detach(connection, is_reusable=False)
+        if phase in (ConnectionPhase.CONNECTING, ConnectionPhase.HANDSHAKE):
+            self._addresses.failed(connection.address)
+        if block:
             was_reused = uses > 1 and not has_begun and not is_stall
-            self._later_again(job, self._transfer.broken(job, reason, is_stall=is_stall, was_reused=was_reused))
+            self._send_later(block, self._transfer.broken(block, reason, is_stall=is_stall, was_reused=was_reused))
 
-    def _later_again(self, job: BlockUpload, delay: float) -> None:
+    def _send_later(self, block: BlockUpload, delay: float) -> None:
         if self._can_reread:
-            self._release(job)
-        self._laters += 1
-        heapq.heappush(self._later, (self._clock() + delay, self._laters, job))
+            self._release(block)
+        self._waiting_count += 1
+        heapq.heappush(self._waiting, (self._clock() + delay, self._waiting_count, block))
 
-    def _part(self, connection: BlockConnection, *, is_reusable: bool) -> None:
-        """Take the job from a connection, and keep or close it."""
-        connection.job = None
+    def _detach(self, connection: BlockConnection, *, is_reusable: bool) -> None:
+        """Take the block off a connection, and keep the connection or close it."""
+        connection.block = None
         if is_reusable:
             connection.phase = ConnectionPhase.IDLE
             self._idle.append(connection)
@@ -351,16 +352,16 @@ class ConnectionLoop:
         del self._connections[connection.descriptor]
         connection.sock.close()  # epoll forgets it by itself
 
-    def _note(self) -> None:
+    def _confirm(self) -> None:
         if self._confirmed:
             pairs, self._confirmed = self._confirmed, []
-            self._transfer.confirmed(pairs)
+            self._transfer.confirm(pairs)
 
     def _check_deadlines(self, now: float) -> None:
-        late = [one for one in self._connections.values() if one.job and now >= one.deadline]
+        late = [one for one in self._connections.values() if one.block and now >= one.deadline]
         for connection in late:
             if connection.phase in (ConnectionPhase.SENDING, ConnectionPhase.WAITING) and connection.is_moving():
-                connection.deadline = now + self._patience.silence_seconds
+                connection.deadline = now + self._timeouts.silence_seconds
             else:
                 self._fail(connection, _SILENCES[connection.phase], is_stall=True)
 
@@ -371,14 +372,14 @@ class ConnectionLoop:
         self._idle.clear()
         self._epoll.close()
         try:
-            self._note()
+            self._confirm()
         except ClouduploaderError as exc:
             self._transfer.end(exc)
 
 
 _SILENCES = {
     ConnectionPhase.CONNECTING: "the connection is not answered",
-    ConnectionPhase.SHAKING_HANDS: "the TLS handshake is not answered",
+    ConnectionPhase.HANDSHAKE: "the TLS handshake is not answered",
     ConnectionPhase.SENDING: "it accepts no more data",
     ConnectionPhase.WAITING: "it does not answer",
 }

@@ -1,4 +1,4 @@
-"""PutSnapshotBlock on the wire: its request, and the answer, which is hostile until it is understood.
+"""PutSnapshotBlock on the wire: the head of its request, and the response.
 
 Source: EBS direct API reference, PutSnapshotBlock. Tests compare the request with the one that boto3 makes.
 """
@@ -19,7 +19,7 @@ MAX_BODY_BYTES = 65536  # AWS's are a JSON object of a line
 
 @frozen(kw_only=True)
 class BlockResponse:
-    """A whole answer.
+    """A whole response.
 
     Attributes:
         status: Of HTTP, 200 or more.
@@ -34,11 +34,11 @@ class BlockResponse:
     is_reusable: bool
 
     def confirms(self, checksum: str) -> bool:
-        """Whether AWS has the block, and it is the one of this checksum (SHA-256, base64)."""
+        """Tell whether AWS has the block, and it is the one of this checksum (SHA-256, base64)."""
         return self.status == 201 and self.headers.get("x-amz-checksum") == checksum
 
     def refusal(self) -> aws_errors.AwsError:
-        """What AWS said instead of a confirmation; its code is "HTTP 404" where it is not AWS who speaks."""
+        """Read the error in place of a confirmation; its code is "HTTP 404" where the response is not AWS's."""
         try:
             found = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -62,7 +62,7 @@ class BlockResponse:
 
 
 class BlockResponseParser:
-    """Takes the bytes of one answer in pieces of any size; keeps no more than a head and a body of MAX_BODY_BYTES."""
+    """A parser of one response, in pieces of any size; keeps no more than a head and a body of MAX_BODY_BYTES."""
 
     def __init__(self) -> None:
         self._parser = http1.ResponseParser(max_body_bytes=MAX_BODY_BYTES)
@@ -70,21 +70,21 @@ class BlockResponseParser:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there was a byte of it."""
+        """Whether there was a byte of the response."""
         return self._parser.has_begun
 
     def feed(self, piece: bytes | memoryview) -> BlockResponse | None:
-        """Take some bytes; the answer once it is whole.
+        """Take some bytes; return the response once it is whole.
 
         Raises:
-            http1.MalformedResponseError: It is no answer of this API, or too large.
+            http1.MalformedResponseError: It is no response of this API, or too large.
         """
         self._body += self._parser.feed(piece)
         head = self._parser.head
         return self._answer(head) if head and self._parser.is_complete else None
 
     def end(self) -> BlockResponse:
-        """The connection was closed; the answer, if that is how it ends.
+        """Note that the connection was closed; return the response, if that is how it ends.
 
         Raises:
             http1.MalformedResponseError: It was cut off.
@@ -98,10 +98,10 @@ class BlockResponseParser:
 
 
 class BlockRequests:
-    """Makes the heads of PutSnapshotBlock requests for one snapshot; for several threads.
+    """The heads of PutSnapshotBlock requests for one snapshot; for several threads.
 
     Args:
-        place: Of the EBS direct API.
+        place: Of the EBS direct APIs.
         region: Of the signature.
         snapshot_id: Which one.
         clock: Seconds since the epoch.
@@ -120,7 +120,7 @@ class BlockRequests:
         self._clock = clock
 
     def head(self, index: int, checksum: str, keys: sigv4.AccessKeys) -> bytes:
-        """Make the head of a request; the block follows it.
+        """Make the head of a request; the block follows on the wire.
 
         Args:
             index: Of the block.

@@ -1,4 +1,4 @@
-"""Snapshots of one upload, over all its tries: started, found again after a crash, sealed, waited for.
+"""The snapshots of one upload, over all its tries: start, find again after a crash, seal, wait.
 
 Sources: EBS direct APIs (botocore's model `ebs/2019-11-02`; EBS User Guide, "Use EBS direct APIs"),
 EC2 API, DescribeSnapshots.
@@ -6,23 +6,22 @@ EC2 API, DescribeSnapshots.
 
 import os
 import re
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, ThrottledError, TransientError
-from clouduploader.platforms.ec2 import aws_errors, boto, labels, retry
+from clouduploader.platforms.ec2 import aws_errors, boto, labels
 from clouduploader.platforms.ec2.ebs import protocol
-from clouduploader.platforms.ec2.ebs.confirmed import ContentChangedError
-from clouduploader.plugin import CloudObject, Journal, JsonValue, Reporter, visibility
-from clouduploader.util.cancel import Cancel
+from clouduploader.platforms.ec2.ebs.context import EbsContext
+from clouduploader.plugin import JsonValue, retry, visibility
+from clouduploader.plugin.transfer import ContentChangedError
 from clouduploader.util.frozen import frozen
 
 BY = "ebs-direct"
 """Marks our requests among those of other methods, which make snapshots too."""
 DECIDING = ("VolumeSize", "Encrypted", "KmsKeyArn")
 """Parameters of StartSnapshot that must be the same for a try to go on with the snapshot of an earlier one."""
-SEAL_TRIES = 3  # of four requests each, see `api.CONFIG`
+SEAL_TRIES = 3  # of four requests each, see `boto.CONFIG`
 SETTLE_SECONDS = 60.0  # for a completion to show that may not have arrived; it shows in seconds, AWS promises nothing
 NOT_OPEN_REASON = "INVALID_SNAPSHOT_ID"  # EBS direct API, ValidationException: the snapshot takes no blocks any more
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.+")  # as StartSnapshot's KmsKeyArn must be
@@ -54,39 +53,19 @@ class Snapshots:
     """The snapshots of one upload.
 
     Args:
-        ebs: A client of the EBS direct APIs.
-        ec2: A client of EC2.
-        region: Of both.
-        journal: See UploadJournal.
-        created: Called with each snapshot that is ours now.
-        reporter: See Reporter.
-        cancel: Looked at while waiting.
-        sleep: For tests.
-        clock: For tests; seconds that only grow.
+        context: The upload; told of each snapshot that is its own now.
+
+    Attributes:
+        current: The id of the snapshot that is worked on, or None.
     """
 
-    def __init__(
-        self,
-        *,
-        ebs: Any,  # noqa: ANN401 boto3 makes its clients at run time
-        ec2: Any,  # noqa: ANN401
-        region: str,
-        journal: Journal,
-        created: Callable[[CloudObject], None],
-        reporter: Reporter,
-        cancel: Cancel,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._ebs = ebs
-        self._ec2 = ec2
-        self._region = region
-        self._journal = journal
-        self._created = created
-        self._reporter = reporter
-        self._cancel = cancel
-        self._sleep = sleep
-        self._clock = clock
+    def __init__(self, context: EbsContext) -> None:
+        self.current: str | None = None
+        self._context = context
+        self._ctx = context.ctx
+        self._journal = context.ctx.request.journal
+        self._reporter = context.ctx.reporter
+        self._region = context.region
 
     def earlier(self) -> ExistingSnapshot | None:
         """Find the snapshot of an earlier try that still lives.
@@ -115,17 +94,16 @@ class Snapshots:
         if self._last("removed", kind="snapshot", id=snapshot_id):
             state = None
         else:
-            state = retry.until_seen(
+            state = retry.look_until(
                 lambda: None if (seen := self._state(snapshot_id)) == "gone" else seen,
                 visibility.seconds_left(started),
-                cancel=self._cancel,
-                sleep=self._sleep,
-                clock=self._clock,
+                cancel=self._ctx.cancel,
+                clock=self._ctx.clock,
             )
         if state is None:
             self._reporter.line(f"Snapshot {snapshot_id} of an earlier try is gone.")
             return None
-        self._created(self._object(snapshot_id))
+        self._take(snapshot_id)
         if state not in ("pending", "completed"):
             raise ContentChangedError(f"snapshot {snapshot_id} of an earlier try is lost, its state is {state}")
         return ExistingSnapshot(
@@ -159,7 +137,7 @@ class Snapshots:
     def _ask(self, parameters: Mapping[str, Any]) -> str:
         try:
             with boto.translated(f"region {self._region}"):
-                answer = self._ebs.start_snapshot(**parameters)
+                answer = self._context.ebs.start_snapshot(**parameters)
         except ClouduploaderError as exc:
             if not isinstance(exc, TransientError) and not _retries(exc):  # else the first one may have made it
                 self._journal.write("refused", kind="snapshot", region=self._region)
@@ -182,15 +160,15 @@ class Snapshots:
         return snapshot_id
 
     def _note_started(self, snapshot_id: str, parameters: Mapping[str, Any]) -> None:
-        self._created(self._object(snapshot_id))  # first: the journal may not be writable, and the undo needs none
+        self._take(snapshot_id)  # first: the journal may not be writable, and the undo needs none
         self._journal.write("started", token=parameters["ClientToken"], snapshot_id=snapshot_id)
 
     def _by_tags(self, parameters: Mapping[str, Any]) -> str | None:
-        """The snapshot that a request made whose answer nobody got, if it shows: it bears the tags of that try."""
+        """Find the snapshot that a request made whose answer was lost, if it shows: it bears the tags of that try."""
         wanted = labels.as_mapping(parameters.get("Tags"))
         known = {entry.get("snapshot_id") for entry in self._journal.entries() if entry["what"] == "started"}
         with boto.translated(f"region {self._region}"):
-            answer = self._ec2.describe_snapshots(
+            answer = self._context.ec2.describe_snapshots(
                 OwnerIds=["self"], Filters=[{"Name": f"tag:{labels.KEY}", "Values": [self._journal.key]}]
             )
         for found in answer["Snapshots"]:
@@ -201,15 +179,13 @@ class Snapshots:
                 return snapshot_id
         return None
 
-    def discard(self, snapshot_id: str) -> CloudObject:
-        """Note that a snapshot is not to be used any more.
-
-        Returns:
-            It, for the caller to remove.
-        """
-        started = self._last("started", snapshot_id=snapshot_id)
-        self._journal.write("discarded", token=started["token"] if started else None, snapshot_id=snapshot_id)
-        return self._object(snapshot_id)
+    def discard(self) -> None:
+        """Remove the current snapshot, if there is one; no later try goes on with it."""
+        if self.current:
+            started = self._last("started", snapshot_id=self.current)
+            self._journal.write("discarded", token=started["token"] if started else None, snapshot_id=self.current)
+            self._context.remove([self._context.object("snapshot", self.current)])
+            self.current = None
 
     def seal(self, snapshot_id: str, *, count: int, checksum: str, limit_seconds: float, **noted: JsonValue) -> None:
         """Complete a snapshot: from here on its content is what it is.
@@ -221,18 +197,18 @@ class Snapshots:
             count: Of the blocks that were written.
             checksum: Over all of their digests, in order, base64.
             limit_seconds: How long AWS may need for a completion that it has begun.
-            noted: What a later try has to know, see `ExistingSnapshot.seal`.
+            **noted: What a later try has to know, see `ExistingSnapshot.seal`.
 
         Raises:
             ClouduploaderError: AWS refuses, and it is not because this had been done before.
-            StoppedError: The stop was requested.
+            StoppedError: The upload was cancelled.
         """
         was_sent = self._last("sealing", snapshot_id=snapshot_id) is not None
         self._journal.write("sealing", snapshot_id=snapshot_id, count=count, checksum=checksum, **noted)
         for number in range(1, SEAL_TRIES + 1):
             try:
                 with boto.translated(f"snapshot {snapshot_id}"):
-                    self._ebs.complete_snapshot(
+                    self._context.ebs.complete_snapshot(
                         SnapshotId=snapshot_id,
                         ChangedBlocksCount=count,
                         Checksum=checksum,
@@ -277,35 +253,37 @@ class Snapshots:
         Raises:
             PlatformReplyError: It is in error, or gone.
             TransientError: It took too long.
-            StoppedError: The stop was requested.
+            StoppedError: The upload was cancelled.
         """
-        began = self._clock()
-        for seconds in retry.pauses():
+        clock = self._ctx.clock
+        began = clock.monotonic()
+
+        def look() -> str | None:
             try:
                 state = self._state(snapshot_id)
             except TransientError as exc:  # it may have healed at the next look
                 self._reporter.detail(f"The state of {snapshot_id} can't be seen: {exc.message}")
-                state = "unknown"
-            waited = self._clock() - began
-            if state == "completed":
-                return
-            if state not in ("pending", "unknown") and not (state == "gone" and waited < visibility.UNSEEN_SECONDS):
+                return None
+            if state == "pending" or (state == "gone" and clock.monotonic() - began < visibility.UNSEEN_SECONDS):
+                return None
+            if state != "completed":
                 raise PlatformReplyError(
                     f"snapshot {snapshot_id} could not be completed: its state is {state}", hint="Upload it again."
                 )
-            if waited >= limit_seconds:
-                raise TransientError(
-                    f"snapshot {snapshot_id} was not complete after {round(waited / 60)} minutes", hint="Try again."
-                )
-            retry.pause(seconds, cancel=self._cancel, sleep=self._sleep)
+            return state
+
+        if retry.look_until(look, limit_seconds, cancel=self._ctx.cancel, clock=clock) is None:
+            raise TransientError(
+                f"snapshot {snapshot_id} was not complete after {round(limit_seconds / 60)} minutes", hint="Try again."
+            )
 
     def _state(self, snapshot_id: str) -> str:
-        """EC2's word for the state, or "gone"."""
+        """Return EC2's word for the state, or "gone"."""
         import botocore.exceptions
 
         with boto.translated(f"snapshot {snapshot_id}"):
             try:
-                found = self._ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
+                found = self._context.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
             except botocore.exceptions.ClientError as exc:
                 if exc.response.get("Error", {}).get("Code") in _GONE:
                     return "gone"
@@ -318,29 +296,30 @@ class Snapshots:
                 return entry
         return None
 
-    def _object(self, snapshot_id: str) -> CloudObject:
-        return CloudObject("snapshot", snapshot_id, self._region)
+    def _take(self, snapshot_id: str) -> None:
+        self.current = snapshot_id
+        self._context.created("snapshot", snapshot_id)
 
 
 def _is_not_open(exc: ClouduploaderError) -> bool:
-    """Whether AWS says that the snapshot is not one that waits for blocks and for its completion."""
+    """Tell whether AWS says that the snapshot is not one that waits for blocks and for its completion."""
     answer = getattr(exc.__cause__, "response", None) or {}
     return bool(answer.get("Reason") == NOT_OPEN_REASON)
 
 
 def _retries(exc: ClouduploaderError) -> int:
-    """How often the SDK had sent a request before the one that was refused so."""
+    """Return how often the SDK had sent a request before the one that was refused so."""
     answer = getattr(exc.__cause__, "response", {})
     return int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
 def fits(earlier: ExistingSnapshot, parameters: Mapping[str, Any]) -> bool:
-    """Whether the snapshot of an earlier try is such as is wanted now."""
+    """Tell whether the snapshot of an earlier try is such as is wanted now."""
     return all(earlier.parameters.get(name) == parameters.get(name) for name in DECIDING)
 
 
 def key_arn(name: str, make_kms: Callable[[], Any], region: str) -> str:
-    """The ARN of a KMS key; StartSnapshot takes nothing else.
+    """Return the ARN of a KMS key; StartSnapshot takes nothing else.
 
     Args:
         name: Its ARN, id, or an alias as alias/NAME or ARN.

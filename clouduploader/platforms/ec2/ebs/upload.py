@@ -1,12 +1,8 @@
 """One upload through the EBS direct APIs: blocks into a snapshot, sealed, verified, registered as an AMI."""
 
-import contextlib
 import dataclasses
 import datetime
-import functools
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import PlatformReplyError, TransientError
@@ -14,76 +10,32 @@ from clouduploader.platforms.ec2 import (
     auth,
     aws_errors,
     boto,
-    cleanup,
     image_spec,
     labels,
     preflight,
     replicate,
-    retry,
 )
 from clouduploader.platforms.ec2.ami import compare, find, register
-from clouduploader.platforms.ec2.auth import RoleRequest
-from clouduploader.platforms.ec2.ebs import content_key, sender, snapshot, verify, writer
-from clouduploader.platforms.ec2.settings import Ec2Settings
-from clouduploader.plugin import (
-    CloudObject,
-    ObjectCreated,
-    PhaseStarted,
-    PlatformContext,
-    Reporter,
-    UploadRequest,
-    UploadResult,
-)
-from clouduploader.util.cancel import Cancel
+from clouduploader.platforms.ec2.ebs import snapshot, verify, writer
+from clouduploader.platforms.ec2.ebs.context import EbsContext
+from clouduploader.platforms.ec2.retry import may_pass
+from clouduploader.plugin import CloudObject, UploadResult, retry
 
 
 class EbsUpload:
     """One upload. Used once.
 
     Args:
-        context: See PlatformContext.
-        settings: See Settings.
-        request: See UploadRequest.
-        reporter: See Reporter.
-        cancel: See Cancel.
-        way: For tests: into the account of the request.
-        send: For tests: `engine.send`.
-        sleep: For tests.
-        clock: For tests; seconds that only grow.
+        context: The upload.
     """
 
-    def __init__(
-        self,
-        context: PlatformContext,
-        settings: Ec2Settings,
-        *,
-        request: UploadRequest,
-        reporter: Reporter,
-        cancel: Cancel,
-        way: RoleRequest | None = None,
-        send: Callable[..., None] = sender.send,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._settings = settings
-        self._request = request
-        self._reporter = reporter
-        self._cancel = cancel
-        self._send = send
-        self._sleep, self._clock = sleep, clock
-        self._targetdata = request.targetdata
-        self._name = str(request.targetdata["ami_name"])
-        self._region = str(request.targetdata["region"])
-        self._account = way or auth.account(
-            context,
-            settings,
-            targetdata=request.targetdata,
-            user=request.user,
-            job_name=request.job_name,
-            reporter=reporter,
-            cancel=cancel,
-        )
-        self._keys = self._account.renewing()
+    def __init__(self, context: EbsContext) -> None:
+        ctx = context.ctx
+        request = ctx.request
+        self._ctx = ctx
+        self._context = context
+        self._targetdata = ctx.targetdata
+        self._name = str(ctx.targetdata["ami_name"])
         self._own_tags = labels.own(
             key=request.journal.key,
             job_name=request.job_name,
@@ -91,233 +43,201 @@ class EbsUpload:
             provenance=request.provenance,
             started=datetime.datetime.now(datetime.UTC),
         )
-        self._objects: dict[CloudObject, float] = {}  # and when they were made, by the clock
-        self._registering: str | None = None  # the snapshot of an image of which nobody knows whether it is there
+        self._writer = writer.SnapshotWriter(context, self._own_tags)
+        self._registering: str | None = None  # the snapshot of an image that may be there or not
         self._image_id: str | None = None
-        self._open = contextlib.ExitStack()  # of ledgers
-
-    @functools.cached_property
-    def _ec2(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
-        return self._account.client("ec2", self._keys)
-
-    @functools.cached_property
-    def _ebs(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
-        return self._account.client("ebs", self._keys)
-
-    @functools.cached_property
-    def _filling(self) -> writer.SnapshotWriter:
-        return writer.SnapshotWriter(
-            self._request,
-            settings=self._settings,
-            account=self._account,
-            keys=self._keys,
-            own_tags=self._own_tags,
-            ebs=self._ebs,
-            ec2=self._ec2,
-            created=self._created,
-            given_up=lambda thing: self._remove([thing]),
-            ledgers=self._open,
-            reporter=self._reporter,
-            cancel=self._cancel,
-            send=self._send,
-            sleep=self._sleep,
-            clock=self._clock,
-        )
 
     def run(self) -> UploadResult:
-        """Do it. See `Platform.upload` for what is promised.
+        """Make the AMI. See `Platform.upload` for what is promised.
 
         Raises:
             StartDeniedError: The role may not start a snapshot; nothing was made.
         """
-        with self._open:
-            with self._cancel.interruptible():
-                auth.check_role(self._request)
-                self._enter("authenticate")
-                self._keys()
-                self._reporter.line("Successfully authenticated.")
-                self._enter("check image")
-                aim = image_spec.resolve(self._request, self._reporter)
+        context, ctx = self._context, self._ctx
+        with ctx.cancel.interruptible():
+            auth.check_role(ctx.request)
+            with ctx.phase("authenticate"):
+                context.keys()
+                ctx.reporter.line("Successfully authenticated.")
+            with ctx.phase("check image"):
+                spec = image_spec.resolve(ctx.request, ctx.reporter)
                 kms_key_arn = self._kms_key_arn()
-                taken = find.named_by_now(
-                    self._ec2,
+                existing = find.named_by_now(
+                    context.ec2,
                     self._name,
-                    self._region,
-                    journal=self._request.journal,
-                    cancel=self._cancel,
-                    sleep=self._sleep,
-                    clock=self._clock,
+                    context.region,
+                    journal=ctx.request.journal,
+                    cancel=ctx.cancel,
+                    sleep=ctx.clock.sleep,
+                    clock=ctx.clock.monotonic,
                 )
-                is_in_the_way = taken is not None and find.is_failed(taken, self._request.journal.key)
-                if taken is not None and not is_in_the_way:
-                    self._check_same(taken, aim, kms_key_arn)
+                is_failed = existing is not None and find.is_failed(existing, ctx.request.journal.key)
+                if existing is not None and not is_failed:
+                    self._check_same(existing, spec, kms_key_arn)
                 self._targetdata = preflight.settle(
-                    self._account,
+                    context.account,
                     self._targetdata,
-                    image=None if is_in_the_way else taken,
-                    reporter=self._reporter,
+                    image=None if is_failed else existing,
+                    reporter=ctx.reporter,
                 )
-            if taken is not None and is_in_the_way:
-                self._remove([CloudObject("image", str(taken["ImageId"]), self._region)])
-            elif taken is not None:
-                given = labels.as_mapping(taken.get("Tags"))
-                objects = find.objects(taken, self._region)
-                return self._finish(str(taken["ImageId"]), given, objects, aim, is_new=False)
+        if existing is not None and is_failed:
+            context.remove([context.object("image", str(existing["ImageId"]))])
+        elif existing is not None:
+            given = labels.as_mapping(existing.get("Tags"))
+            objects = find.objects(existing, context.region)
+            return self._distributed(str(existing["ImageId"]), given, objects, spec, is_new=False)
+        with self._writer:
             try:
-                aim, filled = self._filling.run(aim, kms_key_arn)
-                self._verify(filled)
-                image_id, all_tags = self._register(aim, filled)
-                objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
-                self._cancel.raise_if_requested()
-                # A stop from there on finds no copies.
-                return self._finish(image_id, all_tags, objects, aim, is_new=True)
+                spec, written = self._writer.run(spec, kms_key_arn)
+                self._verify(written)
+                image_id, all_tags = self._register(spec, written)
+                objects = sorted(context.made, key=lambda thing: thing.kind)  # the image before the snapshot
+                ctx.cancel.raise_if_requested()
+                # A cancellation from there on finds no copies.
+                return self._distributed(image_id, all_tags, objects, spec, is_new=True)
             except BaseException as exc:
                 self._undo(exc)
-                self._cancel.raise_if_requested()
+                ctx.cancel.raise_if_requested()
                 raise
-
-    def _enter(self, phase: str) -> None:
-        self._reporter.event(PhaseStarted(phase))
-
-    def _created(self, thing: CloudObject) -> None:
-        self._objects[thing] = self._clock()
-        self._reporter.event(ObjectCreated(thing))
 
     def _kms_key_arn(self) -> str | None:
         name = self._targetdata.get("kms_key_id")
         if name is None:
             return None
-        return snapshot.key_arn(str(name), lambda: self._account.client("kms", self._keys), self._region)
+        context = self._context
+        return snapshot.key_arn(str(name), lambda: context.account.client("kms", context.keys), context.region)
 
-    def _check_same(self, taken: Mapping[str, Any], aim: image_spec.ImageSpec, kms_key_arn: str | None) -> None:
+    def _check_same(self, existing: Mapping[str, Any], spec: image_spec.ImageSpec, kms_key_arn: str | None) -> None:
         """Return if the image that has our name is what we would make, and can be used."""
-        image_id, theirs = str(taken["ImageId"]), labels.as_mapping(taken.get("Tags"))
-        promised = writer.promised_sha256(self._request)
+        context, ctx = self._context, self._ctx
+        image_id, theirs = str(existing["ImageId"]), labels.as_mapping(existing.get("Tags"))
+        promised = writer.promised_sha256(ctx.request)
         if promised is None or theirs.get(labels.SHA256) != promised:
             if labels.CONTENT not in theirs:
                 raise aws_errors.name_taken(
                     image_id, f"without a tag {labels.CONTENT} it can't be compared with this one"
                 )
-            self._reporter.line(f"{image_id} has that name already; reading our image to compare them.")
-            ours = content_key.read(self._request, self._cancel)
+            ctx.reporter.line(f"{image_id} has that name already; reading our image to compare them.")
+            ours = writer.read_content(ctx)
             if theirs[labels.CONTENT] != ours:
                 raise aws_errors.name_taken(
                     image_id, f"its content is {theirs[labels.CONTENT]}, that of this one {ours}"
                 )
         compare.check(
-            taken,
+            existing,
             self._targetdata,
-            key=self._request.journal.key,
-            attributes=aim.attributes,
-            volume_gib=image_spec.volume_sizes_of_content(self._targetdata.get("root_volume_size"), aim, theirs),
-            uefi_data_of=lambda found_id: compare.uefi_data(self._ec2, found_id, self._region),
-            reporter=self._reporter,
+            key=ctx.request.journal.key,
+            attributes=spec.attributes,
+            volume_gib=image_spec.volume_sizes_of_content(self._targetdata.get("root_volume_size"), spec, theirs),
+            uefi_data_of=lambda found_id: compare.uefi_data(context.ec2, found_id, context.region),
+            reporter=ctx.reporter,
             kms_key_arn=kms_key_arn,
-            key_of=lambda snapshot_id: compare.key_of_snapshot(self._ec2, snapshot_id, self._region),
+            key_of=lambda snapshot_id: compare.key_of_snapshot(context.ec2, snapshot_id, context.region),
         )
-        register.wait(self._ec2, image_id, region=self._region, cancel=self._cancel, sleep=self._sleep)
-        self._reporter.line(f"{image_id} is already there: it has that name and this very content.")
+        self._wait_for_image(image_id)
+        ctx.reporter.line(f"{image_id} is already there: it has that name and this very content.")
 
-    def _verify(self, filled: writer.WrittenSnapshot) -> None:
+    def _verify(self, written: writer.WrittenSnapshot) -> None:
         asked = self._targetdata.get("verify")
-        if asked == "none":
-            return
-        self._enter("verify")
-        verify.run(
-            self._ebs,
-            filled.id,
-            filled.digests,
-            asked=str(asked) if asked else None,
-            reporter=self._reporter,
-            cancel=self._cancel,
-            sleep=self._sleep,
-            clock=self._clock,
-        )
+        if asked != "none":
+            with self._ctx.phase("verify"):
+                verify.run(self._context, written.id, written.confirmed, asked=str(asked) if asked else None)
 
-    def _register(self, aim: image_spec.ImageSpec, filled: writer.WrittenSnapshot) -> tuple[str, dict[str, str]]:
-        self._enter("register")
-        self._cancel.raise_if_requested()
-        digests = {labels.CONTENT: filled.content} | ({labels.SHA256: filled.sha256} if filled.sha256 else {})
-        all_tags = labels.joined(self._own_tags | digests, self._targetdata.get("tags"))
-        retry.patiently(
-            lambda: self._tag(filled.id, all_tags), cancel=self._cancel, sleep=self._sleep, clock=self._clock
-        )
-        asked = register.parameters(name=self._name, wanted=aim, snapshot_id=filled.id, image_tags=all_tags)
-        self._registering = filled.id
-        image_id = register.register(
-            self._ec2,
-            asked,
-            region=self._region,
-            journal=self._request.journal,
-            cancel=self._cancel,
-            sleep=self._sleep,
-            clock=self._clock,
-        )
-        self._created(CloudObject("image", image_id, self._region))
-        self._registering, self._image_id = None, image_id
-        try:
-            register.wait(
-                self._ec2, image_id, region=self._region, cancel=self._cancel, sleep=self._sleep, clock=self._clock
+    def _register(self, spec: image_spec.ImageSpec, written: writer.WrittenSnapshot) -> tuple[str, dict[str, str]]:
+        context, ctx = self._context, self._ctx
+        with ctx.phase("register"):
+            ctx.cancel.raise_if_requested()
+            digests = {labels.CONTENT: written.content} | ({labels.SHA256: written.sha256} if written.sha256 else {})
+            all_tags = labels.joined(self._own_tags | digests, self._targetdata.get("tags"))
+            retry.retry(lambda: self._tag(written.id, all_tags), cancel=ctx.cancel, clock=ctx.clock, may_pass=may_pass)
+            asked = register.parameters(name=self._name, wanted=spec, snapshot_id=written.id, image_tags=all_tags)
+            self._registering = written.id
+            image_id = register.register(
+                context.ec2,
+                asked,
+                region=context.region,
+                journal=ctx.request.journal,
+                cancel=ctx.cancel,
+                sleep=ctx.clock.sleep,
+                clock=ctx.clock.monotonic,
             )
-        except PlatformReplyError:
-            self._image_id = None  # it never can be used
-            raise
-        self._reporter.line(f"Created image: {image_id}")
+            context.created("image", image_id)
+            self._registering, self._image_id = None, image_id
+            try:
+                self._wait_for_image(image_id)
+            except PlatformReplyError:
+                self._image_id = None  # it never can be used
+                raise
+        ctx.reporter.line(f"Created image: {image_id}")
         return image_id, all_tags
+
+    def _wait_for_image(self, image_id: str) -> None:
+        ctx = self._ctx
+        register.wait(
+            self._context.ec2,
+            image_id,
+            region=self._context.region,
+            cancel=ctx.cancel,
+            sleep=ctx.clock.sleep,
+            clock=ctx.clock.monotonic,
+        )
 
     def _tag(self, snapshot_id: str, all_tags: Mapping[str, str]) -> None:
         with boto.translated(f"snapshot {snapshot_id}"):
-            self._ec2.create_tags(Resources=[snapshot_id], Tags=labels.as_list(all_tags))
+            self._context.ec2.create_tags(Resources=[snapshot_id], Tags=labels.as_list(all_tags))
 
-    def _finish(
+    def _distributed(
         self,
         image_id: str,
         image_tags: Mapping[str, str],
         objects: Sequence[CloudObject],
-        aim: image_spec.ImageSpec,
+        spec: image_spec.ImageSpec,
         *,
         is_new: bool,
     ) -> UploadResult:
+        """Copy and share the image as asked for; return the result."""
         copies, shortfalls = replicate.distribute(
             image_id,
-            account=self._account,
-            region=self._region,
+            account=self._context.account,
+            region=self._context.region,
             targetdata=self._targetdata,
-            attributes=aim.attributes,
-            journal=self._request.journal,
+            attributes=spec.attributes,
+            journal=self._ctx.request.journal,
             tags=image_tags,
             is_new=is_new,
-            reporter=self._reporter,
-            cancel=self._cancel,
+            reporter=self._ctx.reporter,
+            cancel=self._ctx.cancel,
         )
         return UploadResult(image_id, (*objects, *copies), tuple(shortfalls), is_already_there=not is_new)
 
     def _undo(self, exc: BaseException) -> None:
         """Remove what was made, but for what is of use."""
-        if self._image_id and not self._cancel.is_requested:
+        context, ctx = self._context, self._ctx
+        if self._image_id and not ctx.cancel.is_requested:
             return
         is_kept = self._is_kept(exc)
         if self._registering and not is_kept:
             self._find_image(self._registering)
-        doomed = [thing for thing in self._objects if not (is_kept and thing.kind == "snapshot")]
-        for thing in self._objects:
-            if thing not in doomed:
+        to_remove = [thing for thing in context.made if not (is_kept and thing.kind == "snapshot")]
+        for thing in context.made:
+            if thing not in to_remove:
                 if self._is_to_be_kept:
-                    self._request.journal.write("kept", **dataclasses.asdict(thing))
-                self._reporter.line(
-                    f"Kept: snapshot {thing.id} in {self._region}. The same upload once more goes on with it; "
+                    ctx.request.journal.write("kept", **dataclasses.asdict(thing))
+                ctx.reporter.line(
+                    f"Kept: snapshot {thing.id} in {context.region}. The same upload once more goes on with it; "
                     "`clouduploader cleanup --completed` removes it. "
-                    f"AWS removes it {self._settings.pending_minutes} minutes after its last block if it is incomplete."
+                    f"AWS removes it {context.settings.pending_minutes} minutes after its last block if it is "
+                    "incomplete."
                 )
-        if doomed:
-            self._enter("clean up")
-            self._remove(doomed)
+        if to_remove:
+            with ctx.phase("clean up"):
+                context.remove(to_remove)
 
     def _is_kept(self, exc: BaseException) -> bool:
-        """Whether the snapshot is left for another try: because that is wanted, or all it lacks is an answer of AWS."""
+        """Tell whether the snapshot is left for another try: that is wanted, or all it lacks is an answer of AWS."""
         if isinstance(exc, verify.MismatchError):
             return False
-        is_finished = self._filling.has_all and isinstance(exc, TransientError) and not self._cancel.is_requested
+        is_finished = self._writer.has_all and isinstance(exc, TransientError) and not self._ctx.cancel.is_requested
         return self._is_to_be_kept or is_finished
 
     @property
@@ -326,11 +246,6 @@ class EbsUpload:
 
     def _find_image(self, snapshot_id: str) -> None:
         """Look once more for an image that was asked for without an answer; else the journal has the request."""
-        image_id = find.id_of_snapshot(self._ec2, self._name, snapshot_id, self._region)
+        image_id = find.id_of_snapshot(self._context.ec2, self._name, snapshot_id, self._context.region)
         if image_id:
-            self._created(CloudObject("image", image_id, self._region))
-
-    def _remove(self, doomed: Sequence[CloudObject]) -> None:
-        """Remove things with fresh credentials; what can't be removed is said in the log."""
-        made = {thing: self._objects.pop(thing, -math.inf) for thing in doomed}
-        cleanup.undo(self._account, made, self._reporter, cancel=self._cancel, sleep=self._sleep, clock=self._clock)
+            self._context.created("image", image_id)

@@ -6,13 +6,14 @@ import signal
 import socket
 import threading
 import time
+import types
 
 import boto3
 import botocore.config
 import botocore.exceptions
 import pytest
 from botocore.session import Session
-from fakes.ebs_server import Blocks, FakeEbs, HangUp, checksum_of, make_block
+from fakes.ebs_server import BLOCK_BYTES, Blocks, FakeEbs, HangUp, checksum_of, make_block
 
 from clouduploader.errors import (
     CredentialsError,
@@ -23,14 +24,16 @@ from clouduploader.errors import (
     StoppedError,
 )
 from clouduploader.platforms.ec2 import boto, endpoint
-from clouduploader.platforms.ec2.ebs import sdk_sender, sender, threads
-from clouduploader.platforms.ec2.ebs.confirmed import ConfirmedBlocks
-from clouduploader.platforms.ec2.ebs.transfer import Timeouts
+from clouduploader.platforms.ec2.ebs import sdk_sender, sender
+from clouduploader.platforms.ec2.ebs.context import EbsContext
+from clouduploader.platforms.ec2.ebs.transfer import BlockTimeouts
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.plugin.transfer import ConfirmedChunks, threads
 from clouduploader.util.cancel import Cancel
+from clouduploader.util.clock import Clock
 
-HASTY = Timeouts(tries=3, pause_seconds=0.01, max_pause_seconds=0.05, tick_seconds=0.02)
+HASTY = BlockTimeouts(tries=3, pause_seconds=0.01, max_pause_seconds=0.05, tick_seconds=0.02)
 KEYS = AccessKeys("AKIAEXAMPLE", "sesame")
 
 
@@ -51,27 +54,30 @@ def make_server():
 def send(tmp_path, record):
     """A function that sends blocks through a proxy to an endpoint that does not exist."""
 
-    def run(blocks, proxy, *, cancel=None, patience=HASTY):
+    def run(blocks, proxy, *, cancel=None, timeouts=HASTY):
         source = blocks if isinstance(blocks, Blocks) else Blocks(blocks)
         place = endpoint.parse("http://127.0.0.1:9", origin="a test")
-        route = endpoint.ProxyRoute(place=place, region="eu-west-1", authorities="/none", proxy=proxy)
-        with ConfirmedBlocks(tmp_path / "ledger") as ledger:
+        account = types.SimpleNamespace(
+            region="eu-west-1",
+            renewing=lambda: lambda: KEYS,
+            client=lambda _service, _keys, **options: make_client(proxy, **options),
+            route=lambda _client: endpoint.ProxyRoute(
+                place=place, region="eu-west-1", authorities="/none", proxy=proxy
+            ),
+        )
+        ctx = types.SimpleNamespace(cancel=cancel or Cancel(), clock=Clock(), reporter=record)
+        with ConfirmedChunks(tmp_path / "confirmed", BLOCK_BYTES) as confirmed:
             try:
                 sender.send(
+                    EbsContext(ctx, account, Ec2Settings(connections=4)),
                     source,
-                    route=route,
                     snapshot_id="snap-0123456789abcdef0",
-                    ledger=ledger,
-                    keys=lambda: KEYS,
-                    settings=Ec2Settings(connections=4),
-                    make_client=lambda **options: make_client(proxy, **options),
-                    cancel=cancel or Cancel(),
-                    reporter=record,
-                    on_progress=lambda: None,
-                    patience=patience,
+                    confirmed=confirmed,
+                    total_bytes=None,
+                    timeouts=timeouts,
                 )
             finally:
-                run.count, run.seal = ledger.linear_checksum()
+                run.count = confirmed.count
 
     return run
 
@@ -141,7 +147,7 @@ def test_final_trouble_ends_it(make_server, send, action, kind, words):
     server = make_server(action)
     with pytest.raises(kind, match=words):
         send(some_blocks(), server.url)
-    assert not [one for one in threading.enumerate() if one.name.startswith("ebs-direct")]
+    assert not [one for one in threading.enumerate() if one.name.startswith(threads.NAME)]
 
 
 def test_sdk_sends_each_try_once(make_server, send):
@@ -151,12 +157,15 @@ def test_sdk_sends_each_try_once(make_server, send):
     assert len(server.exchanges) == HASTY.tries
 
 
-def test_client_has_the_patience_of_the_transfer(record):
-    options = sdk_sender.client_options(Timeouts())
+def test_client_has_the_timeouts_of_the_transfer(record):
+    options = sdk_sender.client_options(BlockTimeouts())
     config = boto.client(
         "ebs", region="eu-west-1", reporter=record, keys=KEYS, session=Session(), options=options
     ).meta.config
-    assert (config.connect_timeout, config.read_timeout) == (Timeouts().connect_seconds, Timeouts().silence_seconds)
+    assert (config.connect_timeout, config.read_timeout) == (
+        BlockTimeouts().connect_seconds,
+        BlockTimeouts().silence_seconds,
+    )
     assert (config.retries["total_max_attempts"], config.max_pool_connections) == (1, 128)
 
 
@@ -167,20 +176,20 @@ def silent_proxy():
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_stop_ends_it_though_nobody_answers(silent_proxy, send):
+def test_stop_ends_it_though_the_proxy_does_not_answer(silent_proxy, send):
     cancel = Cancel()
     threading.Timer(0.3, cancel.request, [signal.SIGTERM]).start()
     began = time.monotonic()
     with pytest.raises(StoppedError):
-        send(some_blocks(), silent_proxy, cancel=cancel, patience=dataclasses.replace(HASTY, silence_seconds=4))
+        send(some_blocks(), silent_proxy, cancel=cancel, timeouts=dataclasses.replace(HASTY, silence_seconds=4))
     assert time.monotonic() - began < 0.3 + threads.LEAVE_SECONDS + 1.2
     assert send.count == 0
 
 
 def test_silence_ends_a_try(silent_proxy, send):
-    patience = dataclasses.replace(HASTY, tries=2, silence_seconds=0.2, connect_seconds=0.2)
+    timeouts = dataclasses.replace(HASTY, tries=2, silence_seconds=0.2, connect_seconds=0.2)
     with pytest.raises(NetworkError):
-        send({0: make_block(1)}, silent_proxy, patience=patience)
+        send({0: make_block(1)}, silent_proxy, timeouts=timeouts)
 
 
 def test_error_of_the_image_ends_it(make_server, send):

@@ -1,4 +1,4 @@
-"""The engine against a small server on loopback that fails in every way."""
+"""The sender against a small server on loopback that fails in every way."""
 
 import contextlib
 import dataclasses
@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+import types
 from pathlib import Path
 
 import botocore.httpsession
@@ -29,14 +30,17 @@ from clouduploader.errors import (
 from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.auth import RenewedCredentials
 from clouduploader.platforms.ec2.ebs import sender
-from clouduploader.platforms.ec2.ebs.confirmed import ConfirmedBlocks, ContentChangedError
-from clouduploader.platforms.ec2.ebs.transfer import Timeouts
+from clouduploader.platforms.ec2.ebs.context import EbsContext
+from clouduploader.platforms.ec2.ebs.transfer import BlockTimeouts
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.plugin import BytesMoved
+from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError, threads
 from clouduploader.util.cancel import Cancel
+from clouduploader.util.clock import Clock
 
-PATIENT = Timeouts(pause_seconds=0.01, max_pause_seconds=0.05, tick_seconds=0.02)
-HASTY = Timeouts(
+PATIENT = BlockTimeouts(pause_seconds=0.01, max_pause_seconds=0.05, tick_seconds=0.02)
+HASTY = BlockTimeouts(
     connect_seconds=0.5,
     silence_seconds=0.5,
     stall_seconds=30,
@@ -59,7 +63,7 @@ def nothing_left_behind():
     """No thread of ours and no descriptor outlives a transfer."""
     before = count_descriptors()
     yield
-    assert not [one for one in threading.enumerate() if one.name.startswith("ebs-direct")]
+    assert not [one for one in threading.enumerate() if one.name.startswith(threads.NAME)]
     assert count_descriptors() <= before
 
 
@@ -76,40 +80,56 @@ def make_server():
         yield make
 
 
-def make_route(url, authorities=None):
-    place = endpoint.parse(url, origin="a test")
-    return endpoint.ProxyRoute(
-        place=place, region="eu-west-1", authorities=str(authorities or botocore.httpsession.where())
-    )
+class Account:
+    """The way into an account whose EBS direct API is at that URL."""
+
+    region = "eu-west-1"
+
+    def __init__(self, url, keys=None, authorities=None):
+        self._keys = keys or (lambda: KEYS)
+        self._route = endpoint.ProxyRoute(
+            place=endpoint.parse(url, origin="a test"),
+            region=self.region,
+            authorities=str(authorities or botocore.httpsession.where()),
+        )
+
+    def renewing(self):
+        return self._keys
+
+    def client(self, _service, _keys, **options):
+        assert not options, "there is no proxy"
+
+    def route(self, _client):
+        return self._route
+
+
+def make_context(account, reporter, cancel=None, connections=4):
+    """What an upload gives to the sender."""
+    ctx = types.SimpleNamespace(cancel=cancel or Cancel(), clock=Clock(), reporter=reporter)
+    return EbsContext(ctx, account, Ec2Settings(connections=connections))
 
 
 @pytest.fixture
 def send(tmp_path, record):
     """A function that sends blocks; its attributes say what became of it."""
 
-    def run(blocks, url, *, connections=4, patience=PATIENT, authorities=None, keys=None, cancel=None, **options):
+    def run(blocks, url, *, connections=4, timeouts=PATIENT, authorities=None, keys=None, cancel=None, **options):
         source = blocks if isinstance(blocks, Blocks) else Blocks(blocks, **options)
-        with ConfirmedBlocks(tmp_path / "ledger") as ledger:
+        context = make_context(Account(url, keys, authorities), record, cancel, connections)
+        with ConfirmedChunks(tmp_path / "confirmed", BLOCK_BYTES) as confirmed:
             try:
                 sender.send(
+                    context,
                     source,
-                    route=make_route(url, authorities),
                     snapshot_id="snap-0123456789abcdef0",
-                    ledger=ledger,
-                    keys=keys or (lambda: KEYS),
-                    settings=Ec2Settings(connections=connections),
-                    make_client=lambda **_options: pytest.fail("there is no proxy"),
-                    cancel=cancel or Cancel(),
-                    reporter=record,
-                    on_progress=lambda: progress.append(ledger.count),
-                    patience=patience,
+                    confirmed=confirmed,
+                    total_bytes=None,
+                    timeouts=timeouts,
                 )
             finally:
-                run.count, run.seal = ledger.linear_checksum()
-                run.confirmed = {index for index in range(1000) if ledger.confirmed(index)}
+                run.count = confirmed.count
+                run.confirmed = {index for index in range(1000) if confirmed.confirmed(index)}
 
-    progress = []
-    run.progress = progress
     return run
 
 
@@ -119,13 +139,13 @@ def some_blocks(count=12):
 
 
 @BOTH
-def test_blocks_arrive_whole(make_server, send, can_reread):
+def test_blocks_arrive_whole(make_server, send, record, can_reread):
     server = make_server()
     send(some_blocks(), server.url, can_reread=can_reread)
     assert server.blocks == some_blocks()
     assert len(server.received) == len(some_blocks()) == send.count
     assert send.confirmed == set(some_blocks())
-    assert send.progress[-1] == send.count
+    assert record.events[-1] == BytesMoved(len(some_blocks()) * BLOCK_BYTES, None)
 
 
 @BOTH
@@ -287,7 +307,7 @@ def test_server_that_never_answers_is_left(make_server, send, is_read, can_rerea
             exchange.confirm()
 
     server = make_server(maybe_wait) if is_read else make_server(before_body=maybe_wait)
-    send(some_blocks(), server.url, patience=HASTY, connections=8, can_reread=can_reread)
+    send(some_blocks(), server.url, timeouts=HASTY, connections=8, can_reread=can_reread)
     assert server.blocks == some_blocks()
 
 
@@ -348,7 +368,7 @@ def test_slow_line_is_no_stall(make_server, send):
         return True
 
     server = make_server(before_body=before_body, is_narrow=True)
-    send({1: make_block(1)}, server.url, patience=dataclasses.replace(HASTY, silence_seconds=1.0))
+    send({1: make_block(1)}, server.url, timeouts=dataclasses.replace(HASTY, silence_seconds=1.0))
     assert len(server.exchanges) == 1
 
 
@@ -398,30 +418,30 @@ def test_first_decisive_error_counts_and_confirmed_blocks_stay(make_server, send
 def test_trouble_without_end_ends_it(make_server, send, action, kind, words):
     server = make_server(action)
     with pytest.raises(kind, match=words):
-        send({1: make_block(1)}, server.url, patience=RESOLUTE)
+        send({1: make_block(1)}, server.url, timeouts=RESOLUTE)
     assert len(server.exchanges) == RESOLUTE.tries
 
 
 def test_throttling_without_end_ends_in_a_stall(make_server, send):
     server = make_server(PASSING["snapshot throttle"])
-    patience = dataclasses.replace(PATIENT, stall_seconds=0.7)
+    timeouts = dataclasses.replace(PATIENT, stall_seconds=0.7)
     with pytest.raises(NetworkError, match="last seen: RequestThrottledException RESOURCE_LEVEL_THROTTLE") as caught:
-        send(some_blocks(), server.url, patience=patience)
+        send(some_blocks(), server.url, timeouts=timeouts)
     assert "With keep = snapshot another one goes on" in caught.value.hint
 
 
 def test_snapshot_that_is_gone_later_ends_it(make_server, send):
     server = make_server(PASSING["not there yet"])
-    patience = dataclasses.replace(PATIENT, appearance_seconds=0.3)
+    timeouts = dataclasses.replace(PATIENT, appearance_seconds=0.3)
     with pytest.raises(PlatformReplyError, match="gone"):
-        send(some_blocks(), server.url, patience=patience)
+        send(some_blocks(), server.url, timeouts=timeouts)
 
 
 def test_nobody_at_the_port_is_an_error(send):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(NetworkError, match="can't be reached: Connection refused"):
-        send(some_blocks(), url, patience=RESOLUTE)
+        send(some_blocks(), url, timeouts=RESOLUTE)
 
 
 def test_plain_server_at_a_tls_endpoint_is_an_error(make_server, send):
@@ -429,7 +449,7 @@ def test_plain_server_at_a_tls_endpoint_is_an_error(make_server, send):
         answering = threading.Thread(target=answer_plainly, args=(listener, RESOLUTE.tries))
         answering.start()
         with pytest.raises(NetworkError, match="can't be reached"):
-            send({1: make_block(1)}, f"https://127.0.0.1:{listener.getsockname()[1]}", patience=RESOLUTE)
+            send({1: make_block(1)}, f"https://127.0.0.1:{listener.getsockname()[1]}", timeouts=RESOLUTE)
         answering.join()
 
 
@@ -504,7 +524,7 @@ def test_token_that_expires_while_others_are_asked_for_is_renewed(make_server, s
 
     given = [KEYS, AccessKeys("AKIANEW", "secret", "new/token")]
     keys = Failing(lambda: given.pop(0), lambda: datetime.datetime.now(datetime.UTC), record)
-    send({1: make_block(1)}, make_server(plan).url, keys=keys, patience=dataclasses.replace(PATIENT, stall_seconds=3))
+    send({1: make_block(1)}, make_server(plan).url, keys=keys, timeouts=dataclasses.replace(PATIENT, stall_seconds=3))
     assert send.confirmed == {1}
 
 
@@ -651,26 +671,15 @@ def test_error_of_the_image_ends_it(make_server, send, error, can_reread):
         send(Blocks(some_blocks(), can_reread=can_reread, error_at=8, error=error), server.url)
 
 
-def test_error_of_the_caller_leaves_no_thread(make_server, send, tmp_path, record):
+def test_error_of_the_caller_leaves_no_thread(make_server, send, record):
     server = make_server(lambda exchange: (time.sleep(0.05), exchange.confirm()))
 
-    def on_progress():
+    def interrupt(_event):
         raise KeyboardInterrupt
 
-    with ConfirmedBlocks(tmp_path / "ledger") as ledger, pytest.raises(KeyboardInterrupt):
-        sender.send(
-            Blocks(dict.fromkeys(range(100), make_block(1))),
-            route=make_route(server.url),
-            snapshot_id="snap-0123456789abcdef0",
-            ledger=ledger,
-            keys=lambda: KEYS,
-            settings=Ec2Settings(),
-            make_client=lambda: None,
-            cancel=Cancel(),
-            reporter=record,
-            on_progress=on_progress,
-            patience=PATIENT,
-        )
+    record.event = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        send(dict.fromkeys(range(100), make_block(1)), server.url)
     assert len(server.exchanges) < 100
 
 

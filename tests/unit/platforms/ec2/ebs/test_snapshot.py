@@ -1,14 +1,14 @@
-"""Waiting, sealing and keys; what tries after a crash do is in test_direct_upload.py."""
+"""Waiting, sealing and keys; what tries after a crash do is in test_upload.py."""
 
 import botocore.session
 import botocore.stub
 import pytest
-from fakes.direct_aws import BLOCK, KEY, REGION, FakeAws, FakeJournal, hang_up, refusal
+from fakes.direct_aws import BLOCK, KEY, REGION, FakeAws, FakeJournal, hang_up, make_context, make_request, refusal
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platforms.ec2 import labels
 from clouduploader.platforms.ec2.ebs import snapshot
-from clouduploader.plugin import visibility
+from clouduploader.plugin import ObjectCreated, visibility
 from clouduploader.util.cancel import Cancel
 
 TAGS = [{"Key": labels.KEY, "Value": KEY}, {"Key": labels.STARTED, "Value": "2026-11-28T12:00:00+00:00"}]
@@ -31,31 +31,27 @@ def journal(tmp_path):
 
 
 @pytest.fixture
-def make_snapshots(aws, journal, record):
-    """A factory of Snapshots by a clock that sleeping moves; `created` has what was reported."""
+def make_snapshots(aws, journal, record, tmp_path):
+    """A factory of Snapshots, each with a clock of its own."""
 
     def make(ebs=None, cancel=None):
-        now = [0.0]
-        found = snapshot.Snapshots(
-            ebs=ebs or aws.ebs,
-            ec2=aws.ec2,
-            region=REGION,
-            journal=journal,
-            created=lambda thing: make.created.append(thing.id),
-            reporter=record,
-            cancel=cancel or Cancel(),
-            sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
-            clock=lambda: now[0],
-        )
-        found.now = now
-        aws.now = lambda: now[0]
+        context = make_context(aws, make_request(tmp_path, journal=journal), record, cancel)
+        if ebs:
+            context.ebs = ebs
+        found = snapshot.Snapshots(context)
+        found.clock = context.ctx.clock
         return found
 
-    make.created = []
     return make
 
 
-def test_request_is_on_the_disk_before_it_is_made_and_its_answer_before_it_is_told(aws, journal, make_snapshots):
+def created(record):
+    return [event.object.id for event in record.events if isinstance(event, ObjectCreated)]
+
+
+def test_request_is_on_the_disk_before_it_is_made_and_its_answer_before_it_is_told(
+    aws, journal, make_snapshots, record
+):
     seen = []
     aws.faults["start_snapshot"] = [lambda answer: seen.append(journal.entries()[-1]) or answer]
     snapshot_id = make_snapshots().start(PARAMETERS)
@@ -64,7 +60,7 @@ def test_request_is_on_the_disk_before_it_is_made_and_its_answer_before_it_is_to
     assert asked["parameters"] == aws.called("start_snapshot")[0] == {**PARAMETERS, "ClientToken": asked["token"]}
     assert journal.entries()[-1].items() >= {"what": "started", "snapshot_id": snapshot_id}.items()
     assert journal.entries()[-1]["token"] == asked["token"]
-    assert make_snapshots.created == [snapshot_id]
+    assert created(record) == [snapshot_id]
 
 
 def test_tokens_name_upload_and_try_and_are_never_used_twice(aws, make_snapshots):
@@ -92,11 +88,11 @@ def test_request_is_one_of_the_api(make_snapshots):
         stubber.assert_no_pending_responses()
 
 
-def test_other_block_size_is_an_error_but_the_snapshot_is_known(aws, make_snapshots):
+def test_other_block_size_is_an_error_but_the_snapshot_is_known(aws, make_snapshots, record):
     aws.faults["start_snapshot"] = [lambda answer: answer | {"BlockSize": 512}]
     with pytest.raises(PlatformReplyError, match="blocks of 512 bytes"):
         make_snapshots().start(PARAMETERS)
-    assert make_snapshots.created == list(aws.snapshots)
+    assert created(record) == list(aws.snapshots)
 
 
 def test_start_without_an_answer_stays_open_in_the_journal_and_is_told(aws, journal, make_snapshots, record):
@@ -185,7 +181,7 @@ def test_snapshot_of_an_earlier_try_is_waited_for_until_it_shows(aws, journal, m
     aws.hidden_until[snapshot_id] = 50
     snapshots = make_snapshots()
     assert snapshots.earlier().id == snapshot_id
-    assert 50 <= snapshots.now[0] <= 65
+    assert 50 <= snapshots.clock.now <= 65
 
 
 @pytest.mark.parametrize(("age", "waited"), [(0, 120), (60, 60), (121, 0), (-3600, 120)])
@@ -195,7 +191,7 @@ def test_snapshot_of_an_earlier_try_is_gone_once_it_would_show(aws, journal, mak
     del aws.snapshots[snapshot_id]
     snapshots = make_snapshots()
     assert snapshots.earlier() is None
-    assert snapshots.now[0] == pytest.approx(waited, abs=5)
+    assert snapshots.clock.now == pytest.approx(waited, abs=5)
 
 
 def test_snapshot_of_an_earlier_try_that_was_removed_is_not_used(aws, journal, make_snapshots):
@@ -246,7 +242,7 @@ def test_completion_that_takes_long_is_waited_for_after_a_lost_answer(aws, journ
     snapshots.seal(snapshot_id, **EMPTY)
     if not is_of_this_try:
         snapshots.seal(snapshot_id, **EMPTY)
-    assert aws.completion_seconds <= snapshots.now[0] <= aws.completion_seconds + 20
+    assert aws.completion_seconds <= snapshots.clock.now <= aws.completion_seconds + 20
 
 
 def test_completion_that_takes_too_long_is_a_transient_error(aws, make_snapshots):
@@ -264,7 +260,7 @@ def test_seal_that_did_not_arrive_and_is_refused_now_is_not_waited_for_that_long
     aws.faults["complete_snapshot"] = [hang_up(), refusal("CompleteSnapshot", "ValidationException")]
     with pytest.raises(PlatformReplyError):
         snapshots.seal(snapshot_id, **EMPTY)
-    assert snapshots.now[0] < snapshot.SETTLE_SECONDS + 16
+    assert snapshots.clock.now < snapshot.SETTLE_SECONDS + 16
 
 
 def test_seal_that_the_sdk_sent_twice_is_recognised(aws, make_snapshots):
@@ -295,7 +291,7 @@ def test_seal_that_is_refused_is_an_error(aws, make_snapshots, fault, error, cal
     with pytest.raises(error):
         snapshots.seal(snapshot_id, **EMPTY)
     assert len(aws.called("complete_snapshot")) == calls
-    assert snapshots.now[0] <= waited
+    assert snapshots.clock.now <= waited
 
 
 def answer(state):
@@ -332,7 +328,7 @@ def test_snapshot_that_stays_gone_is_an_error(aws, make_snapshots):
     snapshots = make_snapshots()
     with pytest.raises(PlatformReplyError, match="its state is gone"):
         snapshots.wait("snap-9", 600)
-    assert visibility.UNSEEN_SECONDS <= snapshots.now[0] <= visibility.UNSEEN_SECONDS + 15
+    assert visibility.UNSEEN_SECONDS <= snapshots.clock.now <= visibility.UNSEEN_SECONDS + 15
 
 
 def test_wait_has_an_end_and_does_not_ask_too_often(aws, make_snapshots):
@@ -340,7 +336,7 @@ def test_wait_has_an_end_and_does_not_ask_too_often(aws, make_snapshots):
     snapshot_id = snapshots.start(PARAMETERS)
     with pytest.raises(TransientError, match="was not complete after 30 minutes"):
         snapshots.wait(snapshot_id, 1800)
-    assert 1800 <= snapshots.now[0] <= 1815
+    assert 1800 <= snapshots.clock.now <= 1815
     assert len(aws.called("describe_snapshots")) < 130
 
 

@@ -1,4 +1,4 @@
-"""An upload through the EBS direct APIs, in an account that keeps Amazon's rules; the transfer itself is a double."""
+"""An upload through the EBS direct APIs, in an account that keeps Amazon's rules."""
 
 import dataclasses
 import hashlib
@@ -13,13 +13,12 @@ from fakes.direct_aws import (
     FakeAws,
     FakeJournal,
     FakeSource,
-    FakeWay,
     hang_up,
+    make_context,
     make_facts,
     make_request,
     refusal,
 )
-from fakes.direct_aws import make_send as make_sender
 
 from clouduploader.errors import (
     DeniedError,
@@ -39,9 +38,9 @@ from clouduploader.plugin import (
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
-    PlatformContext,
     visibility,
 )
+from clouduploader.plugin.testing.fakes import FakeClock
 from clouduploader.util.cancel import Cancel
 
 RAW = b"boot" + bytes(BLOCK) + bytes(BLOCK - 4) + b"end"  # data, zeros, and a last block of three bytes
@@ -56,7 +55,7 @@ def aws():
 def make_upload(aws, tmp_path, record):
     """A factory of a try; all tries of a test share journal and account, and `made` is told to the journal."""
     journal = FakeJournal(tmp_path / "journal")
-    clock = [0.0]
+    clock = FakeClock()
 
     def note(event):
         record.events.append(event)
@@ -65,21 +64,13 @@ def make_upload(aws, tmp_path, record):
             journal.write(what, kind=event.object.kind, id=event.object.id, region=event.object.region)
 
     record.event = note
-    aws.now = lambda: clock[0]
 
-    def make(raw=RAW, *, send=None, cancel=None, facts=None, file_digest="free", **targetdata):
+    def make(raw=RAW, *, open_blocks=None, cancel=None, facts=None, file_digest="free", **targetdata):
         request = make_request(tmp_path, raw=raw, facts=facts, journal=journal, **targetdata)
-        return upload.EbsUpload(
-            PlatformContext(home=tmp_path, settings={}, environment={}),
-            Ec2Settings(file_digest=file_digest),
-            request=request,
-            reporter=record,
-            cancel=cancel or Cancel(),
-            way=FakeWay(aws),
-            send=send or make_sender(aws),
-            sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
-            clock=lambda: clock[0],
-        )
+        if open_blocks:
+            request = dataclasses.replace(request, open_blocks=open_blocks)
+        settings = Ec2Settings(connections=1, blocks_per_second=100_000, file_digest=file_digest)
+        return upload.EbsUpload(make_context(aws, request, record, cancel, clock, settings=settings))
 
     make.journal = journal
     return make
@@ -231,6 +222,9 @@ def test_try_after_a_crash_with_a_snapshot_that_was_told_and_not_noted_goes_on_w
     make_upload.journal.write = write
     result = make_upload().run()
     assert [thing.id for thing in result.objects[1:]] == list(aws.snapshots)
+
+
+NO = refusal("PutSnapshotBlock", "ValidationException", Reason="INVALID_BLOCK")
 
 
 # A name that is taken
@@ -587,12 +581,9 @@ def test_stop_while_nobody_knows_of_the_image_removes_it_too(aws, make_upload, r
 def test_undo_waits_for_what_does_not_show_yet(aws, make_upload, record):
     aws.hidden_until[f"snap-{1:017x}"] = 60
     aws.faults["describe_images"] = [None]
-
-    def send(*_arguments, **_rest):
-        raise PlatformReplyError("no")
-
+    aws.faults["put_snapshot_block"] = [NO]
     with pytest.raises(PlatformReplyError):
-        make_upload(send=send).run()
+        make_upload().run()
     assert (aws.snapshots, existing(record)) == ({}, set())
 
 
@@ -601,24 +592,26 @@ def test_undo_after_a_stop_waits_for_nothing(aws, make_upload, record):
     snapshot_id = f"snap-{1:017x}"
     aws.hidden_until[snapshot_id] = 60
 
-    def send(*_arguments, **_rest):
+    def stop(_answer):
         cancel.request(signal.SIGTERM)
-        raise PlatformReplyError("no")
+        raise NO
 
+    aws.faults["put_snapshot_block"] = [stop]
     with pytest.raises(StoppedError):
-        make_upload(send=send, cancel=cancel).run()
+        make_upload(cancel=cancel).run()
     assert aws.now() == 0
     assert existing(record) == {CloudObject("snapshot", snapshot_id, REGION)}
     assert any(line.startswith(f"Left behind: snapshot {snapshot_id} in {REGION}: EC2 does") for line in record.lines)
 
 
 def test_undo_believes_at_last_that_a_thing_is_gone(aws, make_upload, record):
-    def send(*_arguments, **_rest):
+    def lose_all(_answer):
         aws.snapshots.clear()
-        raise PlatformReplyError("no")
+        raise NO
 
+    aws.faults["put_snapshot_block"] = [lose_all]
     with pytest.raises(PlatformReplyError):
-        make_upload(send=send).run()
+        make_upload().run()
     assert aws.now() >= visibility.UNSEEN_SECONDS
     assert existing(record) == set()
 
@@ -647,32 +640,20 @@ def crash(aws, try_):
     aws.is_dead = False
 
 
-def dying_send(aws, count):
-    """A transfer that dies before it sends block number `count`."""
-
-    def send(source, **rest):
-        class Dying:
-            position = source.position
-
-            def next_into(self, buffer):
-                block = source.next_into(buffer)
-                if block and block.index == count:
-                    die_after(aws)(None)
-                return block
-
-        make_sender(aws)(Dying(), **rest)
-
-    return send
+def crash_in_transfer(aws, make_upload):
+    """Run a try that dies before AWS answers to the third block."""
+    aws.faults["put_snapshot_block"] = [None, None, die_after(aws)]
+    crash(aws, make_upload())
 
 
 def puts(aws):
-    return [parameters for name, parameters in aws.calls if name == "put"]
+    return [parameters["BlockIndex"] for parameters in aws.called("put_snapshot_block")]
 
 
 def test_try_after_a_crash_in_the_transfer_sends_only_what_is_missing(aws, make_upload, record):
-    crash(aws, make_upload(send=dying_send(aws, 2)))
+    crash_in_transfer(aws, make_upload)
     result = make_upload().run()
-    assert puts(aws) == [0, 1, 2]
+    assert puts(aws) == [0, 1, 2, 2]
     assert len(aws.called("start_snapshot")) == 1
     (snapshot_id,) = aws.snapshots
     assert any(line == f"Going on with snapshot {snapshot_id}, which has 2 blocks already." for line in record.lines)
@@ -718,9 +699,11 @@ def test_try_after_a_crash_behind_the_registration_gives_that_image(aws, make_up
 
 @pytest.mark.parametrize("where", ["transfer", "complete_snapshot", "create_tags"])
 def test_try_after_a_crash_with_another_image_starts_anew(aws, make_upload, where):
-    if where != "transfer":
+    if where == "transfer":
+        crash_in_transfer(aws, make_upload)
+    else:
         aws.faults[where] = [die_after(aws)]
-    crash(aws, make_upload(send=dying_send(aws, 2) if where == "transfer" else None))
+        crash(aws, make_upload())
     other = b"other" + RAW[5:]
     result = make_upload(raw=other).run()
     (left,) = aws.snapshots.values()
@@ -731,12 +714,12 @@ def test_try_after_a_crash_with_another_image_starts_anew(aws, make_upload, wher
 
 
 def test_try_after_a_crash_goes_on_with_a_snapshot_that_does_not_show_yet(aws, make_upload):
-    crash(aws, make_upload(send=dying_send(aws, 2)))
+    crash_in_transfer(aws, make_upload)
     (snapshot_id,) = aws.snapshots
     aws.hidden_until[snapshot_id] = aws.now() + 100
     result = make_upload().run()
     assert result.objects[1].id == snapshot_id
-    assert puts(aws) == [0, 1, 2]
+    assert puts(aws) == [0, 1, 2, 2]
 
 
 def test_try_after_a_crash_gives_an_image_that_does_not_show_yet(aws, make_upload):
@@ -750,14 +733,14 @@ def test_try_after_a_crash_gives_an_image_that_does_not_show_yet(aws, make_uploa
 
 @pytest.mark.parametrize("state", ["error", None])
 def test_try_after_a_crash_without_the_snapshot_starts_anew(aws, make_upload, record, state):
-    crash(aws, make_upload(send=dying_send(aws, 2)))
+    crash_in_transfer(aws, make_upload)
     (snapshot_id,) = aws.snapshots
     if state:
         aws.snapshots[snapshot_id].state = state
     else:
         del aws.snapshots[snapshot_id]
     result = make_upload().run()
-    assert puts(aws) == [0, 1, 0, 1, 2]
+    assert puts(aws) == [0, 1, 2, 0, 1, 2]
     assert result.objects[1].id != snapshot_id
     assert list(aws.snapshots) == [result.objects[1].id]
     said = "Starting anew: snapshot {} of an earlier try is lost, its state is error." if state else None
@@ -765,13 +748,13 @@ def test_try_after_a_crash_without_the_snapshot_starts_anew(aws, make_upload, re
 
 
 def test_try_with_other_needs_does_not_go_on_with_the_snapshot(aws, make_upload):
-    crash(aws, make_upload(send=dying_send(aws, 2)))
+    crash_in_transfer(aws, make_upload)
     make_upload(encrypted=True).run()
     (left,) = aws.snapshots.values()
     assert left.Encrypted is True
 
 
-def test_lost_ledger_is_no_reason_to_believe_a_sealed_snapshot(aws, make_upload):
+def test_lost_log_of_blocks_is_no_reason_to_believe_a_sealed_snapshot(aws, make_upload):
     aws.faults["create_tags"] = [die_after(aws)]
     crash(aws, make_upload())
     for path in make_upload.journal.directory.iterdir():
@@ -786,18 +769,9 @@ def test_lost_ledger_is_no_reason_to_believe_a_sealed_snapshot(aws, make_upload)
 
 def test_image_that_turns_out_larger_is_sent_to_a_larger_snapshot(aws, make_upload, record):
     facts = make_facts(size_bytes=1, is_size_exact=False)
-    sent = []
-
-    def send(source, *, snapshot_id, **_rest):
-        sent.append(snapshot_id)
-        buffer = bytearray(BLOCK)
-        while source.next_into(buffer):
-            pass
-
-    raw = _Sparse(GIB + BLOCK)
-    result = make_upload(raw=raw, facts=facts, send=send, verify="none").run()
+    result = make_upload(raw=_Sparse(GIB + BLOCK), facts=facts, verify="none").run()
     assert [call["VolumeSize"] for call in aws.called("start_snapshot")] == [1, 2]
-    assert result.objects[1].id == sent[1]
+    assert result.objects[1].id == aws.called("put_snapshot_block")[-1]["SnapshotId"]
     assert len(aws.snapshots) == 1
     assert any("larger than it seemed" in line for line in record.lines)
 
@@ -811,13 +785,14 @@ def test_image_that_turns_out_to_end_before_its_partitions_is_not_sealed(aws, ma
 
 
 def test_image_that_keeps_changing_is_an_error_and_leaves_nothing(aws, make_upload):
-    from clouduploader.platforms.ec2.ebs.confirmed import ContentChangedError
-
-    def send(*_arguments, **_rest):
-        raise ContentChangedError("block 1 is another one than was confirmed before")
+    class Changing(FakeSource):
+        def next_into(self, buffer):
+            self._index = min(self._index, 1)
+            self._raw = bytes([1 + self._data]) * len(self._raw)
+            return super().next_into(buffer)
 
     with pytest.raises(ImageError, match="changes while it is read: block 1"):
-        make_upload(send=send).run()
+        make_upload(open_blocks=lambda _size, zero_blocks: Changing(RAW, zero_blocks)).run()
     assert aws.snapshots == {}
     assert len(aws.called("start_snapshot")) == 3
 

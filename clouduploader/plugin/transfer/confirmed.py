@@ -1,13 +1,13 @@
-"""Which blocks of a snapshot AWS has confirmed, each with its digest: what a resume and the seal need.
+"""Which chunks of an upload the cloud has confirmed, each with its digest: what a resume needs.
 
 The file is a magic and records of 40 bytes: index (32 bits), SHA-256, and a CRC-32 of these, little-endian.
-It is only ever appended to. A record that was torn by a crash is cut off when it is opened again: its block
+It is only ever appended to. A record that was torn by a crash is cut off when it is opened again: its chunk
 is then sent once more.
 """
 
-import base64
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import struct
@@ -17,39 +17,48 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clouduploader.errors import ClouduploaderError, LocalIOError
-from clouduploader.platforms.ec2.ebs import protocol
 from clouduploader.util import files, privileges
 
-MAGIC = b"CLULDGR1"
+MAGIC = b"CLCHUNK1"
 DIGEST_BYTES = 32
-MAX_BLOCKS = 65536 * 2048  # VolumeSize is at most 65536 GiB: EBS direct API, StartSnapshot
-ZERO_DIGEST = hashlib.sha256(bytes(protocol.BLOCK_BYTES)).digest()
+MAX_CHUNKS = 1 << 27  # 64 TiB, the largest disk of any cloud, in chunks of half a mebibyte
 _RECORD = struct.Struct("<I32sI")
 _HEAD = struct.Struct("<I32s")
 _READ_BYTES = _RECORD.size * 25_000  # about 1 MB at once
 
 
 class ContentChangedError(ClouduploaderError):
-    """The snapshot holds a block of other content than the image: it can't be resumed with it."""
+    """The cloud has a chunk of other content than the image: the upload can't be resumed with it."""
 
 
-class ConfirmedBlocks:
-    """The confirmed blocks of one snapshot. Its methods may be called by several threads.
+@functools.cache
+def zero_digest(chunk_bytes: int) -> bytes:
+    """Return the SHA-256 of a chunk of zeros."""
+    return hashlib.sha256(bytes(chunk_bytes)).digest()
 
-    Needs 33 bytes of memory for each block up to the last confirmed one.
+
+class ConfirmedChunks:
+    """The confirmed chunks of one upload, for example of one snapshot or blob. A context manager, which closes it.
+
+    Its methods may be called by several threads. Needs 33 bytes of memory for each chunk up to the last confirmed one.
 
     Args:
-        path: The file; made if it is not there.
+        path: The file, in `Journal.directory`, named after what the chunks go into; made if it is not there.
+        chunk_bytes: The size of a chunk; always the same for one file.
+
+    Attributes:
+        chunk_bytes: As given.
 
     Raises:
-        LocalIOError: It can't be read or written, or is no ledger.
+        LocalIOError: It can't be read or written, or is another file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, chunk_bytes: int) -> None:
+        self.chunk_bytes = chunk_bytes
         self._path = path
         self._lock = threading.Lock()
         self._digests = bytearray()
-        self._is_confirmed = bytearray()  # a byte a block, 0 or 1
+        self._is_confirmed = bytearray()  # a byte a chunk, 0 or 1
         self._count = 0
         try:
             with privileges.as_owner(path.parent):
@@ -65,7 +74,7 @@ class ConfirmedBlocks:
             os.close(self._file)
             raise
 
-    def __enter__(self) -> "ConfirmedBlocks":
+    def __enter__(self) -> "ConfirmedChunks":
         """Give itself."""
         return self
 
@@ -75,17 +84,28 @@ class ConfirmedBlocks:
 
     @property
     def count(self) -> int:
-        """How many blocks are confirmed, each counted once."""
+        """How many chunks are confirmed, each counted once."""
         return self._count
 
     def confirmed(self, index: int) -> bytes | None:
-        """The digest of a confirmed block; None for others."""
+        """Return the digest of a confirmed chunk; None for others."""
         if index >= len(self._is_confirmed) or not self._is_confirmed[index]:
             return None
         return bytes(self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
 
+    def has(self, index: int, digest: bytes) -> bool:
+        """Tell whether a chunk is confirmed.
+
+        Raises:
+            ContentChangedError: It is, with another digest.
+        """
+        known = self.confirmed(index)
+        if known is not None and known != digest:
+            raise ContentChangedError(f"block {index} is another one than was confirmed before")
+        return known is not None
+
     def confirm(self, pairs: Iterable[tuple[int, bytes]]) -> None:
-        """Note that AWS has confirmed blocks, each given by index and digest.
+        """Note that the cloud has confirmed chunks, each given by index and digest.
 
         They are in the file when this returns: they survive this process, and the machine after `sync`.
 
@@ -94,53 +114,51 @@ class ConfirmedBlocks:
             ContentChangedError: One was confirmed with another digest before.
         """
         with self._lock:
-            new = [pair for pair in pairs if not self._has(*pair)]
+            new = [pair for pair in pairs if not self.has(*pair)]
             self._append(b"".join(map(_record, new)))
             for index, digest in new:
                 self._note(index, digest)
 
     def check_rest(self, visited: bytearray) -> None:
-        """Make sure that confirmed blocks which the image leaves out are zeros.
+        """Make sure that confirmed chunks which the image leaves out are zeros.
 
         Args:
-            visited: Not 0 at the index of each block that the image did hand out.
+            visited: Not 0 at the index of each chunk that the image did hand out.
 
         Raises:
             ContentChangedError: One has something in it.
         """
+        zeros = zero_digest(self.chunk_bytes)
         for start, end in self._runs():
             for index in range(start, end):
-                if not (index < len(visited) and visited[index]) and self.confirmed(index) != ZERO_DIGEST:
-                    raise ContentChangedError(f"block {index} is a hole in the image, and data in the snapshot")
+                if not (index < len(visited) and visited[index]) and self.confirmed(index) != zeros:
+                    raise ContentChangedError(f"block {index} is a hole in the image, and was confirmed with data")
 
-    def linear_checksum(self) -> tuple[int, str]:
-        """What CompleteSnapshot is told: ChangedBlocksCount, and the Checksum of method LINEAR.
-
-        That is the SHA-256 of the binary digests of all confirmed blocks in ascending order, in base64.
-        """
+    def digest_of_digests(self) -> bytes:
+        """Return the SHA-256 of the digests of all confirmed chunks in ascending order."""
         total = hashlib.sha256()
         with self._lock, memoryview(self._digests) as digests:
             for start, end in self._runs():
                 total.update(digests[start * DIGEST_BYTES : end * DIGEST_BYTES])
-            return self._count, base64.b64encode(total.digest()).decode()
+        return total.digest()
 
-    def content_digest(self, total_blocks: int) -> str:
-        """What identifies the content, whatever the packing and whatever became of zeros.
+    def content_digest(self, total_chunks: int) -> str:
+        """Return what identifies the content, whatever the packing and whatever became of zeros.
 
         Args:
-            total_blocks: Of the whole disk; those that are not confirmed count as zeros.
+            total_chunks: Of the whole disk; those that are not confirmed count as zeros.
 
         Returns:
-            The SHA-256 over the binary digests of all blocks in order, in hex.
+            The SHA-256 over the digests of all chunks in order, in hex.
         """
         total = hashlib.sha256()
         position = 0
         with self._lock, memoryview(self._digests) as digests:
             for start, end in self._runs():
-                _add_zeros(total, start - position)
+                self._add_zeros(total, start - position)
                 total.update(digests[start * DIGEST_BYTES : end * DIGEST_BYTES])
                 position = end
-        _add_zeros(total, total_blocks - position)
+        self._add_zeros(total, total_chunks - position)
         return total.hexdigest()
 
     def sync(self) -> None:
@@ -175,12 +193,6 @@ class ConfirmedBlocks:
             raise self._failed(exc) from exc
         self._end += len(records)
 
-    def _has(self, index: int, digest: bytes) -> bool:
-        known = self.confirmed(index)
-        if known is not None and known != digest:
-            raise ContentChangedError(f"block {index} is another one than was confirmed before")
-        return known is not None
-
     def _note(self, index: int, digest: bytes) -> None:
         missing = index + 1 - len(self._is_confirmed)
         if missing > 0:
@@ -191,7 +203,7 @@ class ConfirmedBlocks:
         self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
 
     def _runs(self) -> Iterator[tuple[int, int]]:
-        """Ranges of confirmed blocks."""
+        """Yield ranges of confirmed chunks."""
         end = 0
         while (start := self._is_confirmed.find(1, end)) >= 0:
             end = self._is_confirmed.find(0, start)
@@ -202,7 +214,7 @@ class ConfirmedBlocks:
         """Read the file; returns where its last whole record ends."""
         magic = os.pread(self._file, len(MAGIC), 0)
         if magic != MAGIC and magic.strip(b"\0") and not MAGIC.startswith(magic):
-            raise LocalIOError(f"{self._path} is not a ledger of blocks")
+            raise LocalIOError(f"{self._path} is not a log of confirmed chunks")
         if magic != MAGIC:
             os.ftruncate(self._file, 0)
             os.write(self._file, MAGIC)
@@ -212,7 +224,7 @@ class ConfirmedBlocks:
             piece = os.pread(self._file, _READ_BYTES, end)
             whole = piece[: len(piece) // _RECORD.size * _RECORD.size]
             for index, digest, crc in _RECORD.iter_unpack(whole):
-                if crc != zlib.crc32(_HEAD.pack(index, digest)) or index >= MAX_BLOCKS:
+                if crc != zlib.crc32(_HEAD.pack(index, digest)) or index >= MAX_CHUNKS:
                     break
                 self._note(index, digest)
                 end += _RECORD.size
@@ -222,16 +234,15 @@ class ConfirmedBlocks:
             os.ftruncate(self._file, end)
             return end
 
+    def _add_zeros(self, total: "hashlib._Hash", count: int) -> None:
+        """Add the digests of chunks of zeros, a thousand at once."""
+        many = zero_digest(self.chunk_bytes) * 1000
+        for done in range(0, count, 1000):
+            total.update(many[: min(1000, count - done) * DIGEST_BYTES])
+
     def _failed(self, exc: OSError) -> LocalIOError:
-        return LocalIOError(f"the ledger {self._path} fails: {exc.strerror or exc}")
+        return LocalIOError(f"the log of confirmed chunks {self._path} fails: {exc.strerror or exc}")
 
 
 def _record(pair: tuple[int, bytes]) -> bytes:
     return _RECORD.pack(*pair, zlib.crc32(_HEAD.pack(*pair)))
-
-
-def _add_zeros(total: "hashlib._Hash", count: int) -> None:
-    """Add the digests of blocks of zeros, a thousand at once."""
-    many = ZERO_DIGEST * 1000
-    for done in range(0, count, 1000):
-        total.update(many[: min(1000, count - done) * DIGEST_BYTES])

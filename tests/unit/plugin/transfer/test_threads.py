@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from clouduploader.platforms.ec2.ebs import threads as ebs_threads
+from clouduploader.plugin.transfer.threads import NAME, ThreadGroup
 
 PATIENCE_SECONDS = 30
 
 
 def test_wait_ends_when_all_have_ended():
-    threads = ebs_threads.ThreadGroup()
+    threads = ThreadGroup()
     done = []
     for number in range(3):
         threads.start(lambda number=number: done.append(number))
@@ -21,7 +21,7 @@ def test_wait_ends_when_all_have_ended():
 
 
 def test_wait_has_an_end():
-    threads = ebs_threads.ThreadGroup()
+    threads = ThreadGroup()
     gate = threading.Event()
     threads.start(gate.wait)
     assert not threads.wait(0.01)
@@ -31,7 +31,7 @@ def test_wait_has_an_end():
 
 
 def test_error_of_a_thread_is_raised_by_wait():
-    threads = ebs_threads.ThreadGroup()
+    threads = ThreadGroup()
 
     def fail():
         raise ZeroDivisionError
@@ -42,7 +42,7 @@ def test_error_of_a_thread_is_raised_by_wait():
 
 
 def test_thread_that_is_away_is_left_and_does_nothing_more():
-    threads = ebs_threads.ThreadGroup(leave_seconds=0.01)
+    threads = ThreadGroup(leave_seconds=0.01)
     is_away, gate, done = threading.Event(), threading.Event(), []
 
     def work():
@@ -52,7 +52,7 @@ def test_thread_that_is_away_is_left_and_does_nothing_more():
         done.append("used what is gone")
 
     threads.start(work)
-    (thread,) = [one for one in threading.enumerate() if one.name.startswith("ebs-direct")]
+    (thread,) = [one for one in threading.enumerate() if one.name.startswith(NAME)]
     assert is_away.wait(PATIENCE_SECONDS)
     threads.leave()
     gate.set()
@@ -61,7 +61,7 @@ def test_thread_that_is_away_is_left_and_does_nothing_more():
 
 
 def test_thread_that_works_is_waited_for():
-    threads = ebs_threads.ThreadGroup(leave_seconds=0.01)
+    threads = ThreadGroup(leave_seconds=0.01)
     gate, done = threading.Event(), []
 
     def work():

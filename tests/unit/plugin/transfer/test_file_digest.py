@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from clouduploader.errors import LocalIOError, StoppedError
-from clouduploader.platforms.ec2.ebs import file_digest
+from clouduploader.plugin.transfer import file_digest, threads
 from clouduploader.util.cancel import Cancel
 
 
@@ -24,7 +24,7 @@ def test_file_that_can_not_be_read_is_an_error(tmp_path):
         digest.result()
 
 
-def test_reading_ends_when_nobody_wants_the_digest_any_more(tmp_path):
+def test_reading_ends_with_the_context(tmp_path):
     path = tmp_path / "image"
     path.touch()
     os.truncate(path, 1 << 40)  # hours
@@ -32,4 +32,4 @@ def test_reading_ends_when_nobody_wants_the_digest_any_more(tmp_path):
     cancel.request(15)
     with file_digest.FileDigest(path, cancel) as digest, pytest.raises(StoppedError):
         digest.result()
-    assert not [one for one in threading.enumerate() if one.name.startswith("ebs-direct")]
+    assert not [one for one in threading.enumerate() if one.name.startswith(threads.NAME)]

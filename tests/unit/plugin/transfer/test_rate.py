@@ -2,14 +2,14 @@ import bisect
 
 import pytest
 
-from clouduploader.platforms.ec2.ebs import rate
+from clouduploader.plugin.transfer import rate
 
 
-def run(pace, *, seconds, start=0.0, late=0.0):
+def run(limiter, *, seconds, start=0.0, late=0.0):
     """Take slots as fast as they come; returns the times of those that were taken."""
     now, taken = start, []
     while now < start + seconds:
-        wait = pace.take(now)
+        wait = limiter.take(now)
         if wait:
             now += wait + late
         else:
@@ -34,62 +34,62 @@ def test_thread_that_is_a_little_late_loses_nothing():
 
 
 def test_thread_that_is_away_for_a_while_makes_up_for_it():
-    pace, taken = rate.RateLimiter(990, 0.0), []
+    limiter, taken = rate.RateLimiter(990, 0.0), []
     for tenth in range(0, 50, 2):
-        taken += run(pace, seconds=0.15, start=tenth / 10)  # and 50 ms with nothing
+        taken += run(limiter, seconds=0.15, start=tenth / 10)  # and 50 ms with nothing
     assert len(taken) == pytest.approx(4950, rel=0.01)
     assert busiest_second(taken) <= 990
 
 
 def test_pause_makes_no_rush():
-    pace = rate.RateLimiter(990, 0.0)
-    taken = run(pace, seconds=0.5) + run(pace, seconds=1.5, start=10.0)
+    limiter = rate.RateLimiter(990, 0.0)
+    taken = run(limiter, seconds=0.5) + run(limiter, seconds=1.5, start=10.0)
     assert busiest_second(taken) <= 1000
 
 
 def test_throttling_lowers_the_rate_once_a_rush():
-    pace = rate.RateLimiter(1000, 0.0)
+    limiter = rate.RateLimiter(1000, 0.0)
     for millisecond in range(900):
-        pace.throttled(millisecond / 1000)
-    assert pace.per_second == pytest.approx(700)
-    pace.throttled(1.0)
-    assert pace.per_second == pytest.approx(490)
+        limiter.throttled(millisecond / 1000)
+    assert limiter.per_second == pytest.approx(700)
+    limiter.throttled(1.0)
+    assert limiter.per_second == pytest.approx(490)
 
 
 def test_stall_lowers_the_rate_less():
-    pace = rate.RateLimiter(1000, 0.0)
-    pace.stalled(0.0)
-    assert 700 < pace.per_second < 1000
+    limiter = rate.RateLimiter(1000, 0.0)
+    limiter.stalled(0.0)
+    assert 700 < limiter.per_second < 1000
 
 
 def test_rate_has_a_floor():
-    pace = rate.RateLimiter(1000, 0.0)
+    limiter = rate.RateLimiter(1000, 0.0)
     for second in range(100):
-        pace.throttled(float(second))
-    assert pace.per_second == pytest.approx(10)
+        limiter.throttled(float(second))
+    assert limiter.per_second == pytest.approx(10)
 
 
 def test_rate_climbs_back_evenly():
-    pace = rate.RateLimiter(1000, 0.0)
+    limiter = rate.RateLimiter(1000, 0.0)
     for second in range(3):
-        pace.throttled(float(second))
-    lowest = pace.per_second
-    run(pace, seconds=10, start=2.0)
-    after_ten = pace.per_second
-    run(pace, seconds=10, start=12.0)
-    after_twenty = pace.per_second
+        limiter.throttled(float(second))
+    lowest = limiter.per_second
+    run(limiter, seconds=10, start=2.0)
+    after_ten = limiter.per_second
+    run(limiter, seconds=10, start=12.0)
+    after_twenty = limiter.per_second
     assert after_ten - lowest == pytest.approx(1000 / 6, rel=0.02)
     assert after_twenty - after_ten == pytest.approx(1000 / 6, rel=0.02)
-    run(pace, seconds=60, start=22.0)
-    assert pace.per_second == 1000
+    run(limiter, seconds=60, start=22.0)
+    assert limiter.per_second == 1000
 
 
 def test_quota_that_others_use_too_is_shared():
-    """AWS allows 300 a second: the pace settles around it, with few refusals."""
-    pace = rate.RateLimiter(990, 0.0)
+    """The cloud allows 300 a second: the rate settles around it, with few refusals."""
+    limiter = rate.RateLimiter(990, 0.0)
     now, allowed, refused, tokens, last = 0.0, 0, 0, 30.0, 0.0
     while now < 120:
-        wait = pace.take(now)
+        wait = limiter.take(now)
         if wait:
             now += wait
             continue
@@ -98,7 +98,7 @@ def test_quota_that_others_use_too_is_shared():
             tokens, allowed = tokens - 1, allowed + 1
         else:
             refused += 1
-            pace.throttled(now)
+            limiter.throttled(now)
     assert allowed > 120 * 300 * 0.75
     assert refused < allowed * 0.2
 
@@ -127,23 +127,23 @@ def open_window():
 def test_single_stalls_leave_the_window():
     window = open_window()
     for number in range(20):
-        window.stalled(number * rate.PILE_SECONDS / 2)
+        window.stalled(number * rate.CONGESTION_SECONDS / 2)
     assert window.size == 64
 
 
 def test_stalls_that_pile_up_halve_it():
     window = open_window()
-    for _ in range(rate.PILE_STALLS):
+    for _ in range(rate.CONGESTION_STALLS):
         window.stalled(1.0)
     assert window.size == 32
-    for _ in range(20 * rate.PILE_STALLS):
+    for _ in range(20 * rate.CONGESTION_STALLS):
         window.stalled(2.0)
     assert window.size == 1
 
 
 def test_halved_window_grows_by_one_a_window():
     window = open_window()
-    for _ in range(rate.PILE_STALLS):
+    for _ in range(rate.CONGESTION_STALLS):
         window.stalled(1.0)
     for _ in range(33):
         window.confirmed(1)

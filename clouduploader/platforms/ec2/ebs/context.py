@@ -1,0 +1,63 @@
+"""What the steps of one upload through the EBS direct APIs share."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from clouduploader.platforms.ec2 import cleanup
+from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.settings import Ec2Settings
+from clouduploader.plugin import CloudObject, ObjectCreated, UploadContext
+
+
+class EbsContext:
+    """One upload, the way into its account, and what it has made there.
+
+    Args:
+        ctx: The upload.
+        account: Of the upload.
+        settings: Section `[ec2]`.
+
+    Attributes:
+        ctx, account, settings: As given.
+        region: The upload's.
+        keys: Credentials that are renewed before they expire.
+        made: What exists, and when it was made, by the context's clock.
+    """
+
+    def __init__(self, ctx: UploadContext, account: RoleRequest, settings: Ec2Settings) -> None:
+        self.ctx = ctx
+        self.account = account
+        self.settings = settings
+        self.region = account.region
+        self.keys = account.renewing()
+        self.made: dict[CloudObject, float] = {}
+
+    @functools.cached_property
+    def ebs(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+        """A client of the EBS direct APIs."""
+        return self.account.client("ebs", self.keys)
+
+    @functools.cached_property
+    def ec2(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+        """A client of EC2."""
+        return self.account.client("ec2", self.keys)
+
+    def object(self, kind: str, thing_id: str) -> CloudObject:
+        """Name a thing of this region."""
+        return CloudObject(kind, thing_id, self.region)
+
+    def created(self, kind: str, thing_id: str) -> None:
+        """Note that a thing exists and is this upload's."""
+        thing = self.object(kind, thing_id)
+        self.made[thing] = self.ctx.clock.monotonic()
+        self.ctx.reporter.event(ObjectCreated(thing))
+
+    def remove(self, things: Sequence[CloudObject]) -> None:
+        """Remove things with fresh credentials; what can't be removed is said in the log. Blocks for minutes."""
+        made = {thing: self.made.pop(thing, -math.inf) for thing in things}
+        clock = self.ctx.clock
+        cleanup.undo(
+            self.account, made, self.ctx.reporter, cancel=self.ctx.cancel, sleep=clock.sleep, clock=clock.monotonic
+        )

@@ -14,7 +14,6 @@ from click.shell_completion import CompletionItem, get_completion_class
 from clouduploader.cli import parsing
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError
-from clouduploader.store import spool
 
 if TYPE_CHECKING:
     from clouduploader.plugin import Platform
@@ -55,14 +54,18 @@ def target(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 def running_job(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Complete a job that is not over, the newest first."""
-    return _completer(lambda found: _newest(_spool(found).running_names()))(context, parameter, incomplete)
+
+    def names(found: click.Context) -> list[str]:
+        return _newest(_session(found).open_spool().running_names())
+
+    return _completer(names)(context, parameter, incomplete)
 
 
 def job(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Complete a job, the newest first."""
 
     def names(found: click.Context) -> list[str]:
-        jobs = _spool(found)
+        jobs = _session(found).open_spool()
         every = {*jobs.running_names(), *jobs.archived_names()}
         return _newest([name for name in every if name.startswith(incomplete)])
 
@@ -120,10 +123,6 @@ def _completer(words: Callable[[click.Context], Sequence[str]]) -> Completer:
 
 def _session(context: click.Context) -> Session:
     return context.ensure_object(Session)
-
-
-def _spool(context: click.Context) -> spool.Spool:
-    return spool.Spool(_session(context).config.spool.value)
 
 
 def _platform(context: click.Context) -> "Platform":

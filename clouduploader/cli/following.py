@@ -11,7 +11,6 @@ from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import log
 from clouduploader.model.job import Job, JobState
-from clouduploader.store import spool
 
 
 class Read(Protocol):
@@ -32,7 +31,7 @@ def reader(session: Session, name: str, *, lines: int | None) -> Read:
     server = session.server
     if server:
         return functools.partial(log.follow_at_server, server, name, lines=lines)
-    return functools.partial(log.follow_log, spool.Spool(session.config.spool.value), name, lines=lines)
+    return functools.partial(log.follow_log, session.open_spool(), name, lines=lines)
 
 
 def tell_outcome(session: Session, job: Job) -> None:

@@ -13,28 +13,28 @@ from clouduploader.cli.parsing import CommandGroup, as_usage_error
 from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode
 
-COMMANDS = {
-    "account": "account",
-    "check": "check",
-    "cleanup": "cleanup",
-    "encrypt": "keys",
-    "image": "image",
-    "inspect": "jobs",
-    "keygen": "keys",
-    "kill": "jobs",
-    "list": "jobs",
-    "log": "jobs",
-    "platforms": "platforms",
-    "pubkey": "keys",
-    "resume": "resume",
-    "retry": "retry",
-    "sandbox": "sandbox",
-    "serve": "serve",
-    "submit": "submit",
-    "upload": "upload",
-    "worker": "worker",
-}
-"""Each subcommand and its module in this package, where it is called `NAME_command`."""
+COMMANDS = (
+    "account",
+    "check",
+    "cleanup",
+    "encrypt",
+    "image",
+    "inspect",
+    "keygen",
+    "kill",
+    "list",
+    "log",
+    "platforms",
+    "pubkey",
+    "resume",
+    "retry",
+    "sandbox",
+    "serve",
+    "submit",
+    "upload",
+    "worker",
+)
+"""The subcommands. Each has the module of its name in this package, where it is called `NAME_command`."""
 
 
 class LazyGroup(CommandGroup):
@@ -48,7 +48,7 @@ class LazyGroup(CommandGroup):
         """Import a subcommand, or return None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"clouduploader.cli.{COMMANDS[cmd_name]}")
+        module = importlib.import_module(f"clouduploader.cli.{cmd_name}")
         command = with_global_options(getattr(module, f"{cmd_name}_command"))
         command.epilog = examples.epilog(cmd_name)
         return command

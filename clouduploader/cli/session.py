@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clouduploader.errors import UsageError
 from clouduploader.store import config
 from clouduploader.store.config import Config
+from clouduploader.store.spool import Spool
 from clouduploader.util import files
 
 if TYPE_CHECKING:  # a command without a server does not load the client
@@ -77,3 +78,11 @@ class Session:
         from clouduploader import client
 
         return client.JobServer(url)
+
+    def open_spool(self) -> Spool:
+        """Return the spool of this machine.
+
+        Raises:
+            ConfigError: See `config.load`.
+        """
+        return Spool(self.config.spool.value)

@@ -24,7 +24,7 @@ from clouduploader.errors import (
 from clouduploader.jobs import submit
 from clouduploader.model.job import Job
 from clouduploader.plugin import Event, JsonValue
-from clouduploader.store import job_log, spool
+from clouduploader.store import job_log
 from clouduploader.util import signals
 from clouduploader.util.cancel import Cancel
 
@@ -78,7 +78,7 @@ def submit_command(
         raise TargetDataError("; ".join(novel), hint="If it is a new one, name it in the file of --data.")
     cancel = Cancel()
     signals.listen(cancel)
-    job = _send(session, order, server or spool.Spool(session.config.spool.value), cancel)
+    job = _send(session, order, server or session.open_spool(), cancel)
     if not session.is_json:
         click.echo(job.name)
     log: list[bytes] = []
@@ -150,7 +150,7 @@ class _WorkerLook:
                 return False  # who follows the job finds out whether the server can be asked
         from clouduploader.worker import settings
 
-        return not submit.has_worker(spool.Spool(config.spool.value), settings.read(config).obs_lock)
+        return not submit.has_worker(self._session.open_spool(), settings.read(config).obs_lock)
 
 
 def _wait(session: Session, job: Job, cancel: Cancel, keep: Callable[[bytes], None]) -> Job:
@@ -181,7 +181,7 @@ def _images(session: Session, name: str, log: bytes) -> dict[str, str]:
         return output.images([*told.found, *told.objects])
     from clouduploader.jobs import inspect
 
-    jobs, state_dir = spool.Spool(session.config.spool.value), session.config.state.value
+    jobs, state_dir = session.open_spool(), session.config.state.value
     return output.images(inspect.inspect_job(jobs, name, lines=0, state_dir=state_dir).objects)
 
 

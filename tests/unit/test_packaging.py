@@ -13,7 +13,7 @@ import click
 import pytest
 
 import clouduploader
-from clouduploader.cli import jobs, program
+from clouduploader.cli import kill, program
 from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode
 from clouduploader.store import config
@@ -153,7 +153,7 @@ def test_uploads_end_after_the_service_and_before_the_network():
     assert uploads["Before"] == ["clouduploader.service"]  # systemd stops in the reverse order
     assert uploads["After"] == ["network-online.target"]
     assert uploads["User"] == uploads["Group"] == service["User"]
-    assert int(uploads["TimeoutStopSec"][0]) > jobs.KILL_TIMEOUT_SECONDS
+    assert int(uploads["TimeoutStopSec"][0]) > kill.KILL_TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize("name", ["clouduploader.service", "clouduploader-uploads.service"])

@@ -1,6 +1,8 @@
 import contextlib
+import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -8,7 +10,7 @@ import types
 
 import pytest
 
-from clouduploader.cli import program
+from clouduploader.cli import main, program
 
 
 @pytest.fixture
@@ -16,10 +18,10 @@ def add_command(monkeypatch):
     """A factory: put a made-up subcommand under a name; as the real ones, it is found by its module."""
 
     def add(name, command):
-        module = types.ModuleType(f"clouduploader.cli.made_up_{name}")
+        module = types.ModuleType(f"clouduploader.cli.{name}")
         setattr(module, f"{name}_command", command)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(program.COMMANDS, name, f"made_up_{name}")
+        monkeypatch.setattr(program, "COMMANDS", (*program.COMMANDS, name))
 
     return add
 
@@ -49,3 +51,47 @@ def run_on_terminal():
         return shown.decode().replace("\r\n", "\n")
 
     return run
+
+
+@pytest.fixture
+def jobs(make_spool):
+    return make_spool()
+
+
+@pytest.fixture
+def run(jobs, home, capfdbinary):
+    """Return a function that runs the program on the spool; gives the exit code, stdout and stderr."""
+
+    def run(*arguments):
+        code = main.main(["--home", str(home), "--spool", str(jobs.directory), *arguments])
+        out, err = capfdbinary.readouterr()
+        return int(code), out.decode("utf-8", "surrogateescape"), err.decode()
+
+    return run
+
+
+@pytest.fixture
+def run_json(run):
+    """As `run`, with --json; gives the exit code and the data, having checked the envelope."""
+
+    def run_with(*arguments):
+        code, out, _ = run(*arguments, "--json")
+        answer = json.loads(out)
+        assert set(answer) == {"version", "command", "exit_code", "data", "error"}
+        assert (answer["command"], answer["exit_code"]) == (arguments[0], code)
+        return code, answer["data"]
+
+    return run_with
+
+
+@pytest.fixture
+def show(jobs, home, run_on_terminal):
+    """Return a function that runs the program on a terminal and gives what is seen there."""
+
+    def show(*arguments, columns=80, typed=b""):
+        words = ["--home", str(home), "--spool", str(jobs.directory), *arguments]
+        code = f"from clouduploader.cli import main; main.main({words!r})"
+        shown = run_on_terminal(code, columns=columns, typed=typed)
+        return re.sub(r"\x1b\[[0-9;]*m", "", shown)
+
+    return show

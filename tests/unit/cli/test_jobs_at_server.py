@@ -5,12 +5,11 @@ import json
 import pytest
 from fakes.scripted_server import chunked, ok, refusal
 
-from clouduploader.cli import jobs as cli_jobs
-from clouduploader.cli import main
+from clouduploader.cli import job_view, main
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 
-FIELD_KEYS = set(cli_jobs.FIELDS) | {"job", "archived", "damage"}
+FIELD_KEYS = set(job_view.FIELDS) | {"job", "archived", "damage"}
 DONE = ok(b'<status code="ok" />\n')
 LOG = b"Phase: upload\nCreated instance i-1 in here.\nb\xff\x1b[31m\tend\n"
 ENTRY = ok(b'<directory><entry name="_log" size="%d" mtime="0"/></directory>' % len(LOG))

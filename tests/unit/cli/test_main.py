@@ -245,7 +245,7 @@ def test_every_command_has_help_and_an_own_module(name):
     command = program.clouduploader_command.get_command(context, name)
     assert command.name == name
     assert command.help
-    assert importlib.import_module(f"clouduploader.cli.{program.COMMANDS[name]}")
+    assert importlib.import_module(f"clouduploader.cli.{name}")
     unexplained = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
     assert unexplained == []
 

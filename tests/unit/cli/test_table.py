@@ -6,7 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from clouduploader.cli import jobs, table
+from clouduploader.cli import list as list_module
+from clouduploader.cli import table
 from clouduploader.cli.table import Column
 
 AMI = "ami-0123456789abcdef0"
@@ -26,7 +27,7 @@ def fitted(columns, rows, width, *, is_ascii=False):
 )
 def test_list_shows_ids_whole_at_every_width(width, job, user, filename, details):
     row = [job, "succeeded", "23h", user, "ec2", "home:tom:Branches:images", filename, details]
-    header, rule, shown = fitted(jobs.TERMINAL_COLUMNS, [row], width)
+    header, rule, shown = fitted(list_module.TERMINAL_COLUMNS, [row], width)
     assert max(map(cell_len, (header, rule, shown))) <= width
     assert shown.split()[0] == job
     assert AMI in shown or not details.startswith(AMI)
@@ -45,7 +46,7 @@ def test_list_shows_ids_whole_at_every_width(width, job, user, filename, details
 )
 def test_columns_go_in_the_order_of_their_ranks(width, titles):
     row = ["7", "succeeded", "2m", "tom_the_builder", "ec2", "home:tom:images", "my.x86_64-1.0.0-Build1.1.raw.xz", AMI]
-    assert fitted(jobs.TERMINAL_COLUMNS, [row], width)[0].split() == titles
+    assert fitted(list_module.TERMINAL_COLUMNS, [row], width)[0].split() == titles
 
 
 def test_table_is_as_wide_as_its_cells_where_there_is_room():

@@ -1,4 +1,4 @@
-"""`keygen`, `pubkey` and `encrypt`."""
+"""`clouduploader encrypt`."""
 
 import json
 import sys
@@ -7,57 +7,10 @@ from pathlib import Path
 import click
 
 from clouduploader.cli import output
+from clouduploader.cli.keypair import own_keys
 from clouduploader.cli.options import json_option, pass_session
 from clouduploader.cli.session import Session
-from clouduploader.cli.text import clean
 from clouduploader.errors import LocalIOError, MissingFileError
-from clouduploader.store.keyring import Keyring
-from clouduploader.store.keyring.gpg import GpgKeys
-from clouduploader.store.keyring.rsa import RsaKeys
-
-
-def _keys(session: Session, *, is_rsa: bool) -> GpgKeys | RsaKeys:
-    keyring = Keyring(session.config.home.value, session.config.environment)
-    return keyring.rsa if is_rsa else keyring.gpg
-
-
-@click.command("keygen")
-@click.option("--rsa", "is_rsa", is_flag=True, help="Make secret.pem and _pubkey, for OBS's own encryption.")
-@json_option
-@pass_session
-def keygen_command(session: Session, is_rsa: bool) -> None:
-    """Make the key pair that target data are encrypted for.
-
-    It is put into the home (see --home), without a passphrase, readable by the home's owner only, which must be the
-    user that the upload worker runs as. What is there already is never overwritten.
-
-    With --json the data are {"paths": [...], "owner": "..."}.
-    """
-    from clouduploader.admin import keys
-
-    made = keys.generate(_keys(session, is_rsa=is_rsa))
-    paths = [str(path) for path in made.paths]
-    if session.is_json:
-        output.print_json(session, {"paths": paths, "owner": made.owner})
-    else:
-        for path in paths:
-            click.echo(f"Made {clean(path)}, which belongs to {made.owner}.")
-
-
-@click.command("pubkey")
-@click.option("--rsa", "is_rsa", is_flag=True, help="Print _pubkey, for OBS's own encryption.")
-@json_option
-@pass_session
-def pubkey_command(session: Session, is_rsa: bool) -> None:
-    """Print the public key, for those who encrypt.
-
-    With --json the data are {"public_key": "..."}.
-    """
-    key = _keys(session, is_rsa=is_rsa).public_key()
-    if session.is_json:
-        output.print_json(session, {"public_key": key})
-    else:
-        click.echo(key, nl=False)
 
 
 @click.command("encrypt")
@@ -93,7 +46,7 @@ def encrypt_command(
     """
     from clouduploader.admin import keys
 
-    own = _keys(session, is_rsa=is_rsa)
+    own = own_keys(session, is_rsa=is_rsa)
     data = _read(file)
     answer: dict[str, object]
     if fields:

@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 
-import jsonschema
 import pytest
 
 from clouduploader.admin import keys
@@ -35,34 +34,6 @@ def run(keyring, monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return call
-
-
-def test_keygen_makes_keys_once(run, keyring):
-    code, out, err = run("keygen")
-    assert (code, err) == (0, "")
-    assert out.startswith(f"Made {keyring.gpg.path}, which belongs to ")
-    code, out, err = run("keygen")
-    assert (code, out) == (73, "")
-    assert f"{keyring.gpg.path} is there already. Move it away first;" in err
-
-
-def test_keygen_rsa_makes_the_files_of_obs(run, keyring):
-    code, out, _ = run("keygen", "--rsa", "--json")
-    paths = [str(keyring.rsa.secret_path), str(keyring.rsa.public_path)]
-    assert json.loads(out)["data"]["paths"] == paths
-    assert code == 0
-    assert run("keygen", "--rsa")[0] == 73
-
-
-@pytest.mark.parametrize("options", [(), ("--rsa",)])
-def test_pubkey_prints_the_key_as_it_is(run, options):
-    assert run("pubkey", *options)[0] == 66
-    run("keygen", *options)
-    code, out, err = run("pubkey", *options)
-    assert (code, err) == (0, "")
-    assert out.startswith("-----BEGIN P")
-    assert out.endswith("-----\n")
-    assert json.loads(run("pubkey", "--json", *options)[1])["data"] == {"public_key": out}
 
 
 @pytest.mark.parametrize("data", [SECRET.encode(), f"{SECRET}\n".encode(), f"{SECRET}\r\n".encode()])
@@ -184,45 +155,3 @@ def test_encrypt_asks_on_a_terminal_without_an_echo(run, keyring, tmp_path):
     assert child.wait() == 0
     assert shown.decode().strip() == "Value:"
     assert keyring.gpg.decrypt((tmp_path / "out").read_text()) == SECRET
-
-
-def test_platforms_are_listed_with_their_package(run):
-    code, out, _ = run("platforms")
-    lines = [line.split("\t") for line in out.splitlines()]
-    assert code == 0
-    assert lines[0] == ["TARGET", "PACKAGE", "STATE"]
-    assert [(line[0], line[2]) for line in lines[1:]] == [("directory", "ok"), ("ec2", "ok")]
-    rows = json.loads(run("platforms", "--json")[1])["data"]["platforms"]
-    assert [set(row) for row in rows] == [{"target", "package", "problem"}] * 2
-    assert [row["problem"] for row in rows] == [None, None]
-
-
-def test_broken_platform_is_listed_with_its_problem(run, tmp_path, monkeypatch):
-    directory = tmp_path / "cloud_of_x-1.dist-info"
-    directory.mkdir()
-    (directory / "METADATA").write_text("Metadata-Version: 2.1\nName: cloud_of_x\nVersion: 1\n")
-    (directory / "entry_points.txt").write_text("[clouduploader.platforms]\nx = cloud_of_x:create\nec2 = y:z\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    code, out, _ = run("platforms", "--json")
-    problems = [(row["target"], row["problem"]) for row in json.loads(out)["data"]["platforms"]]
-    assert code == 0
-    assert problems[0] == ("directory", None)
-    assert [target for target, _ in problems[1:]] == ["ec2", "ec2", "x"]
-    assert "more than one platform" in problems[1][1]
-    assert "ModuleNotFoundError" in problems[3][1]
-    assert run("platforms")[0] == 0
-
-
-def test_schema_is_printed(run):
-    code, out, _ = run("platforms", "--schema", "ec2")
-    schema = json.loads(out)
-    assert code == 0
-    jsonschema.Draft202012Validator.check_schema(schema)
-    assert {"region", "ami_name", "arn", "tags"} <= set(schema["properties"])
-    assert json.loads(run("platforms", "--json", "--schema", "ec2")[1])["data"] == {"schema": schema}
-
-
-def test_schema_of_an_unknown_platform_is_refused(run):
-    code, out, err = run("platforms", "--schema", "azure")
-    assert (code, out) == (69, "")
-    assert "there are: directory, ec2" in err

@@ -34,7 +34,7 @@ def create(config: Config, user: str, target: str) -> accounts.StoredAccount:
     """
     _platform, kept = _load(config, target)
     now = datetime.datetime.now(datetime.UTC)
-    return _book(config).create(user, target, kept.new_values(), now=now)
+    return _store(config).create(user, target, kept.new_values(), now=now)
 
 
 def find_field(config: Config, target: str, name: str) -> Field:
@@ -63,12 +63,12 @@ def enter(config: Config, user: str, target: str, *, field: Field, value: str) -
     if not is_allowed(field, value) or not value:
         raise TargetDataError(problem(field, value, is_hidden=field.is_secret))
     kept = _encrypted(config, value) if field.is_secret else value
-    _book(config).set(user, target, field.name, value=kept, is_encrypted=field.is_secret)
+    _store(config).set(user, target, field.name, value=kept, is_encrypted=field.is_secret)
 
 
 def list_accounts(config: Config, target: str | None) -> list[accounts.StoredAccount]:
     """Give all accounts, or those for a target."""
-    return _book(config).accounts(target=target)
+    return _store(config).accounts(target=target)
 
 
 def show(
@@ -82,7 +82,7 @@ def show(
         ClouduploaderError: See Accounts.guide.
     """
     _platform, kept = _load(config, target)
-    account = _book(config).find(user, target)
+    account = _store(config).find(user, target)
     values = _decrypted(config, account)
     return AccountDetails(account, kept.guide(values, method=method, extras=extras, reporter=reporter))
 
@@ -96,7 +96,7 @@ def verify(config: Config, user: str, target: str, *, reporter: Reporter) -> Ver
         ClouduploaderError: See Accounts.verify.
     """
     _platform, kept = _load(config, target)
-    return kept.verify(_decrypted(config, _book(config).find(user, target)), reporter=reporter)
+    return kept.verify(_decrypted(config, _store(config).find(user, target)), reporter=reporter)
 
 
 def remove(config: Config, user: str, target: str) -> None:
@@ -105,10 +105,10 @@ def remove(config: Config, user: str, target: str) -> None:
     Raises:
         NoSuchAccountError: The user has none.
     """
-    _book(config).remove(user, target)
+    _store(config).remove(user, target)
 
 
-def _book(config: Config) -> accounts.AccountStore:
+def _store(config: Config) -> accounts.AccountStore:
     return accounts.AccountStore(config.home.value)
 
 

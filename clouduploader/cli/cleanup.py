@@ -101,26 +101,26 @@ def cleanup_command(
             targetoptions.check_given(
                 session.config, target, {"region": region, "arn": arn, "external_id": external_id}
             )
-        means = cleanup.CleanupConfig(session.config, log)
+        context = cleanup.CleanupContext(session.config, log)
         given = {"arn": arn, "external_id": external_id, "region": regions[0] if regions else None}
         scope = cleanup.CleanupScope(
             target=target,
             regions=regions,
-            targetdata=_targetdata(means, target, data, {key: value for key, value in given.items() if value}),
+            targetdata=_targetdata(context, target, data, {key: value for key, value in given.items() if value}),
             older_than=older_than,
             is_complete_too=completed,
             job=job,
         )
-        batches = cleanup.look(means, scope)
-        doomed = sum(len(batch.doomed) for batch in batches)
+        batches = cleanup.look(context, scope)
+        to_remove = sum(len(batch.to_remove) for batch in batches)
         reports: list[CleanUpReport] = []
         if not session.is_json:
             _print_found(session, batches)
         if not dry_run:
-            if doomed:
-                question = f"Remove {'this thing' if doomed == 1 else f'these {doomed} things'}?"
+            if to_remove:
+                question = f"Remove {'this thing' if to_remove == 1 else f'these {to_remove} things'}?"
                 output.confirm(session, question, is_agreed=yes)
-            reports = list(cleanup.remove(means, batches))
+            reports = list(cleanup.remove(context, batches))
     is_left = any(report.left for report in reports) or any(batch.error for batch in batches)
     code = ExitCode.TEMPORARY if is_left else ExitCode.OK
     if session.is_json:
@@ -132,23 +132,23 @@ def cleanup_command(
 
 
 def _targetdata(
-    means: cleanup.CleanupConfig, target: str, path: Path | None, given: Mapping[str, JsonValue]
+    context: cleanup.CleanupContext, target: str, path: Path | None, given: Mapping[str, JsonValue]
 ) -> Mapping[str, JsonValue]:
     if path is None:
         return given
-    platform = means.load_platform(target, means.config)
-    return {**means.values(target_data.read_file(path), platform), **given}
+    platform = context.load_platform(target, context.config)
+    return {**context.values(target_data.read_file(path), platform), **given}
 
 
-def _print_found(session: Session, batches: Sequence[cleanup.UploadLeavings]) -> None:
+def _print_found(session: Session, batches: Sequence[cleanup.UploadLeftovers]) -> None:
     rows = []
     for batch in batches:
         for item in batch.items:
             thing = item.object
             kept = "" if item.is_unseen else "kept: "
-            story = f"{item.story}; {kept}{item.keep_reason}" if item.keep_reason else item.story
+            cause = f"{item.cause}; {kept}{item.keep_reason}" if item.keep_reason else item.cause
             place = (thing.kind, thing.id or None, thing.region)
-            rows.append((*place, item.job, *_upload(batch), _age(item.created), story))
+            rows.append((*place, item.job, *_upload(batch), _age(item.created), cause))
     if rows:
         table.print_table(COLUMNS, rows)
     elif not session.is_quiet:
@@ -158,14 +158,14 @@ def _print_found(session: Session, batches: Sequence[cleanup.UploadLeavings]) ->
             output.warn(session, f"journal {batch.key}: {batch.error.message}")
 
 
-def _upload(batch: cleanup.UploadLeavings) -> tuple[object, object]:
+def _upload(batch: cleanup.UploadLeftovers) -> tuple[object, object]:
     """Whose upload it was, and of which image; None for each if its journal is lost."""
     began = (batch.reading and batch.reading.state.began) or {}
     return began.get("user"), began.get("filename")
 
 
 def _print_reports(
-    session: Session, batches: Sequence[cleanup.UploadLeavings], reports: Sequence[CleanUpReport]
+    session: Session, batches: Sequence[cleanup.UploadLeftovers], reports: Sequence[CleanUpReport]
 ) -> None:
     for report in reports:
         for leftover in report.left:
@@ -176,7 +176,7 @@ def _print_reports(
 
 
 def _documents(
-    batches: Sequence[cleanup.UploadLeavings], reports: Sequence[CleanUpReport], *, is_dry: bool
+    batches: Sequence[cleanup.UploadLeftovers], reports: Sequence[CleanUpReport], *, is_dry: bool
 ) -> list[dict[str, Any]]:
     reasons = {leftover.object: leftover.reason for report in reports for leftover in report.left}
     documents = []
@@ -196,7 +196,7 @@ def _documents(
                     "image": image,
                     "journal": batch.key,
                     "created": item.created.isoformat() if item.created else None,
-                    "story": item.story,
+                    "story": item.cause,
                     "outcome": outcome,
                     "reason": reason,
                 }

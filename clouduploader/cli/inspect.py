@@ -110,8 +110,8 @@ def _process_text(found: "JobInspection") -> str:
         "gone": f"{pid} is gone",
         "unknown": f"{pid} is there, but only root or its owner can see what it does",
     }
-    text = texts[found.standing] if found.standing else "none"
-    if found.pids and found.standing != "working":
+    text = texts[found.ownership] if found.ownership else "none"
+    if found.pids and found.ownership != "working":
         text += f"; but these have its log open: {pids}"
     elif not found.pids and found.log and found.log.is_held:
         text += "; but somebody has its log locked"
@@ -129,7 +129,7 @@ def _inspection(found: "JobInspection") -> dict[str, Any]:
         "ended": utc(found.ended.timestamp()) if found.ended else None,
         "image_bytes": found.image_bytes,
         "paths": None if found.paths is None else {key: str(path) for key, path in found.paths.items()},
-        "process": found.standing,
+        "process": found.ownership,
         "pids": None if found.pids is None else list(found.pids),
         "phase": reading.phase if reading else None,
         "objects": [object_document(thing) for thing in reading.objects] if reading else None,

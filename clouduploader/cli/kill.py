@@ -59,21 +59,21 @@ def kill_command(
         )
     if not yes:
         _ask_before_kill(session, names)
-    manner = kill.KillOptions(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
+    options = kill.KillOptions(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
     sinks = [] if session.is_quiet else [os.fdopen(2, "wb", buffering=0, closefd=False)]
     outcomes = (
         kill.kill_at_server(server, names)
         if server
-        else kill.kill_jobs(session.open_spool(), names, manner=manner, config=session.config, sinks=sinks)
+        else kill.kill_jobs(session.open_spool(), names, options=options, config=session.config, sinks=sinks)
     )
     codes = []
     documents = []
     for killed in outcomes:
-        code = _kill_code(killed, is_waiting=manner.is_waiting)
+        code = _kill_code(killed, is_waiting=options.is_waiting)
         codes.append(code)
         documents.append(_kill_document(killed, code))
         if not session.is_json:
-            _print_killed(killed, is_waiting=manner.is_waiting)
+            _print_killed(killed, is_waiting=options.is_waiting)
     if session.is_json:
         output.print_json(session, {"jobs": documents}, exit_code=max(codes))
     return max(codes)
@@ -116,7 +116,7 @@ def _kill_document(killed: "KillResult", code: int) -> dict[str, Any]:
         "state": killed.state,
         "exit_code": code,
         "finished_before": killed.is_finished_before,
-        "process": killed.standing,
+        "process": killed.ownership,
         "forced": killed.was_forced,
         "remaining_pids": None if killed.remaining_pids is None else list(killed.remaining_pids),
         "removed": report and [object_document(thing) for thing in report.removed],
@@ -139,9 +139,9 @@ def _killed_texts(killed: "KillResult", *, is_waiting: bool) -> Iterator[str]:
         yield f"is over already: {killed.state}"
     elif killed.state:
         yield "killed" + (", with SIGKILL in the end" if killed.was_forced else "")
-    if killed.standing == "foreign":
+    if killed.ownership == "foreign":
         yield "its pid belongs to another program by now, which was left alone"
-    elif killed.standing == "gone":
+    elif killed.ownership == "gone":
         yield "its process was gone already"
     if killed.remaining_pids:
         pids = ", ".join(map(str, killed.remaining_pids))

@@ -65,14 +65,14 @@ class FoundItem:
         object: Which one; without an id if it was asked for, and may be there and not show yet.
         job: The job's id, or None.
         created: When; None if nobody knows.
-        story: What happened.
+        cause: What happened.
         keep_reason: Why it is not removed, or None.
     """
 
     object: CloudObject
     job: str | None
     created: datetime.datetime | None
-    story: str
+    cause: str
     keep_reason: str | None
 
     @property
@@ -82,7 +82,7 @@ class FoundItem:
 
 
 @frozen()
-class UploadLeavings:
+class UploadLeftovers:
     """What one upload left.
 
     Attributes:
@@ -104,13 +104,13 @@ class UploadLeavings:
     values: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
-    def doomed(self) -> tuple[CloudObject, ...]:
+    def to_remove(self) -> tuple[CloudObject, ...]:
         """What would be removed."""
         return tuple(item.object for item in self.items if item.keep_reason is None)
 
 
 @frozen()
-class CleanupConfig:
+class CleanupContext:
     """What looking and removing needs.
 
     Attributes:
@@ -136,25 +136,27 @@ class CleanupConfig:
         return found.values
 
 
-def look(means: CleanupConfig, scope: CleanupScope) -> list[UploadLeavings]:
+def look(context: CleanupContext, scope: CleanupScope) -> list[UploadLeftovers]:
     """Look for what is left. Changes nothing; uses the network where there is something to look for.
 
     Raises:
         ClouduploaderError: The account of `scope` can't be looked through, there is no such platform, or the clock
             can't tell what is older than `scope` says.
     """
-    state_dir = means.config.state.value
-    batches = [_by_journal(means, scope, found) for found in journal.read_open(state_dir) if _is_dead(found, scope)]
+    state_dir = context.config.state.value
+    batches = [
+        _by_journal(context, scope, found) for found in journal.read_open(state_dir) if _is_in_scope(found, scope)
+    ]
     if scope.job is None and (scope.regions or scope.targetdata.get("region")):
-        batches += _by_tags(means, scope, {reading.key: reading for reading in journal.read_all(state_dir)})
+        batches += _by_tags(context, scope, {reading.key: reading for reading in journal.read_all(state_dir)})
     return batches
 
 
-def remove(means: CleanupConfig, batches: Sequence[UploadLeavings]) -> Iterator[CleanUpReport]:
+def remove(context: CleanupContext, batches: Sequence[UploadLeftovers]) -> Iterator[CleanUpReport]:
     """Remove what is left, and close the journals of uploads that left nothing.
 
     Args:
-        means: See Means.
+        context: See Means.
         batches: From `look`.
 
     Yields:
@@ -162,9 +164,9 @@ def remove(means: CleanupConfig, batches: Sequence[UploadLeavings]) -> Iterator[
     """
     for batch in batches:
         try:
-            yield _remove_batch(means, batch)
+            yield _remove_batch(context, batch)
         except ClouduploaderError as exc:
-            yield CleanUpReport(left=tuple(Leftover(thing, exc.message) for thing in batch.doomed))
+            yield CleanUpReport(left=tuple(Leftover(thing, exc.message) for thing in batch.to_remove))
 
 
 def examine(
@@ -196,7 +198,7 @@ def examine(
         found.update((item.object, item) for item in platform.find(ctx, reading.key) if item.object not in delivered)
     return [
         *_items_of(reading, unseen_by=found),
-        *(_item(item, _story(reading), is_complete_too) for item in found.values()),
+        *(_item(item, _cause(reading), is_complete_too) for item in found.values()),
         *_unseen(reading, found),
     ]
 
@@ -245,7 +247,7 @@ def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, Json
     return {**values, "region": region} if region else values
 
 
-def _is_dead(reading: journal.JournalContents, scope: CleanupScope) -> bool:
+def _is_in_scope(reading: journal.JournalContents, scope: CleanupScope) -> bool:
     began = reading.state.began
     if reading.is_live or not began or began.get("target") != scope.target:
         return False
@@ -266,25 +268,25 @@ def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
     return datetime.datetime.now(datetime.UTC) - moment >= age
 
 
-def _by_journal(means: CleanupConfig, scope: CleanupScope, reading: journal.JournalContents) -> UploadLeavings:
+def _by_journal(context: CleanupContext, scope: CleanupScope, reading: journal.JournalContents) -> UploadLeftovers:
     """What a dead upload left."""
     try:
-        platform = means.load_platform(scope.target, means.config)
-        values = _values(means, scope, reading, platform)
-        items = examine(platform, values, reading, means.log, is_complete_too=scope.is_complete_too)
+        platform = context.load_platform(scope.target, context.config)
+        values = _values(context, scope, reading, platform)
+        items = examine(platform, values, reading, context.log, is_complete_too=scope.is_complete_too)
     except ClouduploaderError as exc:
-        return UploadLeavings(reading.key, reading, tuple(_items_of(reading, unseen_by={})), error=exc)
+        return UploadLeftovers(reading.key, reading, tuple(_items_of(reading, unseen_by={})), error=exc)
     within = tuple(item for item in items if not scope.regions or item.object.region in scope.regions)
-    return UploadLeavings(reading.key, reading, within, len(within) == len(items), None, platform, values)
+    return UploadLeftovers(reading.key, reading, within, len(within) == len(items), None, platform, values)
 
 
 def _values(
-    means: CleanupConfig, scope: CleanupScope, reading: journal.JournalContents, platform: Platform
+    context: CleanupContext, scope: CleanupScope, reading: journal.JournalContents, platform: Platform
 ) -> Mapping[str, JsonValue]:
     """The target data that the journal kept, or else those that a person gave."""
     data = reading.targetdata()
     if data is not None:
-        return means.values(data, platform)
+        return context.values(data, platform)
     if scope.targetdata:
         return scope.targetdata
     raise MissingFileError(
@@ -293,15 +295,15 @@ def _values(
 
 
 def _by_tags(
-    means: CleanupConfig, scope: CleanupScope, readings: Mapping[str, journal.JournalContents]
-) -> list[UploadLeavings]:
+    context: CleanupContext, scope: CleanupScope, readings: Mapping[str, journal.JournalContents]
+) -> list[UploadLeftovers]:
     """What uploads left whose journals are lost, or do not know of it."""
-    platform = means.load_platform(scope.target, means.config)
+    platform = context.load_platform(scope.target, context.config)
     age = TAGS_ONLY_AGE if scope.older_than is None else scope.older_than
     delivered = {thing for reading in readings.values() for thing in reading.state.delivered}
     by_key: dict[str, list[FoundObject]] = {}
     for region in scope.regions or (str(scope.targetdata["region"]),):
-        ctx = Context(platform, in_region(scope.targetdata, region), means.log, Cancel())
+        ctx = Context(platform, in_region(scope.targetdata, region), context.log, Cancel())
         for found in platform.find(ctx, None):
             reading = readings.get(found.key)
             is_seen_to = reading and (reading.is_live or reading.state.is_open)
@@ -312,7 +314,9 @@ def _by_tags(
         newest = max((found.created for found in group if found.created), default=None)
         if _is_old(newest, age):
             items = [_item(found, "its journal is not here", scope.is_complete_too) for found in group]
-            batches.append(UploadLeavings(key, readings.get(key), tuple(items), True, None, platform, scope.targetdata))
+            batches.append(
+                UploadLeftovers(key, readings.get(key), tuple(items), True, None, platform, scope.targetdata)
+            )
     return batches
 
 
@@ -328,7 +332,7 @@ def _items_of(reading: journal.JournalContents, unseen_by: Mapping[CloudObject, 
             thing,
             str(job) if job else None,
             visibility.time_of(entry),
-            _story(reading),
+            _cause(reading),
             UNSEEN_IMAGE if thing.kind == "image" else None,
         )
         for thing, entry in reading.state.objects.items()
@@ -347,20 +351,20 @@ def _unseen(reading: journal.JournalContents, found: Collection[CloudObject]) ->
             answered[thing.kind, thing.region] -= 1
         elif seconds := visibility.seconds_left(entry):
             moment = visibility.time_of(entry)
-            items.append(FoundItem(thing, str(job) if job else None, moment, _story(reading), not_yet(seconds)))
+            items.append(FoundItem(thing, str(job) if job else None, moment, _cause(reading), not_yet(seconds)))
     return items
 
 
-def _story(reading: journal.JournalContents) -> str:
+def _cause(reading: journal.JournalContents) -> str:
     end = reading.state.end
     return f"its upload {end.get('outcome')}" if end else "its upload died"
 
 
-def _item(found: FoundObject, story: str, is_complete_too: bool) -> FoundItem:
+def _item(found: FoundObject, cause: str, is_complete_too: bool) -> FoundItem:
     keep_reason = None if found.state is ObjectState.COMPLETE and is_complete_too else found.keep_reason
     if keep_reason and found.job_name:
         keep_reason = keep_reason.replace("JOB", found.job_name)
-    return FoundItem(found.object, found.job_name or None, found.created, story, keep_reason)
+    return FoundItem(found.object, found.job_name or None, found.created, cause, keep_reason)
 
 
 def unseen(items: Sequence[FoundItem]) -> tuple[Leftover, ...]:
@@ -380,22 +384,22 @@ def adopt(opened: journal.UploadJournal, items: Sequence[FoundItem]) -> None:
             opened.write("made", **journal.fields_of(item.object))
 
 
-def _remove_batch(means: CleanupConfig, batch: UploadLeavings) -> CleanUpReport:
+def _remove_batch(context: CleanupContext, batch: UploadLeftovers) -> CleanUpReport:
     """Remove what one upload left, under its journal's lock where there is one."""
     if batch.error or batch.platform is None:
         reason = batch.error.message if batch.error else "its platform is not there"
-        return CleanUpReport(left=tuple(Leftover(thing, reason) for thing in batch.doomed))
+        return CleanUpReport(left=tuple(Leftover(thing, reason) for thing in batch.to_remove))
     if batch.reading is None:
-        return remove_things(batch.platform, batch.values, batch.doomed, {}, means.log)
+        return remove_things(batch.platform, batch.values, batch.to_remove, {}, context.log)
     with journal.open_journal(batch.reading.directory.parent, batch.key) as opened:
         if opened.state() != batch.reading.state:
             raise LockedError("its upload was tried again meanwhile")
         adopt(opened, batch.items)
         report = CleanUpReport()
-        with means.log.listening(JournalWriter(opened, means.log).take):
-            if batch.doomed:
+        with context.log.listening(JournalWriter(opened, context.log).take):
+            if batch.to_remove:
                 made = opened.state().objects
-                report = remove_things(batch.platform, batch.values, batch.doomed, made, means.log)
+                report = remove_things(batch.platform, batch.values, batch.to_remove, made, context.log)
         is_kept = any(item.keep_reason for item in batch.items)
         if batch.reading.state.is_open and batch.is_whole and not report.left and not is_kept:
             opened.end(journal.AttemptOutcome.CLEANED)

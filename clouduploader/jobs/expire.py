@@ -10,8 +10,7 @@ from clouduploader.errors import ClouduploaderError, LocalIOError, NoSuchJobErro
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.store import journal, spool
 from clouduploader.store.spool import paths
-from clouduploader.util import privileges
-from clouduploader.util import wall_clock as calendar
+from clouduploader.util import privileges, wall_clock
 from clouduploader.util.frozen import frozen
 
 DEAD = "the server died while it received the image"
@@ -31,7 +30,7 @@ class ExpiredJob:
     details: str
 
 
-class ExpiryLimits:
+class WaitTimes:
     """How long things have stayed as they are, by a clock that nobody sets.
 
     The machine's clock may be put forward by hours while a client is between two requests: after a sleep, or by the
@@ -74,9 +73,7 @@ class ExpiryLimits:
         self._known, self._seen = self._seen, {}
 
 
-def expire(
-    jobs: spool.Spool, *, seconds: float, patience: ExpiryLimits, own: Set[str] = frozenset()
-) -> list[ExpiredJob]:
+def expire(jobs: spool.Spool, *, seconds: float, waits: WaitTimes, own: Set[str] = frozenset()) -> list[ExpiredJob]:
     """Fail the jobs whose image does not come, and remove what is left of it.
 
     A job that is received by a process that is gone fails at once.
@@ -84,7 +81,7 @@ def expire(
     Args:
         jobs: The spool.
         seconds: How long a job may wait for its image, or for more of it.
-        patience: Knows how long they have waited; the same in each call.
+        waits: Knows how long they have waited; the same in each call.
         own: Jobs whose images this process receives; they are left alone. Another thread may change it, if a job
             is in it for all the time that it is in state receiving.
 
@@ -99,14 +96,14 @@ def expire(
     names = set(jobs.running_names())
     for name in sorted(names, key=int):
         try:
-            if details := _expired(jobs, name, seconds, patience, own):
+            if details := _expired(jobs, name, seconds, waits, own):
                 failed.append(ExpiredJob(name, details))
         except NoSuchJobError:
             continue  # archived meanwhile
         except ClouduploaderError as exc:
             trouble = exc
-    _remove_parts(jobs, names.difference(job.name for job in failed), seconds, patience, own)
-    patience.forget_others()
+    _remove_parts(jobs, names.difference(job.name for job in failed), seconds, waits, own)
+    waits.forget_others()
     if trouble:
         raise trouble
     return failed
@@ -135,10 +132,10 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
     needed = {*jobs.running_names(), *jobs.pending_cleanups()}
     names = sorted(jobs.archived_names(), key=int)
     changed = {name: _changed(jobs.done_path(name), now) for name in names}
-    doomed = set() if max_jobs is None else set(names[: max(0, len(names) - max_jobs)])
+    to_remove = set() if max_jobs is None else set(names[: max(0, len(names) - max_jobs)])
     limit = -math.inf if max_days is None else now - max_days * SECONDS_PER_DAY
-    doomed.update(name for name in names if calendar.EARLIEST.timestamp() <= changed[name] < limit)
-    removed = sorted(doomed - needed, key=int)
+    to_remove.update(name for name in names if wall_clock.EARLIEST.timestamp() <= changed[name] < limit)
+    removed = sorted(to_remove - needed, key=int)
     for name in removed:
         # The record last: as long as it is there, the log is found.
         for path in (jobs.done_log_path(name), jobs.done_path(name)):
@@ -150,12 +147,12 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
     return removed
 
 
-def _expired(jobs: spool.Spool, name: str, seconds: float, patience: ExpiryLimits, own: Set[str]) -> str | None:
+def _expired(jobs: spool.Spool, name: str, seconds: float, waits: WaitTimes, own: Set[str]) -> str | None:
     """Fail one job if it must; return why, or None."""
-    if not _reason(jobs, _read(jobs, name), seconds, patience):
+    if not _reason(jobs, _read(jobs, name), seconds, waits):
         return None
     with jobs.lock(name) as locked:
-        details = _reason(jobs, locked.job, seconds, patience)
+        details = _reason(jobs, locked.job, seconds, waits)
         if not details or name in own:  # in this order: what we began to receive before the lock is in it
             return None
         locked.archive(locked.job.ended(JobState.FAILED, details))
@@ -169,16 +166,16 @@ def _read(jobs: spool.Spool, name: str) -> Job:
         raise NoSuchJobError(exc.message) from exc  # damaged: nothing can be said of it
 
 
-def _reason(jobs: spool.Spool, job: Job, seconds: float, patience: ExpiryLimits) -> str | None:
+def _reason(jobs: spool.Spool, job: Job, seconds: float, waits: WaitTimes) -> str | None:
     """Why a job must fail; None if it need not."""
     if job.state is JobState.CREATED:
-        is_late = patience.waited(job.name, _signature(jobs.job_path(job.name))) > seconds
+        is_late = waits.waited(job.name, _signature(jobs.job_path(job.name))) > seconds
         return f"no image came within {seconds:g} seconds" if is_late else None
     if job.state is not JobState.RECEIVING:
         return None
     if not _is_alive(job.pid):
         return DEAD
-    return Details.CUT_OFF if patience.waited(job.name, _signature(jobs.received_path(job))) > seconds else None
+    return Details.CUT_OFF if waits.waited(job.name, _signature(jobs.received_path(job))) > seconds else None
 
 
 def _is_alive(pid: int | None) -> bool:
@@ -214,7 +211,7 @@ def _status(path: Path) -> os.stat_result | None:
         raise LocalIOError(f"{path} can't be read: {exc.strerror}") from exc
 
 
-def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, patience: ExpiryLimits, own: Set[str]) -> None:
+def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, waits: WaitTimes, own: Set[str]) -> None:
     """Remove what belongs to no job: its server died before it made the job, or after it archived it."""
     try:
         entries = sorted(jobs.directory.iterdir())
@@ -222,7 +219,7 @@ def _remove_parts(jobs: spool.Spool, names: Set[str], seconds: float, patience: 
         raise LocalIOError(f"the spool {jobs.directory} can't be read: {exc.strerror}") from exc
     for entry in entries:
         name = paths.job_of_part(entry.name)
-        if name and name not in names and name not in own and patience.waited(entry.name, _signature(entry)) > seconds:
+        if name and name not in names and name not in own and waits.waited(entry.name, _signature(entry)) > seconds:
             _remove(jobs, entry)
 
 

@@ -52,7 +52,7 @@ class JobInspection:
         ended: When it was archived; in the spool only.
         paths: Those of its files that exist: job, image, data, log, result, directory; in the spool only.
         image_bytes: What the image file has now; None if there is none. In the spool only.
-        standing: How the pid of a running job stands to it; None without a pid. In the spool only.
+        ownership: How the pid of a running job stands to it; None without a pid. In the spool only.
         pids: The processes that work on it, as far as they can be seen; in the spool only.
         log: Its log; None if there is none.
         journal: What its upload wrote down for the time after a crash; None if there is nothing. In the spool only.
@@ -66,7 +66,7 @@ class JobInspection:
     ended: datetime.datetime | None
     paths: Mapping[str, Path] | None
     image_bytes: int | None
-    standing: processes.Ownership | None
+    ownership: processes.Ownership | None
     pids: tuple[int, ...] | None
     log: JobLogFile | None
     journal: journal.JournalContents | None
@@ -103,8 +103,10 @@ def inspect_job(jobs: spool.Spool, name: str, *, lines: int, state_dir: Path) ->
     files = _files(jobs, name, is_archived=is_archived)
     log = _log(jobs, name, lines=lines)
     key = log.reading.journal_key if log else None
-    crew = (
-        processes.crew(job.pid, traces(jobs, job)) if job and not is_archived else processes.JobProcesses(None, (), ())
+    found = (
+        processes.job_processes(job.pid, process_match(jobs, job))
+        if job and not is_archived
+        else processes.JobProcesses(None, (), ())
     )
     return JobInspection(
         name=name,
@@ -115,8 +117,8 @@ def inspect_job(jobs: spool.Spool, name: str, *, lines: int, state_dir: Path) ->
         ended=_time(files["job"][1].st_mtime) if is_archived and "job" in files else None,
         paths={key: path for key, (path, _) in files.items()},
         image_bytes=files["image"][1].st_size if "image" in files else None,
-        standing=crew.standing,
-        pids=tuple(sorted(member.pid for member in (*crew.workers, *crew.descendants))),
+        ownership=found.ownership,
+        pids=tuple(sorted(member.pid for member in (*found.workers, *found.descendants))),
         log=log,
         journal=_journal(state_dir, key, name) if key else None,
     )
@@ -132,7 +134,7 @@ def inspect_at_server(server: "JobServer", name: str, *, lines: int) -> JobInspe
 
     Raises:
         NoSuchJobError: There is none.
-        ClouduploaderError: See `remote.Server`.
+        ClouduploaderError: See `client.JobServer`.
     """
     job, damage = None, None
     try:
@@ -159,7 +161,7 @@ def inspect_at_server(server: "JobServer", name: str, *, lines: int) -> JobInspe
         ended=None,
         paths=None,
         image_bytes=None,
-        standing=None,
+        ownership=None,
         pids=None,
         log=log,
         journal=None,
@@ -181,7 +183,7 @@ def _journal(state_dir: Path, key: str, name: str) -> journal.JournalContents | 
     return dataclasses.replace(found, is_live=False, entries=entries, state=journal.state_of(entries))
 
 
-def traces(jobs: spool.Spool, job: Job) -> processes.ProcessMatch:
+def process_match(jobs: spool.Spool, job: Job) -> processes.ProcessMatch:
     """What the processes that work on a job can be known by."""
     written = [jobs.log_path(job.name), jobs.done_log_path(job.name)]
     if job.state is JobState.RECEIVING:
@@ -190,7 +192,7 @@ def traces(jobs: spool.Spool, job: Job) -> processes.ProcessMatch:
 
 
 def _files(jobs: spool.Spool, name: str, *, is_archived: bool) -> dict[str, tuple[Path, os.stat_result]]:
-    places = {
+    paths = {
         "job": jobs.done_path(name) if is_archived else jobs.job_path(name),
         "image": jobs.file_path(name),
         "data": jobs.data_path(name),
@@ -199,7 +201,7 @@ def _files(jobs: spool.Spool, name: str, *, is_archived: bool) -> dict[str, tupl
         "directory": jobs.work_dir(name),
     }
     found = {}
-    for key, path in places.items():
+    for key, path in paths.items():
         try:
             found[key] = path, path.stat()
         except OSError:

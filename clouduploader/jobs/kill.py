@@ -48,7 +48,7 @@ class KillResult:
         name: The job.
         state: Its state now; None if it is not known.
         is_finished_before: It was over already, and nothing was changed.
-        standing: How its pid stood to it; None without one, and for a job of a server.
+        ownership: How its pid stood to it; None without one, and for a job of a server.
         was_forced: Whether a process had to be ended by SIGKILL.
         remaining_pids: Its processes that still run; they may be cleaning up. None for a job of a server.
         clean_up: What became of its objects in the cloud; None if its end was not waited for or seen.
@@ -58,7 +58,7 @@ class KillResult:
     name: str
     state: JobState | None = None
     is_finished_before: bool = False
-    standing: processes.Ownership | None = None
+    ownership: processes.Ownership | None = None
     was_forced: bool = False
     remaining_pids: tuple[int, ...] | None = ()
     clean_up: CleanUpReport | None = None
@@ -66,11 +66,11 @@ class KillResult:
 
 
 @frozen()
-class _KillConfig:
+class _KillContext:
     """What killing needs, see `kill_jobs`."""
 
     jobs: spool.Spool
-    manner: KillOptions
+    options: KillOptions
     config: Config
     sinks: Sequence[job_log.Sink]
     load_platform: Callable[[str, Config], Platform]
@@ -84,7 +84,7 @@ class _Stopped:
     """
 
     job: Job
-    standing: processes.Ownership | None
+    ownership: processes.Ownership | None
     held: processes.PidfdSet
     targetdata: bytes | ClouduploaderError = dataclasses.field(repr=False)
     objects: tuple[CloudObject, ...]
@@ -94,7 +94,7 @@ def kill_jobs(
     jobs: spool.Spool,
     names: Sequence[str],
     *,
-    manner: KillOptions,
+    options: KillOptions,
     config: Config,
     sinks: Sequence[job_log.Sink] = (),
     load_platform: Callable[[str, Config], Platform] = registry.load,
@@ -107,7 +107,7 @@ def kill_jobs(
     Args:
         jobs: The spool.
         names: The jobs; one that is named twice is killed once.
-        manner: See KillOptions.
+        options: See KillOptions.
         config: For our own clean-up.
         sinks: Where our own clean-up writes its log, beside the job's.
         load_platform: Gives the platform that cleans up.
@@ -115,19 +115,19 @@ def kill_jobs(
     Yields:
         What became of each, errors included, in the order of their names as given.
     """
-    means = _KillConfig(jobs, manner, config, sinks, load_platform)
+    context = _KillContext(jobs, options, config, sinks, load_platform)
     with contextlib.ExitStack() as stack:
         outcomes: list[_Stopped | KillResult] = []
         for name in dict.fromkeys(names):
             held = stack.enter_context(processes.PidfdSet())
             try:
-                outcomes.append(_stop(means, name, held))
+                outcomes.append(_stop(context, name, held))
             except ClouduploaderError as exc:
                 outcomes.append(KillResult(name=name, error=exc))
         jobs.ping_worker()
-        deadline = time.monotonic() + manner.timeout_seconds
+        deadline = time.monotonic() + options.timeout_seconds
         for outcome in outcomes:
-            yield outcome if isinstance(outcome, KillResult) else _finish(means, outcome, deadline)
+            yield outcome if isinstance(outcome, KillResult) else _finish(context, outcome, deadline)
         jobs.ping_worker()  # again: the first may have come before OBS's helper of the job had ended
 
 
@@ -152,22 +152,22 @@ def kill_at_server(server: "JobServer", names: Sequence[str]) -> Iterator[KillRe
             yield KillResult(name=name, remaining_pids=None, error=exc)
 
 
-def _stop(means: _KillConfig, name: str, held: processes.PidfdSet) -> _Stopped | KillResult:
+def _stop(context: _KillContext, name: str, held: processes.PidfdSet) -> _Stopped | KillResult:
     """Send SIGTERM and archive, under the job's lock, so that its end is written by nobody else."""
-    jobs = means.jobs
+    jobs = context.jobs
     try:
         with jobs.lock(name) as locked:
             job = locked.job
             if job.state.is_final:
                 return KillResult(name=name, state=job.state, is_finished_before=True)
-            data = _targetdata(jobs, name) if means.manner.is_forced else b""
-            objects = _objects(means, job) if means.manner.is_waiting else ()  # before the uploader removes them
-            standing = _terminate(jobs, job, held) if job.state is JobState.UPLOADING else None
+            data = _targetdata(jobs, name) if context.options.is_forced else b""
+            objects = _objects(context, job) if context.options.is_waiting else ()  # before the uploader removes them
+            ownership = _terminate(jobs, job, held) if job.state is JobState.UPLOADING else None
             locked.archive(job.ended(JobState.FAILED, Details.KILLED))
     except NoSuchJobError:
         job, _ = jobs.read(name)
         return KillResult(name=name, state=job.state, is_finished_before=True)
-    return _Stopped(job, standing, held, data, objects)
+    return _Stopped(job, ownership, held, data, objects)
 
 
 def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
@@ -179,37 +179,37 @@ def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
 
 
 def _terminate(jobs: spool.Spool, job: Job, held: processes.PidfdSet) -> processes.Ownership | None:
-    crew = processes.crew(job.pid, inspect.traces(jobs, job))
-    if crew.standing is processes.Ownership.UNKNOWN:
+    found = processes.job_processes(job.pid, inspect.process_match(jobs, job))
+    if found.ownership is processes.Ownership.UNKNOWN:
         raise NotOwnerError(
             f"it can't be seen whether the process group {job.pid} works on the job {job.name}",
             hint="Run it as root, or as the user who runs OBS's cloud uploader.",
         )
-    held.add((*crew.workers, *crew.descendants))
-    if crew.standing is processes.Ownership.WORKING and job.pid:
+    held.add((*found.workers, *found.descendants))
+    if found.ownership is processes.Ownership.WORKING and job.pid:
         held.terminate_group(job.pid)
     else:
-        held.terminate(crew.workers)
-    return crew.standing
+        held.terminate(found.workers)
+    return found.ownership
 
 
-def _finish(means: _KillConfig, stopped: _Stopped, deadline: float) -> KillResult:
+def _finish(context: _KillContext, stopped: _Stopped, deadline: float) -> KillResult:
     """Wait for the end of a job's processes, and see to what they leave."""
-    manner, held = means.manner, stopped.held
+    options, held = context.options, stopped.held
     was_forced, report, error = False, None, None
     try:
-        if manner.is_waiting and not held.wait(max(0.0, deadline - time.monotonic())) and manner.is_forced:
+        if options.is_waiting and not held.wait(max(0.0, deadline - time.monotonic())) and options.is_forced:
             held.kill()
             was_forced = True
             held.wait(KILL_SECONDS)
-        if manner.is_waiting and not held.living():
-            report, error = _see_to_objects(means, stopped)
+        if options.is_waiting and not held.living():
+            report, error = _see_to_objects(context, stopped)
     except ClouduploaderError as exc:
         error = exc
     return KillResult(
         name=stopped.job.name,
         state=JobState.FAILED,
-        standing=stopped.standing,
+        ownership=stopped.ownership,
         was_forced=was_forced,
         remaining_pids=tuple(sorted(member.pid for member in held.living())),
         clean_up=report,
@@ -217,19 +217,19 @@ def _finish(means: _KillConfig, stopped: _Stopped, deadline: float) -> KillResul
     )
 
 
-def _see_to_objects(means: _KillConfig, stopped: _Stopped) -> tuple[CleanUpReport, ClouduploaderError | None]:
+def _see_to_objects(context: _KillContext, stopped: _Stopped) -> tuple[CleanUpReport, ClouduploaderError | None]:
     """Say what the uploader removed and left in the cloud; forced, remove that too."""
-    left = _objects(means, stopped.job)
+    left = _objects(context, stopped.job)
     removed = tuple(thing for thing in stopped.objects if thing not in left)
-    reading = resume.journal_of(means.jobs, stopped.job, means.config.state.value)
+    reading = resume.journal_of(context.jobs, stopped.job, context.config.state.value)
     is_open = reading is not None and reading.state.is_open and not reading.is_live
-    if means.manner.is_forced and reading and is_open:
+    if context.options.is_forced and reading and is_open:
         _remove_work_dir(reading)
-    if not means.manner.is_forced or not (left or is_open):
+    if not context.options.is_forced or not (left or is_open):
         reason = "the uploader did not remove it"
         return CleanUpReport(removed, tuple(Leftover(thing, reason) for thing in left)), None
     try:
-        ours = _clean_up(means, stopped, left, reading if is_open else None)
+        ours = _clean_up(context, stopped, left, reading if is_open else None)
     except ClouduploaderError as exc:
         return CleanUpReport(removed, tuple(Leftover(thing, exc.message) for thing in left)), exc
     return CleanUpReport((*removed, *ours.removed), ours.left), None
@@ -242,44 +242,44 @@ def _remove_work_dir(reading: journal.JournalContents) -> None:
         workspace.remove_dead(path, owner=reading.directory.stat().st_uid)
 
 
-def _objects(means: _KillConfig, job: Job) -> tuple[CloudObject, ...]:
+def _objects(context: _KillContext, job: Job) -> tuple[CloudObject, ...]:
     """What the job's log, and the journal of its upload, say there is in the cloud."""
-    log = jobs_log.open_log(means.jobs, job.name)
+    log = jobs_log.open_log(context.jobs, job.name)
     if log is None:
         return ()
     with log:
         reading = jobs_log.read_back(log)
-    found = journal.read(means.config.state.value, reading.journal_key) if reading.journal_key else None
+    found = journal.read(context.config.state.value, reading.journal_key) if reading.journal_key else None
     return tuple(dict.fromkeys((*reading.objects, *(found.state.objects if found else ()))))
 
 
 def _clean_up(
-    means: _KillConfig, stopped: _Stopped, objects: Sequence[CloudObject], reading: journal.JournalContents | None
+    context: _KillContext, stopped: _Stopped, objects: Sequence[CloudObject], reading: journal.JournalContents | None
 ) -> CleanUpReport:
     """Remove objects as the job's platform does it, and tell of it in the job's log.
 
     Args:
-        means: See _Means.
+        context: See _Means.
         stopped: The job.
         objects: What is known to be left.
         reading: Its journal, if something more may be left.
     """
     if isinstance(stopped.targetdata, ClouduploaderError):
         raise stopped.targetdata
-    job, config = stopped.job, means.config
+    job, config = stopped.job, context.config
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(means.jobs.append_archived_log(job.name))
-        log = job_log.JobLog([file, *means.sinks], is_verbose=False, has_times=True)
-        platform = means.load_platform(job.target or "", config)
-        values = cleanup.CleanupConfig(config, log).values(stopped.targetdata, platform)
+        file = stack.enter_context(context.jobs.append_archived_log(job.name))
+        log = job_log.JobLog([file, *context.sinks], is_verbose=False, has_times=True)
+        platform = context.load_platform(job.target or "", config)
+        values = cleanup.CleanupContext(config, log).values(stopped.targetdata, platform)
         if reading is None:
             return cleanup.remove_things(platform, values, objects, {}, log)
         opened = stack.enter_context(journal.open_journal(reading.directory.parent, reading.key))
         stack.enter_context(log.listening(JournalWriter(opened, log).take))
         items = cleanup.examine(platform, values, reading, log, is_complete_too=True)
-        doomed = dict.fromkeys((*objects, *(item.object for item in items if item.keep_reason is None)))
+        to_remove = dict.fromkeys((*objects, *(item.object for item in items if item.keep_reason is None)))
         cleanup.adopt(opened, items)
-        report = cleanup.remove_things(platform, values, list(doomed), opened.state().objects, log)
+        report = cleanup.remove_things(platform, values, list(to_remove), opened.state().objects, log)
         left = (*report.left, *cleanup.unseen(items))
         if not left:
             opened.end(journal.AttemptOutcome.CLEANED)

@@ -99,7 +99,7 @@ def list_at_server(server: "JobServer", query: JobQuery) -> JobList:
     """List the jobs of a server. A job whose record it can't read is in none of its lists.
 
     Raises:
-        ClouduploaderError: See `remote.Server`.
+        ClouduploaderError: See `client.JobServer`.
     """
     found = server.read_all()
     entries = [_entry_of(name, found[name]) for name in sorted(found, key=int, reverse=True)]

@@ -129,7 +129,7 @@ def follow_at_server(
         NoSuchJobError: There is no such job.
         MissingFileError: It has no log, and is not followed.
         TransientError: The server could not be asked for PATIENCE_SECONDS; or once, at first or if it is not followed.
-        ClouduploaderError: See `remote.Server`.
+        ClouduploaderError: See `client.JobServer`.
     """
     job = server.read(name)
     facts = server.log_facts(name)

@@ -77,7 +77,7 @@ def _check_result_path(path: Path) -> None:
     if not path.parent.is_dir():
         raise CannotCreateError(f"the result {path} can't be written: there is no directory for it")
     try:
-        files.check_place(path)
+        files.check_replaceable(path)
     except OSError as exc:
         raise CannotCreateError(f"the result {path} can't be written: {exc.strerror}") from exc
 

@@ -16,7 +16,7 @@ INTERVAL_SECONDS = 5.0  # each note is synced to the disk; OBS's page of a job a
 
 
 class ProgressNote:
-    """A listener of `joblog.JobLog` that writes the percents of the phase that is under way.
+    """A listener of `job_log.JobLog` that writes the percents of the phase that is under way.
 
     Never raises, and never waits for a lock: a note that can't be written is left out. Only a record that names our
     process group is touched, so that whoever killed or ended the job has the last word.

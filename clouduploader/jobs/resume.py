@@ -33,7 +33,7 @@ AGAIN = "Upload the image again."
 
 
 @frozen(kw_only=True)
-class _Dead:
+class _ResumableJob:
     """A job that can be gone on with.
 
     Attributes:
@@ -56,7 +56,7 @@ def run(
     is_verbose: bool,
     watch: Callable[[Job, job_log.JobLog], None],
 ) -> UploadOutcome:
-    """Upload the image of a dead job as that job, with what its journal knows. Blocks as an upload does.
+    """Upload the image of a resumable job as that job, with what its journal knows. Blocks as an upload does.
 
     Args:
         name: The job.
@@ -75,27 +75,27 @@ def run(
     """
     spool = Spool(config.spool.value)
     with contextlib.ExitStack() as stack:
-        dead, file = _taken(spool, name, config)
+        resumable, file = _take_over(spool, name, config)
         stack.enter_context(contextlib.closing(file))
         log = job_log.JobLog([file, *sinks], is_verbose=is_verbose, has_times=True)
         try:
-            watch(dead.job, log)
-            job_log.tell_beginning(log, user=dead.task.user, target=dead.task.target)
+            watch(resumable.job, log)
+            job_log.tell_beginning(log, user=resumable.task.user, target=resumable.task.target)
             log.line(f"Going on with the job {name}.")
-            result = uploads_run.run(dead.task, config=config, log=log, cancel=cancel, events_path=None)
+            result = uploads_run.run(resumable.task, config=config, log=log, cancel=cancel, events_path=None)
         except LockedError as exc:  # another one was quicker, and the job is now his
             log_failure(log, exc, exc)
             raise
         except StoppedError as exc:
             log_failure(log, exc, exc)
-            _end(spool, dead, dead.job.ended(JobState.FAILED, Details.KILLED), log)
+            _end(spool, resumable, resumable.job.ended(JobState.FAILED, Details.KILLED), log)
             raise
         except BaseException as exc:
             error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")
-            _end(spool, dead, dead.job.ended(JobState.FAILED, log_failure(log, exc, error)), log)
+            _end(spool, resumable, resumable.job.ended(JobState.FAILED, log_failure(log, exc, error)), log)
             raise
-        job = dead.job.ended(JobState.SUCCEEDED, job_log.one_line(result.id))
-        return UploadOutcome(job, result, _end(spool, dead, job, log))
+        job = resumable.job.ended(JobState.SUCCEEDED, job_log.one_line(result.id))
+        return UploadOutcome(job, result, _end(spool, resumable, job, log))
 
 
 def journal_of(spool: Spool, job: Job, state_dir: Path) -> journal.JournalContents | None:
@@ -116,27 +116,27 @@ def journal_of(spool: Spool, job: Job, state_dir: Path) -> journal.JournalConten
     return None
 
 
-def _taken(spool: Spool, name: str, config: Config) -> tuple[_Dead, BinaryIO]:
+def _take_over(spool: Spool, name: str, config: Config) -> tuple[_ResumableJob, BinaryIO]:
     """Make sure that nobody works on a job, and make it ours: by its log, and its record in the spool."""
     try:
         with spool.lock(name) as locked:
             job = locked.job
             if job.state is not JobState.UPLOADING:
                 raise JobStateError(f"the job {name} is {job.state}: there is nothing to go on with")
-            crew = processes.crew(job.pid, inspect.traces(spool, job))
-            if crew.workers or crew.standing in (processes.Ownership.WORKING, processes.Ownership.UNKNOWN):
+            found = processes.job_processes(job.pid, inspect.process_match(spool, job))
+            if found.workers or found.ownership in (processes.Ownership.WORKING, processes.Ownership.UNKNOWN):
                 raise LockedError(f"somebody works on the job {name}", hint="See `clouduploader inspect`.")
             job = dataclasses.replace(job, pid=os.getpgrp())
-            dead = _Dead(job=job, is_archived=False, task=_task(spool, job, config))
+            resumable = _ResumableJob(job=job, is_archived=False, task=_task(spool, job, config))
             log = spool.open_log(name)
             locked.replace(job)
-            return dead, log
+            return resumable, log
     except NoSuchJobError:
         job = spool.read(name)[0]
     if job.state is JobState.SUCCEEDED:
         raise JobStateError(f"the job {name} has succeeded: there is nothing left to do")
-    dead = _Dead(job=job, is_archived=True, task=_task(spool, job, config))
-    return dead, spool.append_archived_log(name)
+    resumable = _ResumableJob(job=job, is_archived=True, task=_task(spool, job, config))
+    return resumable, spool.append_archived_log(name)
 
 
 def _task(spool: Spool, job: Job, config: Config) -> UploadTask:
@@ -172,9 +172,9 @@ def _task(spool: Spool, job: Job, config: Config) -> UploadTask:
     )
 
 
-def _end(spool: Spool, dead: _Dead, job: Job, log: job_log.JobLog) -> str | None:
+def _end(spool: Spool, resumable: _ResumableJob, job: Job, log: job_log.JobLog) -> str | None:
     """Write how a job ended, into the archive if it is there; return why that can't be done."""
-    if not dead.is_archived:
+    if not resumable.is_archived:
         warning = archive(spool, job, log)
         spool.ping_worker()
         return warning

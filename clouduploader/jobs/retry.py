@@ -56,8 +56,8 @@ def run(
         job = spool.read(name)[0]
     if job.state is not JobState.FAILED:
         raise JobStateError(f"the job {name} has {job.state}: there is nothing left to do")
-    order = _order(spool, job, config)
-    return upload.run(order, config=config, cancel=cancel, sinks=sinks, is_verbose=is_verbose, watch=watch)
+    request = _request(spool, job, config)
+    return upload.run(request, config=config, cancel=cancel, sinks=sinks, is_verbose=is_verbose, watch=watch)
 
 
 def _schedule(spool: Spool, name: str) -> Job:
@@ -75,7 +75,7 @@ def _schedule(spool: Spool, name: str) -> Job:
     return job
 
 
-def _order(spool: Spool, job: Job, config: Config) -> upload.ManualUpload:
+def _request(spool: Spool, job: Job, config: Config) -> upload.ManualUpload:
     """What was to be uploaded by hand, if all of it is still there, and the same.
 
     Raises:

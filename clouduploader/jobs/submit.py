@@ -42,7 +42,7 @@ class Receiver(Protocol):
 
 
 class ImageSink(Protocol):
-    """What takes jobs: `spool.Spool`, and `remote.Server`."""
+    """What takes jobs: `spool.Spool`, and `client.JobServer`."""
 
     def create(self, job: Job, *, targetdata: bytes) -> Job:
         """Make a job that waits for its image; its name is the taker's choice."""
@@ -68,35 +68,37 @@ class SubmitRequest:
     targetdata: bytes = dataclasses.field(repr=False)
 
 
-def prepare(order: SubmitRequest, *, config: Config) -> bytes:
-    """Make the target data of an order, and check them.
+def prepare(request: SubmitRequest, *, config: Config) -> bytes:
+    """Make the target data of an request, and check them.
 
-    The account's values come first, and those of the order over them; so does the digest that a file beside
+    The account's values come first, and those of the request over them; so does the digest that a file beside
     the image promises, where the platform knows `sha256`: that file does not go along. Data that are encrypted
     as a whole are sent as they are: what is in them only the service can see.
 
     Raises:
         TargetDataError: They are wrong.
-        NoSuchAccountError: The user has no account, and the order does not say what would be in one.
+        NoSuchAccountError: The user has no account, and the request does not say what would be in one.
         UnknownTargetError, PluginLoadError, ConfigError: There is no such platform here.
     """
-    platform = registry.load(order.target, config)
-    data = order.targetdata
+    platform = registry.load(request.target, config)
+    data = request.targetdata
     if not target_data.is_armored(data.decode("utf-8", "replace")):
         given = target_data.parse(data)
-        data = json.dumps({**_account(order, given, platform, config), **_digest(order, platform), **given}).encode()
+        data = json.dumps(
+            {**_account(request, given, platform, config), **_digest(request, platform), **given}
+        ).encode()
     target_data.check(data, platform, keyring.Keyring(config.home.value, config.environment))
     return data
 
 
 def submit(
-    order: SubmitRequest, intake: ImageSink, *, config: Config, watch: Callable[[Job], Callable[[Event], None]]
+    request: SubmitRequest, sink: ImageSink, *, config: Config, watch: Callable[[Job], Callable[[Event], None]]
 ) -> Job:
     """Make a job, and send its image.
 
     Args:
-        order: See Order.
-        intake: Who takes it.
+        request: See Order.
+        sink: Who takes it.
         config: See `prepare`.
         watch: Called once with the new job; what it returns is told how the transfer goes.
 
@@ -107,8 +109,8 @@ def submit(
         StoppedError: A signal came, in `Cancel.interruptible`; the job has failed, or will.
         ClouduploaderError: It was refused, or the transfer broke. There is no job, or it has failed or will.
     """
-    data = prepare(order, config=config)
-    path = order.image_path
+    data = prepare(request, config=config)
+    path = request.image_path
     if path.exists() and not path.is_file():
         raise ImageError(f"the image {path} is not a regular file")
     with contextlib.ExitStack() as stack:
@@ -122,11 +124,11 @@ def submit(
             raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
         if not size_bytes:
             raise ImageError(f"the image {path} is empty")
-        job = intake.create(_job(order, size_bytes), targetdata=data)
+        job = sink.create(_job(request, size_bytes), targetdata=data)
         tell = watch(job)
         tell(PhaseStarted(PHASE))
         try:
-            with intake.receive(job.name) as receiver:
+            with sink.receive(job.name) as receiver:
                 buffer = memoryview(bytearray(BLOCK_BYTES))
                 done_bytes = 0
                 while done_bytes < size_bytes:
@@ -136,8 +138,8 @@ def submit(
                     tell(BytesMoved(done_bytes, size_bytes))
                 receiver.finish()
         except StoppedError:
-            if isinstance(intake, spool.Spool):
-                _fail(intake, job.name)
+            if isinstance(sink, spool.Spool):
+                _fail(sink, job.name)
             raise
     return dataclasses.replace(job, state=JobState.SCHEDULED, details=None)
 
@@ -153,9 +155,9 @@ def has_worker(jobs: spool.Spool, obs_lock: Path | None) -> bool:
 
 
 def _account(
-    order: SubmitRequest, given: Mapping[str, JsonValue], platform: Platform, config: Config
+    request: SubmitRequest, given: Mapping[str, JsonValue], platform: Platform, config: Config
 ) -> dict[str, str]:
-    """The values of the user's account; none if the order says itself what would be in one.
+    """The values of the user's account; none if the request says itself what would be in one.
 
     Raises:
         NoSuchAccountError: There is neither: the service would find nobody to upload for.
@@ -164,33 +166,33 @@ def _account(
     if all(given.get(name) for name in names):
         return {}  # also where the book is not for this user to read
     try:
-        return accounts.AccountStore(config.home.value).get(order.user, order.target)
+        return accounts.AccountStore(config.home.value).get(request.user, request.target)
     except NoSuchAccountError:
         if any(given.get(name) for name in names):
             return {}
         raise
 
 
-def _digest(order: SubmitRequest, platform: Platform) -> dict[str, str]:
+def _digest(request: SubmitRequest, platform: Platform) -> dict[str, str]:
     """The SHA-256 that the image must have, if a file beside it tells, for the platform to check on arrival."""
     if not any(field.name == "sha256" for field in platform.fields):
         return {}
-    found = file_digest.beside(order.image_path, order.image_path.name)
+    found = file_digest.beside(request.image_path, request.image_path.name)
     return {"sha256": found} if found else {}
 
 
-def _job(order: SubmitRequest, size_bytes: int) -> Job:
+def _job(request: SubmitRequest, size_bytes: int) -> Job:
     return Job(
         name="",
         state=JobState.CREATED,
-        user=order.user,
-        target=order.target,
+        user=request.user,
+        target=request.target,
         # OBS's server wants all of them; empty ones say that no build service made the image
         project="",
         repository="",
         package="",
         arch="",
-        filename=order.image_path.name,
+        filename=request.image_path.name,
         size=size_bytes,
     )
 

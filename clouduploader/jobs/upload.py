@@ -56,18 +56,18 @@ class UploadOutcome:
     warning: str | None = None
 
 
-def check(order: ManualUpload, *, config: Config, log: job_log.JobLog, cancel: Cancel) -> Plan:
+def check(request: ManualUpload, *, config: Config, log: job_log.JobLog, cancel: Cancel) -> Plan:
     """Say what `run` would do, having checked all that can be checked without a change.
 
     Raises:
         ClouduploaderError: `run` would fail with this.
     """
-    _check_events(order)
-    return uploads_run.plan(_task(order, job=None), config=config, log=log, cancel=cancel)
+    _check_events(request)
+    return uploads_run.plan(_task(request, job=None), config=config, log=log, cancel=cancel)
 
 
 def run(
-    order: ManualUpload,
+    request: ManualUpload,
     *,
     config: Config,
     cancel: Cancel,
@@ -78,7 +78,7 @@ def run(
     """Enter a job into the spool, upload, and archive it.
 
     Args:
-        order: See Order.
+        request: See Order.
         config: See Config.
         cancel: See Cancel.
         sinks: Where the log goes, besides the job's file.
@@ -90,28 +90,28 @@ def run(
         ClouduploaderError: It failed; all is cleaned up, the job is archived. Where image or target data could not be
             read to begin with, there is no job.
     """
-    image = image_open.describe(order.image_path, order.image_path.name, cancel)
-    check_targetdata(_task(order, job=None), config=config)  # what is wrong before the job is no job's failure
-    _check_events(order)
+    image = image_open.describe(request.image_path, request.image_path.name, cancel)
+    check_targetdata(_task(request, job=None), config=config)  # what is wrong before the job is no job's failure
+    _check_events(request)
     spool = Spool(config.spool.value)
     job = Job(
         name=spool.allocate(),
         state=JobState.UPLOADING,
         created=int(time.time()),
-        user=order.user,
-        target=order.target,
-        filename=order.image_path.name,
+        user=request.user,
+        target=request.target,
+        filename=request.image_path.name,
         size=image.size_bytes,
         pid=os.getpgrp(),
     )
-    file = spool.register(job, targetdata=order.targetdata, image_path=order.image_path)
+    file = spool.register(job, targetdata=request.targetdata, image_path=request.image_path)
     with contextlib.closing(file):
         log = job_log.JobLog([file, *sinks], is_verbose=is_verbose, has_times=True)
         try:
             watch(job, log)
-            job_log.tell_beginning(log, user=order.user, target=order.target)
+            job_log.tell_beginning(log, user=request.user, target=request.target)
             result = uploads_run.run(
-                _task(order, job=job), config=config, log=log, cancel=cancel, events_path=order.events_path
+                _task(request, job=job), config=config, log=log, cancel=cancel, events_path=request.events_path
             )
         except StoppedError as exc:
             log_failure(log, exc, exc)
@@ -125,9 +125,9 @@ def run(
         return UploadOutcome(job, result, archive(spool, job, log))
 
 
-def _check_events(order: ManualUpload) -> None:
-    if order.events_path and not order.events_path.parent.is_dir():
-        raise CannotCreateError(f"the events file {order.events_path} can't be written: there is no such directory")
+def _check_events(request: ManualUpload) -> None:
+    if request.events_path and not request.events_path.parent.is_dir():
+        raise CannotCreateError(f"the events file {request.events_path} can't be written: there is no such directory")
 
 
 def archive(spool: Spool, job: Job, log: job_log.JobLog) -> str | None:
@@ -148,12 +148,12 @@ def archive(spool: Spool, job: Job, log: job_log.JobLog) -> str | None:
     return None
 
 
-def _task(order: ManualUpload, *, job: Job | None) -> UploadTask:
+def _task(request: ManualUpload, *, job: Job | None) -> UploadTask:
     return UploadTask(
-        user=order.user,
-        target=order.target,
-        image_path=order.image_path,
-        targetdata=order.targetdata,
+        user=request.user,
+        target=request.target,
+        image_path=request.image_path,
+        targetdata=request.targetdata,
         filename=None,
         job=job,
         is_by_hand=True,

@@ -187,11 +187,11 @@ def _first(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
 
 async def kill(call: RouteCall) -> web.StreamResponse:
     """Kill a job as OBS does: told to end, failed and archived, and not waited for."""
-    manner = jobs_kill.KillOptions(timeout_seconds=0)
+    options = jobs_kill.KillOptions(timeout_seconds=0)
     jobs, config = call.state.jobs, call.state.config
 
     def run() -> jobs_kill.KillResult:
-        (killed,) = jobs_kill.kill_jobs(jobs, [call.found.job], manner=manner, config=config)
+        (killed,) = jobs_kill.kill_jobs(jobs, [call.found.job], options=options, config=config)
         if not killed.error and not killed.is_finished_before:
             call.state.log.tell("killed", job=killed.name, client=call.request.remote)  # as in `_create`
         return killed

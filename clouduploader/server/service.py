@@ -195,7 +195,7 @@ async def _tend(state: ServerState) -> None:
 
 def _expire(state: ServerState) -> None:
     seconds, own = state.settings.expire_seconds, state.intake.names
-    for job in expire.expire(state.jobs, seconds=seconds, patience=state.patience, own=own):
+    for job in expire.expire(state.jobs, seconds=seconds, waits=state.patience, own=own):
         state.log.tell("failed", job=job.name, details=job.details)
 
 

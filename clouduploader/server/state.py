@@ -74,7 +74,7 @@ class ServerState:
         self.searching = asyncio.Lock()
         self.creating = asyncio.Lock()
         self._parsing = asyncio.Lock()
-        self.patience = expire.ExpiryLimits()
+        self.patience = expire.WaitTimes()
         self.started = status.now()
         self._numbers = itertools.count(1)
         self._in_flight: dict[int, tuple[web.BaseRequest, int]] = {}

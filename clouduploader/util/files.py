@@ -131,7 +131,7 @@ def discard(path: Path) -> None:
         path.unlink()
 
 
-def check_place(path: Path) -> None:
+def check_replaceable(path: Path) -> None:
     """Refuse the place for a new file where what is no regular file would have to go for it: a device, a link to one.
 
     Raises:
@@ -163,10 +163,10 @@ def replace_file(path: Path, data: bytes, *, mode: int, announce: Callable[[], N
         announce: Called once it is written, before others can see it.
 
     Raises:
-        OSError: That failed, see `check_place` too; what was there before is still there, or the new content, should
-            only its name not yet be on the disk.
+        OSError: That failed, see also `check_replaceable`; what was there before is still there, or the new content,
+            should only its name not yet be on the disk.
     """
-    check_place(path)
+    check_replaceable(path)
     beside = new_path(path)
     try:
         write_file(beside, data, mode=mode)

@@ -83,13 +83,13 @@ class JobProcesses:
     """Who works on a job.
 
     Attributes:
-        standing: How the group named in the job file stands to it; None if none is named.
+        ownership: How the group named in the job file stands to it; None if none is named.
         workers: The living members of that group if it works on the job; else those that write the
             job's log all the same.
         descendants: What those have started, in whatever session.
     """
 
-    standing: Ownership | None
+    ownership: Ownership | None
     workers: tuple[Process, ...]
     descendants: tuple[Process, ...]
 
@@ -99,7 +99,7 @@ def seconds_since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def everybody() -> dict[int, Process]:
+def all_processes() -> dict[int, Process]:
     """All processes that can be seen, by pid.
 
     Raises:
@@ -111,26 +111,26 @@ def everybody() -> dict[int, Process]:
     return {process.pid: process for process in found if process is not None}
 
 
-def crew(group: int | None, traces: ProcessMatch) -> JobProcesses:
+def job_processes(group: int | None, match: ProcessMatch) -> JobProcesses:
     """Find out who works on a job.
 
     Args:
         group: The process group of the job file, which may be anybody's by now; None if there is none,
             and neither 0 nor 1 is any: OBS leaves these alone too.
-        traces: What the job's processes are known by.
+        match: What the job's processes are known by.
 
     Raises:
         LocalIOError: They can't be looked up.
     """
-    there = everybody()
-    found, standing = [], None
+    there = all_processes()
+    found, ownership = [], None
     with _faults():
         if group is not None and group > 1:
             found = [member for member in there.values() if group in (member.group, member.pid) and member.is_alive]
-            standing = _standing(group, found, there, traces)
-        if standing is not Ownership.WORKING:
-            found = [member for member in there.values() if _is_writer(member, traces)]
-    return JobProcesses(standing, tuple(found), tuple(_descendants(found, there)))
+            ownership = _ownership(group, found, there, match)
+        if ownership is not Ownership.WORKING:
+            found = [member for member in there.values() if _is_writer(member, match)]
+    return JobProcesses(ownership, tuple(found), tuple(_descendants(found, there)))
 
 
 def descendants(processes: Iterable[Process]) -> list[Process]:
@@ -138,7 +138,7 @@ def descendants(processes: Iterable[Process]) -> list[Process]:
 
     To be asked before those end: the children of an ended process can't be told from others'.
     """
-    return _descendants(processes, everybody())
+    return _descendants(processes, all_processes())
 
 
 def is_locked(path: Path) -> bool:
@@ -324,11 +324,11 @@ def _refusals() -> Iterator[None]:
         ) from exc
 
 
-def _standing(group: int, living: list[Process], there: Mapping[int, Process], traces: ProcessMatch) -> Ownership:
+def _ownership(group: int, living: list[Process], there: Mapping[int, Process], match: ProcessMatch) -> Ownership:
     if not living:
         is_hidden = all(group != process.group for process in there.values()) and _has_members(group)
         return Ownership.UNKNOWN if is_hidden else Ownership.GONE  # hidepid of proc(5)
-    answers = [_is_working(process.pid, traces) for process in living]
+    answers = [_is_working(process.pid, match) for process in living]
     if True in answers:
         return Ownership.WORKING
     return Ownership.UNKNOWN if None in answers else Ownership.FOREIGN
@@ -361,26 +361,26 @@ def _has_members(group: int) -> bool:
     return True
 
 
-def _is_working(pid: int, traces: ProcessMatch) -> bool | None:
+def _is_working(pid: int, match: ProcessMatch) -> bool | None:
     """Whether a process works on a job; None if that can't be seen."""
     try:
-        if owner(pid) not in trusted_owners(traces.work_dir.parent):
+        if owner(pid) not in trusted_owners(match.work_dir.parent):
             return False
-        directory = _inode(traces.work_dir)
+        directory = _inode(match.work_dir)
         if directory and _inode(PROC / str(pid) / "cwd") == directory:
             return True
-        return _writes(pid, _inodes(traces.written_paths))
+        return _writes(pid, _inodes(match.written_paths))
     except PermissionError:
         return None
 
 
-def _is_writer(process: Process, traces: ProcessMatch) -> bool:
+def _is_writer(process: Process, match: ProcessMatch) -> bool:
     """Whether a process has one of the files open for writing, as far as we may see that."""
     try:
         return (
             process.is_alive
-            and owner(process.pid) in trusted_owners(traces.work_dir.parent)
-            and _writes(process.pid, _inodes(traces.written_paths))
+            and owner(process.pid) in trusted_owners(match.work_dir.parent)
+            and _writes(process.pid, _inodes(match.written_paths))
         )
     except PermissionError:
         return False

@@ -75,12 +75,12 @@ def adopted(jobs: spool.Spool, job: Job) -> TrackedUpload | None:
     Raises:
         LocalIOError: That can't be seen.
     """
-    crew = util_processes.crew(job.pid, traces(jobs, job.name))
+    crew = util_processes.job_processes(job.pid, traces(jobs, job.name))
     upload = TrackedUpload(job, util_processes.PidfdSet(), is_child=False, began=_beginning(crew.workers))
     # A supervisor stays to the end; what its uploader leaves in the background is not waited for.
     leaders = [member for member in crew.workers if member.pid == job.pid]
     upload.held.add(leaders or crew.workers)
-    if crew.standing is Ownership.UNKNOWN and job.pid and util_processes.is_locked(jobs.log_path(job.name)):
+    if crew.ownership is Ownership.UNKNOWN and job.pid and util_processes.is_locked(jobs.log_path(job.name)):
         found = util_processes.find(job.pid)  # somebody else's; that he works on it is known by the lock only
         upload.held.add([found] if found else ())
     if upload.held.living():
@@ -109,7 +109,7 @@ def force(jobs: spool.Spool, upload: TrackedUpload) -> None:
         NotOwnerError: They are somebody else's.
         LocalIOError: They can't be looked up.
     """
-    crew = util_processes.crew(upload.job.pid, traces(jobs, upload.job.name))
+    crew = util_processes.job_processes(upload.job.pid, traces(jobs, upload.job.name))
     upload.held.add((*crew.workers, *crew.descendants))
     upload.held.kill(upload.job.pid)
     upload.was_forced = True
@@ -130,7 +130,7 @@ def supervisors(jobs: spool.Spool) -> dict[str, int]:
     """
     trusted = util_processes.trusted_owners(jobs.directory)
     found: dict[str, int] = {}
-    for member in sorted(util_processes.everybody().values(), key=lambda member: (member.start_ticks, member.pid)):
+    for member in sorted(util_processes.all_processes().values(), key=lambda member: (member.start_ticks, member.pid)):
         if member.pid != member.group or util_processes.owner(member.pid) not in trusted:
             continue
         output = util_processes.locked_output(member.pid)

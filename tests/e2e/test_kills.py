@@ -193,7 +193,7 @@ def test_machine_that_dies_at_any_moment_gives_the_truth(site):
             name = site.chance.choice(sorted(found))
             victims.add(name)
             with processes.PidfdSet() as held:
-                held.add(member for member in processes.everybody().values() if member.group == found[name])
+                held.add(member for member in processes.all_processes().values() if member.group == found[name])
                 held.kill()
 
     endure(site, strike)

@@ -25,7 +25,7 @@ class IncomingImage:
     """An image on its way in; made by `Spool.receive`. One thread at a time.
 
     Args:
-        places: The spool.
+        paths: The spool.
         job: See ImageAttributes.
         file: Where it is written, unbuffered.
         lock: `Spool.lock`.
@@ -39,7 +39,7 @@ class IncomingImage:
 
     def __init__(
         self,
-        places: SpoolPaths,
+        paths: SpoolPaths,
         job: Job,
         file: BinaryIO,
         *,
@@ -47,10 +47,10 @@ class IncomingImage:
         ping: Callable[[], None],
     ) -> None:
         self.job = job
-        self.directory = places.directory
+        self.directory = paths.directory
         self._file = file
         self.received_bytes = 0
-        self._places = places
+        self._paths = paths
         self._lock = lock
         self._ping = ping
         self._is_settled = False
@@ -108,7 +108,7 @@ class IncomingImage:
             NoSuchJobError, JobStateError: The job was killed meanwhile; the image is removed.
             JobFileError, LocalIOError, LockedError, CannotCreateError: The job could not be scheduled, and fails.
         """
-        job, places = self.job, self._places
+        job, paths = self.job, self._paths
         if self.received_bytes != job.size:
             self.fail(f"size mismatch: {self.received_bytes} != {job.size or 0}")
             raise ImageError(f"size mismatch: {self.received_bytes} != {job.size or 0}")
@@ -122,11 +122,11 @@ class IncomingImage:
                 if locked.job != job:
                     raise JobStateError(f"the job {job.name} is {locked.job.state}, and waits for no image")
                 scheduled = dataclasses.replace(job, state=JobState.SCHEDULED, details=None, pid=None)
-                path = places.file_path(job.name)
+                path = paths.file_path(job.name)
                 try:
-                    places.received_path(job).replace(path)
+                    paths.received_path(job).replace(path)
                 except OSError as exc:
-                    raise places.cannot_create(path, exc) from exc
+                    raise paths.cannot_create(path, exc) from exc
                 locked.replace(scheduled, announce=announce)
             self._settle()
             undo.pop_all()
@@ -145,7 +145,7 @@ class IncomingImage:
         """
         self._settle()
         # First what is here of it: the disk may be full, and the archive needs room.
-        files.discard(self._places.received_path(self.job))
+        files.discard(self._paths.received_path(self.job))
         try:
             with self._lock(self.job.name) as locked:
                 if locked.job == self.job:

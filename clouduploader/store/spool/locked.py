@@ -20,10 +20,10 @@ class LockedJob:
         directory: The spool.
     """
 
-    def __init__(self, places: SpoolPaths, job: Job) -> None:
+    def __init__(self, paths: SpoolPaths, job: Job) -> None:
         self.job = job
-        self.directory = places.directory
-        self._places = places
+        self.directory = paths.directory
+        self._paths = paths
 
     @privileges.works_as_owner
     def replace(self, job: Job, *, announce: Callable[[], None] | None = None) -> None:
@@ -38,11 +38,11 @@ class LockedJob:
         Raises:
             CannotCreateError: It can't be written; the old state is still there.
         """
-        path = self._places.job_path(self.job.name)
+        path = self._paths.job_path(self.job.name)
         try:
             files.replace_file(path, job_xml.serialize(job), mode=files.PUBLIC_MODE, announce=announce)
         except OSError as exc:
-            raise self._places.cannot_create(path, exc) from exc
+            raise self._paths.cannot_create(path, exc) from exc
 
     @privileges.works_as_owner
     def archive(self, job: Job) -> None:
@@ -58,7 +58,7 @@ class LockedJob:
             CannotCreateError: The archive can't be written; the job is still running.
             LocalIOError: A file can't be removed; the next `Spool.lock` tries again.
         """
-        places = self._places
+        paths = self._paths
         try:
             try:
                 self._write_archive(job)
@@ -68,29 +68,29 @@ class LockedJob:
                 self._remove_inputs()
                 self._write_archive(job)
         except OSError as exc:
-            raise places.cannot_create(places.done_path(job.name), exc) from exc
+            raise paths.cannot_create(paths.done_path(job.name), exc) from exc
         self.clear()
 
     def _write_archive(self, job: Job) -> None:
-        places, name = self._places, job.name
-        files.make_directory(places.done_dir, mode=files.PUBLIC_DIRECTORY_MODE)
+        paths, name = self._paths, job.name
+        files.make_directory(paths.done_dir, mode=files.PUBLIC_DIRECTORY_MODE)
         with contextlib.suppress(FileNotFoundError):
-            places.log_path(name).replace(places.done_log_path(name))
-        files.replace_file(places.done_path(name), job_xml.serialize(job), mode=files.PUBLIC_MODE)
+            paths.log_path(name).replace(paths.done_log_path(name))
+        files.replace_file(paths.done_path(name), job_xml.serialize(job), mode=files.PUBLIC_MODE)
 
     def _remove_inputs(self) -> None:
         """Remove what only an upload needs."""
-        places, name = self._places, self.job.name
-        for path in (places.data_path(name), places.file_path(name)):
+        paths, name = self._paths, self.job.name
+        for path in (paths.data_path(name), paths.file_path(name)):
             path.unlink(missing_ok=True)
         if self.job.state is JobState.RECEIVING:
-            places.received_path(self.job).unlink(missing_ok=True)
+            paths.received_path(self.job).unlink(missing_ok=True)
 
     @privileges.works_as_owner
     def is_archive_written(self) -> bool:
         """Whether the archive has this job already: somebody who archived it did not get to the end."""
         try:
-            return records.read_job(self._places.done_path(self.job.name), self.job.name).state.is_final
+            return records.read_job(self._paths.done_path(self.job.name), self.job.name).state.is_final
         except (FileNotFoundError, JobFileError, LocalIOError):
             return False
 
@@ -101,15 +101,15 @@ class LockedJob:
         Raises:
             LocalIOError: Something can't be removed.
         """
-        places, name = self._places, self.job.name
+        paths, name = self._paths, self.job.name
         try:
             self._remove_inputs()
-            result_path = places.result_path(name)
-            beside = (files.new_path(path) for path in (places.job_path(name), result_path))  # of a crash
-            for path in (places.log_path(name), result_path, *beside):
+            result_path = paths.result_path(name)
+            beside = (files.new_path(path) for path in (paths.job_path(name), result_path))  # of a crash
+            for path in (paths.log_path(name), result_path, *beside):
                 path.unlink(missing_ok=True)
-            for directory in (places.work_dir(name), places.prepared_dir(name)):
+            for directory in (paths.work_dir(name), paths.prepared_dir(name)):
                 files.remove_tree(directory)
-            places.job_path(name).unlink(missing_ok=True)
+            paths.job_path(name).unlink(missing_ok=True)
         except OSError as exc:
             raise LocalIOError(f"{exc.filename} can't be removed: {exc.strerror}") from exc

@@ -80,7 +80,7 @@ def test_job_of_a_server_is_inspected_as_far_as_it_tells(make_server):
     unknown = (
         found.paths,
         found.pids,
-        found.standing,
+        found.ownership,
         found.image_bytes,
         found.ended,
         found.journal,
@@ -246,7 +246,7 @@ def test_jobs_of_a_server_are_killed_by_it(make_server):
     killed, unknown, finished, late = kill.kill_at_server(client.JobServer(server.url), ["7", "8", "9", "7", "10"])
 
     assert (killed.name, killed.state, killed.is_finished_before, killed.error) == ("7", JobState.FAILED, False, None)
-    assert (killed.standing, killed.remaining_pids, killed.clean_up) == (None, None, None)
+    assert (killed.ownership, killed.remaining_pids, killed.clean_up) == (None, None, None)
     assert (unknown.name, unknown.state, type(unknown.error)) == ("8", None, NoSuchJobError)
     assert (finished.state, finished.is_finished_before) == (JobState.SUCCEEDED, True)
     assert (late.state, late.is_finished_before) == (JobState.SUCCEEDED, True)

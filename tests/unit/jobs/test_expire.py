@@ -28,11 +28,11 @@ class Clock:
 def expire(jobs, *, own=frozenset(), meanwhile=lambda: None):
     """Look, and look again when more than the hour is over; return names and details of what failed in the end."""
     clock = Clock()
-    patience = jobs_expire.ExpiryLimits(clock)
-    jobs_expire.expire(jobs, seconds=3600, patience=patience, own=own)
+    waits = jobs_expire.WaitTimes(clock)
+    jobs_expire.expire(jobs, seconds=3600, waits=waits, own=own)
     clock.seconds += 3601
     meanwhile()
-    return jobs_expire.expire(jobs, seconds=3600, patience=patience, own=own)
+    return jobs_expire.expire(jobs, seconds=3600, waits=waits, own=own)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,10 @@ def test_clock_that_is_set_fails_no_job_and_empties_no_archive(make_spool, make_
     (jobs.directory / "3.data").write_bytes(b"about to be a job")
     age(*jobs.directory.iterdir())
     clock = Clock()
-    patience = jobs_expire.ExpiryLimits(clock)
+    waits = jobs_expire.WaitTimes(clock)
     for _ in range(3):
         clock.seconds += 1000
-        assert jobs_expire.expire(jobs, seconds=3600, patience=patience) == []
+        assert jobs_expire.expire(jobs, seconds=3600, waits=waits) == []
     assert names(jobs) == {"1", "1.data", "2", part.name, "3.data"}
 
 
@@ -101,28 +101,28 @@ def test_time_begins_anew_with_each_piece_of_the_image(make_spool, make_job):
 
 def test_time_that_passes_is_told_from_a_clock_that_is_set():
     clock, wall_clock = Clock(), Clock()
-    patience = jobs_expire.ExpiryLimits(clock, wall_clock)
+    waits = jobs_expire.WaitTimes(clock, wall_clock)
     clock.seconds += 10
     wall_clock.seconds += 3600
-    assert patience.now() == 1010
-    patience.waited("a", 1)
-    patience.waited("b", 1)
-    patience.forget_others()
+    assert waits.now() == 1010
+    waits.waited("a", 1)
+    waits.waited("b", 1)
+    waits.forget_others()
     clock.seconds += 5
-    assert patience.waited("a", 1) == 5
-    patience.forget_others()
-    assert patience.waited("b", 1) == 0  # was not asked for, and is another one now
+    assert waits.waited("a", 1) == 5
+    waits.forget_others()
+    assert waits.waited("b", 1) == 0  # was not asked for, and is another one now
 
 
 def test_clock_that_was_ahead_at_the_start_and_is_mended_is_believed_from_then_on():
     clock, wall_clock = Clock(), Clock()
     wall_clock.seconds = 5e9
-    patience = jobs_expire.ExpiryLimits(clock, wall_clock)
+    waits = jobs_expire.WaitTimes(clock, wall_clock)
     wall_clock.seconds = 4e9
     clock.seconds += 10
-    assert patience.now() == 4e9
+    assert waits.now() == 4e9
     wall_clock.seconds = 6e9
-    assert patience.now() == 5e9 + 10
+    assert waits.now() == 5e9 + 10
 
 
 def test_job_that_was_archived_by_a_clock_without_battery_is_kept(make_spool, make_job, tmp_path):
@@ -141,7 +141,7 @@ def test_job_of_a_server_that_died_fails_at_once(make_spool, make_job, dead_pid)
         make_job(jobs, name, state=JobState.RECEIVING, data=b"{}", pid=pid)
         (jobs.directory / f".{name}.file{pid}").write_bytes(b"begun")
     # 3 has our pid and is not ours: the server before us had the same one
-    found = jobs_expire.expire(jobs, seconds=3600, patience=jobs_expire.ExpiryLimits())
+    found = jobs_expire.expire(jobs, seconds=3600, waits=jobs_expire.WaitTimes())
     assert found == [jobs_expire.ExpiredJob("1", jobs_expire.DEAD), jobs_expire.ExpiredJob("3", jobs_expire.DEAD)]
     assert end(jobs, "1") == end(jobs, "3") == (JobState.FAILED, jobs_expire.DEAD)
     assert names(jobs) == {"2", "2.data", f".2.file{os.getppid()}"}
@@ -150,7 +150,7 @@ def test_job_of_a_server_that_died_fails_at_once(make_spool, make_job, dead_pid)
 def test_job_of_a_process_that_can_not_be_fails(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.RECEIVING, pid=10**17)
-    jobs_expire.expire(jobs, seconds=3600, patience=jobs_expire.ExpiryLimits())
+    jobs_expire.expire(jobs, seconds=3600, waits=jobs_expire.WaitTimes())
     assert end(jobs, "1") == (JobState.FAILED, jobs_expire.DEAD)
 
 

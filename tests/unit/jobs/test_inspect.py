@@ -23,7 +23,7 @@ def test_archived_job_is_told_in_full(make_spool, make_job):
     assert found.created == datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     assert found.ended.tzinfo is datetime.UTC
     assert found.paths == {"job": jobs.done_path("1"), "log": jobs.done_log_path("1")}
-    assert (found.standing, found.pids, found.image_bytes) == (None, (), None)
+    assert (found.ownership, found.pids, found.image_bytes) == (None, (), None)
     assert found.log.size_bytes == len(LOG)
     assert found.log.last_lines == ("Created instance i-1 in here.", "b\ufffd\x1b[31m")
     assert found.log.reading.phase == "upload"
@@ -36,7 +36,7 @@ def test_running_job_is_told_with_its_processes(make_spool, start_uploader):
     code = "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\nsay('child')"
     uploader = start_uploader(jobs, "1", code)
     found = inspect(jobs, "1")
-    assert found.standing is Ownership.WORKING
+    assert found.ownership is Ownership.WORKING
     assert uploader.pid in found.pids
     assert len(found.pids) == 2
     assert found.log.is_held
@@ -49,7 +49,7 @@ def test_stale_job_is_told_as_such(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", pid=2**22, log=b"")
     found = inspect(jobs, "1")
-    assert (found.standing, found.pids) == (Ownership.GONE, ())
+    assert (found.ownership, found.pids) == (Ownership.GONE, ())
     assert found.log.last_lines == ()
     assert not found.log.is_held
 
@@ -58,7 +58,7 @@ def test_job_that_waits_has_no_process_and_no_log(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.SCHEDULED)
     found = inspect(jobs, "1")
-    assert (found.standing, found.pids, found.log) == (None, (), None)
+    assert (found.ownership, found.pids, found.log) == (None, (), None)
 
 
 def test_damaged_job_is_told_with_its_log(make_spool):

@@ -42,8 +42,8 @@ def kill(settings, load_platform):
     """Return a function that kills jobs; one name gives one answer."""
 
     def run(jobs, *names, wait=False, force=False, timeout=20.0):
-        manner = jobs_kill.KillOptions(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
-        killed = list(jobs_kill.kill_jobs(jobs, names, manner=manner, config=settings, load_platform=load_platform))
+        options = jobs_kill.KillOptions(is_waiting=wait or force, is_forced=force, timeout_seconds=timeout)
+        killed = list(jobs_kill.kill_jobs(jobs, names, options=options, config=settings, load_platform=load_platform))
         return killed[0] if len(killed) == 1 else killed
 
     return run
@@ -56,7 +56,7 @@ def assert_archived_as_killed(jobs, name):
 
 
 def is_alive(pid):
-    found = processes.everybody().get(pid)
+    found = processes.all_processes().get(pid)
     return found is not None and found.is_alive
 
 
@@ -74,7 +74,7 @@ def test_killed_uploader_cleans_up_while_the_job_is_archived_at_once(make_spool,
     killed = kill(jobs, "1")
     assert_archived_as_killed(jobs, "1")
     assert killed == jobs_kill.KillResult(
-        name="1", state=JobState.FAILED, standing=Ownership.WORKING, remaining_pids=(uploader.pid,)
+        name="1", state=JobState.FAILED, ownership=Ownership.WORKING, remaining_pids=(uploader.pid,)
     )
     assert uploader.wait(20) == 0
     assert log_of(jobs, "1").endswith("got TERM\nRemoved instance i-1.\n")
@@ -159,7 +159,7 @@ def test_stale_pid_of_somebody_else_is_left_alone(make_spool, make_job, innocent
     jobs = make_spool()
     make_job(jobs, "1", pid=innocent.pid, log=b"Created instance i-1.\n", data=b'{"region": "here"}')
     killed = kill(jobs, "1", force=True, timeout=0.2)
-    assert killed.standing is Ownership.FOREIGN
+    assert killed.ownership is Ownership.FOREIGN
     assert not killed.was_forced
     assert killed.clean_up.removed == (INSTANCE,)
     assert innocent.poll() is None
@@ -172,7 +172,7 @@ def test_pid_that_is_gone_is_no_hindrance(make_spool, make_job, innocent, kill):
     innocent.wait()
     make_job(jobs, "1", pid=innocent.pid, log=b"")
     killed = kill(jobs, "1")
-    assert killed == jobs_kill.KillResult(name="1", state=JobState.FAILED, standing=Ownership.GONE)
+    assert killed == jobs_kill.KillResult(name="1", state=JobState.FAILED, ownership=Ownership.GONE)
     assert_archived_as_killed(jobs, "1")
 
 
@@ -181,7 +181,7 @@ def test_orphan_that_writes_the_log_is_terminated_though_its_group_is_gone(make_
     uploader = start_uploader(jobs, "1", CLEANS_UP)
     make_job(jobs, "1", pid=2**22)
     killed = kill(jobs, "1", wait=True)
-    assert killed.standing is Ownership.GONE
+    assert killed.ownership is Ownership.GONE
     assert killed.clean_up.removed == (INSTANCE,)
     assert uploader.wait(20) == 0
 
@@ -191,7 +191,7 @@ def test_job_that_does_not_run_yet_is_killed(state, make_spool, make_job, kill):
     jobs = make_spool()
     make_job(jobs, "1", state=state, details="waiting to receive image", data=b"{}", image=b"image")
     killed = kill(jobs, "1", force=True)
-    assert (killed.state, killed.standing) == (JobState.FAILED, None)
+    assert (killed.state, killed.ownership) == (JobState.FAILED, None)
     assert killed.clean_up.left == ()
     assert_archived_as_killed(jobs, "1")
 
@@ -202,7 +202,7 @@ def test_sender_of_an_image_is_not_signalled(make_spool, make_job, innocent, kil
     make_job(jobs, "1", state=JobState.RECEIVING, pid=innocent.pid)
     (jobs.directory / f".1.file{innocent.pid}").touch()
     killed = kill(jobs, "1", wait=True, timeout=0.1)
-    assert (killed.standing, killed.remaining_pids) == (None, ())
+    assert (killed.ownership, killed.remaining_pids) == (None, ())
     assert innocent.poll() is None
     assert_archived_as_killed(jobs, "1")
 
@@ -302,8 +302,8 @@ settings = config.load(home=jobs.directory, spool=None, environment={})
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
-manner = kill.KillOptions(timeout_seconds=1)
-[killed] = kill.kill_jobs(jobs, ["1"], manner=manner, config=settings)
+options = kill.KillOptions(timeout_seconds=1)
+[killed] = kill.kill_jobs(jobs, ["1"], options=options, config=settings)
 print(type(killed.error).__name__)
 """
 

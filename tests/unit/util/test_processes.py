@@ -59,11 +59,11 @@ def held(*processes):
 
 
 def as_process(pid):
-    return util_processes.everybody()[pid]
+    return util_processes.all_processes()[pid]
 
 
 def is_alive(pid):
-    found = util_processes.everybody().get(pid)
+    found = util_processes.all_processes().get(pid)
     return found is not None and found.is_alive
 
 
@@ -74,7 +74,7 @@ def test_process_is_alive_until_it_ends(start):
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not as_process(child.pid).is_alive  # a zombie
     child.wait()
-    assert child.pid not in util_processes.everybody()
+    assert child.pid not in util_processes.all_processes()
 
 
 def test_name_of_a_program_does_not_confuse(tmp_path, start):
@@ -90,7 +90,7 @@ def test_name_of_a_program_does_not_confuse(tmp_path, start):
 def test_group_with_the_image_in_a_command_line_is_a_stranger(start, traces):
     """An editor, or a pager, of somebody who looks at it."""
     child = start(READY_AND_WAIT, "tom", "ec2", traces.work_dir.with_name("7.file"), "x")
-    assert util_processes.crew(child.pid, traces) == util_processes.JobProcesses(Ownership.FOREIGN, (), ())
+    assert util_processes.job_processes(child.pid, traces) == util_processes.JobProcesses(Ownership.FOREIGN, (), ())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -100,31 +100,31 @@ def test_process_of_another_user_does_not_work_on_the_job(start, traces):
         child = start(
             "import os, sys; os.setuid(65534); print(flush=True); sys.stdin.read()", cwd=traces.work_dir, stderr=log
         )
-    assert util_processes.crew(child.pid, traces) == util_processes.JobProcesses(Ownership.FOREIGN, (), ())
+    assert util_processes.job_processes(child.pid, traces) == util_processes.JobProcesses(Ownership.FOREIGN, (), ())
     os.chown(traces.work_dir.parent, 65534, 65534)
-    assert util_processes.crew(child.pid, traces).standing is Ownership.WORKING
+    assert util_processes.job_processes(child.pid, traces).ownership is Ownership.WORKING
 
 
 def test_group_in_the_directory_works_on_the_job(start, traces):
     traces.work_dir.mkdir()
     child = start(cwd=traces.work_dir)
-    assert util_processes.crew(child.pid, traces).standing is Ownership.WORKING
+    assert util_processes.job_processes(child.pid, traces).ownership is Ownership.WORKING
 
 
 def test_group_that_writes_the_log_works_on_the_job_wherever_that_is_moved(start, traces):
     log_path = traces.written_paths[0]
     with log_path.open("ab") as log:
         child = start(stderr=log)
-    assert util_processes.crew(child.pid, traces).standing is Ownership.WORKING
+    assert util_processes.job_processes(child.pid, traces).ownership is Ownership.WORKING
     log_path.rename(log_path.with_suffix(".moved"))
     log_path.touch()
-    assert util_processes.crew(child.pid, traces).standing is Ownership.FOREIGN
+    assert util_processes.job_processes(child.pid, traces).ownership is Ownership.FOREIGN
 
 
 def test_reader_of_the_log_is_a_stranger(start, traces):
     with traces.written_paths[0].open("rb") as log:
         child = start("import sys; print(flush=True); open(0).read()", pass_fds=[log.fileno()])
-    crew = util_processes.crew(child.pid, traces)
+    crew = util_processes.job_processes(child.pid, traces)
     assert crew == util_processes.JobProcesses(Ownership.FOREIGN, (), ())
 
 
@@ -138,8 +138,8 @@ child.wait()
 """
     with traces.written_paths[0].open("ab") as log:
         helper = start(code, stderr=log)
-    crew = util_processes.crew(helper.pid, traces)
-    assert crew.standing is Ownership.WORKING
+    crew = util_processes.job_processes(helper.pid, traces)
+    assert crew.ownership is Ownership.WORKING
     assert {worker.pid for worker in crew.workers} == {helper.pid, int(helper.first_line)}
     with held(*crew.workers) as hold:
         hold.terminate_group(helper.pid)
@@ -150,17 +150,17 @@ def test_pid_of_nobody_is_gone(start, traces):
     child = start()
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert util_processes.crew(child.pid, traces) == util_processes.JobProcesses(Ownership.GONE, (), ())
+    assert util_processes.job_processes(child.pid, traces) == util_processes.JobProcesses(Ownership.GONE, (), ())
     child.wait()
-    assert util_processes.crew(child.pid, traces) == util_processes.JobProcesses(Ownership.GONE, (), ())
+    assert util_processes.job_processes(child.pid, traces) == util_processes.JobProcesses(Ownership.GONE, (), ())
 
 
 def test_writers_are_found_without_a_pid(start, traces):
     with traces.written_paths[0].open("ab") as log:
         child = start(CHILD_IN_OWN_SESSION, stderr=log)
     for group in (None, 2**22):  # more than any pid can be
-        crew = util_processes.crew(group, traces)
-        assert crew.standing is (Ownership.GONE if group else None)
+        crew = util_processes.job_processes(group, traces)
+        assert crew.ownership is (Ownership.GONE if group else None)
         assert child.pid in {worker.pid for worker in crew.workers}
     os.kill(int(child.first_line), signal.SIGKILL)
 
@@ -174,7 +174,7 @@ path = pathlib.Path(sys.argv[1])
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
-print(processes.crew(int(sys.argv[2]), processes.ProcessMatch(path, (path,))).standing)
+print(processes.job_processes(int(sys.argv[2]), processes.ProcessMatch(path, (path,))).ownership)
 """
 
 
@@ -189,12 +189,12 @@ def test_process_that_hides_what_it_does_is_unknown(tmp_path, start, let_all_ent
 
 @pytest.mark.parametrize("group", [0, 1])
 def test_group_of_the_kernel_or_init_is_never_a_jobs(group, traces):
-    assert util_processes.crew(group, traces) == util_processes.JobProcesses(None, (), ())
+    assert util_processes.job_processes(group, traces) == util_processes.JobProcesses(None, (), ())
 
 
 @pytest.mark.parametrize("group", [2**22, 2**31, 10**18 - 1])
 def test_number_that_no_process_can_have_is_gone(group, traces):
-    assert util_processes.crew(group, traces).standing is Ownership.GONE
+    assert util_processes.job_processes(group, traces).ownership is Ownership.GONE
 
 
 def test_descendants_are_found_in_every_session(start):
@@ -235,7 +235,7 @@ open(sys.argv[1] + str(is_child), "w").write(str(count))
 """
     child = start(code, tmp_path / "count")
     child.stdout.readline()
-    with held(*util_processes.crew(child.pid, util_processes.ProcessMatch(tmp_path, ())).workers) as hold:
+    with held(*util_processes.job_processes(child.pid, util_processes.ProcessMatch(tmp_path, ())).workers) as hold:
         hold.add([as_process(child.pid)])
         hold.terminate_group(child.pid)
         assert hold.wait(10)
@@ -302,8 +302,8 @@ def test_lack_of_descriptors_is_no_sign_that_a_process_is_gone(start, traces):
     try:
         for look in (
             lambda: util_processes.find(child.pid),
-            util_processes.everybody,
-            lambda: util_processes.crew(child.pid, traces),
+            util_processes.all_processes,
+            lambda: util_processes.job_processes(child.pid, traces),
             lambda: util_processes.PidfdSet().add([found]),
         ):
             with pytest.raises(LocalIOError, match="processes can't be looked at: Too many open files"):

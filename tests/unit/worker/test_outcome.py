@@ -229,7 +229,7 @@ def kill(bench):
     def kill(name):
         loaded = config.load(home=None, spool=bench.jobs.directory, environment={})
         (killed,) = jobs_kill.kill_jobs(
-            bench.jobs, [name], manner=jobs_kill.KillOptions(timeout_seconds=0), config=loaded
+            bench.jobs, [name], options=jobs_kill.KillOptions(timeout_seconds=0), config=loaded
         )
         assert killed.error is None
 

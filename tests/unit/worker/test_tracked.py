@@ -350,7 +350,7 @@ def test_uploader_whose_supervisor_was_killed_is_waited_for(bench):
     bench.start()
     bench.wait_for(lambda: bench.jobs.work_dir("1").exists())
     pid = bench.job("1").pid
-    bench.wait_for(lambda: len([found for found in processes.everybody().values() if found.group == pid]) > 1)
+    bench.wait_for(lambda: len([found for found in processes.all_processes().values() if found.group == pid]) > 1)
     os.kill(pid, signal.SIGKILL)
     bench.wait_for_event("adopted", "1")
     assert bench.job("1").state is JobState.UPLOADING

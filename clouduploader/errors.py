@@ -1,7 +1,7 @@
-"""What can go wrong, and the exit code each kind ends with.
+"""The errors of the program, and the exit code of each.
 
 The numbers are those of BSD's sysexits.h: documented, apart from Python's 1 and Click's 2,
-and 75 tells whoever started us that another try may work. 79 is the first one that has no meaning there.
+and 75 tells the caller that another try may work. 79 is the first one that has no meaning there.
 """
 
 import enum
@@ -32,14 +32,14 @@ class ExitCode(enum.IntEnum):
     PROTOCOL = 76, "The cloud or a server said no for good, or something that makes no sense; or a job failed."
     DENIED = 77, "The cloud or this machine refused for lack of rights."
     CONFIG = 78, "Something in the configuration is missing or wrong."
-    OPEN_ACCOUNT = 79, "The account that was tried lets in anybody who uses this service."
+    OPEN_ACCOUNT = 79, "The account that was tried lets in every user of this service."
     INTERRUPTED = 130, "Stopped by SIGINT, after the clean-up; or a question was answered with no."
-    PIPE_CLOSED = 141, "Whoever read the output went away."
+    PIPE_CLOSED = 141, "The reader of the output went away."
     TERMINATED = 143, "Stopped by SIGTERM, after the clean-up."
 
 
 class ClouduploaderError(Exception):
-    """The base of all errors that a person gets to read as one line.
+    """The base of all errors that are shown as one line.
 
     Args:
         message: What failed, on which object, in one sentence; never a secret.
@@ -79,7 +79,7 @@ class JobFileError(DataError):
 
 
 class JobStateError(DataError):
-    """A job is in a state in which it can't have done to it what was asked for."""
+    """A job is in a state that does not allow what was asked for."""
 
 
 class ImageError(DataError):
@@ -105,11 +105,11 @@ class NoSuchAccountError(NotFoundError):
 
 
 class AbsentError(NotFoundError):
-    """The cloud does not show a thing: it is gone, or too young to show."""
+    """The cloud does not show an object: it is gone, or too young to show."""
 
 
 class UnavailableError(ClouduploaderError):
-    """It cannot be served on this machine."""
+    """This machine can't serve what was asked for."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -139,7 +139,7 @@ class LocalIOError(ClouduploaderError):
 
 
 class TransientError(ClouduploaderError):
-    """It failed in a way that another try may heal."""
+    """A failure that another try may not meet."""
 
     exit_code = ExitCode.TEMPORARY
 
@@ -153,7 +153,7 @@ class NetworkError(TransientError):
 
 
 class LockedError(TransientError):
-    """Somebody else holds the lock."""
+    """Another process holds the lock."""
 
 
 class PlatformReplyError(ClouduploaderError):
@@ -169,11 +169,11 @@ class DeniedError(ClouduploaderError):
 
 
 class CredentialsError(DeniedError):
-    """The cloud does not accept who we are, or whom we want to act for."""
+    """The cloud does not accept the credentials, or the account to act for."""
 
 
 class NotOwnerError(DeniedError):
-    """The process, file or job is somebody else's."""
+    """The process, file or job belongs to another user."""
 
 
 class ConfigError(ClouduploaderError):

@@ -1,4 +1,4 @@
-"""Keep the users' accounts in the clouds: make them, fill them, say what the users have to do, try them."""
+"""Manage the users' accounts in the clouds: make, fill, explain and verify them."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class AccountDetails:
     """An account, and what its user has to do for it.
 
     Attributes:
-        account: See accounts.Account.
+        account: See StoredAccount.
         guide: See AccountGuide.
     """
 
@@ -30,7 +30,7 @@ def create(config: Config, user: str, target: str) -> accounts.StoredAccount:
 
     Raises:
         UnavailableError: The target has no accounts.
-        ClouduploaderError: See accounts.Book.create.
+        ClouduploaderError: See AccountStore.create.
     """
     _platform, kept = _load(config, target)
     now = datetime.datetime.now(datetime.UTC)
@@ -58,7 +58,7 @@ def enter(config: Config, user: str, target: str, *, field: Field, value: str) -
     Raises:
         TargetDataError: The value is not one that the field takes.
         MissingFileError: It is to be encrypted, but there is no key.
-        ClouduploaderError: See accounts.Book.set.
+        ClouduploaderError: See AccountStore.set.
     """
     if not is_allowed(field, value) or not value:
         raise TargetDataError(problem(field, value, is_hidden=field.is_secret))
@@ -67,14 +67,14 @@ def enter(config: Config, user: str, target: str, *, field: Field, value: str) -
 
 
 def list_accounts(config: Config, target: str | None) -> list[accounts.StoredAccount]:
-    """Give all accounts, or those for a target."""
+    """List all accounts, or those for a target."""
     return _store(config).accounts(target=target)
 
 
 def show(
     config: Config, user: str, target: str, *, method: str | None, extras: Sequence[str], reporter: Reporter
 ) -> AccountDetails:
-    """Tell of an account, and what its user has to do in the cloud. Uses the network.
+    """Show an account, and what its user has to do in the cloud. Uses the network.
 
     Raises:
         UnavailableError: The target has no accounts.
@@ -88,7 +88,7 @@ def show(
 
 
 def verify(config: Config, user: str, target: str, *, reporter: Reporter) -> Verification:
-    """Try an account. Uses the network.
+    """Verify that the service gets into an account. Uses the network.
 
     Raises:
         UnavailableError: The target has no accounts.
@@ -100,7 +100,7 @@ def verify(config: Config, user: str, target: str, *, reporter: Reporter) -> Ver
 
 
 def remove(config: Config, user: str, target: str) -> None:
-    """Remove an account from the book; nothing in the cloud is changed. Its platform need not be there any more.
+    """Remove an account from the home; nothing in the cloud is changed. Its platform need not be there any more.
 
     Raises:
         NoSuchAccountError: The user has none.

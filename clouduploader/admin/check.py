@@ -1,4 +1,4 @@
-"""Is everything in place for the first job?"""
+"""Check that everything is in place for the first job."""
 
 import os
 import stat
@@ -55,7 +55,7 @@ def _home(config: Config) -> Iterator[Finding]:
         yield Finding(Level.FAILURE, subject, f"is not a directory (set by {config.home.source})", hint)
         return
     if not os.access(path, os.R_OK | os.X_OK):
-        hint = f"It must be readable for the user who uploads: chown it to him ({_user()})."
+        hint = f"It must be readable for the user that uploads ({_user()}): change its owner."
         yield Finding(Level.FAILURE, subject, "can't be read", hint)
         return
     yield Finding(Level.OK, subject, f"home (set by {config.home.source})")
@@ -93,7 +93,7 @@ def _spool(path: Path) -> Iterator[Finding]:
         return
     for directory in (path, path / "done"):
         if directory.exists() and not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            hint = f"It must belong to the user who uploads ({_user()})."
+            hint = f"It must belong to the user that uploads ({_user()})."
             yield Finding(Level.FAILURE, str(directory), "can't be written", hint)
             return
     yield Finding(Level.OK, subject, "spool, can be written")

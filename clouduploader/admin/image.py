@@ -1,4 +1,4 @@
-"""Tell all about an image file: how it is packed, what is in it, whether it is whole."""
+"""Inspect an image file: how it is packed, what is in it, whether it is whole."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,15 +18,15 @@ BLOCK_BYTES = 1 << 19  # of EBS direct, GetSnapshotBlock
 
 @frozen()
 class ImageInspection:
-    """What there is to say about an image.
+    """All that is known of an image.
 
     Attributes:
         image: See Image.
         facts: What its beginning tells; the size is exact once it was read to its end.
         promised_sha256: What a file beside it promises, in hex, or None. If it was read to its end, it is so.
         bmap_path: The block map beside it, or None.
-        tally: With true holes left out, and both digests, as far as packing.open_blocks makes them; None if it was not
-            read to its end.
+        tally: With true holes left out, and both digests, as far as open_blocks makes them; None if it was not read to
+            its end.
     """
 
     image: Image
@@ -125,7 +125,7 @@ def _read(
 
 
 def left_out(tally: ReadStats) -> dict[ZeroBlocks, tuple[int, int]]:
-    """How many blocks each mode sends and leaves out, by a tally that was made with true holes left out."""
+    """Return how many blocks each mode sends and leaves out, by a tally that was made with true holes left out."""
     total = tally.data_blocks + tally.zero_blocks + tally.hole_blocks
     sent = {
         ZeroBlocks.SEND: total,
@@ -136,7 +136,7 @@ def left_out(tally: ReadStats) -> dict[ZeroBlocks, tuple[int, int]]:
 
 
 def boot_mode(found: ImageFacts) -> str | None:
-    """How the image boots, as Amazon calls it; None if that can't be told."""
+    """Return how the image boots, in the words of the field `boot_mode` of EC2; None if that can't be told."""
     if found.boots_uefi:
         return "uefi-preferred" if found.boots_bios else "uefi"
     return "legacy-bios" if found.boots_bios and found.boots_uefi is False else None

@@ -28,7 +28,7 @@ class GeneratedKeys:
 
     Attributes:
         paths: The new files and directories.
-        owner: To whom they belong, who alone can decrypt.
+        owner: The user to whom they belong, who alone can decrypt.
     """
 
     paths: tuple[Path, ...]

@@ -1,4 +1,4 @@
-"""List the platforms, and tell what target data they take."""
+"""List the platforms, and describe the target data that they take."""
 
 from typing import Any
 

@@ -2,7 +2,7 @@
 
 The requests are those that OBS's source server and frontend make, so that both servers know them.
 Nothing of an answer is believed before it is checked: its size is limited, its XML is read by
-`jobxml` and `serverxml`. Errors are ours: NetworkError where another try may help, and what a server refuses is one
+`job_xml` and `server_xml`. Errors are ours: NetworkError where another try may help, and what a server refuses is one
 line with its own summary.
 """
 
@@ -22,7 +22,7 @@ from clouduploader.model import job_xml, server_xml
 from clouduploader.model.job import Job
 from clouduploader.util.frozen import frozen
 
-ANSWER_SECONDS = 120.0  # OBS's server has five processes, and whoever comes sixth waits
+ANSWER_SECONDS = 120.0  # OBS's server has five processes, and the sixth client waits
 EXCHANGE_SECONDS = 180.0  # for all of an exchange: connecting, waiting for the answer, and some
 SLOWEST_BYTES = 1 << 18  # a second, of an answer; a list of 100,000 jobs comes in five minutes by such a line
 QUIET_SECONDS = 60.0  # a log that says nothing for so long is asked for anew: the server may be gone
@@ -279,7 +279,7 @@ class JobServer:
 
 
 def _seconds_for(max_bytes: int) -> float:
-    """How long an exchange may take whose answer has so many bytes at most."""
+    """Return how long an exchange may take whose answer has so many bytes at most."""
     return EXCHANGE_SECONDS + max_bytes / SLOWEST_BYTES
 
 

@@ -1,4 +1,4 @@
-"""Where a job server is: connections to it, and what its refusals and all that breaks mean.
+"""Connect to a job server, and turn its refusals and all that breaks into errors of ours.
 
 No redirect is followed, https needs a certificate that this machine trusts, and no proxy is used.
 """
@@ -98,7 +98,7 @@ class ServerEndpoint:
         return sock
 
     def within(self, seconds: float, work: Callable[[], T]) -> T:
-        """Do a part of an exchange that has to end in time, however slowly the server speaks.
+        """Do a part of an exchange that has to end in time, however slowly the server sends.
 
         Raises:
             NetworkError: It did not.
@@ -146,7 +146,7 @@ class ServerEndpoint:
         return one_line(fields.get("summary") or head.reason or "no reason given")
 
     def nonsense(self, what: str) -> PlatformReplyError:
-        """The error for an answer that no job server gives."""
+        """Make the error for an answer that no job server gives."""
         return PlatformReplyError(
             f"the server {self.url} answers with {what}", hint="Is that the URL of a cloud upload server?"
         )

@@ -1,4 +1,4 @@
-"""An image on its way to a job server."""
+"""Send an image to a job server."""
 
 from collections.abc import Callable
 
@@ -16,10 +16,10 @@ LAST_WORDS_SECONDS = 5.0  # for the answer of a server that hung up on an image
 
 
 class ImageTransfer:
-    """An image on its way; made by `Server.receive` and good inside its block.
+    """An image on its way; made by `JobServer.receive` and good inside its block.
 
     Args:
-        endpoint: Who gets it.
+        endpoint: The server that gets it.
         connection: The request's, with its head on the way.
         name: The job.
         size_bytes: What the head has promised.
@@ -108,7 +108,7 @@ class ImageTransfer:
         self._endpoint.within(HEAD_SECONDS, lambda: self._endpoint.check(self._connection, head, None))
 
     def _look_for(self, doubt: NetworkError) -> None:
-        """Find out whether an image has arrived of which the server could not say so: nothing is to be sent twice."""
+        """Find out whether an image has arrived that the server could not confirm: no image is sent twice."""
         try:
             job = self._look()
         except ClouduploaderError:

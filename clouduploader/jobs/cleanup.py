@@ -1,6 +1,6 @@
 """Remove what uploads left in the cloud and could not remove themselves.
 
-What belongs to a dead upload is known by its journal, and by the tags on the things themselves; where the
+What belongs to an upload that died is known by its journal, and by the tags on the things themselves; where the
 journal is lost, by the tags alone.
 """
 
@@ -32,7 +32,7 @@ from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
 TAGS_ONLY_AGE = datetime.timedelta(days=1)
-"""Without a journal nobody can tell whether the upload still lives, on another machine; few take a day."""
+"""Without a journal it can't be told whether the upload still lives, on another machine; few take a day."""
 UNSEEN_IMAGE = "not found by its tags; if it is there, it can be used"
 
 
@@ -43,7 +43,7 @@ class CleanupScope:
     Attributes:
         target: Names the platform.
         regions: Only there; empty for wherever journals lead.
-        targetdata: Which account is looked through by tags, for example its `arn`.
+        targetdata: The fields that name the account that is looked through by tags.
         older_than: Only what is older; None for any age by journal, and TAGS_ONLY_AGE by tags alone.
         is_complete_too: Whether what only another try could use is a leftover too.
         job: Only what the upload of this job left, by its journal; None for all.
@@ -59,13 +59,13 @@ class CleanupScope:
 
 @frozen()
 class FoundItem:
-    """One thing.
+    """One object in the cloud.
 
     Attributes:
         object: Which one; without an id if it was asked for, and may be there and not show yet.
         job: The job's id, or None.
-        created: When; None if nobody knows.
-        cause: What happened.
+        created: When; None if that is not known.
+        cause: Why it was left, for example "its upload died".
         keep_reason: Why it is not removed, or None.
     """
 
@@ -83,7 +83,7 @@ class FoundItem:
 
 @frozen()
 class UploadLeftovers:
-    """What one upload left.
+    """What one upload left in the cloud.
 
     Attributes:
         key: Of its journal; "" if its tag had none.
@@ -105,13 +105,13 @@ class UploadLeftovers:
 
     @property
     def to_remove(self) -> tuple[CloudObject, ...]:
-        """What would be removed."""
+        """The objects that would be removed."""
         return tuple(item.object for item in self.items if item.keep_reason is None)
 
 
 @frozen()
 class CleanupContext:
-    """What looking and removing needs.
+    """What `look` and `remove` need.
 
     Attributes:
         config: See Config.
@@ -156,7 +156,7 @@ def remove(context: CleanupContext, batches: Sequence[UploadLeftovers]) -> Itera
     """Remove what is left, and close the journals of uploads that left nothing.
 
     Args:
-        context: See Means.
+        context: See CleanupContext.
         batches: From `look`.
 
     Yields:
@@ -216,7 +216,7 @@ def remove_things(
         platform: The upload's.
         values: Its target data.
         things: Which ones.
-        made: What its journal says of their making, see `journal.State.objects`.
+        made: What its journal says of their making, see `JournalState.objects`.
         log: Told what is done.
 
     Returns:
@@ -238,12 +238,12 @@ def remove_things(
 
 
 def not_yet(seconds: float) -> str:
-    """Why something counts as left that the cloud does not show."""
+    """Return why something counts as left that the cloud does not show."""
     return f"not visible yet: the cloud may show it within {math.ceil(seconds)} seconds; clean up again after that"
 
 
 def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, JsonValue]:
-    """Target data for another region; the same for a platform without regions."""
+    """Return the target data for another region; the same for a platform without regions."""
     return {**values, "region": region} if region else values
 
 
@@ -257,7 +257,7 @@ def _is_in_scope(reading: journal.JournalContents, scope: CleanupScope) -> bool:
 
 
 def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
-    """Whether something is at least so old; of any age if nobody knows when it was made.
+    """Tell whether something is at least so old; of any age if it is not known when it was made.
 
     Raises:
         ConfigError: The clock can't tell.
@@ -269,7 +269,7 @@ def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
 
 
 def _by_journal(context: CleanupContext, scope: CleanupScope, reading: journal.JournalContents) -> UploadLeftovers:
-    """What a dead upload left."""
+    """Look for what an upload that died left, by its journal."""
     try:
         platform = context.load_platform(scope.target, context.config)
         values = _values(context, scope, reading, platform)
@@ -283,7 +283,7 @@ def _by_journal(context: CleanupContext, scope: CleanupScope, reading: journal.J
 def _values(
     context: CleanupContext, scope: CleanupScope, reading: journal.JournalContents, platform: Platform
 ) -> Mapping[str, JsonValue]:
-    """The target data that the journal kept, or else those that a person gave."""
+    """Return the target data that the journal kept, or else those that were given."""
     data = reading.targetdata()
     if data is not None:
         return context.values(data, platform)
@@ -297,7 +297,7 @@ def _values(
 def _by_tags(
     context: CleanupContext, scope: CleanupScope, readings: Mapping[str, journal.JournalContents]
 ) -> list[UploadLeftovers]:
-    """What uploads left whose journals are lost, or do not know of it."""
+    """Look for what uploads left whose journals are lost, or do not know of it."""
     platform = context.load_platform(scope.target, context.config)
     age = TAGS_ONLY_AGE if scope.older_than is None else scope.older_than
     delivered = {thing for reading in readings.values() for thing in reading.state.delivered}
@@ -321,9 +321,9 @@ def _by_tags(
 
 
 def _items_of(reading: journal.JournalContents, unseen_by: Mapping[CloudObject, FoundObject]) -> list[FoundItem]:
-    """What the journal tells of and the search by tags did not see.
+    """Return what the journal tells of and the search by tags did not see.
 
-    That may be gone, or bear no tags because the role may not give any.
+    It may be gone, or bear no tags because the account does not allow any.
     """
     began = reading.state.began or {}
     job = began.get("job")
@@ -341,7 +341,7 @@ def _items_of(reading: journal.JournalContents, unseen_by: Mapping[CloudObject, 
 
 
 def _unseen(reading: journal.JournalContents, found: Collection[CloudObject]) -> list[FoundItem]:
-    """What was asked for without an answer, so recently that the cloud may have made it and not show it yet."""
+    """Return what was asked for without an answer, so recently that the cloud may have made it and not show it yet."""
     answered = Counter((thing.kind, thing.region) for thing in found if thing not in reading.state.objects)
     job = (reading.state.began or {}).get("job")
     items = []
@@ -368,7 +368,7 @@ def _item(found: FoundObject, cause: str, is_complete_too: bool) -> FoundItem:
 
 
 def unseen(items: Sequence[FoundItem]) -> tuple[Leftover, ...]:
-    """What has to be looked for again."""
+    """Return what has to be looked for again."""
     return tuple(Leftover(item.object, item.keep_reason or "") for item in items if item.is_unseen)
 
 

@@ -1,4 +1,4 @@
-"""See to what grows old in a spool: jobs whose image does not come, and the archive."""
+"""Expire what grows old in a spool: jobs whose image does not come, and the archive."""
 
 import math
 import os
@@ -31,7 +31,7 @@ class ExpiredJob:
 
 
 class WaitTimes:
-    """How long things have stayed as they are, by a clock that nobody sets.
+    """Measures how long things have stayed as they are, by a clock that is never set.
 
     The machine's clock may be put forward by hours while a client is between two requests: after a sleep, or by the
     first step of NTP. What a process has not seen before it begins to wait for, so a restart gives time and takes none.
@@ -51,11 +51,11 @@ class WaitTimes:
         self._seen: dict[str, tuple[object, float]] = {}
 
     def now(self) -> float:
-        """Seconds since the epoch, by the machine's clock when this was made, or by now: the earlier one."""
+        """Return seconds since the epoch, by the machine's clock when this was made, or by now: the earlier one."""
         return min(self._began_at + self._clock(), self._wall_clock())
 
     def waited(self, name: str, signature: object) -> float:
-        """For how many seconds something has been as it is.
+        """Return for how many seconds something has been as it is.
 
         Args:
             name: What.
@@ -81,7 +81,7 @@ def expire(jobs: spool.Spool, *, seconds: float, waits: WaitTimes, own: Set[str]
     Args:
         jobs: The spool.
         seconds: How long a job may wait for its image, or for more of it.
-        waits: Knows how long they have waited; the same in each call.
+        waits: Knows how long they have waited; the same object in each call.
         own: Jobs whose images this process receives; they are left alone. Another thread may change it, if a job
             is in it for all the time that it is in state receiving.
 
@@ -110,14 +110,14 @@ def expire(jobs: spool.Spool, *, seconds: float, waits: WaitTimes, own: Set[str]
 
 
 def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int | None, state_dir: Path) -> list[str]:
-    """Remove archived jobs, with their logs; and the journals of uploads that are over, owe nothing and are as old.
+    """Remove archived jobs, with their logs; and the journals of uploads that are over, left nothing and are as old.
 
     Args:
         jobs: The spool.
         state_dir: Where the journals are.
-        now: See `Patience.now`: a clock that is put forward does not empty the archive.
-        max_days: Those that were archived longer ago; None for none. Not what was archived before `wallclock.EARLIEST`,
-            when the clock was wrong: its age is not known.
+        now: See `WaitTimes.now`: a clock that is put forward does not empty the archive.
+        max_days: Those that were archived longer ago; None for none. Not what was archived before
+            `wall_clock.EARLIEST`, when the clock was wrong: its age is not known.
         max_jobs: All but so many, the newest by their ids; None for none.
 
     Returns:
@@ -167,7 +167,7 @@ def _read(jobs: spool.Spool, name: str) -> Job:
 
 
 def _reason(jobs: spool.Spool, job: Job, seconds: float, waits: WaitTimes) -> str | None:
-    """Why a job must fail; None if it need not."""
+    """Return why a job must fail; None if it need not."""
     if job.state is JobState.CREATED:
         is_late = waits.waited(job.name, _signature(jobs.job_path(job.name))) > seconds
         return f"no image came within {seconds:g} seconds" if is_late else None
@@ -179,7 +179,7 @@ def _reason(jobs: spool.Spool, job: Job, seconds: float, waits: WaitTimes) -> st
 
 
 def _is_alive(pid: int | None) -> bool:
-    """Whether a process receives an image; not we, who were asked for other jobs' only."""
+    """Tell whether another process receives an image."""
     if pid is None or pid == os.getpid():
         return False
     try:
@@ -197,7 +197,7 @@ def _changed(path: Path, default: float) -> float:
 
 
 def _signature(path: Path) -> tuple[int, int] | None:
-    """What changes whenever the file is written or replaced; None if it is not there."""
+    """Return what changes whenever the file is written or replaced; None if it is not there."""
     status = _status(path)
     return (status.st_ino, status.st_mtime_ns) if status else None
 

@@ -1,4 +1,4 @@
-"""Tell everything about one job."""
+"""Inspect one job: record, files, processes, log and journal."""
 
 import dataclasses
 import datetime
@@ -27,7 +27,7 @@ class JobLogFile:
     Attributes:
         size_bytes: Of the file.
         changed: When something was written last; None if a server does not know.
-        is_held: Whether somebody who works on the job has it locked; None of a server's.
+        is_held: Whether a process that works on the job has it locked; None of a server's.
         last_lines: The end of it, undecodable bytes replaced.
         reading: What the upload told there of itself.
     """
@@ -169,7 +169,7 @@ def inspect_at_server(server: "JobServer", name: str, *, lines: int) -> JobInspe
 
 
 def _journal(state_dir: Path, key: str, name: str) -> journal.JournalContents | None:
-    """A job's journal, without what later jobs with the same upload wrote."""
+    """Return a job's journal, without what later jobs with the same upload wrote."""
     found = journal.read(state_dir, key)
     if found is None:
         return None
@@ -184,7 +184,7 @@ def _journal(state_dir: Path, key: str, name: str) -> journal.JournalContents | 
 
 
 def process_match(jobs: spool.Spool, job: Job) -> processes.ProcessMatch:
-    """What the processes that work on a job can be known by."""
+    """Return what the processes that work on a job can be known by."""
     written = [jobs.log_path(job.name), jobs.done_log_path(job.name)]
     if job.state is JobState.RECEIVING:
         written.append(jobs.received_path(job))

@@ -1,4 +1,4 @@
-"""Kill jobs: as OBS does it, but only what is the job's, and with an eye on the clean-up."""
+"""Kill jobs as OBS does, but only processes that are the job's; wait for their clean-up, or do it."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ KILL_SECONDS = 10.0  # more than a process that got a SIGKILL needs, unless it h
 
 @frozen(kw_only=True)
 class KillOptions:
-    """How to kill.
+    """How jobs are killed.
 
     Attributes:
         is_waiting: Wait until the uploader has cleaned up and ended.
@@ -107,7 +107,7 @@ def kill_jobs(
     Args:
         jobs: The spool.
         names: The jobs; one that is named twice is killed once.
-        options: See KillOptions.
+        options: How they are killed.
         config: For our own clean-up.
         sinks: Where our own clean-up writes its log, beside the job's.
         load_platform: Gives the platform that cleans up.
@@ -153,7 +153,7 @@ def kill_at_server(server: "JobServer", names: Sequence[str]) -> Iterator[KillRe
 
 
 def _stop(context: _KillContext, name: str, held: processes.PidfdSet) -> _Stopped | KillResult:
-    """Send SIGTERM and archive, under the job's lock, so that its end is written by nobody else."""
+    """Send SIGTERM and archive, under the job's lock, so that no other process writes its end."""
     jobs = context.jobs
     try:
         with jobs.lock(name) as locked:
@@ -171,7 +171,7 @@ def _stop(context: _KillContext, name: str, held: processes.PidfdSet) -> _Stoppe
 
 
 def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
-    """The target data, before they go; or why there are none, which is no reason not to kill."""
+    """Return the target data, before they go; or why there are none, which is no reason not to kill."""
     try:
         return target_data.read_file(jobs.data_path(name), is_of_spool=True)
     except ClouduploaderError as exc:
@@ -183,7 +183,7 @@ def _terminate(jobs: spool.Spool, job: Job, held: processes.PidfdSet) -> process
     if found.ownership is processes.Ownership.UNKNOWN:
         raise NotOwnerError(
             f"it can't be seen whether the process group {job.pid} works on the job {job.name}",
-            hint="Run it as root, or as the user who runs OBS's cloud uploader.",
+            hint="Run it as root, or as the user of OBS's cloud uploader.",
         )
     held.add((*found.workers, *found.descendants))
     if found.ownership is processes.Ownership.WORKING and job.pid:
@@ -243,7 +243,7 @@ def _remove_work_dir(reading: journal.JournalContents) -> None:
 
 
 def _objects(context: _KillContext, job: Job) -> tuple[CloudObject, ...]:
-    """What the job's log, and the journal of its upload, say there is in the cloud."""
+    """Return what the job's log, and the journal of its upload, say there is in the cloud."""
     log = jobs_log.open_log(context.jobs, job.name)
     if log is None:
         return ()
@@ -259,7 +259,7 @@ def _clean_up(
     """Remove objects as the job's platform does it, and tell of it in the job's log.
 
     Args:
-        context: See _Means.
+        context: See _KillContext.
         stopped: The job.
         objects: What is known to be left.
         reading: Its journal, if something more may be left.

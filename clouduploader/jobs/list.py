@@ -36,7 +36,7 @@ class JobQuery:
         return bool(self.users or self.states or self.targets or self.projects)
 
     def is_match(self, job: Job) -> bool:
-        """Whether a job is wanted."""
+        """Tell whether a job is wanted."""
         return (
             (not self.users or job.user in self.users)
             and (not self.states or job.state in self.states)

@@ -16,7 +16,7 @@ from clouduploader.util.frozen import frozen
 if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
-POLL_SECONDS = 0.3  # soon enough for who watches, and no load
+POLL_SECONDS = 0.3  # soon enough for a person, and no load
 SERVER_POLL_SECONDS = 1.0  # OBS's server looks as often itself whether a log has grown
 PATIENCE_SECONDS = 120.0  # for a server that is restarted, with its machine
 BLOCK_BYTES = 65_536
@@ -50,7 +50,7 @@ def follow_log(
 ) -> LogPosition:
     """Hand out a job's log as it lies there; when following, until the job ends.
 
-    The log of a killed job is followed until nobody has it open for writing any more: the uploader
+    The log of a killed job is followed until no process has it open for writing any more: the uploader
     cleans up, and says so there.
 
     Args:
@@ -60,7 +60,7 @@ def follow_log(
         is_following: Whether to wait for more, and for a log that is not there yet; a job may also end
             without one.
         lines: Begin with the last so many lines; None for all.
-        while_waiting: Called now and then while the job waits to be started.
+        while_waiting: Called at each poll while the job waits to be started.
 
     Raises:
         NoSuchJobError: There is no such job.
@@ -115,7 +115,7 @@ def follow_at_server(
 
     When following, a connection that breaks does no harm: the server is asked again for what comes behind the
     bytes that are here. What a killed uploader writes after its job's end comes only from our own server,
-    and if it was asked before that end: nobody else tells how long it goes on.
+    and if it was asked before that end: no other server tells how long it goes on.
 
     Args:
         server: The server.
@@ -149,7 +149,7 @@ def follow_at_server(
             # First the state, then the log: what was written before the end is not missed.
             job = server.read(name)
             if not job.state.is_final:
-                heard = time.monotonic()  # whoever has no log for us has it later, until the job ends
+                heard = time.monotonic()  # a server that has no log yet has it later, until the job ends
             if job.state is JobState.SCHEDULED:
                 while_waiting()
             facts = server.log_facts(name)
@@ -187,7 +187,7 @@ def open_log(jobs: spool.Spool, name: str) -> BinaryIO | None:
 
 
 def last_lines_offset(log: BinaryIO, lines: int) -> int:
-    """Where the last so many lines of a log begin; a last line without an end counts as one."""
+    """Return where the last so many lines of a log begin; a last line without an end counts as one."""
     end = position = log.seek(0, os.SEEK_END)
     left = lines
     while position > 0:
@@ -227,7 +227,7 @@ def _read(log: BinaryIO) -> bytes:
 
 
 def _successor(jobs: spool.Spool, name: str, log: BinaryIO) -> BinaryIO | None:
-    """The log that took this one's place; None if this is still the job's, wherever it was moved."""
+    """Return the log that took this one's place; None if this is still the job's, wherever it was moved."""
     current = open_log(jobs, name)
     if current is None or os.path.sameopenfile(current.fileno(), log.fileno()):
         if current:

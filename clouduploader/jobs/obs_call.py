@@ -1,4 +1,4 @@
-"""The upload that OBS asks for: one job, unattended."""
+"""Run the upload that OBS asks for: one job, unattended."""
 
 import contextlib
 import os
@@ -43,7 +43,7 @@ def run(
         upload_path: The image, `N.file` in a spool.
         targetdata_path: `N.data`.
         filename: The sixth form's argument, or None.
-        result_path: Where the result is written; None if the caller tells it himself.
+        result_path: Where the result is written; None if the caller writes it.
 
     Raises:
         ClouduploaderError: It failed, or was stopped; no result is written then.

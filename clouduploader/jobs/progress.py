@@ -19,7 +19,7 @@ class ProgressNote:
     """A listener of `job_log.JobLog` that writes the percents of the phase that is under way.
 
     Never raises, and never waits for a lock: a note that can't be written is left out. Only a record that names our
-    process group is touched, so that whoever killed or ended the job has the last word.
+    process group is touched, so that what a kill or the worker wrote stays.
 
     Args:
         jobs: The spool.
@@ -46,7 +46,7 @@ class ProgressNote:
                 self._lock.release()
 
     def complete(self) -> None:
-        """The upload has succeeded: what was noted becomes 100."""
+        """Take note that the upload has succeeded: what was noted becomes 100."""
         with self._lock:
             if self._written is not None:
                 self._write(100)

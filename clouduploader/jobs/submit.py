@@ -1,4 +1,4 @@
-"""Hand an image to the service, over HTTP or into the local spool: what OBS's web page and source server did."""
+"""Submit an image to the service, over HTTP or into the local spool: what OBS's web page and source server did."""
 
 import contextlib
 import dataclasses
@@ -38,11 +38,11 @@ class Receiver(Protocol):
         """Take the next bytes."""
 
     def finish(self) -> object:
-        """The image is complete: schedule the job."""
+        """Schedule the job: the image is complete."""
 
 
 class ImageSink(Protocol):
-    """What takes jobs: `spool.Spool`, and `client.JobServer`."""
+    """Takes jobs: `spool.Spool`, and `client.JobServer`."""
 
     def create(self, job: Job, *, targetdata: bytes) -> Job:
         """Make a job that waits for its image; its name is the taker's choice."""
@@ -53,7 +53,7 @@ class ImageSink(Protocol):
 
 @frozen(kw_only=True)
 class SubmitRequest:
-    """What a person wants.
+    """What is to be submitted.
 
     Attributes:
         user: Whose job it is, and whose account it goes into.
@@ -97,8 +97,8 @@ def submit(
     """Make a job, and send its image.
 
     Args:
-        request: See Order.
-        sink: Who takes it.
+        request: What is to be submitted.
+        sink: The spool or server that takes it.
         config: See `prepare`.
         watch: Called once with the new job; what it returns is told how the transfer goes.
 
@@ -145,11 +145,11 @@ def submit(
 
 
 def has_worker(jobs: spool.Spool, obs_lock: Path | None) -> bool:
-    """Whether somebody starts the jobs of a spool: our worker holds its lock, or OBS's its own.
+    """Tell whether a worker starts the jobs of a spool: ours holds its lock, or OBS's its own.
 
     Args:
         jobs: The spool.
-        obs_lock: See `exclusion.lock_paths`.
+        obs_lock: See `worker.lock.lock_paths`.
     """
     return any(processes.is_locked(path) for path in lock.lock_paths(jobs, obs_lock))
 
@@ -157,14 +157,14 @@ def has_worker(jobs: spool.Spool, obs_lock: Path | None) -> bool:
 def _account(
     request: SubmitRequest, given: Mapping[str, JsonValue], platform: Platform, config: Config
 ) -> dict[str, str]:
-    """The values of the user's account; none if the request says itself what would be in one.
+    """Return the values of the user's account; none if the request says itself what would be in one.
 
     Raises:
-        NoSuchAccountError: There is neither: the service would find nobody to upload for.
+        NoSuchAccountError: There is neither: the service would have no account to upload into.
     """
     names = [field.name for field in platform.fields if field.is_of_account]
     if all(given.get(name) for name in names):
-        return {}  # also where the book is not for this user to read
+        return {}  # also where this user may not read the accounts
     try:
         return accounts.AccountStore(config.home.value).get(request.user, request.target)
     except NoSuchAccountError:
@@ -174,7 +174,7 @@ def _account(
 
 
 def _digest(request: SubmitRequest, platform: Platform) -> dict[str, str]:
-    """The SHA-256 that the image must have, if a file beside it tells, for the platform to check on arrival."""
+    """Return the SHA-256 that the image must have, if a file beside it tells, for the platform to check on arrival."""
     if not any(field.name == "sha256" for field in platform.fields):
         return {}
     found = file_digest.beside(request.image_path, request.image_path.name)

@@ -60,7 +60,7 @@ class ImageFacts:
 
     Attributes:
         disk_format: See DiskFormat.
-        size_bytes: Of the raw disk; None if nobody knows before the last byte is unpacked.
+        size_bytes: Of the raw disk; None if that is known only when the last byte is unpacked.
         is_size_exact: Whether size_bytes is what the format promises. Otherwise it is what partition table
             and packing suggest, and the end may tell otherwise.
             partition_table: "gpt", "mbr" or None.
@@ -125,8 +125,8 @@ class ReadStats:
         zero_blocks: Handed out, all zeros.
         hole_blocks: Left out, because they are true holes.
         skipped_blocks: Left out, because they are zeros and that was asked for.
-        file_sha256: Of the file as it lies there, in hex; None if nobody asked for it.
-        raw_sha256: Of the raw disk, in hex; None if nobody asked for it.
+        file_sha256: Of the file as it lies there, in hex; None if it was not asked for.
+        raw_sha256: Of the raw disk, in hex; None if it was not asked for.
     """
 
     size_bytes: int
@@ -167,10 +167,10 @@ class BlockSource(Protocol):
         """Fill a buffer with a block that was handed out before; only if `can_reread`."""
 
     def position(self) -> int:
-        """How many bytes of the raw disk have been passed, holes included. Never blocks."""
+        """Return how many bytes of the raw disk have been passed, holes included. Never blocks."""
 
     def tally(self) -> ReadStats:
-        """What came out; only after `next_into` returned None."""
+        """Return what came out; only after `next_into` returned None."""
 
 
 class Encoding(enum.StrEnum):
@@ -234,7 +234,7 @@ class Image:
         is_tarball: Whether there is a tar archive in the packing.
         disk_format: What is inside, as far as the first bytes tell: a fixed VHD looks raw.
         identity: Device, inode, size in bytes and time of the last change in nanoseconds as they were, by which
-            it is known again; None if nobody looked.
+            it is known again; None if the file was not looked at.
     """
 
     path: Path

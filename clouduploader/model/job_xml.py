@@ -2,7 +2,7 @@
 
 Read and written as BSXML.pm's `clouduploadjob` with XML::Structured does it: attributes and
 elements are interchangeable on input and come in any order; an unknown or repeated one is an
-error. Stricter than that where OBS would take anything: a state nobody knows, a size that is no
+error. Stricter than that where OBS would take anything: an unknown state, a size that is no
 number, a document type declaration (and with it every entity).
 """
 
@@ -160,7 +160,7 @@ def escape(text: str) -> str:
 
 
 def _fields(data: bytes) -> dict[str, str]:
-    """The text of each attribute and element of the one job in `data`; an error names its line."""
+    """Return the text of each attribute and element of the one job in `data`; an error names its line."""
     parser = expat.ParserCreate("utf-8")
     try:
         return _read(data, parser)
@@ -227,7 +227,7 @@ def _read(data: bytes, parser: expat.XMLParserType, *, piece_bytes: int | None =
 
 
 def _parser_error(data: bytes, error: expat.ExpatError) -> str:
-    """What is wrong with XML from the network, as libxml2 says it to OBS's clients where we know."""
+    """Return what is wrong with XML from the network, as libxml2 says it to OBS's clients where we know."""
     if not data.lstrip().startswith(b"<"):
         line = data.split(b"\n", 1)[0][:MAX_SHOWN_BYTES].decode("utf-8", "replace")
         return f":1: parser error : Start tag expected, '<' not found\n{line}\n^"

@@ -1,7 +1,7 @@
-"""What a job server answers with, beside single jobs: lists of them, and small documents. No I/O.
+"""The XML that a job server answers with, beside single jobs: lists of them, and small documents. No I/O.
 
-The answers are OBS's (BSXML.pm: `clouduploadjoblist`, `status`, `dir`); whoever sends them, they are
-read as what comes from a stranger. A document type, and with it every entity, is refused.
+The answers are OBS's (BSXML.pm: `clouduploadjoblist`, `status`, `dir`); whichever server sends them, they are
+read as hostile. A document type, and with it every entity, is refused.
 """
 
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ def parse_reply(data: bytes, root: str) -> dict[str, str]:
 
 
 def _jobs_of(data: bytes) -> tuple[list[str], list[int]]:
-    """The names in the list's elements, and where each begins; at last where the list ends.
+    """Return the names in the list's elements, and where each begins; at last where the list ends.
 
     Up to the next one there is nothing behind a job but blanks, so it can be read as a file of its own.
     """

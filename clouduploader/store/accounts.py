@@ -1,15 +1,15 @@
-"""The book of accounts in the home: which user has which account in which cloud, `accounts.sqlite`.
+"""The database of accounts in the home, `accounts.sqlite`: which user has which account in which cloud.
 
 OBS kept this in its frontend's database, a row a user. Each entry belongs to a user and a target, and
 holds some of the platform's target data: those that its fields call an account's. What is secret among
-them comes in here encrypted for a key of the home, and goes out like that: nobody needs the private key
-to read the book, and the book alone opens no cloud.
+them comes in here encrypted for a key of the home, and goes out like that: reading the database
+needs no private key, and the database alone opens no cloud.
 
-SQLite with its rollback journal, and not with a write-ahead log: the book is small and seldom written,
+SQLite with its rollback journal, and not with a write-ahead log: the database is small and seldom written,
 so that readers need not go on during a write; at rest it is one file, with one mode and one owner, that
-can be copied; and somebody may read it who may not write it, who for a WAL would need to.
+can be copied; and users can read it who may not write it, which with a WAL they would have to.
 
-The file is made for its owner alone, who is the owner of the home: root makes entries for the daemons.
+The file is for its owner alone, the owner of the home: root makes entries for the daemons.
 SQLite gives its journal the same mode and owner. All writers take SQLite's write lock before they look
 at anything, so they come one after the other.
 """
@@ -37,7 +37,7 @@ from clouduploader.util.frozen import frozen
 FILE_NAME = "accounts.sqlite"
 SCHEMA_VERSION = 1
 APPLICATION_ID = int.from_bytes(b"CUac")  # ours: tells the file from any other of SQLite's
-BUSY_SECONDS = 10.0  # a write takes milliseconds; who waits that long waits for one that hangs
+BUSY_SECONDS = 10.0  # a write takes milliseconds; only one that hangs takes that long
 MAX_USER_LENGTH = 255  # characters; `users.login` of OBS's frontend
 _SCHEMA = (
     """CREATE TABLE account (
@@ -69,7 +69,7 @@ class StoredAccount:
     """What is known of a user's account.
 
     Attributes:
-        user: As OBS calls him.
+        user: The name, as OBS has it.
         target: Which platform answers for it.
         created: When, aware, UTC.
         values: Target data by the names of the platform's fields; secret ones are encrypted.
@@ -86,8 +86,8 @@ class StoredAccount:
 class AccountStore:
     """The accounts of one home. Making it touches nothing; each call opens the file and closes it.
 
-    Every method raises LocalIOError if the file can't be read or written, LockedError if somebody else
-    writes for too long, and DataError if it is no book of accounts, or one of a newer clouduploader.
+    Every method raises LocalIOError if the file can't be read or written, LockedError if another process
+    writes for too long, and DataError if it is no database of accounts, or one of a newer clouduploader.
 
     Args:
         home: The home of clouduploader.
@@ -100,7 +100,7 @@ class AccountStore:
         self.path = home / FILE_NAME
 
     def get(self, user: str, target: str) -> dict[str, str]:
-        """Give a user's values for a target, to be merged into target data. Secrets stay encrypted.
+        """Return a user's values for a target, to be merged into target data. Secrets stay encrypted.
 
         Raises:
             NoSuchAccountError: There is no such account.
@@ -108,7 +108,7 @@ class AccountStore:
         return dict(self.find(user, target).values)
 
     def find(self, user: str, target: str) -> StoredAccount:
-        """Give all that is known of an account.
+        """Return all that is known of an account.
 
         Raises:
             NoSuchAccountError: There is no such account.
@@ -119,7 +119,7 @@ class AccountStore:
         return found[0]
 
     def accounts(self, *, target: str | None = None) -> list[StoredAccount]:
-        """Give all accounts, or those for a target, in the order of their users' names."""
+        """Return all accounts, or those for a target, in the order of their users' names."""
         return self._select("WHERE ? IN (target, '')", target or "")
 
     def create(self, user: str, target: str, values: Mapping[str, str], *, now: datetime.datetime) -> StoredAccount:
@@ -230,7 +230,7 @@ class AccountStore:
         try:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(privileges.as_owner(self.path.parent))
-                # rw: never made by SQLite, whose files are everybody's to read; a file that may only be read is that
+                # rw: never made by SQLite, whose files every user may read; a file that may only be read is that
                 connection = sqlite3.connect(
                     f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None
                 )
@@ -244,11 +244,11 @@ class AccountStore:
     def _as_ours(self, exc: sqlite3.Error) -> ClouduploaderError:
         match getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:  # the rest is the detail
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return LockedError(f"somebody else is writing {self.path}", hint="Try again.")
+                return LockedError(f"another process is writing {self.path}", hint="Try again.")
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
                 return self._damaged(str(exc))
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-                hint = "It must belong to the owner of the home, who may read it; so may root."
+                hint = "It must belong to the owner of the home."
                 return LocalIOError(f"{self.path} can't be opened or written: {exc}", hint=hint)
         return LocalIOError(f"{self.path} can't be read or written: {exc}")
 
@@ -276,7 +276,7 @@ class AccountStore:
 
 
 def check_user(user: str) -> str:
-    """Give a user's name back if there can be an account of it.
+    """Return a user's name if there can be an account of it.
 
     Raises:
         UsageError: It is empty, too long, or holds what can't be shown.
@@ -291,7 +291,7 @@ def check_user(user: str) -> str:
 
 
 def _version(path: Path, database: sqlite3.Connection) -> int:
-    """The version of the schema; 0 for a file in which there is nothing yet.
+    """Return the version of the schema; 0 for a file in which there is nothing yet.
 
     Raises:
         DataError: It is none that we know.
@@ -302,7 +302,7 @@ def _version(path: Path, database: sqlite3.Connection) -> int:
     if (application_id, version, tables) == (0, 0, 0):
         return 0
     if application_id != APPLICATION_ID or version < 1:
-        raise DataError(f"{path} is not a book of accounts, but some other database")
+        raise DataError(f"{path} is no database of accounts")
     if version > SCHEMA_VERSION:
         raise DataError(
             f"{path} was written by a newer clouduploader: its schema is {version}, this one knows {SCHEMA_VERSION}",

@@ -4,7 +4,7 @@ The file is an INI file. Section `[clouduploader]` is ours, `[server]` and `[wor
 every other section belongs to the platform whose name it bears.
 
 Home and spool are those of OBS's package for root, and for the user to whom one of them belongs, the service's. Any
-other user has his own: `$XDG_CONFIG_HOME/clouduploader` and `$XDG_STATE_HOME/clouduploader` (XDG Base Directory
+other user has others: `$XDG_CONFIG_HOME/clouduploader` and `$XDG_STATE_HOME/clouduploader` (XDG Base Directory
 Specification).
 """
 
@@ -29,7 +29,7 @@ SECTION = "clouduploader"
 SERVER_SECTION = "server"
 WORKER_SECTION = "worker"
 OWN_NAME = "clouduploader"  # of a plain user's home and spool
-STATE_NAME = "journal"  # in the spool, by default: whoever runs jobs may write there
+STATE_NAME = "journal"  # in the spool, by default: a user that runs jobs may write there
 DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
 KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size"})
 _SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
@@ -60,7 +60,7 @@ class Config:
         events: Where an upload by contract writes its events as JSON lines, with `{job}` for the
             job's id; None for nowhere.
         state: Directory of the journals; by default that of the spool.
-        own_directories: Home and spool where they are a plain user's by default: nobody else makes these.
+        own_directories: Home and spool where they are a plain user's by default: no package makes these.
         max_size: How many bytes an image may have once it is unpacked.
         server: The section of the server, see `server/settings.py`.
         worker: The section of the worker, see `worker/settings.py`.
@@ -95,7 +95,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
             user's defaults also HOME, XDG_CONFIG_HOME and XDG_STATE_HOME.
 
     Raises:
-        ConfigError: The file can't be read, is no INI file, or has a key that nobody knows.
+        ConfigError: The file can't be read, is no INI file, or has an unknown key.
     """
     default_home, default_spool = _defaults(environment)
     home_setting = _path_setting("--home", home, "CLOUDUPLOADER_HOME", environment, default_home)
@@ -141,7 +141,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
 
 
 def _defaults(environment: Mapping[str, str]) -> tuple[Path, Path]:
-    """Home and spool of this user where nothing else is said."""
+    """Return home and spool of this user where nothing else is set."""
     users = {0}
     for path in (DEFAULT_HOME, DEFAULT_SPOOL):
         with contextlib.suppress(OSError):

@@ -48,12 +48,12 @@ class EventRate:
         self._began = clock()
 
     def rate(self, moved: BytesMoved) -> float | None:
-        """Bytes a second, or None while that can't be told."""
+        """Return bytes a second, or None while that can't be told."""
         seconds = self._clock() - self._began
         return moved.done_bytes / seconds if seconds > 0 and moved.done_bytes else None
 
     def eta_seconds(self, moved: BytesMoved) -> float | None:
-        """Seconds until all is done at that rate, or None while that can't be told."""
+        """Return seconds until all is done at that rate, or None while that can't be told."""
         rate = self.rate(moved)
         if rate is None or moved.total_bytes is None:
             return None
@@ -64,10 +64,10 @@ class EventFile:
     """Writes events to a file that exists or is made; appends, one write a line, and never blocks.
 
     Args:
-        path: May be a FIFO that somebody reads; who does not keep up gets no more.
+        path: May be a FIFO; a reader that does not keep up gets no more.
 
     Raises:
-        CannotCreateError: The file can't be opened, or nobody reads the FIFO.
+        CannotCreateError: The file can't be opened, or no process reads the FIFO.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,7 +101,7 @@ class EventFile:
         self._close()
 
     def __call__(self, event: Event) -> None:
-        """Write an event of the upload; a listener for `joblog.JobLog`."""
+        """Write an event of the upload; a listener of `JobLog`."""
         match event:
             case ImageFound(image):
                 self._write("image", filename=image.filename, size_bytes=image.size_bytes, packing=str(image.packing))

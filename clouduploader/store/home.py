@@ -1,4 +1,4 @@
-"""The home of clouduploader: which of its files hold secrets, and who can read them."""
+"""The home of clouduploader: which of its files hold secrets, and whether other users can read them."""
 
 import stat
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ FORBIDDEN = {
     "secret.pem": stat.S_IROTH,
     ACCOUNTS: stat.S_IRWXG | stat.S_IRWXO,
 }
-"""What holds secrets, and the rights that nobody must have to it. An admin may let a group of his choice read what
-he laid there himself; what only clouduploader writes is for its owner alone."""
+"""What holds secrets, and the permissions that it must not have. An administrator may let a group read a file that
+was put there by hand; what only clouduploader writes is for its owner alone."""
 
 
 def exposed(home: Path) -> Iterator[Path]:
@@ -31,7 +31,7 @@ def exposed(home: Path) -> Iterator[Path]:
 
 
 def is_strange(home: Path) -> bool:
-    """Whether the accounts belong to somebody else than the home, so that the daemons can't use them."""
+    """Tell whether the accounts belong to another user than the home, so that the daemons can't use them."""
     try:
         return (home / ACCOUNTS).stat().st_uid != home.stat().st_uid
     except OSError:

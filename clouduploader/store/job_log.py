@@ -82,10 +82,10 @@ class _Stream:
 
 
 class JobLog:
-    """A `platform.Reporter` that writes to one or more streams. Safe to use from several threads.
+    """A `Reporter` that writes to one or more streams. Safe to use from several threads.
 
     What does not fit on a full disk comes with the first line that does. A stream that fails otherwise (reader
-    gone) is left out from then on: an upload does not end because nobody can read about it.
+    gone) is left out from then on: an upload does not end because its log can't be read.
 
     Args:
         sinks: Unbuffered binary streams.
@@ -102,7 +102,7 @@ class JobLog:
         self._lock = threading.Lock()
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """From now on call this with every event, in the thread that reports it."""
+        """Call this with every event from now on, in the thread that reports it."""
         self._listeners.append(listener)
 
     @contextlib.contextmanager
@@ -150,31 +150,31 @@ class JobLog:
                 self._secrets.sort(key=len, reverse=True)
 
     def masked(self, text: str) -> str:
-        """The text as one line that may be shown: no secrets, no control characters."""
+        """Return the text as one line that may be shown: no secrets, no control characters."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return _shown(text.rstrip())
 
 
 def tell_beginning(log: JobLog, *, user: str, target: str) -> None:
-    """Say in a log which program works on the job, whose it is, and which day it is."""
+    """Write to a log which program works on the job, whose it is, and which day it is."""
     today = time.strftime("%Y-%m-%d", time.gmtime())
     log.line(f"clouduploader {clouduploader.__version__} on {today}, times in UTC: user {user}, target {target}")
 
 
 def tell_journal(log: JobLog, key: str) -> None:
-    """Say in a log which journal the upload has."""
+    """Write to a log which journal the upload has."""
     log.line(f"Journal: {key}")
 
 
 def tell_found(log: JobLog, objects: Iterable[CloudObject]) -> None:
-    """Say in a log what there is in the cloud, where an earlier upload had made it or a part of it."""
+    """Write to a log what there is in the cloud, where an earlier upload had made it or a part of it."""
     for thing in objects:
         log.line(f"There is {describe(thing)}.")
 
 
 def one_line(text: str) -> str:
-    """The text without line ends, control characters and lone surrogates, whatever it was.
+    """Return the text without line ends, control characters and lone surrogates, whatever it was.
 
     OBS puts such text into XML unchecked, where one of these makes the job vanish for ever.
     """
@@ -194,7 +194,7 @@ def _printable(char: str) -> str:
 
 
 def describe(thing: CloudObject) -> str:
-    """A cloud object in words: kind, id (in quotes if there are blanks in it) and region."""
+    """Return a cloud object in words: kind, id (in quotes if there are blanks in it) and region."""
     shown = f"'{thing.id}'" if " " in thing.id else thing.id or "of unknown id"
     return f"{thing.kind} {shown}" + (f" in {thing.region}" if thing.region else "")
 

@@ -1,4 +1,4 @@
-"""What uploads wrote down for the time after a crash: which things they asked the cloud for, and got.
+"""Journals of uploads, for the time after a crash: which objects they asked the cloud for, and got.
 
     STATE/KEY/            0700, one for each upload, whatever number of tries it takes
         journal           one JSON object a line; locked (flock) as long as the upload lives
@@ -46,7 +46,7 @@ TARGETDATA_NAME = "targetdata"
 PLATFORM_NAME = "platform"
 KEY_DIGITS = 32  # 128 bits: no two uploads meet by chance, and two keys fit into a client token of 64 characters
 KEY_FORM = "clouduploader 1"  # part of what is hashed; another form of key must not meet this one
-LOCK_SECONDS = 2.0  # a reader who asks whether the upload lives has the lock for an instant
+LOCK_SECONDS = 2.0  # a reader has the lock for an instant, to see whether the upload lives
 PAUSE_SECONDS = 0.05
 MAX_READ_BYTES = 1 << 26  # an upload by ec2uploadimg writes some 20 KB; ten regions and a hundred tries stay below
 
@@ -64,15 +64,15 @@ class AttemptOutcome(enum.StrEnum):
 
 @frozen(kw_only=True)
 class UploadStart:
-    """Whose upload it is, and of what.
+    """What the first entry of an attempt tells.
 
     Attributes:
         job: The id in the spool, or None.
-        user: Anything.
+        user: Any text.
         target: Names the platform.
         filename: The image's real name.
         image_path: Where the image was.
-        is_by_hand: Whether a person started it for himself.
+        is_by_hand: Whether a person started it from the command line.
         work_dir: The try's private directory.
     """
 
@@ -86,14 +86,14 @@ class UploadStart:
 
 
 def key_of(*, target: str, user: str, filename: str, values: Mapping[str, JsonValue]) -> str:
-    """The key that all tries of the same upload have in common.
+    """Make the key that all attempts of the same upload have in common.
 
     Args:
         target: Names the platform.
         user: Anything.
         filename: The image's real name.
         values: The target data, checked and decrypted, but for fields that are secret: the key is shown to all
-            who see a tag, so that it must not help to guess a password. Keys that the platform does not know
+            users who see a tag, so that it must not help to guess a password. Keys that the platform does not know
             (OBS's `user_id`) are not among them.
 
     Returns:
@@ -112,7 +112,7 @@ class JournalState:
         began: The last `begin`, or None.
         end: The `end` of the last try, or None if it has none.
         objects: Made, not removed, and no result, with their entries.
-        asked: Asked for, and nobody knows what came of it.
+        asked: Asked for, and not known what came of it.
         delivered: The results of tries that succeeded.
         kept: What the last try left on purpose.
         open_from: The index of the first entry that later tries must know.
@@ -179,7 +179,7 @@ def state_of(entries: Iterable[Entry]) -> JournalState:
 
 
 def _is_repeated(question: Entry, entry: Entry) -> bool:
-    """Whether two requests ask for the same thing, which is made once, whichever of them arrives."""
+    """Tell whether two requests ask for the same thing, which is made once, whichever of them arrives."""
     same = all(question.get(name) == entry.get(name) for name in ("kind", "region", "token"))
     return same and bool(entry.get("token"))
 
@@ -192,12 +192,12 @@ def _answer(asked: list[Entry], entry: Entry) -> None:
 
 
 def object_of(entry: Entry) -> CloudObject:
-    """The thing that an entry `made` or `removed` is about."""
+    """Return the object that an entry `made` or `removed` is about."""
     return CloudObject(str(entry.get("kind")), str(entry.get("id")), str(entry.get("region") or ""))
 
 
 def results_of(end: Entry) -> list[CloudObject]:
-    """The things that an `end` gave."""
+    """Return the objects that an `end` gave."""
     objects = end.get("objects")
     return [object_of(item) for item in objects if isinstance(item, dict)] if isinstance(objects, list) else []
 
@@ -209,7 +209,7 @@ class JournalContents:
     Attributes:
         key: See `key_of`.
         directory: Where it lies.
-        is_live: Whether somebody has it locked: an upload, or a clean-up.
+        is_live: Whether a process has it locked: an upload, or a clean-up.
         entries: All, the oldest first.
         state: What they come to.
     """
@@ -226,7 +226,7 @@ class JournalContents:
         return visibility.time_of(self.entries[-1]) if self.entries else None
 
     def targetdata(self) -> bytes | None:
-        """The target data as they came, or None if they are gone or can't be read."""
+        """Return the target data as they came, or None if they are gone or can't be read."""
         try:
             with privileges.as_owner(self.directory), files.open_read(self.directory / TARGETDATA_NAME) as file:
                 return file.read()
@@ -235,7 +235,7 @@ class JournalContents:
 
 
 def read(state_dir: Path, key: str) -> JournalContents | None:
-    """Read one journal; None if there is none, or it is not for us to read."""
+    """Read one journal; None if there is none, or this user may not read it."""
     directory = state_dir / key
     path = directory / FILE_NAME
     try:
@@ -317,7 +317,7 @@ def _remove_closed(directory: Path, kept_jobs: Set[str]) -> bool:
 
 
 def _rest(directory: Path) -> list[Path]:
-    """What there is of a journal besides its entries; nothing that we may not see."""
+    """Return what there is of a journal besides its entries; nothing that we may not see."""
     try:
         return [path for path in directory.iterdir() if path.name != FILE_NAME]
     except OSError:
@@ -332,12 +332,12 @@ def _keys(state_dir: Path) -> list[str]:
 
 
 def is_key(text: str) -> bool:
-    """Whether a text is what `key_of` gives."""
+    """Tell whether a text is what `key_of` gives."""
     return len(text) == KEY_DIGITS and not set(text) - set("0123456789abcdef")
 
 
 def parse(data: bytes) -> tuple[Entry, ...]:
-    """The entries in the bytes of a journal; what is none is passed over, whatever it is."""
+    """Return the entries in the bytes of a journal; what is none is passed over, whatever it is."""
     return tuple(entry for line in data.split(b"\n")[:-1] if (entry := _parse_line(line)))
 
 
@@ -350,11 +350,11 @@ def _parse_line(line: bytes) -> Entry | None:
 
 
 class UploadJournal:
-    """A `platform.UploadJournal`, locked for us. Safe to use from several threads.
+    """A `Journal` of the plugin API, locked for this process. Safe to use from several threads.
 
     Args:
         directory: Of this upload.
-        descriptor: Of the locked file; closed by whoever opened it.
+        descriptor: Of the locked file; the caller closes it.
     """
 
     def __init__(self, directory: Path, descriptor: int) -> None:
@@ -370,17 +370,17 @@ class UploadJournal:
         self._entries = list(parse(data))
 
     def entries(self) -> Sequence[Entry]:
-        """See `platform.UploadJournal`."""
+        """See `Journal`."""
         with self._lock:
             return tuple(self._entries[state_of(self._entries).open_from :])
 
     def state(self) -> JournalState:
-        """What all entries come to."""
+        """Return what all entries come to."""
         with self._lock:
             return state_of(self._entries)
 
     def write(self, what: str, **values: JsonValue) -> None:
-        """See `platform.UploadJournal`."""
+        """See `Journal`."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry: dict[str, JsonValue] = {"what": what, "time": now, **values}
         line = json.dumps(entry).encode("ascii") + b"\n"
@@ -462,7 +462,7 @@ class UploadJournal:
 
 
 def fields_of(thing: CloudObject) -> Mapping[str, JsonValue]:
-    """A thing as entries have it."""
+    """Return an object as entries have it."""
     return {"kind": thing.kind, "id": thing.id, "region": thing.region}
 
 

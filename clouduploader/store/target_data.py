@@ -1,10 +1,10 @@
-"""Target data: from the bytes that OBS hands over to checked, decrypted values.
+"""Read, check and decrypt target data.
 
 One JSON object (RFC 8259, UTF-8), or an armored PGP message that holds one. Each string in it may be
 an armored PGP message of its own; a field that its platform calls secret may also come in OBS's
 form: base64 of RSA PKCS#1 v1.5.
 
-What is a right value is said by the platform's fields alone: the check here and the JSON Schema
+Which values are right is said by the platform's fields alone: the check here and the JSON Schema
 are both made from them, and mean the same. JSON's types are kept strictly: `"true"` is no
 boolean, `true` no integer, `"8"` no integer; `8.0` is one, as JSON Schema has it. For a field that
 is not required `""`, null and absence are the same, and it is absent from the result; so is an empty
@@ -42,7 +42,7 @@ class RsaDecrypter(Protocol):
     """What is needed of `keyring.Keyring.rsa`."""
 
     def is_encrypted(self, value: str, /) -> bool:
-        """Whether a value is in OBS's form."""
+        """Tell whether a value is in OBS's form."""
 
     def decrypt(self, value: str, /) -> str:
         """Decrypt OBS's form; TargetDataError, without any plain text, if it can't be."""
@@ -155,12 +155,12 @@ def parse(data: bytes) -> dict[str, JsonValue]:
 
 
 def is_armored(text: str) -> bool:
-    """Whether a text is an armored PGP message."""
+    """Tell whether a text is an armored PGP message."""
     return text.lstrip().startswith(fields.PGP_MARK)
 
 
 def _values(document: Mapping[str, JsonValue], platform: Platform, checker: "_Checker") -> dict[str, JsonValue]:
-    """What the platform gets, once all of it is right."""
+    """Return what the platform gets, once all of it is right."""
     values: dict[str, JsonValue] = {
         field.name: value
         for field in platform.fields
@@ -200,7 +200,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _has_surrogate(value: JsonValue) -> bool:
-    """Whether a string, or one in a list, does; objects have been asked before."""
+    """Tell whether a string, or one in a list, has half of a surrogate pair; objects were checked before."""
     if isinstance(value, list):
         return any(map(_has_surrogate, value))
     return isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
@@ -234,7 +234,7 @@ class _Checker:
         self.secrets: list[str] = []
 
     def checked(self, field: Field, value: JsonValue) -> JsonValue:
-        """The decrypted value; None if it is absent or wrong."""
+        """Return the decrypted value; None if it is absent or wrong."""
         known_secrets = len(self.secrets)
         try:
             value = self._decrypted(value, is_secret=field.is_secret)

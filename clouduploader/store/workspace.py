@@ -42,7 +42,7 @@ def private_directory() -> Iterator[Path]:
 
 
 def _mark(path: Path, status: os.stat_result) -> bytes:
-    """What stands in a directory of ours: its name and number. No copy of it has these."""
+    """Return what stands in a private directory: its name and inode. No copy of it has these."""
     return f"{path.name} {status.st_dev} {status.st_ino}\n".encode()
 
 
@@ -54,11 +54,11 @@ def remove_stale() -> None:
 
 
 def remove_dead(path: Path, *, owner: int) -> None:
-    """Remove the private directory of a job that was killed; what is none, is in use, or another user's stays.
+    """Remove the private directory of a job that was killed; leave what is none, is in use, or is another user's.
 
     Args:
         path: As the job's journal has it.
-        owner: Whose journal that is: root is not to be told by others what to remove.
+        owner: The owner of that journal: no other user may tell root what to remove.
     """
     if path.is_absolute():
         _remove_unless_locked(path, owner=owner, min_age_seconds=0)

@@ -1,10 +1,10 @@
-"""Which platform answers to which target: ours, and those that installed packages bring along.
+"""Find and load the platform of a target: ours, and those that installed packages bring along.
 
 A package offers a platform by an entry point in the group `clouduploader.platforms`: its name is
 the target, its value a function that takes a `PlatformContext` and returns a `Platform`.
 
-Two platforms of one name are an error, whoever asks: otherwise the order of installation would
-decide who gets the credentials. To find that out for a built-in too, every call looks at the
+Two platforms of one name are an error in every command: otherwise the order of installation would
+decide which one gets the credentials. To find that out for a built-in too, every call looks at the
 installed packages; but importlib.metadata costs 30 ms of CPU (26 its import, 4 the look at 80
 packages), a fifth of what a job may take up to its first request. So `_is_alone` first reads the
 entry_points.txt files itself, in 2 ms, and only where one of them names a platform that is not
@@ -71,14 +71,14 @@ class PlatformOffer(NamedTuple):
 
 
 def offers() -> list[PlatformOffer]:
-    """All platforms there are, in the order of their names; one name may come up more than once."""
+    """Return all platforms there are, in the order of their names; one name may come up more than once."""
     own = f"clouduploader {clouduploader.__version__}"
     found = [PlatformOffer(target, own, reference) for target, reference in BUILT_INS.items()]
     return sorted(found if _is_alone() else [*found, *_foreign_offers()])
 
 
 def names() -> list[str]:
-    """The targets that a platform answers to, sorted."""
+    """Return the targets that a platform answers to, sorted."""
     return sorted({offer.target for offer in offers()})
 
 
@@ -124,7 +124,7 @@ def _made(offer: PlatformOffer, context: PlatformContext) -> Platform:
         platform = create(context)
     except ClouduploaderError:
         raise
-    except (Exception, SystemExit) as exc:  # a stranger's code: it can fail in any way
+    except (Exception, SystemExit) as exc:  # foreign code: it can fail in any way
         cause = " ".join(f"{type(exc).__name__}: {exc}".split())
         raise PluginLoadError(f"{what}: {cause}", hint=f"Update or uninstall {offer.package}.") from exc
     if not isinstance(platform, Platform):
@@ -137,12 +137,12 @@ def _made(offer: PlatformOffer, context: PlatformContext) -> Platform:
 
 
 def _is_alone() -> bool:
-    """Whether no installed package offers a platform but ours."""
+    """Tell whether no installed package offers a platform but ours."""
     return all(_is_ours(path) for path in _entry_point_files())
 
 
 def _entry_point_files() -> Iterator[Path]:
-    """Where importlib.metadata would look; an archive on the path is given too, as itself."""
+    """Return where importlib.metadata would look; an archive on the path is given too, as itself."""
     for place in dict.fromkeys(sys.path):
         try:
             with os.scandir(place or ".") as entries:
@@ -152,11 +152,11 @@ def _entry_point_files() -> Iterator[Path]:
         except NotADirectoryError:
             yield Path(place)
         except OSError:
-            continue  # a place that is not there, or that nobody may read, holds no package
+            continue  # a directory that is not there, or may not be read, holds no package
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this file offers no platform, or only what stands in BUILT_INS."""
+    """Tell whether this file offers no platform, or only what stands in BUILT_INS."""
     if path.name != "entry_points.txt":
         return False  # an archive: leave it to importlib.metadata
     try:

@@ -1,4 +1,4 @@
-"""A request to stop: made by a signal handler, seen by whoever works or waits."""
+"""A request to stop: made by a signal handler, seen by the code that works or waits."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from clouduploader.errors import StoppedError
 
 
 class Cancel:
-    """Remembers the first signal that asked us to stop.
+    """Remembers the first signal that asked the process to stop.
 
     Code that has nothing to undo yet runs inside `interruptible` and is left at once by
     StoppedError. All other code asks `is_requested` where it can act on the answer, so that

@@ -1,4 +1,4 @@
-"""The clock that waits go by: monotonic, so that no change of the time of day makes one longer or shorter."""
+"""The clock of waits: monotonic, so that no change of the time of day makes one longer or shorter."""
 
 import time
 

@@ -1,8 +1,8 @@
-"""Calls of foreign code that may never return, with an end.
+"""End calls of foreign code that may never return.
 
 Libraries bound each read from a socket at most, so that a server which sends a byte every few seconds holds them for
-ever; a program that gives credentials, a resolver or a TLS handshake may have no bound at all. Whoever leaves such a
-call ends the programs that it has started: nobody waits for these any more.
+ever; a program that gives credentials, a resolver or a TLS handshake may have no bound at all. When such a
+call is left, the programs that it has started are ended: no code waits for these any more.
 """
 
 import concurrent.futures
@@ -20,7 +20,7 @@ from typing import NoReturn, TypeVar
 from clouduploader.util.cancel import Cancel
 
 STOPPING_SECONDS = 5.0
-"""What a call gets once a stop was requested: AWS answers in less, and a service manager waits 90 s for all of us."""
+"""What a call gets once a stop was requested: clouds answer in less; a service manager waits 90 s for all."""
 TICK_SECONDS = 0.2  # between looks whether a stop was requested
 GRACE_SECONDS = 1.0  # between SIGTERM and SIGKILL for the programs of a call that was left
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class OverdueError(Exception):
-    """A call has not returned in its time. Nobody knows whether it did what it was to do."""
+    """A call has not returned in its time. It is not known whether it did what it was to do."""
 
 
 def within(seconds: float, work: Callable[[], T], cancel: Cancel | None = None) -> T:
@@ -118,13 +118,13 @@ def _signals_raised() -> Iterator[None]:
 
 
 def _end_programs(thread_id: int, others: Collection[int] = ()) -> None:
-    """End what a thread of ours has started, and what that has started in turn: by SIGTERM, then by SIGKILL.
+    """End what a thread of this process has started, and what that has started in turn: by SIGTERM, then by SIGKILL.
 
     Args:
         thread_id: Of the thread.
         others: Children of it that are left alone.
     """
-    held: dict[int, int] = {}  # pidfds by pid: a signal reaches that process or nobody
+    held: dict[int, int] = {}  # pidfds by pid: a signal reaches that process or none
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):
             _hold_children(Path(f"/proc/self/task/{thread_id}"), held, others)
@@ -157,7 +157,7 @@ def _hold_children(task: Path, held: dict[int, int], others: Collection[int]) ->
 
 
 def _children_of(task: Path) -> list[int]:
-    """The processes that a thread has started and that are there; see proc(5)."""
+    """Return the processes that a thread has started and that are there; see proc(5)."""
     try:
         return [int(word) for word in (task / "children").read_text().split()]
     except OSError:  # it has ended, or this kernel does not tell

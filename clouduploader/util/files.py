@@ -1,4 +1,4 @@
-"""How files are opened, written and removed in directories where other users, or a crash, may have left anything.
+"""Open, write and remove files in directories where other users, or a crash, may have left anything.
 
 Only regular files are opened, no symbolic link is followed in the last part of a path, and nothing waits for the other
 end of a FIFO. What is made gets its mode by us, whatever the umask. With which rights root works in a directory of
@@ -28,7 +28,7 @@ def open_regular(path: Path, flags: int, *, mode: int | None = None, is_followed
         path: A symbolic link is refused, whatever it leads to, unless `is_followed`.
         flags: As for open(2).
         mode: If the file is not there it is made, with this mode, whatever the umask.
-        is_followed: For files that an administrator lays where he likes.
+        is_followed: Whether a link is followed: for files that an administrator puts in any place.
 
     Returns:
         A descriptor; the caller closes it.
@@ -49,7 +49,7 @@ def open_regular(path: Path, flags: int, *, mode: int | None = None, is_followed
             except FileExistsError:
                 if path.is_symlink():
                     raise
-                continue  # somebody else just made it
+                continue  # another process just made it
             is_new = True
         try:
             kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
@@ -71,7 +71,7 @@ def open_read(path: Path, *, is_followed: bool = False) -> BinaryIO:
 
 
 def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Take the lock of an open file; False if somebody else has it."""
+    """Take the lock of an open file without waiting; return False if another process has it."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as exc:
@@ -82,7 +82,7 @@ def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def open_locked(path: Path) -> BinaryIO | None:
-    """Open a log to append to it and lock it; None if somebody else has the lock."""
+    """Open a log to append to it and lock it; return None if another process has the lock. The caller closes it."""
     descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND, mode=PUBLIC_MODE)
     with contextlib.ExitStack() as undo:
         file = undo.enter_context(os.fdopen(descriptor, "ab", buffering=0))
@@ -119,7 +119,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def write_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Write a file, see `open_new`, and have it on the disk; its name is not, see `sync_directory`."""
+    """Write a file, see `open_new`, with its content on the disk; its name is not, see `sync_directory`."""
     with open_new(path, mode=mode) as file:
         write_all(file.fileno(), data)
         os.fsync(file.fileno())
@@ -132,10 +132,10 @@ def discard(path: Path) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse the place for a new file where what is no regular file would have to go for it: a device, a link to one.
+    """Refuse to replace what is no regular file: a device, a link, a directory.
 
     Raises:
-        OSError: It is such a place, or can't be looked at.
+        OSError: It is none, or can't be looked at.
     """
     kind = stat.S_IFREG
     with contextlib.suppress(FileNotFoundError):
@@ -147,7 +147,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def new_path(path: Path) -> Path:
-    """Where a file is written before it is moved to its place."""
+    """Return where a file is written before it is moved to its place."""
     return path.with_name(f".{path.name}.new")
 
 
@@ -229,7 +229,7 @@ def make_directory(path: Path, *, mode: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Have the names in a directory on the disk."""
+    """Write the names in a directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -240,9 +240,9 @@ def sync_directory(path: Path) -> None:
 def remove_tree(path: Path) -> None:
     """Remove a directory and all in it, as far as that can be; symbolic links are removed and not followed.
 
-    What somebody goes on writing to, has mounted or owns is left, as OBS does it: better than the job.
+    What another process goes on writing to, or has mounted, is left, as OBS does it: better than the job.
     """
-    import shutil  # loads every packing there is, which those who only read need not wait for
+    import shutil  # loads every packing there is, which commands that only read need not wait for
 
     if path.is_symlink() or path.is_file():
         path.unlink()
@@ -252,7 +252,7 @@ def remove_tree(path: Path) -> None:
         try:
             shutil.rmtree(path)
         except FileNotFoundError:
-            continue  # somebody else removes it too
+            continue  # another process removes it too
         except PermissionError:
             _open_up(path)
         except OSError as exc:
@@ -261,7 +261,7 @@ def remove_tree(path: Path) -> None:
 
 
 def _open_up(directory: Path) -> None:
-    """Let us remove what is in a directory that was made read-only, and in those in it."""
+    """Give back the right to remove what is in a directory that was made read-only, and in those in it."""
     with contextlib.suppress(OSError):
         directory.chmod(PRIVATE_DIRECTORY_MODE)
         for entry in directory.iterdir():

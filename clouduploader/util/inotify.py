@@ -1,4 +1,4 @@
-"""What changes in a directory, told at once by the kernel (inotify)."""
+"""Watch what changes in a directory, told at once by the kernel (inotify)."""
 
 import contextlib
 import errno
@@ -49,11 +49,11 @@ class DirectoryWatch:
             raise self._failure(exc) from exc
 
     def fileno(self) -> int:
-        """The descriptor that can be read when something changed."""
+        """Return the descriptor that can be read when something changed."""
         return int(self._inotify.fileno())
 
     def changed(self) -> set[str] | None:
-        """The names that changed; does not wait.
+        """Return the names that changed; does not wait.
 
         Returns:
             None if so many changed that the kernel gave up counting: any may have.

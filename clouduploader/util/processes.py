@@ -1,7 +1,7 @@
-"""Other processes: do they live, do they work on this job, and how they are stopped.
+"""Find the processes that work on a job, and stop them.
 
-A pid in a job file is only a number: after a reboot, or just later, it is somebody else's. So it
-is believed only when a process of that group, of the spool's owner, of root or ours, shows by its open
+A pid in a job file is only a number: after a reboot, or just later, another process has it. So it
+is believed only when a process of that group, of the spool's owner, of root or of this user, shows by its open
 files or its current directory that it works on the job; what stands on a command line shows nothing,
 as an editor has the same words there. All of that comes from /proc; where /proc does not
 tell (it tells root everything, others only about their own processes), the answer is that it is
@@ -47,7 +47,7 @@ class Process:
 
     Attributes:
         pid: Its number.
-        parent_pid: Who started it, or who took it over when that one ended.
+        parent_pid: The process that started it, or that took it over when that one ended.
         group: Its process group.
         is_alive: Whether it still runs; otherwise only its parent has not noticed yet.
         start_ticks: When it began, in clock ticks since boot; with the pid it names one process.
@@ -80,7 +80,7 @@ class ProcessMatch:
 
 @frozen()
 class JobProcesses:
-    """Who works on a job.
+    """The processes that work on a job.
 
     Attributes:
         ownership: How the group named in the job file stands to it; None if none is named.
@@ -95,12 +95,12 @@ class JobProcesses:
 
 
 def seconds_since_boot() -> float:
-    """By the clock that processes' beginnings are told by, which goes on while the machine sleeps."""
+    """Return the time of the clock that processes' beginnings are told by, which goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def all_processes() -> dict[int, Process]:
-    """All processes that can be seen, by pid.
+    """Return all processes that can be seen, by pid.
 
     Raises:
         LocalIOError: They can't be looked up: no descriptor is free, or worse.
@@ -112,11 +112,11 @@ def all_processes() -> dict[int, Process]:
 
 
 def job_processes(group: int | None, match: ProcessMatch) -> JobProcesses:
-    """Find out who works on a job.
+    """Find the processes that work on a job.
 
     Args:
-        group: The process group of the job file, which may be anybody's by now; None if there is none,
-            and neither 0 nor 1 is any: OBS leaves these alone too.
+        group: The process group of the job file, which may be another's by now; None if there is none,
+            and neither 0 nor 1 is one: OBS leaves these alone too.
         match: What the job's processes are known by.
 
     Raises:
@@ -134,17 +134,17 @@ def job_processes(group: int | None, match: ProcessMatch) -> JobProcesses:
 
 
 def descendants(processes: Iterable[Process]) -> list[Process]:
-    """The living processes that these started, and those started in turn; in whatever session.
+    """Return the living processes that these started, and those started in turn; in whatever session.
 
-    To be asked before those end: the children of an ended process can't be told from others'.
+    To be called before those end: the children of an ended process can't be told from others'.
     """
     return _descendants(processes, all_processes())
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds an exclusive lock on a file; False if it is not there.
+    """Tell whether a process holds an exclusive lock on a file; False if it is not there.
 
-    On a job's log that is whoever works on the job. For an instant it puts a shared lock on it.
+    On a job's log that is a process that works on the job. Takes a shared lock on the file for an instant.
     """
     try:
         with privileges.as_owner(path.parent):
@@ -158,7 +158,7 @@ def is_locked(path: Path) -> bool:
 
 
 class PidfdSet:
-    """Processes that are held by pidfds: a signal to one reaches that one or nobody.
+    """Processes that are held by pidfds: a signal to one reaches that one or none.
 
     A context manager; leaving it lets go of them.
     """
@@ -206,20 +206,20 @@ class PidfdSet:
                 os.close(descriptor)
 
     def living(self) -> list[Process]:
-        """Those that still run."""
+        """Return those that still run."""
         return [process for process, descriptor in self._held.items() if not _has_ended(descriptor)]
 
     def descriptors(self) -> list[int]:
-        """The pidfds of those that still run: each can be read once its process has ended."""
+        """Return the pidfds of those that still run: each can be read once its process has ended."""
         return [descriptor for descriptor in self._held.values() if not _has_ended(descriptor)]
 
     def terminate_group(self, group: int) -> None:
         """Send SIGTERM to all of a group at once, as OBS does; or to the process of that number alone.
 
-        The group is this one only as long as we hold one of it that lives; with none, nobody gets it.
+        The group is this one only as long as we hold one of it that lives; with none, no process gets it.
 
         Raises:
-            NotOwnerError: Their owner is somebody else.
+            NotOwnerError: They belong to another user.
         """
         with _refusals():
             if any(process.group == group for process in self.living()):
@@ -231,7 +231,7 @@ class PidfdSet:
         """Send SIGTERM to each of these that is held.
 
         Raises:
-            NotOwnerError: Their owner is somebody else.
+            NotOwnerError: They belong to another user.
         """
         with _refusals():
             self._send(signal.SIGTERM, [process for process in processes if process in self._held])
@@ -243,7 +243,7 @@ class PidfdSet:
             group: A process group, to all of which it goes if one that is held leads it: not all of them may be seen.
 
         Raises:
-            NotOwnerError: Their owner is somebody else.
+            NotOwnerError: They belong to another user.
         """
         with _refusals():
             if group is not None and any(process.pid == process.group == group for process in self.living()):
@@ -280,7 +280,7 @@ class PidfdSet:
 
 
 def find(pid: int) -> Process | None:
-    """The process of that number, even if it only waits to be counted; None if there is none.
+    """Return the process of that number, even if it only waits to be counted; None if there is none.
 
     Raises:
         LocalIOError: It can't be looked up: no descriptor is free, or worse.
@@ -303,7 +303,7 @@ def find(pid: int) -> Process | None:
 
 @contextlib.contextmanager
 def _faults() -> Iterator[None]:
-    """Turn what keeps us from looking at processes into an error of ours: it is no sign that they are gone."""
+    """Turn what keeps this process from looking at others into an error of ours: it is no sign that they are gone."""
     try:
         yield
     except OSError as exc:
@@ -319,8 +319,8 @@ def _refusals() -> Iterator[None]:
         pass  # all gone meanwhile
     except PermissionError as exc:
         raise NotOwnerError(
-            "the job's processes belong to somebody else, and may not be stopped by this user",
-            hint="Run it as root, or as the user who runs OBS's cloud uploader.",
+            "the job's processes belong to another user, and may not be stopped by this one",
+            hint="Run it as root, or as the user of OBS's cloud uploader.",
         ) from exc
 
 
@@ -351,7 +351,7 @@ def _descendants(processes: Iterable[Process], there: Mapping[int, Process]) -> 
 
 
 def _has_members(group: int) -> bool:
-    """Whether a process group has a member, seen or not."""
+    """Tell whether a process group has a member, seen or not."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, OverflowError):
@@ -362,7 +362,7 @@ def _has_members(group: int) -> bool:
 
 
 def _is_working(pid: int, match: ProcessMatch) -> bool | None:
-    """Whether a process works on a job; None if that can't be seen."""
+    """Tell whether a process works on a job; None if that can't be seen."""
     try:
         if owner(pid) not in trusted_owners(match.work_dir.parent):
             return False
@@ -375,7 +375,7 @@ def _is_working(pid: int, match: ProcessMatch) -> bool | None:
 
 
 def _is_writer(process: Process, match: ProcessMatch) -> bool:
-    """Whether a process has one of the files open for writing, as far as we may see that."""
+    """Tell whether a process has one of the files open for writing, as far as we may see that."""
     try:
         return (
             process.is_alive
@@ -387,7 +387,7 @@ def _is_writer(process: Process, match: ProcessMatch) -> bool:
 
 
 def trusted_owners(directory: Path) -> set[int]:
-    """The uids of those whose processes may work in a spool: anybody may start others that look like these."""
+    """Return the uids of those whose processes may work in a spool: any user may start others that look like these."""
     owners = {0, os.geteuid()}
     with contextlib.suppress(OSError):
         owners.add(directory.stat().st_uid)
@@ -395,7 +395,7 @@ def trusted_owners(directory: Path) -> set[int]:
 
 
 def locked_output(pid: int) -> Path | None:
-    """The file that is the standard output of a process, if it is open there with an exclusive lock; None if not."""
+    """Return the file that is the standard output of a process, if it has an exclusive lock there; else None."""
     base = PROC / str(pid)
     with contextlib.suppress(OSError):
         if re.search(r"^lock:.* FLOCK .* WRITE ", (base / "fdinfo" / "1").read_text(), re.MULTILINE):
@@ -404,14 +404,14 @@ def locked_output(pid: int) -> Path | None:
 
 
 def is_output(pid: int, path: Path) -> bool:
-    """Whether a file is the standard output of a process, whatever it is called there."""
+    """Tell whether a file is the standard output of a process, whatever it is called there."""
     with contextlib.suppress(OSError):
         return path.samefile(PROC / str(pid) / "fd" / "1")
     return False
 
 
 def owner(pid: int) -> int | None:
-    """The real uid of a process, which it can't hide as it can hide all else; None if it is gone."""
+    """Return the real uid of a process, which it can't hide as it can hide all else; None if it is gone."""
     with contextlib.suppress(OSError):
         for line in (PROC / str(pid) / "status").read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -421,7 +421,7 @@ def owner(pid: int) -> int | None:
 
 
 def _writes(pid: int, inodes: Collection[tuple[int, int]]) -> bool:
-    """Whether a process has one of these files open for writing.
+    """Tell whether a process has one of these files open for writing.
 
     Raises:
         PermissionError: It may not be looked at.
@@ -437,7 +437,7 @@ def _writes(pid: int, inodes: Collection[tuple[int, int]]) -> bool:
 
 
 def _is_written(path: Path) -> bool:
-    """Whether /proc/PID/fdinfo/N tells of a file open for writing; who only reads a log is no uploader."""
+    """Tell whether /proc/PID/fdinfo/N is of a file open for writing; a process that only reads a log is no uploader."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in path.read_text().splitlines():
             key, _, value = line.partition(":")
@@ -451,7 +451,7 @@ def _inodes(paths: Iterable[Path]) -> set[tuple[int, int]]:
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
-    """What file this is, whatever it is called.
+    """Return device and inode of a file, whatever it is called.
 
     Raises:
         PermissionError: It may not be looked at.

@@ -1,10 +1,10 @@
-"""The log of server and worker themselves: one line a request and a change of a job, in logfmt.
+"""The log of server and worker: one line a request and a change of a job, in logfmt.
 
     time=2026-11-25T11:07:41.123Z event=scheduled job=7 bytes=734003200 seconds=2.698
     time=2026-11-25T11:07:41.124Z event=request job=7 client=::1 method=PUT path=/cloudupload/7 status=200 seconds=2.701
 
 A value is bare if it holds nothing but letters, digits and a few signs, else a JSON string in ASCII: whatever a
-stranger calls himself, it stays one value of one line. Neither queries nor bodies are logged, nor headers.
+client sends, it stays one value of one line. Neither queries nor bodies are logged, nor headers.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _BARE = re.compile(r"[A-Za-z0-9_./:+@-]+")
 
 
 class ServiceLog:
-    """Where the service tells what it does. Safe to use from several threads.
+    """Writes what the service does, a line each. Safe to use from several threads.
 
     Args:
         stream: Standard error, which systemd leads to its journal. If it can't be written, the service goes on.
@@ -54,7 +54,7 @@ def _shown(value: str | float) -> str:
 
 
 class Handler(logging.Handler):
-    """Leads what a library logs to the log of the service.
+    """Writes what a library logs to the log of the service.
 
     Args:
         log: Where to.

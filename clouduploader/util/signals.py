@@ -1,4 +1,4 @@
-"""The signals that ask us to stop, led to a `Cancel`."""
+"""Turn the signals that ask the process to stop into requests of a `Cancel`."""
 
 import signal
 
@@ -9,6 +9,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def listen(cancel: Cancel) -> None:
-    """From now on these signals are requests to stop; for the main thread, once."""
+    """Turn these signals into requests to stop from now on; for the main thread, once."""
     for number in SIGNALS:
         signal.signal(number, lambda received, _frame: cancel.request(received))

@@ -1,4 +1,4 @@
-"""What a service tells systemd of itself: that it is ready.
+"""Tell systemd that a service is ready.
 
 The protocol of sd_notify(3): one datagram of NAME=VALUE lines to the socket that NOTIFY_SOCKET names. A unit
 of `Type=notify` counts as started when it has said READY=1.
@@ -12,7 +12,7 @@ VARIABLE = "NOTIFY_SOCKET"
 
 
 class Readiness:
-    """The way to systemd; without one nothing is told. Never fails: a service that can't tell goes on serving.
+    """Notifies systemd; does nothing without one. Never fails: a service that can't notify goes on serving.
 
     Args:
         environment: The process's; of a service that systemd started it has NOTIFY_SOCKET.
@@ -22,7 +22,7 @@ class Readiness:
         self._address = environment.get(VARIABLE, "")
 
     def ready(self, status: str) -> None:
-        """Say that all is up.
+        """Notify systemd that the service is up.
 
         Args:
             status: One line for `systemctl status`.

@@ -1,4 +1,4 @@
-"""When the clock of this machine is no evidence of how old something is.
+"""Check that the clock of this machine can tell how old something is.
 
 Without a battery it begins in 1970 at each start, and NTP may put it forward or back by years at any time.
 """
@@ -14,10 +14,10 @@ LEEWAY = datetime.timedelta(hours=1)
 
 
 def check(moment: datetime.datetime) -> None:
-    """See that the clock can tell how old something is.
+    """Check that the clock can tell how old something is.
 
     Args:
-        moment: When that was made, by whichever clock; with a time zone.
+        moment: When it was made, by any clock; with a time zone.
 
     Raises:
         ConfigError: The clock is wrong, or was when that was made.

@@ -1,7 +1,7 @@
 """The keys in the home: GPG's in `.gnupg`, and OBS's RSA pair `secret.pem` and `_pubkey`.
 
-The only user of gnupg and of cryptography. Keys have no passphrase, for nobody is there to type
-one when a job runs; what guards them is their mode. Plain text is never part of an exception, nor
+The only user of gnupg and of cryptography. Keys have no passphrase, for a job runs
+unattended; what guards them is their mode. Plain text is never part of an exception, nor
 of one that it came from.
 """
 

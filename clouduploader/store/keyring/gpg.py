@@ -144,7 +144,7 @@ class GpgKeys:
 
     def _put(self, contents: Mapping[Path, bytes]) -> None:
         new = self.path.with_name(f"{NAME}.new")
-        files.remove_tree(new)  # of a run that was killed; nobody has seen that key
+        files.remove_tree(new)  # of a run that was killed; that key was never used
         try:
             for path in (new, *(new / name for name in _DIRECTORIES)):
                 files.make_directory(path, mode=files.PRIVATE_DIRECTORY_MODE)
@@ -216,7 +216,7 @@ class GpgKeys:
 
 
 def _in_time(work: Callable[[], T]) -> T:
-    """Let gpg do something, and end it if it takes for ever: a lock that somebody holds, or a card that is not there.
+    """Let gpg do something, and end it if it takes for ever: a lock that is held, or a card that is not there.
 
     Raises:
         TransientError: It took too long.
@@ -225,7 +225,7 @@ def _in_time(work: Callable[[], T]) -> T:
         return deadline.within(GPG_SECONDS, work)
     except deadline.OverdueError:
         raise TransientError(
-            f"gpg was at it for more than {GPG_SECONDS:.0f} s", hint="Look whether another gpg holds the keys."
+            f"gpg did not end within {GPG_SECONDS:.0f} s", hint="Look whether another gpg holds the keys."
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""How key files come into the home: whole or not at all, never over others, and for their owner only.
+"""Write key files into the home: whole or not at all, never over others, and for their owner only.
 
-Root makes keys for the worker, who runs as the one to whom the home belongs (obsrun, say); OBS's guide forgets this,
-and the worker then can't read them.
+Root makes keys for the worker, which runs as the owner of the home (obsrun, say); OBS's guide forgets this, and the
+worker then can't read them.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def write_new(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def encoded(text: str) -> bytes:
-    """The bytes of a text that is to be encrypted.
+    """Return the bytes of a text that is to be encrypted.
 
     Raises:
         TargetDataError: It has half of a surrogate pair in it, as JSON can.

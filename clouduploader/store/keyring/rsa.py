@@ -40,14 +40,14 @@ class RsaKeys:
         self.public_path = home / PUBLIC_NAME
 
     def is_encrypted(self, value: str) -> bool:
-        """Whether a value is in OBS's form: base64 that decodes to the exact size of an RSA key."""
+        """Tell whether a value is in OBS's form: base64 that decodes to the exact size of an RSA key."""
         return len(_decoded(value)) in KEY_SIZES_BYTES
 
     def decrypt(self, value: str) -> str:
         """Decrypt OBS's form.
 
-        OpenSSL 3.2 and later do not fail on a wrong key but give noise, lest anybody learn from the
-        difference. So where there is a `_pubkey` the two must be a pair, and the outcome must be
+        OpenSSL 3.2 and later do not fail on a wrong key but give noise, so that an attacker does not learn from
+        the difference. So where there is a `_pubkey` the two must be a pair, and the outcome must be
         text. (With a pair, but a value of another key, one noise in some hundred is by chance a
         letter or two; nothing in the form can tell that.)
 
@@ -133,7 +133,7 @@ class RsaKeys:
         return tuple(made)
 
     def is_there(self) -> bool:
-        """Whether at least one of the two files is there."""
+        """Tell whether at least one of the two files is there."""
         return os.path.lexists(self.secret_path) or os.path.lexists(self.public_path)
 
     def check_pair(self) -> None:

@@ -4,7 +4,7 @@
     N               the job, as XML; also what is locked
     N.data          its target data
     N.file          its image
-    N.log           its log; whoever works on the job holds a lock on it
+    N.log           its log; the process that works on the job holds a lock on it
     N.dir/          where its uploader starts
     .N.dir/         the same, before our worker's uploader was started
     N.result        what its uploader gave
@@ -45,7 +45,7 @@ from clouduploader.store.spool.locked import LockedJob
 from clouduploader.store.spool.paths import SpoolPaths
 from clouduploader.util import files, privileges
 
-LOCK_TIMEOUT_SECONDS = 10.0  # nobody holds one for longer than it takes to remove an image file
+LOCK_TIMEOUT_SECONDS = 10.0  # no process holds one for longer than it takes to remove an image file
 LOCK_POLL_SECONDS = 0.05
 
 
@@ -54,7 +54,7 @@ class Spool(SpoolPaths):
 
     Args:
         directory: Absolute; `/srv/obs/cloudupload` on an OBS host.
-        lock_timeout_seconds: How long to wait for a lock that somebody else holds.
+        lock_timeout_seconds: How long to wait for a lock that another process holds.
     """
 
     def __init__(self, directory: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> None:
@@ -87,7 +87,7 @@ class Spool(SpoolPaths):
             raise CannotCreateError(f"the spool {self.directory} can't be made: {exc.strerror}") from exc
 
     def running_names(self) -> list[str]:
-        """The jobs that are not archived yet, in no order.
+        """Return the names of the jobs that are not archived yet, in no order.
 
         Raises:
             MissingFileError: There is no spool.
@@ -101,7 +101,7 @@ class Spool(SpoolPaths):
             raise LocalIOError(f"the spool {self.directory} can't be read: {exc.strerror}") from exc
 
     def archived_names(self) -> list[str]:
-        """The archived jobs, in no order; a job that is just being archived is in both lists.
+        """Return the names of the archived jobs, in no order; a job that is just being archived is in both lists.
 
         Raises:
             LocalIOError: The archive can't be read.
@@ -162,12 +162,12 @@ class Spool(SpoolPaths):
             raise self.no_such_job(name) from exc
 
     def is_archived(self, name: str) -> bool:
-        """Whether a job is archived, and nothing of it is left outside the archive; its file may be damaged."""
+        """Tell whether a job is archived, and nothing of it is left outside the archive; its file may be damaged."""
         return self.done_path(name).exists() and not self.job_path(name).exists()
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[LockedJob]:
-        """Hold a running job's lock, so that nobody else changes it.
+        """Hold a running job's lock, so that no other process changes it.
 
         An archiving that was interrupted is brought to its end first; the job then is archived.
 
@@ -175,7 +175,7 @@ class Spool(SpoolPaths):
             NoSuchJobError: There is no running job of that name; it may be archived.
             JobFileError: Its file is damaged.
             LocalIOError: Its file can't be read.
-            LockedError: Somebody else did not release it in time.
+            LockedError: Another process did not release it in time.
         """
         path = self.job_path(name)
         try:
@@ -200,13 +200,13 @@ class Spool(SpoolPaths):
 
     @privileges.works_as_owner
     def allocate(self) -> str:
-        """Take the next job's id, which nobody else will get.
+        """Take the next job's id, which no other process will get.
 
         Raises:
             MissingFileError: There is no spool.
             JobFileError: The file `next` holds something else.
             CannotCreateError: It can't be written.
-            LockedError: Somebody else did not release it in time.
+            LockedError: Another process did not release it in time.
         """
         path = self.directory / "next"
         try:
@@ -282,7 +282,7 @@ class Spool(SpoolPaths):
             MissingFileError: There is no spool.
             JobFileError: The file `next` holds something else.
             CannotCreateError: A file can't be written; there is no job then, and its id is used up.
-            LockedError: Somebody else did not release `next` in time.
+            LockedError: Another process did not release `next` in time.
         """
         job = dataclasses.replace(
             job,
@@ -338,8 +338,8 @@ class Spool(SpoolPaths):
     def open_log(self, name: str) -> BinaryIO:
         """Open a job's log to append to it, and lock it, as OBS's worker does.
 
-        The lock says that somebody works on the job, for as long as anybody has this file open.
-        If somebody does already, a new log takes the old one's place.
+        The lock says that a process works on the job, for as long as any process has this file open.
+        If one does already, a new log takes the old one's place.
 
         Returns:
             The file, unbuffered; the caller closes it.
@@ -392,19 +392,19 @@ class Spool(SpoolPaths):
 
     @privileges.works_as_owner
     def mark_cleanup_pending(self, name: str) -> None:
-        """Write down that our worker has to clean up in the cloud after a job; as far as the disk takes it."""
+        """Write down that the worker has to clean up in the cloud after a job; as far as the disk takes it."""
         with contextlib.suppress(OSError):
             files.write_file(self.cleanup_path(name), b"", mode=files.PUBLIC_MODE)
             files.sync_directory(self.directory)
 
     @privileges.works_as_owner
     def clear_cleanup_pending(self, name: str) -> None:
-        """It has, or need not."""
+        """Take note that no clean-up in the cloud is due after a job."""
         with contextlib.suppress(OSError):
             self.cleanup_path(name).unlink(missing_ok=True)
 
     def is_cleanup_pending(self, name: str) -> bool:
-        """Whether it has to after this job."""
+        """Tell whether a clean-up in the cloud is due after a job."""
         return self.cleanup_path(name).exists()
 
     @privileges.works_as_owner
@@ -416,7 +416,9 @@ class Spool(SpoolPaths):
         with contextlib.suppress(OSError):
             descriptor = os.open(self.ping_path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                if stat.S_ISFIFO(os.fstat(descriptor).st_mode):  # else it is somebody's file, and we may be root
+                if stat.S_ISFIFO(
+                    os.fstat(descriptor).st_mode
+                ):  # else it is another user's file, and this process may be root's
                     os.write(descriptor, b"x")
             finally:
                 os.close(descriptor)

@@ -1,4 +1,4 @@
-"""An image on its way into the spool."""
+"""Receive an image into the spool."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ class IncomingImage:
 
     Args:
         paths: The spool.
-        job: See ImageAttributes.
+        job: Its record while the image comes.
         file: Where it is written, unbuffered.
         lock: `Spool.lock`.
         ping: Wakes the worker.
@@ -94,11 +94,11 @@ class IncomingImage:
 
     @privileges.works_as_owner
     def finish(self, *, announce: Callable[[], None] | None = None) -> Job:
-        """The image is here: have it on the disk, schedule the job, and wake OBS's worker.
+        """Write the image to the disk, schedule the job, and wake OBS's worker.
 
         Args:
             announce: Called on the line before the job is scheduled for all to see, when that can hardly fail any more:
-                who writes it down then does so before a worker writes down what he does with it.
+                what the caller logs then comes before what the worker logs of the job.
 
         Returns:
             The job, scheduled.
@@ -135,7 +135,7 @@ class IncomingImage:
 
     @privileges.works_as_owner
     def fail(self, details: str) -> None:
-        """The image will not come: fail the job, unless it was killed meanwhile, and remove what is here.
+        """Fail the job, unless it was killed meanwhile, and remove what is here of its image.
 
         Args:
             details: Why; OBS's words if it has some.
@@ -151,7 +151,7 @@ class IncomingImage:
                 if locked.job == self.job:
                     locked.archive(self.job.ended(JobState.FAILED, details))
         except (NoSuchJobError, JobFileError):
-            pass  # killed, or nobody's any more
+            pass  # killed, or damaged
 
     def _settle(self) -> None:
         self._is_settled = True

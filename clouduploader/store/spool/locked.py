@@ -1,4 +1,4 @@
-"""A running job whose lock is held: replaced, or archived."""
+"""Replace or archive a running job whose lock is held."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from clouduploader.util import files, privileges
 
 
 class LockedJob:
-    """A running job whose lock we hold; made by `Spool.lock` and good inside its block.
+    """A running job whose lock is held; made by `Spool.lock` and good inside its block.
 
     Attributes:
         job: As it was when the lock was taken.
@@ -29,7 +29,7 @@ class LockedJob:
     def replace(self, job: Job, *, announce: Callable[[], None] | None = None) -> None:
         """Write the job's new state, as the last thing in the block: it ends the lock.
 
-        The lock stays on the old file, which has no name any more; those who wait for it see that.
+        The lock stays on the old file, which has no name any more; processes that wait for it see that.
 
         Args:
             job: As it is now.
@@ -49,7 +49,7 @@ class LockedJob:
         """Move the job to the archive, and remove its files; as OBS does it, and in its order.
 
         On a disk without room, or where no more files can be made, image and target data go first: the archive needs
-        both, and nobody needs these any more.
+        both, and no process needs these any more.
 
         Args:
             job: In its final state.
@@ -88,7 +88,7 @@ class LockedJob:
 
     @privileges.works_as_owner
     def is_archive_written(self) -> bool:
-        """Whether the archive has this job already: somebody who archived it did not get to the end."""
+        """Tell whether the archive has this job already: a process that archived it did not get to the end."""
         try:
             return records.read_job(self._paths.done_path(self.job.name), self.job.name).state.is_final
         except (FileNotFoundError, JobFileError, LocalIOError):

@@ -1,4 +1,4 @@
-"""Where everything of a spool is."""
+"""The paths of a spool's files, and the jobs that their names tell of."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from clouduploader.errors import CannotCreateError, LocalIOError, MissingFileErr
 from clouduploader.model.job import Job
 
 _SPOOL_HINT = (
-    "A server makes it when it starts, and a plain user's own is made where his home can be written; "
+    "A server makes it when it starts, and a plain user's own is made where that user's home can be written; "
     "--spool or CLOUDUPLOADER_SPOOL name another one."
 )
 _IMAGE_NAME = re.compile(r"([0-9]+)\.file")
@@ -43,7 +43,7 @@ def job_of_part(filename: str) -> str | None:
 
 
 class SpoolPaths:
-    """One spool directory, as a place for files.
+    """The paths in one spool directory.
 
     Args:
         directory: Absolute.
@@ -58,39 +58,39 @@ class SpoolPaths:
         self.done_dir = directory / "done"
 
     def job_path(self, name: str) -> Path:
-        """Where a running job's XML is."""
+        """Return the path of a running job's XML."""
         return self.directory / name
 
     def data_path(self, name: str) -> Path:
-        """Where a running job's target data are."""
+        """Return the path of a running job's target data."""
         return self.directory / f"{name}.data"
 
     def file_path(self, name: str) -> Path:
-        """Where a running job's image is."""
+        """Return the path of a running job's image."""
         return self.directory / f"{name}.file"
 
     def log_path(self, name: str) -> Path:
-        """Where a running job's log is."""
+        """Return the path of a running job's log."""
         return self.directory / f"{name}.log"
 
     def result_path(self, name: str) -> Path:
-        """Where a running job's uploader writes its result."""
+        """Return the path to which a running job's uploader writes its result."""
         return self.directory / f"{name}.result"
 
     def work_dir(self, name: str) -> Path:
-        """Where a running job's uploader starts."""
+        """Return the directory in which a running job's uploader starts."""
         return self.directory / f"{name}.dir"
 
     def prepared_dir(self, name: str) -> Path:
-        """What becomes `work_dir` on the line before the uploader is executed; as long as it is there, none was."""
+        """Return what becomes `work_dir` on the line before the uploader is executed; while it is there, none was."""
         return self.directory / f".{name}.dir"
 
     def done_path(self, name: str) -> Path:
-        """Where an archived job's XML is."""
+        """Return the path of an archived job's XML."""
         return self.done_dir / name
 
     def done_log_path(self, name: str) -> Path:
-        """Where an archived job's log is."""
+        """Return the path of an archived job's log."""
         return self.done_dir / f"{name}.log"
 
     @property
@@ -99,20 +99,20 @@ class SpoolPaths:
         return self.directory.parent / "events" / "clouduploadworker" / ".ping"
 
     def received_path(self, job: Job) -> Path:
-        """Where OBS's server puts the image of a job while it receives it."""
+        """Return the path to which OBS's server writes the image of a job while it receives it."""
         return self.directory / f".{job.name}.file{job.pid}"
 
     def cleanup_path(self, name: str) -> Path:
-        """What says that the worker has to clean up in the cloud after a job."""
+        """Return the path of the file that says that the worker has to clean up in the cloud after a job."""
         return self.directory / f".{name}.cleanup"
 
     def pending_cleanups(self) -> list[str]:
-        """The jobs, archived or not, that have such a file."""
+        """Return the jobs, archived or not, after which the worker has to clean up in the cloud."""
         found = (_CLEANUP_NAME.fullmatch(path.name) for path in self.directory.glob(".*.cleanup"))
         return [match[1] for match in found if match]
 
     def free_bytes(self) -> int:
-        """How much is free where the jobs are, for those who are not root.
+        """Return how many bytes are free in the spool for users other than root.
 
         Raises:
             LocalIOError: It can't be seen.
@@ -121,7 +121,7 @@ class SpoolPaths:
         return status.f_bavail * status.f_frsize
 
     def free_inodes(self) -> int | None:
-        """How many files can be made where the jobs are, by those who are not root; None if there is no such limit.
+        """Return how many files users other than root can make in the spool; None if there is no such limit.
 
         Raises:
             LocalIOError: It can't be seen.
@@ -136,7 +136,7 @@ class SpoolPaths:
             raise LocalIOError(f"the spool {self.directory} can't be looked at: {exc.strerror}") from exc
 
     def no_such_job(self, name: str) -> NoSuchJobError:
-        """The error for a job that is not there."""
+        """Make the error for a job that is not there."""
         if not self.directory.is_dir():
             return NoSuchJobError(f"there is no job {name}: there is no spool {self.directory}", hint=_SPOOL_HINT)
         return NoSuchJobError(
@@ -144,11 +144,11 @@ class SpoolPaths:
         )
 
     def missing(self) -> MissingFileError:
-        """The error where there is no spool."""
+        """Make the error where there is no spool."""
         return MissingFileError(f"there is no spool {self.directory}", hint=_SPOOL_HINT)
 
     def cannot_create(self, path: Path, exc: OSError) -> CannotCreateError | MissingFileError:
-        """The error for a file that could not be written."""
+        """Make the error for a file that could not be written."""
         if not self.directory.is_dir():
             return self.missing()
         return CannotCreateError(f"{path} can't be written: {exc.strerror}")

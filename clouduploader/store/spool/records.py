@@ -1,4 +1,4 @@
-"""The records of a spool, read; whatever is in their files."""
+"""Read the records of a spool, whatever is in their files."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ READ_BYTES = 65_536  # a job has some hundred
 
 
 def names(directory: Path) -> list[str]:
-    """The jobs whose records are in a directory.
+    """Return the names of the jobs whose records are in a directory.
 
     Raises:
         OSError: It can't be read.

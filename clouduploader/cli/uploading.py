@@ -13,7 +13,7 @@ from clouduploader.cli import output
 from clouduploader.cli.session import Session
 from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode
-from clouduploader.jobs import upload
+from clouduploader.jobs.run_job import UploadOutcome
 from clouduploader.model.job import Job
 from clouduploader.store import job_log
 from clouduploader.store.config import Config
@@ -62,7 +62,7 @@ def watch(session: Session, job: Job, log: job_log.JobLog, views: contextlib.Exi
         log.listen(views.enter_context(progress.ProgressView()))
 
 
-def print_outcome(session: Session, outcome: upload.UploadOutcome) -> int:
+def print_outcome(session: Session, outcome: UploadOutcome) -> int:
     """Print what the cloud gave, and what failed besides: that even if --quiet, for it is why the exit code is not 0.
 
     Returns:

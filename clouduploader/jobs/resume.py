@@ -1,9 +1,9 @@
-"""Go on with a job whose uploader died."""
+"""Resume a job whose uploader died."""
 
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,17 +13,14 @@ from clouduploader.errors import (
     LockedError,
     MissingFileError,
     NoSuchJobError,
-    StoppedError,
 )
 from clouduploader.jobs import inspect
 from clouduploader.jobs import log as jobs_log
-from clouduploader.jobs.upload import UploadOutcome, archive
-from clouduploader.model.job import Details, Job, JobState
+from clouduploader.jobs.run_job import UploadOutcome, Watch, archive, run_job
+from clouduploader.model.job import Job, JobState
 from clouduploader.store import job_log, journal, target_data
 from clouduploader.store.config import Config
 from clouduploader.store.spool import Spool
-from clouduploader.uploads import run as uploads_run
-from clouduploader.uploads.result import log_failure
 from clouduploader.uploads.task import UploadTask
 from clouduploader.util import processes
 from clouduploader.util.cancel import Cancel
@@ -34,7 +31,7 @@ AGAIN = "Upload the image again."
 
 @frozen(kw_only=True)
 class _ResumableJob:
-    """A job that can be gone on with.
+    """A job that can be resumed.
 
     Attributes:
         job: Its record.
@@ -54,20 +51,20 @@ def run(
     cancel: Cancel,
     sinks: Sequence[job_log.Sink],
     is_verbose: bool,
-    watch: Callable[[Job, job_log.JobLog], None],
+    watch: Watch,
 ) -> UploadOutcome:
-    """Upload the image of a resumable job as that job, with what its journal knows. Blocks as an upload does.
+    """Upload the image of a job whose uploader died as that job, with what its journal knows. Blocks as an upload does.
 
     Args:
         name: The job.
         config: See Config.
         cancel: See Cancel.
         sinks: Where the log goes, besides the job's file.
-        is_verbose: Whether it has what somebody who debugs wants to see.
-        watch: Called once with the job and its log, before anything is done.
+        is_verbose: Whether the log has details.
+        watch: See Watch.
 
     Raises:
-        LockedError: Somebody works on it.
+        LockedError: A process works on it.
         JobStateError: There is nothing to go on with.
         NoSuchJobError: There is no such job.
         MissingFileError: Its image or target data are gone.
@@ -78,28 +75,20 @@ def run(
         resumable, file = _take_over(spool, name, config)
         stack.enter_context(contextlib.closing(file))
         log = job_log.JobLog([file, *sinks], is_verbose=is_verbose, has_times=True)
-        try:
-            watch(resumable.job, log)
-            job_log.tell_beginning(log, user=resumable.task.user, target=resumable.task.target)
-            log.line(f"Going on with the job {name}.")
-            result = uploads_run.run(resumable.task, config=config, log=log, cancel=cancel, events_path=None)
-        except LockedError as exc:  # another one was quicker, and the job is now his
-            log_failure(log, exc, exc)
-            raise
-        except StoppedError as exc:
-            log_failure(log, exc, exc)
-            _end(spool, resumable, resumable.job.ended(JobState.FAILED, Details.KILLED), log)
-            raise
-        except BaseException as exc:
-            error = exc if isinstance(exc, ClouduploaderError) else ClouduploaderError(f"bug: {type(exc).__name__}")
-            _end(spool, resumable, resumable.job.ended(JobState.FAILED, log_failure(log, exc, error)), log)
-            raise
-        job = resumable.job.ended(JobState.SUCCEEDED, job_log.one_line(result.id))
-        return UploadOutcome(job, result, _end(spool, resumable, job, log))
+        return run_job(
+            resumable.job,
+            resumable.task,
+            config=config,
+            log=log,
+            cancel=cancel,
+            watch=watch,
+            end=lambda ended: _end(spool, resumable, ended, log),
+            is_resumed=True,
+        )
 
 
 def journal_of(spool: Spool, job: Job, state_dir: Path) -> journal.JournalContents | None:
-    """The journal of a job: the one that its log names, or else one that names it."""
+    """Return the journal of a job: the one that its log names, or else one that names it."""
     with contextlib.suppress(ClouduploaderError):
         log = jobs_log.open_log(spool, job.name)
         if log:
@@ -117,7 +106,7 @@ def journal_of(spool: Spool, job: Job, state_dir: Path) -> journal.JournalConten
 
 
 def _take_over(spool: Spool, name: str, config: Config) -> tuple[_ResumableJob, BinaryIO]:
-    """Make sure that nobody works on a job, and make it ours: by its log, and its record in the spool."""
+    """Take over a job on which no process works: lock its log, and enter this process group into its record."""
     try:
         with spool.lock(name) as locked:
             job = locked.job
@@ -125,7 +114,7 @@ def _take_over(spool: Spool, name: str, config: Config) -> tuple[_ResumableJob, 
                 raise JobStateError(f"the job {name} is {job.state}: there is nothing to go on with")
             found = processes.job_processes(job.pid, inspect.process_match(spool, job))
             if found.workers or found.ownership in (processes.Ownership.WORKING, processes.Ownership.UNKNOWN):
-                raise LockedError(f"somebody works on the job {name}", hint="See `clouduploader inspect`.")
+                raise LockedError(f"a process works on the job {name}", hint="See `clouduploader inspect`.")
             job = dataclasses.replace(job, pid=os.getpgrp())
             resumable = _ResumableJob(job=job, is_archived=False, task=_task(spool, job, config))
             log = spool.open_log(name)
@@ -140,7 +129,7 @@ def _take_over(spool: Spool, name: str, config: Config) -> tuple[_ResumableJob, 
 
 
 def _task(spool: Spool, job: Job, config: Config) -> UploadTask:
-    """What the job's uploader was to do.
+    """Return what the job's uploader was to do.
 
     Raises:
         LockedError: Its journal is in use.

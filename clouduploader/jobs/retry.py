@@ -2,11 +2,12 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from clouduploader.errors import JobStateError, LocalIOError, MissingFileError, NoSuchJobError
 from clouduploader.jobs import resume, upload
+from clouduploader.jobs.run_job import UploadOutcome, Watch
 from clouduploader.model.job import Job, JobState
 from clouduploader.plugin import visibility
 from clouduploader.store import job_log
@@ -24,8 +25,8 @@ def run(
     cancel: Cancel,
     sinks: Sequence[job_log.Sink],
     is_verbose: bool,
-    watch: Callable[[Job, job_log.JobLog], None],
-) -> Job | upload.UploadOutcome:
+    watch: Watch,
+) -> Job | UploadOutcome:
     """Run a job again.
 
     One that waits for another try is scheduled, for the worker to start it now. One that was uploaded by hand and has
@@ -36,7 +37,7 @@ def run(
         name: The job.
         config: See Config.
         cancel: See Cancel.
-        sinks: See `upload_image.run`; as the next two.
+        sinks: See `upload.run`, as for the next two.
         is_verbose: As there.
         watch: As there.
 
@@ -76,7 +77,7 @@ def _schedule(spool: Spool, name: str) -> Job:
 
 
 def _request(spool: Spool, job: Job, config: Config) -> upload.ManualUpload:
-    """What was to be uploaded by hand, if all of it is still there, and the same.
+    """Return what was to be uploaded by hand, if all of it is still there, and the same.
 
     Raises:
         MissingFileError: It is not.

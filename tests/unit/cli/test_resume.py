@@ -145,7 +145,7 @@ def test_live_job_is_refused(dead, make_job):
     with (cloud.place / "spool" / "1.log").open("ab"):  # somebody who writes its log
         done = cloud.run("resume", "1")
     assert (done.returncode, done.stdout) == (75, "")
-    assert "somebody works on the job 1" in done.stderr
+    assert "a process works on the job 1" in done.stderr
 
 
 def test_job_of_a_live_journal_is_refused(file_cloud):

@@ -15,7 +15,7 @@ from samples.minimal_disk import as_disk
 from clouduploader.cli import main, targetoptions, upload, uploading
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError
-from clouduploader.jobs import upload as jobs_upload
+from clouduploader.jobs.run_job import UploadOutcome
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 from clouduploader.plugin import CloudObject, Shortfall, UploadResult
@@ -374,7 +374,7 @@ def outcome():
     things = (CloudObject("image", "ami-1", "eu-west-1"), CloudObject("image", "ami-2", "us-east-1"))
     shortfalls = (Shortfall("eu-west-2", "not copied: no \x1b"), Shortfall("eu-west-3", "not shared: no"))
     job = Job(name="7", state=JobState.SUCCEEDED)
-    return jobs_upload.UploadOutcome(job, UploadResult("ami-1", things, shortfalls))
+    return UploadOutcome(job, UploadResult("ami-1", things, shortfalls))
 
 
 @pytest.mark.parametrize("is_quiet", [False, True])

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from clouduploader.errors import JobFileError, LocalIOError
 from clouduploader.jobs import log as jobs_log
-from clouduploader.model.job import Job, JobState
+from clouduploader.model.job import Job
 from clouduploader.plugin import CloudObject
 from clouduploader.store import journal, spool
 from clouduploader.store.job_log import LogReading
+from clouduploader.store.spool.process_match import process_match
 from clouduploader.util import processes
 from clouduploader.util.frozen import frozen
 
@@ -181,14 +182,6 @@ def _journal(state_dir: Path, key: str, name: str) -> journal.JournalContents | 
         return found
     entries = found.entries[: begins[own + 1][0]]
     return dataclasses.replace(found, is_live=False, entries=entries, state=journal.state_of(entries))
-
-
-def process_match(jobs: spool.Spool, job: Job) -> processes.ProcessMatch:
-    """Return what the processes that work on a job can be known by."""
-    written = [jobs.log_path(job.name), jobs.done_log_path(job.name)]
-    if job.state is JobState.RECEIVING:
-        written.append(jobs.received_path(job))
-    return processes.ProcessMatch(work_dir=jobs.work_dir(job.name), written_paths=tuple(written))
 
 
 def _files(jobs: spool.Spool, name: str, *, is_archived: bool) -> dict[str, tuple[Path, os.stat_result]]:

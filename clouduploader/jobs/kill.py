@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ClouduploaderError, NoSuchJobError, NotOwnerError, PlatformReplyError
-from clouduploader.jobs import cleanup, inspect, resume
+from clouduploader.jobs import cleanup, resume
 from clouduploader.jobs import log as jobs_log
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.plugin import CleanUpReport, CloudObject, Leftover, Platform
 from clouduploader.store import job_log, journal, spool, target_data, workspace
 from clouduploader.store.config import Config
+from clouduploader.store.spool.process_match import process_match
 from clouduploader.uploads import registry
 from clouduploader.uploads.journaling import JournalWriter
 from clouduploader.util import processes
@@ -179,7 +180,7 @@ def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
 
 
 def _terminate(jobs: spool.Spool, job: Job, held: processes.PidfdSet) -> processes.Ownership | None:
-    found = processes.job_processes(job.pid, inspect.process_match(jobs, job))
+    found = processes.job_processes(job.pid, process_match(jobs, job))
     if found.ownership is processes.Ownership.UNKNOWN:
         raise NotOwnerError(
             f"it can't be seen whether the process group {job.pid} works on the job {job.name}",

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from clouduploader.model.job import Job
 from clouduploader.store import spool
 from clouduploader.store.spool.paths import job_of_log
+from clouduploader.store.spool.process_match import process_match
 from clouduploader.util import processes as util_processes
 from clouduploader.util.processes import Ownership
 from clouduploader.worker.events import UploadEnd
@@ -75,7 +76,7 @@ def adopted(jobs: spool.Spool, job: Job) -> TrackedUpload | None:
     Raises:
         LocalIOError: That can't be seen.
     """
-    crew = util_processes.job_processes(job.pid, traces(jobs, job.name))
+    crew = util_processes.job_processes(job.pid, process_match(jobs, job))
     upload = TrackedUpload(job, util_processes.PidfdSet(), is_child=False, began=_beginning(crew.workers))
     # A supervisor stays to the end; what its uploader leaves in the background is not waited for.
     leaders = [member for member in crew.workers if member.pid == job.pid]
@@ -109,18 +110,10 @@ def force(jobs: spool.Spool, upload: TrackedUpload) -> None:
         NotOwnerError: They are somebody else's.
         LocalIOError: They can't be looked up.
     """
-    crew = util_processes.job_processes(upload.job.pid, traces(jobs, upload.job.name))
+    crew = util_processes.job_processes(upload.job.pid, process_match(jobs, upload.job))
     upload.held.add((*crew.workers, *crew.descendants))
     upload.held.kill(upload.job.pid)
     upload.was_forced = True
-
-
-def traces(jobs: spool.Spool, name: str) -> util_processes.ProcessMatch:
-    """What the processes that work on a job can be known by."""
-    return util_processes.ProcessMatch(
-        work_dir=jobs.work_dir(name),
-        written_paths=(jobs.log_path(name), jobs.done_log_path(name)),
-    )
 
 
 def supervisors(jobs: spool.Spool) -> dict[str, int]:

@@ -13,6 +13,8 @@ from clouduploader.cli.options import pass_session
 from clouduploader.cli.session import Session
 from clouduploader.errors import UsageError
 from clouduploader.sandbox import host, layout
+from clouduploader.sandbox.aws.cloud import AwsCloud
+from clouduploader.sandbox.aws.layout import REGIONS
 
 # 170 s of sleep in an upload become 3.4 s, and no poll gets so dense that it fills the log.
 DEFAULT_WAIT_FACTOR = 0.02
@@ -27,7 +29,7 @@ DEFAULT_REGIONS = ("us-east-1", "eu-central-1")
     default=DEFAULT_REGIONS,
     show_default=True,
     metavar="REGION",
-    shell_complete=completion.among(layout.REGIONS),
+    shell_complete=completion.among(REGIONS),
     help="Prepare a helper AMI there; can be repeated.",
 )
 @click.option(
@@ -55,11 +57,9 @@ def sandbox_command(
     `submit`, `serve` and `worker` need no settings. Nothing in there reaches a network. No root is needed, but user
     namespaces are. When COMMAND ends, all of it is removed, and its exit status is ours.
     """
-    strangers = [region for region in regions if region not in layout.REGIONS]
+    strangers = [region for region in regions if region not in REGIONS]
     if strangers:
-        raise UsageError(
-            f"no such region here: {', '.join(strangers)}", hint=f"Known are: {', '.join(layout.REGIONS)}."
-        )
+        raise UsageError(f"no such region here: {', '.join(strangers)}", hint=f"Known are: {', '.join(REGIONS)}.")
 
     def announce(place: layout.Layout) -> None:
         described = json.loads(place.description.read_text())
@@ -68,8 +68,8 @@ def sandbox_command(
             click.echo(_introduction(place, described, is_shell=not command), err=True)
 
     os.environ["LOGNAME"] = targetoptions.login()  # in there, everybody without it is root
-    options = host.Options(wait_factor=wait_factor, regions=tuple(dict.fromkeys(regions)))
-    return host.run(options, command or host.default_command(), keep=keep, announce=announce)
+    cloud = AwsCloud(wait_factor=wait_factor, regions=tuple(dict.fromkeys(regions)))
+    return host.run(cloud, command or host.default_command(), keep=keep, announce=announce)
 
 
 def _make_account(place: layout.Layout, described: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The private CA of a sandbox, and the certificate of its EBS endpoint."""
+"""The private CA of a sandbox, and the certificate of an https endpoint in it."""
 
 import subprocess
 from pathlib import Path
@@ -26,12 +26,12 @@ authorityKeyIdentifier = keyid
 
 
 def make(ca_path: Path, server_path: Path) -> None:
-    """Make both.
+    """Make a CA, and a certificate of it for 127.0.0.1 and localhost.
 
     The private key of the CA is not kept.
 
     Args:
-        ca_path: Gets its certificate, for AWS_CA_BUNDLE; in a directory that is there.
+        ca_path: Gets the certificate of the CA; in a directory that is there.
         server_path: Gets private key and certificate of the endpoint.
 
     Raises:
@@ -51,7 +51,7 @@ def make(ca_path: Path, server_path: Path) -> None:
         "-extensions",
         "server",
         "-subj",
-        "/CN=EBS of the sandbox",
+        "/CN=endpoint in the sandbox",
     ]
     _openssl(*common, *signed, "-keyout", server_key, "-out", server_certificate)
     server_path.touch(mode=0o600)

@@ -7,67 +7,33 @@ from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
-from clouduploader.sandbox.aws.account import SandboxAccount
-from clouduploader.sandbox.aws.ebs.actions import Actions, CallRate
-from clouduploader.sandbox.aws.ebs.server import EbsServer
-from clouduploader.sandbox.aws.faults import Faults
-from clouduploader.sandbox.aws.helper import Behaviour, HelperHost
-from clouduploader.sandbox.aws.identity import StrictSTS
-from clouduploader.sandbox.aws.moto_gate import MotoGate
-from clouduploader.sandbox.aws.rules import StrictEC2
-from clouduploader.sandbox.clock import Clock
-from clouduploader.sandbox.record import CallRecord
-from clouduploader.util.frozen import frozen
-
-PREFIX = "/sandbox/"
-
-
-@frozen(kw_only=True)
-class Parts:
-    """What the sandbox's server is made of; see there."""
-
-    account: SandboxAccount
-    clock: Clock
-    faults: Faults
-    record: CallRecord
-    gate: MotoGate
-    helper: HelperHost
-    ebs_actions: Actions
-    ebs_server: EbsServer
-    prepare: Callable[[], None]
+from clouduploader.sandbox import files
+from clouduploader.sandbox.cloud import CONTROL_PREFIX, Emulator, SandboxServices
 
 
 class SandboxControl:
-    """A WSGI application: its own paths, all else to the gate.
+    """A WSGI application that answers the paths below CONTROL_PREFIX.
 
     Args:
-        parts: See the package for what is done with each.
+        services: What the sandbox's server has.
+        emulator: The cloud.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        account = parts.account
+    def __init__(self, services: SandboxServices, emulator: Emulator) -> None:
+        self._services = services
+        self._emulator = emulator
         self._routes: dict[tuple[str, str], Callable[[Any], Any]] = {
-            ("GET", "account"): lambda _: account.contents(parts.clock.now()),
-            ("GET", "calls"): lambda _: parts.record.calls(),
-            ("GET", "ebs"): lambda _: self._ebs(),
-            ("GET", "blocks"): lambda body: account.written_blocks(body["snapshot_id"]),
-            ("POST", "expire"): self._expire,
-            ("POST", "expire-snapshots"): self._expire_snapshots,
-            ("POST", "policy"): account.set_role_policy,
-            ("POST", "faults"): lambda body: parts.faults.replace(body if isinstance(body, list) else [body]),
+            ("GET", "calls"): lambda _: services.record.calls(),
             ("POST", "clock"): self._set_clock,
-            ("POST", "pace"): self._set_pace,
-            ("POST", "helper"): lambda body: parts.helper.behave(Behaviour(**body)),
+            ("POST", "faults"): lambda body: emulator.faults.replace(body if isinstance(body, list) else [body]),
             ("POST", "reset"): lambda _: self.reset(),
+            **emulator.routes,
         }
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
         request = Request(environ)
-        if not request.path.startswith(PREFIX):
-            return self._parts.gate(environ, start_response)
-        route = self._routes.get((request.method, request.path.removeprefix(PREFIX)))
+        route = self._routes.get((request.method, request.path.removeprefix(CONTROL_PREFIX)))
         if route is None:
             return _json({"error": "no such thing"}, 404)(environ, start_response)
         try:
@@ -78,36 +44,14 @@ class SandboxControl:
         return _json(answer, 200)(environ, start_response)
 
     def reset(self) -> None:
-        """Make everything as at the start."""
-        parts = self._parts
-        parts.faults.replace([])
-        parts.ebs_server.forget()
-        parts.helper.hang_up()
-        parts.helper.behave(Behaviour())
-        parts.gate.forget()
-        parts.ebs_actions.forget()
-        parts.clock.offset = datetime.timedelta()
-        StrictSTS.life_seconds = None
-        self._set_pace({})
-        parts.prepare()
-
-    def _ebs(self) -> dict[str, Any]:
-        return self._parts.ebs_server.report() | {"snapshots": self._parts.account.direct_snapshots()}
-
-    def _expire(self, body: dict[str, float | None] | None) -> None:
-        StrictSTS.life_seconds = (body or {}).get("life_seconds", StrictSTS.life_seconds)
-        self._parts.account.expire()
-
-    def _expire_snapshots(self, body: dict[str, bool] | None) -> None:
-        self._parts.account.expire_snapshots(is_gone=bool((body or {}).get("gone")))
+        """Make everything as at the start: faults, clock, files, cloud."""
+        self._emulator.faults.replace([])
+        self._services.clock.offset = datetime.timedelta()
+        files.clear(self._services.layout)
+        files.write(self._services.layout, self._emulator.reset())
 
     def _set_clock(self, body: dict[str, float]) -> None:
-        self._parts.clock.offset = datetime.timedelta(seconds=body["offset_seconds"])
-
-    def _set_pace(self, body: dict[str, float]) -> None:
-        pace = CallRate(**body)
-        self._parts.ebs_actions.pace = pace
-        StrictEC2.snapshot_seconds, StrictEC2.copy_seconds = pace.snapshot_seconds, pace.copy_seconds
+        self._services.clock.offset = datetime.timedelta(seconds=body["offset_seconds"])
 
 
 def _json(value: object, status: int) -> Response:

@@ -1,7 +1,6 @@
 """The outer end of a sandbox: makes the namespaces, waits, passes signals on, clears up."""
 
 import contextlib
-import dataclasses
 import importlib.util
 import json
 import os
@@ -17,19 +16,16 @@ from pathlib import Path
 
 from clouduploader import errors
 from clouduploader.errors import CannotCreateError, DeniedError, MissingProgramError, StoppedError
+from clouduploader.sandbox import registry
+from clouduploader.sandbox.cloud import SandboxCloud
 from clouduploader.sandbox.layout import Layout
-from clouduploader.util.frozen import frozen
 
 # Program -> Debian's package.
 PROGRAMS = {
     "unshare": "util-linux",
     "ip": "iproute2",
     "mount": "mount",
-    "openssl": "openssl",
-    "xz": "xz-utils",
-    "tar": "tar",
 }
-MODULES = ("moto", "flask", "asyncssh", "ec2imgutils")
 NAMESPACES = ("--user", "--map-root-user", "--net", "--mount", "--pid", "--fork")
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 SI_KERNEL = 0x80  # asm-generic/siginfo.h: a terminal sent it, so the command has it already
@@ -37,21 +33,8 @@ POLL_SECONDS = 0.05  # how late a message is seen while the server starts, which
 HANG_UP_SECONDS = 10  # `init` hears us at once; only a machine that hardly moves needs more
 
 
-@frozen(kw_only=True)
-class Options:
-    """How a sandbox is to be.
-
-    Attributes:
-        wait_factor: What ec2uploadimg's waiting times are multiplied by; 1 leaves them.
-        regions: Those with a helper AMI; the first is the one that sandbox.json names.
-    """
-
-    wait_factor: float
-    regions: tuple[str, ...]
-
-
 def run(
-    options: Options,
+    cloud: SandboxCloud,
     command: Sequence[str],
     *,
     keep: Path | None,
@@ -62,7 +45,7 @@ def run(
     Must be called in the main thread. INT, TERM, HUP and QUIT go to the command.
 
     Args:
-        options: See Options.
+        cloud: What it contains.
         command: Program and arguments; uses our stdin, stdout and stderr.
         keep: A directory that is made for the sandbox and left there; None for a temporary one.
         announce: Called when all is ready, before the command starts.
@@ -77,7 +60,7 @@ def run(
         ClouduploaderError: It could not be started.
         StoppedError: A signal came before the command was started.
     """
-    _check()
+    _check(cloud)
     with _blocked_signals(), _directory(keep) as layout:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
@@ -93,7 +76,7 @@ def run(
                 "clouduploader.sandbox.init",
                 str(theirs.fileno()),
                 str(layout.root),
-                json.dumps(dataclasses.asdict(options)),
+                registry.encode(cloud),
                 *command,
             ]
             with _ended_at_exit(subprocess.Popen(argv, pass_fds=[theirs.fileno()]), ours) as process:
@@ -104,14 +87,15 @@ def run(
                 return _wait(process, ours)
 
 
-def _check() -> None:
-    missing = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+def _check(cloud: SandboxCloud) -> None:
+    programs = PROGRAMS | dict(cloud.programs)
+    missing = [package for program, package in programs.items() if not shutil.which(program)]
     if missing:
         raise MissingProgramError(
             f"the sandbox needs the Debian packages {', '.join(missing)}",
             hint=f"apt install {' '.join(missing)}",
         )
-    absent = [name for name in MODULES if importlib.util.find_spec(name) is None]
+    absent = [name for name in cloud.modules if importlib.util.find_spec(name) is None]
     if absent:
         raise MissingProgramError(
             f"the sandbox needs the Python packages {', '.join(absent)}",

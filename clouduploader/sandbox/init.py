@@ -1,10 +1,10 @@
 """The first process in the namespaces: network, server, command; passes signals, reaps.
 
-    python -m clouduploader.sandbox.init SOCKET DIRECTORY OPTIONS COMMAND...
+    python -m clouduploader.sandbox.init SOCKET DIRECTORY CLOUD COMMAND...
 
-SOCKET is the number of a descriptor on which `host` is spoken to: we send {"ready": true} or
-{"error": ...}, wait for "go", are then sent the numbers of signals for the command, and send
-{"status": N} at the end. When the other side hangs up, we end. Our own end ends all others.
+CLOUD is what `registry.encode` gives. SOCKET is the number of a descriptor that leads to `host`: `init` sends
+{"ready": true} or {"error": ...}, waits for "go", gets the numbers of signals for the command, and sends
+{"status": N} at the end. It ends when `host` closes the socket; its end ends all other processes in the namespaces.
 """
 
 import contextlib
@@ -18,17 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clouduploader.sandbox.layout import Layout, environment
-
-# moto's own settings: verify every signature, no AMIs of strangers, refuse unknown ids.
-MOTO_ENVIRONMENT = {
-    "INITIAL_NO_AUTH_ACTION_COUNT": "0",
-    "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
-    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
-    "MOTO_ENABLE_AMI_VALIDATION": "true",
-    "MOTO_ENABLE_KEYPAIR_VALIDATION": "true",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
+from clouduploader.sandbox import environment, registry
+from clouduploader.sandbox.cloud import SandboxCloud
+from clouduploader.sandbox.layout import Layout
 
 
 class BrokenError(Exception):
@@ -38,7 +30,7 @@ class BrokenError(Exception):
 def main() -> int:
     """Run it all; see the module."""
     channel = socket.socket(fileno=int(sys.argv[1]))
-    layout, options, command = Layout(Path(sys.argv[2])), sys.argv[3], sys.argv[4:]
+    layout, cloud, command = Layout(Path(sys.argv[2])), registry.decode(sys.argv[3]), sys.argv[4:]
     wakeup_read, wakeup_write = os.pipe()
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -48,15 +40,17 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         _set_up_network()
-        server = _start_server(layout, options, channel)
+        server = _start_server(layout, cloud, channel)
         channel.send(json.dumps({"ready": True}).encode())
         if channel.recv(16) != b"go":
             return 0
-        channel.send(json.dumps({"status": _run(command, layout, server, channel, wakeup_read)}).encode())
+        variables = environment.of_command(layout, cloud, os.environ)
+        status = _run(command, variables, layout, server, channel, wakeup_read)
+        channel.send(json.dumps({"status": status}).encode())
     except BrokenError as exc:
         channel.send(json.dumps({"error": str(exc)}).encode())
     except BrokenPipeError:
-        pass  # nobody is there any more to be told
+        pass  # `host` has ended
     return 0
 
 
@@ -67,14 +61,13 @@ def _set_up_network() -> None:
             raise BrokenError(f"ip {arguments}: {done.stderr.strip()}")
 
 
-def _start_server(layout: Layout, options: str, channel: socket.socket) -> subprocess.Popen[bytes]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
+def _start_server(layout: Layout, cloud: SandboxCloud, channel: socket.socket) -> subprocess.Popen[bytes]:
     ready_read, ready_write = os.pipe()
     with layout.server_log.open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-P", "-m", "clouduploader.sandbox.aws.server", str(layout.root), options,
+            [sys.executable, "-P", "-m", "clouduploader.sandbox.server", str(layout.root), registry.encode(cloud),
              str(ready_write)],
-            env=kept | MOTO_ENVIRONMENT,
+            env=environment.of_server(cloud, os.environ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -84,7 +77,7 @@ def _start_server(layout: Layout, options: str, channel: socket.socket) -> subpr
     os.close(ready_write)
     readable, _, _ = select.select([ready_read, channel.fileno()], [], [])
     if channel.fileno() in readable:
-        raise BrokenPipeError  # it speaks to us only after we are ready: this is the end
+        raise BrokenPipeError  # `host` sends nothing before "ready": it has ended
     is_ready = os.read(ready_read, 1) == b"1"
     os.close(ready_read)
     if not is_ready:
@@ -99,13 +92,14 @@ def _last_line(layout: Layout) -> str:
 
 def _run(
     command: list[str],
+    variables: dict[str, str],
     layout: Layout,
     server: subprocess.Popen[bytes],
     channel: socket.socket,
     wakeup: int,
 ) -> int:
     try:
-        process = subprocess.Popen(command, env=environment(layout, os.environ))
+        process = subprocess.Popen(command, env=variables)
     except OSError as exc:
         # The numbers that a shell uses for the two; a directory of PATH that can't be entered is no find.
         sys.stderr.write(f"{command[0]}: {exc.strerror}\n")
@@ -127,7 +121,7 @@ def _run(
 
 
 def _reap(command_pid: int, server_pid: int, layout: Layout) -> int | None:
-    """Take all that ended; everybody's orphans are ours.
+    """Reap all processes that ended; orphans become children of this process.
 
     Returns:
         The command's exit status if it was among them.

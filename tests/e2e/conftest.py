@@ -20,13 +20,16 @@ import pytest
 from samples import made_images
 from samples.made_images import MadeImage
 
-from clouduploader.sandbox import layout
+from clouduploader.sandbox import environment
 from clouduploader.sandbox.aws import disks
+from clouduploader.sandbox.aws.cloud import AwsCloud
+from clouduploader.sandbox.aws.layout import AwsLayout
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 STOP_SECONDS = 30  # a process that was killed is gone long before
 API_KEYS = ("access_key_id", "secret_access_key", "session_token")
 WAIT_FACTOR = 0.005  # 170 s of sleep in an upload become less than one
+CLOUD = AwsCloud(regions=("us-east-1", "eu-central-1"), wait_factor=WAIT_FACTOR)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -42,7 +45,7 @@ class _UnixConnection(http.client.HTTPConnection):
 class Sandbox:
     """A running sandbox, from outside."""
 
-    def __init__(self, place: layout.Layout) -> None:
+    def __init__(self, place: AwsLayout) -> None:
         self.layout = place
         self._processes: list[subprocess.Popen[Any]] = []
 
@@ -56,7 +59,7 @@ class Sandbox:
 
     def environment(self, **changes: str) -> dict[str, str]:
         """The environment of a command in the sandbox, ours with the sandbox's settings."""
-        return layout.environment(self.layout, os.environ) | changes
+        return environment.of_command(self.layout, CLOUD, os.environ) | changes
 
     def popen(self, argv: Sequence[str | bytes | Path], **kwargs: Any) -> subprocess.Popen[Any]:
         """Start a program in the sandbox; its pid is the program's own. Killed when the test ends.
@@ -215,7 +218,7 @@ def running_sandbox() -> Iterator[Sandbox]:
     """One sandbox for all tests; ends with the test run, however that ends."""
     # A short path, because there is a Unix socket in it.
     root = Path(tempfile.mkdtemp(prefix="sandbox-"))
-    place = layout.Layout(root / "s")
+    place = AwsLayout(root / "s")
     # cat ends when our end of its standard input does, and the sandbox with it.
     process = subprocess.Popen(
         [EXECUTABLE, "sandbox", f"--keep={place.root}", f"--wait-factor={WAIT_FACTOR}", "--", "cat"],

@@ -24,7 +24,7 @@ from moto.sts.models import STSBackend, sts_backends
 
 from clouduploader.sandbox.aws import images, keys, network
 from clouduploader.sandbox.aws.ebs.snapshots import DirectSnapshot
-from clouduploader.sandbox.layout import REGIONS
+from clouduploader.sandbox.aws.layout import REGIONS
 from clouduploader.util.frozen import frozen
 
 ACCOUNT_ID = str(DEFAULT_ACCOUNT_ID)

@@ -16,7 +16,7 @@ from moto.ec2.utils import random_snapshot_id
 from clouduploader.sandbox.aws import defaults, images, keys
 from clouduploader.sandbox.aws.ebs.snapshots import BlockSnapshot
 from clouduploader.sandbox.aws.images import RegisteredImage
-from clouduploader.sandbox.layout import REGIONS
+from clouduploader.sandbox.aws.layout import REGIONS
 
 MAX_COPIES = 20  # EBS, "Concurrent snapshot copies per destination Region"
 PARAMETERS = (

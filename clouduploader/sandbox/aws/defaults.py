@@ -15,7 +15,7 @@ from moto.kms.exceptions import NotFoundException
 from moto.kms.responses import KmsResponse
 
 from clouduploader.sandbox.aws import keys
-from clouduploader.sandbox.layout import REGIONS
+from clouduploader.sandbox.aws.layout import REGIONS
 
 UNBLOCKED = "unblocked"
 SNAPSHOT_BLOCKS = ("block-all-sharing", "block-new-sharing")

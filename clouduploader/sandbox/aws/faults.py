@@ -1,12 +1,9 @@
-"""What goes wrong on purpose, when, and how often."""
+"""Faults of AWS's API calls, and of connections to the EBS direct APIs."""
 
 import dataclasses
 import enum
-import random
-import threading
-import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+
+from clouduploader.sandbox.faults import Fault
 
 CONNECT = "Connect"  # not a call: a new connection to the EBS direct APIs, before TLS
 EBS_ACTIONS = frozenset(
@@ -52,29 +49,13 @@ class HangUp(enum.StrEnum):
 
 
 @dataclasses.dataclass
-class Fault:
-    """One thing that goes wrong on purpose; see the package.
-
-    Which calls it hits: those that meet all of the first group.
+class AwsFault(Fault):
+    """A fault of one of AWS's calls; all that is added here is for the EBS direct APIs only.
 
     Attributes:
-        action: Which API call.
-        nth: Only that one, counted from 1; None for every.
-        first: Only so many.
-        after: Not so many at the beginning.
-        every: Only each Nth.
-        probability: Only so many of them, drawn with `seed`.
-        seed: See probability.
-        rate: Only what goes beyond so many a second; what is refused does not count.
-        burst: How many may come at once before `rate` counts.
-        by: "snapshot" or "account": whose rate it is.
+        by: "snapshot" or "account": whose `rate` it is.
 
-        code: The answer's code instead of doing it; with `rate` there is always one.
-        reason: Of that answer, for the EBS direct APIs.
-        message: Of that answer.
-        status: Of that answer; None for what belongs to the code.
-        delay_seconds: Waited before it is done.
-        lose_answer: Done, but the connection is cut instead of the answer.
+        reason: Of the answer, beside its code.
         stall: See Stall.
         hang_up: See HangUp.
         cut_answer: Done, and the connection is cut after this share of the answer; from 0 to 1.
@@ -82,26 +63,11 @@ class Fault:
         wrong_checksum: Done, with another checksum in the answer.
         corrupt: Done, but with a byte of the block changed.
         expire: All temporary credentials end just before.
-        seen: How many calls there were.
     """
 
-    action: str
-    nth: int | None = None
-    first: int | None = None
-    after: int = 0
-    every: int | None = None
-    probability: float | None = None
-    seed: int = 0
-    rate: float | None = None
-    burst: float | None = None
     by: str = "snapshot"
 
-    code: str | None = None
     reason: str | None = None
-    message: str = "This is a fault that a test asked for."
-    status: int | None = None
-    delay_seconds: float = 0
-    lose_answer: bool = False
     stall: Stall | None = None
     hang_up: HangUp | None = None
     cut_answer: float | None = None
@@ -109,7 +75,6 @@ class Fault:
     wrong_checksum: bool = False
     corrupt: bool = False
     expire: bool = False
-    seen: int = 0
 
     def __post_init__(self) -> None:
         """Check it, and fill in what follows from something else.
@@ -117,6 +82,7 @@ class Fault:
         Raises:
             ValueError: A key that means nothing for this action.
         """
+        super().__post_init__()
         given = {
             field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (field.default, None)
         }
@@ -130,8 +96,6 @@ class Fault:
             self._throttle()
         if self.status is None:
             self.status = STATUSES.get(self.code or "", 400)
-        self._random = random.Random(self.seed)  # noqa: S311
-        self._allowances: dict[str, tuple[float, float]] = {}
 
     def _throttle(self) -> None:
         if self.action in EBS_ACTIONS:
@@ -141,55 +105,11 @@ class Fault:
             self.code = "RequestLimitExceeded"
         self.message = "Request limit exceeded."
 
-    def applies(self, action: str, subject: str = "") -> bool:
-        """Whether this call is hit; counts it.
+    def hits(self, action: str, subject: str = "") -> bool:
+        """Return whether this call is hit; counts it.
 
         Args:
             action: Of the call.
-            subject: The snapshot it is about, if any.
+            subject: The snapshot that it is about, if any.
         """
-        if action != self.action:
-            return False
-        self.seen += 1
-        number = self.seen - self.after
-        return (
-            self.nth in (None, self.seen)
-            and number > 0
-            and (self.first is None or number <= self.first)
-            and (self.every is None or number % self.every == 0)
-            and (self.probability is None or self._random.random() < self.probability)
-            and (self.rate is None or self._exceeds(self.rate, subject if self.by == "snapshot" else ""))
-        )
-
-    def _exceeds(self, rate: float, subject: str) -> bool:
-        """A token bucket; one second's worth by default, as EC2's throttling has it."""
-        size = self.burst or rate
-        now = time.monotonic()
-        tokens, then = self._allowances.get(subject, (size, now))
-        tokens = min(size, tokens + (now - then) * rate)
-        is_beyond = tokens < 1
-        self._allowances[subject] = (tokens if is_beyond else tokens - 1, now)
-        return is_beyond
-
-
-class Faults:
-    """All faults there are; safe with threads."""
-
-    def __init__(self) -> None:
-        self._faults: list[Fault] = []
-        self._lock = threading.Lock()
-
-    def replace(self, bodies: Iterable[Mapping[str, Any]]) -> None:
-        """Put these in the place of all others.
-
-        Raises:
-            TypeError, ValueError: There is no such fault; nothing has changed then.
-        """
-        faults = [Fault(**body) for body in bodies]
-        with self._lock:
-            self._faults = faults
-
-    def hits(self, action: str, subject: str = "") -> list[Fault]:
-        """Those that this call runs into; counts it."""
-        with self._lock:
-            return [fault for fault in self._faults if fault.applies(action, subject)]
+        return super().hits(action, subject if self.by == "snapshot" else "")

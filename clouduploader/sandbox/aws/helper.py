@@ -29,8 +29,8 @@ from moto.ec2.models.instances import Instance
 from clouduploader.sandbox.aws import tools
 from clouduploader.sandbox.aws.account import HELPER_USER, SandboxAccount
 from clouduploader.sandbox.aws.disks import Disks
+from clouduploader.sandbox.aws.layout import AwsLayout
 from clouduploader.sandbox.aws.network import SSH_PORT
-from clouduploader.sandbox.layout import Layout
 from clouduploader.util.frozen import frozen
 
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -63,7 +63,9 @@ class Behaviour:
 
 
 class HelperHost:
-    """The ssh server of all instances; lives in one event loop.
+    """The ssh server of all instances; lives in the event loop that runs when it is made.
+
+    It listens from the first `behave` on.
 
     Args:
         account: Knows instances, keys and disks.
@@ -71,22 +73,17 @@ class HelperHost:
         layout: `instances` is ours.
     """
 
-    def __init__(self, account: SandboxAccount, disks: Disks, layout: Layout) -> None:
+    def __init__(self, account: SandboxAccount, disks: Disks, layout: AwsLayout) -> None:
         self.account = account
         self.behaviour = Behaviour()
         self._disks = disks
         self._layout = layout
         self._host_key = asyncssh.generate_private_key("ssh-ed25519")
         self._mount = shutil.which("mount", path=SYSTEM_PATH) or "mount"
-        self._loop: asyncio.AbstractEventLoop
+        self._loop = asyncio.get_running_loop()
         self._server: asyncio.AbstractServer | asyncssh.SSHAcceptor | None = None
         self._connections: set[SSHConnection] = set()
         self._children: dict[asyncio.subprocess.Process, SSHConnection] = {}
-
-    async def start(self) -> None:
-        """Begin to listen, in the running loop."""
-        self._loop = asyncio.get_running_loop()
-        await self._listen()
 
     def behave(self, behaviour: Behaviour) -> None:
         """Change how it behaves; from another thread. Connections that exist stay."""

@@ -16,13 +16,14 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request, Response
 
 from clouduploader.sandbox.aws.account import SandboxAccount
-from clouduploader.sandbox.aws.faults import Faults
-from clouduploader.sandbox.clock import Clock, basic, parse_basic
-from clouduploader.sandbox.layout import REGIONS
-from clouduploader.sandbox.record import CallRecord
+from clouduploader.sandbox.aws.amz_date import parse_amz_date, serialize_amz_date
+from clouduploader.sandbox.aws.faults import AwsFault
+from clouduploader.sandbox.aws.layout import REGIONS
+from clouduploader.sandbox.call_record import CallRecord
+from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.cloud import WsgiApp
+from clouduploader.sandbox.faults import Faults
 from clouduploader.util.frozen import frozen
-
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 CREDENTIAL = re.compile(r"Credential=([^/,]+)/(\d{8})/([^/,]+)/([^/,]+)/aws4_request")
 SKEW = datetime.timedelta(minutes=15)  # EC2's error RequestExpired, IAM's "Signature Version 4"
@@ -80,7 +81,7 @@ class MotoGate:
     """
 
     def __init__(
-        self, app: WsgiApp, *, account: SandboxAccount, clock: Clock, faults: Faults, record: CallRecord
+        self, app: WsgiApp, *, account: SandboxAccount, clock: Clock, faults: Faults[AwsFault], record: CallRecord
     ) -> None:
         self._app = app
         self._account = account
@@ -177,8 +178,8 @@ class MotoGate:
             return ApiRefusal(403, "IncompleteSignature", "Date must be in ISO-8601 'basic format'.")
         here = self._clock.now()
         is_old = call.signed_at < here
-        signed, now = basic(call.signed_at), basic(here)
-        limit = basic(here - SKEW if is_old else here + SKEW)
+        signed, now = serialize_amz_date(call.signed_at), serialize_amz_date(here)
+        limit = serialize_amz_date(here - SKEW if is_old else here + SKEW)
         words = (
             f"Signature expired: {signed} is now earlier than {limit} ({now} - 15 min.)"
             if is_old
@@ -220,7 +221,7 @@ def _read_call(environ: dict[str, Any]) -> ApiCall:
         region=region,
         key_id=key_id,
         has_token="X-Amz-Security-Token" in request.headers,
-        signed_at=parse_basic(request.headers.get("X-Amz-Date", "")),
+        signed_at=parse_amz_date(request.headers.get("X-Amz-Date", "")),
         form=form,
     )
 

@@ -11,7 +11,7 @@ from click.shell_completion import ShellComplete
 from clouduploader.cli import completion, main, program
 from clouduploader.cli.session import Session
 from clouduploader.model.job import JobState
-from clouduploader.sandbox import layout
+from clouduploader.sandbox.aws.layout import REGIONS
 
 SCRIPTS = Path(__file__).parents[3] / "completion"
 CONTEXT = click.Context(program.clouduploader_command)
@@ -81,7 +81,7 @@ def test_word_is_completed_with_what_there_is(complete, words, expected):
 
 def test_regions_are_those_of_all_partitions(complete):
     found = complete("upload", "--region", "")
-    assert set(layout.REGIONS) < set(found)
+    assert set(REGIONS) < set(found)
     assert {"cn-north-1", "us-gov-west-1", "us-iso-east-1"} < set(found)
 
 

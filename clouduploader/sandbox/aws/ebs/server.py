@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from clouduploader.sandbox.aws.account import SandboxAccount
@@ -19,10 +20,11 @@ from clouduploader.sandbox.aws.ebs.actions import Actions, Body, EbsCall
 from clouduploader.sandbox.aws.ebs.errors import EbsError
 from clouduploader.sandbox.aws.ebs.http import HttpConnection, HttpResponse, ProtocolError, RequestHead
 from clouduploader.sandbox.aws.ebs.signature import SignedCaller
-from clouduploader.sandbox.aws.faults import CONNECT, Fault, Faults, HangUp, Stall
+from clouduploader.sandbox.aws.faults import CONNECT, AwsFault, HangUp, Stall
+from clouduploader.sandbox.aws.layout import EBS_PORT
+from clouduploader.sandbox.call_record import CallRecord
 from clouduploader.sandbox.clock import Clock
-from clouduploader.sandbox.layout import EBS_PORT, Layout
-from clouduploader.sandbox.record import CallRecord
+from clouduploader.sandbox.faults import Faults
 
 BACKLOG = 256  # twice the connections that a client of ours opens at most
 BLOCK_ACTIONS = ("PutSnapshotBlock", "GetSnapshotBlock")
@@ -39,7 +41,6 @@ class EbsServer:
         clock: What time it is at AWS.
         faults: What goes wrong.
         record: Gets each call, but of blocks only the first of a snapshot and an outcome.
-        layout: Has certificate and key.
     """
 
     def __init__(
@@ -48,9 +49,8 @@ class EbsServer:
         *,
         account: SandboxAccount,
         clock: Clock,
-        faults: Faults,
+        faults: Faults[AwsFault],
         record: CallRecord,
-        layout: Layout,
     ) -> None:
         self._service = service
         self._account = account
@@ -58,16 +58,23 @@ class EbsServer:
         self._faults = faults
         self._record = record
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(layout.ebs_certificate)
-        self._listener = socket.create_server(("", EBS_PORT), backlog=BACKLOG)
         self._lock = threading.Lock()
         self._open: dict[int, socket.socket] = {}  # by thread
         self.forget()
 
-    def serve(self) -> None:
-        """Take connections for ever."""
+    def start(self, certificate: Path) -> None:
+        """Listen, and answer in threads of its own for ever.
+
+        Args:
+            certificate: A file with private key and certificate.
+        """
+        self._context.load_cert_chain(certificate)
+        listener = socket.create_server(("", EBS_PORT), backlog=BACKLOG)
+        threading.Thread(target=self._accept, args=[listener], daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
         while True:
-            sock, _ = self._listener.accept()
+            sock, _ = listener.accept()
             threading.Thread(target=self._serve, args=[sock], daemon=True).start()
 
     def forget(self) -> None:
@@ -149,7 +156,7 @@ class EbsServer:
 
     # --- a call
 
-    def _outcome(self, head: RequestHead, call: EbsCall | None, data: memoryview, hits: list[Fault]) -> HttpResponse:
+    def _outcome(self, head: RequestHead, call: EbsCall | None, data: memoryview, hits: list[AwsFault]) -> HttpResponse:
         began = time.time()
         body = Body(data, sha256(data).digest())
         caller = None
@@ -169,7 +176,7 @@ class EbsServer:
         missing = max((fault.short_bytes for fault in hits), default=0)
         return HttpResponse(answer.status, headers, answer.body[: len(answer.body) - missing])
 
-    def _done(self, call: EbsCall, caller: SignedCaller, body: Body, hits: list[Fault]) -> HttpResponse:
+    def _done(self, call: EbsCall, caller: SignedCaller, body: Body, hits: list[AwsFault]) -> HttpResponse:
         with self._service.under_way(call, body, caller.region):
             for fault in hits:
                 time.sleep(fault.delay_seconds)

@@ -9,10 +9,10 @@ import urllib.parse
 from collections.abc import Callable
 
 from clouduploader.sandbox.aws.account import SandboxAccount, SandboxIdentity
+from clouduploader.sandbox.aws.amz_date import parse_amz_date, serialize_amz_date
 from clouduploader.sandbox.aws.ebs.errors import EbsError
 from clouduploader.sandbox.aws.ebs.http import RequestHead
-from clouduploader.sandbox.clock import basic, parse_basic
-from clouduploader.sandbox.layout import REGIONS
+from clouduploader.sandbox.aws.layout import REGIONS
 from clouduploader.util.frozen import frozen
 
 AUTHORIZATION = re.compile(
@@ -100,18 +100,16 @@ def _check_scope(
         raise _mismatch(f"Credential should be scoped to correct service: '{SERVICE}'.")
     if region not in REGIONS:
         raise _untrusted()
-    signed_at = parse_basic(head.headers["x-amz-date"])
+    signed_at = parse_amz_date(head.headers["x-amz-date"])
     if signed_at is None or not head.headers["x-amz-date"].startswith(day):
         raise _mismatch("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date")
+    signed, here = serialize_amz_date(signed_at), serialize_amz_date(now)
     if now - signed_at > SKEW:
-        raise _mismatch(
-            f"Signature expired: {basic(signed_at)} is now earlier than {basic(now - SKEW)} ({basic(now)} - 5 min.)"
-        )
+        limit = serialize_amz_date(now - SKEW)
+        raise _mismatch(f"Signature expired: {signed} is now earlier than {limit} ({here} - 5 min.)")
     if signed_at - now > SKEW:
-        raise _mismatch(
-            f"Signature not yet current: {basic(signed_at)} is still later than {basic(now + SKEW)} "
-            f"({basic(now)} + 5 min.)"
-        )
+        limit = serialize_amz_date(now + SKEW)
+        raise _mismatch(f"Signature not yet current: {signed} is still later than {limit} ({here} + 5 min.)")
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,10 +7,12 @@ import pytest
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from clouduploader.sandbox.aws.faults import Faults
+from clouduploader.sandbox.aws.amz_date import serialize_amz_date
+from clouduploader.sandbox.aws.faults import AwsFault
 from clouduploader.sandbox.aws.moto_gate import MotoGate
-from clouduploader.sandbox.clock import Clock, basic
-from clouduploader.sandbox.record import CallRecord
+from clouduploader.sandbox.call_record import CallRecord
+from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.faults import Faults
 
 SIGNATURE = "AWS4-HMAC-SHA256 Credential={key}/20261122/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
 
@@ -34,7 +36,7 @@ class Account:
 
 @pytest.fixture
 def faults():
-    return Faults()
+    return Faults(AwsFault)
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def ask(gate):
     def request(action, key="AKIAOBS", **arguments):
         headers = {
             "Authorization": SIGNATURE.format(key=key),
-            "X-Amz-Date": basic(Clock().now()),
+            "X-Amz-Date": serialize_amz_date(Clock().now()),
         }
         return Client(gate).post("/", data={"Action": action, **arguments}, headers=headers)
 
@@ -134,7 +136,7 @@ def test_call_that_moto_can_not_answer_is_refused_in_the_form_of_the_service(
     errors.append(error)
     headers = {
         "Authorization": SIGNATURE.format(key="AKIAOBS").replace("/ec2/", f"/{service}/"),
-        "X-Amz-Date": basic(Clock().now()),
+        "X-Amz-Date": serialize_amz_date(Clock().now()),
     }
     answer = Client(gate).post("/", data={"Action": "DoSomething"}, headers=headers)
     assert answer.status_code == status

@@ -1,0 +1,103 @@
+"""The interface between the sandbox's own processes and an emulated cloud."""
+
+import abc
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from clouduploader.sandbox.call_record import CallRecord
+from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.faults import Faults
+from clouduploader.sandbox.layout import Layout
+from clouduploader.util.frozen import frozen
+
+CONTROL_PREFIX = "/sandbox/"  # of the paths of the control channel
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Routes = Mapping[tuple[str, str], Callable[[Any], Any]]
+"""Control requests by method and path below CONTROL_PREFIX: from the JSON body, or None, to the answer."""
+
+
+@frozen(kw_only=True)
+class SandboxServices:
+    """What the sandbox's server has ready for a cloud.
+
+    Attributes:
+        layout: The sandbox's directory.
+        clock: The cloud's clock.
+        record: Where the cloud writes down the API calls that it answers.
+    """
+
+    layout: Layout
+    clock: Clock
+    record: CallRecord
+
+
+@frozen(kw_only=True)
+class InitialState:
+    """What a cloud begins with.
+
+    Attributes:
+        description: What sandbox.json says of it.
+        target: The target of job 1.
+        target_data: What OBS sends for an upload into the cloud.
+    """
+
+    description: Mapping[str, Any]
+    target: str
+    target_data: Mapping[str, Any]
+
+
+class Emulator(abc.ABC):
+    """A cloud at work, in the sandbox's server.
+
+    Attributes:
+        routes: Control requests that the cloud answers; called in any thread.
+        faults: What goes wrong on purpose.
+    """
+
+    routes: Routes
+    faults: Faults[Any]
+
+    @abc.abstractmethod
+    async def start(self, control: WsgiApp) -> None:
+        """Start to serve and return when requests are answered.
+
+        Called once, in the server's event loop, after a `reset`.
+
+        Args:
+            control: Answers the paths below CONTROL_PREFIX; a cloud with an HTTP endpoint offers them there too.
+        """
+
+    @abc.abstractmethod
+    def reset(self) -> InitialState:
+        """Return to the beginning, and write the cloud's files into home and bin, which are empty.
+
+        Called in another thread than that of the event loop, before `start` and whenever a test asks for it.
+        """
+
+
+class SandboxCloud(abc.ABC):
+    """A cloud as `host` and `init` know it, before any of its libraries is loaded.
+
+    Implementations are dataclasses; their fields are the options, and survive JSON.
+
+    Attributes:
+        name: In `registry.CLOUDS`.
+        programs: Programs that must be installed, each with Debian's package.
+        modules: Python packages that must be installed, from the extra `sandbox`.
+        variable_prefixes: Environment variables that do not get into the sandbox.
+        server_environment: Environment variables of the sandbox's server.
+    """
+
+    name: ClassVar[str]
+    programs: ClassVar[Mapping[str, str]]
+    modules: ClassVar[tuple[str, ...]]
+    variable_prefixes: ClassVar[tuple[str, ...]]
+    server_environment: ClassVar[Mapping[str, str]]
+
+    @abc.abstractmethod
+    def environment(self, layout: Layout) -> dict[str, str]:
+        """Return the environment variables that lead a command in the sandbox to the cloud."""
+
+    @abc.abstractmethod
+    def create_emulator(self, services: SandboxServices) -> Emulator:
+        """Load the cloud's libraries and create it, in the server's event loop."""

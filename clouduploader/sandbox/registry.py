@@ -1,0 +1,20 @@
+"""The clouds that a sandbox can have, by name; the only module outside of a cloud's package that imports it."""
+
+import dataclasses
+import json
+
+from clouduploader.sandbox.aws.cloud import AwsCloud
+from clouduploader.sandbox.cloud import SandboxCloud
+
+CLOUDS = {cloud.name: cloud for cloud in (AwsCloud,)}
+
+
+def encode(cloud: SandboxCloud) -> str:
+    """Write a cloud with its options as one argument of a command line."""
+    return json.dumps([cloud.name, dataclasses.asdict(cloud)])  # type: ignore[call-overload]
+
+
+def decode(argument: str) -> SandboxCloud:
+    """Read what `encode` wrote."""
+    name, options = json.loads(argument)
+    return CLOUDS[name](**options)

@@ -67,15 +67,15 @@ def inspect_image(
     with cancel.interruptible():
         image = image_open.describe(path, base_name(path.name), cancel)
         found = inspect.inspect(image, cancel, overlook)
-        promised = file_digest.beside(path, image.filename)
-        map_path = bmap.beside(path, image.filename)
+        promised = file_digest.find(path, image.filename)
+        map_path = bmap.find(path, image.filename)
     if found.size_bytes is not None and found.is_size_exact and found.size_bytes > max_size_bytes:
         raise ImageError(
             f"{image.filename} has {found.size_bytes} bytes unpacked, and {max_size_bytes} are allowed",
             hint="Raise --max-size if it is meant to be so large.",
         )
     if found.no_disk:
-        object_to(image_open.refusal(image, found.no_disk))
+        object_to(image_open.no_disk_error(image, found.no_disk))
     tally = None
     if is_whole:
         tally = _read(image, found, promised, max_size_bytes, overlook, reporter, cancel)
@@ -99,7 +99,7 @@ def _read(
 ) -> ReadStats:
     """Read all of it once, and count."""
     reporter.event(PhaseStarted("read image"))
-    is_packed = image.packing is not Compression.RAW
+    is_packed = image.compression is not Compression.RAW
 
     def tell_packed(done_bytes: int) -> None:
         reporter.event(BytesMoved(done_bytes, image.size_bytes))

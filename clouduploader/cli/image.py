@@ -82,7 +82,7 @@ def _document(found: "ImageInspection") -> dict[str, Any]:
     image, facts, tally = found.image, found.facts, found.tally
     return {
         "file": image.filename,
-        "packing": image.packing,
+        "packing": image.compression,
         "tarball": image.is_tarball,
         "file_bytes": image.size_bytes,
         "disk_format": facts.disk_format,

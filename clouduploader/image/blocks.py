@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from clouduploader.errors import ImageError
-from clouduploader.image.raw_disk import RawDisk
-from clouduploader.image.sparse import Extents
+from clouduploader.image.raw_disk import Extents, RawDisk
 from clouduploader.model.disk import Block, ReadStats, ZeroBlocks
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
@@ -74,10 +73,10 @@ class BlockOptions:
 class _Source:
     """What both sources have in common: the counting, and one error for all threads."""
 
-    def __init__(self, wish: BlockOptions) -> None:
-        self._wish = wish
-        self._zeros = bytes(wish.block_bytes)
-        self._written = None if wish.written is None else BlockMap(wish.written, wish.block_bytes)
+    def __init__(self, options: BlockOptions) -> None:
+        self._options = options
+        self._zeros = bytes(options.block_bytes)
+        self._written = None if options.written is None else BlockMap(options.written, options.block_bytes)
         self._position = 0
         self._data = self._zero = self._holes = self._skipped = 0
         self._error: BaseException | None = None
@@ -89,7 +88,7 @@ class _Source:
         try:
             if self._error:
                 raise self._error
-            self._wish.cancel.raise_if_requested()
+            self._options.cancel.raise_if_requested()
             yield
         except BaseException as exc:
             self._error = exc
@@ -103,17 +102,17 @@ class _Source:
         """
         is_hole = self._written is not None and index not in self._written
         if not is_zero:
-            if is_hole and self._wish.is_promise:
+            if is_hole and self._options.is_promise:
                 raise ImageError(
-                    f"{self._wish.filename} is not what its .bmap describes: there is something in the hole at "
-                    f"byte {index * self._wish.block_bytes}",
+                    f"{self._options.filename} is not what its .bmap describes: there is something in the hole at "
+                    f"byte {index * self._options.block_bytes}",
                     hint="Remove the .bmap, or replace it by the image's own.",
                 )
             self._data += 1
-        elif is_hole and self._wish.zero_blocks is not ZeroBlocks.SEND:
+        elif is_hole and self._options.zero_blocks is not ZeroBlocks.SEND:
             self._holes += 1
             return None
-        elif self._wish.zero_blocks is ZeroBlocks.SKIP:
+        elif self._options.zero_blocks is ZeroBlocks.SKIP:
             self._skipped += 1
             return None
         else:
@@ -130,7 +129,7 @@ class _Source:
             file_sha256=file_sha256,
             raw_sha256=raw_sha256,
         )
-        self._wish.on_end(tally)
+        self._options.on_end(tally)
         return tally
 
     def position(self) -> int:
@@ -144,12 +143,12 @@ class _Source:
         return self._tally
 
 
-class StreamSource(_Source):
+class StreamBlockSource(_Source):
     """A BlockSource of a disk that comes in order, and only once.
 
     Args:
         pieces: The disk, in pieces of any size. It is advanced by whichever thread asks for a block.
-        wish: See BlockOptions.
+        options: See BlockOptions.
         digest: To be made of the raw disk, or None.
         file_sha256: Called at the end: gives the file's digest in hex, or None.
     """
@@ -159,12 +158,12 @@ class StreamSource(_Source):
     def __init__(
         self,
         pieces: Iterator[bytes],
-        wish: BlockOptions,
+        options: BlockOptions,
         *,
         digest: "hashlib._Hash | None",
         file_sha256: Callable[[], str | None],
     ) -> None:
-        super().__init__(wish)
+        super().__init__(options)
         self._pieces = pieces
         self._rest = memoryview(b"")
         self._file_sha256 = file_sha256
@@ -177,7 +176,7 @@ class StreamSource(_Source):
             with self._lock, self._remembered():
                 if self._tally:
                     return None
-                index = self._position // self._wish.block_bytes
+                index = self._position // self._options.block_bytes
                 size = self._fill(buffer)
                 if not size:
                     raw_sha256 = self._digest.hexdigest() if self._digest else None
@@ -216,30 +215,30 @@ class StreamSource(_Source):
             self._error = self._error or ValueError("the image is closed")
 
 
-class StoreSource(_Source):
+class DiskBlockSource(_Source):
     """A BlockSource of a disk that can be read anywhere, so that several threads read at once.
 
     Args:
         store: The disk.
-        wish: See BlockOptions; `written` is the store's own extents, or what a map says.
-        file_sha256: See StreamSource.
+        options: See BlockOptions; `written` is the store's own extents, or what a map says.
+        file_sha256: See StreamBlockSource.
     """
 
     can_reread = True
 
-    def __init__(self, store: RawDisk, wish: BlockOptions, *, file_sha256: Callable[[], str | None]) -> None:
-        super().__init__(wish)
+    def __init__(self, store: RawDisk, options: BlockOptions, *, file_sha256: Callable[[], str | None]) -> None:
+        super().__init__(options)
         self._file_sha256 = file_sha256
         self._store = store
-        self._stored = BlockMap(store.extents, wish.block_bytes)
+        self._stored = BlockMap(store.extents, options.block_bytes)
         self._turn = threading.Condition()
         self._under_way = 0
-        total = -(-store.size_bytes // wish.block_bytes)
-        if wish.zero_blocks is ZeroBlocks.SEND or not store.is_map_binding:
+        total = -(-store.size_bytes // options.block_bytes)
+        if options.zero_blocks is ZeroBlocks.SEND or not store.is_map_binding:
             self._indices = iter(range(total))
         else:
             # What is in neither is a hole of both. What was written and is none of the store's was zeros.
-            wanted = BlockMap(sorted((*store.extents, *(wish.written or ()))), wish.block_bytes)
+            wanted = BlockMap(sorted((*store.extents, *(options.written or ()))), options.block_bytes)
             self._holes = total - len(wanted)
             self._indices = iter(wanted)
 
@@ -251,7 +250,7 @@ class StoreSource(_Source):
                 if index is None:
                     self._end()
                     return None
-                self._position = min((index + 1) * self._wish.block_bytes, self._store.size_bytes)
+                self._position = min((index + 1) * self._options.block_bytes, self._store.size_bytes)
                 self._under_way += 1
             try:
                 with self._remembered():
@@ -282,7 +281,7 @@ class StoreSource(_Source):
     def _is_hole(self, index: int) -> bool:
         if index in self._stored:
             return False
-        offset, size = index * self._wish.block_bytes, self._wish.block_bytes
+        offset, size = index * self._options.block_bytes, self._options.block_bytes
         return self._store.is_map_binding or self._store.is_hole(offset, min(size, self._store.size_bytes - offset))
 
     def _is_read_as_zeros(self, index: int, buffer: bytearray) -> bool:
@@ -291,7 +290,7 @@ class StoreSource(_Source):
 
     def reread_into(self, index: int, buffer: bytearray) -> None:
         """See BlockSource."""
-        offset = index * self._wish.block_bytes
+        offset = index * self._options.block_bytes
         with memoryview(buffer) as view:
             size = min(len(view), self._store.size_bytes - offset)
             self._store.read_into(offset, view[:size])

@@ -12,7 +12,7 @@ from xml.parsers import expat
 
 from clouduploader.errors import ImageError
 from clouduploader.image import sidecar
-from clouduploader.image.sparse import MAX_EXTENTS, Extents
+from clouduploader.image.raw_disk import MAX_EXTENTS, Extents
 from clouduploader.util.frozen import frozen
 
 SUFFIX = ".bmap"
@@ -46,7 +46,7 @@ class Bmap:
     kind: str = "sha256"
 
 
-def beside(path: Path, filename: str) -> Path | None:
+def find(path: Path, filename: str) -> Path | None:
     """Find the block map of an image: `FILENAME.bmap`, or that of the name without `.xz` and the like."""
     names = dict.fromkeys((filename, _PACKING_SUFFIX.sub("", filename)))
     return sidecar.find(path, [name + SUFFIX for name in names])
@@ -100,7 +100,7 @@ def parse(data: bytes) -> Bmap:
     return Bmap(size_bytes, extents, tuple(sums), kind)
 
 
-def checked(pieces: Iterator[bytes], written: Bmap, filename: str) -> Iterator[bytes]:
+def check_pieces(pieces: Iterator[bytes], written: Bmap, filename: str) -> Iterator[bytes]:
     """The pieces of a disk; ends with an error where a range is not what its checksum says.
 
     Args:
@@ -116,10 +116,10 @@ def checked(pieces: Iterator[bytes], written: Bmap, filename: str) -> Iterator[b
     found = _hash(written.kind)
     offset = 0
     for piece in pieces:
-        cancel = offset + len(piece)
-        while start < cancel:
+        piece_end = offset + len(piece)
+        while start < piece_end:
             found.update(memoryview(piece)[max(start - offset, 0) : end - offset])
-            if end > cancel:
+            if end > piece_end:
                 break
             if found.hexdigest() != digest:
                 raise ImageError(
@@ -130,7 +130,7 @@ def checked(pieces: Iterator[bytes], written: Bmap, filename: str) -> Iterator[b
             start, end, digest = next(sums, _NO_SUM)
             found = _hash(written.kind)
         yield piece
-        offset = cancel
+        offset = piece_end
 
 
 def _hash(kind: str) -> "hashlib._Hash":

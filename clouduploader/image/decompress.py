@@ -1,27 +1,22 @@
 """The contents of a packed file, piece by piece, checked to the file's last byte."""
 
 import bz2
-import contextlib
 import functools
-import hashlib
 import itertools
 import lzma
-import os
 import sys
 import zlib
 from collections.abc import Callable, Generator, Iterator
-from typing import BinaryIO, Protocol, cast
+from typing import Protocol, cast
 
-from clouduploader.errors import ImageError, LocalIOError, TransientError, UnavailableError
-from clouduploader.image import magic, zstd_frame
-from clouduploader.model.disk import Compression, Image
-from clouduploader.util.cancel import Cancel
+from clouduploader.errors import ImageError, UnavailableError
+from clouduploader.image import magic, packed_file, zstd
+from clouduploader.image.packed_file import PackedFile
+from clouduploader.model.disk import Compression
 
 PIECE_BYTES = 1 << 17  # less, and threads that send get in the way each time; more is no faster
-READ_BYTES = 1 << 17  # more is no faster, and damage is told to within this
-XZ_MEMORY_BYTES = 1 << 28  # four times what `xz -9` needs to unpack, xz(1); a header can ask for 4 GiB
 XZ_PADDING_BYTES = 4  # stream padding is zeros in multiples of this; xz file format 1.2.1, section 2.2
-HEADER_BYTES = zstd_frame.MAX_BYTES  # the other headers that are looked at are shorter
+HEADER_BYTES = zstd.MAX_FRAME_HEADER_BYTES  # the other headers that are looked at are shorter
 MAX_STREAMS = 1000  # ours: of whatever kind; of more, each must give a sector on the average
 SECTOR_BYTES = 512
 ZSTD_WINDOW_LOG = 27  # 128 MiB, what zstd itself unpacks without --long; zstd(1)
@@ -35,113 +30,6 @@ _IS_PADDED = (
     Compression.GZIP,
     Compression.BZIP2,
 )  # with zeros up to the end: gzip manual, "Tapes"; bzip2(1) passes anything
-
-
-class PackedFile:
-    """A file that is read once, from its first byte to its last.
-
-    Attributes:
-        filename: Names it in errors.
-        offset: How much was read.
-        size_bytes: How large it was when it was described.
-    """
-
-    def __init__(
-        self,
-        file: BinaryIO,
-        image: Image,
-        on_bytes: Callable[[int], None] | None,
-        cancel: Cancel,
-        overlook: Callable[[str], None] | None,
-    ) -> None:
-        self.filename = image.filename
-        self.size_bytes = image.size_bytes
-        self.offset = 0
-        self._file = file
-        self._path = image.path
-        self._on_bytes = on_bytes
-        self._cancel = cancel
-        self._overlook = overlook
-        self._digest = hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        """The next bytes; fewer only at the end.
-
-        Raises:
-            LocalIOError: They can't be read.
-            StoppedError: The stop was requested.
-        """
-        self._cancel.raise_if_requested()
-        with _translated(self._path):
-            data = self._file.read(size)
-        self.offset += len(data)
-        self._digest.update(data)
-        if self._on_bytes:
-            self._on_bytes(self.offset)
-        return data
-
-    def peek(self, offset: int, size: int) -> bytes:
-        """Bytes from anywhere, fewer only at the end; `read` goes on as if nothing had been.
-
-        Raises:
-            LocalIOError: They can't be read.
-            StoppedError: The stop was requested.
-        """
-        self._cancel.raise_if_requested()
-        with _translated(self._path):
-            return os.pread(self.fd, size, offset)
-
-    def object_to(self, message: str, hint: str) -> None:
-        """Refuse what another program may pass, unless that is forced.
-
-        Raises:
-            ImageError: It is not forced.
-        """
-        if self._overlook is None:
-            raise ImageError(message, hint=f"{hint} Or give force, if you know better.")
-        self._overlook(message)
-
-    @property
-    def fd(self) -> int:
-        """Its descriptor, open as long as the file is."""
-        return self._file.fileno()
-
-    def sha256(self) -> str:
-        """The digest, in hex, of what was read."""
-        return self._digest.hexdigest()
-
-
-@contextlib.contextmanager
-def opened(
-    image: Image,
-    *,
-    cancel: Cancel,
-    on_bytes: Callable[[int], None] | None = None,
-    overlook: Callable[[str], None] | None = None,
-) -> Iterator[PackedFile]:
-    """Open an image's file.
-
-    Args:
-        image: See Image.
-        cancel: Honoured at each read.
-        on_bytes: Called now and then with how much of the file was read.
-        overlook: Called with what is passed over because that is forced; None if it is not.
-
-    Raises:
-        LocalIOError: It can't be opened.
-    """
-    with contextlib.ExitStack() as stack:
-        with _translated(image.path):
-            file = stack.enter_context(image.path.open("rb"))
-        yield PackedFile(file, image, on_bytes, cancel, overlook)
-
-
-@contextlib.contextmanager
-def _translated(path: object) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise LocalIOError(f"the image {path} can't be read: {exc.strerror or exc}") from exc
 
 
 class Decoder(Protocol):
@@ -187,16 +75,16 @@ class _GzipDecoder:
 
 def xz_decoder() -> lzma.LZMADecompressor:
     """A decoder of one xz stream that can't be made to take all memory."""
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY_BYTES)
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, packed_file.XZ_MEMORY_BYTES)
 
 
-def _codec(packing: Compression) -> tuple[Callable[[], Decoder], type[Exception]]:
+def _codec(compression: Compression) -> tuple[Callable[[], Decoder], type[Exception]]:
     """What makes a decoder, and the error by which that tells of damage.
 
     Raises:
         UnavailableError: It can't be unpacked here.
     """
-    match packing:
+    match compression:
         case Compression.XZ:
             return xz_decoder, lzma.LZMAError
         case Compression.BZIP2:
@@ -227,7 +115,7 @@ def _zstd_codec() -> tuple[Callable[[], Decoder], type[Exception]]:
     return functools.partial(zstd.ZstdDecompressor, options=options), zstd.ZstdError
 
 
-def head(pieces: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+def split_head(pieces: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
     """What a stream begins with, so many bytes at least if there are, and the whole of it."""
     found = b""
     for piece in pieces:
@@ -237,7 +125,7 @@ def head(pieces: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
     return found, itertools.chain([found] if found else [], pieces)
 
 
-def unpacked(file: PackedFile, packing: Compression) -> Generator[bytes, None, None]:
+def unpack(file: PackedFile, compression: Compression) -> Generator[bytes, None, None]:
     """The contents of a file in pieces, none empty; all streams in it, to the last byte, by one core.
 
     Raises:
@@ -247,18 +135,18 @@ def unpacked(file: PackedFile, packing: Compression) -> Generator[bytes, None, N
         LocalIOError: It can't be read.
         StoppedError: The stop was requested.
     """
-    if packing in (Compression.RAW, Compression.TAR):
+    if compression in (Compression.RAW, Compression.TAR):
         return _as_it_is(file)
-    return _decoded(file, packing, *_codec(packing))
+    return _decoded(file, compression, *_codec(compression))
 
 
 def _as_it_is(file: PackedFile) -> Generator[bytes, None, None]:
-    while data := file.read(READ_BYTES):
+    while data := file.read(packed_file.READ_BYTES):
         yield data
 
 
 def _decoded(
-    file: PackedFile, packing: Compression, make_decoder: Callable[[], Decoder], damage: type[Exception]
+    file: PackedFile, compression: Compression, make_decoder: Callable[[], Decoder], damage: type[Exception]
 ) -> Generator[bytes, None, None]:
     rest = b""
     count = done_bytes = 0
@@ -270,42 +158,42 @@ def _decoded(
                 hint="Unpack it, and pack it anew.",
             )
         rest = _at_least(rest, HEADER_BYTES, file)
-        _check_header(rest, file, packing)
-        if packing is Compression.GZIP:
+        _check_header(rest, file, compression)
+        if compression is Compression.GZIP:
             rest = _with_gzip_header(rest, file)
         decoder = make_decoder()
         while not decoder.eof:
             data = b""
             if decoder.needs_input:
-                data = rest or file.read(READ_BYTES)
+                data = rest or file.read(packed_file.READ_BYTES)
                 rest = b""
                 if not data:
-                    raise cut_off(file, packing)
+                    raise packed_file.truncation_error(file, compression)
             try:
                 piece = decoder.decompress(data, PIECE_BYTES)
             except MemoryError as exc:
-                raise no_memory(file.filename) from exc
+                raise packed_file.memory_error(file.filename) from exc
             except (damage, *DECODER_ERRORS) as exc:
-                raise damaged(file.filename, packing, f"before byte {file.offset}", exc) from exc
+                raise packed_file.damage_error(file.filename, compression, f"before byte {file.offset}", exc) from exc
             if piece:
                 done_bytes += len(piece)
                 yield piece
-        rest = _next_stream(decoder.unused_data, file, packing)
+        rest = _next_stream(decoder.unused_data, file, compression)
         if not rest:
             return
 
 
 def _at_least(data: bytes, size: int, file: PackedFile) -> bytes:
     """So many bytes, or all there are."""
-    while len(data) < size and (more := file.read(READ_BYTES)):
+    while len(data) < size and (more := file.read(packed_file.READ_BYTES)):
         data += more
     return data
 
 
-def _check_header(head: bytes, file: PackedFile, packing: Compression) -> None:
+def _check_header(head: bytes, file: PackedFile, compression: Compression) -> None:
     """Refuse a stream for what its header says, where a decoder would pass it or give no reason."""
     where = file.offset - len(head)
-    match packing:
+    match compression:
         case Compression.GZIP:
             if len(head) > 3 and head[3] & _GZIP_RESERVED:
                 raise ImageError(
@@ -315,9 +203,9 @@ def _check_header(head: bytes, file: PackedFile, packing: Compression) -> None:
         case Compression.XZ:
             check_xz_flags(head[6:8], file, where)
         case Compression.ZSTD:
-            frame = zstd_frame.read(head)
+            frame = zstd.read_frame(head)
             if frame and frame.window_bytes > 1 << ZSTD_WINDOW_LOG:
-                raise too_much_memory(file.filename, 1 << ZSTD_WINDOW_LOG)
+                raise packed_file.memory_limit_error(file.filename, 1 << ZSTD_WINDOW_LOG)
             if frame and frame.dictionary:
                 raise ImageError(
                     f"{file.filename} was packed by means of a dictionary, number {frame.dictionary}",
@@ -328,7 +216,7 @@ def _check_header(head: bytes, file: PackedFile, packing: Compression) -> None:
 def _with_gzip_header(data: bytes, file: PackedFile) -> bytes:
     """The same data, and more, so that the header in front is whole: isal 1.9 fails where it gets one in parts."""
     start = file.offset - len(data)
-    while not _is_gzip_header_whole(data) and (more := file.read(READ_BYTES)):
+    while not _is_gzip_header_whole(data) and (more := file.read(packed_file.READ_BYTES)):
         data += more
         if len(data) > MAX_GZIP_HEADER_BYTES and not _is_gzip_header_whole(data[:MAX_GZIP_HEADER_BYTES]):
             raise ImageError(
@@ -368,83 +256,33 @@ def check_xz_flags(flags: bytes, file: PackedFile, where: int) -> None:
         )
 
 
-def _next_stream(rest: bytes, file: PackedFile, packing: Compression) -> bytes:
+def _next_stream(rest: bytes, file: PackedFile, compression: Compression) -> bytes:
     """Skip the padding that is allowed; return the beginning of a further stream, or nothing."""
     end = file.offset - len(rest)
     padding = 0
     while True:
-        if packing is Compression.XZ or packing in _IS_PADDED:
+        if compression is Compression.XZ or compression in _IS_PADDED:
             stripped = rest.lstrip(b"\0")
             padding += len(rest) - len(stripped)
             rest = stripped
         if rest:
             break
-        rest = file.read(READ_BYTES)
+        rest = file.read(packed_file.READ_BYTES)
         if not rest:
             break
-    if packing is Compression.XZ and padding % XZ_PADDING_BYTES:
+    if compression is Compression.XZ and padding % XZ_PADDING_BYTES:
         raise ImageError(
             f"{file.filename} has {padding} zeros behind its xz data at byte {end}, where only multiples of "
             f"{XZ_PADDING_BYTES} are allowed",
-            hint=_without(end),
+            hint=packed_file.cut_hint(end),
         )
     rest = _at_least(rest, HEADER_BYTES, file) if rest else b""
-    is_stream = magic.packing_of(rest) is packing and not (padding and packing in _IS_PADDED)
+    is_stream = magic.compression_of(rest) is compression and not (padding and compression in _IS_PADDED)
     if not rest or is_stream:
         return rest
-    if packing in _IS_PADDED:
-        file.object_to(*_trailing(file, packing, end))
-        while file.read(READ_BYTES):
+    if compression in _IS_PADDED:
+        file.object_to(*packed_file.trailing_data(file, compression, end))
+        while file.read(packed_file.READ_BYTES):
             pass
         return b""
-    raise garbage(file, packing, end)
-
-
-def damaged(filename: str, packing: Compression, where: str, exc: Exception) -> ImageError:
-    """What a decoder says of its data, in our words."""
-    reason = str(exc)
-    if "emory" in reason:  # "Memory usage limit exceeded", of lzma
-        return too_much_memory(filename, XZ_MEMORY_BYTES)
-    if "nsupported options" in reason:
-        return ImageError(
-            f"{filename} can't be unpacked: its {packing} data {where} need a filter that is not known here",
-            hint="Unpack it first, with a newer xz.",
-        )
-    return ImageError(f"{filename} is damaged: bad {packing} data {where} ({reason})")
-
-
-def too_much_memory(filename: str, limit_bytes: int) -> ImageError:
-    """It may be sound, but unpacking it takes more memory than we allow."""
-    return ImageError(
-        f"{filename} needs more than {limit_bytes >> 20} MiB of memory to be unpacked, the most that is allowed here",
-        hint="Unpack it first, or pack it anew in a way that needs less, such as `xz -9` or `zstd -19`.",
-    )
-
-
-def no_memory(filename: str) -> TransientError:
-    """There is less memory than we allow."""
-    return TransientError(f"there is not enough memory on this machine to unpack {filename}", hint="Unpack it first.")
-
-
-def cut_off(file: PackedFile, packing: Compression) -> ImageError:
-    """The packing ends where more should come."""
-    return ImageError(f"{file.filename} is cut off: the {packing} data end too early, at byte {file.size_bytes}")
-
-
-def garbage(file: PackedFile, packing: Compression, where: int) -> ImageError:
-    """What lies behind the end of a packing is no further stream of it."""
-    message, hint = _trailing(file, packing, where)
-    return ImageError(message, hint=hint)
-
-
-def _trailing(file: PackedFile, packing: Compression, where: int) -> tuple[str, str]:
-    """Message and hint for that."""
-    return (
-        f"{file.filename} has something else behind the end of its {packing} data, at byte {where}: a signature, or "
-        "more data that are damaged",
-        _without(where),
-    )
-
-
-def _without(where: int) -> str:
-    return f"If the image ends there, `head -c {where}` makes a file without it; or unpack it first."
+    raise packed_file.garbage_error(file, compression, end)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 from clouduploader.errors import ImageError
-from clouduploader.image import decompress, vhd
+from clouduploader.image import decompress, packed_file, vhd
 from clouduploader.model.disk import BlockSource, Compression, DiskFormat, Encoding, Image, ImageStream, ZeroBlocks
 from clouduploader.plugin import CheckUnchanged
 from clouduploader.util.cancel import Cancel
@@ -142,7 +142,7 @@ def open_stream(
                 pieces = _packed(_tarball(opened_disk(), size_bytes))
             case Encoding.QCOW2:
                 _require_qcow2(image, open_blocks)
-                file = stack.enter_context(decompress.opened(image, cancel=cancel))
+                file = stack.enter_context(packed_file.open_packed(image, cancel=cancel))
                 pieces, stream_bytes = _file(file, check_unchanged), image.size_bytes
         yield stack.enter_context(contextlib.closing(_Stream(pieces, stream_bytes, digest)))
 
@@ -192,7 +192,7 @@ def _zeros(size_bytes: int) -> Iterator[bytes]:
 
 def _vhd(disk: Iterator[bytes]) -> Iterator[bytes]:
     """A fixed VHD, the same in each try: its id is made from the beginning of the disk, where a GPT has its own."""
-    head, disk = decompress.head(disk, 1)
+    head, disk = decompress.split_head(disk, 1)
     unique_id = hashlib.sha256(head).digest()[:UNIQUE_ID_BYTES]
     size_bytes = 0
     for piece in disk:
@@ -240,8 +240,8 @@ def _require_qcow2(image: Image, open_blocks: OpenBlocks) -> None:
     Raises:
         ImageError: It is something else, or packed, or not that.
     """
-    if image.packing is not Compression.RAW or image.disk_format is not DiskFormat.QCOW2:
-        kind = f"a {image.disk_format}" if image.packing is Compression.RAW else f"packed with {image.packing}"
+    if image.compression is not Compression.RAW or image.disk_format is not DiskFormat.QCOW2:
+        kind = f"a {image.disk_format}" if image.compression is Compression.RAW else f"packed with {image.compression}"
         raise ImageError(
             f"{image.filename} can't be sent as a qcow2: it is {kind}",
             hint="Unpack it, or convert it with `qemu-img convert -O qcow2`.",
@@ -250,7 +250,7 @@ def _require_qcow2(image: Image, open_blocks: OpenBlocks) -> None:
         pass
 
 
-def _file(file: decompress.PackedFile, check_unchanged: CheckUnchanged) -> Iterator[bytes]:
+def _file(file: packed_file.PackedFile, check_unchanged: CheckUnchanged) -> Iterator[bytes]:
     """A file, as much of it as was described; the last piece only when that is found to be all, and unchanged."""
     held = b""
     while piece := file.read(min(PIECE_BYTES, file.size_bytes - file.offset)):

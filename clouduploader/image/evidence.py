@@ -1,14 +1,18 @@
-"""Whether a raw disk shows that it is one: a partition table, a file system, or the signature of a boot sector.
+"""Signs that an image holds no disk: its bytes show none, or are not what its name says.
 
-A list of what is no disk is never complete, so all that shows none of these is refused. Where no other source is
-named, the signatures are those that libblkid of util-linux probes for.
+A raw disk shows that it is one by a partition table, a file system, or the signature of a boot sector. A list of what
+is no disk is never complete, so all that shows none of these is refused. Where no other source is named, the
+signatures are those that libblkid of util-linux probes for.
+
+What a file is, its bytes tell. But where they show no compression and no format though the name is that of one, they
+are damaged, or something else altogether: a single bit in the first bytes of an `.xz` makes it look like a raw disk.
 """
 
 import re
 
 from clouduploader.image import magic, partitions
 from clouduploader.image.partitions import ReadAt
-from clouduploader.model.disk import Compression, NoDisk
+from clouduploader.model.disk import Compression, DiskFormat, Image, NoDisk
 
 HEAD_BYTES = 0x41000  # all signatures lie in it, the last is that of a UFS behind 256 KiB
 _TEXT_BYTES = 1024  # ours: enough to tell what a text is
@@ -92,8 +96,16 @@ _TEXTS = (
 )
 """What a text is by how it begins."""
 
+_TAR = ".tar"
+_COMPRESSIONS = {".xz", ".gz", ".bz2", ".zst", ".zstd", _TAR}
+_TARBALLS = {".txz": ".xz", ".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".tzst": ".zst"}
+_FOREIGN = {".lzma", ".lz", ".lz4", ".lzo", ".z", ".zip", ".7z", ".rar", ".cpio", ".vhdx", ".vdi", ".qed"}
+_VHD = {".vhd", ".vhdfixed"}
+_DISKS = {".qcow2", ".vmdk", *_VHD}
+_FLAT = "-flat.vmdk"  # the raw disk of a VMDK in two files; Virtual Disk Format 5.0, "Flat"
 
-def objection(read_at: ReadAt) -> NoDisk | None:
+
+def check_content(read_at: ReadAt) -> NoDisk | None:
     """Say why a raw disk is none; None if it shows that it is one. Whatever its bytes are, there is no error."""
     head = read_at(0, HEAD_BYTES)
     if foreign := magic.foreign_format_of(head[: magic.HEAD_BYTES]):
@@ -125,8 +137,8 @@ def _look_of(head: bytes) -> tuple[str, bool]:
     for offset, signature, name in _OTHERS:
         if head.startswith(signature, offset):
             return name, True
-    if (packing := magic.packing_of(head[: magic.HEAD_BYTES])) is not Compression.RAW:
-        return f"data that are packed once more, with {packing}", True
+    if (compression := magic.compression_of(head[: magic.HEAD_BYTES])) is not Compression.RAW:
+        return f"data that are packed once more, with {compression}", True
     if not head.strip(b"\0"):
         return "nothing but zeros", False
     text = head[:_TEXT_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte order mark
@@ -143,3 +155,32 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def check_name(image: Image) -> NoDisk | None:
+    """Say what an image is called and is not; None if its bytes are what its name promises, or known to be other.
+
+    The footer of a fixed VHD that is packed is not looked for: it comes last.
+    """
+    suffixes = [f".{part}" for part in image.filename.lower().split(".")[1:]]
+    outer = suffixes.pop() if suffixes else ""
+    if outer in _TARBALLS:
+        suffixes.append(_TAR)
+        outer = _TARBALLS[outer]
+    if outer in _COMPRESSIONS | _FOREIGN and image.compression is Compression.RAW:
+        return _not_as_called(outer)
+    inner = outer
+    if outer in _COMPRESSIONS and outer != _TAR:
+        inner = suffixes.pop() if suffixes else ""
+    is_told = image.is_tarball or image.disk_format is not DiskFormat.RAW
+    is_packed_vhd = inner in _VHD and image.compression is not Compression.RAW
+    is_flat = image.filename.lower().endswith(_FLAT)
+    if is_told or is_packed_vhd or is_flat or inner not in {_TAR, *_DISKS}:
+        return None
+    return _not_as_called(inner)
+
+
+def _not_as_called(suffix: str) -> NoDisk:
+    return NoDisk(
+        reason=f"it is called {suffix}, and its bytes are not that: they are damaged, or others", is_known=True
+    )

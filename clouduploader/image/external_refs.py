@@ -49,7 +49,7 @@ def _size(fd: int, disk_format: DiskFormat, filename: str) -> int:
         case DiskFormat.VMDK:
             return _vmdk_size(fd, head, filename)
         case DiskFormat.VHD_DYNAMIC:
-            footer = vhd.footer(head)
+            footer = vhd.parse_footer(head)
             if footer is None:
                 raise _damaged(filename)
             if footer.kind is not vhd.VhdKind.DYNAMIC:

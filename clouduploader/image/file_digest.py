@@ -14,7 +14,7 @@ _SIGNED = "-----BEGIN PGP SIGNED MESSAGE-----"  # RFC 9580, section 7
 _SIGNATURE = "-----BEGIN PGP SIGNATURE-----"
 
 
-def beside(path: Path, filename: str) -> str | None:
+def find(path: Path, filename: str) -> str | None:
     """Find what `FILENAME.sha256` promises for an image.
 
     A signature around the lines is taken off and not checked: it would say who wrote them, and only whoever
@@ -34,10 +34,10 @@ def beside(path: Path, filename: str) -> str | None:
     found = sidecar.find(path, [filename + SUFFIX])
     if found is None:
         return None
-    return promised(sidecar.read(found, MAX_BYTES), filename, where=str(found))
+    return parse(sidecar.read(found, MAX_BYTES), filename, where=str(found))
 
 
-def promised(data: bytes, filename: str, *, where: str) -> str:
+def parse(data: bytes, filename: str, *, where: str) -> str:
     """Read such a file; a checksum without a name, or that is the only one, is for the file that it lies beside.
 
     OBS publishes images under a second name without the build's number, whose `.sha256` has the first.
@@ -48,7 +48,7 @@ def promised(data: bytes, filename: str, *, where: str) -> str:
         where: Names it in errors.
 
     Raises:
-        ImageError: See `beside`.
+        ImageError: See `find`.
     """
     lines = _unsigned(data.decode("utf-8", "replace").splitlines(), where)
     if not lines:

@@ -8,7 +8,7 @@ _EXT, _EXT_64BIT = 0x400, 0x80  # ext4's documentation, "The Super Block"
 _MAX_SHIFT = 16  # blocks of 64 KiB; what tells of larger ones is no superblock
 
 
-def end(read_at: ReadAt) -> int:
+def find_end(read_at: ReadAt) -> int:
     """The byte behind the file system that begins with the disk; 0 if there is none of a kind that tells.
 
     Args:

@@ -6,7 +6,7 @@ from clouduploader.image import vhd
 from clouduploader.model.disk import Compression, DiskFormat
 
 HEAD_BYTES = 512  # all magics lie in it; a block of tar
-PACKINGS = (
+COMPRESSIONS = (
     (0, b"\xfd7zXZ\x00", Compression.XZ),  # xz file format 1.2.1, section 2.1.1.1
     (0, b"\x1f\x8b", Compression.GZIP),  # RFC 1952, section 2.3.1
     (0, b"BZh", Compression.BZIP2),
@@ -106,11 +106,11 @@ def _is_lzma(head: bytes) -> bool:
     )
 
 
-def packing_of(head: bytes) -> Compression:
-    """Tell the packing by the first 512 bytes of a file."""
-    for offset, magic, packing in PACKINGS:
+def compression_of(head: bytes) -> Compression:
+    """Tell the compression by the first 512 bytes of a file."""
+    for offset, magic, compression in COMPRESSIONS:
         if head[offset : offset + len(magic)] == magic and (offset != 1 or head[0] & 0xF0 == 0x50):
-            return packing
+            return compression
     return Compression.TAR if is_tar_header(head) else Compression.RAW
 
 

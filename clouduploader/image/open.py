@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ImageError, LocalIOError, MissingFileError, UnavailableError
-from clouduploader.image import decompress, magic, vhd
-from clouduploader.image.decompress import PackedFile
+from clouduploader.image import decompress, magic, packed_file, raw_disk, vhd
+from clouduploader.image.packed_file import PackedFile, open_packed
 from clouduploader.model.disk import BlockSource, Compression, DiskFormat, Image, NoDisk, ReadStats, ZeroBlocks
 from clouduploader.plugin import Reporter
 from clouduploader.util.cancel import Cancel
@@ -59,16 +59,16 @@ def describe(path: Path, filename: str, cancel: Cancel) -> Image:
         raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
     if not size_bytes:
         raise ImageError(f"the image {filename} is empty")
-    image = Image(path, filename, magic.packing_of(head), size_bytes, identity=identity)
-    with decompress.opened(image, cancel=cancel, overlook=lambda _message: None) as packed:
-        if image.packing is Compression.RAW:
+    image = Image(path, filename, magic.compression_of(head), size_bytes, identity=identity)
+    with open_packed(image, cancel=cancel, overlook=lambda _message: None) as packed:
+        if image.compression is Compression.RAW:
             disk_format = magic.disk_format_of(head)
-            if disk_format is DiskFormat.RAW and _is_fixed(vhd.footer(_end_of(packed))):
+            if disk_format is DiskFormat.RAW and _is_fixed(vhd.parse_footer(_end_of(packed))):
                 disk_format = DiskFormat.VHD
             return dataclasses.replace(image, disk_format=disk_format)
         with contextlib.suppress(ImageError, UnavailableError):  # whoever unpacks it will meet it again
-            head, _ = decompress.head(decompress.unpacked(packed, image.packing), magic.HEAD_BYTES)
-            is_tarball = magic.packing_of(head) is Compression.TAR
+            head, _ = decompress.split_head(decompress.unpack(packed, image.compression), magic.HEAD_BYTES)
+            is_tarball = magic.compression_of(head) is Compression.TAR
             disk_format = DiskFormat.RAW if is_tarball else magic.disk_format_of(head)
             return dataclasses.replace(image, is_tarball=is_tarball, disk_format=disk_format)
     return image
@@ -133,18 +133,18 @@ def unpacked_size(image: Image, cancel: Cancel) -> tuple[int | None, bool]:
         MissingProgramError: It takes a program that is not there.
         StoppedError: The stop was requested.
     """
-    if image.is_tarball or image.packing in (Compression.GZIP, Compression.BZIP2):
+    if image.is_tarball or image.compression in (Compression.GZIP, Compression.BZIP2):
         return None, False
-    if image.packing is Compression.RAW:
+    if image.compression is Compression.RAW:
         with _disk(image, cancel) as disk:
             return disk.size_bytes, True
     from clouduploader.image import xz, zstd
 
-    with decompress.opened(image, cancel=cancel) as packed:
-        if image.packing is Compression.ZSTD:
+    with open_packed(image, cancel=cancel) as packed:
+        if image.compression is Compression.ZSTD:
             size = zstd.unpacked_size(packed)
         else:
-            found = xz.parsed(packed)
+            found = xz.read_streams(packed)
             size = None if found is None else xz.unpacked_size(found)
     if size is not None and size % vhd.ALIGNMENT_BYTES == vhd.FOOTER_BYTES:
         return size - vhd.FOOTER_BYTES, False
@@ -188,11 +188,11 @@ def measure(
         StoppedError: `cancel` was requested.
         UnavailableError: It can't be unpacked here.
     """
-    if image.packing is Compression.RAW and not expected_sha256:
+    if image.compression is Compression.RAW and not expected_sha256:
         check_unchanged(image)
         _check_size(image, image.size_bytes, max_size_bytes)
         return image.size_bytes
-    with decompress.opened(image, cancel=cancel, on_bytes=on_bytes, overlook=overlook) as packed:
+    with open_packed(image, cancel=cancel, on_bytes=on_bytes, overlook=overlook) as packed:
         with contextlib.closing(_unpacked(packed, image, None)) as pieces:
             inside = _file_inside(pieces, image, max_size_bytes, packed, cancel, is_by_name=is_by_name)
             disk = _bounded(inside, image, max_size_bytes, cancel)
@@ -231,7 +231,7 @@ def open_blocks(
         cancel: Honoured at each block.
         reporter: Told what people should know of this image.
         on_bytes: Called now and then with how much of a packed file was read.
-        with_digests: Whether the tally is to have both digests; that of a packed file it always has, and that of the
+        with_digests: Whether the stats is to have both digests; that of a packed file it always has, and that of the
             disk in a qcow2, VMDK or VHD only if hashing its holes does not take longer than all else.
         in_sectors: Whether one that ends in the middle of a sector is refused.
         overlook: Called with what is passed over because that is forced; None if it is not.
@@ -245,17 +245,17 @@ def open_blocks(
         StoppedError: The stop was requested.
         UnavailableError: It can't be unpacked here.
     """
-    from clouduploader.image.blocks import BlockOptions, StoreSource, StreamSource
-    from clouduploader.image.raw_disk import pieces_of
+    from clouduploader.image.blocks import BlockOptions, DiskBlockSource, StreamBlockSource
+    from clouduploader.image.raw_disk import read_pieces
 
     written = _bmap_beside(image, reporter)
 
-    def on_end(tally: ReadStats) -> None:
-        check_unchanged(image, tally.file_sha256, expected_sha256)
-        if image.packing is not Compression.RAW and written is None and zero_blocks is ZeroBlocks.HOLES:
-            _advise(image, tally, block_bytes, reporter)
+    def on_end(stats: ReadStats) -> None:
+        check_unchanged(image, stats.file_sha256, expected_sha256)
+        if image.compression is not Compression.RAW and written is None and zero_blocks is ZeroBlocks.HOLES:
+            _advise(image, stats, block_bytes, reporter)
 
-    wish = BlockOptions(
+    options = BlockOptions(
         filename=image.filename,
         block_bytes=block_bytes,
         zero_blocks=zero_blocks,
@@ -266,11 +266,11 @@ def open_blocks(
     )
 
     with contextlib.ExitStack() as stack:
-        if image.packing is Compression.RAW:
+        if image.compression is Compression.RAW:
             disk = stack.enter_context(_disk(image, cancel))
             _check_size(image, disk.size_bytes, max_size_bytes)
             if written is None:
-                wish = dataclasses.replace(wish, written=disk.extents)
+                options = dataclasses.replace(options, written=disk.extents)
             elif written.size_bytes != disk.size_bytes:
                 raise _other_size(image, written, disk.size_bytes)
             has_digest = with_digests or expected_sha256 is not None
@@ -282,18 +282,18 @@ def open_blocks(
                 return _file_sha256(image, None if is_mapped else raw, disk.size_bytes, cancel) if has_digest else None
 
             if raw is None and not (written and written.sums):
-                yield stack.enter_context(contextlib.closing(StoreSource(disk, wish, file_sha256=file_sha256)))
+                yield stack.enter_context(contextlib.closing(DiskBlockSource(disk, options, file_sha256=file_sha256)))
                 return
-            pieces = _as_mapped(pieces_of(disk, decompress.PIECE_BYTES), image, written)
-            source = StreamSource(pieces, wish, digest=raw, file_sha256=file_sha256)
+            pieces = _as_mapped(read_pieces(disk, decompress.PIECE_BYTES), image, written)
+            source = StreamBlockSource(pieces, options, digest=raw, file_sha256=file_sha256)
         else:
-            packed = stack.enter_context(decompress.opened(image, cancel=cancel, on_bytes=on_bytes, overlook=overlook))
+            packed = stack.enter_context(open_packed(image, cancel=cancel, on_bytes=on_bytes, overlook=overlook))
             unpacked = stack.enter_context(contextlib.closing(_unpacked(packed, image, reporter)))
             pieces = _raw_disk(_file_inside(unpacked, image, max_size_bytes, packed, cancel), image)
             disk_pieces = _as_mapped(_bounded(pieces, image, max_size_bytes, cancel, written), image, written)
-            source = StreamSource(
+            source = StreamBlockSource(
                 _whole_sectors(disk_pieces, image) if in_sectors else disk_pieces,
-                wish,
+                options,
                 digest=hashlib.sha256() if with_digests else None,
                 file_sha256=packed.sha256,
             )
@@ -301,7 +301,9 @@ def open_blocks(
 
 
 @contextlib.contextmanager
-def reader(image: Image, cancel: Cancel, overlook: Callable[[str], None] | None = None) -> Iterator["PartialReader"]:
+def open_reader(
+    image: Image, cancel: Cancel, overlook: Callable[[str], None] | None = None
+) -> Iterator["PartialReader"]:
     """Give the raw disk in an image for reading a few parts of it; the beginning costs least.
 
     Args:
@@ -318,14 +320,14 @@ def reader(image: Image, cancel: Cancel, overlook: Callable[[str], None] | None 
     from clouduploader.image import partial_read
 
     with contextlib.ExitStack() as stack:
-        if image.packing is Compression.RAW:
+        if image.compression is Compression.RAW:
             yield partial_read.RawDiskReader(stack.enter_context(_disk(image, cancel)))
             return
 
         def begin() -> Iterator[bytes]:
             stack.close()  # what the time before has opened
-            packed = stack.enter_context(decompress.opened(image, cancel=cancel, overlook=overlook))
-            unpacked = stack.enter_context(contextlib.closing(decompress.unpacked(packed, image.packing)))
+            packed = stack.enter_context(open_packed(image, cancel=cancel, overlook=overlook))
+            unpacked = stack.enter_context(contextlib.closing(decompress.unpack(packed, image.compression)))
             return _raw_disk(_file_inside(unpacked, image, partial_read.MAX_BYTES, packed, cancel), image)
 
         yield partial_read.StreamReader(begin, image.filename)
@@ -344,16 +346,15 @@ def _disk(image: Image, cancel: Cancel) -> Iterator["RawDisk"]:
     if image.disk_format in _MAPPED:
         from clouduploader.image import qemu
 
-        with qemu.opened(image.path, image.disk_format, cancel, filename=image.filename) as disk:
+        with qemu.open_disk(image.path, image.disk_format, cancel, filename=image.filename) as disk:
             yield disk
         return
-    from clouduploader.image import sparse
-    from clouduploader.image.raw_disk import RawFile
+    from clouduploader.image.raw_disk import RawFile, file_extents
 
-    with decompress.opened(image, cancel=cancel) as packed:
+    with open_packed(image, cancel=cancel) as packed:
         size_bytes = image.size_bytes - _footer_bytes(image, _end_of(packed), image.size_bytes)
         _check_not_empty(image, size_bytes)
-        extents = sparse.of_file(packed.fd, size_bytes)
+        extents = file_extents(packed.fd, size_bytes)
         with contextlib.closing(RawFile(packed.fd, size_bytes, extents, image.filename)) as disk:
             yield disk
 
@@ -361,20 +362,20 @@ def _disk(image: Image, cancel: Cancel) -> Iterator["RawDisk"]:
 def _unpacked(packed: PackedFile, image: Image, reporter: Reporter | None) -> Generator[bytes, None, None]:
     """The contents of a packed file; of an xz with several blocks by all cores."""
     cores = len(os.sched_getaffinity(0))
-    if image.packing is not Compression.XZ or cores == 1:
-        return decompress.unpacked(packed, image.packing)
+    if image.compression is not Compression.XZ or cores == 1:
+        return decompress.unpack(packed, image.compression)
     from clouduploader.image import xz
 
     found = None
     with contextlib.suppress(ImageError):  # reading it in order tells better what is wrong with it
-        found = xz.parsed(packed)
-    threads = xz.threads_for(found, cores) if found else 1
+        found = xz.read_streams(packed)
+    threads = xz.thread_count(found, cores) if found else 1
     if threads > 1:
-        return xz.unpacked(packed, found or [], threads)
+        return xz.unpack(packed, found or [], threads)
     if found and reporter and xz.unpacked_size(found) > xz.MAX_BLOCK_BYTES:  # else it is unpacked in a moment
         blocks = "blocks that are too large" if xz.block_count(found) > 1 else "a single block"
         reporter.line(f"{image.filename} has {blocks}, so one core unpacks it; xz -T0 makes files that several can.")
-    return decompress.unpacked(packed, image.packing)
+    return decompress.unpack(packed, image.compression)
 
 
 def _file_inside(
@@ -393,7 +394,7 @@ def _file_inside(
         return pieces
     from clouduploader.image import tarball
 
-    return tarball.image(pieces, image.filename, is_by_name=is_by_name, object_to=packed.object_to)
+    return tarball.read_image(pieces, image.filename, is_by_name=is_by_name, object_to=packed.object_to)
 
 
 def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
@@ -402,11 +403,11 @@ def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
     Raises:
         ImageError: It takes more than this, or its footer does not fit.
     """
-    head, pieces = decompress.head(pieces, magic.HEAD_BYTES)
+    head, pieces = decompress.split_head(pieces, magic.HEAD_BYTES)
     disk_format = magic.disk_format_of(head)
     if disk_format is not DiskFormat.RAW:
         raise ImageError(
-            f"{image.filename} holds a {disk_format} in its {image.packing} packing, and such a disk can't be read "
+            f"{image.filename} holds a {disk_format} in its {image.compression} packing, and such a disk can't be read "
             "while it is unpacked",
             hint="Unpack it first.",
         )
@@ -468,7 +469,7 @@ def _footer_bytes(image: Image, end: bytes, size_bytes: int) -> int:
     if not end.startswith(vhd.COOKIE) or len(end) < vhd.FOOTER_BYTES:
         return 0
     offset = size_bytes - vhd.FOOTER_BYTES
-    footer = vhd.footer(end)
+    footer = vhd.parse_footer(end)
     if footer is None or not _is_fixed(footer):
         what = "damaged" if footer is None else "not that of a fixed disk"
         raise ImageError(f"{image.filename} is damaged: its VHD footer at byte {offset} is {what}")
@@ -479,14 +480,14 @@ def _footer_bytes(image: Image, end: bytes, size_bytes: int) -> int:
     return vhd.FOOTER_BYTES
 
 
-def no_whole_sectors(size_bytes: int) -> NoDisk | None:
+def check_sectors(size_bytes: int) -> NoDisk | None:
     """Say why what has this size is no disk; None if it may be one."""
     if not size_bytes % SECTOR_BYTES:
         return None
     return NoDisk(reason=f"its {size_bytes} bytes are no multiple of {SECTOR_BYTES}", is_known=False)
 
 
-def refusal(image: Image, no_disk: NoDisk) -> ImageError:
+def no_disk_error(image: Image, no_disk: NoDisk) -> ImageError:
     """The error that says why an image is no disk."""
     return ImageError(
         f"{image.filename} is not the image of a disk: {no_disk.reason}",
@@ -500,8 +501,8 @@ def _whole_sectors(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
     for piece in pieces:
         size_bytes += len(piece)
         yield piece
-    if no_disk := no_whole_sectors(size_bytes):
-        raise refusal(image, no_disk)
+    if no_disk := check_sectors(size_bytes):
+        raise no_disk_error(image, no_disk)
 
 
 def _check_digest(image: Image, found: str, expected: str | None) -> None:
@@ -517,13 +518,13 @@ def _is_worth_a_digest(disk: "RawDisk") -> bool:
     return disk.size_bytes - sum(end - start for start, end in disk.extents) <= MAX_HASHED_HOLE_BYTES
 
 
-def _advise(image: Image, tally: ReadStats, block_bytes: int, reporter: Reporter) -> None:
+def _advise(image: Image, stats: ReadStats, block_bytes: int, reporter: Reporter) -> None:
     """Tell what a .bmap would save."""
-    if tally.zero_blocks:
-        mib = tally.zero_blocks * block_bytes >> 20
-        total = tally.data_blocks + tally.zero_blocks
+    if stats.zero_blocks:
+        mib = stats.zero_blocks * block_bytes >> 20
+        total = stats.data_blocks + stats.zero_blocks
         reporter.line(
-            f"{tally.zero_blocks} of {total} blocks ({mib} MiB) are zeros. What is packed does not tell which of them "
+            f"{stats.zero_blocks} of {total} blocks ({mib} MiB) are zeros. What is packed does not tell which of them "
             f"were never written and could be left out; {image.filename}.bmap beside it does, which `bmaptool create` "
             "makes of the raw image before it is packed."
         )
@@ -532,7 +533,7 @@ def _advise(image: Image, tally: ReadStats, block_bytes: int, reporter: Reporter
 def _file_sha256(image: Image, raw: "hashlib._Hash | None", disk_bytes: int, cancel: Cancel) -> str:
     """The digest of a file that is not packed; where it begins with a raw disk, that is not read again."""
     digest, offset = (raw.copy(), disk_bytes) if raw else (hashlib.sha256(), 0)
-    with decompress.opened(image, cancel=cancel) as packed:
+    with open_packed(image, cancel=cancel) as packed:
         while data := packed.peek(offset, DIGEST_BYTES):
             cancel.raise_if_requested()
             digest.update(data)
@@ -543,7 +544,7 @@ def _file_sha256(image: Image, raw: "hashlib._Hash | None", disk_bytes: int, can
 def _bmap_beside(image: Image, reporter: Reporter) -> "Bmap | None":
     from clouduploader.image import bmap
 
-    path = bmap.beside(image.path, image.filename)
+    path = bmap.find(image.path, image.filename)
     if path is None:
         return None
     reporter.line(f"{path.name} says which parts of the image were ever written.")
@@ -556,7 +557,7 @@ def _as_mapped(pieces: Iterator[bytes], image: Image, written: "Bmap | None") ->
         return pieces
     from clouduploader.image import bmap
 
-    return bmap.checked(pieces, written, image.filename)
+    return bmap.check_pieces(pieces, written, image.filename)
 
 
 def _other_size(image: Image, written: "Bmap", size_bytes: int) -> ImageError:

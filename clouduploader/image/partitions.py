@@ -31,7 +31,7 @@ _GPT_ARRAY_BYTES = 1 << 20  # ours: 64 times what all tools write
 _LEGACY_BOOTABLE = 1 << 2  # UEFI 5.3.3, table 5.8; what syslinux's gptmbr.bin looks for
 
 
-class TableKind(enum.Enum):
+class PartitionKind(enum.Enum):
     """What a partition is for."""
 
     ESP = "EFI system partition"
@@ -40,9 +40,9 @@ class TableKind(enum.Enum):
 
 
 _GPT_KINDS = {
-    uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B"): TableKind.ESP,  # UEFI 5.3.3, table 5.7
-    uuid.UUID("21686148-6449-6E6F-744E-656564454649"): TableKind.BIOS_BOOT,  # GRUB manual, "BIOS installation"
-    uuid.UUID("83BD6B9D-7F41-11DC-BE0B-001560B84F0F"): TableKind.BIOS_BOOT,  # freebsd-boot, gpart(8)
+    uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B"): PartitionKind.ESP,  # UEFI 5.3.3, table 5.7
+    uuid.UUID("21686148-6449-6E6F-744E-656564454649"): PartitionKind.BIOS_BOOT,  # GRUB manual, "BIOS installation"
+    uuid.UUID("83BD6B9D-7F41-11DC-BE0B-001560B84F0F"): PartitionKind.BIOS_BOOT,  # freebsd-boot, gpart(8)
 }
 
 
@@ -59,7 +59,7 @@ class Partition:
 
     start: int
     end: int
-    kind: TableKind
+    kind: PartitionKind
     is_active: bool
 
 
@@ -139,7 +139,7 @@ def _mbr_entries(sector: bytes) -> list[tuple[int, Partition]]:
         if state not in (0, _ACTIVE):
             return []
         if (type_ or state) and count:  # isohybrid's active one is of type 0
-            kind = TableKind.ESP if type_ == _MBR_ESP else TableKind.OTHER
+            kind = PartitionKind.ESP if type_ == _MBR_ESP else PartitionKind.OTHER
             found.append((type_, Partition(first * 512, (first + count) * 512, kind, state == _ACTIVE)))
     return found
 
@@ -215,7 +215,7 @@ def _gpt_partitions(data: bytes, entry_bytes: int, sector_bytes: int) -> Iterato
     for offset in range(0, len(data), entry_bytes):
         type_, _, first, last, attributes = _GPT_ENTRY.unpack_from(data, offset)
         if any(type_) and first <= last:
-            kind = _GPT_KINDS.get(uuid.UUID(bytes_le=type_), TableKind.OTHER)
+            kind = _GPT_KINDS.get(uuid.UUID(bytes_le=type_), PartitionKind.OTHER)
             is_active = bool(attributes & _LEGACY_BOOTABLE)
             yield Partition(first * sector_bytes, (last + 1) * sector_bytes, kind, is_active)
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from clouduploader.errors import CannotCreateError, ImageError, LocalIOError, MissingProgramError
 from clouduploader.image import external_refs, metadata_check, nbd
-from clouduploader.image.sparse import MAX_EXTENTS, Extents
+from clouduploader.image.raw_disk import MAX_EXTENTS, Extents
 from clouduploader.model.disk import DiskFormat
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
@@ -65,7 +65,9 @@ class QemuDisk:
 
 
 @contextlib.contextmanager
-def opened(path: Path, disk_format: DiskFormat, cancel: Cancel, *, filename: str | None = None) -> Iterator[QemuDisk]:
+def open_disk(
+    path: Path, disk_format: DiskFormat, cancel: Cancel, *, filename: str | None = None
+) -> Iterator[QemuDisk]:
     """Open a virtual disk; its server ends with the context.
 
     Args:
@@ -97,12 +99,12 @@ def opened(path: Path, disk_format: DiskFormat, cancel: Cancel, *, filename: str
 
             def read_extents() -> Extents:
                 with contextlib.closing(source.output([image_tool, "map", "--output=json"])) as pieces:
-                    return extents_of_map(pieces, client.size_bytes, disk_format, name)
+                    return parse_map(pieces, client.size_bytes, disk_format, name)
 
             yield QemuDisk(client, read_extents)
 
 
-def extents_of_map(pieces: Iterable[bytes], size_bytes: int, disk_format: DiskFormat, filename: str) -> Extents:
+def parse_map(pieces: Iterable[bytes], size_bytes: int, disk_format: DiskFormat, filename: str) -> Extents:
     """Read what `qemu-img map --output=json` says.
 
     A true hole is what is not "present": no write of the guest ever reached it. Clusters that are present and

@@ -1,5 +1,6 @@
-"""A raw disk that can be read anywhere, by several threads at once."""
+"""A raw disk that can be read anywhere, by several threads at once, and where it holds data."""
 
+import errno
 import mmap
 import os
 import threading
@@ -7,7 +8,11 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from clouduploader.errors import ImageError, LocalIOError
-from clouduploader.image.sparse import Extents
+
+Extents = tuple[tuple[int, int], ...]
+"""The parts with data as (start, end) in bytes: sorted, disjoint, none empty, none touching the next."""
+
+MAX_EXTENTS = 1 << 18  # ours: some 30 MB; a map that has more is cut short, and the rest counts as data
 
 
 class RawDisk(Protocol):
@@ -113,7 +118,7 @@ class RawFile:
             offset += size
 
 
-def pieces_of(store: RawDisk, piece_bytes: int) -> Iterator[bytes]:
+def read_pieces(store: RawDisk, piece_bytes: int) -> Iterator[bytes]:
     """All of a disk in order; all holes give the same object.
 
     Raises:
@@ -136,3 +141,42 @@ def _read(store: RawDisk, offset: int, size: int) -> bytes:
     piece = bytearray(size)
     store.read_into(offset, memoryview(piece))
     return bytes(piece)
+
+
+def file_extents(fd: int, size_bytes: int) -> Extents:
+    """Ask the file system where a file has data; lseek(2), SEEK_DATA and SEEK_HOLE.
+
+    A file system that keeps no such books calls the whole file data.
+
+    Args:
+        fd: Open for reading; its position is moved.
+        size_bytes: Of the file; what lies behind is left out.
+
+    Raises:
+        LocalIOError: It can't be asked.
+    """
+    found: list[tuple[int, int]] = []
+    end = 0
+    try:
+        while end < size_bytes:
+            try:
+                start = os.lseek(fd, end, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno != errno.ENXIO:
+                    raise
+                break  # a hole up to the end
+            if start >= size_bytes:
+                break
+            is_last = len(found) == MAX_EXTENTS - 1
+            end = size_bytes if is_last else min(os.lseek(fd, start, os.SEEK_HOLE), size_bytes)
+            found.append((start, end))
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise LocalIOError(f"the holes of the image can't be found: {exc.strerror}") from exc
+        return without_holes(size_bytes)
+    return tuple(found)
+
+
+def without_holes(size_bytes: int) -> Extents:
+    """A disk without holes."""
+    return ((0, size_bytes),) if size_bytes else ()

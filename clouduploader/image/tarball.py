@@ -131,7 +131,7 @@ class _Member:
     end: int
 
 
-def image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, object_to: ObjectTo) -> Iterator[bytes]:
+def read_image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, object_to: ObjectTo) -> Iterator[bytes]:
     """The one image in a tarball, in pieces; the tarball is read to its end.
 
     An image is what is called `.raw`; as long as there was none, also what begins as a disk does.
@@ -153,7 +153,7 @@ def image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, object_to
             if not member.is_file or (not is_raw and (is_by_name or found.endswith(".raw"))):
                 continue
             where = source.offset
-            head, pieces = decompress.head(_contents(source, member), _BLOCK_BYTES)
+            head, pieces = decompress.split_head(_contents(source, member), _BLOCK_BYTES)
             if not (is_raw or _is_disk(head)) or (not is_by_name and head.startswith(_APPLE_DOUBLE)):
                 continue
             if found:

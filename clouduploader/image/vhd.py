@@ -46,7 +46,7 @@ class VhdFooter:
     size_bytes: int
 
 
-def footer(data: bytes) -> VhdFooter | None:
+def parse_footer(data: bytes) -> VhdFooter | None:
     """Read the last 512 bytes of a VHD, or the first of a dynamic one.
 
     Returns:

@@ -13,8 +13,8 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from clouduploader.errors import ImageError
-from clouduploader.image import decompress
-from clouduploader.image.decompress import PackedFile
+from clouduploader.image import decompress, packed_file
+from clouduploader.image.packed_file import PackedFile
 from clouduploader.model.disk import Compression
 from clouduploader.util.frozen import frozen
 
@@ -50,7 +50,7 @@ class XzStream:
     padding_bytes: int
 
 
-def parsed(file: PackedFile) -> list[XzStream] | None:
+def read_streams(file: PackedFile) -> list[XzStream] | None:
     """Read the indexes of a file, from its end.
 
     Returns:
@@ -97,7 +97,7 @@ def _without_padding(file: PackedFile, end: int) -> int:
         if rest:
             return start + len(rest)
         end = start
-        size = min(2 * size, decompress.READ_BYTES)
+        size = min(2 * size, packed_file.READ_BYTES)
     return 0
 
 
@@ -145,7 +145,7 @@ def block_count(found: list[XzStream]) -> int:
     return sum(len(stream.sizes) // 2 for stream in found)
 
 
-def threads_for(found: list[XzStream], cores: int) -> int:
+def thread_count(found: list[XzStream], cores: int) -> int:
     """How many threads can unpack this within our bounds; 1 if the blocks are too large for it."""
     largest = max((size for stream in found for size in stream.sizes), default=0)
     if largest > MAX_BLOCK_BYTES:
@@ -153,7 +153,7 @@ def threads_for(found: list[XzStream], cores: int) -> int:
     return min(cores, block_count(found), MAX_FLIGHT_BYTES // (largest or 1) - 1)
 
 
-def unpacked(file: PackedFile, found: list[XzStream], threads: int) -> Generator[bytes, None, None]:
+def unpack(file: PackedFile, found: list[XzStream], threads: int) -> Generator[bytes, None, None]:
     """The contents of a file in pieces, none empty, in order, to its last byte.
 
     So many blocks and one more are in memory, and as many threads unpack them. These end with the iterator.
@@ -198,10 +198,10 @@ def _blocks(file: PackedFile, found: list[XzStream]) -> Iterator[tuple[int, byte
             offset = file.offset
             yield offset, stream.flags, file.read(_padded(unpadded_bytes)), unpadded_bytes, unpacked_bytes
         _expect(file, stream.index + _footer(stream.flags, len(stream.index)))
-        for left in range(stream.padding_bytes, 0, -decompress.READ_BYTES):
-            _expect(file, bytes(min(left, decompress.READ_BYTES)))
+        for left in range(stream.padding_bytes, 0, -packed_file.READ_BYTES):
+            _expect(file, bytes(min(left, packed_file.READ_BYTES)))
     if file.read(1):
-        raise decompress.garbage(file, Compression.XZ, file.offset - 1)
+        raise packed_file.garbage_error(file, Compression.XZ, file.offset - 1)
 
 
 def _expect(file: PackedFile, wanted: bytes) -> None:
@@ -236,9 +236,9 @@ def _unpacked_block(
         if not decoder.eof or decoder.unused_data:
             raise lzma.LZMAError("it ends where the index does not say")
     except MemoryError as exc:
-        raise decompress.no_memory(filename) from exc
+        raise packed_file.memory_error(filename) from exc
     except (lzma.LZMAError, *decompress.DECODER_ERRORS) as exc:
-        raise decompress.damaged(filename, Compression.XZ, f"in the block at byte {offset}", exc) from exc
+        raise packed_file.damage_error(filename, Compression.XZ, f"in the block at byte {offset}", exc) from exc
     return pieces
 
 

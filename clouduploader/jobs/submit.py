@@ -177,7 +177,7 @@ def _digest(request: SubmitRequest, platform: Platform) -> dict[str, str]:
     """Return the SHA-256 that the image must have, if a file beside it tells, for the platform to check on arrival."""
     if not any(field.name == "sha256" for field in platform.fields):
         return {}
-    found = file_digest.beside(request.image_path, request.image_path.name)
+    found = file_digest.find(request.image_path, request.image_path.name)
     return {"sha256": found} if found else {}
 
 

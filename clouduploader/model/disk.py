@@ -229,7 +229,7 @@ class Image:
     Attributes:
         path: Where its bytes are; in a spool this is `N.file`.
         filename: Its real base name: no slash, no control characters, not hidden.
-        packing: See Compression.
+        compression: See Compression.
         size_bytes: Of the file as it lies there.
         is_tarball: Whether there is a tar archive in the packing.
         disk_format: What is inside, as far as the first bytes tell: a fixed VHD looks raw.
@@ -239,7 +239,7 @@ class Image:
 
     path: Path
     filename: str
-    packing: Compression
+    compression: Compression
     size_bytes: int
     is_tarball: bool = False
     disk_format: DiskFormat = DiskFormat.RAW

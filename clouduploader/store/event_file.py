@@ -104,7 +104,9 @@ class EventFile:
         """Write an event of the upload; a listener of `JobLog`."""
         match event:
             case ImageFound(image):
-                self._write("image", filename=image.filename, size_bytes=image.size_bytes, packing=str(image.packing))
+                self._write(
+                    "image", filename=image.filename, size_bytes=image.size_bytes, packing=str(image.compression)
+                )
             case PhaseStarted(phase):
                 self._phase, self._pace = phase, EventRate()
                 self._last_progress, self._is_complete = 0.0, False

@@ -107,4 +107,4 @@ class ImageReader:
     def _expected_sha256(self) -> str | None:
         from clouduploader.image import file_digest
 
-        return self._promised_sha256 or file_digest.beside(self._original_path, self._image.filename)
+        return self._promised_sha256 or file_digest.find(self._original_path, self._image.filename)

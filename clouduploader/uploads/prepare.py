@@ -83,7 +83,7 @@ def prepared(
     if not is_plan:
         log.event(ImageFound(image))
     link_name = platform.link_name(image)
-    log.detail(f"{image.path} is {image.size_bytes} bytes, packed as {image.packing}, and linked as {link_name}.")
+    log.detail(f"{image.path} is {image.size_bytes} bytes, packed as {image.compression}, and linked as {link_name}.")
     with contextlib.ExitStack() as stack:
         work_dir = stack.enter_context(workspace.private_directory())
         link = _link(stack, image.path, _job_directory(task), work_dir, link_name)
@@ -184,7 +184,7 @@ def _require_disk(platform: Platform, reader: ImageReader, image: Image, log: Jo
         log.line(f"Warning: {warning}.")
     if found.no_disk is None:
         return
-    refusal = image_open.refusal(image, found.no_disk)
+    refusal = image_open.no_disk_error(image, found.no_disk)
     if (platform.needs_disk or found.no_disk.is_known) and not reader.is_forced:
         raise refusal
     log.line(f"Warning: {refusal.message}.")

@@ -52,7 +52,7 @@ def digest(data):
 def test_all_is_told_of_every_packing(make_file, kind):
     data = PACK[kind](RAW)
     found = inspect(make_file(data))
-    assert (found.image.packing, found.image.filename, found.image.size_bytes) == (kind, "a.img", len(data))
+    assert (found.image.compression, found.image.filename, found.image.size_bytes) == (kind, "a.img", len(data))
     assert (found.facts.size_bytes, found.facts.is_size_exact) == (len(RAW), True)
     assert (found.tally.file_sha256, found.tally.raw_sha256) == (digest(data), digest(RAW))
     assert (found.tally.data_blocks, found.tally.zero_blocks, found.tally.hole_blocks) == (2, 2, 0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from samples.packed_images import BLOCK, blocks_of, drained, noise
 
 from clouduploader.errors import ImageError, LocalIOError, StoppedError
-from clouduploader.image.blocks import BlockMap, BlockOptions, StoreSource, StreamSource
+from clouduploader.image.blocks import BlockMap, BlockOptions, DiskBlockSource, StreamBlockSource
 from clouduploader.model.disk import ReadStats, ZeroBlocks
 from clouduploader.util.cancel import Cancel
 
@@ -57,12 +57,12 @@ def wish(**fields):
 def stored(disk=None, **fields):
     disk = disk or Disk()
     file_sha256 = fields.pop("file_sha256", lambda: None)
-    return StoreSource(disk, wish(**{"written": disk.extents, **fields}), file_sha256=file_sha256)
+    return DiskBlockSource(disk, wish(**{"written": disk.extents, **fields}), file_sha256=file_sha256)
 
 
 def streamed(pieces=(RAW,), **fields):
     digest, file_sha256 = fields.pop("digest", None), fields.pop("file_sha256", lambda: "f" * 64)
-    return StreamSource(iter(pieces), wish(**fields), digest=digest, file_sha256=file_sha256)
+    return StreamBlockSource(iter(pieces), wish(**fields), digest=digest, file_sha256=file_sha256)
 
 
 def counts(source):

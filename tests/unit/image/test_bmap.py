@@ -149,7 +149,7 @@ def test_more_ranges_than_are_kept_is_an_error(monkeypatch):
 def test_map_beside_the_image_is_found(tmp_path, filename, there, found):
     for name in there:
         (tmp_path / name).touch()
-    assert bmap.beside(tmp_path / "42.file", filename) == (found and tmp_path / found)
+    assert bmap.find(tmp_path / "42.file", filename) == (found and tmp_path / found)
 
 
 def test_map_beside_what_a_link_leads_to_is_found(tmp_path):
@@ -157,7 +157,7 @@ def test_map_beside_what_a_link_leads_to_is_found(tmp_path):
     (tmp_path / "images" / "a.raw").touch()
     (tmp_path / "images" / "a.raw.bmap").write_bytes(document(["0"]))
     (tmp_path / "42.file").symlink_to("images/a.raw")
-    assert bmap.read(bmap.beside(tmp_path / "42.file", "a.raw")).extents == ((0, 4096),)
+    assert bmap.read(bmap.find(tmp_path / "42.file", "a.raw")).extents == ((0, 4096),)
 
 
 def test_damaged_map_is_named(tmp_path):
@@ -225,7 +225,7 @@ def test_ranges_with_their_checksums_are_passed(version, kind, piece):
     written = of(RAW, version=version, kind=kind)
     assert len(written.sums) == 4
     assert written.extents == ((0, 8192), (12288, 24576), (28672, len(RAW)))
-    assert b"".join(bmap.checked(iter(pieces), written, "a.raw")) == RAW
+    assert b"".join(bmap.check_pieces(iter(pieces), written, "a.raw")) == RAW
 
 
 @pytest.mark.parametrize(("version", "kind"), VERSIONS)
@@ -234,7 +234,7 @@ def test_byte_that_is_another_is_noticed_where_there_is_a_checksum(version, kind
     changed = bytearray(RAW)
     changed[place] ^= 1
     pieces = [bytes(changed[at : at + piece]) for at in range(0, len(RAW), piece)]
-    passed = bmap.checked(iter(pieces), of(RAW, version=version, kind=kind), "a.raw")
+    passed = bmap.check_pieces(iter(pieces), of(RAW, version=version, kind=kind), "a.raw")
     if 8192 <= place < 12288 or 24576 <= place < 28672:  # in a hole, of which others find that it is none
         assert b"".join(passed) == changed
         return

@@ -15,7 +15,8 @@ from isal import igzip_lib
 from samples.packed_images import COMPRESS, PACKED, noise, zstd
 
 from clouduploader.errors import ImageError, LocalIOError, StoppedError, TransientError
-from clouduploader.image import decompress, zstd_frame
+from clouduploader.image import decompress, packed_file
+from clouduploader.image import zstd as image_zstd
 from clouduploader.model.disk import Compression, Image
 from clouduploader.util.cancel import Cancel
 
@@ -34,12 +35,12 @@ def gzip_library(request, monkeypatch):
 
 def opened(path, data, kind, *, cancel=None, **options):
     path.write_bytes(data)
-    return decompress.opened(Image(path, "real.raw", kind, len(data)), cancel=cancel or Cancel(), **options)
+    return packed_file.open_packed(Image(path, "real.raw", kind, len(data)), cancel=cancel or Cancel(), **options)
 
 
 def unpacked(path, data, kind, **options):
     with opened(path, data, kind, **options) as file:
-        pieces = list(decompress.unpacked(file, kind))
+        pieces = list(decompress.unpack(file, kind))
     assert all(pieces)
     return b"".join(pieces)
 
@@ -49,9 +50,9 @@ def test_pieces_are_small_and_the_file_is_read_to_its_end(tmp_path, kind):
     data = COMPRESS[kind](bytes(1 << 20)) + COMPRESS[kind](RAW)
     told = []
     with opened(tmp_path / "a", data, kind, on_bytes=told.append) as file:
-        pieces = list(decompress.unpacked(file, kind))
+        pieces = list(decompress.unpack(file, kind))
         assert b"".join(pieces) == bytes(1 << 20) + RAW
-        assert max(map(len, pieces)) <= decompress.READ_BYTES
+        assert max(map(len, pieces)) <= packed_file.READ_BYTES
         assert file.sha256() == hashlib.sha256(data).hexdigest()
     assert told[-1] == len(data)
 
@@ -66,7 +67,7 @@ def test_pieces_are_small_and_the_file_is_read_to_its_end(tmp_path, kind):
 def test_members_of_gz_end_anywhere_in_what_is_read(tmp_path_factory, members, read_bytes, piece_bytes):
     data = b"".join(gzip.compress(content, level) for content, level in members)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decompress, "READ_BYTES", read_bytes)
+        patch.setattr(packed_file, "READ_BYTES", read_bytes)
         patch.setattr(decompress, "PIECE_BYTES", piece_bytes)
         assert unpacked(tmp_path_factory.mktemp("gz") / "a", data, Compression.GZIP) == b"".join(
             content for content, _ in members
@@ -106,7 +107,7 @@ def gz_with_header(content, name, *, comment=b"", extra=b""):
 @pytest.mark.usefixtures("gzip_library")
 @pytest.mark.parametrize("read_bytes", range(1, 70))
 def test_header_of_gz_may_begin_and_end_anywhere_in_what_is_read(tmp_path, monkeypatch, read_bytes):
-    monkeypatch.setattr(decompress, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(packed_file, "READ_BYTES", read_bytes)
     member = gz_with_header(b"abc", b"disk-1.raw", comment=b"a comment", extra=b"extra")
     assert unpacked(tmp_path / "a", member * 5, Compression.GZIP) == b"abc" * 5
 
@@ -167,7 +168,7 @@ def test_damage_is_told_with_its_place(tmp_path, kind):
     damaged = bytearray(data)
     damaged[300_000:300_040] = bytes(40)
     if kind is Compression.ZSTD:  # without a checksum only its headers can show it
-        damaged[zstd_frame.read(data).header_bytes] |= 6  # a block of the reserved kind
+        damaged[image_zstd.read_frame(data).header_bytes] |= 6  # a block of the reserved kind
     with pytest.raises(ImageError, match=rf"real\.raw is damaged: bad {kind} data before byte (\d+)"):
         unpacked(tmp_path / "a", bytes(damaged), kind)
 
@@ -178,7 +179,7 @@ def test_stop_ends_it(tmp_path, kind):
     with opened(tmp_path / "a", COMPRESS[kind](RAW) * 2, kind, cancel=cancel) as file:
         cancel.request(signal.SIGTERM)
         with pytest.raises(StoppedError):
-            next(decompress.unpacked(file, kind))
+            next(decompress.unpack(file, kind))
 
 
 def test_peeking_changes_nothing(tmp_path):
@@ -194,18 +195,18 @@ def test_peeking_changes_nothing(tmp_path):
 def test_file_that_cannot_be_read_is_an_error_of_ours(tmp_path):
     with (
         pytest.raises(LocalIOError, match="can't be read: Is a directory"),
-        decompress.opened(Image(tmp_path, "a", Compression.RAW, 9), cancel=Cancel()),
+        packed_file.open_packed(Image(tmp_path, "a", Compression.RAW, 9), cancel=Cancel()),
     ):
         pass
 
 
 @pytest.mark.parametrize("kind", [Compression.GZIP, Compression.BZIP2])
-@pytest.mark.parametrize("zeros", [1, 5, 512, decompress.READ_BYTES * 2 + 1])
+@pytest.mark.parametrize("zeros", [1, 5, 512, packed_file.READ_BYTES * 2 + 1])
 def test_zeros_up_to_the_end_of_gz_and_bz2_are_padding(tmp_path, kind, zeros):
     """As tapes and flashers leave them; gzip(1) says nothing of them."""
     data = COMPRESS[kind](RAW) * 2 + bytes(zeros)
     with opened(tmp_path / "a", data, kind) as file:
-        assert b"".join(decompress.unpacked(file, kind)) == RAW * 2
+        assert b"".join(decompress.unpack(file, kind)) == RAW * 2
         assert file.sha256() == hashlib.sha256(data).hexdigest()
 
 
@@ -221,7 +222,7 @@ def test_what_gzip_and_bzip2_ignore_is_refused_unless_forced(tmp_path, kind, beh
     assert "force" in caught.value.hint
     told = []
     with opened(tmp_path / "a", data, kind, overlook=told.append) as file:
-        assert b"".join(decompress.unpacked(file, kind)) == RAW
+        assert b"".join(decompress.unpack(file, kind)) == RAW
         assert file.sha256() == hashlib.sha256(data).hexdigest()
     assert told == [caught.value.message]
 
@@ -336,15 +337,15 @@ SMALL = """
 import resource, sys
 from pathlib import Path
 from clouduploader.errors import TransientError
-from clouduploader.image import decompress, xz
+from clouduploader.image import decompress, packed_file, xz
 from clouduploader.model.disk import Compression, Image
 from clouduploader.util.cancel import Cancel
 image = Image(Path(sys.argv[1]), "real.raw", Compression.XZ, Path(sys.argv[1]).stat().st_size)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (48 << 20), -1))
-ways = (lambda file: decompress.unpacked(file, Compression.XZ), lambda file: xz.unpacked(file, xz.parsed(file), 1))
+ways = (lambda file: decompress.unpack(file, Compression.XZ), lambda file: xz.unpack(file, xz.read_streams(file), 1))
 for unpack in ways:
-    with decompress.opened(image, cancel=Cancel()) as file:
+    with packed_file.open_packed(image, cancel=Cancel()) as file:
         try:
             list(unpack(file))
         except TransientError as exc:

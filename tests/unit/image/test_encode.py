@@ -279,7 +279,7 @@ def test_stream_of_any_disk_read_in_any_way(size_bytes, data, reads, encoding):
     assert whole[:size_bytes] == raw
     if encoding == "vhd":
         assert not whole[size_bytes:-512].strip(b"\0")
-        assert vhd.footer(whole[-512:]) == vhd.VhdFooter(vhd.VhdKind.FIXED, len(padded(raw, MIB)))
+        assert vhd.parse_footer(whole[-512:]) == vhd.VhdFooter(vhd.VhdKind.FIXED, len(padded(raw, MIB)))
         assert len(whole) == len(padded(raw, MIB)) + 512
 
 

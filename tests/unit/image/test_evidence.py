@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import lzma
 
@@ -6,8 +7,11 @@ import pytest
 from hypothesis import strategies as st
 from samples import image_disks as disks
 from samples.minimal_disk import as_disk
+from samples.packed_images import noise, tarball, vhd_footer, zstd
 
-from clouduploader.image import evidence, magic
+from clouduploader.image import evidence, inspect, magic
+from clouduploader.image import open as image_open
+from clouduploader.util.cancel import Cancel
 
 MIB = 1 << 20
 BSD_LABEL = b"\x57\x45\x56\x82"
@@ -22,7 +26,7 @@ def disk(*pieces, size=MIB):
 
 
 def objection(data):
-    return evidence.objection(lambda offset, size: data[offset : offset + size])
+    return evidence.check_content(lambda offset, size: data[offset : offset + size])
 
 
 EXT = (0x418, bytes(4)), (0x438, b"\x53\xef")
@@ -121,3 +125,85 @@ def test_partition_table_goes_before_what_was_there_earlier():
 def test_any_bytes_have_an_answer(data, offset):
     found = objection(disk((offset, data), size=evidence.HEAD_BYTES + (1 << 12)))
     assert found is None or "\n" not in found.reason
+
+
+IMAGE = as_disk(noise(2 << 20))
+FIXED_VHD = IMAGE + vhd_footer(len(IMAGE))
+QCOW2 = b"QFI\xfb".ljust(1024, b"\0")
+
+
+@pytest.fixture
+def name_objection(tmp_path):
+    """A function that tells what is said of the name of these bytes."""
+
+    def tell(name, data):
+        (tmp_path / "7.file").write_bytes(data)
+        found = evidence.check_name(image_open.describe(tmp_path / "7.file", name, Cancel()))
+        return found and found.reason
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("disk", IMAGE),
+        ("disk.raw", IMAGE),
+        ("disk.img", gzip.compress(IMAGE)),
+        ("disk-1.2.x86_64", IMAGE),
+        ("disk.raw.xz", lzma.compress(IMAGE)),
+        ("disk.raw.XZ", lzma.compress(IMAGE)),
+        ("disk.raw.gz", gzip.compress(IMAGE)),
+        ("disk.raw.bz2", bz2.compress(IMAGE)),
+        ("disk.raw.zst", zstd.compress(IMAGE)),
+        ("disk.raw.gz", lzma.compress(IMAGE)),  # of another kind that is known
+        ("disk.tar", tarball({"a.raw": IMAGE})),
+        ("disk.tar.xz", lzma.compress(tarball({"a.raw": IMAGE}))),
+        ("disk.tgz", gzip.compress(tarball({"a.raw": IMAGE}))),
+        ("disk.qcow2", QCOW2),
+        ("disk.vmdk", QCOW2),
+        ("disk.vhd", FIXED_VHD),
+        ("disk.vhdfixed", FIXED_VHD),
+        ("disk.vhdfixed.xz", lzma.compress(FIXED_VHD)),
+        ("disk-flat.vmdk", IMAGE),
+        ("disk.qcow2.xz", lzma.compress(QCOW2)),
+    ],
+)
+def test_name_that_fits_or_is_that_of_another_known_kind_is_passed(name_objection, name, data):
+    assert name_objection(name, data) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "suffix"),
+    [
+        ("disk.raw.xz", b"\xfc" + lzma.compress(IMAGE)[1:], ".xz"),
+        ("disk.raw.gz", b"\x1e" + gzip.compress(IMAGE)[1:], ".gz"),
+        ("disk.raw.bz2", b"bZh" + bz2.compress(IMAGE)[3:], ".bz2"),
+        ("disk.raw.zst", b"\x29" + zstd.compress(IMAGE)[1:], ".zst"),
+        ("disk.raw.xz", IMAGE, ".xz"),
+        ("disk.raw.GZ", IMAGE, ".gz"),
+        ("disk.tar", bytes(1) + tarball({"a.raw": IMAGE})[1:257] + bytes(8) + IMAGE, ".tar"),
+        ("disk.tar.gz", gzip.compress(IMAGE), ".tar"),
+        ("disk.tgz", gzip.compress(IMAGE), ".tar"),
+        ("disk.txz", IMAGE, ".xz"),
+        ("disk.qcow2", b"\0" + QCOW2[1:], ".qcow2"),
+        ("disk.qcow2.xz", lzma.compress(b"\0" + QCOW2[1:]), ".qcow2"),
+        ("disk.vmdk", IMAGE, ".vmdk"),
+        ("disk.vhd", FIXED_VHD[:-512], ".vhd"),
+        ("disk.vhdfixed", FIXED_VHD[:-1], ".vhdfixed"),
+        ("disk.raw.lz4", IMAGE, ".lz4"),
+        ("disk.raw.Z", IMAGE, ".z"),
+    ],
+)
+def test_name_of_a_kind_that_the_bytes_do_not_show_is_objected_to(name_objection, name, data, suffix):
+    assert (
+        name_objection(name, data) == f"it is called {suffix}, and its bytes are not that: they are damaged, or others"
+    )
+
+
+def test_facts_tell_of_the_name_unless_it_is_known_what_it_is(make_image):
+    assert "called .xz" in inspect.inspect(make_image(IMAGE, "disk.raw.xz"), Cancel()).no_disk.reason
+    assert "called .xz" in inspect.inspect(make_image(noise(1024), "disk.raw.xz"), Cancel()).no_disk.reason
+    assert inspect.inspect(make_image(lzma.compress(IMAGE), "disk.raw.xz"), Cancel()).no_disk is None
+    html = b"<!DOCTYPE html><html><body>404</body></html>".ljust(512)
+    assert "web page" in inspect.inspect(make_image(html, "disk.raw.xz"), Cancel()).no_disk.reason

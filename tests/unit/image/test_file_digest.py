@@ -39,7 +39,7 @@ def make_image(tmp_path):
 
 
 def promised(text):
-    return file_digest.promised(text.encode(), NAME, where="a.sha256")
+    return file_digest.parse(text.encode(), NAME, where="a.sha256")
 
 
 @pytest.mark.parametrize(
@@ -107,50 +107,50 @@ def test_file_of_sha256sum_is_understood(make_image):
     path = make_image(None)
     output = subprocess.run(["sha256sum", path], check=True, capture_output=True, text=True).stdout
     path.with_name(f"{NAME}.sha256").write_text(output)
-    assert file_digest.beside(path, NAME) == output[:64]
+    assert file_digest.find(path, NAME) == output[:64]
 
 
 def test_file_beside_the_image_is_read(make_image):
-    assert file_digest.beside(make_image(SIGNED), NAME) == ONE
+    assert file_digest.find(make_image(SIGNED), NAME) == ONE
 
 
 def test_file_beside_what_a_link_leads_to_is_read(make_image, tmp_path):
     link = tmp_path / "42.file"
     link.symlink_to(make_image(f"{ONE}  {NAME}"))
-    assert file_digest.beside(link, NAME) == ONE
+    assert file_digest.find(link, NAME) == ONE
 
 
 def test_no_file_is_no_promise(make_image):
-    assert file_digest.beside(make_image(None), NAME) is None
+    assert file_digest.find(make_image(None), NAME) is None
 
 
 def test_directory_of_that_name_is_no_promise(make_image):
     path = make_image(None)
     path.with_name(f"{NAME}.sha256").mkdir()
-    assert file_digest.beside(path, NAME) is None
+    assert file_digest.find(path, NAME) is None
 
 
 def test_pipe_of_that_name_does_not_block(make_image):
     path = make_image(None)
     os.mkfifo(path.with_name(f"{NAME}.sha256"))
-    assert file_digest.beside(path, NAME) is None
+    assert file_digest.find(path, NAME) is None
 
 
 def test_name_that_is_too_long_for_a_file_is_no_promise(tmp_path):
-    assert file_digest.beside(tmp_path / "a", "a" * 255) is None
+    assert file_digest.find(tmp_path / "a", "a" * 255) is None
 
 
 def test_huge_file_is_an_error(make_image):
     path = make_image(f"{ONE}  {NAME}\n" + f"{ONE}  other\n" * 20000)
     with pytest.raises(ImageError, match="has more than 1048576 bytes"):
-        file_digest.beside(path, NAME)
+        file_digest.find(path, NAME)
 
 
 def test_file_that_can_not_be_read_is_an_error(make_image, tmp_path):
     path = make_image(None)
     path.with_name(f"{NAME}.sha256").symlink_to("/proc/self/mem")
     with pytest.raises(LocalIOError, match="can't be read"):
-        file_digest.beside(path, NAME)
+        file_digest.find(path, NAME)
 
 
 @hypothesis.given(
@@ -161,7 +161,7 @@ def test_file_that_can_not_be_read_is_an_error(make_image, tmp_path):
 )
 def test_any_bytes_give_a_digest_or_an_error(data):
     try:
-        digest = file_digest.promised(data, NAME, where="a")
+        digest = file_digest.parse(data, NAME, where="a")
     except ImageError:
         return
     assert digest is None or digest == ONE

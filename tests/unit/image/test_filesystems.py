@@ -42,10 +42,10 @@ DISKS = [
 
 @pytest.mark.parametrize(("data", "end"), DISKS)
 def test_file_system_tells_how_far_it_reaches(data, end):
-    assert filesystems.end(lambda offset, size: data[offset : offset + size]) == end
+    assert filesystems.find_end(lambda offset, size: data[offset : offset + size]) == end
 
 
 @hypothesis.given(st.sampled_from(DISKS), st.integers(0, 0x11000), st.binary(max_size=64))
 def test_no_bytes_are_an_error(found, offset, noise):
     data = disk((0, found[0]), (offset, noise))[:0x11000]
-    assert filesystems.end(lambda offset, size: data[offset : offset + size]) >= 0
+    assert filesystems.find_end(lambda offset, size: data[offset : offset + size]) >= 0

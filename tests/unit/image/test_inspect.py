@@ -12,7 +12,7 @@ from samples import image_disks as disks
 from unit.image.test_vhd import footer
 
 from clouduploader.errors import ImageError
-from clouduploader.image import bios, inspect, partial_read, partitions
+from clouduploader.image import boot, inspect, partial_read, partitions
 from clouduploader.image import open as image_open
 from clouduploader.model.disk import MISSING_COPY, DiskFormat
 from clouduploader.util.cancel import Cancel
@@ -300,9 +300,9 @@ def test_any_damage_inside_is_survived(changes, size):
         return data[offset : offset + wanted]
 
     table = partitions.read(read_at, size)
-    found = inspect.programs(read_at, table)
-    assert found.loaders <= set(inspect.LOADERS.values())
-    assert bios.boots(read_at, table) in (True, False, None)
+    found = boot.find_programs(read_at, table)
+    assert found.loaders <= set(boot.LOADERS.values())
+    assert boot.boots_bios(read_at, table) in (True, False, None)
 
 
 @hypothesis.given(st.sampled_from(["xz", "gz", "bz2"]), st.data())

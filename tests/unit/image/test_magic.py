@@ -12,11 +12,11 @@ from clouduploader.model.disk import Compression, DiskFormat
 @pytest.mark.parametrize("first", range(0x40, 0x70))
 def test_skippable_frame_of_zstd_begins_with_one_of_sixteen_bytes(first):
     expected = Compression.ZSTD if 0x50 <= first <= 0x5F else Compression.RAW
-    assert magic.packing_of(bytes([first]) + b"\x2a\x4d\x18\0\0\0\0") is expected
+    assert magic.compression_of(bytes([first]) + b"\x2a\x4d\x18\0\0\0\0") is expected
 
 
 def test_nothing_is_raw():
-    assert magic.packing_of(b"") is Compression.RAW
+    assert magic.compression_of(b"") is Compression.RAW
     assert magic.disk_format_of(b"") is DiskFormat.RAW
 
 
@@ -69,7 +69,7 @@ def test_zstd_of_old_is_named(version):
     head = bytes([version]) + b"\xb5\x2f\xfd\0"
     is_old = version == 0x1E or 0x22 <= version < 0x28
     assert (magic.foreign_format_of(head) == "packed with zstd from before 0.8") is is_old
-    assert (magic.packing_of(head) is Compression.ZSTD) is (version == 0x28)
+    assert (magic.compression_of(head) is Compression.ZSTD) is (version == 0x28)
 
 
 @hypothesis.given(code=st.binary(min_size=14, max_size=400))

@@ -50,7 +50,7 @@ def make_disk(tmp_path):
 
 def read(path, disk_format):
     """The whole disk."""
-    with qemu.opened(path, disk_format, Cancel(), filename="my.img") as store:
+    with qemu.open_disk(path, disk_format, Cancel(), filename="my.img") as store:
         disk = bytearray(store.size_bytes)
         store.read_into(0, memoryview(disk))
         return bytes(disk)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from samples.packed_images import COMPRESS, PACKED, multi_block_xz, noise, tarball, vhd_footer, zstd
 
 from clouduploader.errors import ImageError, LocalIOError, MissingFileError, StoppedError, UnavailableError
-from clouduploader.image import decompress
 from clouduploader.image import open as image_open
+from clouduploader.image import packed_file
 from clouduploader.model.disk import Compression, DiskFormat, Image
 from clouduploader.util.cancel import Cancel
 
@@ -46,7 +46,7 @@ def measure(image, *, on_bytes=lambda _done: None, cancel=None, **options):
 def test_packing_is_told_by_the_first_bytes_and_not_by_the_name(make_image, data, expected):
     for name in ("a.raw", "a.raw.xz", "a.tar.gz"):
         image = make_image(data, name)
-        assert (image.packing, image.size_bytes, image.filename) == (expected, len(data), name)
+        assert (image.compression, image.size_bytes, image.filename) == (expected, len(data), name)
 
 
 @pytest.mark.parametrize("kind", COMPRESS)
@@ -57,7 +57,7 @@ def test_tarball_is_recognised_in_any_packing(make_image, kind):
 
 def test_damaged_image_is_described_without_an_error(make_image):
     image = make_image(lzma.compress(RAW)[:20])
-    assert (image.packing, image.is_tarball) == (Compression.XZ, False)
+    assert (image.compression, image.is_tarball) == (Compression.XZ, False)
 
 
 @pytest.mark.parametrize(
@@ -108,20 +108,20 @@ def test_all_streams_of_a_file_are_measured(tmp_path_factory, kind, contents):
 
 
 def test_streams_larger_than_a_chunk_are_measured(make_image):
-    noise = random.Random(2).randbytes(decompress.READ_BYTES + 4711)  # noqa: S311
+    noise = random.Random(2).randbytes(packed_file.READ_BYTES + 4711)  # noqa: S311
     stream = lzma.compress(noise, preset=0)
-    assert len(stream) > decompress.READ_BYTES
+    assert len(stream) > packed_file.READ_BYTES
     assert measure(make_image(stream * 3)) == 3 * len(noise)
 
 
-@pytest.mark.parametrize("zeros", [4, 8, 512, decompress.READ_BYTES + 4])
+@pytest.mark.parametrize("zeros", [4, 8, 512, packed_file.READ_BYTES + 4])
 def test_padding_of_xz_is_skipped(make_image, zeros):
     stream = lzma.compress(RAW)
     assert measure(make_image(stream + bytes(zeros))) == len(RAW)
     assert measure(make_image(stream + bytes(zeros) + stream + bytes(zeros))) == 2 * len(RAW)
 
 
-@pytest.mark.parametrize("zeros", [1, 2, 3, 5, decompress.READ_BYTES + 1])
+@pytest.mark.parametrize("zeros", [1, 2, 3, 5, packed_file.READ_BYTES + 1])
 def test_padding_of_xz_in_odd_numbers_is_damage(make_image, zeros):
     stream = lzma.compress(RAW)
     for data in (stream + bytes(zeros), stream + bytes(zeros) + stream):
@@ -186,7 +186,7 @@ def test_zstd_is_refused_with_a_reason_where_nothing_can_unpack_it(make_image, m
     for name in ("backports", "backports.zstd", "compression", "compression.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
     image = make_image(zstd.compress(tarball({"a.raw": RAW})))
-    assert (image.packing, image.is_tarball) == (Compression.ZSTD, False)
+    assert (image.compression, image.is_tarball) == (Compression.ZSTD, False)
     with pytest.raises(UnavailableError, match="this Python has no zstd") as caught:
         measure(image)
     assert "clouduploader[fast]" in caught.value.hint

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from samples import image_disks as disks
 
 from clouduploader.image import partitions
-from clouduploader.image.partitions import Partition, TableKind
+from clouduploader.image.partitions import Partition, PartitionKind
 from clouduploader.model.disk import MISSING_COPY
 
 MIB = 1 << 20
@@ -27,22 +27,22 @@ def test_gpt_is_read_with_its_kinds_and_its_end():
     )
     assert (table.name, table.minimum_bytes, table.copy_bytes, table.is_whole) == ("gpt", 4000 * 512, 2 * MIB, True)
     assert table.partitions == (
-        Partition(34 * 512, 2048 * 512, TableKind.BIOS_BOOT, False),
-        Partition(2048 * 512, 3000 * 512, TableKind.ESP, False),
-        Partition(3000 * 512, 4000 * 512, TableKind.OTHER, False),
+        Partition(34 * 512, 2048 * 512, PartitionKind.BIOS_BOOT, False),
+        Partition(2048 * 512, 3000 * 512, PartitionKind.ESP, False),
+        Partition(3000 * 512, 4000 * 512, PartitionKind.OTHER, False),
     )
 
 
 def test_gpt_of_large_sectors_is_read():
     table = read(disks.gpt([(disks.ESP, 10, 19)], sectors=1000, sector_bytes=4096))
-    assert table.partitions == (Partition(40960, 81920, TableKind.ESP, False),)
+    assert table.partitions == (Partition(40960, 81920, PartitionKind.ESP, False),)
     assert (table.minimum_bytes, table.copy_bytes, table.sector_bytes) == (81920, 1000 * 4096, 4096)
 
 
 @pytest.mark.parametrize(("entries", "entry_bytes"), [(4, 128), (128, 256), (1024, 128)])
 def test_gpt_array_of_another_shape_is_read(entries, entry_bytes):
     table = read(disks.gpt([(disks.ESP, 3000, 3001)], sectors=SECTORS, entries=entries, entry_bytes=entry_bytes))
-    assert [one.kind for one in table.partitions] == [TableKind.ESP]
+    assert [one.kind for one in table.partitions] == [PartitionKind.ESP]
 
 
 @pytest.mark.parametrize("position", [512, 530, 540, 512 + 91, 1024, 1024 + 40])
@@ -76,7 +76,7 @@ def test_gpt_is_read_from_its_copy_where_the_end_can_be_read():
     assert partitions.read(disks.reader((0, data)), len(data)).warnings == ()
     damaged = data[:512] + bytes(512) + data[1024:]
     table = partitions.read(disks.reader((0, damaged)), len(data))
-    assert [one.kind for one in table.partitions] == [TableKind.ESP]
+    assert [one.kind for one in table.partitions] == [PartitionKind.ESP]
     assert (table.minimum_bytes, table.copy_bytes) == (3000 * 512, 2 * MIB)
     assert table.warnings == ("its GPT is damaged, only the copy at the end of the disk is whole",)
     assert read(damaged).partitions == ()
@@ -136,7 +136,7 @@ def test_logical_partitions_in_a_ring_end():
 
 def test_mbr_tells_its_efi_system_partition():
     table = read(disks.mbr([(0x83, 9000, 1000), (0xEF, 2048, 100)]))
-    assert [one.kind for one in table.partitions] == [TableKind.ESP, TableKind.OTHER]
+    assert [one.kind for one in table.partitions] == [PartitionKind.ESP, PartitionKind.OTHER]
     assert table.minimum_bytes == 10000 * 512
 
 
@@ -145,8 +145,8 @@ def test_table_of_an_isohybrid_is_read_though_a_partition_is_the_whole_disk():
     table = read(sector.ljust(0x8001, b"\0") + b"CD001\1")
     assert (table.name, table.minimum_bytes) == ("mbr", 2 * MIB)
     assert table.partitions == (
-        Partition(0, 2 * MIB, TableKind.OTHER, True),
-        Partition(100 * 512, 300 * 512, TableKind.ESP, False),
+        Partition(0, 2 * MIB, PartitionKind.OTHER, True),
+        Partition(100 * 512, 300 * 512, PartitionKind.ESP, False),
     )
     assert read(sector.ljust(0x8001, b"\0") + b"CD002\1") is None
 

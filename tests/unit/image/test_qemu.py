@@ -81,7 +81,7 @@ def children():
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_disk_is_read_with_its_holes(make_disk, kind):
     path, disk_format = make_disk(kind)
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
         assert store.size_bytes == SIZE
         assert contents(store) == raw_disk()
         assert 0 < sum(end - start for start, end in store.extents) < SIZE - MIB
@@ -94,14 +94,14 @@ def test_disk_is_read_with_its_holes(make_disk, kind):
 @pytest.mark.parametrize("size", [512, 64 * KIB, 512 * KIB + 512])
 def test_disk_without_data_is_all_holes(make_disk, size):
     path, disk_format = make_disk(raw=bytes(size))
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
         assert (store.size_bytes, store.extents) == (size, ())
 
 
 def test_zeros_that_were_written_are_no_holes(make_disk):
     path, disk_format = make_disk(raw=bytes(8 * MIB))
     run("qemu-io", "-f", "qcow2", "-c", "write -P 0 1M 64k", "-c", "write -z 3M 64k", "-c", "write -z -u 5M 64k", path)
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
         assert store.extents == tuple((n * MIB, n * MIB + 64 * KIB) for n in (1, 3, 5))
         assert contents(store) == bytes(8 * MIB)
 
@@ -109,7 +109,7 @@ def test_zeros_that_were_written_are_no_holes(make_disk):
 def test_name_that_means_something_to_qemu_is_only_a_name(make_disk, monkeypatch):
     path, disk_format = make_disk(name="nbd:127.0.0.1,x=y.qcow2")
     monkeypatch.chdir(path.parent)
-    with qemu.opened(Path(path.name), disk_format, Cancel()) as store:
+    with qemu.open_disk(Path(path.name), disk_format, Cancel()) as store:
         assert contents(store) == raw_disk()
 
 
@@ -121,7 +121,7 @@ def test_vhd_has_the_size_in_its_footer_not_that_of_its_geometry(make_disk):
         data[at + 64 : at + 68] = bytes(4)
         data[at + 64 : at + 68] = (~sum(data[at : at + 512]) & 0xFFFFFFFF).to_bytes(4, "big")
     path.write_bytes(data)
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
         assert contents(store) == raw_disk()
 
 
@@ -130,7 +130,7 @@ def test_long_temporary_directory_is_no_hindrance(make_disk, tmp_path, monkeypat
     deep = tmp_path / ("d" * 200)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
         assert list(deep.iterdir()) == []
         assert contents(store) == raw_disk()
 
@@ -138,7 +138,7 @@ def test_long_temporary_directory_is_no_hindrance(make_disk, tmp_path, monkeypat
 def test_many_threads_read_at_once(make_disk):
     path, disk_format = make_disk()
     parts = {}
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
 
         def work(offset):
             part = bytearray(min(MIB, SIZE - offset))
@@ -165,7 +165,7 @@ def test_disk_that_needs_more_is_refused(make_disk, monkeypatch, options, words)
     path, disk_format = make_disk(name="other.qcow2")
     monkeypatch.chdir(path.parent)
     run("qemu-img", "create", "-f", "qcow2", *options, "a.qcow2", str(SIZE // 512 * 512))
-    with pytest.raises(ImageError, match=f"a.qcow2 {words}"), qemu.opened(Path("a.qcow2"), disk_format, Cancel()):
+    with pytest.raises(ImageError, match=f"a.qcow2 {words}"), qemu.open_disk(Path("a.qcow2"), disk_format, Cancel()):
         pass
 
 
@@ -173,7 +173,7 @@ def test_disk_that_needs_more_is_refused(make_disk, monkeypatch, options, words)
 def test_vmdk_of_several_files_is_refused(tmp_path, subformat):
     path = tmp_path / "a.vmdk"
     run("qemu-img", "create", "-f", "vmdk", "-o", f"subformat={subformat}", path, "1M")
-    with pytest.raises(ImageError, match="other files"), qemu.opened(path, DiskFormat.VMDK, Cancel()):
+    with pytest.raises(ImageError, match="other files"), qemu.open_disk(path, DiskFormat.VMDK, Cancel()):
         pass
 
 
@@ -182,7 +182,7 @@ def test_damaged_disk_is_refused_in_its_own_name(make_disk):
     data = bytearray(path.read_bytes())
     data[20:24] = b"\xff" * 4  # how large a cluster is
     path.write_bytes(data)
-    with pytest.raises(ImageError) as caught, qemu.opened(path, disk_format, Cancel(), filename="my.qcow2"):
+    with pytest.raises(ImageError) as caught, qemu.open_disk(path, disk_format, Cancel(), filename="my.qcow2"):
         pass
     assert caught.value.message.startswith("my.qcow2 can't be read: qemu-img: Could not open 'my.qcow2'")
     assert "/proc" not in caught.value.message
@@ -193,7 +193,7 @@ def test_disk_that_is_marked_as_corrupt_is_refused(make_disk):
     data = bytearray(path.read_bytes())
     data[79] |= 2  # incompatible feature bit 1
     path.write_bytes(data)
-    with pytest.raises(ImageError, match="corrupt"), qemu.opened(path, disk_format, Cancel()):
+    with pytest.raises(ImageError, match="corrupt"), qemu.open_disk(path, disk_format, Cancel()):
         pass
 
 
@@ -203,7 +203,7 @@ def test_damage_in_the_data_is_an_error_when_read(make_disk):
     data = bytearray(path.read_bytes())
     data[600 * KIB : 700 * KIB] = b"\xff" * (100 * KIB)  # tables come first, and take 330
     path.write_bytes(data)
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
         with pytest.raises(ImageError, match=r"can't be read at byte [0-9]+ of the disk: it is damaged"):
             contents(store)
         assert contents_at(store, 0, 512) == contents_at(store, 0, 1024)[:512]
@@ -212,7 +212,7 @@ def test_damage_in_the_data_is_an_error_when_read(make_disk):
 
 def test_server_that_is_killed_is_an_error(make_disk):
     path, disk_format = make_disk()
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
         (pid,) = children()
         os.kill(int(pid), signal.SIGKILL)
         with pytest.raises(ImageError, match="can't be read by qemu-nbd"):
@@ -221,7 +221,7 @@ def test_server_that_is_killed_is_an_error(make_disk):
 
 def test_server_ends_with_an_error_inside(make_disk):
     path, disk_format = make_disk()
-    with pytest.raises(ZeroDivisionError), qemu.opened(path, disk_format, Cancel()):
+    with pytest.raises(ZeroDivisionError), qemu.open_disk(path, disk_format, Cancel()):
         raise ZeroDivisionError
     assert children() == []
 
@@ -229,7 +229,7 @@ def test_server_ends_with_an_error_inside(make_disk):
 def test_server_has_nothing_of_ours(make_disk, monkeypatch):
     path, disk_format = make_disk()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    with path.open("rb") as other, qemu.opened(path, disk_format, Cancel()):
+    with path.open("rb") as other, qemu.open_disk(path, disk_format, Cancel()):
         os.set_inheritable(other.fileno(), True)
         (pid,) = children()
         proc = Path(f"/proc/{pid}")
@@ -249,7 +249,7 @@ def test_server_dies_with_us(make_disk):
         "from clouduploader.model.disk import DiskFormat\n"
         "from clouduploader.image import qemu\n"
         "from clouduploader.util.cancel import Cancel\n"
-        f"with qemu.opened(pathlib.Path({str(path)!r}), DiskFormat({disk_format.value!r}), Cancel()):\n"
+        f"with qemu.open_disk(pathlib.Path({str(path)!r}), DiskFormat({disk_format.value!r}), Cancel()):\n"
         "    print(open(f'/proc/self/task/{os.getpid()}/children').read(), flush=True)\n"
         "    sys.stdin.read()\n"
     )
@@ -272,11 +272,11 @@ def test_server_dies_with_us(make_disk):
 def test_stop_that_was_requested_is_honoured(make_disk):
     path, disk_format = make_disk()
     cancel = Cancel()
-    with qemu.opened(path, disk_format, cancel) as store:
+    with qemu.open_disk(path, disk_format, cancel) as store:
         cancel.request(signal.SIGTERM)
         with pytest.raises(StoppedError):
             contents(store)
-    with pytest.raises(StoppedError), qemu.opened(path, disk_format, cancel):
+    with pytest.raises(StoppedError), qemu.open_disk(path, disk_format, cancel):
         pass
     assert children() == []
 
@@ -289,12 +289,12 @@ def test_missing_program_is_named_with_its_package(make_disk, tmp_path, monkeypa
         (tmp_path / "bin" / name).symlink_to(f"/usr/bin/{name}")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(MissingProgramError, match=f"{missing} is not installed") as caught:
-        qemu.opened(path, disk_format, Cancel()).__enter__()
+        qemu.open_disk(path, disk_format, Cancel()).__enter__()
     assert "qemu-utils" in caught.value.hint
 
 
 def test_missing_file_is_an_error(tmp_path):
-    with pytest.raises(LocalIOError), qemu.opened(tmp_path / "gone", DiskFormat.QCOW2, Cancel()):
+    with pytest.raises(LocalIOError), qemu.open_disk(tmp_path / "gone", DiskFormat.QCOW2, Cancel()):
         pass
 
 
@@ -307,7 +307,7 @@ def test_any_damage_is_an_error_or_some_disk(make_disk, changes):
         data[position % len(data)] = value
     path.write_bytes(data)
     try:
-        with qemu.opened(path, disk_format, Cancel()) as store:
+        with qemu.open_disk(path, disk_format, Cancel()) as store:
             assert len(contents(store)) == store.size_bytes
     except ImageError:
         pass
@@ -324,7 +324,7 @@ ZERO = {"data": False, "zero": True, "present": True}
 
 def extents(entries, size=100, disk_format=DiskFormat.QCOW2):
     text = "[" + ",\n".join(map(json.dumps, entries)) + "]\n"
-    return qemu.extents_of_map([text[:30].encode(), text[30:].encode()], size, disk_format, "a.img")
+    return qemu.parse_map([text[:30].encode(), text[30:].encode()], size, disk_format, "a.img")
 
 
 def test_map_with_all_there_is_gives_the_extents():
@@ -386,7 +386,7 @@ def test_map_is_not_read_before_somebody_asks_for_it(make_disk, tmp_path, monkey
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     asked = tmp_path / "asked"
-    with qemu.opened(path, disk_format, Cancel()) as store:
+    with qemu.open_disk(path, disk_format, Cancel()) as store:
         assert contents_at(store, 0, 5) == b"begin"
         assert asked.read_text().split() == ["info"]
         assert store.extents == store.extents
@@ -395,10 +395,10 @@ def test_map_is_not_read_before_somebody_asks_for_it(make_disk, tmp_path, monkey
 
 def test_line_without_an_end_is_an_error():
     with pytest.raises(ImageError, match="no sound map"):
-        qemu.extents_of_map(itertools.repeat(b" " * 1000), 100, DiskFormat.QCOW2, "a.img")
+        qemu.parse_map(itertools.repeat(b" " * 1000), 100, DiskFormat.QCOW2, "a.img")
 
 
 @hypothesis.given(st.lists(st.binary(max_size=200)))
 def test_any_output_is_a_map_or_an_error(pieces):
     with pytest.raises(ImageError, match="no sound map"):
-        qemu.extents_of_map(pieces, 100, DiskFormat.QCOW2, "a.img")
+        qemu.parse_map(pieces, 100, DiskFormat.QCOW2, "a.img")

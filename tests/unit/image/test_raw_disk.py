@@ -70,7 +70,7 @@ def test_pieces_are_the_disk_in_order(cuts, piece):
     expected = bytearray(3000)
     for start, end in Disk.extents:
         expected[start:end] = RAW[start:end]
-    found = list(raw_disk.pieces_of(Disk(), piece))
+    found = list(raw_disk.read_pieces(Disk(), piece))
     assert b"".join(found) == expected
     assert all(0 < len(part) <= piece for part in found)
 
@@ -110,8 +110,71 @@ def test_file_that_became_shorter_has_no_holes_behind_its_end(make_store):
 @pytest.mark.usefixtures("way")
 def test_pieces_have_what_the_books_of_the_file_system_lack(make_store):
     data = bytes(5000) + noise(5000) + bytes(9000) + b"x"
-    assert b"".join(raw_disk.pieces_of(make_store(data, extents=((8192, 9000),)), 4096)) == data
+    assert b"".join(raw_disk.read_pieces(make_store(data, extents=((8192, 9000),)), 4096)) == data
 
 
 def test_empty_disk_has_no_pieces(make_store):
-    assert list(raw_disk.pieces_of(make_store(b"", extents=()), 100)) == []
+    assert list(raw_disk.read_pieces(make_store(b"", extents=()), 100)) == []
+
+
+BLOCK = 1 << 16  # file systems keep holes in blocks of up to this size
+
+
+@pytest.fixture
+def make_file(tmp_path):
+    """A factory of a file of this size with data in these blocks; returns an open descriptor."""
+    opened = []
+
+    def make(size_bytes, *blocks):
+        fd = os.open(tmp_path / "disk", os.O_RDWR | os.O_CREAT)
+        opened.append(fd)
+        os.truncate(fd, size_bytes)
+        for block in blocks:
+            os.pwrite(fd, b"x" * BLOCK, block * BLOCK)
+        return fd
+
+    yield make
+    for fd in opened:
+        os.close(fd)
+
+
+def keeps_holes(fd):
+    return os.lseek(fd, 0, os.SEEK_DATA) > 0
+
+
+def test_holes_at_both_ends_and_between_are_found(make_file):
+    fd = make_file(10 * BLOCK, 2, 3, 7)
+    assert keeps_holes(fd), "the tests' directory is on a file system without holes"
+    assert raw_disk.file_extents(fd, 10 * BLOCK) == ((2 * BLOCK, 4 * BLOCK), (7 * BLOCK, 8 * BLOCK))
+
+
+def test_file_without_holes_is_one_extent(make_file):
+    assert raw_disk.file_extents(make_file(2 * BLOCK, 0, 1), 2 * BLOCK) == ((0, 2 * BLOCK),)
+
+
+def test_file_of_one_hole_has_no_extents(make_file):
+    assert raw_disk.file_extents(make_file(3 * BLOCK), 3 * BLOCK) == ()
+
+
+def test_what_lies_behind_the_size_is_left_out(make_file):
+    fd = make_file(10 * BLOCK, 1, 2, 7)
+    assert raw_disk.file_extents(fd, 2 * BLOCK) == ((BLOCK, 2 * BLOCK),)
+    assert raw_disk.file_extents(fd, 5 * BLOCK) == ((BLOCK, 3 * BLOCK),)
+
+
+def test_empty_file_has_no_extents(make_file):
+    assert raw_disk.file_extents(make_file(0), 0) == raw_disk.without_holes(0) == ()
+
+
+def test_more_extents_than_are_kept_end_in_one_of_data(make_file, monkeypatch):
+    monkeypatch.setattr(raw_disk, "MAX_EXTENTS", 2)
+    fd = make_file(10 * BLOCK, 1, 3, 5)
+    assert raw_disk.file_extents(fd, 10 * BLOCK) == ((BLOCK, 2 * BLOCK), (3 * BLOCK, 10 * BLOCK))
+
+
+def test_what_can_not_seek_is_an_error():
+    read_end, write_end = os.pipe()
+    with pytest.raises(LocalIOError, match="holes of the image can't be found"):
+        raw_disk.file_extents(read_end, 1)
+    os.close(read_end)
+    os.close(write_end)

@@ -18,7 +18,7 @@ def footer(*, kind=2, size_bytes=1 << 30, version=0x10000, cookie=b"conectix", f
 @pytest.mark.parametrize("kind", list(vhd.VhdKind))
 @pytest.mark.parametrize("size_bytes", [0, 512, 1 << 30, (1 << 64) - 1])
 def test_footer_tells_kind_and_size(kind, size_bytes):
-    assert vhd.footer(footer(kind=kind.value, size_bytes=size_bytes)) == vhd.VhdFooter(kind, size_bytes)
+    assert vhd.parse_footer(footer(kind=kind.value, size_bytes=size_bytes)) == vhd.VhdFooter(kind, size_bytes)
 
 
 @pytest.mark.parametrize(
@@ -36,20 +36,20 @@ def test_footer_tells_kind_and_size(kind, size_bytes):
     ],
 )
 def test_anything_else_is_no_footer(data):
-    assert vhd.footer(data) is None
+    assert vhd.parse_footer(data) is None
 
 
 @hypothesis.given(st.integers(0, 511), st.integers(1, 255))
 def test_footer_with_a_changed_byte_is_none(position, change):
     data = bytearray(footer())
     data[position] ^= change
-    assert vhd.footer(bytes(data)) is None
+    assert vhd.parse_footer(bytes(data)) is None
 
 
 @hypothesis.given(st.binary(max_size=600))
 def test_any_bytes_are_no_footer(data):
-    assert vhd.footer(data) is None
-    assert vhd.footer((b"conectix" + data).ljust(512, b"\0")[:512]) is None
+    assert vhd.parse_footer(data) is None
+    assert vhd.parse_footer((b"conectix" + data).ljust(512, b"\0")[:512]) is None
 
 
 MIB = 1 << 20
@@ -69,7 +69,7 @@ def footer_by_qemu(path, size_bytes, *options):
 def test_made_footer_is_qemus_but_for_time_id_and_geometry(tmp_path, size_bytes):
     theirs = footer_by_qemu(tmp_path / "a.vhd", size_bytes, "force_size=on")
     ours = vhd.fixed_footer(size_bytes, UNIQUE_ID)
-    assert vhd.footer(ours) == vhd.VhdFooter(vhd.VhdKind.FIXED, size_bytes)
+    assert vhd.parse_footer(ours) == vhd.VhdFooter(vhd.VhdKind.FIXED, size_bytes)
     assert ours[68:84] == UNIQUE_ID
     other = (*range(24, 28), *range(56, 60), *range(64, 84))
     assert [place for place in range(512) if ours[place] != theirs[place] and place not in other] == []
@@ -81,7 +81,7 @@ def test_made_footer_is_qemus_but_for_time_id_and_geometry(tmp_path, size_bytes)
 )
 def test_made_geometry_is_that_of_qemu(tmp_path, size_mib):
     """Without force_size QEMU makes a disk as large as its geometry tells, at least as large as was asked for."""
-    theirs = vhd.footer(made := footer_by_qemu(tmp_path / "a.vhd", size_mib * MIB))
+    theirs = vhd.parse_footer(made := footer_by_qemu(tmp_path / "a.vhd", size_mib * MIB))
     assert vhd.fixed_footer(theirs.size_bytes, UNIQUE_ID)[GEOMETRY] == made[GEOMETRY]
 
 
@@ -91,4 +91,4 @@ def test_made_geometry_is_no_larger_than_the_disk(size_bytes):
     cylinders, heads, sectors = struct.unpack(">HBB", made[GEOMETRY])
     size = min(size_bytes // 512, 65535 * 16 * 255)
     assert size - heads * sectors < cylinders * heads * sectors <= size
-    assert vhd.footer(made) == vhd.VhdFooter(vhd.VhdKind.FIXED, size_bytes)
+    assert vhd.parse_footer(made) == vhd.VhdFooter(vhd.VhdKind.FIXED, size_bytes)

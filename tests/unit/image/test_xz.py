@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from samples.packed_images import crc, multi_block_xz, noise, xz_number, xz_stream
 
 from clouduploader.errors import ImageError
-from clouduploader.image import decompress, xz
+from clouduploader.image import decompress, packed_file, xz
 from clouduploader.model.disk import Compression, Image
 from clouduploader.util.cancel import Cancel
 
@@ -23,24 +23,24 @@ DATA = multi_block_xz(CONTENTS)
 @contextlib.contextmanager
 def opened(path, data, cancel=None):
     path.write_bytes(data)
-    with decompress.opened(Image(path, "a.xz", Compression.XZ, len(data)), cancel=cancel or Cancel()) as file:
+    with packed_file.open_packed(Image(path, "a.xz", Compression.XZ, len(data)), cancel=cancel or Cancel()) as file:
         yield file
 
 
 def unpacked(path, data, *, threads=2):
     with opened(path, data) as file:
-        found = xz.parsed(file)
-        return b"".join(xz.unpacked(file, found, threads))
+        found = xz.read_streams(file)
+        return b"".join(xz.unpack(file, found, threads))
 
 
 def in_order(path, data):
     with opened(path, data) as file:
-        return b"".join(decompress.unpacked(file, Compression.XZ))
+        return b"".join(decompress.unpack(file, Compression.XZ))
 
 
 def parsed(path, data):
     with opened(path, data) as file:
-        return xz.parsed(file)
+        return xz.read_streams(file)
 
 
 def decoders():
@@ -58,8 +58,8 @@ def test_blocks_come_out_in_order(tmp_path, check, threads):
 
 def test_indexes_of_many_streams_take_few_bytes_each(tmp_path, monkeypatch):
     read = []
-    pread = decompress.os.pread
-    monkeypatch.setattr(decompress.os, "pread", lambda fd, size, offset: read.append(size) or pread(fd, size, offset))
+    pread = packed_file.os.pread
+    monkeypatch.setattr(packed_file.os, "pread", lambda fd, size, offset: read.append(size) or pread(fd, size, offset))
     assert len(parsed(tmp_path / "a", lzma.compress(b"") * 2000)) == 2000
     assert sum(read) < 2000 * 1024
     assert parsed(tmp_path / "a", lzma.compress(b"") * 33_000) is None
@@ -85,7 +85,7 @@ def test_all_streams_with_all_padding_come_out(tmp_path_factory, parts):
 
 
 def test_padding_larger_than_what_is_read_at_once_is_skipped(tmp_path):
-    data = DATA + bytes(3 * decompress.READ_BYTES + 4) + DATA + bytes(decompress.READ_BYTES)
+    data = DATA + bytes(3 * packed_file.READ_BYTES + 4) + DATA + bytes(packed_file.READ_BYTES)
     assert unpacked(tmp_path / "a", data) == 2 * b"".join(CONTENTS)
 
 
@@ -102,7 +102,7 @@ def test_file_of_xz_itself_is_read(tmp_path):
 
 def test_whole_file_is_read_in_its_order(tmp_path):
     with opened(tmp_path / "a", DATA + bytes(8)) as file:
-        for _ in xz.unpacked(file, xz.parsed(file), 2):
+        for _ in xz.unpack(file, xz.read_streams(file), 2):
             pass
         assert file.offset == len(DATA) + 8
         assert file.sha256() == hashlib.sha256(DATA + bytes(8)).hexdigest()
@@ -264,22 +264,22 @@ def test_any_change_is_read_as_in_order_or_refused(tmp_path_factory, position, p
 
 def test_threads_are_bounded_by_cores_blocks_and_memory(tmp_path):
     found = parsed(tmp_path / "a", DATA)
-    assert xz.threads_for(found, 1) == 1
-    assert xz.threads_for(found, 3) == 3
-    assert xz.threads_for(found, 64) == len(CONTENTS)
+    assert xz.thread_count(found, 1) == 1
+    assert xz.thread_count(found, 3) == 3
+    assert xz.thread_count(found, 64) == len(CONTENTS)
 
     def claiming(*sizes):
         return [xz.XzStream(b"\0\4", sizes, b"", 0)]
 
-    assert xz.threads_for(claiming(100, xz.MAX_BLOCK_BYTES) * 64, 64) == 7
-    assert xz.threads_for(claiming(100, xz.MAX_BLOCK_BYTES + 1) * 64, 64) == 1
-    assert xz.threads_for(claiming(xz.MAX_BLOCK_BYTES + 1, 100) * 64, 64) == 1
-    assert xz.threads_for(claiming(100, 24 << 20) * 64, 64) == 20
+    assert xz.thread_count(claiming(100, xz.MAX_BLOCK_BYTES) * 64, 64) == 7
+    assert xz.thread_count(claiming(100, xz.MAX_BLOCK_BYTES + 1) * 64, 64) == 1
+    assert xz.thread_count(claiming(xz.MAX_BLOCK_BYTES + 1, 100) * 64, 64) == 1
+    assert xz.thread_count(claiming(100, 24 << 20) * 64, 64) == 20
 
 
 def test_threads_end_with_the_iterator(tmp_path):
     with opened(tmp_path / "a", DATA * 20) as file:
-        pieces = xz.unpacked(file, xz.parsed(file), 3)
+        pieces = xz.unpack(file, xz.read_streams(file), 3)
         assert next(pieces)
         assert decoders()
         pieces.close()
@@ -291,18 +291,18 @@ def test_file_that_changed_in_between_is_noticed(tmp_path):
     path = tmp_path / "a"
     for position in (3, len(DATA) - 30, len(DATA) - 3):
         with opened(path, DATA) as file:
-            found = xz.parsed(file)
+            found = xz.read_streams(file)
             changed = bytearray(DATA)
             changed[position] ^= 1
             path.write_bytes(changed)
             with pytest.raises(ImageError, match=r"a\.xz changed while it was read, at byte \d+"):
-                list(xz.unpacked(file, found, 2))
+                list(xz.unpack(file, found, 2))
     with opened(path, DATA) as file:
-        found = xz.parsed(file)
+        found = xz.read_streams(file)
         with path.open("ab") as more:
             more.write(b"more")
         with pytest.raises(ImageError, match=f"something else behind the end of its xz data, at byte {len(DATA)}"):
-            list(xz.unpacked(file, found, 2))
+            list(xz.unpack(file, found, 2))
 
 
 def test_block_that_asks_for_the_whole_memory_is_refused(tmp_path):

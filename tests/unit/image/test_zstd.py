@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from samples.packed_images import noise, zstd
 
 from clouduploader.errors import ImageError
-from clouduploader.image import decompress
 from clouduploader.image import open as image_open
+from clouduploader.image import packed_file
 from clouduploader.image import zstd as image_zstd
 from clouduploader.model.disk import Compression, Image
 from clouduploader.util.cancel import Cancel
@@ -16,7 +16,7 @@ SKIPPABLE = b"\x50\x2a\x4d\x18\x05\0\0\0notes"
 
 def unpacked_size(path, data):
     path.write_bytes(data)
-    with decompress.opened(Image(path, "a.zst", Compression.ZSTD, len(data)), cancel=Cancel()) as file:
+    with packed_file.open_packed(Image(path, "a.zst", Compression.ZSTD, len(data)), cancel=Cancel()) as file:
         return image_zstd.unpacked_size(file)
 
 

@@ -119,9 +119,9 @@ def link_name(image: Image) -> str:
         ImageError: It can't unpack such an image.
     """
     endings = TAR_ENDINGS if image.is_tarball else ENDINGS
-    if image.packing not in endings:
+    if image.compression not in endings:
         raise ImageError(
-            f"{image.filename} is packed with {image.packing}, which ec2uploadimg can't unpack",
+            f"{image.filename} is packed with {image.compression}, which ec2uploadimg can't unpack",
             hint="Give it a .raw, .raw.xz or .vhdfixed.xz image, or a tarball of one.",
         )
     if _FOREIGN_FORMAT.search(image.filename):
@@ -130,11 +130,11 @@ def link_name(image: Image) -> str:
             hint="Convert it with `qemu-img convert -O raw`.",
         )
     name = plain(image.filename)
-    if image.is_tarball or image.packing is Compression.RAW:
+    if image.is_tarball or image.compression is Compression.RAW:
         stem = re.split(r"\.(?:raw|tar|tgz|tbz)", name)[0]
     else:
         stem = re.sub(r"(\.raw)?\.xz$", "", name)
-    return _TAR_ANYWHERE.sub(r"_\1", stem or "image") + endings[image.packing]
+    return _TAR_ANYWHERE.sub(r"_\1", stem or "image") + endings[image.compression]
 
 
 def configuration(region: str, helper: HelperInstance) -> str:

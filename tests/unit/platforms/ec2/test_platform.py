@@ -36,7 +36,7 @@ def test_unknown_setting_is_named_with_those_there_are(make_platform):
 )
 @pytest.mark.parametrize("method", ["ec2uploadimg", "ebs-direct", "auto"])
 def test_link_name_suits_ec2uploadimg_where_that_can_be(make_platform, tmp_path, method, packing, filename, expected):
-    image = dataclasses.replace(make_request(tmp_path).image, packing=packing, filename=filename)
+    image = dataclasses.replace(make_request(tmp_path).image, compression=packing, filename=filename)
     assert make_platform(method=method).link_name(image) == expected
 
 

@@ -1,7 +1,7 @@
 import pytest
 from samples import image_disks as disks
 
-from clouduploader.image import bios, partitions
+from clouduploader.image import boot, partitions
 from clouduploader.image.partial_read import TooFarError
 
 GRUB = disks.CODE + b"GRUB \0"
@@ -16,7 +16,7 @@ FREEBSD_BOOT = "83BD6B9D-7F41-11DC-BE0B-001560B84F0F"
 
 def boots(first, place=b"", *more):
     read_at = disks.reader((0, first), (PLACE, place.ljust(512, b"\0")), *more)
-    return bios.boots(read_at, partitions.read(read_at))
+    return boot.boots_bios(read_at, partitions.read(read_at))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_isohybrid_boots_though_its_active_partition_has_no_type():
 )
 def test_disk_without_a_table_boots_by_its_first_sector(first, expected):
     read_at = disks.reader((0, first[:510].ljust(510, b"\0") + b"\x55\xaa"))
-    assert bios.boots(read_at, None) is expected
+    assert boot.boots_bios(read_at, None) is expected
 
 
 def test_place_that_is_too_far_behind_leaves_it_open():
@@ -89,4 +89,4 @@ def test_place_that_is_too_far_behind_leaves_it_open():
             raise TooFarError("too far")
         return disks.mbr([(0x83, 2048, 100, 0x80)], code=SYSLINUX)[:size]
 
-    assert bios.boots(read_at, partitions.read(read_at)) is None
+    assert boot.boots_bios(read_at, partitions.read(read_at)) is None

@@ -41,7 +41,7 @@ def serve_command(
     own.
     """
     try:
-        from clouduploader.server import own_worker, service, settings
+        from clouduploader.server import service, settings, worker_thread
     except ModuleNotFoundError as exc:
         raise UnavailableError(
             f"the package {exc.name} is not installed", hint="Install clouduploader with the extra `server`."
@@ -59,7 +59,7 @@ def serve_command(
     cancel = Cancel()
     log = service_log.ServiceLog(sys.stderr)
     told = systemd.Readiness(os.environ)
-    own = own_worker.OwnWorker(session.read_config, cancel=cancel, log=log) if worker else None
+    own = worker_thread.WorkerThread(session.read_config, cancel=cancel, log=log) if worker else None
 
     def announce(url: str) -> None:
         log.tell("serving", url=url, spool=str(config.spool.value))
@@ -70,7 +70,7 @@ def serve_command(
             cancel.request(number)
 
     def reload(_number: int, _frame: object) -> None:
-        source.outdate()
+        source.request_reload()
         if own:
             own.reload()
 

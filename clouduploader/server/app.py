@@ -1,4 +1,4 @@
-"""Requests in, answers out: who may ask, which route it is, and what becomes of errors."""
+"""The application: takes a request, finds its route, and turns errors into answers."""
 
 import asyncio
 import errno
@@ -21,7 +21,7 @@ CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for t
 
 
 def make(state: ServerState, connections: ConnectionTable) -> web.Application:
-    """Make the application that answers all requests."""
+    """Create the application that answers all requests."""
 
     @web.middleware  # and no handler: CONNECT and `OPTIONS *` name no path that a route could match
     async def answer(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
@@ -36,19 +36,19 @@ def make(state: ServerState, connections: ConnectionTable) -> web.Application:
             raise
         finally:
             connections.end(request, reply)
-            state.note_request(request, status, time.monotonic() - began)
+            state.record_request(request, status, time.monotonic() - began)
 
     async def never(_request: web.Request) -> web.StreamResponse:
         raise AssertionError("all is answered before")
 
     app = web.Application(middlewares=[answer])
     app.router.add_route("*", r"/{path:[\s\S]*}", never, expect_handler=_wait_with_100)
-    app.on_response_prepare.append(replies.strip)
+    app.on_response_prepare.append(replies.strip_headers)
     return app
 
 
 async def _wait_with_100(_request: web.Request) -> None:
-    """Do not ask for the body yet: it may not be wanted."""
+    """Send no 100-continue yet: the body may not be wanted."""
 
 
 async def _answer(state: ServerState, connections: ConnectionTable, request: web.Request) -> web.StreamResponse:
@@ -56,7 +56,7 @@ async def _answer(state: ServerState, connections: ConnectionTable, request: web
         connections.begin(request)
         return await _dispatch(state, request)
     except ClouduploaderError as exc:
-        return replies.error(replies.refused(exc))
+        return replies.error(replies.to_refusal(exc))
     except OSError as exc:
         if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
@@ -64,7 +64,7 @@ async def _answer(state: ServerState, connections: ConnectionTable, request: web
 
 
 async def _dispatch(state: ServerState, request: web.Request) -> web.StreamResponse:
-    if request.method not in routing.READING and _is_of_a_page(request):
+    if request.method not in routing.READING and _is_from_a_page(request):
         raise RefusalError("access denied for pages in browsers", status=403, is_coded=True)
     if request.method not in routing.METHODS:
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
@@ -84,17 +84,17 @@ async def _dispatch(state: ServerState, request: web.Request) -> web.StreamRespo
     return await found.handler(RouteCall(state, request, found))
 
 
-def _is_of_a_page(request: web.Request) -> bool:
-    """Whether a page sends this from the browser of one who is allowed: others' could kill jobs, and ours only reads.
+def _is_from_a_page(request: web.Request) -> bool:
+    """Return whether a web page sends this: a foreign one could kill jobs by the browser of a user who is allowed.
 
-    Browsers say so (RFC 6454; Fetch Metadata Request Headers, W3C), and nothing else does. Whether the page is
-    ours can't be told by its origin: the name of another site may have been made to lead here (DNS rebinding).
+    Browsers say so (RFC 6454; Fetch Metadata Request Headers, W3C), and nothing else does. This server's own page only
+    reads, and can't be told by its origin: the name of another site may have been made to lead here (DNS rebinding).
     """
     return "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none"
 
 
 async def _form(state: ServerState, request: web.Request) -> str:
-    """The fields of a form, which are one with the query."""
+    """Return the fields of a form, which are added to the query."""
     if body.is_chunked(request):
         raise RefusalError("cannot do x-www-form-urlencoded with chunks")
     data = await state.read(request, limit=MAX_FORM_BYTES)

@@ -1,4 +1,4 @@
-"""The body of a request: asked for, and read with an end to patience."""
+"""The body of a request: asked for with 100-continue, and read with a limit and a timeout."""
 
 import asyncio
 
@@ -10,17 +10,17 @@ CONTINUE = "100-continue"
 
 
 def is_attached(request: web.BaseRequest) -> bool:
-    """Whether there is one at all, if only an empty one."""
+    """Return whether a request has a body, if only an empty one."""
     return "Content-Length" in request.headers or is_chunked(request)
 
 
 def is_chunked(request: web.BaseRequest) -> bool:
-    """Whether it comes in chunks, so that nobody knows its length."""
+    """Return whether the body comes in chunks, so that its length is not known."""
     return request.headers.get("Transfer-Encoding", "").lower() == "chunked"
 
 
 def check_expectation(request: web.BaseRequest) -> None:
-    """Refuse a client that waits for something else than to be asked for its body.
+    """Refuse a request that expects something else than 100-continue.
 
     Raises:
         RefusalError: It does.
@@ -30,18 +30,18 @@ def check_expectation(request: web.BaseRequest) -> None:
 
 
 async def ask_for(request: web.BaseRequest) -> None:
-    """Tell a client that waits for it to send the body."""
+    """Send 100-continue to a client that waits for it."""
     if request.headers.get("Expect"):
         await request.writer.write(b"HTTP/1.1 100 continue\r\n\r\n")
         request.writer.output_size = 0  # as aiohttp does it: nothing of the answer itself was sent
 
 
 async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float) -> bytes:
-    """Read a small body. What has come of it is in the account of its connection.
+    """Read a small body; what has come of it counts as held by its connection.
 
     Args:
-        request: Whose.
-        limit: How many bytes it may have; one that says that it has more is not read.
+        request: The request.
+        limit: How many bytes it may have; one whose length says more is not read.
         idle_seconds: How long to wait for the next of them.
 
     Raises:
@@ -50,7 +50,7 @@ async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float) -> 
     if (request.content_length or 0) > limit:
         raise _too_long(limit)
     await ask_for(request)
-    data = bytearray()  # and no list of pieces: they may have a byte each
+    data = bytearray()  # not a list of pieces: they may have a byte each
     while piece := await next_piece(request, idle_seconds):
         data += piece
         if len(data) > limit:
@@ -59,7 +59,7 @@ async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float) -> 
 
 
 async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
-    """The next bytes of a body; none at its end.
+    """Return the next bytes of a body; none at its end.
 
     Raises:
         RefusalError: The client went away, or sends nothing.

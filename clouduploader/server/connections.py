@@ -1,12 +1,12 @@
-"""Connections: who is let in, how many there may be, what they may hold in memory, and who makes way for others.
+"""Connections: which clients are accepted, how many connections there are, and which are closed for lack of room.
 
-Nobody has a limit of his own as long as there is room for all: OBS's source server asks with many connections from one
-address, often this host's own. Where something runs out, the client that has most of it makes way: of its connections
-without a request the oldest, of its followers of logs the oldest, and of what lies in memory whoever has held most for
-longest. Whoever is quick holds little for a moment, and is heard. A client is an IPv4 address, or an IPv6 network of 64
-bits, which is what one is given.
+A client has no limit of its own as long as there is room for all: OBS's source server asks with many connections from
+one address, often this host's own. Where something runs out, the client that uses most of it loses a connection: the
+oldest without a request, the oldest that follows a log, or the one that has held most memory for longest. A quick
+request holds little for a moment, and is answered. A client is an IPv4 address, or an IPv6 network of 64 bits, which
+is what a site assigns to one machine.
 
-Only a body in chunks of a few bytes has a limit of its own, for it takes the time of all and not memory.
+Only a body in chunks of a few bytes has a limit of its own: it takes the event loop's time, and not memory.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ from clouduploader.server.replies import RefusalError
 LOG = logging.getLogger("clouduploader.server")
 
 MAX_IDLE = 10_000  # connections without a request, whatever the limit of open files is
-RESERVED = 32  # descriptors for the rest: threads, logs, the job that is just written, clients at the door
-ADMITTED = 4  # at a time, so that their requests are read before others take their place; asyncio's own way is 512
-PAUSE_SECONDS = 0.1  # before the next try then
-SHARE = 3  # a request may need three descriptors: its connection twice, while an image comes, and a file
+RESERVED_DESCRIPTORS = 32  # for the rest: threads, logs, the job that is just written, clients not accepted yet
+ACCEPTED_AT_ONCE = 4  # so that their requests are read before others take their place; asyncio's own loop has 512
+PAUSE_SECONDS = 0.1  # without accepting, when there is no descriptor
+REQUEST_DESCRIPTORS = 3  # a request may need three descriptors: its connection twice, while an image comes, and a file
 HEAD_COST = 4  # bytes of memory for each of a head; measured: 3 to 4, as it came and as a mapping
 CHUNKS_COST = 8  # for each of a body in chunks that may have a byte each, which become an object each
 MAX_FRAME_BYTES = 1 << 16  # of a body in chunks that is none of its content, and an eighth of that beside: none of
@@ -39,12 +39,12 @@ FRAME_SHARE = 8  # 48 bytes is too small, and at most 13,000 are, which take the
 READ_BYTES = 16_384  # at once, but of images of known length: chunks of a byte take the parser a microsecond each
 HEAD_READ_BYTES = 262_144  # of a head that is longer; asyncio's own
 END_OF_HEAD = b"\r\n\r\n"
-MAX_TURNED_AWAY = 64  # that are given a moment to read why; a descriptor each
-TURN_AWAY_SECONDS = 1.0  # such a moment: closed at once, a connection may lose what is on its way
+MAX_TURNED_AWAY = 64  # refused connections that stay open for TURN_AWAY_SECONDS; a descriptor each
+TURN_AWAY_SECONDS = 1.0  # for the client to read the refusal: closed at once, a connection may lose it
 
 
 def client_of(address: str) -> str:
-    """Whom an address stands for."""
+    """Return the client that an address belongs to: see the module."""
     found = ipaddress.ip_address(address)
     if isinstance(found, ipaddress.IPv4Address):
         return str(found)
@@ -57,9 +57,9 @@ class ClientConnection(web.RequestHandler):
     """One connection, for one request, whose errors are in XML like all others.
 
     Attributes:
-        client: Whose it is, see `client_of`.
-        held_bytes: How much of the memory it holds, by the account of `ConnectionTable`.
-        held_since: Since when it holds anything, by the monotonic clock.
+        client: See `client_of`.
+        held_bytes: How much memory it holds, as `ConnectionTable` counts it.
+        held_since: Since when it holds any, by the monotonic clock.
     """
 
     __slots__ = (
@@ -87,42 +87,42 @@ class ClientConnection(web.RequestHandler):
         self._unsent_bytes = 0
 
     def begin(self, request: web.BaseRequest) -> None:
-        """All of a head was read, and it is answered from now on."""
+        """Take note of a request whose head was read whole."""
         self._body = request.content
         self._cost = CHUNKS_COST if body.is_chunked(request) else 1
         self._read_at_once(READ_BYTES)
 
     def end(self, answer: web.StreamResponse | None) -> None:
-        """The answer is there, if not yet sent: nothing else is held from now on."""
+        """Take note of the answer, which may not be sent yet: only its bytes are held from now on."""
         self._is_answered = True
         self.hold(_length(answer) - self.held_bytes)
 
     def hold(self, count: int) -> None:
-        """Hold so many bytes more, or less; somebody may have to make way, if need be we."""
+        """Count so many bytes more, or less; may close a connection, this one too."""
         self._all.hold(self, count)
 
     def release(self) -> None:
-        """All that came was taken."""
+        """Count nothing any more: all that came was taken."""
         self.hold(-self.held_bytes)
 
     async def send(self, answer: web.StreamResponse, data: bytes) -> None:
-        """Send a piece of an answer; what the client has not taken is held.
+        """Send a piece of an answer; what the client has not taken counts as held.
 
         Raises:
-            ConnectionError: It is gone, or had to make way.
+            ConnectionError: The connection is closed.
         """
         self._hold_unsent(self._unsent_bytes + len(data))
         await answer.write(data)
         self._hold_unsent(self.transport.get_write_buffer_size() if self.transport else 0)
-        await asyncio.sleep(0)  # to a client that takes all at once there is no end of sending
+        await asyncio.sleep(0)  # lets others run: a client that takes all at once never blocks `write`
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It has begun."""
+        """Begin to read; see asyncio.Protocol."""
         super().connection_made(transport)
         self._read_at_once(READ_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes; nothing that is behind the request: there is one answer a connection, as OBS has it."""
+        """Take what comes, but nothing behind the request: there is one answer a connection, as OBS has it."""
         if self._body is not None and self._body.is_eof():
             return
         if not self._is_answered:  # else it is thrown away, see aiohttp's `lingering_time`
@@ -137,7 +137,7 @@ class ClientConnection(web.RequestHandler):
                 self._all.evict(self, "the chunks of its body hold a few bytes each, and each takes time")
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It has ended, whoever ended it."""
+        """Forget it; see asyncio.Protocol."""
         self._all.forget(self)
         super().connection_lost(exc)
 
@@ -148,7 +148,7 @@ class ClientConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is not HTTP, or what we fail at by a fault of our own."""
+        """Answer what is not HTTP, and a request that failed by a fault of this program."""
         if status < 500:
             LOG.info("malformed request from %s: %s", request.remote, type(exc).__name__)
             if isinstance(exc, BadHttpMethod):
@@ -156,7 +156,7 @@ class ClientConnection(web.RequestHandler):
             what = (message or "").partition("\n")[0].rstrip(":")  # the other lines show the bytes
             return replies.error(RefusalError(f"malformed request: {what}", status=status, is_coded=True))
         if isinstance(exc, ConnectionError):
-            raise exc  # the client has left, or had to make way
+            raise exc  # closed, by the client or for lack of room
         LOG.error("fault in answering %s", request.remote, exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer was sent already")
@@ -172,22 +172,22 @@ class ClientConnection(web.RequestHandler):
 
 
 def _length(answer: web.StreamResponse | None) -> int:
-    """How many bytes of an answer are in memory, and will be until the client takes them."""
+    """Return how many bytes of an answer are in memory until the client takes them."""
     return len(answer.body) if isinstance(answer, web.Response) and isinstance(answer.body, bytes) else 0
 
 
-def of(request: web.BaseRequest) -> ClientConnection:
-    """The connection of a request."""
+def connection_of(request: web.BaseRequest) -> ClientConnection:
+    """Return the connection of a request."""
     return typing.cast(ClientConnection, request.protocol)
 
 
 class Acceptor:
-    """Lets clients in, a few at a time, and fewer than there are descriptors.
+    """Accepts connections, a few at a time, and fewer than there are descriptors.
 
     Args:
-        listener: Where they come; it is closed by the caller.
-        connect: Makes what answers the client of an address.
-        is_allowed: Whether an address is let in at all. If not, it gets a refusal, and nothing that it sends is read.
+        listener: Accepts them; closed by the caller.
+        connect: Makes the protocol for a client's address.
+        is_allowed: Whether an address may connect. If not, it gets a refusal, and nothing that it sends is read.
     """
 
     def __init__(
@@ -205,20 +205,20 @@ class Acceptor:
         listener.setblocking(False)
 
     def open(self) -> None:
-        """Begin to let them in."""
+        """Begin to accept."""
         self._timer = None
-        self._loop.add_reader(self._listener, self._admit)
+        self._loop.add_reader(self._listener, self._accept)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Accept no more."""
         self._loop.remove_reader(self._listener)
         if self._timer:
             self._timer.cancel()
         for client in list(self._turned_away):
             self._let_go(client)
 
-    def _admit(self) -> None:
-        for _ in range(ADMITTED):
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
             try:
                 client, (address, *_) = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -226,7 +226,7 @@ class Acceptor:
             except OSError as exc:
                 if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
-                LOG.warning("nobody can be let in: %s", exc.strerror)
+                LOG.warning("no connection can be accepted: %s", exc.strerror)
                 self._loop.remove_reader(self._listener)
                 self._timer = self._loop.call_later(PAUSE_SECONDS, self.open)
                 return
@@ -243,7 +243,7 @@ class Acceptor:
         LOG.info("access denied for %s", address)
         refusal = RefusalError(f"access denied for {address}", status=403, is_coded=True)
         try:
-            client.send(replies.as_bytes(replies.error(refusal)))
+            client.send(replies.serialize(replies.error(refusal)))
             client.shutdown(socket.SHUT_WR)
         except OSError:
             client.close()
@@ -257,7 +257,7 @@ class Acceptor:
         client.close()
 
 
-class _Crowd:
+class _ConnectionsByClient:
     """Connections by their clients, the oldest first."""
 
     def __init__(self) -> None:
@@ -268,80 +268,80 @@ class _Crowd:
         return self._count
 
     def add(self, connection: ClientConnection) -> None:
-        """Have one more."""
-        them = self._clients.setdefault(connection.client, {})
-        self._count += connection not in them
-        them[connection] = None
+        """Add one; again is no more than once."""
+        connections = self._clients.setdefault(connection.client, {})
+        self._count += connection not in connections
+        connections[connection] = None
 
     def discard(self, connection: ClientConnection) -> None:
-        """Have it no more, if it was here."""
-        them = self._clients.get(connection.client, {})
-        if connection in them:
-            del them[connection]
+        """Remove one, if it is there."""
+        connections = self._clients.get(connection.client, {})
+        if connection in connections:
+            del connections[connection]
             self._count -= 1
-            if not them:
+            if not connections:
                 del self._clients[connection.client]
 
-    def of_most(self, weight: Callable[[ClientConnection], int] = lambda _: 1) -> list[ClientConnection]:
-        """Those of the client whose connections weigh most together; there must be one."""
-        return list(max(self._clients.values(), key=lambda them: sum(map(weight, them))))
+    def of_heaviest_client(self, weight: Callable[[ClientConnection], int] = lambda _: 1) -> list[ClientConnection]:
+        """Return those of the client whose connections weigh most together; there must be one."""
+        return list(max(self._clients.values(), key=lambda connections: sum(map(weight, connections))))
 
 
 class ConnectionTable:
-    """All that are open.
+    """All open connections.
 
     Args:
         descriptor_limit: How many files the process may have open.
-        max_bytes: How much all of them may hold in memory together, at the moment.
+        max_bytes: Returns how many bytes all of them may hold in memory together, at the moment.
     """
 
     def __init__(self, descriptor_limit: int, max_bytes: Callable[[], int]) -> None:
-        self._max_requests = max(1, (descriptor_limit - RESERVED) // (SHARE + 1))
+        self._max_requests = max(1, (descriptor_limit - RESERVED_DESCRIPTORS) // (REQUEST_DESCRIPTORS + 1))
         self._max_idle = min(self._max_requests, MAX_IDLE)
         self._max_bytes = max_bytes
         self._all: set[ClientConnection] = set()
-        self._idle = _Crowd()  # without a request
-        self._answered = _Crowd()
-        self._followers = _Crowd()  # those of them who follow a log
-        self._holders = _Crowd()
+        self._idle = _ConnectionsByClient()  # without a request
+        self._answered = _ConnectionsByClient()
+        self._followers = _ConnectionsByClient()  # those of them that follow a log
+        self._holders = _ConnectionsByClient()
         self._held_bytes = 0
 
     def admit(self, connection: ClientConnection) -> ClientConnection:
-        """Know of a new connection."""
+        """Add a new connection."""
         if len(self._idle) >= self._max_idle:
-            self.evict(self._idle.of_most()[0], "it asked for nothing, and there are too many")
+            self.evict(self._idle.of_heaviest_client()[0], "it asked for nothing, and there are too many")
         self._all.add(connection)
         self._idle.add(connection)
         return connection
 
     def begin(self, request: web.BaseRequest) -> None:
-        """A request came in; `end` is to be called in any case.
+        """Add a request; the caller calls `end` in any case.
 
         Raises:
             RefusalError: There are too many, and none that follows a log and could ask again.
         """
-        connection = of(request)
+        connection = connection_of(request)
         connection.begin(request)
         self._idle.discard(connection)
         if len(self._answered) >= self._max_requests:
             if not len(self._followers):
                 raise RefusalError("too many requests at once", status=503, is_coded=True)
-            self.evict(self._followers.of_most()[0], "it follows a log, and there are too many requests")
+            self.evict(self._followers.of_heaviest_client()[0], "it follows a log, and there are too many requests")
         self._answered.add(connection)
         if request.path.endswith("/_log"):
             self._followers.add(connection)
 
     def end(self, request: web.BaseRequest, answer: web.StreamResponse | None) -> None:
-        """A request was answered; None if it came to nothing."""
-        connection = of(request)
+        """Take note that a request was answered; with None, that it failed."""
+        connection = connection_of(request)
         self._answered.discard(connection)
         self._followers.discard(connection)
         connection.end(answer)
 
     def hold(self, connection: ClientConnection, count: int) -> None:
-        """Let a connection hold so many bytes more, or less; see `Connection.hold`."""
+        """Count so many bytes more, or less, that a connection holds; see `ClientConnection.hold`."""
         if connection not in self._all:
-            return  # it had to make way, and gives back what it no longer has
+            return  # it was closed, and gives back what is not counted any more
         if not connection.held_bytes:
             connection.held_since = time.monotonic()
             self._holders.add(connection)
@@ -350,27 +350,27 @@ class ConnectionTable:
         if not connection.held_bytes:
             self._holders.discard(connection)
         while self._held_bytes > self._max_bytes() and len(self._holders):
-            greediest = self._greediest(time.monotonic())
-            self.evict(greediest, f"it held {greediest.held_bytes} bytes of memory, and others need some")
+            heaviest = self._heaviest(time.monotonic())
+            self.evict(heaviest, f"it held {heaviest.held_bytes} bytes of memory, and others need some")
 
     def forget(self, connection: ClientConnection) -> None:
-        """One has ended."""
+        """Remove a connection that has ended."""
         self.hold(connection, -connection.held_bytes)
         self._all.discard(connection)
-        for crowd in (self._idle, self._answered, self._followers, self._holders):
-            crowd.discard(connection)
+        for connections in (self._idle, self._answered, self._followers, self._holders):
+            connections.discard(connection)
 
-    def _greediest(self, now: float) -> ClientConnection:
-        """Who has held most for longest, of those of the greediest client who hold no less than their share."""
-        them = self._holders.of_most(lambda it: it.held_bytes)
-        share = sum(it.held_bytes for it in them) / len(them)
+    def _heaviest(self, now: float) -> ClientConnection:
+        """Return which connection has held most for longest, of those of one client that hold their share at least."""
+        candidates = self._holders.of_heaviest_client(lambda it: it.held_bytes)
+        share = sum(it.held_bytes for it in candidates) / len(candidates)
         return max(
-            (it for it in them if it.held_bytes >= share),
+            (it for it in candidates if it.held_bytes >= share),
             key=lambda it: (it.held_bytes * (now - it.held_since), it.held_bytes),
         )
 
     def evict(self, connection: ClientConnection, why: str) -> None:
-        """Close a connection, and write down why."""
+        """Close a connection, and log why."""
         LOG.info("a connection of %s was closed: %s", connection.client, why)
         self.forget(connection)
         transport = connection.transport

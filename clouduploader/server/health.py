@@ -1,4 +1,4 @@
-"""Whether the service can do its work: asked by load balancers and monitoring."""
+"""Health checks of the service, for load balancers and monitoring."""
 
 import contextlib
 import os
@@ -28,13 +28,13 @@ class HealthFinding:
 def check(
     jobs: spool.Spool, *, keep_free_bytes: int, keep_free_inodes: int, worker_fault: str | None
 ) -> list[HealthFinding]:
-    """Look whether the spool can be written, and has room for images; blocks as long as the disk does.
+    """Check that the spool can be written, has room for images, and has a worker; blocks as long as the disk does.
 
     Args:
         jobs: The spool.
         keep_free_bytes: How much no image may fill: with less, none is taken.
         keep_free_inodes: With how few no job is taken.
-        worker_fault: Why nobody starts uploads; None if somebody does.
+        worker_fault: Why no worker starts uploads; None if one does.
     """
     return [
         HealthFinding("spool", _spool_fault(jobs)),

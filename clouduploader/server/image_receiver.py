@@ -1,8 +1,8 @@
-"""Images on their way in: admitted, received in constant memory, and turned into scheduled jobs.
+"""Receive images in constant memory, and schedule their jobs.
 
 A body of known length is read from the socket past aiohttp, which takes half as much CPU time again for it
-(bench/README.rst): its transport is told to rest, and a few threads move what the kernel has from the socket to
-the file, each through one buffer of its own. A client without anything to read costs no thread. A body in
+(bench/README.rst): its transport stops reading, and a few threads copy what the kernel has from the socket to
+the file, each through one buffer of its own. A client that sends nothing occupies no thread. A body in
 chunks, which OBS's source server never sends, goes through aiohttp's parser.
 """
 
@@ -30,37 +30,37 @@ from clouduploader.store import spool
 from clouduploader.store.spool.incoming import IncomingImage
 from clouduploader.util.service_log import ServiceLog
 
-THREADS = 4  # that move bytes; ours: a few, so that one that waits for the disk holds up no other
+THREADS = 4  # ours: a few of each kind, so that one that waits for the disk delays no other
 BUFFER_BYTES = 1 << 20  # of each; measured: a quarter of it costs a third more CPU, four times twice as much
 TURN_BYTES = 64 << 20  # a fast sender leaves its thread to others after so much
 LINGER_MS = 5  # a thread waits so long for more before it takes another client's bytes
-SMALL_BYTES = 65_536  # a turn with less was not worth a thread: wait a little for the next
+SMALL_BYTES = 65_536  # after a turn with less, wait a little: it was not worth a thread
 PAUSES = (0.0, 0.01, 0.05, 0.25)  # seconds, after none, one, two, more such turns: 1000 slow clients are no load
 SMALL_PIECE_BYTES = 1024  # so of a piece in chunks, of which no more than READ_BYTES of `connections` come at once
-LOOK_SECONDS = 1.0  # how often to look whether an image is to come on
+CHECK_SECONDS = 1.0  # how often to check whether an image is still wanted
 RATE_SECONDS = 10.0  # over which it is measured how fast an image comes
-MIN_RATE = 16_384  # bytes a second; who is slower makes way if there is no room for others: a GiB would take 18 hours
-OTHERS_SHARE = 8  # one client leaves an eighth of the room to others
+MIN_RATE = 16_384  # bytes a second; a slower client is dropped if others need its place: a GiB would take 18 hours
+OTHERS_SHARE = 8  # one client leaves an eighth of the places to others
 STOPPED = "the server was stopped while it received the image"
 
 T = TypeVar("T")
 
 
 class ImageReceiver:
-    """Who sends an image, and how much is to come.
+    """Receives the images of all clients; its methods are for the event loop's thread.
 
     Args:
         jobs: The spool.
         source: The settings of the server.
-        log: Is told what becomes of jobs.
+        log: Gets what becomes of jobs.
     """
 
     def __init__(self, jobs: spool.Spool, source: SettingsSource, log: ServiceLog) -> None:
         self._jobs = jobs
         self._source = source
         self._log = log
-        self._movers = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
-        self._settlers = concurrent.futures.ThreadPoolExecutor(THREADS, "settle")  # they wait for disk and locks
+        self._copy_threads = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
+        self._record_threads = concurrent.futures.ThreadPoolExecutor(THREADS, "record")  # they wait for disk and locks
         self._buffers = threading.local()
         self._is_stopping = False
         self._names: set[str] = set()
@@ -71,20 +71,20 @@ class ImageReceiver:
 
     @property
     def names(self) -> Set[str]:
-        """The jobs whose images are on their way in, from before the spool says so to after; it changes as they do."""
+        """Names of the jobs whose images are being received, from before their records say so to after; a live set."""
         return self._names
 
     @property
     def received_bytes(self) -> int:
-        """How many bytes have been received since the start; only for the event loop's thread."""
-        return self._received_bytes + sum(reception.received_bytes for reception in self._open.values())
+        """How many bytes of images have been received since the start."""
+        return self._received_bytes + sum(incoming.received_bytes for incoming in self._open.values())
 
     def check_space(self, size_bytes: int, *, name: str | None = None) -> None:
-        """Refuse an image that would not fit beside those that are on their way.
+        """Refuse an image that would not fit beside those that are being received.
 
         Args:
-            size_bytes: How large it is.
-            name: Its job, if it is on its way itself.
+            size_bytes: Of the image.
+            name: Its job, if it is being received itself.
 
         Raises:
             RefusalError: It would not.
@@ -99,23 +99,23 @@ class ImageReceiver:
             )
 
     def check_inodes(self) -> None:
-        """Refuse a job if few more files can be made: those that are there need some to be uploaded and archived.
+        """Refuse a job if few inodes are left: the jobs that are there need some to be uploaded and archived.
 
         Raises:
-            RefusalError: So it is.
+            RefusalError: Too few are left.
         """
         free, kept = self._jobs.free_inodes(), self._source.current.keep_free_inodes
         if free is not None and free < kept:
             raise RefusalError(f"No space left on device: {free} inodes are free, {kept} are kept free")
 
-    def _look_after(self, reception: IncomingImage) -> None:
-        """Look whether an image is to come on: its job may be killed by anybody, and others write to the disk too.
+    def _check_wanted(self, incoming: IncomingImage) -> None:
+        """Check whether an image is still wanted: its job may be killed, and others write to the disk too.
 
         Raises:
             NoSuchJobError: It was killed.
             RefusalError: Less is free than is to be kept.
         """
-        job, _ = self._jobs.read(reception.job.name)
+        job, _ = self._jobs.read(incoming.job.name)
         if job.state is not JobState.RECEIVING:
             raise NoSuchJobError(f"the job {job.name} is {job.state}")
         free, kept = self._jobs.free_bytes(), self._source.current.keep_free_bytes
@@ -123,14 +123,14 @@ class ImageReceiver:
             raise RefusalError(f"No space left on device: {free} bytes are free, {kept} are kept free")
 
     async def receive(self, name: str, request: web.BaseRequest) -> None:
-        """Take the image that comes with a request, and schedule its job.
+        """Receive the image that comes with a request, and schedule its job.
 
         Raises:
             RefusalError: It was not taken; in OBS's words.
         """
         if not body.is_attached(request):
             raise RefusalError("read_file: no content attached")
-        client = connections.of(request).client
+        client = connections.connection_of(request).client
         self._make_room(client)
         transfer = _Transfer(name, client)
         task = asyncio.create_task(self._receive(transfer, request))
@@ -150,7 +150,7 @@ class ImageReceiver:
             self._transfers.pop(transfer, None)
 
     def _make_room(self, client: str) -> None:
-        """Have room for one more image: if there is none, the slowest makes way.
+        """Make room for one more image: if there is none, drop the slowest.
 
         Raises:
             RefusalError: There is none, and all come quickly.
@@ -172,94 +172,94 @@ class ImageReceiver:
         slowest.cancel()
 
     async def measure_forever(self) -> None:
-        """See how fast the images come."""
+        """Measure how fast the images come, every RATE_SECONDS."""
         while True:
             await asyncio.sleep(RATE_SECONDS)
             for transfer in self._transfers:
                 transfer.mark(time.monotonic())
 
     async def stop(self) -> None:
-        """Take no more of any image; their jobs fail. Afterwards there are no threads."""
+        """Stop receiving: the jobs of all images fail. Afterwards there are no threads."""
         self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._movers.shutdown()
-        self._settlers.shutdown()
+        self._copy_threads.shutdown()
+        self._record_threads.shutdown()
 
     async def _receive(self, transfer: "_Transfer", request: web.BaseRequest) -> None:
         name = transfer.name
-        with _in_words_of_obs(self._jobs, name):
+        with _obs_refusals(self._jobs, name):
             if name in self._names:
                 raise JobStateError(f"the image of the job {name} is on its way already")
-            # Before the job is in state receiving: who looks for those that nobody receives must know of it.
+            # Before the job is in state receiving: `expire` must not take it for one that is not received any more.
             self._names.add(name)
             begun: list[IncomingImage] = []
             try:
-                with _resting(request):
-                    await self._settle(lambda: begun.append(self._jobs.receive(name)))
+                with _paused_reading(request):
+                    await self._record(lambda: begun.append(self._jobs.receive(name)))
                     transfer.begin(begun[0])
-                    await self._take(begun[0], request)
+                    await self._complete(begun[0], request)
             except BaseException as exc:
-                for reception in begun:  # none if there is no such job
-                    await self._settle(functools.partial(self._abandon, reception, self._told(exc, transfer)))
+                for incoming in begun:  # none if there is no such job
+                    await self._record(functools.partial(self._abandon, incoming, self._job_error(exc, transfer)))
                 raise
             finally:
                 self._names.discard(name)
 
-    def _abandon(self, reception: IncomingImage, error: BaseException) -> None:
-        """In a thread: fail a job; if that can't be written now, those who look for old jobs come back to it."""
+    def _abandon(self, incoming: IncomingImage, error: BaseException) -> None:
+        """In a thread: fail a job; if that can't be written now, `expire` does it later."""
         try:
-            reception.abandon(error)
+            incoming.abandon(error)
         except ClouduploaderError as exc:
-            self._log.tell("trouble", job=reception.job.name, text=exc.message)
+            self._log.tell("trouble", job=incoming.job.name, text=exc.message)
         else:
-            self._tell_end(reception)
+            self._tell_end(incoming)
 
-    def _tell_end(self, reception: IncomingImage) -> None:
-        """Write down how a job ended whose image was not taken: as its record says, whoever wrote that."""
-        name = reception.job.name
+    def _tell_end(self, incoming: IncomingImage) -> None:
+        """Log how a job ended whose image was not received: as its record says, which a kill may have written."""
+        name = incoming.job.name
         try:
             job, _ = self._jobs.read(name)
-        except ClouduploaderError as exc:  # somebody was quick to remove it
+        except ClouduploaderError as exc:  # removed meanwhile
             self._log.tell("trouble", job=name, text=exc.message)
             return
-        if job.state is JobState.FAILED:  # else all of it was here when the client left
-            self._log.tell("failed", job=name, bytes=reception.received_bytes, details=job.details)
+        if job.state is JobState.FAILED:  # else all of the image was here when the client left
+            self._log.tell("failed", job=name, bytes=incoming.received_bytes, details=job.details)
 
-    async def _take(self, reception: IncomingImage, request: web.BaseRequest) -> None:
-        """Bring a reception to its end, if nothing happens."""
-        name, began = reception.job.name, time.monotonic()
-        self._open[name] = reception
+    async def _complete(self, incoming: IncomingImage, request: web.BaseRequest) -> None:
+        """Receive an image, and schedule its job."""
+        name, began = incoming.job.name, time.monotonic()
+        self._open[name] = incoming
         self._log.tell("receiving", job=name, client=request.remote)
         try:
-            await self._read(reception, request)
+            await self._read(incoming, request)
 
             def announce() -> None:
                 seconds = time.monotonic() - began
-                self._log.tell("scheduled", job=name, bytes=reception.received_bytes, seconds=seconds)
+                self._log.tell("scheduled", job=name, bytes=incoming.received_bytes, seconds=seconds)
 
-            await self._settle(functools.partial(reception.finish, announce=announce))
+            await self._record(functools.partial(incoming.finish, announce=announce))
         finally:
-            self._received_bytes += reception.received_bytes
+            self._received_bytes += incoming.received_bytes
             del self._open[name]
 
-    async def _read(self, reception: IncomingImage, request: web.BaseRequest) -> None:
-        length, size = request.content_length, reception.job.size or 0
+    async def _read(self, incoming: IncomingImage, request: web.BaseRequest) -> None:
+        length, size = request.content_length, incoming.job.size or 0
         if length is not None and length != size:
             raise ImageError(f"size mismatch: {length} != {size}")
-        self.check_space(size, name=reception.job.name)
+        self.check_space(size, name=incoming.job.name)
         await body.ask_for(request)
         if length is None:
-            await self._read_chunks(reception, request)
+            await self._read_chunks(incoming, request)
         else:
-            await self._read_socket(reception, request, length)
+            await self._read_socket(incoming, request, length)
 
-    async def _read_chunks(self, reception: IncomingImage, request: web.BaseRequest) -> None:
-        """Write what aiohttp's parser gives; no more than the job's size, whatever comes."""
-        size = reception.job.size or 0
-        watch = _Watch(functools.partial(self._look_after, reception))
+    async def _read_chunks(self, incoming: IncomingImage, request: web.BaseRequest) -> None:
+        """Write what aiohttp's parser gives; no more than the job's size."""
+        size = incoming.job.size or 0
+        wanted = _PeriodicCheck(functools.partial(self._check_wanted, incoming))
         small_turns = 0
         while True:
             try:
@@ -268,53 +268,53 @@ class ImageReceiver:
                 raise ImageError(Details.CUT_OFF) from exc
             if not piece:
                 return
-            if reception.received_bytes + len(piece) > size:
-                raise ImageError(f"size mismatch: {reception.received_bytes + len(piece)} != {size}")
-            await self._move(reception.write, piece)
-            connections.of(request).release()
-            watch.look()
+            if incoming.received_bytes + len(piece) > size:
+                raise ImageError(f"size mismatch: {incoming.received_bytes + len(piece)} != {size}")
+            await self._copy(incoming.write, piece)
+            connections.connection_of(request).release()
+            wanted.check_if_due()
             small_turns = min(small_turns + 1, len(PAUSES) - 1) if len(piece) < SMALL_PIECE_BYTES else 0
             if small_turns:
                 await asyncio.sleep(PAUSES[small_turns])
 
-    async def _read_socket(self, reception: IncomingImage, request: web.BaseRequest, length: int) -> None:
-        """Move the body from the socket to the file, without aiohttp."""
+    async def _read_socket(self, incoming: IncomingImage, request: web.BaseRequest, length: int) -> None:
+        """Copy the body from the socket to the file, without aiohttp."""
         transport = request.transport
         if transport is None:
             raise ImageError(Details.CUT_OFF)
         while True:
             piece = _buffered(request)
-            transport.pause_reading()  # again each time: taking from the buffer may set it going
+            transport.pause_reading()  # again each time: taking from the buffer may resume it
             if not piece:
                 break
-            await self._move(reception.write, piece)
-            connections.of(request).release()
+            await self._copy(incoming.write, piece)
+            connections.connection_of(request).release()
         with transport.get_extra_info("socket").dup() as sock:
             sock.setblocking(False)
-            is_whole = await self._pump(reception, sock, length)
-        # aiohttp need not wait for what we have taken. Nor may it read on, which it does then: it would hang up at the
-        # client's end, and a client that has closed its half only gets no answer.
+            is_whole = await self._pump(incoming, sock, length)
+        # aiohttp need not wait for what was read past it. Nor may it read on, which it does then: it would close the
+        # connection at the client's end of data, and a client that has only closed its half would get no answer.
         request.content.feed_eof()
         transport.pause_reading()
         if not is_whole:
             raise ImageError(Details.CUT_OFF)
 
-    async def _pump(self, reception: IncomingImage, sock: socket.socket, length: int) -> bool:
-        """Move all bytes that come.
+    async def _pump(self, incoming: IncomingImage, sock: socket.socket, length: int) -> bool:
+        """Copy all bytes that come.
 
         Returns:
-            Whether these were all; else the client will send no more.
+            Whether these were all; else the client sends no more.
 
         Raises:
             ImageError: It sent nothing for too long.
-            NoSuchJobError, RefusalError: See `_look_after`.
+            NoSuchJobError, RefusalError: See `_check_wanted`.
             LocalIOError: The bytes can't be written.
         """
-        watch = _Watch(functools.partial(self._look_after, reception))
+        wanted = _PeriodicCheck(functools.partial(self._check_wanted, incoming))
         small_turns, idle_since = 0, time.monotonic()
-        while reception.received_bytes < length:
-            moved, is_over = await self._move(self._turn, reception, sock, length)
-            watch.look()
+        while incoming.received_bytes < length:
+            moved, is_over = await self._copy(self._turn, incoming, sock, length)
+            wanted.check_if_due()
             if is_over:
                 break
             now = time.monotonic()
@@ -322,19 +322,19 @@ class ImageReceiver:
                 idle_since = now
             elif now - idle_since >= self._source.current.idle_seconds:
                 raise ImageError(Details.CUT_OFF)
-            if moved < SMALL_BYTES and reception.received_bytes < length:
+            if moved < SMALL_BYTES and incoming.received_bytes < length:
                 await asyncio.sleep(PAUSES[min(small_turns, len(PAUSES) - 1)])
                 small_turns = min(small_turns + 1, len(PAUSES))
-                await _readable(sock, LOOK_SECONDS)
+                await _readable(sock, CHECK_SECONDS)
             else:
                 small_turns = 0
-        return reception.received_bytes == length
+        return incoming.received_bytes == length
 
-    def _turn(self, reception: IncomingImage, sock: socket.socket, length: int) -> tuple[int, bool]:
-        """In a thread: move what there is, and what comes at once after it.
+    def _turn(self, incoming: IncomingImage, sock: socket.socket, length: int) -> tuple[int, bool]:
+        """In a thread: copy what there is, and what comes at once after it.
 
         Returns:
-            How much, and whether the client will send no more.
+            How many bytes, and whether the client sends no more.
         """
         if not hasattr(self._buffers, "buffer"):
             self._buffers.buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -342,7 +342,7 @@ class ImageReceiver:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         moved = 0
-        while moved < TURN_BYTES and (left := length - reception.received_bytes):
+        while moved < TURN_BYTES and (left := length - incoming.received_bytes):
             try:
                 count = sock.recv_into(buffer, min(left, BUFFER_BYTES))
             except BlockingIOError:
@@ -353,32 +353,32 @@ class ImageReceiver:
                 return moved, True
             if not count:
                 return moved, True
-            reception.write(buffer[:count])
+            incoming.write(buffer[:count])
             moved += count
         return moved, False
 
-    def _told(self, error: BaseException, transfer: "_Transfer") -> BaseException:
-        """The error whose words become the job's details."""
+    def _job_error(self, error: BaseException, transfer: "_Transfer") -> BaseException:
+        """Return the error whose message becomes the job's details."""
         if isinstance(error, ClouduploaderError):
-            return replies.refused(error)
+            return replies.to_refusal(error)
         if not isinstance(error, asyncio.CancelledError):
             return error
         return ImageError(STOPPED) if self._is_stopping else transfer.refusal or error
 
-    async def _move(self, function: Callable[..., T], *arguments: object) -> T:
-        return await _finished(asyncio.get_running_loop().run_in_executor(self._movers, function, *arguments))
+    async def _copy(self, function: Callable[..., T], *arguments: object) -> T:
+        return await _finished(asyncio.get_running_loop().run_in_executor(self._copy_threads, function, *arguments))
 
-    async def _settle(self, function: Callable[[], T]) -> T:
-        return await _finished(asyncio.get_running_loop().run_in_executor(self._settlers, function))
+    async def _record(self, function: Callable[[], T]) -> T:
+        return await _finished(asyncio.get_running_loop().run_in_executor(self._record_threads, function))
 
 
 class _Transfer:
-    """One image on its way in, and how fast it comes.
+    """One image that is being received, and how fast it comes.
 
     Attributes:
         name: Its job.
-        client: Whose it is, see `connections.client_of`.
-        refusal: Why it was not taken to its end; None if it is, or ends otherwise.
+        client: See `connections.client_of`.
+        refusal: Why it was dropped; None if it was not.
         cancel: Ends it.
     """
 
@@ -386,62 +386,62 @@ class _Transfer:
         self.name, self.client = name, client
         self.refusal: RefusalError | None = None
         self.cancel: Callable[[], object] = lambda: None
-        self._reception: IncomingImage | None = None
-        self._marks = collections.deque([(time.monotonic(), 0)], maxlen=2)  # when how much of it was here
+        self._incoming: IncomingImage | None = None
+        self._marks = collections.deque([(time.monotonic(), 0)], maxlen=2)  # when, and how many bytes were here
 
-    def begin(self, reception: IncomingImage) -> None:
-        """Its job is received from now on."""
-        self._reception = reception
+    def begin(self, incoming: IncomingImage) -> None:
+        """Take note that its job is in state receiving."""
+        self._incoming = incoming
 
     def mark(self, now: float) -> None:
-        """Remember how much is here; now and then."""
+        """Remember how much is here."""
         self._marks.append((now, self._received_bytes))
 
     def rate(self, now: float) -> float:
-        """Bytes a second since the last mark but one; without end for one that has just begun, or is here."""
+        """Return bytes a second since the last mark but one; infinite for one that has just begun, or is here."""
         began, before = self._marks[0]
-        is_here = self._reception is not None and self._received_bytes >= (self._reception.job.size or 0)
+        is_here = self._incoming is not None and self._received_bytes >= (self._incoming.job.size or 0)
         if is_here or now - began < RATE_SECONDS:
             return math.inf
         return (self._received_bytes - before) / (now - began)
 
     @property
     def _received_bytes(self) -> int:
-        return self._reception.received_bytes if self._reception else 0
+        return self._incoming.received_bytes if self._incoming else 0
 
 
-class _Watch:
-    """A look now and then.
+class _PeriodicCheck:
+    """A check that is made no more often than every CHECK_SECONDS.
 
     Args:
-        look: Looks.
+        check: Makes it.
     """
 
-    def __init__(self, look: Callable[[], None]) -> None:
-        self._look = look
-        self._due = time.monotonic() + LOOK_SECONDS
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._due = time.monotonic() + CHECK_SECONDS
 
-    def look(self) -> None:
-        """Look, if it is time to."""
+    def check_if_due(self) -> None:
+        """Make the check, if it is time."""
         now = time.monotonic()
         if now >= self._due:
-            self._due = now + LOOK_SECONDS
-            self._look()
+            self._due = now + CHECK_SECONDS
+            self._check()
 
 
 async def _finished(future: Awaitable[T]) -> T:
-    """The result of a thread; if we are cancelled, only once it is done: it uses our files."""
+    """Wait for a thread's result; if cancelled, until the thread is done too: it uses files of this task."""
     task = asyncio.ensure_future(future)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
-        task.exception()  # of a client that is gone: there is nobody to tell, and asyncio would as a fault of ours
+        task.exception()  # the client is gone; asyncio would log an exception that was never retrieved
         raise
 
 
 def _buffered(request: web.BaseRequest) -> bytes:
-    """What aiohttp has read of a body already.
+    """Return what aiohttp has read of a body already.
 
     Raises:
         ImageError: The client is gone.
@@ -453,7 +453,7 @@ def _buffered(request: web.BaseRequest) -> bytes:
 
 
 async def _readable(sock: socket.socket, timeout_seconds: float) -> None:
-    """Wait until a socket can be read, or has ended; or for so long."""
+    """Wait until a socket can be read, or has ended; at most so long."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
 
@@ -471,8 +471,8 @@ async def _readable(sock: socket.socket, timeout_seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def _resting(request: web.BaseRequest) -> Iterator[None]:
-    """Let aiohttp read no more of a body of known length than it has, but what is thrown away after an error."""
+def _paused_reading(request: web.BaseRequest) -> Iterator[None]:
+    """Pause aiohttp's reading of a body of known length; on an error it reads on, and throws away what comes."""
     transport = request.transport
     if transport is None or request.content_length is None:
         yield
@@ -486,8 +486,8 @@ def _resting(request: web.BaseRequest) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_words_of_obs(jobs: spool.Spool, name: str) -> Iterator[None]:
-    """What goes wrong, as OBS's server says it."""
+def _obs_refusals(jobs: spool.Spool, name: str) -> Iterator[None]:
+    """Raise errors about the job as OBS's server words them."""
     try:
         yield
     except JobStateError as exc:

@@ -1,4 +1,4 @@
-"""How many jobs there are, counted again and again: only those that changed are read again."""
+"""Count jobs by state; re-read only records that changed."""
 
 import collections
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ QUEUED = (JobState.SCHEDULED, JobState.WAITING)
 
 @frozen()
 class JobCount:
-    """What was counted.
+    """How many jobs a spool holds.
 
     Attributes:
         states: How many jobs there are in each state.
         damaged: How many records can't be read.
-        queued_since: When the job got into the queue that waits there the longest, in seconds since the epoch: to be
-            started, or tried again. None if the queue is empty.
+        queued_since: Since when the job has waited that has done so longest, to be started or tried again; in seconds
+            since the epoch. None if none waits.
     """
 
     states: Mapping[JobState, int]
@@ -29,7 +29,7 @@ class JobCount:
 
 
 class JobCounter:
-    """Counts the jobs of a spool. One thread at a time.
+    """Counts the jobs of a spool; for one thread at a time.
 
     Args:
         jobs: The spool.
@@ -39,8 +39,8 @@ class JobCounter:
         self._jobs = jobs
         self._known: dict[Path, tuple[tuple[int, int], JobState | None]] = {}
 
-    def take(self) -> JobCount:
-        """Count.
+    def count(self) -> JobCount:
+        """Count all jobs, running and archived.
 
         Raises:
             LocalIOError: The spool can't be read.
@@ -70,7 +70,7 @@ class JobCounter:
         return JobCount({state: states[state] for state in JobState}, damaged, queued_since)
 
     def _state(self, path: Path) -> JobState | None:
-        """The state of a job; None if its record can't be read."""
+        """Return the state of a job; None if its record can't be read."""
         try:
             if path.parent == self._jobs.done_dir:
                 return self._jobs.read_archived(path.name).state

@@ -1,4 +1,4 @@
-"""The list of jobs as XML, piece by piece; quick for a long archive: what was written once is kept for the next."""
+"""The list of jobs as XML, piece by piece; caches the XML of archived jobs."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ TAIL = b"</clouduploadjoblist>\n"
 
 
 class JobLists:
-    """Makes lists. One thread at a time, but as many lists as there are.
+    """Renders lists; for one thread at a time, which may work on several lists by turns.
 
     Args:
         jobs: The spool.
@@ -28,7 +28,7 @@ class JobLists:
         self._kept_bytes = 0
 
     def names(self) -> bytes:
-        """All jobs, running and archived, in the order of their names as texts, as OBS has it; one a line.
+        """Return the names of all jobs, running and archived, sorted as texts, as OBS has it; one a line.
 
         Raises:
             MissingFileError: There is no spool.
@@ -38,16 +38,16 @@ class JobLists:
         names = sorted(running.union(self._jobs.archived_names()))
         return "\n".join(name if name in running else f"{ARCHIVED}{name}" for name in names).encode()
 
-    def of_all(self, names: bytes) -> Iterator[bytes]:
-        """The list of what `names` gave, piece by piece; a piece is read when it is asked for."""
+    def render_all(self, names: bytes) -> Iterator[bytes]:
+        """Yield the list of what `names` gave; records are read when their piece is asked for."""
         lines = (match[0].decode() for match in re.finditer(rb"[^\n]+", names))
         return self._blocks(
             self._archived(line.removeprefix(ARCHIVED)) if line.startswith(ARCHIVED) else self._any(line)
             for line in lines
         )
 
-    def of(self, names: Iterable[str]) -> Iterator[bytes]:
-        """The list of these jobs, in this order, piece by piece; those that are not there are left out."""
+    def render(self, names: Iterable[str]) -> Iterator[bytes]:
+        """Yield the list of these jobs, in this order; those that are not there are left out."""
         return self._blocks(self._any(name) for name in names)
 
     def _blocks(self, jobs: Iterable[bytes]) -> Iterator[bytes]:
@@ -65,7 +65,7 @@ class JobLists:
             job, is_archived = self._jobs.read(name)
         except ClouduploaderError:  # not there, or damaged: in OBS's list it is missing then
             return b""
-        return self._archived(name) if is_archived else job_xml.serialize(replies.told(job), indent="  ")
+        return self._archived(name) if is_archived else job_xml.serialize(replies.public_job(job), indent="  ")
 
     def _archived(self, name: str) -> bytes:
         try:
@@ -74,7 +74,7 @@ class JobLists:
             kept = self._kept.get(name)
             if kept and kept[0] == key:
                 return kept[1]
-            text = job_xml.serialize(replies.told(self._jobs.read_archived(name)), indent="  ")
+            text = job_xml.serialize(replies.public_job(self._jobs.read_archived(name)), indent="  ")
         except (OSError, ClouduploaderError):
             return b""
         if self._kept_bytes + len(text) > MAX_KEPT_BYTES:

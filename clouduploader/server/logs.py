@@ -1,4 +1,4 @@
-"""Logs of jobs over HTTP, followed while they grow: one look for all who follow a log, and no thread for any."""
+"""Logs of jobs over HTTP, followed while they grow: one poll for all followers of a log, and no threads."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ GROWING = (JobState.SCHEDULED, JobState.UPLOADING, JobState.WAITING)
 
 
 class FollowedLog:
-    """A job whose log is followed, and what all its followers see of it.
+    """A job whose log is followed, as all its followers see it.
 
     Attributes:
-        job: As it was when we looked last; None if it is gone or damaged.
+        job: As of the last `refresh`; None if it is gone or damaged.
         descriptor: Its log; None if there is none yet. Another one if another log took its place; the first stays open.
         size: Of the log.
-        is_growing: Whether somebody writes the log, or will: also an uploader that was killed, and cleans up.
+        is_growing: Whether an uploader writes the log, or will; also one that was killed, and cleans up.
         changes: How often any of these changed.
     """
 
@@ -43,7 +43,7 @@ class FollowedLog:
         self._changed = asyncio.Event()
         self.changes = 0
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Look at job and log, and wake the followers if something changed."""
         before = self._facts()
         seen = self._signature()
@@ -62,7 +62,7 @@ class FollowedLog:
             self.wake()
 
     def _facts(self) -> tuple[object, ...]:
-        """What followers wait for a change of."""
+        """Return what followers wait for a change of."""
         return self.job and self.job.state, self.is_growing, self.descriptor, self.size
 
     def _is_written(self) -> bool:
@@ -84,7 +84,7 @@ class FollowedLog:
             self.descriptor = log.fileno()
 
     def _signature(self) -> tuple[int, int] | None:
-        """What changes with a running job's file, which is replaced and never written; None if there is none."""
+        """Return what differs between versions of a running job's file, which is replaced and never written."""
         try:
             status = self._jobs.job_path(self._name).stat()
         except OSError:
@@ -92,22 +92,22 @@ class FollowedLog:
         return status.st_ino, status.st_mtime_ns
 
     def wake(self) -> None:
-        """Let the followers look again."""
+        """Wake all followers."""
         self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def changed(self, changes: int) -> None:
-        """Wait until something is not as it was.
+        """Wait until something has changed.
 
         Args:
-            changes: The number of changes that were there before the caller looked.
+            changes: The number of changes before the caller looked.
         """
         if self.changes == changes:
             await self._changed.wait()
 
     def close(self) -> None:
-        """Let go of the log."""
+        """Close the log."""
         self.descriptor = None
         for log in self._logs:
             log.close()
@@ -122,37 +122,37 @@ class FollowedLogs:
 
     def __init__(self, jobs: spool.Spool) -> None:
         self._jobs = jobs
-        self._watches: dict[str, tuple[FollowedLog, int]] = {}
+        self._followed: dict[str, tuple[FollowedLog, int]] = {}
         self._is_closing = False
 
     def close(self) -> None:
-        """Let all followers go: their answers end."""
+        """End the answers of all followers."""
         self._is_closing = True
-        for watch, _ in self._watches.values():
-            watch.wake()
+        for followed, _ in self._followed.values():
+            followed.wake()
 
-    async def look_forever(self) -> None:
-        """Look at each of them, again and again."""
+    async def refresh_forever(self) -> None:
+        """Refresh each of them, every POLL_SECONDS."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            for watch, _ in list(self._watches.values()):
-                watch.look()
+            for followed, _ in list(self._followed.values()):
+                followed.refresh()
 
     @contextlib.contextmanager
-    def watching(self, name: str) -> Iterator[FollowedLog]:
-        """Follow one, together with all others who do; it was just looked at."""
-        watch, count = self._watches.get(name) or (FollowedLog(self._jobs, name), 0)
-        self._watches[name] = (watch, count + 1)
+    def follow(self, name: str) -> Iterator[FollowedLog]:
+        """Follow a job's log inside the block; yields what all its followers share, just refreshed."""
+        followed, count = self._followed.get(name) or (FollowedLog(self._jobs, name), 0)
+        self._followed[name] = (followed, count + 1)
         try:
-            watch.look()
-            yield watch
+            followed.refresh()
+            yield followed
         finally:
-            watch, count = self._watches[name]
+            followed, count = self._followed[name]
             if count > 1:
-                self._watches[name] = (watch, count - 1)
+                self._followed[name] = (followed, count - 1)
             else:
-                del self._watches[name]
-                watch.close()
+                del self._followed[name]
+                followed.close()
 
     async def answer(
         self,
@@ -167,7 +167,7 @@ class FollowedLogs:
         """Answer a request for a log.
 
         Args:
-            request: Whose.
+            request: The request.
             name: The job.
             start: The first byte; negative, from the end.
             end: The byte after the last; None for all.
@@ -180,16 +180,16 @@ class FollowedLogs:
         job = self._job(name)
         if job.state.is_final or view:
             return await self._whole(request, name, start, end, view)
-        with self.watching(name) as watch:
+        with self.follow(name) as followed:
             if request.method != "HEAD":
-                await self._wait_for_bytes(watch, start, end, is_stream=is_stream)
-            if watch.descriptor is None:
+                await self._wait_for_bytes(followed, start, end, is_stream=is_stream)
+            if followed.descriptor is None:
                 raise replies.no_such_file(self._jobs.log_path(name))
-            start, end = _range(watch.size, start, end)
+            start, end = _range(followed.size, start, end)
             answer = replies.stream(request)
             await answer.prepare(request)
             if request.method != "HEAD":
-                await self._send(request, answer, watch, start, end, is_stream=is_stream)
+                await self._send(request, answer, followed, start, end, is_stream=is_stream)
             await answer.write_eof()
             return answer
 
@@ -199,45 +199,45 @@ class FollowedLogs:
         except (NoSuchJobError, JobFileError) as exc:
             raise replies.no_such_job() from exc
 
-    async def _wait_for_bytes(self, watch: FollowedLog, start: int, end: int | None, *, is_stream: bool) -> None:
-        """Wait for a log if the job has yet to get one, and for the first byte of it if the client asked for that."""
-        while watch.job is not None and not watch.job.state.is_final and not self._is_closing:
-            changes = watch.changes
-            if watch.descriptor is not None:
-                first, last = _range(watch.size, start, end)
-                if is_stream or first < watch.size or (last is not None and last <= first):
+    async def _wait_for_bytes(self, followed: FollowedLog, start: int, end: int | None, *, is_stream: bool) -> None:
+        """Wait for a log if the job has yet to get one, and for its first byte if the client asked for that."""
+        while followed.job is not None and not followed.job.state.is_final and not self._is_closing:
+            changes = followed.changes
+            if followed.descriptor is not None:
+                first, last = _range(followed.size, start, end)
+                if is_stream or first < followed.size or (last is not None and last <= first):
                     return
-            elif watch.job.state not in (JobState.CREATED, JobState.RECEIVING):
+            elif followed.job.state not in (JobState.CREATED, JobState.RECEIVING):
                 return
-            await watch.changed(changes)
+            await followed.changed(changes)
 
     async def _send(
         self,
         request: web.BaseRequest,
         answer: web.StreamResponse,
-        watch: FollowedLog,
+        followed: FollowedLog,
         start: int,
         end: int | None,
         *,
         is_stream: bool,
     ) -> None:
         """Send a log from one byte to another, or to the end of the job; then all of one that took its place."""
-        descriptor = watch.descriptor
+        descriptor = followed.descriptor
         while descriptor is not None:
             # First the state, then the bytes: none that came before the end is missed.
-            changes, is_growing, latest = watch.changes, watch.is_growing, watch.descriptor
+            changes, is_growing, latest = followed.changes, followed.is_growing, followed.descriptor
             start += await _copy(request, answer, descriptor, start, end)
             if is_stream and descriptor != latest:
                 descriptor, start = latest, 0
                 continue
             if not is_stream or not is_growing or self._is_closing or (end is not None and start >= end):
                 return
-            await watch.changed(changes)
+            await followed.changed(changes)
 
     async def _whole(
         self, request: web.BaseRequest, name: str, start: int, end: int | None, view: str | None
     ) -> web.StreamResponse:
-        """Answer with what there is of a log, or about it."""
+        """Answer with what there is of a log, or with its size and time."""
         log = jobs_log.open_log(self._jobs, name)
         if log is None:
             raise replies.no_such_file(self._jobs.log_path(name))
@@ -266,13 +266,13 @@ async def _copy(
     """
     position = start
     while block := os.pread(descriptor, BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - position), position):
-        await connections.of(request).send(answer, block)
+        await connections.connection_of(request).send(answer, block)
         position += len(block)
     return position - start
 
 
 def _range(size: int, start: int, end: int | None) -> tuple[int, int | None]:
-    """Where to begin and end in a log of that size.
+    """Return where to begin and end in a log of that size.
 
     Raises:
         RefusalError: It does not have the first byte, nor ends just before it.

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: what is in the spool, and what this process has seen since it began."""
+"""Metrics for Prometheus: what is in the spool, and what this process has done since it began."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -13,31 +13,31 @@ from clouduploader.server.routing import METHODS
 CONTENT_TYPE = exposition.CONTENT_TYPE_PLAIN_0_0_4
 SUCCEEDED = "succeeded"
 UNKNOWN = "unknown"
-"""The exit code of an upload that an earlier worker has started: it told nobody."""
+"""The exit code of an upload that an earlier worker has started: only a parent process gets it."""
 UPLOAD_BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400)
 """Seconds: 2 GiB take 11 by EBS direct and 195 by ec2uploadimg (bench/README.rst), hours on a slow line."""
 REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600)  # seconds; OBS's source server gives up after 600
 
 
 class Metrics:
-    """All numbers. What happens may be counted in any thread.
+    """All metrics. The `count_` methods may be called in any thread.
 
     Args:
-        census: Counts what is in the spool.
-        transfers: How many images are on their way in.
-        free_bytes: How much is free where the spool is.
+        job_counter: Counts what is in the spool.
+        transfers: Returns how many images are being received.
+        free_bytes: Returns how much is free on the file system of the spool.
     """
 
     def __init__(
         self,
-        census: JobCounter,
+        job_counter: JobCounter,
         *,
         transfers: Callable[[], int],
         free_bytes: Callable[[], int],
     ) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = prometheus_client.CollectorRegistry()
-        self._registry.register(_Spool(census))
+        self._registry.register(_Spool(job_counter))
         for name, text, value in (
             ("transfers", "Images that are on their way in.", transfers),
             ("spool_free_bytes", "What is free on the file system of the spool.", free_bytes),
@@ -50,7 +50,7 @@ class Metrics:
         )
         self._requests = prometheus_client.Histogram(
             "clouduploader_request_seconds",
-            "How long requests took; who follows a log takes as long as the upload.",
+            "How long requests took; one that follows a log takes as long as the upload.",
             ("method", "status"),
             buckets=REQUEST_BUCKETS,
             registry=self._registry,
@@ -64,7 +64,7 @@ class Metrics:
         )
         self._failures = prometheus_client.Counter(
             "clouduploader_upload_failures",
-            "Uploads that failed, by exit code; 128 and its number for a signal, unknown if nobody saw the end.",
+            "Uploads that failed, by exit code; 128 and its number for a signal, unknown if no worker saw the end.",
             ("exit_code",),
             registry=self._registry,
         )
@@ -78,8 +78,8 @@ class Metrics:
 
         Args:
             outcome: "succeeded", "failed", "killed", or "waiting" for another try.
-            exit_code: Of the uploader; 128 and the signal's number if a signal ended it. None if nobody knows.
-            seconds: How long it took; None if nobody knows.
+            exit_code: Of the uploader; 128 and the signal's number if a signal ended it. None if it is not known.
+            seconds: How long it took; None if it is not known.
         """
         if seconds is not None:
             self._uploads.labels(outcome).observe(seconds)
@@ -87,7 +87,7 @@ class Metrics:
             self._failures.labels(UNKNOWN if exit_code is None else exit_code).inc()
 
     def render(self, *, received_bytes: int) -> bytes:
-        """The text format 0.0.4. Reads the spool: for a thread, and one at a time.
+        """Return all metrics in the text format 0.0.4. Reads the spool, and blocks; one thread at a time.
 
         Args:
             received_bytes: How many bytes of images have been received so far; never less than before.
@@ -103,15 +103,15 @@ class Metrics:
 class _Spool(registry.Collector):
     """What is in the spool."""
 
-    def __init__(self, census: JobCounter) -> None:
-        self._census = census
+    def __init__(self, job_counter: JobCounter) -> None:
+        self._job_counter = job_counter
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: it would be counted for that, before the first request."""
+        """Describe nothing: the registry would collect for that, before the first request."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        count = self._census.take()
+        count = self._job_counter.count()
         jobs = metrics_core.GaugeMetricFamily("clouduploader_jobs", "Jobs, archived ones too.", labels=["state"])
         for state, number in count.states.items():
             jobs.add_metric([state], number)
@@ -125,10 +125,10 @@ class _Spool(registry.Collector):
 
 
 class _Received(registry.Collector):
-    """A counter that somebody else counts.
+    """A counter whose value is set.
 
     Attributes:
-        total: What he has counted.
+        total: Its value.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The routes for those who run the service: numbers, health, and a description of all routes. None is OBS's."""
+"""The routes for operators: metrics, health, and a description of all routes. None is OBS's."""
 
 import asyncio
 
@@ -10,16 +10,16 @@ from clouduploader.server.routing import Route
 
 
 async def show_metrics(call: RouteCall) -> web.StreamResponse:
-    """Answer Prometheus."""
+    """Answer with the metrics."""
     async with call.state.counting:
-        # Counted here, where no image can end meanwhile: a counter that goes down looks like a restart.
-        received_bytes = call.state.intake.received_bytes
+        # In the event loop, where no image can end meanwhile: a counter that goes down looks like a restart.
+        received_bytes = call.state.receiver.received_bytes
         text = await asyncio.to_thread(call.state.metrics.render, received_bytes=received_bytes)
     return page.answer(text, metrics.CONTENT_TYPE)
 
 
 async def show_health(call: RouteCall) -> web.StreamResponse:
-    """Say whether the service can do its work: 200 if it can, else 503."""
+    """Answer with all health checks: 200 if none fails, else 503."""
     state = call.state
     findings = await asyncio.to_thread(
         health.check,
@@ -37,7 +37,7 @@ async def show_health(call: RouteCall) -> web.StreamResponse:
 
 
 async def show_description(call: RouteCall) -> web.StreamResponse:
-    """Describe all routes, in the words of OpenAPI 3.1."""
+    """Answer with the description of all routes, OpenAPI 3.1."""
     return page.answer_file("openapi.json", page.JSON)
 
 

@@ -1,4 +1,4 @@
-"""The pages for people, and what they ask for: jobs that are looked for, one job, pieces of its log. None is OBS's."""
+"""The web page, and the requests of its script: jobs by search, one job, pieces of its log. None is OBS's."""
 
 import asyncio
 import importlib.resources
@@ -23,7 +23,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may do: run our script, use our style, ask us; nothing that somebody wrote into a job."""
+"""What the page may do: run its script, use its style, ask this server; nothing that stands in a job's fields."""
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": POLICY,
@@ -37,29 +37,29 @@ HTML, SCRIPT, STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-
 
 
 async def show_page(_call: RouteCall) -> web.StreamResponse:
-    """Show the list."""
+    """Answer with the page of the list."""
     return answer_file("ui/index.html", HTML)
 
 
 async def show_job_page(call: RouteCall) -> web.StreamResponse:
-    """Show one job; the page says so itself if there is none."""
+    """Answer with the page of one job; it says itself if there is none."""
     jobs, name = call.state.jobs, call.found.job
     is_there = bool(job_xml.NAME.fullmatch(name)) and (jobs.job_path(name).exists() or jobs.done_path(name).exists())
     return answer_file("ui/job.html", HTML, status=200 if is_there else 404)
 
 
 async def show_script(_call: RouteCall) -> web.StreamResponse:
-    """Give the page its script."""
+    """Answer with the script of the pages."""
     return answer_file("ui/ui.js", SCRIPT)
 
 
 async def show_style(_call: RouteCall) -> web.StreamResponse:
-    """Give the page its style."""
+    """Answer with the style sheet of the pages."""
     return answer_file("ui/ui.css", STYLE)
 
 
 async def find_jobs(call: RouteCall) -> web.StreamResponse:
-    """Find the jobs that are looked for."""
+    """Answer with the jobs that match a search, as JSON."""
     value = call.found.value
     wanted = search.JobSearch(
         words=(value("q") or "").split(),
@@ -80,7 +80,7 @@ async def find_jobs(call: RouteCall) -> web.StreamResponse:
 
 
 async def show_job(call: RouteCall) -> web.StreamResponse:
-    """Tell of one job, and how long its log is."""
+    """Answer with one job, and the length of its log, as JSON."""
     jobs, name = call.state.jobs, call.found.job
 
     def read() -> dict[str, Any]:
@@ -96,13 +96,13 @@ async def show_job(call: RouteCall) -> web.StreamResponse:
             with log:
                 status = os.fstat(log.fileno())
             about = {"size": status.st_size, "id": str(status.st_ino)}
-        return {"now": int(time.time()), "job": search.shown(jobs, entry), "log": about}
+        return {"now": int(time.time()), "job": search.job_fields(jobs, entry), "log": about}
 
     return answer_json(await asyncio.to_thread(read))
 
 
 async def show_log(call: RouteCall) -> web.StreamResponse:
-    """Give a piece of a job's log, of what there is now."""
+    """Answer with a piece of a job's log, from what there is now."""
     name, start = call.found.job, routing.to_integer(call.found.value("start") or "0")
 
     def read() -> bytes:
@@ -128,7 +128,7 @@ def answer_json(document: dict[str, Any], *, status: int = 200) -> web.Response:
 
 
 def answer(data: bytes, content_type: str, *, status: int = 200) -> web.Response:
-    """Answer in a way that is fit for browsers."""
+    """Answer with the headers that a browser should get."""
     made = web.Response(body=data, status=status, headers={"Content-Type": content_type, **HEADERS})
     made.force_close()  # as all answers of this server
     return made
@@ -141,7 +141,7 @@ FILTERS = (
     Parameter(name="target"),
 )
 ROUTES: list[Route[Handler]] = [
-    Route(path="/ui", handler=show_page, methods=routing.READING, parameters=FILTERS),  # its script reads them
+    Route(path="/ui", handler=show_page, methods=routing.READING, parameters=FILTERS),  # read by its script
     Route(path="/ui/job/$job", handler=show_job_page, methods=routing.READING),
     Route(path="/ui/ui.js", handler=show_script, methods=routing.READING),
     Route(path="/ui/ui.css", handler=show_style, methods=routing.READING),

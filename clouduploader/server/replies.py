@@ -18,18 +18,16 @@ _SERVER_FAULT = re.compile(
     "|Disk quota exceeded|Read-only file system|Input/output error"
 )
 """What OBS answers with 500 (BSServer.pm), and what is as little the client's fault; all else without a code is 400."""
-
-
 _DIRECTORIES = re.compile(r"(?<![^\s'\"(=:])/(?:[^\s'\"/]+/)+")
 
 
 def without_directories(text: str) -> str:
-    """A text of ours with the names of files in the place of paths: where they lie is our business alone."""
+    """Return a message with the names of files in the place of paths: clients need not know the directories."""
     return _DIRECTORIES.sub("", text)
 
 
-def told(job: Job) -> Job:
-    """A job as clients get to see it: why it failed, or waits, without directories. What it succeeded with stays."""
+def public_job(job: Job) -> Job:
+    """Return a job as clients see it: why it failed, or waits, without directories. A result stays as it is."""
     if job.details is None or job.state is JobState.SUCCEEDED:
         return job
     return dataclasses.replace(job, details=without_directories(job.details))
@@ -51,22 +49,22 @@ class RefusalError(ClouduploaderError):
 
 
 def no_such_job() -> RefusalError:
-    """The answer to a request for a job that is not there, or that nobody can read."""
+    """Return the refusal for a job that is not there, or can't be read."""
     return RefusalError("no such job", status=404, is_coded=True)
 
 
-def refused(error: ClouduploaderError) -> RefusalError:
-    """The answer to a request that we could not do."""
+def to_refusal(error: ClouduploaderError) -> RefusalError:
+    """Return the refusal for a request that failed with this error."""
     return error if isinstance(error, RefusalError) else RefusalError(without_directories(error.message))
 
 
 def no_such_file(path: Path) -> RefusalError:
-    """What OBS says when it can't open a file; but for the directory, see `without_directories`."""
+    """Return OBS's refusal when it can't open a file, but for the directory; see `without_directories`."""
     return RefusalError(f"{path.name}: No such file or directory")
 
 
 def xml(body: bytes, *, status: int = 200, reason: str | None = None) -> web.Response:
-    """An answer in XML."""
+    """Return an answer in XML."""
     headers = {
         "Content-Type": "text/xml",
         "Cache-Control": "no-cache",
@@ -77,7 +75,7 @@ def xml(body: bytes, *, status: int = 200, reason: str | None = None) -> web.Res
 
 
 def text_of(length: int) -> web.StreamResponse:
-    """A text of known length, to be prepared and written; the headers are in another order than those of XML."""
+    """Return the answer with a text of known length, not prepared yet; its headers are in another order than XML's."""
     answer = web.StreamResponse()
     answer.headers["Content-Type"] = "text/plain"
     answer.content_length = length
@@ -88,7 +86,7 @@ def text_of(length: int) -> web.StreamResponse:
 
 
 def stream(request: web.BaseRequest, content_type: str = "text/plain") -> web.StreamResponse:
-    """A text of unknown length, to be prepared and written."""
+    """Return the answer with a text of unknown length, not prepared yet."""
     answer = web.StreamResponse()
     answer.headers["Content-Type"] = content_type
     if request.version >= (1, 1):
@@ -101,7 +99,7 @@ def stream(request: web.BaseRequest, content_type: str = "text/plain") -> web.St
 
 
 def error(refusal: RefusalError) -> web.Response:
-    """An error; the reason in the status line has blanks for colons, as OBS has it."""
+    """Return the answer with an error; the reason in the status line has blanks for colons, as OBS has it."""
     summary = refusal.message.split("\n", 1)[0].rstrip("\r")
     lines = [f'<status code="{refusal.status}">\n  <summary>{job_xml.escape(summary)}</summary>\n']
     if refusal.details != summary:
@@ -111,16 +109,16 @@ def error(refusal: RefusalError) -> web.Response:
     return xml("".join(lines).encode(), status=refusal.status, reason=reason)
 
 
-def as_bytes(answer: web.Response) -> bytes:
-    """An answer as it goes over the wire, for those whose request is not read."""
+def serialize(answer: web.Response) -> bytes:
+    """Return an answer as it goes over the wire, for a client whose request is not read."""
     lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
     body = answer.body
     return "\r\n".join([*lines, "", ""]).encode() + (body if isinstance(body, bytes) else b"")
 
 
-async def strip(_request: web.BaseRequest, answer: web.StreamResponse) -> None:
-    """Take away the headers that aiohttp adds and OBS does not send; for `on_response_prepare`."""
+async def strip_headers(_request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Remove the headers that aiohttp adds and OBS does not send; for `on_response_prepare`."""
     answer.headers.popall("Date", None)
     answer.headers.popall("Server", None)
 

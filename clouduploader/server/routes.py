@@ -1,4 +1,4 @@
-"""The routes of OBS's upload server, and the two that its wiki tells of."""
+"""The routes of OBS's upload server, and the two of its wiki."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ class RouteCall:
     """A request, with what its route found in it.
 
     Attributes:
-        state: What the server has.
+        state: Of the server.
         request: As aiohttp gives it.
         found: Its route, job and query.
     """
@@ -43,7 +43,7 @@ Handler = Callable[[RouteCall], Awaitable[web.StreamResponse]]
 
 
 async def hello(call: RouteCall) -> web.StreamResponse:
-    """Say who we are; show a person the page."""
+    """Answer with the server's name; redirect a browser to the web page."""
     if call.request.method in routing.READING and "text/html" in call.request.headers.get("Accept", ""):
         answer = web.Response(status=303, headers={"Location": "/ui", "Cache-Control": "no-cache"})
         answer.force_close()
@@ -52,7 +52,7 @@ async def hello(call: RouteCall) -> web.StreamResponse:
 
 
 async def create(call: RouteCall) -> web.StreamResponse:
-    """Make a job of the XML in the body, whose details are the target data in hexadecimal."""
+    """Create a job from the XML in the body, whose details are the target data in hexadecimal."""
     if not body.is_attached(call.request):
         raise RefusalError("read_data: no content attached")
     data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
@@ -62,7 +62,7 @@ async def create(call: RouteCall) -> web.StreamResponse:
 
 
 def _parse_skeleton(data: bytes) -> tuple[dict[str, str], bytes]:
-    """The fields of a job, and its target data."""
+    """Return the fields of a job, and its target data."""
     try:
         fields = job_xml.parse_skeleton(data)
     except JobFileError as exc:
@@ -77,7 +77,7 @@ def _parse_skeleton(data: bytes) -> tuple[dict[str, str], bytes]:
 
 
 async def create_by_query(call: RouteCall) -> web.StreamResponse:
-    """Make a job of the query, with the target data as the body: the wiki's form."""
+    """Create a job from the query, with the target data as the body: the wiki's form."""
     data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
     _check_length(data)
     if not await call.state.parse(len(data), lambda: _is_object(data)):
@@ -93,13 +93,13 @@ def _is_object(data: bytes) -> bool:
 
 
 def _check_length(data: bytes) -> None:
-    """Refuse target data that no upload would take."""
+    """Refuse target data that are too long for any upload."""
     if len(data) > target_data.MAX_SIZE_BYTES:
         raise RefusalError(f"the target data are longer than {target_data.MAX_SIZE_BYTES} bytes")
 
 
 async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.StreamResponse:
-    routing.check_filled("user", fields["user"])  # OBS takes such jobs, and leaves them lying for ever
+    routing.check_filled("user", fields["user"])  # OBS takes such jobs, and never ends them
     routing.check_filled("target", fields["target"])
     for name in WANTED:
         if len(fields[name]) > MAX_TEXT_CHARS:
@@ -108,8 +108,8 @@ async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.S
     if len(fields["size"]) > job_xml.MAX_DIGITS:
         raise RefusalError(f"size is too large: {fields['size'][:40]}")
     size = int(fields["size"])
-    call.state.intake.check_space(size)
-    call.state.intake.check_inodes()
+    call.state.receiver.check_space(size)
+    call.state.receiver.check_inodes()
     job = Job(
         name="",
         state=JobState.CREATED,
@@ -125,41 +125,41 @@ async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.S
 
     def make() -> Job:
         made = call.state.jobs.create(job, targetdata=data)
-        # Told in the thread: if the client leaves, nobody comes back for what it gives.
+        # Logged in the thread: if the client leaves, its result is not awaited.
         call.state.log.tell("created", job=made.name, user=made.user, target=made.target, size=made.size)
         return made
 
-    async with call.state.creating:  # who waits for the lock of `next` otherwise does so in steps of 50 ms
+    async with call.state.creating:  # else a request waits for the lock of `next` in steps of 50 ms
         made = await asyncio.to_thread(make)
     call.request[JOB] = made.name
     return replies.xml(job_xml.serialize(made))
 
 
 async def upload(call: RouteCall) -> web.StreamResponse:
-    """Take a job's image."""
-    await call.state.intake.receive(call.found.job, call.request)
+    """Receive a job's image."""
+    await call.state.receiver.receive(call.found.job, call.request)
     return replies.xml(replies.OK)
 
 
 async def show(call: RouteCall) -> web.StreamResponse:
-    """Show a job."""
+    """Answer with a job."""
     try:
         job, _ = call.state.jobs.read(call.found.job)
     except (NoSuchJobError, JobFileError) as exc:
         raise replies.no_such_job() from exc
-    return replies.xml(job_xml.serialize(replies.told(job)))
+    return replies.xml(job_xml.serialize(replies.public_job(job)))
 
 
 async def list_jobs(call: RouteCall) -> web.StreamResponse:
-    """Show all jobs, or those that are named."""
-    listing, connection = call.state.listing, connections.of(call.request)
+    """Answer with all jobs, or those that are named."""
+    listing, connection = call.state.listing, connections.connection_of(call.request)
     async with call.state.listing_lock:
         if names := call.found.values.get("name"):
-            blocks = listing.of(names)
+            blocks = listing.render(names)
         else:
             all_names = await asyncio.to_thread(listing.names)
             connection.hold(len(all_names))
-            blocks = listing.of_all(all_names)
+            blocks = listing.render_all(all_names)
         first, is_whole = await asyncio.to_thread(_first, blocks)
     if is_whole:
         return replies.xml(first)
@@ -176,7 +176,7 @@ async def list_jobs(call: RouteCall) -> web.StreamResponse:
 
 
 def _first(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
-    """The first blocks of a list, and whether they are all of it."""
+    """Return the first blocks of a list, and whether they are all of it."""
     first = bytearray()
     for block in blocks:
         first += block
@@ -186,7 +186,7 @@ def _first(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
 
 
 async def kill(call: RouteCall) -> web.StreamResponse:
-    """Kill a job as OBS does: told to end, failed and archived, and not waited for."""
+    """Kill a job as OBS does: signal its processes, archive it as failed, and do not wait."""
     options = jobs_kill.KillOptions(timeout_seconds=0)
     jobs, config = call.state.jobs, call.state.config
 
@@ -205,7 +205,7 @@ async def kill(call: RouteCall) -> web.StreamResponse:
 
 
 async def log(call: RouteCall) -> web.StreamResponse:
-    """Show a job's log."""
+    """Answer with a job's log."""
     found = call.found
     end = found.value("end")
     return await call.state.logs.answer(
@@ -219,7 +219,7 @@ async def log(call: RouteCall) -> web.StreamResponse:
 
 
 async def pubkey(call: RouteCall) -> web.StreamResponse:
-    """Show the key that target data are encrypted with."""
+    """Answer with the key that target data are encrypted with."""
     path = call.state.config.home.value / "_pubkey"
     try:
         data = path.read_bytes()
@@ -235,18 +235,18 @@ async def pubkey(call: RouteCall) -> web.StreamResponse:
 
 
 async def workerstatus(call: RouteCall) -> web.StreamResponse:
-    """Say which daemons run."""
+    """Answer with the daemons that run."""
     types = call.found.values.get("arch", ())
     return replies.xml(status.workerstatus(call.state.worker_locks, started=call.state.started, types=types))
 
 
 async def serverstatus(call: RouteCall) -> web.StreamResponse:
-    """Say which requests are being answered."""
+    """Answer with the requests that are being answered."""
     return replies.xml(status.serverstatus(call.state.in_flight(), started=call.state.started))
 
 
 async def ajaxstatus(call: RouteCall) -> web.StreamResponse:
-    """Say which logs are being followed."""
+    """Answer with the logs that are being followed."""
     return replies.xml(status.ajaxstatus(call.state.in_flight(), started=call.state.started))
 
 

@@ -1,4 +1,4 @@
-"""Which request goes where: OBS's dispatcher (BSDispatch.pm), its checks and its complaints."""
+"""Find the route of a request as OBS's dispatcher does (BSDispatch.pm), with its checks and messages."""
 
 import dataclasses
 import re
@@ -24,7 +24,7 @@ Check = Callable[[str, str], None]
 
 
 def to_integer(text: str) -> int:
-    """The value of a checked number; one beyond all files, which Python might refuse to read, is cut to fit them."""
+    """Return the value of a checked number, cut to LARGEST: Python refuses to parse very long ones."""
     digits = text.lstrip("-").lstrip("0")
     value = int(digits or "0") if len(digits) < len(str(LARGEST)) else LARGEST
     return -value if text.startswith("-") else value
@@ -47,7 +47,7 @@ def check_boolean(_name: str, value: str) -> None:
 
 
 def check_job(_name: str, value: str) -> None:
-    """Refuse what no file of the spool can be called; what is no number is just not there."""
+    """Refuse a name that no file of the spool can have; a job whose name is no number is just not there."""
     if not value:
         raise RefusalError("jobid is empty")
     if _BAD_NAME.search(value):
@@ -73,7 +73,7 @@ def _check_pattern(value: str, pattern: re.Pattern[str]) -> None:
 
 @frozen(kw_only=True)
 class Parameter:
-    """What may stand in a query.
+    """A parameter that a query may have.
 
     Attributes:
         name: Its name.
@@ -90,15 +90,15 @@ class Parameter:
 
 @frozen(kw_only=True)
 class Route(Generic[Handler]):
-    """One way in.
+    """A route.
 
     Attributes:
         path: With `$job` for a job's name.
-        handler: Who answers.
-        methods: Of these requests.
+        handler: Answers.
+        methods: Of the requests that it answers.
         parameters: Known in its query; others are refused.
-        is_polled: Whether programs ask for it again and again, so that nobody wants to read of it in the log.
-        selector: Only for queries that have these, once each: with this value, or with any if it is None.
+        is_polled: Whether programs poll it, so that requests that succeed are not logged.
+        selector: Parameters that the query must have, once each: with this value, or with any if it is None.
     """
 
     path: str
@@ -109,13 +109,13 @@ class Route(Generic[Handler]):
     selector: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     def match(self, method: str, path: str) -> re.Match[str] | None:
-        """Whether a request is for it, but for the query."""
+        """Match method and path."""
         if method not in self.methods:
             return None
         return re.fullmatch(re.escape(self.path).replace(r"\$job", "(?P<job>[^/]*)"), path, re.DOTALL)
 
     def is_selected(self, query: Mapping[str, Sequence[str]]) -> bool:
-        """Whether the query, values by name, is one for it."""
+        """Return whether the query, values by name, has what the selector asks for."""
         found = [query.get(name, ()) for name in self.selector]
         wanted = self.selector.values()
         return all(len(values) == 1 and want in (None, values[0]) for values, want in zip(found, wanted, strict=True))
@@ -126,10 +126,10 @@ class RouteMatch(Generic[Handler]):
     """A route, and what the request says.
 
     Attributes:
-        handler: Who answers.
+        handler: Answers.
         job: The job's name, checked; "" on a route without.
         values: The query's values by name; of a name that is not in the query, none.
-        is_polled: See `ProxyRoute`.
+        is_polled: See `Route`.
     """
 
     handler: Handler
@@ -138,13 +138,13 @@ class RouteMatch(Generic[Handler]):
     is_polled: bool
 
     def value(self, name: str) -> str | None:
-        """The only value of a parameter; None if it is not there."""
+        """Return the only value of a parameter; None if it is not there."""
         values = self.values.get(name)
         return values[0] if values else None
 
 
 def split_target(target: str) -> tuple[str, str]:
-    """Take a request's target apart.
+    """Split a request's target into path and query.
 
     Args:
         target: As on the wire; bytes that are not UTF-8 as surrogates.
@@ -164,10 +164,10 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def parse_query(query: str) -> dict[str, list[str]]:
-    """Take a query apart: the values of each name. One without a value has the value 1, as OBS assumes.
+    """Parse a query into the values of each name. One without a value has the value 1, as OBS assumes.
 
     Raises:
-        RefusalError: There are more than anybody needs, or they are not UTF-8.
+        RefusalError: There are more than MAX_PARAMETERS, or they are not UTF-8.
     """
     if query.count("&") > MAX_PARAMETERS:
         raise RefusalError(f"the query has more than {MAX_PARAMETERS} parameters")
@@ -181,7 +181,7 @@ def parse_query(query: str) -> dict[str, list[str]]:
 
 
 def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -> RouteMatch[Handler]:
-    """Find the route of a request, and check what it brings along.
+    """Find the route of a request, and check its parameters.
 
     Args:
         routes: The first that fits is taken.
@@ -207,7 +207,7 @@ def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -
 
 
 def _values(route: Route[Handler], given: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The values of what a route knows, each once."""
+    """Return the values of what a route knows, each once."""
     known = {parameter.name: parameter for parameter in route.parameters}
     for name, values in given.items():
         if name in known and len(values) > 1 and not known[name].is_multiple:

@@ -1,4 +1,4 @@
-"""The jobs that somebody looks for, newest first; as many as fit into one answer, and where the next one goes on."""
+"""Search jobs, newest first: as many as fit into one answer, and where the next one continues."""
 
 import dataclasses
 from collections.abc import Collection
@@ -9,23 +9,23 @@ from clouduploader.server import replies
 from clouduploader.store import spool
 from clouduploader.util.frozen import frozen
 
-MAX_LOOKED_AT = 5000  # records for one answer: a quarter of a second
+MAX_RECORDS = 5000  # records for one answer: a quarter of a second
 MAX_JOBS = 500  # in one answer
 MAX_CHARS = 500_000  # of all their texts; those of a job may have 50,000
 DAMAGED = "damaged"
 """The state of a job whose record can't be read, beside those of `JobState`."""
-_HIDDEN = ("pid",)  # nobody's business
+_HIDDEN = ("pid",)  # of no use to a browser
 
 
 @frozen(kw_only=True)
 class JobSearch:
-    """What is looked for. An empty field lets all through.
+    """Conditions that a job must meet; an empty field is none.
 
     Attributes:
-        words: All of them must be somewhere in the job's fields, capital letters or not.
-        states: In one of these states.
-        user: Of this user.
-        target: For this target.
+        words: Each must be in one of the job's fields; case does not matter.
+        states: One of them is the job's.
+        user: The job's user.
+        target: The job's target.
     """
 
     words: Collection[str] = ()
@@ -34,7 +34,7 @@ class JobSearch:
     target: str = ""
 
     def is_match(self, fields: dict[str, Any]) -> bool:
-        """Whether a job is wanted, by what `shown` says of it."""
+        """Return whether a job meets the conditions, by what `job_fields` gives."""
         if self.states and fields["state"] not in self.states:
             return False
         if (self.user and fields.get("user") != self.user) or (self.target and fields.get("target") != self.target):
@@ -48,9 +48,9 @@ class SearchResult:
     """One answer.
 
     Attributes:
-        total: How many jobs there are in all, wanted or not.
-        jobs: See `shown`.
-        before: The next answer is about the jobs with smaller ids than this; None if there are none.
+        total: How many jobs there are in all, found or not.
+        jobs: See `job_fields`.
+        before: What to give as `before` for the next answer; None if there are no more jobs.
     """
 
     total: int
@@ -59,11 +59,11 @@ class SearchResult:
 
 
 def find(jobs: spool.Spool, wanted: JobSearch, *, before: int | None, limit: int) -> SearchResult:
-    """Look for jobs. Blocks for as long as it takes to read some thousand records.
+    """Search jobs. Blocks while it reads up to MAX_RECORDS records.
 
     Args:
         jobs: The spool.
-        wanted: Which.
+        wanted: The conditions.
         before: Only those with smaller ids; None for all.
         limit: How many at most.
 
@@ -75,17 +75,17 @@ def find(jobs: spool.Spool, wanted: JobSearch, *, before: int | None, limit: int
     found: list[dict[str, Any]] = []
     chars = 0
     for count, entry in enumerate(listing.entries, start=1):
-        fields = shown(jobs, entry)
+        fields = job_fields(jobs, entry)
         if wanted.is_match(fields):
             found.append(fields)
             chars += sum(len(value) for value in fields.values() if isinstance(value, str))
-        if len(found) >= min(limit, MAX_JOBS) or chars >= MAX_CHARS or count >= MAX_LOOKED_AT:
+        if len(found) >= min(limit, MAX_JOBS) or chars >= MAX_CHARS or count >= MAX_RECORDS:
             return SearchResult(listing.total, found, int(entry.name))
     return SearchResult(listing.total, found, None)
 
 
-def shown(jobs: spool.Spool, entry: jobs_list.ListedJob) -> dict[str, Any]:
-    """A job for the page: its fields, and `changed`, when its record was written, in seconds since the epoch."""
+def job_fields(jobs: spool.Spool, entry: jobs_list.ListedJob) -> dict[str, Any]:
+    """Return a job's fields as clients see them, and `changed`: when its record was written, in s since the epoch."""
     path = jobs.done_path(entry.name) if entry.is_archived else jobs.job_path(entry.name)
     try:
         changed: int | None = int(path.stat().st_mtime)
@@ -94,5 +94,5 @@ def shown(jobs: spool.Spool, entry: jobs_list.ListedJob) -> dict[str, Any]:
     if entry.job is None:
         damage = replies.without_directories(entry.damage or "")
         return {"name": entry.name, "state": DAMAGED, "damage": damage, "changed": changed}
-    fields = dataclasses.asdict(replies.told(entry.job))
+    fields = dataclasses.asdict(replies.public_job(entry.job))
     return {name.rstrip("_"): value for name, value in fields.items() if name not in _HIDDEN} | {"changed": changed}

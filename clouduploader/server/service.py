@@ -1,4 +1,4 @@
-"""The server from its start to its end: sockets, connections without a request, housekeeping."""
+"""Run the server: listen, serve, expire old jobs, and end when asked to."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,9 @@ from clouduploader.errors import ClouduploaderError, UnavailableError
 from clouduploader.jobs import expire
 from clouduploader.server import app
 from clouduploader.server.connections import Acceptor, ClientConnection, ConnectionTable, client_of
-from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.state import ServerState
+from clouduploader.server.worker_thread import WorkerThread
 from clouduploader.store import spool
 from clouduploader.store.config import Config
 from clouduploader.util import service_log
@@ -24,8 +24,8 @@ from clouduploader.util.service_log import ServiceLog
 
 LOG = logging.getLogger("clouduploader.server")
 HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
-POLL_SECONDS = 0.2  # how often to look what signals ask for
-TEND_SECONDS = 60.0  # how often old jobs are looked for
+POLL_SECONDS = 0.2  # how often to look at what signal handlers have set
+EXPIRE_SECONDS = 60.0  # how often old jobs are looked for
 SHUTDOWN_SECONDS = 2.0  # for answers that are nearly there
 BACKLOG = 512  # as OBS
 MAX_LINE_BYTES = 131_072  # of a request: a list of some 10,000 jobs by name
@@ -41,22 +41,22 @@ def run(
     cancel: Cancel,
     announce: Callable[[str], None],
     log: ServiceLog,
-    worker: OwnWorker | None,
+    worker: WorkerThread | None,
 ) -> None:
-    """Serve until we are asked to stop.
+    """Serve until `cancel` is requested. Blocks.
 
-    Images that are on their way in then fail, and so do their jobs; uploads that run are not touched.
+    The jobs of images that are being received then fail; uploads go on.
 
     Args:
         config: Home and spool; the spool is made if there is none.
-        source: Where to listen, whom to answer, how much; read again when it is told to.
+        source: The settings of the server; may be read again.
         cancel: Looked at a few times a second.
-        announce: Called with our URL once we can be reached.
-        log: Is told what happens.
-        worker: Runs besides us, and ends with us; None if the spool's worker is somebody else's.
+        announce: Called with the URL once it can be reached.
+        log: Gets what happens.
+        worker: Starts and ends with the server; None if the spool's worker is another process.
 
     Raises:
-        ClouduploaderError: The worker can't work, see `dispatcher.run`.
+        ClouduploaderError: The worker can't work, see `worker.run`.
         CannotCreateError: There is no spool, and none can be made.
         UnavailableError: The address can't be listened on.
     """
@@ -69,7 +69,7 @@ def run(
 
 
 def _descriptor_limit() -> int:
-    """How many files we may have open: all that the administrator lets us."""
+    """Raise the limit of open files to the hard limit, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -80,7 +80,7 @@ def _listen(settings: ServerSettings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-        _set_patience(listener, settings)
+        _set_user_timeout(listener, settings)
     except OSError as exc:
         raise UnavailableError(
             f"{settings.host}:{settings.port} can't be listened on: {exc.strerror or exc}",
@@ -92,7 +92,7 @@ def _listen(settings: ServerSettings) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _logging(log: ServiceLog) -> Iterator[None]:
-    """Have what is wrong with connections told there, inside the block; for one server at a time."""
+    """Send what the standard logger of the server gets to the service's log, inside the block; one server at a time."""
     handler = service_log.Handler(log)
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
@@ -103,13 +103,13 @@ def _logging(log: ServiceLog) -> Iterator[None]:
         LOG.removeHandler(handler)
 
 
-def _set_patience(listener: socket.socket, settings: ServerSettings) -> None:
-    """Let go of clients that take no answer, as of those that send nothing; new connections have it from here."""
+def _set_user_timeout(listener: socket.socket, settings: ServerSettings) -> None:
+    """Drop clients that take no answer, as those that send nothing; new connections inherit it from the listener."""
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.idle_seconds * 1000)
 
 
 async def _serve(state: ServerState, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]) -> None:
-    """Serve, with a worker beside us if there is one: it begins first, and ends last."""
+    """Serve, with the worker if there is one: it starts first, and ends last."""
     worker = state.worker
     if worker is None:
         await _answer_all(state, listener, cancel, announce)
@@ -127,13 +127,13 @@ async def _answer_all(
     connections = ConnectionTable(_descriptor_limit(), lambda: state.settings.max_memory_bytes)
     runner = web.AppRunner(
         app.make(state, connections),
-        handler_cancellation=True,  # a follower that left lets go of its log
+        handler_cancellation=True,  # closes the log of a follower that left
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
     await runner.setup()
     server = runner.server
     assert server is not None  # noqa: S101 set up on the line before
-    works = (state.logs.look_forever(), state.intake.measure_forever(), _tend(state))
+    works = (state.logs.refresh_forever(), state.receiver.measure_forever(), _expire_forever(state))
     tasks = [asyncio.create_task(work) for work in works]
     loop = asyncio.get_running_loop()
 
@@ -147,7 +147,7 @@ async def _answer_all(
                 access_log=None,  # aiohttp's own way to have none
                 logger=LOG,
                 keepalive_timeout=min(HEADER_SECONDS, state.settings.idle_seconds),  # it counts from the beginning
-                auto_decompress=False,  # what an image is packed with is its own affair
+                auto_decompress=False,  # Content-Encoding is not an image's compression
                 read_bufsize=READ_BYTES,
                 max_line_size=MAX_LINE_BYTES,
                 max_field_size=MAX_FIELD_BYTES,
@@ -155,8 +155,8 @@ async def _answer_all(
             )
         )
 
-    door = Acceptor(listener, connect, is_allowed=lambda address: state.settings.is_allowed(address))
-    door.open()
+    acceptor = Acceptor(listener, connect, is_allowed=lambda address: state.settings.is_allowed(address))
+    acceptor.open()
     announce()
 
     def warn() -> None:
@@ -167,40 +167,40 @@ async def _answer_all(
     try:
         while not cancel.is_requested:
             for task in (await asyncio.wait(tasks, timeout=POLL_SECONDS))[0]:
-                task.result()  # it failed: nobody would follow logs any more, or see to old jobs
-            if text := state.source.refresh():
-                _set_patience(listener, state.settings)
+                task.result()  # raises: these tasks end by a failure only
+            if text := state.source.reload_if_requested():
+                _set_user_timeout(listener, state.settings)
                 state.log.tell("settings", text=text)
                 warn()
     finally:
-        door.close()
+        acceptor.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         state.logs.close()
-        await state.intake.stop()
+        await state.receiver.stop()
         await runner.cleanup()
 
 
-async def _tend(state: ServerState) -> None:
-    """See to what is old, now and then: jobs whose image does not come, archived jobs."""
+async def _expire_forever(state: ServerState) -> None:
+    """Expire jobs whose image does not come, and prune the archive, every EXPIRE_SECONDS."""
     while True:
-        for work in (_expire, _prune):  # trouble with one is no reason not to do the other
+        for work in (_expire, _prune):  # if one fails, the other is still done
             try:
                 await asyncio.to_thread(work, state)
             except ClouduploaderError as exc:
                 state.log.tell("trouble", text=exc.message)
-        await asyncio.sleep(TEND_SECONDS)
+        await asyncio.sleep(EXPIRE_SECONDS)
 
 
 def _expire(state: ServerState) -> None:
-    seconds, own = state.settings.expire_seconds, state.intake.names
-    for job in expire.expire(state.jobs, seconds=seconds, waits=state.patience, own=own):
+    seconds, own = state.settings.expire_seconds, state.receiver.names
+    for job in expire.expire(state.jobs, seconds=seconds, waits=state.wait_times, own=own):
         state.log.tell("failed", job=job.name, details=job.details)
 
 
 def _prune(state: ServerState) -> None:
     days, count = state.settings.archive_days, state.settings.archive_jobs
-    state_dir, now = state.config.state.value, state.patience.now()
+    state_dir, now = state.config.state.value, state.wait_times.now()
     for name in expire.prune(state.jobs, now=now, max_days=days, max_jobs=count, state_dir=state_dir):
         state.log.tell("pruned", job=name)

@@ -14,25 +14,25 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_LISTEN = "127.0.0.1:5452"  # the port of OBS's upload server
 DEFAULT_ALLOW = "127.0.0.0/8 ::1"
-VAST_PREFIX = 8  # a network of fewer bits than this is nobody's own
+MIN_PREFIX_BITS = 8  # a larger network belongs to no single site
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
 
 
 @frozen(kw_only=True)
 class ServerSettings:
-    """What can be set for the server, with its defaults.
+    """The settings of the server, with their defaults.
 
     Attributes:
         host: The address to listen on.
         port: The port there; 0 lets the kernel choose one.
-        allow: Who may read and write; nobody else gets an answer but a refusal.
+        allow: Networks of the clients that may read and write; all others get a refusal.
         keep_free_bytes: How much of the spool's file system no image may fill.
         keep_free_inodes: With how few inodes left there no job is taken.
-        max_memory_bytes: How much requests and answers may take of the memory together, before some are dropped.
-        max_transfers: How many images may be on their way in at once.
+        max_memory_bytes: How much memory requests and answers may take together, before some are dropped.
+        max_transfers: How many images may be received at once.
         idle_seconds: How long a client may send nothing, within a request or an image.
         expire_seconds: How long a job may wait for its image, or for more of it.
-        archive_days: How old archived jobs get before they are removed; None for ever.
+        archive_days: How old archived jobs get before they are removed; None for no limit.
         archive_jobs: How many archived jobs are kept, the newest; None for all.
     """
 
@@ -49,25 +49,25 @@ class ServerSettings:
     archive_jobs: int | None = None
 
     def is_allowed(self, address: str) -> bool:
-        """Whether a client of this address may do anything."""
+        """Return whether a client of this address is allowed."""
         found = ipaddress.ip_address(address)
         if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
             found = found.ipv4_mapped
         return any(found in network for network in self.allow)
 
     def warning(self, address: str) -> str | None:
-        """What those who run the server should know of who can reach it; None if that is as it should be.
+        """Return what the administrator should know about the clients that can reach the server, or None.
 
         Args:
             address: Where it listens.
         """
         if ipaddress.ip_address(address).is_loopback:
             return None
-        vast = [str(network) for network in self.allow if network.prefixlen < VAST_PREFIX]
+        vast = [str(network) for network in self.allow if network.prefixlen < MIN_PREFIX_BITS]
         if vast:
             return (
-                f"open to everybody: whoever reaches {address} from {' or '.join(vast)} may do everything, for any "
-                "user; there are no passwords, and --allow can name smaller networks"
+                f"open to the world: every client that reaches {address} from {' or '.join(vast)} may do everything, "
+                "for any user; there are no passwords, and --allow can name smaller networks"
             )
         if all(network.is_loopback for network in self.allow):
             return f"it listens on {address}, and answers this host alone: --allow names others"
@@ -75,13 +75,13 @@ class ServerSettings:
 
 
 class SettingsSource:
-    """The settings as they are now. Only for one thread, but for `outdate`.
-
-    Attributes:
-        current: To be looked at each time.
+    """The settings as they are now. For one thread, but for `request_reload`.
 
     Args:
-        read: Reads them, now and again.
+        read: Reads them, at once and at each reload.
+
+    Attributes:
+        current: The settings; may change with each reload.
 
     Raises:
         ConfigError: They are wrong.
@@ -89,22 +89,22 @@ class SettingsSource:
 
     def __init__(self, read: Callable[[], ServerSettings]) -> None:
         self._read = read
-        self._is_outdated = False
+        self._is_reload_requested = False
         self.current = read()
 
-    def outdate(self) -> None:
+    def request_reload(self) -> None:
         """Have them read again; for signal handlers too."""
-        self._is_outdated = True
+        self._is_reload_requested = True
 
-    def refresh(self) -> str | None:
-        """Read them again if that was asked for. Where to listen stays as it is, and if they are wrong, all does.
+    def reload_if_requested(self) -> str | None:
+        """Read them again if that was requested. The address stays as it is; if they are wrong, all stays.
 
         Returns:
-            What there is to say of it; None if it was not asked for.
+            The outcome, for the log; None if it was not requested.
         """
-        if not self._is_outdated:
+        if not self._is_reload_requested:
             return None
-        self._is_outdated = False
+        self._is_reload_requested = False
         before = self.current
         try:
             found = self._read()
@@ -126,8 +126,8 @@ LIMITS = {
 }
 """Smallest and largest value of each number; all ours."""
 SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes"}
-"""What is given in bytes, or with K, M, G or T."""
-MIN_MEMORY_BYTES = 16 << 20  # some of the largest requests and answers that there are
+"""Settings that are given in bytes, or with K, M, G or T, and their fields."""
+MIN_MEMORY_BYTES = 16 << 20  # a few of the largest requests and answers
 KNOWN_KEYS = frozenset({"listen", "allow", *SIZES, *LIMITS})
 
 

@@ -1,4 +1,4 @@
-"""What the server has while it runs."""
+"""The state of a running server."""
 
 import asyncio
 import contextlib
@@ -15,9 +15,9 @@ from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.listing import JobLists
 from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
-from clouduploader.server.own_worker import OwnWorker
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.status import InFlight
+from clouduploader.server.worker_thread import WorkerThread
 from clouduploader.store import spool
 from clouduploader.store.config import Config
 from clouduploader.util.service_log import ServiceLog
@@ -27,44 +27,44 @@ from clouduploader.worker import settings as worker_settings
 MAX_TARGET_CHARS = 200  # of a request, where all of them are shown: some have 128 KiB
 SHORT_BYTES = 65_536  # what is no longer is read at once, in a few milliseconds at most; all that OBS sends is shorter
 T = TypeVar("T")
-JOB = web.RequestKey("job", str)  # by this a request knows its job
+JOB = web.RequestKey("job", str)  # the job that a request is about
 IS_POLLED = web.RequestKey("is_polled", bool)
 MIN_TROUBLE = 400  # the smallest status of an error
 
 
 class ServerState:
-    """One server on one spool. Made inside the event loop.
+    """The state of one server on one spool. Created inside the event loop.
 
     Attributes:
-        config: The settings of all.
-        source: Those of the server, which may be read again.
+        config: All settings.
+        source: The settings of the server, which may be read again.
         jobs: The spool.
-        intake: Images on their way in.
+        receiver: Receives images.
         logs: Logs that are followed.
-        listing: Makes lists of jobs; each piece under `listing_lock`.
-        searching: The lock of who looks for jobs.
-        creating: The lock of who makes a job.
-        patience: How long jobs have waited for their images.
-        started: When it was, in seconds since the epoch.
-        log: Where the service tells what it does.
-        metrics: What it counts; to be rendered under `counting`.
+        listing: Renders lists of jobs; each piece under `listing_lock`.
+        searching: The lock of searches.
+        creating: The lock under which jobs are created.
+        wait_times: How long jobs have waited for their images.
+        started: When the server was, in seconds since the epoch.
+        log: The log of the service.
+        metrics: Rendered under `counting`.
         worker: In the same process; None if there is none.
-        worker_locks: What the spool's worker holds, whoever it is.
+        worker_locks: The lock files of the spool's worker, ours or OBS's.
     """
 
     def __init__(
-        self, config: Config, source: SettingsSource, jobs: spool.Spool, log: ServiceLog, worker: OwnWorker | None
+        self, config: Config, source: SettingsSource, jobs: spool.Spool, log: ServiceLog, worker: WorkerThread | None
     ) -> None:
         self.config = config
         self.source = source
         self.jobs = jobs
-        self.intake = ImageReceiver(jobs, source, log)
+        self.receiver = ImageReceiver(jobs, source, log)
         self.log = log
         self.worker = worker
         self.worker_locks = lock.lock_paths(jobs, worker_settings.read(config).obs_lock)
         self.metrics = Metrics(
             JobCounter(jobs),
-            transfers=lambda: len(self.intake.names),
+            transfers=lambda: len(self.receiver.names),
             free_bytes=jobs.free_bytes,
         )
         self.counting = asyncio.Lock()
@@ -74,14 +74,14 @@ class ServerState:
         self.searching = asyncio.Lock()
         self.creating = asyncio.Lock()
         self._parsing = asyncio.Lock()
-        self.patience = expire.WaitTimes()
+        self.wait_times = expire.WaitTimes()
         self.started = status.now()
         self._numbers = itertools.count(1)
         self._in_flight: dict[int, tuple[web.BaseRequest, int]] = {}
 
     @property
     def settings(self) -> ServerSettings:
-        """Those of the server, as they are now."""
+        """The settings of the server, as they are now."""
         return self.source.current
 
     async def read(self, request: web.BaseRequest, *, limit: int) -> bytes:
@@ -89,11 +89,11 @@ class ServerState:
         return await body.read(request, limit=limit, idle_seconds=self.settings.idle_seconds)
 
     async def parse(self, size: int, function: Callable[[], T]) -> T:
-        """Have something read that a client says. What is long is read in a thread, one after the other.
+        """Parse what a client sent. What is long is parsed in a thread, one after the other.
 
         Args:
             size: How long it is, in bytes of a body.
-            function: Reads it.
+            function: Parses it.
         """
         if size <= SHORT_BYTES:
             return function()
@@ -102,7 +102,7 @@ class ServerState:
 
     @contextlib.contextmanager
     def answering(self, request: web.BaseRequest) -> Iterator[None]:
-        """Know of a request while it is answered."""
+        """List a request as in flight, inside the block."""
         number = next(self._numbers)
         self._in_flight[number] = (request, status.now())
         try:
@@ -110,8 +110,8 @@ class ServerState:
         finally:
             del self._in_flight[number]
 
-    def note_request(self, request: web.BaseRequest, status_code: int, seconds: float) -> None:
-        """Write down and count a request that was answered; of those that come every other second only the trouble."""
+    def record_request(self, request: web.BaseRequest, status_code: int, seconds: float) -> None:
+        """Log and count a request that was answered; of routes that are polled, log errors only."""
         self.metrics.count_request(request.method, status_code, seconds)
         if request.get(IS_POLLED) and status_code < MIN_TROUBLE:
             return
@@ -126,13 +126,13 @@ class ServerState:
         )
 
     def worker_fault(self) -> str | None:
-        """Why nobody starts uploads; None if a worker runs, here or elsewhere."""
+        """Return why no worker starts uploads; None if one runs, here or elsewhere."""
         if self.worker:
             return self.worker.fault()
         return None if status.is_worker_running(self.worker_locks) else "no worker looks after the spool"
 
     def in_flight(self) -> list[InFlight]:
-        """The requests that are being answered."""
+        """Return the requests that are being answered."""
         return [_described(number, request, began) for number, (request, began) in self._in_flight.items()]
 
 

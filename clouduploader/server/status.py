@@ -1,4 +1,4 @@
-"""What the server says about itself: OBS's workerstatus, serverstatus and ajaxstatus."""
+"""OBS's documents about the state of a server: workerstatus, serverstatus and ajaxstatus."""
 
 import os
 import time
@@ -32,10 +32,10 @@ class InFlight:
 
 
 def workerstatus(locks: Iterable[Path], *, started: int, types: Collection[str]) -> bytes:
-    """Which daemons run, and since when.
+    """Return which daemons run, and since when.
 
     Args:
-        locks: What a worker holds, see `dispatcher.exclusion`.
+        locks: The lock files of a worker, see `worker.lock`.
         started: When the server was, in seconds since the epoch.
         types: Of these daemons; empty for both.
     """
@@ -50,7 +50,7 @@ def workerstatus(locks: Iterable[Path], *, started: int, types: Collection[str])
 
 
 def serverstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
-    """Which requests are being answered."""
+    """Return which requests are being answered."""
     lines = [
         f'  <job id="{it.number}" starttime="{it.began}" pid="{os.getpid()}" request="{job_xml.escape(it.line)}" />\n'
         for it in requests
@@ -59,7 +59,7 @@ def serverstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
 
 
 def ajaxstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
-    """Which logs are being followed; OBS has a process of its own for them."""
+    """Return which logs are being followed; OBS has a process of its own for them."""
     lines = [
         f'    <job ev="{it.number}" fd="{it.descriptor}" starttime="{it.began}" '
         f'request="{job_xml.escape(it.line)}" state="replying" />\n'
@@ -73,12 +73,12 @@ def ajaxstatus(requests: Iterable[InFlight], *, started: int) -> bytes:
 
 
 def is_worker_running(locks: Iterable[Path]) -> bool:
-    """Whether a worker, ours or OBS's, looks after the spool; see `workerstatus`."""
+    """Return whether a worker, ours or OBS's, runs on the spool; see `workerstatus`."""
     return _worker_started(locks) is not None
 
 
 def now() -> int:
-    """Seconds since the epoch."""
+    """Return the time in seconds since the epoch."""
     return int(time.time())
 
 

@@ -1,6 +1,6 @@
-"""Many jobs: the worker that takes the place of OBS's bs_clouduploadworker.
+"""The worker: runs the jobs of a spool on this host, in the place of OBS's bs_clouduploadworker.
 
-Loads nothing by itself: the supervisor of each upload is in this package too.
+The package imports nothing when it is loaded: the supervisor of each upload is in it too, and must start soon.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ def run(
     control: "WorkerControl",
     on_event: "Callable[[WorkerEvent], None]",
 ) -> None:
-    """Work on the jobs of a spool until `control` says that it is enough. Blocks; may run in any thread.
+    """Run the jobs of a spool until `control` asks to leave. Blocks; may run in any thread.
 
     Args:
         config: See Config.
         settings: Reads the worker's settings; called again after `control.reload()`.
         control: How other threads and signal handlers reach the worker.
-        on_event: Told what happens, in this thread.
+        on_event: Called with each event, in this thread.
 
     Raises:
         ConfigError: The settings are wrong.

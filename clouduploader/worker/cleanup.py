@@ -1,7 +1,7 @@
-"""The clean-up in the cloud after uploads that could not do it: `clouduploader cleanup`, as a process of its own.
+"""Run `clouduploader cleanup` after uploads that could not clean up in the cloud, as a process of its own.
 
-That one is due is written down (`Spool.mark_cleanup_pending`) before the job is archived, or its processes are
-killed: if the worker dies, the next worker sees to it. What can't be removed now is tried again after a while.
+A clean-up is marked as pending (`Spool.mark_cleanup_pending`) before the job is archived, or its processes are
+killed: if the worker dies, the next worker finds the mark. What can't be removed now is tried again later.
 """
 
 import contextlib
@@ -19,45 +19,45 @@ from clouduploader.worker import launcher
 
 MAX_AT_ONCE = 4  # after an outage there may be hundreds, and each is a process that loads an SDK
 RETRY_SECONDS = 300.0  # until a clean-up that left something is tried again; each later pause is twice as long
-RETRY_MAX_SECONDS = 21_600.0  # but no longer: credentials that are mended should be used on the same day
+RETRY_MAX_SECONDS = 21_600.0  # but no longer: new credentials should be used on the same day
 
 
 @dataclasses.dataclass
 class PendingCleanup:
-    """A clean-up that is due.
+    """A clean-up that waits to be started.
 
     Attributes:
-        job: After which job; archived.
-        due: When, by the monotonic clock.
-        tries: How often it was put off.
+        job: The job that it cleans up after; archived.
+        due: When to start it, by the monotonic clock.
+        tries: How often it was postponed.
     """
 
     job: Job
     due: float
     tries: int = 0
 
-    def put_off(self, now: float) -> None:
-        """Try again later."""
+    def postpone(self, now: float) -> None:
+        """Set `due` to after the next pause."""
         self.due = now + min(RETRY_MAX_SECONDS, RETRY_SECONDS * 2 ** min(self.tries, 30))
         self.tries += 1
 
 
 @frozen()
-class CleanupRunner:
-    """A clean-up that runs; it needs us no more than an upload does.
+class RunningCleanup:
+    """A clean-up that runs; it goes on if the worker ends, as an upload does.
 
     Attributes:
-        debt: See PendingCleanup.
-        pid: Its process, our child.
+        pending: What was started.
+        pid: Its process, a child of the worker.
         descriptor: A pidfd of it.
     """
 
-    debt: PendingCleanup
+    pending: PendingCleanup
     pid: int
     descriptor: int
 
     def exit_code(self) -> int | None:
-        """The exit code, once; afterwards it is counted as ended. None as long as it runs."""
+        """Return the exit code, and close the pidfd; None as long as it runs. Not to be called after that."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid == 0:
             return None
@@ -65,23 +65,25 @@ class CleanupRunner:
         return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the pidfd."""
         os.close(self.descriptor)
 
 
-def start(jobs: spool.Spool, debt: PendingCleanup, *, program: Path, environment: Mapping[str, str]) -> CleanupRunner:
-    """Remove what an upload left, as far as its journal knows of it. What is done goes to the job's log.
+def start(
+    jobs: spool.Spool, pending: PendingCleanup, *, program: Path, environment: Mapping[str, str]
+) -> RunningCleanup:
+    """Start the clean-up after a job; what it does goes to the job's log.
 
     Args:
         jobs: The spool.
-        debt: See PendingCleanup.
-        program: Ours.
+        pending: What to start.
+        program: The path of `clouduploader`.
         environment: Of an upload.
 
     Raises:
         LocalIOError: It can't be started.
     """
-    job = debt.job
+    job = pending.job
     words = ["cleanup", "--yes", "--completed", f"--target={job.target}", f"--job={job.name}"]
     try:
         with contextlib.closing(jobs.append_archived_log(job.name)) as log:
@@ -101,7 +103,7 @@ def start(jobs: spool.Spool, debt: PendingCleanup, *, program: Path, environment
     except OSError as exc:
         raise LocalIOError(f"the clean-up after the job {job.name} can't be started: {exc.strerror}") from exc
     try:
-        return CleanupRunner(debt, pid, os.pidfd_open(pid))
+        return RunningCleanup(pending, pid, os.pidfd_open(pid))
     except OSError as exc:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)

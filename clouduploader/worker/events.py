@@ -1,4 +1,4 @@
-"""What a worker tells of."""
+"""The events of a worker."""
 
 import dataclasses
 import enum
@@ -8,31 +8,31 @@ from clouduploader.util.service_log import ServiceLog
 
 
 class WorkerEventKind(enum.StrEnum):
-    """What can happen."""
+    """The kinds of events."""
 
-    READY = "ready"  # the worker looks after the spool
+    READY = "ready"  # the worker has begun
     STARTED = "started"  # an upload; after this line it is executed
     ADOPTED = "adopted"  # an upload that an earlier worker has started
     RESCHEDULED = "rescheduled"  # a job whose upload had not begun when the worker was killed
     WAITING = "waiting"  # for another try
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    KILLED = "killed"  # and its processes have ended
+    KILLED = "killed"  # a job was, and its processes have ended
     FORCED = "forced"  # processes of a killed job got SIGKILL
-    CLEANED = "cleaned"  # the cloud, after an upload that could not do it
-    TROUBLE = "trouble"  # something that the worker comes back to
+    CLEANED = "cleaned"  # a clean-up in the cloud has ended
+    TROUBLE = "trouble"  # something failed, and is tried again
     SETTINGS = "settings"  # were read again, or refused
-    LEFT = "left"  # the worker leaves the spool
+    LEFT = "left"  # the worker has ended
 
 
 @frozen()
 class UploadEnd:
-    """How an upload ended, apart from what its record tells.
+    """How an upload ended, beside what its record says.
 
     Attributes:
-        exit_code: Of the uploader; 128 and the signal's number if a signal ended it. None if nobody knows: whoever
-            started it was an earlier worker, and only a parent is told.
-        seconds: How long it took; None if its processes were gone before anybody looked.
+        exit_code: Of the uploader; 128 and the signal's number if a signal ended it. None if it is not known:
+            an earlier worker has started it, and only a parent process gets an exit code.
+        seconds: How long it took; None if its processes were gone when the worker started.
     """
 
     exit_code: int | None
@@ -41,13 +41,13 @@ class UploadEnd:
 
 @frozen()
 class WorkerEvent:
-    """Something that the admin may want to know.
+    """Something that happened, for the log and the metrics.
 
     Attributes:
         kind: What happened.
-        job: To which job; None if to none.
-        text: More about it, for a person. May quote what came from outside.
-        end: Of an upload; None if none has ended.
+        job: Of which job; None if of none.
+        text: More about it, for people. May quote what came from outside.
+        end: How the upload ended; None if none has ended.
     """
 
     kind: WorkerEventKind

@@ -1,10 +1,10 @@
-"""The start of one upload, in an order that survives the end of the worker on every line.
+"""Start one upload, in an order that survives a crash of the worker at every step.
 
 1. Under the job's lock: `.N.dir`, the log, the supervisor, which waits; the record says `uploading`, with its pid.
 2. A byte to the supervisor. It renames `.N.dir` to `N.dir`, and executes the uploader.
 
-Who finds a record that says `uploading`, nobody who works on it, and `.N.dir`, knows that no upload has begun: the job
-is scheduled again. Without `.N.dir` one may have, and it is not started a second time.
+Where a record says `uploading`, no process works on the job, and `.N.dir` is there, no upload has begun: the job is
+scheduled again. Without `.N.dir` one may have begun, and it is not started a second time.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ from clouduploader.worker import outcome, queue, supervisor
 from clouduploader.worker.settings import WorkerSettings
 
 DEFAULT_SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
-"""What an upload inherits, whatever our caller made us ignore."""
+"""Signals that have their default action in an upload, whatever the worker inherited."""
 
 
 @frozen(kw_only=True)
 class LaunchConfig:
-    """What a start needs.
+    """What every start needs.
 
     Attributes:
         jobs: The spool.
-        settings: See Settings.
+        settings: See WorkerSettings.
         program: The uploader.
         environment: Of the uploader.
-        descriptor_limits: Soft and hard, of the uploader: the server raises its own, which many programs don't expect.
+        descriptor_limits: Soft and hard, of the uploader: the server raises its own, which many programs do not expect.
     """
 
     jobs: spool.Spool
@@ -48,23 +48,23 @@ class LaunchConfig:
     descriptor_limits: tuple[int, int]
 
 
-def start(means: LaunchConfig, name: str) -> Job | None:
+def start(launch: LaunchConfig, name: str) -> Job | None:
     """Start the upload of a job.
 
     Args:
-        means: See Means.
+        launch: See LaunchConfig.
         name: The job.
 
     Returns:
-        Its record: uploading, with the pid of its supervisor, which is our child; or failed, if it is one that can't
-        be uploaded; None if there is nothing to start any more.
+        Its record: uploading, with the pid of its supervisor, a child of this process; or failed, if the job can't be
+        uploaded; None if there is nothing to start any more.
 
     Raises:
         JobFileError: Its record is damaged.
-        LockedError: Somebody else holds the lock.
+        LockedError: Another process has the lock.
         CannotCreateError, LocalIOError: The disk is full, or there can't be another process; the job stays.
     """
-    jobs = means.jobs
+    jobs = launch.jobs
     with contextlib.suppress(NoSuchJobError), contextlib.ExitStack() as stack:
         locked = stack.enter_context(jobs.lock(name))
         job = locked.job
@@ -74,13 +74,13 @@ def start(means: LaunchConfig, name: str) -> Job | None:
         if fault:
             return outcome.fail(locked, fault)
         try:
-            pid, barrier = _prepare(means, job)
+            pid, barrier = _prepare(launch, job)
         except OSError as exc:
             if exc.errno == errno.E2BIG:
                 return outcome.fail(locked, "user, target and filename are too long to start an upload with")
             raise LocalIOError(f"the upload of the job {name} can't be started: {exc.strerror}") from exc
         with contextlib.suppress(OSError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, means.descriptor_limits)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, launch.descriptor_limits)
         job = dataclasses.replace(job, state=JobState.UPLOADING, details=None, progress=None, pid=pid)
         try:
             locked.replace(job)
@@ -88,7 +88,7 @@ def start(means: LaunchConfig, name: str) -> Job | None:
             os.close(barrier)
             os.waitpid(pid, 0)  # it ends at once, without having executed anything
             raise
-        with contextlib.suppress(BrokenPipeError):  # it was killed: its end is seen as that of any other
+        with contextlib.suppress(BrokenPipeError):  # the supervisor was killed: its end is seen as that of any other
             os.write(barrier, b"\n")
         os.close(barrier)
         return job
@@ -96,7 +96,7 @@ def start(means: LaunchConfig, name: str) -> Job | None:
 
 
 def _fault(jobs: spool.Spool, job: Job) -> str | None:
-    """Why a job can never be uploaded, or None; OBS's worker leaves such jobs scheduled for ever."""
+    """Return why a job can never be uploaded, or None; OBS's worker leaves such jobs scheduled for ever."""
     if not job.user:
         return "the job has no user"
     if not job.target:
@@ -106,17 +106,17 @@ def _fault(jobs: spool.Spool, job: Job) -> str | None:
     return None
 
 
-def _prepare(means: LaunchConfig, job: Job) -> tuple[int, int]:
-    """Make ready what an upload needs, and start its supervisor.
+def _prepare(launch: LaunchConfig, job: Job) -> tuple[int, int]:
+    """Create what an upload needs on disk, and start its supervisor.
 
     Returns:
         Its pid, and a pipe to it.
 
     Raises:
-        OSError: Something can't be made.
-        CannotCreateError: The log can't.
+        OSError: Something can't be created, or started.
+        CannotCreateError: The log can't be created.
     """
-    jobs, name = means.jobs, job.name
+    jobs, name = launch.jobs, job.name
     with privileges.as_owner(jobs.directory):
         _make_directory(jobs, name)
         jobs.result_path(name).unlink(missing_ok=True)  # of an earlier try
@@ -125,8 +125,8 @@ def _prepare(means: LaunchConfig, job: Job) -> tuple[int, int]:
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                [*map(os.fsencode, (sys.executable, "-I", "-S", supervisor.__file__)), *_arguments(means, job)],
-                means.environment,
+                [*map(os.fsencode, (sys.executable, "-I", "-S", supervisor.__file__)), *_arguments(launch, job)],
+                launch.environment,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, reading, 0),
                     (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
@@ -145,7 +145,7 @@ def _prepare(means: LaunchConfig, job: Job) -> tuple[int, int]:
 
 
 def _make_directory(jobs: spool.Spool, name: str) -> None:
-    """Make `.N.dir`, and remove `N.dir` of an earlier try; as OBS does, move away what can't be removed."""
+    """Create `.N.dir`, and remove `N.dir` of an earlier try; as OBS does, rename what can't be removed."""
     work_dir, prepared_dir = jobs.work_dir(name), jobs.prepared_dir(name)
     for path in (work_dir, prepared_dir):
         files.remove_tree(path)
@@ -154,15 +154,15 @@ def _make_directory(jobs: spool.Spool, name: str) -> None:
     files.make_directory(prepared_dir, mode=files.PUBLIC_DIRECTORY_MODE)  # as OBS's N.dir with its umask of 022
 
 
-def _arguments(means: LaunchConfig, job: Job) -> list[bytes]:
-    """See `supervisor`. What comes from the record is UTF-8, as it is there, whatever our locale."""
-    jobs, settings, name = means.jobs, means.settings, job.name
+def _arguments(launch: LaunchConfig, job: Job) -> list[bytes]:
+    """Return the arguments of `supervisor`; those from the record in UTF-8, as it is there, whatever the locale."""
+    jobs, settings, name = launch.jobs, launch.settings, job.name
     return [
         os.fsencode(jobs.directory),
         os.fsencode(name),
         b"%d" % settings.tries,
         b"%d" % settings.pause_seconds((job.try_ or 1) + 1),
-        os.fsencode(means.program),
+        os.fsencode(launch.program),
         (job.user or "").encode(),
         (job.target or "").encode(),
         os.fsencode(jobs.file_path(name)),

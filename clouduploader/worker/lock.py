@@ -1,4 +1,4 @@
-"""One worker for each spool, whoever's it is; and the fifo by which OBS's server wakes its worker."""
+"""The lock of a spool's only worker, OBS's or ours, and the fifo by which OBS's server wakes its worker."""
 
 import contextlib
 import os
@@ -16,17 +16,17 @@ LOCK_NAME = ".worker.lock"
 OBS_LOCK = Path("run/bs_clouduploadworker.lock")  # below $bsdir: $rundir of OBS's own BSConfig.pm
 PROBE_SECONDS = 1.0  # OBS's server takes the lock for an instant, whenever it is asked whether a worker runs
 PAUSE_SECONDS = 0.02
-FIFO_MODE = 0o666  # whoever may change a job may wake the worker (BSStdRunner.pm)
+FIFO_MODE = 0o666  # a process that may change a job may wake the worker (BSStdRunner.pm)
 
 
 @frozen()
 class WorkerLock:
-    """A spool of which we are the only worker.
+    """The lock of a spool, while it is held.
 
     Attributes:
-        fifo: To be read without waiting; None if this is no directory of OBS, and there is none.
-        path: Our lock.
-        descriptor: Of the file that we have locked.
+        fifo: Descriptor of the fifo, non-blocking; None if there is none, as this is no directory of OBS.
+        path: The lock file.
+        descriptor: Of the lock file as it was locked.
     """
 
     fifo: int | None
@@ -34,10 +34,10 @@ class WorkerLock:
     descriptor: int
 
     def check(self) -> None:
-        """See whether it still is so: inotify does not tell that something was mounted over the spool, or taken away.
+        """Check that the lock file is still the one that was locked: inotify does not report mounts over the spool.
 
         Raises:
-            MissingFileError: The lock is not there any more, or another one is; there may be another worker.
+            MissingFileError: It is not there any more, or is another one; there may be another worker.
         """
         with contextlib.suppress(OSError):
             if os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
@@ -48,7 +48,7 @@ class WorkerLock:
 
 
 def lock_paths(jobs: spool.Spool, obs_lock: Path | None) -> tuple[Path, Path]:
-    """What the spool's worker holds, ours and OBS's.
+    """Return the lock files of a spool's worker: ours and OBS's.
 
     Args:
         jobs: The spool.
@@ -58,11 +58,11 @@ def lock_paths(jobs: spool.Spool, obs_lock: Path | None) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[WorkerLock]:
-    """Be the only worker of a spool, inside the block.
+def acquire(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[WorkerLock]:
+    """Hold the lock of a spool's worker inside the block.
 
     OBS's own lock is taken too, where its directory exists: then OBS's worker does not start, and OBS's server
-    shows that a worker runs. The fifo tells nothing: OBS's helpers of uploads keep it open without reading it.
+    shows that a worker runs. The fifo can't be used for that: OBS's helpers of uploads keep it open without reading it.
 
     Args:
         jobs: The spool.
@@ -74,18 +74,18 @@ def held(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[WorkerLock]:
     Raises:
         LockedError: There is another worker.
         CannotCreateError: A lock can't be made.
-        MissingFileError: There is no spool, and no directory that it could be made in.
+        MissingFileError: There is no spool, and no directory that it could be created in.
     """
     own_path, obs_path = lock_paths(jobs, obs_lock)
     with contextlib.ExitStack() as stack:
         jobs.make()
-        descriptor = _hold(stack, own_path, f"another worker works on the spool {jobs.directory}")
+        descriptor = _lock(stack, own_path, f"another worker works on the spool {jobs.directory}")
         if obs_path.parent.is_dir():
-            _hold(stack, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
+            _lock(stack, obs_path, f"OBS's worker works on the spool {jobs.directory}: it holds {obs_path}")
         yield WorkerLock(_fifo(stack, jobs), own_path, descriptor)
 
 
-def _hold(stack: contextlib.ExitStack, path: Path, complaint: str) -> int:
+def _lock(stack: contextlib.ExitStack, path: Path, complaint: str) -> int:
     try:
         with privileges.as_owner(path.parent):
             descriptor = files.open_regular(path, os.O_WRONLY, mode=files.PUBLIC_MODE)
@@ -102,7 +102,7 @@ def _hold(stack: contextlib.ExitStack, path: Path, complaint: str) -> int:
 
 
 def _fifo(stack: contextlib.ExitStack, jobs: spool.Spool) -> int | None:
-    """Open the fifo as OBS's worker does; it makes it if there is none."""
+    """Open the fifo as OBS's worker does, which creates it if there is none."""
     path = jobs.ping_path
     if not path.parent.parent.is_dir():
         return None

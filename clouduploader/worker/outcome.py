@@ -1,8 +1,8 @@
-"""What becomes of a job whose upload has ended: from exit code and result to the record.
+"""Write the record of a job whose upload has ended, from exit code and result.
 
 The states and details are those of OBS's worker (bs_clouduploadworker 2.9.4), with three differences: exit code
-75 asks for another try, a signal is named (OBS says "exit status 0"), and where an exit code is not known, because
-whoever waited for it is gone too, the journal of the upload tells the truth, as far as there is one.
+75 asks for another try, a signal is named (OBS says "exit status 0"), and where no exit code is known, because
+the process that waited for it is gone too, the journal of the upload decides, if there is one.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ from clouduploader.util import files
 from clouduploader.util.frozen import frozen
 
 INTERRUPTED = "the upload was interrupted: its process is gone, and left no exit code"
-ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # by these an uploader is asked to clean up and end
-MAX_RESULT_BYTES = 65_536  # a result is an id or a sentence; what is more would be shown in every list
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # an uploader that gets one cleans up and ends
+MAX_RESULT_BYTES = 65_536  # ours: a result is an id or a sentence, and is shown in lists
 
 
 @frozen()
 class RetryLimits:
-    """How a transient failure is dealt with.
+    """How often, and when, an upload is tried again after a transient failure.
 
     Attributes:
         tries: How often an upload is tried in all.
-        pause_seconds: How long it will be until the next try.
+        pause_seconds: How long until the next try.
     """
 
     tries: int
@@ -40,25 +40,25 @@ class RetryLimits:
 def record_exit(
     jobs: spool.Spool, name: str, *, pid: int, code: int, retries: RetryLimits, state_dir: Path
 ) -> Job | None:
-    """Write down how an upload ended, and whether it left something in the cloud. May be called again after an error.
+    """Record how an upload ended, and mark a clean-up as pending if needed. May be called again after an error.
 
     Args:
         jobs: The spool.
         name: The job.
-        pid: What its record names as long as the job is ours to end.
+        pid: What its record names if no other process has ended the job.
         code: The uploader's exit code; below 0 the signal that ended it.
         retries: For exit code 75.
         state_dir: Where the journals are.
 
     Returns:
-        The job's record now; None if somebody else has ended the job.
+        The job's record now; None if another process has ended the job.
 
     Raises:
         JobFileError: Its record is damaged.
-        LockedError: Somebody else holds the lock.
-        CannotCreateError, LocalIOError: The disk is full, or worse; nothing is lost.
+        LockedError: Another process has the lock.
+        CannotCreateError, LocalIOError: It can't be written; nothing is lost.
     """
-    was_killed = code < 0 and -code not in ASKED
+    was_killed = code < 0 and -code not in STOP_SIGNALS
     if was_killed or (code != ExitCode.TEMPORARY and _is_something_left(jobs, name, state_dir)):
         jobs.mark_cleanup_pending(name)
     with contextlib.suppress(NoSuchJobError), jobs.lock(name) as locked:
@@ -84,18 +84,18 @@ def record_exit(
 
 
 def record_interrupted(jobs: spool.Spool, locked: LockedJob, state_dir: Path) -> Job:
-    """End a job of which nobody is left who knows the exit code; unless it has succeeded, a clean-up is due.
+    """End a job whose processes are gone without an exit code; unless it succeeded, a clean-up stays pending.
 
     Args:
         jobs: The spool.
-        locked: The job; nobody works on it.
+        locked: The job; no process works on it.
         state_dir: Where the journals are.
 
     Returns:
         The job as it is archived.
 
     Raises:
-        CannotCreateError, LocalIOError: As in `settle`.
+        CannotCreateError, LocalIOError: As in `record_exit`.
     """
     job, result = locked.job, _result(jobs, locked.job.name)
     jobs.mark_cleanup_pending(job.name)
@@ -114,15 +114,15 @@ def record_interrupted(jobs: spool.Spool, locked: LockedJob, state_dir: Path) ->
 
 
 def has_ended(jobs: spool.Spool, job: Job, state_dir: Path) -> bool:
-    """Whether the upload of a job is over by its journal, though its record does not say so."""
+    """Return whether the upload of a job is over by its journal, though its record does not say so."""
     return bool(_end_of_journal(jobs, job, state_dir))
 
 
 def fail(locked: LockedJob, details: str) -> Job:
-    """End a job that can't be uploaded.
+    """Archive a job that can't be uploaded as failed.
 
     Raises:
-        CannotCreateError, LocalIOError: As in `settle`.
+        CannotCreateError, LocalIOError: As in `record_exit`.
     """
     job = _ended(locked.job, JobState.FAILED, details)
     locked.archive(job)
@@ -150,7 +150,7 @@ def _waiting(job: Job, result: str | None, retries: RetryLimits) -> Job:
 
 def _code_text(code: int) -> str:
     number = -code if code < 0 else code - 128  # 128 and the signal: stopped, after the clean-up
-    if code < 0 or number in ASKED:
+    if code < 0 or number in STOP_SIGNALS:
         with contextlib.suppress(ValueError):
             return f"ended by {signal.Signals(number).name}"
         return f"ended by signal {number}"
@@ -166,19 +166,19 @@ def _result(jobs: spool.Spool, name: str) -> str | None:
 
 
 def _is_something_left(jobs: spool.Spool, name: str, state_dir: Path) -> bool:
-    """Whether the job's upload could not remove everything, by its journal; not if it left something on purpose."""
+    """Return whether the upload could not remove everything, by its journal; not if it kept something on purpose."""
     found = _journal_of(jobs, name, state_dir)
     return found is not None and found.state.has_leftovers and not found.state.kept
 
 
 def _end_of_journal(jobs: spool.Spool, job: Job, state_dir: Path) -> journal.Entry:
-    """How the job's last try ended by its journal; empty if that is not known."""
+    """Return how the job's last try ended by its journal; empty if that is not known."""
     found = _journal_of(jobs, job.name, state_dir)
     return (found.state.end or {}) if found else {}
 
 
 def _journal_of(jobs: spool.Spool, name: str, state_dir: Path) -> journal.JournalContents | None:
-    """The journal of a job's upload, if that is over and was the last of its key."""
+    """Return the journal of a job's upload, if that is over and was the last of its key."""
     for path in (jobs.log_path(name), jobs.done_log_path(name)):
         try:
             descriptor = files.open_regular(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The jobs of the spool that wait to be started, and those that somebody works on, as their records tell."""
+"""The jobs of the spool that wait to be started, and those that are being uploaded, by their records."""
 
 import bisect
 import heapq
@@ -21,7 +21,7 @@ class QueuedJob:
 
     Attributes:
         job: As it was read.
-        since: Since when it is as it is, by the monotonic clock, and never later than it was read.
+        since: Since when it is in this state, by the monotonic clock; never later than it was read.
         identity: Differs from that of every other version of the record.
     """
 
@@ -30,10 +30,10 @@ class QueuedJob:
     identity: tuple[int, int]
 
     def due(self, settings: WorkerSettings) -> float:
-        """When it may be started, by the monotonic clock: after a transient failure there is a pause.
+        """Return when it may be started, by the monotonic clock: after a transient failure there is a pause.
 
-        That is not written in the record, which has no place for it that OBS could read, but follows from when
-        it was written and from the number of the try.
+        The record has no field for it that OBS could read; it follows from when the record was written, and from the
+        number of the try.
         """
         if self.job.state is not JobState.WAITING or (self.job.try_ or 1) < 2:
             return self.since
@@ -41,13 +41,13 @@ class QueuedJob:
 
 
 class JobQueue:
-    """What the records say; read again only where they changed. Keeps about half a KiB a job.
+    """An index of the records of running jobs; re-reads only those that changed. Keeps about half a KiB a job.
 
-    What it is asked often takes no longer with ten thousand jobs than with ten.
+    What is asked often takes no longer with ten thousand jobs than with ten.
 
     Args:
         jobs: The spool.
-        complain: Told of a record that can't be read, at each look: the job's name, and why.
+        complain: Called with the job's name and the reason when a record can't be read, at each look.
     """
 
     def __init__(self, jobs: spool.Spool, complain: Callable[[str, str], None]) -> None:
@@ -61,7 +61,7 @@ class JobQueue:
         self._is_new = True
 
     def refresh(self, names: Iterable[str] | None) -> None:
-        """Look at records again.
+        """Read records that changed.
 
         Args:
             names: Of files in the spool that changed, jobs or not; None for all.
@@ -79,10 +79,10 @@ class JobQueue:
         self._is_new = False
 
     def startable(self, is_served: Callable[[str | None], bool]) -> Iterator[QueuedJob]:
-        """The jobs that are scheduled, or wait for another try, in the order of their ids.
+        """Yield the jobs that are scheduled, or wait for another try, in the order of their ids.
 
         Args:
-            is_served: Whether a user gets no more for now; his jobs are left out from then on.
+            is_served: Returns whether no more of a user's jobs are wanted; the rest of them is left out then.
         """
         heads = [(order[0], user) for user, order in self._order.items()]
         heapq.heapify(heads)
@@ -97,11 +97,11 @@ class JobQueue:
                 heapq.heappush(heads, (order[following], user))
 
     def waiting(self) -> Iterable[QueuedJob]:
-        """Those of them that wait for another try."""
+        """Return those of them that wait for another try."""
         return self._waiting.values()
 
     def uploading(self) -> list[str]:
-        """The jobs that somebody works on, or did when he died."""
+        """Return the names of jobs in state uploading, whether or not a process works on them."""
         return list(self._uploading)
 
     def _look(self, name: str) -> None:
@@ -125,7 +125,7 @@ class JobQueue:
         self._forget(name)
         self._seen[name] = identity
         # Only the time stamp tells how old a record of an earlier worker is. What changes from now on is as old as our
-        # look at it, whatever the machine's clock, or that of a file server, says: no pause takes longer than is set.
+        # look at it, whatever the machine's clock, or that of a file server, says: no pause gets longer than is set.
         age = max(0.0, time.time() - status.st_mtime) if self._is_new else 0.0
         record = QueuedJob(job, time.monotonic() - age, identity)
         if not is_archived and job.state in STARTABLE:

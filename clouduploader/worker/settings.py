@@ -12,28 +12,28 @@ from clouduploader.errors import ConfigError, MissingProgramError
 from clouduploader.store.config import Config
 from clouduploader.util.frozen import frozen
 
-PROGRAM = "clouduploader"  # whom OBS's worker executes, found on PATH
+PROGRAM = "clouduploader"  # what OBS's worker executes, found on PATH
 INHERITED = re.compile(
     r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|CLOUDUPLOADER_\w+"
     r"|(?i:https?_proxy|all_proxy|no_proxy)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|AWS_CA_BUNDLE"
 )
-"""What an upload needs of our environment: where things are, words and times, the way to the network, whom to trust."""
+"""Variables of the worker's environment that an upload gets: paths, locale and time, proxies, certificates."""
 
 
 @frozen(kw_only=True)
 class WorkerSettings:
-    """What can be set for the worker, with its defaults.
+    """The settings of the worker, with their defaults.
 
     Attributes:
         max_jobs: How many uploads at once; `$clouduploadworker_maxchild` of OBS.
         max_jobs_per_user: How many of them for one user; fixed in OBS's worker.
         tries: How often an upload is tried that fails with exit code 75.
         retry_seconds: How long until the second try; each later pause is twice as long.
-        retry_max_seconds: But no longer than this.
+        retry_max_seconds: The longest pause.
         kill_grace_seconds: How long the processes of a killed job may clean up until SIGKILL ends them: longer
             than ec2uploadimg's own grace (`grace_seconds` of `[ec2]`) and what comes after it.
         program: What is executed, a name to be found on PATH or a path.
-        pass_environment: More names of variables that uploads get from our environment.
+        pass_environment: Names of more variables that uploads get from the worker's environment.
         obs_lock: The lock of OBS's worker: `$rundir/bs_clouduploadworker.lock`. None for where OBS has it by default.
     """
 
@@ -48,15 +48,15 @@ class WorkerSettings:
     obs_lock: Path | None = None
 
     def pause_seconds(self, try_: int) -> int:
-        """How long to wait before a try.
+        """Return how long to wait before a try.
 
         Args:
-            try_: Its number; the first has none.
+            try_: Its number, from 2.
         """
         return int(min(self.retry_max_seconds, self.retry_seconds * 2 ** min(try_ - 2, 30)))
 
 
-MAX_DIGITS = 19  # Python itself refuses thousands
+MAX_DIGITS = 19  # Python itself refuses to parse thousands
 LIMITS = {
     "max_jobs": (1, 1000),
     "max_jobs_per_user": (1, 1000),
@@ -100,10 +100,10 @@ def _number(path: Path, key: str, text: str) -> int:
 
 
 def find_program(name: str, environment: Mapping[str, str]) -> Path:
-    """Where a program is: on PATH as OBS looks for it, or else beside our own Python.
+    """Find a program: on PATH as OBS looks for it, or else beside the running Python.
 
     Raises:
-        MissingProgramError: It is nowhere.
+        MissingProgramError: It is in neither.
     """
     found = shutil.which(name, path=environment.get("PATH", os.defpath))
     own = Path(sys.executable).parent / name
@@ -115,8 +115,8 @@ def find_program(name: str, environment: Mapping[str, str]) -> Path:
     return Path(found).absolute() if found else own
 
 
-def environment_of(config: Config, settings: WorkerSettings) -> dict[str, str]:
-    """The environment of an upload: nothing of ours that it does not need, and the same places as we have."""
+def upload_environment(config: Config, settings: WorkerSettings) -> dict[str, str]:
+    """Return the environment of an upload: only what it needs of the worker's, with the same directories."""
     names = set(settings.pass_environment)
     kept = {name: value for name, value in config.environment.items() if name in names or INHERITED.fullmatch(name)}
     kept.setdefault("PATH", os.defpath)

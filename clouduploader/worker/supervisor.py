@@ -1,16 +1,17 @@
-"""Stands by one upload: executes the uploader, waits for its end, and ends the job. Run as a script.
+"""The process beside one upload: executes the uploader, waits for its end, and records it. Run as a script.
 
     python -I -S supervisor.py SPOOL JOB TRIES PAUSE_SECONDS PROGRAM USER TARGET UPLOAD_FILE ...
 
-Like the helper of OBS's worker it leads session and process group, and its pid is the job's. It needs no worker: if
-that dies, or is restarted, the upload goes on, and its end is written all the same.
+Like the helper of OBS's worker it leads session and process group, and its pid is the job's. If the worker dies, or is
+restarted, the upload goes on, and its end is recorded all the same.
 
-Standard input is a pipe from the worker. A byte in it says that the record with our pid is on the disk; its end
-without one, that the worker is gone, or has changed its mind: then nothing is executed. Standard output and error are
-the job's log. A SIGTERM, which is for the whole group, ends the uploader: we stay to see that.
+Standard input is a pipe from the worker. A byte in it says that the record with this pid is on the disk; its end
+without one, that the worker has ended, or could not write the record: then nothing is executed. Standard output and
+error are the job's log. A SIGTERM, which is for the whole group, ends the uploader; the supervisor stays to record
+that.
 
-It begins with little, so that the uploader is executed soon, and loads what the end needs while the upload runs: thus
-a new version of clouduploader may be installed meanwhile.
+It imports little at first, so that the uploader is executed soon, and what the end needs while the upload runs: thus a
+new version of clouduploader may be installed meanwhile.
 """
 
 import os
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-AGAIN_SECONDS = 2.0  # until the next try to end a job on a full disk; soon enough, and no load
+RETRY_SECONDS = 2.0  # ours: until the next try to record the end on a full disk
 
 _noted: list[int] = []
 
@@ -59,10 +60,10 @@ def _execute(directory: str, name: str, program: str, words: list[str]) -> int |
     except FileNotFoundError:
         return None  # archived
     try:
-        _sync(directory)  # from here on the next worker must take it for begun, whatever happens
+        _sync(directory)  # from here on the next worker must take the upload for begun
         child = os.fork()
     except OSError:
-        os.rename(work_dir, prepared_dir)  # nothing has: there are too many processes, or worse
+        os.rename(work_dir, prepared_dir)  # nothing has begun: there are too many processes, or worse
         raise
     if child == 0:
         _become(work_dir, program, words)
@@ -76,7 +77,7 @@ def _execute(directory: str, name: str, program: str, words: list[str]) -> int |
 
 
 def _become(work_dir: str, program: str, words: list[str]) -> None:
-    """In the child: be the uploader, as OBS's worker executes it. SIGPIPE stays ignored, as it is there."""
+    """In the child: execute the uploader as OBS's worker does. SIGPIPE stays ignored, as it is there."""
     try:
         os.chdir(work_dir)
         null = os.open(os.devnull, os.O_RDONLY)
@@ -92,7 +93,7 @@ def _become(work_dir: str, program: str, words: list[str]) -> None:
 
 
 def _environment() -> dict[bytes, bytes]:
-    """The environment that the worker gave us: Python adds LC_CTYPE to ours where no locale is set (PEP 538)."""
+    """Return the environment as the worker gave it: Python adds LC_CTYPE where no locale is set (PEP 538)."""
     with open("/proc/self/environ", "rb") as file:
         pairs = (item.partition(b"=") for item in file.read().split(b"\0") if item)
         return {key: value for key, _, value in pairs}
@@ -105,10 +106,10 @@ def _sync(directory: str) -> None:
 
 
 def _load_end(directory: str, name: str, tries: int, pause_seconds: int) -> Callable[[int], None]:
-    """Load all that the end takes.
+    """Import all that the end needs.
 
     Returns:
-        What is to be called with the uploader's exit code.
+        A function that records the end, to be called with the uploader's exit code.
     """
     sys.path.append(os.path.abspath(f"{__file__}/../../.."))
     import shutil  # noqa: F401 for `spool`, which loads it when it removes the directory
@@ -134,9 +135,9 @@ def _load_end(directory: str, name: str, tries: int, pause_seconds: int) -> Call
                         jobs.result_path(name).unlink(missing_ok=True)
                 break
             except errors.JobFileError:
-                break  # nobody can say what the job was; the worker tells of it
+                break  # the record is damaged; the worker logs it
             except (errors.ClouduploaderError, OSError):
-                time.sleep(AGAIN_SECONDS)
+                time.sleep(RETRY_SECONDS)
         jobs.ping_worker()
 
     return end

@@ -1,4 +1,4 @@
-"""The uploads that run: whose they are, when their processes have ended, and what is done if those won't."""
+"""Uploads that run: find their processes, see that these have ended, and kill them."""
 
 import contextlib
 import dataclasses
@@ -16,20 +16,20 @@ from clouduploader.worker.events import UploadEnd
 
 @dataclasses.dataclass
 class TrackedUpload:
-    """A job that somebody works on.
+    """An upload that runs.
 
     Attributes:
-        job: Its record when that began, or was found.
-        held: The processes whose end is waited for, held by pidfds.
-        is_child: Whether its supervisor is our child.
+        job: Its record when the upload was started, or found.
+        pidfds: Of the processes whose end is waited for.
+        is_child: Whether its supervisor is a child of this process.
         began: When its first process did, in seconds since boot.
-        escalation: When SIGKILL is due, by the monotonic clock; None as long as it was not killed.
+        escalation: When SIGKILL is due, by the monotonic clock; None as long as the job was not killed.
         was_forced: Whether SIGKILL was sent.
-        exit_code: Of our child, once it is closed; None if that is not known.
+        exit_code: Of a child, after `close`; None if that is not known.
     """
 
     job: Job
-    held: util_processes.PidfdSet
+    pidfds: util_processes.PidfdSet
     is_child: bool
     began: float
     escalation: float | None = None
@@ -37,12 +37,12 @@ class TrackedUpload:
     exit_code: int | None = None
 
     def has_ended(self) -> bool:
-        """Whether all its processes have."""
-        return not self.held.living()
+        """Return whether all its processes have ended."""
+        return not self.pidfds.living()
 
     def close(self) -> None:
-        """Let go of the processes; count our child as ended if it has."""
-        self.held.close()
+        """Close the pidfds; get the exit code of a child that has ended."""
+        self.pidfds.close()
         if self.is_child and self.job.pid:
             with contextlib.suppress(ChildProcessError):
                 pid, status = os.waitpid(self.job.pid, os.WNOHANG)
@@ -50,52 +50,52 @@ class TrackedUpload:
                 self.exit_code = code if pid and code >= 0 else None  # below 0 the supervisor itself was killed
 
     def end(self) -> UploadEnd:
-        """How it ended; to be asked when it is closed."""
+        """Return how it ended; after `close`."""
         return UploadEnd(self.exit_code, util_processes.seconds_since_boot() - self.began)
 
 
-def started(job: Job) -> TrackedUpload:
-    """An upload whose supervisor is our child."""
+def track_started(job: Job) -> TrackedUpload:
+    """Track an upload whose supervisor is a child of this process."""
     upload = TrackedUpload(job, util_processes.PidfdSet(), is_child=True, began=util_processes.seconds_since_boot())
     found = util_processes.find(job.pid) if job.pid else None
     if found:
-        upload.held.add([found])
+        upload.pidfds.add([found])
     return upload
 
 
-def adopted(jobs: spool.Spool, job: Job) -> TrackedUpload | None:
-    """An upload that somebody else has started.
+def track_adopted(jobs: spool.Spool, job: Job) -> TrackedUpload | None:
+    """Track an upload that another process has started.
 
     Args:
         jobs: The spool.
         job: Its record.
 
     Returns:
-        None if nobody works on it.
+        None if no process works on it.
 
     Raises:
         LocalIOError: That can't be seen.
     """
-    crew = util_processes.job_processes(job.pid, process_match(jobs, job))
-    upload = TrackedUpload(job, util_processes.PidfdSet(), is_child=False, began=_beginning(crew.workers))
+    working = util_processes.job_processes(job.pid, process_match(jobs, job))
+    upload = TrackedUpload(job, util_processes.PidfdSet(), is_child=False, began=_beginning(working.workers))
     # A supervisor stays to the end; what its uploader leaves in the background is not waited for.
-    leaders = [member for member in crew.workers if member.pid == job.pid]
-    upload.held.add(leaders or crew.workers)
-    if crew.ownership is Ownership.UNKNOWN and job.pid and util_processes.is_locked(jobs.log_path(job.name)):
-        found = util_processes.find(job.pid)  # somebody else's; that he works on it is known by the lock only
-        upload.held.add([found] if found else ())
-    if upload.held.living():
+    leaders = [member for member in working.workers if member.pid == job.pid]
+    upload.pidfds.add(leaders or working.workers)
+    if working.ownership is Ownership.UNKNOWN and job.pid and util_processes.is_locked(jobs.log_path(job.name)):
+        found = util_processes.find(job.pid)  # of another user; only the lock shows that it works on the job
+        upload.pidfds.add([found] if found else ())
+    if upload.pidfds.living():
         return upload
     upload.close()
     return None
 
 
-def orphaned(job: Job, found: util_processes.Process) -> TrackedUpload:
-    """An upload of a job that was killed, by its supervisor, which is still there."""
+def track_orphaned(job: Job, found: util_processes.Process) -> TrackedUpload:
+    """Track the upload of a job that was killed, by its supervisor, which is still there."""
     upload = TrackedUpload(
         dataclasses.replace(job, pid=found.pid), util_processes.PidfdSet(), is_child=False, began=_beginning([found])
     )
-    upload.held.add([found])
+    upload.pidfds.add([found])
     return upload
 
 
@@ -107,17 +107,17 @@ def force(jobs: spool.Spool, upload: TrackedUpload) -> None:
     """Send SIGKILL to all that work on a job that was killed, whatever session they are in.
 
     Raises:
-        NotOwnerError: They are somebody else's.
+        NotOwnerError: They are another user's.
         LocalIOError: They can't be looked up.
     """
-    crew = util_processes.job_processes(upload.job.pid, process_match(jobs, upload.job))
-    upload.held.add((*crew.workers, *crew.descendants))
-    upload.held.kill(upload.job.pid)
+    working = util_processes.job_processes(upload.job.pid, process_match(jobs, upload.job))
+    upload.pidfds.add((*working.workers, *working.descendants))
+    upload.pidfds.kill(upload.job.pid)
     upload.was_forced = True
 
 
 def supervisors(jobs: spool.Spool) -> dict[str, int]:
-    """The supervisors of jobs, archived or not, whichever worker started them: pids by job.
+    """Find the supervisors of jobs, archived or not, whichever worker started them: pids by job.
 
     Each leads a session, has the log of the job as its standard output, locked, and began before all others who do.
     """

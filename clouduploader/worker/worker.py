@@ -1,8 +1,8 @@
-"""The worker: starts uploads, sees their ends, and looks after those that nobody else does.
+"""The worker: starts uploads, waits for their ends, and recovers those of a worker that died.
 
 One thread that sleeps until something happens: a record changes (inotify), a byte comes in OBS's fifo, a process ends
-(pidfds), somebody asks for something (Control), or a time has come. It keeps nothing that the spool does not hold: a
-worker that was killed is replaced by one that reads the same.
+(pidfds), a request comes (WorkerControl), or a time is reached. All that it knows is in the spool: a worker that was
+killed is replaced by one that reads the same.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from clouduploader.worker.control import WorkerControl
 from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
 from clouduploader.worker.settings import WorkerSettings
 
-LOCK_SECONDS = 1.0  # a job whose lock takes longer is come back to; the others need not wait for it
-AGAIN_SECONDS = 5.0  # until a job is come back to that could not be started or ended, or whose start came to nothing
-RESCAN_SECONDS = 60.0  # all records are looked at, whatever inotify told: network file systems tell nothing
-PING_SECONDS = 1.0  # they are at a byte in the fifo, but no more often: with thousands that takes its time
+LOCK_SECONDS = 1.0  # a job whose lock takes longer is tried again later, so that the others need not wait for it
+RETRY_SECONDS = 5.0  # until a job is tried again that could not be started or ended, or whose start came to nothing
+RESCAN_SECONDS = 60.0  # between looks at all records, whatever inotify reported: network file systems report nothing
+PING_SECONDS = 1.0  # the same after a byte in the fifo: with thousands of records a look takes its time
 FIFO_BYTES = 65_536  # what a pipe holds (pipe(7))
 END_KINDS = {
     JobState.WAITING: WorkerEventKind.WAITING,
@@ -44,8 +44,8 @@ class Worker:
     Args:
         config: See Config.
         read_settings: Reads the settings; called at the start, and again when asked to.
-        control: See Control.
-        on_event: Told what happens, in the thread of `run`.
+        control: See WorkerControl.
+        on_event: Called with each event, in the thread of `run`.
 
     Raises:
         ConfigError: The settings are wrong.
@@ -67,172 +67,175 @@ class Worker:
         self._on_event = on_event
         self._own_program = settings.find_program(settings.PROGRAM, config.environment)
         self._descriptor_limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._means = self._read_means()
+        self._launch_config = self._read_launch_config()
         self._queue = queue.JobQueue(self._jobs, self._tell_trouble)
         self._uploads: dict[str, tracked.TrackedUpload] = {}
-        self._cleanings: list[cleanup.CleanupRunner] = []
-        self._debts: dict[str, cleanup.PendingCleanup] = {}  # clean-ups that do not run yet
-        self._troubles: dict[str, str] = {}
-        self._again: dict[str, float] = {}
+        self._cleanups: list[cleanup.RunningCleanup] = []
+        self._pending_cleanups: dict[str, cleanup.PendingCleanup] = {}
+        self._reported_troubles: dict[str, str] = {}
+        self._retry_at: dict[str, float] = {}
         self._rescanned = -math.inf  # when all records were looked at, and when they will be again
         self._rescan = time.monotonic() + RESCAN_SECONDS
 
     def run(self) -> None:
-        """Work, until Control says that it is enough.
+        """Work until `control` asks to leave. Blocks.
 
         Raises:
             LockedError: Another worker works on the spool.
             MissingFileError: There is no spool, or it was removed.
             CannotCreateError, LocalIOError: It can't be worked on.
         """
-        obs_lock = self._means.settings.obs_lock
+        obs_lock = self._launch_config.settings.obs_lock
         with (
-            lock.held(self._jobs, obs_lock) as hold,
+            lock.acquire(self._jobs, obs_lock) as worker_lock,
             contextlib.closing(inotify.DirectoryWatch(self._jobs.directory)) as changes,
             contextlib.ExitStack() as stack,
         ):
             stack.callback(self._close)
             self._queue.refresh(None)
             self._find_orphans()
-            self._find_debts()
-            self._tell(WorkerEventKind.READY, None, f"at {self._jobs.directory}, {self._means.program} at its service")
+            self._find_pending_cleanups()
+            self._tell(
+                WorkerEventKind.READY, None, f"at {self._jobs.directory}, uploads by {self._launch_config.program}"
+            )
             while True:
-                self._look_after()
+                self._act()
                 if self._control.is_leaving or (self._control.is_draining and not self._uploads):
                     break
-                self._sleep(changes, hold)
+                self._sleep(changes, worker_lock)
             names = ", ".join(sorted(self._uploads, key=int))
             self._tell(WorkerEventKind.LEFT, None, f"these uploads go on: {names}" if names else "no upload runs")
 
-    def _sleep(self, changes: inotify.DirectoryWatch, hold: lock.WorkerLock) -> None:
-        """Wait until something happens, and take note of it."""
+    def _sleep(self, changes: inotify.DirectoryWatch, worker_lock: lock.WorkerLock) -> None:
+        """Wait until something happens, and refresh the queue."""
         poll = select.poll()
-        living = [upload.held.descriptors() for upload in self._uploads.values()]
+        living = [upload.pidfds.descriptors() for upload in self._uploads.values()]
         for descriptor in (
             changes.fileno(),
             self._control.fileno(),
-            *(() if hold.fifo is None else (hold.fifo,)),
+            *(() if worker_lock.fifo is None else (worker_lock.fifo,)),
             *itertools.chain.from_iterable(living),
-            *(item.descriptor for item in self._cleanings),
+            *(item.descriptor for item in self._cleanups),
         ):
             poll.register(descriptor, select.POLLIN)
         wait = min(self._times()) - time.monotonic() if all(living) else 0.0  # or one has just ended
         poll.poll(math.ceil(1000 * max(0.0, wait)))
-        if self._control.take():
+        if self._control.take_reload():
             self._reload()
         names = changes.changed()
         now = time.monotonic()
-        if _is_pinged(hold.fifo):
+        if _is_pinged(worker_lock.fifo):
             self._rescan = min(self._rescan, self._rescanned + PING_SECONDS)
         if now >= self._rescan:
-            hold.check()
+            worker_lock.check()
             self._rescanned, self._rescan = now, now + RESCAN_SECONDS
             names = None  # all of them
         self._queue.refresh(names)
 
     def _times(self) -> Iterator[float]:
-        """When there is something to do even if nothing happens, by the monotonic clock."""
+        """Yield when there is something to do even if nothing happens, by the monotonic clock."""
         yield self._rescan
-        yield from self._again.values()
-        if len(self._cleanings) < cleanup.MAX_AT_ONCE:
-            yield from (debt.due for debt in self._debts.values())
+        yield from self._retry_at.values()
+        if len(self._cleanups) < cleanup.MAX_AT_ONCE:
+            yield from (pending.due for pending in self._pending_cleanups.values())
         for upload in self._uploads.values():
             if upload.escalation is not None and not upload.was_forced:
                 yield upload.escalation
         now = time.monotonic()
-        yield from (due for record in self._queue.waiting() if (due := record.due(self._means.settings)) > now)
+        yield from (due for record in self._queue.waiting() if (due := record.due(self._launch_config.settings)) > now)
 
-    def _look_after(self) -> None:
+    def _act(self) -> None:
+        """Do all that can be done now."""
         now = time.monotonic()
-        self._again = {name: due for name, due in self._again.items() if due > now}
-        self._see_ends()
-        self._see_kills()
+        self._retry_at = {name: due for name, due in self._retry_at.items() if due > now}
+        self._handle_ends()
+        self._handle_kills()
         self._start_clean_ups()
         for name in self._queue.uploading():
-            if name not in self._uploads and name not in self._again:
+            if name not in self._uploads and name not in self._retry_at:
                 self._attempt(name, self._recover)
         if not (self._control.is_draining or self._control.is_leaving):
             self._start_all()
 
     def _start_all(self) -> None:
-        """Start what may be started: the oldest first, as many as there is room for."""
-        limits, now = self._means.settings, time.monotonic()
+        """Start what may be started: the oldest first, as many as the limits allow."""
+        limits, now = self._launch_config.settings, time.monotonic()
         if len(self._uploads) >= limits.max_jobs:
-            return  # without a look at the queue
+            return  # spares the look at the queue
         users = Counter(upload.job.user for upload in self._uploads.values())
         for record in self._queue.startable(lambda user: users[user] >= limits.max_jobs_per_user):
             if len(self._uploads) >= limits.max_jobs:
                 break
             name = record.job.name
-            if name not in self._uploads and name not in self._again and record.due(limits) <= now:
+            if name not in self._uploads and name not in self._retry_at and record.due(limits) <= now:
                 self._attempt(name, self._start)
                 users[record.job.user] += name in self._uploads
 
     def _attempt(self, name: str, act: Callable[[str], None]) -> None:
-        """Do something to a job; if it can't be done now, come back to it."""
+        """Do something to a job; if it can't be done now, try again after RETRY_SECONDS."""
         try:
             act(name)
         except NoSuchJobError:
             pass  # archived meanwhile
         except ClouduploaderError as exc:
-            self._again[name] = time.monotonic() + AGAIN_SECONDS
+            self._retry_at[name] = time.monotonic() + RETRY_SECONDS
             self._tell_trouble(name, exc.message)
             return
-        self._troubles.pop(name, None)
+        self._reported_troubles.pop(name, None)
         self._queue.refresh([name])
 
     def _start(self, name: str) -> None:
-        job = launcher.start(self._means, name)
+        job = launcher.start(self._launch_config, name)
         if job is None:
             return
         if job.state is JobState.UPLOADING:
-            self._uploads[name] = tracked.started(job)
+            self._uploads[name] = tracked.track_started(job)
             tried = f", try {job.try_}" if job.try_ else ""
             self._tell(WorkerEventKind.STARTED, name, f"user {job.user}, target {job.target}, process {job.pid}{tried}")
         else:
             self._tell(WorkerEventKind.FAILED, name, job.details or "")
 
     def _recover(self, name: str) -> None:
-        """See to a job that somebody works on, but not for us: an upload of an earlier worker, or of nobody."""
+        """Adopt an upload that an earlier worker has started, or end one whose processes are gone."""
         with self._jobs.lock(name) as locked:
             job = locked.job
             if job.state is not JobState.UPLOADING:
                 return
             is_by_hand = self._jobs.file_path(name).is_symlink()
             if is_by_hand and not outcome.has_ended(self._jobs, job, self._config.state.value):
-                return  # who uploads it can `resume` it
-            upload = tracked.adopted(self._jobs, job)
+                return  # its user can `resume` it
+            upload = tracked.track_adopted(self._jobs, job)
             if upload:
                 self._uploads[name] = upload
                 self._tell(WorkerEventKind.ADOPTED, name, f"user {job.user}, target {job.target}, process {job.pid}")
             elif processes.is_locked(self._jobs.log_path(name)):  # hidepid of proc(5)
-                raise LockedError(f"somebody who can't be seen holds the log of the job {name}")
+                raise LockedError(f"a process that can't be seen holds the log of the job {name}")
             elif self._jobs.prepared_dir(name).exists():
                 locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None, pid=None))
-                self._again[name] = time.monotonic() + AGAIN_SECONDS  # what ended its supervisor may end the next one
+                self._retry_at[name] = time.monotonic() + RETRY_SECONDS  # what killed its supervisor may do so again
                 self._tell(WorkerEventKind.RESCHEDULED, name, "its upload had not begun")
             else:
                 job = outcome.record_interrupted(self._jobs, locked, self._config.state.value)
                 self._tell(END_KINDS[job.state], name, job.details or "", UploadEnd(exit_code=None, seconds=None))
                 self._clean_up(job)
 
-    def _see_ends(self) -> None:
+    def _handle_ends(self) -> None:
         for name in [name for name, upload in self._uploads.items() if upload.has_ended()]:
-            self._attempt(name, self._see_end)
-        for done in list(self._cleanings):
+            self._attempt(name, self._handle_end)
+        for done in list(self._cleanups):
             code = done.exit_code()
             if code is not None:
-                name = done.debt.job.name
-                self._cleanings.remove(done)
+                name = done.pending.job.name
+                self._cleanups.remove(done)
                 if code == ExitCode.OK:
                     self._jobs.clear_cleanup_pending(name)
                 else:  # something is left
-                    done.debt.put_off(time.monotonic())
-                    self._debts[name] = done.debt
+                    done.pending.postpone(time.monotonic())
+                    self._pending_cleanups[name] = done.pending
                 self._tell(WorkerEventKind.CLEANED, name, f"the clean-up in the cloud ended with {code}")
 
-    def _see_end(self, name: str) -> None:
-        """Tell how an upload ended: as its supervisor, or whoever killed it, has written."""
+    def _handle_end(self, name: str) -> None:
+        """Report how an upload ended: as its supervisor, or the process that killed it, has recorded."""
         upload = self._uploads.pop(name)
         upload.close()
         job, is_archived = self._jobs.read(name)
@@ -246,8 +249,8 @@ class Worker:
         self._tell(kind, name, job.details or "", upload.end())
         self._clean_up(job)
 
-    def _see_kills(self) -> None:
-        """Who killed a job has told its processes, and archived it; they may clean up, but not for ever."""
+    def _handle_kills(self) -> None:
+        """Kill what is left of killed jobs: their processes got SIGTERM, and have some time to clean up."""
         now = time.monotonic()
         uploading = set(self._queue.uploading())
         for name, upload in self._uploads.items():
@@ -255,13 +258,13 @@ class Worker:
                 continue
             if upload.escalation is None:
                 if self._jobs.is_archived(name):  # else its record can't be read now, or the spool is gone
-                    upload.escalation = now + self._means.settings.kill_grace_seconds
+                    upload.escalation = now + self._launch_config.settings.kill_grace_seconds
             elif upload.escalation <= now and not upload.was_forced:
                 self._jobs.mark_cleanup_pending(name)
                 try:
                     tracked.force(self._jobs, upload)
                 except ClouduploaderError as exc:
-                    upload.escalation = now + AGAIN_SECONDS
+                    upload.escalation = now + RETRY_SECONDS
                     self._tell_trouble(name, exc.message)
                 else:
                     self._tell(WorkerEventKind.FORCED, name, "its processes were still there when their time was over")
@@ -276,16 +279,16 @@ class Worker:
             with contextlib.suppress(ClouduploaderError):
                 job, is_archived = self._jobs.read(name)
                 if is_archived:
-                    self._uploads[name] = tracked.orphaned(job, found)
+                    self._uploads[name] = tracked.track_orphaned(job, found)
                     self._tell(WorkerEventKind.ADOPTED, name, f"was killed, but process {pid} is still there")
 
-    def _find_debts(self) -> None:
-        """Clean up where an earlier worker did not get to that, or could not remove everything."""
+    def _find_pending_cleanups(self) -> None:
+        """Find clean-ups that an earlier worker did not start, or that left something."""
         for name in self._jobs.pending_cleanups():
             try:
                 job, is_archived = self._jobs.read(name)
             except NoSuchJobError:
-                self._jobs.clear_cleanup_pending(name)  # too old by now
+                self._jobs.clear_cleanup_pending(name)  # its record was pruned
             except ClouduploaderError as exc:
                 self._tell_trouble(name, exc.message)
             else:
@@ -293,31 +296,31 @@ class Worker:
                     self._clean_up(job)
 
     def _clean_up(self, job: Job) -> None:
-        """If that is due, remove what a dead upload left in the cloud: without its image, nobody can go on with it."""
+        """Queue the clean-up after an upload if one is pending: without its image it can't be resumed."""
         if self._jobs.is_cleanup_pending(job.name):
-            self._debts[job.name] = cleanup.PendingCleanup(job, time.monotonic())
+            self._pending_cleanups[job.name] = cleanup.PendingCleanup(job, time.monotonic())
 
     def _start_clean_ups(self) -> None:
-        """Start those that are due, the oldest first, as many as may run at once."""
+        """Start clean-ups that are due, the oldest first, as many as may run at once."""
         now = time.monotonic()
-        for debt in sorted(self._debts.values(), key=lambda debt: debt.due):
-            if debt.due > now or len(self._cleanings) >= cleanup.MAX_AT_ONCE:
+        for pending in sorted(self._pending_cleanups.values(), key=lambda pending: pending.due):
+            if pending.due > now or len(self._cleanups) >= cleanup.MAX_AT_ONCE:
                 break
-            name = debt.job.name
+            name = pending.job.name
             try:
                 started = cleanup.start(
-                    self._jobs, debt, program=self._own_program, environment=self._means.environment
+                    self._jobs, pending, program=self._own_program, environment=self._launch_config.environment
                 )
             except ClouduploaderError as exc:
-                debt.put_off(now)
+                pending.postpone(now)
                 self._tell_trouble(name, exc.message)
             else:
-                self._cleanings.append(started)
-                del self._debts[name]
+                self._cleanups.append(started)
+                del self._pending_cleanups[name]
 
-    def _read_means(self) -> launcher.LaunchConfig:
+    def _read_launch_config(self) -> launcher.LaunchConfig:
         found = self._read_settings()
-        environment = settings.environment_of(self._config, found)
+        environment = settings.upload_environment(self._config, found)
         if found.program != settings.PROGRAM:
             privileges.check_program(self._config.path, found.program)
         program = settings.find_program(found.program, self._config.environment)
@@ -331,7 +334,7 @@ class Worker:
 
     def _reload(self) -> None:
         try:
-            self._means = self._read_means()
+            self._launch_config = self._read_launch_config()
         except ClouduploaderError as exc:
             self._tell(WorkerEventKind.SETTINGS, None, f"the old ones stay: {exc.message}")
         else:
@@ -341,20 +344,20 @@ class Worker:
         self._on_event(WorkerEvent(kind, name, text, end))
 
     def _tell_trouble(self, name: str, text: str) -> None:
-        if self._troubles.get(name) != text:
-            self._troubles[name] = text
+        if self._reported_troubles.get(name) != text:
+            self._reported_troubles[name] = text
             self._tell(WorkerEventKind.TROUBLE, name, text)
 
     def _close(self) -> None:
-        """Let go of all; uploads and clean-ups go on."""
+        """Close all descriptors; uploads and clean-ups go on."""
         for upload in self._uploads.values():
             upload.close()
-        for item in self._cleanings:
+        for item in self._cleanups:
             item.close()
 
 
 def _is_pinged(fifo: int | None) -> bool:
-    """Whether somebody has written to OBS's fifo; empties it."""
+    """Empty OBS's fifo; return whether something was in it."""
     if fifo is None:
         return False
     with contextlib.suppress(BlockingIOError):

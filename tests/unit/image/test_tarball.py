@@ -456,7 +456,7 @@ def test_what_gnu_tar_passes_at_the_end_is_passed_if_forced():
     for data in (tarball({"a.raw": RAW}, end=0), tarball({"a.raw": RAW}) + b"signature" + bytes(300_000)):
         told = []
         chunks = iter([data])
-        pieces = tarballs.image(chunks, "a.tar", is_by_name=True, object_to=lambda *words: told.append(words))  # noqa: B023
+        pieces = tarballs.read_image(chunks, "a.tar", is_by_name=True, object_to=lambda *words: told.append(words))  # noqa: B023
         assert b"".join(pieces) == RAW
         assert len(told) == 1
         assert not list(chunks)

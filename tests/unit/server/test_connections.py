@@ -1,4 +1,4 @@
-"""Clients that want more than there is: who makes way, and who is heard all the same; on one address and on several."""
+"""Clients that want more than there is, on one address and on several: which are dropped, and which answered."""
 
 import contextlib
 import socket
@@ -174,22 +174,27 @@ class Request:
         self.protocol, self.path = handler, path
 
 
+def table_for(requests):
+    descriptors = connections.RESERVED_DESCRIPTORS + requests * (connections.REQUEST_DESCRIPTORS + 1)
+    return connections.ConnectionTable(descriptors, lambda: 1)
+
+
 def test_connections_that_ask_for_nothing_make_way_those_of_the_client_with_most_first():
-    crowd = connections.ConnectionTable(connections.RESERVED + 4 * (connections.SHARE + 1), lambda: 1)
-    one, *others = [crowd.admit(Handler(client)) for client in "abbb"]
-    crowd.admit(Handler("c"))
+    table = table_for(4)
+    one, *others = [table.admit(Handler(client)) for client in "abbb"]
+    table.admit(Handler("c"))
     assert [handler.is_open for handler in (one, *others)] == [True, False, True, True]
-    crowd.forget(one)
-    crowd.admit(Handler("c"))
+    table.forget(one)
+    table.admit(Handler("c"))
     assert [handler.is_open for handler in others] == [False, True, True]
 
 
 def test_followers_make_way_for_requests_and_others_do_not():
-    crowd = connections.ConnectionTable(connections.RESERVED + 2 * (connections.SHARE + 1), lambda: 1)
+    table = table_for(2)
 
     def ask(path):
-        handler = crowd.admit(Handler("a"))
-        crowd.begin(Request(handler, path))
+        handler = table.admit(Handler("a"))
+        table.begin(Request(handler, path))
         return handler
 
     first, second = ask("/cloudupload/1/_log"), ask("/cloudupload/2/_log")
@@ -199,7 +204,7 @@ def test_followers_make_way_for_requests_and_others_do_not():
     assert not second.is_open
     with pytest.raises(RefusalError, match="too many requests at once"):
         ask("/cloudupload/5")
-    crowd.end(Request(shown, ""), None)
+    table.end(Request(shown, ""), None)
     assert ask("/cloudupload/6").is_open
     assert other.is_open
 
@@ -260,13 +265,13 @@ def test_speed_of_an_image_is_that_of_late(monkeypatch):
 
 @pytest.mark.parametrize(
     ("address", "allow", "warning"),
-    [("192.0.2.7", "0.0.0.0/0", "open to everybody: whoever reaches 192.0.2.7 from 0.0.0.0/0 may do everything"),
-     ("::", "10.0.0.0/8 ::/0", "open to everybody: whoever reaches :: from ::/0 may do everything"),
+    [("192.0.2.7", "0.0.0.0/0", "open to the world: every client that reaches 192.0.2.7 from 0.0.0.0/0 may do "),
+     ("::", "10.0.0.0/8 ::/0", "open to the world: every client that reaches :: from ::/0 may do everything"),
      ("192.0.2.7", "0.0.0.0/1 128.0.0.0/1", "from 0.0.0.0/1 or 128.0.0.0/1 may do everything"),
      ("192.0.2.7", "", "it listens on 192.0.2.7, and answers this host alone: --allow names others"),
      ("192.0.2.7", "10.1.0.0/16", None), ("127.0.0.1", "0.0.0.0/0", None), ("::1", "", None)],
 )  # fmt: skip
-def test_settings_warn_of_a_server_that_is_open_to_everybody(tmp_path, address, allow, warning):
+def test_settings_warn_of_a_server_that_is_open_to_the_world(tmp_path, address, allow, warning):
     found = settings.load({"allow": allow}, tmp_path).warning(address)
     assert (found is None) == (warning is None)
     assert (warning or "") in (found or "")

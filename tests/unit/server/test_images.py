@@ -126,7 +126,7 @@ def test_end_that_cannot_be_written_is_told_and_hides_no_reason(make_spool, serv
 
 @pytest.mark.parametrize("text", ["No space left on device", "Read-only file system", "Input/output error"])
 def test_fault_of_the_server_is_not_called_the_clients(text):
-    assert replies.refused(LocalIOError(f"/srv/7 can't be written: {text}")).status == 500
+    assert replies.to_refusal(LocalIOError(f"/srv/7 can't be written: {text}")).status == 500
 
 
 def test_image_in_chunks_of_a_few_bytes_is_not_taken_to_its_end(make_spool, serve):
@@ -309,7 +309,7 @@ def test_image_stops_when_others_fill_the_disk_to_the_floor(make_spool, serve):
     with server.connect() as client:
         begin(client, jobs, name, 10_000_000, b"a")
         server.section["keep_free"] = "1000000T"  # the other way round: the floor rises to what is free
-        server.source.outdate()
+        server.source.request_reload()
         assert read_answer(client).startswith(b"HTTP/1.1 500 No space left on device")
     assert re.fullmatch(r"No space left on device: \d+ bytes are free, \d+ are kept free", wait_for_end(jobs, name))
 

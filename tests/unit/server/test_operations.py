@@ -158,7 +158,7 @@ def test_settings_are_read_again_and_those_that_are_wrong_are_not_taken(serve, m
     def read_again(**section):
         count = len(lines_of(server, "settings"))
         server.section.update(section)
-        server.source.outdate()
+        server.source.request_reload()
         wait_for(lambda: len(lines_of(server, "settings")) > count)
         return lines_of(server, "settings")[-1].partition(" text=")[2]
 

@@ -39,11 +39,11 @@ def test_environment_has_what_uploads_need_and_no_more(load):
         **{"PATH": "/bin", "LC_ALL": "C", "https_proxy": "http://p", "NO_PROXY": "x", "MINE": "1"},
         **{"HOME": "/root", "AWS_SECRET_ACCESS_KEY": "s", "NOTIFY_SOCKET": "/n", "LD_PRELOAD": "x", "PYTHONPATH": "y"},
     )
-    found = settings.environment_of(loaded, settings.read(loaded))
+    found = settings.upload_environment(loaded, settings.read(loaded))
     assert found.pop("CLOUDUPLOADER_HOME") == str(loaded.home.value)
     assert found == {"PATH": "/bin", "LC_ALL": "C", "https_proxy": "http://p", "NO_PROXY": "x", "MINE": "1"}
 
 
 def test_environment_without_a_path_has_the_default_one(load):
     loaded = load()
-    assert settings.environment_of(loaded, settings.read(loaded))["PATH"] == "/bin:/usr/bin"
+    assert settings.upload_environment(loaded, settings.read(loaded))["PATH"] == "/bin:/usr/bin"

@@ -252,7 +252,7 @@ def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, 
     with bench.jobs.open_log("1") as log:
         if not is_locked:
             log.close()
-        seen = in_the_place_of_nobody(lambda: tracked.adopted(bench.jobs, job))
+        seen = in_the_place_of_nobody(lambda: tracked.track_adopted(bench.jobs, job))
     assert seen == is_locked
 
 
@@ -263,7 +263,7 @@ def test_job_whose_log_is_held_by_whom_nobody_sees_is_not_lost(bench, monkeypatc
     bench.write_uploader("true")
     with bench.jobs.open_log("1"):
         bench.start()
-        assert "somebody who can't be seen" in bench.wait_for_event("trouble", "1")
+        assert "a process that can't be seen" in bench.wait_for_event("trouble", "1")
         assert bench.job("1").state is JobState.UPLOADING
     assert bench.wait_for_end("1").details == worker_outcome.INTERRUPTED
 

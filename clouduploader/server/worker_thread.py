@@ -1,4 +1,4 @@
-"""The worker in the server's process: a thread of its own, whose end is the end of the service."""
+"""The worker as a thread of the server; if it ends by itself, the server ends too."""
 
 import concurrent.futures
 import dataclasses
@@ -16,13 +16,13 @@ from clouduploader.worker.control import WorkerControl
 from clouduploader.worker.events import WorkerEvent, WorkerEventKind
 
 
-class OwnWorker:
-    """A worker on the server's spool.
+class WorkerThread:
+    """A thread that runs the worker of the server's spool.
 
     Args:
         read_config: Reads all settings; called again after `reload`.
-        cancel: Is requested when the worker ends by itself: a service without it would take jobs that nobody starts.
-        log: Is told what happens.
+        cancel: Requested when the worker ends by itself: without it the server would take jobs that are never started.
+        log: Gets what happens.
     """
 
     def __init__(self, read_config: Callable[[], Config], *, cancel: Cancel, log: ServiceLog) -> None:
@@ -30,19 +30,19 @@ class OwnWorker:
         self._cancel = cancel
         self._log = log
         self._control = WorkerControl()
-        self._is_settled = threading.Event()  # it is ready, or has ended
+        self._is_ready_or_ended = threading.Event()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "worker")
         self._work: concurrent.futures.Future[None] | None = None
         self._metrics: Metrics | None = None
 
     def start(self, metrics: Metrics) -> None:
-        """Start it, and wait until it looks after the spool.
+        """Start it, and wait until it is ready.
 
         Args:
             metrics: Counts its uploads.
 
         Raises:
-            ClouduploaderError: It can't work; see `dispatcher.run`.
+            ClouduploaderError: It can't work; see `worker.run`.
         """
         self._metrics = metrics
         self._work = self._thread.submit(
@@ -50,10 +50,10 @@ class OwnWorker:
             self._read_config(),
             settings=lambda: settings.read(self._read_config()),
             control=self._control,
-            on_event=self._note,
+            on_event=self._record,
         )
         self._work.add_done_callback(self._ended)
-        self._is_settled.wait()
+        self._is_ready_or_ended.wait()
         if self._work.done():
             self._work.result()
 
@@ -62,7 +62,7 @@ class OwnWorker:
         self._control.reload()
 
     def drain(self) -> bool:
-        """Have it start no more uploads, and end with the last; for signal handlers too.
+        """Have it start no more uploads, and end after the last; for signal handlers too.
 
         Returns:
             Whether it was not asked before.
@@ -72,11 +72,11 @@ class OwnWorker:
         return is_first
 
     def fault(self) -> str | None:
-        """Why nobody starts uploads; None if it does."""
+        """Return why no uploads are started; None if the worker runs."""
         return None if self._work and self._work.running() else "the worker has ended"
 
     def close(self) -> None:
-        """Hand over: its uploads go on, the next worker finds them. Waits for its thread.
+        """End it, and wait for the thread; its uploads go on, and the next worker finds them.
 
         Raises:
             ClouduploaderError: It has ended by itself, for this reason.
@@ -88,14 +88,14 @@ class OwnWorker:
             self._work.result()
 
     def _ended(self, _work: concurrent.futures.Future[None]) -> None:
-        self._is_settled.set()
+        self._is_ready_or_ended.set()
         if not self._control.is_leaving:
             self._cancel.request(signal.SIGTERM)
 
-    def _note(self, event: WorkerEvent) -> None:
-        """Write down and count what the worker tells, in its thread."""
+    def _record(self, event: WorkerEvent) -> None:
+        """Log and count an event of the worker, in its thread."""
         event.log_to(self._log)
         if event.end and self._metrics:
             self._metrics.count_upload(event.kind, **dataclasses.asdict(event.end))
         if event.kind is WorkerEventKind.READY:
-            self._is_settled.set()
+            self._is_ready_or_ended.set()

@@ -1,1 +1,1 @@
-"""An image file, whatever it is called and however it is packed: its name, packing and size."""
+"""Disk images: what a file is, what is in it, and its raw disk as blocks or as a stream."""

@@ -1,4 +1,4 @@
-"""A raw disk as blocks of one size: from a stream in its order, or from a store in any."""
+"""A raw disk as blocks of one size, from a stream or by random access."""
 
 import bisect
 import contextlib
@@ -33,32 +33,32 @@ class BlockMap:
                 self._ends.append(behind)
 
     def __contains__(self, index: int) -> bool:
-        """Whether a part lies in this block."""
+        """Return whether a part lies in this block."""
         place = bisect.bisect_right(self._starts, index)
         return place > 0 and index < self._ends[place - 1]
 
     def __iter__(self) -> Iterator[int]:
-        """The numbers, ascending."""
+        """Yield the numbers, ascending."""
         for start, end in zip(self._starts, self._ends, strict=True):
             yield from range(start, end)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return sum(self._ends) - sum(self._starts)
 
 
 @frozen(kw_only=True)
 class BlockOptions:
-    """What is wanted of a source.
+    """Options of a block source.
 
     Attributes:
         filename: Names the image in errors.
         block_bytes: Of one block.
         zero_blocks: What becomes of zeros.
-        written: What was ever written, all else being true holes; None if nobody knows.
+        written: What was ever written, all else being true holes; None if that is not known.
         is_promise: Whether something in such a hole is an error. Otherwise it is data like all others.
         cancel: Honoured at each block.
-        on_end: Called when all was read, with what came out; raises ImageError if it was all in vain.
+        on_end: Called when all was read, with the statistics; may raise ImageError.
     """
 
     filename: str
@@ -71,7 +71,7 @@ class BlockOptions:
 
 
 class _Source:
-    """What both sources have in common: the counting, and one error for all threads."""
+    """The base of both sources: counts blocks, and raises one error in all threads."""
 
     def __init__(self, options: BlockOptions) -> None:
         self._options = options
@@ -84,7 +84,7 @@ class _Source:
 
     @contextlib.contextmanager
     def _remembered(self) -> Iterator[None]:
-        """Raise what another thread met, and keep what is raised for the others."""
+        """Raise an error that another thread had, and keep one that is raised for the others."""
         try:
             if self._error:
                 raise self._error
@@ -188,7 +188,7 @@ class StreamBlockSource(_Source):
                 return block
 
     def _fill(self, buffer: bytearray) -> int:
-        """Fill a buffer; tell how much of it is the disk's."""
+        """Fill a buffer; return how many bytes of it are the disk's."""
         size = 0
         with memoryview(buffer) as view:
             while size < len(view):
@@ -210,7 +210,7 @@ class StreamBlockSource(_Source):
         raise ValueError("what has been unpacked is gone")
 
     def close(self) -> None:
-        """Wait for the thread that takes a block, and give none any more: the pieces may be closed then."""
+        """Wait for the thread that reads a block, and return none any more: the pieces may be closed then."""
         with self._lock:
             self._error = self._error or ValueError("the image is closed")
 
@@ -219,26 +219,26 @@ class DiskBlockSource(_Source):
     """A BlockSource of a disk that can be read anywhere, so that several threads read at once.
 
     Args:
-        store: The disk.
-        options: See BlockOptions; `written` is the store's own extents, or what a map says.
+        disk: The disk.
+        options: See BlockOptions; `written` is the disk's own extents, or what a map says.
         file_sha256: See StreamBlockSource.
     """
 
     can_reread = True
 
-    def __init__(self, store: RawDisk, options: BlockOptions, *, file_sha256: Callable[[], str | None]) -> None:
+    def __init__(self, disk: RawDisk, options: BlockOptions, *, file_sha256: Callable[[], str | None]) -> None:
         super().__init__(options)
         self._file_sha256 = file_sha256
-        self._store = store
-        self._stored = BlockMap(store.extents, options.block_bytes)
+        self._disk = disk
+        self._extents = BlockMap(disk.extents, options.block_bytes)
         self._turn = threading.Condition()
         self._under_way = 0
-        total = -(-store.size_bytes // options.block_bytes)
-        if options.zero_blocks is ZeroBlocks.SEND or not store.is_map_binding:
+        total = -(-disk.size_bytes // options.block_bytes)
+        if options.zero_blocks is ZeroBlocks.SEND or not disk.is_map_binding:
             self._indices = iter(range(total))
         else:
-            # What is in neither is a hole of both. What was written and is none of the store's was zeros.
-            wanted = BlockMap(sorted((*store.extents, *(options.written or ()))), options.block_bytes)
+            # What is in neither is a hole of both. What was written and is not in the disk's extents was zeros.
+            wanted = BlockMap(sorted((*disk.extents, *(options.written or ()))), options.block_bytes)
             self._holes = total - len(wanted)
             self._indices = iter(wanted)
 
@@ -250,7 +250,7 @@ class DiskBlockSource(_Source):
                 if index is None:
                     self._end()
                     return None
-                self._position = min((index + 1) * self._options.block_bytes, self._store.size_bytes)
+                self._position = min((index + 1) * self._options.block_bytes, self._disk.size_bytes)
                 self._under_way += 1
             try:
                 with self._remembered():
@@ -265,24 +265,24 @@ class DiskBlockSource(_Source):
                 return block
 
     def _end(self) -> None:
-        """Wait for those who still read: they may find that it was no good end."""
+        """Wait for threads that still read: they may have an error."""
         self._turn.wait_for(lambda: not self._under_way or self._error)
         if self._error:
             raise self._error
-        self._position = self._store.size_bytes
-        self._tally = self._ended(self._store.size_bytes, file_sha256=self._file_sha256(), raw_sha256=None)
+        self._position = self._disk.size_bytes
+        self._tally = self._ended(self._disk.size_bytes, file_sha256=self._file_sha256(), raw_sha256=None)
 
     def close(self) -> None:
-        """Wait for all who take a block, and give none any more: the store may be closed then."""
+        """Wait for all threads that read a block, and return none any more: the disk may be closed then."""
         with self._turn:
             self._error = self._error or ValueError("the image is closed")
             self._turn.wait_for(lambda: not self._under_way)
 
     def _is_hole(self, index: int) -> bool:
-        if index in self._stored:
+        if index in self._extents:
             return False
         offset, size = index * self._options.block_bytes, self._options.block_bytes
-        return self._store.is_map_binding or self._store.is_hole(offset, min(size, self._store.size_bytes - offset))
+        return self._disk.is_map_binding or self._disk.is_hole(offset, min(size, self._disk.size_bytes - offset))
 
     def _is_read_as_zeros(self, index: int, buffer: bytearray) -> bool:
         self.reread_into(index, buffer)
@@ -292,6 +292,6 @@ class DiskBlockSource(_Source):
         """See BlockSource."""
         offset = index * self._options.block_bytes
         with memoryview(buffer) as view:
-            size = min(len(view), self._store.size_bytes - offset)
-            self._store.read_into(offset, view[:size])
+            size = min(len(view), self._disk.size_bytes - offset)
+            self._disk.read_into(offset, view[:size])
             view[size:] = bytes(len(view) - size)

@@ -1,7 +1,7 @@
 """Block maps of bmap-tools: which blocks of a raw image were ever written.
 
 Versions 1.0 to 2.0, as bmaptool's BmapCreate.py writes and BmapCopy.py reads them: from 1.3 on there is a checksum
-of the map itself, and one of each range. Whoever applies a map looks whether all else is zeros.
+of the map itself, and one of each range. The reader of an image checks that all else is zeros.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _DEPTH = 8  # ours: a map has three levels
 
 @frozen()
 class Bmap:
-    """What a block map says.
+    """A block map.
 
     Attributes:
         size_bytes: Of the raw image.
@@ -101,7 +101,7 @@ def parse(data: bytes) -> Bmap:
 
 
 def check_pieces(pieces: Iterator[bytes], written: Bmap, filename: str) -> Iterator[bytes]:
-    """The pieces of a disk; ends with an error where a range is not what its checksum says.
+    """Yield the pieces of a disk; raise an error where a range is not what its checksum says.
 
     Args:
         pieces: The disk in order.
@@ -138,7 +138,7 @@ def _hash(kind: str) -> "hashlib._Hash":
 
 
 def _sum(text: str, kind: str, name: str) -> str:
-    """A checksum of this kind, in lower case."""
+    """Return a checksum of this kind, in lower case."""
     if kind not in _DIGESTS:
         raise ImageError(f"its checksums are of the unknown kind {kind[:20]!r}")
     if not re.fullmatch(f"[0-9a-fA-F]{{{_DIGESTS[kind]}}}", text):
@@ -147,7 +147,7 @@ def _sum(text: str, kind: str, name: str) -> str:
 
 
 def _ranges(texts: list[str], size_bytes: int, block_bytes: int) -> list[tuple[int, int]]:
-    """Where ranges begin and end, in bytes; they are in order."""
+    """Return the beginnings and ends of ranges, in bytes; they must be in order."""
     found: list[tuple[int, int]] = []
     for text in texts:
         match = _RANGE.fullmatch(text)
@@ -178,7 +178,7 @@ def _number(fields: dict[str, str], name: str) -> int:
 
 
 def _check_digest(data: bytes, fields: dict[str, str]) -> None:
-    """Compare the file with the digest that stands in it; that was made with zeros in its place."""
+    """Compare the file with the digest in it, which was computed with zeros in its place."""
     for name in _OWN_CHECKSUM & fields.keys():
         kind = "sha1" if name == "BmapFileSHA1" else fields.get("ChecksumType", "sha256")
         wanted = _sum(fields[name], kind, name)
@@ -189,7 +189,7 @@ def _check_digest(data: bytes, fields: dict[str, str]) -> None:
 
 
 class _Document:
-    """The few elements of the XML that count, bounded in depth and number; no DTD, so no entities.
+    """The elements of the XML that are used, bounded in depth and number; no DTD, so no entities.
 
     Attributes:
         version: Of the format; "" if there is none.
@@ -215,7 +215,7 @@ class _Document:
         except expat.ExpatError as exc:
             raise ImageError(f"line {exc.lineno} is not XML: {expat.ErrorString(exc.code)}") from exc
         except (LookupError, ValueError) as exc:
-            raise ImageError(f"it is not XML: {exc}") from exc  # an encoding that nobody knows
+            raise ImageError(f"it is not XML: {exc}") from exc  # an unknown encoding
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._path:

@@ -1,7 +1,7 @@
 """What firmware starts from a disk: programs of UEFI in FAT file systems, and boot code of a PC's BIOS.
 
-A BIOS runs the code in the first sector, which must know where to go on. UEFI firmware starts programs by their names;
-on a CD the file system with them is a boot image of El Torito (Bootable CD-ROM Format Specification 1.0).
+A BIOS runs the code in the first sector, which must find what to load next. UEFI firmware starts programs by their
+names; on a CD the file system with them is a boot image of El Torito (Bootable CD-ROM Format Specification 1.0).
 """
 
 import struct
@@ -22,7 +22,7 @@ LOADERS = {
     "BOOTLOONGARCH32.EFI": "loongarch32",
     "BOOTLOONGARCH64.EFI": "loongarch64",
 }
-"""What UEFI firmware starts by itself, each on its architecture: UEFI specification 2.10, 3.5.1.1."""
+"""The programs that UEFI firmware starts by itself, each on its architecture: UEFI specification 2.10, 3.5.1.1."""
 
 _MACHINES = {
     0x8664: "x86_64",
@@ -48,14 +48,14 @@ _SECTOR_BYTES = 512
 _SIGNATURE = b"\x55\xaa"
 _CODE_BYTES = 440  # UEFI specification 2.10, 5.2.1, table 5.1
 _BOOT_PARAMETER_BYTES = 120  # of an exFAT, which has most before its code; exFAT specification, 3.1
-_SELF_SUFFICIENT = (b"GRUB", b"LILO", b"Limine", b"isolinux.bin")  # boot code that knows itself where to go on
+_SELF_SUFFICIENT = (b"GRUB", b"LILO", b"Limine", b"isolinux.bin")  # boot code that knows itself what to load next
 _CHAINS = (
     b"\xfa\xb8\x00\x10\x8e\xd0\xbc\x00\xb0\xb8\x00\x00\x8e\xd8",  # parted, libparted/labels/dos.c
     b"Missing operating system",  # syslinux and Windows
     b"Missing OS",
     b"Invalid partition table",
 )
-"""Boot code that can do nothing but go on in the active partition."""
+"""Boot code that only loads the boot sector of the active partition."""
 _NOT_BOOTABLE = b"This is not a bootable disk"  # what mkfs.fat and mkntfs write for code
 
 _CD_BLOCK_BYTES = 2048
@@ -70,12 +70,12 @@ _HEADERS = (0x90, 0x91)  # of a section; figure 4
 
 @frozen()
 class UefiPrograms:
-    """The programs of UEFI that are on a disk, each by its architecture in Amazon's words, or the name of PE's.
+    """The programs of UEFI on a disk, each by its architecture: in Amazon's words, or else in UEFI's.
 
     Attributes:
         loaders: Those that firmware starts by itself.
         kernels: Unified kernel images, of `EFI/Linux`: it takes a loader, or a boot entry, to start them.
-        is_whole: Whether all places were looked at.
+        is_whole: Whether all places were read.
     """
 
     loaders: frozenset[str]
@@ -84,11 +84,11 @@ class UefiPrograms:
 
 
 def find_programs(read_at: ReadAt, table: PartitionTable | None) -> UefiPrograms:
-    """The programs in `EFI` of the first FAT file system that has some.
+    """Return the programs in `EFI` of the first FAT file system that has some.
 
-    Firmware looks into each that it can read, whatever its partition's type, so all are looked at: EFI system
-    partitions first. Of a loader the name says who looks for it, the PE header who can run it: one of another
-    architecture, or that is no PE, starts nowhere.
+    Firmware reads each file system that it can, whatever its partition's type, so all are read: EFI system
+    partitions first. The name of a loader says which firmware looks for it, the PE header which can run it: one of
+    another architecture, or that is no PE, starts nowhere.
     """
     is_whole = table is None or table.is_whole
     try:
@@ -110,7 +110,7 @@ def find_programs(read_at: ReadAt, table: PartitionTable | None) -> UefiPrograms
 
 
 def _starts(read_at: ReadAt, table: PartitionTable | None) -> list[int]:
-    """Where FAT file systems may be, in the order in which they are looked at."""
+    """Return where FAT file systems may begin, in bytes, in the order in which they are read."""
     images = _el_torito_images(read_at)
     if table is None:
         return [0, *images]
@@ -134,7 +134,7 @@ def _kernels(volume: fat.FatVolume) -> frozenset[str]:
 
 
 def _machine(head: bytes) -> str | None:
-    """The architecture of a PE program, in Amazon's words."""
+    """Return the architecture of a PE program, in Amazon's words."""
     if not head.startswith(b"MZ"):
         return None
     start = int.from_bytes(head[_PE_OFFSET : _PE_OFFSET + 4], "little")
@@ -144,7 +144,7 @@ def _machine(head: bytes) -> str | None:
 
 
 def _el_torito_images(read_at: ReadAt) -> list[int]:
-    """Where the images for UEFI firmware begin, in bytes; empty if there are none."""
+    """Return where the boot images for UEFI firmware begin, in bytes; empty if there are none."""
     record = read_at(_RECORD_BLOCK * _CD_BLOCK_BYTES, _CD_BLOCK_BYTES)
     if len(record) < _CD_BLOCK_BYTES or not record.startswith(_RECORD):
         return []
@@ -162,7 +162,7 @@ def _el_torito_images(read_at: ReadAt) -> list[int]:
 
 
 def boots_bios(read_at: ReadAt, table: PartitionTable | None) -> bool | None:
-    """Whether a BIOS starts it; None if that can't be told."""
+    """Return whether a BIOS starts the disk; None if that can't be told."""
     sector = read_at(0, _SECTOR_BYTES)
     if table is None:
         return _has_code(sector, _BOOT_PARAMETER_BYTES)
@@ -184,5 +184,5 @@ def boots_bios(read_at: ReadAt, table: PartitionTable | None) -> bool | None:
 
 
 def _has_code(sector: bytes, start: int) -> bool:
-    """Whether a sector is one that can be started."""
+    """Return whether a sector has boot code."""
     return sector.endswith(_SIGNATURE) and any(sector[start:_CODE_BYTES]) and _NOT_BOOTABLE not in sector

@@ -1,4 +1,4 @@
-"""The contents of a packed file, piece by piece, checked to the file's last byte."""
+"""Unpack a file piece by piece, and check it to its last byte."""
 
 import bz2
 import functools
@@ -25,7 +25,7 @@ _GZIP_RESERVED = 0xE0  # RFC 1952, 2.3.1: bits of the flags; 2.3.1.2 demands an 
 _GZIP_HEAD_BYTES = 10  # up to the fields that may be there, by these flags
 _GZIP_CHECKSUM, _GZIP_EXTRA, _GZIP_TEXTS = 0x02, 0x04, (0x08, 0x10)
 DECODER_ERRORS = (EOFError, ValueError, RuntimeError)
-"""What the modules of bz2, lzma, zlib, isal and zstd have for states of their libraries besides their own errors."""
+"""What the modules bz2, lzma, zlib, isal and zstd raise besides their own errors."""
 _IS_PADDED = (
     Compression.GZIP,
     Compression.BZIP2,
@@ -33,7 +33,7 @@ _IS_PADDED = (
 
 
 class Decoder(Protocol):
-    """One stream's decoder, as bz2, lzma and Python 3.14's zstd have it."""
+    """A decoder of one stream, as bz2, lzma and Python 3.14's zstd have it."""
 
     @property
     def eof(self) -> bool:
@@ -48,7 +48,7 @@ class Decoder(Protocol):
         """Whether there is nothing more to come from what it was given."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Take some packed bytes, give some unpacked ones."""
+        """Take some packed bytes, and return some unpacked ones."""
 
 
 class _GzipDecoder:
@@ -74,12 +74,12 @@ class _GzipDecoder:
 
 
 def xz_decoder() -> lzma.LZMADecompressor:
-    """A decoder of one xz stream that can't be made to take all memory."""
+    """Return a decoder of one xz stream, with a limit of memory."""
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, packed_file.XZ_MEMORY_BYTES)
 
 
 def _codec(compression: Compression) -> tuple[Callable[[], Decoder], type[Exception]]:
-    """What makes a decoder, and the error by which that tells of damage.
+    """Return the constructor of a decoder, and the error that it raises for damage.
 
     Raises:
         UnavailableError: It can't be unpacked here.
@@ -116,7 +116,7 @@ def _zstd_codec() -> tuple[Callable[[], Decoder], type[Exception]]:
 
 
 def split_head(pieces: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
-    """What a stream begins with, so many bytes at least if there are, and the whole of it."""
+    """Return the first pieces of a stream, `size` bytes at least if there are, and the whole stream."""
     found = b""
     for piece in pieces:
         found += piece
@@ -126,7 +126,7 @@ def split_head(pieces: Iterator[bytes], size: int) -> tuple[bytes, Iterator[byte
 
 
 def unpack(file: PackedFile, compression: Compression) -> Generator[bytes, None, None]:
-    """The contents of a file in pieces, none empty; all streams in it, to the last byte, by one core.
+    """Return an iterator over the contents of a file: pieces, none empty, of all streams in it; uses one core.
 
     Raises:
         UnavailableError: It can't be unpacked here; at once. All others come from the iterator.
@@ -184,14 +184,14 @@ def _decoded(
 
 
 def _at_least(data: bytes, size: int, file: PackedFile) -> bytes:
-    """So many bytes, or all there are."""
+    """Return the data with more behind them, until there are so many bytes, or the file ends."""
     while len(data) < size and (more := file.read(packed_file.READ_BYTES)):
         data += more
     return data
 
 
 def _check_header(head: bytes, file: PackedFile, compression: Compression) -> None:
-    """Refuse a stream for what its header says, where a decoder would pass it or give no reason."""
+    """Refuse a stream by its header, where a decoder would pass it or give no reason."""
     where = file.offset - len(head)
     match compression:
         case Compression.GZIP:
@@ -214,7 +214,7 @@ def _check_header(head: bytes, file: PackedFile, compression: Compression) -> No
 
 
 def _with_gzip_header(data: bytes, file: PackedFile) -> bytes:
-    """The same data, and more, so that the header in front is whole: isal 1.9 fails where it gets one in parts."""
+    """Return the data with more behind them, until the header is whole: isal 1.9 fails if it gets one in parts."""
     start = file.offset - len(data)
     while not _is_gzip_header_whole(data) and (more := file.read(packed_file.READ_BYTES)):
         data += more
@@ -227,7 +227,7 @@ def _with_gzip_header(data: bytes, file: PackedFile) -> bytes:
 
 
 def _is_gzip_header_whole(data: bytes) -> bool:
-    """Whether all fields of a header are there; RFC 1952, 2.3."""
+    """Return whether all fields of a header are there; RFC 1952, 2.3."""
     flags = data[3] if len(data) > 3 else 0
     end = _GZIP_HEAD_BYTES
     if flags & _GZIP_EXTRA:
@@ -241,17 +241,17 @@ def _is_gzip_header_whole(data: bytes) -> bool:
 
 
 def check_xz_flags(flags: bytes, file: PackedFile, where: int) -> None:
-    """Object to a stream of xz whose check nobody here can make; then damage does not show.
+    """Object to a stream of xz whose check liblzma can't make; damage would not show.
 
     Args:
         flags: Of its header; xz file format 1.2.1, section 2.1.1.2.
-        file: Where it is in.
-        where: At which byte.
+        file: The file.
+        where: Where the stream begins, in bytes.
     """
     if len(flags) == 2 and not flags[0] and flags[1] <= lzma.CHECK_ID_MAX and not lzma.is_check_supported(flags[1]):
         file.object_to(
             f"{file.filename} has an integrity check of type {flags[1]} in its xz data at byte {where}, which is not "
-            "known here, so that nobody can tell whether it is whole",
+            "known here, so that damage would not show",
             "Pack it anew, with `xz --check=sha256`.",
         )
 

@@ -75,7 +75,7 @@ _MEMBERS = (
         for one in (b"SWAPSPACE2", b"SWAP-SPACE")
     ),
 )
-"""What can be all of a disk, but is nothing that a machine starts from."""
+"""What can fill a disk, but is nothing that a machine starts from."""
 
 _OTHERS = (
     (0x202, b"HdrS", "a Linux kernel"),  # Documentation/arch/x86/boot.rst; has the signature of a boot sector too
@@ -94,7 +94,7 @@ _TEXTS = (
     (rb"#!", "a script"),
     (rb"\{\s*(\"|\})", "text: JSON"),
 )
-"""What a text is by how it begins."""
+"""Kinds of texts by their beginning."""
 
 _TAR = ".tar"
 _COMPRESSIONS = {".xz", ".gz", ".bz2", ".zst", ".zstd", _TAR}
@@ -106,7 +106,7 @@ _FLAT = "-flat.vmdk"  # the raw disk of a VMDK in two files; Virtual Disk Format
 
 
 def check_content(read_at: ReadAt) -> NoDisk | None:
-    """Say why a raw disk is none; None if it shows that it is one. Whatever its bytes are, there is no error."""
+    """Return why the bytes are no raw disk; None if they show that they are one. Raises no error for any bytes."""
     head = read_at(0, HEAD_BYTES)
     if foreign := magic.foreign_format_of(head[: magic.HEAD_BYTES]):
         return NoDisk(reason=f"it is no raw disk, but {foreign}", is_known=True)
@@ -133,7 +133,7 @@ def _has_file_system(head: bytes) -> bool:
 
 
 def _look_of(head: bytes) -> tuple[str, bool]:
-    """What bytes look like that are no disk, and whether that is certain."""
+    """Return what bytes look like that are no disk, and whether that is certain."""
     for offset, signature, name in _OTHERS:
         if head.startswith(signature, offset):
             return name, True
@@ -158,7 +158,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def check_name(image: Image) -> NoDisk | None:
-    """Say what an image is called and is not; None if its bytes are what its name promises, or known to be other.
+    """Return what an image is called and is not; None if its bytes are what its name says, or something else known.
 
     The footer of a fixed VHD that is packed is not looked for: it comes last.
     """

@@ -1,6 +1,6 @@
-"""Whether a virtual disk stands alone, so that nobody who reads it is led to other files.
+"""Refuse virtual disks that refer to other files.
 
-Looked at by ourselves, before any program opens it: qemu-img opens the external data file of a qcow2 even
+Checked here, before any program opens the disk: qemu-img opens the external data file of a qcow2 even
 to show its header (CVE-2024-4467).
 """
 
@@ -41,7 +41,7 @@ def check(fd: int, disk_format: DiskFormat, filename: str) -> None:
 
 
 def _size(fd: int, disk_format: DiskFormat, filename: str) -> int:
-    """The size in bytes of the raw disk, as the header has it."""
+    """Return the size in bytes of the raw disk, as the header has it."""
     head = _read(fd, 0, _HEAD_BYTES, filename)
     match disk_format:
         case DiskFormat.QCOW2:

@@ -1,4 +1,4 @@
-"""Just enough of FAT12, FAT16 and FAT32 to list a directory and read the beginning of a file.
+"""Read FAT12, FAT16 and FAT32, as far as to list a directory and read the beginning of a file.
 
 Source: Microsoft, FAT32 File System Specification 1.03.
 """
@@ -11,7 +11,7 @@ from clouduploader.util.frozen import frozen
 _BOOT_BYTES = 512
 _BOOT = struct.Struct("<11xHBHBHHxHHHIII4xI")  # up to the root directory's cluster of FAT32
 _SECTOR_SIZES = (512, 1024, 2048, 4096)
-_FAT_HELD_BYTES = 1 << 23  # ours: the FAT of 2 GiB in clusters of 1 KiB; what lies behind is read anew each time
+_FAT_CACHE_BYTES = 1 << 23  # ours: the FAT of 2 GiB in clusters of 1 KiB; what lies behind is read anew each time
 _DIRECTORY_LIMIT_BYTES = 1 << 17  # ours: 4096 entries; a directory with boot loaders has ten
 _MAX_FAT12, _MAX_FAT16 = 4085, 65525  # clusters that these kinds stay below; "FAT Type Determination"
 _ENTRY = struct.Struct("<11sB8xH4xHI")
@@ -39,7 +39,7 @@ class DirectoryEntry:
 
 
 class FatVolume:
-    """A FAT file system. Whatever its bytes are, there is no error: what can't be read isn't there.
+    """A FAT file system. No bytes raise an error: what can't be read isn't there.
 
     Args:
         read_at: Reads the disk.
@@ -68,7 +68,7 @@ class FatVolume:
         self._root_cluster = root
         self._fat_start = start + reserved * sector_bytes
         self._fat_bytes = fat_bytes
-        self._fat = read_at(self._fat_start, min(fat_bytes, _FAT_HELD_BYTES))
+        self._fat = read_at(self._fat_start, min(fat_bytes, _FAT_CACHE_BYTES))
         if fat16:
             self._bits = 12 if self._clusters < _MAX_FAT12 else 16
             self._root = read_at(root_start, min(root_bytes, _DIRECTORY_LIMIT_BYTES))
@@ -76,7 +76,7 @@ class FatVolume:
             self._bits = 32
 
     def list(self, *names: str) -> "list[DirectoryEntry]":
-        """The entries of a directory, given by the names that lead to it; empty if there is none."""
+        """Return the entries of a directory, given by the names that lead to it; empty if there is none."""
         if not self._bits:
             return []
         data = self._chain(self._root_cluster, _DIRECTORY_LIMIT_BYTES) if self._bits == 32 else self._root
@@ -88,11 +88,11 @@ class FatVolume:
         return _entries(data)
 
     def head(self, entry: DirectoryEntry, size: int) -> bytes:
-        """The first bytes of a file."""
+        """Return the first bytes of a file."""
         return self._chain(entry.cluster, min(size, entry.size_bytes))
 
     def _chain(self, cluster: int, size: int) -> bytes:
-        """The first bytes of a chain of clusters; its length bounds a chain that is a ring."""
+        """Return the first bytes of a chain of clusters; `size` bounds a chain that is a ring."""
         pieces = []
         while size > 0 and 2 <= cluster < self._clusters + 2:
             wanted = min(size, self._cluster_bytes)
@@ -105,7 +105,7 @@ class FatVolume:
         return b"".join(pieces)
 
     def _next(self, cluster: int) -> int:
-        """What the FAT says of a cluster: the next one, or a number that is none."""
+        """Return the cluster that follows one, or a number that is none."""
         width = 4 if self._bits == 32 else 2
         offset = cluster * self._bits // 8
         data = self._fat[offset : offset + width]
@@ -153,7 +153,7 @@ class _LongName:
         self._next -= 1
 
     def of(self, raw_name: bytes) -> str:
-        """The name of the entry with this short one: the long one, if that is whole and its own."""
+        """Return the name of the entry with this short name: the long one, if it is whole and belongs to that."""
         checksum = 0
         for byte in raw_name:
             checksum = ((checksum >> 1 | checksum << 7) + byte) & 0xFF

@@ -1,4 +1,4 @@
-"""The SHA-256 that a file beside an image promises: lines of sha256sum(1), or signed as OBS publishes them."""
+"""The SHA-256 of an image in a file beside it: lines of sha256sum(1), or signed as OBS publishes them."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,9 @@ _SIGNATURE = "-----BEGIN PGP SIGNATURE-----"
 
 
 def find(path: Path, filename: str) -> str | None:
-    """Find what `FILENAME.sha256` promises for an image.
+    """Find the SHA-256 that `FILENAME.sha256` gives for an image.
 
-    A signature around the lines is taken off and not checked: it would say who wrote them, and only whoever
-    knows the key can tell whether that is good.
+    A signature around the lines is removed and not checked: that would take a key that the caller trusts.
 
     Args:
         path: The image; what lies beside it, or beside what it links to, is looked at.
@@ -38,7 +37,7 @@ def find(path: Path, filename: str) -> str | None:
 
 
 def parse(data: bytes, filename: str, *, where: str) -> str:
-    """Read such a file; a checksum without a name, or that is the only one, is for the file that it lies beside.
+    """Parse such a file; a checksum without a name, or the only one, is for the image that it lies beside.
 
     OBS publishes images under a second name without the build's number, whose `.sha256` has the first.
 
@@ -73,7 +72,7 @@ def parse(data: bytes, filename: str, *, where: str) -> str:
 
 
 def _entry(line: str) -> tuple[str, str | None] | None:
-    """Digest and base name of a line; None if it is anything else."""
+    """Return digest and base name of a line; None if it is anything else."""
     if tagged := _TAGGED.fullmatch(line):
         digest, name = tagged[2], tagged[1]
     elif plain := _LINE.fullmatch(line):
@@ -84,7 +83,7 @@ def _entry(line: str) -> tuple[str, str | None] | None:
 
 
 def _unsigned(lines: list[str], where: str) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers; of a signed text those that are signed."""
+    """Return the lines that are not blank, with their numbers; of a signed text those that are signed."""
     numbered = list(enumerate(map(str.strip, lines), 1))
     texts = [line for _, line in numbered]
     if _SIGNED in texts:

@@ -1,4 +1,4 @@
-"""How far a bare file system reaches, by its superblock: the kernel mounts none that reaches beyond its disk."""
+"""The size of a bare file system by its superblock: the kernel mounts none that is larger than its disk."""
 
 import struct
 
@@ -9,10 +9,10 @@ _MAX_SHIFT = 16  # blocks of 64 KiB; what tells of larger ones is no superblock
 
 
 def find_end(read_at: ReadAt) -> int:
-    """The byte behind the file system that begins with the disk; 0 if there is none of a kind that tells.
+    """Return where the file system ends that begins with the disk, in bytes; 0 if there is none of a known kind.
 
     Args:
-        read_at: Reads the disk. Whatever the bytes are, there is no error.
+        read_at: Reads the disk; no bytes raise an error.
     """
     return max(
         _ext(read_at),
@@ -26,7 +26,7 @@ def find_end(read_at: ReadAt) -> int:
 
 
 def _fields(read_at: ReadAt, offset: int, magic: bytes, form: str) -> tuple[int, ...] | None:
-    """The numbers behind a magic; None if they are not there."""
+    """Return the numbers behind a magic; None if they are not there."""
     data = read_at(offset, struct.calcsize(form))
     return struct.unpack(form, data) if data.startswith(magic) and len(data) == struct.calcsize(form) else None
 

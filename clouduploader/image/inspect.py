@@ -1,4 +1,4 @@
-"""What is in an image, as far as its first mebibytes tell: partitions, boot loaders, size."""
+"""Inspect an image by its first mebibytes: partitions, boot loaders, size."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ _DMG, _TRAILER_BYTES = b"koly", 512  # Apple, DiskImages framework, UDIFResource
 
 
 def inspect(image: Image, cancel: Cancel, overlook: Callable[[str], None] | None = None) -> ImageFacts:
-    """Look at the beginning of an image; blocks for the few seconds that unpacking it takes.
+    """Inspect the beginning of an image; blocks for the few seconds that unpacking it takes.
 
     Args:
         image: See Image.
@@ -64,7 +64,7 @@ def inspect(image: Image, cancel: Cancel, overlook: Callable[[str], None] | None
 
 
 def _foreign_trailer(reader: PartialReader) -> NoDisk | None:
-    """What a format that is none of ours has at its end; of what is packed that is not looked at."""
+    """Return what an unsupported format is that shows at its end; not looked for in a packed file."""
     offset = max((reader.size_bytes or 0) - _TRAILER_BYTES, 0)
     if not offset or not reader.read_at(offset, _TRAILER_BYTES).startswith(_DMG):
         return None
@@ -72,7 +72,7 @@ def _foreign_trailer(reader: PartialReader) -> NoDisk | None:
 
 
 def _is_vouched_for(image: Image) -> bool:
-    """Whether there is a map of it, made by a tool for disks, whose checksums whoever reads the image looks at.
+    """Return whether a block map with checksums lies beside the image: a tool for disks has made it.
 
     Raises:
         ImageError: There is something else in the place of a map.
@@ -83,12 +83,12 @@ def _is_vouched_for(image: Image) -> bool:
 
 
 def _boots_uefi(found: UefiPrograms, boots_bios: bool | None) -> bool | None:
-    """Whether UEFI firmware starts it; kernels alone count where nothing else could be meant."""
+    """Return whether UEFI firmware starts it; kernels alone count if a BIOS does not start it."""
     if found.loaders or (found.kernels and not boots_bios):
         return True
     return False if found.is_whole else None
 
 
 def _likely_size(table: PartitionTable | None) -> int | None:
-    """What the size is if the partition table tells the truth: a GPT ends with the disk."""
+    """Return the size of the disk by its partition table: a GPT ends with the disk."""
     return table.copy_bytes or None if table else None

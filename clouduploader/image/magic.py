@@ -1,4 +1,4 @@
-"""What bytes are, by how they begin; names are never asked: in OBS's spool every image is `N.file`."""
+"""Tell formats by their first bytes; never by names: in OBS's spool every image is `N.file`."""
 
 import struct
 
@@ -75,7 +75,7 @@ FOREIGN_FORMATS = (
     (0, b"Salted__", "encrypted with openssl"),  # openssl-enc(1)
     (0, b"age-encryption.org/", "encrypted with age"),
 )
-"""What is neither packed in a way that we unpack nor a disk, though it would be taken for a raw one."""
+"""Formats that are not supported, and would be taken for a raw disk."""
 
 _LZMA = struct.Struct("<BIQB")  # lzma-file-format.txt, 1: properties, dictionary size, unpacked size; then the data
 _LZMA_PROPERTIES = range(9 * 5 * 5)
@@ -84,14 +84,14 @@ _LZMA_MAX_BYTES = 1 << 38  # what liblzma takes for the most that a header says 
 
 
 def foreign_format_of(head: bytes) -> str | None:
-    """Name the format that is none of ours, by the first 512 bytes of a file; None for all else."""
+    """Name an unsupported format by the first 512 bytes of a file; None for all else."""
     if _is_lzma(head):
         return "packed with lzma"
     return next((name for offset, magic, name in FOREIGN_FORMATS if head.startswith(magic, offset)), None)
 
 
 def _is_lzma(head: bytes) -> bool:
-    """Whether a file is `.lzma`, which has no magic: by what xz(1) goes by, alone_decoder.c."""
+    """Return whether a file is `.lzma`, which has no magic, by the rules of xz(1), alone_decoder.c."""
     if len(head) < _LZMA.size:
         return False
     properties, dictionary, size_bytes, first = _LZMA.unpack_from(head)
@@ -107,7 +107,7 @@ def _is_lzma(head: bytes) -> bool:
 
 
 def compression_of(head: bytes) -> Compression:
-    """Tell the compression by the first 512 bytes of a file."""
+    """Return the compression of a file by its first 512 bytes."""
     for offset, magic, compression in COMPRESSIONS:
         if head[offset : offset + len(magic)] == magic and (offset != 1 or head[0] & 0xF0 == 0x50):
             return compression
@@ -115,7 +115,7 @@ def compression_of(head: bytes) -> Compression:
 
 
 def is_tar_header(block: bytes) -> bool:
-    """Tell a header of tar, 512 bytes, by its checksum, which some programs of old have added up as signed bytes."""
+    """Return whether 512 bytes are a header of tar, by the checksum, which some old programs summed as signed bytes."""
     digits = block[_TAR_CHECKSUM].split(b"\0", 1)[0].strip(b" ")
     if len(block) < HEAD_BYTES or not digits or digits.strip(b"01234567"):
         return False
@@ -125,7 +125,7 @@ def is_tar_header(block: bytes) -> bool:
 
 
 def disk_format_of(head: bytes) -> DiskFormat:
-    """Tell the format of a disk by its first bytes; a fixed VHD can't be told from a raw disk by them."""
+    """Return the format of a disk by its first bytes; a fixed VHD can't be told from a raw disk by them."""
     for magic, disk_format in DISK_FORMATS:
         if head.startswith(magic):
             return disk_format

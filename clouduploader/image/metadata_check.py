@@ -1,4 +1,4 @@
-"""Whether a virtual disk is whole: all that its tables point to lies inside its file.
+"""Refuse virtual disks that are cut off: all that their tables point to must lie inside the file.
 
 QEMU reads what lies behind the end of a file as zeros, so that a file that was cut off is, to it, a disk with fewer
 data: tables that are gone are holes, and `qemu-img check` passes what lacks less than a cluster. A dynamic VHD is
@@ -37,7 +37,7 @@ _AT_END = (1 << 64) - 1  # the directory is found by a footer, without which QEM
 
 
 class _File:
-    """A file, and what it says of itself when it turns out to be too short."""
+    """A file that raises an error where it is too short."""
 
     def __init__(self, fd: int, filename: str, cancel: Cancel) -> None:
         self.filename = filename
@@ -45,17 +45,17 @@ class _File:
         self._fd, self._cancel = fd, cancel
 
     def head(self, layout: struct.Struct) -> tuple[int, ...]:
-        """The fields of the header; zeros where the file ends before."""
+        """Return the fields of the header; zeros where the file ends before."""
         return layout.unpack(self._pread(0, layout.size).ljust(layout.size, b"\0"))
 
     def read(self, offset: int, size: int) -> bytes:
-        """Some bytes, all of which must be there."""
+        """Return bytes, all of which must be there."""
         self._cancel.raise_if_requested()
         self.check_end(offset + size)
         return self._pread(offset, size)
 
     def check_end(self, end: int) -> None:
-        """See that there is something up to here."""
+        """Check that the file reaches this far."""
         if end > self.size_bytes:
             raise ImageError(
                 f"{self.filename} is cut off or damaged: it ends at byte {self.size_bytes}, and by its tables there "
@@ -63,7 +63,7 @@ class _File:
             )
 
     def tables(self, offset: int, count: int, code: str, scale: int, table_bytes: int) -> Iterator[tuple[int, bytes]]:
-        """The tables of the second level, each once, with the numbers of their entries in the first.
+        """Yield the tables of the second level, each once, with the numbers of their entries in the first.
 
         Args:
             offset: Of the first level.
@@ -99,7 +99,7 @@ class _File:
 
 
 def check(fd: int, disk_format: DiskFormat, filename: str, cancel: Cancel) -> None:
-    """Look through the tables of a virtual disk; some 0.1 s for each 100 GiB of it.
+    """Check the tables of a virtual disk; takes about 0.1 s for each 100 GiB of it.
 
     A header that makes no sense is left to QEMU.
 
@@ -122,7 +122,7 @@ def check(fd: int, disk_format: DiskFormat, filename: str, cancel: Cancel) -> No
 
 
 def numbers(code: str, data: bytes) -> "array[int]":
-    """Numbers of 8 bytes, big-endian ("Q"), or of 4, little-endian ("I")."""
+    """Return numbers of 8 bytes, big-endian ("Q"), or of 4, little-endian ("I")."""
     found = array(code, data)
     if sys.byteorder != ("big" if code == "Q" else "little"):
         found.byteswap()

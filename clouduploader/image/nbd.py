@@ -33,7 +33,7 @@ class NbdClient:
     """Reads from a server; any number of threads may, one after the other.
 
     Args:
-        connection: To the server, nothing said yet; closed by whoever made it.
+        connection: To the server, before the handshake; closed by the caller.
         filename: Of the image, for errors.
         cancel: Honoured while waiting.
 
@@ -67,7 +67,7 @@ class NbdClient:
         """Fill a buffer with what is at an offset.
 
         Raises:
-            ImageError: It can't be read; once that has another cause than the server's no, never again.
+            ImageError: It can't be read; unless the server answered with an error, all later calls fail too.
             StoppedError: The stop was requested.
         """
         with self._lock:
@@ -95,7 +95,7 @@ class NbdClient:
         try:
             self._socket.sendall(data)  # a few bytes, of which the server has read all that came before
         except OSError as exc:
-            raise self._broken(exc.strerror or "no room for a request") from exc
+            raise self._broken(exc.strerror or "the socket is full") from exc
 
     def _receive(self, size_bytes: int) -> bytes:
         data = bytearray(size_bytes)

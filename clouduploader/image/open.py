@@ -1,6 +1,6 @@
-"""An image file of any packing as a raw disk: what it is, how large it is, its blocks.
+"""Open an image file of any compression and format as a raw disk: its size, its blocks, parts of it.
 
-What it is is told by its bytes, never by its name: in OBS's spool every image is `N.file`.
+The bytes tell what a file is, never its name: in OBS's spool every image is `N.file`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from clouduploader.model.disk import BlockSource, Compression, DiskFormat, Image
 from clouduploader.plugin import Reporter
 from clouduploader.util.cancel import Cancel
 
-# Whoever only describes an image need not wait for what reads it: that is imported where it is needed.
+# `describe` alone need not wait for what reads blocks: that is imported where it is needed.
 if TYPE_CHECKING:
     from clouduploader.image.bmap import Bmap
     from clouduploader.image.partial_read import PartialReader
@@ -33,7 +33,7 @@ _MAPPED = (DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VHD_DYNAMIC)  # with a 
 
 
 def describe(path: Path, filename: str, cancel: Cancel) -> Image:
-    """Look at an image file.
+    """Describe an image file by its first bytes.
 
     Args:
         path: The file, or a link to it.
@@ -66,7 +66,7 @@ def describe(path: Path, filename: str, cancel: Cancel) -> Image:
             if disk_format is DiskFormat.RAW and _is_fixed(vhd.parse_footer(_end_of(packed))):
                 disk_format = DiskFormat.VHD
             return dataclasses.replace(image, disk_format=disk_format)
-        with contextlib.suppress(ImageError, UnavailableError):  # whoever unpacks it will meet it again
+        with contextlib.suppress(ImageError, UnavailableError):  # raised again when it is unpacked
             head, _ = decompress.split_head(decompress.unpack(packed, image.compression), magic.HEAD_BYTES)
             is_tarball = magic.compression_of(head) is Compression.TAR
             disk_format = DiskFormat.RAW if is_tarball else magic.disk_format_of(head)
@@ -79,7 +79,7 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def check_unchanged(image: Image, sha256: str | None = None, expected_sha256: str | None = None) -> None:
-    """See that a file that was read is the one that was described, and as it was then.
+    """Check that a file that was read is the one that was described, and unchanged.
 
     Args:
         image: See Image.
@@ -104,7 +104,7 @@ def check_unchanged(image: Image, sha256: str | None = None, expected_sha256: st
 
 
 def _end_of(packed: PackedFile) -> bytes:
-    """Where the footer of a VHD is that is not packed."""
+    """Return the last bytes of a file, where the footer of a VHD is."""
     return packed.peek(max(packed.size_bytes - vhd.FOOTER_BYTES, 0), vhd.FOOTER_BYTES)
 
 
@@ -113,7 +113,7 @@ def _is_fixed(footer: vhd.VhdFooter | None) -> bool:
 
 
 def unpacked_size(image: Image, cancel: Cancel) -> tuple[int | None, bool]:
-    """The size of the raw disk, as far as its packing and format tell before anything is unpacked.
+    """Return the size of the raw disk, as far as headers tell without unpacking.
 
     What is packed can turn out to be no disk, or damaged.
 
@@ -122,10 +122,9 @@ def unpacked_size(image: Image, cancel: Cancel) -> tuple[int | None, bool]:
         cancel: Honoured while it is read.
 
     Returns:
-        The size, or None if nobody knows: gz (at whose end stands the size of the last member only), bz2, zstd from a
-        pipe, tarballs. And whether the disk can't turn out
-        larger: a packed file of whole MiB and 512 bytes looks like a fixed VHD, and only whoever reads the blocks
-        learns whether these are its footer.
+        The size, or None if it is not known: gz (whose end has the size of the last member only), bz2, zstd from a
+        pipe, tarballs. And whether the disk can't turn out larger: a packed file of whole MiB and 512 bytes looks like
+        a fixed VHD, and only reading the blocks shows whether these are its footer.
 
     Raises:
         ImageError: It is cut off, damaged, or has garbage behind its end.
@@ -169,7 +168,7 @@ def measure(
     Args:
         image: Any. One that is not packed has nothing that could show damage, and is only read if it is to have
             a digest.
-        on_bytes: Called now and then with how much of the file was read.
+        on_bytes: Called after each read with how many bytes of the file were read.
         cancel: Honoured between two pieces.
         expected_sha256: What the file is to have, in hex.
         max_size_bytes: The most it may unpack to.
@@ -216,7 +215,7 @@ def open_blocks(
     in_sectors: bool = False,
     overlook: Callable[[str], None] | None = None,
 ) -> Iterator[BlockSource]:
-    """Give the raw disk in an image as blocks, in constant memory and without a file of its own.
+    """Open the raw disk in an image as blocks, in constant memory and without a temporary file.
 
     A `.bmap` beside the image says what was ever written, otherwise the map of a sparse file or of a qcow2, VMDK
     or VHD does. A file that is packed is unpacked once, while its blocks are asked for. One that is not packed
@@ -229,8 +228,8 @@ def open_blocks(
         expected_sha256: What the file is to have, in hex.
         max_size_bytes: The most that the disk may have.
         cancel: Honoured at each block.
-        reporter: Told what people should know of this image.
-        on_bytes: Called now and then with how much of a packed file was read.
+        reporter: Gets what people should know of this image.
+        on_bytes: Called after each read of a packed file with how many bytes of it were read.
         with_digests: Whether the stats is to have both digests; that of a packed file it always has, and that of the
             disk in a qcow2, VMDK or VHD only if hashing its holes does not take longer than all else.
         in_sectors: Whether one that ends in the middle of a sector is refused.
@@ -304,7 +303,7 @@ def open_blocks(
 def open_reader(
     image: Image, cancel: Cancel, overlook: Callable[[str], None] | None = None
 ) -> Iterator["PartialReader"]:
-    """Give the raw disk in an image for reading a few parts of it; the beginning costs least.
+    """Open the raw disk in an image to read a few parts of it; the beginning costs least.
 
     Args:
         image: See Image.
@@ -325,7 +324,7 @@ def open_reader(
             return
 
         def begin() -> Iterator[bytes]:
-            stack.close()  # what the time before has opened
+            stack.close()  # what the call before has opened
             packed = stack.enter_context(open_packed(image, cancel=cancel, overlook=overlook))
             unpacked = stack.enter_context(contextlib.closing(decompress.unpack(packed, image.compression)))
             return _raw_disk(_file_inside(unpacked, image, partial_read.MAX_BYTES, packed, cancel), image)
@@ -360,7 +359,7 @@ def _disk(image: Image, cancel: Cancel) -> Iterator["RawDisk"]:
 
 
 def _unpacked(packed: PackedFile, image: Image, reporter: Reporter | None) -> Generator[bytes, None, None]:
-    """The contents of a packed file; of an xz with several blocks by all cores."""
+    """Return an iterator over the contents of a packed file; all cores unpack an xz with several blocks."""
     cores = len(os.sched_getaffinity(0))
     if image.compression is not Compression.XZ or cores == 1:
         return decompress.unpack(packed, image.compression)
@@ -387,7 +386,7 @@ def _file_inside(
     *,
     is_by_name: bool = False,
 ) -> Iterator[bytes]:
-    """The file in the packing, or in the tarball in it."""
+    """Return an iterator over the unpacked file, or the image in the tarball that it is."""
     limit = None if max_size_bytes is None else max_size_bytes + AROUND_BYTES
     pieces = _bounded(unpacked, image, limit, cancel)
     if not image.is_tarball:
@@ -398,7 +397,7 @@ def _file_inside(
 
 
 def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
-    """The disk without a footer behind it; refuses what can't be read in order.
+    """Yield the disk without a footer behind it; refuse formats that can't be read in order.
 
     Raises:
         ImageError: It takes more than this, or its footer does not fit.
@@ -431,7 +430,7 @@ def _raw_disk(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
 def _bounded(
     pieces: Iterator[bytes], image: Image, max_size_bytes: int | None, cancel: Cancel, written: "Bmap | None" = None
 ) -> Iterator[bytes]:
-    """The same pieces; ends at once if they are too many, and if they do not fit a map."""
+    """Yield the same pieces; raise an error if they are too many, or do not fit a map."""
     size_bytes = 0
     for piece in pieces:
         cancel.raise_if_requested()
@@ -456,7 +455,7 @@ def _check_size(image: Image, size_bytes: int, max_size_bytes: int | None) -> No
 
 
 def _footer_bytes(image: Image, end: bytes, size_bytes: int) -> int:
-    """How much of a file's end is the footer of a fixed VHD: all of it, or nothing.
+    """Return the size of the footer of a fixed VHD at a file's end: FOOTER_BYTES, or 0.
 
     Args:
         image: See Image.
@@ -481,14 +480,14 @@ def _footer_bytes(image: Image, end: bytes, size_bytes: int) -> int:
 
 
 def check_sectors(size_bytes: int) -> NoDisk | None:
-    """Say why what has this size is no disk; None if it may be one."""
+    """Return why a file of this size is no disk; None if it may be one."""
     if not size_bytes % SECTOR_BYTES:
         return None
     return NoDisk(reason=f"its {size_bytes} bytes are no multiple of {SECTOR_BYTES}", is_known=False)
 
 
 def no_disk_error(image: Image, no_disk: NoDisk) -> ImageError:
-    """The error that says why an image is no disk."""
+    """Return the error that says why an image is no disk."""
     return ImageError(
         f"{image.filename} is not the image of a disk: {no_disk.reason}",
         hint="Convert it with `qemu-img convert -O raw`, unpack it, or get it anew; force uploads it as it is.",
@@ -496,7 +495,7 @@ def no_disk_error(image: Image, no_disk: NoDisk) -> ImageError:
 
 
 def _whole_sectors(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
-    """The same pieces; refuses in the end what does not end with a sector."""
+    """Yield the same pieces; raise an error at the end if that is not the end of a sector."""
     size_bytes = 0
     for piece in pieces:
         size_bytes += len(piece)
@@ -514,12 +513,12 @@ def _check_digest(image: Image, found: str, expected: str | None) -> None:
 
 
 def _is_worth_a_digest(disk: "RawDisk") -> bool:
-    """Whether the holes of a virtual disk are few enough to be hashed."""
+    """Return whether the holes of a virtual disk are few enough to be hashed."""
     return disk.size_bytes - sum(end - start for start, end in disk.extents) <= MAX_HASHED_HOLE_BYTES
 
 
 def _advise(image: Image, stats: ReadStats, block_bytes: int, reporter: Reporter) -> None:
-    """Tell what a .bmap would save."""
+    """Report what a .bmap would save."""
     if stats.zero_blocks:
         mib = stats.zero_blocks * block_bytes >> 20
         total = stats.data_blocks + stats.zero_blocks
@@ -531,7 +530,7 @@ def _advise(image: Image, stats: ReadStats, block_bytes: int, reporter: Reporter
 
 
 def _file_sha256(image: Image, raw: "hashlib._Hash | None", disk_bytes: int, cancel: Cancel) -> str:
-    """The digest of a file that is not packed; where it begins with a raw disk, that is not read again."""
+    """Return the digest of a file that is not packed; where it begins with a raw disk, that is not read again."""
     digest, offset = (raw.copy(), disk_bytes) if raw else (hashlib.sha256(), 0)
     with open_packed(image, cancel=cancel) as packed:
         while data := packed.peek(offset, DIGEST_BYTES):
@@ -552,7 +551,7 @@ def _bmap_beside(image: Image, reporter: Reporter) -> "Bmap | None":
 
 
 def _as_mapped(pieces: Iterator[bytes], image: Image, written: "Bmap | None") -> Iterator[bytes]:
-    """The same pieces, held against the checksums of a map."""
+    """Return the same pieces, checked by the checksums of a map."""
     if written is None or not written.sums:
         return pieces
     from clouduploader.image import bmap

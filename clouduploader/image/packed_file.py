@@ -42,7 +42,7 @@ class PackedFile:
         self._digest = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
-        """The next bytes; fewer only at the end.
+        """Return the next bytes; fewer only at the end.
 
         Raises:
             LocalIOError: They can't be read.
@@ -58,7 +58,7 @@ class PackedFile:
         return data
 
     def peek(self, offset: int, size: int) -> bytes:
-        """Bytes from anywhere, fewer only at the end; `read` goes on as if nothing had been.
+        """Return bytes from anywhere, fewer only at the end; `read` is not affected.
 
         Raises:
             LocalIOError: They can't be read.
@@ -69,7 +69,7 @@ class PackedFile:
             return os.pread(self.fd, size, offset)
 
     def object_to(self, message: str, hint: str) -> None:
-        """Refuse what another program may pass, unless that is forced.
+        """Raise an error for what other programs may pass, unless that is forced.
 
         Raises:
             ImageError: It is not forced.
@@ -84,7 +84,7 @@ class PackedFile:
         return self._file.fileno()
 
     def sha256(self) -> str:
-        """The digest, in hex, of what was read."""
+        """Return the digest, in hex, of what was read."""
         return self._digest.hexdigest()
 
 
@@ -96,12 +96,12 @@ def open_packed(
     on_bytes: Callable[[int], None] | None = None,
     overlook: Callable[[str], None] | None = None,
 ) -> Iterator[PackedFile]:
-    """Open an image's file.
+    """Open an image's file; closed when the context ends.
 
     Args:
         image: See Image.
         cancel: Honoured at each read.
-        on_bytes: Called now and then with how much of the file was read.
+        on_bytes: Called after each read with how many bytes were read.
         overlook: Called with what is passed over because that is forced; None if it is not.
 
     Raises:
@@ -122,7 +122,7 @@ def _translated(path: object) -> Iterator[None]:
 
 
 def damage_error(filename: str, compression: Compression, where: str, exc: Exception) -> ImageError:
-    """What a decoder says of its data, in our words."""
+    """Return the error for what a decoder said of its data."""
     reason = str(exc)
     if "emory" in reason:  # "Memory usage limit exceeded", of lzma
         return memory_limit_error(filename, XZ_MEMORY_BYTES)
@@ -135,7 +135,7 @@ def damage_error(filename: str, compression: Compression, where: str, exc: Excep
 
 
 def memory_limit_error(filename: str, limit_bytes: int) -> ImageError:
-    """It may be sound, but unpacking it takes more memory than we allow."""
+    """Return the error for data that may be sound, but need more memory than is allowed."""
     return ImageError(
         f"{filename} needs more than {limit_bytes >> 20} MiB of memory to be unpacked, the most that is allowed here",
         hint="Unpack it first, or pack it anew in a way that needs less, such as `xz -9` or `zstd -19`.",
@@ -143,23 +143,23 @@ def memory_limit_error(filename: str, limit_bytes: int) -> ImageError:
 
 
 def memory_error(filename: str) -> TransientError:
-    """There is less memory than we allow."""
+    """Return the error for a machine without the memory that is allowed."""
     return TransientError(f"there is not enough memory on this machine to unpack {filename}", hint="Unpack it first.")
 
 
 def truncation_error(file: PackedFile, compression: Compression) -> ImageError:
-    """The compression ends where more should come."""
+    """Return the error for packed data that end too early."""
     return ImageError(f"{file.filename} is cut off: the {compression} data end too early, at byte {file.size_bytes}")
 
 
 def garbage_error(file: PackedFile, compression: Compression, where: int) -> ImageError:
-    """What lies behind the end of a compression is no further stream of it."""
+    """Return the error for data behind the end that are no further stream."""
     message, hint = trailing_data(file, compression, where)
     return ImageError(message, hint=hint)
 
 
 def trailing_data(file: PackedFile, compression: Compression, where: int) -> tuple[str, str]:
-    """Message and hint for that."""
+    """Return message and hint for data behind the end that are no further stream."""
     return (
         f"{file.filename} has something else behind the end of its {compression} data, at byte {where}: "
         "a signature, or more data that are damaged",

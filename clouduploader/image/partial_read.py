@@ -1,4 +1,4 @@
-"""Reading a few parts of a raw disk, wherever it comes from."""
+"""Read a few parts of a raw disk, by random access or from a stream."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -7,26 +7,26 @@ from clouduploader.errors import ImageError
 from clouduploader.image.raw_disk import RawDisk
 
 REACH_BYTES = 1 << 28  # ours: how far a stream is read for what is there; unpacking as much takes seconds
-MAX_BYTES = 512 << 20  # ours: unpacked in all, going back and beginning anew included; some seconds
+MAX_BYTES = 512 << 20  # ours: unpacked in all, beginning again included; some seconds
 
 
 class TooFarError(ImageError):
-    """What is wanted lies so far behind that looking for it is not worth the time."""
+    """What is wanted lies too far from the beginning of a stream."""
 
 
 class PartialReader(Protocol):
     """A raw disk of which a few parts are wanted; for one thread.
 
     Attributes:
-        size_bytes: Of the disk; None if that, and what lies far behind, is known only once all of it was read.
+        size_bytes: Of the disk; None if that is known only at its end, and what lies far behind is not read.
     """
 
     size_bytes: int | None
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """The bytes from an offset on; fewer where the disk ends.
+        """Return the bytes from an offset on; fewer where the disk ends.
 
-        Going back may mean to unpack anew from the beginning.
+        Going back may unpack again from the beginning.
 
         Raises:
             ImageError: It is damaged.
@@ -36,24 +36,24 @@ class PartialReader(Protocol):
 
 
 class RawDiskReader:
-    """A Reader of a store."""
+    """A PartialReader by random access."""
 
-    def __init__(self, store: RawDisk) -> None:
-        self.size_bytes: int | None = store.size_bytes
-        self._store = store
+    def __init__(self, disk: RawDisk) -> None:
+        self.size_bytes: int | None = disk.size_bytes
+        self._disk = disk
 
     def read_at(self, offset: int, size: int) -> bytes:
         """See PartialReader."""
-        data = bytearray(max(min(size, self._store.size_bytes - offset), 0))
-        self._store.read_into(offset, memoryview(data))
+        data = bytearray(max(min(size, self._disk.size_bytes - offset), 0))
+        self._disk.read_into(offset, memoryview(data))
         return bytes(data)
 
 
 class StreamReader:
-    """A Reader of a stream.
+    """A PartialReader of a stream.
 
     Args:
-        begin: Gives the pieces of the disk from its beginning.
+        begin: Returns the pieces of the disk from its beginning.
         filename: Names it in errors.
     """
 

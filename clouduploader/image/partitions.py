@@ -53,8 +53,8 @@ class Partition:
     Attributes:
         start: Its first byte.
         end: The byte behind its last.
-        kind: See Kind.
-        is_active: Whether boot code in the first sector may go on there.
+        kind: See PartitionKind.
+        is_active: Whether boot code in the first sector may load this one's.
     """
 
     start: int
@@ -87,12 +87,12 @@ class PartitionTable:
 
 
 def is_iso(read_at: ReadAt) -> bool:
-    """Whether there is an ISO 9660 file system."""
+    """Return whether there is an ISO 9660 file system."""
     return read_at(_ISO_OFFSET, len(_ISO)) == _ISO
 
 
 def read(read_at: ReadAt, size_bytes: int | None = None) -> PartitionTable | None:
-    """Read the table of a disk; whatever the bytes are, there is no error.
+    """Read the table of a disk; no bytes raise an error.
 
     Args:
         read_at: Reads the disk.
@@ -131,7 +131,7 @@ def _table(
 
 
 def _mbr_entries(sector: bytes) -> list[tuple[int, Partition]]:
-    """The types and partitions of an MBR; none if it is anything else, such as most file systems' first sectors."""
+    """Return the types and partitions of an MBR; none if it is anything else, as the first sector of a file system."""
     if len(sector) != SECTOR_BYTES or not sector.endswith(_SIGNATURE):
         return []
     found = []
@@ -145,7 +145,7 @@ def _mbr_entries(sector: bytes) -> list[tuple[int, Partition]]:
 
 
 def _logical(read_at: ReadAt, base: int) -> Iterator[Partition]:
-    """The partitions in an extended one: a chain of tables, each with a partition and the way to the next."""
+    """Yield the partitions in an extended one: a chain of tables, each with a partition and a link to the next."""
     here = base
     for _ in range(_MAX_LOGICAL):
         follower = None
@@ -160,7 +160,7 @@ def _logical(read_at: ReadAt, base: int) -> Iterator[Partition]:
 
 
 def _gpt(read_at: ReadAt, size_bytes: int | None) -> PartitionTable | None:
-    """The first table that is sound: at the beginning, else at the end of the disk."""
+    """Return the first table that is sound: at the beginning, else at the end of the disk."""
     for sector_bytes in _SECTOR_SIZES:
         if found := _gpt_at(read_at, sector_bytes, 1):
             is_copy_there = size_bytes is None or _has_copy(read_at, found, size_bytes)
@@ -178,7 +178,7 @@ def _has_copy(read_at: ReadAt, table: PartitionTable, size_bytes: int) -> bool:
 
 
 def _gpt_at(read_at: ReadAt, sector_bytes: int, place: int) -> PartitionTable | None:
-    """The table whose header is in this sector; None if header or array are not what their checksums say."""
+    """Return the table whose header is in this sector; None if header or array are not what their checksums say."""
     if place < 1:
         return None  # a disk too small for one
     sector = read_at(place * sector_bytes, sector_bytes)

@@ -1,7 +1,7 @@
 """Virtual disks of the formats that QEMU knows, read without a copy: qemu-nbd serves them on a private socket.
 
-Nothing is left to QEMU's guesses: the format is given, other files are ruled out (`standalone`, and once more
-here), and its programs run confined.
+QEMU guesses nothing: the format is given, other files are ruled out (`external_refs`, and once more here), and its
+programs run with limits (`rlimits`).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from clouduploader.util.frozen import frozen
 DRIVERS = {DiskFormat.QCOW2: "qcow2", DiskFormat.VMDK: "vmdk", DiskFormat.VHD_DYNAMIC: "vpc"}
 """The formats, and what QEMU calls them."""
 
-CONFINE = Path(__file__).with_name("rlimits.py")  # a program of its own
+RLIMITS = Path(__file__).with_name("rlimits.py")  # a program of its own
 STDIN = "/proc/self/fd/0"  # the image is handed over open: no name of it can mean anything to QEMU
 TOOL_SECONDS = 600  # ours: for qemu-img, which reads tables only: 128 MiB for 1 TiB of qcow2
 POLL_SECONDS = 0.5  # how late a stop may be seen
@@ -41,7 +41,7 @@ COMPLAINT_BYTES = 1 << 14  # ours: a few lines
 
 
 class QemuDisk:
-    """A virtual disk as `store.RawDisk` has it.
+    """A virtual disk as a `raw_disk.RawDisk`.
 
     Attributes:
         size_bytes: Of the raw disk.
@@ -60,7 +60,7 @@ class QemuDisk:
 
     @functools.cached_property
     def extents(self) -> Extents:
-        """What was written; read when somebody asks for it, since it may take a while."""
+        """What was written; read at the first use, since it may take a while."""
         return self._read_extents()
 
 
@@ -73,7 +73,7 @@ def open_disk(
     Args:
         path: The file, not packed.
         disk_format: One of DRIVERS.
-        cancel: Honoured while waiting, here and by the store.
+        cancel: Honoured while waiting, here and by the disk.
         filename: Names it in errors; None for the path's own name.
 
     Raises:
@@ -105,10 +105,10 @@ def open_disk(
 
 
 def parse_map(pieces: Iterable[bytes], size_bytes: int, disk_format: DiskFormat, filename: str) -> Extents:
-    """Read what `qemu-img map --output=json` says.
+    """Parse the output of `qemu-img map --output=json`.
 
     A true hole is what is not "present": no write of the guest ever reached it. Clusters that are present and
-    "zero" are zeros that were written, or data that were discarded, which nobody can tell apart. A VHD has no
+    "zero" are zeros that were written, or data that were discarded; these can't be told apart. A VHD has no
     such clusters: all its zeros that are no data are holes, though QEMU calls them present. So it calls
     everything before version 6.1, where that word is missing; then nothing is a hole.
 
@@ -155,7 +155,7 @@ def _lines(pieces: Iterable[bytes], filename: str) -> Iterator[bytes]:
 
 
 def _map_entry(line: bytes, disk_format: DiskFormat, filename: str) -> tuple[int, int, bool]:
-    """Start, end, and whether it is a hole; QEMU writes an entry a line."""
+    """Return start, end, and whether it is a hole; QEMU writes an entry a line."""
     try:
         entry = json.loads(line.strip(b"[], \r"))
         start, length, is_data, is_zero = entry["start"], entry["length"], entry["data"], entry["zero"]
@@ -173,7 +173,7 @@ def _nonsense(filename: str) -> ImageError:
 
 
 def _check_info(pieces: Iterable[bytes], filename: str) -> None:
-    """Refuse what QEMU itself finds wrong, should it see more than we do."""
+    """Refuse a disk with references or damage that QEMU sees and the checks before did not."""
     data = bytearray()
     for piece in pieces:
         data += piece
@@ -206,7 +206,7 @@ def _program(name: str) -> str:
 
 
 def _node(disk_format: DiskFormat) -> str:
-    """The disk in QEMU's words: standard input, in this format, and no backing file whatever it says."""
+    """Return the disk in QEMU's words: standard input, in this format, and no backing file whatever it says."""
     node: dict[str, Any] = {
         "driver": DRIVERS[disk_format],
         "backing": None,
@@ -227,7 +227,7 @@ class _Source:
     cancel: Cancel
 
     def output(self, command: Sequence[str]) -> Generator[bytes, None, None]:
-        """Run a program, and yield what it says as it comes; it ends when the iterator does.
+        """Run a program, and yield its output as it comes; it is killed when the iterator ends.
 
         Raises:
             ImageError: It failed, or takes too long.
@@ -254,7 +254,7 @@ class _Source:
 
     @contextlib.contextmanager
     def served(self, server: str) -> Iterator[nbd.NbdClient]:
-        """Have qemu-nbd serve the image to us alone; it ends with the context.
+        """Have qemu-nbd serve the image to this process alone; it is killed when the context ends.
 
         Raises:
             ImageError: It can't read it.
@@ -277,14 +277,14 @@ class _Source:
     def _started(
         self, command: Sequence[str], *, cpu_seconds: int, listener: socket.socket | None = None
     ) -> Iterator[tuple[subprocess.Popen[bytes], BinaryIO]]:
-        """Run a program on the image, in a session of its own: a signal to our group is for us to act on.
+        """Run a program on the image, in a session of its own: signals to this process's group do not reach it.
 
         Yields:
-            The process, and what it complains of.
+            The process, and a file with its standard error.
         """
         environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}  # arenas count as memory
         handed_on = -1 if listener is None else listener.fileno()
-        confinement = [sys.executable, "-I", "-S", str(CONFINE), str(os.getpid()), str(cpu_seconds), str(handed_on)]
+        confinement = [sys.executable, "-I", "-S", str(RLIMITS), str(os.getpid()), str(cpu_seconds), str(handed_on)]
         with open(os.memfd_create("complaints"), "w+b") as complaints:  # noqa: PTH123 it has no path
             try:
                 process = subprocess.Popen(
@@ -305,7 +305,7 @@ class _Source:
                     process.kill()
 
     def _complaint(self, complaints: BinaryIO) -> str:
-        """The last line of what a program complained of, about the image under its name."""
+        """Return the last line of a program's standard error, with the image's name in it."""
         complaints.seek(0)
         text = complaints.read(COMPLAINT_BYTES).decode("utf-8", "replace")
         for words in (self.node, STDIN):
@@ -314,11 +314,11 @@ class _Source:
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:
-    """A listening socket, and one that is connected to it; its name is gone already."""
+    """Return a listening socket without a name, and one that is connected to it."""
     listener = socket.socket(socket.AF_UNIX)
     connection = socket.socket(socket.AF_UNIX)
     try:
-        with tempfile.TemporaryDirectory(prefix="clouduploader-") as directory:  # nobody else may enter
+        with tempfile.TemporaryDirectory(prefix="clouduploader-") as directory:  # private
             parent = os.open(directory, os.O_PATH | os.O_DIRECTORY)
             try:
                 name = f"/proc/self/fd/{parent}/nbd"  # $TMPDIR may be longer than the 108 bytes of unix(7)

@@ -21,8 +21,8 @@ class RawDisk(Protocol):
     Attributes:
         size_bytes: Of the raw disk.
         extents: Where there are data; all else is a true hole, and reads as zeros.
-        is_map_binding: Whether that is so by the disk's own format. Otherwise somebody else says so, who may err: file
-            systems have called data a hole (openzfs issue 15526, for one), so that a hole is one if `is_hole` says so.
+        is_map_binding: Whether that is so by the disk's own format. Otherwise a file system says so, and may err: some
+            have called data a hole (openzfs issue 15526, for one), so that only `is_hole` decides.
     """
 
     size_bytes: int
@@ -30,7 +30,7 @@ class RawDisk(Protocol):
 
     @property
     def extents(self) -> Extents:
-        """See above; the first time it may take a while, and raise ImageError."""
+        """See above; the first use may take a while, and raise ImageError."""
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill a view, which must lie inside the disk, with what begins there. Several threads may call it.
@@ -41,7 +41,7 @@ class RawDisk(Protocol):
         """
 
     def is_hole(self, offset: int, size: int) -> bool:
-        """Tell whether a part that lies outside the extents is zeros. Several threads may call it.
+        """Return whether a part that lies outside the extents is zeros. Several threads may call it.
 
         Raises:
             ImageError: The disk is shorter than it was.
@@ -50,10 +50,10 @@ class RawDisk(Protocol):
 
 
 class RawFile:
-    """The beginning of a file as a store.
+    """The beginning of a file as a RawDisk.
 
     Holes are read past the page cache (O_DIRECT): through it each would be zeroed, mapped and copied in memory, which
-    takes a hundred times as long, and what others have there would have to go.
+    takes a hundred times as long, and would evict other pages.
 
     Args:
         fd: Open for reading for as long as this is used.
@@ -76,7 +76,7 @@ class RawFile:
             self._direct = None
 
     def close(self) -> None:
-        """Nobody reads it any more."""
+        """Close what this object has opened; no reads after that."""
         if self._direct is not None:
             os.close(self._direct)
             self._direct = None
@@ -118,8 +118,8 @@ class RawFile:
             offset += size
 
 
-def read_pieces(store: RawDisk, piece_bytes: int) -> Iterator[bytes]:
-    """All of a disk in order; all holes give the same object.
+def read_pieces(disk: RawDisk, piece_bytes: int) -> Iterator[bytes]:
+    """Yield all of a disk in order; all holes are the same object.
 
     Raises:
         ImageError: See RawDisk.
@@ -127,19 +127,19 @@ def read_pieces(store: RawDisk, piece_bytes: int) -> Iterator[bytes]:
     """
     zeros = bytes(piece_bytes)
     end = 0
-    for start, cancel in (*store.extents, (store.size_bytes, store.size_bytes)):
+    for start, data_end in (*disk.extents, (disk.size_bytes, disk.size_bytes)):
         for offset in range(end, start, piece_bytes):
             size = min(piece_bytes, start - offset)
-            is_hole = store.is_map_binding or store.is_hole(offset, size)
-            yield zeros[:size] if is_hole else _read(store, offset, size)
-        for offset in range(start, cancel, piece_bytes):
-            yield _read(store, offset, min(piece_bytes, cancel - offset))
-        end = cancel
+            is_hole = disk.is_map_binding or disk.is_hole(offset, size)
+            yield zeros[:size] if is_hole else _read(disk, offset, size)
+        for offset in range(start, data_end, piece_bytes):
+            yield _read(disk, offset, min(piece_bytes, data_end - offset))
+        end = data_end
 
 
-def _read(store: RawDisk, offset: int, size: int) -> bytes:
+def _read(disk: RawDisk, offset: int, size: int) -> bytes:
     piece = bytearray(size)
-    store.read_into(offset, memoryview(piece))
+    disk.read_into(offset, memoryview(piece))
     return bytes(piece)
 
 
@@ -178,5 +178,5 @@ def file_extents(fd: int, size_bytes: int) -> Extents:
 
 
 def without_holes(size_bytes: int) -> Extents:
-    """A disk without holes."""
+    """Return a disk without holes."""
     return ((0, size_bytes),) if size_bytes else ()

@@ -1,6 +1,6 @@
-"""Runs a program that reads a hostile file: limits on what it may use, and it does not outlive us.
+"""Execute a program that reads a hostile file, with resource limits, and killed when the caller's thread ends.
 
-    PYTHON -I -S confine.py PARENT_PID CPU_SECONDS LISTENER PROGRAM [ARGUMENT...]
+    PYTHON -I -S rlimits.py PARENT_PID CPU_SECONDS LISTENER PROGRAM [ARGUMENT...]
 
 A program of its own, as code between fork and exec is not safe in a process with threads. LISTENER is the
 number of a listening socket that is handed on as systemd does it, sd_listen_fds(3); -1 for none. CPU_SECONDS may be
@@ -15,12 +15,12 @@ import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; when the thread dies that started it, prctl(2)
 MEMORY_BYTES = 1 << 31  # ours: QEMU's caches, tables and threads of a large qcow2 take less than half
-FILE_BYTES = 1 << 20  # ours: it writes nothing but complaints
+FILE_BYTES = 1 << 20  # ours: it writes nothing but messages
 LISTEN_FD = 3  # the first behind the standard ones; fixed by the protocol
 
 
 def main(arguments: list[str]) -> None:
-    """Become the program; see above."""
+    """Execute the program; see the module."""
     parent, cpu_seconds, listener, *command = arguments
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):

@@ -1,4 +1,4 @@
-"""The files that lie beside an image and speak of it: `FILE.sha256`, `FILE.bmap`."""
+"""Files beside an image that are about it: `FILE.sha256`, `FILE.bmap`."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from clouduploader.errors import ImageError, LocalIOError
 
 
 def find(image_path: Path, names: Sequence[str]) -> Path | None:
-    """Look for the first of these names beside an image, and where it is a link, beside what it leads to."""
+    """Find the first of these names beside an image, or beside the target if the image is a link."""
     directories = dict.fromkeys((image_path.parent.absolute(), Path(os.path.realpath(image_path)).parent))
     paths = (directory / name for directory in directories for name in names)
     return next(filter(_is_file, paths), None)
@@ -26,7 +26,7 @@ def read(path: Path, max_bytes: int) -> bytes:
     """Read a small file whole.
 
     Raises:
-        ImageError: It is larger than it can be in earnest, or no regular file.
+        ImageError: It is larger than `max_bytes`, or no regular file.
         LocalIOError: It can't be read.
     """
     try:

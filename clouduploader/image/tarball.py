@@ -1,4 +1,4 @@
-"""A tarball with an image in it; hostile until read to its end.
+"""Read the image in a tarball, which is not trusted until read to its end.
 
 Read as GNU tar 1.34 reads it, header by header: ustar and pax as in POSIX.1-2017, "pax", the rest as in GNU tar's
 manual, "Tar Internals". Python's tarfile takes a wrong size for a sparse file of which more than 8 GiB are stored, and
@@ -51,15 +51,15 @@ _LINUX = slice(0x202, 0x206)  # Documentation/arch/x86/boot.rst, "header"; the b
 _APPLE_DOUBLE = b"\0\x05\x16\x07"  # RFC 1740: what macOS knows of a file beside its data, `._disk.raw` of `disk.raw`
 
 ObjectTo = Callable[[str, str], None]
-"""Refuses what may be passed over if that is forced: message and hint, see PackedFile."""
+"""Called with message and hint for what may be damage; raises an error unless that is forced. See PackedFile."""
 
 
 class _DamagedError(Exception):
-    """What is wrong with a tarball, in a few words."""
+    """A tarball is damaged; the message says how, in a few words."""
 
 
 class _UnreadableError(Exception):
-    """Why a tarball that may be sound is not read here: what goes on after "is a tarball"."""
+    """A tarball that may be sound is not supported; the message goes on after "is a tarball"."""
 
 
 class _Source:
@@ -75,11 +75,11 @@ class _Source:
         self.offset = 0
 
     def take(self, size: int) -> bytes:
-        """So many bytes; fewer only at the end."""
+        """Return the next bytes; fewer only at the end."""
         return b"".join(self._pieces(size))
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """So many bytes in pieces.
+        """Yield the next bytes in pieces.
 
         Raises:
             _DamagedError: It ends before.
@@ -91,7 +91,7 @@ class _Source:
             raise _DamagedError("unexpected end of data")
 
     def skip_to(self, offset: int) -> None:
-        """Pass over all that is before an offset.
+        """Skip to an offset.
 
         Raises:
             _DamagedError: It ends before.
@@ -132,7 +132,7 @@ class _Member:
 
 
 def read_image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, object_to: ObjectTo) -> Iterator[bytes]:
-    """The one image in a tarball, in pieces; the tarball is read to its end.
+    """Yield the one image in a tarball, in pieces; reads the tarball to its end.
 
     An image is what is called `.raw`; as long as there was none, also what begins as a disk does.
 
@@ -174,14 +174,14 @@ def read_image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, obje
 
 
 def _is_disk(head: bytes) -> bool:
-    """Whether a file begins as a virtual disk, or with a boot sector, as Linux does too, which has a magic."""
+    """Return whether a file begins as a virtual disk, or with a boot sector that is not a Linux kernel's."""
     if len(head) < _BLOCK_BYTES or head[_LINUX] == b"HdrS":
         return False
     return head[_BOOT_SIGNATURE] == b"\x55\xaa" or magic.disk_format_of(head) is not DiskFormat.RAW
 
 
 def _members(source: _Source, filename: str, object_to: ObjectTo) -> Iterator[_Member]:
-    """The members of a tarball, and of others behind it; each may be read until the next is asked for.
+    """Yield the members of a tarball, and of others behind it; each may be read until the next is asked for.
 
     The end mark is two blocks of zeros, and GNU tar passes one, or none. What is behind them it does not look at,
     unless it is told to (--ignore-zeros). If that is another tarball, it is read too: whatever is in there, an image
@@ -223,7 +223,7 @@ def _members(source: _Source, filename: str, object_to: ObjectTo) -> Iterator[_M
 
 
 def _extension(source: _Source, size_bytes: int, of: "_Extensions") -> bytes:
-    """What a header that goes on in a member of its own holds."""
+    """Return the contents of a header that goes on in a member of its own."""
     if size_bytes + of.size_bytes > MAX_EXTENSION_BYTES:
         raise _UnreadableError(f"with extended headers of more than {MAX_EXTENSION_BYTES} bytes")
     end = source.offset + _padded(size_bytes)
@@ -247,7 +247,7 @@ class _Extensions:
         self.extents: array[int] | None = None
 
     def add(self, kind: bytes, body: bytes) -> None:
-        """Read one.
+        """Read one extended header.
 
         Raises:
             _DamagedError: It makes no sense.
@@ -273,7 +273,7 @@ class _Extensions:
             at = end
 
     def _add_extents(self, numbers: bytes) -> None:
-        """Read numbers with commas between them; none, if they are nothing."""
+        """Read numbers with commas between them, or none."""
         self.extents = array("Q") if self.extents is None else self.extents
         _check_count((len(self.extents) + numbers.count(b",")) // 2)
         self.extents.extend(_decimal(number) for number in numbers.split(b",") if numbers)
@@ -321,7 +321,7 @@ def _member(block: bytes, source: _Source, extensions: _Extensions, common: _Ext
 
 
 def _old_map(block: bytes, source: _Source) -> "array[int]":
-    """The map of GNU tar's old format, in the header and in blocks behind it."""
+    """Return the map of GNU tar's old format, in the header and in blocks behind it."""
     extents = array("Q")
     at, entries, is_extended = _OLD_MAP, _OLD_ENTRIES, block[_OLD_IS_EXTENDED]
     while True:
@@ -337,7 +337,7 @@ def _old_map(block: bytes, source: _Source) -> "array[int]":
 
 
 def _map_among_data(source: _Source, stored_bytes: int) -> tuple["array[int]", int]:
-    """The map of version 1.0: before the data, as lines of a number each, the first telling how many pairs follow."""
+    """Return the map of version 1.0: before the data, a number a line; the first is how many pairs follow."""
     extents, wanted = array("Q"), None
     used_bytes, rest = 0, b""
     while wanted is None or len(extents) < wanted:
@@ -360,7 +360,7 @@ def _check_count(count: int) -> None:
 
 
 def _checked(extents: "array[int]", size_bytes: int, data_bytes: int) -> "array[int]":
-    """The parts of a sparse file that are not empty; they must be in order, and be what is stored."""
+    """Return the parts of a sparse file that are not empty; they must be in order, and sum up to what is stored."""
     found = array("Q")
     end = 0
     if len(extents) % 2:
@@ -404,12 +404,12 @@ def _text(data: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """The bytes of a text of `_text`."""
+    """Return the bytes that `_text` decoded."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def _number(field: bytes) -> int:
-    """A number of a header: octal, or where its first bit is set binary, as GNU tar has it for large ones."""
+    """Return a number of a header: octal, or where its first bit is set binary, as GNU tar has it for large ones."""
     if field[0] == 0x80:
         value = int.from_bytes(field[1:], "big")
     else:

@@ -6,7 +6,7 @@ import struct
 from clouduploader.util.frozen import frozen
 
 FOOTER_BYTES = 512
-ALIGNMENT_BYTES = 1 << 20  # a fixed VHD holds whole MiB: Azure refuses all others, so nobody makes them
+ALIGNMENT_BYTES = 1 << 20  # a fixed VHD holds whole MiB: Azure refuses all others, so none are made
 COOKIE = b"conectix"
 _LAYOUT = struct.Struct(">8sIIQI4sI4sQQIII")  # up to the checksum, which begins at byte 64
 _CHECKSUM = slice(64, 68)
@@ -35,10 +35,10 @@ class VhdKind(enum.Enum):
 
 @frozen()
 class VhdFooter:
-    """What a footer says.
+    """The fields of a footer.
 
     Attributes:
-        kind: See Kind.
+        kind: See VhdKind.
         size_bytes: Of the raw disk ("Current Size").
     """
 

@@ -89,7 +89,7 @@ def read_streams(file: PackedFile) -> list[XzStream] | None:
 
 
 def _without_padding(file: PackedFile, end: int) -> int:
-    """Where the zeros begin that the file ends with before `end`."""
+    """Return where the zeros before `end` begin."""
     size = FIRST_BYTES
     while end:
         start = max(end - size, 0)
@@ -121,7 +121,7 @@ def _sizes(index: bytes) -> "array[int]":
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Read a number of section 1.2, and tell where it ends."""
+    """Return a number of section 1.2, and where it ends."""
     value = 0
     for place in range(_MAX_NUMBER_BYTES):
         if at + place >= len(data):
@@ -136,17 +136,17 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def unpacked_size(found: list[XzStream]) -> int:
-    """What all blocks hold, as the indexes tell it."""
+    """Return the unpacked size in bytes, by the indexes."""
     return sum(sum(stream.sizes[1::2]) for stream in found)
 
 
 def block_count(found: list[XzStream]) -> int:
-    """How many blocks there are."""
+    """Return how many blocks there are."""
     return sum(len(stream.sizes) // 2 for stream in found)
 
 
 def thread_count(found: list[XzStream], cores: int) -> int:
-    """How many threads can unpack this within our bounds; 1 if the blocks are too large for it."""
+    """Return how many threads can unpack this within the limits of memory; 1 if the blocks are too large."""
     largest = max((size for stream in found for size in stream.sizes), default=0)
     if largest > MAX_BLOCK_BYTES:
         return 1
@@ -154,9 +154,9 @@ def thread_count(found: list[XzStream], cores: int) -> int:
 
 
 def unpack(file: PackedFile, found: list[XzStream], threads: int) -> Generator[bytes, None, None]:
-    """The contents of a file in pieces, none empty, in order, to its last byte.
+    """Yield the contents of a file in pieces, none empty, in order, to its last byte.
 
-    So many blocks and one more are in memory, and as many threads unpack them. These end with the iterator.
+    One block more than there are threads is in memory. The threads end with the iterator.
 
     Args:
         file: Not read yet.
@@ -172,8 +172,8 @@ def unpack(file: PackedFile, found: list[XzStream], threads: int) -> Generator[b
     waiting: collections.deque[Future[list[bytes]]] = collections.deque()
     pool = ThreadPoolExecutor(threads, "xz")
     try:
-        for job in _blocks(file, found):
-            waiting.append(pool.submit(_unpacked_block, file.filename, *job))
+        for block in _blocks(file, found):
+            waiting.append(pool.submit(_unpacked_block, file.filename, *block))
             if len(waiting) > threads:
                 yield from _drained(waiting.popleft().result())
         while waiting:
@@ -183,14 +183,14 @@ def unpack(file: PackedFile, found: list[XzStream], threads: int) -> Generator[b
 
 
 def _drained(pieces: list[bytes]) -> Iterator[bytes]:
-    """The items of a list, which does not hold them any longer."""
+    """Yield the items of a list, and remove each, so that it can be freed."""
     pieces.reverse()
     while pieces:
         yield pieces.pop()
 
 
 def _blocks(file: PackedFile, found: list[XzStream]) -> Iterator[tuple[int, bytes, bytes, int, int]]:
-    """Read all of a file, and compare it with its indexes; yield each block with what `_unpacked_block` needs."""
+    """Read all of a file, and compare it with its indexes; yield the arguments of `_unpacked_block` for each block."""
     for stream in found:
         decompress.check_xz_flags(stream.flags, file, file.offset)
         _expect(file, _header(stream.flags))

@@ -19,14 +19,14 @@ _RLE, _RESERVED = 1, 3  # section 3.1.1.2.2
 
 @frozen(kw_only=True)
 class ZstdFrame:
-    """What the header of a frame says.
+    """The header of a frame.
 
     Attributes:
         size_bytes: What it holds; None if it does not tell.
         header_bytes: How long the header is, with the magic.
         has_checksum: Whether there is one at its end.
         window_bytes: How much memory it takes to unpack it.
-        dictionary: The number of the one that it takes, or 0.
+        dictionary: The number of the dictionary that it needs, or 0.
     """
 
     size_bytes: int | None
@@ -59,7 +59,7 @@ def read_frame(head: bytes) -> ZstdFrame | None:
 
 
 def unpacked_size(file: PackedFile) -> int | None:
-    """Add up what the frames of a file claim to hold; their blocks are passed over.
+    """Return the unpacked size in bytes, by the headers of all frames; their blocks are skipped.
 
     Returns:
         None if a frame does not tell, or there are too many headers to look at.

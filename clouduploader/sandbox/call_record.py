@@ -24,6 +24,6 @@ class CallRecord:
             file.write(json.dumps(entry) + "\n")
 
     def calls(self) -> list[dict[str, Any]]:
-        """All calls so far."""
+        """Return all calls so far."""
         with self._lock:
             return [json.loads(line) for line in self._path.read_text().splitlines()]

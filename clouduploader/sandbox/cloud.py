@@ -18,12 +18,12 @@ Routes = Mapping[tuple[str, str], Callable[[Any], Any]]
 
 @frozen(kw_only=True)
 class SandboxServices:
-    """What the sandbox's server has ready for a cloud.
+    """What the sandbox's server offers to a cloud.
 
     Attributes:
         layout: The sandbox's directory.
         clock: The cloud's clock.
-        record: Where the cloud writes down the API calls that it answers.
+        record: Gets the API calls that the cloud answers.
     """
 
     layout: Layout
@@ -47,7 +47,7 @@ class InitialState:
 
 
 class Emulator(abc.ABC):
-    """A cloud at work, in the sandbox's server.
+    """A cloud that is emulated in the sandbox's server.
 
     Attributes:
         routes: Control requests that the cloud answers; called in any thread.
@@ -69,7 +69,7 @@ class Emulator(abc.ABC):
 
     @abc.abstractmethod
     def reset(self) -> InitialState:
-        """Return to the beginning, and write the cloud's files into home and bin, which are empty.
+        """Return to the initial state, and write the cloud's files into home and bin, which are empty.
 
         Called in another thread than that of the event loop, before `start` and whenever a test asks for it.
         """

@@ -44,7 +44,7 @@ class SandboxControl:
         return _json(answer, 200)(environ, start_response)
 
     def reset(self) -> None:
-        """Make everything as at the start: faults, clock, files, cloud."""
+        """Return faults, clock, files and cloud to the initial state."""
         self._emulator.faults.replace([])
         self._services.clock.offset = datetime.timedelta()
         files.clear(self._services.layout)

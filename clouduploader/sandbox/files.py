@@ -21,7 +21,7 @@ SECTOR = 512
 
 
 def clear(layout: Layout) -> None:
-    """Make the directories for files of all clouds, empty, whatever was there."""
+    """Create the directories that every cloud has, or empty them."""
     for directory in (layout.home, layout.spool, layout.bin):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o700)
@@ -54,7 +54,7 @@ def write(layout: Layout, state: InitialState) -> None:
 
 
 def _sample() -> bytes:
-    """Noise, a hole, and a last sector that says so: a lost or cut piece shows."""
+    """Return noise, a hole, and a last sector that says so: a lost or cut piece shows."""
     noise = random.Random(1).randbytes(SAMPLE_NOISE_BYTES)  # noqa: S311
     end = b"The last sector of the image.".ljust(SECTOR, b".")
     partition = struct.pack("<B3xB3xII", 0, 0x83, 1, SAMPLE_BYTES // SECTOR - 1)

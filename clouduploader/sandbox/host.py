@@ -1,4 +1,4 @@
-"""The outer end of a sandbox: makes the namespaces, waits, passes signals on, clears up."""
+"""The process outside of the namespaces: creates them, waits, forwards signals, removes the directory."""
 
 import contextlib
 import importlib.util
@@ -30,7 +30,7 @@ NAMESPACES = ("--user", "--map-root-user", "--net", "--mount", "--pid", "--fork"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 SI_KERNEL = 0x80  # asm-generic/siginfo.h: a terminal sent it, so the command has it already
 POLL_SECONDS = 0.05  # how late a message is seen while the server starts, which takes seconds
-HANG_UP_SECONDS = 10  # `init` hears us at once; only a machine that hardly moves needs more
+HANG_UP_SECONDS = 10  # `init` ends at once; only a very slow machine needs more
 
 
 def run(
@@ -137,7 +137,7 @@ def _directory(keep: Path | None) -> Iterator[Layout]:
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Leave signals pending for sigwaitinfo, which tells who sent them."""
+    """Block signals inside the block: sigwaitinfo takes them, and tells their origin."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD})
     try:
         yield
@@ -149,7 +149,7 @@ def _blocked_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_at_exit(process: subprocess.Popen[bytes], channel: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
-    """Leave nothing of it: `init` ends when we hang up, and takes all others along."""
+    """End all processes at the end of the block: `init` ends when the channel is closed, and all others with it."""
     try:
         yield process
     finally:
@@ -199,5 +199,5 @@ def _wait(process: subprocess.Popen[bytes], channel: socket.socket) -> int:
 
 
 def default_command() -> list[str]:
-    """The shell of the person who wants one."""
+    """Return the command that starts the user's shell."""
     return [os.environ.get("SHELL") or "/bin/sh"]

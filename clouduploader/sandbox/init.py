@@ -1,4 +1,4 @@
-"""The first process in the namespaces: network, server, command; passes signals, reaps.
+"""The first process in the namespaces: sets up the network, starts server and command, forwards signals, reaps.
 
     python -m clouduploader.sandbox.init SOCKET DIRECTORY CLOUD COMMAND...
 
@@ -24,11 +24,11 @@ from clouduploader.sandbox.layout import Layout
 
 
 class BrokenError(Exception):
-    """Something that must work in here does not."""
+    """The sandbox can't start, or go on."""
 
 
 def main() -> int:
-    """Run it all; see the module."""
+    """Run the sandbox; see the module."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     layout, cloud, command = Layout(Path(sys.argv[2])), registry.decode(sys.argv[3]), sys.argv[4:]
     wakeup_read, wakeup_write = os.pipe()

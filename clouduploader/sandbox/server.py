@@ -30,7 +30,7 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 async def serve(layout: Layout, cloud: SandboxCloud, ready: int) -> None:
-    """Start the cloud, write to `ready`, and serve for ever."""
+    """Start the cloud, write to `ready`, and serve until the process is killed."""
     services = SandboxServices(layout=layout, clock=Clock(), record=CallRecord(layout.calls))
     emulator = cloud.create_emulator(services)
     control = SandboxControl(services, emulator)

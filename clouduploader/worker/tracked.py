@@ -76,12 +76,12 @@ def track_adopted(jobs: spool.Spool, job: Job) -> TrackedUpload | None:
     Raises:
         LocalIOError: That can't be seen.
     """
-    working = util_processes.job_processes(job.pid, process_match(jobs, job))
-    upload = TrackedUpload(job, util_processes.PidfdSet(), is_child=False, began=_beginning(working.workers))
+    processes = util_processes.job_processes(job.pid, process_match(jobs, job))
+    upload = TrackedUpload(job, util_processes.PidfdSet(), is_child=False, began=_beginning(processes.workers))
     # A supervisor stays to the end; what its uploader leaves in the background is not waited for.
-    leaders = [member for member in working.workers if member.pid == job.pid]
-    upload.pidfds.add(leaders or working.workers)
-    if working.ownership is Ownership.UNKNOWN and job.pid and util_processes.is_locked(jobs.log_path(job.name)):
+    leaders = [member for member in processes.workers if member.pid == job.pid]
+    upload.pidfds.add(leaders or processes.workers)
+    if processes.ownership is Ownership.UNKNOWN and job.pid and util_processes.is_locked(jobs.log_path(job.name)):
         found = util_processes.find(job.pid)  # of another user; only the lock shows that it works on the job
         upload.pidfds.add([found] if found else ())
     if upload.pidfds.living():
@@ -110,8 +110,8 @@ def force(jobs: spool.Spool, upload: TrackedUpload) -> None:
         NotOwnerError: They are another user's.
         LocalIOError: They can't be looked up.
     """
-    working = util_processes.job_processes(upload.job.pid, process_match(jobs, upload.job))
-    upload.pidfds.add((*working.workers, *working.descendants))
+    processes = util_processes.job_processes(upload.job.pid, process_match(jobs, upload.job))
+    upload.pidfds.add((*processes.workers, *processes.descendants))
     upload.pidfds.kill(upload.job.pid)
     upload.was_forced = True
 

@@ -81,7 +81,7 @@ def promises_are_kept(_context, response, case):
 
 
 def is_promised(case):
-    """Whether the description means a request: that some of its parts exclude each other it can't say."""
+    """Return whether a request is one that the description means: it can't say that some parts exclude each other."""
     if case.operation.label == "POST /cloudupload":
         return case.media_type == "text/xml" and not case.query
     if case.operation.label == "POST /cloudupload/{job}":

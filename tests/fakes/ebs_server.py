@@ -58,7 +58,7 @@ class Blocks:
 
 @dataclasses.dataclass
 class Exchange:
-    """One request and the means to answer it."""
+    """One request, and how to answer it."""
 
     number: int  # of all requests to this server, from 1
     try_number: int  # of this block

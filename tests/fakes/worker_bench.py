@@ -18,8 +18,8 @@ class Bench:
 
     Attributes:
         jobs: The spool, in a directory as OBS has it.
-        events: What the worker told: (kind, job, text).
-        ends: Of uploads, as it told them: (kind, job, End).
+        events: Of the worker: (kind, job, text).
+        ends: Of uploads: (kind, job, UploadEnd).
     """
 
     def __init__(self, jobs, tmp_path):
@@ -51,7 +51,7 @@ class Bench:
         new_path.replace(self._program)
 
     def write_own(self, script):
-        """Write what stands for our own program, which cleans up."""
+        """Write what stands for `clouduploader`, which cleans up."""
         self._bin.mkdir(exist_ok=True)
         path = self._bin / "clouduploader"
         path.write_text(f'#!/bin/sh\necho "own $@"\n{script}\n')
@@ -114,7 +114,7 @@ class Bench:
             raise self._error
 
     def stop(self):
-        """Let the worker hand over, if it runs."""
+        """End the worker, if it runs; its uploads go on."""
         if self._thread:
             self._control.leave()
             self.join()
@@ -126,12 +126,12 @@ class Bench:
             time.sleep(0.01)
 
     def wait_for_event(self, kind, name):
-        """Wait until the worker tells of it, and return the text."""
+        """Wait for an event of the worker, and return its text."""
         self.wait_for(lambda: any(event[:2] == (kind, name) for event in self.events))
         return next(text for found, job, text in self.events if (found, job) == (kind, name))
 
     def wait_for_end(self, name):
-        """Wait until a job is archived, and nobody works on it; return it."""
+        """Wait until a job is archived, and no process works on it; return it."""
         self.wait_for(lambda: self.jobs.done_path(name).exists() and not self.jobs.job_path(name).exists())
         return self.jobs.read(name)[0]
 

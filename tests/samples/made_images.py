@@ -47,7 +47,7 @@ class MadeImage:
 
 
 def sample(size_bytes: int, seed: int) -> bytes:
-    """A disk of whole sectors with noise, a hole, and a last sector that says so, as far as there is room."""
+    """A disk of whole sectors with noise, a hole, and a last sector that says so, if they fit."""
     noise = random.Random(seed).randbytes(min(NOISE_BYTES, size_bytes // 2))  # noqa: S311
     rest = bytes(max(0, size_bytes - len(noise) - SECTOR)) + b"The last sector.".ljust(SECTOR, b".")
     return minimal_disk.as_disk((noise + rest)[:size_bytes])

@@ -114,7 +114,7 @@ class Log:
     detail = line
 
     def event(self, event):
-        raise AssertionError(f"nobody asked for {event}")
+        raise AssertionError(f"unexpected: {event}")
 
     def hide(self, secret):
         raise AssertionError("there are no secrets in here")

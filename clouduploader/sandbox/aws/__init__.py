@@ -15,7 +15,7 @@ sandbox.json has these of it, and those of the package above:
     helper_amis        by region
     kms_keys           by region: the ARN of the customer's key, alias/images; there is AWS's alias/aws/ebs too
     obs                access_key_id and secret_access_key, also in home/.aws/credentials
-    auditor            the same of a user who may do everything: what `aws` and boto3 use in there
+    auditor            the same of a user with all rights: what `aws` and boto3 use in there
     volumes            a directory: VOLUME-ID.raw and SNAPSHOT-ID.raw, sparse, what is on the disks
     wait_factor        what ec2uploadimg's waiting times are multiplied by
 

@@ -1,7 +1,7 @@
-"""The account: who and what is in it at the start, and what somebody has left in it.
+"""The account: the users, role and things in it at the start, and what uploads have left in it.
 
-Speaks to moto's backends in this process, so no SDK and no request is needed. Whoever touches
-them holds `Account.lock`: moto itself is not safe with threads.
+Uses moto's backends in this process, so no SDK and no request is needed. Every access to them is
+under `SandboxAccount.lock`: moto itself is not safe with threads.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class AttachedDisk:
 
 @frozen()
 class SandboxIdentity:
-    """Who has an access key.
+    """The owner of an access key.
 
     Attributes:
         arn: Of the user, or of the role's session.
@@ -74,7 +74,7 @@ class SandboxIdentity:
     policies: tuple[str, ...]
 
     def may(self, action: str, resource: str) -> bool:
-        """Whether the policies allow a call."""
+        """Return whether the policies allow a call."""
         results = {_verdict(document, action, resource) for document in self.policies}
         return PermissionResult.PERMITTED in results and PermissionResult.DENIED not in results
 
@@ -117,7 +117,7 @@ class SandboxAccount:
         yield from list(ec2_backends[ACCOUNT_ID].items())
 
     def prepare(self) -> dict[str, Any]:
-        """Begin anew: forget everything and make what belongs to the sandbox.
+        """Forget everything, and create what belongs to the sandbox.
 
         Returns:
             What sandbox.json says about the account.
@@ -191,25 +191,25 @@ class SandboxAccount:
         (main,) = [table for table in ec2.route_tables.values() if table.vpc_id == vpc_id]
         ec2.create_route(main.id, network.EVERYWHERE, gateway_id=gateway.id)
 
-    def settle(self, now: datetime.datetime) -> None:
-        """Let happen what time has brought about; moto's answers and ours are right after this.
+    def advance(self, now: datetime.datetime) -> None:
+        """Change states whose time has come: moto does not do that by itself.
 
         Args:
             now: What time it is at AWS.
         """
         with self.lock:
             for _, ec2 in self._used_regions():
-                ec2.settle(now)
+                ec2.advance(now)
 
     def expire(self) -> None:
-        """Let all temporary credentials end a second ago."""
+        """Let all temporary credentials have ended a second ago."""
         with self.lock:
             past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
             for role in self._sts.assumed_roles:
                 role.expiration = past
 
     def expiry(self, access_key_id: str) -> datetime.datetime | None:
-        """Tell when temporary credentials end; None for others."""
+        """Return when temporary credentials end; None for others."""
         with self.lock:
             role = self._sts.get_assumed_role_from_access_key(access_key_id)
         if role is None:
@@ -230,7 +230,7 @@ class SandboxAccount:
                     snapshot.ec2_backend.delete_snapshot(snapshot.id)
 
     def direct_snapshots(self) -> dict[str, dict[str, Any]]:
-        """Tell of all snapshots that StartSnapshot began; see the package."""
+        """Return the control channel's report of all snapshots that StartSnapshot began; see the package."""
         with self.lock:
             return {snapshot.id: snapshot.report() for snapshot in self._direct_snapshots()}
 
@@ -252,7 +252,7 @@ class SandboxAccount:
         raise KeyError(snapshot_id)
 
     def identity(self, access_key_id: str) -> SandboxIdentity | None:
-        """Find out who has an access key; None if nobody has."""
+        """Find the owner of an access key; None if there is none."""
         with self.lock:
             session = self._sts.get_assumed_role_from_access_key(access_key_id)
             if session is not None:
@@ -272,7 +272,7 @@ class SandboxAccount:
         return None
 
     def ssh_at(self, address: str) -> Instance | None:
-        """Find the running instance of this address, public or private, if ssh gets through to it."""
+        """Find the running instance of this address, public or private, if ssh can reach it."""
         with self.lock:
             for _, ec2 in self._used_regions():
                 for instance in ec2.all_running_instances():
@@ -281,7 +281,7 @@ class SandboxAccount:
         return None
 
     def public_key(self, instance: Instance) -> str | None:
-        """Give the OpenSSH public key that an instance was launched with, gone from EC2 or not."""
+        """Return the OpenSSH public key that an instance was launched with, deleted from EC2 or not."""
         keys: dict[str, str] = instance.ec2_backend.authorized_keys
         return keys.get(instance.id)
 
@@ -301,13 +301,13 @@ class SandboxAccount:
             ]
 
     def contents(self, now: datetime.datetime) -> dict[str, list[dict[str, Any]]]:
-        """List what is in the account and was not put there by the sandbox.
+        """List what is in the account and was not created by the sandbox.
 
         Args:
             now: What time it is at AWS.
         """
         with self.lock:
-            self.settle(now)
+            self.advance(now)
             return {
                 kind: [entry for entry in entries if entry["id"] not in self._own_ids]
                 for kind, entries in self._everything().items()
@@ -327,7 +327,7 @@ def _xen_name(device: str) -> str:
 
 
 def _contents(ec2: EC2Backend) -> dict[str, list[dict[str, Any]]]:
-    """What a region holds, but for what every region has from the start."""
+    """Return what is in a region, without what every region has from the start."""
     default_vpc_ids = {vpc.id for vpc in ec2.vpcs.values() if vpc.is_default}
     subnets = [subnet for by_id in ec2.subnets.values() for subnet in by_id.values()]
     groups = [group for by_id in ec2.groups.values() for group in by_id.values()]

@@ -22,7 +22,7 @@ SNAPSHOT_BLOCKS = ("block-all-sharing", "block-new-sharing")
 
 
 def encryption_key(ec2: Any) -> str:  # noqa: ANN401  (rules.StrictEC2)
-    """The ARN of the key that snapshots of a region are encrypted with where none is named."""
+    """Return the ARN of the key that snapshots of a region are encrypted with where none is named."""
     return ec2.default_key_arn or keys.arn(ec2.region_name, keys.MANAGED_ALIAS)
 
 

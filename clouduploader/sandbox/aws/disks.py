@@ -24,8 +24,8 @@ def as_encrypted(content: bytes, written: set[int]) -> bytes:
 class Disks:
     """The contents of volumes and snapshots.
 
-    A file exists once something was written. Snapshots are hard links: whoever writes to a volume
-    whose file has another name must copy it first (see `tools`).
+    A file exists once something was written. Snapshots are hard links: before a volume is written to
+    whose file has another name, it must be copied (see `tools`).
 
     Args:
         directory: Holds ID.raw, and for a volume with partitions ID.parts/.
@@ -35,11 +35,11 @@ class Disks:
         self._directory = directory
 
     def content(self, object_id: str) -> Path:
-        """Where the bytes of a volume or snapshot are, or would be."""
+        """Return where the bytes of a volume or snapshot are, or would be."""
         return self._directory / f"{object_id}.raw"
 
     def partitions(self, volume_id: str) -> Path:
-        """A directory, if the volume has a partition table; its `1` is the first file system."""
+        """Return where the directory of the file systems is, if the volume has partitions; `1` is the first."""
         return self._directory / f"{volume_id}.parts"
 
     def link(self, source_id: str, new_id: str) -> None:

@@ -1,4 +1,4 @@
-"""AWS at work: moto, the EBS direct APIs and the ssh server of the helper instances."""
+"""The emulator of AWS: moto, the EBS direct APIs and the ssh server of the helper instances."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -83,7 +83,7 @@ class AwsEmulator(Emulator):
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def reset(self) -> InitialState:
-        """Return to the beginning; see Emulator."""
+        """Return to the initial state; see Emulator."""
         self._ebs_server.forget()
         self._helper.hang_up()
         self._helper.behave(Behaviour())
@@ -114,10 +114,10 @@ def _handler(clock: Clock) -> type[MotoRequestHandler]:
         """Without a line for each request; with AWS's clock in the header Date."""
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """The gate keeps the record."""
+            """Write nothing: MotoGate records calls."""
 
         def date_time_string(self, timestamp: float | None = None) -> str:
-            """Tell the time at AWS."""
+            """Return AWS's time."""
             return super().date_time_string(clock.now().timestamp() if timestamp is None else timestamp)
 
     return Handler

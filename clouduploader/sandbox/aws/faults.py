@@ -27,7 +27,7 @@ STATUSES = {
 
 
 class Stall(enum.StrEnum):
-    """How a request is let hang, until the client hangs up."""
+    """When a request stalls, until the client closes the connection."""
 
     READ = "read"
     """The body is not read; of Connect: no TLS."""
@@ -80,7 +80,7 @@ class AwsFault(Fault):
         """Check it, and fill in what follows from something else.
 
         Raises:
-            ValueError: A key that means nothing for this action.
+            ValueError: A key that this action does not have.
         """
         super().__post_init__()
         given = {

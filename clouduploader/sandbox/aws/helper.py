@@ -1,4 +1,4 @@
-"""All helper instances: an ssh server that answers on every address, and what a login finds there.
+"""The ssh server of all helper instances, on every address, and what a login finds there.
 
 Real: ssh and sftp (asyncssh), the login with the key pair that the instance was launched with, a
 pty with a shell behind each command, and its programs (tar, xz, chmod, which ...). Imitated: what
@@ -45,7 +45,7 @@ class Behaviour:
     """How port 22 and what is behind it behave.
 
     Attributes:
-        mode: "up", "silent" (connects, says nothing) or "refuse" (nobody listens).
+        mode: "up", "silent" (connects, says nothing) or "refuse" (no listener).
         sftp_delay_seconds: Before each write.
         command_delays: Seconds by a word of the command.
         broken: What a program prints before it fails with 1, by its name.
@@ -57,7 +57,7 @@ class Behaviour:
     broken: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what nobody knows."""
+        """Check the mode."""
         if self.mode not in ("up", "silent", "refuse"):
             raise ValueError(f"mode '{self.mode}'")
 
@@ -106,7 +106,7 @@ class HelperHost:
         self._connections.add(connection)
 
     def disconnected(self, connection: SSHConnection) -> None:
-        """Hang up what still runs for a connection, as a real terminal would."""
+        """Send SIGHUP to what still runs for a connection, as a real terminal would."""
         self._connections.discard(connection)
         for child, owner in self._children.items():
             if owner is connection:
@@ -131,7 +131,7 @@ class HelperHost:
             self._server = await asyncio.start_server(_say_nothing, "0.0.0.0", SSH_PORT)  # noqa: S104
 
     def directory(self, instance: Instance) -> Path:
-        """Give an instance's directory, made at first use, with its present disks written down."""
+        """Return an instance's directory, made at first use, with its present disks written down."""
         path = self._layout.instances / str(instance.id)
         if not path.exists():
             _make_instance(path)
@@ -191,7 +191,7 @@ class HelperHost:
             del self._children[child]
 
     def _break(self, directory: Path) -> Path:
-        """Write the programs that are to be broken; gives the directory that PATH is to begin with."""
+        """Write the programs that are to fail; return the directory that PATH is to begin with."""
         if not self.behaviour.broken:
             return directory / "bin"
         broken = Path(tempfile.mkdtemp(dir=directory / "tmp"))
@@ -237,7 +237,7 @@ async def _copy_terminal(master: int, stdout: asyncssh.SSHWriter[bytes]) -> None
 
 
 class _Server(asyncssh.SSHServer):
-    """One connection: who may log in."""
+    """One connection: allows logins with the instance's key."""
 
     def __init__(self, helper: HelperHost) -> None:
         self._helper = helper

@@ -1,4 +1,4 @@
-"""Who may do what: the rules of STS and IAM that moto lacks.
+"""Permissions: the rules of STS and IAM that moto lacks.
 
 Sources: the API reference of STS, "AssumeRole"; the error code list of the EC2 API; botocore's model.
 """
@@ -43,7 +43,7 @@ class StrictSTS(STSBackend):
         duration: int,
         external_id: str,
     ) -> AssumedRole:
-        """Check all arguments; moto gives a session for any role, to anybody without an external id."""
+        """Check all arguments; moto gives a session for any role, without an external id."""
         if not SESSION_NAME.fullmatch(role_session_name or ""):
             raise STSValidationError(
                 f"1 validation error detected: Value '{role_session_name}' at 'roleSessionName' failed to satisfy "
@@ -76,9 +76,9 @@ class StrictSTS(STSBackend):
 
 
 def _is_trusted(request: IAMRequest, role_arn: str) -> bool:
-    """Whether a statement of a role's trust policy lets in the caller, and none keeps him out.
+    """Return whether a statement of a role's trust policy allows the caller, and none denies it.
 
-    For moto a statement about somebody else keeps him out, and an account is not all who are in it.
+    For moto a statement about another principal denies the caller, and an account does not stand for all its users.
     """
     statements = _listed(json.loads(request.backend.get_role_by_arn(role_arn).assume_role_policy_document)["Statement"])
     caller, external_id = request._access_key.arn, next(iter(request._data.get("ExternalId", [])), None)
@@ -86,7 +86,7 @@ def _is_trusted(request: IAMRequest, role_arn: str) -> bool:
 
 
 def _applies(statement: dict[str, Any], caller: str, external_id: str | None) -> bool:
-    """Whether a statement is about a caller with this external id; any other condition is an error."""
+    """Return whether a statement is about a caller with this external id; any other condition is an error."""
     account = caller.split(":")[4]
     known_as = {"*", caller, account, f"arn:aws:iam::{account}:root"}  # "IAM JSON policy elements: Principal"
     principal = statement["Principal"]

@@ -1,4 +1,4 @@
-"""What is told of instances.
+"""Answers about instances.
 
 The facts are those of the API reference, "GetConsoleOutput".
 """
@@ -10,7 +10,7 @@ from moto.ec2.responses import EC2Response
 
 
 def answer_get_console_output(response: EC2Response) -> ActionResult:
-    """Take the place of moto's answer, which has the boot messages of a system that nobody started.
+    """Take the place of moto's answer, which has the boot messages of a system that never ran.
 
     No instance of the sandbox boots, so none has ever written to its console.
     """

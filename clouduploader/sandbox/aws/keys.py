@@ -13,7 +13,7 @@ NAMESPACE = uuid.UUID("7d1b0a4e-6a39-4c6b-9a57-3a1f0c8f5a11")  # ours, made up
 
 
 def arn(region: str, alias: str) -> str:
-    """Give the ARN of a region's key."""
+    """Return the ARN of a region's key."""
     return f"arn:aws:kms:{region}:{DEFAULT_ACCOUNT_ID}:key/{uuid.uuid5(NAMESPACE, f'{region} {alias}')}"
 
 
@@ -35,5 +35,5 @@ def resolve(region: str, name: str) -> str | None:
 
 
 def is_managed(key_arn: str | None) -> bool:
-    """Whether it is AWS's own, of any region."""
+    """Return whether it is AWS's own, of any region."""
     return key_arn is not None and key_arn == arn(key_arn.split(":")[3], MANAGED_ALIAS)

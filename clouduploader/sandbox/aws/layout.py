@@ -1,4 +1,4 @@
-"""Where AWS is in a sandbox: paths, endpoints and regions."""
+"""Paths, endpoints and regions of AWS in a sandbox."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class AwsLayout(Layout):
 
     @property
     def auditor(self) -> Path:
-        """Holds `credentials` and `config` of the user who may do everything."""
+        """Holds `credentials` and `config` of the auditor, a user with all rights."""
         return self.root / "auditor"
 
     @property

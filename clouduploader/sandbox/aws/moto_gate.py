@@ -1,4 +1,4 @@
-"""The door to moto: who comes when, what goes wrong on purpose, and a record of it all."""
+"""Pass requests to moto: check their signatures' time and keys, apply faults, record calls."""
 
 import datetime
 import io
@@ -33,7 +33,7 @@ MAX_ARGUMENT = 200  # characters of a value in the log; AMI names and tags fit
 
 @frozen()
 class ApiRefusal:
-    """An answer instead of doing what was asked.
+    """An error that is answered instead of doing what was asked.
 
     Attributes:
         status: Of HTTP.
@@ -48,7 +48,7 @@ class ApiRefusal:
 
 @frozen()
 class ApiCall:
-    """One request of the AWS API, as far as its outside tells.
+    """One request of the AWS API, by its headers and form.
 
     Attributes:
         service: For example ec2.
@@ -74,8 +74,8 @@ class MotoGate:
 
     Args:
         app: moto.
-        account: Asked for expiry; its lock is held while moto works.
-        clock: What time it is at AWS.
+        account: Tells expiry; its lock is held while moto works.
+        clock: AWS's clock.
         faults: What goes wrong.
         record: Gets each call.
     """
@@ -94,7 +94,7 @@ class MotoGate:
         """Answer one request."""
         try:
             call = _read_call(environ)
-        except ClientDisconnected as exc:  # killed while it asked
+        except ClientDisconnected as exc:  # the client was killed while it sent
             return exc(environ, start_response)
         began = time.time()
         hits = self._faults.hits(call.action)
@@ -107,7 +107,7 @@ class MotoGate:
             response = Response(_error_xml(call.service, refusal), refusal.status, content_type="text/xml")
         else:
             with self._account.lock:
-                self._account.settle(self._clock.now())
+                self._account.advance(self._clock.now())
                 response = self._answer(call, environ)
         self._log(call, response, began)
         if any(fault.lose_answer for fault in hits):
@@ -139,7 +139,7 @@ class MotoGate:
         return response
 
     def _of_moto(self, call: ApiCall, environ: dict[str, Any]) -> Response:
-        """Let moto answer; what it does not know, or fails at, is answered in the form of AWS too."""
+        """Let moto answer; turn what it does not know, or fails at, into an error of AWS's form too."""
         try:
             return Response.from_app(self._app, environ, buffered=True)
         except NotImplementedError:

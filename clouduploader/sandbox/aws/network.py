@@ -1,4 +1,4 @@
-"""Whether an instance can be reached from the internet, as far as its VPC says."""
+"""Decide whether an instance can be reached from the internet, by its VPC."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ EVERYWHERE = "0.0.0.0/0"
 
 
 def accepts_ssh(instance: Instance, address: str) -> bool:
-    """Whether a client on the internet gets a connection to port 22.
+    """Return whether a client on the internet gets a connection to port 22.
 
-    A security group must let it in, from whatever addresses: who the client is, is not imitated.
+    A security group must allow port 22 from any addresses: those of the client are not imitated.
     A public address also needs a route to an internet gateway. A private one is taken as reached
     from inside.
     """

@@ -73,7 +73,7 @@ class StrictEC2(EC2Backend):
 
     def __init__(self, region_name: str, account_id: str) -> None:
         self.ready_at: dict[str, float] = {}
-        self._doomed: set[str] = set()
+        self._failing: set[str] = set()
         self.authorized_keys: dict[str, str] = {}
         self.default_key_arn: str | None = None
         self.image_block = self.snapshot_block = defaults.UNBLOCKED
@@ -154,7 +154,7 @@ class StrictEC2(EC2Backend):
         return reservation
 
     def stop_instances(self, instance_ids: list[str]) -> Any:
-        """End what runs on them."""
+        """End connections to them."""
         answer = super().stop_instances(instance_ids)
         StrictEC2.on_stop(instance_ids)
         return answer
@@ -198,7 +198,7 @@ class StrictEC2(EC2Backend):
                 )
 
     def terminate_instances(self, instance_ids: list[str]) -> Any:
-        """Let go of the volumes, as AWS does; moto keeps those attached by hand."""
+        """Detach the volumes, as AWS does; moto keeps those attached by hand."""
         answer = super().terminate_instances(instance_ids)
         StrictEC2.on_stop(instance_ids)
         for volume in list(self.volumes.values()):
@@ -237,7 +237,7 @@ class StrictEC2(EC2Backend):
         return super().detach_volume(volume_id, instance_id or attachment.instance.id, device_path)
 
     def create_volume(self, *args: Any, **kwargs: Any) -> Any:
-        """Give it the content of its snapshot, which must not be larger."""
+        """Copy the content of its snapshot, which must not be larger."""
         volume = super().create_volume(*args, **kwargs)
         if self.ebs_encryption_by_default and not volume.encrypted:
             volume.encrypted, volume.kms_key_id = True, defaults.encryption_key(self)
@@ -269,19 +269,19 @@ class StrictEC2(EC2Backend):
 
     def doom(self, snapshot_id: str) -> None:
         """Let a pending snapshot fail when its time comes."""
-        self._doomed.add(snapshot_id)
+        self._failing.add(snapshot_id)
 
-    def settle(self, now: datetime.datetime) -> None:
-        """Complete what has had its time.
+    def advance(self, now: datetime.datetime) -> None:
+        """Complete snapshots and images whose time has come.
 
         Args:
             now: What time it is at AWS.
         """
         for snapshot in self.snapshots.values():
             if isinstance(snapshot, DirectSnapshot):
-                snapshot.settle(now)
+                snapshot.advance(now)
             elif snapshot.status == "pending" and time.monotonic() >= self.ready_at[snapshot.id]:
-                snapshot.status = "error" if snapshot.id in self._doomed else "completed"
+                snapshot.status = "error" if snapshot.id in self._failing else "completed"
         for image in self.amis.values():
             if image.state == "pending":
                 self._settle_image(image)
@@ -295,7 +295,7 @@ class StrictEC2(EC2Backend):
             image.state = "available"
 
     def describe_snapshots(self, snapshot_ids: list[str] | None = None, filters: Any = None) -> Any:
-        """Leave out those that nobody knows yet; asked for by id, they are not there."""
+        """Leave out those that are hidden yet; asked for by id, they are not there."""
         for snapshot_id in snapshot_ids or []:
             self._check_visible(snapshot_id)
         found = super().describe_snapshots(snapshot_ids, filters)
@@ -307,7 +307,7 @@ class StrictEC2(EC2Backend):
             raise EC2ClientError("InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist.")
 
     def delete_snapshot(self, snapshot_id: str) -> Any:
-        """Refuse while an AMI uses it, or nobody knows it yet."""
+        """Refuse while an AMI uses it, or it is hidden yet."""
         self._check_visible(snapshot_id)
         for image in self.amis.values():
             if snapshot_id in getattr(image, "snapshot_ids", ()):

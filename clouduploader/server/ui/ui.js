@@ -8,7 +8,7 @@ const PAGE_JOBS = 50;
 const TAIL_BYTES = 1048576; // of a long log the end is shown
 const MAX_CHARS = 4000000; // of a log in the page; what is older is dropped
 const MAX_HITS = 10000;
-const BOTTOM_PX = 30; // who is that near to the end of the log goes along with it
+const BOTTOM_PX = 30; // a reader this near to the end of the log follows it
 const RUNNING = ["created", "receiving", "scheduled", "uploading", "waiting"];
 const FIELDS = [
   ["Progress", (job) => hasNumber(job.progress) ? job.progress + " %" : ""], ["Try", (job) => job.try], ["User", (job) => job.user],
@@ -71,7 +71,7 @@ function ago(seconds) {
   return RELATIVE.format(-Math.trunc(passed / length), unit);
 }
 
-// A moment, as far away as it is; where the pointer rests, and for those who copy it, in full.
+// A moment, relative to now; in full as the tooltip, and when it is copied.
 function setTime(node, seconds) {
   if (!hasNumber(seconds)) return node.replaceChildren();
   const time = node.querySelector("time") || node.appendChild(document.createElement("time"));
@@ -108,7 +108,7 @@ async function ask(path, signal) {
   return answer;
 }
 
-// Do it again and again, also when it fails, but not while nobody looks.
+// Repeat, also after a failure, but not while the page is hidden.
 async function forEver(work, milliseconds) {
   for (;;) {
     if (!document.hidden) {

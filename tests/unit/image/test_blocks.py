@@ -41,7 +41,7 @@ class Disk:
         return not any(view)
 
 
-def wish(**fields):
+def options(**fields):
     defaults = {
         "filename": "a.raw",
         "block_bytes": BLOCK,
@@ -57,12 +57,12 @@ def wish(**fields):
 def stored(disk=None, **fields):
     disk = disk or Disk()
     file_sha256 = fields.pop("file_sha256", lambda: None)
-    return DiskBlockSource(disk, wish(**{"written": disk.extents, **fields}), file_sha256=file_sha256)
+    return DiskBlockSource(disk, options(**{"written": disk.extents, **fields}), file_sha256=file_sha256)
 
 
 def streamed(pieces=(RAW,), **fields):
     digest, file_sha256 = fields.pop("digest", None), fields.pop("file_sha256", lambda: "f" * 64)
-    return StreamBlockSource(iter(pieces), wish(**fields), digest=digest, file_sha256=file_sha256)
+    return StreamBlockSource(iter(pieces), options(**fields), digest=digest, file_sha256=file_sha256)
 
 
 def counts(source):

@@ -31,7 +31,7 @@ def boots(first, place=b"", *more):
         ((0x83, 2048, 100), PARTED, STARTS, False),
         ((0x83, 2048, 100), SYSLINUX, STARTS, False),
         ((0x83, 2048, 100), GRUB, b"", True),
-        ((0x83, 2048, 100), disks.CODE, b"", None),  # nobody knows what it does
+        ((0x83, 2048, 100), disks.CODE, b"", None),  # unknown code
         ((0x83, 2048, 100, 0x80), disks.CODE, b"", None),  # nor whether it goes by the active one
         ((0x83, 2048, 100, 0x80), b"", STARTS, False),
         ((0x83, 2048, 100, 0x80), bytes(440) + b"\1\2\3\4", STARTS, False),  # a disk signature is no code

@@ -255,7 +255,7 @@ def test_gpt_whose_copy_is_cut_off_is_a_warning(make_image):
     for pack, warnings in ((bytes, (MISSING_COPY,)), (lzma.compress, (MISSING_COPY,)), (gzip.compress, ())):
         found = inspect.inspect(make_image(pack(disk(size=END))), Cancel())
         assert found.minimum_bytes == END
-        assert found.warnings == warnings  # of gzip nobody knows the size yet
+        assert found.warnings == warnings  # the size of gzip is not known yet
         assert found.boots_uefi
 
 
@@ -321,7 +321,7 @@ def test_dmg_is_told_by_its_trailer(make_image):
 
 
 def test_map_with_checksums_vouches_for_what_shows_no_disk(make_image):
-    """bmaptool made it of a disk, and whoever reads the image compares."""
+    """bmaptool made it of a disk, and the reader of the image compares."""
     data = bytes(8192)
     image = make_image(data, "a.raw")
     assert not inspect.inspect(image, Cancel()).no_disk.is_known

@@ -55,7 +55,7 @@ GREEDY = {
     "bodies": body_head(2 * MEBIBYTE) + b"x" * (2 * MEBIBYTE - 1),
     "heads": ENDLESS_HEAD,
     "heads of followers": ENDLESS_HEAD.replace(b"GET / ", b"GET /cloudupload/1/_log ") + b"\r\n",
-    "bodies that nobody reads": b"GET /cloudupload/1/_log HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
+    "bodies that are not read": b"GET /cloudupload/1/_log HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
     + b"x" * 800_000,
     "chunks of a byte": b"POST /cloudupload/1/_log HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     + b"1\r\nx\r\n" * 10_000,
@@ -80,7 +80,7 @@ def test_dawdlers_make_way_and_the_quick_are_heard(make_spool, make_job, serve, 
             greedy.append(client)
             server.create(details="7b7d" + "20" * 20_000)
         assert sum(map(is_open, greedy)) > 0
-        slow.sendall(b"xx")  # who takes his time and holds little is no dawdler
+        slow.sendall(b"xx")  # a slow client that holds little is not dropped
         assert slow.recv(100).startswith(b"HTTP/1.1 400 ")
         assert follower.recv(100)
         assert is_open(follower)

@@ -139,7 +139,7 @@ def send(server, jobs, request):
 
 @pytest.mark.parametrize(("request_text", "answer"), [it[1:] for it in EXCHANGES], ids=[it[0] for it in EXCHANGES])
 def test_answer_is_that_of_obs(make_spool, serve, request_text, answer, request):
-    if "<state>receiving</state>" in answer:  # by somebody who lives, or the server finds that it fails
+    if "<state>receiving</state>" in answer:  # by a process that lives, or the server fails it
         answer = answer.replace("<pid>23561</pid>", "<pid>1</pid>").replace("Length: 390", "Length: 386")
     jobs = make_spool()
     server = serve(jobs)

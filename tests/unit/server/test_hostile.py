@@ -185,7 +185,7 @@ def test_any_bytes_are_answered_or_hung_up_on(hostile, data):
 
 
 def test_slow_loris_is_let_go_although_it_goes_on_sending(make_spool, serve):
-    """Time for a request's head counts from the connection's beginning; and nobody waits for those who dawdle."""
+    """Time for a request's head counts from the connection's beginning; and slow clients are not waited for."""
     server = serve(make_spool(), idle_seconds="1")
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(100)]

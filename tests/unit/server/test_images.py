@@ -31,7 +31,7 @@ def begin(client, jobs, name, size, sent):
 
 
 def noise(seed, count):
-    return random.Random(seed).randbytes(count)  # noqa: S311 nobody must guess it
+    return random.Random(seed).randbytes(count)  # noqa: S311 no secret
 
 
 def read_answer(client):
@@ -66,7 +66,7 @@ def wait_for_end(jobs, name):
 
 @pytest.mark.parametrize("first", [0, 1, 1000, 65_536, 300_000, 5_000_001])
 def test_image_arrives_as_it_was_sent(make_spool, serve, first):
-    """However much of it comes together with the request's head, and is read by somebody else than the rest."""
+    """However much of it comes together with the request's head, and is read by aiohttp, unlike the rest."""
     jobs = make_spool()
     server = serve(jobs)
     image = noise(first, 5_000_001)
@@ -105,7 +105,7 @@ def test_image_in_chunks_arrives_as_it_was_sent(make_spool, serve, chunk):
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_end_that_cannot_be_written_is_told_and_hides_no_reason(make_spool, serve, caplog, is_there):
-    """As on a file system that has become read-only: what failed first is the answer, for who is there to hear it."""
+    """As on a file system that has become read-only: what failed first is the answer."""
     jobs = make_spool()
     server = serve(jobs)
     name = server.create(10)
@@ -119,7 +119,7 @@ def test_end_that_cannot_be_written_is_told_and_hides_no_reason(make_spool, serv
             begin(client, jobs, name, 10, b"x")
     wait_for(lambda: f"event=trouble job={name}" in server.log.getvalue())
     wait_for(lambda: "method=PUT" in server.log.getvalue())
-    assert jobs.read(name)[0].state is JobState.RECEIVING  # who looks for old jobs comes back to it
+    assert jobs.read(name)[0].state is JobState.RECEIVING  # `expire` fails it later
     gc.collect()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -280,7 +280,7 @@ def test_job_is_refused_where_few_files_can_be_made_and_one_that_is_there_goes_o
     server = serve(jobs, keep_free="1")
     name = server.create(5)
     few = list(os.statvfs(jobs.directory))
-    few[5:8] = [10_000, 1500, 999]  # of inodes: all, free, free for those who are not root
+    few[5:8] = [10_000, 1500, 999]  # of inodes: all, free, free for users other than root
     monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(few))
     with pytest.raises(AssertionError, match="No space left on device: 999 inodes are free, 1000 are kept free"):
         server.create(1)
@@ -308,14 +308,14 @@ def test_image_stops_when_others_fill_the_disk_to_the_floor(make_spool, serve):
     name = server.create(10_000_000)
     with server.connect() as client:
         begin(client, jobs, name, 10_000_000, b"a")
-        server.section["keep_free"] = "1000000T"  # the other way round: the floor rises to what is free
+        server.section["keep_free"] = "1000000T"  # the other way round: the limit rises above what is free
         server.source.request_reload()
         assert read_answer(client).startswith(b"HTTP/1.1 500 No space left on device")
     assert re.fullmatch(r"No space left on device: \d+ bytes are free, \d+ are kept free", wait_for_end(jobs, name))
 
 
 def test_slow_clients_keep_nobody_waiting(make_spool, serve):
-    """Each sends a few bytes now and then; meanwhile others are answered, and a whole image comes in."""
+    """Each sends a few bytes at times; meanwhile others are answered, and a whole image comes in."""
     jobs = make_spool()
     server = serve(jobs)
     names = [server.create(6) for _ in range(SLOW_CLIENTS)]

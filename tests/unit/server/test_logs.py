@@ -65,7 +65,7 @@ def test_followers_of_a_killed_job_see_its_clean_up_to_its_end(make_spool, make_
         ask(client, "/cloudupload/1/_log")
         read_until(client, b"begun\n")
         assert server.ask("POST", "/cloudupload/1?cmd=kill")[0] == "200 OK"
-        assert server.ask("GET", "/cloudupload/1/_log")[2] == b"begun\n"  # who comes later does not wait, as in OBS
+        assert server.ask("GET", "/cloudupload/1/_log")[2] == b"begun\n"  # a later request does not wait, as in OBS
         time.sleep(2 * logs.POLL_SECONDS)  # it has seen the end: whatever that takes, the rest must come
         log.write(b"cleaning up\n")
         read_until(client, b"cleaning up\n")

@@ -105,19 +105,19 @@ def test_strange_methods_are_one_number(serve, make_spool):
     assert found["clouduploader_request_seconds_count", 'method="other",status="501"'] == 2
 
 
-def test_census_sees_what_changed(make_spool, make_job):
+def test_job_counter_sees_what_changed(make_spool, make_job):
     jobs = make_spool()
     counter = job_counter.JobCounter(jobs)
-    assert counter.take().queued_since is None
+    assert counter.count().queued_since is None
     make_job(jobs, "1", state=JobState.SCHEDULED)
     make_job(jobs, "2", state=JobState.FAILED, details="a")
-    first = counter.take()
+    first = counter.count()
     assert (first.states[JobState.SCHEDULED], first.states[JobState.FAILED]) == (1, 1)
     assert first.queued_since == jobs.job_path("1").stat().st_mtime
     with jobs.lock("1") as locked:
         locked.archive(locked.job.ended(JobState.SUCCEEDED, None))
     jobs.rewrite_archived(jobs.read_archived("2").ended(JobState.SUCCEEDED, "after all"))
-    second = counter.take()
+    second = counter.count()
     assert (second.states[JobState.SUCCEEDED], second.states[JobState.FAILED]) == (2, 0)
     assert second.queued_since is None
 
@@ -206,7 +206,7 @@ def test_log_has_one_line_a_request_and_a_change(serve, make_spool):
 
 
 def test_log_tells_that_a_job_is_scheduled_before_anybody_can_start_it(serve, make_spool):
-    """Whoever sees the record then, as a worker does who is told by the kernel, writes his own line after it."""
+    """A worker that sees the record then, woken by the kernel, writes its own line after it."""
     jobs = make_spool()
     server = serve(jobs)
     seen = {}

@@ -88,7 +88,7 @@ def test_answers_are_short_and_say_where_to_go_on(make_spool, make_job, serve, m
     assert (first["before"], len(first["jobs"])) == (21, 10)
     assert names(server, "limit=10&before=21") == [str(number) for number in range(20, 10, -1)]
     assert found(server, "limit=30&before=11")["before"] is None
-    monkeypatch.setattr(search, "MAX_LOOKED_AT", 12)
+    monkeypatch.setattr(search, "MAX_RECORDS", 12)
     assert (found(server, "user=ann")["jobs"], found(server, "user=ann")["before"]) == ([], 19)
     assert found(server, "user=ann&before=7")["jobs"][0]["name"] == "2"
     monkeypatch.setattr(search, "MAX_CHARS", 3500)

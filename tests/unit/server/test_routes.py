@@ -236,7 +236,7 @@ def test_job_that_is_named_often_is_listed_once(serve, jobs):
 
 
 def test_long_list_goes_out_while_it_is_made(serve, make_job, jobs):
-    """In pieces, as nobody knows its length before; what OBS's clients know, and what is in it, is the same."""
+    """In pieces, as its length is not known before; what OBS's clients know, and what is in it, is the same."""
     for number in range(100, 150):
         make_job(jobs, str(number), state=JobState.FAILED if number % 2 else JobState.CREATED, user='"' * 5000)
     server = serve(jobs)

@@ -1,4 +1,4 @@
-"""The page, as a browser shows it, with jobs and logs of people who mean no good."""
+"""The page, as a browser shows it, with hostile jobs and logs."""
 
 import re
 import time

@@ -207,7 +207,7 @@ def test_locked_job_is_come_back_to(bench, monkeypatch):
     from clouduploader.worker import worker
 
     monkeypatch.setattr(worker, "LOCK_SECONDS", 0.1)
-    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
     bench.write_uploader("true")
     bench.schedule("1")
     bench.schedule("2")
@@ -222,7 +222,7 @@ def test_record_that_cannot_be_written_leaves_the_job_and_executes_nothing(bench
     """As on a full disk: the supervisor is there already, and gets no byte."""
     from clouduploader.worker import worker
 
-    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.2)
     bench.write_uploader("echo started")
     bench.schedule("1")
     obstacle = bench.jobs.directory / ".1.new"  # what the record is written to beside its place

@@ -19,11 +19,11 @@ from clouduploader.util import privileges, processes
 from clouduploader.worker import cleanup, supervisor, tracked, worker
 from clouduploader.worker import outcome as worker_outcome
 
-NOBODY = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
+NO_PID = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
 
 
 def uploading(bench, name="1", **fields):
-    return bench.schedule(name, state=JobState.UPLOADING, **{"pid": NOBODY, **fields})
+    return bench.schedule(name, state=JobState.UPLOADING, **{"pid": NO_PID, **fields})
 
 
 def test_uploads_go_on_without_a_worker_and_end_their_jobs(bench):
@@ -79,7 +79,7 @@ def test_exit_code_of_an_adopted_upload_is_unknown_and_its_duration_is_not(bench
 
 
 def test_job_whose_upload_had_not_begun_is_scheduled_again(bench, monkeypatch):
-    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
     bench.write_uploader("echo started")
     uploading(bench)
     bench.jobs.prepared_dir("1").mkdir()
@@ -93,7 +93,7 @@ def test_start_that_comes_to_nothing_is_not_repeated_at_once(bench, monkeypatch,
     """As in the middle of an upgrade of Python."""
     broken = tmp_path / "supervisor.py"
     broken.write_text("raise ImportError")
-    monkeypatch.setattr(worker, "AGAIN_SECONDS", 3600)
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 3600)
     bench.write_uploader("true")
     with monkeypatch.context() as patch:
         patch.setattr(supervisor, "__file__", str(broken))
@@ -141,7 +141,7 @@ def test_clean_up_that_left_something_is_tried_again(bench, monkeypatch, tmp_pat
     bench.write_own(f"[ -e {tmp_path}/third ] && exit 0; [ -e {tmp_path}/second ] && touch {tmp_path}/third;"
                     f" touch {tmp_path}/second; exit 75")  # fmt: skip
     bench.write_uploader("true")
-    owe(bench, "1")
+    mark_pending(bench, "1")
     bench.start()
     bench.wait_for(lambda: not bench.jobs.pending_cleanups())
     assert [text[-2:] for kind, _, text in bench.events if kind == "cleaned"] == ["75", "75", " 0"]
@@ -153,7 +153,7 @@ def test_clean_ups_are_bounded(bench, tmp_path):
     bench.write_uploader("true")
     names = [str(number) for number in range(1, 3 * cleanup.MAX_AT_ONCE)]
     for name in names:
-        owe(bench, name)
+        mark_pending(bench, name)
     bench.start()
     bench.wait_for(lambda: len(list(tmp_path.glob("run-*"))) >= cleanup.MAX_AT_ONCE)
     bench.schedule("100")
@@ -164,7 +164,7 @@ def test_clean_ups_are_bounded(bench, tmp_path):
     assert {job for kind, job, _ in bench.events if kind == "cleaned"} == set(names)
 
 
-def owe(bench, name):
+def mark_pending(bench, name):
     """Archive a job of a dead upload, after which a clean-up is due."""
     bench.schedule(name, state=JobState.FAILED, details=worker_outcome.INTERRUPTED)
     with bench.jobs.lock(name) as locked:
@@ -258,7 +258,7 @@ def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, 
 
 def test_job_whose_log_is_held_by_whom_nobody_sees_is_not_lost(bench, monkeypatch):
     """The test holds it, which the worker, a thread of the same process, does not look at."""
-    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
     uploading(bench)
     bench.write_uploader("true")
     with bench.jobs.open_log("1"):
@@ -280,7 +280,7 @@ def in_the_place_of_nobody(look):
 
 
 def test_supervisor_of_another_user_is_none(bench):
-    """Anybody can start a process that is called so."""
+    """Every user can start a process of that name."""
     words = ["python", supervisor.__file__, os.fspath(bench.jobs.directory)]
     code = "import os, sys; os.setuid(65534) if os.geteuid() == 0 else 0; print(flush=True); sys.stdin.read()"
     with contextlib.ExitStack() as stack:
@@ -371,7 +371,7 @@ def test_upload_by_hand_is_left_to_whoever_does_it(bench, tmp_path):
 
 
 def test_upload_by_hand_that_is_over_is_archived(bench, tmp_path):
-    """Whoever did it could not, or was killed in the moment between."""
+    """The process that did it could not, or was killed in between."""
     bench.write_uploader("true")
     uploading(bench)
     bench.jobs.file_path("1").unlink()
@@ -459,12 +459,12 @@ def test_supervisor_of_a_job_that_was_archived_executes_nothing(bench, start_sup
 
 def test_supervisor_leaves_a_record_alone_that_is_not_its_own(bench, start_supervisor):
     child = start_supervisor()
-    uploading(bench, pid=NOBODY)
+    uploading(bench, pid=NO_PID)
     child.stdin.write(b"\n")
     child.stdin.close()
     assert child.wait(30) == 0
     assert bench.log("1") == "started\n"
-    assert (bench.job("1").state, bench.job("1").pid) == (JobState.UPLOADING, NOBODY)
+    assert (bench.job("1").state, bench.job("1").pid) == (JobState.UPLOADING, NO_PID)
 
 
 def caught_by(pid):

@@ -363,7 +363,7 @@ class Actions:
         if snapshot is None:
             raise unknown_snapshot(snapshot_id)
         if isinstance(snapshot, DirectSnapshot):
-            snapshot.settle(self._clock.now())
+            snapshot.advance(self._clock.now())
             if not snapshot.is_visible:
                 raise unknown_snapshot(snapshot_id)
         if snapshot.kms_key_id:
@@ -379,7 +379,7 @@ class Actions:
             )
 
     def _check_key_rights(self, caller: SignedCaller, key_arn: str) -> None:
-        # AWS's own key may be used by everybody in the account, by its key policy.
+        # Every principal of the account may use AWS's own key, by its key policy.
         if keys.is_managed(key_arn):
             return
         for action in KMS_ACTIONS:

@@ -1,10 +1,10 @@
-"""What the EBS direct APIs refuse with."""
+"""Errors of the EBS direct APIs."""
 
 from clouduploader.sandbox.aws.faults import STATUSES
 
 
 class EbsError(Exception):
-    """A refusal.
+    """An error of Amazon's, to be answered.
 
     Args:
         code: Amazon's name of the exception.
@@ -22,10 +22,10 @@ class EbsError(Exception):
 
 
 def invalid(message: str, reason: str = "INVALID_PARAMETER_VALUE") -> EbsError:
-    """Make the refusal of a parameter."""
+    """Create the error for a bad parameter."""
     return EbsError("ValidationException", message, reason)
 
 
 def unknown_snapshot(snapshot_id: str) -> EbsError:
-    """Make the refusal for a snapshot that is not there."""
+    """Create the error for a snapshot that is not there."""
     return EbsError("ResourceNotFoundException", f"The snapshot '{snapshot_id}' does not exist.", "SNAPSHOT_NOT_FOUND")

@@ -25,7 +25,7 @@ def json_object(data: memoryview) -> dict[str, Any]:
 
 
 def text(parameters: Mapping[str, Any], key: str, limit: int, reason: str = "INVALID_PARAMETER_VALUE") -> str | None:
-    """Give a text that may be absent, but not empty."""
+    """Return a text that may be absent, but not empty."""
     value = parameters.get(key)
     if value is None or (isinstance(value, str) and 0 < len(value) <= limit):
         return value
@@ -35,7 +35,7 @@ def text(parameters: Mapping[str, Any], key: str, limit: int, reason: str = "INV
 def integer(
     parameters: Mapping[str, Any], key: str, bounds: tuple[int, int], reason: str = "INVALID_PARAMETER_VALUE"
 ) -> int | None:
-    """Give a number that may be absent."""
+    """Return a number that may be absent."""
     value = parameters.get(key)
     if value is None:
         return None
@@ -47,14 +47,14 @@ def integer(
 def decimal(
     headers: Mapping[str, str], key: str, bounds: tuple[int, int], reason: str = "INVALID_PARAMETER_VALUE"
 ) -> int | None:
-    """Give a number that stands in a header, a query or a path, and may be absent."""
+    """Return a number that stands in a header, a query or a path, and may be absent."""
     given = headers.get(key)
     is_number = given is not None and given.isascii() and given.isdecimal() and len(given) <= MAX_DIGITS
     return integer({key: int(given) if given is not None and is_number else given}, key, bounds, reason)
 
 
 def checksum(headers: Mapping[str, str]) -> bytes | None:
-    """Give the digest that the headers name, if they name one."""
+    """Return the digest that the headers name, if they name one."""
     encoded, algorithm = headers.get("x-amz-checksum"), headers.get("x-amz-checksum-algorithm")
     if encoded is None and algorithm is None:
         return None

@@ -1,4 +1,4 @@
-"""The https server: a thread for each connection, and all that can go wrong with one."""
+"""The https server: a thread for each connection, with faults on purpose."""
 
 import collections
 import contextlib
@@ -37,8 +37,8 @@ class EbsServer:
 
     Args:
         service: What answers.
-        account: Knows who is who.
-        clock: What time it is at AWS.
+        account: Has the identities.
+        clock: AWS's clock.
         faults: What goes wrong.
         record: Gets each call, but of blocks only the first of a snapshot and an outcome.
     """
@@ -63,7 +63,7 @@ class EbsServer:
         self.forget()
 
     def start(self, certificate: Path) -> None:
-        """Listen, and answer in threads of its own for ever.
+        """Listen, and answer in threads of its own until the process ends.
 
         Args:
             certificate: A file with private key and certificate.
@@ -78,7 +78,7 @@ class EbsServer:
             threading.Thread(target=self._serve, args=[sock], daemon=True).start()
 
     def forget(self) -> None:
-        """Hang up on everybody, and count anew."""
+        """Close all connections, and count from zero."""
         with self._lock:
             for sock in self._open.values():
                 with contextlib.suppress(OSError):
@@ -88,7 +88,7 @@ class EbsServer:
             self._recorded: set[tuple[str, str, str]] = set()
 
     def report(self) -> dict[str, Any]:
-        """What the control channel tells; see the package."""
+        """Return what the control channel tells; see the package."""
         with self._lock:
             return {
                 "connections": {"open": len(self._open), "peak": self._peak, "total": self._connections},

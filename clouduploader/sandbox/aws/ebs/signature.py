@@ -27,7 +27,7 @@ UNSIGNED_HEADERS = frozenset({"authorization", "x-amzn-trace-id"})
 
 @frozen()
 class SignedCaller:
-    """Who signed a request.
+    """The caller that signed a request.
 
     Attributes:
         identity: See Identity.
@@ -43,7 +43,7 @@ class SignedCaller:
 def verify(
     head: RequestHead, body_sha256: Callable[[], str], *, account: SandboxAccount, now: datetime.datetime
 ) -> SignedCaller:
-    """Check who sent a request.
+    """Verify the signature of a request, and return its caller.
 
     Args:
         head: Of the request.

@@ -67,7 +67,7 @@ class DirectSnapshot(BlockSnapshot):
         path: Where its content goes.
         timeout: How long it stays pending without a block.
         now: What time it is at AWS.
-        hidden_seconds: How long nobody sees it.
+        hidden_seconds: How long it is hidden after StartSnapshot.
 
     Attributes:
         puts: Blocks that were taken, all in all.
@@ -115,11 +115,11 @@ class DirectSnapshot(BlockSnapshot):
 
     @property
     def is_visible(self) -> bool:
-        """Whether it has come to be known everywhere."""
+        """Whether it is not hidden any more."""
         return time.monotonic() >= self._visible_at
 
-    def settle(self, now: datetime.datetime) -> None:
-        """Let time have passed: completion is reached, or the patience is over."""
+    def advance(self, now: datetime.datetime) -> None:
+        """Complete it, or let it fail at its timeout, if it is time."""
         if self.status != "pending":
             return
         if self._ready_at is None:
@@ -187,12 +187,12 @@ class DirectSnapshot(BlockSnapshot):
             self.status = "completed"
 
     def linear_checksum(self) -> str:
-        """Give the base64 SHA-256 over the digests of all blocks that were written, in order."""
+        """Return the base64 SHA-256 over the digests of all blocks that were written, in order."""
         digests = b"".join(self.written[index] for index in sorted(self.written))
         return base64.b64encode(hashlib.sha256(digests).digest()).decode()
 
     def report(self) -> dict[str, Any]:
-        """What the control channel tells of it."""
+        """Return the control channel's report of it."""
         with self._lock:
             return {
                 "region": self.ec2_backend.region_name,

@@ -1,4 +1,4 @@
-"""The door to moto: reading calls, faults on cue, the record."""
+"""Requests on their way to moto: reading calls, faults on purpose, the record."""
 
 import json
 import re
@@ -30,7 +30,7 @@ class Account:
     def expiry(self, access_key_id):
         return None
 
-    def settle(self, now):
+    def advance(self, now):
         pass  # nothing takes time here
 
 

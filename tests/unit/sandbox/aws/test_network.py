@@ -1,4 +1,4 @@
-"""Who gets through to an instance."""
+"""Which connections get through to an instance."""
 
 import pytest
 from moto.ec2.models import EC2Backend

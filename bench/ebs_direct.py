@@ -76,8 +76,8 @@ def ours(place):
     cancel, silent = Cancel(), Silent()
     account = types.SimpleNamespace(
         region=REGION,
-        renewing=lambda: lambda: AccessKeys("AKIAEXAMPLE", "sesame", "token"),
-        client=lambda _service, _keys: None,
+        keys=lambda: AccessKeys("AKIAEXAMPLE", "sesame", "token"),
+        ebs=lambda: None,
         route=lambda _client: route(place),
     )
     context = EbsContext(

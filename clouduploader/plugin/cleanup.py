@@ -1,14 +1,15 @@
 """Remove what uploads left: the order, the tries, what could not be removed and why."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import AbsentError, ClouduploaderError
+from clouduploader.plugin import retry
 from clouduploader.plugin.context import Context, UploadContext
 from clouduploader.plugin.events import ObjectRemoved, PhaseStarted
 from clouduploader.plugin.objects import CleanUpReport, CloudObject, Leftover
-from clouduploader.util.cancel import Cancel
 
 if TYPE_CHECKING:
     from clouduploader.plugin.platform import Platform
@@ -27,11 +28,36 @@ def remove_all(platform: "Platform", ctx: Context, objects: Sequence[CloudObject
     Returns:
         What became of each.
     """
-    order = {kind: index for index, kind in enumerate(platform.removal_order)}
+    return remove_each(ctx, objects, lambda thing: platform.remove(ctx, thing), order=platform.removal_order)
+
+
+def remove_each(
+    ctx: Context,
+    objects: Sequence[CloudObject],
+    remove: Callable[[CloudObject], None],
+    *,
+    order: Sequence[str],
+    seconds: float = REMOVAL_SECONDS,
+    may_pass: Callable[[ClouduploaderError], bool] = retry.is_transient,
+) -> CleanUpReport:
+    """Remove things one by one; see `remove_all`, for a platform with a `clean_up` of its own.
+
+    Args:
+        ctx: The account.
+        objects: Which things.
+        remove: Removes one; see `Platform.remove`.
+        order: Kinds in the order in which they are removed; others come last.
+        seconds: For how long one thing is tried again.
+        may_pass: Tells whether another try may help after an error.
+
+    Returns:
+        What became of each.
+    """
+    ranks = {kind: index for index, kind in enumerate(order)}
     removed, left, absent = [], [], []
-    for thing in sorted(objects, key=lambda thing: order.get(thing.kind, len(order))):
+    for thing in sorted(objects, key=lambda thing: ranks.get(thing.kind, len(ranks))):
         try:
-            ctx.retry(lambda thing=thing: platform.remove(ctx, thing), seconds=REMOVAL_SECONDS)  # type: ignore[misc]
+            ctx.retry(functools.partial(remove, thing), seconds=seconds, may_pass=may_pass)
         except AbsentError:
             absent.append(thing)
         except ClouduploaderError as exc:
@@ -54,9 +80,7 @@ def undone_on_failure(platform: "Platform", ctx: UploadContext) -> Iterator[None
         things = ctx.resources.to_undo()
         if things:
             ctx.reporter.event(PhaseStarted("clean up"))
-            # the cancellation has been seen; the removal must not end by it
-            after = Context(platform, ctx.targetdata, ctx.reporter, Cancel(), clock=ctx.clock, region=ctx.region)
-            for leftover in _leftovers(platform, after, things):
+            for leftover in _leftovers(platform, ctx.uncancelled(), things):
                 thing = leftover.object
                 ctx.reporter.line(f"Warning: the {thing.kind} {thing.id} could not be removed: {leftover.reason}")
         raise

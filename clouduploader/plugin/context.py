@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clouduploader.errors import ImageError, PlatformReplyError, TransientError
+from clouduploader.errors import ClouduploaderError, ImageError, PlatformReplyError, TransientError
 from clouduploader.model.disk import BlockSource, Encoding, ImageFacts, ImageStream, ZeroBlocks
 from clouduploader.plugin import labels, retry
 from clouduploader.plugin.events import BytesMoved, PhaseStarted, Reporter
@@ -71,6 +71,10 @@ class Context:
         with self.translated("the cloud"):
             return self._platform.connect(self)
 
+    def uncancelled(self) -> "Context":
+        """Return a context for the clean-up after an upload, which must not end by the cancellation of that."""
+        return Context(self._platform, self.targetdata, self.reporter, Cancel(), clock=self.clock, region=self.region)
+
     @contextlib.contextmanager
     def translated(self, subject: str) -> Iterator[None]:
         """Turn what the platform's SDK raises inside into errors of ours, by `Platform.translate`.
@@ -97,14 +101,20 @@ class Context:
         with self.translated(name):
             yield
 
-    def retry(self, call: Callable[[], T], *, seconds: float = retry.PATIENCE_SECONDS) -> T:
+    def retry(
+        self,
+        call: Callable[[], T],
+        *,
+        seconds: float = retry.PATIENCE_SECONDS,
+        may_pass: Callable[[ClouduploaderError], bool] = retry.is_transient,
+    ) -> T:
         """Make a call until it is answered for good; see `retry.retry`. The errors of the SDK are translated."""
 
         def attempt() -> T:
             with self.translated("the cloud"):
                 return call()
 
-        return retry.retry(attempt, cancel=self.cancel, clock=self.clock, seconds=seconds)
+        return retry.retry(attempt, cancel=self.cancel, clock=self.clock, seconds=seconds, may_pass=may_pass)
 
     def poll(
         self,

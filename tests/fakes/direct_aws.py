@@ -276,6 +276,19 @@ class FakeWay:
     def fresh_keys(self):
         return "keys"
 
+    @property
+    def keys(self):
+        return self.renewing()
+
+    def ec2(self, _region=None):
+        return self._aws
+
+    def ebs(self, **_options):
+        return self._aws
+
+    def kms(self, _region=None):
+        return self._aws
+
     def client(self, _service, keys, _region=None, **_options):
         assert keys == "keys" or keys() == "keys"
         return self._aws
@@ -390,9 +403,14 @@ def make_request(directory, *, raw=b"", facts=None, journal=None, arch="x86_64",
     )
 
 
+def upload_context(request, reporter, cancel=None, clock=None):
+    """The context of an upload by EC2, in which a sleep takes no time."""
+    platform = Ec2(PlatformContext(home=request.work_dir, settings={}, environment={}))
+    return UploadContext(platform, request, reporter, cancel or Cancel(), clock=clock or FakeClock())
+
+
 def make_context(aws, request, reporter, cancel=None, clock=None, *, settings=None):
     """What the steps of an upload into that account share; a sleep takes no time, and blocks go one after the other."""
-    platform = Ec2(PlatformContext(home=request.work_dir, settings={}, environment={}))
-    ctx = UploadContext(platform, request, reporter, cancel or Cancel(), clock=clock or FakeClock())
+    ctx = upload_context(request, reporter, cancel, clock)
     aws.now = ctx.clock.monotonic
     return EbsContext(ctx, FakeWay(aws), settings or Ec2Settings(connections=1, blocks_per_second=100_000))

@@ -254,19 +254,22 @@ class Cloud:
 
 
 class Account:
-    """Stands for `credentials.Account`."""
+    """The way into that account.
 
-    def __init__(self, cloud, reporter):
+    Args:
+        cloud: See Cloud.
+        reporter: Told of each call.
+        home: The region of clients for which none is named.
+    """
+
+    def __init__(self, cloud, reporter, home):
+        self._home = home
         self._cloud, self._reporter = cloud, reporter
         self._clients = {}
         self._lock = threading.Lock()
 
-    def renewing(self):
-        return lambda: AccessKeys("AKIA", "secret", None, None)
-
-    def client(self, service, keys, region):
-        assert service == "ec2"
-        assert callable(keys)
+    def ec2(self, region=None):
+        region = region or self._home
         with self._lock:
             if region not in self._clients:
                 self._clients[region] = self._cloud.client(region, self._reporter)

@@ -4,6 +4,7 @@ This module is loaded for every job; what is slow to import is imported by the m
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from clouduploader.errors import AbsentError, ImageError, PlatformReplyError
 from clouduploader.model.disk import Image
@@ -23,6 +24,9 @@ from clouduploader.plugin import (
     UploadContext,
     UploadResult,
 )
+
+if TYPE_CHECKING:
+    from clouduploader.platforms.ec2.auth import RoleRequest
 
 
 class Ec2(Platform):
@@ -51,7 +55,7 @@ class Ec2(Platform):
         return hints.RegionHints(self._context.environment)
 
     def link_name(self, image: Image) -> str:
-        """Give the name by which ec2uploadimg does the right thing, should it be its turn.
+        """Return the name by which ec2uploadimg does the right thing, should it be used.
 
         What it can't take at all keeps its own name: EBS direct goes by the content, and `upload` refuses such an
         image for the other method.
@@ -67,49 +71,43 @@ class Ec2(Platform):
         """Check the rules between fields."""
         return fields.problems(targetdata, self._settings)
 
+    def connect(self, ctx: Context) -> "RoleRequest":
+        """Make the way into the account; no network before it is used."""
+        from clouduploader.platforms.ec2 import auth
+
+        return auth.account(ctx, self.home, self._settings)
+
     def plan(self, ctx: UploadContext) -> Iterable[str | Cost]:
         """Check all that can be checked without a change, and say what would be done."""
         from clouduploader.platforms.ec2 import plan
 
-        made = plan.make(self._context, self._settings, request=ctx.request, reporter=ctx.reporter, cancel=ctx.cancel)
+        made = plan.make(ctx, ctx.client, self._settings, self._context)
         return (*made.steps, *made.costs)
 
     def upload(self, ctx: UploadContext) -> UploadResult:
         """Make an AMI of the image."""
         method = fields.method(ctx.targetdata, self._settings)
         if method == "ec2uploadimg":
-            return self._upload_by_tool(ctx)
-        from clouduploader.platforms.ec2 import auth
+            return self._upload_by_helper(ctx)
         from clouduploader.platforms.ec2.ebs import snapshot
         from clouduploader.platforms.ec2.ebs import upload as direct
         from clouduploader.platforms.ec2.ebs.context import EbsContext
 
-        account = auth.account(
-            self._context,
-            self._settings,
-            targetdata=ctx.targetdata,
-            user=ctx.request.user,
-            job_name=ctx.request.job_name,
-            reporter=ctx.reporter,
-            cancel=ctx.cancel,
-        )
         try:
-            return direct.EbsUpload(EbsContext(ctx, account, self._settings)).run()
+            return direct.EbsUpload(EbsContext(ctx, ctx.client, self._settings)).run()
         except snapshot.StartDeniedError as exc:
-            if method != "auto" or not self._is_for_tool(ctx):
+            if method != "auto" or not self._is_for_helper(ctx):
                 raise
             ctx.reporter.line(f"EBS direct can't be used: {exc.message}. Going on with ec2uploadimg.")
-        return self._upload_by_tool(ctx)
+        return self._upload_by_helper(ctx)
 
-    def _upload_by_tool(self, ctx: UploadContext) -> UploadResult:
+    def _upload_by_helper(self, ctx: UploadContext) -> UploadResult:
         from clouduploader.platforms.ec2.ec2uploadimg import command, upload
 
         command.link_name(ctx.request.image)  # refuses what it can't take
-        return upload.HelperUpload(
-            self._context, self._settings, request=ctx.request, reporter=ctx.reporter, cancel=ctx.cancel
-        ).run()
+        return upload.HelperUpload(ctx, ctx.client, self._settings, self._context).run()
 
-    def _is_for_tool(self, ctx: UploadContext) -> bool:
+    def _is_for_helper(self, ctx: UploadContext) -> bool:
         """Tell whether ec2uploadimg could do all that is asked for."""
         from clouduploader.platforms.ec2.ec2uploadimg import command
 
@@ -128,43 +126,22 @@ class Ec2(Platform):
             raise PlatformReplyError(leftover.reason)
 
     def clean_up(self, ctx: Context, objects: Sequence[CloudObject]) -> CleanUpReport:
-        """Remove what an upload left, with fresh credentials, in the order that AWS's dependencies ask for."""
-        from clouduploader.platforms.ec2 import auth, cleanup
+        """Remove what an upload left, with its instances and their volumes, region by region."""
+        from clouduploader.platforms.ec2 import cleanup
 
-        way = auth.account(
-            self._context,
-            self._settings,
-            targetdata=ctx.targetdata,
-            user="clean-up",
-            job_name=None,
-            reporter=ctx.reporter,
-        )
-        return cleanup.clean_up(way, objects, ctx.reporter)
+        return cleanup.clean_up(ctx, ctx.client, objects)
 
     def find(self, ctx: Context, key: str | None) -> Iterable[FoundObject]:
         """Look for what bears our tags."""
-        from clouduploader.platforms.ec2 import auth, cleanup
+        from clouduploader.platforms.ec2 import cleanup
 
-        way = auth.account(
-            self._context,
-            self._settings,
-            targetdata=ctx.targetdata,
-            user="clean-up",
-            job_name=None,
-            reporter=ctx.reporter,
-        )
-        return cleanup.find(way.client("ec2", way.renewing()), way.region, key, ctx.reporter, ctx.entries)
+        return cleanup.find(ctx, ctx.client.ec2(), key)
 
     def check(self, ctx: Context) -> Iterable[Finding]:
         """Look whether all is in place."""
         from clouduploader.platforms.ec2 import check
 
-        return check.run(
-            self._context,
-            self._settings,
-            targetdata=ctx.targetdata or None,
-            region=ctx.region or None,
-        )
+        return check.run(ctx, self._settings, self._context)
 
 
 create = Ec2

@@ -19,13 +19,18 @@ from clouduploader.errors import ClouduploaderError, CredentialsError, TargetDat
 from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
-from clouduploader.plugin import JsonValue, PlatformContext, Reporter, UploadRequest
+from clouduploader.plugin import Context, JsonValue, Reporter, UploadContext, UploadRequest
 from clouduploader.util import deadline, privileges
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:
     import botocore.session
+    from mypy_boto3_ebs import EBSClient
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_kms import KMSClient
+    from mypy_boto3_sts import STSClient
+    from mypy_boto3_sts.type_defs import AssumeRoleRequestTypeDef
 
 SESSION_NAME_LENGTH = 64  # RoleSessionName, API reference of AssumeRole
 RENEWAL_MARGIN = datetime.timedelta(minutes=5)  # of life left: as long as AWS lets a clock be wrong
@@ -106,18 +111,39 @@ class RoleRequest:
         )
 
     def _assume(self) -> AccessKeys:
-        client = self._caller.client("sts", self._sts_region, self._caller.keys())
+        sts: STSClient = self._caller.client("sts", self._sts_region, self._caller.keys())
         from clouduploader.platforms.ec2 import boto
 
-        parameters = {"ExternalId": self._external_id} if self._external_id else {}
+        parameters: AssumeRoleRequestTypeDef = {
+            "RoleArn": self.role_arn,
+            "RoleSessionName": self._session,
+            "DurationSeconds": self._settings.session_seconds,
+        }
+        if self._external_id:
+            parameters["ExternalId"] = self._external_id
         with boto.translated(f"role {self.role_arn}"):
-            given = client.assume_role(
-                RoleArn=self.role_arn,
-                RoleSessionName=self._session,
-                DurationSeconds=self._settings.session_seconds,
-                **parameters,
-            )["Credentials"]
+            given = sts.assume_role(**parameters)["Credentials"]
         return AccessKeys(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], given["Expiration"])
+
+    @functools.cached_property
+    def keys(self) -> "RenewedCredentials":
+        """Credentials for the account that are renewed before they expire; those of `ec2`, `ebs` and `kms`."""
+        return self.renewing()
+
+    def ec2(self, region: str | None = None) -> "EC2Client":
+        """Make a client of EC2; in the upload's region unless another is given."""
+        made: EC2Client = self.client("ec2", self.keys, region)
+        return made
+
+    def ebs(self, **options: Any) -> "EBSClient":  # noqa: ANN401 botocore's Config takes anything
+        """Make a client of the EBS direct APIs in the upload's region; for the options see `client`."""
+        made: EBSClient = self.client("ebs", self.keys, **options)
+        return made
+
+    def kms(self, region: str | None = None) -> "KMSClient":
+        """Make a client of KMS; in the upload's region unless another is given."""
+        made: KMSClient = self.client("kms", self.keys, region)
+        return made
 
     def client(
         self,
@@ -246,9 +272,9 @@ class CallerAccount:
         """
         from clouduploader.platforms.ec2 import boto
 
-        client = self.client("sts", self._region, keys)
+        sts: STSClient = self.client("sts", self._region, keys)
         with boto.translated("our own account"):
-            answer = client.get_caller_identity()
+            answer = sts.get_caller_identity()
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
         return CallerIdentity(answer["Arn"], answer["Account"], date)
 
@@ -413,24 +439,23 @@ class CallerIdentity:
         return self.arn.split(":")[1]
 
 
-def account(
-    context: PlatformContext,
-    settings: Ec2Settings,
-    *,
-    targetdata: Mapping[str, JsonValue],
-    user: str,
-    job_name: str | None,
-    reporter: Reporter,
-    cancel: Cancel | None = None,
-) -> RoleRequest:
-    """Make the way into the account of these target data."""
+def account(ctx: Context, home: Path, settings: Ec2Settings, *, user: str = "clean-up") -> RoleRequest:
+    """Make the way into the account of a context.
+
+    Args:
+        ctx: Whose target data name the account.
+        home: Home of clouduploader.
+        settings: Section `[ec2]`.
+        user: For the session's name where there is no upload.
+    """
+    request = ctx.request if isinstance(ctx, UploadContext) else None
     return RoleRequest(
-        home=context.home,
+        home=home,
         settings=settings,
-        targetdata=targetdata,
-        session=session_name(user=user, job_name=job_name),
-        reporter=reporter,
-        cancel=cancel,
+        targetdata=ctx.targetdata,
+        session=session_name(user=request.user if request else user, job_name=request.job_name if request else None),
+        reporter=ctx.reporter,
+        cancel=ctx.cancel,
     )
 
 

@@ -40,6 +40,8 @@ CONFIG = botocore.config.Config(
 MAX_WORDS = 500  # characters of what a library says
 CREDENTIALS_HINT = "Put the service's keys into .aws/credentials in the home of clouduploader."
 _USER_OF_URL = re.compile(r"(?<=://)[^/\s]*@")  # and his password, as a proxy may have
+NOT_YET = (".NotFound", "InvalidAMIID.Unavailable", "IncorrectState")
+"""How the codes end by which one of EC2's servers denies what another has shown already."""
 PAUSE_SECONDS = 1.0  # before a call whose answer was malformed is made again; doubled from try to try
 
 SERVICES = {
@@ -119,7 +121,7 @@ def client(
     session: botocore.session.Session,
     options: Mapping[str, Any] = types.MappingProxyType({}),
     cancel: Cancel | None = None,
-) -> Any:  # noqa: ANN401 the SDK makes its clients at run time
+) -> Any:
     """Make a client for an API of AWS.
 
     Args:
@@ -158,7 +160,7 @@ def client(
     return made
 
 
-def route(ebs: Any) -> endpoint.ProxyRoute:  # noqa: ANN401 a client of the SDK
+def route(ebs: Any) -> endpoint.ProxyRoute:
     """How the SDK reaches the EBS direct API, for PutSnapshotBlock of our own.
 
     Args:
@@ -203,7 +205,7 @@ def _add_border(base_classes: list[type], **_rest: object) -> None:
 class _Border:
     """A base class of the clients, in front of botocore's own: nothing foreign gets out of a call."""
 
-    def _make_api_call(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    def _make_api_call(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:
         """Make a call, and once more if its answer is malformed, as the SDK does where one did not come.
 
         Raises:
@@ -221,7 +223,7 @@ class _Border:
                 time.sleep(PAUSE_SECONDS * 2 ** (number - 1))
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def _checked(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    def _checked(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:
         url = self.meta.endpoint_url  # type: ignore[attr-defined]
         try:
             answer = super()._make_api_call(operation_name, api_params)  # type: ignore[misc]
@@ -311,7 +313,7 @@ class _Credentials(botocore.credentials.Credentials):  # type: ignore[misc] # bo
             found.access_key_id, found.secret_access_key, found.session_token
         )
 
-    def needs_retry(self, response: Any, attempts: int, **_rest: object) -> float | None:  # noqa: ANN401
+    def needs_retry(self, response: Any, attempts: int, **_rest: object) -> float | None:
         """Let the SDK send a request again, with others, when AWS says that its credentials have expired.
 
         Raises:
@@ -324,11 +326,11 @@ class _Credentials(botocore.credentials.Credentials):  # type: ignore[misc] # bo
         return 0.0 if self._source() != self._used.keys else None
 
 
-def _tell(made: Any, reporter: Reporter) -> None:  # noqa: ANN401 a client of boto3
+def _tell(made: Any, reporter: Reporter) -> None:
     def before(context: dict[str, Any], **_rest: object) -> None:
         context["clouduploader_began"] = time.monotonic()
 
-    def after(http_response: Any, parsed: Any, model: Any, context: dict[str, Any], **_rest: object) -> None:  # noqa: ANN401
+    def after(http_response: Any, parsed: Any, model: Any, context: dict[str, Any], **_rest: object) -> None:
         milliseconds = round((time.monotonic() - context["clouduploader_began"]) * 1000)
         request_id = parsed.get("ResponseMetadata", {}).get("RequestId", "unknown")
         code = parsed.get("Error", {}).get("Code")
@@ -417,3 +419,8 @@ def refusal_code(error: ClouduploaderError) -> str:
     """What AWS's code was, "" if it was no refusal of AWS's."""
     cause = error.__cause__
     return str(cause.response["Error"].get("Code", "")) if isinstance(cause, botocore.exceptions.ClientError) else ""
+
+
+def may_pass(error: ClouduploaderError) -> bool:
+    """Tell whether the same call, about things that exist, may be answered otherwise in a while."""
+    return isinstance(error, TransientError) or refusal_code(error).endswith(NOT_YET)

@@ -1,11 +1,11 @@
-"""Is everything in place for a first upload to EC2?"""
+"""Look whether everything is in place for a first upload to EC2."""
 
 import contextlib
 import dataclasses
 import datetime
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import ClouduploaderError, ConfigError, TransientError
 from clouduploader.platforms.ec2 import auth, aws_errors, fields, hints
@@ -13,9 +13,12 @@ from clouduploader.platforms.ec2.ami import find
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, process
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
-from clouduploader.plugin import Finding, JsonValue, Level, NullReporter, PlatformContext
+from clouduploader.plugin import Context, Finding, Level, NullReporter, PlatformContext
 
-OLDEST_TOOL = (10, 0, 0)  # what was measured is 10.0.5; options and output were the same in all of 10.0
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+OLDEST_HELPER = (10, 0, 0)  # what was measured is 10.0.5; options and output were the same in all of 10.0
 MAX_VERSION = 100  # characters
 VERSION_SECONDS = 30  # importing boto3 and paramiko cold takes a few
 NO_SNAPSHOT = "snap-00000000000000000"
@@ -46,36 +49,36 @@ UNTRIABLE = (
 """Actions of the EBS direct APIs: they know no DryRun."""
 
 
-def run(
-    context: PlatformContext,
-    settings: Ec2Settings,
-    *,
-    targetdata: Mapping[str, JsonValue] | None,
-    region: str | None,
-) -> Iterator[Finding]:
-    """See `Platform.check`."""
-    method = fields.method(targetdata or {}, settings)
+def run(ctx: Context, settings: Ec2Settings, context: PlatformContext) -> Iterator[Finding]:
+    """Look whether all is in place; see `Platform.check`.
+
+    Args:
+        ctx: With target data or without.
+        settings: Section `[ec2]`.
+        context: Of the platform.
+    """
+    method, region = fields.method(ctx.targetdata, settings), ctx.region
     helpers: dict[str, helper_config.HelperInstance] = {}
     if method != "ebs-direct":
-        for finding in _means_of_tool(context, settings, region, helpers):
+        for finding in _for_helper(context, settings, region, helpers):
             is_needed = method == "ec2uploadimg" or finding.level is not Level.FAILURE
             yield finding if is_needed else dataclasses.replace(finding, level=Level.WARNING)
     names = list(helpers)
     if method != "ec2uploadimg":
-        names = [region] if region else names or _names_without_helpers(context, targetdata)
+        names = [region] if region else names or _regions_without_helpers(context)
     yield from _identity(context, settings, names, helpers, is_direct=method != "ec2uploadimg")
-    if targetdata is not None:
-        yield from _role(context, settings, targetdata, method)
+    if ctx.targetdata:
+        yield from _role(ctx, settings, context, method)
 
 
-def _means_of_tool(
+def _for_helper(
     context: PlatformContext,
     settings: Ec2Settings,
-    region: str | None,
+    region: str,
     helpers: dict[str, helper_config.HelperInstance],
 ) -> Iterator[Finding]:
-    """Look at what ec2uploadimg needs, and gather its helpers by region."""
-    yield from _tool(context, settings)
+    """Look at what ec2uploadimg needs, and collect its helpers by region."""
+    yield from _program(context, settings)
     path = str(context.home / helper_config.FILE_NAME)
     try:
         names = [region] if region else helper_config.names(context.home)
@@ -91,10 +94,8 @@ def _means_of_tool(
             yield _failure(f"region {name}", exc)
 
 
-def _names_without_helpers(context: PlatformContext, targetdata: Mapping[str, JsonValue] | None) -> list[str]:
-    """The regions to look at where nobody needs .ec2utils.conf."""
-    if targetdata is not None:
-        return [str(targetdata["region"])]
+def _regions_without_helpers(context: PlatformContext) -> list[str]:
+    """List the regions to look at where .ec2utils.conf is not needed."""
     found: list[str] = []
     with contextlib.suppress(ClouduploaderError):
         found = helper_config.names(context.home)
@@ -109,7 +110,7 @@ def _failure(subject: str, exc: ClouduploaderError) -> Finding:
     return Finding(Level.FAILURE, subject, exc.message, exc.hint)
 
 
-def _tool(context: PlatformContext, settings: Ec2Settings) -> Iterator[Finding]:
+def _program(context: PlatformContext, settings: Ec2Settings) -> Iterator[Finding]:
     try:
         program = command.named(settings, context)
     except ClouduploaderError as exc:
@@ -134,7 +135,7 @@ def _tool(context: PlatformContext, settings: Ec2Settings) -> Iterator[Finding]:
     version = answer.stdout.decode(errors="replace").strip()[:MAX_VERSION]
     numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
     message = f"version {version}, run by {program.interpreter}"
-    if numbers < OLDEST_TOOL:
+    if numbers < OLDEST_HELPER:
         yield Finding(Level.WARNING, subject, message, "This is older than what clouduploader was made for: 10.0.")
     else:
         yield Finding(Level.OK, subject, message)
@@ -148,7 +149,7 @@ def _identity(
     *,
     is_direct: bool,
 ) -> Iterator[Finding]:
-    """Who we are in AWS, whether the clock is right, and what the regions have."""
+    """Look which identity we have in AWS, whether the clock is right, and what the regions have."""
     if not names:
         if is_direct:
             yield Finding(
@@ -236,33 +237,30 @@ def _region(
         yield Finding(Level.OK, subject, f"helper {helper.ami} on {helper.instance_type}")
 
 
-def _role(
-    context: PlatformContext, settings: Ec2Settings, targetdata: Mapping[str, JsonValue], method: str
-) -> Iterator[Finding]:
+def _role(ctx: Context, settings: Ec2Settings, context: PlatformContext, method: str) -> Iterator[Finding]:
     """Try the role of a job that is to come, and look at the job's region with its rights."""
-    reporter = NullReporter()
-    way = auth.account(context, settings, targetdata=targetdata, user="check", job_name=None, reporter=reporter)
-    subject = f"role {way.role_arn}" if way.role_arn else "own credentials"
+    account = auth.account(ctx, context.home, settings, user="check")
+    subject = f"role {account.role_arn}" if account.role_arn else "own credentials"
     try:
-        ec2 = way.client("ec2", way.fresh_keys())
+        ec2 = account.ec2()
         yield Finding(Level.OK, subject, "can be used")
         if method != "ebs-direct":
-            helper = helper_config.helper(context.home, way.region)
-            helper_config.check_ami(ec2, helper.ami, way.region)
-        find.check_name(ec2, str(targetdata["ami_name"]), way.region)
-        if targetdata.get("vpc_subnet_id") and method != "ebs-direct":
-            helper_config.check_subnet(ec2, str(targetdata["vpc_subnet_id"]), way.region)
+            helper = helper_config.helper(context.home, ctx.region)
+            helper_config.check_ami(ec2, helper.ami, ctx.region)
+        find.check_name(ec2, str(ctx.targetdata["ami_name"]), ctx.region)
+        if ctx.targetdata.get("vpc_subnet_id") and method != "ebs-direct":
+            helper_config.check_subnet(ec2, str(ctx.targetdata["vpc_subnet_id"]), ctx.region)
     except ClouduploaderError as exc:
         yield _failure(subject, exc)
         return
     looked_at = "name is" if method == "ebs-direct" else "helper, name and subnet are"
-    yield Finding(Level.OK, subject, f"{looked_at} fine in {way.region}")
+    yield Finding(Level.OK, subject, f"{looked_at} fine in {ctx.region}")
     if method != "ec2uploadimg":
         yield from _rights(ec2, subject)
 
 
-def _rights(ec2: Any, subject: str) -> Iterator[Finding]:  # noqa: ANN401 a client of boto3
-    """Try, without doing it, what EBS direct needs of EC2; and say what nobody can try."""
+def _rights(ec2: "EC2Client", subject: str) -> Iterator[Finding]:
+    """Try, without doing it, what EBS direct needs of EC2; and say what can't be tried."""
     from clouduploader.platforms.ec2 import boto
 
     granted, unknown = [], []

@@ -2,27 +2,29 @@
 
 import dataclasses
 import datetime
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from clouduploader.errors import ClouduploaderError, NetworkError, TransientError
+from clouduploader.errors import AbsentError, ClouduploaderError, NetworkError, PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import boto, labels
 from clouduploader.platforms.ec2.auth import RoleRequest
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import (
     CleanUpReport,
     CloudObject,
+    Context,
     FoundObject,
     JsonValue,
-    Leftover,
     ObjectRemoved,
     ObjectState,
-    Reporter,
     visibility,
 )
-from clouduploader.util.cancel import Cancel
+from clouduploader.plugin.cleanup import remove_each
 from clouduploader.util.frozen import frozen
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 KINDS = (
     "image",
@@ -42,7 +44,7 @@ RETRY_CODES = frozenset(
 )
 """Answers that heal when what was removed before is really gone."""
 RETRY_SECONDS = 300.0  # of one clean-up; an instance was seen to need up to a minute to end; AWS promises nothing
-PAUSE_SECONDS = 3.0
+PAUSE_SECONDS = 3
 WAIT_ATTEMPTS = 100  # times PAUSE_SECONDS: as long as RETRY_SECONDS
 UNKNOWN = (".NotFound", "NotFoundException")
 """How the codes end by which EC2 denies a thing: InvalidVolume.NotFound, InvalidVpcID.NotFound, ..."""
@@ -50,40 +52,23 @@ DEREGISTERED = "InvalidAMIID.Unavailable"
 """The code by which it says that an AMI has been there; EC2 API, "Error codes"."""
 
 
-class _AbsentError(Exception):
-    """EC2 says that there is no such thing: it is gone, or was made a moment ago."""
-
-
 class ObjectRemover:
-    """Removes things from one region of an account.
+    """Removes things of one upload from one region of an account. Used once.
 
     Args:
-        client: Of EC2, with fresh credentials.
-        region: The client's.
-        reporter: Told of each removal.
-        sleep: For tests.
-        clock: For tests; seconds that only grow.
+        ctx: Whose reporter is told of each removal.
+        ec2: A client of that region, with fresh credentials.
+        region: That region.
     """
 
-    def __init__(
-        self,
-        client: Any,  # noqa: ANN401 boto3 makes its clients at run time
-        region: str,
-        reporter: Reporter,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._client = client
+    def __init__(self, ctx: Context, ec2: "EC2Client", region: str) -> None:
+        self._ctx = ctx
+        self._ec2 = ec2
         self._region = region
-        self._reporter = reporter
-        self._sleep = sleep
-        self._removed: list[CloudObject] = []
-        self._left: list[Leftover] = []
-        self._absent: list[CloudObject] = []
-        self._going_along: set[str] = set()  # volumes that EC2 removes with their instance
-        self._clock = clock
-        self._began = clock()
+        self._gone_with_instance: set[str] = set()  # volumes that EC2 removes with their instance
+        self._vpcs: list[str] = []
+        self._has_removed_image = False
+        self._began = ctx.clock.monotonic()
 
     def remove(self, objects: Sequence[CloudObject]) -> CleanUpReport:
         """Remove what belongs to one upload. Blocks for minutes at worst.
@@ -94,11 +79,46 @@ class ObjectRemover:
         Args:
             objects: Of this upload.
         """
-        by_kind = {kind: [thing.id for thing in objects if thing.kind == kind] for kind in KINDS}
-        helpers, attached = self._helpers(by_kind["key pair"], by_kind["instance"])
-        by_kind["instance"] = helpers
-        by_kind["volume"] = list(dict.fromkeys([*by_kind["volume"], *attached]))
-        ec2 = self._client
+        self._vpcs = [thing.id for thing in objects if thing.kind == "vpc"]
+        report = remove_each(
+            self._ctx,
+            list(dict.fromkeys([*objects, *self._helpers(objects)])),
+            self._remove,
+            order=KINDS,
+            seconds=RETRY_SECONDS,
+            may_pass=self._may_pass,
+        )
+        for leftover in report.left:
+            thing = leftover.object
+            self._ctx.reporter.line(f"Left behind: {thing.kind} {thing.id} in {self._region}: {leftover.reason}")
+        return report
+
+    def _helpers(self, objects: Sequence[CloudObject]) -> Iterator[CloudObject]:
+        """Find the upload's instances, and the volumes on them that are not removed with them."""
+        key_names, known = ([thing.id for thing in objects if thing.kind == kind] for kind in ("key pair", "instance"))
+        if not key_names and not known:
+            return
+        rule: FilterTypeDef = {"Name": "instance-id", "Values": known}
+        if key_names:
+            rule = {"Name": "key-name", "Values": key_names}
+        try:
+            with boto.translated(f"region {self._region}"):
+                pages = self._ec2.get_paginator("describe_instances").paginate(Filters=[rule])
+                found = [item for page in pages for group in page["Reservations"] for item in group["Instances"]]
+        except ClouduploaderError as exc:
+            self._ctx.reporter.line(f"The helper instance can't be looked for: {exc.message}")
+            return
+        for item in found:
+            if item["State"]["Name"] != "terminated":
+                yield CloudObject("instance", item["InstanceId"], self._region)
+            for ebs in [mapping["Ebs"] for mapping in item.get("BlockDeviceMappings", []) if "Ebs" in mapping]:
+                if ebs.get("DeleteOnTermination"):
+                    self._gone_with_instance.add(ebs["VolumeId"])
+                else:
+                    yield CloudObject("volume", ebs["VolumeId"], self._region)
+
+    def _remove(self, thing: CloudObject) -> None:
+        ec2 = self._ec2
         removers: Mapping[str, Callable[[str], object]] = {
             "image": lambda item: ec2.deregister_image(ImageId=item),
             "instance": self._end_instance,
@@ -108,167 +128,100 @@ class ObjectRemover:
             "security group": lambda item: ec2.delete_security_group(GroupId=item),
             "subnet": lambda item: ec2.delete_subnet(SubnetId=item),
             "route table": lambda item: ec2.delete_route_table(RouteTableId=item),
-            "internet gateway": lambda item: self._end_gateway(item, by_kind["vpc"]),
+            "internet gateway": self._end_gateway,
             "vpc": lambda item: ec2.delete_vpc(VpcId=item),
         }
-        for kind, remove_one in removers.items():
-            for item in by_kind[kind]:
-                self._remove(CloudObject(kind, item, self._region), remove_one)
-        for thing in objects:
-            if thing.kind not in removers:
-                self._leave(thing, "clouduploader does not know how to remove that")
-        return CleanUpReport(tuple(self._removed), tuple(self._left), tuple(self._absent))
-
-    def _helpers(self, key_names: Sequence[str], known: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The upload's instances, and the volumes on them that do not go with them."""
-        if not key_names and not known:
-            return [], []
-        filters = (
-            [{"Name": "key-name", "Values": list(key_names)}]
-            if key_names
-            else [{"Name": "instance-id", "Values": list(known)}]
-        )
-        instances = list(known)
-        volumes: list[str] = []
+        if thing.kind not in removers:
+            raise PlatformReplyError("clouduploader does not know how to remove that")
         try:
             with boto.translated(f"region {self._region}"):
-                pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
-                found = [item for page in pages for group in page["Reservations"] for item in group["Instances"]]
+                removers[thing.kind](thing.id)
         except ClouduploaderError as exc:
-            self._reporter.line(f"The helper instance can't be looked for: {exc.message}")
-            return instances, volumes
-        for item in found:
-            if item["State"]["Name"] != "terminated":
-                instances.append(item["InstanceId"])
-            mappings = [mapping["Ebs"] for mapping in item.get("BlockDeviceMappings", []) if "Ebs" in mapping]
-            volumes += [ebs["VolumeId"] for ebs in mappings if not ebs.get("DeleteOnTermination")]
-            self._going_along |= {ebs["VolumeId"] for ebs in mappings if ebs.get("DeleteOnTermination")}
-        return list(dict.fromkeys(instances)), volumes
+            code = boto.refusal_code(exc)
+            is_unknown = code.endswith(UNKNOWN)
+            if is_unknown and thing.id not in self._gone_with_instance:
+                raise AbsentError(exc.message) from exc
+            if not is_unknown and code != DEREGISTERED:
+                raise
+        self._has_removed_image = self._has_removed_image or thing.kind == "image"
 
     def _end_instance(self, item: str) -> None:
-        self._client.terminate_instances(InstanceIds=[item])
-        waiter = self._client.get_waiter("instance_terminated")
-        waiter.wait(InstanceIds=[item], WaiterConfig={"Delay": PAUSE_SECONDS, "MaxAttempts": WAIT_ATTEMPTS})
+        self._ec2.terminate_instances(InstanceIds=[item])
+        self._ec2.get_waiter("instance_terminated").wait(
+            InstanceIds=[item], WaiterConfig={"Delay": PAUSE_SECONDS, "MaxAttempts": WAIT_ATTEMPTS}
+        )
 
-    def _end_gateway(self, gateway: str, vpcs: Iterable[str]) -> None:
-        for vpc in vpcs:
+    def _end_gateway(self, gateway: str) -> None:
+        for vpc in self._vpcs:
             try:
                 with boto.translated(f"region {self._region}"):
-                    self._client.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+                    self._ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
             except ClouduploaderError as exc:
                 if boto.refusal_code(exc) not in ("Gateway.NotAttached", "InvalidVpcID.NotFound"):
                     raise
-        self._client.delete_internet_gateway(InternetGatewayId=gateway)
+        self._ec2.delete_internet_gateway(InternetGatewayId=gateway)
 
-    def _remove(self, thing: CloudObject, remove_one: Callable[[str], object]) -> None:
-        try:
-            reason = self._try_removing(remove_one, thing.id)
-        except _AbsentError:
-            if thing.id not in self._going_along:
-                self._absent.append(thing)
-                return
-            reason = None
-        if reason is None:
-            self._removed.append(thing)
-            self._reporter.event(ObjectRemoved(thing))
-        else:
-            self._leave(thing, reason)
-
-    def _leave(self, thing: CloudObject, reason: str) -> None:
-        self._left.append(Leftover(thing, reason))
-        self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {self._region}: {reason}")
-
-    def _try_removing(self, remove_one: Callable[[str], object], item: str) -> str | None:
-        """Remove one thing; return why not, or None.
-
-        Raises:
-            _AbsentError: EC2 says that there is no such thing.
-        """
-        while True:
-            try:
-                with boto.translated(f"region {self._region}"):
-                    remove_one(item)
-            except ClouduploaderError as exc:
-                code = boto.refusal_code(exc)
-                if code == DEREGISTERED:
-                    return None
-                if code.endswith(UNKNOWN):
-                    raise _AbsentError from exc
-                if not self._may_heal(exc, code):
-                    return exc.message
-            else:
-                return None
-            self._sleep(PAUSE_SECONDS)
-
-    def _may_heal(self, exc: ClouduploaderError, code: str) -> bool:
-        """Whether there is time for another try, and it may help; the SDK has tried several times itself."""
-        if self._clock() - self._began >= RETRY_SECONDS:
+    def _may_pass(self, exc: ClouduploaderError) -> bool:
+        """Tell whether there is time for another try, and it may help; the SDK has tried several times itself."""
+        if self._ctx.clock.monotonic() - self._began >= RETRY_SECONDS:
             return False
+        code = boto.refusal_code(exc)
         if code == "InvalidSnapshot.InUse":  # by the image that was removed just before
-            return any(thing.kind == "image" for thing in self._removed)
+            return self._has_removed_image
         is_busy = isinstance(exc, TransientError) and not isinstance(exc, NetworkError)
         return is_busy or code in RETRY_CODES
 
 
-def clean_up(way: RoleRequest, objects: Sequence[CloudObject], reporter: Reporter) -> CleanUpReport:
-    """Remove objects with fresh credentials, region by region.
+def clean_up(ctx: Context, account: RoleRequest, objects: Sequence[CloudObject]) -> CleanUpReport:
+    """Remove objects with fresh credentials, region by region. Blocks for minutes at worst.
 
     Raises:
         ClouduploaderError: The credentials can't be had.
     """
-    return _clean_up(way, way.fresh_keys(), objects, reporter)
+    return _clean_up(ctx, account, account.fresh_keys(), objects)
 
 
-def _clean_up(way: RoleRequest, keys: AccessKeys, objects: Sequence[CloudObject], reporter: Reporter) -> CleanUpReport:
+def _clean_up(ctx: Context, account: RoleRequest, keys: AccessKeys, objects: Sequence[CloudObject]) -> CleanUpReport:
     report = CleanUpReport()
-    for region in dict.fromkeys(thing.region or way.region for thing in objects):
-        here = [thing for thing in objects if (thing.region or way.region) == region]
-        done = ObjectRemover(way.client("ec2", keys, region), region, reporter).remove(here)
+    for region in dict.fromkeys(thing.region or account.region for thing in objects):
+        here = [thing for thing in objects if (thing.region or account.region) == region]
+        done = ObjectRemover(ctx, account.client("ec2", keys, region), region).remove(here)
         report = CleanUpReport(report.removed + done.removed, report.left + done.left, report.absent + done.absent)
     return report
 
 
-def undo(
-    way: RoleRequest,
-    made: Mapping[CloudObject, float],
-    reporter: Reporter,
-    *,
-    cancel: Cancel,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Remove what an upload made; waits for what EC2 does not show yet, unless a stop is requested.
+def undo(ctx: Context, account: RoleRequest, made: Mapping[CloudObject, float]) -> None:
+    """Remove what an upload made; wait for what EC2 does not show yet, unless the upload was cancelled.
 
-    Blocks for minutes at worst. What can't be removed is said in the log, and stays in the journal.
+    Blocks for minutes at worst. What can't be removed is named in the log, and stays in the journal.
 
     Args:
-        way: Into the account.
-        made: Which things, and when they were made by the clock.
-        reporter: Told of each removal.
-        cancel: See Cancel.
-        sleep: For tests.
-        clock: For tests; seconds that only grow.
+        ctx: The upload; its cancellation does not end the removal.
+        account: Of the upload.
+        made: Which things, and when they were made by the context's clock.
     """
-    doomed = list(made)
+    to_remove, reporter, clock = list(made), ctx.reporter, ctx.clock
     try:
-        keys = way.fresh_keys()
-        while doomed:
-            report = _clean_up(way, keys, doomed, reporter)
-            doomed = [thing for thing in report.absent if clock() - made[thing] < visibility.UNSEEN_SECONDS]
+        keys = account.fresh_keys()
+        while to_remove:
+            report = _clean_up(ctx.uncancelled(), account, keys, to_remove)
+            to_remove = [
+                thing for thing in report.absent if clock.monotonic() - made[thing] < visibility.UNSEEN_SECONDS
+            ]
             for thing in report.absent:
-                if thing not in doomed:
+                if thing not in to_remove:
                     reporter.event(ObjectRemoved(thing))
-            if cancel.is_requested:
+            if ctx.cancel.is_requested:
                 break
-            if doomed:
-                sleep(PAUSE_SECONDS)
-        for thing in doomed:
+            if to_remove:
+                clock.sleep(PAUSE_SECONDS)
+        for thing in to_remove:
             reporter.line(
                 f"Left behind: {thing.kind} {thing.id} in {thing.region}: EC2 does not show it, or not yet; "
                 "`clouduploader cleanup` looks again."
             )
     except ClouduploaderError as exc:
-        for thing in doomed:
+        for thing in to_remove:
             reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
 
 
@@ -311,39 +264,31 @@ COMPLETE = "complete; `clouduploader resume JOB` goes on with it"
 COMPLETING = "it may be being completed; `clouduploader resume JOB` goes on with it"
 
 
-def find(
-    client: Any,  # noqa: ANN401
-    region: str,
-    key: str | None,
-    reporter: Reporter,
-    entries: Sequence[Mapping[str, JsonValue]] = (),
-) -> list[FoundObject]:
-    """Look for what bears the tags of uploads in one region.
+def find(ctx: Context, ec2: "EC2Client", key: str | None) -> list[FoundObject]:
+    """Look for what bears the tags of uploads in the context's region; see `Platform.find`.
 
-    Args:
-        client: Of EC2.
-        region: The client's.
-        key: Of one upload, see `UploadJournal`; None for all.
-        reporter: Told of kinds that may not be listed; they are passed over.
-        entries: Of that upload's journal, as far as it is here.
+    Kinds that may not be listed are reported and passed over.
 
     Raises:
-        ClouduploaderError: Snapshots may not be listed: nobody could tell which of them must stay.
+        ClouduploaderError: Snapshots may not be listed, and so it is not known which of them must stay.
     """
-    chosen = {"Name": f"tag:{labels.KEY}", "Values": [key]} if key else {"Name": "tag-key", "Values": [labels.KEY]}
+    region = ctx.region
+    chosen: FilterTypeDef = (
+        {"Name": f"tag:{labels.KEY}", "Values": [key]} if key else {"Name": "tag-key", "Values": [labels.KEY]}
+    )
     found: dict[str, list[dict[str, Any]]] = {}
     for listing in LISTINGS:
         try:
             with boto.translated(f"region {region}"):
-                found[listing.kind] = list(_listed(client, listing, [chosen]))
+                found[listing.kind] = list(_listed(ec2, listing, [chosen]))
         except ClouduploaderError as exc:
             if listing.kind == "snapshot":  # one that is complete must stay, and the journal knows of it all the same
                 raise
-            reporter.line(f"A {listing.kind} left in {region} can't be looked for: {exc.message}")
-    users = _users_of_snapshots(client, region, found.get("snapshot", []))
+            ctx.reporter.line(f"A {listing.kind} left in {region} can't be looked for: {exc.message}")
+    users = _users_of_snapshots(ec2, region, found.get("snapshot", []))
     leftover = {item["ImageId"] for item in found.get("image", []) if _keep_reason("image", item, {}) is None}
     users = {snapshot_id: user for snapshot_id, user in users.items() if user not in leftover}
-    sealed = _sealed(entries)
+    sealed = _sealed(ctx.entries)
     things = []
     for listing in LISTINGS:
         for item in found.get(listing.kind, []):
@@ -364,12 +309,13 @@ def find(
     return things
 
 
-def _listed(client: Any, listing: _Listing, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+def _listed(ec2: "EC2Client", listing: _Listing, filters: "list[FilterTypeDef]") -> Iterator[dict[str, Any]]:
     arguments = {**listing.arguments, "Filters": filters}
-    if client.can_paginate(listing.operation):
-        pages = client.get_paginator(listing.operation).paginate(**arguments)
+    sdk: Any = ec2  # its types know operations by literal names only
+    if sdk.can_paginate(listing.operation):
+        pages = sdk.get_paginator(listing.operation).paginate(**arguments)
     else:
-        pages = [getattr(client, listing.operation)(**arguments)]
+        pages = [getattr(sdk, listing.operation)(**arguments)]
     for page in pages:
         items = [page]
         for name in listing.path:
@@ -378,7 +324,7 @@ def _listed(client: Any, listing: _Listing, filters: list[dict[str, Any]]) -> It
 
 
 def _users_of_snapshots(
-    client: Any,  # noqa: ANN401
+    ec2: "EC2Client",
     region: str,
     snapshots: Sequence[Mapping[str, Any]],
 ) -> Mapping[str, str]:
@@ -389,7 +335,7 @@ def _users_of_snapshots(
     users = {}
     try:
         with boto.translated(f"region {region}"):
-            for image in _listed(client, LISTINGS[0], []):
+            for image in _listed(ec2, LISTINGS[0], []):
                 for mapping in image.get("BlockDeviceMappings", []):
                     users[mapping.get("Ebs", {}).get("SnapshotId")] = image["ImageId"]
     except ClouduploaderError:

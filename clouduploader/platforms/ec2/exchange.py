@@ -97,11 +97,11 @@ class Exchange:
         sdk: The same.
     """
 
-    def __init__(self, sdk: Any, cancel: Cancel | None) -> None:  # noqa: ANN401 botocore has no types
+    def __init__(self, sdk: Any, cancel: Cancel | None) -> None:
         self.sdk = sdk
         self._cancel = cancel
 
-    def send(self, request: Any) -> botocore.awsrequest.AWSResponse:  # noqa: ANN401 botocore has no types
+    def send(self, request: Any) -> botocore.awsrequest.AWSResponse:
         """Send a request, and read its whole answer, that of a stream too.
 
         Raises:
@@ -120,7 +120,7 @@ class Exchange:
         """End the SDK's session."""
         self.sdk.close()
 
-    def _whole(self, request: Any) -> botocore.awsrequest.AWSResponse:  # noqa: ANN401 botocore has no types
+    def _whole(self, request: Any) -> botocore.awsrequest.AWSResponse:
         url = request.url
         request.stream_output = True  # else the SDK reads as much as is sent
         try:
@@ -154,7 +154,7 @@ class _Body(io.BytesIO):
         yield self.read()
 
 
-def _read(head: Any) -> bytes:  # noqa: ANN401 botocore has no types
+def _read(head: Any) -> bytes:
     """Read a body to its end, which its head must tell: what ends with the connection may have been cut."""
     url, status = head.url, head.status_code
     if not (200 <= status < 300 or 400 <= status < 600):
@@ -218,7 +218,7 @@ class HalfAnswerError(Exception):
     """An answer lacks what we read of it, or has it of another type; says what."""
 
 
-def check_answer(operation: str, answer: Any, service: Any) -> None:  # noqa: ANN401 botocore has no types
+def check_answer(operation: str, answer: Any, service: Any) -> None:
     """Find out whether an answer is what its API gives.
 
     Args:
@@ -257,11 +257,11 @@ def is_of_aws(response: Mapping[str, Any]) -> bool:
     return status >= 500 or not (code.isdecimal() or code.lower() == "unknown")
 
 
-def _is_there(value: Any) -> bool:  # noqa: ANN401 anything
+def _is_there(value: Any) -> bool:
     return value is not None and value != ""
 
 
-def _values(answer: Any, path: list[str]) -> Iterator[Any]:  # noqa: ANN401 anything
+def _values(answer: Any, path: list[str]) -> Iterator[Any]:
     """What stands at a path: one value, None if it is not there, or one for each item of the lists on the way."""
     if not path:
         yield answer
@@ -272,7 +272,7 @@ def _values(answer: Any, path: list[str]) -> Iterator[Any]:  # noqa: ANN401 anyt
         yield from _values((answer or {}).get(path[0]), path[1:])
 
 
-def _check_types(value: Any, shape: Any, where: str) -> None:  # noqa: ANN401 botocore has no types
+def _check_types(value: Any, shape: Any, where: str) -> None:
     kind = shape.type_name
     if kind == "structure":
         _expect(value, (dict,), where)
@@ -289,6 +289,6 @@ def _check_types(value: Any, shape: Any, where: str) -> None:  # noqa: ANN401 bo
         _expect(value, _TYPES[kind], where)
 
 
-def _expect(value: Any, types: tuple[type, ...], where: str) -> None:  # noqa: ANN401 anything
+def _expect(value: Any, types: tuple[type, ...], where: str) -> None:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise HalfAnswerError(f"{where} is not of type {types[0].__name__}")

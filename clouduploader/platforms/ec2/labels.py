@@ -1,24 +1,24 @@
-"""The tags by which our snapshots and images are known again; pure functions, for both methods."""
+"""The tags of EC2 by which our snapshots and images are known again; pure functions, for both methods."""
 
 import datetime
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import clouduploader
+from clouduploader.plugin import UploadRequest
+from clouduploader.plugin import labels as plugin_labels
 
-PREFIX = "clouduploader:"
-KEY = f"{PREFIX}key"
-"""Marks everything that an upload makes: `UploadJournal.key`."""
-JOB = f"{PREFIX}job"
-FILENAME = f"{PREFIX}filename"
-VERSION = f"{PREFIX}version"
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import TagTypeDef
+
+PREFIX = plugin_labels.PREFIX
+KEY = plugin_labels.KEY
+JOB = plugin_labels.JOB
 STARTED = f"{PREFIX}started"
 """When the try began that made it, ISO 8601: AWS does not tell the age of a VPC."""
 SHA256 = f"{PREFIX}sha256"
 """Of the image file as it was, packed, in hex."""
 CONTENT = f"{PREFIX}content"
 """Of what is on the disk, see `content`; the same whatever the packing was."""
-PROVENANCE = ("project", "package", "repository", "arch")
-"""Keys of `UploadRequest.provenance` that become tags of these names."""
 
 MAX_TAGS = 50  # of one resource; EC2 User Guide, "Tag restrictions"
 MAX_VALUE_LENGTH = 255  # EBS direct API, TagValue; EC2's own takes one character more
@@ -26,36 +26,19 @@ ESSENTIAL = (KEY, SHA256, CONTENT)
 """Those that must be there whatever else is: MAX_TAGS less these are left for the user."""
 
 
-def own(
-    *,
-    key: str,
-    job_name: str | None,
-    filename: str,
-    provenance: Mapping[str, str],
-    started: datetime.datetime | None = None,
-) -> dict[str, str]:
+def own(request: UploadRequest, started: datetime.datetime) -> dict[str, str]:
     """Make the tags that are known before anything is made; those of no value are left out.
 
     Args:
-        key: See `UploadJournal`.
-        job_name: The job's id, or None.
-        filename: The image's real name.
-        provenance: See `UploadRequest`.
+        request: Of the upload.
         started: When the upload began, aware.
     """
-    values = {
-        KEY: key,
-        JOB: job_name or "",
-        **{f"{PREFIX}{word}": provenance.get(word, "") for word in PROVENANCE},
-        FILENAME: filename,
-        VERSION: clouduploader.__version__,
-        STARTED: started.isoformat(timespec="seconds") if started else "",
-    }
-    return {name: _value(text) for name, text in values.items() if text}
+    values = {**plugin_labels.of_upload(request), STARTED: started.isoformat(timespec="seconds")}
+    return {name: text[:MAX_VALUE_LENGTH] for name, text in values.items()}
 
 
 def content(digest: str, size_bytes: int) -> str:
-    """The value of CONTENT: the same for the same disk, and for no other.
+    """Make the value of CONTENT: the same for the same disk, and for no other.
 
     Args:
         digest: `ConfirmedBlocks.content_digest` of all blocks, in hex.
@@ -65,13 +48,13 @@ def content(digest: str, size_bytes: int) -> str:
 
 
 def content_bytes(image_tags: Mapping[str, str]) -> list[int]:
-    """The size of the raw disk by the tag CONTENT of an image; nothing if it has none of ours."""
+    """Read the size of the raw disk from the tag CONTENT of an image; nothing if it has none of ours."""
     size = image_tags.get(CONTENT, "").partition(":")[2]
     return [int(size)] if size.isdecimal() and size.isascii() else []
 
 
 def joined(own_tags: Mapping[str, str], users: object) -> dict[str, str]:
-    """Our tags and the user's, as many as AWS takes.
+    """Join our tags and the user's, as many as AWS takes.
 
     Args:
         own_tags: From `own`, perhaps with SHA256 and CONTENT.
@@ -84,21 +67,15 @@ def joined(own_tags: Mapping[str, str], users: object) -> dict[str, str]:
 
 
 def of_user(users: object) -> dict[str, str]:
-    """The target data's `tags`, or nothing, as a mapping."""
+    """Return the target data's `tags`, or nothing, as a mapping."""
     return {name: str(value) for name, value in users.items()} if isinstance(users, dict) else {}
 
 
-def as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """Tags as the APIs of AWS take them."""
+def as_list(tags: Mapping[str, str]) -> "list[TagTypeDef]":
+    """Turn tags into what the APIs of AWS take."""
     return [{"Key": name, "Value": value} for name, value in tags.items()]
 
 
 def as_mapping(tags: object) -> dict[str, str]:
-    """Tags as the APIs of AWS give them, a list or nothing, back as a mapping."""
+    """Turn tags as the APIs of AWS give them, a list or nothing, into a mapping."""
     return {tag["Key"]: tag.get("Value", "") for tag in tags} if isinstance(tags, list) else {}
-
-
-def _value(text: str) -> str:
-    """What may stand in a tag: no control characters, no lone surrogates, not too long."""
-    shown = "".join(char if char.isprintable() else "?" for char in text)
-    return shown[:MAX_VALUE_LENGTH]

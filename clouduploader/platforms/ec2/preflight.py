@@ -1,7 +1,7 @@
-"""What AWS would refuse only after the whole upload, found out before its first byte: regions, names, keys, sharing.
+"""Find out before the first byte what AWS would refuse only after the whole upload: regions, names, keys, sharing.
 
 Each question needs a permission of its own. What the role may not ask, or a region does not answer, is not known: that
-is said, and refuses nothing.
+is reported, and refuses nothing.
 
 Sources: EC2 API, CopyImage, ModifyImageAttribute, ModifySnapshotAttribute, DescribeRegions, GetEbsEncryptionByDefault,
 GetEbsDefaultKmsKeyId, GetImageBlockPublicAccessState, GetSnapshotBlockPublicAccessState; KMS API, DescribeKey (models
@@ -9,16 +9,19 @@ of botocore); EC2 User Guide, "Share an AMI"; EBS user guide, "Share a snapshot"
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clouduploader.errors import ClouduploaderError, DeniedError, TargetDataError
 from clouduploader.platforms.ec2 import aws_errors, boto, fields
 from clouduploader.platforms.ec2 import labels as our_tags
 from clouduploader.platforms.ec2.ami import compare, find
 from clouduploader.platforms.ec2.auth import RoleRequest
-from clouduploader.plugin import JsonValue, Reporter
+from clouduploader.plugin import JsonValue, UploadContext
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 T = TypeVar("T")
 THREADS = 20  # regions looked at together
@@ -29,20 +32,13 @@ OWN_KEY_HINT = (
 )
 
 
-def settle(
-    account: RoleRequest,
-    targetdata: Mapping[str, JsonValue],
-    *,
-    image: Mapping[str, Any] | None,
-    reporter: Reporter,
-) -> dict[str, JsonValue]:
+def settle(ctx: UploadContext, account: RoleRequest, *, image: Mapping[str, Any] | None) -> dict[str, JsonValue]:
     """Find out what would be refused after the upload. Changes nothing; asks all regions at once.
 
     Args:
-        account: Whose; its region is the upload's.
-        targetdata: Right by `fields.problems`.
+        ctx: The upload.
+        account: Of the upload.
         image: The one that has our name and content already, as DescribeImages has it; None if there is none.
-        reporter: Told what could not be found out.
 
     Returns:
         The target data, with the regions that `all` stands for.
@@ -53,28 +49,21 @@ def settle(
         DeniedError: The account forbids what they ask for.
         ClouduploaderError: AWS does not tell which regions `all` stands for.
     """
-    looks = _Looks(account, targetdata, image, reporter)
+    looks = _Preflight(ctx, account, image)
     regions = looks.destinations()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="look") as pool:
-        list(pool.map(looks.look_at, (account.region, *regions)))
-    return {**targetdata, "regions": list[JsonValue](regions)} if regions else dict(targetdata)
+        list(pool.map(looks.look_at, (ctx.region, *regions)))
+    return {**ctx.targetdata, "regions": list[JsonValue](regions)} if regions else dict(ctx.targetdata)
 
 
-class _Looks:
-    def __init__(
-        self,
-        account: RoleRequest,
-        targetdata: Mapping[str, JsonValue],
-        image: Mapping[str, Any] | None,
-        reporter: Reporter,
-    ) -> None:
+class _Preflight:
+    def __init__(self, ctx: UploadContext, account: RoleRequest, image: Mapping[str, Any] | None) -> None:
         self._account = account
-        self._keys = account.renewing()
-        self._home = account.region
-        self._targetdata = targetdata
+        self._home = ctx.region
+        self._targetdata = ctx.targetdata
         self._image = image
-        self._reporter = reporter
-        share, kms_keys = targetdata.get("share"), targetdata.get("kms_keys")
+        self._reporter = ctx.reporter
+        share, kms_keys = ctx.targetdata.get("share"), ctx.targetdata.get("kms_keys")
         self._share = share if isinstance(share, list) else []
         self._kms_keys = kms_keys if isinstance(kms_keys, dict) else {}
 
@@ -109,7 +98,7 @@ class _Looks:
 
     def _enabled(self) -> list[str]:
         with boto.translated(f"region {self._home}"):
-            return [item["RegionName"] for item in self._client(self._home).describe_regions()["Regions"]]
+            return [item["RegionName"] for item in self._account.ec2().describe_regions()["Regions"]]
 
     def look_at(self, region: str) -> None:
         """Look for all that can go wrong in one region.
@@ -122,9 +111,6 @@ class _Looks:
         self._check_keys(region)
         if fields.EVERYBODY in self._share:
             self._check_public(region)
-
-    def _client(self, region: str, service: str = "ec2") -> Any:  # noqa: ANN401 boto3 makes its clients at run time
-        return self._account.client(service, self._keys, region)
 
     def _asked(self, what: str, ask: Callable[[], T], *, is_needed: bool = False) -> T | None:
         """The answer, or None if there is none: then that is said, and nothing follows from it."""
@@ -143,16 +129,13 @@ class _Looks:
         images = self._asked(f"whether the name is free in {region}", lambda: self._named(region)) or []
         living = [image for image in images if image.get("State") not in find.FAILED_STATES]
         known = {our_tags.CONTENT, our_tags.SHA256, our_tags.KEY}
-        if living and not any(known & our_tags.as_mapping(image.get("Tags")).keys() for image in living):
+        if living and not any(known & find.tags(image).keys() for image in living):
             raise aws_errors.name_taken(f"{living[0]['ImageId']} in {region}", "no upload of clouduploader made it")
 
-    def _named(self, region: str) -> list[dict[str, Any]]:
-        filters = [{"Name": "name", "Values": [str(self._targetdata["ami_name"])]}]
+    def _named(self, region: str) -> Sequence[Mapping[str, Any]]:
+        filters: list[FilterTypeDef] = [{"Name": "name", "Values": [str(self._targetdata["ami_name"])]}]
         with boto.translated(f"region {region}"):
-            found: list[dict[str, Any]] = self._client(region).describe_images(Owners=["self"], Filters=filters)[
-                "Images"
-            ]
-        return found
+            return self._account.ec2(region).describe_images(Owners=["self"], Filters=filters)["Images"]
 
     def _check_keys(self, region: str) -> None:
         """Look at the key that snapshots get there, if one is named or others are to use the image."""
@@ -193,17 +176,16 @@ class _Looks:
 
     def _default(self, region: str) -> bool:
         with boto.translated(f"region {region}"):
-            return bool(self._client(region).get_ebs_encryption_by_default()["EbsEncryptionByDefault"])
+            return bool(self._account.ec2(region).get_ebs_encryption_by_default()["EbsEncryptionByDefault"])
 
     def _default_key(self, region: str) -> str:
         with boto.translated(f"region {region}"):
-            return str(self._client(region).get_ebs_default_kms_key_id()["KmsKeyId"])
+            return str(self._account.ec2(region).get_ebs_default_kms_key_id()["KmsKeyId"])
 
     def _keys_of_image(self) -> list[str | None]:
-        image = self._image or {}
-        ids = [entry.get("Ebs", {}).get("SnapshotId") for entry in image.get("BlockDeviceMappings", [])]
-        ec2 = self._client(self._home)
-        return [compare.key_of_snapshot(ec2, snapshot_id, self._home) for snapshot_id in ids if snapshot_id]
+        ec2 = self._account.ec2()
+        ids = find.snapshot_ids(self._image or {})
+        return [compare.key_of_snapshot(ec2, snapshot_id, self._home) for snapshot_id in ids]
 
     def _check_key(self, region: str, name: str) -> None:
         """Refuse a key that EBS can't use, or that others can't be let use though the image is shared with them.
@@ -238,13 +220,14 @@ class _Looks:
 
     def _facts(self, region: str, name: str) -> Mapping[str, Any]:
         with boto.translated(f"KMS key {name} in {region}"):
-            facts: Mapping[str, Any] = self._client(region, "kms").describe_key(KeyId=name)["KeyMetadata"]
-        return facts
+            return self._account.kms(region).describe_key(KeyId=name)["KeyMetadata"]
 
     def _check_public(self, region: str) -> None:
         """Refuse to make public what the account does not let be public."""
-        client = self._client(region)
-        states = [("images", client.get_image_block_public_access_state, "ImageBlockPublicAccessState")]
+        client = self._account.ec2(region)
+        states: list[tuple[str, Callable[[], Any], str]] = [
+            ("images", client.get_image_block_public_access_state, "ImageBlockPublicAccessState")
+        ]
         if self._targetdata.get("share_snapshot"):
             states.append(("snapshots", client.get_snapshot_block_public_access_state, "State"))
         for what, ask, key in states:

@@ -7,30 +7,31 @@ be done again: a copy that is there already is found by its name and our tags.
 """
 
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, StoppedError, TransientError
-from clouduploader.platforms.ec2 import aws_errors, boto, cleanup, fields, preflight, retry
-from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.platforms.ec2 import aws_errors, boto, cleanup, fields, labels, preflight
 from clouduploader.platforms.ec2.ami import compare, find
 from clouduploader.platforms.ec2.auth import RoleRequest
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.plugin import (
     CloudObject,
-    Journal,
     JsonValue,
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
-    Reporter,
     Shortfall,
+    UploadContext,
+    retry,
     visibility,
 )
-from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, LaunchPermissionTypeDef
 
 COPY_SECONDS = 6 * 3600.0  # AWS promises no time; a copy that takes longer is taken up by the next try
 TOO_MANY = "ResourceLimitExceeded"  # EC2 error codes: "you might have too many snapshot copies in progress"
@@ -40,55 +41,37 @@ MAX_COPIES = 20  # at once; EBS user guide, quotas, "Concurrent snapshot copies 
 
 
 def distribute(
+    ctx: UploadContext,
+    account: RoleRequest,
     image_id: str,
     *,
-    account: RoleRequest,
-    region: str,
     targetdata: Mapping[str, JsonValue],
     attributes: ImageAttributes,
-    journal: Journal,
     tags: Mapping[str, str],
     is_new: bool,
-    reporter: Reporter,
-    cancel: Cancel,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[list[CloudObject], list[Shortfall]]:
     """Copy, share and deprecate an image as the target data say. Blocks as long as the copies take.
 
     Args:
-        image_id: An image that is available.
-        account: Whose it is.
-        region: Where it is.
-        targetdata: The keys `regions`, `kms_keys`, `share`, `share_snapshot`, `deprecate_at` and `tags` are used.
+        ctx: The upload.
+        account: Of the upload.
+        image_id: An image of the upload's region that is available.
+        targetdata: From `preflight.settle`; the keys `regions`, `kms_keys`, `share`, `share_snapshot`, `deprecate_at`
+            and `tags` are used.
         attributes: What is asked for.
-        journal: Of the upload.
         tags: Of the image; the copies and their snapshots get the same, with the user's and the journal's key.
         is_new: Whether this very upload made the image, so that nothing of it needs a change.
-        reporter: Told of each copy at once.
-        cancel: See Cancel.
-        sleep: For tests.
 
     Returns:
         The copies with their snapshots, and what failed, both in the order of `regions`. The subject of a
         shortfall is its region.
 
     Raises:
-        StoppedError: The stop was requested; the copies that this run made are removed, the image is there.
+        StoppedError: The upload was cancelled; the copies that this run made are removed, the image is there.
     """
-    distribution = _Distribution(
-        image_id,
-        account=account,
-        home=region,
-        targetdata=targetdata,
-        attributes=attributes,
-        journal=journal,
-        tags=tags,
-        is_new=is_new,
-        reporter=reporter,
-        cancel=cancel,
-        sleep=sleep,
-    )
-    return distribution.run()
+    return _Distribution(
+        ctx, account, image_id, targetdata=targetdata, attributes=attributes, tags=tags, is_new=is_new
+    ).run()
 
 
 @frozen()
@@ -116,15 +99,12 @@ class RegionCopy:
     """One copy. For one thread at a time.
 
     Args:
-        region: Where it is to be.
-        client: Of EC2 in that region; its credentials renew themselves.
+        ctx: The upload.
+        ec2: A client of the region where the copy is to be.
+        region: That region.
         source: What is copied.
         kms_key: For the snapshots; None for a copy that is encrypted if the source is.
         tags: Of the source; the copy and its snapshots get the same.
-        journal: Of the upload.
-        reporter: Told of what is made.
-        cancel: See Cancel.
-        sleep: For tests.
 
     Attributes:
         objects: The image and its snapshots, as far as they are known.
@@ -133,31 +113,27 @@ class RegionCopy:
 
     def __init__(
         self,
+        ctx: UploadContext,
+        ec2: "EC2Client",
         region: str,
         *,
-        client: Any,  # noqa: ANN401 boto3 makes its clients at run time
         source: CopySource,
         kms_key: str | None,
         tags: Mapping[str, str],
-        journal: Journal,
-        reporter: Reporter,
-        cancel: Cancel,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._ctx = ctx
+        self._ec2 = ec2
         self._region = region
-        self._client = client
         self._source = source
         self._kms_key = kms_key
         self._tags = tags
-        self._journal = journal
-        self._reporter = reporter
-        self._cancel = cancel
-        self._sleep = sleep
+        self._journal = ctx.request.journal
+        self._reporter = ctx.reporter
         self._is_ours_to_remove = False
         self.objects: dict[CloudObject, None] = {}
         self.is_found = False
 
-    def complete(self) -> dict[str, Any]:
+    def complete(self) -> Mapping[str, Any]:
         """Find the copy that an earlier try made, or make one, and wait until it can be used. Blocks for hours.
 
         Returns:
@@ -166,17 +142,17 @@ class RegionCopy:
         Raises:
             PlatformReplyError: The name is another image's; or the copy failed, and is removed.
             TransientError: It takes too long, and is left.
-            StoppedError: The stop was requested; see `undo`.
+            StoppedError: The upload was cancelled; see `undo`.
             ClouduploaderError: See `refusals.translate`.
         """
         found = self._find()
         self.is_found = found is not None
         if found and found["State"] == "available":
-            self.objects.update(dict.fromkeys(self._things(found)))
+            self.objects.update(dict.fromkeys(find.objects(found, self._region)))
             self._check_encrypted(found)
             return found
         if found:
-            self._is_ours_to_remove = _tags(found).get(our_tags.KEY) == self._journal.key
+            self._is_ours_to_remove = find.tags(found).get(labels.KEY) == self._journal.key
             image = self._wait(found["ImageId"])
             self._check_encrypted(image)
             return image
@@ -195,16 +171,17 @@ class RegionCopy:
         except ClouduploaderError as exc:
             self._reporter.line(f"Left behind: a copy of {self._source.id} in {self._region}: {exc.message}")
 
-    def _find(self) -> dict[str, Any] | None:
+    def _find(self) -> Mapping[str, Any] | None:
         """Look for the copy of an earlier try, and remove one that failed."""
-        filters = [{"Name": "name", "Values": [self._source.name]}]
         with boto.translated(f"region {self._region}"):
-            images: list[dict[str, Any]] = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]
+            images = self._ec2.describe_images(
+                Owners=["self"], Filters=[{"Name": "name", "Values": [self._source.name]}]
+            )["Images"]
         for image in images:
-            if image["State"] in find.FAILED_STATES and _tags(image).get(our_tags.KEY) == self._journal.key:
+            if image["State"] in find.FAILED_STATES and find.tags(image).get(labels.KEY) == self._journal.key:
                 self._remove(image["ImageId"])
         living = [image for image in images if image["State"] not in find.FAILED_STATES]
-        ours = [image for image in living if find.is_same(_tags(image), self._tags)]
+        ours = [image for image in living if find.is_same(find.tags(image), self._tags)]
         if living and not ours:
             raise aws_errors.name_taken(living[0]["ImageId"], "its content is not that of this upload")
         return min(ours, key=lambda image: str(image["State"]), default=None)  # "available" is the first of them
@@ -216,23 +193,23 @@ class RegionCopy:
 
     def _asked(self) -> str:
         """Ask for the copy, and again for as long as too many others are under way. Returns its id."""
-        waited = 0.0
-        for pause in retry.pauses():
-            try:
-                return self._ask()
-            except ClouduploaderError as exc:
-                if boto.refusal_code(exc) != TOO_MANY or waited >= COPY_SECONDS:
-                    raise
-                if not waited:
-                    self._reporter.line(f"Waiting to copy to {self._region}: {exc.message}")
-            retry.pause(pause, cancel=self._cancel, sleep=self._sleep)
-            waited += pause
-        raise AssertionError("there is always one more pause")
+        is_told = False
+
+        def may_pass(exc: ClouduploaderError) -> bool:
+            nonlocal is_told
+            if boto.refusal_code(exc) != TOO_MANY:
+                return False
+            if not is_told:
+                self._reporter.line(f"Waiting to copy to {self._region}: {exc.message}")
+            is_told = True
+            return True
+
+        return self._ctx.retry(self._ask, seconds=COPY_SECONDS, may_pass=may_pass)
 
     def _ask(self) -> str:
         token, given = self._unanswered() or (f"{self._journal.key}-{os.urandom(8).hex()}", self._tags)
         self._journal.write("asked", kind="image", region=self._region, token=token, tags=dict(given))
-        tags = our_tags.as_list(given)
+        tags = labels.as_list(given)
         parameters: dict[str, Any] = {
             "SourceImageId": self._source.id,
             "SourceRegion": self._source.region,
@@ -248,7 +225,7 @@ class RegionCopy:
         self._is_ours_to_remove = True
         try:
             with boto.translated(f"region {self._region}"):
-                image_id = str(self._client.copy_image(**parameters)["ImageId"])
+                image_id = str(self._ec2.copy_image(**parameters)["ImageId"])
         except ClouduploaderError as exc:
             if boto.refusal_code(exc):  # else it may have been done all the same
                 self._journal.write("refused", kind="image", region=self._region)
@@ -281,41 +258,44 @@ class RegionCopy:
         self._is_ours_to_remove = found is not None
         return found
 
-    def _wait(self, image_id: str) -> dict[str, Any]:
-        waited, bad_looks = 0.0, 0
-        for pause in retry.pauses():
+    def _wait(self, image_id: str) -> Mapping[str, Any]:
+        began, bad_looks = self._ctx.clock.monotonic(), 0
+
+        def available() -> Mapping[str, Any] | None:
+            nonlocal bad_looks
             try:
                 image = self._look(image_id)
             except TransientError:
                 bad_looks += 1
                 if bad_looks == MAX_BAD_LOOKS:
                     raise
-            else:
-                bad_looks = 0
-                if image and image["State"] == "available":
-                    return image
-                is_gone = image is None and waited >= visibility.UNSEEN_SECONDS
-                if (image and image["State"] not in find.PENDING_STATES) or is_gone:
-                    raise self._lost(image_id, image)
-            if waited >= COPY_SECONDS:
-                raise TransientError(
-                    f"the copy {image_id} is not complete after {round(waited / 3600)} hours",
-                    hint="The same upload once more goes on waiting for it.",
-                )
-            retry.pause(pause, cancel=self._cancel, sleep=self._sleep)
-            waited += pause
-        raise AssertionError("there is always one more pause")
+                return None
+            bad_looks = 0
+            if image and image["State"] == "available":
+                return image
+            is_gone = image is None and self._ctx.clock.monotonic() - began >= visibility.UNSEEN_SECONDS
+            if (image and image["State"] not in find.PENDING_STATES) or is_gone:
+                raise self._lost(image_id, image)
+            return None
 
-    def _look(self, image_id: str) -> dict[str, Any] | None:
-        """What becomes of the copy; None if EC2 does not know it (yet, or any more)."""
+        found = retry.look_until(available, COPY_SECONDS, cancel=self._ctx.cancel, clock=self._ctx.clock)
+        if found is None:
+            raise TransientError(
+                f"the copy {image_id} is not complete after {round(COPY_SECONDS / 3600)} hours",
+                hint="The same upload once more goes on waiting for it.",
+            )
+        return found
+
+    def _look(self, image_id: str) -> Mapping[str, Any] | None:
+        """Look what becomes of the copy; None if EC2 does not know it (yet, or any more)."""
         try:
             with boto.translated(f"region {self._region}"):
-                images: list[dict[str, Any]] = self._client.describe_images(ImageIds=[image_id])["Images"]
+                images = self._ec2.describe_images(ImageIds=[image_id])["Images"]
         except ClouduploaderError as exc:
             if boto.refusal_code(exc).endswith((*cleanup.UNKNOWN, cleanup.DEREGISTERED)):
                 return None
             raise
-        for thing in self._things(images[0]) if images else []:
+        for thing in find.objects(images[0], self._region) if images else []:
             self._created(thing)
         return images[0] if images else None
 
@@ -328,24 +308,18 @@ class RegionCopy:
         self._is_ours_to_remove = False
         return PlatformReplyError(f"the copy {image_id} is {state}: {words}")
 
-    def _things(self, image: Mapping[str, Any]) -> list[CloudObject]:
-        """The image and its snapshots; while it is pending, not all of them may be known."""
-        ids = [entry.get("Ebs", {}).get("SnapshotId") for entry in image.get("BlockDeviceMappings", [])]
-        snapshots = [CloudObject("snapshot", item, self._region) for item in ids if item]
-        return [CloudObject("image", image["ImageId"], self._region), *snapshots]
-
     def _created(self, thing: CloudObject) -> None:
         if thing not in self.objects:
             self.objects[thing] = None
             self._reporter.event(ObjectCreated(thing))
 
-    def _by_key(self) -> list[dict[str, Any]]:
-        return [{"Name": f"tag:{our_tags.KEY}", "Values": [self._journal.key]}]
+    def _by_key(self) -> "list[FilterTypeDef]":
+        return [{"Name": f"tag:{labels.KEY}", "Values": [self._journal.key]}]
 
     def _named_by_key(self) -> list[str]:
         """The ids of what was asked for without an answer."""
         with boto.translated(f"region {self._region}"):
-            images = self._client.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
+            images = self._ec2.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
         return [image["ImageId"] for image in images]
 
     def _remove(self, image_id: str, *, is_old: bool = True) -> None:
@@ -357,13 +331,13 @@ class RegionCopy:
         """
         image = self._look(image_id)
         with boto.translated(f"region {self._region}"):
-            found = self._client.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
+            found = self._ec2.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
         # A complete one that this copy does not name was an earlier success.
         unfinished = [entry["SnapshotId"] for entry in found if entry.get("State") != "completed"]
         tagged = [CloudObject("snapshot", snapshot_id, self._region) for snapshot_id in unfinished]
-        known = [*self._things(image or {"ImageId": image_id}), *self.objects]
-        doomed = list(dict.fromkeys([*known, *tagged]))
-        report = cleanup.ObjectRemover(self._client, self._region, self._reporter, sleep=self._sleep).remove(doomed)
+        known = [*find.objects(image or {"ImageId": image_id}, self._region), *self.objects]
+        to_remove = list(dict.fromkeys([*known, *tagged]))
+        report = cleanup.ObjectRemover(self._ctx.uncancelled(), self._ec2, self._region).remove(to_remove)
         for thing in report.absent:
             if is_old:
                 self._reporter.event(ObjectRemoved(thing))
@@ -376,34 +350,28 @@ class RegionCopy:
 class _Distribution:
     def __init__(
         self,
+        ctx: UploadContext,
+        account: RoleRequest,
         image_id: str,
         *,
-        account: RoleRequest,
-        home: str,
         targetdata: Mapping[str, JsonValue],
         attributes: ImageAttributes,
-        journal: Journal,
         tags: Mapping[str, str],
         is_new: bool,
-        reporter: Reporter,
-        cancel: Cancel,
-        sleep: Callable[[float], None],
     ) -> None:
-        self._image_id = image_id
+        self._ctx = ctx
         self._account = account
-        self._keys = account.renewing()
-        self._home = home
-        self._journal = journal
-        # The image may be an earlier upload's, the copies are ours. AWS's own tags nobody else can give.
+        self._image_id = image_id
+        self._home = ctx.region
+        # The image may be an earlier upload's, the copies are ours. AWS alone can give its own tags.
         given = {name: value for name, value in tags.items() if not name.startswith(fields.TAG_PREFIX_OF_AWS)}
-        self._tags = {**given, **our_tags.of_user(targetdata.get("tags")), our_tags.KEY: journal.key}
+        self._tags = {**given, **labels.of_user(targetdata.get("tags")), labels.KEY: ctx.request.journal.key}
         self._targetdata = targetdata
         self._attributes = attributes
         self._is_new = is_new
-        self._reporter = reporter
-        self._cancel = cancel
-        self._sleep = sleep
-        self._regions = [name for name in dict.fromkeys(_strings(targetdata.get("regions"))) if name != home]
+        self._reporter = ctx.reporter
+        self._cancel = ctx.cancel
+        self._regions = [name for name in dict.fromkeys(_strings(targetdata.get("regions"))) if name != self._home]
         keys = targetdata.get("kms_keys")
         self._kms_keys = {name: str(key) for name, key in keys.items()} if isinstance(keys, dict) else {}
         self._share = list(dict.fromkeys(_strings(targetdata.get("share"))))
@@ -437,12 +405,9 @@ class _Distribution:
         with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
             list(pool.map(RegionCopy.undo, list(self._copies.values())))
 
-    def _client(self, region: str) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
-        return self._account.client("ec2", self._keys, region)
-
     def _source(self) -> CopySource:
         with boto.translated(f"region {self._home}"):
-            found = self._client(self._home).describe_images(ImageIds=[self._image_id])["Images"]
+            found = self._account.ec2().describe_images(ImageIds=[self._image_id])["Images"]
         if not found:
             raise TransientError(f"EC2 does not tell of {self._image_id} in {self._home}")
         (image,) = found
@@ -459,36 +424,28 @@ class _Distribution:
         """Do all that is to be done in one region.
 
         Raises:
-            StoppedError: The stop was requested.
+            StoppedError: The upload was cancelled.
         """
         self._cancel.raise_if_requested()
         image = source.image
         try:
-            client = self._client(region)
+            ec2 = self._account.ec2(region)
             if region != self._home:
-                image = self._copied(region, client, source)
+                image = self._copied(region, ec2, source)
         except StoppedError:
             raise
         except ClouduploaderError as exc:
             return [Shortfall(region, f"not copied: {reason(exc)}")]
         return [
-            *self._changed(region, client, image),
-            *self._permitted(region, client, image),
-            *self._opened(region, client, image),
-            *self._deprecated(region, client, image["ImageId"]),
+            *self._changed(region, ec2, image),
+            *self._permitted(region, ec2, image),
+            *self._opened(region, ec2, image),
+            *self._deprecated(region, ec2, image["ImageId"]),
         ]
 
-    def _copied(self, region: str, client: Any, source: CopySource) -> dict[str, Any]:  # noqa: ANN401 of boto3
+    def _copied(self, region: str, ec2: "EC2Client", source: CopySource) -> Mapping[str, Any]:
         copy = self._copies[region] = RegionCopy(
-            region,
-            client=client,
-            source=source,
-            kms_key=self._kms_keys.get(region),
-            tags=self._tags,
-            journal=self._journal,
-            reporter=self._reporter,
-            cancel=self._cancel,
-            sleep=self._sleep,
+            self._ctx, ec2, region, source=source, kms_key=self._kms_keys.get(region), tags=self._tags
         )
         image = copy.complete()
         if copy.is_found:
@@ -497,33 +454,33 @@ class _Distribution:
         self._reporter.line(f"{verb} {'in ' if copy.is_found else ''}{region}: {image['ImageId']}")
         return image
 
-    def _changed(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
+    def _changed(self, region: str, ec2: "EC2Client", image: Mapping[str, Any]) -> list[Shortfall]:
         """Make an image of an earlier upload what this one asks for, and then give it our key."""
         if self._is_new and region == self._home:
             return []
         shortfalls = []
-        changes = list(compare.changes(image, self._targetdata, key=self._journal.key, wanted=self._attributes))
+        changes = list(compare.changes(self._ctx, image, self._attributes))
         for change in changes:
             try:
                 with boto.translated(f"region {region}"):
-                    getattr(client, change.call)(**change.parameters)
+                    getattr(ec2, change.call)(**change.parameters)
                 self._reporter.line(f"Changed in {region}: {image['ImageId']}, {change}")
             except ClouduploaderError as exc:
                 shortfalls.append(Shortfall(region, f"not changed, {change}: {reason(exc)}"))
         if changes and not shortfalls:
-            self._take_over(region, client, image["ImageId"])
+            self._take_over(region, ec2, image["ImageId"])
         return shortfalls
 
-    def _take_over(self, region: str, client: Any, image_id: str) -> None:  # noqa: ANN401 of boto3
+    def _take_over(self, region: str, ec2: "EC2Client", image_id: str) -> None:
         """Say on an image that it is as we ask; without that it is compared again the next time."""
-        key = our_tags.as_list({our_tags.KEY: self._journal.key})
+        key = labels.as_list({labels.KEY: self._ctx.request.journal.key})
         try:
             with boto.translated(f"region {region}"):
-                client.create_tags(Resources=[image_id], Tags=key)
+                ec2.create_tags(Resources=[image_id], Tags=key)
         except ClouduploaderError as exc:
             self._reporter.detail(f"{image_id} keeps the key of another upload: {exc.message}")
 
-    def _permitted(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
+    def _permitted(self, region: str, ec2: "EC2Client", image: Mapping[str, Any]) -> list[Shortfall]:
         """Let those use the image with whom it is to be shared: first those with names, then everybody."""
         shortfalls = []
         image_id, is_encrypted = image["ImageId"], find.is_encrypted(image)
@@ -535,14 +492,14 @@ class _Distribution:
         for words in (named, [word for word in self._share if word == fields.EVERYBODY]):
             try:
                 if words:
-                    _share(region, client, image_id, words, is_encrypted=is_encrypted)
+                    _share(region, ec2, image_id, words, is_encrypted=is_encrypted)
                     self._reporter.line(f"Shared in {region}: {image_id} with {', '.join(words)}")
             except ClouduploaderError as exc:
                 verb = "not shared" if words is named else "not made public"
                 shortfalls.append(Shortfall(region, f"{verb}: {reason(exc)}"))
         return shortfalls
 
-    def _opened(self, region: str, client: Any, image: Mapping[str, Any]) -> list[Shortfall]:  # noqa: ANN401 of boto3
+    def _opened(self, region: str, ec2: "EC2Client", image: Mapping[str, Any]) -> list[Shortfall]:
         """Let those copy the image with whom it is shared: for that they need its snapshots."""
         words = for_snapshots(self._targetdata)
         accounts = [word for word in words if word != fields.EVERYBODY]
@@ -551,11 +508,11 @@ class _Distribution:
             batches.append([fields.EVERYBODY])
         if not batches:
             return []
-        snapshots = [entry["Ebs"]["SnapshotId"] for entry in image["BlockDeviceMappings"] if "Ebs" in entry]
+        snapshots = find.snapshot_ids(image)
         try:
             for snapshot_id in snapshots:
                 for batch in batches:
-                    _open(region, client, snapshot_id, batch)
+                    _open(region, ec2, snapshot_id, batch)
                     self._reporter.line(f"Shared in {region}: {snapshot_id} with {', '.join(batch)}")
         except ClouduploaderError as exc:
             if self._targetdata.get("share_snapshot") or not aws_errors.is_denied(exc):
@@ -565,26 +522,24 @@ class _Distribution:
             )
         return []
 
-    def _deprecated(self, region: str, client: Any, image_id: str) -> list[Shortfall]:  # noqa: ANN401 of boto3
+    def _deprecated(self, region: str, ec2: "EC2Client", image_id: str) -> list[Shortfall]:
         if self._deprecate_at is None:
             return []
         try:
             with boto.translated(f"region {region}"):
-                client.enable_image_deprecation(ImageId=image_id, DeprecateAt=self._deprecate_at)
+                ec2.enable_image_deprecation(ImageId=image_id, DeprecateAt=self._deprecate_at)
         except ClouduploaderError as exc:
             return [Shortfall(region, f"not deprecated: {reason(exc)}")]
         self._reporter.line(f"Deprecated in {region} from {self._deprecate_at:%Y-%m-%dT%H:%MZ}: {image_id}")
         return []
 
 
-def _share(region: str, client: Any, image_id: str, words: Sequence[str], *, is_encrypted: bool) -> None:  # noqa: ANN401 of boto3
+def _share(region: str, ec2: "EC2Client", image_id: str, words: Sequence[str], *, is_encrypted: bool) -> None:
     if is_encrypted and fields.EVERYBODY in words:
         raise PlatformReplyError("an encrypted image can't be public")  # EC2 user guide, "Make your AMI public"
     try:
         with boto.translated(f"region {region}"):
-            client.modify_image_attribute(
-                ImageId=image_id, LaunchPermission={"Add": [permission(word) for word in words]}
-            )
+            ec2.modify_image_attribute(ImageId=image_id, LaunchPermission={"Add": [permission(word) for word in words]})
     except ClouduploaderError as exc:
         if boto.refusal_code(exc) != "OperationNotPermitted":
             raise
@@ -595,10 +550,10 @@ def _share(region: str, client: Any, image_id: str, words: Sequence[str], *, is_
         raise preflight.blocked("images", region) from exc
 
 
-def _open(region: str, client: Any, snapshot_id: str, words: Sequence[str]) -> None:  # noqa: ANN401 of boto3
+def _open(region: str, ec2: "EC2Client", snapshot_id: str, words: Sequence[str]) -> None:
     try:
         with boto.translated(f"region {region}"):
-            client.modify_snapshot_attribute(
+            ec2.modify_snapshot_attribute(
                 SnapshotId=snapshot_id,
                 Attribute="createVolumePermission",
                 CreateVolumePermission={"Add": [permission(word) for word in words]},
@@ -620,13 +575,13 @@ def for_snapshots(targetdata: Mapping[str, JsonValue]) -> list[str]:
     return [word for word in share if word.isdecimal() or (wish and word == fields.EVERYBODY)]
 
 
-def permission(word: str) -> dict[str, str]:
-    """One entry of the target data's `share` as the API has it."""
+def permission(word: str) -> "LaunchPermissionTypeDef":
+    """Turn one entry of the target data's `share` into what the API has for it."""
     if word == fields.EVERYBODY:
         return {"Group": "all"}
     if not word.startswith("arn:"):
         return {"UserId": word}
-    return {"OrganizationArn" if ":organization/" in word else "OrganizationalUnitArn": word}
+    return {"OrganizationArn": word} if ":organization/" in word else {"OrganizationalUnitArn": word}
 
 
 def reason(error: ClouduploaderError) -> str:
@@ -637,7 +592,3 @@ def reason(error: ClouduploaderError) -> str:
 
 def _strings(value: JsonValue) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
-
-
-def _tags(image: Mapping[str, Any]) -> dict[str, str]:
-    return our_tags.as_mapping(image.get("Tags"))

@@ -3,25 +3,25 @@
 Sources: EC2 API, RegisterImage, DescribeImages (botocore's model `ec2/2016-11-15`).
 """
 
-import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TransientError
-from clouduploader.platforms.ec2 import aws_errors, boto, labels, retry
+from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, StoppedError, TransientError
+from clouduploader.platforms.ec2 import aws_errors, boto, labels
 from clouduploader.platforms.ec2.ami import find
 from clouduploader.platforms.ec2.image_spec import ImageSpec
-from clouduploader.plugin import Journal
-from clouduploader.util.cancel import Cancel
+from clouduploader.plugin import UploadContext, retry
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
 
 ROOT_DEVICE = "/dev/sda1"  # what ec2uploadimg registers for hvm; EC2 User Guide, "Device names"
 READY_SECONDS = 600.0  # an AMI of a completed snapshot is available in seconds; AWS promises nothing
-POLL_SECONDS = 2.0
 DUPLICATE = "InvalidAMIName.Duplicate"
 
 
 def parameters(*, name: str, wanted: ImageSpec, snapshot_id: str, image_tags: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of RegisterImage."""
+    """Make the parameters of RegisterImage."""
     ebs = {
         "SnapshotId": snapshot_id,
         "VolumeSize": wanted.volume_gib,
@@ -38,91 +38,88 @@ def parameters(*, name: str, wanted: ImageSpec, snapshot_id: str, image_tags: Ma
     }
 
 
-def register(
-    ec2: Any,  # noqa: ANN401 a client of boto3
-    asked: Mapping[str, Any],
-    *,
-    region: str,
-    journal: Journal,
-    cancel: Cancel,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> str:
+def register(ctx: UploadContext, ec2: "EC2Client", asked: Mapping[str, Any]) -> str:
     """Register an AMI. Blocks for minutes if AWS does not tell what became of it.
 
     Args:
-        ec2: A client of EC2.
+        ctx: The upload; each try is in its journal before the request. The caller reports what was made.
+        ec2: Of the upload's region.
         asked: From `parameters`.
-        region: The client's.
-        journal: Of the upload; what is made is written by the caller.
-        cancel: Looked at between the tries.
-        sleep: For tests.
-        clock: For tests; seconds that only grow.
 
     Returns:
         Its id; if the answer was lost, that of the image of this name that has our snapshot.
 
     Raises:
-        StoppedError: The stop was requested; the image may be there, see `find.id_of_snapshot`.
+        StoppedError: The upload was cancelled; the image may be there, see `find.id_of_snapshot`.
         ClouduploaderError: AWS refuses.
     """
-    snapshot_id = asked["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-    is_unknown = False
-    began = clock()
-    for seconds in retry.pauses():
-        journal.write("asked", kind="image", region=region, token=asked["Name"], snapshot_id=snapshot_id)
+    return _Registration(ctx, ec2, asked).run()
+
+
+class _Registration:
+    def __init__(self, ctx: UploadContext, ec2: "EC2Client", asked: Mapping[str, Any]) -> None:
+        self._ctx = ctx
+        self._ec2 = ec2
+        self._asked = asked
+        self._snapshot_id = asked["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+        self._is_unknown = False  # whether a request may have been granted without our learning of it
+
+    def run(self) -> str:
+        try:
+            return self._ctx.retry(self._attempt, may_pass=_may_pass)
+        except StoppedError:
+            raise
+        except ClouduploaderError:
+            if not self._is_unknown:
+                self._ctx.request.journal.write("refused", kind="image", region=self._ctx.region)
+            raise
+
+    def _attempt(self) -> str:
+        name, region = self._asked["Name"], self._ctx.region
+        self._ctx.request.journal.write("asked", kind="image", region=region, token=name, snapshot_id=self._snapshot_id)
         try:
             with boto.translated(f"region {region}"):
-                return str(ec2.register_image(**asked)["ImageId"])
+                return str(self._ec2.register_image(**self._asked)["ImageId"])
         except ClouduploaderError as exc:
             # The answer may have been lost; or that to the SDK's own first try, so that the next met a duplicate name.
             is_duplicate = boto.refusal_code(exc) == DUPLICATE
-            is_unknown = is_unknown or is_duplicate or isinstance(exc, TransientError)
-            found = None if isinstance(exc, DeniedError) else find.seen(ec2, asked["Name"], region)
-            if found and snapshot_id in find.snapshot_ids(found):
+            self._is_unknown = self._is_unknown or is_duplicate or isinstance(exc, TransientError)
+            found = None if isinstance(exc, DeniedError) else find.named_if_told(self._ec2, name, region)
+            if found and self._snapshot_id in find.snapshot_ids(found):
                 return str(found["ImageId"])
             if found and is_duplicate:
-                journal.write("refused", kind="image", region=region)
+                self._is_unknown = False
                 raise aws_errors.name_taken(str(found["ImageId"]), "it is of another snapshot than this one") from exc
-            may_pass = is_duplicate or retry.may_pass(exc)
-            if not may_pass or clock() - began >= retry.PATIENCE_SECONDS:
-                if not is_unknown:
-                    journal.write("refused", kind="image", region=region)
-                raise
-        retry.pause(seconds, cancel=cancel, sleep=sleep)
-    raise AssertionError("there is always one more pause")
+            raise
 
 
-def wait(
-    ec2: Any,  # noqa: ANN401 a client of boto3
-    image_id: str,
-    *,
-    region: str,
-    cancel: Cancel,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Wait until an AMI can be used.
+def _may_pass(exc: ClouduploaderError) -> bool:
+    return boto.refusal_code(exc) == DUPLICATE or boto.may_pass(exc)
+
+
+def wait(ctx: UploadContext, ec2: "EC2Client", image_id: str) -> None:
+    """Wait until an AMI in the upload's region can be used.
 
     Raises:
         PlatformReplyError: It never will.
         TransientError: It took too long.
-        StoppedError: The stop was requested.
+        StoppedError: The upload was cancelled.
     """
-    began = clock()
-    while True:
+
+    def is_available() -> bool | None:
+        images: Sequence[Mapping[str, Any]] = ()
         try:
-            with boto.translated(f"region {region}"):
+            with boto.translated(f"region {ctx.region}"):
                 images = ec2.describe_images(ImageIds=[image_id])["Images"]
-        except ClouduploaderError as exc:  # it is there, whether AWS tells of it now or not
-            if not retry.may_pass(exc):
+        except ClouduploaderError as exc:
+            if not boto.may_pass(exc):  # it is there, whether AWS tells of it now or not
                 raise
-            images = []
         state = (images[0].get("State") if images else None) or "pending"
         if state == "available":
-            return
-        if state not in ("pending", "transient"):
+            return True
+        if state not in find.PENDING_STATES:
             raise PlatformReplyError(f"AMI {image_id} can't be used: its state is {state}")
-        if clock() - began >= READY_SECONDS:
-            raise TransientError(f"AMI {image_id} was not available after {round(READY_SECONDS / 60)} minutes")
-        retry.pause(POLL_SECONDS, cancel=cancel, sleep=sleep)
+        return None
+
+    if not retry.look_until(is_available, READY_SECONDS, cancel=ctx.cancel, clock=ctx.clock):
+        raise TransientError(f"AMI {image_id} was not available after {round(READY_SECONDS / 60)} minutes")

@@ -3,12 +3,16 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from clouduploader.platforms.ec2 import cleanup
 from clouduploader.platforms.ec2.auth import RoleRequest
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import CloudObject, ObjectCreated, UploadContext
+
+if TYPE_CHECKING:
+    from mypy_boto3_ebs import EBSClient
+    from mypy_boto3_ec2 import EC2Client
 
 
 class EbsContext:
@@ -31,18 +35,18 @@ class EbsContext:
         self.account = account
         self.settings = settings
         self.region = account.region
-        self.keys = account.renewing()
+        self.keys = account.keys
         self.made: dict[CloudObject, float] = {}
 
     @functools.cached_property
-    def ebs(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+    def ebs(self) -> "EBSClient":
         """A client of the EBS direct APIs."""
-        return self.account.client("ebs", self.keys)
+        return self.account.ebs()
 
     @functools.cached_property
-    def ec2(self) -> Any:  # noqa: ANN401 boto3 makes its clients at run time
+    def ec2(self) -> "EC2Client":
         """A client of EC2."""
-        return self.account.client("ec2", self.keys)
+        return self.account.ec2()
 
     def object(self, kind: str, thing_id: str) -> CloudObject:
         """Name a thing of this region."""
@@ -57,7 +61,4 @@ class EbsContext:
     def remove(self, things: Sequence[CloudObject]) -> None:
         """Remove things with fresh credentials; what can't be removed is said in the log. Blocks for minutes."""
         made = {thing: self.made.pop(thing, -math.inf) for thing in things}
-        clock = self.ctx.clock
-        cleanup.undo(
-            self.account, made, self.ctx.reporter, cancel=self.ctx.cancel, sleep=clock.sleep, clock=clock.monotonic
-        )
+        cleanup.undo(self.ctx, self.account, made)

@@ -68,7 +68,7 @@ def send(
     works: list[Callable[[], None]]
     if route.proxy:
         context.ctx.reporter.line(f"There is a proxy on the way to {server.host}: the blocks are sent by the SDK.")
-        client = context.account.client("ebs", context.keys, **sdk_sender.client_options(timeouts))
+        client = context.account.ebs(**sdk_sender.client_options(timeouts))
         works = sdk_sender.works(transfer, client=client, snapshot_id=snapshot_id, group=group)
         run(transfer, group, works, on_tick=lambda: _renew(transfer, context.keys))
         return

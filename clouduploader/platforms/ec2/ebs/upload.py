@@ -18,8 +18,7 @@ from clouduploader.platforms.ec2 import (
 from clouduploader.platforms.ec2.ami import compare, find, register
 from clouduploader.platforms.ec2.ebs import snapshot, verify, writer
 from clouduploader.platforms.ec2.ebs.context import EbsContext
-from clouduploader.platforms.ec2.retry import may_pass
-from clouduploader.plugin import CloudObject, UploadResult, retry
+from clouduploader.plugin import CloudObject, UploadResult
 
 
 class EbsUpload:
@@ -31,18 +30,11 @@ class EbsUpload:
 
     def __init__(self, context: EbsContext) -> None:
         ctx = context.ctx
-        request = ctx.request
         self._ctx = ctx
         self._context = context
         self._targetdata = ctx.targetdata
         self._name = str(ctx.targetdata["ami_name"])
-        self._own_tags = labels.own(
-            key=request.journal.key,
-            job_name=request.job_name,
-            filename=request.image.filename,
-            provenance=request.provenance,
-            started=datetime.datetime.now(datetime.UTC),
-        )
+        self._own_tags = labels.own(ctx.request, datetime.datetime.now(datetime.UTC))
         self._writer = writer.SnapshotWriter(context, self._own_tags)
         self._registering: str | None = None  # the snapshot of an image that may be there or not
         self._image_id: str | None = None
@@ -62,24 +54,11 @@ class EbsUpload:
             with ctx.phase("check image"):
                 spec = image_spec.resolve(ctx.request, ctx.reporter)
                 kms_key_arn = self._kms_key_arn()
-                existing = find.named_by_now(
-                    context.ec2,
-                    self._name,
-                    context.region,
-                    journal=ctx.request.journal,
-                    cancel=ctx.cancel,
-                    sleep=ctx.clock.sleep,
-                    clock=ctx.clock.monotonic,
-                )
+                existing = find.named_by_now(ctx, context.ec2)
                 is_failed = existing is not None and find.is_failed(existing, ctx.request.journal.key)
                 if existing is not None and not is_failed:
                     self._check_same(existing, spec, kms_key_arn)
-                self._targetdata = preflight.settle(
-                    context.account,
-                    self._targetdata,
-                    image=None if is_failed else existing,
-                    reporter=ctx.reporter,
-                )
+                self._targetdata = preflight.settle(ctx, context.account, image=None if is_failed else existing)
         if existing is not None and is_failed:
             context.remove([context.object("image", str(existing["ImageId"]))])
         elif existing is not None:
@@ -104,8 +83,7 @@ class EbsUpload:
         name = self._targetdata.get("kms_key_id")
         if name is None:
             return None
-        context = self._context
-        return snapshot.key_arn(str(name), lambda: context.account.client("kms", context.keys), context.region)
+        return snapshot.key_arn(str(name), self._context.account.kms, self._context.region)
 
     def _check_same(self, existing: Mapping[str, Any], spec: image_spec.ImageSpec, kms_key_arn: str | None) -> None:
         """Return if the image that has our name is what we would make, and can be used."""
@@ -123,18 +101,9 @@ class EbsUpload:
                 raise aws_errors.name_taken(
                     image_id, f"its content is {theirs[labels.CONTENT]}, that of this one {ours}"
                 )
-        compare.check(
-            existing,
-            self._targetdata,
-            key=ctx.request.journal.key,
-            attributes=spec.attributes,
-            volume_gib=image_spec.volume_sizes_of_content(self._targetdata.get("root_volume_size"), spec, theirs),
-            uefi_data_of=lambda found_id: compare.uefi_data(context.ec2, found_id, context.region),
-            reporter=ctx.reporter,
-            kms_key_arn=kms_key_arn,
-            key_of=lambda snapshot_id: compare.key_of_snapshot(context.ec2, snapshot_id, context.region),
-        )
-        self._wait_for_image(image_id)
+        sizes = image_spec.volume_sizes_of_content(self._targetdata.get("root_volume_size"), spec, theirs)
+        compare.check(ctx, context.ec2, existing, attributes=spec.attributes, volume_gib=sizes, kms_key_arn=kms_key_arn)
+        register.wait(ctx, context.ec2, image_id)
         ctx.reporter.line(f"{image_id} is already there: it has that name and this very content.")
 
     def _verify(self, written: writer.WrittenSnapshot) -> None:
@@ -149,38 +118,19 @@ class EbsUpload:
             ctx.cancel.raise_if_requested()
             digests = {labels.CONTENT: written.content} | ({labels.SHA256: written.sha256} if written.sha256 else {})
             all_tags = labels.joined(self._own_tags | digests, self._targetdata.get("tags"))
-            retry.retry(lambda: self._tag(written.id, all_tags), cancel=ctx.cancel, clock=ctx.clock, may_pass=may_pass)
+            ctx.retry(lambda: self._tag(written.id, all_tags), may_pass=boto.may_pass)
             asked = register.parameters(name=self._name, wanted=spec, snapshot_id=written.id, image_tags=all_tags)
             self._registering = written.id
-            image_id = register.register(
-                context.ec2,
-                asked,
-                region=context.region,
-                journal=ctx.request.journal,
-                cancel=ctx.cancel,
-                sleep=ctx.clock.sleep,
-                clock=ctx.clock.monotonic,
-            )
+            image_id = register.register(ctx, context.ec2, asked)
             context.created("image", image_id)
             self._registering, self._image_id = None, image_id
             try:
-                self._wait_for_image(image_id)
+                register.wait(ctx, context.ec2, image_id)
             except PlatformReplyError:
                 self._image_id = None  # it never can be used
                 raise
         ctx.reporter.line(f"Created image: {image_id}")
         return image_id, all_tags
-
-    def _wait_for_image(self, image_id: str) -> None:
-        ctx = self._ctx
-        register.wait(
-            self._context.ec2,
-            image_id,
-            region=self._context.region,
-            cancel=ctx.cancel,
-            sleep=ctx.clock.sleep,
-            clock=ctx.clock.monotonic,
-        )
 
     def _tag(self, snapshot_id: str, all_tags: Mapping[str, str]) -> None:
         with boto.translated(f"snapshot {snapshot_id}"):
@@ -197,16 +147,13 @@ class EbsUpload:
     ) -> UploadResult:
         """Copy and share the image as asked for; return the result."""
         copies, shortfalls = replicate.distribute(
+            self._ctx,
+            self._context.account,
             image_id,
-            account=self._context.account,
-            region=self._context.region,
             targetdata=self._targetdata,
             attributes=spec.attributes,
-            journal=self._ctx.request.journal,
             tags=image_tags,
             is_new=is_new,
-            reporter=self._ctx.reporter,
-            cancel=self._ctx.cancel,
         )
         return UploadResult(image_id, (*objects, *copies), tuple(shortfalls), is_already_there=not is_new)
 

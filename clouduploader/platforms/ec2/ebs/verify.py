@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import aws_errors, boto
@@ -16,6 +17,9 @@ from clouduploader.platforms.ec2.ebs import protocol
 from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.plugin import BytesMoved, retry, visibility
 from clouduploader.plugin.transfer import ConfirmedChunks
+
+if TYPE_CHECKING:
+    from mypy_boto3_ebs.type_defs import ListSnapshotBlocksRequestTypeDef
 
 SAMPLE_BLOCKS = 64
 """The first and the last block, and the rest at random: 32 MiB, a second or two. The seal proves what AWS got;
@@ -130,11 +134,13 @@ class _Reader:
 
     def _page(self, token: str | None) -> tuple[Sequence[tuple[int, str]], str | None]:
         """List some blocks by index and token; return them, and the token of the next page."""
-        more: dict[str, str] = {"NextToken": token} if token else {}
+        parameters: ListSnapshotBlocksRequestTypeDef = {"SnapshotId": self._snapshot_id, "MaxResults": PAGE_BLOCKS}
+        if token:
+            parameters["NextToken"] = token
 
         def ask() -> tuple[Sequence[tuple[int, str]], str | None]:
             with boto.translated(f"snapshot {self._snapshot_id}"):
-                answer = self._ebs.list_snapshot_blocks(SnapshotId=self._snapshot_id, MaxResults=PAGE_BLOCKS, **more)
+                answer = self._ebs.list_snapshot_blocks(**parameters)
             if answer.get("BlockSize") != protocol.BLOCK_BYTES:
                 raise PlatformReplyError(f"snapshot {self._snapshot_id} has blocks of {answer.get('BlockSize')} bytes")
             page = [(int(block["BlockIndex"]), str(block["BlockToken"])) for block in answer.get("Blocks", [])]

@@ -3,11 +3,14 @@
 import configparser
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from clouduploader.errors import ConfigError, TargetDataError
 from clouduploader.platforms.ec2 import boto
 from clouduploader.util.frozen import frozen
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
 
 FILE_NAME = ".ec2utils.conf"
 XEN_FAMILIES = frozenset(
@@ -77,8 +80,8 @@ def helper(home: Path, region: str) -> HelperInstance:
     return found
 
 
-def check_ami(ec2: Any, ami: str, region: str) -> None:  # noqa: ANN401 a client of boto3
-    """Look whether the helper's AMI is there.
+def check_ami(ec2: "EC2Client", ami: str, region: str) -> None:
+    """Check that the helper's AMI is available.
 
     Raises:
         ConfigError: It is not.
@@ -92,8 +95,8 @@ def check_ami(ec2: Any, ami: str, region: str) -> None:  # noqa: ANN401 a client
         raise ConfigError(f"the helper AMI {ami} in {region} is {found[0].get('State')}, not available")
 
 
-def check_subnet(ec2: Any, subnet: str, region: str) -> None:  # noqa: ANN401 a client of boto3
-    """Look whether a subnet is there.
+def check_subnet(ec2: "EC2Client", subnet: str, region: str) -> None:
+    """Check that a subnet exists.
 
     Raises:
         TargetDataError: It is not.

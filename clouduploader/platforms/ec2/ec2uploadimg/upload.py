@@ -9,11 +9,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, PlatformReplyError
 from clouduploader.platforms.ec2 import auth, aws_errors, boto, cleanup, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.ami import compare, register
+from clouduploader.platforms.ec2.auth import RoleRequest
 from clouduploader.platforms.ec2.ec2uploadimg import api_calls, command, helper_config, wrapper
 from clouduploader.platforms.ec2.ec2uploadimg import process as ec2uploadimg_process
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
@@ -27,13 +28,16 @@ from clouduploader.plugin import (
     ObjectState,
     PhaseStarted,
     PlatformContext,
-    Reporter,
     Shortfall,
+    UploadContext,
     UploadRequest,
     UploadResult,
     visibility,
 )
-from clouduploader.util.cancel import Cancel
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import TagSpecificationTypeDef
 
 DEADLINE_MARGIN_SECONDS = 300.0  # of the credentials' life, kept for ec2uploadimg's own clean-up
 FRESH_SECONDS = 60.0  # credentials older than this are replaced before the upload begins
@@ -46,38 +50,24 @@ class HelperUpload:
     """One upload. Used once.
 
     Args:
-        context: See PlatformContext.
-        settings: See Settings.
-        request: See UploadRequest.
-        reporter: See Reporter.
-        cancel: See Cancel.
+        ctx: The upload.
+        account: Of the upload.
+        settings: Section `[ec2]`.
+        context: Of the platform.
     """
 
     def __init__(
-        self,
-        context: PlatformContext,
-        settings: Ec2Settings,
-        *,
-        request: UploadRequest,
-        reporter: Reporter,
-        cancel: Cancel,
+        self, ctx: UploadContext, account: RoleRequest, settings: Ec2Settings, context: PlatformContext
     ) -> None:
-        self._context = context
+        self._ctx = ctx
+        self._account = account
         self._settings = settings
-        self._request = request
-        self._reporter = reporter
-        self._cancel = cancel
-        self._targetdata = request.targetdata
-        self._region = str(request.targetdata["region"])
-        self._account = auth.account(
-            context,
-            settings,
-            targetdata=request.targetdata,
-            user=request.user,
-            job_name=request.job_name,
-            reporter=reporter,
-            cancel=cancel,
-        )
+        self._context = context
+        self._request = ctx.request
+        self._reporter = ctx.reporter
+        self._cancel = ctx.cancel
+        self._targetdata = ctx.targetdata
+        self._region = ctx.region
         self._tags: Mapping[str, str] = {}
         self._objects: dict[CloudObject, float] = {}  # and when they were made, by the clock
         self._key_pairs: dict[CloudObject, float] = {}
@@ -87,54 +77,46 @@ class HelperUpload:
         self._phase: str | None = None
 
     def run(self) -> UploadResult:
-        """Do it. See `Platform.upload` for what is promised."""
+        """Make the AMI. See `Platform.upload` for what is promised."""
         with self._cancel.interruptible():
             auth.check_role(self._request)
             helper = helper_config.helper(self._context.home, self._region)
             program = command.named(self._settings, self._context)
             image_spec.machine(self._request)
             self._enter("authenticate")
-            keys = self._account.fresh_keys()
-            assumed_at = time.monotonic()
+            keys = self._account.keys()
+            assumed_at = self._ctx.clock.monotonic()
             self._reporter.line("Successfully authenticated.")
             self._enter("check image")
             unpacked_bytes, volume_gib = self._sizes()
-            aim = image_spec.inspect(self._request, self._reporter)
+            attributes = image_spec.inspect(self._request, self._reporter)
             self._tags = own_tags(self._request)
-            ec2 = self._account.client("ec2", keys)
-            taken = compare.existing(
-                ec2,
-                self._request,
-                self._tags,
-                attributes=aim,
-                unpacked_bytes=unpacked_bytes,
-                reporter=self._reporter,
-                cancel=self._cancel,
+            ec2 = self._account.ec2()
+            existing = compare.existing(
+                self._ctx, ec2, self._tags, attributes=attributes, unpacked_bytes=unpacked_bytes
             )
-            given = () if taken.is_failed else taken.objects
-            self._targetdata = preflight.settle(
-                self._account, self._targetdata, image=taken.image, reporter=self._reporter
-            )
+            given = () if existing.is_failed else existing.objects
+            self._targetdata = preflight.settle(self._ctx, self._account, image=existing.image)
             if given:
-                self._wait(ec2, given[0].id)
+                register.wait(self._ctx, ec2, given[0].id)
                 self._reporter.line(f"{given[0].id} is already there: it has that name and this very content.")
-            if not given and time.monotonic() - assumed_at > FRESH_SECONDS:
+            if not given and self._ctx.clock.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
-        wreck = taken.objects if taken.is_failed else ()
-        dead = {thing: made for thing, made in self._of_dead_tries(ec2).items() if thing not in taken.objects}
-        self._remove(dead | dict.fromkeys(wreck, -math.inf))
+        failed = existing.objects if existing.is_failed else ()
+        earlier = {thing: made for thing, made in self._of_earlier_tries(ec2).items() if thing not in existing.objects}
+        self._remove(earlier | dict.fromkeys(failed, -math.inf))
         if given:
-            return self._finish(given, aim, is_new=False)
+            return self._finish(given, attributes, is_new=False)
         try:
-            ending = self._run_tool(program, helper, keys=keys, aim=aim, volume_gib=volume_gib)
-            failures = self._judge(ending)
+            ended = self._run_helper(program, helper, keys=keys, attributes=attributes, volume_gib=volume_gib)
+            failures = self._judge(ended)
             self._check_unchanged()
             if failures:
                 self._objects.update(self._key_pairs)
             self._clean_up(FINAL_KINDS)
             self._cancel.raise_if_requested()
             objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
-            result = self._finish(objects, aim, is_new=True)
+            result = self._finish(objects, attributes, is_new=True)
             return dataclasses.replace(result, shortfalls=(*failures, *result.shortfalls))
         except BaseException:
             kept = FINAL_KINDS if self._image_id and not self._cancel.is_requested else frozenset()
@@ -144,40 +126,36 @@ class HelperUpload:
             self._cancel.raise_if_requested()
             raise
 
-    def _wait(self, ec2: Any, image_id: str) -> None:  # noqa: ANN401 a client of boto3
-        register.wait(ec2, image_id, region=self._region, cancel=self._cancel)
-
-    def _of_dead_tries(self, ec2: Any) -> dict[CloudObject, float]:  # noqa: ANN401 a client of boto3
-        """What earlier tries left: by the journal, and by the tags, for what never got into the journal.
+    def _of_earlier_tries(self, ec2: "EC2Client") -> dict[CloudObject, float]:
+        """Find what earlier tries left: by the journal, and by the tags, for what never got into the journal.
 
         Returns:
-            Also when it was made, by the clock.
+            The things, and when each was made, by the clock.
         """
         entries = self._request.journal.entries()
-        grown_up = time.monotonic() - visibility.UNSEEN_SECONDS
-        things = {thing: grown_up + visibility.seconds_left(made) for thing, made in cleanup.unremoved(entries).items()}
+        settled_at = self._ctx.clock.monotonic() - visibility.UNSEEN_SECONDS
+        things = {
+            thing: settled_at + visibility.seconds_left(made) for thing, made in cleanup.unremoved(entries).items()
+        }
         if sum(entry["what"] == "begin" for entry in entries) > 1:
             try:
-                found = cleanup.find(ec2, self._region, self._request.journal.key, self._reporter)
+                found = cleanup.find(self._ctx, ec2, self._request.journal.key)
             except ClouduploaderError as exc:
                 self._reporter.line(f"What earlier tries left can't be looked for: {exc.message}")
             else:
-                things |= {item.object: grown_up for item in found if item.keep_reason is None}
+                things |= {item.object: settled_at for item in found if item.keep_reason is None}
         return things
 
-    def _finish(self, objects: Sequence[CloudObject], aim: ImageAttributes, *, is_new: bool) -> UploadResult:
+    def _finish(self, objects: Sequence[CloudObject], attributes: ImageAttributes, *, is_new: bool) -> UploadResult:
         """Do what is asked for beyond the image, which is the first of the objects."""
         copies, shortfalls = replicate.distribute(
+            self._ctx,
+            self._account,
             objects[0].id,
-            account=self._account,
-            region=self._region,
             targetdata=self._targetdata,
-            attributes=aim,
-            journal=self._request.journal,
+            attributes=attributes,
             tags=labels.joined(self._tags, self._targetdata.get("tags")),
             is_new=is_new,
-            reporter=self._reporter,
-            cancel=self._cancel,
         )
         return UploadResult(objects[0].id, (*objects, *copies), tuple(shortfalls), is_already_there=not is_new)
 
@@ -186,19 +164,19 @@ class HelperUpload:
         self._reporter.event(PhaseStarted(phase))
 
     def _sizes(self) -> tuple[int, int]:
-        """How many bytes the image is unpacked, and how many GiB the root volume gets."""
+        """Return how many bytes the image is unpacked, and how many GiB the root volume gets."""
         unpacked_bytes = self._request.measure_image()
         size = image_spec.helper_volume_gib(unpacked_bytes, self._targetdata.get("root_volume_size"))
         self._reporter.detail(f"The image is {unpacked_bytes} bytes unpacked; the root volume gets {size} GiB.")
         return unpacked_bytes, size
 
-    def _run_tool(
+    def _run_helper(
         self,
         program: command.HelperProgram,
         helper: helper_config.HelperInstance,
         *,
         keys: AccessKeys,
-        aim: ImageAttributes,
+        attributes: ImageAttributes,
         volume_gib: int,
     ) -> ec2uploadimg_process.HelperExit:
         home = self._request.work_dir
@@ -208,12 +186,12 @@ class HelperUpload:
             file.write(command.configuration(self._region, helper))
         arguments = command.arguments(
             targetdata=self._targetdata,
-            attributes=aim,
+            attributes=attributes,
             keys=keys,
             settings=self._settings,
             configuration_path=configuration_path,
             volume_gib=volume_gib,
-            security_group=self._security_group(keys),
+            security_group=self._security_group(),
             source=self._request.image.path,
         )
         self._cancel.raise_if_requested()
@@ -235,39 +213,45 @@ class HelperUpload:
             grace_seconds=self._settings.grace_seconds,
         )
 
-    def _security_group(self, keys: AccessKeys) -> str | None:
+    def _security_group(self) -> str | None:
         """Make the helper's security group when it is to run in a subnet of the user's."""
         subnet = self._targetdata.get("vpc_subnet_id")
         if not subnet:
             return None
-        ec2 = self._account.client("ec2", keys)
+        ec2 = self._account.ec2()
         with boto.translated(f"region {self._region}"):
-            vpc = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
+            vpc = ec2.describe_subnets(SubnetIds=[str(subnet)])["Subnets"][0]["VpcId"]
             name = f"clouduploader-{self._request.job_name or 'by-hand'}-{os.urandom(4).hex()}"
-            group = self._make_group(ec2, GroupName=name, Description="helper of an image upload", VpcId=vpc)
-            self._created(CloudObject("security group", group["GroupId"], self._region))
+            group_id = self._make_group(ec2, name, vpc)
+            self._created(CloudObject("security group", group_id, self._region))
             ec2.authorize_security_group_ingress(
-                GroupId=group["GroupId"], IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=self._settings.ssh_cidr
+                GroupId=group_id, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=self._settings.ssh_cidr
             )
-        return str(group["GroupId"])
+        return group_id
 
-    def _make_group(self, ec2: Any, **parameters: str) -> dict[str, Any]:  # noqa: ANN401 a client of boto3
-        """Make a security group with our tags, or without them if the role may not give any."""
-        specification = {"ResourceType": "security-group", "Tags": labels.as_list(self._tags)}
-        for more in ({"TagSpecifications": [specification]}, {}):
+    def _make_group(self, ec2: "EC2Client", name: str, vpc: str) -> str:
+        """Make a security group with our tags, or without them if the role may not give any; return its id."""
+        words = "helper of an image upload"
+        specification: TagSpecificationTypeDef = {
+            "ResourceType": "security-group",
+            "Tags": labels.as_list(self._tags),
+        }
+        for specifications in ([specification], []):
             self._take_asked("CreateSecurityGroup")
             try:
                 with boto.translated(f"region {self._region}"):
-                    group: dict[str, Any] = ec2.create_security_group(**parameters, **more)
+                    group = ec2.create_security_group(
+                        GroupName=name, Description=words, VpcId=vpc, TagSpecifications=specifications
+                    )
             except ClouduploaderError as exc:
                 code = boto.refusal_code(exc)
                 if code:
                     self._answered("CreateSecurityGroup", is_refused=True)
-                if not more or code not in wrapper.TAGS_REFUSED:
+                if not specifications or code not in wrapper.TAGS_REFUSED:
                     raise
             else:
                 self._answered("CreateSecurityGroup", is_refused=False)
-                return group
+                return group["GroupId"]
         raise AssertionError("the last try returns or raises")
 
     def _deadline(self, keys: AccessKeys) -> float | None:
@@ -286,7 +270,7 @@ class HelperUpload:
             self._enter(phase)
 
     def _take_call(self, line: bytes) -> None:
-        """Learn from one call of the API, as `launch` traced it."""
+        """Learn from one call of the API, as `wrapper` traced it."""
         try:
             call = json.loads(line)
         except ValueError:
@@ -321,13 +305,13 @@ class HelperUpload:
         self._asked(operation)
 
     def _asked(self, operation: str) -> None:
-        """Write down that something is about to be made."""
+        """Write to the journal that something is about to be made."""
         if kind := api_calls.kind_of(operation):
             self._unanswered.append(kind)
             self._request.journal.write("asked", kind=kind, region=self._region)
 
     def _answered(self, operation: str, *, is_refused: bool) -> None:
-        """Note that AWS has answered; what was made is written down by who made the journal."""
+        """Note that AWS has answered; the reporter writes what was made."""
         kind = api_calls.kind_of(operation)
         if kind in self._unanswered:
             self._unanswered.remove(kind)
@@ -335,13 +319,12 @@ class HelperUpload:
             self._request.journal.write("refused", kind=kind, region=self._region)
 
     def _find_lost(self) -> None:
-        """Look by its tags for what was asked for while nobody was there to hear the answer any more."""
+        """Look by its tags for what was asked for without an answer."""
         if not self._unanswered:
             return
-        time.sleep(LOST_ANSWER_SECONDS)
+        self._ctx.clock.sleep(LOST_ANSWER_SECONDS)
         try:
-            ec2 = self._account.client("ec2", self._account.fresh_keys())
-            found = cleanup.find(ec2, self._region, self._request.journal.key, self._reporter)
+            found = cleanup.find(self._ctx, self._account.ec2(), self._request.journal.key)
         except ClouduploaderError as exc:
             self._reporter.line(f"What was asked for last can't be looked for: {exc.message}")
             return
@@ -372,7 +355,7 @@ class HelperUpload:
         )
 
     def _created(self, thing: CloudObject) -> None:
-        self._objects[thing] = time.monotonic()
+        self._objects[thing] = self._ctx.clock.monotonic()
         if thing.kind == "key pair":
             self._key_pairs[thing] = self._objects[thing]
         self._reporter.event(ObjectCreated(thing))
@@ -384,27 +367,27 @@ class HelperUpload:
         if done_bytes is not None:
             self._reporter.event(BytesMoved(done_bytes, self._request.image.size_bytes))
 
-    def _judge(self, ending: ec2uploadimg_process.HelperExit) -> tuple[Shortfall, ...]:
+    def _judge(self, ended: ec2uploadimg_process.HelperExit) -> tuple[Shortfall, ...]:
         """Return if there is an image that can be used; what ec2uploadimg failed at after it falls short."""
         self._cancel.raise_if_requested()
-        if self._image_id and (ending.exit_status or ending.is_late):
+        if self._image_id and (ended.exit_status or ended.is_late):
             image_id = self._image_id
             try:
-                self._wait(self._account.client("ec2", self._account.fresh_keys()), image_id)
+                register.wait(self._ctx, self._account.ec2(), image_id)
             except PlatformReplyError:
                 self._image_id = None  # it never can be used
                 raise
-            words = "it was stopped" if ending.is_late else command.last_words(ending.lines)
+            words = "it was stopped" if ended.is_late else command.last_words(ended.lines)
             return (Shortfall(self._region, f"ec2uploadimg made {image_id}, but failed afterwards: {words}"),)
-        if ending.is_late:
+        if ended.is_late:
             raise PlatformReplyError(
                 "the upload was stopped: the temporary credentials were about to expire",
                 hint="Raise session_seconds in [ec2] of clouduploader.conf, and the role's MaxSessionDuration.",
             )
-        if ending.exit_status or not self._image_id:
+        if ended.exit_status or not self._image_id:
             raise command.failure(
-                exit_status=ending.exit_status,
-                lines=ending.lines,
+                exit_status=ended.exit_status,
+                lines=ended.lines,
                 refusal=self._refusal,
                 region=self._region,
             )
@@ -435,18 +418,18 @@ class HelperUpload:
         self._find_lost()
         for path in self._request.work_dir.glob(command.KEY_FILES):
             # Named before the key pair is made: it is known even if the answer to that never came.
-            self._objects.setdefault(CloudObject("key pair", path.name, self._region), time.monotonic())
-        doomed = {thing: made for thing, made in self._objects.items() if thing.kind not in kept}
-        self._remove(doomed)
-        for thing in doomed:
+            self._objects.setdefault(CloudObject("key pair", path.name, self._region), self._ctx.clock.monotonic())
+        to_remove = {thing: made for thing, made in self._objects.items() if thing.kind not in kept}
+        self._remove(to_remove)
+        for thing in to_remove:
             self._objects.pop(thing)
 
-    def _remove(self, doomed: Mapping[CloudObject, float]) -> None:
-        """Remove things with fresh credentials, given when they were made; what can't be removed is said in the log."""
-        if not doomed:
+    def _remove(self, things: Mapping[CloudObject, float]) -> None:
+        """Remove things, given when they were made; what can't be removed is named in the log."""
+        if not things:
             return
         self._enter("clean up")
-        cleanup.undo(self._account, doomed, self._reporter, cancel=self._cancel)
+        cleanup.undo(self._ctx, self._account, things)
 
 
 def own_tags(request: UploadRequest) -> dict[str, str]:
@@ -455,13 +438,7 @@ def own_tags(request: UploadRequest) -> dict[str, str]:
     Raises:
         LocalIOError: It can't be read.
     """
-    own = labels.own(
-        key=request.journal.key,
-        job_name=request.job_name,
-        filename=request.image.filename,
-        provenance=request.provenance,
-        started=datetime.datetime.now(datetime.UTC),
-    )
+    own = labels.own(request, datetime.datetime.now(datetime.UTC))
     return own | {labels.SHA256: _sha256(request.image.path)}
 
 

@@ -63,7 +63,7 @@ def with_tags(parameters: dict[str, Any], types: Iterable[str], tags: dict[str, 
     return {**parameters, "TagSpecifications": specifications}
 
 
-def mark(session: Any, fd: int, tags: dict[str, str]) -> None:  # noqa: ANN401 a session of whichever botocore is there
+def mark(session: Any, fd: int, tags: dict[str, str]) -> None:
     """Let each client of this session say what it is about to make, and tag it."""
     import botocore.exceptions
 
@@ -100,13 +100,13 @@ def write(fd: int, line: dict[str, Any]) -> None:
         os.write(fd, json.dumps(line, default=str).encode() + b"\n")
 
 
-def trace(session: Any, fd: int) -> None:  # noqa: ANN401 a session of whichever botocore is there
+def trace(session: Any, fd: int) -> None:
     """Write a line after each call that a client of this session makes."""
 
-    def before_build(params: Any, context: dict[str, Any], **_rest: object) -> None:  # noqa: ANN401
+    def before_build(params: Any, context: dict[str, Any], **_rest: object) -> None:
         context["clouduploader"] = {"parameters": params, "began": time.monotonic()}
 
-    def after(http_response: Any, parsed: Any, model: Any, context: dict[str, Any], **_rest: object) -> None:  # noqa: ANN401
+    def after(http_response: Any, parsed: Any, model: Any, context: dict[str, Any], **_rest: object) -> None:
         note = context.get("clouduploader", {})
         metadata = parsed.get("ResponseMetadata", {})
         error = parsed.get("Error", {})
@@ -138,7 +138,7 @@ def main() -> None:
     with Path(os.devnull).open() as null:
         os.dup2(null.fileno(), 0)
 
-    def initialize(session: Any) -> None:  # noqa: ANN401
+    def initialize(session: Any) -> None:
         trace(session, order["trace_fd"])
         mark(session, order["trace_fd"], order["tags"])
 

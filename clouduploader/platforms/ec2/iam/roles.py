@@ -103,12 +103,11 @@ class RoleAccounts:
         self, arn: str, external_id: str, session_seconds: int, reporter: Reporter
     ) -> aws_errors.NotTrustedError | None:
         """Try to get in; None if we did. What is no answer to that is raised."""
-        account = auth.account(
-            self._context,
-            dataclasses.replace(self._settings, session_seconds=session_seconds),
+        account = auth.RoleRequest(
+            home=self._context.home,
+            settings=dataclasses.replace(self._settings, session_seconds=session_seconds),
             targetdata={"arn": arn, "external_id": external_id, "region": self._sts_region()},
-            user="verify",
-            job_name=None,
+            session=auth.session_name(user="verify", job_name=None),
             reporter=reporter,
         )
         try:

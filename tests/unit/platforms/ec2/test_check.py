@@ -8,9 +8,10 @@ import botocore.session
 import pytest
 
 from clouduploader.errors import ConfigError
-from clouduploader.platforms.ec2 import check, settings
+from clouduploader.platforms.ec2 import Ec2, check, settings
 from clouduploader.platforms.ec2.ec2uploadimg import command
-from clouduploader.plugin import Level, PlatformContext
+from clouduploader.plugin import Context, Level, NullReporter, PlatformContext
+from clouduploader.util.cancel import Cancel
 
 REGION = "eu-west-1"
 VERSION = f"#!{sys.executable}\nprint('{{}}')\n"
@@ -39,7 +40,7 @@ def make_context(tmp_path, ec2):
 
 def find(context, *, targetdata=None, region=None, method="ec2uploadimg"):
     """The findings by their subject; the last one of each."""
-    found = list(check.run(context, settings.Ec2Settings(method=method), targetdata=targetdata, region=region))
+    found = find_all(context, settings.Ec2Settings(method=method), targetdata=targetdata, region=region)
     for finding in found:
         assert "SECRET" not in str(finding)
     return {Path(finding.subject).name: finding for finding in found}
@@ -159,9 +160,10 @@ def test_region_of_a_job_to_come_is_looked_at_with_its_rights(make_context, chan
 DIRECT = settings.Ec2Settings(method="ebs-direct")
 
 
-def find_all(context, values=DIRECT, **how):
+def find_all(context, values=DIRECT, *, targetdata=None, region=None):
     """All findings, in order."""
-    return list(check.run(context, values, **({"targetdata": None, "region": None} | how)))
+    ctx = Context(Ec2(context), targetdata or {}, NullReporter(), Cancel(), region=region)
+    return list(check.run(ctx, values, context))
 
 
 def test_ebs_direct_needs_neither_tool_nor_helpers(make_context, make_endpoint, monkeypatch):

@@ -4,8 +4,10 @@ import botocore.stub
 import pytest
 
 from clouduploader.errors import DeniedError
-from clouduploader.platforms.ec2 import cleanup
-from clouduploader.plugin import CleanUpReport, CloudObject, ObjectRemoved, ObjectState
+from clouduploader.platforms.ec2 import Ec2, cleanup
+from clouduploader.plugin import CleanUpReport, CloudObject, Context, ObjectRemoved, ObjectState, PlatformContext
+from clouduploader.plugin.testing.fakes import FakeClock
+from clouduploader.util.cancel import Cancel
 
 REGION = "eu-west-1"
 
@@ -15,14 +17,18 @@ def thing(kind, item):
 
 
 @pytest.fixture
-def make_remover(record):
-    """A factory of a remover that does not wait; its attribute `pauses` counts how often it would have."""
+def context(record, tmp_path):
+    """A context of the account, in which a sleep takes no time."""
+    platform = Ec2(PlatformContext(home=tmp_path, settings={}, environment={}))
+    return Context(platform, {"region": REGION}, record, Cancel(), clock=FakeClock())
+
+
+@pytest.fixture
+def make_remover(context):
+    """A factory of a remover that does not wait."""
 
     def make(client):
-        pauses = []
-        remover = cleanup.ObjectRemover(client, REGION, record, sleep=pauses.append, clock=lambda: sum(pauses))
-        remover.pauses = pauses
-        return remover
+        return cleanup.ObjectRemover(context, client, REGION)
 
     return make
 
@@ -159,26 +165,31 @@ def test_image_that_was_deregistered_counts_as_removed(stubbed, make_remover):
 
 
 @pytest.mark.parametrize("code", [*sorted(cleanup.RETRY_CODES), "RequestLimitExceeded", "InternalError", "Unavailable"])
-def test_removal_that_heals_is_tried_again(stubbed, make_remover, code):
+def test_removal_that_heals_is_tried_again(stubbed, make_remover, context, code):
     client, stubber = stubbed
     stubber.add_client_error("delete_vpc", code)
     stubber.add_client_error("delete_vpc", code)
     stubber.add_response("delete_vpc", {}, {"VpcId": "vpc-1"})
     remover = make_remover(client)
     assert remover.remove([thing("vpc", "vpc-1")]).removed == (thing("vpc", "vpc-1"),)
-    assert remover.pauses == [cleanup.PAUSE_SECONDS] * 2
+    assert 1 <= context.clock.now <= 10
 
 
-def test_removal_that_does_not_heal_is_given_up_and_told(stubbed, make_remover, record):
-    client, stubber = stubbed
-    tries = int(cleanup.RETRY_SECONDS / cleanup.PAUSE_SECONDS) + 1
-    for _ in range(tries):
-        stubber.add_client_error("delete_vpc", "DependencyViolation", "The vpc has dependencies.")
-    (left,) = make_remover(client).remove([thing("vpc", "vpc-1")]).left
+class Dependent:
+    """A client of EC2 whose VPCs always have dependencies."""
+
+    def delete_vpc(self, VpcId):
+        error = {"Code": "DependencyViolation", "Message": f"The vpc {VpcId} has dependencies."}
+        raise botocore.exceptions.ClientError({"Error": error}, "DeleteVpc")
+
+
+def test_removal_that_does_not_heal_is_given_up_and_told(make_remover, context, record):
+    (left,) = make_remover(Dependent()).remove([thing("vpc", "vpc-1")]).left
     assert left.object == thing("vpc", "vpc-1")
-    assert "The vpc has dependencies" in left.reason
+    assert "The vpc vpc-1 has dependencies" in left.reason
     assert record.lines == [f"Left behind: vpc vpc-1 in {REGION}: {left.reason}"]
     assert record.events == []
+    assert cleanup.RETRY_SECONDS <= context.clock.now <= cleanup.RETRY_SECONDS + 1
 
 
 def test_snapshot_is_removed_once_its_image_is_really_gone(stubbed, make_remover):
@@ -280,27 +291,27 @@ def tagged_upload_of(ec2):
     return make
 
 
-def test_all_that_bears_the_key_is_found_and_can_be_removed(ec2, tagged_upload_of, make_remover, record):
+def test_all_that_bears_the_key_is_found_and_can_be_removed(ec2, tagged_upload_of, make_remover, record, context):
     before = state(ec2)
     things = tagged_upload_of()
     others = tagged_upload_of("f" * 32, "43")
-    found = cleanup.find(ec2, REGION, KEY, record)
+    found = cleanup.find(context, ec2, KEY)
     assert {item.object for item in found} == things
     assert {item.key for item in found} == {KEY}
     assert {item.job_name for item in found} == {"42"}
     assert all(item.created and item.created.tzinfo for item in found)
-    assert {item.object for item in cleanup.find(ec2, REGION, None, record)} == things | others
+    assert {item.object for item in cleanup.find(context, ec2, None)} == things | others
     report = make_remover(ec2).remove([item.object for item in found])
     assert report.left == ()
-    assert cleanup.find(ec2, REGION, KEY, record) == []
-    make_remover(ec2).remove([item.object for item in cleanup.find(ec2, REGION, None, record)])
+    assert cleanup.find(context, ec2, KEY) == []
+    make_remover(ec2).remove([item.object for item in cleanup.find(context, ec2, None)])
     assert state(ec2) == before
     assert record.lines == []
 
 
-def test_nothing_is_found_where_nothing_bears_tags(ec2, upload_of, record):
+def test_nothing_is_found_where_nothing_bears_tags(ec2, upload_of, context):
     upload_of()
-    assert cleanup.find(ec2, REGION, None, record) == []
+    assert cleanup.find(context, ec2, None) == []
 
 
 def snapshot_with_tags(ec2):
@@ -308,14 +319,14 @@ def snapshot_with_tags(ec2):
     return ec2.create_snapshot(VolumeId=volume, TagSpecifications=marked("snapshot"))["SnapshotId"]
 
 
-def test_complete_snapshot_without_an_image_is_kept_for_another_try(ec2, record):
+def test_complete_snapshot_without_an_image_is_kept_for_another_try(ec2, context):
     snapshot = snapshot_with_tags(ec2)
-    (found,) = cleanup.find(ec2, REGION, KEY, record)
+    (found,) = cleanup.find(context, ec2, KEY)
     assert (found.object, found.state) == (thing("snapshot", snapshot), ObjectState.COMPLETE)
     assert found.keep_reason == "complete; `clouduploader resume JOB` goes on with it"
 
 
-def test_snapshot_of_an_image_is_kept(stubbed, record):
+def test_snapshot_of_an_image_is_kept(stubbed, context):
     client, stubber = stubbed
     snapshot = {"SnapshotId": "snap-1", "State": "completed"}
     for listing in cleanup.LISTINGS:
@@ -323,11 +334,11 @@ def test_snapshot_of_an_image_is_kept(stubbed, record):
     mappings = [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}, {"Ebs": {"SnapshotId": "snap-1"}}]
     image = {"ImageId": "ami-1", "State": "available", "BlockDeviceMappings": mappings}
     stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
-    (found,) = cleanup.find(client, REGION, KEY, record)
+    (found,) = cleanup.find(context, client, KEY)
     assert (found.keep_reason, found.state) == ("in use by ami-1", ObjectState.READY)
 
 
-def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, record):
+def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, context):
     client, stubber = stubbed
     marks = marked("image")[0]["Tags"]
     image = {"ImageId": "ami-1", "State": "pending", "BlockDeviceMappings": [{"Ebs": {"SnapshotId": "snap-1"}}]}
@@ -336,7 +347,7 @@ def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, record):
     for listing in cleanup.LISTINGS:
         stubber.add_response(listing.operation, answers.get(listing.kind, {}))
     stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
-    found = {item.object: item for item in cleanup.find(client, REGION, KEY, record)}
+    found = {item.object: item for item in cleanup.find(context, client, KEY)}
     assert found[thing("image", "ami-1")].keep_reason is None
     assert found[thing("snapshot", "snap-1")].state is ObjectState.COMPLETE
 
@@ -346,60 +357,60 @@ def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, record):
     [("available", "an image that can be used"), ("deregistered", "an image that can be used")]
     + [(state, None) for state in ("pending", "failed", "error", "invalid")],
 )
-def test_image_is_kept_unless_it_is_none_yet(stubbed, record, state, reason):
+def test_image_is_kept_unless_it_is_none_yet(stubbed, context, state, reason):
     client, stubber = stubbed
     tags = marked("image")[0]["Tags"]
     image = {"ImageId": "ami-1", "State": state, "CreationDate": "2026-11-22T18:00:00.000Z", "Tags": tags}
     stubber.add_response("describe_images", {"Images": [image]})
     for listing in cleanup.LISTINGS[1:]:
         stubber.add_response(listing.operation, {})
-    (found,) = cleanup.find(client, REGION, KEY, record)
+    (found,) = cleanup.find(context, client, KEY)
     assert (found.object, found.keep_reason) == (thing("image", "ami-1"), reason)
     assert found.created.isoformat() == "2026-11-22T18:00:00+00:00"
 
 
-def test_pending_snapshot_is_a_leftover(stubbed, record):
+def test_pending_snapshot_is_a_leftover(stubbed, context):
     client, stubber = stubbed
     snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
     for listing in cleanup.LISTINGS:
         stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
-    (found,) = cleanup.find(client, REGION, KEY, record)
+    (found,) = cleanup.find(context, client, KEY)
     assert (found.object.id, found.keep_reason, found.state) == ("snap-1", None, ObjectState.PENDING)
 
 
-def test_instance_that_is_going_is_not_found(stubbed, record):
+def test_instance_that_is_going_is_not_found(stubbed, context):
     client, stubber = stubbed
     names = ("shutting-down", "terminated", "running", "stopped")
     instances = [{"InstanceId": f"i-{name}", "State": {"Name": name}} for name in names]
     for listing in cleanup.LISTINGS:
         answer = {"Reservations": [{"Instances": instances}]} if listing.kind == "instance" else {}
         stubber.add_response(listing.operation, answer)
-    assert [item.object.id for item in cleanup.find(client, REGION, KEY, record)] == ["i-running", "i-stopped"]
+    assert [item.object.id for item in cleanup.find(context, client, KEY)] == ["i-running", "i-stopped"]
 
 
-def test_kinds_that_may_not_be_listed_are_told_and_passed_over(stubbed, record):
+def test_kinds_that_may_not_be_listed_are_told_and_passed_over(stubbed, record, context):
     client, stubber = stubbed
     for listing in cleanup.LISTINGS:
         if listing.kind == "vpc":
             stubber.add_client_error(listing.operation, "UnauthorizedOperation")
         else:
             stubber.add_response(listing.operation, {})
-    assert cleanup.find(client, REGION, KEY, record) == []
+    assert cleanup.find(context, client, KEY) == []
     assert len(record.lines) == 1
     assert record.lines[0].startswith(f"A vpc left in {REGION} can't be looked for: ")
 
 
-def test_account_whose_snapshots_may_not_be_listed_is_an_error(stubbed, record):
+def test_account_whose_snapshots_may_not_be_listed_is_an_error(stubbed, context):
     client, stubber = stubbed
     for listing in cleanup.LISTINGS:
         stubber.add_client_error(listing.operation, "UnauthorizedOperation")
         if listing.kind == "snapshot":
             break
     with pytest.raises(DeniedError):
-        cleanup.find(client, REGION, KEY, record)
+        cleanup.find(context, client, KEY)
 
 
-def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, record):
+def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, context):
     client, stubber = stubbed
     for listing in cleanup.LISTINGS:
         if listing.kind == "image":
@@ -408,7 +419,7 @@ def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, record):
             snapshot = {"SnapshotId": "snap-1", "State": "completed"}
             stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
     stubber.add_client_error("describe_images", "UnauthorizedOperation")
-    (found,) = cleanup.find(client, REGION, KEY, record)
+    (found,) = cleanup.find(context, client, KEY)
     assert (found.keep_reason, found.state) == ("whether an image uses it can't be seen", ObjectState.READY)
 
 
@@ -421,11 +432,12 @@ def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, record):
         ([{"what": "discarded", "token": "x"}, {"what": "sealing", "snapshot_id": "snap-1"}], True),
     ],
 )
-def test_snapshot_that_may_be_being_completed_is_kept(stubbed, record, entries, is_kept):
+def test_snapshot_that_may_be_being_completed_is_kept(stubbed, context, entries, is_kept):
     client, stubber = stubbed
+    context.entries = entries
     snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
     for listing in cleanup.LISTINGS:
         stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
-    (found,) = cleanup.find(client, REGION, KEY, record, entries)
+    (found,) = cleanup.find(context, client, KEY)
     assert (found.state is ObjectState.COMPLETE) == is_kept
     assert (found.keep_reason == cleanup.COMPLETING) == is_kept

@@ -1,7 +1,7 @@
 """What is asked before the first byte, in an account whose EC2 and KMS answer as `fake_direct` says."""
 
 import pytest
-from fakes.direct_aws import REGION, FakeAws, FakeWay, refusal
+from fakes.direct_aws import REGION, FakeAws, FakeWay, make_request, refusal, upload_context
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TargetDataError
 from clouduploader.platforms.ec2 import labels, preflight
@@ -16,12 +16,12 @@ def aws():
 
 
 @pytest.fixture
-def settle(aws, record):
+def settle(aws, record, tmp_path):
     """A factory of target data, checked against that account."""
 
     def do(image=None, **targetdata):
-        data = {"region": REGION, "ami_name": "my image", **targetdata}
-        return preflight.settle(FakeWay(aws), data, image=image, reporter=record)
+        ctx = upload_context(make_request(tmp_path, **targetdata), record)
+        return preflight.settle(ctx, FakeWay(aws), image=image)
 
     return do
 
@@ -36,7 +36,7 @@ def image_of(aws, *, is_encrypted, key_arn=None):
 
 
 def test_plain_upload_asks_nothing(settle, aws):
-    assert settle() == {"region": REGION, "ami_name": "my image"}
+    assert settle() == {"region": REGION, "ami_name": "my image", "arn": FakeWay.role_arn}
     assert aws.calls == []
 
 

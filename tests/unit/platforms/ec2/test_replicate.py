@@ -7,12 +7,14 @@ import threading
 
 import pytest
 from fakes import regional_aws as fake_regions
+from fakes.direct_aws import make_request, upload_context
 from fakes.regional_aws import Lost, Refused
 
 from clouduploader.errors import StoppedError
 from clouduploader.platforms.ec2 import image_spec, replicate
 from clouduploader.platforms.ec2 import labels as our_tags
 from clouduploader.plugin import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall, visibility
+from clouduploader.plugin.testing.fakes import FakeClock
 from clouduploader.util.cancel import Cancel
 
 HOME = "eu-west-1"
@@ -41,28 +43,38 @@ def journal(record, tmp_path):
     return made
 
 
+class HookedClock(FakeClock):
+    """A clock in which a sleep takes no time, and calls a function."""
+
+    def __init__(self, on_sleep):
+        super().__init__()
+        self._on_sleep = on_sleep
+
+    def sleep(self, seconds):
+        super().sleep(seconds)
+        self._on_sleep(seconds)
+
+
 @pytest.fixture
-def run(cloud, journal, record):
+def run(cloud, journal, record, tmp_path):
     """A factory of runs for one image, which is made by the first of them."""
 
-    def do(*, cancel=None, is_new=True, sleep=lambda _seconds: None, image_tags=TAGS, **targetdata):
+    def do(*, cancel=None, is_new=True, on_sleep=lambda _seconds: None, image_tags=TAGS, **targetdata):
+        do.clock = HookedClock(on_sleep)
         if not any(region == HOME for region, _ in cloud.images):
             cloud.add(HOME, "my image", TAGS, is_encrypted=do.is_encrypted)
         (image_id,) = [item for region, item in cloud.images if region == HOME]
+        request = make_request(tmp_path, journal=journal, **targetdata)
         return replicate.distribute(
+            upload_context(request, record, cancel, do.clock),
+            fake_regions.Account(cloud, record, HOME),
             image_id,
-            account=fake_regions.Account(cloud, record),
-            region=HOME,
-            targetdata={"region": HOME, "ami_name": "my image", **targetdata},
+            targetdata=request.targetdata,
             attributes=image_spec.resolve_attributes(
                 {"description": "words", **targetdata}, architecture="x86_64", boot_mode=None
             ),
-            journal=journal,
             tags=image_tags,
             is_new=is_new,
-            reporter=record,
-            cancel=cancel or Cancel(),
-            sleep=sleep,
         )
 
     do.is_encrypted = False
@@ -270,19 +282,17 @@ def test_copy_that_is_never_there_is_told(run, cloud, journal):
             cloud.faults = {("eu-west-2", "DescribeImages"): never}
 
     cloud.on_call = on_call
-    waits = []
-    objects, shortfalls = run(regions=["eu-west-2"], sleep=waits.append)
+    objects, shortfalls = run(regions=["eu-west-2"])
     assert "is gone" in shortfalls[0].reason
-    assert sum(waits) >= visibility.UNSEEN_SECONDS
+    assert run.clock.now >= visibility.UNSEEN_SECONDS
     assert objects == []
 
 
 def test_copy_that_takes_too_long_is_left_for_the_next_try(run, cloud):
     cloud.looks_pending = 10**6
-    waits = []
-    objects, shortfalls = run(regions=["eu-west-2"], sleep=waits.append)
+    objects, shortfalls = run(regions=["eu-west-2"])
     assert "not complete after 6 hours" in shortfalls[0].reason
-    assert sum(waits) == pytest.approx(replicate.COPY_SECONDS, rel=0.1)
+    assert run.clock.now == pytest.approx(replicate.COPY_SECONDS, rel=0.1)
     assert len(cloud.left("eu-west-2")) == 2
     cloud.images["eu-west-2", objects[0].id]["looks"] = 0
     assert run(regions=["eu-west-2"])[1] == []
@@ -297,7 +307,7 @@ def test_network_that_fails_for_a_moment_does_not_lose_a_copy(run, cloud):
         if len(waits) == 1:
             cloud.faults = {("eu-west-2", "DescribeImages"): Refused("InternalError", "Oh.", 500)}
 
-    assert run(regions=["eu-west-2"], sleep=sleep)[1] == []
+    assert run(regions=["eu-west-2"], on_sleep=sleep)[1] == []
 
 
 def test_stop_removes_the_copies_that_this_run_made_and_no_other(run, cloud, record):
@@ -311,7 +321,7 @@ def test_stop_removes_the_copies_that_this_run_made_and_no_other(run, cloud, rec
             cancel.request(signal.SIGTERM)
 
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2", "eu-west-3", "us-east-1", "us-east-2"], cancel=cancel, sleep=sleep)
+        run(regions=["eu-west-2", "eu-west-3", "us-east-1", "us-east-2"], cancel=cancel, on_sleep=sleep)
     assert cloud.left("eu-west-2") == cloud.left("us-east-1") == cloud.left("us-east-2") == []
     assert kept in cloud.left("eu-west-3")
     assert len(cloud.left(HOME)) == 2
@@ -323,7 +333,7 @@ def test_stop_leaves_the_copy_alone_that_another_upload_makes(run, cloud, record
     theirs = cloud.add("eu-west-2", "my image", TAGS | {our_tags.KEY: "f" * 32}, state="pending", looks=10**6)
     cancel = Cancel()
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2"], cancel=cancel, sleep=lambda _seconds: cancel.request(signal.SIGTERM))
+        run(regions=["eu-west-2"], cancel=cancel, on_sleep=lambda _seconds: cancel.request(signal.SIGTERM))
     assert theirs in cloud.left("eu-west-2")
     assert removed(record) == []
 
@@ -381,7 +391,7 @@ def test_copy_that_can_not_be_removed_is_said(run, cloud, record):
     cloud.faults = {("eu-west-2", "DescribeSnapshots"): denied}
     cloud.looks_pending = 10**6
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2"], cancel=cancel, sleep=lambda _seconds: cancel.request(signal.SIGTERM))
+        run(regions=["eu-west-2"], cancel=cancel, on_sleep=lambda _seconds: cancel.request(signal.SIGTERM))
     assert any(line.startswith("Left behind: a copy of ami-") for line in record.lines)
 
 
@@ -399,7 +409,7 @@ def test_bug_leaves_no_copies(run, cloud):
 
     cloud.looks_pending = 10**6
     with pytest.raises(ZeroDivisionError):
-        run(regions=["eu-west-2"], sleep=sleep)
+        run(regions=["eu-west-2"], on_sleep=sleep)
     assert cloud.left("eu-west-2") == []
 
 
@@ -481,14 +491,12 @@ def test_too_many_copies_under_way_are_waited_for(run, cloud, record):
     refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
     refused.for_ever = True
     cloud.faults = {("eu-west-2", "CopyImage"): refused}
-    slept = []
 
-    def sleep(seconds):
-        slept.append(seconds)
-        if sum(slept) > 900:
+    def sleep(_seconds):
+        if run.clock.now > 900:
             cloud.faults = {}
 
-    objects, shortfalls = run(regions=["eu-west-2"], sleep=sleep)
+    objects, shortfalls = run(regions=["eu-west-2"], on_sleep=sleep)
     assert (len(objects), shortfalls) == (2, [])
     assert sum(line.startswith("Waiting to copy to eu-west-2: a quota of the account") for line in record.lines) == 1
     tokens = [given["ClientToken"] for given in cloud.called("CopyImage")]
@@ -499,10 +507,9 @@ def test_too_many_copies_under_way_are_not_waited_for_for_ever(run, cloud):
     refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
     refused.for_ever = True
     cloud.faults = {("eu-west-2", "CopyImage"): refused}
-    slept = []
-    (_, (shortfall,)) = run(regions=["eu-west-2"], sleep=slept.append)
+    (_, (shortfall,)) = run(regions=["eu-west-2"])
     assert "Too many snapshot copies" in shortfall.reason
-    assert replicate.COPY_SECONDS <= sum(slept) < replicate.COPY_SECONDS + 120
+    assert replicate.COPY_SECONDS <= run.clock.now < replicate.COPY_SECONDS + 120
 
 
 def test_stop_ends_the_wait_for_other_copies(run, cloud):
@@ -511,7 +518,7 @@ def test_stop_ends_the_wait_for_other_copies(run, cloud):
     cloud.faults = {("eu-west-2", "CopyImage"): refused}
     cancel = Cancel()
     with pytest.raises(StoppedError):
-        run(regions=["eu-west-2"], cancel=cancel, sleep=lambda _seconds: cancel.request(signal.SIGTERM))
+        run(regions=["eu-west-2"], cancel=cancel, on_sleep=lambda _seconds: cancel.request(signal.SIGTERM))
     assert cloud.left("eu-west-2") == []
 
 

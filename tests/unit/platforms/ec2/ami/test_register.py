@@ -1,13 +1,14 @@
 import botocore.session
 import botocore.stub
 import pytest
-from fakes.direct_aws import GIB, REGION, FakeAws, FakeJournal, hang_up, refusal
+from fakes.direct_aws import GIB, REGION, FakeAws, FakeJournal, hang_up, make_request, refusal, upload_context
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
-from clouduploader.platforms.ec2 import image_spec, retry
-from clouduploader.platforms.ec2.ami import find, register
+from clouduploader.platforms.ec2 import image_spec
+from clouduploader.platforms.ec2.ami import register
 from clouduploader.platforms.ec2.image_spec import ImageSpec
-from clouduploader.plugin import visibility
+from clouduploader.plugin import retry, visibility
+from clouduploader.plugin.testing.fakes import FakeClock
 from clouduploader.store import journal as journals
 from clouduploader.util.cancel import Cancel
 
@@ -47,27 +48,21 @@ def journal(tmp_path):
 @pytest.fixture
 def clock(aws):
     """Seconds that only sleeping moves."""
-    now = [0.0]
-    aws.now = lambda: now[0]
-    return now
+    found = FakeClock()
+    aws.now = found.monotonic
+    return found
 
 
 @pytest.fixture
-def register_image(aws, journal, clock):
+def context(tmp_path, record, journal, clock):
+    """A factory of an upload's context."""
+    return lambda cancel=None: upload_context(make_request(tmp_path, journal=journal), record, cancel, clock)
+
+
+@pytest.fixture
+def register_image(aws, context):
     """Registers; `clock` tells how long that took."""
-
-    def run(asked, cancel=None):
-        return register.register(
-            aws.ec2,
-            asked,
-            region=REGION,
-            journal=journal,
-            cancel=cancel or Cancel(),
-            sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
-            clock=lambda: clock[0],
-        )
-
-    return run
+    return lambda asked, cancel=None: register.register(context(cancel), aws.ec2, asked)
 
 
 def state(journal):
@@ -121,25 +116,12 @@ def test_image_is_as_the_target_data_say(given, expected):
     assert {name: found.get(name) for name in expected} == expected
 
 
-def test_parameters_are_those_of_the_api(journal):
+def test_parameters_are_those_of_the_api(context):
     ec2 = botocore.session.Session().create_client("ec2", REGION, aws_access_key_id="A", aws_secret_access_key="x")
     asked = parameters(boot_mode="uefi", tpm_support="2.0", uefi_data="AAAA")
     with botocore.stub.Stubber(ec2) as stubber:
         stubber.add_response("register_image", {"ImageId": "ami-1"}, asked)
-        assert register.register(ec2, asked, region=REGION, journal=journal, cancel=Cancel()) == "ami-1"
-
-
-def test_image_is_found_by_its_very_name(aws, register_image):
-    image_id = register_image(parameters())
-    found = find.named(aws.ec2, "my image", REGION)
-    assert [(thing.kind, thing.id) for thing in find.objects(found, REGION)] == [
-        ("image", image_id),
-        ("snapshot", SNAPSHOT),
-    ]
-    assert find.named(aws.ec2, "my", REGION) is None
-    aws.images[image_id]["Name"] = "my IMAGE"
-    aws.faults["describe_images"] = [lambda _answer: {"Images": list(aws.images.values())}]
-    assert find.named(aws.ec2, "my image", REGION) is None
+        assert register.register(context(), ec2, asked) == "ami-1"
 
 
 @pytest.fixture
@@ -157,7 +139,7 @@ def test_name_of_another_image_is_refused_at_once(aws, register_image, other, jo
     with pytest.raises(PlatformReplyError, match=rf"image of that name already \({image_id}\)"):
         register_image(other)
     assert len(aws.images) == 1
-    assert clock == [0]
+    assert clock.now == 0
     assert not state(journal)
 
 
@@ -166,7 +148,7 @@ def test_name_of_an_image_that_does_not_show_is_refused_once_it_would(aws, regis
     aws.hidden_until[image_id] = 1e9
     with pytest.raises(PlatformReplyError, match="image of that name already"):
         register_image(other)
-    assert clock[0] >= visibility.UNSEEN_SECONDS
+    assert clock.now >= visibility.UNSEEN_SECONDS
     assert state(journal)  # it may be ours all the same
 
 
@@ -184,7 +166,7 @@ def test_image_of_a_lost_answer_is_waited_for(aws, register_image, clock, fault,
     aws.hidden_until = {f"ami-{1:017x}": hidden_seconds}
     aws.faults["register_image"] = [fault]
     assert [register_image(parameters())] == list(aws.images)
-    assert hidden_seconds <= clock[0] <= hidden_seconds + 15
+    assert hidden_seconds <= clock.now <= hidden_seconds + 15
 
 
 def test_image_that_can_not_be_looked_for_is_looked_for_again(aws, register_image):
@@ -205,7 +187,7 @@ def test_registration_that_never_came_through_is_an_error_and_stays_open(aws, re
     aws.faults["register_image"] = [hang_up()] * 99
     with pytest.raises(NetworkError):
         register_image(parameters())
-    assert retry.PATIENCE_SECONDS <= clock[0] <= retry.PATIENCE_SECONDS + 15
+    assert retry.PATIENCE_SECONDS <= clock.now <= retry.PATIENCE_SECONDS + 15
     assert state(journal)
 
 
@@ -214,7 +196,7 @@ def test_refused_registration_is_an_error_at_once(aws, register_image, journal, 
     aws.faults["register_image"] = [refusal("RegisterImage", code)]
     with pytest.raises((DeniedError, PlatformReplyError), match=code):
         register_image(parameters())
-    assert clock == [0]
+    assert clock.now == 0
     assert not state(journal)
 
 
@@ -235,55 +217,18 @@ def test_stop_ends_the_tries(aws, register_image):
     assert len(aws.called("register_image")) == 1
 
 
-@pytest.mark.parametrize(
-    ("entries", "waited"),
-    [
-        ([], False),
-        ([("asked", "image", REGION)], True),
-        ([("made", "image", REGION)], True),
-        ([("asked", "image", REGION), ("refused", "image", REGION)], False),
-        ([("made", "image", REGION), ("removed", "image", REGION)], False),
-        ([("asked", "image", "eu-west-2"), ("asked", "snapshot", REGION)], False),
-    ],
-)
-@pytest.mark.parametrize("age", [0, 60, 500])
-def test_look_by_name_waits_for_what_an_earlier_try_may_have_made(aws, journal, clock, entries, waited, age):
-    for what, kind, region in entries:
-        journal.write(what, kind=kind, region=region)
-    journal.age(age)
-    found = find.named_by_now(
-        aws.ec2,
-        "my image",
-        REGION,
-        journal=journal,
-        cancel=Cancel(),
-        sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
-        clock=lambda: clock[0],
-    )
-    assert found is None
-    assert clock[0] == pytest.approx(max(0, visibility.UNSEEN_SECONDS - age) if waited else 0, abs=5)
-
-
 @pytest.fixture
-def wait(aws, register_image):
+def wait(aws, context, register_image):
     """Waits for an image that is in these states, one a look."""
 
     def run(*states, cancel=None):
         image_id = register_image(parameters())
-        clock = [0.0]
 
         def answer(state):
             return lambda _answer: {"Images": [{"ImageId": image_id, "State": state}] if state else []}
 
         aws.faults["describe_images"] = [item if isinstance(item, Exception) else answer(item) for item in states]
-        register.wait(
-            aws.ec2,
-            image_id,
-            region=REGION,
-            cancel=cancel or Cancel(),
-            sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds),
-            clock=lambda: clock[0],
-        )
+        register.wait(context(cancel), aws.ec2, image_id)
         return len(aws.called("describe_images"))
 
     return run

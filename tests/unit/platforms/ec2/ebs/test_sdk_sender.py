@@ -59,8 +59,8 @@ def send(tmp_path, record):
         place = endpoint.parse("http://127.0.0.1:9", origin="a test")
         account = types.SimpleNamespace(
             region="eu-west-1",
-            renewing=lambda: lambda: KEYS,
-            client=lambda _service, _keys, **options: make_client(proxy, **options),
+            keys=lambda: KEYS,
+            ebs=lambda **options: make_client(proxy, **options),
             route=lambda _client: endpoint.ProxyRoute(
                 place=place, region="eu-west-1", authorities="/none", proxy=proxy
             ),

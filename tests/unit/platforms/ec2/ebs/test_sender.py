@@ -86,17 +86,14 @@ class Account:
     region = "eu-west-1"
 
     def __init__(self, url, keys=None, authorities=None):
-        self._keys = keys or (lambda: KEYS)
+        self.keys = keys or (lambda: KEYS)
         self._route = endpoint.ProxyRoute(
             place=endpoint.parse(url, origin="a test"),
             region=self.region,
             authorities=str(authorities or botocore.httpsession.where()),
         )
 
-    def renewing(self):
-        return self._keys
-
-    def client(self, _service, _keys, **options):
+    def ebs(self, **options):
         assert not options, "there is no proxy"
 
     def route(self, _client):

@@ -24,7 +24,7 @@ from clouduploader.errors import (
     TargetDataError,
 )
 from clouduploader.model.disk import DiskFormat, ImageFacts
-from clouduploader.platforms.ec2 import cleanup, image_spec, labels, plan, settings
+from clouduploader.platforms.ec2 import Ec2, auth, cleanup, image_spec, labels, plan, settings
 from clouduploader.platforms.ec2.ec2uploadimg import helper_config, upload
 from clouduploader.plugin import (
     BytesMoved,
@@ -34,6 +34,7 @@ from clouduploader.plugin import (
     PhaseStarted,
     PlatformContext,
     Shortfall,
+    UploadContext,
 )
 from clouduploader.store import journal as journals
 from clouduploader.util.cancel import Cancel
@@ -115,9 +116,8 @@ def make_upload(aws, account, tmp_path, record, make_upload_request):
         )
         values = settings.read({"ec2uploadimg": str(script), "grace_seconds": "60"} | (config or {}))
         context = PlatformContext(home=home, settings={}, environment={"AWS_ENDPOINT_URL": aws[0], "PATH": "/usr/bin"})
-        if what is plan.make:
-            return plan.make(context, values, request=request, reporter=record, cancel=Cancel())
-        return upload.HelperUpload(context, values, request=request, reporter=record, cancel=cancel or Cancel())
+        ctx = UploadContext(Ec2(context), request, record, cancel or Cancel())
+        return what(ctx, auth.account(ctx, home, values), values, context)
 
     return make
 

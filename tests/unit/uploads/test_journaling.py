@@ -16,6 +16,7 @@ from clouduploader.plugin import (
     UploadResult,
 )
 from clouduploader.store import journal
+from clouduploader.store.journal import writer
 from clouduploader.uploads import run as uploads_run
 
 IMAGE = CloudObject("image", "ami-1", "here")
@@ -88,7 +89,7 @@ def test_end_of_a_failure_is_written_down(run, platform, tmp_path, error, outcom
 
 
 def test_same_upload_is_refused_while_it_runs(run, platform, monkeypatch):
-    monkeypatch.setattr(journal, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(writer, "LOCK_SECONDS", 0.1)
 
     def work(_request, _reporter, _cancel):
         with pytest.raises(LockedError, match="the job 42"):

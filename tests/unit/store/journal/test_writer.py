@@ -1,6 +1,4 @@
 import concurrent.futures
-import contextlib
-import datetime
 import errno
 import fcntl
 import json
@@ -11,12 +9,11 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from pathlib import Path
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from samples.journals import BEGINNING, IMAGE, KEY, SNAPSHOT
 
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
 from clouduploader.plugin import (
@@ -29,32 +26,7 @@ from clouduploader.plugin import (
     visibility,
 )
 from clouduploader.store import journal
-
-KEY = "0123456789abcdef0123456789abcdef"
-SNAPSHOT = CloudObject("snapshot", "snap-1", "eu-west-1")
-IMAGE = CloudObject("image", "ami-1", "eu-west-1")
-BEGINNING = journal.UploadStart(
-    job="42", user="caf\udce9", target="ec2", filename="a.raw", image_path=Path("/srv/42.file"), is_by_hand=False,
-    work_dir=Path("/var/tmp/x"),  # noqa: S108 only a name
-)  # fmt: skip
-
-
-@pytest.fixture
-def state_dir(tmp_path):
-    return tmp_path / "journal"
-
-
-@pytest.fixture
-def attempt(state_dir):
-    """A factory of a try, to be used with `with`."""
-
-    @contextlib.contextmanager
-    def make(data=b"{}", key=KEY):
-        with journal.open_journal(state_dir, key) as opened:
-            opened.begin(BEGINNING, data)
-            yield opened
-
-    return make
+from clouduploader.store.journal import writer
 
 
 def read(state_dir):
@@ -67,42 +39,11 @@ def whats(entries):
     return [entry["what"] for entry in entries]
 
 
-def key_of(**changes):
-    return journal.key_of(**({"target": "ec2", "user": "tom", "filename": "a.raw", "values": {"a": "b"}} | changes))
-
-
-def test_key_is_that_of_the_first_release():
-    assert key_of() == "70917a875c70ec89a39734a01ff042c0"  # of ["clouduploader 1","ec2","tom","a.raw",{"a":"b"}]
-    assert journal.is_key(key_of())
-
-
-def test_key_does_not_depend_on_the_order_of_values():
-    assert key_of(values={"a": "b", "c": {"d": "e", "f": "g"}}) == key_of(values={"c": {"f": "g", "d": "e"}, "a": "b"})
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"target": "x"}, {"user": "x"}, {"filename": "x"}, {"values": {}}, {"values": {"a": "c"}},
-        {"values": {"a": "b", "c": True}}, {"user": "caf\udce9"}, {"target": "ec2tom", "user": ""},
-    ],
-)  # fmt: skip
-def test_key_is_another_one_for_another_upload(changes):
-    assert key_of(**changes) != key_of()
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
 )
-
-
-@hypothesis.given(st.text(st.characters()), st.dictionaries(st.text(st.characters()), json_values))
-def test_any_upload_has_a_key_that_stays(user, values):
-    key = key_of(user=user, values=values)
-    assert journal.is_key(key)
-    assert key == key_of(user=user, values=json.loads(json.dumps(values)))
 
 
 def test_entries_are_on_the_disk_when_write_returns(state_dir, attempt):
@@ -240,33 +181,11 @@ def test_next_try_knows_of_a_success_that_falls_short(attempt):
 
 
 def test_second_upload_is_refused_while_the_first_lives(state_dir, attempt, monkeypatch):
-    monkeypatch.setattr(journal, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(writer, "LOCK_SECONDS", 0.1)
     with attempt(), pytest.raises(LockedError, match=r"the job 42 \(journal 0123"), attempt():
         pass
     with attempt():
         pass
-
-
-def test_reader_does_not_keep_an_upload_from_starting(state_dir, attempt):
-    with attempt():
-        pass
-    is_over = threading.Event()
-
-    def look():
-        while not is_over.is_set():
-            journal.read(state_dir, KEY)
-
-    readers = [threading.Thread(target=look) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    try:
-        for _ in range(20):
-            with attempt():
-                pass
-    finally:
-        is_over.set()
-        for reader in readers:
-            reader.join()
 
 
 CHILD = """
@@ -296,7 +215,7 @@ def other_process(state_dir):
 
 
 def test_lock_of_another_process_ends_with_its_life(state_dir, attempt, other_process, monkeypatch):
-    monkeypatch.setattr(journal, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(writer, "LOCK_SECONDS", 0.1)
     assert read(state_dir).is_live
     with pytest.raises(LockedError, match="the job 7"), attempt():
         pass
@@ -329,25 +248,6 @@ def test_crash_at_any_byte_leaves_what_the_next_try_understands(state_dir, attem
         assert again.entries[:-1] == entries[:count]
         assert again.entries[-1]["what"] == "mine"
         assert path.read_bytes().endswith(b"\n")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"", b"{", b"[]", b"null", b"7", b'"begin"', b"{}", b'{"what": 7}', b'{"what": null}', b"\xff\xfe", b"\0" * 9,
-        b"[" * 100_000, b'{"what": ' + b"9" * 5000 + b"}", b'{"what": "a", "what": 1}',
-    ],
-)  # fmt: skip
-def test_line_that_is_no_entry_is_passed_over(state_dir, attempt, line):
-    with attempt() as opened:
-        opened.take(ObjectCreated(SNAPSHOT))
-    path = state_dir / KEY / "journal"
-    path.write_bytes(path.read_bytes() + line + b'\n{"what": "made", "kind": "image", "id": "ami-1"}\n')
-    found = read(state_dir)
-    assert whats(found.entries) == ["begin", "made", "made"]
-    assert list(found.state.objects) == [SNAPSHOT, CloudObject("image", "ami-1", "")]
-    with attempt() as opened:
-        assert whats(opened.entries()) == ["begin", "made", "made", "begin"]
 
 
 def test_what_a_success_neither_gave_nor_removed_is_left(state_dir, attempt):
@@ -390,11 +290,6 @@ def test_any_journal_can_be_read_and_gone_on_with(tmp_path_factory, lines, rest)
         assert opened.entries() == ()
 
 
-@hypothesis.given(st.binary())
-def test_any_bytes_are_entries_or_nothing(data):
-    assert all(isinstance(entry["what"], str) for entry in journal.parse(data))
-
-
 def test_write_that_fails_leaves_no_torn_line(state_dir, attempt):
     import resource
 
@@ -423,36 +318,6 @@ def test_state_directory_that_cannot_be_made_is_an_error(tmp_path, attempt):
         pass
 
 
-def test_all_journals_are_read_and_nothing_else(state_dir, attempt):
-    with attempt(), attempt(key="f" * 32):
-        pass
-    (state_dir / "a-file").touch()
-    (state_dir / ("e" * 32)).mkdir()
-    (state_dir / ("d" * 32)).touch()
-    (state_dir / ("c" * 32)).mkdir()
-    (state_dir / ("c" * 32) / "journal").mkdir()
-    (state_dir / "x").mkdir()
-    (state_dir / "x" / "journal").touch()
-    assert [found.key for found in journal.read_all(state_dir)] == [KEY, "f" * 32]
-    assert list(journal.read_all(state_dir / "none")) == []
-
-
-def test_target_data_are_those_of_the_last_try(state_dir, attempt):
-    with attempt(b"one"):
-        pass
-    (state_dir / KEY / ".targetdata").write_bytes(b"torn")  # of a try that was killed here
-    with attempt(b"two"):
-        pass
-    assert read(state_dir).targetdata() == b"two"
-
-
-def test_age_is_that_of_the_last_entry(state_dir, attempt):
-    with attempt():
-        pass
-    age = datetime.datetime.now(datetime.UTC) - read(state_dir).changed
-    assert datetime.timedelta() <= age < datetime.timedelta(minutes=5)
-
-
 def test_many_threads_write_whole_lines(state_dir, attempt):
     with attempt() as opened:
         threads = [threading.Thread(target=lambda: [opened.write("mine") for _ in range(20)]) for _ in range(5)]
@@ -473,45 +338,6 @@ def end(attempt, key, outcome, job="42", things=()):
         opened.write("mine", job=job)
     path = opened.directory.parent / "journal"
     os.utime(path, (path.stat().st_mtime - 3600,) * 2)
-
-
-KEYS = {name: f"{number:032x}" for number, name in enumerate(("over", "failed", "owing", "dead", "live", "young"))}
-
-
-@pytest.fixture
-def many(state_dir, attempt):
-    """Journals of every kind; the one of `live` is in use."""
-    end(attempt, KEYS["over"], journal.AttemptOutcome.SUCCEEDED)
-    end(attempt, KEYS["failed"], journal.AttemptOutcome.FAILED)
-    end(attempt, KEYS["owing"], journal.AttemptOutcome.FAILED, things=[SNAPSHOT])
-    end(attempt, KEYS["dead"], None)
-    end(attempt, KEYS["live"], journal.AttemptOutcome.FAILED)
-    with attempt(key=KEYS["young"]) as opened:
-        opened.end(journal.AttemptOutcome.SUCCEEDED)
-    (state_dir / "notes").write_text("mine")
-    (state_dir / ("f" * 32)).mkdir()
-    with (state_dir / KEYS["live"] / "journal").open() as live:
-        fcntl.flock(live, fcntl.LOCK_SH)
-        yield state_dir
-
-
-def test_prune_removes_only_old_journals_that_owe_nothing(many):
-    removed = journal.prune(many, before=time.time() - 60, kept_jobs=set())
-    assert removed == [KEYS["over"], KEYS["failed"]]
-    kept = {KEYS[name] for name in ("owing", "dead", "live", "young")} | {"notes", "f" * 32}
-    assert {path.name for path in many.iterdir()} == kept
-
-
-def test_prune_keeps_the_journal_of_a_job_that_is_kept(many):
-    assert journal.prune(many, before=time.time(), kept_jobs={"42"}) == []
-
-
-def test_open_journals_are_found_without_reading_the_others(many):
-    for name in ("over", "failed"):
-        path = many / KEYS[name] / "journal"
-        path.unlink()
-        os.mkfifo(path)  # whoever reads it all the same gets nothing
-    assert [found.key for found in journal.read_open(many)] == [KEYS["owing"], KEYS["dead"]]
 
 
 def test_journal_that_was_pruned_begins_anew(state_dir, attempt):
@@ -546,38 +372,6 @@ def test_end_that_can_not_be_tidied_up_is_no_error(state_dir, attempt, monkeypat
 
 def fail(*_arguments, **_options):
     raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-
-@pytest.mark.parametrize("lay", [os.mkfifo, lambda path: path.symlink_to("/etc/hostname"), Path.mkdir])
-def test_what_is_laid_in_place_of_a_journal_is_not_used(state_dir, lay):
-    (state_dir / KEY).mkdir(parents=True)
-    lay(state_dir / KEY / "journal")
-    assert journal.read(state_dir, KEY) is None
-    with pytest.raises(CannotCreateError), journal.open_journal(state_dir, KEY):
-        pytest.fail("it was opened")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_root_gives_away_nothing_by_a_journal_that_was_laid_for_it(tmp_path, state_dir, let_all_enter):
-    """Its owner links what root writes to a file of root's, on any level."""
-    secret = tmp_path / "secret"
-    secret.mkdir(mode=0o700)
-    (secret / "journal").write_text("root:SECRET")
-    theirs = state_dir.parent / "spool"
-    theirs.mkdir()
-    let_all_enter(theirs)
-    for level in (theirs / "file" / KEY / "journal", theirs / "directory" / KEY, theirs / "all"):
-        level.parent.mkdir(parents=True, exist_ok=True)
-        level.symlink_to({"journal": secret / "journal"}.get(level.name, secret))
-    for path in (theirs, *theirs.rglob("*")):
-        os.chown(path, 65534, 65534, follow_symlinks=False)
-    for name in ("file", "directory", "all"):
-        with pytest.raises(CannotCreateError), journal.open_journal(theirs / name, KEY):
-            pytest.fail("it was opened")
-        assert journal.read(theirs / name, KEY) is None
-    assert (secret / "journal").read_text() == "root:SECRET"
-    assert {path.stat().st_uid for path in (secret, secret / "journal")} == {0}
-    assert [path.name for path in secret.iterdir()] == ["journal"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

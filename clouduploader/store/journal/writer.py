@@ -1,0 +1,217 @@
+"""Write the journal of one upload, locked as long as the upload lives."""
+
+import contextlib
+import datetime
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
+from clouduploader.plugin import Event, JsonValue, ObjectCreated, ObjectRemoved, UploadResult
+from clouduploader.store.journal.directory import FILE_NAME, PLATFORM_NAME, TARGETDATA_NAME, other_files, read_bytes
+from clouduploader.store.journal.entries import AttemptOutcome, Entry, JournalState, fields_of, parse, state_of
+from clouduploader.util import files, privileges
+from clouduploader.util.frozen import frozen
+
+LOCK_SECONDS = 2.0  # a reader has the lock for an instant, to see whether the upload lives
+PAUSE_SECONDS = 0.05
+
+
+@frozen(kw_only=True)
+class UploadStart:
+    """What the first entry of an attempt tells.
+
+    Attributes:
+        job: The id in the spool, or None.
+        user: Any text.
+        target: Names the platform.
+        filename: The image's real name.
+        image_path: Where the image was.
+        is_by_hand: Whether a person started it from the command line.
+        work_dir: The try's private directory.
+    """
+
+    job: str | None
+    user: str
+    target: str
+    filename: str
+    image_path: Path
+    is_by_hand: bool
+    work_dir: Path
+
+
+class UploadJournal:
+    """A `Journal` of the plugin API, locked for this process. Safe to use from several threads.
+
+    Args:
+        directory: Of this upload.
+        descriptor: Of the locked file; the caller closes it.
+    """
+
+    def __init__(self, directory: Path, descriptor: int) -> None:
+        self.key = directory.name
+        self.directory = directory / PLATFORM_NAME
+        self._home = directory
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        data = read_bytes(descriptor)
+        self._size_bytes = data.rfind(b"\n") + 1
+        if self._size_bytes != len(data):
+            os.ftruncate(descriptor, self._size_bytes)
+        self._entries = list(parse(data))
+
+    def entries(self) -> Sequence[Entry]:
+        """See `Journal`."""
+        with self._lock:
+            return tuple(self._entries[state_of(self._entries).open_from :])
+
+    def state(self) -> JournalState:
+        """Return what all entries come to."""
+        with self._lock:
+            return state_of(self._entries)
+
+    def write(self, what: str, **values: JsonValue) -> None:
+        """See `Journal`."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        entry: dict[str, JsonValue] = {"what": what, "time": now, **values}
+        line = json.dumps(entry).encode("ascii") + b"\n"
+        with self._lock:
+            try:
+                files.write_all(self._descriptor, line)
+                os.fsync(self._descriptor)
+            except OSError as exc:
+                with contextlib.suppress(OSError):  # no torn line in front of the next one
+                    os.ftruncate(self._descriptor, self._size_bytes)
+                raise LocalIOError(f"the journal {self._home / FILE_NAME} can't be written: {exc.strerror}") from exc
+            self._size_bytes += len(line)
+            self._entries.append(entry)
+
+    def take(self, event: Event) -> None:
+        """Write down what was made or removed.
+
+        Raises:
+            LocalIOError: It can't be written.
+        """
+        match event:
+            case ObjectCreated(thing):
+                self.write("made", **fields_of(thing))
+            case ObjectRemoved(thing):
+                self.write("removed", **fields_of(thing))
+
+    def begin(self, beginning: UploadStart, targetdata: bytes) -> None:
+        """Begin a try: keep its target data, and say whose it is.
+
+        Raises:
+            LocalIOError: It can't be written.
+        """
+        try:
+            with privileges.as_owner(self._home):
+                files.replace_file(self._home / TARGETDATA_NAME, targetdata, mode=files.PRIVATE_MODE)
+                files.make_directory(self.directory, mode=files.PRIVATE_DIRECTORY_MODE)
+        except OSError as exc:
+            raise LocalIOError(f"the journal {self._home} can't be written: {exc.strerror}") from exc
+        self.write(
+            "begin",
+            job=beginning.job,
+            user=beginning.user,
+            target=beginning.target,
+            filename=beginning.filename,
+            image=str(beginning.image_path),
+            by_hand=beginning.is_by_hand,
+            work_dir=str(beginning.work_dir),
+            pid=os.getpid(),
+        )
+
+    def end(self, outcome: AttemptOutcome, result: UploadResult | None = None) -> None:
+        """End the try; where nothing can be left in the cloud, only the entries stay.
+
+        Raises:
+            LocalIOError: It can't be written.
+        """
+        values: dict[str, JsonValue] = {"outcome": str(outcome), "result": None}
+        if result:
+            values["result"] = result.id
+            values["objects"] = [dict(fields_of(thing)) for thing in result.objects]
+            values["shortfalls"] = [{"subject": item.subject, "reason": item.reason} for item in result.shortfalls]
+        self.write("end", **values)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove target data and the platform's files, unless they may be needed.
+
+        Where the disk does not let us, they stay until the next try, or until the journal goes.
+        """
+        state = self.state()
+        if state.is_open:
+            return
+        outcome = (state.end or {}).get("outcome")
+        is_repeatable = bool((state.began or {}).get("by_hand")) and outcome != AttemptOutcome.SUCCEEDED
+        with privileges.as_owner(self._home), contextlib.suppress(OSError):
+            for path in other_files(self._home):
+                if not (is_repeatable and path.name == TARGETDATA_NAME):
+                    files.remove_tree(path)
+
+
+@contextlib.contextmanager
+def open_journal(state_dir: Path, key: str) -> Iterator[UploadJournal]:
+    """Open a journal, or make it, and lock it; the lock ends with the context, or with the process.
+
+    Args:
+        state_dir: Made if it is missing.
+        key: See `key_of`.
+
+    Raises:
+        LockedError: An upload with this key lives, or is being cleaned up.
+        CannotCreateError: It can't be made, or is not ours to write.
+    """
+    path = state_dir / key / FILE_NAME
+    try:
+        descriptor = _open_locked(state_dir, key)
+        try:
+            opened = UploadJournal(state_dir / key, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except OSError as exc:
+        raise CannotCreateError(f"the journal {path} can't be written: {exc.strerror}") from exc
+    try:
+        yield opened
+    finally:
+        os.close(descriptor)
+
+
+def _open_locked(state_dir: Path, key: str) -> int:
+    """Open the file of a journal, made if it is not there, and lock it."""
+    directory = state_dir / key
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        with privileges.as_owner(state_dir):
+            for made in (state_dir, directory):
+                files.make_directory(made, mode=files.PRIVATE_DIRECTORY_MODE)
+            try:
+                descriptor = files.open_regular(directory / FILE_NAME, os.O_RDWR | os.O_APPEND, mode=files.PRIVATE_MODE)
+            except FileNotFoundError:
+                continue  # it was just pruned
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, descriptor)
+            if not files.try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    raise _locked(parse(read_bytes(descriptor)), key)
+            elif os.fstat(descriptor).st_nlink:  # else it was pruned before the lock was ours
+                files.sync_directory(directory)
+                stack.pop_all()
+                return descriptor
+        time.sleep(PAUSE_SECONDS)
+
+
+def _locked(entries: Sequence[Entry], key: str) -> LockedError:
+    began = state_of(entries).began or {}
+    job, pid = began.get("job"), began.get("pid")
+    name = f"the job {job}" if job else f"process {pid}"
+    return LockedError(
+        f"the same upload is under way already, or is being cleaned up: {name} (journal {key})",
+        hint="Wait for its end, or kill it.",
+    )

@@ -1,0 +1,14 @@
+"""The key of a journal, and what its upload made."""
+
+from pathlib import Path
+
+from clouduploader.plugin import CloudObject
+from clouduploader.store import journal
+
+KEY = "0123456789abcdef0123456789abcdef"
+SNAPSHOT = CloudObject("snapshot", "snap-1", "eu-west-1")
+IMAGE = CloudObject("image", "ami-1", "eu-west-1")
+BEGINNING = journal.UploadStart(
+    job="42", user="caf\udce9", target="ec2", filename="a.raw", image_path=Path("/srv/42.file"), is_by_hand=False,
+    work_dir=Path("/var/tmp/x"),  # noqa: S108 only a name
+)  # fmt: skip

@@ -89,9 +89,9 @@ def test_log_is_followed_past_the_death_of_the_server(jobs, start, serve, monkey
             serve(address)
             assert follower.stdout.readline() == b"two\n"
             uploader.stdin.write(b"ee\n")
-            uploader.stdin.close()
-            uploader.wait()
-            with jobs.lock("1") as locked:
+            with jobs.lock("1") as locked:  # before the end, which the server's worker would see
+                uploader.stdin.close()
+                uploader.wait()
                 locked.archive(locked.job.ended(JobState.SUCCEEDED, "ami-1"))
 
             rest, told = follower.communicate(timeout=PATIENCE_SECONDS)

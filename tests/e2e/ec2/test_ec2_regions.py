@@ -175,6 +175,17 @@ def wait_for(sandbox, process, action):
         time.sleep(POLL_SECONDS)
 
 
+def wait_for_images(sandbox, regions):
+    """Wait until the journal of job 2 has an image in each region: one whose answer was lost would not show yet."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        answer = json.loads(sandbox.run(["clouduploader", "inspect", "2", "--json"]).stdout)["data"]
+        if regions <= {thing["region"] for thing in answer["objects"] if thing["kind"] == "image"}:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_stop_leaves_neither_image_nor_copies(sandbox, command, method):
     sandbox.pace(copy_seconds=600)
@@ -208,6 +219,7 @@ def test_clean_up_after_a_kill_knows_the_copies(sandbox, command):
         command(f"--copy-to={SECOND},{THIRD}"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     wait_for(sandbox, process, "CopyImage")
+    wait_for_images(sandbox, {SECOND, THIRD})
     process.kill()
     process.wait(PATIENCE_SECONDS)
     done = sandbox.run(["clouduploader", "kill", "2", "--force", "--yes"])

@@ -26,7 +26,7 @@ from clouduploader.plugin import (
 )
 
 if TYPE_CHECKING:
-    from clouduploader.platforms.ec2.auth import RoleRequest
+    from clouduploader.platforms.ec2.auth import Account
 
 
 class Ec2(Platform):
@@ -49,7 +49,7 @@ class Ec2(Platform):
 
     @property
     def hints(self) -> Hints:  # type: ignore[override] # made when it is asked for
-        """The regions, and the one that the person uses."""
+        """What is known of regions without asking AWS."""
         from clouduploader.platforms.ec2 import hints
 
         return hints.RegionHints(self._context.environment)
@@ -71,8 +71,8 @@ class Ec2(Platform):
         """Check the rules between fields."""
         return fields.problems(targetdata, self._settings)
 
-    def connect(self, ctx: Context) -> "RoleRequest":
-        """Make the way into the account; no network before it is used."""
+    def connect(self, ctx: Context) -> "Account":
+        """Make the account; no network before it is used."""
         from clouduploader.platforms.ec2 import auth
 
         return auth.account(ctx, self.home, self._settings)

@@ -1,8 +1,8 @@
-"""Who we are in AWS, and temporary credentials for the user's role.
+"""The identity of this service in AWS, and temporary credentials for the user's role.
 
 With a role, the keys in `HOME/.aws` ask for it; where there are none, those of the SDK's usual chain do
-(environment, profiles, SSO, instance role). Without a role that chain is used as it is: an admin who
-uploads into his own account.
+(environment, profiles, SSO, instance role). Without a role that chain is used as it is, for an admin's upload
+into the admin's own account.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SESSION_NAME_LENGTH = 64  # RoleSessionName, API reference of AssumeRole
 RENEWAL_MARGIN = datetime.timedelta(minutes=5)  # of life left: as long as AWS lets a clock be wrong
 RENEWAL_PAUSE = datetime.timedelta(seconds=30)  # between tries while the old ones still serve
-CHAIN_SECONDS = 300.0  # for the SDK to find credentials: a helper may have somebody log in with a browser
+CHAIN_SECONDS = 300.0  # for the SDK to find credentials: a program may have a person log in with a browser
 CHAIN_HINT = "Look at the variables AWS_* of the environment, and at credential_process, SSO and roles in .aws/config."
 _NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_=,.@-]+")  # its pattern there is [\w+=,.@-]*
 _KEY = re.compile(r"[!-~]*")  # what can stand in a header; a wrapped line or a curly quote can't
@@ -48,8 +48,8 @@ def session_name(*, user: str, job_name: str | None) -> str:
     return name[:SESSION_NAME_LENGTH].rstrip("-")
 
 
-class RoleRequest:
-    """The way into the account that an image is uploaded to.
+class Account:
+    """The account that an image is uploaded to: credentials for it, and clients that act with them.
 
     Args:
         home: Home of clouduploader.
@@ -91,7 +91,7 @@ class RoleRequest:
 
         Raises:
             CredentialsError: There are none, or AWS does not accept them.
-            ClouduploaderError: See `refusals.translate`.
+            ClouduploaderError: See `aws_errors.translate`.
         """
         if not self.role_arn:
             return self._caller.keys()
@@ -158,19 +158,19 @@ class RoleRequest:
             service: For example "ec2".
             keys: Some, or for work that may outlive them a source of them, see `renewing`.
             region: None for the upload's.
-            options: Of botocore's Config, in place of those of `api.CONFIG`.
+            options: Of botocore's Config, in place of those of `boto.CONFIG`.
         """
         return self._caller.client(service, region or self.region, keys, **options)
 
     def route(self, client: Any) -> endpoint.ProxyRoute:  # noqa: ANN401 a client of the SDK
-        """How the SDK reaches what a client of ours calls."""
+        """Tell how the SDK reaches the EBS direct APIs; see `boto.route`."""
         from clouduploader.platforms.ec2 import boto
 
         return boto.route(client)
 
 
 class CallerAccount:
-    """Who this service is in AWS: the home's own credentials where there are some, else those of the SDK's chain.
+    """This service's own credentials in AWS: those of the home where there are some, else those of the SDK's chain.
 
     Args:
         home: Home of clouduploader.
@@ -203,13 +203,13 @@ class CallerAccount:
 
         Raises:
             CredentialsError: There are none, or the chain fails, whatever it raises.
-            ConfigError: The proxy on the way to whom the chain asks is none that the SDK can use.
-            TransientError: The chain did not end in CHAIN_SECONDS, or whom it asks can't be reached or is busy.
+            ConfigError: The SDK can't use the proxy through which the chain asks.
+            TransientError: The chain did not end in CHAIN_SECONDS, or what it asks can't be reached or is busy.
         """
         from clouduploader.platforms.ec2 import boto, exchange
 
         try:
-            # A person who is asked for a code must find the terminal as it was: then the chain is not left behind.
+            # With a terminal the chain is never left behind: it may have changed the terminal to ask for a code.
             found = (
                 deadline.until_left(self._found)
                 if _has_terminal()
@@ -261,14 +261,14 @@ class CallerAccount:
         )
 
     def identity(self, keys: AccessKeys) -> "CallerIdentity":
-        """Ask AWS who we are; no right is needed for that. Uses the network.
+        """Ask AWS for our identity; no right is needed for that. Uses the network.
 
         Args:
             keys: See `keys`.
 
         Raises:
             CredentialsError: AWS does not accept the credentials.
-            ClouduploaderError: See `refusals.translate`.
+            ClouduploaderError: See `aws_errors.translate`.
         """
         from clouduploader.platforms.ec2 import boto
 
@@ -301,7 +301,7 @@ class CallerAccount:
         return session
 
     def _check_programs(self) -> None:
-        """See that root runs no program that is named in somebody else's home.
+        """Check that root runs no program that is named in another user's home.
 
         Raises:
             ConfigError: It would.
@@ -334,7 +334,7 @@ class CallerAccount:
 
 
 def _has_terminal() -> bool:
-    """Whether the chain can ask a person for a code: it can wait for as long as that takes."""
+    """Tell whether the chain can ask a person for a code: then it may take as long as that takes."""
     if threading.current_thread() is not threading.main_thread():
         return False
     try:
@@ -421,7 +421,7 @@ class RenewedCredentials:
 
 @frozen()
 class CallerIdentity:
-    """Who the service is in AWS.
+    """The identity of the service in AWS.
 
     Attributes:
         arn: Of its user or role.
@@ -435,12 +435,12 @@ class CallerIdentity:
 
     @property
     def partition(self) -> str:
-        """Which of the AWSs that know nothing of each other: aws, aws-cn, aws-us-gov."""
+        """The partition of AWS: aws, aws-cn, aws-us-gov."""
         return self.arn.split(":")[1]
 
 
-def account(ctx: Context, home: Path, settings: Ec2Settings, *, user: str = "clean-up") -> RoleRequest:
-    """Make the way into the account of a context.
+def account(ctx: Context, home: Path, settings: Ec2Settings, *, user: str = "clean-up") -> Account:
+    """Make the account of a context. No network before it is used.
 
     Args:
         ctx: Whose target data name the account.
@@ -449,7 +449,7 @@ def account(ctx: Context, home: Path, settings: Ec2Settings, *, user: str = "cle
         user: For the session's name where there is no upload.
     """
     request = ctx.request if isinstance(ctx, UploadContext) else None
-    return RoleRequest(
+    return Account(
         home=home,
         settings=settings,
         targetdata=ctx.targetdata,
@@ -460,10 +460,10 @@ def account(ctx: Context, home: Path, settings: Ec2Settings, *, user: str = "cle
 
 
 def check_role(request: UploadRequest) -> None:
-    """Refuse an upload for somebody who named no role: it would go into the service's own account.
+    """Refuse an upload without a role that is not by hand: it would go into the service's own account.
 
     Raises:
-        TargetDataError: There is no role, and nobody who uploads for himself.
+        TargetDataError: There is no role, and the upload is not by hand.
     """
     if not request.targetdata.get("arn") and not request.is_by_hand:
         raise TargetDataError(

@@ -1,4 +1,4 @@
-"""What AWS's refusals mean, in one line each, with what to do about it."""
+"""Translate AWS's refusals into errors of one line, with what to do about them."""
 
 import datetime
 import difflib
@@ -94,7 +94,7 @@ _NOT_THERE = {
 
 
 def clock_skew(date: str, now: datetime.datetime | None = None) -> datetime.timedelta | None:
-    """How far this machine's clock is ahead of AWS's.
+    """Measure how far this machine's clock is ahead of AWS's.
 
     Args:
         date: The header Date of an answer.
@@ -107,7 +107,7 @@ def clock_skew(date: str, now: datetime.datetime | None = None) -> datetime.time
         theirs = email.utils.parsedate_to_datetime(date)
     except ValueError:
         return None
-    if theirs.tzinfo is None:  # as for "-0000", RFC 5322: UTC, from somebody who won't tell his zone
+    if theirs.tzinfo is None:  # as for "-0000", RFC 5322: UTC, without telling the zone
         theirs = theirs.replace(tzinfo=datetime.UTC)
     return (now or datetime.datetime.now(datetime.UTC)) - theirs
 
@@ -151,7 +151,7 @@ def translate(refusal: AwsError, *, subject: str) -> ClouduploaderError:
 
 
 def is_denied(error: ClouduploaderError) -> bool:
-    """Whether a permission is missing, and not the key or the clock wrong."""
+    """Tell whether a permission is missing, rather than the key or the clock wrong."""
     return isinstance(error, DeniedError) and not isinstance(error, CredentialsError)
 
 
@@ -269,7 +269,7 @@ def name_taken(which: str, difference: str | None = None) -> PlatformReplyError:
     """Make the error for a name that another image of the account has.
 
     Args:
-        which: That image, the name, or who said so.
+        which: That image, or the call that said so.
         difference: In what it is another than ours, if that is known.
     """
     more = f": {difference}" if difference else ""

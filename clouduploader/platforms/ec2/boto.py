@@ -1,8 +1,8 @@
-"""The SDK's clients: the one border that all calls of AWS's APIs cross, but for PutSnapshotBlock (`ebs_direct`).
+"""The SDK's clients: the one border that all calls of AWS's APIs cross, but for PutSnapshotBlock (`ebs`).
 
-What goes out of here is an answer in which all is that we read, or an error that `translated` knows: whatever the
-SDK, urllib3 or a parser raises on the way is caught here, each exchange ends in time, and each call is told.
-Who answers, how he is reached and whom to believe that it is he is for the SDK to decide; see `route`.
+A call returns an answer that has all that we read, or raises an error that `translated` knows: errors of the SDK, of
+urllib3 and of parsers are caught here, each exchange ends in time, and each call is reported. Endpoint, proxy and
+certificate authorities are for the SDK to choose; see `route`.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ UNREACHABLE_ERRORS = (
     botocore.exceptions.ConnectTimeoutError,
     botocore.exceptions.ProxyConnectionError,
 )
-"""What it raises where nobody may be at an endpoint."""
+"""What it raises where an endpoint may not exist."""
 CREDENTIAL_ERRORS = (
     botocore.exceptions.NoCredentialsError,
     botocore.exceptions.PartialCredentialsError,
@@ -95,17 +95,17 @@ _SNAPSHOT = "snap-00000000000000000"
 
 
 class UnreadableAnswerError(exchange.MalformedAnswerError):
-    """A whole answer, in which is not what its API gives."""
+    """A whole answer that is not what its API gives."""
 
 
 class CredentialSource(Protocol):
-    """Gives credentials that are valid; `credentials.RenewedCredentials`."""
+    """Gives valid credentials; `auth.RenewedCredentials` is one."""
 
     def __call__(self) -> AccessKeys:
-        """Those of now."""
+        """Return credentials that are valid now."""
 
     def refuse(self, keys: AccessKeys) -> None:
-        """AWS says that these have expired: from now on give others."""
+        """Note that AWS calls these expired: return others from now on."""
 
 
 MANY = ("PutSnapshotBlock", "GetSnapshotBlock")
@@ -161,7 +161,7 @@ def client(
 
 
 def route(ebs: Any) -> endpoint.ProxyRoute:
-    """How the SDK reaches the EBS direct API, for PutSnapshotBlock of our own.
+    """Tell how the SDK reaches the EBS direct API, for PutSnapshotBlock of our own.
 
     Args:
         ebs: A client of it. What it is asked for is signed and goes nowhere: `meta.endpoint_url` is not where the
@@ -186,7 +186,7 @@ def route(ebs: Any) -> endpoint.ProxyRoute:
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """Around what the SDK does with its settings only; what it raises there is about them."""
+    """Surround what the SDK does with its settings only; what it raises there is about them."""
     try:
         yield
     except ClouduploaderError:
@@ -203,7 +203,7 @@ def _add_border(base_classes: list[type], **_rest: object) -> None:
 
 
 class _Border:
-    """A base class of the clients, in front of botocore's own: nothing foreign gets out of a call."""
+    """A base class of the clients, in front of botocore's own: a call raises no foreign error."""
 
     def _make_api_call(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:
         """Make a call, and once more if its answer is malformed, as the SDK does where one did not come.
@@ -267,13 +267,16 @@ class _Loader(botocore.loaders.Loader):  # type: ignore[misc] # botocore has no 
     """Finds the SDK's models, without a list of all the services that it has: that takes a thousand looks at disk."""
 
     def list_available_services(self, _type_name: str) -> list[str]:
-        """Those that we call."""
+        """List the services that we call."""
         return ["ec2", *sorted(set(SERVICES.values()))]
 
 
 @functools.cache
 def _loader(data_path: str | None) -> _Loader:
-    """The SDK's models, read once: that of EC2 takes a third of a second, and copies need a client a region."""
+    """Return the loader of the SDK's models, which keeps them.
+
+    That of EC2 takes a third of a second to read, and copies need a client for each region.
+    """
     theirs = botocore.loaders.create_loader(data_path)
     return _Loader(extra_search_paths=theirs.search_paths, include_default_search_paths=False)
 
@@ -288,7 +291,7 @@ class _Provider(botocore.credentials.CredentialProvider):  # type: ignore[misc] 
         self._credentials = credentials
 
     def load(self) -> "_Credentials":
-        """Called once, when a client is made."""
+        """Return the credentials; called once, when a client is made."""
         return self._credentials
 
 
@@ -353,7 +356,7 @@ def translated(subject: str) -> Iterator[None]:
         subject: What is asked for, for the message.
 
     Raises:
-        ClouduploaderError: See `refusals.translate`.
+        ClouduploaderError: See `aws_errors.translate`.
     """
     try:
         yield
@@ -380,7 +383,7 @@ def _translate(exc: botocore.exceptions.BotoCoreError, subject: str) -> Cloudupl
 
 
 def may_heal(exc: BaseException) -> bool:
-    """Whether what the SDK's chain of credentials raises, having asked AWS, may be otherwise in a while."""
+    """Tell whether the SDK's chain of credentials, which raised this, may succeed in a while."""
     if isinstance(exc, botocore.exceptions.ClientError):
         exchange.complete_refusal(exc.response)
         told = aws_errors.translate(refusal(exc), subject="credentials")
@@ -393,7 +396,7 @@ def may_heal(exc: BaseException) -> bool:
 
 
 def words(exc: BaseException) -> str:
-    """What an exception of a library says, in one line that names its kind where it says too little."""
+    """Put an exception of a library into one line, which names its kind where it says too little."""
     if isinstance(exc, OSError) and exc.strerror:
         return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
     text = _USER_OF_URL.sub("***@", " ".join(str(exc).split()))[:MAX_WORDS]
@@ -401,7 +404,7 @@ def words(exc: BaseException) -> str:
 
 
 def refusal(exc: botocore.exceptions.ClientError) -> aws_errors.AwsError:
-    """What AWS said, out of the SDK's exception."""
+    """Extract what AWS said from the SDK's exception."""
     metadata = exc.response.get("ResponseMetadata", {})
     error = exc.response.get("Error", {})
     return aws_errors.AwsError(
@@ -416,7 +419,7 @@ def refusal(exc: botocore.exceptions.ClientError) -> aws_errors.AwsError:
 
 
 def refusal_code(error: ClouduploaderError) -> str:
-    """What AWS's code was, "" if it was no refusal of AWS's."""
+    """Return the code by which AWS refused; "" if the error is no refusal of AWS's."""
     cause = error.__cause__
     return str(cause.response["Error"].get("Code", "")) if isinstance(cause, botocore.exceptions.ClientError) else ""
 

@@ -1,4 +1,4 @@
-"""What uploads left in an account: found by its tags, and removed in the order that AWS's dependencies ask for."""
+"""Find what uploads left in an account by its tags; remove it in the order that AWS's dependencies ask for."""
 
 import dataclasses
 import datetime
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import AbsentError, ClouduploaderError, NetworkError, PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import boto, labels
-from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.auth import Account
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import (
     CleanUpReport,
@@ -172,7 +172,7 @@ class ObjectRemover:
         return is_busy or code in RETRY_CODES
 
 
-def clean_up(ctx: Context, account: RoleRequest, objects: Sequence[CloudObject]) -> CleanUpReport:
+def clean_up(ctx: Context, account: Account, objects: Sequence[CloudObject]) -> CleanUpReport:
     """Remove objects with fresh credentials, region by region. Blocks for minutes at worst.
 
     Raises:
@@ -181,7 +181,7 @@ def clean_up(ctx: Context, account: RoleRequest, objects: Sequence[CloudObject])
     return _clean_up(ctx, account, account.fresh_keys(), objects)
 
 
-def _clean_up(ctx: Context, account: RoleRequest, keys: AccessKeys, objects: Sequence[CloudObject]) -> CleanUpReport:
+def _clean_up(ctx: Context, account: Account, keys: AccessKeys, objects: Sequence[CloudObject]) -> CleanUpReport:
     report = CleanUpReport()
     for region in dict.fromkeys(thing.region or account.region for thing in objects):
         here = [thing for thing in objects if (thing.region or account.region) == region]
@@ -190,7 +190,7 @@ def _clean_up(ctx: Context, account: RoleRequest, keys: AccessKeys, objects: Seq
     return report
 
 
-def undo(ctx: Context, account: RoleRequest, made: Mapping[CloudObject, float]) -> None:
+def undo(ctx: Context, account: Account, made: Mapping[CloudObject, float]) -> None:
     """Remove what an upload made; wait for what EC2 does not show yet, unless the upload was cancelled.
 
     Blocks for minutes at worst. What can't be removed is named in the log, and stays in the journal.
@@ -227,10 +227,10 @@ def undo(ctx: Context, account: RoleRequest, made: Mapping[CloudObject, float]) 
 
 @frozen()
 class _Listing:
-    """How the things of one kind are listed.
+    """How EC2 lists the things of one kind.
 
     Attributes:
-        kind: Ours, see `calls`.
+        kind: One of KINDS.
         operation: Of the client.
         path: Where the answer has them: lists in lists.
         id_key: What names one of them, there.
@@ -328,7 +328,7 @@ def _users_of_snapshots(
     region: str,
     snapshots: Sequence[Mapping[str, Any]],
 ) -> Mapping[str, str]:
-    """Which image uses a snapshot: by the snapshot's id; "?" where that can't be told."""
+    """Map snapshots to the images that use them; "?" for all where that can't be told."""
     complete = [item["SnapshotId"] for item in snapshots if item.get("State") == "completed"]
     if not complete:
         return {}
@@ -387,7 +387,7 @@ def _time(value: object) -> datetime.datetime | None:
 
 
 def unremoved(entries: Sequence[Mapping[str, JsonValue]]) -> dict[CloudObject, Mapping[str, JsonValue]]:
-    """What earlier tries made and did not remove, by a journal's entries; with the entry that tells of its making."""
+    """List what earlier tries made and did not remove, by a journal's entries; each with the entry of its making."""
     found: dict[CloudObject, Mapping[str, JsonValue]] = {}
     for entry in entries:
         thing = _object(entry)

@@ -1,4 +1,4 @@
-"""The URL of an endpoint taken apart, and how it is reached."""
+"""Endpoints of AWS's APIs: their URLs, and how they are reached."""
 
 import urllib.parse
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ def parse(url: str, *, origin: str) -> AwsEndpoint:
 
     Args:
         url: From the environment or the SDK.
-        origin: Who gave it, for the error.
+        origin: Where it comes from, for the error.
 
     Raises:
         ConfigError: It is not the URL of an endpoint.
@@ -68,13 +68,13 @@ def parse(url: str, *, origin: str) -> AwsEndpoint:
 
 @frozen(kw_only=True)
 class ProxyRoute:
-    """How the SDK reaches an API, for requests of our own; see `api.route`.
+    """How the SDK reaches an API, for requests of our own; see `boto.route`.
 
     Attributes:
         place: The endpoint.
         region: Of the signature.
-        authorities: The file with the certificates of those who are believed.
-        proxy: The URL of the proxy on the way, or None.
+        authorities: The file with the certificates of the authorities that are trusted.
+        proxy: The URL of the proxy, or None.
     """
 
     place: AwsEndpoint
@@ -83,7 +83,7 @@ class ProxyRoute:
     proxy: str | None = None
 
     def tls_context(self) -> "ssl.SSLContext | None":
-        """What TLS connections need: certificates and host names are verified, as the SDK does it. None without TLS.
+        """Make the context of TLS connections, which verifies certificates and names as the SDK does; None without TLS.
 
         Raises:
             ConfigError: The authorities can't be read.

@@ -1,8 +1,8 @@
-"""One request of the SDK and its whole answer, within a time; and whether the answer has what we read of it.
+"""Make one request of the SDK and read its whole answer, within a time; check that it has what we read of it.
 
 The SDK's parsers take a body that was cut off, or that another server made, for an answer in which little stands: all
-members of most shapes are optional in its models. The caller who reads an answer that has passed `check_answer` finds
-what is named here, and all that is there is of the type that the model gives it.
+members of most shapes are optional in its models. An answer that has passed `check_answer` has what is named here, and
+all that it has is of the type that the model gives it.
 """
 
 import datetime
@@ -24,7 +24,7 @@ from clouduploader.util import deadline
 from clouduploader.util.cancel import Cancel
 
 SECONDS = 100.0
-"""For connecting (20 s) and for an answer (60 s of silence, see `api.CONFIG`), and some for its parts."""
+"""For connecting (20 s) and for an answer (60 s of silence, see `boto.CONFIG`), and some for its parts."""
 MAX_BODY_BYTES = 64 << 20  # a page of thousands of images has a few; a block has half a MiB
 PIECE_BYTES = 1 << 16
 UNTRUSTED_ERRORS = (ssl.SSLCertVerificationError, urllib3.util.ssl_match_hostname.CertificateError)
@@ -147,10 +147,10 @@ class Exchange:
 
 
 class _Body(io.BytesIO):
-    """A body that was read; with what the SDK reads one by."""
+    """A body that was read, with the methods by which the SDK reads one."""
 
     def stream(self) -> Iterator[bytes]:
-        """All that is left, at once."""
+        """Yield all that is left, at once."""
         yield self.read()
 
 
@@ -186,7 +186,7 @@ def _check_authorities(path: str) -> None:
 
 
 def unusable_url(exc: BaseException) -> ConfigError | None:
-    """The error of ours for a URL with which no other try will do better; None if it is about something else.
+    """Make the error for a URL with which no other try will do better; None if it is about something else.
 
     What is returned does not have the URL: there may be a password in it.
     """
@@ -207,7 +207,7 @@ def unusable_url(exc: BaseException) -> ConfigError | None:
 
 
 def cause_of(exc: BaseException) -> BaseException:
-    """What OpenSSL or Python said, out of what urllib3 and botocore have put around it."""
+    """Unwrap what OpenSSL or Python raised from what urllib3 and botocore have put around it."""
     inner = exc.kwargs.get("error") if isinstance(exc, botocore.exceptions.BotoCoreError) else None
     while isinstance(inner, urllib3.exceptions.HTTPError) and inner.args and isinstance(inner.args[-1], BaseException):
         inner = inner.args[-1]
@@ -238,7 +238,7 @@ def check_answer(operation: str, answer: Any, service: Any) -> None:
 
 
 def complete_refusal(response: dict[str, Any]) -> None:
-    """Give a refusal that has no code one, which says so: all who handle one look at its code."""
+    """Give a refusal that has no code one that says so: all handlers look at the code."""
     error = response.get("Error")
     if not isinstance(error, dict):
         error = {}
@@ -249,9 +249,9 @@ def complete_refusal(response: dict[str, Any]) -> None:
 
 
 def is_of_aws(response: Mapping[str, Any]) -> bool:
-    """Whether a refusal, see `complete_refusal`, has a code: else something on the way has answered in AWS's place.
+    """Tell whether a refusal, see `complete_refusal`, has a code; else a proxy has answered in AWS's place.
 
-    Where there is none, the SDK gives the status of HTTP for one. A failure (5xx) is one whoever says so.
+    Where there is none, the SDK gives the status of HTTP for one. A failure (5xx) counts whatever sent it.
     """
     code, status = response["Error"]["Code"], response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
     return status >= 500 or not (code.isdecimal() or code.lower() == "unknown")
@@ -262,7 +262,7 @@ def _is_there(value: Any) -> bool:
 
 
 def _values(answer: Any, path: list[str]) -> Iterator[Any]:
-    """What stands at a path: one value, None if it is not there, or one for each item of the lists on the way."""
+    """Yield what a path leads to: one value, None if it is absent, or one for each item of the lists in it."""
     if not path:
         yield answer
     elif path[0] == "[]":

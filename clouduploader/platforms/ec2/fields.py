@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from clouduploader.model.disk import ZeroBlocks
-from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.platforms.ec2 import labels
 from clouduploader.platforms.ec2.settings import METHODS, Ec2Settings
 from clouduploader.plugin import Field, FieldKind, JsonValue
 
 if TYPE_CHECKING:
     import botocore.regions
 
-MAX_TAGS = our_tags.MAX_TAGS - len(our_tags.ESSENTIAL)  # of the user's
+MAX_TAGS = labels.MAX_TAGS - len(labels.ESSENTIAL)  # of the user's
 MAX_TAG_KEY_LENGTH = 127  # EC2 API, Tag: "a maximum of 127 Unicode characters"
 MAX_TAG_VALUE_LENGTH = 256  # EC2 API, Tag
 TAG_PREFIX_OF_AWS = "aws:"  # EC2 API, Tag: "May not begin with aws:"; in any case of letters
@@ -36,7 +36,7 @@ UEFI_MODES = ("uefi", "uefi-preferred")
 TPM_MODES = ("uefi",)  # EC2 User Guide, "NitroTPM": the AMI's boot mode must be uefi; RegisterImage refuses all others
 VERSIONS = ("2.0", "v2.0")  # what ec2uploadimg takes for --imds-support and --tpm-support
 IMDS_OPEN = "optional"  # as HttpTokens of RunInstances has it
-MAX_TOOL_GIB = 16384  # ours: ec2uploadimg makes a second volume of twice this size
+MAX_HELPER_GIB = 16384  # ours: ec2uploadimg makes a second volume of twice this size
 KMS_KEY_PATTERN = r"[A-Za-z0-9:/_-]+"
 EVERYBODY = "public"  # in `share`
 EVERYWHERE = "all"  # in `regions`
@@ -244,7 +244,7 @@ FIELDS = (
 
 
 def method(targetdata: Mapping[str, JsonValue], settings: Ec2Settings) -> str:
-    """How this image gets into EC2: one of METHODS."""
+    """Return how this image gets into EC2: one of METHODS."""
     return str(targetdata.get("method", settings.method))
 
 
@@ -258,7 +258,7 @@ def problems(targetdata: Mapping[str, JsonValue], settings: Ec2Settings) -> list
     Returns:
         One line for each problem.
     """
-    way = method(targetdata, settings)
+    chosen = method(targetdata, settings)
     found = _tag_problems(targetdata.get("tags"))
     if "external_id" in targetdata and "arn" not in targetdata:
         # OBS makes an external id for every user, and sends arn as null until there is a role.
@@ -266,19 +266,19 @@ def problems(targetdata: Mapping[str, JsonValue], settings: Ec2Settings) -> list
     if targetdata.get("architecture") == "arm64" and targetdata.get("ena_support") is False:
         found.append("ena_support is false, but arm64 needs it")  # ec2uploadimg would turn it on
     found += _boot_problems(targetdata)
-    if way == "ec2uploadimg":
+    if chosen == "ec2uploadimg":
         asked = [name for name, harmless in DIRECT_ONLY.items() if targetdata.get(name, harmless) != harmless]
         found += [f"{name} needs method ebs-direct" for name in asked]
     size = targetdata.get("root_volume_size")
-    if way == "ec2uploadimg" and isinstance(size, int) and size > MAX_TOOL_GIB:
-        found.append(f"root_volume_size is {size}, but ec2uploadimg goes up to {MAX_TOOL_GIB}")
+    if chosen == "ec2uploadimg" and isinstance(size, int) and size > MAX_HELPER_GIB:
+        found.append(f"root_volume_size is {size}, but ec2uploadimg goes up to {MAX_HELPER_GIB}")
     if "kms_key_id" in targetdata and targetdata.get("encrypted") is False:
         found.append("kms_key_id is given, but encrypted is false")
     return found + _key_problems(targetdata) + _distribution_problems(targetdata)
 
 
 def moment(text: JsonValue) -> datetime.datetime | None:
-    """The time that a field of the kind of `deprecate_at` names, aware; None for no time.
+    """Parse the time that a field of the kind of `deprecate_at` names, aware; None for no time.
 
     Raises:
         ValueError: There is no such time.
@@ -391,7 +391,7 @@ def _partition_problems(targetdata: Mapping[str, JsonValue]) -> list[str]:
 
 
 def _partition(sdk: "botocore.regions.EndpointResolver", region: str) -> str | None:
-    """The partition of a region, one that is newer than the SDK too; None if the name is none of a region."""
+    """Return the partition of a region, also of one newer than the SDK; None if the name is none of a region."""
     import botocore.exceptions
 
     try:
@@ -422,13 +422,13 @@ def _tag_problems(tags: JsonValue) -> list[str]:
         return []
     found = []
     if len(tags) > MAX_TAGS:
-        found.append(f"tags are {len(tags)}, but EC2 takes {our_tags.MAX_TAGS}, and we need the rest")
+        found.append(f"tags are {len(tags)}, but EC2 takes {labels.MAX_TAGS}, and we need the rest")
     if any(not 1 <= len(key) <= MAX_TAG_KEY_LENGTH for key in tags):
         found.append(f"tags have a name that is not of 1 to {MAX_TAG_KEY_LENGTH} characters")
     if any(key.lower().startswith(TAG_PREFIX_OF_AWS) for key in tags):
         found.append(f"tags have a name that begins with {TAG_PREFIX_OF_AWS}, which AWS keeps for itself")
-    if any(key.startswith(our_tags.PREFIX) for key in tags):
-        found.append(f"tags have a name that begins with {our_tags.PREFIX}, which is for clouduploader's own")
+    if any(key.startswith(labels.PREFIX) for key in tags):
+        found.append(f"tags have a name that begins with {labels.PREFIX}, which is for clouduploader's own")
     if any(len(str(value)) > MAX_TAG_VALUE_LENGTH for value in tags.values()):
         found.append(f"tags have a value of more than {MAX_TAG_VALUE_LENGTH} characters")
     if any(_CONTROL.search(f"{key}{value}") for key, value in tags.items()):

@@ -20,7 +20,6 @@ MACHINES = {"x86_64": "x86_64", "i386": "i386", "i586": "i386", "i686": "i386", 
 """OBS's words for architectures, and Amazon's."""
 UEFI_MACHINES = ("x86_64", "arm64")  # EC2 User Guide, "Boot modes": i386 boots by BIOS only
 HELPER_DEFAULT_GIB = 10  # ec2uploadimg's own --root-volume-size
-HELPER_MAX_GIB = 16384  # of gp3, EBS user guide
 HELPER_TERABYTE_GIB = 1024  # from here on lsblk counts in T, and ec2uploadimg understands whole numbers only
 _GUESS = "It is taken for one of x86_64; give architecture if that is wrong."
 
@@ -359,7 +358,7 @@ def helper_volume_gib(needed_bytes: int, wanted: JsonValue) -> int:
         size = max(needed, HELPER_DEFAULT_GIB)
         while not _is_findable(size):
             size += 1
-        if size > HELPER_MAX_GIB:
+        if size > fields.MAX_HELPER_GIB:
             raise ImageError(f"the image is {needed} GiB unpacked, more than a volume can hold")
         return size
     if wanted < needed:
@@ -392,7 +391,7 @@ def allowed_volume_sizes(wanted: JsonValue, *needed_bytes: int) -> frozenset[int
     if isinstance(wanted, int):
         return frozenset({wanted})
     needed = [max(1, -(-size_bytes // GIB)) for size_bytes in needed_bytes]
-    by_helper = [helper_volume_gib(gib * GIB, None) for gib in needed if gib <= HELPER_MAX_GIB]
+    by_helper = [helper_volume_gib(gib * GIB, None) for gib in needed if gib <= fields.MAX_HELPER_GIB]
     return frozenset((*needed, *by_helper))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from clouduploader.platforms.ec2 import auth, aws_errors, fields, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.ami import compare, find
-from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.auth import Account
 from clouduploader.platforms.ec2.ebs import protocol, snapshot, verify
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, upload
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
@@ -16,7 +16,7 @@ PUT_USD = 0.006 / 1000  # a block; "Amazon EBS pricing", EBS direct APIs, PutSna
 GET_USD = 0.003 / 1000  # the same, GetSnapshotBlock
 
 
-def make(ctx: UploadContext, account: RoleRequest, settings: Ec2Settings, context: PlatformContext) -> Plan:
+def make(ctx: UploadContext, account: Account, settings: Ec2Settings, context: PlatformContext) -> Plan:
     """Plan an upload; see `Platform.plan`.
 
     Args:
@@ -36,7 +36,7 @@ def make(ctx: UploadContext, account: RoleRequest, settings: Ec2Settings, contex
     return found
 
 
-def _by_helper(ctx: UploadContext, account: RoleRequest, settings: Ec2Settings, context: PlatformContext) -> Plan:
+def _by_helper(ctx: UploadContext, account: Account, settings: Ec2Settings, context: PlatformContext) -> Plan:
     request, data = ctx.request, ctx.targetdata
     command.link_name(request.image)  # refuses what it can't take
     helper = helper_config.helper(context.home, ctx.region)
@@ -70,7 +70,7 @@ def _by_helper(ctx: UploadContext, account: RoleRequest, settings: Ec2Settings, 
     return Plan(steps, costs)
 
 
-def direct(ctx: UploadContext, account: RoleRequest, settings: Ec2Settings) -> Plan:
+def direct(ctx: UploadContext, account: Account, settings: Ec2Settings) -> Plan:
     """Plan an upload through the EBS direct APIs.
 
     Raises:
@@ -116,7 +116,7 @@ def direct(ctx: UploadContext, account: RoleRequest, settings: Ec2Settings) -> P
     return Plan(tuple(steps), (sending, *_costs(settings, settled, spec.size_bytes, is_there=False)))
 
 
-def _access(account: RoleRequest) -> str:
+def _access(account: Account) -> str:
     return f"assume role {account.role_arn}" if account.role_arn else "use your own AWS credentials"
 
 
@@ -137,7 +137,7 @@ def _afterwards(data: Mapping[str, JsonValue]) -> list[str]:
     steps = [f"copy the AMI to {region}" for region in map(str, regions)]
     if share:
         steps.append(f"share it with {', '.join(map(str, share))}")
-    if opened := replicate.for_snapshots(data):
+    if opened := replicate.snapshot_shares(data):
         steps.append(f"share its snapshots with {', '.join(opened)}")
     if data.get("deprecate_at"):
         steps.append(f"have it deprecated from {data['deprecate_at']}")

@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clouduploader.errors import ClouduploaderError, DeniedError, TargetDataError
-from clouduploader.platforms.ec2 import aws_errors, boto, fields
-from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.platforms.ec2 import aws_errors, boto, fields, labels
 from clouduploader.platforms.ec2.ami import compare, find
-from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.auth import Account
 from clouduploader.plugin import JsonValue, UploadContext
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ OWN_KEY_HINT = (
 )
 
 
-def settle(ctx: UploadContext, account: RoleRequest, *, image: Mapping[str, Any] | None) -> dict[str, JsonValue]:
+def settle(ctx: UploadContext, account: Account, *, image: Mapping[str, Any] | None) -> dict[str, JsonValue]:
     """Find out what would be refused after the upload. Changes nothing; asks all regions at once.
 
     Args:
@@ -57,7 +56,7 @@ def settle(ctx: UploadContext, account: RoleRequest, *, image: Mapping[str, Any]
 
 
 class _Preflight:
-    def __init__(self, ctx: UploadContext, account: RoleRequest, image: Mapping[str, Any] | None) -> None:
+    def __init__(self, ctx: UploadContext, account: Account, image: Mapping[str, Any] | None) -> None:
         self._account = account
         self._home = ctx.region
         self._targetdata = ctx.targetdata
@@ -68,7 +67,7 @@ class _Preflight:
         self._kms_keys = kms_keys if isinstance(kms_keys, dict) else {}
 
     def destinations(self) -> list[str]:
-        """The regions of the copies, each once; those of the account if all are wanted.
+        """List the regions of the copies, each once; those of the account if all are wanted.
 
         Raises:
             TargetDataError: One, or one that a key is named for, is not enabled for the account.
@@ -113,7 +112,7 @@ class _Preflight:
             self._check_public(region)
 
     def _asked(self, what: str, ask: Callable[[], T], *, is_needed: bool = False) -> T | None:
-        """The answer, or None if there is none: then that is said, and nothing follows from it."""
+        """Return the answer, or None if there is none: then that is reported, and nothing follows from it."""
         try:
             return ask()
         except TargetDataError:
@@ -128,7 +127,7 @@ class _Preflight:
         """Refuse a name that an image has there which no upload of ours made."""
         images = self._asked(f"whether the name is free in {region}", lambda: self._named(region)) or []
         living = [image for image in images if image.get("State") not in find.FAILED_STATES]
-        known = {our_tags.CONTENT, our_tags.SHA256, our_tags.KEY}
+        known = {labels.CONTENT, labels.SHA256, labels.KEY}
         if living and not any(known & find.tags(image).keys() for image in living):
             raise aws_errors.name_taken(f"{living[0]['ImageId']} in {region}", "no upload of clouduploader made it")
 
@@ -144,7 +143,7 @@ class _Preflight:
                 self._check_key(region, named)
 
     def _key_names(self, region: str) -> Iterator[tuple[str, bool]]:
-        """The key of the snapshots there, if any, and whether the target data name it."""
+        """Yield the key of the snapshots there, if any, and whether the target data name it."""
         if region == self._home and self._image is not None:
             if self._share and find.is_encrypted(self._image):
                 keys = self._asked("the key of the image", self._keys_of_image) or []
@@ -188,7 +187,7 @@ class _Preflight:
         return [compare.key_of_snapshot(ec2, snapshot_id, self._home) for snapshot_id in ids]
 
     def _check_key(self, region: str, name: str) -> None:
-        """Refuse a key that EBS can't use, or that others can't be let use though the image is shared with them.
+        """Refuse a key that EBS can't use, or that other accounts can't use though the image is shared with them.
 
         Args:
             region: Where it is.
@@ -255,7 +254,7 @@ def blocked(what: str, region: str) -> DeniedError:
 
 
 def key_not_shareable(where: str) -> TargetDataError:
-    """Make the error for an image that is to be shared, and is encrypted with a key that nobody else can use."""
+    """Make the error for an image that is to be shared, and is encrypted with a key that other accounts can't use."""
     return TargetDataError(
         f"share is for other accounts, but the image is encrypted {where} with a KMS key of AWS's own, "
         "which they can't be let use",

@@ -1,8 +1,8 @@
-"""After the upload: copies in further regions, who may use the image, and when it becomes deprecated.
+"""After the upload: copy an image to further regions, share it, deprecate it.
 
 An image of an earlier upload is changed to be as this one asks, see `compare.changes`.
 
-Each region is served by a thread of its own; what fails in one is told, and does no harm to the others. All can
+Each region is served by a thread of its own; what fails in one is reported, and the others go on. All can
 be done again: a copy that is there already is found by its name and our tags.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platforms.ec2 import aws_errors, boto, cleanup, fields, labels, preflight
 from clouduploader.platforms.ec2.ami import compare, find
-from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.auth import Account
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.plugin import (
     CloudObject,
@@ -42,7 +42,7 @@ MAX_COPIES = 20  # at once; EBS user guide, quotas, "Concurrent snapshot copies 
 
 def distribute(
     ctx: UploadContext,
-    account: RoleRequest,
+    account: Account,
     image_id: str,
     *,
     targetdata: Mapping[str, JsonValue],
@@ -143,7 +143,7 @@ class RegionCopy:
             PlatformReplyError: The name is another image's; or the copy failed, and is removed.
             TransientError: It takes too long, and is left.
             StoppedError: The upload was cancelled; see `undo`.
-            ClouduploaderError: See `refusals.translate`.
+            ClouduploaderError: See `aws_errors.translate`.
         """
         found = self._find()
         self.is_found = found is not None
@@ -187,7 +187,7 @@ class RegionCopy:
         return min(ours, key=lambda image: str(image["State"]), default=None)  # "available" is the first of them
 
     def _check_encrypted(self, image: Mapping[str, Any]) -> None:
-        """Refuse a copy of an earlier upload that shows to everybody what this one is to keep under a key."""
+        """Refuse an unencrypted copy of an earlier upload where this one is to be encrypted."""
         if (self._kms_key or self._source.is_encrypted) and not find.is_encrypted(image):
             raise aws_errors.name_taken(image["ImageId"], "it is not encrypted, as this copy is to be")
 
@@ -249,7 +249,7 @@ class RegionCopy:
         return str(token), {name: str(value) for name, value in tags.items()}
 
     def _unseen(self) -> str | None:
-        """The copy that an earlier try made, so recently that it may not show by its name yet."""
+        """Return the copy that an earlier try made, so recently that it may not show by its name yet."""
         found = None
         for entry in self._journal.entries():
             if (entry.get("kind"), entry.get("region")) == ("image", self._region):
@@ -317,7 +317,7 @@ class RegionCopy:
         return [{"Name": f"tag:{labels.KEY}", "Values": [self._journal.key]}]
 
     def _named_by_key(self) -> list[str]:
-        """The ids of what was asked for without an answer."""
+        """List the ids of copies that were asked for without an answer."""
         with boto.translated(f"region {self._region}"):
             images = self._ec2.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
         return [image["ImageId"] for image in images]
@@ -351,7 +351,7 @@ class _Distribution:
     def __init__(
         self,
         ctx: UploadContext,
-        account: RoleRequest,
+        account: Account,
         image_id: str,
         *,
         targetdata: Mapping[str, JsonValue],
@@ -379,7 +379,7 @@ class _Distribution:
         self._copies: dict[str, RegionCopy] = {}
 
     def run(self) -> tuple[list[CloudObject], list[Shortfall]]:
-        """See `distribute`."""
+        """Do it; see `distribute`."""
         everywhere = [self._home, *self._regions]
         if self._is_new and not (self._regions or self._share or self._deprecate_at):
             return [], []
@@ -481,7 +481,7 @@ class _Distribution:
             self._reporter.detail(f"{image_id} keeps the key of another upload: {exc.message}")
 
     def _permitted(self, region: str, ec2: "EC2Client", image: Mapping[str, Any]) -> list[Shortfall]:
-        """Let those use the image with whom it is to be shared: first those with names, then everybody."""
+        """Share the image: first with the accounts and organizations that are named, then with everybody."""
         shortfalls = []
         image_id, is_encrypted = image["ImageId"], find.is_encrypted(image)
         named = [word for word in self._share if word != fields.EVERYBODY]
@@ -500,8 +500,8 @@ class _Distribution:
         return shortfalls
 
     def _opened(self, region: str, ec2: "EC2Client", image: Mapping[str, Any]) -> list[Shortfall]:
-        """Let those copy the image with whom it is shared: for that they need its snapshots."""
-        words = for_snapshots(self._targetdata)
+        """Share the snapshots, which the other accounts need to copy the image."""
+        words = snapshot_shares(self._targetdata)
         accounts = [word for word in words if word != fields.EVERYBODY]
         batches = [accounts[start : start + MAX_GRANTS] for start in range(0, len(accounts), MAX_GRANTS)]
         if fields.EVERYBODY in words:
@@ -564,8 +564,8 @@ def _open(region: str, ec2: "EC2Client", snapshot_id: str, words: Sequence[str])
         raise preflight.blocked("snapshots", region) from exc
 
 
-def for_snapshots(targetdata: Mapping[str, JsonValue]) -> list[str]:
-    """Those of the target data's `share` who may use the snapshots too, each once.
+def snapshot_shares(targetdata: Mapping[str, JsonValue]) -> list[str]:
+    """List the entries of the target data's `share` that may use the snapshots too, each once.
 
     A snapshot knows accounts and everybody, no organizations (EC2 API, CreateVolumePermission). Everybody only if the
     target data say so: tools that look for data which leaked take a public snapshot for an alarm.
@@ -585,7 +585,7 @@ def permission(word: str) -> "LaunchPermissionTypeDef":
 
 
 def reason(error: ClouduploaderError) -> str:
-    """An error in one line, with what to do about it."""
+    """Put an error into one line, with what to do about it."""
     words = error.message.rstrip(".")
     return f"{words}. {error.hint}" if error.hint else words
 

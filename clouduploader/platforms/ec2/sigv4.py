@@ -38,7 +38,7 @@ class AccessKeys:
 
 @functools.lru_cache(maxsize=2)  # many requests have the second in common
 def stamp(seconds: int) -> str:
-    """The time of a signature, from whole seconds since the epoch."""
+    """Format the time of a signature, from whole seconds since the epoch."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
 
 
@@ -87,7 +87,7 @@ def sign(
 
 
 def _canonical(path: str) -> str:
-    """The path as it is signed: without dot segments and doubled slashes, and encoded once more."""
+    """Return the path as it is signed: without dot segments and doubled slashes, and encoded once more."""
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":

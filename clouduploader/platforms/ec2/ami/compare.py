@@ -45,7 +45,7 @@ class ImageChange:
 
 @frozen()
 class ExistingImage:
-    """The image that has the name already, if any.
+    """The image that has the upload's name already, if any.
 
     Attributes:
         objects: The image and its snapshots.

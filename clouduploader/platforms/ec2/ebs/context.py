@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clouduploader.platforms.ec2 import cleanup
-from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.auth import Account
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import CloudObject, ObjectCreated, UploadContext
 
@@ -30,7 +30,7 @@ class EbsContext:
         made: What exists, and when it was made, by the context's clock.
     """
 
-    def __init__(self, ctx: UploadContext, account: RoleRequest, settings: Ec2Settings) -> None:
+    def __init__(self, ctx: UploadContext, account: Account, settings: Ec2Settings) -> None:
         self.ctx = ctx
         self.account = account
         self.settings = settings

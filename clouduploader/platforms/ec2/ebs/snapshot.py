@@ -279,15 +279,13 @@ class Snapshots:
 
     def _state(self, snapshot_id: str) -> str:
         """Return EC2's word for the state, or "gone"."""
-        import botocore.exceptions
-
-        with boto.translated(f"snapshot {snapshot_id}"):
-            try:
+        try:
+            with boto.translated(f"snapshot {snapshot_id}"):
                 found = self._context.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
-            except botocore.exceptions.ClientError as exc:
-                if exc.response.get("Error", {}).get("Code") in _GONE:
-                    return "gone"
-                raise
+        except ClouduploaderError as exc:
+            if boto.refusal_code(exc) in _GONE:
+                return "gone"
+            raise
         return str(found[0].get("State")) if found else "gone"
 
     def _last(self, what: str, **values: object) -> Mapping[str, Any] | None:

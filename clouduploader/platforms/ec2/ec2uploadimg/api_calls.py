@@ -33,12 +33,12 @@ REMOVERS: Mapping[str, tuple[str, str]] = {
 
 
 def kind_of(operation: str) -> str | None:
-    """What kind of thing a call makes, or None."""
+    """Return the kind of thing that a call makes, or None."""
     return MAKERS[operation][0] if operation in MAKERS else None
 
 
 def made(operation: str, answer: Mapping[str, Any], region: str) -> CloudObject | None:
-    """What a successful call made, or None."""
+    """Return what a successful call made, or None."""
     if operation not in MAKERS:
         return None
     kind, path = MAKERS[operation]
@@ -49,7 +49,7 @@ def made(operation: str, answer: Mapping[str, Any], region: str) -> CloudObject 
 
 
 def removed(operation: str, parameters: Mapping[str, Any], region: str) -> list[CloudObject]:
-    """What a successful call removed."""
+    """List what a successful call removed."""
     if operation not in REMOVERS:
         return []
     kind, name = REMOVERS[operation]

@@ -1,4 +1,4 @@
-"""Where ec2uploadimg is, what it is told, and what to make of what it says."""
+"""Find ec2uploadimg, make its arguments, and interpret its output."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def named(settings: Ec2Settings, context: PlatformContext) -> HelperProgram:
 
     Raises:
         MissingProgramError: See `find`.
-        ConfigError: We are root, and somebody else may have named it.
+        ConfigError: We are root, and another user may have named it.
     """
     if settings.ec2uploadimg != Ec2Settings.ec2uploadimg:
         privileges.check_program(context.home / "clouduploader.conf", settings.ec2uploadimg)
@@ -111,7 +111,7 @@ def find(name: str, search_path: str | None) -> HelperProgram:
 
 
 def link_name(image: Image) -> str:
-    """The name under which ec2uploadimg does the right thing with an image.
+    """Return the name under which ec2uploadimg does the right thing with an image.
 
     It goes by the name alone, and puts it into shell commands unquoted.
 
@@ -138,7 +138,7 @@ def link_name(image: Image) -> str:
 
 
 def configuration(region: str, helper: HelperInstance) -> str:
-    """The configuration file for one run: this region, and no secrets."""
+    """Make the configuration file for one run: this region, and no secrets."""
     return f"[region-{region}]\nami = {helper.ami}\ninstance_type = {helper.instance_type}\nuser = {helper.user}\n"
 
 
@@ -153,7 +153,7 @@ def arguments(
     security_group: str | None,
     source: Path,
 ) -> list[str]:
-    """The arguments of one run; secrets are among them.
+    """Make the arguments of one run; secrets are among them.
 
     Args:
         targetdata: See `fields`.
@@ -200,13 +200,13 @@ def _tags(tags: JsonValue) -> str | None:
 
 
 def created_image(line: str) -> str | None:
-    """The AMI's id, if this line of its stderr gives it."""
+    """Return the AMI's id, if this line of its stderr gives it."""
     found = _CREATED_IMAGE.match(line)
     return found[1] if found else None
 
 
 def phase(line: str) -> str | None:
-    """The phase that begins with this line of its stderr."""
+    """Return the phase that begins with this line of its stderr."""
     return next((name for beginning, name in PHASES if line.startswith(beginning)), None)
 
 
@@ -238,7 +238,7 @@ _HELPER_FAILED = "command failed on helper instance"  # what comes after this li
 
 
 def _cause(lines: Sequence[str]) -> str:
-    """What went wrong, and not what went wrong with the clean-up after it."""
+    """Find the line that says what went wrong, before the clean-up."""
     began = next((number for number, line in enumerate(lines) if line.startswith(_CLEAN_UP)), len(lines))
     before = lines[:began] or lines
     return next((line.rstrip(".") for line in before if _HELPER_FAILED in line), last_words(before))
@@ -248,7 +248,7 @@ _NOISE = ("Deleting ", "Successfully ", "Traceback ", "  ", "Wait ", "Waiting ",
 
 
 def last_words(lines: Sequence[str]) -> str:
-    """Its last line that is neither about cleaning up nor part of a traceback."""
+    """Return its last line that is neither about cleaning up nor part of a traceback."""
     for line in reversed(lines):
         if line.strip() and not line.startswith(_NOISE):
             return line.strip().rpartition("EC2UploadImgException: ")[2].rstrip(".")

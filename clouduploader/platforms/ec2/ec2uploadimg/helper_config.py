@@ -29,7 +29,7 @@ class HelperInstance:
     Attributes:
         ami: The helper's own image; it needs lsblk 2.27, parted, xz and sudo.
         instance_type: On Xen.
-        user: Who logs in by ssh.
+        user: For the login by ssh.
     """
 
     ami: str
@@ -38,12 +38,12 @@ class HelperInstance:
 
     @property
     def is_xen(self) -> bool:
-        """Whether ec2uploadimg can find the disks on an instance of this type."""
+        """Tell whether ec2uploadimg can find the disks on an instance of this type."""
         return self.instance_type.partition(".")[0] in XEN_FAMILIES
 
 
 def names(home: Path) -> list[str]:
-    """The regions that are configured.
+    """List the regions that are configured.
 
     Raises:
         ConfigError: The file is not there or can't be read.
@@ -53,7 +53,7 @@ def names(home: Path) -> list[str]:
 
 
 def helper(home: Path, region: str) -> HelperInstance:
-    """The helper of a region, checked as far as can be told without AWS.
+    """Read the helper of a region, checked as far as can be told without AWS.
 
     Raises:
         ConfigError: It is not configured, or ec2uploadimg can't use it.

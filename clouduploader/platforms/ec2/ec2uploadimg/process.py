@@ -38,7 +38,7 @@ class HelperExit:
 
 
 def environment(base: Mapping[str, str], home: Path) -> dict[str, str]:
-    """The environment of the child: a private HOME, no agent, no credentials.
+    """Make the environment of the child: a private HOME, no agent, no credentials.
 
     AWS_ENDPOINT_URL and the variables for proxies and certificates are passed on, for without them it
     would not reach AWS where these are needed.
@@ -62,10 +62,10 @@ def environment(base: Mapping[str, str], home: Path) -> dict[str, str]:
 
 
 class HelperProcess:
-    """The process, in a session of its own so that OBS's SIGTERM to our group does not reach it twice.
+    """The process of ec2uploadimg, in a session of its own so that OBS's SIGTERM to our group does not reach it twice.
 
     Args:
-        program: See `tool.find`.
+        program: See `command.find`.
         arguments: For the script; handed over by a pipe.
         tags: For all that it makes.
         environment: See `environment`.
@@ -180,7 +180,7 @@ class HelperProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def position(self, path: Path) -> int | None:
-        """How far it has read a file that it has open; None if it has not, or Linux won't tell."""
+        """Return how many bytes it has read of a file that it has open; None if it has not, or Linux won't tell."""
         proc = Path(f"/proc/{self.pid}")
         try:
             wanted = path.stat()

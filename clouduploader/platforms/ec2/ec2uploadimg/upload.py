@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, PlatformReplyError
 from clouduploader.platforms.ec2 import auth, aws_errors, boto, cleanup, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.ami import compare, register
-from clouduploader.platforms.ec2.auth import RoleRequest
+from clouduploader.platforms.ec2.auth import Account
 from clouduploader.platforms.ec2.ec2uploadimg import api_calls, command, helper_config, wrapper
 from clouduploader.platforms.ec2.ec2uploadimg import process as ec2uploadimg_process
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
@@ -56,9 +56,7 @@ class HelperUpload:
         context: Of the platform.
     """
 
-    def __init__(
-        self, ctx: UploadContext, account: RoleRequest, settings: Ec2Settings, context: PlatformContext
-    ) -> None:
+    def __init__(self, ctx: UploadContext, account: Account, settings: Ec2Settings, context: PlatformContext) -> None:
         self._ctx = ctx
         self._account = account
         self._settings = settings
@@ -394,7 +392,7 @@ class HelperUpload:
         return ()
 
     def _check_unchanged(self) -> None:
-        """See that the image was made of the file as it was: ec2uploadimg opens it itself, and by its name.
+        """Check that the image was made of the file as it was: ec2uploadimg opens it itself, and by its name.
 
         Raises:
             ImageError: It was not; nothing of it is kept.
@@ -433,7 +431,7 @@ class HelperUpload:
 
 
 def own_tags(request: UploadRequest) -> dict[str, str]:
-    """The tags of all that an upload by ec2uploadimg makes. Reads the image file to its end.
+    """Make the tags of all that an upload by ec2uploadimg makes. Reads the image file to its end.
 
     Raises:
         LocalIOError: It can't be read.

@@ -54,7 +54,7 @@ def die_with(parent: int) -> None:
 
 
 def with_tags(parameters: dict[str, Any], types: Iterable[str], tags: dict[str, str]) -> dict[str, Any]:
-    """The parameters of a call, with these tags beside those that are there for each type of resource."""
+    """Return the parameters of a call, with these tags beside those that are there for each type of resource."""
     given = {item["ResourceType"]: list(item.get("Tags", [])) for item in parameters.get("TagSpecifications", [])}
     for kind in types:
         others = [tag for tag in given.get(kind, []) if tag["Key"] not in tags]

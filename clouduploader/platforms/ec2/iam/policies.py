@@ -104,7 +104,7 @@ Document = dict[str, JsonValue]
 
 
 def trust(*, partition: str, account_id: str, external_id: str) -> Document:
-    """Make the policy by which a role lets in this service, and through it nobody but the one with the external id.
+    """Make the policy by which a role lets in this service, and through it only the user with the external id.
 
     Args:
         partition: Of AWS, `aws` for most.
@@ -127,6 +127,6 @@ def permissions(name: str) -> Document:
 
 
 def names(method: str, extras: Sequence[str]) -> list[str]:
-    """Which policies a role needs, each once, in the order of ACTIONS."""
+    """List the policies that a role needs, each once, in the order of ACTIONS."""
     wanted = {*OF_METHOD[method], *extras}
     return [name for name in ACTIONS if name in wanted]

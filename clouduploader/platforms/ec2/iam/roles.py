@@ -1,9 +1,9 @@
-"""The users' accounts: a role in each, that lets in this service with the user's external id.
+"""The users' roles, which let in this service with the user's external id: made up, explained, tried.
 
 The external id is there against the "confused deputy" (IAM User Guide, of that title): one user of the
 service tells it the role of another one, and the service, whom that role trusts, uploads for him into
 the other's account. So each user has an external id that the service alone chooses, and a role is right
-only if it lets nobody in with none or another.
+only if it lets no caller in with none or another.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from clouduploader.plugin import AccountGuide, Finding, Level, PlatformContext, 
 EXTERNAL_ID_LENGTH = 24  # OBS: Rails's has_secure_token, 24 characters of base58, which are 140 bits
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"  # SecureRandom.base58: without 0, O, I and l
 FALLBACK_REGION = "us-east-1"  # whose STS every account can use
-PROBE_SECONDS = 900  # the shortest session there is (API reference of AssumeRole); nobody will use it
+PROBE_SECONDS = 900  # the shortest session there is (API reference of AssumeRole); it is not used
 
 NAME = "clouduploader"
 """What the commands call the role; the user may choose another. CloudFormation makes up a name of its own."""
@@ -103,7 +103,7 @@ class RoleAccounts:
         self, arn: str, external_id: str, session_seconds: int, reporter: Reporter
     ) -> aws_errors.NotTrustedError | None:
         """Try to get in; None if we did. What is no answer to that is raised."""
-        account = auth.RoleRequest(
+        account = auth.Account(
             home=self._context.home,
             settings=dataclasses.replace(self._settings, session_seconds=session_seconds),
             targetdata={"arn": arn, "external_id": external_id, "region": self._sts_region()},
@@ -117,12 +117,12 @@ class RoleAccounts:
         return None
 
     def _sts_region(self) -> str:
-        """The region whose STS is asked: an account has none of its own."""
+        """Choose the region whose STS is asked: an account has none of its own."""
         if self._settings.sts_region:
             return self._settings.sts_region
         try:
             return next(iter(helper_config.names(self._context.home)), FALLBACK_REGION)
-        except ConfigError:  # without ec2uploadimg nobody needs that file
+        except ConfigError:  # without ec2uploadimg that file is not needed
             return FALLBACK_REGION
 
     @staticmethod

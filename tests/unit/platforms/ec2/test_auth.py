@@ -125,7 +125,7 @@ class Silent:
 def make_account(tmp_path, record, monkeypatch):
     """A factory of the way into an account; for the SDK the environment given is the process's."""
 
-    def make(*, environment=None, kind=auth.RoleRequest, **targetdata):
+    def make(*, environment=None, kind=auth.Account, **targetdata):
         for name, value in (environment or {}).items():
             monkeypatch.setenv(name, value)
         return kind(
@@ -171,7 +171,7 @@ def test_region_of_sts_can_be_set(tmp_path, make_home, make_endpoint, granted, r
     make_home(PLAIN)
     endpoint = make_endpoint(granted)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.url)
-    auth.RoleRequest(
+    auth.Account(
         home=tmp_path,
         settings=settings.Ec2Settings(sts_region="eu-central-1"),
         targetdata={"region": "ap-east-1", "arn": ARN},
@@ -283,7 +283,7 @@ def test_role_without_anybody_who_could_ask_for_it_is_an_error(make_account):
 def test_profile_that_is_not_there_is_an_error_with_its_name(tmp_path, make_home, record):
     make_home(PLAIN)
     with pytest.raises(ClouduploaderError, match="nobody"):
-        auth.RoleRequest(
+        auth.Account(
             home=tmp_path,
             settings=settings.Ec2Settings(profile="nobody"),
             targetdata={"region": "eu-west-1", "arn": ARN},
@@ -315,7 +315,7 @@ NOON = datetime.datetime(2026, 11, 22, 12, tzinfo=datetime.UTC)
 MINUTE = datetime.timedelta(minutes=1)
 
 
-class Granting(auth.RoleRequest):
+class Granting(auth.Account):
     """An account whose credentials live so long by a clock of our own; `outages` are moments without an answer."""
 
     def start(self, life):

@@ -160,7 +160,7 @@ def _print_found(session: Session, batches: Sequence[cleanup.UploadLeftovers]) -
 
 def _upload(batch: cleanup.UploadLeftovers) -> tuple[object, object]:
     """Whose upload it was, and of which image; None for each if its journal is lost."""
-    began = (batch.reading and batch.reading.state.began) or {}
+    began = (batch.contents and batch.contents.state.began) or {}
     return began.get("user"), began.get("filename")
 
 

@@ -1,7 +1,7 @@
 """Remove what uploads left in the cloud and could not remove themselves.
 
-What belongs to an upload that died is known by its journal, and by the tags on the things themselves; where the
-journal is lost, by the tags alone.
+What belongs to an upload that died is known by its journal, and by the labels of the objects themselves; where the
+journal is lost, by the labels alone.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from clouduploader.util import wall_clock
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
-TAGS_ONLY_AGE = datetime.timedelta(days=1)
+LABELS_ONLY_AGE = datetime.timedelta(days=1)
 """Without a journal it can't be told whether the upload still lives, on another machine; few take a day."""
 UNSEEN_IMAGE = "not found by its tags; if it is there, it can be used"
 
@@ -43,8 +43,8 @@ class CleanupScope:
     Attributes:
         target: Names the platform.
         regions: Only there; empty for wherever journals lead.
-        targetdata: The fields that name the account that is looked through by tags.
-        older_than: Only what is older; None for any age by journal, and TAGS_ONLY_AGE by tags alone.
+        targetdata: The fields that name the account that is looked through by labels.
+        older_than: Only what is older; None for any age by journal, and LABELS_ONLY_AGE by labels alone.
         is_complete_too: Whether what only another try could use is a leftover too.
         job: Only what the upload of this job left, by its journal; None for all.
     """
@@ -86,8 +86,8 @@ class UploadLeftovers:
     """What one upload left in the cloud.
 
     Attributes:
-        key: Of its journal; "" if its tag had none.
-        reading: Its journal; None if that is lost.
+        key: Of its journal; "" if its labels had none.
+        contents: Its journal; None if that is lost.
         items: What there is, as far as it could be looked for and is within the scope.
         is_whole: Whether there is nothing outside the scope.
         error: Why nothing can be done about it, or None.
@@ -96,7 +96,7 @@ class UploadLeftovers:
     """
 
     key: str
-    reading: journal.JournalContents | None
+    contents: journal.JournalContents | None
     items: tuple[FoundItem, ...]
     is_whole: bool = False
     error: ClouduploaderError | None = None
@@ -148,7 +148,7 @@ def look(context: CleanupContext, scope: CleanupScope) -> list[UploadLeftovers]:
         _by_journal(context, scope, found) for found in journal.read_open(state_dir) if _is_in_scope(found, scope)
     ]
     if scope.job is None and (scope.regions or scope.targetdata.get("region")):
-        batches += _by_tags(context, scope, {reading.key: reading for reading in journal.read_all(state_dir)})
+        batches += _by_labels(context, scope, {contents.key: contents for contents in journal.read_all(state_dir)})
     return batches
 
 
@@ -172,34 +172,34 @@ def remove(context: CleanupContext, batches: Sequence[UploadLeftovers]) -> Itera
 def examine(
     platform: Platform,
     values: Mapping[str, JsonValue],
-    reading: journal.JournalContents,
+    contents: journal.JournalContents,
     log: job_log.JobLog,
     *,
     is_complete_too: bool,
 ) -> list[FoundItem]:
-    """Find out what there is of an upload, by its journal and its tags.
+    """Find out what there is of an upload, by its journal and its labels.
 
     Args:
         platform: The upload's.
         values: Its target data.
-        reading: Its journal.
+        contents: Its journal.
         log: Told what is done.
         is_complete_too: See CleanupScope.
 
     Raises:
         ClouduploaderError: It can't be looked for.
     """
-    state, delivered = reading.state, reading.state.delivered
+    state, delivered = contents.state, contents.state.delivered
     regions = [str(values.get("region") or ""), *(thing.region for thing in state.objects)]
     regions += [str(entry.get("region") or "") for entry in state.asked]
     found: dict[CloudObject, FoundObject] = {}
     for region in dict.fromkeys(regions):
-        ctx = Context(platform, in_region(values, region), log, Cancel(), entries=reading.entries)
-        found.update((item.object, item) for item in platform.find(ctx, reading.key) if item.object not in delivered)
+        ctx = Context(platform, in_region(values, region), log, Cancel(), entries=contents.entries)
+        found.update((item.object, item) for item in platform.find(ctx, contents.key) if item.object not in delivered)
     return [
-        *_items_of(reading, unseen_by=found),
-        *(_item(item, _cause(reading), is_complete_too) for item in found.values()),
-        *_unseen(reading, found),
+        *_items_of(contents, unseen_by=found),
+        *(_item(item, _cause(contents), is_complete_too) for item in found.values()),
+        *_unseen(contents, found),
     ]
 
 
@@ -247,13 +247,13 @@ def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, Json
     return {**values, "region": region} if region else values
 
 
-def _is_in_scope(reading: journal.JournalContents, scope: CleanupScope) -> bool:
-    began = reading.state.began
-    if reading.is_live or not began or began.get("target") != scope.target:
+def _is_in_scope(contents: journal.JournalContents, scope: CleanupScope) -> bool:
+    began = contents.state.began
+    if contents.is_live or not began or began.get("target") != scope.target:
         return False
     if scope.job is not None and began.get("job") != scope.job:
         return False
-    return _is_old(reading.changed, scope.older_than or datetime.timedelta())
+    return _is_old(contents.changed, scope.older_than or datetime.timedelta())
 
 
 def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
@@ -268,45 +268,45 @@ def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
     return datetime.datetime.now(datetime.UTC) - moment >= age
 
 
-def _by_journal(context: CleanupContext, scope: CleanupScope, reading: journal.JournalContents) -> UploadLeftovers:
+def _by_journal(context: CleanupContext, scope: CleanupScope, contents: journal.JournalContents) -> UploadLeftovers:
     """Look for what an upload that died left, by its journal."""
     try:
         platform = context.load_platform(scope.target, context.config)
-        values = _values(context, scope, reading, platform)
-        items = examine(platform, values, reading, context.log, is_complete_too=scope.is_complete_too)
+        values = _values(context, scope, contents, platform)
+        items = examine(platform, values, contents, context.log, is_complete_too=scope.is_complete_too)
     except ClouduploaderError as exc:
-        return UploadLeftovers(reading.key, reading, tuple(_items_of(reading, unseen_by={})), error=exc)
+        return UploadLeftovers(contents.key, contents, tuple(_items_of(contents, unseen_by={})), error=exc)
     within = tuple(item for item in items if not scope.regions or item.object.region in scope.regions)
-    return UploadLeftovers(reading.key, reading, within, len(within) == len(items), None, platform, values)
+    return UploadLeftovers(contents.key, contents, within, len(within) == len(items), None, platform, values)
 
 
 def _values(
-    context: CleanupContext, scope: CleanupScope, reading: journal.JournalContents, platform: Platform
+    context: CleanupContext, scope: CleanupScope, contents: journal.JournalContents, platform: Platform
 ) -> Mapping[str, JsonValue]:
     """Return the target data that the journal kept, or else those that were given."""
-    data = reading.targetdata()
+    data = contents.targetdata()
     if data is not None:
         return context.values(data, platform)
     if scope.targetdata:
         return scope.targetdata
     raise MissingFileError(
-        f"the target data in {reading.directory} are gone", hint="Name account and region by options."
+        f"the target data in {contents.directory} are gone", hint="Name account and region by options."
     )
 
 
-def _by_tags(
-    context: CleanupContext, scope: CleanupScope, readings: Mapping[str, journal.JournalContents]
+def _by_labels(
+    context: CleanupContext, scope: CleanupScope, journals: Mapping[str, journal.JournalContents]
 ) -> list[UploadLeftovers]:
     """Look for what uploads left whose journals are lost, or do not know of it."""
     platform = context.load_platform(scope.target, context.config)
-    age = TAGS_ONLY_AGE if scope.older_than is None else scope.older_than
-    delivered = {thing for reading in readings.values() for thing in reading.state.delivered}
+    age = LABELS_ONLY_AGE if scope.older_than is None else scope.older_than
+    delivered = {thing for contents in journals.values() for thing in contents.state.delivered}
     by_key: dict[str, list[FoundObject]] = {}
     for region in scope.regions or (str(scope.targetdata["region"]),):
         ctx = Context(platform, in_region(scope.targetdata, region), context.log, Cancel())
         for found in platform.find(ctx, None):
-            reading = readings.get(found.key)
-            is_seen_to = reading and (reading.is_live or reading.state.is_open)
+            contents = journals.get(found.key)
+            is_seen_to = contents and (contents.is_live or contents.state.is_open)
             if not is_seen_to and found.object not in delivered:
                 by_key.setdefault(found.key, []).append(found)
     batches = []
@@ -315,48 +315,48 @@ def _by_tags(
         if _is_old(newest, age):
             items = [_item(found, "its journal is not here", scope.is_complete_too) for found in group]
             batches.append(
-                UploadLeftovers(key, readings.get(key), tuple(items), True, None, platform, scope.targetdata)
+                UploadLeftovers(key, journals.get(key), tuple(items), True, None, platform, scope.targetdata)
             )
     return batches
 
 
-def _items_of(reading: journal.JournalContents, unseen_by: Mapping[CloudObject, FoundObject]) -> list[FoundItem]:
-    """Return what the journal tells of and the search by tags did not see.
+def _items_of(contents: journal.JournalContents, unseen_by: Mapping[CloudObject, FoundObject]) -> list[FoundItem]:
+    """Return what the journal tells of and the search by labels did not see.
 
-    It may be gone, or bear no tags because the account does not allow any.
+    It may be gone, or bear no labels because the account does not allow any.
     """
-    began = reading.state.began or {}
+    began = contents.state.began or {}
     job = began.get("job")
     return [
         FoundItem(
             thing,
             str(job) if job else None,
             visibility.time_of(entry),
-            _cause(reading),
+            _cause(contents),
             UNSEEN_IMAGE if thing.kind == "image" else None,
         )
-        for thing, entry in reading.state.objects.items()
+        for thing, entry in contents.state.objects.items()
         if thing not in unseen_by
     ]
 
 
-def _unseen(reading: journal.JournalContents, found: Collection[CloudObject]) -> list[FoundItem]:
+def _unseen(contents: journal.JournalContents, found: Collection[CloudObject]) -> list[FoundItem]:
     """Return what was asked for without an answer, so recently that the cloud may have made it and not show it yet."""
-    answered = Counter((thing.kind, thing.region) for thing in found if thing not in reading.state.objects)
-    job = (reading.state.began or {}).get("job")
+    answered = Counter((thing.kind, thing.region) for thing in found if thing not in contents.state.objects)
+    job = (contents.state.began or {}).get("job")
     items = []
-    for entry in reading.state.asked:
+    for entry in contents.state.asked:
         thing = CloudObject(str(entry.get("kind")), "", str(entry.get("region") or ""))
         if answered[thing.kind, thing.region] > 0:
             answered[thing.kind, thing.region] -= 1
         elif seconds := visibility.seconds_left(entry):
             moment = visibility.time_of(entry)
-            items.append(FoundItem(thing, str(job) if job else None, moment, _cause(reading), not_yet(seconds)))
+            items.append(FoundItem(thing, str(job) if job else None, moment, _cause(contents), not_yet(seconds)))
     return items
 
 
-def _cause(reading: journal.JournalContents) -> str:
-    end = reading.state.end
+def _cause(contents: journal.JournalContents) -> str:
+    end = contents.state.end
     return f"its upload {end.get('outcome')}" if end else "its upload died"
 
 
@@ -373,7 +373,7 @@ def unseen(items: Sequence[FoundItem]) -> tuple[Leftover, ...]:
 
 
 def adopt(opened: journal.UploadJournal, items: Sequence[FoundItem]) -> None:
-    """Write into a journal what was found by its tags, and is the answer to a request of which none came.
+    """Write into a journal what was found by its labels, and is the answer to a request of which none came.
 
     Raises:
         LocalIOError: It can't be written.
@@ -389,10 +389,10 @@ def _remove_batch(context: CleanupContext, batch: UploadLeftovers) -> CleanUpRep
     if batch.error or batch.platform is None:
         reason = batch.error.message if batch.error else "its platform is not there"
         return CleanUpReport(left=tuple(Leftover(thing, reason) for thing in batch.to_remove))
-    if batch.reading is None:
+    if batch.contents is None:
         return remove_things(batch.platform, batch.values, batch.to_remove, {}, context.log)
-    with journal.open_journal(batch.reading.directory.parent, batch.key) as opened:
-        if opened.state() != batch.reading.state:
+    with journal.open_journal(batch.contents.directory.parent, batch.key) as opened:
+        if opened.state() != batch.contents.state:
             raise LockedError("its upload was tried again meanwhile")
         adopt(opened, batch.items)
         report = CleanUpReport()
@@ -401,6 +401,6 @@ def _remove_batch(context: CleanupContext, batch: UploadLeftovers) -> CleanUpRep
                 made = opened.state().objects
                 report = remove_things(batch.platform, batch.values, batch.to_remove, made, context.log)
         is_kept = any(item.keep_reason for item in batch.items)
-        if batch.reading.state.is_open and batch.is_whole and not report.left and not is_kept:
+        if batch.contents.state.is_open and batch.is_whole and not report.left and not is_kept:
             opened.end(journal.AttemptOutcome.CLEANED)
     return CleanUpReport(report.removed, (*report.left, *unseen(batch.items)))

@@ -131,18 +131,18 @@ class _HasDirectory(Protocol):
     def directory(self) -> Path: ...
 
 
-Self = TypeVar("Self", bound=_HasDirectory)
+Instance = TypeVar("Instance", bound=_HasDirectory)
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
 def works_as_owner(
-    method: Callable[Concatenate[Self, Parameters], Result],
-) -> Callable[Concatenate[Self, Parameters], Result]:
+    method: Callable[Concatenate[Instance, Parameters], Result],
+) -> Callable[Concatenate[Instance, Parameters], Result]:
     """Decorate a method of an object with a `directory`, so that root works there as its owner."""
 
     @functools.wraps(method)
-    def wrapper(self: Self, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def wrapper(self: Instance, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         with as_owner(self.directory):
             return method(self, *args, **kwargs)
 

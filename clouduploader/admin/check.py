@@ -17,7 +17,7 @@ def run(config: Config, *, target: str, region: str | None, data_path: Path | No
     """Look at the home, the spool, the keys, and what the platform needs. Uses the network.
 
     Args:
-        config: See Config.
+        config: The settings.
         target: Which platform.
         region: Only this one; None for all that are configured.
         data_path: Target data of a job that is to come, to try them; or None.

@@ -47,7 +47,7 @@ def inspect_image(
         is_whole: Whether it is read to its end; else what its first mebibytes tell must do.
         is_forced: Whether what an upload with `force` would pass over is a warning.
         reporter: Told how it goes.
-        cancel: See Cancel.
+        cancel: Requested to stop the work.
 
     Raises:
         MissingFileError: There is no such file.

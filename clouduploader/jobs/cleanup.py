@@ -114,7 +114,7 @@ class CleanupContext:
     """What `look` and `remove` need.
 
     Attributes:
-        config: See Config.
+        config: The settings.
         log: Told what is done.
         load_platform: Gives the platform of a target.
     """

@@ -35,9 +35,9 @@ def run(
     """Upload one image as OBS asks for it, and write the result.
 
     Args:
-        config: See Config; `events` is honoured.
+        config: The settings; `events` is honoured.
         log: The job's log.
-        cancel: See Cancel.
+        cancel: Requested to stop the work.
         user: As OBS gives it.
         target: As OBS gives it.
         upload_path: The image, `N.file` in a spool.

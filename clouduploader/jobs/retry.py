@@ -35,8 +35,8 @@ def run(
 
     Args:
         name: The job.
-        config: See Config.
-        cancel: See Cancel.
+        config: The settings.
+        cancel: Requested to stop the work.
         sinks: See `upload.run`, as for the next two.
         is_verbose: As there.
         watch: As there.

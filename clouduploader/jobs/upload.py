@@ -64,8 +64,8 @@ def run(
 
     Args:
         request: What is to be uploaded.
-        config: See Config.
-        cancel: See Cancel.
+        config: The settings.
+        cancel: Requested to stop the work.
         sinks: Where the log goes, besides the job's file.
         is_verbose: Whether the log has details.
         watch: See Watch.

@@ -83,7 +83,7 @@ def inspect_image(
             found = dataclasses.replace(found, warnings=(*found.warnings, MISSING_COPY))
         found = dataclasses.replace(found, size_bytes=tally.size_bytes, is_size_exact=True)
     if found.is_size_exact and (problem := shortage(found.size_bytes or 0, found.minimum_bytes)):
-        object_to(ImageError(f"{image.filename} {problem}", hint="Get it anew; --force tells about it as it is."))
+        object_to(ImageError(f"{image.filename} {problem}", hint="Get a new copy; --force inspects it as it is."))
     found = dataclasses.replace(found, warnings=(*found.warnings, *dict.fromkeys(passed_over)))
     return ImageInspection(image, found, promised, map_path, tally)
 

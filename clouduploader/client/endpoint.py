@@ -106,7 +106,7 @@ class ServerEndpoint:
         try:
             return deadline.within(seconds, work)
         except deadline.OverdueError:
-            raise NetworkError(f"the server {self.url} was at its answer for more than {seconds:.0f} s") from None
+            raise NetworkError(f"the server {self.url} did not complete its answer within {seconds:.0f} s") from None
 
     def check(self, connection: ServerConnection, head: http1.ResponseHead, name: str | None) -> None:
         """Raise the error that a response other than a 200 means.
@@ -121,7 +121,7 @@ class ServerEndpoint:
             return
         if status in _REDIRECTS:
             place = one_line(head.headers.get("location", "nowhere"))
-            raise UnavailableError(f"{self.url} sends us to {place}", hint="Give that server's URL if you trust it.")
+            raise UnavailableError(f"{self.url} redirects to {place}", hint="Give that server's URL if you trust it.")
         summary = self._summary(connection, head)
         if status == http.HTTPStatus.NOT_FOUND and name is not None:
             raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")

@@ -107,7 +107,7 @@ def test_partitions_behind_the_end_are_an_error(run, words):
     assert done.returncode == ExitCode.DATA
     assert done.stderr == (
         f"clouduploader: a.raw is cut off: its partitions, or its file system, reach to byte {len(RAW)}, but the disk "
-        f"has {BLOCK}. Get it anew; --force tells about it as it is.\n"
+        f"has {BLOCK}. Get a new copy; --force inspects it as it is.\n"
     )
 
 

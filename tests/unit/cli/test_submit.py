@@ -205,7 +205,7 @@ def test_encrypted_target_data_are_sent_as_they_are(run_local, jobs, tmp_path):
         (refusal("403 x", "not from there"), 77, "refused: not from there"),
         (refusal("503 x", "too many transfers"), 75, "refused: too many transfers"),
         (answer("404 Not Found", b""), 69, "refused: Not Found"),
-        (answer("301 x", b"", "Location: https://elsewhere/"), 69, "sends us to https://elsewhere/"),
+        (answer("301 x", b"", "Location: https://elsewhere/"), 69, "redirects to https://elsewhere/"),
         (ok(b"<html>"), 76, "answers with the new job: line 1"),
         (b"", 75, "hung up"),
     ],

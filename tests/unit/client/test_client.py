@@ -61,7 +61,7 @@ REFUSALS = [
     (answer("418 I'm a teapot", b"<html>"), PlatformReplyError, "refused: I'm a teapot (HTTP 418)"),
     (answer("400 ", b""), PlatformReplyError, "refused: no reason given (HTTP 400)"),
     (refusal("400 x", "a\n\x85b " + "c" * 999), PlatformReplyError, "refused: a b " + "c" * 296 + "... (HTTP 400)"),
-    (answer("302 x", b"", "Location: http://evil.example/"), UnavailableError, "sends us to http://evil.example/"),
+    (answer("302 x", b"", "Location: http://evil.example/"), UnavailableError, "redirects to http://evil.example/"),
     (answer("204 x", b""), PlatformReplyError, "(HTTP 204)"),
 ]
 
@@ -218,7 +218,7 @@ def test_exchange_ends_however_slowly_the_server_speaks(make_server, monkeypatch
     monkeypatch.setattr(client_module, "EXCHANGE_SECONDS", 0.5)
     monkeypatch.setattr(client_module, "SLOWEST_BYTES", 1 << 40)
     server = make_server(drip(reply, quickly=quickly))
-    with pytest.raises(NetworkError, match="was at its answer for more than"):
+    with pytest.raises(NetworkError, match="did not complete its answer within"):
         ask(client_module.JobServer(server.url))
 
 

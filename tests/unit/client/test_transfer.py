@@ -199,5 +199,5 @@ def test_answer_to_an_image_ends_however_slowly_it_comes(make_server, monkeypatc
     server = make_server(ok(XML), take, ok(XML))
     with client_module.JobServer(server.url).receive("7") as transfer:
         transfer.write(b"image")
-        with pytest.raises(NetworkError, match=r"has got all of its image, but .* was at its answer for more than"):
+        with pytest.raises(NetworkError, match=r"has got all of its image, but .* did not complete its answer within"):
             transfer.finish()

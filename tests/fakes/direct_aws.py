@@ -11,18 +11,19 @@ import types
 
 import botocore.exceptions
 
+from clouduploader.errors import LocalIOError
 from clouduploader.model.disk import Block, Compression, Image, ImageFacts, ReadStats, ZeroBlocks
 from clouduploader.platforms.ec2 import Ec2, endpoint, labels
 from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.platforms.ec2.settings import Ec2Settings
-from clouduploader.plugin import PlatformContext, UploadContext, UploadRequest
-from clouduploader.plugin.testing.fakes import FakeClock
+from clouduploader.plugin import ObjectCreated, ObjectRemoved, PlatformContext, UploadContext, UploadRequest
+from clouduploader.plugin.testing.fakes import FakeClock, MemoryJournal
 from clouduploader.util.cancel import Cancel
 
 BLOCK = 524288
 GIB = 1 << 30
 REGION = "eu-west-1"
-KEY = "0123456789abcdef0123456789abcdef"
+KEY = MemoryJournal.key
 MODEL_ERRORS = {"AccessDeniedException": 403, "ResourceNotFoundException": 404, "InternalServerException": 500}
 
 
@@ -294,22 +295,26 @@ class FakeWay:
         return self._aws
 
 
-class FakeJournal:
-    """A journal in memory that outlives tries; `made` and `removed` are its listeners' business."""
+class FakeJournal(MemoryJournal):
+    """A journal in memory that outlives tries, whose entries have a time.
 
-    key = KEY
+    Attributes:
+        is_full: Whether there is no room on the disk.
+    """
 
     def __init__(self, directory):
-        self.directory = directory
-        directory.mkdir(exist_ok=True)
-        self._entries = []
-
-    def entries(self):
-        return tuple(self._entries)
+        super().__init__(directory)
+        self.is_full = False
 
     def write(self, what, **values):
-        now = datetime.datetime.now(datetime.UTC).isoformat()
-        self._entries.append(json.loads(json.dumps({"what": what, "time": now, **values})))
+        if self.is_full:
+            raise LocalIOError("the journal can't be written: No space left on device")
+        super().write(what, time=datetime.datetime.now(datetime.UTC).isoformat(), **values)
+
+    def take(self, event):
+        """Write what was made and removed, as the journal of a real upload hears of it."""
+        if isinstance(event, ObjectCreated | ObjectRemoved):
+            self.write("made" if isinstance(event, ObjectCreated) else "removed", **vars(event.object))
 
     def age(self, seconds):
         """Let all entries be older by so many seconds."""

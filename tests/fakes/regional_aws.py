@@ -11,10 +11,8 @@ import types
 import botocore.exceptions
 import botocore.session
 
-from clouduploader.errors import LocalIOError
 from clouduploader.platforms.ec2 import boto
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
-from clouduploader.plugin import CloudObject, ObjectCreated, ObjectRemoved
 
 
 class Refused(Exception):
@@ -274,27 +272,3 @@ class Account:
             if region not in self._clients:
                 self._clients[region] = self._cloud.client(region, self._reporter)
             return self._clients[region]
-
-
-class Journal:
-    """A journal in memory, which takes events as the runner has it do."""
-
-    def __init__(self, key, directory):
-        self.key, self.directory = key, directory
-        self.written = []
-        self.is_full = False
-
-    def entries(self):
-        return tuple(self.written)
-
-    def write(self, what, **values):
-        if self.is_full:
-            raise LocalIOError("the journal can't be written: No space left on device")
-        self.written.append({"what": what, **values})
-
-    def take(self, event):
-        match event:
-            case ObjectCreated(CloudObject(kind, thing_id, region)):
-                self.write("made", kind=kind, id=thing_id, region=region)
-            case ObjectRemoved(CloudObject(kind, thing_id, region)):
-                self.write("removed", kind=kind, id=thing_id, region=region)

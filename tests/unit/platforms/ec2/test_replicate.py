@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from fakes import regional_aws as fake_regions
-from fakes.direct_aws import make_request, upload_context
+from fakes.direct_aws import FakeJournal, make_request, upload_context
 from fakes.regional_aws import Lost, Refused
 
 from clouduploader.errors import StoppedError
@@ -18,7 +18,7 @@ from clouduploader.plugin.testing.fakes import FakeClock
 from clouduploader.util.cancel import Cancel
 
 HOME = "eu-west-1"
-KEY = "0123456789abcdef" * 2
+KEY = FakeJournal.key
 TAGS = {our_tags.KEY: KEY, our_tags.CONTENT: "c0ffee:1024", "made by": "us"}
 OTHER_UPLOADS = {**TAGS, our_tags.KEY: "f" * 32}
 OTHERS = [f"xx-test-{number}" for number in range(1, 26)]
@@ -32,7 +32,7 @@ def cloud():
 @pytest.fixture
 def journal(record, tmp_path):
     """A journal that is told what the reporter is told, as the runner does it."""
-    made = fake_regions.Journal(KEY, tmp_path)
+    made = FakeJournal(tmp_path)
     tell = record.event
 
     def event(thing):
@@ -118,13 +118,14 @@ def test_copies_are_made_in_all_regions_but_the_images_own(run, cloud, record):
 
 def test_request_is_in_the_journal_before_it_is_made(run, cloud, journal):
     seen = []
-    cloud.on_call = lambda _region, operation: operation == "CopyImage" and seen.append(list(journal.written))
+    cloud.on_call = lambda _region, operation: operation == "CopyImage" and seen.append(journal.entries())
     run(regions=["eu-west-2"])
     (asked,) = cloud.called("CopyImage")
     expected = {"kind": "image", "region": "eu-west-2", "token": asked["ClientToken"], "tags": TAGS}
-    assert seen == [[{"what": "asked", **expected}]]
+    ((entry,),) = seen
+    assert entry == {"what": "asked", "time": entry["time"], **expected}
     assert re.fullmatch(r"[!-~]{1,64}", asked["ClientToken"])  # EC2 API, "Ensuring idempotency"
-    assert [entry["what"] for entry in journal.written] == ["asked", "made", "made"]
+    assert [entry["what"] for entry in journal.entries()] == ["asked", "made", "made"]
 
 
 def test_nothing_is_asked_for_that_can_not_be_written_down(run, cloud, journal):
@@ -250,7 +251,7 @@ def test_lost_answer_is_asked_for_again_with_the_same_token(run, cloud, journal)
     cloud.looks_pending = 0
     objects, shortfalls = run(regions=["eu-west-2"])
     assert "can't be reached" in shortfalls[0].reason
-    assert [entry["what"] for entry in journal.written] == ["asked"]
+    assert [entry["what"] for entry in journal.entries()] == ["asked"]
     (image_id,) = [item for region, item in cloud.images if region == "eu-west-2"]
     hidden = cloud.images["eu-west-2", image_id]
     hidden["Name"] = "not to be seen yet"

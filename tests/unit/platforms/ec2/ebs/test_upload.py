@@ -59,9 +59,7 @@ def make_upload(aws, tmp_path, record):
 
     def note(event):
         record.events.append(event)
-        if isinstance(event, ObjectCreated | ObjectRemoved):
-            what = "made" if isinstance(event, ObjectCreated) else "removed"
-            journal.write(what, kind=event.object.kind, id=event.object.id, region=event.object.region)
+        journal.take(event)
 
     record.event = note
 

@@ -71,9 +71,7 @@ def list_accounts(config: Config, target: str | None) -> list[accounts.StoredAcc
     return _store(config).accounts(target=target)
 
 
-def show(
-    config: Config, user: str, target: str, *, method: str | None, extras: Sequence[str], reporter: Reporter
-) -> AccountDetails:
+def show(config: Config, user: str, target: str, *, extras: Sequence[str], reporter: Reporter) -> AccountDetails:
     """Show an account, and what its user has to do in the cloud. Uses the network.
 
     Raises:
@@ -84,7 +82,7 @@ def show(
     _platform, kept = _load(config, target)
     account = _store(config).find(user, target)
     values = _decrypted(config, account)
-    return AccountDetails(account, kept.guide(values, method=method, extras=extras, reporter=reporter))
+    return AccountDetails(account, kept.guide(values, extras=extras, reporter=reporter))
 
 
 def verify(config: Config, user: str, target: str, *, reporter: Reporter) -> Verification:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clouduploader.cli import completion, output, table
+from clouduploader.cli import completion, output, table, target_values
 from clouduploader.cli.options import json_option, pass_session
 from clouduploader.cli.parsing import CommandGroup
 from clouduploader.cli.session import Session
+from clouduploader.cli.target_command import TargetCommand
 from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode, UsageError
-from clouduploader.plugin import Verification
+from clouduploader.plugin import JsonValue, Verification
 from clouduploader.store import job_log
 
 if TYPE_CHECKING:
@@ -61,13 +62,9 @@ def create_command(session: Session, /, *, user: str, target: str) -> None:
         output.print_fields(list(_values(made).items()))
 
 
-@account_command.command("show")
+@account_command.command("show", cls=TargetCommand, takes=target_values.is_setting)
 @click.argument("user", shell_complete=completion.user)
 @completion.target_option
-@click.option(
-    "--method", metavar="[ec2uploadimg|ebs-direct|auto]", shell_complete=completion.field("method"),
-    help="How the images get there.  [the setting]",
-)  # fmt: skip
 @click.option(
     "--with", "extras", multiple=True, metavar="[copies|kms|cleanup]",
     shell_complete=completion.among(["copies", "kms", "cleanup"]),
@@ -81,7 +78,7 @@ def create_command(session: Session, /, *, user: str, target: str) -> None:
 @json_option
 @pass_session
 def show_command(
-    session: Session, /, *, user: str, target: str, method: str | None, extras: tuple[str, ...], form: str
+    session: Session, /, *, user: str, target: str, given: Mapping[str, JsonValue], extras: tuple[str, ...], form: str
 ) -> None:
     """Print what USER has to do in the cloud.
 
@@ -92,8 +89,9 @@ def show_command(
     """
     from clouduploader.admin import accounts
 
+    config = target_values.with_settings(session.config, target, given)
     with _log(session) as log:
-        shown = accounts.show(session.config, user, target, method=method, extras=extras, reporter=log)
+        shown = accounts.show(config, user, target, extras=extras, reporter=log)
     if session.is_json:
         output.print_json(session, {**_document(shown.account), **_guide(shown)})
     elif form == "text":

@@ -1,48 +1,45 @@
 """`clouduploader check`."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from clouduploader.admin import check
-from clouduploader.cli import completion, output, targetoptions
+from clouduploader.cli import completion, output, target_values
 from clouduploader.cli.options import json_option, pass_session
 from clouduploader.cli.session import Session
+from clouduploader.cli.target_command import REGION, TargetCommand
 from clouduploader.errors import ExitCode
-from clouduploader.plugin import Level
+from clouduploader.plugin import Field, JsonValue, Level, Platform
 
 
-@click.command("check")
+def _takes(platform: Platform, field: Field) -> bool:
+    """Take what has a setting that an upload may choose itself, and the region."""
+    return field.name == REGION or target_values.is_setting(platform, field)
+
+
+@click.command("check", cls=TargetCommand, takes=_takes)
 @completion.target_option
-@click.option(
-    "--region",
-    shell_complete=completion.field("region"),
-    help="Look at this region only; else at all that are configured.",
-)
-@click.option(
-    "--method",
-    metavar="[ec2uploadimg|ebs-direct|auto]",
-    shell_complete=completion.field("method"),
-    help="Look at what this method needs.  [that of --data, else the setting]",
-)
 @click.option("--data", type=click.Path(path_type=Path), help="Target data of a job, to try its role and name too.")
 @json_option
 @pass_session
-def check_command(
-    session: Session, /, *, target: str, region: str | None, method: str | None, data: Path | None
-) -> int:
+def check_command(session: Session, /, *, target: str, given: Mapping[str, JsonValue], data: Path | None) -> int:
     """Look whether everything is in place for an upload.
 
     Nothing is changed. One line a finding: ok, warning or failure, what was looked at, what was found, what to do. The
-    exit code is 78 if there is a failure. What the method in use does not need is not looked at; what it may need,
-    as ec2uploadimg with the method auto, is a warning.
+    exit code is 78 if there is a failure. For a target with several methods, what the one in use does not need is not
+    looked at; what it may need, as ec2uploadimg with the method auto of ec2, is a warning. With --region only that
+    region is looked at, else all that are configured.
 
     With --json the data are {"findings": [...]}, each with level, subject, message and hint.
     """
-    config = session.config if method is None else targetoptions.with_method(session.config, target, method)
+    region = given.get(REGION)
+    settings = {name: value for name, value in given.items() if name != REGION}
+    config = target_values.with_settings(session.config, target, settings)
     findings = []
-    for finding in check.run(config, target=target, region=region, data_path=data):
+    for finding in check.run(config, target=target, region=None if region is None else str(region), data_path=data):
         findings.append(finding)
         if not session.is_json:
             click.echo(output.finding(finding))

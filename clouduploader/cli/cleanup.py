@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from clouduploader.cli import completion, output, table, targetoptions
-from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli import completion, output, table, target_values
+from clouduploader.cli.options import data_option, json_option, pass_session
 from clouduploader.cli.session import Session
+from clouduploader.cli.target_command import REGION, TargetCommand
 from clouduploader.cli.text import age, clean
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import cleanup
-from clouduploader.plugin import CleanUpReport, CloudObject, JsonValue
+from clouduploader.plugin import CleanUpReport, CloudObject, Field, JsonValue, Platform
 from clouduploader.store import job_log, target_data
 from clouduploader.util import privileges
 
@@ -42,19 +43,15 @@ def _older_than(context: click.Context, parameter: click.Parameter, value: str |
     return datetime.timedelta(**{UNITS[found[2] or "s"]: int(found[1])})
 
 
-@click.command("cleanup")
+def _takes(_platform: Platform, field: Field) -> bool:
+    """Take what opens an account, and the regions to look through."""
+    return field.name == REGION or field.is_of_account
+
+
+@click.command("cleanup", cls=TargetCommand, takes=_takes, repeatable=(REGION,))
 @completion.target_option
 @click.option("--job", shell_complete=completion.job, help="Only what the upload of this job left, by its journal.")
-@click.option(
-    "--region",
-    "regions",
-    multiple=True,
-    shell_complete=completion.field("region"),
-    help="Look through this region by tags too. May be repeated.",
-)
-@click.option("--arn", help="ARN of the role to act as there. Without it your own credentials are used.")
-@click.option("--external-id", help="External id that the role asks for.")
-@click.option("--data", type=click.Path(path_type=Path), help="A JSON file with target data; the options go first.")
+@data_option
 @click.option(
     "--older-than", callback=_older_than, metavar="AGE",
     help="Only what is older, for example 90m, 12h or 2d.  [any age by journal, 1d by tags alone]",
@@ -70,9 +67,7 @@ def cleanup_command(
     *,
     target: str,
     job: str | None,
-    regions: tuple[str, ...],
-    arn: str | None,
-    external_id: str | None,
+    given: Mapping[str, JsonValue],
     data: Path | None,
     older_than: datetime.timedelta | None,
     completed: bool,
@@ -97,16 +92,16 @@ def cleanup_command(
     privileges.hide_memory()
     with open(2, "wb", buffering=0, closefd=False) as stderr:
         log = job_log.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
-        for region in regions or ((None,) if job is None else ()):  # the journal of a job names its own target
-            targetoptions.check_given(
-                session.config, target, {"region": region, "arn": arn, "external_id": external_id}
-            )
+        if given or job is None:  # the journal of a job names its own target
+            target_values.check_given(session.config, target, given)
         context = cleanup.CleanupContext(session.config, log)
-        given = {"arn": arn, "external_id": external_id, "region": regions[0] if regions else None}
+        named = given.get(REGION)
+        regions = tuple(str(name) for name in named) if isinstance(named, list) else ()
+        account = {name: value for name, value in given.items() if name != REGION}
         scope = cleanup.CleanupScope(
             target=target,
             regions=regions,
-            targetdata=_targetdata(context, target, data, {key: value for key, value in given.items() if value}),
+            targetdata=_targetdata(context, target, data, account | ({REGION: regions[0]} if regions else {})),
             older_than=older_than,
             is_complete_too=completed,
             job=job,

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from clouduploader.cli import parsing
+from clouduploader.cli.options import DEFAULT_TARGET
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError
 
@@ -101,7 +102,7 @@ def field(key: str) -> Completer:
 
 target_option = click.option(
     "--target",
-    default="ec2",
+    default=DEFAULT_TARGET,
     show_default=True,
     shell_complete=target,
     help="The platform; see `clouduploader platforms`.",
@@ -132,7 +133,7 @@ def _platform(context: click.Context) -> "Platform":
 
 
 def _target(context: click.Context) -> str:
-    return str(context.params.get("target") or "ec2")
+    return str(context.params.get("target") or DEFAULT_TARGET)
 
 
 def _newest(names: Sequence[str]) -> list[str]:

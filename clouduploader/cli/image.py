@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clouduploader.cli import output, targetoptions, uploading
-from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli import output, uploading
+from clouduploader.cli.options import ImageFile, json_option, pass_session
 from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.store import config, job_log
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("image")
-@click.argument("file", type=targetoptions.ImageFile())
+@click.argument("file", type=ImageFile())
 @click.option("--quick", is_flag=True, help="Look at the beginning only: no digests, no counting, and damage may hide.")
 @click.option("--force", is_flag=True, help="Warn of what `upload --force` would pass over, and go on.")
 @click.option("--max-size", metavar="SIZE", help="The most it may have unpacked, such as 100G.  [max_size; 1T]")

@@ -6,7 +6,7 @@ so that the same program always gives the same bytes.
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -14,8 +14,10 @@ import clouduploader
 from clouduploader.cli.options import GLOBAL_OPTIONS
 from clouduploader.cli.program import clouduploader_command
 from clouduploader.cli.session import SERVER_VARIABLE
+from clouduploader.cli.target_command import FieldOption, TargetCommand
 from clouduploader.errors import ExitCode
 from clouduploader.store import config
+from clouduploader.uploads import registry
 
 CONTRACT = (
     "[OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA LOGFILE",
@@ -93,6 +95,11 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from _synopsis(" ".join([name, *command.collect_usage_pieces(context)]))
     yield from _paragraphs(command.help or "")
     yield from _options(command, context)
+    if isinstance(command, TargetCommand):
+        for target in registry.BUILT_INS:
+            if options := command.field_options(target):
+                yield from _paragraphs(f"Options of the target {target}:")
+                yield from _listed(options, context)
     yield from _paragraphs(command.epilog or "")
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
@@ -100,10 +107,15 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    for parameter in command.get_params(context):
+    shown_above = [*GLOBAL_OPTIONS, command.get_help_option(context)] if context.parent else []
+    own = [one for one in command.get_params(context) if one not in shown_above and not isinstance(one, FieldOption)]
+    yield from _listed(own, context)
+
+
+def _listed(parameters: Sequence[click.Parameter], context: click.Context) -> Iterator[str]:
+    for parameter in parameters:
         term, meaning = parameter.get_help_record(context) or ("", "")
-        is_shown_above = context.parent and (parameter in GLOBAL_OPTIONS or "--help" in parameter.opts)
-        if meaning and not is_shown_above:
+        if meaning:
             yield from (".TP", _marked(term), *_filled(meaning))
 
 

@@ -1,5 +1,8 @@
-"""Options that several commands share: the global ones, `--json` and `--server`."""
+"""Options and arguments that several commands share."""
 
+import getpass
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,10 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from clouduploader.cli.session import SERVER_VARIABLE, Session
+from clouduploader.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+DEFAULT_TARGET = "ec2"
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # RFC 3986, 3.1
 
 pass_session = click.make_pass_decorator(Session)
 
@@ -73,3 +79,37 @@ def server_option(function: Function) -> Function:
         callback=remember,
         help=f"Ask the server there, instead of the spool.  [{SERVER_VARIABLE}]",
     )(function)
+
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), help="A JSON file with target data; the options go first."
+)
+user_option = click.option("--user", help="Whose job it is.  [your login]")
+
+
+def login() -> str:
+    """Return the login of this process's user, whose job it is without `--user`."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in a container
+        return f"uid {os.getuid()}"
+
+
+class ImageFile(click.Path):
+    """The path of an image."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Take a path.
+
+        Raises:
+            UsageError: It is a URL.
+        """
+        if URL.match(str(value)):
+            raise UsageError(
+                f"{value} is a URL, and images are not downloaded",
+                hint="Download it, for example with `curl -LO URL`, and give the path of the file.",
+            )
+        return super().convert(value, param, ctx)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # `list` is not to wait for it
     from clouduploader.plugin import Hints, Platform
 
 
+TARGET = f"{__name__}.target"  # in the context's meta: the target that the options of its command are for
 SIMILAR = 0.6  # as in difflib.get_close_matches
 _EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)")
 
@@ -80,7 +81,8 @@ def as_usage_error(exc: click.ClickException) -> UsageError:
     text, near = " ".join(exc.format_message().split()), ""
     match exc:
         case click.NoSuchOption():
-            text = f"there is no option {exc.option_name}"
+            place = f" for the target {context.meta[TARGET]}" if context and TARGET in context.meta else ""
+            text = f"there is no option {exc.option_name}{place}"
             near = suggestion(exc.option_name, _options(context))
             if exc.option_name == "--json" and context and isinstance(context.command, click.Group):
                 text, near = "--json stands before the command that it is for", "Put it behind. "

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from clouduploader.cli import completion, targetoptions
-from clouduploader.cli.options import pass_session
+from clouduploader.cli import completion
+from clouduploader.cli.options import login, pass_session
 from clouduploader.cli.session import Session
 from clouduploader.errors import UsageError
 from clouduploader.sandbox import host, layout
@@ -67,7 +67,7 @@ def sandbox_command(
         if not session.is_quiet:
             click.echo(_introduction(place, described, is_shell=not command), err=True)
 
-    os.environ["LOGNAME"] = targetoptions.login()  # in there, everybody without it is root
+    os.environ["LOGNAME"] = login()  # in there, everybody without it is root
     cloud = AwsCloud(wait_factor=wait_factor, regions=tuple(dict.fromkeys(regions)))
     return host.run(cloud, command or host.default_command(), keep=keep, announce=announce)
 
@@ -78,7 +78,7 @@ def _make_account(place: layout.Layout, described: dict[str, Any]) -> None:
 
     values = {"external_id": described["external_id"], "arn": described["role_arn"]}
     book = accounts.AccountStore(place.home)
-    book.create(targetoptions.login(), "ec2", values, now=datetime.datetime.now(datetime.UTC))
+    book.create(login(), "ec2", values, now=datetime.datetime.now(datetime.UTC))
 
 
 def _introduction(place: layout.Layout, described: dict[str, Any], *, is_shell: bool) -> str:
@@ -96,7 +96,7 @@ def _introduction(place: layout.Layout, described: dict[str, Any], *, is_shell: 
   role          {described["role_arn"]}
   external id   {described["external_id"]}
   region        {described["region"]} (subnet {described["subnet_id"]})
-  home          {described["home"]}, with an account of {targetoptions.login()}
+  home          {described["home"]}, with an account of {login()}
   spool         {described["spool"]}, where job 1 waits
   all of it     {place.description}
 

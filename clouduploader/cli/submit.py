@@ -4,14 +4,23 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
-from clouduploader.cli import following, output, targetoptions
-from clouduploader.cli.options import json_option, pass_session, server_option
+from clouduploader.cli import completion, following, output, target_values
+from clouduploader.cli.options import (
+    ImageFile,
+    data_option,
+    json_option,
+    login,
+    pass_session,
+    server_option,
+    user_option,
+)
 from clouduploader.cli.session import Session
+from clouduploader.cli.target_command import TargetCommand
 from clouduploader.cli.text import clean
 from clouduploader.errors import (
     ClouduploaderError,
@@ -31,11 +40,11 @@ from clouduploader.util.cancel import Cancel
 WORKER_LOOK_SECONDS = 60.0  # soon enough to see a worker die before our job's turn
 
 
-@click.command("submit")
-@click.argument("image", type=targetoptions.ImageFile())
-@targetoptions.options
-@click.option("--arn", help="ARN of the role to act as.  [the account's]")
-@click.option("--external-id", help="External id that the role asks for.  [the account's]")
+@click.command("submit", cls=TargetCommand, account_text="the account's")
+@click.argument("image", type=ImageFile())
+@completion.target_option
+@data_option
+@user_option
 @click.option("--wait", is_flag=True, help="Follow the log until the job ends.")
 @server_option
 @json_option
@@ -49,13 +58,13 @@ def submit_command(
     data: Path | None,
     user: str | None,
     wait: bool,
-    **options: JsonValue,
+    given: Mapping[str, JsonValue],
 ) -> int:
     """Hand IMAGE to the service, and print the job.
 
     The job goes to a server, or into the spool of this machine, and a worker uploads the image when its turn has
-    come. Role and external id are those of the user's account in the home; what the options and --data say goes
-    before them, and has to say which role if there is no account.
+    come. What opens the user's account, for EC2 role and external id, is in the home; what the options and --data say
+    goes before it, and has to say it if there is no account.
 
     With --wait the log is shown on stderr, the result is printed behind the job, and the exit code is 76 if the
     job failed. Stopped while it waits, the job goes on; so it does if its server can't be asked any more for two
@@ -68,14 +77,14 @@ def submit_command(
     """
     server = session.server
     order = submit.SubmitRequest(
-        user=user or targetoptions.login(),
+        user=user or login(),
         target=target,
         image_path=image.absolute(),
-        targetdata=targetoptions.gathered(session.config, target, data, options),
+        targetdata=target_values.gather(session.config, target, data, given),
     )
-    novel = targetoptions.novel_regions(session.config, target, options["region"], options["copy_to"])
-    if novel:  # only an account can tell whether there is such a region, and that is the service's
-        raise TargetDataError("; ".join(novel), hint="If it is a new one, name it in the file of --data.")
+    unknown = target_values.unknown_values(session.config, target, given)
+    if unknown:  # only an account can tell whether there is such a region, and that is the service's
+        raise TargetDataError("; ".join(unknown), hint="If it is a new one, name it in the file of --data.")
     cancel = Cancel()
     signals.listen(cancel)
     job = _send(session, order, server or session.open_spool(), cancel)

@@ -2,13 +2,15 @@
 
 import dataclasses
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from clouduploader.cli import output, targetoptions, uploading
-from clouduploader.cli.options import json_option, pass_session
+from clouduploader.cli import completion, output, target_values, uploading
+from clouduploader.cli.options import ImageFile, data_option, json_option, login, pass_session, user_option
 from clouduploader.cli.session import Session
+from clouduploader.cli.target_command import TargetCommand
 from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import upload
@@ -25,12 +27,12 @@ def _size(_context: click.Context, _parameter: click.Parameter, text: str | None
         raise click.BadParameter(f"it {exc}") from exc
 
 
-@click.command("upload")
-@click.argument("image", type=targetoptions.ImageFile())
-@targetoptions.options
+@click.command("upload", cls=TargetCommand)
+@click.argument("image", type=ImageFile())
+@completion.target_option
+@data_option
+@user_option
 @click.option("--max-size", callback=_size, metavar="SIZE", help="How large IMAGE may be unpacked, for example 20G.")
-@click.option("--arn", help="ARN of the role to act as. Without it your own AWS credentials are used.")
-@click.option("--external-id", help="External id that the role asks for.")
 @click.option("--events", type=click.Path(path_type=Path), help="Write events as JSON lines to this file.")
 @click.option("--dry-run", is_flag=True, help="Check all, say what would be done, and change nothing.")
 @json_option
@@ -46,7 +48,7 @@ def upload_command(
     events: Path | None,
     max_size: int | None,
     dry_run: bool,
-    **options: JsonValue,
+    given: Mapping[str, JsonValue],
 ) -> int:
     """Upload IMAGE, and print what came out.
 
@@ -60,10 +62,10 @@ def upload_command(
     first) and shortfalls (each with subject and reason); with --dry-run steps and costs.
     """
     order = upload.ManualUpload(
-        user=user or targetoptions.login(),
+        user=user or login(),
         target=target,
         image_path=image.absolute(),
-        targetdata=targetoptions.gathered(session.config, target, data, options),
+        targetdata=target_values.gather(session.config, target, data, given),
         events_path=events,
     )
     settings = session.config
@@ -75,7 +77,8 @@ def upload_command(
     signals.listen(cancel)
     if dry_run:
         return _plan(session, order, settings, cancel)
-    if targetoptions.is_novel(settings, target, order.targetdata):  # a region that is misspelt is no job's failure
+    # a region that is misspelt is no job's failure
+    if target_values.has_unknown_values(settings, target, order.targetdata):
         upload.check(order, config=settings, log=job_log.JobLog([], is_verbose=False), cancel=cancel)
     outcome = uploading.run_watched(session, upload.run, order, config=settings, cancel=cancel)
     return uploading.print_outcome(session, outcome)

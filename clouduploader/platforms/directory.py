@@ -53,7 +53,12 @@ class DirectoryPlatform(Platform):
 
     fields = (
         Field.FILENAME,
-        Field(name="force", description="Whether to copy what is known not to be a disk.", kind=FieldKind.BOOLEAN),
+        Field(
+            name="force",
+            description="Whether to copy what is known not to be a disk.",
+            kind=FieldKind.BOOLEAN,
+            help="Copy IMAGE even if it is known not to be a disk.",
+        ),
     )
     settings_defaults: ClassVar[Mapping[str, str]] = {"path": ""}
     needs_disk = False

@@ -74,19 +74,16 @@ class Accounts(Protocol):
             Values that nobody had before.
         """
 
-    def guide(
-        self, values: Mapping[str, str], *, method: str | None, extras: Sequence[str], reporter: Reporter
-    ) -> AccountGuide:
+    def guide(self, values: Mapping[str, str], *, extras: Sequence[str], reporter: Reporter) -> AccountGuide:
         """Say what the user has to do in the cloud. Uses the network.
 
         Args:
             values: Of the account.
-            method: How his images will get there, of those that the platform knows; None for its setting.
             extras: What the service is to be allowed besides.
             reporter: Told what is done.
 
         Raises:
-            UsageError: A method or an extra that is not known.
+            UsageError: An extra that is not known.
             ClouduploaderError: Something that the guide must tell can't be found out.
         """
 

@@ -46,9 +46,14 @@ class Field:
         max_length: Characters of a string.
         minimum: Of an integer.
         maximum: Of an integer.
-        option: The command-line option that stands for it, `--name` unless given; "" for none.
+        option: The command-line option that stands for it, "" for none; `--name` unless given, with dashes for
+            underscores, and for a secret `--name-file`, which takes the path of a file with the value. A boolean's is a
+            flag, or a pair such as `--share/--no-share`. That of an array can be repeated, and takes words with commas
+            between; that of an object can be repeated, and takes `NAME=VALUE`. Options that a command has itself, such
+            as `--user`, go before it.
         metavar: What stands for a value in the help of that option; made from `allowed` or `kind` unless given.
         help: The help of that option; `description` unless given.
+        default_text: What holds without it, in a few words for that help.
         FILENAME: The field that tells the image's real name, for all platforms that want it.
     """
 
@@ -70,10 +75,13 @@ class Field:
     option: str | None = None
     metavar: str | None = None
     help: str | None = None
+    default_text: str = ""
 
     def option_name(self) -> str:
-        """Return the command-line option that stands for this field, "" if none does."""
-        return f"--{self.name.replace('_', '-')}" if self.option is None else self.option
+        """Return the command-line option that stands for this field, of a pair the first; "" if none does."""
+        if self.option is None:
+            return f"--{self.name.replace('_', '-')}{'-file' if self.is_secret else ''}"
+        return self.option.partition("/")[0]
 
 
 Field.FILENAME = Field(

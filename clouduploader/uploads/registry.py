@@ -90,6 +90,25 @@ def load(target: str, config: SettingsReader) -> Platform:
         PluginLoadError: It can't be imported or made, is no platform, or there are two.
         ClouduploaderError: What the platform itself raises, for example for wrong settings.
     """
+    context = PlatformContext(
+        home=config.home.value,
+        settings=config.platforms.get(target, {}),
+        environment=config.environment,
+        target=target,
+    )
+    return _made(_offer(target), context)
+
+
+def load_without_settings(target: str) -> Platform:
+    """Make the platform that answers to a target for what does not depend on its settings, such as its fields.
+
+    Raises:
+        UnknownTargetError, PluginLoadError, ClouduploaderError: See `load`.
+    """
+    return _made(_offer(target), PlatformContext(home=Path(), settings={}, environment={}, target=target))
+
+
+def _offer(target: str) -> PlatformOffer:
     there = offers()
     candidates = [offer for offer in there if offer.target == target]
     if not candidates:
@@ -106,13 +125,7 @@ def load(target: str, config: SettingsReader) -> Platform:
             f"more than one platform answers to the target '{target}': {packages}",
             hint="Uninstall what is not wanted.",
         )
-    context = PlatformContext(
-        home=config.home.value,
-        settings=config.platforms.get(target, {}),
-        environment=config.environment,
-        target=target,
-    )
-    return _made(candidates[0], context)
+    return candidates[0]
 
 
 def _made(offer: PlatformOffer, context: PlatformContext) -> Platform:

@@ -150,7 +150,7 @@ class FileAccounts:
     def new_values(self):
         return {"tenant": os.urandom(4).hex()}
 
-    def guide(self, values, *, method, extras, reporter):
+    def guide(self, values, *, extras, reporter):
         facts = {"tenant": values["tenant"]}
         return AccountGuide(facts=facts, policies={"rule": {"a": [1]}}, scripts={"shell": "do it"})
 

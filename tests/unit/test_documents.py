@@ -106,7 +106,9 @@ def test_examples_use_options_that_exist():
         command = program.clouduploader_command.get_command(context, name)
         if isinstance(command, click.Group):
             command = command.commands[words[words.index(name) + 1]]
-        known = group_options | {option for parameter in command.params for option in parameter.opts}
+        known = group_options | {
+            option for parameter in command.get_params(click.Context(command)) for option in parameter.opts
+        }
         unknown += [f"{name} {word}" for word in words if word.startswith("-") and word not in known]
     assert len(examples) > 10
     assert unknown == []

@@ -57,6 +57,7 @@ FIELDS = (
         pattern_meaning="letters, digits and _+=,.@:/-",
         min_length=2,
         max_length=1224,
+        help="External id that the role asks for.",
     ),
     Field(
         name="arn",
@@ -67,6 +68,8 @@ FIELDS = (
         pattern=re.compile(r"arn:aws(?:-[a-z]+)*:iam::[0-9]{12}:role/(?:[!-~]+/)?[A-Za-z0-9_+=,.@-]{1,64}"),
         pattern_meaning="such as arn:aws:iam::123456789012:role/obs",
         max_length=2048,  # STS API, arnType
+        help="ARN of the role to act as.",
+        default_text="your own AWS credentials",
     ),
     Field(
         name="region",
@@ -76,6 +79,7 @@ FIELDS = (
         # One word: a comma would make ec2uploadimg upload several times.
         pattern=re.compile(r"[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2}"),
         pattern_meaning="one region such as eu-west-1",
+        help="The cloud's region, for example eu-west-1.",
     ),
     Field(
         name="ami_name",
@@ -86,6 +90,8 @@ FIELDS = (
         pattern_meaning="letters, digits, blanks and ()[]./-'@_",
         min_length=3,
         max_length=128,
+        option="--name",
+        help="Name of the new image in the cloud.",
     ),
     Field(
         name="vpc_subnet_id",
@@ -93,6 +99,8 @@ FIELDS = (
         # OBS takes subnet-[-\w]+; EC2's ids are hexadecimal (User Guide, "Resource IDs").
         pattern=re.compile(r"subnet-[0-9a-f]{8,17}"),
         pattern_meaning="such as subnet-0123456789abcdef0",
+        option="--subnet",
+        help="Subnet for the helper instance. Without it a VPC is made and removed again.",
     ),
     Field(
         name="filename",
@@ -100,11 +108,14 @@ FIELDS = (
         pattern=re.compile(r"[^/\x00-\x1f\x7f]*"),
         pattern_meaning="no slash, no control characters",
         max_length=255,  # NAME_MAX of Linux
+        option="",
     ),
     Field(
         name="architecture",
         description="What the image runs on, where it is not what the job says.",
         allowed=("x86_64", "arm64", "i386"),  # ec2uploadimg --machine
+        help="What it runs on.",
+        default_text="what the image tells",
     ),
     Field(
         name="description",
@@ -113,37 +124,49 @@ FIELDS = (
         pattern=re.compile(r"[ -~]*"),
         pattern_meaning="ASCII, no control characters",
         max_length=255,  # EC2 API, ImageDescriptionRequest
+        metavar="TEXT",
+        help="A sentence about it, for people.",
     ),
     Field(
         name="tags",
         description="Tags of the image: names and values.",
         kind=FieldKind.OBJECT,
+        option="--tag",
+        help="A tag of it; may be repeated.",
     ),
     Field(
         name="boot_mode",
         description="How instances of the image boot.",
         allowed=("legacy-bios", "uefi", "uefi-preferred"),  # EC2 API, BootModeValues
+        help="How it boots.",
+        default_text="what the image tells",
     ),
     Field(
         name="ena_support",
         description="Whether the image can use the Elastic Network Adapter; true by default.",
         kind=FieldKind.BOOLEAN,
+        option="",
     ),
     Field(
         name="sriov_support",
         description="Whether the image has the Intel 82599 Virtual Function driver; true by default on x86_64.",
         kind=FieldKind.BOOLEAN,
+        option="",
     ),
     Field(
         name="imds_support",
         description="The version of the instance metadata service that instances demand: 2.0, the default, which can't "
         "be taken back; optional leaves it to the launch.",
         allowed=(*VERSIONS, IMDS_OPEN),
+        option="--imds",
+        help="Which metadata service its instances demand, for ever.",
+        default_text="2.0",
     ),
     Field(
         name="tpm_support",
         description="The version of NitroTPM that the image can use.",
         allowed=VERSIONS,
+        option="",
     ),
     Field(
         name="root_volume_size",
@@ -151,32 +174,44 @@ FIELDS = (
         kind=FieldKind.INTEGER,
         minimum=1,
         maximum=65536,  # EC2 API, EbsBlockDevice: of gp3; EBS direct API, StartSnapshot
+        option="",
     ),
     Field(
         name="method",
         description="How the image gets into EC2; auto is ebs-direct, or ec2uploadimg where the role may not do that.",
         allowed=METHODS,
+        help="How it gets there.",
+        default_text="clouduploader.conf",
     ),
     Field(
         name="sha256",
         description="The SHA-256 of the image file as it is, packed; checked before there is an image.",
         pattern=re.compile(r"[0-9a-fA-F]{64}"),
         pattern_meaning="64 hexadecimal digits",
+        metavar="DIGEST",
+        help="The SHA-256 that IMAGE must have.",
+        default_text="what IMAGE.sha256 says",
     ),
     Field(
         name="zero_blocks",
         description="What becomes of blocks of zeros; with ebs-direct only.",
         allowed=tuple(ZeroBlocks),
+        help="Which zeros are left out: of ebs-direct.",
+        default_text="holes",
     ),
     Field(
         name="verify",
         description="How much of the snapshot is read back and compared; with ebs-direct only.",
         allowed=("none", "sample", "full"),
+        help="How much is read back: of ebs-direct.",
+        default_text="sample",
     ),
     Field(
         name="encrypted",
         description="Whether the snapshot is encrypted; with ebs-direct only.",
         kind=FieldKind.BOOLEAN,
+        option="--encrypt",
+        help="Encrypt it: of ebs-direct.",
     ),
     Field(
         name="kms_key_id",
@@ -185,6 +220,10 @@ FIELDS = (
         pattern=re.compile(KMS_KEY_PATTERN),
         pattern_meaning="a key's id, ARN, or alias/NAME",
         max_length=2048,
+        option="--kms-key",
+        metavar="KEY",
+        help="The KMS key to encrypt it with.",
+        default_text="the account's default",
     ),
     Field(
         name="uefi_data",
@@ -193,6 +232,7 @@ FIELDS = (
         pattern=re.compile(r"[A-Za-z0-9+/]*={0,2}"),
         pattern_meaning="base64",
         max_length=64000,  # EC2 API, StringType of RegisterImage's UefiData
+        option="",
     ),
     Field(
         name="regions",
@@ -200,11 +240,15 @@ FIELDS = (
         kind=FieldKind.ARRAY,
         pattern=re.compile(rf"[a-z]{{2,}}(?:-[a-z]+)+-[0-9]{{1,2}}|{EVERYWHERE}"),
         pattern_meaning="a region such as eu-west-1, or all",
+        option="--copy-to",
+        metavar="REGION",
+        help="Copy it there, or to all regions.",
     ),
     Field(
         name="kms_keys",
         description="KMS keys of the copies, by region.",
         kind=FieldKind.OBJECT,
+        option="",
     ),
     Field(
         name="share",
@@ -216,12 +260,17 @@ FIELDS = (
             r"(?:organization/o-[a-z0-9]{10,32}|ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32})"
         ),
         pattern_meaning="account ids of 12 digits, ARNs of organizations or their units, or public",
+        metavar="WHO",
+        help="Share it: account, ARN of an organization, public.",
     ),
     Field(
         name="share_snapshot",
         description="Whether those the image is shared with may copy it too; by default accounts may, where the role "
         "lets us permit it.",
         kind=FieldKind.BOOLEAN,
+        option="--share-snapshot/--no-share-snapshot",
+        help="Whether those can copy it too.",
+        default_text="accounts, where the role lets us",
     ),
     Field(
         name="deprecate_at",
@@ -229,16 +278,21 @@ FIELDS = (
         # EC2 API, EnableImageDeprecation: to the minute
         pattern=re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z)?"),
         pattern_meaning="such as 2027-01-31 or 2027-01-31T12:00Z",
+        metavar="DATE",
+        help="From when on it is deprecated, for example 2027-01-31.",
     ),
     Field(
         name="keep",
         description="What a failed upload leaves in place for another try; with ebs-direct only.",
         allowed=("nothing", "snapshot"),
+        help="What a failure leaves for another try.",
+        default_text="nothing",
     ),
     Field(
         name="force",
         description="Whether to go on although the image does not look as these data say.",
         kind=FieldKind.BOOLEAN,
+        help="Go on even if IMAGE is not what is said of it.",
     ),
 )
 

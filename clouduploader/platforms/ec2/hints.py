@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from clouduploader.platforms.ec2.fields import EVERYWHERE
+
 
 class RegionHints:
     """See `clouduploader.plugin.Hints`.
@@ -17,7 +19,10 @@ class RegionHints:
         self._environment = environment
 
     def choices(self, name: str) -> Sequence[str]:
-        """Name the regions of all partitions that the SDK knows; read from its data, for importing it takes long."""
+        """Name the regions of all partitions that the SDK knows; read from its data, for importing it takes long.
+
+        For copies all of them have a word too.
+        """
         if name not in ("region", "regions"):
             return ()
         found = importlib.util.find_spec("botocore")
@@ -28,7 +33,8 @@ class RegionHints:
             regions = {region for partition in document["partitions"] for region in partition["regions"]}
         except (OSError, ValueError, LookupError, TypeError):  # another botocore, or a damaged one: these are but hints
             return ()
-        return sorted(region for region in regions if not region.endswith("-global"))
+        everywhere = [EVERYWHERE] if name == "regions" else []
+        return everywhere + sorted(region for region in regions if not region.endswith("-global"))
 
     def default(self, name: str) -> str | None:
         """Give the region that the aws command would use: AWS_REGION, AWS_DEFAULT_REGION, or that of the profile.

@@ -100,7 +100,7 @@ def test_answers_in_json_have_their_keys(run_json):
         (["set-arn", "tom", "arn:aws:iam::1:user/x"], 65, "such as arn:aws:iam::123456789012:role/obs"),
         (["set", "tom", "external_id", "a b"], 65, 'external_id is "a b", but takes letters, digits and'),
         (["verify", "tom"], 65, "the account has no arn yet"),
-        (["show", "tom", "--method", "magic"], 64, "there is no method 'magic'"),
+        (["show", "tom", "--method", "magic"], 65, '--method is "magic", but must be ec2uploadimg, ebs-direct or auto'),
     ],
 )
 def test_wrong_words_end_in_one_line_and_change_nothing(run, home_dir, words, code, said):

@@ -33,7 +33,7 @@ def test_method_decides_what_is_looked_at(check):
     ("words", "expected", "message"),
     [
         (["--method", "ebsdirect"], 65, "must be ec2uploadimg, ebs-direct or auto (did you mean ebs-direct?)"),
-        (["--method", "auto", "--target", "directory"], 64, "--method means nothing for the target directory"),
+        (["--method", "auto", "--target", "directory"], 64, "there is no option --method for the target directory"),
     ],
 )
 def test_wrong_method_is_named(check, words, expected, message):

@@ -38,7 +38,9 @@ def options():
         command = program.clouduploader_command.get_command(CONTEXT, name)
         inner = getattr(command, "commands", {})
         for words, one in {(name,): command, **{(name, word): one for word, one in inner.items()}}.items():
-            yield from ((words, option) for option in one.params if isinstance(option, click.Option))
+            yield from (
+                (words, option) for option in one.get_params(click.Context(one)) if isinstance(option, click.Option)
+            )
 
 
 ENUMERATED = [
@@ -70,8 +72,9 @@ def test_there_are_enumerated_options():
         (["upload", "--copy-to", "eu-west-1,us-west-"], ["eu-west-1,us-west-1", "eu-west-1,us-west-2"]),
         (["sandbox", "--region", "eu-c"], ["eu-central-1"]),
         (["account", "set", "tom", ""], ["external_id", "arn"]),
-        (["upload", "--target", "directory", "--method", ""], []),
-        (["upload", "--target", "nosuch", "--method", ""], []),
+        (["upload", "--target", "directory", "--fo"], ["--force"]),
+        (["upload", "--target", "directory", "--meth"], []),
+        (["upload", "--target", "nosuch", "--meth"], []),
         (["upload", "a.raw", "--spo"], ["--spool"]),
     ],
 )

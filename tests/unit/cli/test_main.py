@@ -246,7 +246,7 @@ def test_every_command_has_help_and_an_own_module(name):
     assert command.name == name
     assert command.help
     assert importlib.import_module(f"clouduploader.cli.{name}")
-    unexplained = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+    unexplained = [p.name for p in command.get_params(context) if isinstance(p, click.Option) and not p.help]
     assert unexplained == []
 
 

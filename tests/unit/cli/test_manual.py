@@ -50,7 +50,7 @@ def test_page_explains_every_option(name):
     inner = {f"{name} {word}": one for word, one in getattr(command, "commands", {}).items()}
     for heading, one in {name: command, **inner}.items():
         assert (heading in headings) == (not one.hidden)
-        names = [option for p in one.params if isinstance(p, click.Option) for option in p.opts]
+        names = [option for p in one.get_params(click.Context(one)) if isinstance(p, click.Option) for option in p.opts]
         assert [option for option in names if not one.hidden and option not in shown] == []
 
 

@@ -320,8 +320,8 @@ def test_wait_for_a_server_without_a_worker_says_so_once(run, make_server, monke
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--region", "us-esat-1"], '--region is "us-esat-1", a region not known here (did you mean us-east-1?)'),
-        (["--copy-to", "eu-west-2,eu-wset-3"], '--copy-to is "eu-wset-3", a region not known here'),
+        (["--region", "us-esat-1"], '--region is "us-esat-1", which is not known here (did you mean us-east-1?)'),
+        (["--copy-to", "eu-west-2,eu-wset-3"], '--copy-to is "eu-wset-3", which is not known here'),
     ],
 )
 def test_region_that_is_misspelt_makes_no_job(run_local, jobs, words, message):
@@ -388,9 +388,5 @@ def test_transfer_is_shown_on_a_terminal(jobs, home, image, run_on_terminal):
 
 def test_options_are_those_of_upload():
     params = submit.submit_command.make_context("submit", ["image", *EC2, "--share", "a,b"], obj=Session()).params
-    assert (params["region"], params["name"], params["share"], params["target"]) == (
-        "eu-west-1",
-        "my-image",
-        ["a", "b"],
-        "ec2",
-    )
+    assert params["given"] == {"region": "eu-west-1", "ami_name": "my-image", "share": ["a", "b"]}
+    assert params["target"] == "ec2"

@@ -17,7 +17,7 @@ from clouduploader.platforms.ec2 import auth, aws_errors
 from clouduploader.platforms.ec2.ec2uploadimg import helper_config
 from clouduploader.platforms.ec2.iam import policies
 from clouduploader.platforms.ec2.iam.policies import Document
-from clouduploader.platforms.ec2.settings import METHODS, Ec2Settings
+from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import AccountGuide, Finding, Level, PlatformContext, Reporter, Verification
 
 EXTERNAL_ID_LENGTH = 24  # OBS: Rails's has_secure_token, 24 characters of base58, which are 140 bits
@@ -46,13 +46,8 @@ class RoleAccounts:
         """Make up an external id."""
         return {"external_id": _new_external_id()}
 
-    def guide(
-        self, values: Mapping[str, str], *, method: str | None, extras: Sequence[str], reporter: Reporter
-    ) -> AccountGuide:
+    def guide(self, values: Mapping[str, str], *, extras: Sequence[str], reporter: Reporter) -> AccountGuide:
         """Say which role the user has to make; asks STS for our account."""
-        method = method or self._settings.method
-        if method not in METHODS:
-            raise UsageError(f"there is no method '{method}'", hint=f"There are: {', '.join(METHODS)}.")
         for extra in extras:
             if extra not in policies.EXTRAS:
                 hint = f"There are: {', '.join(policies.EXTRAS)}."
@@ -62,7 +57,7 @@ class RoleAccounts:
         caller = auth.CallerAccount(home, profile, is_role_wanted=True, region=region, reporter=reporter)
         we = caller.identity(caller.keys())
         trust = policies.trust(partition=we.partition, account_id=we.account_id, external_id=external_id)
-        permissions = {name: policies.permissions(name) for name in policies.names(method, extras)}
+        permissions = {name: policies.permissions(name) for name in policies.names(self._settings.method, extras)}
         return AccountGuide(
             facts={"account_id": we.account_id, "external_id": external_id},
             policies={"trust": trust, **permissions},

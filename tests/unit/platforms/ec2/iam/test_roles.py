@@ -44,8 +44,8 @@ def identity(arn="arn:aws:iam::111122223333:user/obs"):
     return 200, IDENTITY.format(arn=xml.sax.saxutils.escape(arn))
 
 
-def guide(kept, record, *, method=None, extras=(), values=VALUES):
-    return kept.guide(values, method=method, extras=extras, reporter=record)
+def guide(kept, record, *, extras=(), values=VALUES):
+    return kept.guide(values, extras=extras, reporter=record)
 
 
 def test_external_ids_are_those_of_obs(make_accounts):
@@ -78,7 +78,7 @@ def test_guide_stays_in_the_partition_of_the_service(make_accounts, record):
 @pytest.mark.parametrize(
     ("method", "extras", "names"),
     [
-        (None, (), ["ec2uploadimg"]),
+        ("ec2uploadimg", (), ["ec2uploadimg"]),
         ("ebs-direct", (), ["ebs-direct"]),
         ("auto", (), ["ec2uploadimg", "ebs-direct"]),
         ("ebs-direct", ("kms", "copies", "kms"), ["ebs-direct", "copies", "kms"]),
@@ -86,16 +86,11 @@ def test_guide_stays_in_the_partition_of_the_service(make_accounts, record):
     ],
 )
 def test_permissions_go_by_method_and_extras(make_accounts, record, method, extras, names):
-    kept, _ = make_accounts(identity())
-    found = guide(kept, record, method=method, extras=extras)
+    kept, _ = make_accounts(identity(), method=method)
+    found = guide(kept, record, extras=extras)
     assert list(found.policies) == ["trust", *names]
     assert [found.policies[name] for name in names] == [policies.permissions(name) for name in names]
     assert all(found.scripts["commands"].count(f"--policy-name {name} ") == 1 for name in names)
-
-
-def test_setting_chooses_the_method(make_accounts, record):
-    kept, _ = make_accounts(identity(), method="ebs-direct")
-    assert list(guide(kept, record).policies) == ["trust", "ebs-direct"]
 
 
 def test_every_method_and_extra_has_permissions():
@@ -104,17 +99,10 @@ def test_every_method_and_extra_has_permissions():
     assert used | set(policies.EXTRAS) == set(policies.ACTIONS)
 
 
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ({"method": "magic"}, "there is no method 'magic'"),
-        ({"extras": ("all",)}, "there are no permissions called 'all'"),
-    ],
-)
-def test_method_or_extra_that_is_not_known_is_refused(make_accounts, record, how, words):
+def test_extra_that_is_not_known_is_refused(make_accounts, record):
     kept, endpoint = make_accounts(identity())
-    with pytest.raises(UsageError, match=words) as caught:
-        guide(kept, record, **how)
+    with pytest.raises(UsageError, match="there are no permissions called 'all'") as caught:
+        guide(kept, record, extras=("all",))
     assert "There are: " in caught.value.hint
     assert endpoint.requests == []
 

@@ -70,7 +70,7 @@ class BlockOptions:
     on_end: Callable[[ReadStats], None]
 
 
-class _Source:
+class _CountingSource:
     """The base of both sources: counts blocks, and raises one error in all threads."""
 
     def __init__(self, options: BlockOptions) -> None:
@@ -143,7 +143,7 @@ class _Source:
         return self._tally
 
 
-class StreamBlockSource(_Source):
+class StreamBlockSource(_CountingSource):
     """A BlockSource of a disk that comes in order, and only once.
 
     Args:
@@ -215,7 +215,7 @@ class StreamBlockSource(_Source):
             self._error = self._error or ValueError("the image is closed")
 
 
-class DiskBlockSource(_Source):
+class DiskBlockSource(_CountingSource):
     """A BlockSource of a disk that can be read anywhere, so that several threads read at once.
 
     Args:

@@ -92,7 +92,7 @@ def open_disk(
     with image:
         external_refs.check(image.fileno(), disk_format, name)
         metadata_check.check(image.fileno(), disk_format, name, cancel)
-        source = _Source(image, name, _node(disk_format), cancel)
+        source = _QemuImage(image, name, _node(disk_format), cancel)
         with contextlib.closing(source.output([image_tool, "info", "--output=json"])) as pieces:
             _check_info(pieces, name)
         with source.served(server) as client:
@@ -218,7 +218,7 @@ def _node(disk_format: DiskFormat) -> str:
 
 
 @frozen()
-class _Source:
+class _QemuImage:
     """An image that QEMU's programs are to read."""
 
     image: BinaryIO

@@ -62,7 +62,7 @@ class _UnreadableError(Exception):
     """A tarball that may be sound is not supported; the message goes on after "is a tarball"."""
 
 
-class _Source:
+class _TarBytes:
     """The bytes of a tarball in order.
 
     Attributes:
@@ -145,7 +145,7 @@ def read_image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, obje
     Raises:
         ImageError: It is damaged, absurd, cut off, or has not exactly one image; perhaps after the last piece.
     """
-    source = _Source(chunks)
+    source = _TarBytes(chunks)
     found = ""
     try:
         for member in _members(source, filename, object_to):
@@ -180,7 +180,7 @@ def _is_disk(head: bytes) -> bool:
     return head[_BOOT_SIGNATURE] == b"\x55\xaa" or magic.disk_format_of(head) is not DiskFormat.RAW
 
 
-def _members(source: _Source, filename: str, object_to: ObjectTo) -> Iterator[_Member]:
+def _members(source: _TarBytes, filename: str, object_to: ObjectTo) -> Iterator[_Member]:
     """Yield the members of a tarball, and of others behind it; each may be read until the next is asked for.
 
     The end mark is two blocks of zeros, and GNU tar passes one, or none. What is behind them it does not look at,
@@ -222,7 +222,7 @@ def _members(source: _Source, filename: str, object_to: ObjectTo) -> Iterator[_M
         )
 
 
-def _extension(source: _Source, size_bytes: int, of: "_Extensions") -> bytes:
+def _extension(source: _TarBytes, size_bytes: int, of: "_Extensions") -> bytes:
     """Return the contents of a header that goes on in a member of its own."""
     if size_bytes + of.size_bytes > MAX_EXTENSION_BYTES:
         raise _UnreadableError(f"with extended headers of more than {MAX_EXTENSION_BYTES} bytes")
@@ -279,7 +279,7 @@ class _Extensions:
         self.extents.extend(_decimal(number) for number in numbers.split(b",") if numbers)
 
 
-def _member(block: bytes, source: _Source, extensions: _Extensions, common: _Extensions) -> _Member:
+def _member(block: bytes, source: _TarBytes, extensions: _Extensions, common: _Extensions) -> _Member:
     """Read a header with all that belongs to it; the source is at the data then.
 
     What is stored is as large as the pax header says, or else the header; a sparse file as large as one of the names
@@ -320,7 +320,7 @@ def _member(block: bytes, source: _Source, extensions: _Extensions, common: _Ext
     return _Member(name=name, is_file=kind not in _NO_FILES, size_bytes=size_bytes, extents=extents, end=end)
 
 
-def _old_map(block: bytes, source: _Source) -> "array[int]":
+def _old_map(block: bytes, source: _TarBytes) -> "array[int]":
     """Return the map of GNU tar's old format, in the header and in blocks behind it."""
     extents = array("Q")
     at, entries, is_extended = _OLD_MAP, _OLD_ENTRIES, block[_OLD_IS_EXTENDED]
@@ -336,7 +336,7 @@ def _old_map(block: bytes, source: _Source) -> "array[int]":
         at, entries, is_extended = 0, _EXTENDED_ENTRIES, block[_EXTENDED_IS_EXTENDED]
 
 
-def _map_among_data(source: _Source, stored_bytes: int) -> tuple["array[int]", int]:
+def _map_among_data(source: _TarBytes, stored_bytes: int) -> tuple["array[int]", int]:
     """Return the map of version 1.0: before the data, a number a line; the first is how many pairs follow."""
     extents, wanted = array("Q"), None
     used_bytes, rest = 0, b""
@@ -376,7 +376,7 @@ def _checked(extents: "array[int]", size_bytes: int, data_bytes: int) -> "array[
     return found
 
 
-def _contents(source: _Source, member: _Member) -> Iterator[bytes]:
+def _contents(source: _TarBytes, member: _Member) -> Iterator[bytes]:
     if member.extents is None:
         yield from source.pieces(member.size_bytes)
         return

@@ -25,8 +25,8 @@ authorityKeyIdentifier = keyid
 """
 
 
-def make(ca_path: Path, server_path: Path) -> None:
-    """Make a CA, and a certificate of it for 127.0.0.1 and localhost.
+def create(ca_path: Path, server_path: Path) -> None:
+    """Create a CA, and a certificate of it for 127.0.0.1 and localhost.
 
     The private key of the CA is not kept.
 

@@ -3,7 +3,7 @@
 import datetime
 
 
-class Clock:
+class CloudClock:
     """This machine's clock, moved by as much as a test wants.
 
     Attributes:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from clouduploader.sandbox.call_record import CallRecord
-from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.clock import CloudClock
 from clouduploader.sandbox.faults import Faults
 from clouduploader.sandbox.layout import Layout
 from clouduploader.util.frozen import frozen
@@ -27,7 +27,7 @@ class SandboxServices:
     """
 
     layout: Layout
-    clock: Clock
+    clock: CloudClock
     record: CallRecord
 
 

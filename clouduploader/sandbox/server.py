@@ -16,7 +16,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from clouduploader.sandbox import registry
 from clouduploader.sandbox.call_record import CallRecord
-from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.clock import CloudClock
 from clouduploader.sandbox.cloud import SandboxCloud, SandboxServices
 from clouduploader.sandbox.control import SandboxControl
 from clouduploader.sandbox.layout import Layout
@@ -31,7 +31,7 @@ class _QuietHandler(WSGIRequestHandler):
 
 async def serve(layout: Layout, cloud: SandboxCloud, ready: int) -> None:
     """Start the cloud, write to `ready`, and serve until the process is killed."""
-    services = SandboxServices(layout=layout, clock=Clock(), record=CallRecord(layout.calls))
+    services = SandboxServices(layout=layout, clock=CloudClock(), record=CallRecord(layout.calls))
     emulator = cloud.create_emulator(services)
     control = SandboxControl(services, emulator)
     await asyncio.to_thread(control.reset)

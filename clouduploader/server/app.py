@@ -20,7 +20,7 @@ QUERY_COST = 8  # a byte of a query takes as long to read as so many of a body; 
 CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for the answer
 
 
-def make(state: ServerState, connections: ConnectionTable) -> web.Application:
+def create_app(state: ServerState, connections: ConnectionTable) -> web.Application:
     """Create the application that answers all requests."""
 
     @web.middleware  # and no handler: CONNECT and `OPTIONS *` name no path that a route could match
@@ -97,5 +97,5 @@ async def _form(state: ServerState, request: web.Request) -> str:
     """Return the fields of a form, which are added to the query."""
     if body.is_chunked(request):
         raise RefusalError("cannot do x-www-form-urlencoded with chunks")
-    data = await state.read(request, limit=MAX_FORM_BYTES)
+    data = await state.read(request, limit_bytes=MAX_FORM_BYTES)
     return data.decode("utf-8", "surrogateescape")

@@ -9,7 +9,7 @@ from clouduploader.server.replies import RefusalError
 CONTINUE = "100-continue"
 
 
-def is_attached(request: web.BaseRequest) -> bool:
+def has_body(request: web.BaseRequest) -> bool:
     """Return whether a request has a body, if only an empty one."""
     return "Content-Length" in request.headers or is_chunked(request)
 
@@ -36,25 +36,25 @@ async def ask_for(request: web.BaseRequest) -> None:
         request.writer.output_size = 0  # as aiohttp does it: nothing of the answer itself was sent
 
 
-async def read(request: web.BaseRequest, *, limit: int, idle_seconds: float) -> bytes:
+async def read(request: web.BaseRequest, *, limit_bytes: int, idle_seconds: float) -> bytes:
     """Read a small body; what has come of it counts as held by its connection.
 
     Args:
         request: The request.
-        limit: How many bytes it may have; one whose length says more is not read.
+        limit_bytes: How many it may have; one whose length says more is not read.
         idle_seconds: How long to wait for the next of them.
 
     Raises:
         RefusalError: It is too long; or the client went away, or sends nothing.
     """
-    if (request.content_length or 0) > limit:
-        raise _too_long(limit)
+    if (request.content_length or 0) > limit_bytes:
+        raise _too_long(limit_bytes)
     await ask_for(request)
     data = bytearray()  # not a list of pieces: they may have a byte each
     while piece := await next_piece(request, idle_seconds):
         data += piece
-        if len(data) > limit:
-            raise _too_long(limit)
+        if len(data) > limit_bytes:
+            raise _too_long(limit_bytes)
     return bytes(data)
 
 
@@ -73,5 +73,5 @@ async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
         raise RefusalError("Truncated body", status=400, is_coded=True) from exc
 
 
-def _too_long(limit: int) -> RefusalError:
-    return RefusalError(f"the body is longer than {limit} bytes", status=413, is_coded=True)
+def _too_long(limit_bytes: int) -> RefusalError:
+    return RefusalError(f"the body is longer than {limit_bytes} bytes", status=413, is_coded=True)

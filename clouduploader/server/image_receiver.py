@@ -128,7 +128,7 @@ class ImageReceiver:
         Raises:
             RefusalError: It was not taken; in OBS's words.
         """
-        if not body.is_attached(request):
+        if not body.has_body(request):
             raise RefusalError("read_file: no content attached")
         client = connections.connection_of(request).client
         self._make_room(client)

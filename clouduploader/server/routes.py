@@ -53,9 +53,9 @@ async def hello(call: RouteCall) -> web.StreamResponse:
 
 async def create(call: RouteCall) -> web.StreamResponse:
     """Create a job from the XML in the body, whose details are the target data in hexadecimal."""
-    if not body.is_attached(call.request):
+    if not body.has_body(call.request):
         raise RefusalError("read_data: no content attached")
-    data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
+    data = await call.state.read(call.request, limit_bytes=MAX_SKELETON_BYTES)
     fields, details = await call.state.parse(len(data), lambda: _parse_skeleton(data))
     _check_length(details)
     return await _create(call, fields, details)
@@ -78,7 +78,7 @@ def _parse_skeleton(data: bytes) -> tuple[dict[str, str], bytes]:
 
 async def create_by_query(call: RouteCall) -> web.StreamResponse:
     """Create a job from the query, with the target data as the body: the wiki's form."""
-    data = await call.state.read(call.request, limit=MAX_SKELETON_BYTES)
+    data = await call.state.read(call.request, limit_bytes=MAX_SKELETON_BYTES)
     _check_length(data)
     if not await call.state.parse(len(data), lambda: _is_object(data)):
         raise RefusalError("the body is not a JSON object with the target data")

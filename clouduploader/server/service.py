@@ -126,7 +126,7 @@ async def _answer_all(
 ) -> None:
     connections = ConnectionTable(_descriptor_limit(), lambda: state.settings.max_memory_bytes)
     runner = web.AppRunner(
-        app.make(state, connections),
+        app.create_app(state, connections),
         handler_cancellation=True,  # closes the log of a follower that left
         shutdown_timeout=SHUTDOWN_SECONDS,
     )

@@ -84,9 +84,9 @@ class ServerState:
         """The settings of the server, as they are now."""
         return self.source.current
 
-    async def read(self, request: web.BaseRequest, *, limit: int) -> bytes:
+    async def read(self, request: web.BaseRequest, *, limit_bytes: int) -> bytes:
         """Read a body that is no image; see `body.read`."""
-        return await body.read(request, limit=limit, idle_seconds=self.settings.idle_seconds)
+        return await body.read(request, limit_bytes=limit_bytes, idle_seconds=self.settings.idle_seconds)
 
     async def parse(self, size: int, function: Callable[[], T]) -> T:
         """Parse what a client sent. What is long is parsed in a thread, one after the other.

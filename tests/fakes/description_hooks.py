@@ -1,4 +1,4 @@
-"""What schemathesis has to know to hold the server against its description; test_description.py hands it over."""
+"""What schemathesis has to know to hold the server against its description; test_openapi.py hands it over."""
 
 import json
 import re

@@ -195,7 +195,7 @@ class SandboxAccount:
         """Change states whose time has come: moto does not do that by itself.
 
         Args:
-            now: What time it is at AWS.
+            now: AWS's time.
         """
         with self.lock:
             for _, ec2 in self._used_regions():
@@ -304,7 +304,7 @@ class SandboxAccount:
         """List what is in the account and was not created by the sandbox.
 
         Args:
-            now: What time it is at AWS.
+            now: AWS's time.
         """
         with self.lock:
             self.advance(now)

@@ -65,7 +65,7 @@ def copy(ec2: Any, parameters: Mapping[str, Any]) -> RegisteredImage:  # noqa: A
         snapshots.append(snapshot)
         ebs = mapping["Ebs"] | {"SnapshotId": snapshot.id, "Encrypted": snapshot.encrypted}
         mappings.append(mapping | {"Ebs": ebs})
-    image = images.copied(ec2, source, name=name, description=description, mappings=mappings)
+    image = images.copy_ami(ec2, source, name=name, description=description, mappings=mappings)
     for snapshot in snapshots:
         snapshot.description = f"Copied for DestinationAmi {image.id} from SourceAmi {source.id}."
         snapshot.add_tags(tags.get("snapshot", {}))

@@ -15,7 +15,7 @@ from clouduploader.sandbox import certificates
 from clouduploader.sandbox.aws import files, identity, rules
 from clouduploader.sandbox.aws.account import SandboxAccount
 from clouduploader.sandbox.aws.disks import Disks
-from clouduploader.sandbox.aws.ebs.actions import Actions, CallRate
+from clouduploader.sandbox.aws.ebs.actions import Delays, EbsActions
 from clouduploader.sandbox.aws.ebs.server import EbsServer
 from clouduploader.sandbox.aws.faults import AwsFault
 from clouduploader.sandbox.aws.helper import Behaviour, HelperHost
@@ -23,7 +23,7 @@ from clouduploader.sandbox.aws.identity import StrictSTS
 from clouduploader.sandbox.aws.layout import PORT, AwsLayout
 from clouduploader.sandbox.aws.moto_gate import MotoGate
 from clouduploader.sandbox.aws.rules import StrictEC2
-from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.clock import CloudClock
 from clouduploader.sandbox.cloud import CONTROL_PREFIX, Emulator, InitialState, SandboxServices, WsgiApp
 from clouduploader.sandbox.faults import Faults
 
@@ -54,7 +54,7 @@ class AwsEmulator(Emulator):
             faults=self.faults,
             record=services.record,
         )
-        self._ebs_actions = Actions(self._account, disks, self._clock)
+        self._ebs_actions = EbsActions(self._account, disks, self._clock)
         self._ebs_server = EbsServer(
             self._ebs_actions, account=self._account, clock=self._clock, faults=self.faults, record=services.record
         )
@@ -71,7 +71,7 @@ class AwsEmulator(Emulator):
 
     async def start(self, control: WsgiApp) -> None:
         """Start to serve; see Emulator."""
-        certificates.make(self._layout.ca, self._layout.ebs_certificate)
+        certificates.create(self._layout.ca, self._layout.ebs_certificate)
         handler = _handler(self._clock)
 
         def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -104,12 +104,12 @@ class AwsEmulator(Emulator):
         self._account.expire_snapshots(is_gone=bool((body or {}).get("gone")))
 
     def _set_pace(self, body: dict[str, float]) -> None:
-        pace = CallRate(**body)
-        self._ebs_actions.pace = pace
-        StrictEC2.snapshot_seconds, StrictEC2.copy_seconds = pace.snapshot_seconds, pace.copy_seconds
+        delays = Delays(**body)
+        self._ebs_actions.delays = delays
+        StrictEC2.snapshot_seconds, StrictEC2.copy_seconds = delays.snapshot_seconds, delays.copy_seconds
 
 
-def _handler(clock: Clock) -> type[MotoRequestHandler]:
+def _handler(clock: CloudClock) -> type[MotoRequestHandler]:
     class Handler(MotoRequestHandler):
         """Without a line for each request; with AWS's clock in the header Date."""
 

@@ -137,7 +137,7 @@ def register(ec2: EC2Backend, parameters: Mapping[str, Any]) -> RegisteredImage:
     return image
 
 
-def copied(
+def copy_ami(
     ec2: EC2Backend, source: RegisteredImage, *, name: str, description: str, mappings: list[dict[str, Any]]
 ) -> RegisteredImage:
     """Make a pending AMI that is as another, but for what is given."""

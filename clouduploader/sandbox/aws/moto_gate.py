@@ -20,7 +20,7 @@ from clouduploader.sandbox.aws.amz_date import parse_amz_date, serialize_amz_dat
 from clouduploader.sandbox.aws.faults import AwsFault
 from clouduploader.sandbox.aws.layout import REGIONS
 from clouduploader.sandbox.call_record import CallRecord
-from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.clock import CloudClock
 from clouduploader.sandbox.cloud import WsgiApp
 from clouduploader.sandbox.faults import Faults
 from clouduploader.util.frozen import frozen
@@ -81,7 +81,7 @@ class MotoGate:
     """
 
     def __init__(
-        self, app: WsgiApp, *, account: SandboxAccount, clock: Clock, faults: Faults[AwsFault], record: CallRecord
+        self, app: WsgiApp, *, account: SandboxAccount, clock: CloudClock, faults: Faults[AwsFault], record: CallRecord
     ) -> None:
         self._app = app
         self._account = account

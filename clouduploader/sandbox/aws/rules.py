@@ -275,7 +275,7 @@ class StrictEC2(EC2Backend):
         """Complete snapshots and images whose time has come.
 
         Args:
-            now: What time it is at AWS.
+            now: AWS's time.
         """
         for snapshot in self.snapshots.values():
             if isinstance(snapshot, DirectSnapshot):

@@ -280,7 +280,7 @@ def foreign_ca(tmp_path):
     from clouduploader.sandbox import certificates
 
     path = tmp_path / "foreign-ca.pem"
-    certificates.make(path, tmp_path / "foreign.pem")
+    certificates.create(path, tmp_path / "foreign.pem")
     return path
 
 

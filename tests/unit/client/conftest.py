@@ -10,7 +10,7 @@ from clouduploader.sandbox import certificates
 def tls(tmp_path):
     """A context of a server, and the certificate of its authority."""
     ca_path, server_path = tmp_path / "ca", tmp_path / "server"
-    certificates.make(ca_path, server_path)
+    certificates.create(ca_path, server_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server_path)
     return context, ca_path

@@ -7,7 +7,7 @@ import pytest
 from werkzeug.test import Client
 
 from clouduploader.sandbox.call_record import CallRecord
-from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.clock import CloudClock
 from clouduploader.sandbox.cloud import Emulator, InitialState, SandboxServices
 from clouduploader.sandbox.control import SandboxControl
 from clouduploader.sandbox.faults import Fault, Faults
@@ -30,7 +30,7 @@ class MinimalCloud(Emulator):
 
 @pytest.fixture
 def services(tmp_path):
-    return SandboxServices(layout=Layout(tmp_path), clock=Clock(), record=CallRecord(tmp_path / "calls.jsonl"))
+    return SandboxServices(layout=Layout(tmp_path), clock=CloudClock(), record=CallRecord(tmp_path / "calls.jsonl"))
 
 
 @pytest.fixture

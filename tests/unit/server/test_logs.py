@@ -139,7 +139,7 @@ def test_range_of_a_log(make_spool, make_job, serve, state, query, status, text)
     assert text == answer[2] if status == "200" else text in answer[2]
 
 
-def test_follower_that_leaves_lets_go_of_the_log(make_spool, make_job, serve):
+def test_log_of_a_follower_that_leaves_is_closed(make_spool, make_job, serve):
     jobs = make_spool()
     make_job(jobs, "1", log=b"begun\n")
     server = serve(jobs)
@@ -153,7 +153,7 @@ def test_follower_that_leaves_lets_go_of_the_log(make_spool, make_job, serve):
         time.sleep(0.01)
 
 
-def test_client_that_takes_no_answer_is_let_go(make_spool, make_job, serve):
+def test_client_that_takes_no_answer_is_dropped(make_spool, make_job, serve):
     jobs = make_spool()
     make_job(jobs, "1", log=bytes(30_000_000))
     server = serve(jobs, idle_seconds="1")

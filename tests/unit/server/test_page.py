@@ -1,4 +1,4 @@
-"""What the page gets: its files, jobs that are looked for, one job, pieces of its log."""
+"""What the page gets: its files, jobs by search, one job, pieces of its log."""
 
 import json
 import re

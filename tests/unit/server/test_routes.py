@@ -284,7 +284,7 @@ def test_paths_in_texts_become_names(text, shown):
     assert replies.without_directories(text) == shown
 
 
-def test_nobody_is_told_where_files_lie(serve, jobs, tmp_path):
+def test_answers_have_no_directories(serve, jobs, tmp_path):
     """Neither in an answer nor in what becomes of a job; a path that a client sends comes back as it was."""
     server = serve(jobs)
     jobs.job_path("77").symlink_to("77")

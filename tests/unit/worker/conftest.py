@@ -1,4 +1,4 @@
-"""The bench of the tests of the worker."""
+"""The bench of the worker's tests."""
 
 import os
 import signal

@@ -1,9 +1,9 @@
-"""What others ask of a worker."""
+"""Requests to a worker."""
 
 from clouduploader.worker import control
 
 
-def test_request_after_the_end_is_written_into_nobody_elses_file(tmp_path):
+def test_request_after_the_end_is_written_into_no_other_file(tmp_path):
     requests = control.WorkerControl()
     number = requests.fileno()
     requests.close()

@@ -124,7 +124,7 @@ def test_directory_and_result_of_an_earlier_try_are_gone_and_its_log_is_not(benc
     assert "1.result" not in bench.log("1")
 
 
-def test_oldest_goes_first_and_whoever_fits_before_him_who_does_not(bench):
+def test_oldest_goes_first_that_the_limits_allow(bench):
     bench.write_uploader(HOLD)
     for name, user in (("9", "tom"), ("10", "tom"), ("11", "tom"), ("12", "ann"), ("100", "bob"), ("13", "eve")):
         bench.schedule(name, user=user)
@@ -181,7 +181,7 @@ def test_job_that_can_never_be_uploaded_fails_at_once(bench, fields, details):
     assert bench.log("1") == ""
 
 
-def test_damaged_record_is_told_once_and_stops_nobody(bench):
+def test_damaged_record_is_told_once_and_stops_no_other(bench):
     bench.write_uploader("true")
     bench.jobs.job_path("1").write_text("<nonsense")
     bench.schedule("2")
@@ -203,7 +203,7 @@ def test_jobs_that_are_not_there_yet_are_left_alone(bench):
     assert [bench.job(name).state for name in ("1", "2")] == [JobState.CREATED, JobState.RECEIVING]
 
 
-def test_locked_job_is_come_back_to(bench, monkeypatch):
+def test_locked_job_is_tried_again(bench, monkeypatch):
     from clouduploader.worker import worker
 
     monkeypatch.setattr(worker, "LOCK_SECONDS", 0.1)

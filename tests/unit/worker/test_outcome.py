@@ -1,4 +1,4 @@
-"""What becomes of jobs whose upload ends: by itself, after another try, by a kill."""
+"""Records of jobs whose upload ends: by itself, after another try, by a kill."""
 
 import os
 import re
@@ -202,7 +202,7 @@ def test_waiting_job_of_an_earlier_worker_is_started_when_it_is_due(bench):
     assert bench.job("1").state is JobState.WAITING
 
 
-def test_end_on_a_full_disk_is_written_when_there_is_room(bench):
+def test_end_on_a_full_disk_is_written_when_that_is_possible(bench):
     """The supervisor can't write the archive; the upload is over, and its result is not lost."""
     bench.write_uploader('printf ami-1 > "$6"')
     bench.schedule("1")

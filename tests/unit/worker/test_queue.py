@@ -36,7 +36,7 @@ def names(found, is_served=lambda _user: False):
     return [record.job.name for record in found.startable(is_served)]
 
 
-def test_jobs_come_in_the_order_of_their_numbers_whosever_they_are(jobs, found):
+def test_jobs_of_all_users_come_in_the_order_of_their_numbers(jobs, found):
     for name, user in (("10", "ann"), ("9", "bob"), ("2", "ann"), ("1", "tom"), ("07", "bob"), ("7", "bob")):
         write(jobs, name, user)
     write(jobs, "3", None, JobState.WAITING, try_=2)
@@ -45,7 +45,7 @@ def test_jobs_come_in_the_order_of_their_numbers_whosever_they_are(jobs, found):
     assert [record.job.name for record in found.waiting()] == ["3"]
 
 
-def test_jobs_of_a_user_who_gets_no_more_are_left_out_from_then_on(jobs, found):
+def test_jobs_of_a_user_at_the_limit_are_left_out_from_then_on(jobs, found):
     for number in range(20):
         write(jobs, str(number), ("ann", "bob")[number % 2])
     found.refresh(None)

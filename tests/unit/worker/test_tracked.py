@@ -1,4 +1,4 @@
-"""What a worker makes of what an earlier one left."""
+"""Uploads of an earlier worker: adopted, ended, or left alone."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from fakes.worker_bench import HOLD
@@ -16,14 +15,35 @@ from clouduploader.errors import MissingFileError
 from clouduploader.model.job import JobState
 from clouduploader.store import journal
 from clouduploader.util import privileges, processes
-from clouduploader.worker import cleanup, supervisor, tracked, worker
 from clouduploader.worker import outcome as worker_outcome
+from clouduploader.worker import supervisor, tracked, worker
 
 NO_PID = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
 
 
 def uploading(bench, name="1", **fields):
     return bench.schedule(name, state=JobState.UPLOADING, **{"pid": NO_PID, **fields})
+
+
+def write_journal(bench, key, name, outcome, tmp_path):
+    beginning = journal.UploadStart(
+        job=name, user="tom", target="ec2", filename="a", image_path=tmp_path, is_by_hand=False, work_dir=tmp_path
+    )
+    with journal.open_journal(bench.config().state.value, key) as opened:
+        opened.begin(beginning, b"{}")
+        if outcome:
+            opened.write("end", outcome=outcome, result="ami-1", objects=[], shortfalls=[])
+
+
+def as_user_nobody(look):
+    """Fork, give up root's rights, and return whether something was found."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            privileges.become("nobody")
+            os._exit(look() is not None)
+        os._exit(70)
+    return {0: False, 1: True}[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
 
 
 def test_uploads_go_on_without_a_worker_and_end_their_jobs(bench):
@@ -120,74 +140,6 @@ def test_interrupted_upload_is_failed_and_not_started_again(bench, result, more)
     assert "started" not in bench.log("1")
 
 
-@pytest.mark.parametrize(("code", "is_due"), [(0, False), (69, True), (75, True)])
-def test_clean_up_is_due_until_it_was_done(bench, code, is_due):
-    """Whatever becomes of the worker that archived the job."""
-    bench.write_own(f"exit {code}")
-    bench.write_uploader("true")
-    bench.schedule("1", state=JobState.FAILED, details=worker_outcome.INTERRUPTED)
-    with bench.jobs.lock("1") as locked:
-        locked.archive(locked.job)
-    for name in ("1", "2"):
-        bench.jobs.mark_cleanup_pending(name)  # of the job 2 there is nothing any more
-    bench.start()
-    assert bench.wait_for_event("cleaned", "1") == f"the clean-up in the cloud ended with {code}"
-    assert bench.jobs.pending_cleanups() == ["1"] * is_due
-    assert bench.log("1") == "own cleanup --yes --completed --target=ec2 --job=1\n"
-
-
-def test_clean_up_that_left_something_is_tried_again(bench, monkeypatch, tmp_path):
-    monkeypatch.setattr(cleanup, "RETRY_SECONDS", 0.05)
-    bench.write_own(f"[ -e {tmp_path}/third ] && exit 0; [ -e {tmp_path}/second ] && touch {tmp_path}/third;"
-                    f" touch {tmp_path}/second; exit 75")  # fmt: skip
-    bench.write_uploader("true")
-    mark_pending(bench, "1")
-    bench.start()
-    bench.wait_for(lambda: not bench.jobs.pending_cleanups())
-    assert [text[-2:] for kind, _, text in bench.events if kind == "cleaned"] == ["75", "75", " 0"]
-
-
-def test_clean_ups_are_bounded(bench, tmp_path):
-    """After an outage there are many."""
-    bench.write_own(f"touch {tmp_path}/run-$$; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done")
-    bench.write_uploader("true")
-    names = [str(number) for number in range(1, 3 * cleanup.MAX_AT_ONCE)]
-    for name in names:
-        mark_pending(bench, name)
-    bench.start()
-    bench.wait_for(lambda: len(list(tmp_path.glob("run-*"))) >= cleanup.MAX_AT_ONCE)
-    bench.schedule("100")
-    bench.wait_for_end("100")  # the uploads of others go on meanwhile
-    assert len(list(tmp_path.glob("run-*"))) == cleanup.MAX_AT_ONCE
-    (tmp_path / "go").touch()
-    bench.wait_for(lambda: not bench.jobs.pending_cleanups())
-    assert {job for kind, job, _ in bench.events if kind == "cleaned"} == set(names)
-
-
-def mark_pending(bench, name):
-    """Archive a job of a dead upload, after which a clean-up is due."""
-    bench.schedule(name, state=JobState.FAILED, details=worker_outcome.INTERRUPTED)
-    with bench.jobs.lock(name) as locked:
-        locked.archive(locked.job)
-    bench.jobs.mark_cleanup_pending(name)
-
-
-@pytest.mark.parametrize(("outcome", "is_due"), [(journal.AttemptOutcome.SUCCEEDED, False), (None, True)])
-def test_clean_up_that_has_not_ended_is_due(bench, tmp_path, outcome, is_due):
-    barrier = tmp_path / "barrier"
-    barrier.touch()
-    bench.write_own(f"while [ -e {barrier} ]; do sleep 0.05; done")
-    bench.write_uploader("true")
-    uploading(bench)
-    bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
-    write_journal(bench, "ab" * 16, "1", outcome, tmp_path)
-    bench.start()
-    bench.wait_for_end("1")
-    bench.stop()
-    barrier.unlink()
-    assert bench.jobs.pending_cleanups() == ["1"] * is_due
-
-
 @pytest.mark.parametrize(
     ("outcome", "state", "details"),
     [
@@ -201,7 +153,7 @@ def test_clean_up_that_has_not_ended_is_due(bench, tmp_path, outcome, is_due):
         (None, JobState.FAILED, f"{worker_outcome.INTERRUPTED}; it had written: no such role"),
     ],
 )
-def test_journal_tells_the_end_that_nobody_saw(bench, tmp_path, outcome, state, details):
+def test_journal_tells_the_end_that_no_worker_saw(bench, tmp_path, outcome, state, details):
     bench.write_uploader("echo started")
     uploading(bench)
     bench.jobs.work_dir("1").mkdir()
@@ -223,17 +175,7 @@ def test_journal_of_another_job_tells_nothing(bench, tmp_path):
     assert bench.wait_for_end("1").details == worker_outcome.INTERRUPTED
 
 
-def write_journal(bench, key, name, outcome, tmp_path):
-    beginning = journal.UploadStart(
-        job=name, user="tom", target="ec2", filename="a", image_path=tmp_path, is_by_hand=False, work_dir=tmp_path
-    )
-    with journal.open_journal(bench.config().state.value, key) as opened:
-        opened.begin(beginning, b"{}")
-        if outcome:
-            opened.write("end", outcome=outcome, result="ami-1", objects=[], shortfalls=[])
-
-
-def test_pid_of_somebody_else_is_no_upload(bench):
+def test_pid_of_another_process_is_no_upload(bench):
     bench.write_uploader("true")
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
         uploading(bench, pid=stranger.pid)
@@ -252,11 +194,11 @@ def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, 
     with bench.jobs.open_log("1") as log:
         if not is_locked:
             log.close()
-        seen = in_the_place_of_nobody(lambda: tracked.track_adopted(bench.jobs, job))
+        seen = as_user_nobody(lambda: tracked.track_adopted(bench.jobs, job))
     assert seen == is_locked
 
 
-def test_job_whose_log_is_held_by_whom_nobody_sees_is_not_lost(bench, monkeypatch):
+def test_job_whose_log_a_hidden_process_holds_is_not_lost(bench, monkeypatch):
     """The test holds it, which the worker, a thread of the same process, does not look at."""
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
     uploading(bench)
@@ -266,17 +208,6 @@ def test_job_whose_log_is_held_by_whom_nobody_sees_is_not_lost(bench, monkeypatc
         assert "a process that can't be seen" in bench.wait_for_event("trouble", "1")
         assert bench.job("1").state is JobState.UPLOADING
     assert bench.wait_for_end("1").details == worker_outcome.INTERRUPTED
-
-
-def in_the_place_of_nobody(look):
-    """Fork, give up root's rights, and return whether something was found."""
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            privileges.become("nobody")
-            os._exit(look() is not None)
-        os._exit(70)
-    return {0: False, 1: True}[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
 
 
 def test_supervisor_of_another_user_is_none(bench):
@@ -358,7 +289,7 @@ def test_uploader_whose_supervisor_was_killed_is_waited_for(bench):
     assert bench.wait_for_end("1").details == f"{worker_outcome.INTERRUPTED}; it had written: ami-1"
 
 
-def test_upload_by_hand_is_left_to_whoever_does_it(bench, tmp_path):
+def test_upload_by_hand_is_left_alone(bench, tmp_path):
     bench.write_uploader("true")
     uploading(bench)
     bench.jobs.file_path("1").unlink()
@@ -380,98 +311,6 @@ def test_upload_by_hand_that_is_over_is_archived(bench, tmp_path):
     write_journal(bench, "ab" * 16, "1", journal.AttemptOutcome.SUCCEEDED, tmp_path)
     bench.start()
     assert (bench.wait_for_end("1").state, bench.job("1").details) == (JobState.SUCCEEDED, "ami-1")
-
-
-# --- the supervisor by itself
-
-
-@pytest.fixture
-def start_supervisor(bench):
-    """Start a supervisor for the job 1 as the worker does; its uploader writes `started`."""
-    started = []
-
-    def start(code=None):
-        bench.write_uploader("echo started")
-        jobs = bench.schedule("1") and bench.jobs
-        jobs.prepared_dir("1").mkdir()
-        words = [jobs.directory, "1", "5", "60", bench.config().worker["program"]]
-        words += ["tom", "ec2", jobs.file_path("1"), jobs.data_path("1"), "a", jobs.result_path("1")]
-        with jobs.open_log("1") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-S", *(("-c", code) if code else ()), supervisor.__file__, *words],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env={"PATH": os.defpath},
-            )  # fmt: skip
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        with child:
-            child.kill()
-
-
-def test_supervisor_without_the_byte_executes_nothing(bench, start_supervisor):
-    child = start_supervisor()
-    child.stdin.close()
-    assert child.wait(30) == 0
-    assert bench.log("1") == ""
-    assert bench.jobs.prepared_dir("1").exists()
-
-
-def test_supervisor_that_was_killed_before_the_byte_executes_nothing(bench, start_supervisor):
-    child = start_supervisor()
-    bench.wait_for(lambda: signal.SIGTERM in caught_by(child.pid))
-    os.killpg(child.pid, signal.SIGTERM)
-    child.stdin.write(b"\n")
-    child.stdin.close()
-    assert child.wait(30) == 0
-    assert bench.log("1") == ""
-    assert bench.jobs.prepared_dir("1").exists()
-
-
-NO_FORK = """
-import errno, os, runpy, sys
-def fork():
-    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-os.fork = fork
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def test_supervisor_that_may_start_no_process_leaves_the_job_to_be_started_again(bench, start_supervisor):
-    child = start_supervisor(NO_FORK)
-    child.stdin.write(b"\n")
-    child.stdin.close()
-    assert child.wait(30) == 1
-    assert bench.log("1").endswith("BlockingIOError: [Errno 11] Resource temporarily unavailable\n")
-    assert bench.jobs.prepared_dir("1").exists()
-
-
-def test_supervisor_of_a_job_that_was_archived_executes_nothing(bench, start_supervisor):
-    child = start_supervisor()
-    bench.jobs.prepared_dir("1").rmdir()
-    child.stdin.write(b"\n")
-    child.stdin.close()
-    assert child.wait(30) == 0
-    assert bench.log("1") == ""
-
-
-def test_supervisor_leaves_a_record_alone_that_is_not_its_own(bench, start_supervisor):
-    child = start_supervisor()
-    uploading(bench, pid=NO_PID)
-    child.stdin.write(b"\n")
-    child.stdin.close()
-    assert child.wait(30) == 0
-    assert bench.log("1") == "started\n"
-    assert (bench.job("1").state, bench.job("1").pid) == (JobState.UPLOADING, NO_PID)
-
-
-def caught_by(pid):
-    """The signals that a process has handlers for."""
-    with Path(f"/proc/{pid}/status").open() as file:
-        mask = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt"))
-    return [number for number in signal.valid_signals() if mask >> number - 1 & 1]
 
 
 def test_spool_that_is_moved_away_ends_the_worker(bench):

@@ -27,7 +27,7 @@ from clouduploader.sandbox.aws.ebs.errors import EbsError, invalid, unknown_snap
 from clouduploader.sandbox.aws.ebs.http import HttpResponse, RequestHead
 from clouduploader.sandbox.aws.ebs.signature import SignedCaller
 from clouduploader.sandbox.aws.ebs.snapshots import DirectSnapshot
-from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.clock import CloudClock
 from clouduploader.util.frozen import frozen
 
 SNAPSHOT_ID = re.compile(r"snap-[0-9a-f]{1,59}")
@@ -111,13 +111,13 @@ class Body:
 
 
 @dataclasses.dataclass
-class CallRate:
-    """How fast things are.
+class Delays:
+    """How long things take.
 
     Attributes:
         snapshot_seconds: How long a snapshot stays pending once it is complete.
-        copy_seconds: The same of a copy.
-        hidden_seconds: How long a new snapshot is not known yet.
+        copy_seconds: The same of a copied image.
+        hidden_seconds: How long a new snapshot does not exist after StartSnapshot.
     """
 
     snapshot_seconds: float = 0
@@ -125,17 +125,17 @@ class CallRate:
     hidden_seconds: float = 0
 
 
-class Actions:
-    """Does what is asked.
+class EbsActions:
+    """The calls of the EBS direct APIs.
 
     Args:
         account: Its lock is held where moto is touched.
         disks: Where the contents are.
-        clock: What time it is at AWS.
+        clock: AWS's clock.
     """
 
-    def __init__(self, account: SandboxAccount, disks: Disks, clock: Clock) -> None:
-        self.pace = CallRate()
+    def __init__(self, account: SandboxAccount, disks: Disks, clock: CloudClock) -> None:
+        self.delays = Delays()
         self._account = account
         self._disks = disks
         self._clock = clock
@@ -152,8 +152,8 @@ class Actions:
         }
 
     def forget(self) -> None:
-        """Be as at the start."""
-        self.pace = CallRate()
+        """Return to the initial state."""
+        self.delays = Delays()
         self._started.clear()
 
     def do(self, call: EbsCall, caller: SignedCaller, body: Body) -> HttpResponse:
@@ -238,7 +238,7 @@ class Actions:
                 path=self._disks.content(snapshot_id),
                 timeout=datetime.timedelta(minutes=minutes),
                 now=now,
-                hidden_seconds=self.pace.hidden_seconds,
+                hidden_seconds=self.delays.hidden_seconds,
                 size_gib=size_gib,
                 description=description,
                 kms_key_id=kms_key_arn,
@@ -304,7 +304,7 @@ class Actions:
         if (method is None) != (checksum is None) or method not in (None, "LINEAR"):
             raise invalid("A checksum needs the aggregation method LINEAR, and that a checksum.")
         encoded = None if checksum is None else base64.b64encode(checksum).decode()
-        snapshot.seal(count, encoded, snapshot_seconds=self.pace.snapshot_seconds)
+        snapshot.seal(count, encoded, snapshot_seconds=self.delays.snapshot_seconds)
         return HttpResponse(202, body=json.dumps({"Status": snapshot.status}).encode())
 
     def _list(self, call: EbsCall, caller: SignedCaller, _body: Body) -> HttpResponse:
@@ -315,7 +315,7 @@ class Actions:
             start = self._page_start(snapshot.id, query["pageToken"])
         wanted = parameters.decimal(query, "maxResults", (1, PAGE_BLOCKS[1]))
         size = max(wanted or PAGE_BLOCKS[1], PAGE_BLOCKS[0])
-        found = [index for index in snapshots.listed(snapshot, self._disks.content(snapshot.id)) if index >= start]
+        found = [index for index in snapshots.list_blocks(snapshot, self._disks.content(snapshot.id)) if index >= start]
         shown: dict[str, Any] = {
             "Blocks": [{"BlockIndex": index, "BlockToken": self._token(snapshot.id, index)} for index in found[:size]],
             "ExpiryTime": (self._clock.now() + TOKEN_LIFE).timestamp(),

@@ -16,14 +16,14 @@ from typing import Any
 
 from clouduploader.sandbox.aws.account import SandboxAccount
 from clouduploader.sandbox.aws.ebs import actions, signature
-from clouduploader.sandbox.aws.ebs.actions import Actions, Body, EbsCall
+from clouduploader.sandbox.aws.ebs.actions import Body, EbsActions, EbsCall
 from clouduploader.sandbox.aws.ebs.errors import EbsError
 from clouduploader.sandbox.aws.ebs.http import HttpConnection, HttpResponse, ProtocolError, RequestHead
 from clouduploader.sandbox.aws.ebs.signature import SignedCaller
 from clouduploader.sandbox.aws.faults import CONNECT, AwsFault, HangUp, Stall
 from clouduploader.sandbox.aws.layout import EBS_PORT
 from clouduploader.sandbox.call_record import CallRecord
-from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.clock import CloudClock
 from clouduploader.sandbox.faults import Faults
 
 BACKLOG = 256  # twice the connections that a client of ours opens at most
@@ -45,10 +45,10 @@ class EbsServer:
 
     def __init__(
         self,
-        service: Actions,
+        service: EbsActions,
         *,
         account: SandboxAccount,
-        clock: Clock,
+        clock: CloudClock,
         faults: Faults[AwsFault],
         record: CallRecord,
     ) -> None:

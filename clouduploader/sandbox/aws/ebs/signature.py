@@ -49,7 +49,7 @@ def verify(
         head: Of the request.
         body_sha256: Gives the digest of its body in hex; asked only if the signature covers it.
         account: Knows the secrets.
-        now: What time it is at AWS.
+        now: AWS's time.
 
     Raises:
         EbsError: It is not to be trusted.

@@ -66,7 +66,7 @@ class DirectSnapshot(BlockSnapshot):
         ec2: See BlockSnapshot, as what is not named here.
         path: Where its content goes.
         timeout: How long it stays pending without a block.
-        now: What time it is at AWS.
+        now: AWS's time.
         hidden_seconds: How long it is hidden after StartSnapshot.
 
     Attributes:
@@ -140,7 +140,7 @@ class DirectSnapshot(BlockSnapshot):
             index: Inside the volume.
             data: Of one block.
             digest: What counts for the checksum of all.
-            now: What time it is at AWS.
+            now: AWS's time.
 
         Raises:
             EbsError: It is not pending any more.
@@ -211,7 +211,7 @@ class DirectSnapshot(BlockSnapshot):
             raise invalid(f"The snapshot '{self.id}' is not in the pending state.", "INVALID_SNAPSHOT_ID")
 
 
-def listed(snapshot: Snapshot, path: Path) -> list[int]:
+def list_blocks(snapshot: Snapshot, path: Path) -> list[int]:
     """List the blocks that ListSnapshotBlocks knows, in order.
 
     Args:

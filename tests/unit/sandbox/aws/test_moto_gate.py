@@ -11,7 +11,7 @@ from clouduploader.sandbox.aws.amz_date import serialize_amz_date
 from clouduploader.sandbox.aws.faults import AwsFault
 from clouduploader.sandbox.aws.moto_gate import MotoGate
 from clouduploader.sandbox.call_record import CallRecord
-from clouduploader.sandbox.clock import Clock
+from clouduploader.sandbox.clock import CloudClock
 from clouduploader.sandbox.faults import Faults
 
 SIGNATURE = "AWS4-HMAC-SHA256 Credential={key}/20261122/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
@@ -52,7 +52,9 @@ def gate(tmp_path, faults, errors):
             raise error
         return Response("<ok/>", 200)(environ, start_response)
 
-    return MotoGate(moto, account=Account(), clock=Clock(), faults=faults, record=CallRecord(tmp_path / "calls.jsonl"))
+    return MotoGate(
+        moto, account=Account(), clock=CloudClock(), faults=faults, record=CallRecord(tmp_path / "calls.jsonl")
+    )
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def ask(gate):
     def request(action, key="AKIAOBS", **arguments):
         headers = {
             "Authorization": SIGNATURE.format(key=key),
-            "X-Amz-Date": serialize_amz_date(Clock().now()),
+            "X-Amz-Date": serialize_amz_date(CloudClock().now()),
         }
         return Client(gate).post("/", data={"Action": action, **arguments}, headers=headers)
 
@@ -136,7 +138,7 @@ def test_call_that_moto_can_not_answer_is_refused_in_the_form_of_the_service(
     errors.append(error)
     headers = {
         "Authorization": SIGNATURE.format(key="AKIAOBS").replace("/ec2/", f"/{service}/"),
-        "X-Amz-Date": serialize_amz_date(Clock().now()),
+        "X-Amz-Date": serialize_amz_date(CloudClock().now()),
     }
     answer = Client(gate).post("/", data={"Action": "DoSomething"}, headers=headers)
     assert answer.status_code == status

@@ -1,6 +1,6 @@
 """The server and its description, held against each other: by the routes, and by schemathesis asking all there is.
 
-`EXAMPLES=200 pytest tests/unit/server/test_description.py` looks further, and elsewhere each time.
+`EXAMPLES=200 pytest tests/unit/server/test_openapi.py` looks further, and elsewhere each time.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Clients that mean harm, and those that talk nonsense: slow-loris, and whatever hypothesis thinks of."""
+"""Hostile clients: slow-loris, and requests that hypothesis makes up."""
 
 import contextlib
 import json
@@ -178,13 +178,13 @@ def test_whatever_aiohttp_raises_for_a_request_is_answered(hostile, request_byte
 
 @SOME
 @given(data=st.binary(max_size=200))
-def test_any_bytes_are_answered_or_hung_up_on(hostile, data):
+def test_any_bytes_are_answered_or_the_connection_closed(hostile, data):
     answer = hostile[1].send(data + b"\r\n\r\n")
     if answer:
         check(answer)
 
 
-def test_slow_loris_is_let_go_although_it_goes_on_sending(make_spool, serve):
+def test_slow_loris_is_dropped_although_it_goes_on_sending(make_spool, serve):
     """Time for a request's head counts from the connection's beginning; and slow clients are not waited for."""
     server = serve(make_spool(), idle_seconds="1")
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Images on their way in: whole, cut off, too large, slow, many, killed, and too much for the disk."""
+"""Images that are received: whole, cut off, too large, slow, many, killed, and too much for the disk."""
 
 import contextlib
 import gc
@@ -262,7 +262,7 @@ def test_as_many_images_as_are_set_come_at_once(make_spool, serve):
     wait_for(lambda: server.ask("PUT", f"/cloudupload/{second}", b"image")[0] == "200 OK")
 
 
-def test_image_that_would_not_leave_the_floor_free_is_refused_before_it_is_sent(make_spool, serve):
+def test_image_that_would_not_leave_enough_free_is_refused_before_it_is_sent(make_spool, serve):
     jobs = make_spool()
     server = serve(jobs)
     name = server.create(10_000_000)
@@ -290,7 +290,7 @@ def test_job_is_refused_where_few_files_can_be_made_and_one_that_is_there_goes_o
     assert server.create(1) == "2"
 
 
-def test_image_is_not_admitted_to_the_room_of_another(make_spool, serve):
+def test_image_is_refused_where_another_needs_the_space(make_spool, serve):
     jobs = make_spool()
     server = serve(jobs, keep_free="1")
     size = jobs.free_bytes() * 6 // 10
@@ -302,7 +302,7 @@ def test_image_is_not_admitted_to_the_room_of_another(make_spool, serve):
     assert jobs.read(second)[0].details.startswith(f"No space left on device: the image has {size} bytes, ")
 
 
-def test_image_stops_when_others_fill_the_disk_to_the_floor(make_spool, serve):
+def test_image_stops_when_others_fill_the_disk(make_spool, serve):
     jobs = make_spool()
     server = serve(jobs, keep_free="1")
     name = server.create(10_000_000)
@@ -314,7 +314,7 @@ def test_image_stops_when_others_fill_the_disk_to_the_floor(make_spool, serve):
     assert re.fullmatch(r"No space left on device: \d+ bytes are free, \d+ are kept free", wait_for_end(jobs, name))
 
 
-def test_slow_clients_keep_nobody_waiting(make_spool, serve):
+def test_slow_clients_keep_no_other_waiting(make_spool, serve):
     """Each sends a few bytes at times; meanwhile others are answered, and a whole image comes in."""
     jobs = make_spool()
     server = serve(jobs)

@@ -1,4 +1,4 @@
-"""What OBS's own server was asked and answered, asked again."""
+"""Requests that OBS's own server answered, sent to ours."""
 
 import contextlib
 import fcntl

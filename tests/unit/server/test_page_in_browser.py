@@ -82,7 +82,7 @@ def test_jobs_are_shown_newest_first_with_progress_and_age(page):
     assert browser.value("document.querySelector('td.created time').title")
 
 
-def test_names_and_logs_of_strangers_stay_text(page):
+def test_names_and_logs_from_outside_stay_text(page):
     browser, _ = page
     assert text(browser, "#jobs tr:last-child .user") == HOSTILE.replace("\u202e", "\\u202e")
     assert browser.value("getComputedStyle(document.querySelector('.user')).unicodeBidi") == "isolate"
@@ -266,7 +266,7 @@ def test_browser_is_led_to_the_page(page):
     browser.wait_for("location.pathname === '/ui' && document.querySelectorAll('#jobs tr').length === 3")
 
 
-def test_what_the_page_asks_for_again_and_again_is_not_logged(page):
+def test_what_the_page_polls_is_not_logged(page):
     browser, _ = page
     go(browser, "/ui/job/9")
     browser.wait_for("document.getElementById('log')?.textContent === 'Done.\\n'")

@@ -124,7 +124,9 @@ def set_command(session: Session, /, *, user: str, field: str, value: str | None
 
     known = accounts.find_field(session.config, target, field)
     if known.is_secret and value is not None:
-        raise UsageError(f"{field} is secret: give it on standard input", hint="Everybody can read a command line.")
+        raise UsageError(
+            f"{field} is secret: give it on standard input", hint="Other users of this machine can read a command line."
+        )
     if value is None and not known.is_secret:
         raise UsageError(f"a value for {field} is missing")
     text = _read_secret(field) if value is None else value
@@ -171,7 +173,7 @@ def list_command(session: Session, /, *, target: str | None) -> None:
 @json_option
 @pass_session
 def remove_command(session: Session, /, *, user: str, target: str, yes: bool) -> None:
-    """Remove the account of USER from the book.
+    """Remove the account of USER from the home.
 
     Nothing in the cloud is changed, and jobs that are in the spool keep their target data. A new account gets
     another external id.
@@ -195,7 +197,7 @@ def remove_command(session: Session, /, *, user: str, target: str, yes: bool) ->
 @json_option
 @pass_session
 def verify_command(session: Session, /, *, user: str, target: str) -> int:
-    """Try whether the account of USER can be used, and by nobody else.
+    """Try whether the account of USER can be used, and by USER alone.
 
     For EC2 the role is assumed as for an upload; then without an external id, and with a wrong one. A role that lets
     us in then is open to anyone who uses this service and knows its ARN: the exit code is 79. It is 77 if the role does
@@ -225,7 +227,7 @@ def _exit_code(outcome: Verification) -> ExitCode:
 
 @contextmanager
 def _log(session: Session) -> Iterator[job_log.JobLog]:
-    """A log on stderr, of what only somebody who debugs wants to see."""
+    """Make a log that is written to stderr if verbose, and nowhere else."""
     with open(2, "wb", buffering=0, closefd=False) as stderr:
         yield job_log.JobLog([stderr] if session.is_verbose else [], is_verbose=session.is_verbose)
 

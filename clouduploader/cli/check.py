@@ -26,7 +26,7 @@ def _takes(platform: Platform, field: Field) -> bool:
 @json_option
 @pass_session
 def check_command(session: Session, /, *, target: str, given: Mapping[str, JsonValue], data: Path | None) -> int:
-    """Look whether everything is in place for an upload.
+    """Check whether everything is in place for an upload.
 
     Nothing is changed. One line a finding: ok, warning or failure, what was looked at, what was found, what to do. The
     exit code is 78 if there is a failure. For a target with several methods, what the one in use does not need is not

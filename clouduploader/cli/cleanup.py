@@ -74,9 +74,9 @@ def cleanup_command(
     dry_run: bool,
     yes: bool,
 ) -> int:
-    """Remove what uploads left in the cloud that were killed, or could not remove it themselves.
+    """Remove what killed or failed uploads left in the cloud.
 
-    The journals of dead uploads tell what that is, and their target data open the account. With --region an
+    The journals of dead uploads name it, and their target data open the account. With --region an
     account is looked through by our tags besides, for uploads whose journal is lost. What belongs to an upload
     that lives, or to an image that can be used, is left alone; so is a snapshot
     without an image that is complete or being completed, unless --completed is given.
@@ -154,7 +154,7 @@ def _print_found(session: Session, batches: Sequence[cleanup.UploadLeftovers]) -
 
 
 def _upload(batch: cleanup.UploadLeftovers) -> tuple[object, object]:
-    """Whose upload it was, and of which image; None for each if its journal is lost."""
+    """Return the user and the image of an upload; None for each if its journal is lost."""
     began = (batch.contents and batch.contents.state.began) or {}
     return began.get("user"), began.get("filename")
 

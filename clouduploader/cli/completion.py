@@ -1,4 +1,4 @@
-"""What a shell completes, and its scripts: `python -m clouduploader.cli.completion SHELL > completion/FILE`.
+"""Completions for shells, and their scripts: `python -m clouduploader.cli.completion SHELL > completion/FILE`.
 
 Nothing here imports an SDK or asks a server; what can't be found out completes nothing.
 """
@@ -23,7 +23,7 @@ PROGRAM = "clouduploader"
 VARIABLE = "_CLOUDUPLOADER_COMPLETE"  # as Click names it
 FILES = {"bash": "clouduploader", "zsh": "_clouduploader", "fish": "clouduploader.fish"}
 """The script of each shell, under the name by which the shell finds it in its directory of such scripts."""
-MAX_JOBS = 200  # more than anybody looks through; the newest
+MAX_JOBS = 200  # more than fit on a screen; the newest
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
@@ -107,7 +107,7 @@ target_option = click.option(
     shell_complete=target,
     help="The platform; see `clouduploader platforms`.",
 )
-"""Which platform a command is about."""
+"""The option `--target`."""
 
 
 def _completer(words: Callable[[click.Context], Sequence[str]]) -> Completer:

@@ -39,7 +39,7 @@ def encrypt_command(
     """Encrypt a value or target data for the key pair in the home.
 
     Reads FILE, or standard input, where it asks on a terminal; a secret does not belong into a
-    command line, where everybody can read it. One line end at the end is cut off.
+    command line, which other users of the machine can read. One line end at the end is cut off.
 
     With --json the data are {"encrypted": "..."}, or {"targetdata": {...}} with --field; and
     {"path": "..."} with --output.

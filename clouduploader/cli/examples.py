@@ -74,6 +74,6 @@ clouduploader worker --user obsrun
 
 
 def epilog(command: str) -> str | None:
-    """What stands below the options of a command, as Click wants it: each line by itself; None for no examples."""
+    """Return the examples of a command as Click keeps them, each line by itself; None if it has none."""
     found = _EXAMPLES.get(command)
     return f"Examples:\n\n\b\n{found}" if found else None

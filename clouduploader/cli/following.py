@@ -1,4 +1,4 @@
-"""What `log` and `submit --wait` have in common: a log is followed, and the job's outcome is the exit code."""
+"""Follow a job's log, and turn its outcome into an exit code; for `log` and `submit --wait`."""
 
 import functools
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from clouduploader.model.job import Job, JobState
 
 
 class Read(Protocol):
-    """Reads a log to its end; see `follow_log`."""
+    """A function that reads a log to its end; see `follow_log`."""
 
     def __call__(
         self,
@@ -23,11 +23,11 @@ class Read(Protocol):
         is_following: bool = False,
         while_waiting: Callable[[], None] = log.wait_quietly,
     ) -> log.LogPosition:
-        """Hand out the log."""
+        """Write the log."""
 
 
 def reader(session: Session, name: str, *, lines: int | None) -> Read:
-    """What reads a job's log, in the spool or at a server."""
+    """Return the function that reads a job's log, in the spool or at a server."""
     server = session.server
     if server:
         return functools.partial(log.follow_at_server, server, name, lines=lines)
@@ -35,12 +35,12 @@ def reader(session: Session, name: str, *, lines: int | None) -> Read:
 
 
 def tell_outcome(session: Session, job: Job) -> None:
-    """Say on stderr how a job ended, unless --quiet."""
+    """Print on stderr how a job ended, unless --quiet."""
     if not session.is_quiet:
         details = f": {clean(job.details)}" if job.details else ""
         click.echo(f"job {job.name} {job.state}{details}", err=True)
 
 
 def outcome_code(job: Job) -> ExitCode:
-    """The exit code for a job: that of a final no for one that failed."""
+    """Return the exit code for a job: PROTOCOL for one that failed, else OK."""
     return ExitCode.PROTOCOL if job.state is JobState.FAILED else ExitCode.OK

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @json_option
 @pass_session
 def image_command(session: Session, /, *, file: Path, quick: bool, force: bool, max_size: str | None) -> int:
-    """Tell what is in the image FILE, and whether it is whole.
+    """Show what is in the image FILE, and whether it is whole.
 
     Its packing and format, its size, partitions and boot loaders; then, by reading it once to its end, the
     digests, and how many blocks of 512 KiB each mode of zero_blocks sends. A FILE.sha256 and a FILE.bmap beside
@@ -108,7 +108,7 @@ def _document(found: "ImageInspection") -> dict[str, Any]:
 
 
 def _fields(found: "ImageInspection", document: dict[str, Any]) -> list[tuple[str, object]]:
-    """The same for people: what is not known is said, what does not apply is left out."""
+    """Return the same for people: what is not known is said, what does not apply is left out."""
     from clouduploader.admin import image as admin_image
 
     facts, tally = found.facts, found.tally

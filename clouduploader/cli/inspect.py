@@ -30,13 +30,13 @@ INSPECT_LINES = 10  # as tail(1)
 def inspect_command(session: Session, /, *, job: str, lines: int) -> int:
     """Show everything about JOB.
 
-    Its fields and files, who works on it, its objects in the cloud, what its journal tells, and the end of its log.
+    Its fields and files, the processes that work on it, its objects in the cloud, its journal, and the end of its log.
 
     With --json the data are those of `list`, and ended, image_bytes, paths, process (working, foreign, gone,
     unknown or null), pids, phase, objects, log and journal (null, or key, state, outcome, objects, asked and
     shortfalls).
 
-    A server does not tell of files and processes: with --server they are left out, and in JSON ended, image_bytes,
+    A server does not show files and processes: with --server they are left out, and in JSON ended, image_bytes,
     paths, process, pids, journal and the log's held are null.
     """
     found = inspect(session, job, lines=lines)
@@ -76,7 +76,7 @@ def _inspection_fields(found: "JobInspection") -> list[tuple[str, object]]:
 
 
 def _journal_state(found: "JobInspection") -> str:
-    """Where the upload stands: live, resumable (dead, with something to go on with), or ended."""
+    """Return the state of the upload: live, resumable (dead, with something to go on with), or ended."""
     if found.journal is None or found.journal.is_live:
         return "live"
     return "resumable" if found.journal.state.is_open else "ended"
@@ -114,7 +114,7 @@ def _process_text(found: "JobInspection") -> str:
     if found.pids and found.ownership != "working":
         text += f"; but these have its log open: {pids}"
     elif not found.pids and found.log and found.log.is_held:
-        text += "; but somebody has its log locked"
+        text += "; but a process has its log locked"
     return text
 
 

@@ -46,7 +46,7 @@ def kill_command(
     something is left in the cloud.
 
     With --json the data are {"jobs": [...]}, each with job, state, exit_code, finished_before, process,
-    forced, remaining_pids, removed, left and error. A server does not tell of processes: with --server there
+    forced, remaining_pids, removed, left and error. A server does not show processes: with --server there
     is no --wait and no --force, and process and remaining_pids are null.
     """
     from clouduploader.jobs import kill
@@ -54,7 +54,7 @@ def kill_command(
     server = session.server
     if server and (wait or force):
         raise UsageError(
-            "--wait and --force need the spool: a server does not tell of a job's processes",
+            "--wait and --force need the spool: a server does not show a job's processes",
             hint="`clouduploader log JOB` shows what a killed uploader says.",
         )
     if not yes:
@@ -80,13 +80,13 @@ def kill_command(
 
 
 def _ask_before_kill(session: Session, names: Sequence[str]) -> None:
-    """Show the jobs that would be killed, with what they have in the cloud, and ask; with none of them ask nothing."""
+    """Show the jobs that would be killed, with what they have in the cloud, and ask; do nothing if there is none."""
     living, lines = [], []
     for name in dict.fromkeys(names):
         try:
             found = inspect(session, name, lines=0)
         except ClouduploaderError:
-            continue  # what can't be killed is told when it is tried
+            continue  # the attempt to kill it reports why it can't be
         if found.job and not found.job.state.is_final:
             living.append(name)
             facts = [("user", found.job.user), ("image", found.job.filename), ("target", found.job.target)]

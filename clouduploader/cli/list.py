@@ -19,7 +19,7 @@ from clouduploader.model.job import JobState
 if TYPE_CHECKING:
     from clouduploader.jobs.list import ListedJob
 
-TERMINAL_LIMIT = 50  # jobs that `list` shows to a person who did not say how many: about a screen
+TERMINAL_LIMIT = 50  # jobs that `list` shows without --limit: about a screen
 
 STATES = [state.value for state in JobState]
 

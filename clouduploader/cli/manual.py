@@ -56,7 +56,7 @@ FILES = {
 }
 
 ROFF = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
-"""What groff would print as something else: groff_char(7), "The ASCII character set"."""
+"""Characters that groff would print as something else: groff_char(7), "The ASCII character set"."""
 
 
 def render() -> str:
@@ -130,13 +130,13 @@ def _definitions(meanings: dict[str, str]) -> Iterator[str]:
 
 
 def _summary(command: click.Command) -> str:
-    """The first sentence of a command's help, as the title of a manual page wants it."""
+    """Return the first sentence of a command's help in the form of a manual page's title."""
     sentence = (command.help or "").split("\n\n")[0].rstrip(".")
     return sentence[:1].lower() + sentence[1:]
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Paragraphs as Click understands them: one that begins with a backspace keeps its lines."""
+    """Yield paragraphs as Click understands them: one that begins with a backspace keeps its lines."""
     for paragraph in re.split(r"\n\s*\n", text.partition("\f")[0].strip("\n")):
         first, _, rest = paragraph.partition("\n")
         if first.strip() == "\b":
@@ -146,7 +146,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _filled(text: str) -> Iterator[str]:
-    """One line of roff for text that is filled anyway, with code set in bold."""
+    """Yield one line of roff for text that is filled anyway, with code set in bold."""
     yield _line(" ".join(text.split()))
 
 
@@ -156,7 +156,7 @@ def _line(text: str) -> str:
 
 
 def _marked(usage: str) -> str:
-    """A form of use: names of options and commands in bold, what stands for a value in italics."""
+    """Return a form of use: names of options and commands in bold, what stands for a value in italics."""
     return "".join(
         f"\\fI{_text(word)}\\fP"
         if re.fullmatch(r"[A-Z][A-Z_]*", word)
@@ -168,7 +168,7 @@ def _marked(usage: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text that roff prints as it is."""
+    """Return text that roff prints as it is."""
     return "".join(ROFF.get(char, char if char.isascii() else f"\\[u{ord(char):04X}]") for char in text)
 
 

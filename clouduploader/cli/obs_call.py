@@ -76,7 +76,7 @@ def run(session: Session, operands: Sequence[str]) -> int:
         job_log.tell_beginning(log, user=call.user, target=call.target)
         try:
             _upload(session, call, log, cancel)
-        except Exception as exc:  # noqa: BLE001 the boundary of a job: its log and result must tell the reason
+        except Exception as exc:  # noqa: BLE001 the boundary of a job: its log and result must have the reason
             return _fail(call, log, cancel, exc, is_echoed=is_echoed)
     return ExitCode.OK
 
@@ -99,11 +99,17 @@ def _upload(session: Session, call: ObsCall, log: job_log.JobLog, cancel: Cancel
         try:
             os.write(1, job_log.one_line(result.id).encode("utf-8", "surrogateescape") + b"\n")
         except OSError as exc:
-            log.line(f"Warning: the image {result.id} is delivered, but that can't be told: {exc.strerror}.")
+            log.line(
+                f"Warning: the image {result.id} is delivered, but standard output can't be written: {exc.strerror}."
+            )
 
 
 def _fail(call: ObsCall, log: job_log.JobLog, cancel: Cancel, exc: Exception, *, is_echoed: bool) -> int:
-    """Say why in the log, in the result if OBS is still to read one, and to a person who watches."""
+    """Write the reason into the log, into the result if OBS still reads one, and on stderr for a person.
+
+    Returns:
+        The exit code.
+    """
     from clouduploader.uploads import result
 
     error = boundary.as_ours(exc)

@@ -1,4 +1,4 @@
-"""How answers are shown: fields and findings for people, tab-separated lines for pipes, JSON for programs.
+"""Answers: fields and findings for people, tab-separated lines for pipes, JSON for programs.
 
 rich is loaded only when standard output is a terminal: it costs more time than most commands take.
 """
@@ -25,13 +25,13 @@ COLOURS = {
     **{"succeeded": "green", "ok": "green", "failed": "red", "failure": "red", "damaged": "red"},
     **{"uploading": "cyan", "receiving": "cyan", "waiting": "yellow", "warning": "yellow"},
 }
-"""Of states and findings; of the eight that every terminal with colours has."""
+"""Colours of states and findings; of the eight that every terminal with colours has."""
 
 
 def envelope(
     session: Session, *, data: Mapping[str, Any] | None, error: ClouduploaderError | None, exit_code: int
 ) -> str:
-    """The JSON object that every `--json` answers with, success and failure alike.
+    """Return the JSON object that every `--json` answers with, success and failure alike.
 
     Keys: `version` and `command` (strings; command is null before it is known), `exit_code`,
     `data` (the command's own object, or null), `error` (null, or an object with `kind`, `message`
@@ -48,7 +48,7 @@ def envelope(
 
 
 def images(objects: Iterable["CloudObject"]) -> dict[str, str]:
-    """The images among things in the cloud, by region, as every answer in JSON has them."""
+    """Return the images among things in the cloud by region, as every answer in JSON has them."""
     return {thing.region: thing.id for thing in objects if thing.kind == "image"}
 
 
@@ -101,13 +101,13 @@ def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
 
 
 def finding(found: "Finding") -> str:
-    """A finding as a line: how good it is, what was looked at, what was found, and what to do."""
+    """Return a finding as a line: its level, what was checked, what was found, and what to do."""
     hint = f". {found.hint}" if found.hint else ""
     return state(found.level, f"{found.level:8}") + clean(f"{found.subject}: {found.message}{hint}")
 
 
 def log_writer(stream: TextIO) -> Callable[[bytes], None]:
-    """What shows a log: as it is, or on a terminal safely, for a line of it could hold escape sequences.
+    """Return a function that shows a log: as it is, or on a terminal with escape sequences made harmless.
 
     Args:
         stream: Standard output or standard error.
@@ -144,13 +144,13 @@ def confirm(session: Session, question: str, *, is_agreed: bool, shown: Sequence
         is_agreed: Whether `--yes` was given.
 
     Raises:
-        UsageError: There is nobody to ask, or the answer is JSON, and no `--yes`.
+        UsageError: There is no terminal to ask on, or the answer is JSON, and no `--yes`.
         click.Abort: The answer was no.
     """
     if is_agreed:
         return
     if session.is_json:
-        raise UsageError(f"{question} With --json nobody is asked.", hint="Give --yes to agree.")
+        raise UsageError(f"{question} With --json there is no question.", hint="Give --yes to agree.")
     if not sys.stdin.isatty():
         raise UsageError(f"{question} There is no terminal to answer on.", hint="Give --yes to agree.")
     for line in shown:

@@ -48,25 +48,25 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The word that is most similar to one, the first of equals; None if none is similar."""
+    """Return the word that is most similar to one, the first of equals; None if none is similar."""
     likeness = {other: difflib.SequenceMatcher(None, word, other).ratio() for other in sorted(known)}
     found = max(likeness, key=likeness.__getitem__, default="")
     return found if likeness.get(found, 0.0) >= SIMILAR else None
 
 
 def choices(platform: "Platform", key: str) -> Sequence[str]:
-    """Values that a field of a platform can have, as far as they can be told."""
+    """Return values that a field of a platform can have, as far as they are known."""
     allowed = next((field.allowed for field in platform.fields if field.name == key), ())
     return allowed or hints(platform).choices(key)
 
 
 def hints(platform: "Platform") -> "Hints":
-    """What a platform can tell a person about its fields; nothing, if it offers nothing."""
+    """Return the hints of a platform; empty ones if it offers none."""
     return platform.hints or _NoHints()
 
 
 class _NoHints:
-    """Of a platform that offers none."""
+    """The hints of a platform that offers none."""
 
     def choices(self, _name: str) -> Sequence[str]:
         return ()
@@ -76,7 +76,7 @@ class _NoHints:
 
 
 def as_usage_error(exc: click.ClickException) -> UsageError:
-    """Say what is wrong with a command line, and what may have been meant."""
+    """Turn an error of Click into one of ours, which says what may have been meant."""
     context = exc.ctx if isinstance(exc, click.UsageError) else None
     text, near = " ".join(exc.format_message().split()), ""
     match exc:
@@ -99,7 +99,7 @@ def as_usage_error(exc: click.ClickException) -> UsageError:
 
 
 def _bad_value(parameter: click.Parameter, message: str) -> tuple[str, str]:
-    """What is wrong with a value, by Click's message about it; and what may have been meant, or ""."""
+    """Return what is wrong with a value, by Click's message about it; and what may have been meant, or ""."""
     kind, name = parameter.type, named(parameter)
     word = message.partition(" is not ")[0].strip("'")
     if isinstance(kind, click.Choice):
@@ -119,7 +119,7 @@ def _options(context: click.Context | None) -> list[str]:
 
 
 def named(parameter: click.Parameter) -> str:
-    """A parameter as it is written: an option with its dashes, an operand as the help calls it."""
+    """Return the name of a parameter as it is written: an option with its dashes, an operand as the help calls it."""
     return max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
 
 

@@ -1,4 +1,4 @@
-"""`platforms`."""
+"""`clouduploader platforms`."""
 
 import json
 

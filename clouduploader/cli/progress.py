@@ -15,7 +15,7 @@ class _IfCounted(rich.progress.ProgressColumn):
 
     Args:
         column: What it is otherwise.
-        needs_total: Whether it is empty as well as long as nobody knows how many there will be.
+        needs_total: Whether it is empty as well as long as it is not known how many there will be.
         is_estimate: Whether it is empty as well as long as too little has been seen.
     """
 
@@ -33,7 +33,7 @@ class _IfCounted(rich.progress.ProgressColumn):
 
 
 class ProgressView:
-    """Shows the phase, and a bar where bytes are counted; a listener for `joblog.JobLog`.
+    """Show the phase, and a bar where bytes are counted; a listener for `job_log.JobLog`.
 
     A context manager: the view is on stderr inside, and gone afterwards.
     """

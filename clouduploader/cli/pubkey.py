@@ -13,7 +13,7 @@ from clouduploader.cli.session import Session
 @json_option
 @pass_session
 def pubkey_command(session: Session, is_rsa: bool) -> None:
-    """Print the public key, for those who encrypt.
+    """Print the public key that target data are encrypted for.
 
     With --json the data are {"public_key": "..."}.
     """

@@ -57,9 +57,9 @@ def sandbox_command(
     `submit`, `serve` and `worker` need no settings. Nothing in there reaches a network. No root is needed, but user
     namespaces are. When COMMAND ends, all of it is removed, and its exit status is ours.
     """
-    strangers = [region for region in regions if region not in REGIONS]
-    if strangers:
-        raise UsageError(f"no such region here: {', '.join(strangers)}", hint=f"Known are: {', '.join(REGIONS)}.")
+    unknown = [region for region in regions if region not in REGIONS]
+    if unknown:
+        raise UsageError(f"no such region here: {', '.join(unknown)}", hint=f"Known are: {', '.join(REGIONS)}.")
 
     def announce(place: layout.Layout) -> None:
         described = json.loads(place.description.read_text())
@@ -73,7 +73,7 @@ def sandbox_command(
 
 
 def _make_account(place: layout.Layout, described: dict[str, Any]) -> None:
-    """Give the person who runs the sandbox an account with its role, for `submit`."""
+    """Make an account with the sandbox's role for the user who runs it, for `submit`."""
     from clouduploader.store import accounts
 
     values = {"external_id": described["external_id"], "arn": described["role_arn"]}

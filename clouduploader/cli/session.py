@@ -24,7 +24,7 @@ class Session:
     Attributes:
         command: The name of the subcommand, for the JSON envelope.
         is_json: Whether the answer, and a failure, are to be one JSON object.
-        is_verbose: Whether stderr shows what a person who debugs wants.
+        is_verbose: Whether stderr shows details for debugging.
         is_quiet: Whether stderr is kept for errors.
         home: From the command line, or None.
         spool: From the command line, or None.
@@ -41,20 +41,20 @@ class Session:
         self.server_url: str | None = None
 
     def read_config(self) -> Config:
-        """The settings as they are now; home and spool of a plain user are made if they are not there.
+        """Read the settings; make home and spool of a plain user if they are not there.
 
         Raises:
             ConfigError: See `config.load`.
         """
         found = config.load(home=self.home, spool=self.spool, environment=os.environ)
         for path in found.own_directories:
-            with contextlib.suppress(OSError):  # who needs it says that it is not there
+            with contextlib.suppress(OSError):  # the command that needs it says that it is not there
                 path.mkdir(mode=files.PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
         return found
 
     @functools.cached_property
     def config(self) -> Config:
-        """The settings, read when first asked for.
+        """Return the settings, read when first asked for.
 
         Raises:
             ConfigError: See `config.load`.
@@ -63,7 +63,7 @@ class Session:
 
     @property
     def server(self) -> "JobServer | None":
-        """The server that the command is about; None if it is about the spool.
+        """Return the server that the command works on; None if it works on the spool.
 
         A spool on the command line is nearer than a server in the environment.
 

@@ -83,7 +83,7 @@ def submit_command(
         targetdata=target_values.gather(session.config, target, data, given),
     )
     unknown = target_values.unknown_values(session.config, target, given)
-    if unknown:  # only an account can tell whether there is such a region, and that is the service's
+    if unknown:  # only AWS knows whether there is such a region, and only the service has an account there
         raise TargetDataError("; ".join(unknown), hint="If it is a new one, name it in the file of --data.")
     cancel = Cancel()
     signals.listen(cancel)
@@ -110,7 +110,7 @@ def submit_command(
 
 
 def _send(session: Session, order: submit.SubmitRequest, intake: submit.ImageSink, cancel: Cancel) -> Job:
-    """Send the image, and let a person see how it goes."""
+    """Send the image, and show the progress on a terminal."""
     begun: list[Job] = []
     with contextlib.ExitStack() as views:
 
@@ -128,10 +128,10 @@ def _send(session: Session, order: submit.SubmitRequest, intake: submit.ImageSin
 
 
 class _WorkerLook:
-    """Looks, while a job waits to be started, whether there is a worker, and says once that there is none.
+    """Check, while a job waits to be started, whether there is a worker; warn once if there is none.
 
     Args:
-        session: Whose spool or server it is.
+        session: Names the spool or server.
     """
 
     def __init__(self, session: Session) -> None:
@@ -139,7 +139,7 @@ class _WorkerLook:
         self._due = 0.0
 
     def __call__(self) -> None:
-        """Look, if it is time to."""
+        """Check, if it is time to."""
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + WORKER_LOOK_SECONDS
@@ -150,20 +150,20 @@ class _WorkerLook:
             self._due = math.inf
 
     def _is_missing(self) -> bool:
-        """Whether there is none, as far as that can be seen."""
+        """Tell whether there is none, as far as that can be seen."""
         server, config = self._session.server, self._session.config
         if server:
             try:
                 return not server.has_worker()
             except ClouduploaderError:
-                return False  # who follows the job finds out whether the server can be asked
+                return False  # what follows the job's log reports that the server does not answer
         from clouduploader.worker import settings
 
         return not submit.has_worker(self._session.open_spool(), settings.read(config).obs_lock)
 
 
 def _wait(session: Session, job: Job, cancel: Cancel, keep: Callable[[bytes], None]) -> Job:
-    """Show the log until the job ends, and hand it out; whatever keeps us from that, the job is in good hands."""
+    """Show the log until the job ends, and pass it to `keep`; an error here does not touch the job."""
     follow = following.reader(session, job.name, lines=None)
     show = (lambda _data: None) if session.is_quiet else output.log_writer(sys.stderr)
 
@@ -179,12 +179,12 @@ def _wait(session: Session, job: Job, cancel: Cancel, keep: Callable[[bytes], No
     except StoppedError:
         output.warn(session, f"job {job.name} goes on. {hint}")
         raise
-    except TransientError as exc:  # 75 would tell a script to submit the image once more
+    except TransientError as exc:  # with 75 a script would submit the image once more
         raise UnavailableError(f"the end of job {job.name} is not known: {exc.message}", hint=hint) from exc
 
 
 def _images(session: Session, name: str, log: bytes) -> dict[str, str]:
-    """The images of a job that has ended, by region: as its log tells, and in the spool its journal."""
+    """Return the images of a job that has ended by region, from its log and, in the spool, its journal."""
     if session.server:
         told = job_log.read(log.decode(errors="replace").splitlines())
         return output.images([*told.found, *told.objects])

@@ -1,4 +1,4 @@
-"""Tables: on a terminal they fit, for columns go, and cells are cut, but never the id of a thing.
+"""Tables: fitted to a terminal by dropping columns and cutting cells, but never an id.
 
 rich, which knows how wide characters are, is loaded only there.
 """
@@ -15,7 +15,8 @@ from clouduploader.cli.text import cell, is_encodable
 from clouduploader.util.frozen import frozen
 
 GAP = 2  # blanks between columns
-_ID = re.compile(r"[a-z]+(?:-[a-z]+)*-[0-9a-f]{8,}(?!\S)")  # as EC2 makes them: ami-, snap-, subnet-, i-
+_ID = re.compile(r"(?:[a-z]+(?:-[a-z]+)*-[0-9a-f]{8,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?!\S)")
+"""An id of a cloud: EC2's, such as `ami-0123456789abcdef0`, or a UUID (RFC 9562)."""
 
 
 @frozen()
@@ -85,7 +86,7 @@ def fitted(
 
 
 def _least(column: Column, cells: Sequence[str]) -> int:
-    """How narrow a column can be made: as narrow as it may, but not in the middle of an id."""
+    """Return how narrow a column can be made: as narrow as it may, but not in the middle of an id."""
     from rich.cells import cell_len
 
     ids = [found.end() + 1 for text in cells if (found := _ID.match(text))]  # 1 for the mark that more follows
@@ -93,7 +94,7 @@ def _least(column: Column, cells: Sequence[str]) -> int:
 
 
 def _shown(columns: Sequence[Column], least: Sequence[int], width: int) -> list[int]:
-    """The places of the columns that there is room for."""
+    """Return the places of the columns that there is room for."""
     shown = list(range(len(columns)))
     while _total(least[place] for place in shown) > width:
         last = max(shown, key=lambda place: columns[place].rank)
@@ -104,7 +105,7 @@ def _shown(columns: Sequence[Column], least: Sequence[int], width: int) -> list[
 
 
 def _widths(natural: dict[int, int], least: dict[int, int], width: int) -> dict[int, int]:
-    """How wide each column is: what is too much is taken from the widest that can give some."""
+    """Return the width of each column: what is too much is taken from the widest that can give some."""
     widths = dict(natural)
     while _total(widths.values()) > width:
         places = [place for place in widths if widths[place] > least[place]]
@@ -120,7 +121,7 @@ def _total(widths: Iterable[int]) -> int:
 
 
 def _cut(text: str, width: int, mark: str) -> str:
-    """A text that has at most this width: cut between two words, or in the first one if that is too long."""
+    """Return a text of at most this width: cut between two words, or in the first one if that is too long."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) <= width:

@@ -25,7 +25,7 @@ class FieldOption(click.Option):
     """An option that stands for a field.
 
     Args:
-        field: The field. Its value is checked by the platform's rules later, so that all that is wrong is told at once.
+        field: The field. Its value is checked by the platform's rules later, so that all mistakes are reported at once.
         is_repeatable: Whether it takes several values of a field that has one.
         default_text: What holds without it.
     """

@@ -56,7 +56,7 @@ def upload_command(
     `log` and `kill` know it.
 
     Where the image is there, but a part of what else was asked for failed, for example a copy to one region, the exit
-    code is 75: each part is told on stderr, and the same command once more does the rest.
+    code is 75: each part is reported on stderr, and the same command once more does the rest.
 
     With --json the data are job, result, images (by region), objects (each with kind, id and region, the image
     first) and shortfalls (each with subject and reason); with --dry-run steps and costs.

@@ -1,4 +1,4 @@
-"""What `upload`, `resume` and `retry` have in common: how a person watches an upload, and gets its result."""
+"""Run an upload in the foreground, and print its result; for `upload`, `resume` and `retry`."""
 
 import contextlib
 import os
@@ -25,10 +25,10 @@ Result = TypeVar("Result")
 def run_watched(
     session: Session, run: Callable[..., Result], subject: object, *, config: Config, cancel: Cancel
 ) -> Result:
-    """Do an upload in a process group of our own, under the eyes of the caller.
+    """Run an upload in a process group of our own, with its progress on the terminal.
 
     Args:
-        session: How much the caller is told.
+        session: How much is shown.
         run: Of `upload_image`, `resume_job` or `retry_job`.
         subject: Its first argument.
         config: See Config.
@@ -47,12 +47,12 @@ def run_watched(
 
 
 def sinks(session: Session) -> list[job_log.Sink]:
-    """Where the log is shown, line by line: on stderr if verbose."""
+    """Return the streams that show the log line by line: stderr if verbose."""
     return [open(2, "wb", buffering=0, closefd=False)] if session.is_verbose else []
 
 
 def watch(session: Session, job: Job, log: job_log.JobLog, views: contextlib.ExitStack) -> None:
-    """Tell a person which job it is, and show on a terminal how it goes."""
+    """Print which job it is, and show the progress on a terminal."""
     if session.is_quiet:
         return
     click.echo(f"job {job.name}: uploading {clean(job.filename or '')}", err=True)
@@ -63,7 +63,7 @@ def watch(session: Session, job: Job, log: job_log.JobLog, views: contextlib.Exi
 
 
 def print_outcome(session: Session, outcome: UploadOutcome) -> int:
-    """Print what the cloud gave, and what failed besides: that even if --quiet, for it is why the exit code is not 0.
+    """Print the result, and what failed besides; that even if --quiet, for it is why the exit code is not 0.
 
     Returns:
         The exit code.
@@ -94,7 +94,7 @@ def print_outcome(session: Session, outcome: UploadOutcome) -> int:
 def lead_group() -> None:
     """Become the leader of our process group: the pid in a job's file is a group, for `kill`.
 
-    A shell with job control has seen to that; in a script, the terminal must learn whom Ctrl-C is for.
+    A shell with job control has done so; in a script, the terminal must learn which group Ctrl-C is for.
     """
     if os.getpgrp() == os.getpid():
         return

@@ -27,7 +27,7 @@ def worker_command(session: Session, /, *, account: str | None, drain: bool) -> 
     """Run the jobs of the spool, in the place of OBS's bs_clouduploadworker.
 
     Jobs are uploaded in the order of their ids, as many at once as section [worker] of clouduploader.conf
-    allows, each by `clouduploader` with OBS's six arguments. What happens is told on stderr, a line of logfmt
+    allows, each by `clouduploader` with OBS's six arguments. Events go to stderr, a line of logfmt
     each, as by `serve`. An upload that fails for the moment (exit code 75) is tried again later.
 
     SIGTERM and SIGINT stop the worker. The uploads go on without it, and end their jobs themselves; the next

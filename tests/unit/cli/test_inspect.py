@@ -51,7 +51,7 @@ def test_inspect_tells_who_works_on_the_job(jobs, make_job, run):
     assert f"created\t{10**17} s\n" in out
     with jobs.log_path("7").open() as log:
         fcntl.flock(log, fcntl.LOCK_EX)
-        assert f"process\t{2**22} is gone; but somebody has its log locked" in run("inspect", "7")[1]
+        assert f"process\t{2**22} is gone; but a process has its log locked" in run("inspect", "7")[1]
     make_job(jobs, "7", target="nosuch", pid=os.getppid())
     assert f"process\t{os.getppid()} is no process of this job" in run("inspect", "7")[1]
     make_job(jobs, "7", target="nosuch", pid=os.getpid())

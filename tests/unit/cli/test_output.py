@@ -84,7 +84,7 @@ def test_confirm_needs_a_terminal_or_an_agreement(monkeypatch):
 def test_confirm_asks_nobody_where_the_answer_is_json(monkeypatch):
     session = Session()
     session.is_json = True
-    with pytest.raises(UsageError, match="nobody is asked"):
+    with pytest.raises(UsageError, match="there is no question"):
         output.confirm(session, "Kill job 7?", is_agreed=False)
 
 

@@ -122,3 +122,8 @@ def test_locale_without_unicode_gets_a_table_of_ascii(run_on_terminal):
     shown = run_on_terminal(TABLE, columns=60, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", NO_COLOR="1")
     assert shown.isascii()
     assert "\\u" not in shown
+
+
+@pytest.mark.parametrize("thing", [AMI, "0190d4a2-5b6c-7d8e-9f01-23456789abcd"])
+def test_id_of_any_cloud_is_not_cut(thing):
+    assert fitted((Column("details", least=10),), [[f"{thing} and words behind it"]], 20)[-1].startswith(thing)

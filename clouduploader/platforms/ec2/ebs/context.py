@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clouduploader.platforms.ec2 import cleanup
 from clouduploader.platforms.ec2.auth import Account
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import CloudObject, ObjectCreated, UploadContext
@@ -60,5 +59,7 @@ class EbsContext:
 
     def remove(self, things: Sequence[CloudObject]) -> None:
         """Remove things with fresh credentials; what can't be removed is said in the log. Blocks for minutes."""
+        from clouduploader.platforms.ec2 import cleanup  # loads the SDK, which sending by our own requests does without
+
         made = {thing: self.made.pop(thing, -math.inf) for thing in things}
         cleanup.undo(self.ctx, self.account, made)

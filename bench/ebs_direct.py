@@ -318,14 +318,23 @@ class Bench:
             process.kill()
             process.wait()
 
-    def pack(self, ending):
-        """The first part of the image, packed."""
+    def cut(self):
+        """The first part of the image, with holes where it has zeros."""
+        path = self.root / "part.raw"
+        with self.image.open("rb") as image, path.open("wb") as part:
+            part.truncate(PACKED_GIB << 30)
+            for index in range(PACKED_GIB << 11):
+                block = image.read(BLOCK_BYTES)
+                if block.strip(b"\0"):
+                    part.seek(index * BLOCK_BYTES)
+                    part.write(block)
+        return path
+
+    def pack(self, part, ending):
+        """That part, packed."""
         path = self.root / f"packed.raw.{ending}"
-        with self.image.open("rb") as image, path.open("wb") as packed:
-            process = subprocess.Popen([*PACKERS[ending], "-c"], stdin=subprocess.PIPE, stdout=packed)
-            for _ in range(PACKED_GIB << 10):
-                process.stdin.write(image.read(1 << 20))
-            process.communicate()
+        with part.open("rb") as image, path.open("wb") as packed:
+            subprocess.run([*PACKERS[ending], "-c"], stdin=image, stdout=packed, check=True)
         return path
 
     def run(self, client, url, *, connections=64, rate=100_000, sdk=False, image=None, zero_blocks="holes"):
@@ -333,7 +342,7 @@ class Bench:
         image = image or self.image
         port = url.rpartition(":")[2]
         if client == "C":
-            command = [self.root / "floor", "tls", self.image, connections, port]
+            command = [self.root / "floor", "tls", image, connections, port]
         elif client == "fsp":
             command = [self.options.fsp_python, "-c", FSP, self.options.fsp, self.image]
         elif client == "xz -T0 -dc":
@@ -370,8 +379,12 @@ class Bench:
             "peak_mib": last.get("peak_mib", usage.ru_maxrss / 1024),
         }
 
-    def table(self, title, cases, rounds, *sink):
-        """Run cases in turn, round by round; returns the medians, each case's against the first's."""
+    def table(self, title, cases, rounds, *sink, peers=()):
+        """Run cases in turn, round by round; returns the medians, each case's against that of its peers together.
+
+        The first case is the only peer, unless some are given.
+        """
+        peers = peers or (next(iter(cases)),)
         taken = {name: [] for name in cases}
         for number in range(rounds):
             for name in list(cases) if number % 2 == 0 else reversed(list(cases)):
@@ -384,19 +397,21 @@ class Bench:
             for name, values in taken.items()
         }
         # pairs, not medians, are compared: both members of one met the same load
-        first = next(iter(taken))
         for name, values in taken.items():
             for key in ("cpu", "wall"):
-                pairs = zip(values, taken[first], strict=True)
-                medians[name][f"{key}_of_{first}"] = statistics.median(a[key] / b[key] for a, b in pairs)
+                sums = [
+                    sum(figures) for figures in zip(*([v[key] for v in taken[peer]] for peer in peers), strict=True)
+                ]
+                ratios = [value[key] / of_peers for value, of_peers in zip(values, sums, strict=True)]
+                medians[name][f"{key}_of_peers"] = statistics.median(ratios)
         print(f"\n{title}; {rounds} rounds, medians; load {os.getloadavg()[0]:.1f}")
         print(f"{'':24}{'CPU s':>8}{'wall s':>8}{'blocks/s':>10}{'refused':>9}{'conns':>7}{'MiB':>6}", end="")
-        print(f"{'CPU of ' + first:>26}{'wall':>7}")
+        print(f"{'CPU of ' + ' + '.join(peers):>30}{'wall':>7}")
         for name, row in medians.items():
             print(
                 f"{name:24}{row['cpu']:8.2f}{row['wall']:8.2f}{row['blocks_per_second']:10.0f}{row['refused']:9.0f}"
-                f"{row['connections']:7.0f}{row['peak_mib']:6.0f}{row[f'cpu_of_{first}']:26.2f}"
-                f"{row[f'wall_of_{first}']:7.2f}"
+                f"{row['connections']:7.0f}{row['peak_mib']:6.0f}{row['cpu_of_peers']:30.2f}"
+                f"{row['wall_of_peers']:7.2f}"
             )
         return medians
 
@@ -428,17 +443,16 @@ def compare(bench, options):
             for count in (64, 128)
         }
         found["memory"] = bench.table("memory, 150 ms", cases, max(1, options.rounds // 2), "--latency-ms", 150)
-    if "packed" in want:
-        for ending in PACKERS:
-            image = bench.pack(ending)
-            alone = {"client": "xz -T0 -dc" if ending == "xz" else "unpack"}
-            cases = {"unpacking alone": alone} | {
-                f"sent, zeros: {mode}": {"client": "ours", "zero_blocks": mode} for mode in ("skip", "holes")
-            }
-            title = f".raw.{ending}, {PACKED_GIB} GiB"
-            found[ending] = bench.table(
-                title, {name: case | {"image": image} for name, case in cases.items()}, options.rounds
-            )
+    endings = [ending for ending in PACKERS if {"packed", ending} & set(want)]
+    part = bench.cut() if endings else None
+    for ending in endings:
+        image = bench.pack(part, ending)
+        decoder = {"client": "xz -T0 -dc" if ending == "xz" else "unpack", "image": image}
+        cases = {"decoder": decoder, "C": {"client": "C", "image": part}} | {
+            f"sent, zeros: {mode}": {"client": "ours", "zero_blocks": mode, "image": image}
+            for mode in ("skip", "holes")
+        }
+        found[ending] = bench.table(f".raw.{ending}, {PACKED_GIB} GiB", cases, options.rounds, peers=("decoder", "C"))
     return found
 
 

@@ -60,8 +60,8 @@ def ours(place):
     """sender.send, with the image read as an upload reads it."""
     from clouduploader.image import open as image_open
     from clouduploader.model.disk import ZeroBlocks
+    from clouduploader.platforms.ec2.context import Ec2Context
     from clouduploader.platforms.ec2.ebs import sender
-    from clouduploader.platforms.ec2.ebs.context import EbsContext
     from clouduploader.platforms.ec2.settings import Ec2Settings
     from clouduploader.platforms.ec2.sigv4 import AccessKeys
     from clouduploader.plugin.transfer import ConfirmedChunks
@@ -80,7 +80,7 @@ def ours(place):
         ebs=lambda: None,
         route=lambda _client: route(place),
     )
-    context = EbsContext(
+    context = Ec2Context(
         types.SimpleNamespace(cancel=cancel, clock=Clock(), reporter=silent),
         account,
         Ec2Settings(connections=place.connections, blocks_per_second=place.rate),

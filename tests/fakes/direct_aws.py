@@ -14,7 +14,7 @@ import botocore.exceptions
 from clouduploader.errors import LocalIOError
 from clouduploader.model.disk import Block, Compression, Image, ImageFacts, ReadStats, ZeroBlocks
 from clouduploader.platforms.ec2 import Ec2, endpoint, labels
-from clouduploader.platforms.ec2.ebs.context import EbsContext
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import ObjectCreated, ObjectRemoved, PlatformContext, UploadContext, UploadRequest
 from clouduploader.plugin.testing.fakes import FakeClock, MemoryJournal
@@ -418,4 +418,4 @@ def make_context(aws, request, reporter, cancel=None, clock=None, *, settings=No
     """What the steps of an upload into that account share; a sleep takes no time, and blocks go one after the other."""
     ctx = upload_context(request, reporter, cancel, clock)
     aws.now = ctx.clock.monotonic
-    return EbsContext(ctx, FakeWay(aws), settings or Ec2Settings(connections=1, blocks_per_second=100_000))
+    return Ec2Context(ctx, FakeWay(aws), settings or Ec2Settings(connections=1, blocks_per_second=100_000))

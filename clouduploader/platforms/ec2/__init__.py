@@ -89,12 +89,12 @@ class Ec2(Platform):
         method = fields.method(ctx.targetdata, self._settings)
         if method == "ec2uploadimg":
             return self._upload_by_helper(ctx)
+        from clouduploader.platforms.ec2.context import Ec2Context
         from clouduploader.platforms.ec2.ebs import snapshot
         from clouduploader.platforms.ec2.ebs import upload as direct
-        from clouduploader.platforms.ec2.ebs.context import EbsContext
 
         try:
-            return direct.EbsUpload(EbsContext(ctx, ctx.client, self._settings)).run()
+            return direct.EbsUpload(Ec2Context(ctx, ctx.client, self._settings)).run()
         except snapshot.StartDeniedError as exc:
             if method != "auto" or not self._is_for_helper(ctx):
                 raise
@@ -102,10 +102,11 @@ class Ec2(Platform):
         return self._upload_by_helper(ctx)
 
     def _upload_by_helper(self, ctx: UploadContext) -> UploadResult:
+        from clouduploader.platforms.ec2.context import Ec2Context
         from clouduploader.platforms.ec2.ec2uploadimg import command, upload
 
         command.link_name(ctx.request.image)  # refuses what it can't take
-        return upload.HelperUpload(ctx, ctx.client, self._settings, self._context).run()
+        return upload.HelperUpload(Ec2Context(ctx, ctx.client, self._settings), self._context).run()
 
     def _is_for_helper(self, ctx: UploadContext) -> bool:
         """Tell whether ec2uploadimg could do all that is asked for."""

@@ -452,7 +452,7 @@ def account(ctx: Context, home: Path, settings: Ec2Settings, *, user: str = "cle
     return Account(
         home=home,
         settings=settings,
-        targetdata=ctx.targetdata,
+        targetdata={**ctx.targetdata, "region": ctx.region},
         session=session_name(user=request.user if request else user, job_name=request.job_name if request else None),
         reporter=ctx.reporter,
         cancel=ctx.cancel,

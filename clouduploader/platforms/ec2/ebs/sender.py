@@ -6,8 +6,8 @@ from collections.abc import Callable
 from clouduploader.errors import TransientError
 from clouduploader.model.disk import BlockSource
 from clouduploader.platforms.ec2.auth import RenewedCredentials
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import connection, event_loop, protocol, sdk_sender
-from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.platforms.ec2.ebs.transfer import BlockTimeouts, BlockTransfer
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin.transfer import ConfirmedChunks, ThreadGroup, run
@@ -18,7 +18,7 @@ second (bench/README.rst)."""
 
 
 def send(
-    context: EbsContext,
+    context: Ec2Context,
     source: BlockSource,
     *,
     snapshot_id: str,

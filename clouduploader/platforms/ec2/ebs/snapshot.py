@@ -11,8 +11,8 @@ from typing import Any
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, ThrottledError, TransientError
 from clouduploader.platforms.ec2 import aws_errors, boto, labels
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol
-from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.plugin import JsonValue, retry, visibility
 from clouduploader.plugin.transfer import ContentChangedError
 from clouduploader.util.frozen import frozen
@@ -59,7 +59,7 @@ class Snapshots:
         current: The id of the snapshot that is worked on, or None.
     """
 
-    def __init__(self, context: EbsContext) -> None:
+    def __init__(self, context: Ec2Context) -> None:
         self.current: str | None = None
         self._context = context
         self._ctx = context.ctx

@@ -6,8 +6,8 @@ import threading
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
 from clouduploader.model.disk import BlockSource
 from clouduploader.platforms.ec2 import aws_errors
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol
-from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import visibility
 from clouduploader.plugin.transfer import ChunkTransfer, ChunkUpload, ConfirmedChunks, Timeouts
@@ -84,7 +84,7 @@ class BlockTransfer(ChunkTransfer[BlockUpload]):
 
     def __init__(
         self,
-        context: EbsContext,
+        context: Ec2Context,
         source: BlockSource,
         confirmed: ConfirmedChunks,
         *,

@@ -16,8 +16,8 @@ from clouduploader.platforms.ec2 import (
     replicate,
 )
 from clouduploader.platforms.ec2.ami import compare, find, register
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import snapshot, verify, writer
-from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.plugin import CloudObject, UploadResult
 
 
@@ -28,7 +28,7 @@ class EbsUpload:
         context: The upload.
     """
 
-    def __init__(self, context: EbsContext) -> None:
+    def __init__(self, context: Ec2Context) -> None:
         ctx = context.ctx
         self._ctx = ctx
         self._context = context

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import aws_errors, boto
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol
-from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.plugin import BytesMoved, retry, visibility
 from clouduploader.plugin.transfer import ConfirmedChunks
 
@@ -34,7 +34,7 @@ class MismatchError(PlatformReplyError):
     """The snapshot is not what was sent."""
 
 
-def run(context: EbsContext, snapshot_id: str, confirmed: ConfirmedChunks, *, asked: str | None) -> None:
+def run(context: Ec2Context, snapshot_id: str, confirmed: ConfirmedChunks, *, asked: str | None) -> None:
     """Verify as the target data say; a sample where they say nothing.
 
     Args:
@@ -54,7 +54,7 @@ def run(context: EbsContext, snapshot_id: str, confirmed: ConfirmedChunks, *, as
         context.ctx.reporter.line(f"Not verified: {exc.message}. The snapshot is sealed by its checksum all the same.")
 
 
-def compare(context: EbsContext, snapshot_id: str, confirmed: ConfirmedChunks, *, is_full: bool) -> None:
+def compare(context: Ec2Context, snapshot_id: str, confirmed: ConfirmedChunks, *, is_full: bool) -> None:
     """Read blocks of a completed snapshot back. Which blocks it has is compared for all of them.
 
     A difference is looked at twice before it is believed: it costs the snapshot.
@@ -96,7 +96,7 @@ def _sample(count: int) -> frozenset[int]:
 class _Reader:
     """Reads one snapshot."""
 
-    def __init__(self, context: EbsContext, snapshot_id: str, confirmed: ConfirmedChunks) -> None:
+    def __init__(self, context: Ec2Context, snapshot_id: str, confirmed: ConfirmedChunks) -> None:
         self._ctx = context.ctx
         self._ebs = context.ebs
         self._snapshot_id = snapshot_id

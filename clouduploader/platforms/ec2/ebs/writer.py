@@ -10,8 +10,8 @@ from typing import Any
 from clouduploader.errors import ImageError
 from clouduploader.model.disk import MISSING_COPY, Block, BlockSource, ReadStats, ZeroBlocks
 from clouduploader.platforms.ec2 import image_spec, labels
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol, sender, snapshot
-from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.plugin import UploadContext, UploadRequest
 from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError, FileDigest, zero_digest
 from clouduploader.util.frozen import frozen
@@ -52,7 +52,7 @@ class SnapshotWriter:
         has_all: Whether a snapshot has all blocks of the image, so that another try need not send them again.
     """
 
-    def __init__(self, context: EbsContext, own_tags: Mapping[str, str]) -> None:
+    def __init__(self, context: Ec2Context, own_tags: Mapping[str, str]) -> None:
         self.has_all = False
         self._context = context
         self._ctx = context.ctx

@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,22 +13,19 @@ from typing import TYPE_CHECKING
 from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, PlatformReplyError
 from clouduploader.platforms.ec2 import auth, aws_errors, boto, cleanup, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.ami import compare, register
-from clouduploader.platforms.ec2.auth import Account
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ec2uploadimg import api_calls, command, helper_config, wrapper
 from clouduploader.platforms.ec2.ec2uploadimg import process as ec2uploadimg_process
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
-from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
-    ObjectCreated,
     ObjectRemoved,
     ObjectState,
     PhaseStarted,
     PlatformContext,
     Shortfall,
-    UploadContext,
     UploadRequest,
     UploadResult,
     visibility,
@@ -50,24 +46,22 @@ class HelperUpload:
     """One upload. Used once.
 
     Args:
-        ctx: The upload.
-        account: Of the upload.
-        settings: Section `[ec2]`.
-        context: Of the platform.
+        context: The upload.
+        platform_context: Of the platform.
     """
 
-    def __init__(self, ctx: UploadContext, account: Account, settings: Ec2Settings, context: PlatformContext) -> None:
-        self._ctx = ctx
-        self._account = account
-        self._settings = settings
+    def __init__(self, context: Ec2Context, platform_context: PlatformContext) -> None:
         self._context = context
-        self._request = ctx.request
-        self._reporter = ctx.reporter
-        self._cancel = ctx.cancel
-        self._targetdata = ctx.targetdata
-        self._region = ctx.region
+        self._platform_context = platform_context
+        self._ctx = context.ctx
+        self._account = context.account
+        self._settings = context.settings
+        self._request = self._ctx.request
+        self._reporter = self._ctx.reporter
+        self._cancel = self._ctx.cancel
+        self._targetdata = self._ctx.targetdata
+        self._region = context.region
         self._tags: Mapping[str, str] = {}
-        self._objects: dict[CloudObject, float] = {}  # and when they were made, by the clock
         self._key_pairs: dict[CloudObject, float] = {}
         self._unanswered: list[str] = []
         self._refusal: aws_errors.AwsError | None = None
@@ -78,8 +72,8 @@ class HelperUpload:
         """Make the AMI. See `Platform.upload` for what is promised."""
         with self._cancel.interruptible():
             auth.check_role(self._request)
-            helper = helper_config.helper(self._context.home, self._region)
-            program = command.named(self._settings, self._context)
+            helper = helper_config.helper(self._platform_context.home, self._region)
+            program = command.named(self._settings, self._platform_context)
             image_spec.machine(self._request)
             self._enter("authenticate")
             keys = self._account.keys()
@@ -89,7 +83,7 @@ class HelperUpload:
             unpacked_bytes, volume_gib = self._sizes()
             attributes = image_spec.inspect(self._request, self._reporter)
             self._tags = own_tags(self._request)
-            ec2 = self._account.ec2()
+            ec2 = self._context.ec2
             existing = compare.existing(
                 self._ctx, ec2, self._tags, attributes=attributes, unpacked_bytes=unpacked_bytes
             )
@@ -102,7 +96,8 @@ class HelperUpload:
                 keys = self._account.fresh_keys()
         failed = existing.objects if existing.is_failed else ()
         earlier = {thing: made for thing, made in self._of_earlier_tries(ec2).items() if thing not in existing.objects}
-        self._remove(earlier | dict.fromkeys(failed, -math.inf))
+        self._context.made.update(earlier)
+        self._remove([*earlier, *failed])
         if given:
             return self._finish(given, attributes, is_new=False)
         try:
@@ -110,16 +105,16 @@ class HelperUpload:
             failures = self._judge(ended)
             self._check_unchanged()
             if failures:
-                self._objects.update(self._key_pairs)
+                self._context.made.update(self._key_pairs)
             self._clean_up(FINAL_KINDS)
             self._cancel.raise_if_requested()
-            objects = sorted(self._objects, key=lambda thing: thing.kind)  # the image before the snapshot
+            objects = sorted(self._context.made, key=lambda thing: thing.kind)  # the image before the snapshot
             result = self._finish(objects, attributes, is_new=True)
             return dataclasses.replace(result, shortfalls=(*failures, *result.shortfalls))
         except BaseException:
             kept = FINAL_KINDS if self._image_id and not self._cancel.is_requested else frozenset()
             # They may be gone, but tell which instances are ours, those of a lost answer too.
-            self._objects.update(self._key_pairs)
+            self._context.made.update(self._key_pairs)
             self._clean_up(kept)
             self._cancel.raise_if_requested()
             raise
@@ -197,7 +192,7 @@ class HelperUpload:
             program,
             arguments,
             tags=self._tags,
-            environment=ec2uploadimg_process.environment(self._context.environment, home),
+            environment=ec2uploadimg_process.environment(self._platform_context.environment, home),
             directory=home,
         )
         shown = f"{program.interpreter} {program.script}"
@@ -216,12 +211,12 @@ class HelperUpload:
         subnet = self._targetdata.get("vpc_subnet_id")
         if not subnet:
             return None
-        ec2 = self._account.ec2()
+        ec2 = self._context.ec2
         with boto.translated(f"region {self._region}"):
             vpc = ec2.describe_subnets(SubnetIds=[str(subnet)])["Subnets"][0]["VpcId"]
             name = f"clouduploader-{self._request.job_name or 'by-hand'}-{os.urandom(4).hex()}"
             group_id = self._make_group(ec2, name, vpc)
-            self._created(CloudObject("security group", group_id, self._region))
+            self._context.created("security group", group_id)
             ec2.authorize_security_group_ingress(
                 GroupId=group_id, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=self._settings.ssh_cidr
             )
@@ -290,7 +285,7 @@ class HelperUpload:
         if thing := api_calls.made(operation, call.get("answer", {}), self._region):
             self._created(thing)
         for thing in api_calls.removed(operation, call["parameters"], self._region):
-            self._objects.pop(thing, None)
+            self._context.made.pop(thing, None)
             self._reporter.event(ObjectRemoved(thing))
 
     def _take_asked(self, operation: str) -> None:
@@ -322,12 +317,12 @@ class HelperUpload:
             return
         self._ctx.clock.sleep(LOST_ANSWER_SECONDS)
         try:
-            found = cleanup.find(self._ctx, self._account.ec2(), self._request.journal.key)
+            found = cleanup.find(self._ctx, self._context.ec2, self._request.journal.key)
         except ClouduploaderError as exc:
             self._reporter.line(f"What was asked for last can't be looked for: {exc.message}")
             return
         for item in found:
-            is_lost = item.object.kind in self._unanswered and item.object not in self._objects
+            is_lost = item.object.kind in self._unanswered and item.object not in self._context.made
             if is_lost and (item.keep_reason is None or item.state is ObjectState.COMPLETE):
                 self._unanswered.remove(item.object.kind)
                 self._created(item.object)
@@ -353,10 +348,9 @@ class HelperUpload:
         )
 
     def _created(self, thing: CloudObject) -> None:
-        self._objects[thing] = self._ctx.clock.monotonic()
+        self._context.created(thing.kind, thing.id)
         if thing.kind == "key pair":
-            self._key_pairs[thing] = self._objects[thing]
-        self._reporter.event(ObjectCreated(thing))
+            self._key_pairs[thing] = self._context.made[thing]
 
     def _tell_progress(self, process: ec2uploadimg_process.HelperProcess) -> None:
         if self._phase != "upload":
@@ -371,7 +365,7 @@ class HelperUpload:
         if self._image_id and (ended.exit_status or ended.is_late):
             image_id = self._image_id
             try:
-                register.wait(self._ctx, self._account.ec2(), image_id)
+                register.wait(self._ctx, self._context.ec2, image_id)
             except PlatformReplyError:
                 self._image_id = None  # it never can be used
                 raise
@@ -416,18 +410,13 @@ class HelperUpload:
         self._find_lost()
         for path in self._request.work_dir.glob(command.KEY_FILES):
             # Named before the key pair is made: it is known even if the answer to that never came.
-            self._objects.setdefault(CloudObject("key pair", path.name, self._region), self._ctx.clock.monotonic())
-        to_remove = {thing: made for thing, made in self._objects.items() if thing.kind not in kept}
-        self._remove(to_remove)
-        for thing in to_remove:
-            self._objects.pop(thing)
+            self._context.made.setdefault(self._context.object("key pair", path.name), self._ctx.clock.monotonic())
+        self._remove([thing for thing in self._context.made if thing.kind not in kept])
 
-    def _remove(self, things: Mapping[CloudObject, float]) -> None:
-        """Remove things, given when they were made; what can't be removed is named in the log."""
-        if not things:
-            return
-        self._enter("clean up")
-        cleanup.undo(self._ctx, self._account, things)
+    def _remove(self, things: Sequence[CloudObject]) -> None:
+        if things:
+            self._enter("clean up")
+            self._context.remove(things)
 
 
 def own_tags(request: UploadRequest) -> dict[str, str]:

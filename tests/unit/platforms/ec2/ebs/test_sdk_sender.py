@@ -24,8 +24,8 @@ from clouduploader.errors import (
     StoppedError,
 )
 from clouduploader.platforms.ec2 import boto, endpoint
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import sdk_sender, sender
-from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.platforms.ec2.ebs.transfer import BlockTimeouts
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
@@ -69,7 +69,7 @@ def send(tmp_path, record):
         with ConfirmedChunks(tmp_path / "confirmed", BLOCK_BYTES) as confirmed:
             try:
                 sender.send(
-                    EbsContext(ctx, account, Ec2Settings(connections=4)),
+                    Ec2Context(ctx, account, Ec2Settings(connections=4)),
                     source,
                     snapshot_id="snap-0123456789abcdef0",
                     confirmed=confirmed,

@@ -29,8 +29,8 @@ from clouduploader.errors import (
 )
 from clouduploader.platforms.ec2 import endpoint
 from clouduploader.platforms.ec2.auth import RenewedCredentials
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import sender
-from clouduploader.platforms.ec2.ebs.context import EbsContext
 from clouduploader.platforms.ec2.ebs.transfer import BlockTimeouts
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
@@ -103,7 +103,7 @@ class Account:
 def make_context(account, reporter, cancel=None, connections=4):
     """What an upload gives to the sender."""
     ctx = types.SimpleNamespace(cancel=cancel or Cancel(), clock=Clock(), reporter=reporter)
-    return EbsContext(ctx, account, Ec2Settings(connections=connections))
+    return Ec2Context(ctx, account, Ec2Settings(connections=connections))
 
 
 @pytest.fixture

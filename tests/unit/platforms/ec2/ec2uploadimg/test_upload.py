@@ -25,6 +25,7 @@ from clouduploader.errors import (
 )
 from clouduploader.model.disk import DiskFormat, ImageFacts
 from clouduploader.platforms.ec2 import Ec2, auth, cleanup, image_spec, labels, plan, settings
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ec2uploadimg import helper_config, upload
 from clouduploader.plugin import (
     BytesMoved,
@@ -117,7 +118,10 @@ def make_upload(aws, account, tmp_path, record, make_upload_request):
         values = settings.read({"ec2uploadimg": str(script), "grace_seconds": "60"} | (config or {}))
         context = PlatformContext(home=home, settings={}, environment={"AWS_ENDPOINT_URL": aws[0], "PATH": "/usr/bin"})
         ctx = UploadContext(Ec2(context), request, record, cancel or Cancel())
-        return what(ctx, auth.account(ctx, home, values), values, context)
+        account = auth.account(ctx, home, values)
+        if what is plan.make:
+            return plan.make(ctx, account, values, context)
+        return upload.HelperUpload(Ec2Context(ctx, account, values), context)
 
     return make
 

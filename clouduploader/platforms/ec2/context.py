@@ -1,4 +1,4 @@
-"""What the steps of one upload through the EBS direct APIs share."""
+"""What the steps of one upload to EC2 share, by either method."""
 
 import functools
 import math
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 
-class EbsContext:
-    """One upload, the way into its account, and what it has made there.
+class Ec2Context:
+    """One upload, its account, and what it has made there.
 
     Args:
         ctx: The upload.

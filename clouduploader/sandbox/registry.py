@@ -1,4 +1,4 @@
-"""The clouds that a sandbox can have, by name; the only module outside of a cloud's package that imports it."""
+"""The clouds that a sandbox can have, by name; the only shared module that imports a cloud's package."""
 
 import dataclasses
 import json

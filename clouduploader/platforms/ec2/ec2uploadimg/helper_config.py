@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ConfigError, TargetDataError
-from clouduploader.platforms.ec2 import boto
 from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:
@@ -87,6 +86,8 @@ def check_ami(ec2: "EC2Client", ami: str, region: str) -> None:
         ConfigError: It is not.
         ClouduploaderError: AWS refuses to tell.
     """
+    from clouduploader.platforms.ec2 import boto  # loads the SDK, which naming an image for ec2uploadimg does without
+
     with boto.translated(f"region {region}"):
         found = ec2.describe_images(ImageIds=[ami])["Images"]
     if not found:
@@ -102,6 +103,8 @@ def check_subnet(ec2: "EC2Client", subnet: str, region: str) -> None:
         TargetDataError: It is not.
         ClouduploaderError: AWS refuses to tell.
     """
+    from clouduploader.platforms.ec2 import boto  # loads the SDK, which naming an image for ec2uploadimg does without
+
     with boto.translated(f"region {region}"):
         found = ec2.describe_subnets(Filters=[{"Name": "subnet-id", "Values": [subnet]}])["Subnets"]
     if not found:

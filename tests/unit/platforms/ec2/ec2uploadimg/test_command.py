@@ -3,6 +3,7 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -342,3 +343,8 @@ def test_failing_command_on_the_helper_is_the_cause_of_what_follows():
 )
 def test_end_without_words_is_told_by_the_exit_status(exit_status, words):
     assert words in failure(exit_status=exit_status).message
+
+
+def test_naming_an_image_loads_no_sdk():
+    code = "import sys, clouduploader.platforms.ec2.ec2uploadimg.command; sys.exit('botocore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,6 +12,8 @@ from clouduploader.worker import control, settings
 
 PATIENCE_SECONDS = 30  # a loaded machine is slow, not broken; only a failing test waits that long
 
+NO_PID = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
+
 
 class Bench:
     """A spool with its worker.
@@ -70,6 +72,10 @@ class Bench:
         job = Job(name=name, **{**defaults, "filename": "a.raw.xz", **fields})
         self.write_record(job)
         return job
+
+    def schedule_uploading(self, name="1", **fields):
+        """Put a job into the spool in state uploading, of a process that is gone."""
+        return self.schedule(name, state=JobState.UPLOADING, **{"pid": NO_PID, **fields})
 
     def write_record(self, job):
         path = self.jobs.directory / f".{job.name}.test"

@@ -5,20 +5,14 @@ import socket
 import time
 
 import pytest
+from fakes.waiting import wait_for
 
 from clouduploader.model.job import JobState
 from clouduploader.server import connections, image_receiver, settings
 from clouduploader.server.replies import RefusalError
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 60  # only a failing test waits that long
 MEBIBYTE = 1 << 20
-
-
-def wait_for(is_true):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def connect(server, source="127.0.0.1"):

@@ -8,9 +8,9 @@ import random
 import re
 import socket
 import threading
-import time
 
 import pytest
+from fakes.waiting import wait_for
 
 from clouduploader.errors import LocalIOError
 from clouduploader.model.job import Details, JobState
@@ -46,13 +46,6 @@ def read_answer(client):
 
 def files(jobs):
     return {path.name for path in jobs.directory.iterdir()} - {"next", "done"}
-
-
-def wait_for(is_true):
-    deadline = time.monotonic() + 60
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def wait_for_end(jobs, name):

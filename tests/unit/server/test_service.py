@@ -6,22 +6,15 @@ import re
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from fakes.waiting import wait_for
 
 from clouduploader.jobs import expire
 from clouduploader.model.job import Details, JobState
 from clouduploader.server import service, settings
 from clouduploader.store import config
 from clouduploader.util import cancel, service_log
-
-
-def wait_for(is_true):
-    deadline = time.monotonic() + 60
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def lines_of(server, event, job=None):

@@ -7,12 +7,6 @@ from clouduploader.store import journal
 from clouduploader.worker import cleanup
 from clouduploader.worker import outcome as worker_outcome
 
-NO_PID = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
-
-
-def uploading(bench, name="1", **fields):
-    return bench.schedule(name, state=JobState.UPLOADING, **{"pid": NO_PID, **fields})
-
 
 def mark_pending(bench, name):
     """Archive a job of a dead upload, after which a clean-up is due."""
@@ -82,7 +76,7 @@ def test_clean_up_that_has_not_ended_is_due(bench, tmp_path, outcome, is_due):
     barrier.touch()
     bench.write_own(f"while [ -e {barrier} ]; do sleep 0.05; done")
     bench.write_uploader("true")
-    uploading(bench)
+    bench.schedule_uploading()
     bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
     write_journal(bench, "ab" * 16, "1", outcome, tmp_path)
     bench.start()

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.worker_bench import NO_PID
 
 from clouduploader.model.job import JobState
 from clouduploader.worker import supervisor
 
-NO_PID = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
 NO_FORK = """
 import errno, os, runpy, sys
 def fork():
@@ -20,10 +20,6 @@ os.fork = fork
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-
-
-def uploading(bench, name="1", **fields):
-    return bench.schedule(name, state=JobState.UPLOADING, **{"pid": NO_PID, **fields})
 
 
 @pytest.fixture
@@ -97,7 +93,7 @@ def test_supervisor_of_a_job_that_was_archived_executes_nothing(bench, start_sup
 
 def test_supervisor_leaves_a_record_alone_that_is_not_its_own(bench, start_supervisor):
     child = start_supervisor()
-    uploading(bench, pid=NO_PID)
+    bench.schedule_uploading(pid=NO_PID)
     child.stdin.write(b"\n")
     child.stdin.close()
     assert child.wait(30) == 0

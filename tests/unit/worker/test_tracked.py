@@ -18,12 +18,6 @@ from clouduploader.util import privileges, processes
 from clouduploader.worker import outcome as worker_outcome
 from clouduploader.worker import supervisor, tracked, worker
 
-NO_PID = 2**22  # above the largest pid there can be (PID_MAX_LIMIT of Linux, less one)
-
-
-def uploading(bench, name="1", **fields):
-    return bench.schedule(name, state=JobState.UPLOADING, **{"pid": NO_PID, **fields})
-
 
 def write_journal(bench, key, name, outcome, tmp_path):
     beginning = journal.UploadStart(
@@ -101,7 +95,7 @@ def test_exit_code_of_an_adopted_upload_is_unknown_and_its_duration_is_not(bench
 def test_job_whose_upload_had_not_begun_is_scheduled_again(bench, monkeypatch):
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
     bench.write_uploader("echo started")
-    uploading(bench)
+    bench.schedule_uploading()
     bench.jobs.prepared_dir("1").mkdir()
     bench.start()
     assert bench.wait_for_event("rescheduled", "1") == "its upload had not begun"
@@ -129,7 +123,7 @@ def test_start_that_comes_to_nothing_is_not_repeated_at_once(bench, monkeypatch,
 @pytest.mark.parametrize(("result", "more"), [(None, ""), ("", ""), ("ami-1", "; it had written: ami-1")])
 def test_interrupted_upload_is_failed_and_not_started_again(bench, result, more):
     bench.write_uploader("echo started")
-    uploading(bench)
+    bench.schedule_uploading()
     bench.jobs.work_dir("1").mkdir()
     if result is not None:
         bench.jobs.result_path("1").write_text(result)
@@ -155,7 +149,7 @@ def test_interrupted_upload_is_failed_and_not_started_again(bench, result, more)
 )
 def test_journal_tells_the_end_that_no_worker_saw(bench, tmp_path, outcome, state, details):
     bench.write_uploader("echo started")
-    uploading(bench)
+    bench.schedule_uploading()
     bench.jobs.work_dir("1").mkdir()
     bench.jobs.result_path("1").write_text("no such role")
     key = "ab" * 16
@@ -167,7 +161,7 @@ def test_journal_tells_the_end_that_no_worker_saw(bench, tmp_path, outcome, stat
 
 
 def test_journal_of_another_job_tells_nothing(bench, tmp_path):
-    uploading(bench)
+    bench.schedule_uploading()
     bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
     write_journal(bench, "ab" * 16, "2", journal.AttemptOutcome.SUCCEEDED, tmp_path)
     bench.write_uploader("true")
@@ -178,7 +172,7 @@ def test_journal_of_another_job_tells_nothing(bench, tmp_path):
 def test_pid_of_another_process_is_no_upload(bench):
     bench.write_uploader("true")
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
-        uploading(bench, pid=stranger.pid)
+        bench.schedule_uploading(pid=stranger.pid)
         bench.start()
         assert bench.wait_for_end("1").details == worker_outcome.INTERRUPTED
         assert stranger.poll() is None
@@ -190,7 +184,7 @@ def test_pid_of_another_process_is_no_upload(bench):
 def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, let_all_enter):
     """As after a reboot: to a worker that is not root, it can't be seen what the process does."""
     let_all_enter(bench.jobs.directory)
-    job = uploading(bench, pid=os.getpid())
+    job = bench.schedule_uploading(pid=os.getpid())
     with bench.jobs.open_log("1") as log:
         if not is_locked:
             log.close()
@@ -201,7 +195,7 @@ def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, 
 def test_job_whose_log_a_hidden_process_holds_is_not_lost(bench, monkeypatch):
     """The test holds it, which the worker, a thread of the same process, does not look at."""
     monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
-    uploading(bench)
+    bench.schedule_uploading()
     bench.write_uploader("true")
     with bench.jobs.open_log("1"):
         bench.start()
@@ -291,7 +285,7 @@ def test_uploader_whose_supervisor_was_killed_is_waited_for(bench):
 
 def test_upload_by_hand_is_left_alone(bench, tmp_path):
     bench.write_uploader("true")
-    uploading(bench)
+    bench.schedule_uploading()
     bench.jobs.file_path("1").unlink()
     bench.jobs.file_path("1").symlink_to(tmp_path / "image")
     bench.schedule("2")
@@ -304,7 +298,7 @@ def test_upload_by_hand_is_left_alone(bench, tmp_path):
 def test_upload_by_hand_that_is_over_is_archived(bench, tmp_path):
     """The process that did it could not, or was killed in between."""
     bench.write_uploader("true")
-    uploading(bench)
+    bench.schedule_uploading()
     bench.jobs.file_path("1").unlink()
     bench.jobs.file_path("1").symlink_to(tmp_path / "image")
     bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")

@@ -78,7 +78,7 @@ def unknown_values(config: Config, target: str, document: Mapping[str, JsonValue
     found = []
     for field in platform.fields:
         value = document.get(field.name)
-        if not value or field.allowed:
+        if not value or field.allowed or field.is_secret:
             continue
         known = parsing.hints(platform).choices(field.name)
         for word in value if isinstance(value, list) else [value]:

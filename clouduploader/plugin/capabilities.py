@@ -18,7 +18,8 @@ class Hints(Protocol):
     def choices(self, name: str) -> Sequence[str]:
         """Values that a field can have, beside those of `Field.allowed`; for completion and suggestions.
 
-        There may be others: what is not among them is not wrong for that.
+        There may be others, such as a new region: what is not among them is not wrong for that. But it may be misspelt:
+        `submit` takes it from a file only, and `upload` checks the image against the cloud before there is a job.
         """
 
     def default(self, name: str) -> str | None:

@@ -151,6 +151,9 @@ class PlatformContract:
         platform = case.make()
         names = [field.name for field in platform.fields]
         assert len(names) == len(set(names))
+        options = [field.option_name() for field in platform.fields if field.option_name()]
+        assert len(options) == len(set(options))
+        assert [option for option in options if not re.fullmatch(r"--[a-z0-9]+(-[a-z0-9]+)*", option)] == []
         for field in platform.fields:
             assert field.description.endswith("."), field.name
             assert field.kind in (FieldKind.STRING, FieldKind.ARRAY) or not (field.allowed or field.pattern), field.name

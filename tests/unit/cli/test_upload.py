@@ -12,14 +12,12 @@ import pytest
 from samples.job_logs import TIME, untimed
 from samples.minimal_disk import as_disk
 
-from clouduploader.cli import main, target_values, upload, uploading
+from clouduploader.cli import main, upload, uploading
 from clouduploader.cli.session import Session
-from clouduploader.errors import ClouduploaderError
 from clouduploader.jobs.run_job import UploadOutcome
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 from clouduploader.plugin import CloudObject, Shortfall, UploadResult
-from clouduploader.store import config
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 
@@ -288,40 +286,6 @@ def test_region_that_the_sdk_does_not_know_is_tried_before_there_is_a_job(place)
         assert list((place / "spool").iterdir()) == []
     assert run(place, "my image.raw", "--name", "abc", "--region", "us-east-1", target="ec2").returncode == 78
     assert archived(place).state is JobState.FAILED
-
-
-@pytest.fixture
-def gathered_region(place, monkeypatch):
-    """Return a function that gives the region of target data of no --region, in an environment."""
-    monkeypatch.delenv("AWS_REGION", raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(place / "config"))
-    (place / "config").write_text("[default]\nregion = sa-east-1\n[profile far]\nregion = af-south-1\n")
-
-    def gather(**environment):
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        found = config.load(home=place, spool=place, environment=os.environ)
-        return json.loads(target_values.gather(found, "ec2", None, {"ami_name": "abc"}))["region"]
-
-    return gather
-
-
-@pytest.mark.parametrize(
-    ("environment", "region"),
-    [
-        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-1"),
-        ({"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
-        ({"AWS_PROFILE": "far"}, "af-south-1"),
-        ({}, "sa-east-1"),
-    ],
-)
-def test_region_is_that_of_the_aws_command_where_none_is_given(gathered_region, environment, region):
-    assert gathered_region(**environment) == region
-
-
-def test_profile_that_is_not_there_is_an_error_of_ours(gathered_region):
-    with pytest.raises(ClouduploaderError, match="nosuch"):
-        gathered_region(AWS_PROFILE="nosuch")
 
 
 def params(*words):

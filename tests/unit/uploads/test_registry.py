@@ -86,6 +86,14 @@ def test_plugin_is_made_from_its_context(install, settings, tmp_path):
     assert registry.load("be-ta", settings()).context.settings == {}
 
 
+def test_platform_is_made_without_settings(install):
+    install("cloud_of_x", x="cloud_of_x:Made")
+    made = registry.load_without_settings("x")
+    assert (made.settings, made.context.target) == ({"key": ""}, "x")
+    with pytest.raises(UnknownTargetError):
+        registry.load_without_settings("y")
+
+
 @pytest.mark.parametrize("ending", [".dist-info", ".egg-info"])
 def test_offers_name_their_package(install, ending):
     install("cloud_of_a", ending, alpha="cloud_of_a:Made")

@@ -3,6 +3,7 @@
 OBS's call is run without Click, whose import takes a tenth of the time until the first request to the cloud.
 """
 
+import contextlib
 import io
 import os
 import resource
@@ -81,18 +82,18 @@ def _open_streams() -> None:
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 as long as the process lives
     # "is": a caller inside the process may have put a stream of its own there.
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _stream(_StandardOutput(1, "w", closefd=False), sys.stdout)
+        sys.stdout = _stream(io.BufferedWriter(_StandardOutput(1, "w", closefd=False)), sys.stdout)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _stream(_StandardError(2, "w", closefd=False), sys.stderr)
 
 
-def _stream(raw: io.FileIO, former: TextIO | None) -> io.TextIOWrapper:
+def _stream(binary: "io.BufferedWriter | _StandardError", former: TextIO | None) -> io.TextIOWrapper:
     """Make a text stream in the place of the interpreter's own; it escapes what its encoding can't show."""
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        binary,
         encoding=former.encoding if former else None,
         errors="backslashreplace",
-        line_buffering=raw.fileno() == 2 or raw.isatty(),
+        line_buffering=binary.fileno() == 2 or binary.isatty(),
     )
 
 
@@ -109,13 +110,19 @@ class _StandardOutput(io.FileIO):
 
 
 class _StandardError(io.FileIO):
-    """Standard error; what can't be written is dropped, and the program goes on."""
+    """Standard error; what can't be written is dropped, and the program goes on.
+
+    It has no buffer: a signal whose handler raises just after a write would leave the line in there, and it would be
+    written once more.
+    """
 
     def write(self, data: "ReadableBuffer") -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
+        rest = memoryview(data).cast("B")
+        size_bytes = rest.nbytes
+        with contextlib.suppress(OSError):
+            while rest and (written := super().write(rest)):
+                rest = rest[written:]
+        return size_bytes
 
 
 def _protect_process() -> None:

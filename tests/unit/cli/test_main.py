@@ -333,6 +333,35 @@ def test_words_that_nobody_can_be_told_stop_no_work(place, words):
         assert subprocess.run(command, stderr=nobody, stdout=subprocess.PIPE, check=False, cwd=place).returncode == 0
 
 
+INTERRUPTED = """
+import signal, sys
+from clouduploader.cli import main
+
+class Interruption(Exception): pass
+
+def interrupt(*_signal): raise Interruption
+
+main._open_streams()
+signal.signal(signal.SIGALRM, interrupt)
+number = 0
+for _ in range(2000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)
+        while True:
+            number += 1
+            print(number, file=sys.stderr)
+    except Interruption:
+        pass
+"""
+
+
+def test_line_is_not_written_twice_if_a_signal_interrupts_its_writing():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=True)
+    lines = done.stderr.split()
+    assert len(lines) > 2000
+    assert len(lines) == len(set(lines))
+
+
 def test_file_is_not_written_to_in_the_place_of_a_closed_stream(place):
     """With 2>&- the next file that is opened, the job's log say, would be number 2."""
     code, _ = answer(place, "-v upload --target directory a.raw", "<&- >&- 2>&-")

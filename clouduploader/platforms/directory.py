@@ -195,7 +195,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _remove_unless_locked(path: Path) -> bool:
-    """Remove a partial file that nobody writes any more; say whether it is gone."""
+    """Remove a partial file that no run writes any more; return whether it is gone."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -72,7 +72,7 @@ class Accounts(Protocol):
         """Make up what the service itself gives to a new account, in clear. No network.
 
         Returns:
-            Values that nobody had before.
+            Values that no account had before.
         """
 
     def guide(self, values: Mapping[str, str], *, extras: Sequence[str], reporter: Reporter) -> AccountGuide:
@@ -89,7 +89,7 @@ class Accounts(Protocol):
         """
 
     def verify(self, values: Mapping[str, str], *, reporter: Reporter) -> Verification:
-        """Try whether the service gets in, and nobody else through it. Changes nothing; uses the network.
+        """Try whether the service gets in, and no other user through it. Changes nothing; uses the network.
 
         A finding is only what is known: what could not be tried, for example without network, is an error.
 

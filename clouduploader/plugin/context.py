@@ -30,7 +30,7 @@ class Context:
 
     Args:
         platform: Whose errors are translated, and who connects.
-        targetdata: Checked by the platform's fields and decrypted; may hold secrets. Empty where nobody gave any.
+        targetdata: Checked by the platform's fields and decrypted; may hold secrets. Empty where none were given.
         reporter: Told what is done.
         cancel: Looked at by all that waits.
         clock: What waits go by.

@@ -35,7 +35,7 @@ class BytesMoved:
 
     Attributes:
         done_bytes: Since the phase began.
-        total_bytes: What it will be in the end; None if nobody knows.
+        total_bytes: What it will be in the end; None if that is not known.
     """
 
     done_bytes: int
@@ -66,7 +66,7 @@ class Reporter(Protocol):
         """Write a line to the job's log. Control characters and secrets in it are masked."""
 
     def detail(self, text: str) -> None:
-        """Write a line that only somebody who debugs wants to see (--verbose)."""
+        """Write a line for those who debug (--verbose)."""
 
     def event(self, event: Event) -> None:
         """Tell programs and progress bars, and the log as far as people want it.
@@ -80,7 +80,7 @@ class Reporter(Protocol):
 
 
 class NullReporter:
-    """A Reporter that tells nobody, for calls whose story is of no interest."""
+    """A Reporter that drops what it is told, for calls whose story is of no interest."""
 
     def line(self, text: str) -> None:
         """Write nothing."""
@@ -89,7 +89,7 @@ class NullReporter:
         """Write nothing."""
 
     def event(self, event: Event) -> None:
-        """Tell nobody."""
+        """Drop it."""
 
     def hide(self, secret: str) -> None:
         """Hide nothing: nothing is written."""

@@ -15,7 +15,7 @@ class Journal(Protocol):
     """What an upload wrote down for the time after a crash; each entry is a JSON object with a key `what`.
 
     The same upload (target, user, file name, target data) has the same journal in every try. Objects that
-    are reported by `Reporter.event` are written by whoever made the journal, as `made` and `removed`
+    are reported by `Reporter.event` are written by the core, as `made` and `removed`
     (with `kind`, `id` and `region`); a platform itself writes, before it asks for something:
 
         {"what": "asked", "kind": "snapshot", "region": "eu-west-1", "token": "...", ...}

@@ -1,7 +1,7 @@
 """What it says that a cloud does not show a thing: for a while nothing, and only then that the thing is gone.
 
 Clouds are eventually consistent: a thing can be made, and be unknown by its id, name and tags for a while (EC2 API
-reference, "Eventual consistency"). Until then it is neither there nor gone, and nobody may act as if it were either.
+reference, "Eventual consistency"). Until then it is neither there nor gone, and no code may act as if it were either.
 """
 
 import datetime

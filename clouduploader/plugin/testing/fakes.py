@@ -171,7 +171,7 @@ def opened_blocks(path: Path, block_bytes: int) -> Iterator[BlockSource]:
 
 
 def facts_of(image: Image) -> ImageFacts:
-    """What can be said of an image that nobody looked into; for `UploadRequest.inspect_image`."""
+    """Say what is known of an image that was not looked into; for `UploadRequest.inspect_image`."""
     return ImageFacts(
         disk_format=DiskFormat.RAW,
         size_bytes=image.size_bytes,

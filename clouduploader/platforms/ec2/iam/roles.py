@@ -1,7 +1,7 @@
 """The users' roles, which let in this service with the user's external id: made up, explained, tried.
 
 The external id is there against the "confused deputy" (IAM User Guide, of that title): one user of the
-service tells it the role of another one, and the service, whom that role trusts, uploads for him into
+service tells it the role of another one, and the service, which that role trusts, uploads for him into
 the other's account. So each user has an external id that the service alone chooses, and a role is right
 only if it lets no caller in with none or another.
 """

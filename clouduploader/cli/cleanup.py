@@ -48,7 +48,12 @@ def _takes(_platform: Platform, field: Field) -> bool:
     return field.name == REGION or field.is_of_account
 
 
-@click.command("cleanup", cls=TargetCommand, takes=_takes, repeatable=(REGION,))
+def _needs_target(words: Sequence[str]) -> bool:
+    """Tell whether the target must be known: with `--job` the journal names its own, if the job ever had one."""
+    return not any(word.partition("=")[0] == "--job" for word in words)
+
+
+@click.command("cleanup", cls=TargetCommand, takes=_takes, repeatable=(REGION,), needs_target=_needs_target)
 @completion.target_option
 @click.option("--job", shell_complete=completion.job, help="Only what the upload of this job left, by its journal.")
 @data_option

@@ -71,6 +71,7 @@ class TargetCommand(click.Command):
         takes: Which fields have an option; those that have none by themselves never do.
         repeatable: Names of fields that have one value, of which the command takes several: a list.
         account_text: What holds where a field of the user's account is not given; the field's own text if None.
+        needs_target: Whether there must be a platform for the target, by the words of the command line.
         arguments: See click.Command.
     """
 
@@ -80,12 +81,14 @@ class TargetCommand(click.Command):
         takes: Takes = lambda _platform, _field: True,
         repeatable: Sequence[str] = (),
         account_text: str | None = None,
+        needs_target: Callable[[Sequence[str]], bool] = lambda _words: True,
         **attributes: Any,  # noqa: ANN401 as Click has it
     ) -> None:
         super().__init__(*arguments, **attributes)
         self._takes = takes
         self._repeatable = repeatable
         self._account_text = account_text
+        self._needs_target = needs_target
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Find out the target, make its options, and gather what is given for its fields.
@@ -98,7 +101,8 @@ class TargetCommand(click.Command):
         try:
             ctx.meta[_OPTIONS] = self.field_options(target)
         except ClouduploaderError:
-            if not ctx.resilient_parsing:  # a shell that completes
+            is_completing = ctx.resilient_parsing
+            if not is_completing and self._needs_target(args):
                 raise
             ctx.meta[_OPTIONS] = []
         rest = super().parse_args(ctx, args)

@@ -5,8 +5,7 @@ import datetime
 
 import pytest
 
-from clouduploader.sandbox import layout
-from clouduploader.sandbox.aws import disks, keys
+from clouduploader.sandbox.aws import disks, keys, layout
 
 pytestmark = pytest.mark.sandbox
 

@@ -326,3 +326,9 @@ def test_job_limits_it_to_what_its_upload_left(dead):
     assert cloud.kinds() == ["snapshot"]
     assert cloud.cleanup("--yes", "--job", "1").returncode == 0
     assert cloud.things() == {}
+
+
+def test_job_of_a_target_that_is_not_there_left_nothing(file_cloud):
+    done = file_cloud.run("cleanup", "--target", "nowhere", "--job", "7", "--yes")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert file_cloud.run("cleanup", "--target", "nowhere", "--yes").returncode == 69

@@ -12,7 +12,6 @@ ours importlib.metadata is asked.
 """
 
 import configparser
-import difflib
 import importlib
 import operator
 import os
@@ -112,6 +111,8 @@ def _offer(target: str) -> PlatformOffer:
     there = offers()
     candidates = [offer for offer in there if offer.target == target]
     if not candidates:
+        import difflib
+
         known = sorted({offer.target for offer in there})
         near = difflib.get_close_matches(target, known, n=1)
         meant = f"Did you mean {near[0]}? " if near else ""

@@ -1,4 +1,4 @@
-"""The key of a journal, and what its upload made."""
+"""The key of a journal, what its upload made, and how tests read it."""
 
 from pathlib import Path
 
@@ -12,3 +12,15 @@ BEGINNING = journal.UploadStart(
     job="42", user="caf\udce9", target="ec2", filename="a.raw", image_path=Path("/srv/42.file"), is_by_hand=False,
     work_dir=Path("/var/tmp/x"),  # noqa: S108 only a name
 )  # fmt: skip
+
+
+def read(state_dir):
+    """The journal of KEY, which must be there."""
+    found = journal.read(state_dir, KEY)
+    assert found is not None
+    return found
+
+
+def whats(entries):
+    """What each entry is."""
+    return [entry["what"] for entry in entries]

@@ -1,7 +1,6 @@
 """Translate AWS's refusals into errors of one line, with what to do about them."""
 
 import datetime
-import difflib
 import email.utils
 import re
 from collections.abc import Iterable
@@ -300,6 +299,8 @@ def unknown_region(name: str, why: str, known: Iterable[str]) -> TargetDataError
         why: In what it does not work.
         known: The names of those that there are.
     """
+    import difflib
+
     near = difflib.get_close_matches(name, sorted(known))
     near.sort(key=lambda other: sorted(other) != sorted(name))  # letters that changed places before others
     return TargetDataError(

@@ -1,5 +1,5 @@
 import contextlib
-import json
+import io
 import os
 import pty
 import re
@@ -9,8 +9,10 @@ import termios
 import types
 
 import pytest
+from samples.json_answers import data_of
 
 from clouduploader.cli import main, program
+from clouduploader.store.keyring import Keyring
 
 
 @pytest.fixture
@@ -54,6 +56,25 @@ def run_on_terminal():
 
 
 @pytest.fixture
+def keyring(tmp_path, monkeypatch):
+    """The keys of the home that the program uses."""
+    monkeypatch.setenv("CLOUDUPLOADER_HOME", str(tmp_path))
+    return Keyring(tmp_path, os.environ)
+
+
+@pytest.fixture
+def run_in_home(keyring, monkeypatch, capsys):
+    """Return a function that runs the program in that home; gives exit code, standard output and standard error."""
+
+    def call(*arguments, data=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code = main.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
 def jobs(make_spool):
     return make_spool()
 
@@ -76,10 +97,7 @@ def run_json(run):
 
     def run_with(*arguments):
         code, out, _ = run(*arguments, "--json")
-        answer = json.loads(out)
-        assert set(answer) == {"version", "command", "exit_code", "data", "error"}
-        assert (answer["command"], answer["exit_code"]) == (arguments[0], code)
-        return code, answer["data"]
+        return code, data_of(out, arguments[0], code)
 
     return run_with
 

@@ -1,9 +1,8 @@
 """The commands that look after jobs, with --server: what they print is what they print of the spool."""
 
-import json
-
 import pytest
 from fakes.scripted_server import chunked, ok, refusal
+from samples.json_answers import data_of
 
 from clouduploader.cli import job_view, main
 from clouduploader.model import job_xml
@@ -37,10 +36,7 @@ def run_json(run):
 
     def run_with(*arguments):
         code, out, _ = run(*arguments, "--json")
-        answer = json.loads(out)
-        assert set(answer) == {"version", "command", "exit_code", "data", "error"}
-        assert (answer["command"], answer["exit_code"]) == (arguments[1], code)
-        return code, answer["data"]
+        return code, data_of(out, arguments[1], code)
 
     return run_with
 

@@ -1,71 +1,45 @@
-import io
 import json
-import os
-import sys
 
 import jsonschema
-import pytest
-
-from clouduploader.cli import main
-from clouduploader.store.keyring import Keyring
 
 
-@pytest.fixture
-def keyring(tmp_path, monkeypatch):
-    """The keys of the home that the program uses."""
-    monkeypatch.setenv("CLOUDUPLOADER_HOME", str(tmp_path))
-    return Keyring(tmp_path, os.environ)
-
-
-@pytest.fixture
-def run(keyring, monkeypatch, capsys):
-    """Return a function that runs the program and returns exit code, standard output and standard error."""
-
-    def call(*arguments, data=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        code = main.main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def test_platforms_are_listed_with_their_package(run):
-    code, out, _ = run("platforms")
+def test_platforms_are_listed_with_their_package(run_in_home):
+    code, out, _ = run_in_home("platforms")
     lines = [line.split("\t") for line in out.splitlines()]
     assert code == 0
     assert lines[0] == ["TARGET", "PACKAGE", "STATE"]
     assert [(line[0], line[2]) for line in lines[1:]] == [("directory", "ok"), ("ec2", "ok")]
-    rows = json.loads(run("platforms", "--json")[1])["data"]["platforms"]
+    rows = json.loads(run_in_home("platforms", "--json")[1])["data"]["platforms"]
     assert [set(row) for row in rows] == [{"target", "package", "problem"}] * 2
     assert [row["problem"] for row in rows] == [None, None]
 
 
-def test_broken_platform_is_listed_with_its_problem(run, tmp_path, monkeypatch):
+def test_broken_platform_is_listed_with_its_problem(run_in_home, tmp_path, monkeypatch):
     directory = tmp_path / "cloud_of_x-1.dist-info"
     directory.mkdir()
     (directory / "METADATA").write_text("Metadata-Version: 2.1\nName: cloud_of_x\nVersion: 1\n")
     (directory / "entry_points.txt").write_text("[clouduploader.platforms]\nx = cloud_of_x:create\nec2 = y:z\n")
     monkeypatch.syspath_prepend(tmp_path)
-    code, out, _ = run("platforms", "--json")
+    code, out, _ = run_in_home("platforms", "--json")
     problems = [(row["target"], row["problem"]) for row in json.loads(out)["data"]["platforms"]]
     assert code == 0
     assert problems[0] == ("directory", None)
     assert [target for target, _ in problems[1:]] == ["ec2", "ec2", "x"]
     assert "more than one platform" in problems[1][1]
     assert "ModuleNotFoundError" in problems[3][1]
-    assert run("platforms")[0] == 0
+    assert run_in_home("platforms")[0] == 0
 
 
-def test_schema_is_printed(run):
-    code, out, _ = run("platforms", "--schema", "ec2")
+def test_schema_is_printed(run_in_home):
+    code, out, _ = run_in_home("platforms", "--schema", "ec2")
     schema = json.loads(out)
     assert code == 0
     jsonschema.Draft202012Validator.check_schema(schema)
     assert {"region", "ami_name", "arn", "tags"} <= set(schema["properties"])
-    assert json.loads(run("platforms", "--json", "--schema", "ec2")[1])["data"] == {"schema": schema}
+    assert json.loads(run_in_home("platforms", "--json", "--schema", "ec2")[1])["data"] == {"schema": schema}
 
 
-def test_schema_of_an_unknown_platform_is_refused(run):
-    code, out, err = run("platforms", "--schema", "azure")
+def test_schema_of_an_unknown_platform_is_refused(run_in_home):
+    code, out, err = run_in_home("platforms", "--schema", "azure")
     assert (code, out) == (69, "")
     assert "there are: directory, ec2" in err

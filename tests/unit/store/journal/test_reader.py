@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from samples.journals import KEY, SNAPSHOT
+from samples.journals import KEY, SNAPSHOT, read, whats
 
 from clouduploader.errors import CannotCreateError
 from clouduploader.plugin import (
@@ -14,16 +14,6 @@ from clouduploader.plugin import (
     ObjectCreated,
 )
 from clouduploader.store import journal
-
-
-def read(state_dir):
-    found = journal.read(state_dir, KEY)
-    assert found is not None
-    return found
-
-
-def whats(entries):
-    return [entry["what"] for entry in entries]
 
 
 def test_reader_does_not_keep_an_upload_from_starting(state_dir, attempt):

@@ -13,7 +13,7 @@ import threading
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from samples.journals import BEGINNING, IMAGE, KEY, SNAPSHOT
+from samples.journals import BEGINNING, IMAGE, KEY, SNAPSHOT, read, whats
 
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
 from clouduploader.plugin import (
@@ -27,17 +27,6 @@ from clouduploader.plugin import (
 )
 from clouduploader.store import journal
 from clouduploader.store.journal import writer
-
-
-def read(state_dir):
-    found = journal.read(state_dir, KEY)
-    assert found is not None
-    return found
-
-
-def whats(entries):
-    return [entry["what"] for entry in entries]
-
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

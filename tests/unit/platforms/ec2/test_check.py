@@ -60,6 +60,7 @@ def bare_context(tmp_path, monkeypatch):
     """What a plain user has: an empty home, credentials of his own, and a region."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOWN")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EBS", "http://127.0.0.1:9")  # refuses at once; a name is looked up for long
     return PlatformContext(home=tmp_path, settings={}, environment={"PATH": "/nowhere", "AWS_REGION": REGION})
 
 

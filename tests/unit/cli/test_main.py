@@ -343,7 +343,7 @@ def interrupt(*_signal): raise Interruption
 
 main._open_streams()
 signal.signal(signal.SIGALRM, interrupt)
-number = 0
+number = 10**8  # each of one width: halves of two lines make no third
 for _ in range(2000):
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.0002)

@@ -10,13 +10,16 @@ import lzma
 import zlib
 from array import array
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from clouduploader.errors import ImageError
 from clouduploader.image import decompress, packed_file
 from clouduploader.image.packed_file import PackedFile
 from clouduploader.model.disk import Compression
 from clouduploader.util.frozen import frozen
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 MAX_BLOCK_BYTES = 64 << 20  # ours: a block is in memory as a whole, a few of them at once; `xz -T0` makes 24 MiB
 MAX_FLIGHT_BYTES = 512 << 20  # ours: of all blocks that are being unpacked or wait, whatever the number of cores
@@ -169,6 +172,8 @@ def unpack(file: PackedFile, found: list[XzStream], threads: int) -> Generator[b
         LocalIOError: It can't be read.
         StoppedError: The stop was requested.
     """
+    from concurrent.futures import ThreadPoolExecutor  # slow to import, and most files are of one block
+
     waiting: collections.deque[Future[list[bytes]]] = collections.deque()
     pool = ThreadPoolExecutor(threads, "xz")
     try:

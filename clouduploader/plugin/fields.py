@@ -40,7 +40,7 @@ class Field:
         is_of_account: Whether it is kept with the user's account (see Accounts), and not asked for at each
             upload; only a string can be. In clear it is one user's: no two accounts have the same value.
         allowed: The only values there are, or empty.
-        pattern: What a whole string must match, or None.
+        pattern: A regular expression that a whole string must match, or None; JSON Schema has to understand it too.
         pattern_meaning: The pattern in words, for the error line.
         min_length: Characters of a string.
         max_length: Characters of a string.
@@ -66,7 +66,7 @@ class Field:
     is_secret: bool = False
     is_of_account: bool = False
     allowed: tuple[str, ...] = ()
-    pattern: re.Pattern[str] | None = None
+    pattern: str | None = None
     pattern_meaning: str = ""
     min_length: int | None = None
     max_length: int | None = None
@@ -87,7 +87,7 @@ class Field:
 Field.FILENAME = Field(
     name="filename",
     description="The image's real name, for when nothing else tells it.",
-    pattern=re.compile(r"[^/\x00-\x1f\x7f]*"),
+    pattern=r"[^/\x00-\x1f\x7f]*",
     pattern_meaning="no slash, no control characters",
     option="",
 )
@@ -162,7 +162,7 @@ def _is_allowed_string(field: Field, value: JsonValue) -> bool:
         isinstance(value, str)
         and _is_within(len(value), field.min_length, field.max_length)
         and (not field.allowed or value in field.allowed)
-        and (field.pattern is None or field.pattern.fullmatch(value) is not None)
+        and (field.pattern is None or re.fullmatch(field.pattern, value) is not None)
     )
 
 
@@ -268,7 +268,7 @@ def _string_schema(field: Field, *, min_length: int | None) -> dict[str, Any]:
         "maxLength": field.max_length,
         "enum": list(field.allowed) or None,
         # `$` alone lets a line end follow, in Python; in ECMA-262 the rest changes nothing
-        "pattern": rf"^(?:{field.pattern.pattern})$(?!\n)" if field.pattern else None,
+        "pattern": rf"^(?:{field.pattern})$(?!\n)" if field.pattern else None,
     }
     return {name: rule for name, rule in rules.items() if rule is not None}
 

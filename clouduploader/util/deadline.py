@@ -5,7 +5,6 @@ ever; a program that gives credentials, a resolver or a TLS handshake may have n
 call is left, the programs that it has started are ended: no code waits for these any more.
 """
 
-import concurrent.futures
 import contextlib
 import os
 import select
@@ -50,13 +49,16 @@ def within(seconds: float, work: Callable[[], T], cancel: Cancel | None = None) 
         OverdueError: It did not return in time.
         BaseException: What it raised.
     """
-    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    returned: list[T] = []
+    raised: list[BaseException] = []
+    is_done = threading.Event()
 
     def run() -> None:
         try:
-            future.set_result(work())
+            returned.append(work())
         except BaseException as exc:  # noqa: BLE001 it is raised again, in the thread that waits
-            future.set_exception(exc)
+            raised.append(exc)
+        is_done.set()
 
     thread = threading.Thread(target=run, name="with-a-deadline", daemon=True)
     thread.start()
@@ -65,14 +67,15 @@ def within(seconds: float, work: Callable[[], T], cancel: Cancel | None = None) 
     try:
         with _signals_raised():
             while (left := ends_at - time.monotonic()) > 0:
-                concurrent.futures.wait([future], timeout=min(left, TICK_SECONDS))
-                if future.done():
-                    return future.result()
+                if is_done.wait(min(left, TICK_SECONDS)):
+                    if raised:
+                        raise raised[0]
+                    return returned[0]
                 if cancel and cancel.is_requested and not is_stopping:
                     is_stopping = True
                     ends_at = min(ends_at, time.monotonic() + STOPPING_SECONDS)
     finally:
-        if not future.done() and thread.native_id:
+        if not is_done.is_set() and thread.native_id:
             _end_programs(thread.native_id)
     raise OverdueError
 

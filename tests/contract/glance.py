@@ -32,7 +32,7 @@ class Glance(Platform):
             name="region",
             description="The region of the cloud.",
             is_required=True,
-            pattern=re.compile(r"[A-Za-z0-9_.-]+"),
+            pattern=r"[A-Za-z0-9_.-]+",
             pattern_meaning="letters, digits and _.-",
         ),
         Field(name="auth_url", description="The URL of Keystone.", is_required=True, max_length=2048),

@@ -102,11 +102,20 @@ class Ec2(Platform):
         return self._upload_by_helper(ctx)
 
     def _upload_by_helper(self, ctx: UploadContext) -> UploadResult:
+        from clouduploader.platforms.ec2 import image_spec
         from clouduploader.platforms.ec2.context import Ec2Context
-        from clouduploader.platforms.ec2.ec2uploadimg import command, upload
+        from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config
 
         command.link_name(ctx.request.image)  # refuses what it can't take
-        return upload.HelperUpload(Ec2Context(ctx, ctx.client, self._settings), self._context).run()
+        context = Ec2Context(ctx, ctx.client, self._settings)
+        with ctx.cancel.interruptible():
+            helper = helper_config.helper(self.home, context.region)
+            program = command.named(self._settings, self._context)
+            image_spec.machine(ctx.request)  # refuses what EC2 has not
+            context.authenticate()
+        from clouduploader.platforms.ec2.ec2uploadimg import upload  # slow to import: the first request waits for none
+
+        return upload.HelperUpload(context, program, helper, self._context.environment).run()
 
     def _is_for_helper(self, ctx: UploadContext) -> bool:
         """Tell whether ec2uploadimg could do all that is asked for."""

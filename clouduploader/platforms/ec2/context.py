@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from clouduploader.platforms.ec2 import auth
 from clouduploader.platforms.ec2.auth import Account
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import CloudObject, ObjectCreated, UploadContext
@@ -36,6 +37,18 @@ class Ec2Context:
         self.region = account.region
         self.keys = account.keys
         self.made: dict[CloudObject, float] = {}
+
+    def authenticate(self) -> None:
+        """Get credentials for the upload's account. Uses the network.
+
+        Raises:
+            TargetDataError: The upload would go into the service's own account; see `auth.check_role`.
+            ClouduploaderError: See `Account.fresh_keys`.
+        """
+        auth.check_role(self.ctx.request)
+        with self.ctx.phase("authenticate"):
+            self.keys()
+            self.ctx.reporter.line("Successfully authenticated.")
 
     @functools.cached_property
     def ebs(self) -> "EBSClient":

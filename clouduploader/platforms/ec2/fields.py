@@ -53,7 +53,7 @@ FIELDS = (
         description="The external id that the role's trust policy asks for.",
         is_of_account=True,
         # STS API, AssumeRole, externalIdType: [\w+=,.@:\/-]*
-        pattern=re.compile(r"[A-Za-z0-9_+=,.@:/-]*"),
+        pattern=r"[A-Za-z0-9_+=,.@:/-]*",
         pattern_meaning="letters, digits and _+=,.@:/-",
         min_length=2,
         max_length=1224,
@@ -65,7 +65,7 @@ FIELDS = (
         is_of_account=True,
         # IAM User Guide, "IAM ARNs"; botocore's endpoints.json for the partitions. The path of a
         # role can hold any printable ASCII character (IAM API, CreateRole), its name [\w+=,.@-].
-        pattern=re.compile(r"arn:aws(?:-[a-z]+)*:iam::[0-9]{12}:role/(?:[!-~]+/)?[A-Za-z0-9_+=,.@-]{1,64}"),
+        pattern=r"arn:aws(?:-[a-z]+)*:iam::[0-9]{12}:role/(?:[!-~]+/)?[A-Za-z0-9_+=,.@-]{1,64}",
         pattern_meaning="such as arn:aws:iam::123456789012:role/obs",
         max_length=2048,  # STS API, arnType
         help="ARN of the role to act as.",
@@ -77,7 +77,7 @@ FIELDS = (
         is_required=True,
         # No list: regions come and go. All of botocore's endpoints.json match, eusc-de-east-1 too.
         # One word: a comma would make ec2uploadimg upload several times.
-        pattern=re.compile(r"[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2}"),
+        pattern=r"[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2}",
         pattern_meaning="one region such as eu-west-1",
         help="The cloud's region, for example eu-west-1.",
     ),
@@ -86,7 +86,7 @@ FIELDS = (
         description="The name of the image, unique among the account's images of that region.",
         is_required=True,
         # EC2 API, RegisterImage, Name
-        pattern=re.compile(r"[A-Za-z0-9()\[\] ./'@_-]*"),
+        pattern=r"[A-Za-z0-9()\[\] ./'@_-]*",
         pattern_meaning="letters, digits, blanks and ()[]./-'@_",
         min_length=3,
         max_length=128,
@@ -97,7 +97,7 @@ FIELDS = (
         name="vpc_subnet_id",
         description="The subnet for the helper instance; without it a VPC is made for the upload.",
         # OBS takes subnet-[-\w]+; EC2's ids are hexadecimal (User Guide, "Resource IDs").
-        pattern=re.compile(r"subnet-[0-9a-f]{8,17}"),
+        pattern=r"subnet-[0-9a-f]{8,17}",
         pattern_meaning="such as subnet-0123456789abcdef0",
         option="--subnet",
         help="Subnet for the helper instance. Without it a VPC is made and removed again.",
@@ -105,7 +105,7 @@ FIELDS = (
     Field(
         name="filename",
         description="The image's real name, for when nothing else tells it.",
-        pattern=re.compile(r"[^/\x00-\x1f\x7f]*"),
+        pattern=r"[^/\x00-\x1f\x7f]*",
         pattern_meaning="no slash, no control characters",
         max_length=255,  # NAME_MAX of Linux
         option="",
@@ -121,7 +121,7 @@ FIELDS = (
         name="description",
         description="A sentence about the image, for people.",
         # RegisterImage and CopyImage: "Character sets beyond ASCII are not supported."
-        pattern=re.compile(r"[ -~]*"),
+        pattern=r"[ -~]*",
         pattern_meaning="ASCII, no control characters",
         max_length=255,  # EC2 API, ImageDescriptionRequest
         metavar="TEXT",
@@ -186,7 +186,7 @@ FIELDS = (
     Field(
         name="sha256",
         description="The SHA-256 of the image file as it is, packed; checked before there is an image.",
-        pattern=re.compile(r"[0-9a-fA-F]{64}"),
+        pattern=r"[0-9a-fA-F]{64}",
         pattern_meaning="64 hexadecimal digits",
         metavar="DIGEST",
         help="The SHA-256 that IMAGE must have.",
@@ -217,7 +217,7 @@ FIELDS = (
         name="kms_key_id",
         description="The KMS key of the snapshot, id, alias or ARN; without it the account's default key.",
         # EBS direct API, KmsKeyArn; ids and aliases are what EC2's CopyImage takes besides.
-        pattern=re.compile(KMS_KEY_PATTERN),
+        pattern=KMS_KEY_PATTERN,
         pattern_meaning="a key's id, ARN, or alias/NAME",
         max_length=2048,
         option="--kms-key",
@@ -229,7 +229,7 @@ FIELDS = (
         name="uefi_data",
         description="The UEFI variable store of the instances, base64; with ebs-direct only.",
         # In groups of four; whether the last one is whole is checked by `problems`.
-        pattern=re.compile(r"[A-Za-z0-9+/]*={0,2}"),
+        pattern=r"[A-Za-z0-9+/]*={0,2}",
         pattern_meaning="base64",
         max_length=64000,  # EC2 API, StringType of RegisterImage's UefiData
         option="",
@@ -238,7 +238,7 @@ FIELDS = (
         name="regions",
         description="Further regions that the image is copied to; all stands for those that the account has enabled.",
         kind=FieldKind.ARRAY,
-        pattern=re.compile(rf"[a-z]{{2,}}(?:-[a-z]+)+-[0-9]{{1,2}}|{EVERYWHERE}"),
+        pattern=rf"[a-z]{{2,}}(?:-[a-z]+)+-[0-9]{{1,2}}|{EVERYWHERE}",
         pattern_meaning="a region such as eu-west-1, or all",
         option="--copy-to",
         metavar="REGION",
@@ -255,7 +255,7 @@ FIELDS = (
         description="Who may use the image: account ids, ARNs of organizations or their units, or public.",
         kind=FieldKind.ARRAY,
         # EC2 API, LaunchPermission; AWS Organizations API, Organization and OrganizationalUnit, Arn
-        pattern=re.compile(
+        pattern=(
             r"[0-9]{12}|public|arn:aws(?:-[a-z]+)*:organizations::[0-9]{12}:"
             r"(?:organization/o-[a-z0-9]{10,32}|ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32})"
         ),
@@ -276,7 +276,7 @@ FIELDS = (
         name="deprecate_at",
         description="When the image becomes deprecated: a date, or date and time in UTC.",
         # EC2 API, EnableImageDeprecation: to the minute
-        pattern=re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z)?"),
+        pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z)?",
         pattern_meaning="such as 2027-01-31 or 2027-01-31T12:00Z",
         metavar="DATE",
         help="From when on it is deprecated, for example 2027-01-31.",

@@ -1,6 +1,5 @@
 import contextlib
 import json
-import re
 import traceback
 
 import hypothesis
@@ -20,7 +19,7 @@ FIELDS = (
         name="place",
         description="Where.",
         is_required=True,
-        pattern=re.compile("[a-z]+-[0-9]"),
+        pattern="[a-z]+-[0-9]",
         pattern_meaning="such as up-1",
         min_length=3,
         max_length=8,
@@ -35,7 +34,7 @@ FIELDS = (
         name="others",
         description="More places.",
         kind=FieldKind.ARRAY,
-        pattern=re.compile("[a-z]+-[0-9]"),
+        pattern="[a-z]+-[0-9]",
         pattern_meaning="such as up-1",
         max_length=8,
     ),

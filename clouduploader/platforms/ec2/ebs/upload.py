@@ -7,7 +7,6 @@ from typing import Any
 
 from clouduploader.errors import PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import (
-    auth,
     aws_errors,
     boto,
     image_spec,
@@ -47,10 +46,7 @@ class EbsUpload:
         """
         context, ctx = self._context, self._ctx
         with ctx.cancel.interruptible():
-            auth.check_role(ctx.request)
-            with ctx.phase("authenticate"):
-                context.keys()
-                ctx.reporter.line("Successfully authenticated.")
+            context.authenticate()
             with ctx.phase("check image"):
                 spec = image_spec.resolve(ctx.request, ctx.reporter)
                 kms_key_arn = self._kms_key_arn()

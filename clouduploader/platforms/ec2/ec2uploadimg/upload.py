@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, PlatformReplyError
-from clouduploader.platforms.ec2 import auth, aws_errors, boto, cleanup, image_spec, labels, preflight, replicate
+from clouduploader.platforms.ec2 import aws_errors, boto, cleanup, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.ami import compare, register
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ec2uploadimg import api_calls, command, helper_config, wrapper
@@ -24,7 +24,6 @@ from clouduploader.plugin import (
     ObjectRemoved,
     ObjectState,
     PhaseStarted,
-    PlatformContext,
     Shortfall,
     UploadRequest,
     UploadResult,
@@ -46,13 +45,23 @@ class HelperUpload:
     """One upload. Used once.
 
     Args:
-        context: The upload.
-        platform_context: Of the platform.
+        context: The upload, just authenticated.
+        program: The ec2uploadimg that is called.
+        helper: The instance that it starts.
+        environment: Of this process.
     """
 
-    def __init__(self, context: Ec2Context, platform_context: PlatformContext) -> None:
+    def __init__(
+        self,
+        context: Ec2Context,
+        program: command.HelperProgram,
+        helper: helper_config.HelperInstance,
+        environment: Mapping[str, str],
+    ) -> None:
         self._context = context
-        self._platform_context = platform_context
+        self._program = program
+        self._helper = helper
+        self._environment = environment
         self._ctx = context.ctx
         self._account = context.account
         self._settings = context.settings
@@ -71,15 +80,9 @@ class HelperUpload:
     def run(self) -> UploadResult:
         """Make the AMI. See `Platform.upload` for what is promised."""
         with self._cancel.interruptible():
-            auth.check_role(self._request)
-            helper = helper_config.helper(self._platform_context.home, self._region)
-            program = command.named(self._settings, self._platform_context)
-            image_spec.machine(self._request)
-            self._enter("authenticate")
+            self._enter("check image")
             keys = self._account.keys()
             assumed_at = self._ctx.clock.monotonic()
-            self._reporter.line("Successfully authenticated.")
-            self._enter("check image")
             unpacked_bytes, volume_gib = self._sizes()
             attributes = image_spec.inspect(self._request, self._reporter)
             self._tags = own_tags(self._request)
@@ -101,7 +104,7 @@ class HelperUpload:
         if given:
             return self._finish(given, attributes, is_new=False)
         try:
-            ended = self._run_helper(program, helper, keys=keys, attributes=attributes, volume_gib=volume_gib)
+            ended = self._run_helper(keys, attributes=attributes, volume_gib=volume_gib)
             failures = self._judge(ended)
             self._check_unchanged()
             if failures:
@@ -165,10 +168,8 @@ class HelperUpload:
 
     def _run_helper(
         self,
-        program: command.HelperProgram,
-        helper: helper_config.HelperInstance,
-        *,
         keys: AccessKeys,
+        *,
         attributes: ImageAttributes,
         volume_gib: int,
     ) -> ec2uploadimg_process.HelperExit:
@@ -176,7 +177,7 @@ class HelperUpload:
         configuration_path = home / helper_config.FILE_NAME
         with configuration_path.open("x", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)
-            file.write(command.configuration(self._region, helper))
+            file.write(command.configuration(self._region, self._helper))
         arguments = command.arguments(
             targetdata=self._targetdata,
             attributes=attributes,
@@ -189,13 +190,13 @@ class HelperUpload:
         )
         self._cancel.raise_if_requested()
         process = ec2uploadimg_process.HelperProcess(
-            program,
+            self._program,
             arguments,
             tags=self._tags,
-            environment=ec2uploadimg_process.environment(self._platform_context.environment, home),
+            environment=ec2uploadimg_process.environment(self._environment, home),
             directory=home,
         )
-        shown = f"{program.interpreter} {program.script}"
+        shown = f"{self._program.interpreter} {self._program.script}"
         self._reporter.detail(f"Started {shown} as process {process.pid}; it has its arguments by a pipe.")
         return process.watch(
             on_line=self._take_line,

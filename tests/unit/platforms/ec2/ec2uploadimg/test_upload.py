@@ -7,6 +7,7 @@ import signal
 import stat
 import sys
 import time
+import types
 from pathlib import Path
 
 import boto3
@@ -24,9 +25,9 @@ from clouduploader.errors import (
     TargetDataError,
 )
 from clouduploader.model.disk import DiskFormat, ImageFacts
-from clouduploader.platforms.ec2 import Ec2, auth, cleanup, image_spec, labels, plan, settings
+from clouduploader.platforms.ec2 import Ec2, cleanup, image_spec, labels, plan, settings
 from clouduploader.platforms.ec2.context import Ec2Context
-from clouduploader.platforms.ec2.ec2uploadimg import helper_config, upload
+from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, upload
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
@@ -82,7 +83,7 @@ def make_upload(aws, account, tmp_path, record, make_upload_request):
         config=None,
         is_by_hand=False,
         arch="x86_64",
-        what=upload.HelperUpload,
+        what=None,
         request=None,
         **targetdata,
     ):
@@ -115,13 +116,17 @@ def make_upload(aws, account, tmp_path, record, make_upload_request):
             is_by_hand=is_by_hand,
             **(request or {}),
         )
-        values = settings.read({"ec2uploadimg": str(script), "grace_seconds": "60"} | (config or {}))
-        context = PlatformContext(home=home, settings={}, environment={"AWS_ENDPOINT_URL": aws[0], "PATH": "/usr/bin"})
-        ctx = UploadContext(Ec2(context), request, record, cancel or Cancel())
-        account = auth.account(ctx, home, values)
+        given = {**settings.DEFAULTS, "ec2uploadimg": str(script), "grace_seconds": "60", **(config or {})}
+        environment = {"AWS_ENDPOINT_URL": aws[0], "PATH": "/usr/bin"}
+        platform = Ec2(PlatformContext(home=home, settings=given, environment=environment))
+        ctx = UploadContext(platform, request, record, cancel or Cancel())
         if what is plan.make:
-            return plan.make(ctx, account, values, context)
-        return upload.HelperUpload(Ec2Context(ctx, account, values), context)
+            return plan.make(ctx, ctx.client, settings.read(given), platform._context)
+        if what is upload.HelperUpload:
+            program = command.HelperProgram(script, sys.executable)
+            helper = helper_config.HelperInstance(aws[1], "t2.micro", "ec2-user")
+            return upload.HelperUpload(Ec2Context(ctx, ctx.client, settings.read(given)), program, helper, environment)
+        return types.SimpleNamespace(run=lambda: platform.upload(ctx))
 
     return make
 
@@ -256,14 +261,14 @@ def test_subnet_that_is_not_there_is_an_error(make_upload, account):
 
 def test_run_that_was_stopped_at_the_deadline_is_told_as_such(make_upload):
     with pytest.raises(PlatformReplyError, match="temporary credentials were about to expire") as caught:
-        make_upload()._judge(upload.ec2uploadimg_process.HelperExit(-15, (), True))
+        make_upload(what=upload.HelperUpload)._judge(upload.ec2uploadimg_process.HelperExit(-15, (), True))
     assert "session_seconds" in caught.value.hint
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(3600, 3300), (100, 0), (-5, 0)])
 def test_deadline_is_five_minutes_before_the_credentials_expire(make_upload, seconds, expected):
     expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    found = make_upload()._deadline(upload.AccessKeys("A", "x", "t", expires))
+    found = make_upload(what=upload.HelperUpload)._deadline(upload.AccessKeys("A", "x", "t", expires))
     assert found - time.monotonic() == pytest.approx(expected, abs=60)
     assert upload.HelperUpload._deadline(None, upload.AccessKeys("A", "x")) is None
 
@@ -537,7 +542,7 @@ def test_image_that_is_not_what_is_said_is_refused(make_upload, record, arch, fo
 
 
 def test_role_that_may_not_tag_is_told(make_upload, record):
-    process = make_upload()
+    process = make_upload(what=upload.HelperUpload)
     refusal = {
         "operation": "CreateVpc", "code": "UnauthorizedOperation", "message": "No.", "status": 403, "milliseconds": 1,
         "request_id": "x", "date": "",

@@ -163,10 +163,6 @@ class DirectoryPlatform(Platform):
                 reporter.line(f"Removed {path}, left from a run that was killed.")
 
 
-create = DirectoryPlatform
-"""What the entry point names."""
-
-
 def _copy(image: Image, file: BinaryIO, reporter: Reporter, cancel: Cancel) -> str:
     """Copy all of the image; return the SHA-256 of what was copied, in hex."""
     sha256, done_bytes = hashlib.sha256(), 0

@@ -26,8 +26,8 @@ from clouduploader.plugin import Platform, PlatformContext
 
 GROUP = "clouduploader.platforms"
 BUILT_INS = {
-    "directory": "clouduploader.platforms.directory:create",
-    "ec2": "clouduploader.platforms.ec2:create",
+    "directory": "clouduploader.platforms.directory:DirectoryPlatform",
+    "ec2": "clouduploader.platforms.ec2:Ec2",
 }
 """Our own platforms, the same as in setup.cfg."""
 

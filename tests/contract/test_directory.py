@@ -14,7 +14,7 @@ def case(tmp_path):
     source = tmp_path / "42.file"
     source.write_bytes(b"0123456789abcdef" * (3 << 16))  # three blocks of a MiB
     return Case(
-        reference="clouduploader.platforms.directory:create",
+        reference="clouduploader.platforms.directory:DirectoryPlatform",
         platform_context=PlatformContext(home=tmp_path, settings={"path": str(images)}, environment={}),
         targetdata={"filename": "my image.raw.xz"},
         image=Image(source, "my image.raw.xz", Compression.XZ, source.stat().st_size),

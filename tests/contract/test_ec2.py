@@ -67,7 +67,7 @@ def case(aws, tmp_path, monkeypatch):
         ]
 
     return Case(
-        reference="clouduploader.platforms.ec2:create",
+        reference="clouduploader.platforms.ec2:Ec2",
         platform_context=PlatformContext(
             home=tmp_path / "home",
             settings={"ec2uploadimg": str(script), "grace_seconds": "0"},

@@ -152,7 +152,3 @@ class Ec2(Platform):
         from clouduploader.platforms.ec2 import check
 
         return check.run(ctx, self._settings, self._context)
-
-
-create = Ec2
-"""What the entry point names."""

@@ -73,7 +73,9 @@ def images(tmp_path):
 @pytest.fixture
 def make_platform(images):
     def make(path=images):
-        return directory.create(PlatformContext(home=Path("/"), settings={"path": str(path)}, environment={}))
+        return directory.DirectoryPlatform(
+            PlatformContext(home=Path("/"), settings={"path": str(path)}, environment={})
+        )
 
     return make
 
@@ -257,7 +259,7 @@ log = job_log.JobLog([os.fdopen(1, "wb", buffering=0)], is_verbose=False)
 log.listen(lambda event: time.sleep(60) if isinstance(event, BytesMoved) else None)
 image = Image(source, "a.raw", Compression.RAW, source.stat().st_size)
 request = testing.make_request(image, {}, source.parent)
-platform = directory.create(PlatformContext(home=images, settings={"path": str(images)}, environment={}))
+platform = directory.DirectoryPlatform(PlatformContext(home=images, settings={"path": str(images)}, environment={}))
 platform.upload(UploadContext(platform, request, log, Cancel()))
 """
     source = make_request().image.path

@@ -104,7 +104,7 @@ def test_offers_name_their_package(install, ending):
     ]
 
 
-@pytest.mark.parametrize("target", ["azure", "", "EC2", "clouduploader.platforms.ec2:create", "../x", "a\nb", "\udcff"])
+@pytest.mark.parametrize("target", ["azure", "", "EC2", "clouduploader.platforms.ec2:Ec2", "../x", "a\nb", "\udcff"])
 def test_unknown_target_names_what_there_is(settings, target):
     with pytest.raises(UnknownTargetError, match=r"there are: directory, ec2$") as caught:
         registry.load(target, settings())

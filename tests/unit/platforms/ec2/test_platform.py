@@ -17,7 +17,7 @@ from clouduploader.util.cancel import Cancel
 @pytest.fixture
 def make_platform(tmp_path):
     """A factory of the platform with these settings."""
-    return lambda **values: ec2.create(PlatformContext(home=tmp_path, settings=values, environment={}))
+    return lambda **values: ec2.Ec2(PlatformContext(home=tmp_path, settings=values, environment={}))
 
 
 def test_unknown_setting_is_named_with_those_there_are(make_platform):

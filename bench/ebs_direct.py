@@ -81,8 +81,7 @@ def ours(place):
         route=lambda _client: route(place),
     )
     context = Ec2Context(
-        types.SimpleNamespace(cancel=cancel, clock=Clock(), reporter=silent),
-        account,
+        types.SimpleNamespace(cancel=cancel, clock=Clock(), reporter=silent, client=account),
         Ec2Settings(connections=place.connections, blocks_per_second=place.rate),
     )
     with (

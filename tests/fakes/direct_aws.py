@@ -417,5 +417,6 @@ def upload_context(request, reporter, cancel=None, clock=None):
 def make_context(aws, request, reporter, cancel=None, clock=None, *, settings=None):
     """What the steps of an upload into that account share; a sleep takes no time, and blocks go one after the other."""
     ctx = upload_context(request, reporter, cancel, clock)
+    ctx.client = FakeWay(aws)
     aws.now = ctx.clock.monotonic
-    return Ec2Context(ctx, FakeWay(aws), settings or Ec2Settings(connections=1, blocks_per_second=100_000))
+    return Ec2Context(ctx, settings or Ec2Settings(connections=1, blocks_per_second=100_000))

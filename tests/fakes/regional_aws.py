@@ -260,14 +260,16 @@ class Account:
         home: The region of clients for which none is named.
     """
 
+    keys = None
+
     def __init__(self, cloud, reporter, home):
-        self._home = home
+        self.region = home
         self._cloud, self._reporter = cloud, reporter
         self._clients = {}
         self._lock = threading.Lock()
 
     def ec2(self, region=None):
-        region = region or self._home
+        region = region or self.region
         with self._lock:
             if region not in self._clients:
                 self._clients[region] = self._cloud.client(region, self._reporter)

@@ -6,7 +6,7 @@ This module is loaded for every job; what is slow to import is imported by the m
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from clouduploader.errors import AbsentError, ImageError, PlatformReplyError
+from clouduploader.errors import AbsentError, ClouduploaderError, ImageError, PlatformReplyError
 from clouduploader.model.disk import Image
 from clouduploader.platforms.ec2 import fields, settings
 from clouduploader.plugin import (
@@ -77,11 +77,20 @@ class Ec2(Platform):
 
         return auth.account(ctx, self.home, self._settings)
 
+    def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
+        """Turn an error of AWS's SDK into one of ours."""
+        if isinstance(exc, ClouduploaderError):  # may come before the SDK is loaded
+            return None
+        from clouduploader.platforms.ec2 import boto
+
+        return boto.translate(exc, subject)
+
     def plan(self, ctx: UploadContext) -> Iterable[str | Cost]:
         """Check all that can be checked without a change, and say what would be done."""
         from clouduploader.platforms.ec2 import plan
+        from clouduploader.platforms.ec2.context import Ec2Context
 
-        made = plan.make(ctx, ctx.client, self._settings, self._context)
+        made = plan.make(Ec2Context(ctx, self._settings), self._context)
         return (*made.steps, *made.costs)
 
     def upload(self, ctx: UploadContext) -> UploadResult:
@@ -94,7 +103,7 @@ class Ec2(Platform):
         from clouduploader.platforms.ec2.ebs import upload as direct
 
         try:
-            return direct.EbsUpload(Ec2Context(ctx, ctx.client, self._settings)).run()
+            return direct.EbsUpload(Ec2Context(ctx, self._settings)).run()
         except snapshot.StartDeniedError as exc:
             if method != "auto" or not self._is_for_helper(ctx):
                 raise
@@ -107,7 +116,7 @@ class Ec2(Platform):
         from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config
 
         command.link_name(ctx.request.image)  # refuses what it can't take
-        context = Ec2Context(ctx, ctx.client, self._settings)
+        context = Ec2Context(ctx, self._settings)
         with ctx.cancel.interruptible():
             helper = helper_config.helper(self.home, context.region)
             program = command.named(self._settings, self._context)
@@ -145,7 +154,7 @@ class Ec2(Platform):
         """Look for what bears our tags."""
         from clouduploader.platforms.ec2 import cleanup
 
-        return cleanup.find(ctx, ctx.client.ec2(), key)
+        return cleanup.find(ctx, ctx.client, key)
 
     def check(self, ctx: Context) -> Iterable[Finding]:
         """Look whether all is in place."""

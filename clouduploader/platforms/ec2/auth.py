@@ -77,6 +77,7 @@ class Account:
         self.role_arn = str(targetdata.get("arn", ""))
         self._external_id = str(targetdata.get("external_id", ""))
         self._sts_region = settings.sts_region or self.region
+        self._ec2: dict[str, EC2Client] = {}
         self._caller = CallerAccount(
             home,
             settings.profile,
@@ -131,9 +132,11 @@ class Account:
         return self.renewing()
 
     def ec2(self, region: str | None = None) -> "EC2Client":
-        """Make a client of EC2; in the upload's region unless another is given."""
-        made: EC2Client = self.client("ec2", self.keys, region)
-        return made
+        """Return the client of EC2 in a region, None for the upload's; made when it is first needed."""
+        name = region or self.region
+        if name not in self._ec2:
+            self._ec2[name] = self.client("ec2", self.keys, name)
+        return self._ec2[name]
 
     def ebs(self, **options: Any) -> "EBSClient":  # noqa: ANN401 botocore's Config takes anything
         """Make a client of the EBS direct APIs in the upload's region; for the options see `client`."""

@@ -350,23 +350,29 @@ def _tell(made: Any, reporter: Reporter) -> None:
 
 @contextlib.contextmanager
 def translated(subject: str) -> Iterator[None]:
-    """Turn the SDK's errors into ours.
+    """Turn the SDK's errors into ours, where there is no context whose `translated` does it.
 
     Args:
         subject: What is asked for, for the message.
 
     Raises:
-        ClouduploaderError: See `aws_errors.translate`.
+        ClouduploaderError: See `translate`.
     """
     try:
         yield
-    except botocore.exceptions.ClientError as exc:
-        raise aws_errors.translate(refusal(exc), subject=subject) from exc
-    except botocore.exceptions.BotoCoreError as exc:
-        raise _translate(exc, subject) from exc
+    except Exception as exc:
+        ours = translate(exc, subject)
+        if ours is None:
+            raise
+        raise ours from exc
 
 
-def _translate(exc: botocore.exceptions.BotoCoreError, subject: str) -> ClouduploaderError:
+def translate(exc: Exception, subject: str) -> ClouduploaderError | None:
+    """Turn an error of the SDK into one of ours; see `Platform.translate`, and `aws_errors.translate` for refusals."""
+    if isinstance(exc, botocore.exceptions.ClientError):
+        return aws_errors.translate(refusal(exc), subject=subject)
+    if not isinstance(exc, botocore.exceptions.BotoCoreError):
+        return None
     url = exc.kwargs.get("endpoint_url", "AWS")
     if isinstance(exc, (exchange.MalformedAnswerError, *MALFORMED_ERRORS)):
         return TransientError(

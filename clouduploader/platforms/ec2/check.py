@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clouduploader.errors import ClouduploaderError, ConfigError, TransientError
 from clouduploader.platforms.ec2 import auth, aws_errors, fields, hints
@@ -14,9 +14,6 @@ from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, pro
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import Context, Finding, Level, NullReporter, PlatformContext
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
 
 OLDEST_HELPER = (10, 0, 0)  # what was measured is 10.0.5; options and output were the same in all of 10.0
 MAX_VERSION = 100  # characters
@@ -247,7 +244,7 @@ def _role(ctx: Context, settings: Ec2Settings, context: PlatformContext, method:
         if method != "ebs-direct":
             helper = helper_config.helper(context.home, ctx.region)
             helper_config.check_ami(ec2, helper.ami, ctx.region)
-        find.check_name(ec2, str(ctx.targetdata["ami_name"]), ctx.region)
+        find.check_name(ctx, account)
         if ctx.targetdata.get("vpc_subnet_id") and method != "ebs-direct":
             helper_config.check_subnet(ec2, str(ctx.targetdata["vpc_subnet_id"]), ctx.region)
     except ClouduploaderError as exc:
@@ -256,18 +253,18 @@ def _role(ctx: Context, settings: Ec2Settings, context: PlatformContext, method:
     looked_at = "name is" if method == "ebs-direct" else "helper, name and subnet are"
     yield Finding(Level.OK, subject, f"{looked_at} fine in {ctx.region}")
     if method != "ec2uploadimg":
-        yield from _rights(ec2, subject)
+        yield from _rights(ctx, account, subject)
 
 
-def _rights(ec2: "EC2Client", subject: str) -> Iterator[Finding]:
+def _rights(ctx: Context, account: auth.Account, subject: str) -> Iterator[Finding]:
     """Try, without doing it, what EBS direct needs of EC2; and say what can't be tried."""
     from clouduploader.platforms.ec2 import boto
 
     granted, unknown = [], []
     for action, (operation, parameters) in DRY_RUNS.items():
         try:
-            with boto.translated(subject):
-                getattr(ec2, operation)(**parameters, DryRun=True)
+            with ctx.translated(subject):
+                getattr(account.ec2(), operation)(**parameters, DryRun=True)
             code = ""
         except ClouduploaderError as exc:
             code = boto.refusal_code(exc)

@@ -102,7 +102,7 @@ class ObjectRemover:
         if key_names:
             rule = {"Name": "key-name", "Values": key_names}
         try:
-            with boto.translated(f"region {self._region}"):
+            with self._ctx.translated(f"region {self._region}"):
                 pages = self._ec2.get_paginator("describe_instances").paginate(Filters=[rule])
                 found = [item for page in pages for group in page["Reservations"] for item in group["Instances"]]
         except ClouduploaderError as exc:
@@ -134,7 +134,7 @@ class ObjectRemover:
         if thing.kind not in removers:
             raise PlatformReplyError("clouduploader does not know how to remove that")
         try:
-            with boto.translated(f"region {self._region}"):
+            with self._ctx.translated(f"region {self._region}"):
                 removers[thing.kind](thing.id)
         except ClouduploaderError as exc:
             code = boto.refusal_code(exc)
@@ -154,7 +154,7 @@ class ObjectRemover:
     def _end_gateway(self, gateway: str) -> None:
         for vpc in self._vpcs:
             try:
-                with boto.translated(f"region {self._region}"):
+                with self._ctx.translated(f"region {self._region}"):
                     self._ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
             except ClouduploaderError as exc:
                 if boto.refusal_code(exc) not in ("Gateway.NotAttached", "InvalidVpcID.NotFound"):
@@ -264,7 +264,7 @@ COMPLETE = "complete; `clouduploader resume JOB` goes on with it"
 COMPLETING = "it may be being completed; `clouduploader resume JOB` goes on with it"
 
 
-def find(ctx: Context, ec2: "EC2Client", key: str | None) -> list[FoundObject]:
+def find(ctx: Context, account: Account, key: str | None) -> list[FoundObject]:
     """Look for what bears the tags of uploads in the context's region; see `Platform.find`.
 
     Kinds that may not be listed are reported and passed over.
@@ -272,20 +272,20 @@ def find(ctx: Context, ec2: "EC2Client", key: str | None) -> list[FoundObject]:
     Raises:
         ClouduploaderError: Snapshots may not be listed, and so it is not known which of them must stay.
     """
-    region = ctx.region
+    ec2, region = account.ec2(), ctx.region
     chosen: FilterTypeDef = (
         {"Name": f"tag:{labels.KEY}", "Values": [key]} if key else {"Name": "tag-key", "Values": [labels.KEY]}
     )
     found: dict[str, list[dict[str, Any]]] = {}
     for listing in LISTINGS:
         try:
-            with boto.translated(f"region {region}"):
+            with ctx.translated(f"region {region}"):
                 found[listing.kind] = list(_listed(ec2, listing, [chosen]))
         except ClouduploaderError as exc:
             if listing.kind == "snapshot":  # one that is complete must stay, and the journal knows of it all the same
                 raise
             ctx.reporter.line(f"A {listing.kind} left in {region} can't be looked for: {exc.message}")
-    users = _users_of_snapshots(ec2, region, found.get("snapshot", []))
+    users = _users_of_snapshots(ctx, ec2, found.get("snapshot", []))
     leftover = {item["ImageId"] for item in found.get("image", []) if _keep_reason("image", item, {}) is None}
     users = {snapshot_id: user for snapshot_id, user in users.items() if user not in leftover}
     sealed = _sealed(ctx.entries)
@@ -323,18 +323,14 @@ def _listed(ec2: "EC2Client", listing: _Listing, filters: "list[FilterTypeDef]")
         yield from items
 
 
-def _users_of_snapshots(
-    ec2: "EC2Client",
-    region: str,
-    snapshots: Sequence[Mapping[str, Any]],
-) -> Mapping[str, str]:
+def _users_of_snapshots(ctx: Context, ec2: "EC2Client", snapshots: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
     """Map snapshots to the images that use them; "?" for all where that can't be told."""
     complete = [item["SnapshotId"] for item in snapshots if item.get("State") == "completed"]
     if not complete:
         return {}
     users = {}
     try:
-        with boto.translated(f"region {region}"):
+        with ctx.translated(f"region {ctx.region}"):
             for image in _listed(ec2, LISTINGS[0], []):
                 for mapping in image.get("BlockDeviceMappings", []):
                     users[mapping.get("Ebs", {}).get("SnapshotId")] = image["ImageId"]

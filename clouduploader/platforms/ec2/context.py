@@ -20,22 +20,22 @@ class Ec2Context:
 
     Args:
         ctx: The upload.
-        account: Of the upload.
         settings: Section `[ec2]`.
 
     Attributes:
-        ctx, account, settings: As given.
+        ctx, settings: As given.
+        account: The upload's, which the platform has connected.
         region: The upload's.
         keys: Credentials that are renewed before they expire.
         made: What exists, and when it was made, by the context's clock.
     """
 
-    def __init__(self, ctx: UploadContext, account: Account, settings: Ec2Settings) -> None:
+    def __init__(self, ctx: UploadContext, settings: Ec2Settings) -> None:
         self.ctx = ctx
-        self.account = account
         self.settings = settings
-        self.region = account.region
-        self.keys = account.keys
+        self.account: Account = ctx.client
+        self.region = self.account.region
+        self.keys = self.account.keys
         self.made: dict[CloudObject, float] = {}
 
     def authenticate(self) -> None:
@@ -55,9 +55,9 @@ class Ec2Context:
         """A client of the EBS direct APIs."""
         return self.account.ebs()
 
-    @functools.cached_property
+    @property
     def ec2(self) -> "EC2Client":
-        """A client of EC2."""
+        """The client of EC2 in the upload's region."""
         return self.account.ec2()
 
     def object(self, kind: str, thing_id: str) -> CloudObject:

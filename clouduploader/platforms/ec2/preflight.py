@@ -8,18 +8,17 @@ GetEbsDefaultKmsKeyId, GetImageBlockPublicAccessState, GetSnapshotBlockPublicAcc
 of botocore); EC2 User Guide, "Share an AMI"; EBS user guide, "Share a snapshot" and "Amazon EBS encryption".
 """
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clouduploader.errors import ClouduploaderError, DeniedError, TargetDataError
-from clouduploader.platforms.ec2 import aws_errors, boto, fields, labels
+from clouduploader.platforms.ec2 import aws_errors, fields, labels
 from clouduploader.platforms.ec2.ami import compare, find
-from clouduploader.platforms.ec2.auth import Account
-from clouduploader.plugin import JsonValue, UploadContext
+from clouduploader.platforms.ec2.context import Ec2Context
 
 if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 T = TypeVar("T")
@@ -31,16 +30,15 @@ OWN_KEY_HINT = (
 )
 
 
-def settle(ctx: UploadContext, account: Account, *, image: Mapping[str, Any] | None) -> dict[str, JsonValue]:
+def check(context: Ec2Context, *, image: Mapping[str, Any] | None) -> list[str]:
     """Find out what would be refused after the upload. Changes nothing; asks all regions at once.
 
     Args:
-        ctx: The upload.
-        account: Of the upload.
+        context: The upload.
         image: The one that has our name and content already, as DescribeImages has it; None if there is none.
 
     Returns:
-        The target data, with the regions that `all` stands for.
+        The regions in which copies are to be, each once: those that `all` stands for, and not the upload's own.
 
     Raises:
         TargetDataError: They ask for what AWS does not do.
@@ -48,21 +46,22 @@ def settle(ctx: UploadContext, account: Account, *, image: Mapping[str, Any] | N
         DeniedError: The account forbids what they ask for.
         ClouduploaderError: AWS does not tell which regions `all` stands for.
     """
-    looks = _Preflight(ctx, account, image)
+    looks = _Preflight(context, image)
     regions = looks.destinations()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="look") as pool:
-        list(pool.map(looks.look_at, (ctx.region, *regions)))
-    return {**ctx.targetdata, "regions": list[JsonValue](regions)} if regions else dict(ctx.targetdata)
+        list(pool.map(looks.look_at, (context.region, *regions)))
+    return regions
 
 
 class _Preflight:
-    def __init__(self, ctx: UploadContext, account: Account, image: Mapping[str, Any] | None) -> None:
-        self._account = account
-        self._home = ctx.region
-        self._targetdata = ctx.targetdata
+    def __init__(self, context: Ec2Context, image: Mapping[str, Any] | None) -> None:
+        self._context = context
+        self._ctx = context.ctx
+        self._account = context.account
+        self._home = context.region
+        self._targetdata = context.ctx.targetdata
         self._image = image
-        self._reporter = ctx.reporter
-        share, kms_keys = ctx.targetdata.get("share"), ctx.targetdata.get("kms_keys")
+        share, kms_keys = self._targetdata.get("share"), self._targetdata.get("kms_keys")
         self._share = share if isinstance(share, list) else []
         self._kms_keys = kms_keys if isinstance(kms_keys, dict) else {}
 
@@ -78,7 +77,12 @@ class _Preflight:
         if not others:
             return []
         is_for_all = fields.EVERYWHERE in others
-        enabled = self._asked("which regions are enabled", self._enabled, is_needed=is_for_all)
+        enabled = self._asked(
+            self._home,
+            "which regions are enabled",
+            lambda ec2: [item["RegionName"] for item in ec2.describe_regions()["Regions"]],
+            is_needed=is_for_all,
+        )
         if enabled is None:
             return others
         if missing := [name for name in others if name not in (*enabled, fields.EVERYWHERE)]:
@@ -95,15 +99,11 @@ class _Preflight:
             )
         return [name for name in sorted(enabled) if name != self._home]
 
-    def _enabled(self) -> list[str]:
-        with boto.translated(f"region {self._home}"):
-            return [item["RegionName"] for item in self._account.ec2().describe_regions()["Regions"]]
-
     def look_at(self, region: str) -> None:
         """Look for all that can go wrong in one region.
 
         Raises:
-            ClouduploaderError: See `settle`.
+            ClouduploaderError: See `check`.
         """
         if region != self._home:
             self._check_name(region)
@@ -111,30 +111,35 @@ class _Preflight:
         if fields.EVERYBODY in self._share:
             self._check_public(region)
 
-    def _asked(self, what: str, ask: Callable[[], T], *, is_needed: bool = False) -> T | None:
+    def _asked(self, region: str, what: str, ask: "Callable[[EC2Client], T]", *, is_needed: bool = False) -> T | None:
+        """Return EC2's answer; see `_answer`."""
+        return self._answer(f"region {region}", what, lambda: ask(self._account.ec2(region)), is_needed=is_needed)
+
+    def _answer(self, subject: str, what: str, ask: Callable[[], T], *, is_needed: bool = False) -> T | None:
         """Return the answer, or None if there is none: then that is reported, and nothing follows from it."""
         try:
-            return ask()
+            with self._ctx.translated(subject):
+                return ask()
         except TargetDataError:
             raise
         except ClouduploaderError as exc:
             if is_needed:
                 raise
-            self._reporter.line(f"Not looked at, {what}: {exc.message}")
+            self._ctx.reporter.line(f"Not looked at, {what}: {exc.message}")
             return None
 
     def _check_name(self, region: str) -> None:
         """Refuse a name that an image has there which no upload of ours made."""
-        images = self._asked(f"whether the name is free in {region}", lambda: self._named(region)) or []
-        living = [image for image in images if image.get("State") not in find.FAILED_STATES]
+        filters: list[FilterTypeDef] = [{"Name": "name", "Values": [str(self._targetdata["ami_name"])]}]
+        images = self._asked(
+            region,
+            f"whether the name is free in {region}",
+            lambda ec2: ec2.describe_images(Owners=["self"], Filters=filters)["Images"],
+        )
+        living = [image for image in images or [] if image.get("State") not in find.FAILED_STATES]
         known = {labels.CONTENT, labels.SHA256, labels.KEY}
         if living and not any(known & find.tags(image).keys() for image in living):
             raise aws_errors.name_taken(f"{living[0]['ImageId']} in {region}", "no upload of clouduploader made it")
-
-    def _named(self, region: str) -> Sequence[Mapping[str, Any]]:
-        filters: list[FilterTypeDef] = [{"Name": "name", "Values": [str(self._targetdata["ami_name"])]}]
-        with boto.translated(f"region {region}"):
-            return self._account.ec2(region).describe_images(Owners=["self"], Filters=filters)["Images"]
 
     def _check_keys(self, region: str) -> None:
         """Look at the key that snapshots get there, if one is named or others are to use the image."""
@@ -146,8 +151,13 @@ class _Preflight:
         """Yield the key of the snapshots there, if any, and whether the target data name it."""
         if region == self._home and self._image is not None:
             if self._share and find.is_encrypted(self._image):
-                keys = self._asked("the key of the image", self._keys_of_image) or []
-                yield from ((key, False) for key in keys if key)
+                snapshots = find.snapshot_ids(self._image)
+                keys = self._asked(
+                    region,
+                    "the key of the image",
+                    lambda _ec2: [compare.key_of_snapshot(self._context, snapshot_id) for snapshot_id in snapshots],
+                )
+                yield from ((key, False) for key in keys or [] if key)
             return
         named = self._targetdata.get("kms_key_id") if region == self._home else self._kms_keys.get(region)
         if named:
@@ -159,7 +169,13 @@ class _Preflight:
             is_encrypted = find.is_encrypted(self._image)
         is_refused = self._targetdata.get("encrypted") is False
         if (self._share or is_refused) and not is_encrypted:
-            is_encrypted = bool(self._asked(f"encryption by default in {region}", lambda: self._default(region)))
+            is_encrypted = bool(
+                self._asked(
+                    region,
+                    f"encryption by default in {region}",
+                    lambda ec2: ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"],
+                )
+            )
         if is_encrypted and is_refused:
             raise TargetDataError(
                 f"encrypted: found false, but the account encrypts all new snapshots in {region}",
@@ -171,20 +187,10 @@ class _Preflight:
                 hint="The account encrypts all new snapshots there: have that changed, or share with accounts.",
             )
         if is_encrypted and self._share:
-            yield self._asked(f"the default key of {region}", lambda: self._default_key(region)) or "", False
-
-    def _default(self, region: str) -> bool:
-        with boto.translated(f"region {region}"):
-            return bool(self._account.ec2(region).get_ebs_encryption_by_default()["EbsEncryptionByDefault"])
-
-    def _default_key(self, region: str) -> str:
-        with boto.translated(f"region {region}"):
-            return str(self._account.ec2(region).get_ebs_default_kms_key_id()["KmsKeyId"])
-
-    def _keys_of_image(self) -> list[str | None]:
-        ec2 = self._account.ec2()
-        ids = find.snapshot_ids(self._image or {})
-        return [compare.key_of_snapshot(ec2, snapshot_id, self._home) for snapshot_id in ids]
+            default = self._asked(
+                region, f"the default key of {region}", lambda ec2: ec2.get_ebs_default_kms_key_id()["KmsKeyId"]
+            )
+            yield default or "", False
 
     def _check_key(self, region: str, name: str) -> None:
         """Refuse a key that EBS can't use, or that other accounts can't use though the image is shared with them.
@@ -194,13 +200,17 @@ class _Preflight:
             name: An id, alias or ARN; "" for a default key that could not be asked for.
         """
         if not name:
-            self._reporter.line(
+            self._ctx.reporter.line(
                 f"If the default key of {region} is AWS's own, AWS will refuse to share the image. {OWN_KEY_HINT}"
             )
             return
         if self._share and name.endswith(MANAGED_ALIAS):
             raise key_not_shareable(f"in {region}")
-        facts = self._asked(f"the KMS key {name} in {region}", lambda: self._facts(region, name))
+        facts = self._answer(
+            f"KMS key {name} in {region}",
+            f"the KMS key {name} in {region}",
+            lambda: self._account.kms(region).describe_key(KeyId=name)["KeyMetadata"],
+        )
         if facts is None:
             return
         if self._share and facts.get("KeyManager") == "AWS":
@@ -217,27 +227,24 @@ class _Preflight:
                 hint="Enable it, or give another.",
             )
 
-    def _facts(self, region: str, name: str) -> Mapping[str, Any]:
-        with boto.translated(f"KMS key {name} in {region}"):
-            return self._account.kms(region).describe_key(KeyId=name)["KeyMetadata"]
-
     def _check_public(self, region: str) -> None:
         """Refuse to make public what the account does not let be public."""
-        client = self._account.ec2(region)
-        states: list[tuple[str, Callable[[], Any], str]] = [
-            ("images", client.get_image_block_public_access_state, "ImageBlockPublicAccessState")
-        ]
-        if self._targetdata.get("share_snapshot"):
-            states.append(("snapshots", client.get_snapshot_block_public_access_state, "State"))
-        for what, ask, key in states:
-            state = self._asked(f"whether {what} may be public in {region}", functools.partial(_state, ask, region))
-            if state is not None and state.get(key, OPEN) != OPEN:
-                raise blocked(what, region)
-
-
-def _state(ask: Callable[[], Mapping[str, Any]], region: str) -> Mapping[str, Any]:
-    with boto.translated(f"region {region}"):
-        return ask()
+        images = self._asked(
+            region,
+            f"whether images may be public in {region}",
+            lambda ec2: ec2.get_image_block_public_access_state().get("ImageBlockPublicAccessState"),
+        )
+        if (images or OPEN) != OPEN:
+            raise blocked("images", region)
+        if not self._targetdata.get("share_snapshot"):
+            return
+        snapshots = self._asked(
+            region,
+            f"whether snapshots may be public in {region}",
+            lambda ec2: ec2.get_snapshot_block_public_access_state().get("State"),
+        )
+        if (snapshots or OPEN) != OPEN:
+            raise blocked("snapshots", region)
 
 
 def blocked(what: str, region: str) -> DeniedError:

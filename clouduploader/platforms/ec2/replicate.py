@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platforms.ec2 import aws_errors, boto, cleanup, fields, labels, preflight
 from clouduploader.platforms.ec2.ami import compare, find
-from clouduploader.platforms.ec2.auth import Account
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.plugin import (
     CloudObject,
@@ -23,7 +23,7 @@ from clouduploader.plugin import (
     ObjectRemoved,
     PhaseStarted,
     Shortfall,
-    UploadContext,
+    UploadResult,
     retry,
     visibility,
 )
@@ -38,40 +38,6 @@ TOO_MANY = "ResourceLimitExceeded"  # EC2 error codes: "you might have too many 
 MAX_BAD_LOOKS = 5  # in a row, each tried four times by the SDK; the copy goes on meanwhile
 MAX_GRANTS = 500  # "up to 500 modifications to a snapshot in a single operation" (EC2 API, ModifySnapshotAttribute)
 MAX_COPIES = 20  # at once; EBS user guide, quotas, "Concurrent snapshot copies per destination Region"
-
-
-def distribute(
-    ctx: UploadContext,
-    account: Account,
-    image_id: str,
-    *,
-    targetdata: Mapping[str, JsonValue],
-    attributes: ImageAttributes,
-    tags: Mapping[str, str],
-    is_new: bool,
-) -> tuple[list[CloudObject], list[Shortfall]]:
-    """Copy, share and deprecate an image as the target data say. Blocks as long as the copies take.
-
-    Args:
-        ctx: The upload.
-        account: Of the upload.
-        image_id: An image of the upload's region that is available.
-        targetdata: From `preflight.settle`; the keys `regions`, `kms_keys`, `share`, `share_snapshot`, `deprecate_at`
-            and `tags` are used.
-        attributes: What is asked for.
-        tags: Of the image; the copies and their snapshots get the same, with the user's and the journal's key.
-        is_new: Whether this very upload made the image, so that nothing of it needs a change.
-
-    Returns:
-        The copies with their snapshots, and what failed, both in the order of `regions`. The subject of a
-        shortfall is its region.
-
-    Raises:
-        StoppedError: The upload was cancelled; the copies that this run made are removed, the image is there.
-    """
-    return _Distribution(
-        ctx, account, image_id, targetdata=targetdata, attributes=attributes, tags=tags, is_new=is_new
-    ).run()
 
 
 @frozen()
@@ -99,9 +65,8 @@ class RegionCopy:
     """One copy. For one thread at a time.
 
     Args:
-        ctx: The upload.
-        ec2: A client of the region where the copy is to be.
-        region: That region.
+        context: The upload.
+        region: Where the copy is to be.
         source: What is copied.
         kms_key: For the snapshots; None for a copy that is encrypted if the source is.
         tags: Of the source; the copy and its snapshots get the same.
@@ -113,16 +78,15 @@ class RegionCopy:
 
     def __init__(
         self,
-        ctx: UploadContext,
-        ec2: "EC2Client",
+        context: Ec2Context,
         region: str,
         *,
         source: CopySource,
         kms_key: str | None,
         tags: Mapping[str, str],
     ) -> None:
-        self._ctx = ctx
-        self._ec2 = ec2
+        self._ctx = ctx = context.ctx
+        self._ec2 = context.account.ec2(region)
         self._region = region
         self._source = source
         self._kms_key = kms_key
@@ -173,7 +137,7 @@ class RegionCopy:
 
     def _find(self) -> Mapping[str, Any] | None:
         """Look for the copy of an earlier try, and remove one that failed."""
-        with boto.translated(f"region {self._region}"):
+        with self._ctx.translated(f"region {self._region}"):
             images = self._ec2.describe_images(
                 Owners=["self"], Filters=[{"Name": "name", "Values": [self._source.name]}]
             )["Images"]
@@ -224,7 +188,7 @@ class RegionCopy:
             parameters["Encrypted"] = True
         self._is_ours_to_remove = True
         try:
-            with boto.translated(f"region {self._region}"):
+            with self._ctx.translated(f"region {self._region}"):
                 image_id = str(self._ec2.copy_image(**parameters)["ImageId"])
         except ClouduploaderError as exc:
             if boto.refusal_code(exc):  # else it may have been done all the same
@@ -289,7 +253,7 @@ class RegionCopy:
     def _look(self, image_id: str) -> Mapping[str, Any] | None:
         """Look what becomes of the copy; None if EC2 does not know it (yet, or any more)."""
         try:
-            with boto.translated(f"region {self._region}"):
+            with self._ctx.translated(f"region {self._region}"):
                 images = self._ec2.describe_images(ImageIds=[image_id])["Images"]
         except ClouduploaderError as exc:
             if boto.refusal_code(exc).endswith((*cleanup.UNKNOWN, cleanup.DEREGISTERED)):
@@ -318,7 +282,7 @@ class RegionCopy:
 
     def _named_by_key(self) -> list[str]:
         """List the ids of copies that were asked for without an answer."""
-        with boto.translated(f"region {self._region}"):
+        with self._ctx.translated(f"region {self._region}"):
             images = self._ec2.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
         return [image["ImageId"] for image in images]
 
@@ -330,7 +294,7 @@ class RegionCopy:
             is_old: Whether what EC2 does not show of it is gone; else it stays in the journal.
         """
         image = self._look(image_id)
-        with boto.translated(f"region {self._region}"):
+        with self._ctx.translated(f"region {self._region}"):
             found = self._ec2.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
         # A complete one that this copy does not name was an earlier success.
         unfinished = [entry["SnapshotId"] for entry in found if entry.get("State") != "completed"]
@@ -347,46 +311,70 @@ class RegionCopy:
             self.objects.pop(thing, None)
 
 
-class _Distribution:
+class Distribution:
+    """What is asked for beyond the image of an upload: copies, shares, deprecation. Used once.
+
+    Args:
+        context: The upload; its target data's `kms_keys`, `share`, `share_snapshot`, `deprecate_at` and `tags` are
+            used.
+        regions: Where copies are to be, from `preflight.check`.
+        attributes: What is asked for.
+        tags: Of the image; the copies and their snapshots get the same, with the user's and the journal's key.
+        is_new: Whether this very upload made the image, so that nothing of it needs a change.
+    """
+
     def __init__(
         self,
-        ctx: UploadContext,
-        account: Account,
-        image_id: str,
+        context: Ec2Context,
         *,
-        targetdata: Mapping[str, JsonValue],
+        regions: Sequence[str],
         attributes: ImageAttributes,
         tags: Mapping[str, str],
         is_new: bool,
     ) -> None:
+        ctx = context.ctx
+        self._context = context
         self._ctx = ctx
-        self._account = account
-        self._image_id = image_id
-        self._home = ctx.region
+        self._home = context.region
+        targetdata = ctx.targetdata
         # The image may be an earlier upload's, the copies are ours. AWS alone can give its own tags.
         given = {name: value for name, value in tags.items() if not name.startswith(fields.TAG_PREFIX_OF_AWS)}
         self._tags = {**given, **labels.of_user(targetdata.get("tags")), labels.KEY: ctx.request.journal.key}
-        self._targetdata = targetdata
         self._attributes = attributes
         self._is_new = is_new
         self._reporter = ctx.reporter
         self._cancel = ctx.cancel
-        self._regions = [name for name in dict.fromkeys(_strings(targetdata.get("regions"))) if name != self._home]
+        self._regions = regions
         keys = targetdata.get("kms_keys")
         self._kms_keys = {name: str(key) for name, key in keys.items()} if isinstance(keys, dict) else {}
         self._share = list(dict.fromkeys(_strings(targetdata.get("share"))))
         self._deprecate_at = fields.moment(targetdata.get("deprecate_at"))
         self._copies: dict[str, RegionCopy] = {}
 
-    def run(self) -> tuple[list[CloudObject], list[Shortfall]]:
-        """Do it; see `distribute`."""
+    def run(self, objects: Sequence[CloudObject]) -> UploadResult:
+        """Copy, share and deprecate an image. Blocks as long as the copies take.
+
+        Args:
+            objects: An image of the upload's region that is available, and its snapshots.
+
+        Returns:
+            These and the copies with their snapshots, and what failed, both in the order of `regions`. The subject of
+            a shortfall is its region.
+
+        Raises:
+            StoppedError: The upload was cancelled; the copies that this run made are removed, the image is there.
+        """
+        copies, shortfalls = self._distributed(objects[0].id)
+        return UploadResult(objects[0].id, (*objects, *copies), tuple(shortfalls), is_already_there=not self._is_new)
+
+    def _distributed(self, image_id: str) -> tuple[list[CloudObject], list[Shortfall]]:
         everywhere = [self._home, *self._regions]
         if self._is_new and not (self._regions or self._share or self._deprecate_at):
             return [], []
         if self._regions:
             self._reporter.event(PhaseStarted("copy"))
         try:
-            source = self._source()
+            source = self._source(image_id)
             with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
                 served = list(pool.map(lambda name: self._serve(name, source), everywhere))
             self._cancel.raise_if_requested()
@@ -405,20 +393,23 @@ class _Distribution:
         with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
             list(pool.map(RegionCopy.undo, list(self._copies.values())))
 
-    def _source(self) -> CopySource:
-        with boto.translated(f"region {self._home}"):
-            found = self._account.ec2().describe_images(ImageIds=[self._image_id])["Images"]
+    def _source(self, image_id: str) -> CopySource:
+        with self._ctx.translated(f"region {self._home}"):
+            found = self._context.ec2.describe_images(ImageIds=[image_id])["Images"]
         if not found:
-            raise TransientError(f"EC2 does not tell of {self._image_id} in {self._home}")
+            raise TransientError(f"EC2 does not tell of {image_id} in {self._home}")
         (image,) = found
         return CopySource(
-            id=self._image_id,
+            id=image_id,
             region=self._home,
             name=image["Name"],
             description=self._attributes.description,
             is_encrypted=find.is_encrypted(image),
             image=image,
         )
+
+    def _ec2(self, region: str) -> "EC2Client":
+        return self._context.account.ec2(region)
 
     def _serve(self, region: str, source: CopySource) -> list[Shortfall]:
         """Do all that is to be done in one region.
@@ -429,23 +420,22 @@ class _Distribution:
         self._cancel.raise_if_requested()
         image = source.image
         try:
-            ec2 = self._account.ec2(region)
             if region != self._home:
-                image = self._copied(region, ec2, source)
+                image = self._copied(region, source)
         except StoppedError:
             raise
         except ClouduploaderError as exc:
             return [Shortfall(region, f"not copied: {reason(exc)}")]
         return [
-            *self._changed(region, ec2, image),
-            *self._permitted(region, ec2, image),
-            *self._opened(region, ec2, image),
-            *self._deprecated(region, ec2, image["ImageId"]),
+            *self._changed(region, image),
+            *self._permitted(region, image),
+            *self._opened(region, image),
+            *self._deprecated(region, image["ImageId"]),
         ]
 
-    def _copied(self, region: str, ec2: "EC2Client", source: CopySource) -> Mapping[str, Any]:
+    def _copied(self, region: str, source: CopySource) -> Mapping[str, Any]:
         copy = self._copies[region] = RegionCopy(
-            self._ctx, ec2, region, source=source, kms_key=self._kms_keys.get(region), tags=self._tags
+            self._context, region, source=source, kms_key=self._kms_keys.get(region), tags=self._tags
         )
         image = copy.complete()
         if copy.is_found:
@@ -454,33 +444,33 @@ class _Distribution:
         self._reporter.line(f"{verb} {'in ' if copy.is_found else ''}{region}: {image['ImageId']}")
         return image
 
-    def _changed(self, region: str, ec2: "EC2Client", image: Mapping[str, Any]) -> list[Shortfall]:
+    def _changed(self, region: str, image: Mapping[str, Any]) -> list[Shortfall]:
         """Make an image of an earlier upload what this one asks for, and then give it our key."""
         if self._is_new and region == self._home:
             return []
         shortfalls = []
-        changes = list(compare.changes(self._ctx, image, self._attributes))
+        changes = list(compare.changes(self._context, image, self._attributes))
         for change in changes:
             try:
-                with boto.translated(f"region {region}"):
-                    getattr(ec2, change.call)(**change.parameters)
+                with self._ctx.translated(f"region {region}"):
+                    getattr(self._ec2(region), change.call)(**change.parameters)
                 self._reporter.line(f"Changed in {region}: {image['ImageId']}, {change}")
             except ClouduploaderError as exc:
                 shortfalls.append(Shortfall(region, f"not changed, {change}: {reason(exc)}"))
         if changes and not shortfalls:
-            self._take_over(region, ec2, image["ImageId"])
+            self._take_over(region, image["ImageId"])
         return shortfalls
 
-    def _take_over(self, region: str, ec2: "EC2Client", image_id: str) -> None:
+    def _take_over(self, region: str, image_id: str) -> None:
         """Say on an image that it is as we ask; without that it is compared again the next time."""
         key = labels.as_list({labels.KEY: self._ctx.request.journal.key})
         try:
-            with boto.translated(f"region {region}"):
-                ec2.create_tags(Resources=[image_id], Tags=key)
+            with self._ctx.translated(f"region {region}"):
+                self._ec2(region).create_tags(Resources=[image_id], Tags=key)
         except ClouduploaderError as exc:
             self._reporter.detail(f"{image_id} keeps the key of another upload: {exc.message}")
 
-    def _permitted(self, region: str, ec2: "EC2Client", image: Mapping[str, Any]) -> list[Shortfall]:
+    def _permitted(self, region: str, image: Mapping[str, Any]) -> list[Shortfall]:
         """Share the image: first with the accounts and organizations that are named, then with everybody."""
         shortfalls = []
         image_id, is_encrypted = image["ImageId"], find.is_encrypted(image)
@@ -492,16 +482,16 @@ class _Distribution:
         for words in (named, [word for word in self._share if word == fields.EVERYBODY]):
             try:
                 if words:
-                    _share(region, ec2, image_id, words, is_encrypted=is_encrypted)
+                    self._share_image(region, image_id, words, is_encrypted=is_encrypted)
                     self._reporter.line(f"Shared in {region}: {image_id} with {', '.join(words)}")
             except ClouduploaderError as exc:
                 verb = "not shared" if words is named else "not made public"
                 shortfalls.append(Shortfall(region, f"{verb}: {reason(exc)}"))
         return shortfalls
 
-    def _opened(self, region: str, ec2: "EC2Client", image: Mapping[str, Any]) -> list[Shortfall]:
+    def _opened(self, region: str, image: Mapping[str, Any]) -> list[Shortfall]:
         """Share the snapshots, which the other accounts need to copy the image."""
-        words = snapshot_shares(self._targetdata)
+        words = snapshot_shares(self._ctx.targetdata)
         accounts = [word for word in words if word != fields.EVERYBODY]
         batches = [accounts[start : start + MAX_GRANTS] for start in range(0, len(accounts), MAX_GRANTS)]
         if fields.EVERYBODY in words:
@@ -512,56 +502,56 @@ class _Distribution:
         try:
             for snapshot_id in snapshots:
                 for batch in batches:
-                    _open(region, ec2, snapshot_id, batch)
+                    self._share_snapshot(region, snapshot_id, batch)
                     self._reporter.line(f"Shared in {region}: {snapshot_id} with {', '.join(batch)}")
         except ClouduploaderError as exc:
-            if self._targetdata.get("share_snapshot") or not aws_errors.is_denied(exc):
+            if self._ctx.targetdata.get("share_snapshot") or not aws_errors.is_denied(exc):
                 return [Shortfall(region, f"snapshots not shared: {reason(exc)}")]
             self._reporter.line(
                 f"Not shared in {region}: {', '.join(snapshots)}, so nobody else can copy the image: {reason(exc)}"
             )
         return []
 
-    def _deprecated(self, region: str, ec2: "EC2Client", image_id: str) -> list[Shortfall]:
+    def _deprecated(self, region: str, image_id: str) -> list[Shortfall]:
         if self._deprecate_at is None:
             return []
         try:
-            with boto.translated(f"region {region}"):
-                ec2.enable_image_deprecation(ImageId=image_id, DeprecateAt=self._deprecate_at)
+            with self._ctx.translated(f"region {region}"):
+                self._ec2(region).enable_image_deprecation(ImageId=image_id, DeprecateAt=self._deprecate_at)
         except ClouduploaderError as exc:
             return [Shortfall(region, f"not deprecated: {reason(exc)}")]
         self._reporter.line(f"Deprecated in {region} from {self._deprecate_at:%Y-%m-%dT%H:%MZ}: {image_id}")
         return []
 
-
-def _share(region: str, ec2: "EC2Client", image_id: str, words: Sequence[str], *, is_encrypted: bool) -> None:
-    if is_encrypted and fields.EVERYBODY in words:
-        raise PlatformReplyError("an encrypted image can't be public")  # EC2 user guide, "Make your AMI public"
-    try:
-        with boto.translated(f"region {region}"):
-            ec2.modify_image_attribute(ImageId=image_id, LaunchPermission={"Add": [permission(word) for word in words]})
-    except ClouduploaderError as exc:
-        if boto.refusal_code(exc) != "OperationNotPermitted":
-            raise
-        if fields.EVERYBODY not in words:
-            if not is_encrypted:
+    def _share_image(self, region: str, image_id: str, words: Sequence[str], *, is_encrypted: bool) -> None:
+        if is_encrypted and fields.EVERYBODY in words:
+            raise PlatformReplyError("an encrypted image can't be public")  # EC2 user guide, "Make your AMI public"
+        try:
+            with self._ctx.translated(f"region {region}"):
+                self._ec2(region).modify_image_attribute(
+                    ImageId=image_id, LaunchPermission={"Add": [permission(word) for word in words]}
+                )
+        except ClouduploaderError as exc:
+            if boto.refusal_code(exc) != "OperationNotPermitted":
                 raise
-            raise preflight.key_not_shareable(f"in {region}") from exc
-        raise preflight.blocked("images", region) from exc
+            if fields.EVERYBODY not in words:
+                if not is_encrypted:
+                    raise
+                raise preflight.key_not_shareable(f"in {region}") from exc
+            raise preflight.blocked("images", region) from exc
 
-
-def _open(region: str, ec2: "EC2Client", snapshot_id: str, words: Sequence[str]) -> None:
-    try:
-        with boto.translated(f"region {region}"):
-            ec2.modify_snapshot_attribute(
-                SnapshotId=snapshot_id,
-                Attribute="createVolumePermission",
-                CreateVolumePermission={"Add": [permission(word) for word in words]},
-            )
-    except ClouduploaderError as exc:
-        if fields.EVERYBODY not in words or boto.refusal_code(exc) != "OperationNotPermitted":
-            raise
-        raise preflight.blocked("snapshots", region) from exc
+    def _share_snapshot(self, region: str, snapshot_id: str, words: Sequence[str]) -> None:
+        try:
+            with self._ctx.translated(f"region {region}"):
+                self._ec2(region).modify_snapshot_attribute(
+                    SnapshotId=snapshot_id,
+                    Attribute="createVolumePermission",
+                    CreateVolumePermission={"Add": [permission(word) for word in words]},
+                )
+        except ClouduploaderError as exc:
+            if fields.EVERYBODY not in words or boto.refusal_code(exc) != "OperationNotPermitted":
+                raise
+            raise preflight.blocked("snapshots", region) from exc
 
 
 def snapshot_shares(targetdata: Mapping[str, JsonValue]) -> list[str]:

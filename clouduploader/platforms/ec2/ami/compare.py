@@ -7,17 +7,15 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError
-from clouduploader.platforms.ec2 import aws_errors, boto, fields, image_spec, labels
+from clouduploader.platforms.ec2 import aws_errors, fields, image_spec, labels
 from clouduploader.platforms.ec2.ami import find
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
-from clouduploader.plugin import CloudObject, UploadContext
+from clouduploader.plugin import CloudObject
 from clouduploader.util.frozen import frozen
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
 
 
 @frozen()
@@ -59,8 +57,7 @@ class ExistingImage:
 
 
 def existing(
-    ctx: UploadContext,
-    ec2: "EC2Client",
+    context: Ec2Context,
     wanted: Mapping[str, str],
     *,
     attributes: ImageAttributes,
@@ -71,8 +68,7 @@ def existing(
     Blocks for minutes if an image of an earlier try may not show yet.
 
     Args:
-        ctx: The upload.
-        ec2: Of its region.
+        context: The upload.
         wanted: The tags of what this upload makes.
         attributes: What the image is to be registered with.
         unpacked_bytes: The size of the raw disk.
@@ -81,7 +77,8 @@ def existing(
         StoppedError: The upload was cancelled.
         PlatformReplyError: The name is another image's.
     """
-    found = find.named_by_now(ctx, ec2)
+    ctx = context.ctx
+    found = find.named_by_now(context)
     if found is None:
         return ExistingImage()
     image_id, theirs = str(found["ImageId"]), find.tags(found)
@@ -96,13 +93,12 @@ def existing(
             difference = f"without a tag {labels.SHA256} it can't be compared with this one"
         raise aws_errors.name_taken(image_id, difference)
     sizes = image_spec.allowed_volume_sizes(ctx.targetdata.get("root_volume_size"), unpacked_bytes)
-    check(ctx, ec2, found, attributes=attributes, volume_gib=sizes)
+    check(context, found, attributes=attributes, volume_gib=sizes)
     return ExistingImage(tuple(find.objects(found, ctx.region)), image=found)
 
 
 def check(
-    ctx: UploadContext,
-    ec2: "EC2Client",
+    context: Ec2Context,
     image: Mapping[str, Any],
     *,
     attributes: ImageAttributes,
@@ -114,8 +110,7 @@ def check(
     One that bears our key was made for the same target data, whatever EC2 tells of it or leaves out.
 
     Args:
-        ctx: The upload; its target data's `encrypted`, `kms_key_id` and `tags` are used.
-        ec2: Of its region.
+        context: The upload; its target data's `encrypted`, `kms_key_id` and `tags` are used.
         image: As DescribeImages has it.
         attributes: Ours.
         volume_gib: From `image_spec.allowed_volume_sizes`.
@@ -125,7 +120,7 @@ def check(
         PlatformReplyError: It is another, and can't be changed.
         DeniedError: The role may not look whether its UEFI data are those that are asked for.
     """
-    image_id = str(image["ImageId"])
+    ctx, image_id = context.ctx, str(image["ImageId"])
     if image.get("State") not in find.LIVING_STATES:
         raise aws_errors.name_taken(image_id, f"it can't be used, for its state is {image.get('State')}")
     if find.tags(image).get(labels.KEY) == ctx.request.journal.key:
@@ -136,8 +131,8 @@ def check(
     if (theirs := _root_volume(image).get("VolumeSize")) and volume_gib and theirs not in volume_gib:
         found.append(f"its root volume has {theirs} GiB, that of this one {min(volume_gib)}")
     if image.get("BootMode") in fields.UEFI_MODES:
-        found += _uefi_difference(ctx, ec2, image_id, attributes.uefi_data)
-    found += _encryption_difference(ctx, ec2, image, kms_key_arn)
+        found += _uefi_difference(context, image_id, attributes.uefi_data)
+    found += _encryption_difference(context, image, kms_key_arn)
     given = {name for name in find.tags(image) if not name.startswith(fields.TAG_PREFIX_OF_AWS)}
     if (number := len(given | labels.of_user(ctx.targetdata.get("tags")).keys())) > labels.MAX_TAGS:
         found.append(f"with its own tags and those of this one it would have {number}, and EC2 takes {labels.MAX_TAGS}")
@@ -165,17 +160,17 @@ def check_copy(copy: Mapping[str, Any], source: Mapping[str, Any]) -> None:
         raise aws_errors.name_taken(str(copy["ImageId"]), "; ".join(found))
 
 
-def changes(ctx: UploadContext, image: Mapping[str, Any], wanted: ImageAttributes) -> Iterator[ImageChange]:
+def changes(context: Ec2Context, image: Mapping[str, Any], wanted: ImageAttributes) -> Iterator[ImageChange]:
     """List what must be changed for an image to be as it is asked for; its other tags are left.
 
     Nothing, if it bears our key: then it was made, or changed, as these very target data ask.
 
     Args:
-        ctx: The upload; its target data's `tags` are used.
+        context: The upload; its target data's `tags` are used.
         image: As DescribeImages has it.
         wanted: Description and IMDS support are used.
     """
-    image_id, theirs = str(image["ImageId"]), find.tags(image)
+    ctx, image_id, theirs = context.ctx, str(image["ImageId"]), find.tags(image)
     if theirs.get(labels.KEY) == ctx.request.journal.key:
         return
     old = str(image.get("Description") or "")
@@ -196,27 +191,16 @@ def changes(ctx: UploadContext, image: Mapping[str, Any], wanted: ImageAttribute
         yield ImageChange("tags", was, now, "create_tags", parameters)
 
 
-def uefi_data(ec2: "EC2Client", image_id: str, region: str) -> str | None:
-    """Return the UEFI variable store of an image in base64, or None.
-
-    Raises:
-        ClouduploaderError: AWS refuses to tell.
-    """
-    with boto.translated(f"region {region}"):
-        answer = ec2.describe_image_attribute(ImageId=image_id, Attribute="uefiData")
-    return answer.get("UefiData", {}).get("Value") or None
-
-
-def key_of_snapshot(ec2: "EC2Client", snapshot_id: str, region: str) -> str | None:
+def key_of_snapshot(context: Ec2Context, snapshot_id: str) -> str | None:
     """Return the ARN of the KMS key that a snapshot is encrypted with, or None.
 
     Raises:
         ClouduploaderError: AWS refuses to tell.
     """
-    with boto.translated(f"region {region}"):
-        found = ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
+    with context.ctx.translated(f"region {context.region}"):
+        found = context.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
     if not found:
-        raise PlatformReplyError(f"EC2 does not tell of the snapshot {snapshot_id} in {region}")
+        raise PlatformReplyError(f"EC2 does not tell of the snapshot {snapshot_id} in {context.region}")
     return str(found[0]["KmsKeyId"]) if found[0].get("KmsKeyId") else None
 
 
@@ -237,14 +221,17 @@ def _differences(theirs: Mapping[str, str | None], ours: Mapping[str, str | None
             yield f"its {what} is {value or 'not set'}, that of this one {ours[what] or 'not set'}"
 
 
-def _uefi_difference(ctx: UploadContext, ec2: "EC2Client", image_id: str, ours: str | None) -> Iterator[str]:
+def _uefi_difference(context: Ec2Context, image_id: str, ours: str | None) -> Iterator[str]:
+    ctx = context.ctx
     try:
-        theirs = uefi_data(ec2, image_id, ctx.region)
+        with ctx.translated(f"region {ctx.region}"):
+            answer = context.ec2.describe_image_attribute(ImageId=image_id, Attribute="uefiData")
     except ClouduploaderError as exc:
         if ours or not aws_errors.is_denied(exc):
             raise
         ctx.reporter.line(f"Whether {image_id} has UEFI data can't be told: {exc.message}")
         return
+    theirs = answer.get("UefiData", {}).get("Value")
     shown = [_store_in_words(data) for data in (theirs, ours)]
     if shown[0] != shown[1]:
         yield f"its UEFI data are {shown[0]}, those of this one {shown[1]}"
@@ -261,10 +248,8 @@ def _store_in_words(data: str | None) -> str:
     return f"of SHA-256 {hashlib.sha256(content).hexdigest()}"
 
 
-def _encryption_difference(
-    ctx: UploadContext, ec2: "EC2Client", image: Mapping[str, Any], kms_key_arn: str | None
-) -> Iterator[str]:
-    targetdata = ctx.targetdata
+def _encryption_difference(context: Ec2Context, image: Mapping[str, Any], kms_key_arn: str | None) -> Iterator[str]:
+    targetdata = context.ctx.targetdata
     is_to_be_encrypted = bool(targetdata.get("encrypted") or targetdata.get("kms_key_id"))
     for ebs in find.volumes(image):
         if not ebs.get("SnapshotId"):
@@ -276,7 +261,7 @@ def _encryption_difference(
         if not ebs.get("Encrypted"):
             yield "it is not encrypted, as this one is to be"
             continue
-        theirs = key_of_snapshot(ec2, ebs["SnapshotId"], ctx.region)
+        theirs = key_of_snapshot(context, ebs["SnapshotId"])
         if kms_key_arn and theirs and theirs != kms_key_arn:
             yield f"it is encrypted with {theirs}, this one is to be with {kms_key_arn}"
 

@@ -4,35 +4,35 @@ Source: EC2 API, DescribeImages (botocore's model `ec2/2016-11-15`). An image is
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.platforms.ec2 import aws_errors, boto, labels
-from clouduploader.plugin import CloudObject, UploadContext, retry, visibility
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
+from clouduploader.platforms.ec2 import aws_errors, labels
+from clouduploader.platforms.ec2.auth import Account
+from clouduploader.platforms.ec2.context import Ec2Context
+from clouduploader.plugin import CloudObject, Context, retry, visibility
 
 PENDING_STATES = ("pending", "transient")  # EC2 API, ImageState
 LIVING_STATES = ("available", *PENDING_STATES)  # of an image that can be used, or will be
 FAILED_STATES = ("failed", "error", "invalid", "deregistered")
 
 
-def named(ec2: "EC2Client", name: str, region: str) -> Mapping[str, Any] | None:
-    """Find the account's image of that name, a disabled one too.
+def named(ctx: Context, account: Account) -> Mapping[str, Any] | None:
+    """Find the account's image of the name that the target data give, a disabled one too.
 
     Raises:
         ClouduploaderError: AWS refuses to tell.
     """
-    with boto.translated(f"region {region}"):
-        images = ec2.describe_images(
+    name = str(ctx.targetdata["ami_name"])
+    with ctx.translated(f"region {ctx.region}"):
+        images = account.ec2().describe_images(
             Owners=["self"], Filters=[{"Name": "name", "Values": [name]}], IncludeDisabled=True
         )["Images"]
     exactly = [image for image in images if image.get("Name") == name]  # * and ? in a filter match anything
     return exactly[0] if exactly else None
 
 
-def named_by_now(ctx: UploadContext, ec2: "EC2Client") -> Mapping[str, Any] | None:
+def named_by_now(context: Ec2Context) -> Mapping[str, Any] | None:
     """Find the image that has the upload's name, having waited until one of an earlier try would show.
 
     Blocks for minutes if the journal tells of such a try.
@@ -41,40 +41,41 @@ def named_by_now(ctx: UploadContext, ec2: "EC2Client") -> Mapping[str, Any] | No
         StoppedError: The upload was cancelled.
         ClouduploaderError: AWS refuses to tell.
     """
+    ctx = context.ctx
     last: Mapping[str, object] = {}
     for entry in ctx.request.journal.entries():
         if (entry.get("kind"), entry.get("region")) == ("image", ctx.region):
             last = entry if entry["what"] in ("asked", "made") else {}
     return retry.look_until(
-        lambda: named(ec2, str(ctx.targetdata["ami_name"]), ctx.region),
+        lambda: named(ctx, context.account),
         visibility.seconds_left(last),
         cancel=ctx.cancel,
         clock=ctx.clock,
     )
 
 
-def named_if_told(ec2: "EC2Client", name: str, region: str) -> Mapping[str, Any] | None:
-    """Find the account's image of that name; None also if AWS does not tell."""
+def named_if_told(context: Ec2Context) -> Mapping[str, Any] | None:
+    """Find the image that has the upload's name; None also if AWS does not tell."""
     try:
-        return named(ec2, name, region)
+        return named(context.ctx, context.account)
     except ClouduploaderError:  # the caller reports why the registration failed, not why the image can't be seen
         return None
 
 
-def id_of_snapshot(ec2: "EC2Client", name: str, snapshot_id: str, region: str) -> str | None:
-    """Return the id of the image of that name if it has that snapshot; None also if AWS does not tell."""
-    found = named_if_told(ec2, name, region)
+def id_of_snapshot(context: Ec2Context, snapshot_id: str) -> str | None:
+    """Return the id of the image of the upload's name if it has that snapshot; None also if AWS does not tell."""
+    found = named_if_told(context)
     return str(found["ImageId"]) if found and snapshot_id in snapshot_ids(found) else None
 
 
-def check_name(ec2: "EC2Client", name: str, region: str) -> None:
-    """Check that the account has no image of that name.
+def check_name(ctx: Context, account: Account) -> None:
+    """Check that the account has no image of the name that the target data give.
 
     Raises:
         PlatformReplyError: It has.
         ClouduploaderError: AWS refuses to tell.
     """
-    if found := named(ec2, name, region):
+    if found := named(ctx, account):
         raise aws_errors.name_taken(found["ImageId"])
 
 

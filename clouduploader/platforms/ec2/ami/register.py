@@ -4,16 +4,14 @@ Sources: EC2 API, RegisterImage, DescribeImages (botocore's model `ec2/2016-11-1
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platforms.ec2 import aws_errors, boto, labels
 from clouduploader.platforms.ec2.ami import find
+from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.image_spec import ImageSpec
-from clouduploader.plugin import UploadContext, retry
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
+from clouduploader.plugin import retry
 
 ROOT_DEVICE = "/dev/sda1"  # what ec2uploadimg registers for hvm; EC2 User Guide, "Device names"
 READY_SECONDS = 600.0  # an AMI of a completed snapshot is available in seconds; AWS promises nothing
@@ -38,12 +36,11 @@ def parameters(*, name: str, wanted: ImageSpec, snapshot_id: str, image_tags: Ma
     }
 
 
-def register(ctx: UploadContext, ec2: "EC2Client", asked: Mapping[str, Any]) -> str:
+def register(context: Ec2Context, asked: Mapping[str, Any]) -> str:
     """Register an AMI. Blocks for minutes if AWS does not tell what became of it.
 
     Args:
-        ctx: The upload; each try is in its journal before the request. The caller reports what was made.
-        ec2: Of the upload's region.
+        context: The upload; each try is in its journal before the request. The caller reports what was made.
         asked: From `parameters`.
 
     Returns:
@@ -53,13 +50,13 @@ def register(ctx: UploadContext, ec2: "EC2Client", asked: Mapping[str, Any]) -> 
         StoppedError: The upload was cancelled; the image may be there, see `find.id_of_snapshot`.
         ClouduploaderError: AWS refuses.
     """
-    return _Registration(ctx, ec2, asked).run()
+    return _Registration(context, asked).run()
 
 
 class _Registration:
-    def __init__(self, ctx: UploadContext, ec2: "EC2Client", asked: Mapping[str, Any]) -> None:
-        self._ctx = ctx
-        self._ec2 = ec2
+    def __init__(self, context: Ec2Context, asked: Mapping[str, Any]) -> None:
+        self._context = context
+        self._ctx = context.ctx
         self._asked = asked
         self._snapshot_id = asked["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
         self._is_unknown = False  # whether a request may have been granted without our learning of it
@@ -78,13 +75,13 @@ class _Registration:
         name, region = self._asked["Name"], self._ctx.region
         self._ctx.request.journal.write("asked", kind="image", region=region, token=name, snapshot_id=self._snapshot_id)
         try:
-            with boto.translated(f"region {region}"):
-                return str(self._ec2.register_image(**self._asked)["ImageId"])
+            with self._ctx.translated(f"region {region}"):
+                return str(self._context.ec2.register_image(**self._asked)["ImageId"])
         except ClouduploaderError as exc:
             # The answer may have been lost; or that to the SDK's own first try, so that the next met a duplicate name.
             is_duplicate = boto.refusal_code(exc) == DUPLICATE
             self._is_unknown = self._is_unknown or is_duplicate or isinstance(exc, TransientError)
-            found = None if isinstance(exc, DeniedError) else find.named_if_told(self._ec2, name, region)
+            found = None if isinstance(exc, DeniedError) else find.named_if_told(self._context)
             if found and self._snapshot_id in find.snapshot_ids(found):
                 return str(found["ImageId"])
             if found and is_duplicate:
@@ -97,7 +94,7 @@ def _may_pass(exc: ClouduploaderError) -> bool:
     return boto.refusal_code(exc) == DUPLICATE or boto.may_pass(exc)
 
 
-def wait(ctx: UploadContext, ec2: "EC2Client", image_id: str) -> None:
+def wait(context: Ec2Context, image_id: str) -> None:
     """Wait until an AMI in the upload's region can be used.
 
     Raises:
@@ -105,12 +102,13 @@ def wait(ctx: UploadContext, ec2: "EC2Client", image_id: str) -> None:
         TransientError: It took too long.
         StoppedError: The upload was cancelled.
     """
+    ctx = context.ctx
 
     def is_available() -> bool | None:
         images: Sequence[Mapping[str, Any]] = ()
         try:
-            with boto.translated(f"region {ctx.region}"):
-                images = ec2.describe_images(ImageIds=[image_id])["Images"]
+            with ctx.translated(f"region {ctx.region}"):
+                images = context.ec2.describe_images(ImageIds=[image_id])["Images"]
         except ClouduploaderError as exc:
             if not boto.may_pass(exc):  # it is there, whether AWS tells of it now or not
                 raise

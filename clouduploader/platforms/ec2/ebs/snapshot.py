@@ -6,7 +6,7 @@ EC2 API, DescribeSnapshots.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, ThrottledError, TransientError
@@ -136,7 +136,7 @@ class Snapshots:
 
     def _ask(self, parameters: Mapping[str, Any]) -> str:
         try:
-            with boto.translated(f"region {self._region}"):
+            with self._ctx.translated(f"region {self._region}"):
                 answer = self._context.ebs.start_snapshot(**parameters)
         except ClouduploaderError as exc:
             if not isinstance(exc, TransientError) and not _retries(exc):  # else the first one may have made it
@@ -167,7 +167,7 @@ class Snapshots:
         """Find the snapshot that a request made whose answer was lost, if it shows: it bears the tags of that try."""
         wanted = labels.as_mapping(parameters.get("Tags"))
         known = {entry.get("snapshot_id") for entry in self._journal.entries() if entry["what"] == "started"}
-        with boto.translated(f"region {self._region}"):
+        with self._ctx.translated(f"region {self._region}"):
             answer = self._context.ec2.describe_snapshots(
                 OwnerIds=["self"], Filters=[{"Name": f"tag:{labels.KEY}", "Values": [self._journal.key]}]
             )
@@ -207,7 +207,7 @@ class Snapshots:
         self._journal.write("sealing", snapshot_id=snapshot_id, count=count, checksum=checksum, **noted)
         for number in range(1, SEAL_TRIES + 1):
             try:
-                with boto.translated(f"snapshot {snapshot_id}"):
+                with self._ctx.translated(f"snapshot {snapshot_id}"):
                     self._context.ebs.complete_snapshot(
                         SnapshotId=snapshot_id,
                         ChangedBlocksCount=count,
@@ -280,7 +280,7 @@ class Snapshots:
     def _state(self, snapshot_id: str) -> str:
         """Return EC2's word for the state, or "gone"."""
         try:
-            with boto.translated(f"snapshot {snapshot_id}"):
+            with self._ctx.translated(f"snapshot {snapshot_id}"):
                 found = self._context.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
         except ClouduploaderError as exc:
             if boto.refusal_code(exc) in _GONE:
@@ -316,18 +316,17 @@ def fits(earlier: ExistingSnapshot, parameters: Mapping[str, Any]) -> bool:
     return all(earlier.parameters.get(name) == parameters.get(name) for name in DECIDING)
 
 
-def key_arn(name: str, make_kms: Callable[[], Any], region: str) -> str:
-    """Return the ARN of a KMS key; StartSnapshot takes nothing else.
+def key_arn(context: Ec2Context) -> str | None:
+    """Return the ARN of the KMS key that the target data name, if any; StartSnapshot takes nothing else.
 
     Args:
-        name: Its ARN, id, or an alias as alias/NAME or ARN.
-        make_kms: Makes a client of KMS, if it must be asked.
-        region: For the words.
+        context: The upload; `kms_key_id` of its target data is an ARN, an id, or an alias as alias/NAME or ARN.
 
     Raises:
         ClouduploaderError: KMS does not tell.
     """
-    if _KEY_ARN.fullmatch(name):
-        return name
-    with boto.translated(f"KMS key {name} in {region}"):
-        return str(make_kms().describe_key(KeyId=name)["KeyMetadata"]["Arn"])
+    name = context.ctx.targetdata.get("kms_key_id")
+    if name is None or _KEY_ARN.fullmatch(str(name)):
+        return name if name is None else str(name)
+    with context.ctx.translated(f"KMS key {name} in {context.region}"):
+        return str(context.account.kms().describe_key(KeyId=str(name))["KeyMetadata"]["Arn"])

@@ -32,11 +32,11 @@ class EbsUpload:
         self._ctx = ctx
         self._context = context
         self._targetdata = ctx.targetdata
-        self._name = str(ctx.targetdata["ami_name"])
         self._own_tags = labels.own(ctx.request, datetime.datetime.now(datetime.UTC))
         self._writer = writer.SnapshotWriter(context, self._own_tags)
         self._registering: str | None = None  # the snapshot of an image that may be there or not
         self._image_id: str | None = None
+        self._regions: list[str] = []  # of the copies
 
     def run(self) -> UploadResult:
         """Make the AMI. See `Platform.upload` for what is promised.
@@ -49,37 +49,31 @@ class EbsUpload:
             context.authenticate()
             with ctx.phase("check image"):
                 spec = image_spec.resolve(ctx.request, ctx.reporter)
-                kms_key_arn = self._kms_key_arn()
-                existing = find.named_by_now(ctx, context.ec2)
+                kms_key_arn = snapshot.key_arn(context)
+                existing = find.named_by_now(context)
                 is_failed = existing is not None and find.is_failed(existing, ctx.request.journal.key)
                 if existing is not None and not is_failed:
                     self._check_same(existing, spec, kms_key_arn)
-                self._targetdata = preflight.settle(ctx, context.account, image=None if is_failed else existing)
+                self._regions = preflight.check(context, image=None if is_failed else existing)
         if existing is not None and is_failed:
             context.remove([context.object("image", str(existing["ImageId"]))])
         elif existing is not None:
             given = labels.as_mapping(existing.get("Tags"))
             objects = find.objects(existing, context.region)
-            return self._distributed(str(existing["ImageId"]), given, objects, spec, is_new=False)
+            return self._distributed(objects, given, spec, is_new=False)
         with self._writer:
             try:
                 spec, written = self._writer.run(spec, kms_key_arn)
                 self._verify(written)
-                image_id, all_tags = self._register(spec, written)
+                all_tags = self._register(spec, written)
                 objects = sorted(context.made, key=lambda thing: thing.kind)  # the image before the snapshot
                 ctx.cancel.raise_if_requested()
                 # A cancellation from there on finds no copies.
-                return self._distributed(image_id, all_tags, objects, spec, is_new=True)
+                return self._distributed(objects, all_tags, spec, is_new=True)
             except BaseException as exc:
                 self._undo(exc)
                 ctx.cancel.raise_if_requested()
                 raise
-
-    def _kms_key_arn(self) -> str | None:
-        name = self._targetdata.get("kms_key_id")
-        if name is None:
-            return None
-        return snapshot.key_arn(str(name), self._context.account.kms, self._context.region)
 
     def _check_same(self, existing: Mapping[str, Any], spec: image_spec.ImageSpec, kms_key_arn: str | None) -> None:
         """Return if the image that has our name is what we would make, and can be used."""
@@ -98,8 +92,8 @@ class EbsUpload:
                     image_id, f"its content is {theirs[labels.CONTENT]}, that of this one {ours}"
                 )
         sizes = image_spec.volume_sizes_of_content(self._targetdata.get("root_volume_size"), spec, theirs)
-        compare.check(ctx, context.ec2, existing, attributes=spec.attributes, volume_gib=sizes, kms_key_arn=kms_key_arn)
-        register.wait(ctx, context.ec2, image_id)
+        compare.check(context, existing, attributes=spec.attributes, volume_gib=sizes, kms_key_arn=kms_key_arn)
+        register.wait(context, image_id)
         ctx.reporter.line(f"{image_id} is already there: it has that name and this very content.")
 
     def _verify(self, written: writer.WrittenSnapshot) -> None:
@@ -108,50 +102,44 @@ class EbsUpload:
             with self._ctx.phase("verify"):
                 verify.run(self._context, written.id, written.confirmed, asked=str(asked) if asked else None)
 
-    def _register(self, spec: image_spec.ImageSpec, written: writer.WrittenSnapshot) -> tuple[str, dict[str, str]]:
+    def _register(self, spec: image_spec.ImageSpec, written: writer.WrittenSnapshot) -> dict[str, str]:
         context, ctx = self._context, self._ctx
         with ctx.phase("register"):
             ctx.cancel.raise_if_requested()
             digests = {labels.CONTENT: written.content} | ({labels.SHA256: written.sha256} if written.sha256 else {})
             all_tags = labels.joined(self._own_tags | digests, self._targetdata.get("tags"))
             ctx.retry(lambda: self._tag(written.id, all_tags), may_pass=boto.may_pass)
-            asked = register.parameters(name=self._name, wanted=spec, snapshot_id=written.id, image_tags=all_tags)
+            asked = register.parameters(
+                name=str(self._targetdata["ami_name"]), wanted=spec, snapshot_id=written.id, image_tags=all_tags
+            )
             self._registering = written.id
-            image_id = register.register(ctx, context.ec2, asked)
+            image_id = register.register(context, asked)
             context.created("image", image_id)
             self._registering, self._image_id = None, image_id
             try:
-                register.wait(ctx, context.ec2, image_id)
+                register.wait(context, image_id)
             except PlatformReplyError:
                 self._image_id = None  # it never can be used
                 raise
         ctx.reporter.line(f"Created image: {image_id}")
-        return image_id, all_tags
+        return all_tags
 
     def _tag(self, snapshot_id: str, all_tags: Mapping[str, str]) -> None:
-        with boto.translated(f"snapshot {snapshot_id}"):
+        with self._ctx.translated(f"snapshot {snapshot_id}"):
             self._context.ec2.create_tags(Resources=[snapshot_id], Tags=labels.as_list(all_tags))
 
     def _distributed(
         self,
-        image_id: str,
-        image_tags: Mapping[str, str],
         objects: Sequence[CloudObject],
+        image_tags: Mapping[str, str],
         spec: image_spec.ImageSpec,
         *,
         is_new: bool,
     ) -> UploadResult:
         """Copy and share the image as asked for; return the result."""
-        copies, shortfalls = replicate.distribute(
-            self._ctx,
-            self._context.account,
-            image_id,
-            targetdata=self._targetdata,
-            attributes=spec.attributes,
-            tags=image_tags,
-            is_new=is_new,
-        )
-        return UploadResult(image_id, (*objects, *copies), tuple(shortfalls), is_already_there=not is_new)
+        return replicate.Distribution(
+            self._context, regions=self._regions, attributes=spec.attributes, tags=image_tags, is_new=is_new
+        ).run(objects)
 
     def _undo(self, exc: BaseException) -> None:
         """Remove what was made, but for what is of use."""
@@ -189,6 +177,6 @@ class EbsUpload:
 
     def _find_image(self, snapshot_id: str) -> None:
         """Look once more for an image that was asked for without an answer; else the journal has the request."""
-        image_id = find.id_of_snapshot(self._context.ec2, self._name, snapshot_id, self._context.region)
+        image_id = find.id_of_snapshot(self._context, snapshot_id)
         if image_id:
             self._context.created("image", image_id)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError
-from clouduploader.platforms.ec2 import aws_errors, boto
+from clouduploader.platforms.ec2 import aws_errors
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol
 from clouduploader.plugin import BytesMoved, retry, visibility
@@ -139,7 +139,7 @@ class _Reader:
             parameters["NextToken"] = token
 
         def ask() -> tuple[Sequence[tuple[int, str]], str | None]:
-            with boto.translated(f"snapshot {self._snapshot_id}"):
+            with self._ctx.translated(f"snapshot {self._snapshot_id}"):
                 answer = self._ebs.list_snapshot_blocks(**parameters)
             if answer.get("BlockSize") != protocol.BLOCK_BYTES:
                 raise PlatformReplyError(f"snapshot {self._snapshot_id} has blocks of {answer.get('BlockSize')} bytes")
@@ -173,7 +173,7 @@ class _Reader:
             TransientError: Something else came over the line: that says nothing of what is in the snapshot.
         """
         subject = f"block {index} of snapshot {self._snapshot_id}"
-        with boto.translated(subject):
+        with self._ctx.translated(subject):
             answer = self._ebs.get_snapshot_block(SnapshotId=self._snapshot_id, BlockIndex=index, BlockToken=token)
             with contextlib.closing(answer["BlockData"]) as body:
                 data = body.read()

@@ -31,7 +31,6 @@ from clouduploader.plugin import (
 )
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import TagSpecificationTypeDef
 
 DEADLINE_MARGIN_SECONDS = 300.0  # of the credentials' life, kept for ec2uploadimg's own clean-up
@@ -71,6 +70,7 @@ class HelperUpload:
         self._targetdata = self._ctx.targetdata
         self._region = context.region
         self._tags: Mapping[str, str] = {}
+        self._regions: list[str] = []  # of the copies
         self._key_pairs: dict[CloudObject, float] = {}
         self._unanswered: list[str] = []
         self._refusal: aws_errors.AwsError | None = None
@@ -86,19 +86,16 @@ class HelperUpload:
             unpacked_bytes, volume_gib = self._sizes()
             attributes = image_spec.inspect(self._request, self._reporter)
             self._tags = own_tags(self._request)
-            ec2 = self._context.ec2
-            existing = compare.existing(
-                self._ctx, ec2, self._tags, attributes=attributes, unpacked_bytes=unpacked_bytes
-            )
+            existing = compare.existing(self._context, self._tags, attributes=attributes, unpacked_bytes=unpacked_bytes)
             given = () if existing.is_failed else existing.objects
-            self._targetdata = preflight.settle(self._ctx, self._account, image=existing.image)
+            self._regions = preflight.check(self._context, image=existing.image)
             if given:
-                register.wait(self._ctx, ec2, given[0].id)
+                register.wait(self._context, given[0].id)
                 self._reporter.line(f"{given[0].id} is already there: it has that name and this very content.")
             if not given and self._ctx.clock.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
         failed = existing.objects if existing.is_failed else ()
-        earlier = {thing: made for thing, made in self._of_earlier_tries(ec2).items() if thing not in existing.objects}
+        earlier = {thing: made for thing, made in self._of_earlier_tries().items() if thing not in existing.objects}
         self._context.made.update(earlier)
         self._remove([*earlier, *failed])
         if given:
@@ -122,7 +119,7 @@ class HelperUpload:
             self._cancel.raise_if_requested()
             raise
 
-    def _of_earlier_tries(self, ec2: "EC2Client") -> dict[CloudObject, float]:
+    def _of_earlier_tries(self) -> dict[CloudObject, float]:
         """Find what earlier tries left: by the journal, and by the tags, for what never got into the journal.
 
         Returns:
@@ -135,7 +132,7 @@ class HelperUpload:
         }
         if sum(entry["what"] == "begin" for entry in entries) > 1:
             try:
-                found = cleanup.find(self._ctx, ec2, self._request.journal.key)
+                found = cleanup.find(self._ctx, self._account, self._request.journal.key)
             except ClouduploaderError as exc:
                 self._reporter.line(f"What earlier tries left can't be looked for: {exc.message}")
             else:
@@ -144,16 +141,13 @@ class HelperUpload:
 
     def _finish(self, objects: Sequence[CloudObject], attributes: ImageAttributes, *, is_new: bool) -> UploadResult:
         """Do what is asked for beyond the image, which is the first of the objects."""
-        copies, shortfalls = replicate.distribute(
-            self._ctx,
-            self._account,
-            objects[0].id,
-            targetdata=self._targetdata,
+        return replicate.Distribution(
+            self._context,
+            regions=self._regions,
             attributes=attributes,
             tags=labels.joined(self._tags, self._targetdata.get("tags")),
             is_new=is_new,
-        )
-        return UploadResult(objects[0].id, (*objects, *copies), tuple(shortfalls), is_already_there=not is_new)
+        ).run(objects)
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
@@ -213,17 +207,17 @@ class HelperUpload:
         if not subnet:
             return None
         ec2 = self._context.ec2
-        with boto.translated(f"region {self._region}"):
+        with self._ctx.translated(f"region {self._region}"):
             vpc = ec2.describe_subnets(SubnetIds=[str(subnet)])["Subnets"][0]["VpcId"]
             name = f"clouduploader-{self._request.job_name or 'by-hand'}-{os.urandom(4).hex()}"
-            group_id = self._make_group(ec2, name, vpc)
+            group_id = self._make_group(name, vpc)
             self._context.created("security group", group_id)
             ec2.authorize_security_group_ingress(
                 GroupId=group_id, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=self._settings.ssh_cidr
             )
         return group_id
 
-    def _make_group(self, ec2: "EC2Client", name: str, vpc: str) -> str:
+    def _make_group(self, name: str, vpc: str) -> str:
         """Make a security group with our tags, or without them if the role may not give any; return its id."""
         words = "helper of an image upload"
         specification: TagSpecificationTypeDef = {
@@ -233,8 +227,8 @@ class HelperUpload:
         for specifications in ([specification], []):
             self._take_asked("CreateSecurityGroup")
             try:
-                with boto.translated(f"region {self._region}"):
-                    group = ec2.create_security_group(
+                with self._ctx.translated(f"region {self._region}"):
+                    group = self._context.ec2.create_security_group(
                         GroupName=name, Description=words, VpcId=vpc, TagSpecifications=specifications
                     )
             except ClouduploaderError as exc:
@@ -318,7 +312,7 @@ class HelperUpload:
             return
         self._ctx.clock.sleep(LOST_ANSWER_SECONDS)
         try:
-            found = cleanup.find(self._ctx, self._context.ec2, self._request.journal.key)
+            found = cleanup.find(self._ctx, self._account, self._request.journal.key)
         except ClouduploaderError as exc:
             self._reporter.line(f"What was asked for last can't be looked for: {exc.message}")
             return
@@ -366,7 +360,7 @@ class HelperUpload:
         if self._image_id and (ended.exit_status or ended.is_late):
             image_id = self._image_id
             try:
-                register.wait(self._ctx, self._context.ec2, image_id)
+                register.wait(self._context, image_id)
             except PlatformReplyError:
                 self._image_id = None  # it never can be used
                 raise

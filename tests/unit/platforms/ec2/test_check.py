@@ -1,5 +1,6 @@
 import os
 import sys
+import types
 from pathlib import Path
 
 import botocore
@@ -227,8 +228,10 @@ class Denying:
         ("InvalidSnapshot.NotFound", [Level.WARNING]),
     ],
 )
-def test_answer_to_a_dry_run_is_understood(code, levels):
-    found = list(check._rights(Denying(code), "role x"))
+def test_answer_to_a_dry_run_is_understood(tmp_path, record, code, levels):
+    platform = Ec2(PlatformContext(home=tmp_path, settings={}, environment={}))
+    account = types.SimpleNamespace(ec2=lambda: Denying(code))
+    found = list(check._rights(Context(platform, {}, record, Cancel()), account, "role x"))
     assert [finding.level for finding in found] == levels
     if code != "DryRunOperation":
         shown = " ".join(finding.message for finding in found)

@@ -1,3 +1,5 @@
+import types
+
 import boto3
 import botocore.exceptions
 import botocore.stub
@@ -21,6 +23,12 @@ def context(record, tmp_path):
     """A context of the account, in which a sleep takes no time."""
     platform = Ec2(PlatformContext(home=tmp_path, settings={}, environment={}))
     return Context(platform, {"region": REGION}, record, Cancel(), clock=FakeClock())
+
+
+@pytest.fixture
+def find(context):
+    """A function that looks for what uploads left, by this client."""
+    return lambda client, key: cleanup.find(context, types.SimpleNamespace(ec2=lambda: client), key)
 
 
 @pytest.fixture
@@ -291,27 +299,27 @@ def tagged_upload_of(ec2):
     return make
 
 
-def test_all_that_bears_the_key_is_found_and_can_be_removed(ec2, tagged_upload_of, make_remover, record, context):
+def test_all_that_bears_the_key_is_found_and_can_be_removed(ec2, tagged_upload_of, make_remover, record, find):
     before = state(ec2)
     things = tagged_upload_of()
     others = tagged_upload_of("f" * 32, "43")
-    found = cleanup.find(context, ec2, KEY)
+    found = find(ec2, KEY)
     assert {item.object for item in found} == things
     assert {item.key for item in found} == {KEY}
     assert {item.job_name for item in found} == {"42"}
     assert all(item.created and item.created.tzinfo for item in found)
-    assert {item.object for item in cleanup.find(context, ec2, None)} == things | others
+    assert {item.object for item in find(ec2, None)} == things | others
     report = make_remover(ec2).remove([item.object for item in found])
     assert report.left == ()
-    assert cleanup.find(context, ec2, KEY) == []
-    make_remover(ec2).remove([item.object for item in cleanup.find(context, ec2, None)])
+    assert find(ec2, KEY) == []
+    make_remover(ec2).remove([item.object for item in find(ec2, None)])
     assert state(ec2) == before
     assert record.lines == []
 
 
-def test_nothing_is_found_where_nothing_bears_tags(ec2, upload_of, context):
+def test_nothing_is_found_where_nothing_bears_tags(ec2, upload_of, find):
     upload_of()
-    assert cleanup.find(context, ec2, None) == []
+    assert find(ec2, None) == []
 
 
 def snapshot_with_tags(ec2):
@@ -319,14 +327,14 @@ def snapshot_with_tags(ec2):
     return ec2.create_snapshot(VolumeId=volume, TagSpecifications=marked("snapshot"))["SnapshotId"]
 
 
-def test_complete_snapshot_without_an_image_is_kept_for_another_try(ec2, context):
+def test_complete_snapshot_without_an_image_is_kept_for_another_try(ec2, find):
     snapshot = snapshot_with_tags(ec2)
-    (found,) = cleanup.find(context, ec2, KEY)
+    (found,) = find(ec2, KEY)
     assert (found.object, found.state) == (thing("snapshot", snapshot), ObjectState.COMPLETE)
     assert found.keep_reason == "complete; `clouduploader resume JOB` goes on with it"
 
 
-def test_snapshot_of_an_image_is_kept(stubbed, context):
+def test_snapshot_of_an_image_is_kept(stubbed, find):
     client, stubber = stubbed
     snapshot = {"SnapshotId": "snap-1", "State": "completed"}
     for listing in cleanup.LISTINGS:
@@ -334,11 +342,11 @@ def test_snapshot_of_an_image_is_kept(stubbed, context):
     mappings = [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}, {"Ebs": {"SnapshotId": "snap-1"}}]
     image = {"ImageId": "ami-1", "State": "available", "BlockDeviceMappings": mappings}
     stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
-    (found,) = cleanup.find(context, client, KEY)
+    (found,) = find(client, KEY)
     assert (found.keep_reason, found.state) == ("in use by ami-1", ObjectState.READY)
 
 
-def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, context):
+def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, find):
     client, stubber = stubbed
     marks = marked("image")[0]["Tags"]
     image = {"ImageId": "ami-1", "State": "pending", "BlockDeviceMappings": [{"Ebs": {"SnapshotId": "snap-1"}}]}
@@ -347,7 +355,7 @@ def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, context):
     for listing in cleanup.LISTINGS:
         stubber.add_response(listing.operation, answers.get(listing.kind, {}))
     stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
-    found = {item.object: item for item in cleanup.find(context, client, KEY)}
+    found = {item.object: item for item in find(client, KEY)}
     assert found[thing("image", "ami-1")].keep_reason is None
     assert found[thing("snapshot", "snap-1")].state is ObjectState.COMPLETE
 
@@ -357,60 +365,60 @@ def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, context):
     [("available", "an image that can be used"), ("deregistered", "an image that can be used")]
     + [(state, None) for state in ("pending", "failed", "error", "invalid")],
 )
-def test_image_is_kept_unless_it_is_none_yet(stubbed, context, state, reason):
+def test_image_is_kept_unless_it_is_none_yet(stubbed, state, reason, find):
     client, stubber = stubbed
     tags = marked("image")[0]["Tags"]
     image = {"ImageId": "ami-1", "State": state, "CreationDate": "2026-11-22T18:00:00.000Z", "Tags": tags}
     stubber.add_response("describe_images", {"Images": [image]})
     for listing in cleanup.LISTINGS[1:]:
         stubber.add_response(listing.operation, {})
-    (found,) = cleanup.find(context, client, KEY)
+    (found,) = find(client, KEY)
     assert (found.object, found.keep_reason) == (thing("image", "ami-1"), reason)
     assert found.created.isoformat() == "2026-11-22T18:00:00+00:00"
 
 
-def test_pending_snapshot_is_a_leftover(stubbed, context):
+def test_pending_snapshot_is_a_leftover(stubbed, find):
     client, stubber = stubbed
     snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
     for listing in cleanup.LISTINGS:
         stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
-    (found,) = cleanup.find(context, client, KEY)
+    (found,) = find(client, KEY)
     assert (found.object.id, found.keep_reason, found.state) == ("snap-1", None, ObjectState.PENDING)
 
 
-def test_instance_that_is_going_is_not_found(stubbed, context):
+def test_instance_that_is_going_is_not_found(stubbed, find):
     client, stubber = stubbed
     names = ("shutting-down", "terminated", "running", "stopped")
     instances = [{"InstanceId": f"i-{name}", "State": {"Name": name}} for name in names]
     for listing in cleanup.LISTINGS:
         answer = {"Reservations": [{"Instances": instances}]} if listing.kind == "instance" else {}
         stubber.add_response(listing.operation, answer)
-    assert [item.object.id for item in cleanup.find(context, client, KEY)] == ["i-running", "i-stopped"]
+    assert [item.object.id for item in find(client, KEY)] == ["i-running", "i-stopped"]
 
 
-def test_kinds_that_may_not_be_listed_are_told_and_passed_over(stubbed, record, context):
+def test_kinds_that_may_not_be_listed_are_told_and_passed_over(stubbed, record, find):
     client, stubber = stubbed
     for listing in cleanup.LISTINGS:
         if listing.kind == "vpc":
             stubber.add_client_error(listing.operation, "UnauthorizedOperation")
         else:
             stubber.add_response(listing.operation, {})
-    assert cleanup.find(context, client, KEY) == []
+    assert find(client, KEY) == []
     assert len(record.lines) == 1
     assert record.lines[0].startswith(f"A vpc left in {REGION} can't be looked for: ")
 
 
-def test_account_whose_snapshots_may_not_be_listed_is_an_error(stubbed, context):
+def test_account_whose_snapshots_may_not_be_listed_is_an_error(stubbed, find):
     client, stubber = stubbed
     for listing in cleanup.LISTINGS:
         stubber.add_client_error(listing.operation, "UnauthorizedOperation")
         if listing.kind == "snapshot":
             break
     with pytest.raises(DeniedError):
-        cleanup.find(context, client, KEY)
+        find(client, KEY)
 
 
-def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, context):
+def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, find):
     client, stubber = stubbed
     for listing in cleanup.LISTINGS:
         if listing.kind == "image":
@@ -419,7 +427,7 @@ def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, context):
             snapshot = {"SnapshotId": "snap-1", "State": "completed"}
             stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
     stubber.add_client_error("describe_images", "UnauthorizedOperation")
-    (found,) = cleanup.find(context, client, KEY)
+    (found,) = find(client, KEY)
     assert (found.keep_reason, found.state) == ("whether an image uses it can't be seen", ObjectState.READY)
 
 
@@ -432,12 +440,12 @@ def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, context):
         ([{"what": "discarded", "token": "x"}, {"what": "sealing", "snapshot_id": "snap-1"}], True),
     ],
 )
-def test_snapshot_that_may_be_being_completed_is_kept(stubbed, context, entries, is_kept):
+def test_snapshot_that_may_be_being_completed_is_kept(stubbed, context, entries, is_kept, find):
     client, stubber = stubbed
     context.entries = entries
     snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
     for listing in cleanup.LISTINGS:
         stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
-    (found,) = cleanup.find(context, client, KEY)
+    (found,) = find(client, KEY)
     assert (found.state is ObjectState.COMPLETE) == is_kept
     assert (found.keep_reason == cleanup.COMPLETING) == is_kept

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from fakes.direct_aws import GIB, FakeAws, FakeWay, make_facts, make_request, upload_context
+from fakes.direct_aws import GIB, FakeAws, FakeWay, make_context, make_facts, make_request
 
 from clouduploader.errors import ClouduploaderError, ConfigError, ImageError, PlatformReplyError
 from clouduploader.model.disk import Compression
@@ -74,7 +74,7 @@ def make_plan(tmp_path, record):
 
     def make(aws=None, facts=None, **targetdata):
         request = make_request(tmp_path, facts=facts or make_facts(size_bytes=10 * GIB), **targetdata)
-        return plan.direct(upload_context(request, record), FakeWay(aws or FakeAws()), Ec2Settings())
+        return plan.direct(make_context(aws or FakeAws(), request, record, settings=Ec2Settings()))
 
     return make
 
@@ -96,9 +96,8 @@ def test_plan_says_blocks_and_price(make_plan):
 
 def test_plan_says_what_copies_cost_by_the_prices_of_the_settings(tmp_path, record):
     request = make_request(tmp_path, facts=make_facts(size_bytes=10 * GIB), regions=["all"])
-    found = plan.direct(
-        upload_context(request, record), FakeWay(FakeAws()), Ec2Settings(snapshot_usd=0.1, transfer_usd=0.15)
-    )
+    settings = Ec2Settings(snapshot_usd=0.1, transfer_usd=0.15)
+    found = plan.direct(make_context(FakeAws(), request, record, settings=settings))
     assert found.costs[1:] == (
         Cost("storage of 3 snapshots of 10.00 GiB", pytest.approx(3), is_monthly=True),
         Cost("transfer of 10.00 GiB to 2 regions", pytest.approx(3)),

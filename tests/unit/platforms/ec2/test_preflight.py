@@ -1,7 +1,7 @@
 """What is asked before the first byte, in an account whose EC2 and KMS answer as `fake_direct` says."""
 
 import pytest
-from fakes.direct_aws import REGION, FakeAws, FakeWay, make_request, refusal, upload_context
+from fakes.direct_aws import REGION, FakeAws, make_context, make_request, refusal
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TargetDataError
 from clouduploader.platforms.ec2 import labels, preflight
@@ -16,12 +16,11 @@ def aws():
 
 
 @pytest.fixture
-def settle(aws, record, tmp_path):
-    """A factory of target data, checked against that account."""
+def check(aws, record, tmp_path):
+    """A function that checks target data against that account; gives the regions of the copies."""
 
     def do(image=None, **targetdata):
-        ctx = upload_context(make_request(tmp_path, **targetdata), record)
-        return preflight.settle(ctx, FakeWay(aws), image=image)
+        return preflight.check(make_context(aws, make_request(tmp_path, **targetdata), record), image=image)
 
     return do
 
@@ -35,62 +34,62 @@ def image_of(aws, *, is_encrypted, key_arn=None):
     return {"ImageId": "ami-1", "Name": "my image", "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": ebs}]}
 
 
-def test_plain_upload_asks_nothing(settle, aws):
-    assert settle() == {"region": REGION, "ami_name": "my image", "arn": FakeWay.role_arn}
+def test_plain_upload_asks_nothing(check, aws):
+    assert check() == []
     assert aws.calls == []
 
 
 # Regions
 
 
-def test_all_stands_for_the_enabled_regions_but_the_images_own(settle):
-    assert settle(regions=["all"])["regions"] == ["eu-west-2", "us-east-1"]
-    assert settle(regions=["us-east-1", "all", REGION])["regions"] == ["eu-west-2", "us-east-1"]
+def test_all_stands_for_the_enabled_regions_but_the_images_own(check):
+    assert check(regions=["all"]) == ["eu-west-2", "us-east-1"]
+    assert check(regions=["us-east-1", "all", REGION]) == ["eu-west-2", "us-east-1"]
 
 
-def test_named_regions_stay_in_their_order_each_once(settle):
-    assert settle(regions=["us-east-1", REGION, "eu-west-2", "us-east-1"])["regions"] == ["us-east-1", "eu-west-2"]
+def test_named_regions_stay_in_their_order_each_once(check):
+    assert check(regions=["us-east-1", REGION, "eu-west-2", "us-east-1"]) == ["us-east-1", "eu-west-2"]
 
 
-def test_region_that_is_not_enabled_is_refused_with_those_that_are(settle):
+def test_region_that_is_not_enabled_is_refused_with_those_that_are(check):
     with pytest.raises(TargetDataError, match=r"regions: af-south-1, me-south-1 can't be used") as caught:
-        settle(regions=["af-south-1", "eu-west-2", "me-south-1"])
+        check(regions=["af-south-1", "eu-west-2", "me-south-1"])
     assert caught.value.hint == "Enabled are eu-west-1, eu-west-2, us-east-1."
     with pytest.raises(TargetDataError, match="af-south-1 can't be used"):
-        settle(regions=["all", "af-south-1"])
+        check(regions=["all", "af-south-1"])
 
 
-def test_key_for_a_region_that_no_copy_is_made_to_is_refused(settle):
+def test_key_for_a_region_that_no_copy_is_made_to_is_refused(check):
     with pytest.raises(TargetDataError, match="kms_keys: eu-wset-2 can't be used"):
-        settle(regions=["all"], kms_keys={"eu-wset-2": "alias/mine"})
+        check(regions=["all"], kms_keys={"eu-wset-2": "alias/mine"})
 
 
-def test_role_that_may_not_ask_for_regions_is_believed_but_not_for_all(settle, aws, record):
+def test_role_that_may_not_ask_for_regions_is_believed_but_not_for_all(check, aws, record):
     aws.faults["describe_regions"] = [refusal("DescribeRegions", "UnauthorizedOperation") for _ in range(2)]
-    assert settle(regions=["af-south-1"])["regions"] == ["af-south-1"]
+    assert check(regions=["af-south-1"]) == ["af-south-1"]
     assert any(line.startswith("Not looked at, which regions are enabled: ") for line in record.lines)
     with pytest.raises(DeniedError, match="may not call ec2:DescribeRegions"):
-        settle(regions=["all"])
+        check(regions=["all"])
 
 
 # Names
 
 
-def test_name_that_another_image_has_in_a_region_of_the_copies_is_refused(settle, aws):
+def test_name_that_another_image_has_in_a_region_of_the_copies_is_refused(check, aws):
     aws.images["ami-9"] = {"ImageId": "ami-9", "Name": "my image", "State": "available", "Tags": []}
     with pytest.raises(PlatformReplyError, match=r"already \(ami-9 in eu-west-2\): no upload of clouduploader made it"):
-        settle(regions=["eu-west-2"])
+        check(regions=["eu-west-2"])
 
 
 @pytest.mark.parametrize("change", [{"State": "failed"}, {"Tags": labels.as_list({labels.SHA256: "0" * 64})}])
-def test_name_of_a_dead_image_or_one_of_ours_is_no_reason_to_refuse(settle, aws, change):
+def test_name_of_a_dead_image_or_one_of_ours_is_no_reason_to_refuse(check, aws, change):
     aws.images["ami-9"] = {"ImageId": "ami-9", "Name": "my image", "State": "available", "Tags": [], **change}
-    assert settle(regions=["eu-west-2"])["regions"] == ["eu-west-2"]
+    assert check(regions=["eu-west-2"]) == ["eu-west-2"]
 
 
-def test_region_that_does_not_answer_is_no_reason_to_refuse(settle, aws, record):
+def test_region_that_does_not_answer_is_no_reason_to_refuse(check, aws, record):
     aws.faults["describe_images"] = [refusal("DescribeImages", "Unavailable")]
-    assert settle(regions=["eu-west-2"])["regions"] == ["eu-west-2"]
+    assert check(regions=["eu-west-2"]) == ["eu-west-2"]
     assert any("whether the name is free in eu-west-2" in line for line in record.lines)
 
 
@@ -109,12 +108,12 @@ def test_region_that_does_not_answer_is_no_reason_to_refuse(settle, aws, record)
         ({}, {"kms_key_id": OWN_KEY, "regions": ["eu-west-2"]}),
     ],
 )
-def test_image_that_would_be_under_a_key_of_aws_is_not_shared(settle, aws, account, targetdata):
+def test_image_that_would_be_under_a_key_of_aws_is_not_shared(check, aws, account, targetdata):
     vars(aws).update(account)
     with pytest.raises(TargetDataError, match=r"encrypted in .* with a KMS key of AWS's own") as caught:
-        settle(**SHARE, **targetdata)
+        check(**SHARE, **targetdata)
     assert "Give kms_key_id" in caught.value.hint
-    settle(**targetdata)
+    check(**targetdata)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +126,9 @@ def test_image_that_would_be_under_a_key_of_aws_is_not_shared(settle, aws, accou
         ({}, {}),
     ],
 )
-def test_image_under_a_key_of_ones_own_or_none_is_shared(settle, aws, account, targetdata):
+def test_image_under_a_key_of_ones_own_or_none_is_shared(check, aws, account, targetdata):
     vars(aws).update(account)
-    settle(**SHARE, **targetdata)
+    check(**SHARE, **targetdata)
 
 
 @pytest.mark.parametrize(
@@ -141,18 +140,18 @@ def test_image_under_a_key_of_ones_own_or_none_is_shared(settle, aws, account, t
         ({"KeyState": "PendingDeletion"}, "can't be used: its state is PendingDeletion"),
     ],
 )
-def test_key_that_ebs_can_not_use_is_refused(settle, aws, facts, words):
+def test_key_that_ebs_can_not_use_is_refused(check, aws, facts, words):
     aws.key_facts = facts
     with pytest.raises(TargetDataError, match=words):
-        settle(kms_key_id=OWN_KEY)
+        check(kms_key_id=OWN_KEY)
     with pytest.raises(TargetDataError, match=words):
-        settle(regions=["eu-west-2"], kms_keys={"eu-west-2": "alias/mine"})
+        check(regions=["eu-west-2"], kms_keys={"eu-west-2": "alias/mine"})
 
 
-def test_key_that_is_not_there_is_refused(settle, aws):
+def test_key_that_is_not_there_is_refused(check, aws):
     aws.faults["describe_key"] = [refusal("DescribeKey", "NotFoundException")]
     with pytest.raises(TargetDataError, match="there is no KMS key alias/mine in eu-west-2"):
-        settle(regions=["eu-west-2"], kms_keys={"eu-west-2": "alias/mine"})
+        check(regions=["eu-west-2"], kms_keys={"eu-west-2": "alias/mine"})
 
 
 @pytest.mark.parametrize(
@@ -163,37 +162,37 @@ def test_key_that_is_not_there_is_refused(settle, aws):
         ("describe_key", "DescribeKey", False),
     ],
 )
-def test_role_that_may_not_ask_is_told_what_could_happen(settle, aws, record, method, operation, is_hinted):
+def test_role_that_may_not_ask_is_told_what_could_happen(check, aws, record, method, operation, is_hinted):
     aws.is_encrypting, aws.default_key = True, OWN_KEY
     aws.faults[method] = [refusal(operation, "UnauthorizedOperation")]
-    settle(**SHARE)
+    check(**SHARE)
     assert any(line.startswith("Not looked at, ") for line in record.lines)
     assert any("Give kms_key_id" in line for line in record.lines) is is_hinted
 
 
-def test_image_that_the_account_would_encrypt_is_not_made_public(settle, aws):
+def test_image_that_the_account_would_encrypt_is_not_made_public(check, aws):
     aws.is_encrypting = True
     with pytest.raises(TargetDataError, match="share: found public, but the image would be encrypted in eu-west-1"):
-        settle(share=["public"])
+        check(share=["public"])
 
 
-def test_image_that_the_account_would_encrypt_is_not_promised_to_be_open(settle, aws):
-    settle(encrypted=False)
+def test_image_that_the_account_would_encrypt_is_not_promised_to_be_open(check, aws):
+    check(encrypted=False)
     aws.is_encrypting = True
     with pytest.raises(TargetDataError, match="encrypted: found false, but the account encrypts all new snapshots"):
-        settle(encrypted=False)
+        check(encrypted=False)
 
 
-def test_image_that_is_there_goes_by_its_own_key(settle, aws):
+def test_image_that_is_there_goes_by_its_own_key(check, aws):
     aws.is_encrypting = True
-    settle(image=image_of(aws, is_encrypted=False), **SHARE)
+    check(image=image_of(aws, is_encrypted=False), **SHARE)
     aws.snapshots.clear()
     aws.tokens.clear()
     image = image_of(aws, is_encrypted=True, key_arn=OWN_KEY)
-    settle(image=image, **SHARE)
+    check(image=image, **SHARE)
     aws.key_facts = {"KeyManager": "AWS"}
     with pytest.raises(TargetDataError, match="a KMS key of AWS's own"):
-        settle(image=image, **SHARE)
+        check(image=image, **SHARE)
 
 
 # What may be public
@@ -207,20 +206,20 @@ def test_image_that_is_there_goes_by_its_own_key(settle, aws):
         ({"snapshot_block": "block-all-sharing"}, {"share_snapshot": True}, "blocks public snapshots in eu-west-1"),
     ],
 )
-def test_account_that_blocks_what_is_public_is_found(settle, aws, account, targetdata, words):
+def test_account_that_blocks_what_is_public_is_found(check, aws, account, targetdata, words):
     vars(aws).update(account)
     with pytest.raises(DeniedError, match=words):
-        settle(share=["public"], **targetdata)
-    settle(**SHARE, **targetdata)
+        check(share=["public"], **targetdata)
+    check(**SHARE, **targetdata)
 
 
-def test_blocked_snapshots_do_not_matter_where_only_the_image_is_public(settle, aws):
+def test_blocked_snapshots_do_not_matter_where_only_the_image_is_public(check, aws):
     aws.snapshot_block = "block-all-sharing"
-    settle(share=["public"])
+    check(share=["public"])
     assert aws.called("get_snapshot_block_public_access_state") == []
 
 
-def test_error_in_one_region_is_the_error(settle, aws):
+def test_error_in_one_region_is_the_error(check, aws):
     aws.key_facts = {"KeyState": "Disabled"}
     with pytest.raises(ClouduploaderError, match="in us-east-1"):
-        settle(regions=["eu-west-2", "us-east-1"], kms_keys={"us-east-1": "alias/mine"})
+        check(regions=["eu-west-2", "us-east-1"], kms_keys={"us-east-1": "alias/mine"})

@@ -13,6 +13,8 @@ from fakes.regional_aws import Lost, Refused
 from clouduploader.errors import StoppedError
 from clouduploader.platforms.ec2 import image_spec, replicate
 from clouduploader.platforms.ec2 import labels as our_tags
+from clouduploader.platforms.ec2.context import Ec2Context
+from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall, visibility
 from clouduploader.plugin.testing.fakes import FakeClock
 from clouduploader.util.cancel import Cancel
@@ -65,17 +67,21 @@ def run(cloud, journal, record, tmp_path):
             cloud.add(HOME, "my image", TAGS, is_encrypted=do.is_encrypted)
         (image_id,) = [item for region, item in cloud.images if region == HOME]
         request = make_request(tmp_path, journal=journal, **targetdata)
-        return replicate.distribute(
-            upload_context(request, record, cancel, do.clock),
-            fake_regions.Account(cloud, record, HOME),
-            image_id,
-            targetdata=request.targetdata,
+        ctx = upload_context(request, record, cancel, do.clock)
+        ctx.client = fake_regions.Account(cloud, record, HOME)
+        distribution = replicate.Distribution(
+            Ec2Context(ctx, Ec2Settings()),
+            regions=targetdata.get("regions", []),
             attributes=image_spec.resolve_attributes(
                 {"description": "words", **targetdata}, architecture="x86_64", boot_mode=None
             ),
             tags=image_tags,
             is_new=is_new,
         )
+        image = CloudObject("image", image_id, HOME)
+        result = distribution.run([image])
+        assert (result.id, result.objects[0], result.is_already_there) == (image_id, image, not is_new)
+        return list(result.objects[1:]), list(result.shortfalls)
 
     do.is_encrypted = False
     return do
@@ -95,8 +101,8 @@ def test_nothing_asked_for_is_nothing_done(run, cloud):
     assert cloud.calls == []
 
 
-def test_copies_are_made_in_all_regions_but_the_images_own(run, cloud, record):
-    objects, shortfalls = run(regions=["eu-west-2", HOME, "us-east-1", "eu-west-2"])
+def test_copies_are_made_in_all_regions(run, cloud, record):
+    objects, shortfalls = run(regions=["eu-west-2", "us-east-1"])
     assert shortfalls == []
     assert [(thing.kind, thing.region) for thing in objects] == [
         ("image", "eu-west-2"),

@@ -1,5 +1,5 @@
 import pytest
-from fakes.direct_aws import REGION, FakeAws, FakeJournal, make_request, upload_context
+from fakes.direct_aws import REGION, FakeAws, FakeJournal, make_context, make_request
 
 from clouduploader.errors import PlatformReplyError
 from clouduploader.platforms.ec2 import labels
@@ -25,22 +25,33 @@ def aws():
     return found
 
 
-def test_image_is_found_by_its_very_name(aws):
-    found = find.named(aws.ec2, "my image", REGION)
+@pytest.fixture
+def named(aws, tmp_path, record):
+    """A function that looks for a name in that account."""
+
+    def look(name, look=find.named):
+        context = make_context(aws, make_request(tmp_path, ami_name=name), record)
+        return look(context.ctx, context.account)
+
+    return look
+
+
+def test_image_is_found_by_its_very_name(aws, named):
+    found = named("my image")
     assert [(thing.kind, thing.id) for thing in find.objects(found, REGION)] == [
         ("image", "ami-1"),
         ("snapshot", SNAPSHOT),
     ]
-    assert find.named(aws.ec2, "my", REGION) is None
+    assert named("my") is None
     aws.images["ami-1"]["Name"] = "my IMAGE"
     aws.faults["describe_images"] = [lambda _answer: {"Images": list(aws.images.values())}]
-    assert find.named(aws.ec2, "my image", REGION) is None
+    assert named("my image") is None
 
 
-def test_name_is_free_unless_an_image_has_it(aws):
-    find.check_name(aws.ec2, "another image", REGION)
+def test_name_is_free_unless_an_image_has_it(named):
+    named("another image", find.check_name)
     with pytest.raises(PlatformReplyError, match=r"image of that name already \(ami-1\)"):
-        find.check_name(aws.ec2, "my image", REGION)
+        named("my image", find.check_name)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +71,9 @@ def test_look_by_name_waits_for_what_an_earlier_try_may_have_made(tmp_path, reco
     for what, kind, region in entries:
         journal.write(what, kind=kind, region=region)
     journal.age(age)
-    ctx = upload_context(make_request(tmp_path, journal=journal), record)
-    assert find.named_by_now(ctx, FakeAws().ec2) is None
-    assert ctx.clock.now == pytest.approx(max(0, visibility.UNSEEN_SECONDS - age) if waited else 0, abs=5)
+    context = make_context(FakeAws(), make_request(tmp_path, journal=journal), record)
+    assert find.named_by_now(context) is None
+    assert context.ctx.clock.now == pytest.approx(max(0, visibility.UNSEEN_SECONDS - age) if waited else 0, abs=5)
 
 
 @pytest.mark.parametrize(

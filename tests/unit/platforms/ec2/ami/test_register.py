@@ -1,7 +1,7 @@
 import botocore.session
 import botocore.stub
 import pytest
-from fakes.direct_aws import GIB, REGION, FakeAws, FakeJournal, hang_up, make_request, refusal, upload_context
+from fakes.direct_aws import GIB, REGION, FakeAws, FakeJournal, hang_up, make_context, make_request, refusal
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platforms.ec2 import image_spec
@@ -54,15 +54,15 @@ def clock(aws):
 
 
 @pytest.fixture
-def context(tmp_path, record, journal, clock):
+def context(aws, tmp_path, record, journal, clock):
     """A factory of an upload's context."""
-    return lambda cancel=None: upload_context(make_request(tmp_path, journal=journal), record, cancel, clock)
+    return lambda cancel=None: make_context(aws, make_request(tmp_path, journal=journal), record, cancel, clock)
 
 
 @pytest.fixture
-def register_image(aws, context):
+def register_image(context):
     """Registers; `clock` tells how long that took."""
-    return lambda asked, cancel=None: register.register(context(cancel), aws.ec2, asked)
+    return lambda asked, cancel=None: register.register(context(cancel), asked)
 
 
 def state(journal):
@@ -121,7 +121,9 @@ def test_parameters_are_those_of_the_api(context):
     asked = parameters(boot_mode="uefi", tpm_support="2.0", uefi_data="AAAA")
     with botocore.stub.Stubber(ec2) as stubber:
         stubber.add_response("register_image", {"ImageId": "ami-1"}, asked)
-        assert register.register(context(), ec2, asked) == "ami-1"
+        given = context()
+        given.account.ec2 = lambda: ec2
+        assert register.register(given, asked) == "ami-1"
 
 
 @pytest.fixture
@@ -228,7 +230,7 @@ def wait(aws, context, register_image):
             return lambda _answer: {"Images": [{"ImageId": image_id, "State": state}] if state else []}
 
         aws.faults["describe_images"] = [item if isinstance(item, Exception) else answer(item) for item in states]
-        register.wait(context(cancel), aws.ec2, image_id)
+        register.wait(context(cancel), image_id)
         return len(aws.called("describe_images"))
 
     return run

@@ -65,11 +65,11 @@ def send(tmp_path, record):
                 place=place, region="eu-west-1", authorities="/none", proxy=proxy
             ),
         )
-        ctx = types.SimpleNamespace(cancel=cancel or Cancel(), clock=Clock(), reporter=record)
+        ctx = types.SimpleNamespace(cancel=cancel or Cancel(), clock=Clock(), reporter=record, client=account)
         with ConfirmedChunks(tmp_path / "confirmed", BLOCK_BYTES) as confirmed:
             try:
                 sender.send(
-                    Ec2Context(ctx, account, Ec2Settings(connections=4)),
+                    Ec2Context(ctx, Ec2Settings(connections=4)),
                     source,
                     snapshot_id="snap-0123456789abcdef0",
                     confirmed=confirmed,

@@ -102,8 +102,8 @@ class Account:
 
 def make_context(account, reporter, cancel=None, connections=4):
     """What an upload gives to the sender."""
-    ctx = types.SimpleNamespace(cancel=cancel or Cancel(), clock=Clock(), reporter=reporter)
-    return Ec2Context(ctx, account, Ec2Settings(connections=connections))
+    ctx = types.SimpleNamespace(cancel=cancel or Cancel(), clock=Clock(), reporter=reporter, client=account)
+    return Ec2Context(ctx, Ec2Settings(connections=connections))
 
 
 @pytest.fixture

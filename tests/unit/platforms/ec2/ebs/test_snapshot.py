@@ -349,19 +349,26 @@ def test_stop_ends_the_wait(aws, make_snapshots):
         snapshots.wait(snapshot_id, 600)
 
 
+@pytest.fixture
+def key_arn(aws, record, tmp_path):
+    """A function that looks up the key that target data name."""
+    return lambda name: snapshot.key_arn(make_context(aws, make_request(tmp_path, kms_key_id=name), record))
+
+
 @pytest.mark.parametrize(
     "name", ["1234abcd-12ab", "alias/mine", f"arn:aws:kms:{REGION}:123456789012:alias/mine", "arn:aws:kms:x"]
 )
-def test_key_is_looked_up_where_aws_takes_its_arn_only(aws, name):
-    assert snapshot.key_arn(name, lambda: aws.kms, REGION) == f"arn:aws:kms:{REGION}:123456789012:key/{name}"
+def test_key_is_looked_up_where_aws_takes_its_arn_only(key_arn, name):
+    assert key_arn(name) == f"arn:aws:kms:{REGION}:123456789012:key/{name}"
 
 
-def test_key_that_is_an_arn_needs_no_looking_up(aws):
+def test_key_that_is_an_arn_needs_no_looking_up(aws, key_arn):
     arn = "arn:aws-cn:kms:cn-north-1:123456789012:key/1234abcd"
-    assert snapshot.key_arn(arn, lambda: pytest.fail("KMS was asked"), REGION) == arn
+    assert key_arn(arn) == arn
+    assert aws.called("describe_key") == []
 
 
-def test_key_that_may_not_be_looked_up_is_an_error(aws):
+def test_key_that_may_not_be_looked_up_is_an_error(aws, key_arn):
     aws.faults["describe_key"] = [refusal("DescribeKey", "AccessDeniedException")]
     with pytest.raises(DeniedError, match="may not call kms:DescribeKey"):
-        snapshot.key_arn("alias/mine", lambda: aws.kms, REGION)
+        key_arn("alias/mine")

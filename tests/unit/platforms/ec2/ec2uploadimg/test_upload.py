@@ -121,11 +121,11 @@ def make_upload(aws, account, tmp_path, record, make_upload_request):
         platform = Ec2(PlatformContext(home=home, settings=given, environment=environment))
         ctx = UploadContext(platform, request, record, cancel or Cancel())
         if what is plan.make:
-            return plan.make(ctx, ctx.client, settings.read(given), platform._context)
+            return plan.make(Ec2Context(ctx, settings.read(given)), platform._context)
         if what is upload.HelperUpload:
             program = command.HelperProgram(script, sys.executable)
             helper = helper_config.HelperInstance(aws[1], "t2.micro", "ec2-user")
-            return upload.HelperUpload(Ec2Context(ctx, ctx.client, settings.read(given)), program, helper, environment)
+            return upload.HelperUpload(Ec2Context(ctx, settings.read(given)), program, helper, environment)
         return types.SimpleNamespace(run=lambda: platform.upload(ctx))
 
     return make

@@ -76,10 +76,15 @@ def show(config: Config, user: str, target: str, *, extras: Sequence[str], repor
 
     Raises:
         UnavailableError: The target has no accounts.
+        UsageError: There is no such extra.
         NoSuchAccountError: The user has none.
         ClouduploaderError: See Accounts.guide.
     """
     _platform, kept = _load(config, target)
+    for extra in extras:
+        if extra not in kept.extras:
+            hint = f"There are: {', '.join(kept.extras)}." if kept.extras else None
+            raise UsageError(f"there are no permissions called '{extra}'", hint=hint)
     account = _store(config).find(user, target)
     values = _decrypted(config, account)
     return AccountDetails(account, kept.guide(values, extras=extras, reporter=reporter))

@@ -61,7 +61,7 @@ def _home(config: Config) -> Iterator[Finding]:
     yield Finding(Level.OK, subject, f"home (set by {config.home.source})")
     if config.path.exists():
         yield Finding(Level.OK, str(config.path), "settings")
-    for exposed in home.exposed(path):
+    for exposed in home.exposed(path, registry.home_files()):
         mode = stat.S_IMODE(exposed.stat().st_mode)
         hint = f"chmod {'700' if exposed.is_dir() else '600'} {exposed}"
         yield Finding(Level.WARNING, str(exposed), f"others can get at it (mode {mode:04o})", hint)

@@ -17,26 +17,26 @@ class ListedPlatform:
         target: Which target it answers to.
         package: Name and version of the package.
         problem: Why it can't be used, or None.
+        description: See Platform; None if it can't be used.
     """
 
     target: str
     package: str
     problem: str | None
+    description: str | None
 
 
 def list_platforms(settings: config.Config) -> list[ListedPlatform]:
     """Try to load each platform; one that is broken does not hide the others."""
-    return [
-        ListedPlatform(offer.target, offer.package, _problem(offer.target, settings)) for offer in registry.offers()
-    ]
+    return [_listed(offer, settings) for offer in registry.offers()]
 
 
-def _problem(target: str, settings: config.Config) -> str | None:
+def _listed(offer: registry.PlatformOffer, settings: config.Config) -> ListedPlatform:
     try:
-        registry.load(target, settings)
+        platform = registry.load(offer.target, settings)
     except ClouduploaderError as exc:
-        return exc.message
-    return None
+        return ListedPlatform(offer.target, offer.package, exc.message, None)
+    return ListedPlatform(offer.target, offer.package, None, platform.description)
 
 
 def schema(target: str, settings: config.Config) -> dict[str, Any]:

@@ -3,21 +3,23 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clouduploader.cli import completion, output, table, target_values
+from clouduploader.cli import completion, output, parsing, table, target_values
 from clouduploader.cli.options import json_option, pass_session
 from clouduploader.cli.parsing import CommandGroup
 from clouduploader.cli.session import Session
 from clouduploader.cli.target_command import TargetCommand
 from clouduploader.cli.text import clean
 from clouduploader.errors import ExitCode, UsageError
-from clouduploader.plugin import JsonValue, Verification
+from clouduploader.platforms import DEFAULT_TARGET
+from clouduploader.plugin import Accounts, JsonValue, Verification
 from clouduploader.store import job_log
+from clouduploader.uploads import registry
 
 if TYPE_CHECKING:
     from clouduploader.admin.accounts import AccountDetails
@@ -30,15 +32,52 @@ COLUMNS = (
     table.Column("values"),  # ids all of them: rather a longer line
 )
 ENCRYPTED = "(encrypted)"
+TEXT, POLICIES = "text", "json"
+"""The forms in which `account show` prints what any platform says; the others are scripts of the platform's."""
+
+
+class AccountOption(click.Option):
+    """An option that takes words of the target's platform, which its help lists with their meanings.
+
+    Args:
+        words: Gives them.
+        attributes: See click.Option; `help` without a full stop.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 as Click has it
+        words: Callable[[Accounts], Mapping[str, str]],
+        **attributes: Any,  # noqa: ANN401 as Click has it
+    ) -> None:
+        super().__init__(*arguments, shell_complete=completion.account_words(words), **attributes)
+        self._words = words
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Give the option with its words, and what they mean; None where the platform has none."""
+        kept = registry.load_without_settings(ctx.meta.get(parsing.TARGET, DEFAULT_TARGET)).accounts
+        words = self._words(kept) if kept else {}
+        if not words:
+            return None
+        meanings = "; ".join(f"{word}: {meaning}" for word, meaning in words.items())
+        bracket = f"  [{self.default}]" if isinstance(self.default, str) else ""
+        return f"{self.opts[0]} [{'|'.join(words)}]", f"{self.help}: {meanings}.{bracket}"
+
+
+def _extras(kept: Accounts) -> Mapping[str, str]:
+    return kept.extras
+
+
+def _forms(kept: Accounts) -> Mapping[str, str]:
+    return {TEXT: "all, for people", POLICIES: "the policies alone", **kept.scripts}
 
 
 @click.group("account", cls=CommandGroup)
 def account_command() -> None:
     """Keep the users' accounts in the clouds.
 
-    An account says how this service gets into a user's own account at EC2: by a role that the user makes, and
-    that lets in this service with an external id of that user's alone. `submit` takes it from here. All of it is in
-    accounts.sqlite in the home; what is secret, encrypted.
+    An account says how this service gets into a user's own account in a cloud. `submit` takes it from here. All of it
+    is in accounts.sqlite in the home; what is secret, encrypted.
     """
 
 
@@ -48,7 +87,7 @@ def account_command() -> None:
 @json_option
 @pass_session
 def create_command(session: Session, /, *, user: str, target: str) -> None:
-    """Make an account for USER, with a new external id.
+    """Make an account for USER, with what the service itself makes up, such as an id, and print that.
 
     With --json the data are {"user", "target", "created", "values": {...}, "encrypted": [...]}: the names of the
     values that are kept encrypted and not shown.
@@ -66,15 +105,9 @@ def create_command(session: Session, /, *, user: str, target: str) -> None:
 @click.argument("user", shell_complete=completion.user)
 @completion.target_option
 @click.option(
-    "--with", "extras", multiple=True, metavar="[copies|kms|cleanup]",
-    shell_complete=completion.among(["copies", "kms", "cleanup"]),
-    help="Permissions for this too: copies, sharing and deprecation; a KMS key; `cleanup` by tags. Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--form", default="text", show_default=True, metavar="[text|json|cloudformation|commands]",
-    shell_complete=completion.among(["text", "json", "cloudformation", "commands"]),
-    help="Print for people, the policies alone, a template, or commands for `aws`.",
-)  # fmt: skip
+    "--with", "extras", cls=AccountOption, words=_extras, multiple=True, help="Permissions for this too; repeatable"
+)
+@click.option("--form", cls=AccountOption, words=_forms, default=TEXT, help="What is printed")
 @json_option
 @pass_session
 def show_command(
@@ -82,8 +115,8 @@ def show_command(
 ) -> None:
     """Print what USER has to do in the cloud.
 
-    For EC2: the id of this service's own account, the external id, and the policies of the role: who may assume it,
-    and what it allows. The role's ARN is then entered by `account set-arn`.
+    It prints ids, policies as the cloud takes them, and scripts that make what is needed. What comes of it, such as the
+    name of a role, is then entered by `account set`.
 
     With --json the data are those of `account create`, and "facts", "policies" and "scripts", each an object.
     """
@@ -94,14 +127,14 @@ def show_command(
         shown = accounts.show(config, user, target, extras=extras, reporter=log)
     if session.is_json:
         output.print_json(session, {**_document(shown.account), **_guide(shown)})
-    elif form == "text":
+    elif form == TEXT:
         _print_text(shown)
-    elif form == "json":
+    elif form == POLICIES:
         click.echo(json.dumps(shown.guide.policies, indent=2))
     elif form in shown.guide.scripts:
         click.echo(shown.guide.scripts[form])
     else:
-        forms = ", ".join(["text", "json", *shown.guide.scripts])
+        forms = ", ".join([TEXT, POLICIES, *shown.guide.scripts])
         raise UsageError(f"there is no form '{form}' of what {target} asks for", hint=f"There are: {forms}.")
 
 
@@ -115,8 +148,8 @@ def show_command(
 def set_command(session: Session, /, *, user: str, field: str, value: str | None, target: str) -> None:
     """Enter a value into the account of USER.
 
-    FIELD is a key of the target data, for EC2 `arn` or `external_id`. A value that the platform calls secret is read
-    from standard input, and is kept encrypted for the key pair of `keygen`.
+    FIELD is a key of the target data that an account for the target holds. A value that the platform calls secret is
+    read from standard input, and is kept encrypted for the key pair of `keygen`.
 
     With --json the data are {"user", "target", "field"}.
     """
@@ -133,19 +166,6 @@ def set_command(session: Session, /, *, user: str, field: str, value: str | None
     accounts.enter(session.config, user, target, field=known, value=text)
     if session.is_json:
         output.print_json(session, {"user": user, "target": target, "field": field})
-
-
-@account_command.command("set-arn")
-@click.argument("user", shell_complete=completion.user)
-@click.argument("arn")
-@json_option
-@click.pass_context
-def set_arn_command(context: click.Context, /, *, user: str, arn: str) -> None:
-    """Enter the ARN of the role of USER at EC2.
-
-    The same as `account set USER arn ARN`.
-    """
-    context.invoke(set_command, user=user, field="arn", value=arn, target="ec2")
 
 
 @account_command.command("list")
@@ -176,7 +196,7 @@ def remove_command(session: Session, /, *, user: str, target: str, yes: bool) ->
     """Remove the account of USER from the home.
 
     Nothing in the cloud is changed, and jobs that are in the spool keep their target data. A new account gets
-    another external id.
+    other ids.
 
     With --json the data are {"user", "target"}.
     """
@@ -199,9 +219,9 @@ def remove_command(session: Session, /, *, user: str, target: str, yes: bool) ->
 def verify_command(session: Session, /, *, user: str, target: str) -> int:
     """Try whether the account of USER can be used, and by USER alone.
 
-    For EC2 the role is assumed as for an upload; then without an external id, and with a wrong one. A role that lets
-    us in then is open to anyone who uses this service and knows its ARN: the exit code is 79. It is 77 if the role does
-    not let us in with the right one.
+    The service tries to get in as for an upload, and then as it would for another user. An account that lets it in
+    then is open to anyone who uses this service: the exit code is 79. It is 77 if the account does not let it in for
+    USER.
 
     With --json the data are {"user", "target", "is_usable", "is_open", "findings": [...]}, each as of `check`.
     """

@@ -5,19 +5,19 @@ Nothing here imports an SDK or asks a server; what can't be found out completes 
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from clouduploader.cli import parsing
-from clouduploader.cli.options import DEFAULT_TARGET
 from clouduploader.cli.session import Session
 from clouduploader.errors import ClouduploaderError
+from clouduploader.platforms import DEFAULT_TARGET
 
 if TYPE_CHECKING:
-    from clouduploader.plugin import Platform
+    from clouduploader.plugin import Accounts, Platform
 
 PROGRAM = "clouduploader"
 VARIABLE = "_CLOUDUPLOADER_COMPLETE"  # as Click names it
@@ -89,6 +89,16 @@ def account_field(context: click.Context, parameter: click.Parameter, incomplete
         return [one.name for one in _platform(found).fields if one.is_of_account]
 
     return _completer(names)(context, parameter, incomplete)
+
+
+def account_words(words: Callable[["Accounts"], Iterable[str]]) -> Completer:
+    """Complete words of the platform's accounts, where it has accounts."""
+
+    def names(found: click.Context) -> list[str]:
+        kept = _platform(found).accounts
+        return list(words(kept)) if kept else []
+
+    return _completer(names)
 
 
 def field(key: str) -> Completer:

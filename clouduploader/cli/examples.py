@@ -3,8 +3,7 @@
 _EXAMPLES = {
     "account": """\
 clouduploader account create tom
-clouduploader account show tom --method ebs-direct
-clouduploader account set-arn tom arn:aws:iam::123456789012:role/clouduploader
+clouduploader account show tom
 clouduploader account verify tom
 """,
     "check": """\

@@ -16,6 +16,8 @@ from clouduploader.cli.program import clouduploader_command
 from clouduploader.cli.session import SERVER_VARIABLE
 from clouduploader.cli.target_command import FieldOption, TargetCommand
 from clouduploader.errors import ExitCode
+from clouduploader.platforms import BUILT_INS
+from clouduploader.plugin import Platform
 from clouduploader.store import config
 from clouduploader.uploads import registry
 
@@ -27,7 +29,7 @@ DESCRIPTION = """
 The Open Build Service starts clouduploader once per upload job, in one of the first two forms: five or six
 operands, the third and fourth absolute paths. The image UPLOAD_FILE is uploaded for USER to the platform TARGET
 as the JSON file TARGETDATA says. The log is appended to LOGFILE or, where OBS catches it, written to standard
-output; the result, for EC2 the AMI id alone, goes to RESULT_FILE.
+output; the result, one line such as the id of the image, goes to RESULT_FILE.
 
 In the third form an administrator runs a command: uploads by hand, looks at jobs, kills them, makes keys,
 checks the installation.
@@ -46,8 +48,6 @@ ENVIRONMENT = {
 FILES = {
     f"{config.DEFAULT_HOME}/{config.FILE_NAME}": "Settings, an INI file. The command line and the environment "
     "win over it.",
-    f"{config.DEFAULT_HOME}/.aws/credentials": "The AWS credentials that assume the users' roles.",
-    f"{config.DEFAULT_HOME}/.ec2utils.conf": "Helper image and instance type of each EC2 region.",
     f"{config.DEFAULT_HOME}/.gnupg": "The GPG key that target data are encrypted for.",
     f"{config.DEFAULT_HOME}/secret.pem": "The RSA key that OBS encrypts secrets for.",
     f"{config.DEFAULT_HOME}/_pubkey": "Its public half, which OBS hands out.",
@@ -82,11 +82,18 @@ def render() -> str:
         command = program.get_command(context, name)
         if command is not None and not command.hidden:
             lines += _command(command, click.Context(command, parent=context, info_name=name))
+    platforms = {target: registry.load_without_settings(target) for target in BUILT_INS}
+    lines += [".SH TARGETS", *_definitions({target: _target(platform) for target, platform in platforms.items()})]
     lines += [".SH EXIT STATUS", *_definitions({str(int(code)): code.meaning for code in ExitCode})]
     lines += [".SH ENVIRONMENT", *_definitions(ENVIRONMENT)]
-    lines += [".SH FILES", *_definitions(FILES)]
-    lines += [".SH SEE ALSO", ".BR ec2uploadimg (1),", ".BR gpg (1)"]
+    files = {f"{config.DEFAULT_HOME}/{one.path}": one.description for own in platforms.values() for one in own.files}
+    lines += [".SH FILES", *_definitions(FILES | files)]
+    lines += [".SH SEE ALSO", ".BR gpg (1)"]
     return "\n".join(lines) + "\n"
+
+
+def _target(platform: Platform) -> str:
+    return f"{platform.description} {platform.accounts.description if platform.accounts else ''}".strip()
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -96,7 +103,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from _paragraphs(command.help or "")
     yield from _options(command, context)
     if isinstance(command, TargetCommand):
-        for target in registry.BUILT_INS:
+        for target in BUILT_INS:
             if options := command.field_options(target):
                 yield from _paragraphs(f"Options of the target {target}:")
                 yield from _listed(options, context)

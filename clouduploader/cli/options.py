@@ -14,7 +14,6 @@ from clouduploader.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-DEFAULT_TARGET = "ec2"
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # RFC 3986, 3.1
 

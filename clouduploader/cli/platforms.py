@@ -8,7 +8,12 @@ from clouduploader.cli import completion, output, table
 from clouduploader.cli.options import json_option, pass_session
 from clouduploader.cli.session import Session
 
-COLUMNS = (table.Column("TARGET"), table.Column("PACKAGE", rank=1), table.Column("STATE", least=16))
+COLUMNS = (
+    table.Column("TARGET"),
+    table.Column("PACKAGE", rank=2),
+    table.Column("STATE", least=16),
+    table.Column("DESCRIPTION", least=32, rank=1),
+)
 
 
 @click.command("platforms")
@@ -24,8 +29,8 @@ def platforms_command(session: Session, target: str | None) -> None:
     Each is a target that jobs can name. Packages can bring more of them: see "Platforms" in the
     README.
 
-    With --json the data are {"platforms": [{"target", "package", "problem"}]}, problem being null
-    for one that can be used; with --schema too, {"schema": {...}}.
+    With --json the data are {"platforms": [{"target", "package", "problem", "description"}]}, problem being null
+    for one that can be used, else description; with --schema too, {"schema": {...}}.
     """
     from clouduploader.admin import platforms
 
@@ -38,8 +43,7 @@ def platforms_command(session: Session, target: str | None) -> None:
         return
     found = platforms.list_platforms(session.config)
     if session.is_json:
-        rows = [{"target": one.target, "package": one.package, "problem": one.problem} for one in found]
-        output.print_json(session, {"platforms": rows})
+        output.print_json(session, {"platforms": [vars(one) for one in found]})
     else:
-        rows_shown = [(one.target, one.package, one.problem or "ok") for one in found]
-        table.print_table(COLUMNS, rows_shown)
+        rows = [(one.target, one.package, one.problem or "ok", one.description or "") for one in found]
+        table.print_table(COLUMNS, rows)

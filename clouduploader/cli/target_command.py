@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from clouduploader.cli import completion, parsing
-from clouduploader.cli.options import DEFAULT_TARGET
 from clouduploader.errors import ClouduploaderError, LocalIOError, MissingFileError, UsageError
+from clouduploader.platforms import DEFAULT_TARGET
 from clouduploader.plugin import Field, FieldKind, Platform
 from clouduploader.uploads import registry
 

@@ -16,6 +16,7 @@ from clouduploader.errors import ExitCode
 from clouduploader.jobs import upload
 from clouduploader.plugin import JsonValue
 from clouduploader.store import config, home, job_log
+from clouduploader.uploads import registry
 from clouduploader.util import signals
 from clouduploader.util.cancel import Cancel
 
@@ -52,8 +53,8 @@ def upload_command(
 ) -> int:
     """Upload IMAGE, and print what came out.
 
-    For EC2 that is the id of an AMI. The upload is a job in the spool like those of OBS: `list`, `inspect`,
-    `log` and `kill` know it.
+    That is the id of the image in the cloud, or how else the target calls it. The upload is a job in the spool like
+    those of OBS: `list`, `inspect`, `log` and `kill` know it.
 
     Where the image is there, but a part of what else was asked for failed, for example a copy to one region, the exit
     code is 75: each part is reported on stderr, and the same command once more does the rest.
@@ -71,7 +72,7 @@ def upload_command(
     settings = session.config
     if max_size is not None:
         settings = dataclasses.replace(settings, max_size=config.Setting(max_size, "--max-size"))
-    for path in home.exposed(settings.home.value):
+    for path in home.exposed(settings.home.value, registry.load(target, settings).files):
         output.warn(session, f"others on this machine can read {path}")
     cancel = Cancel()
     signals.listen(cancel)

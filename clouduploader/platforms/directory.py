@@ -51,6 +51,7 @@ _PARTIAL_NAME = re.compile(r"\.clouduploader-(?P<key>[0-9a-f]{32})-[0-9a-f]{8}\.
 class DirectoryPlatform(Platform):
     """The platform `directory`."""
 
+    description = "Copies the image into a directory; the result is its path."
     fields = (
         Field.FILENAME,
         Field(

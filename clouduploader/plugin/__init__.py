@@ -38,6 +38,7 @@ from clouduploader.plugin.objects import (
     ObjectState,
 )
 from clouduploader.plugin.platform import (
+    HomeFile,
     Platform,
     PlatformContext,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Finding",
     "FoundObject",
     "Hints",
+    "HomeFile",
     "ImageFound",
     "ImageInspector",
     "Journal",

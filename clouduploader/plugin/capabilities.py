@@ -35,9 +35,9 @@ class AccountGuide:
     """What a user needs in order to open his account in the cloud to this service.
 
     Attributes:
-        facts: Short texts by their names in lower case with underscores, for example `external_id`.
+        facts: Short texts by their names in lower case with underscores, for example `account_id`.
         policies: JSON documents by their names, as the cloud's console takes them.
-        scripts: The same, ready to be run: whole texts by what they are, for example `cloudformation`.
+        scripts: The same, ready to be run: whole texts by the names in `Accounts.scripts`.
     """
 
     facts: Mapping[str, str]
@@ -66,7 +66,16 @@ class Accounts(Protocol):
     A platform that has it offers it as its attribute `accounts`, and marks with `is_of_account` which of its
     fields an account holds. Making it is as cheap as making the platform. The values of an account are
     strings by the names of these fields, as far as they are known yet; decrypted.
+
+    Attributes:
+        description: How the service gets into an account, and what its user has to do, for people: whole sentences.
+        extras: What the service can be allowed besides, by names of lower-case letters: a few words each.
+        scripts: What `AccountGuide.scripts` holds, by the same names: a few words each.
     """
+
+    description: str
+    extras: Mapping[str, str]
+    scripts: Mapping[str, str]
 
     def new_values(self) -> Mapping[str, str]:
         """Make up what the service itself gives to a new account, in clear. No network.
@@ -80,11 +89,10 @@ class Accounts(Protocol):
 
         Args:
             values: Of the account.
-            extras: What the service is to be allowed besides.
+            extras: What the service is to be allowed besides, names of `extras`.
             reporter: Told what is done.
 
         Raises:
-            UsageError: An extra that is not known.
             ClouduploaderError: Something that the guide must tell can't be found out.
         """
 

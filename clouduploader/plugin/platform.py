@@ -34,6 +34,21 @@ class PlatformContext:
     target: str = ""
 
 
+@frozen(kw_only=True)
+class HomeFile:
+    """A file in the home that a platform reads.
+
+    Attributes:
+        path: Below the home, such as `.mycloud/credentials`.
+        description: A sentence for people, such as "The helper image of each region."
+        is_secret: Whether other users of the host must not read it: who uploads is warned, and `check` finds it.
+    """
+
+    path: str
+    description: str
+    is_secret: bool = False
+
+
 class Platform(ABC):
     """What uploads an image to one kind of cloud. A plugin derives from it, and its entry point names the class.
 
@@ -44,6 +59,8 @@ class Platform(ABC):
         context: What it is made from.
 
     Attributes:
+        description: What it makes of an image, and what its result is: a sentence for people.
+        files: The files in the home that it reads.
         fields: The keys of its target data. Whether an image that does not look like a disk is refused, is said by
             a boolean one called `force`, if there is one.
         settings_defaults: The names of its settings, the keys of its section of `clouduploader.conf`, with defaults.
@@ -61,6 +78,8 @@ class Platform(ABC):
         ConfigError: A setting is not known.
     """
 
+    description: ClassVar[str] = ""
+    files: ClassVar[Sequence[HomeFile]] = ()
     fields: ClassVar[Sequence[Field]] = ()
     settings_defaults: ClassVar[Mapping[str, str]] = {}
     needs_disk: ClassVar[bool] = True

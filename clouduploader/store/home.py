@@ -1,26 +1,32 @@
 """The home of clouduploader: which of its files hold secrets, and whether other users can read them."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from clouduploader.plugin import HomeFile
 
 ACCOUNTS = "accounts.sqlite"
 FORBIDDEN = {
-    ".aws/credentials": stat.S_IROTH,
     ".gnupg": stat.S_IROTH,
     "secret.pem": stat.S_IROTH,
     ACCOUNTS: stat.S_IRWXG | stat.S_IRWXO,
 }
 """What holds secrets, and the permissions that it must not have. An administrator may let a group read a file that
-was put there by hand; what only clouduploader writes is for its owner alone."""
+was put there by hand, as those of platforms are; what only clouduploader writes is for its owner alone."""
 
 
-def exposed(home: Path) -> Iterator[Path]:
+def exposed(home: Path, files: Iterable[HomeFile]) -> Iterator[Path]:
     """Find secrets that others on this machine can read; OBS's package installs them like that.
 
     What is not there, or can't be looked at, is not exposed.
+
+    Args:
+        home: The directory.
+        files: Those that platforms read there.
     """
-    for name, forbidden in FORBIDDEN.items():
+    platforms_own = {file.path: stat.S_IROTH for file in files if file.is_secret}
+    for name, forbidden in (platforms_own | FORBIDDEN).items():
         path = home / name
         try:
             mode = path.stat().st_mode

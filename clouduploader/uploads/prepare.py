@@ -76,7 +76,7 @@ def prepared(
         log.hide(secret)
     if data.unknown_keys:
         log.detail(f"The target data have keys that {task.target} does not use: {', '.join(data.unknown_keys)}.")
-    for path in home.exposed(config.home.value):
+    for path in home.exposed(config.home.value, platform.files):
         log.detail(f"Warning: others on this machine can read {path}.")
     filename = _real_name(task, data)
     image = image_open.describe(task.image_path, filename, cancel)

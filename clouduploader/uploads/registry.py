@@ -12,6 +12,7 @@ ours importlib.metadata is asked.
 """
 
 import configparser
+import contextlib
 import importlib
 import operator
 import os
@@ -22,14 +23,10 @@ from typing import NamedTuple, Protocol
 
 import clouduploader
 from clouduploader.errors import ClouduploaderError, PluginLoadError, UnknownTargetError
-from clouduploader.plugin import Platform, PlatformContext
+from clouduploader.platforms import BUILT_INS
+from clouduploader.plugin import HomeFile, Platform, PlatformContext
 
 GROUP = "clouduploader.platforms"
-BUILT_INS = {
-    "directory": "clouduploader.platforms.directory:DirectoryPlatform",
-    "ec2": "clouduploader.platforms.ec2:Ec2",
-}
-"""Our own platforms, the same as in setup.cfg."""
 
 _METADATA_ENDINGS = (".dist-info", "egg-info")  # the directories of importlib.metadata
 
@@ -105,6 +102,13 @@ def load_without_settings(target: str) -> Platform:
         UnknownTargetError, PluginLoadError, ClouduploaderError: See `load`.
     """
     return _made(_offer(target), PlatformContext(home=Path(), settings={}, environment={}, target=target))
+
+
+def home_files() -> Iterator[HomeFile]:
+    """Name the files in the home that any platform there is reads; those that can't be loaded read none."""
+    for target in names():
+        with contextlib.suppress(ClouduploaderError):
+            yield from load_without_settings(target).files
 
 
 def _offer(target: str) -> PlatformOffer:

@@ -7,7 +7,16 @@ from contract.test_directory import case  # noqa: F401 the case whose platform i
 
 from clouduploader.errors import CannotCreateError
 from clouduploader.platforms import directory
-from clouduploader.plugin import CloudObject, Field, FieldKind, FoundObject, ObjectCreated, UploadContext, UploadResult
+from clouduploader.plugin import (
+    CloudObject,
+    Field,
+    FieldKind,
+    FoundObject,
+    HomeFile,
+    ObjectCreated,
+    UploadContext,
+    UploadResult,
+)
 from clouduploader.plugin.testing import PlatformContract, UploadContract
 from clouduploader.util.cancel import Cancel
 
@@ -37,6 +46,14 @@ class WithOddFields(directory.DirectoryPlatform):
         *directory.DirectoryPlatform.fields,
         Field(name="level", description="No full stop", kind=FieldKind.INTEGER),
     )
+
+
+class WithoutDescription(directory.DirectoryPlatform):
+    description = ""
+
+
+class WithFileOutsideOfTheHome(directory.DirectoryPlatform):
+    files = (HomeFile(path="../key", description="A key."),)
 
 
 class IgnoringStop(directory.DirectoryPlatform):
@@ -110,6 +127,8 @@ P, U = PlatformContract, UploadContract
         ("WithPath", P, "link_name_is_a_safe_base_name_or_refused", AssertionError),
         ("WithRaisingProblems", P, "problems_are_lines_and_never_raise", KeyError),
         ("WithOddFields", P, "fields_are_complete_and_have_a_schema", AssertionError),
+        ("WithoutDescription", P, "description_is_a_sentence", AssertionError),
+        ("WithFileOutsideOfTheHome", P, "files_are_below_the_home_and_explained", AssertionError),
         ("touching", P, "making_it_is_cheap_and_touches_nothing", AssertionError),
         ("importing", P, "making_it_is_cheap_and_touches_nothing", AssertionError),
         ("IgnoringStop", U, "upload_stopped_before_it_began_leaves_nothing", pytest.fail.Exception),

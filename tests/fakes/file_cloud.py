@@ -20,6 +20,7 @@ from clouduploader.plugin import (
     Field,
     Finding,
     FoundObject,
+    HomeFile,
     Level,
     ObjectCreated,
     ObjectState,
@@ -32,6 +33,11 @@ from clouduploader.plugin import (
 
 
 class FileCloud(Platform):
+    description = "Makes files that tell of an image."
+    files = (
+        HomeFile(path="file-cloud.key", description="Its key.", is_secret=True),
+        HomeFile(path="file-cloud.map", description="Where its places are."),
+    )
     settings_defaults = MappingProxyType({"path": ""})
     fields = (
         Field(name="region", description="Where.", is_required=True),
@@ -144,6 +150,10 @@ class FileCloud(Platform):
 class FileAccounts:
     """Who knows the words in the file `password` gets in; with a file `open` everybody does."""
 
+    description = "A password opens a tenant."
+    extras = MappingProxyType({"fire": "setting it on fire"})
+    scripts = MappingProxyType({"shell": "commands for a shell"})
+
     def __init__(self, words):
         self._words = words
 
@@ -152,7 +162,8 @@ class FileAccounts:
 
     def guide(self, values, *, extras, reporter):
         facts = {"tenant": values["tenant"]}
-        return AccountGuide(facts=facts, policies={"rule": {"a": [1]}}, scripts={"shell": "do it"})
+        policies = {"rule": {"a": [1]}, **{name: {"a": [2]} for name in extras}}
+        return AccountGuide(facts=facts, policies=policies, scripts={"shell": "do it"})
 
     def verify(self, values, *, reporter):
         reporter.hide(values["password"])

@@ -18,6 +18,7 @@ from clouduploader.plugin import (
     Finding,
     FoundObject,
     Hints,
+    HomeFile,
     JsonValue,
     Platform,
     PlatformContext,
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
 class Ec2(Platform):
     """The platform `ec2`."""
 
+    description = "Makes an AMI in Amazon EC2, by the EBS direct APIs or by ec2uploadimg; the result is its id."
+    files = (
+        HomeFile(
+            path=".aws/credentials",
+            description="The AWS credentials that assume the users' roles.",
+            is_secret=True,
+        ),
+        HomeFile(path=".aws/config", description="What AWS's SDK is to do otherwise; optional."),
+        HomeFile(path=".ec2utils.conf", description="Helper image and instance type of each EC2 region."),
+    )
     fields = fields.FIELDS
     settings_defaults = settings.DEFAULTS
 

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader.errors import ClouduploaderError, DataError, ImageError, StoppedError, UsageError
+from clouduploader.errors import ClouduploaderError, DataError, ImageError, StoppedError
 from clouduploader.model.disk import Image
 from clouduploader.plugin.capabilities import Accounts, Verification
 from clouduploader.plugin.context import Context, UploadContext
@@ -199,6 +199,15 @@ class PlatformContract:
         assert len(link_name.encode()) <= NAME_MAX_BYTES
         assert case.make().link_name(image) == link_name
 
+    def test_description_is_a_sentence(self, case: Case) -> None:
+        assert re.fullmatch(r"[A-Z][^\x00-\x1f\x7f]+\.", case.make().description)
+
+    def test_files_are_below_the_home_and_explained(self, case: Case) -> None:
+        for file in case.make().files:
+            assert not Path(file.path).is_absolute()
+            assert ".." not in Path(file.path).parts
+            assert re.fullmatch(r"[A-Z][^\x00-\x1f\x7f]+\.", file.description), file.path
+
     def test_fields_of_accounts_are_texts_and_there_where_accounts_are(self, case: Case) -> None:
         platform = case.make()
         fields = [field for field in platform.fields if field.is_of_account]
@@ -223,17 +232,28 @@ class AccountsContract:
             assert not fields[name].is_secret
             assert is_allowed(fields[name], made[0][name])
 
+    def test_what_it_offers_is_explained(self, case: Case) -> None:
+        kept = case.accounts()
+        assert re.fullmatch(r"[A-Z][^\x00-\x1f\x7f]+\.", kept.description)
+        for name, meaning in (*kept.extras.items(), *kept.scripts.items()):
+            assert re.fullmatch(r"[a-z]+", name)
+            assert ONE_LINE.fullmatch(meaning)
+        assert not {"text", "json"}.intersection(kept.scripts)  # forms that `account show` has for all
+
     def test_guide_is_whole_and_can_be_written_as_json(self, case: Case) -> None:
         kept, record = case.accounts(), RecordingReporter()
         guide = kept.guide(self._values(case), extras=(), reporter=record)
         assert guide.facts
         assert all(re.fullmatch(r"[a-z_]+", name) and ONE_LINE.fullmatch(fact) for name, fact in guide.facts.items())
+        assert guide.scripts.keys() == kept.scripts.keys()
         assert all(script.strip() for script in guide.scripts.values())
         assert json.loads(json.dumps(guide.policies)) == guide.policies
 
-    def test_guide_refuses_what_it_does_not_know(self, case: Case) -> None:
-        with pytest.raises(UsageError):
-            case.accounts().guide(self._values(case), extras=("everything",), reporter=RecordingReporter())
+    def test_each_extra_asks_for_more(self, case: Case) -> None:
+        kept, record = case.accounts(), RecordingReporter()
+        without = kept.guide(self._values(case), extras=(), reporter=record)
+        for extra in kept.extras:
+            assert kept.guide(self._values(case), extras=(extra,), reporter=record).policies != without.policies
 
     def test_verify_of_an_account_with_nothing_in_it_is_refused(self, case: Case) -> None:
         with pytest.raises(DataError):

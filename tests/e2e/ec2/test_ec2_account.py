@@ -62,7 +62,7 @@ def test_account_is_made_followed_and_verified_and_a_role_open_to_anyone_is_foun
     code, shown = account("show", "tom", "--method", "ebs-direct")
     assert shown["facts"] == {"account_id": sandbox.description["account_id"], "external_id": external_id}
     role = run_aws(shown["scripts"]["commands"])["Role"]
-    assert account("set-arn", "tom", role["Arn"])[0] == 0
+    assert account("set", "tom", "arn", role["Arn"])[0] == 0
 
     code, outcome = account("verify", "tom")
     assert (code, outcome["is_usable"], outcome["is_open"]) == (0, True, False)
@@ -99,13 +99,13 @@ def test_account_is_made_followed_and_verified_and_a_role_open_to_anyone_is_foun
     assert (code, outcome["is_usable"], outcome["is_open"]) == (77, False, False)
     assert [found["level"] for found in outcome["findings"]] == ["failure", "ok", "ok"]
     # anna may not have tom's role, whatever she says
-    code, error = account("set-arn", "anna", role["Arn"])
+    code, error = account("set", "anna", "arn", role["Arn"])
     assert (code, error["kind"]) == (65, "DataError")
 
 
 def test_verify_that_is_refused_for_another_reason_finds_nothing(sandbox, account):
     account("create", "tom")
-    assert account("set-arn", "tom", sandbox.description["role_arn"])[0] == 0
+    assert account("set", "tom", "arn", sandbox.description["role_arn"])[0] == 0
     assert account("set", "tom", "external_id", sandbox.description["external_id"])[0] == 0
     sandbox.fault("AssumeRole", code="RegionDisabledException", message="No.", status=403, after=1)
     code, error = account("verify", "tom")

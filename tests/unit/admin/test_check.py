@@ -4,7 +4,7 @@ import os
 import pytest
 
 from clouduploader.admin import check
-from clouduploader.plugin import Level
+from clouduploader.plugin import HomeFile, Level
 from clouduploader.store import accounts, config, home
 
 NOW = datetime.datetime(2026, 11, 22, 18, 0, tzinfo=datetime.UTC)
@@ -67,9 +67,30 @@ def test_accounts_that_cannot_be_read_are_a_failure(findings, book):
     assert hint
 
 
-def test_secrets_of_the_admin_may_be_a_groups(tmp_path):
-    path = tmp_path / "secret.pem"
+KEY = HomeFile(path="cloud/key", description="A key.", is_secret=True)
+MAP = HomeFile(path="cloud/map", description="No secret.")
+
+
+@pytest.mark.parametrize("name", ["secret.pem", KEY.path])
+def test_secrets_of_the_admin_may_be_a_groups(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
     path.touch(0o640)
-    assert list(home.exposed(tmp_path)) == []
+    assert list(home.exposed(tmp_path, [KEY, MAP])) == []
     path.chmod(0o644)
-    assert list(home.exposed(tmp_path)) == [path]
+    assert list(home.exposed(tmp_path, [KEY, MAP])) == [path]
+
+
+def test_file_of_a_platform_that_is_no_secret_may_be_read(tmp_path):
+    (tmp_path / "cloud").mkdir()
+    (tmp_path / MAP.path).touch(0o644)
+    assert list(home.exposed(tmp_path, [MAP])) == []
+
+
+@pytest.mark.parametrize("target", ["file-cloud", "directory"])
+def test_secret_of_any_platform_there_is_is_found(file_cloud, target):
+    path = file_cloud.place / "home" / "file-cloud.key"
+    path.touch(0o644)
+    settings = config.load(home=path.parent, spool=file_cloud.place, environment={"PATH": os.defpath})
+    found = check.run(settings, target=target, region=None, data_path=None)
+    assert [one.hint for one in found if one.subject == str(path)] == [f"chmod 600 {path}"]

@@ -55,7 +55,7 @@ def test_account_is_made_once_and_shown_in_a_list(run, home_dir):
     assert (code, err) == (0, "")
     name, external_id = out.rstrip("\n").split("\t")
     assert name == "external_id"
-    assert run("set-arn", "tom", ARN) == (0, "", "")
+    assert run("set", "tom", "arn", ARN) == (0, "", "")
     header, line = run("list")[1].splitlines()
     assert header == "user\ttarget\tcreated\tvalues"
     user, target, created, values = line.split("\t")
@@ -76,7 +76,7 @@ def test_answers_in_json_have_their_keys(run_json):
         0,
         {"user": "tom", "target": "ec2", "field": "external_id"},
     )
-    assert run_json("set-arn", "tom", ARN)[1] == {"user": "tom", "target": "ec2", "field": "arn"}
+    assert run_json("set", "tom", "arn", ARN)[1] == {"user": "tom", "target": "ec2", "field": "arn"}
     assert run_json("list")[1] == {"accounts": [{**made, "values": {"external_id": "4711", "arn": ARN}}]}
     assert run_json("list", "--target", "file-cloud")[1] == {"accounts": []}
     assert run_json("remove", "tom", "--yes") == (0, {"user": "tom", "target": "ec2"})
@@ -91,13 +91,13 @@ def test_answers_in_json_have_their_keys(run_json):
         (["create", "a\x1b[31m"], 64, r"'a\x1b[31m' can't be the name of a user"),
         (["show", "anna"], 66, "anna has no account for ec2"),
         (["verify", "anna"], 66, "anna has no account for ec2"),
-        (["set-arn", "anna", ARN], 66, "anna has no account for ec2"),
+        (["set", "anna", "arn", ARN], 66, "anna has no account for ec2"),
         (["remove", "anna", "--yes"], 66, "anna has no account for ec2"),
         (["remove", "tom"], 64, "Remove the account of tom for ec2?"),
         (["set", "tom", "region", "eu-west-1"], 64, "an account for ec2 has no field 'region'"),
         (["set", "tom", "arn"], 64, "a value for arn is missing"),
         (["set", "tom", "arn", ""], 65, 'arn is "", but must be a string'),
-        (["set-arn", "tom", "arn:aws:iam::1:user/x"], 65, "such as arn:aws:iam::123456789012:role/obs"),
+        (["set", "tom", "arn", "arn:aws:iam::1:user/x"], 65, "such as arn:aws:iam::123456789012:role/obs"),
         (["set", "tom", "external_id", "a b"], 65, 'external_id is "a b", but takes letters, digits and'),
         (["verify", "tom"], 65, "the account has no arn yet"),
         (["show", "tom", "--method", "magic"], 65, '--method is "magic", but must be ec2uploadimg, ebs-direct or auto'),
@@ -215,6 +215,25 @@ def test_show_gives_each_form(run, run_json):
     code, _, err = run(*words, "--form", "poem")
     assert code == 64
     assert "there is no form 'poem' of what file-cloud asks for. There are: text, json, shell." in err
+
+
+def test_show_knows_the_permissions_of_its_target(run):
+    run("create", "tom", "--target", "file-cloud")
+    words = ("show", "tom", "--target", "file-cloud", "--form", "json", "--with")
+    assert json.loads(run(*words, "fire")[1]) == {"rule": {"a": [1]}, "fire": {"a": [2]}}
+    code, out, err = run(*words, "copies")
+    assert (code, out) == (64, "")
+    assert "there are no permissions called 'copies'. There are: fire." in err
+
+
+def test_help_of_show_lists_words_of_the_target_alone(run):
+    shown = " ".join(run("show", "--target", "file-cloud", "--help")[1].split())
+    assert "--with [fire] Permissions for this too; repeatable: fire: setting it on fire." in shown
+    assert "--form [text|json|shell]" in shown
+    assert "copies" not in shown
+    shown = run("show", "--target", "directory", "--help")[1]
+    assert "--with" not in shown
+    assert "copies" in run("show", "--help")[1]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def documented():
 DOCUMENTED = documented()
 WITHOUT_JSON = {"sandbox", "serve", "worker", "account"}
 FREE = {"policies", "scripts"}  # objects whose keys are the platform's
-INNER = ("create", "list", "remove", "set", "set-arn", "show", "verify")
+INNER = ("create", "list", "remove", "set", "show", "verify")
 
 
 def test_every_command_with_json_is_documented():

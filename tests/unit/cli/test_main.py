@@ -20,7 +20,7 @@ from clouduploader.model.job import Job, JobState
 from clouduploader.util import signals
 
 PROGRAM = [Path(sys.executable).with_name("clouduploader")]
-ACCOUNT_COMMANDS = ("create", "show", "set", "set-arn", "list", "remove", "verify")
+ACCOUNT_COMMANDS = ("create", "show", "set", "list", "remove", "verify")
 ERRORS = [
     value
     for _, value in inspect.getmembers(errors, inspect.isclass)

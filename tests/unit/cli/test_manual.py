@@ -7,6 +7,8 @@ import pytest
 
 from clouduploader.cli import manual, program
 from clouduploader.errors import ExitCode
+from clouduploader.platforms import BUILT_INS
+from clouduploader.uploads import registry
 
 PAGE = Path(__file__).parents[3] / "man" / "clouduploader.1"
 
@@ -31,7 +33,7 @@ def test_page_is_shown_without_a_complaint():
     shown = show(manual.render())
     headings = re.findall(r"^[A-Z][A-Z ]+$", shown, re.MULTILINE)
     assert headings == [
-        *["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXIT STATUS", "ENVIRONMENT", "FILES"],
+        *["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "TARGETS", "EXIT STATUS", "ENVIRONMENT", "FILES"],
         "SEE ALSO",
     ]
 
@@ -39,6 +41,17 @@ def test_page_is_shown_without_a_complaint():
 def test_page_explains_every_exit_code():
     shown = " ".join(show(manual.render()).split())
     assert [code for code in ExitCode if f" {code:d} {code.meaning}" not in shown] == []
+
+
+@pytest.mark.parametrize("target", BUILT_INS)
+def test_page_tells_what_each_of_our_platforms_says_of_itself(target):
+    shown = " ".join(show(manual.render()).split())
+    platform = registry.load_without_settings(target)
+    assert f"{target} {platform.description}" in shown
+    for file in platform.files:
+        assert f"/etc/obs/cloudupload/{file.path} {file.description}" in shown
+    if platform.accounts:
+        assert platform.accounts.description.replace("`", "") in shown
 
 
 @pytest.mark.parametrize("name", sorted(program.COMMANDS))

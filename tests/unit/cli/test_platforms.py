@@ -7,10 +7,11 @@ def test_platforms_are_listed_with_their_package(run_in_home):
     code, out, _ = run_in_home("platforms")
     lines = [line.split("\t") for line in out.splitlines()]
     assert code == 0
-    assert lines[0] == ["TARGET", "PACKAGE", "STATE"]
+    assert lines[0] == ["TARGET", "PACKAGE", "STATE", "DESCRIPTION"]
     assert [(line[0], line[2]) for line in lines[1:]] == [("directory", "ok"), ("ec2", "ok")]
     rows = json.loads(run_in_home("platforms", "--json")[1])["data"]["platforms"]
-    assert [set(row) for row in rows] == [{"target", "package", "problem"}] * 2
+    assert [set(row) for row in rows] == [{"target", "package", "problem", "description"}] * 2
+    assert [row["description"] for row in rows] == [line[3] for line in lines[1:]]
     assert [row["problem"] for row in rows] == [None, None]
 
 
@@ -27,6 +28,7 @@ def test_broken_platform_is_listed_with_its_problem(run_in_home, tmp_path, monke
     assert [target for target, _ in problems[1:]] == ["ec2", "ec2", "x"]
     assert "more than one platform" in problems[1][1]
     assert "ModuleNotFoundError" in problems[3][1]
+    assert json.loads(out)["data"]["platforms"][3]["description"] is None
     assert run_in_home("platforms")[0] == 0
 
 

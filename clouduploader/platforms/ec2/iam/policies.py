@@ -96,9 +96,12 @@ OF_METHOD = {
     "auto": ("ebs-direct", "ec2uploadimg"),
 }
 """Which policies an upload by a method needs."""
-EXTRAS = ("copies", "kms", "cleanup")
-"""Policies for what not everybody wants: copies, sharing, deprecation and changes of an image; a KMS key; `cleanup` by
-tags."""
+EXTRAS = {
+    "copies": "copies, sharing, deprecation and changes of an image",
+    "kms": "a KMS key",
+    "cleanup": "`cleanup` by tags",
+}
+"""Policies for what not everybody wants."""
 
 Document = dict[str, JsonValue]
 

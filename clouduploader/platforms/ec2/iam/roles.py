@@ -12,7 +12,7 @@ import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 
-from clouduploader.errors import ConfigError, DataError, UsageError
+from clouduploader.errors import ConfigError, DataError
 from clouduploader.platforms.ec2 import auth, aws_errors
 from clouduploader.platforms.ec2.ec2uploadimg import helper_config
 from clouduploader.platforms.ec2.iam import policies
@@ -38,6 +38,16 @@ class RoleAccounts:
         settings: See Settings.
     """
 
+    description = (
+        "A user's account is a role in an AWS account, which lets in this service with an external id that is that "
+        "user's alone. `account show` tells the user how to make it; its ARN is entered by `account set USER arn ARN`."
+    )
+    extras: Mapping[str, str] = policies.EXTRAS
+    scripts: Mapping[str, str] = {
+        "cloudformation": "a template of the role, whose output RoleArn is wanted",
+        "commands": "commands for `aws`, whose last one prints the ARN",
+    }
+
     def __init__(self, context: PlatformContext, settings: Ec2Settings) -> None:
         self._context = context
         self._settings = settings
@@ -48,10 +58,6 @@ class RoleAccounts:
 
     def guide(self, values: Mapping[str, str], *, extras: Sequence[str], reporter: Reporter) -> AccountGuide:
         """Say which role the user has to make; asks STS for our account."""
-        for extra in extras:
-            if extra not in policies.EXTRAS:
-                hint = f"There are: {', '.join(policies.EXTRAS)}."
-                raise UsageError(f"there are no permissions called '{extra}'", hint=hint)
         external_id = self._value(values, "external_id")
         home, profile, region = self._context.home, self._settings.profile, self._sts_region()
         caller = auth.CallerAccount(home, profile, is_role_wanted=True, region=region, reporter=reporter)

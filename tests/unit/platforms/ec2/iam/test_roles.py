@@ -8,7 +8,7 @@ import boto3
 import botocore.session
 import pytest
 
-from clouduploader.errors import CredentialsError, DataError, NetworkError, UsageError
+from clouduploader.errors import CredentialsError, DataError, NetworkError
 from clouduploader.platforms.ec2 import settings
 from clouduploader.platforms.ec2.iam import policies, roles
 from clouduploader.plugin import Level, PlatformContext
@@ -97,14 +97,6 @@ def test_every_method_and_extra_has_permissions():
     assert set(policies.OF_METHOD) == set(settings.METHODS)
     used = {name for names in policies.OF_METHOD.values() for name in names}
     assert used | set(policies.EXTRAS) == set(policies.ACTIONS)
-
-
-def test_extra_that_is_not_known_is_refused(make_accounts, record):
-    kept, endpoint = make_accounts(identity())
-    with pytest.raises(UsageError, match="there are no permissions called 'all'") as caught:
-        guide(kept, record, extras=("all",))
-    assert "There are: " in caught.value.hint
-    assert endpoint.requests == []
 
 
 def test_guide_without_an_answer_is_an_error(make_accounts, record, refused):

@@ -8,7 +8,7 @@ Processes: `host` (the command itself) starts `init` in the namespaces; `init` s
 cloud, and then the command. When the command ends, `init` ends, and with it everything in there. The command sees
 itself as root.
 
-A cloud is a package beside these modules, for example `aws`, named in `registry`; `cloud` says what it has to offer,
+A cloud is a package beside these modules, named in `registry`; `cloud` says what it has to offer,
 and what the others do for it: namespaces, life and end of all processes, directory and environment, spool with a job,
 clock, record of calls, faults, certificates, control channel.
 

@@ -1,7 +1,7 @@
 """The interface between the sandbox's own processes and an emulated cloud."""
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from clouduploader.sandbox.call_record import CallRecord
@@ -75,24 +75,67 @@ class Emulator(abc.ABC):
         """
 
 
-class SandboxCloud(abc.ABC):
-    """A cloud as `host` and `init` know it, before any of its libraries is loaded.
+@frozen(kw_only=True)
+class CloudOption:
+    """The option of `clouduploader sandbox` that stands for a field of a cloud.
 
-    Implementations are dataclasses; their fields are the options, and survive JSON.
+    Attributes:
+        name: With its dashes.
+        help: A sentence.
+        metavar: What stands for a value in the help; None for the type's name.
+        choices: Words that it takes, for completion.
+    """
+
+    name: str
+    help: str
+    metavar: str | None = None
+    choices: Sequence[str] = ()
+
+
+class SandboxCloud(abc.ABC):
+    """A cloud as the command line, `host` and `init` know it, before any of its libraries is loaded.
+
+    Implementations are dataclasses; their fields are the options: each has a default, of which a tuple stands for an
+    option that can be repeated, and a CloudOption as `option` in its metadata. They survive JSON.
 
     Attributes:
         name: In `registry.CLOUDS`.
+        target: The target that uploads into it.
+        contents: What is in it, a list of things for the command's help.
+        advice: What to try in there, for people: some lines, before the examples.
         programs: Programs that must be installed, each with Debian's package.
         modules: Python packages that must be installed, from the extra `sandbox`.
         variable_prefixes: Environment variables that do not get into the sandbox.
         server_environment: Environment variables of the sandbox's server.
+
+    Raises:
+        UsageError: An option has a value that it can't have.
     """
 
     name: ClassVar[str]
+    target: ClassVar[str]
+    contents: ClassVar[str]
+    advice: ClassVar[str]
     programs: ClassVar[Mapping[str, str]]
     modules: ClassVar[tuple[str, ...]]
     variable_prefixes: ClassVar[tuple[str, ...]]
     server_environment: ClassVar[Mapping[str, str]]
+
+    @abc.abstractmethod
+    def headline(self, described: Mapping[str, Any]) -> str:
+        """Say where it is, and what is particular in it: a clause; sandbox.json is given."""
+
+    @abc.abstractmethod
+    def facts(self, described: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return what a person must know of it, by what it is; sandbox.json is given."""
+
+    @abc.abstractmethod
+    def examples(self, layout: Layout) -> Sequence[str]:
+        """Return commands to try in there."""
+
+    @abc.abstractmethod
+    def account_values(self, described: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return the values of an account (see Accounts) in it, which `submit` takes; sandbox.json is given."""
 
     @abc.abstractmethod
     def environment(self, layout: Layout) -> dict[str, str]:

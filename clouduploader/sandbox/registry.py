@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
 from clouduploader.sandbox.aws.cloud import AwsCloud
 from clouduploader.sandbox.cloud import SandboxCloud
 
-CLOUDS = {cloud.name: cloud for cloud in (AwsCloud,)}
+DEFAULT_CLOUD: type[SandboxCloud] = AwsCloud
+"""What `clouduploader sandbox` starts."""
+CLOUDS: Mapping[str, type[SandboxCloud]] = {cloud.name: cloud for cloud in (AwsCloud,)}
 
 
 def encode(cloud: SandboxCloud) -> str:

@@ -1,10 +1,13 @@
-"""AWS as `host` and `init` know it; loads neither moto nor asyncssh."""
+"""AWS as the command line, `host` and `init` know it; loads neither moto nor asyncssh."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
-from clouduploader.sandbox.aws.layout import EBS_ENDPOINT, ENDPOINT, AwsLayout
-from clouduploader.sandbox.cloud import Emulator, SandboxCloud, SandboxServices
+from clouduploader.errors import UsageError
+from clouduploader.sandbox.aws.layout import EBS_ENDPOINT, ENDPOINT, REGIONS, AwsLayout
+from clouduploader.sandbox.cloud import CloudOption, Emulator, SandboxCloud, SandboxServices
 from clouduploader.sandbox.layout import Layout
 
 
@@ -18,6 +21,12 @@ class AwsCloud(SandboxCloud):
     """
 
     name = "aws"
+    target = "ec2"
+    contents = "an AWS account, a customer's role, and a helper instance that the real ec2uploadimg can log in to"
+    advice = (
+        "Try the following: upload an image; have the service upload one, and job 1; do with job 1 what OBS does.\n"
+        "`aws` (from 2.13 on) and boto3 show you the account as a user who may see all."
+    )
     # For certificates, and for helper instances.
     programs = MappingProxyType({"openssl": "openssl", "xz": "xz-utils", "tar": "tar"})
     modules = ("moto", "flask", "asyncssh", "ec2imgutils")
@@ -34,8 +43,67 @@ class AwsCloud(SandboxCloud):
         }
     )
 
-    regions: tuple[str, ...]
-    wait_factor: float
+    regions: tuple[str, ...] = dataclasses.field(
+        default=("us-east-1", "eu-central-1"),
+        metadata={
+            "option": CloudOption(
+                name="--region",
+                metavar="REGION",
+                help="Prepare a helper AMI there; can be repeated.",
+                choices=REGIONS,
+            )
+        },
+    )
+    # 170 s of sleep in an upload become 3.4 s, and no poll gets so dense that it fills the log.
+    wait_factor: float = dataclasses.field(
+        default=0.02,
+        metadata={
+            "option": CloudOption(
+                name="--wait-factor",
+                help="Multiply the waiting times of ec2uploadimg by this; 1 leaves them as they are.",
+            )
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        unknown = [region for region in self.regions if region not in REGIONS]
+        if unknown:
+            raise UsageError(f"no such region here: {', '.join(unknown)}", hint=f"Known are: {', '.join(REGIONS)}.")
+        if not 0 < self.wait_factor <= 1:
+            raise UsageError(
+                f"--wait-factor is {self.wait_factor:g}, but must be a number greater than 0 and at most 1",
+                hint="See `clouduploader sandbox --help`.",
+            )
+
+    def headline(self, described: Mapping[str, Any]) -> str:
+        """Name the endpoint, and how fast ec2uploadimg is."""
+        waiting = "are as always" if self.wait_factor == 1 else f"are multiplied by {self.wait_factor:g}"
+        return f"{described['endpoint']}; nothing in it is real, and the waiting times of ec2uploadimg {waiting}"
+
+    def facts(self, described: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return what an upload by hand is told."""
+        return {
+            "role": described["role_arn"],
+            "external id": described["external_id"],
+            "region": f"{described['region']} (subnet {described['subnet_id']})",
+        }
+
+    def examples(self, layout: Layout) -> Sequence[str]:
+        """Return an upload by hand, one by the service, and what OBS does."""
+        job = layout.spool / "1"
+        return (
+            f"clouduploader upload --method ebs-direct --name my-image {layout.sample}",
+            "clouduploader list",
+            "clouduploader serve 2>serve.log &",
+            f"clouduploader submit --wait --method ebs-direct --name my-other-image {layout.sample}",
+            f"clouduploader sandbox-user ec2 {job}.file {job}.data {job}.log",
+            "aws ec2 describe-images --owners self",
+        )
+
+    def account_values(self, described: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return the customer's role."""
+        return {"external_id": described["external_id"], "arn": described["role_arn"]}
 
     def environment(self, layout: Layout) -> dict[str, str]:
         """Return the variables that lead the SDK to the endpoints, as the auditor."""
@@ -53,4 +121,4 @@ class AwsCloud(SandboxCloud):
         """Load moto and create all servers; none listens before the first `reset`."""
         from clouduploader.sandbox.aws.emulator import AwsEmulator
 
-        return AwsEmulator(services, tuple(self.regions), self.wait_factor)
+        return AwsEmulator(services, tuple(dict.fromkeys(self.regions)), self.wait_factor)

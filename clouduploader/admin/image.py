@@ -13,7 +13,7 @@ from clouduploader.util.cancel import Cancel
 from clouduploader.util.filenames import base_name
 from clouduploader.util.frozen import frozen
 
-BLOCK_BYTES = 1 << 19  # of EBS direct, GetSnapshotBlock
+BLOCK_BYTES = 1 << 19  # ours: as small as the pieces that clouds take a disk in
 
 
 @frozen()
@@ -133,10 +133,3 @@ def left_out(tally: ReadStats) -> dict[ZeroBlocks, tuple[int, int]]:
         ZeroBlocks.SKIP: tally.data_blocks,
     }
     return {mode: (count, total - count) for mode, count in sent.items()}
-
-
-def boot_mode(found: ImageFacts) -> str | None:
-    """Return how the image boots, in the words of the field `boot_mode` of EC2; None if that can't be told."""
-    if found.boots_uefi:
-        return "uefi-preferred" if found.boots_bios else "uefi"
-    return "legacy-bios" if found.boots_bios and found.boots_uefi is False else None

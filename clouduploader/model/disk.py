@@ -66,8 +66,8 @@ class ImageFacts:
             partition_table: "gpt", "mbr" or None.
         minimum_bytes: Where the last partition ends; without a table, where the file system does. 0 if neither tells.
         copy_bytes: Where a GPT's copy, at the end of the disk that it was made for, ends; else 0.
-        architectures: Of the UEFI programs, in Amazon's words ("x86_64", "arm64", "i386"), and where it has none
-            in UEFI's ("riscv64", "arm"); sorted. Empty if there are none, or none were found.
+        architectures: Of the UEFI programs: "x86_64", "arm64", "i386", and others by UEFI's names ("riscv64", "arm");
+            sorted. Empty if there are none, or none were found.
         boots_uefi: Whether UEFI firmware starts it by itself; None if that can't be told, as where a packed disk is
             not looked at far enough.
         boots_bios: Whether a BIOS starts it; None if that can't be told, as for boot code that is not known.

@@ -10,7 +10,7 @@ from samples.minimal_disk import as_disk
 
 from clouduploader.admin import image
 from clouduploader.errors import ImageError, MissingFileError, StoppedError
-from clouduploader.model.disk import Compression, DiskFormat, ImageFacts, ZeroBlocks
+from clouduploader.model.disk import Compression, ZeroBlocks
 from clouduploader.plugin import BytesMoved, PhaseStarted
 from clouduploader.store.job_log import JobLog
 from clouduploader.util.cancel import Cancel
@@ -148,21 +148,3 @@ def test_stop_is_honoured(make_file):
     cancel.request(signal.SIGINT)
     with pytest.raises(StoppedError):
         inspect(make_file(RAW), cancel=cancel)
-
-
-@pytest.mark.parametrize(
-    ("boots_uefi", "boots_bios", "mode"),
-    [(True, True, "uefi-preferred"), (True, False, "uefi"), (False, True, "legacy-bios"), (False, False, None)],
-)
-def test_boot_mode_is_named_as_amazon_does(boots_uefi, boots_bios, mode):
-    found = ImageFacts(
-        disk_format=DiskFormat.RAW,
-        size_bytes=None,
-        is_size_exact=False,
-        partition_table="gpt",
-        minimum_bytes=0,
-        architectures=(),
-        boots_uefi=boots_uefi,
-        boots_bios=boots_bios,
-    )
-    assert image.boot_mode(found) == mode

@@ -22,7 +22,7 @@ def _takes(platform: Platform, field: Field) -> bool:
 
 @click.command("check", cls=TargetCommand, takes=_takes)
 @completion.target_option
-@click.option("--data", type=click.Path(path_type=Path), help="Target data of a job, to try its role and name too.")
+@click.option("--data", type=click.Path(path_type=Path), help="Target data of a job, to try its rights and names too.")
 @json_option
 @pass_session
 def check_command(session: Session, /, *, target: str, given: Mapping[str, JsonValue], data: Path | None) -> int:
@@ -30,8 +30,8 @@ def check_command(session: Session, /, *, target: str, given: Mapping[str, JsonV
 
     Nothing is changed. One line a finding: ok, warning or failure, what was looked at, what was found, what to do. The
     exit code is 78 if there is a failure. For a target with several methods, what the one in use does not need is not
-    looked at; what it may need, as ec2uploadimg with the method auto of ec2, is a warning. With --region only that
-    region is looked at, else all that are configured.
+    looked at; what it may need is a warning. With --region only that region is looked at, else all that are
+    configured.
 
     With --json the data are {"findings": [...]}, each with level, subject, message and hint.
     """

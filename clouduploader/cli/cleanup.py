@@ -83,8 +83,8 @@ def cleanup_command(
 
     The journals of dead uploads name it, and their target data open the account. With --region an
     account is looked through by our tags besides, for uploads whose journal is lost. What belongs to an upload
-    that lives, or to an image that can be used, is left alone; so is a snapshot
-    without an image that is complete or being completed, unless --completed is given.
+    that lives, or to an image that can be used, is left alone; so is what is complete, or being completed, but no
+    image yet, such as a snapshot, unless --completed is given.
 
     A cloud may not show for two minutes what it has made. What was asked for or made more recently, and does not show,
     is left for another clean-up.

@@ -2,7 +2,7 @@
 
 import gc
 
-START_OBJECTS = 200_000  # more than all that stay until the first request to the cloud, some 130,000 of EC2's
+START_OBJECTS = 200_000  # more than all that stay until the first request to the cloud, some 130,000 with a large SDK
 SERVICE_THRESHOLDS = gc.get_threshold()  # as the interpreter has it
 
 

@@ -7,17 +7,17 @@ clouduploader account show tom
 clouduploader account verify tom
 """,
     "check": """\
-clouduploader check --method ebs-direct --region eu-west-1
+clouduploader check --region eu-west-1
 clouduploader check --data data.json
 """,
     "cleanup": """\
 clouduploader cleanup --dry-run
 clouduploader cleanup --job 7
-clouduploader cleanup --older-than 2d --region eu-west-1 --arn arn:aws:iam::123456789012:role/obs --external-id 4711
+clouduploader cleanup --older-than 2d --region eu-west-1 --data data.json
 """,
     "encrypt": """\
 clouduploader encrypt < secret.txt
-clouduploader encrypt --field external_id data.json -o encrypted.json
+clouduploader encrypt --field password data.json -o encrypted.json
 """,
     "image": """\
 clouduploader image my.x86_64.raw.xz
@@ -42,7 +42,7 @@ clouduploader log 7 --lines 20
 """,
     "platforms": """\
 clouduploader platforms
-clouduploader platforms --schema ec2
+clouduploader platforms --schema directory
 """,
     "resume": """\
 clouduploader resume 7
@@ -62,9 +62,9 @@ clouduploader submit --user tom --region eu-west-1 --name my-image my.x86_64.raw
 clouduploader submit --server http://obs.example.org:5452 --wait --data data.json my.x86_64.raw.xz
 """,
     "upload": """\
-clouduploader upload --method ebs-direct --region eu-west-1 --name my-image my.x86_64.raw.xz
+clouduploader upload --region eu-west-1 --name my-image my.x86_64.raw.xz
 clouduploader upload --dry-run --data data.json my.x86_64.raw.xz
-clouduploader upload --json --region eu-west-1 --name my-image --copy-to us-east-1,us-west-2 my.x86_64.raw.xz
+clouduploader upload --json --target directory my.x86_64.raw.xz
 """,
     "worker": """\
 clouduploader worker --user obsrun

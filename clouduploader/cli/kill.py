@@ -16,7 +16,7 @@ from clouduploader.errors import ClouduploaderError, ExitCode, UsageError
 if TYPE_CHECKING:
     from clouduploader.jobs.kill import KillResult
 
-KILL_TIMEOUT_SECONDS = 300.0  # ec2uploadimg reacts to SIGTERM after the step it is at, which takes minutes
+KILL_TIMEOUT_SECONDS = 300.0  # a program of a platform's may react to SIGTERM after its step only, which takes minutes
 
 
 @click.command("kill")

@@ -17,9 +17,9 @@ from clouduploader.util.cancel import Cancel
 def resume_command(session: Session, /, *, job: str) -> int:
     """Go on with JOB, whose uploader died, and print what came out.
 
-    What is in the cloud already is made use of: with EBS direct only the blocks that are missing are sent, as
-    long as AWS keeps the unfinished snapshot. The image must still be there. A job whose uploader lives is left
-    alone. `upload` with the same arguments goes on as well, as a new job.
+    What is in the cloud already is made use of, as long as the cloud keeps what is not finished; where the platform
+    sends an image in parts, only those that are missing are sent. The image must still be there. A job whose uploader
+    lives is left alone. `upload` with the same arguments goes on as well, as a new job.
 
     With --json the data are those of `upload`.
     """

@@ -63,8 +63,8 @@ def submit_command(
     """Hand IMAGE to the service, and print the job.
 
     The job goes to a server, or into the spool of this machine, and a worker uploads the image when its turn has
-    come. What opens the user's account, for EC2 role and external id, is in the home; what the options and --data say
-    goes before it, and has to say it if there is no account.
+    come. What opens the user's account in the cloud is in the home, see `account`; what the options and --data say goes
+    before it, and has to say it if there is no account.
 
     With --wait the log is shown on stderr, the result is printed behind the job, and the exit code is 76 if the
     job failed. Stopped while it waits, the job goes on; so it does if its server can't be asked any more for two
@@ -83,7 +83,7 @@ def submit_command(
         targetdata=target_values.gather(session.config, target, data, given),
     )
     unknown = target_values.unknown_values(session.config, target, given)
-    if unknown:  # only AWS knows whether there is such a region, and only the service has an account there
+    if unknown:  # only the cloud knows whether there is such a region, and only the service has an account there
         raise TargetDataError("; ".join(unknown), hint="If it is a new one, name it in the file of --data.")
     cancel = Cancel()
     signals.listen(cancel)

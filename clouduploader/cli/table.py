@@ -16,7 +16,7 @@ from clouduploader.util.frozen import frozen
 
 GAP = 2  # blanks between columns
 _ID = re.compile(r"(?:[a-z]+(?:-[a-z]+)*-[0-9a-f]{8,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?!\S)")
-"""An id of a cloud: EC2's, such as `ami-0123456789abcdef0`, or a UUID (RFC 9562)."""
+"""An id of a cloud: words and a hexadecimal number, such as `image-0123456789abcdef0`, or a UUID (RFC 9562)."""
 
 
 @frozen()

@@ -70,7 +70,7 @@ _HEADERS = (0x90, 0x91)  # of a section; figure 4
 
 @frozen()
 class UefiPrograms:
-    """The programs of UEFI on a disk, each by its architecture: in Amazon's words, or else in UEFI's.
+    """The programs of UEFI on a disk, each by its architecture; see ImageFacts for the words.
 
     Attributes:
         loaders: Those that firmware starts by itself.
@@ -134,7 +134,7 @@ def _kernels(volume: fat.FatVolume) -> frozenset[str]:
 
 
 def _machine(head: bytes) -> str | None:
-    """Return the architecture of a PE program, in Amazon's words."""
+    """Return the architecture of a PE program; see ImageFacts for the words."""
     if not head.startswith(b"MZ"):
         return None
     start = int.from_bytes(head[_PE_OFFSET : _PE_OFFSET + 4], "little")

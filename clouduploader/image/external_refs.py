@@ -11,7 +11,7 @@ from clouduploader.errors import ImageError, LocalIOError
 from clouduploader.image import vhd
 from clouduploader.model.disk import DiskFormat
 
-MAX_DISK_BYTES = 1 << 46  # 64 TiB: the largest volume of EBS, io2 Block Express
+MAX_DISK_BYTES = 1 << 46  # 64 TiB: no cloud that is known has a larger disk
 _HEAD_BYTES = 512
 _QCOW2 = struct.Struct(">4sIQIIQI36xQ")  # QEMU, docs/interop/qcow2.rst; the last is read of version 3 only
 _QCOW2_EXTERNAL = 1 << 2  # incompatible feature bit: the data are in another file

@@ -172,7 +172,7 @@ def measure(
         cancel: Honoured between two pieces.
         expected_sha256: What the file is to have, in hex.
         max_size_bytes: The most it may unpack to.
-        is_by_name: Whether the image in a tarball is what is called `.raw`, as for ec2uploadimg; see tarball.image.
+        is_by_name: Whether the image in a tarball is what is called `.raw`, as for a program that goes by names.
         in_sectors: Whether one that ends in the middle of a sector is refused.
         overlook: Called with what is passed over because that is forced; None if it is not.
 

@@ -139,7 +139,7 @@ def read_image(chunks: Iterator[bytes], filename: str, *, is_by_name: bool, obje
     Args:
         chunks: Its bytes, unpacked.
         filename: Its name, for errors.
-        is_by_name: Whether only what is called `.raw` is one, as for ec2uploadimg.
+        is_by_name: Whether only what is called `.raw` is one, as for a program that goes by names.
         object_to: Called with what GNU tar passes, but may be damage.
 
     Raises:

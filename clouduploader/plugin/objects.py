@@ -58,7 +58,7 @@ class FoundObject:
         key: The upload's, see Journal.
         job_name: The job's id, or "".
         created: When, aware; None if the cloud does not tell.
-        keep_reason: Why it must not be removed ("in use by ami-..."), or None for a leftover.
+        keep_reason: Why it must not be removed ("in use by another image"), or None for a leftover.
         state: How far it is.
     """
 

@@ -24,7 +24,7 @@ class UploadResult:
     """What the cloud gave.
 
     Attributes:
-        id: One line for the result file, for example the AMI id alone.
+        id: One line for the result file, for example the image's id alone.
         objects: What there is now, the image first.
         shortfalls: What failed beside it; the same upload once more makes up for these.
         is_already_there: Whether an earlier upload had made it, so that nothing was sent.

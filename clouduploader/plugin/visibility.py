@@ -1,15 +1,15 @@
 """What it says that a cloud does not show a thing: for a while nothing, and only then that the thing is gone.
 
-Clouds are eventually consistent: a thing can be made, and be unknown by its id, name and tags for a while (EC2 API
-reference, "Eventual consistency"). Until then it is neither there nor gone, and no code may act as if it were either.
+Clouds are eventually consistent: a thing can be made, and be unknown by its id, name and tags for a while.
+Until then it is neither there nor gone, and no code may act as if it were either.
 """
 
 import datetime
 from collections.abc import Mapping
 
 UNSEEN_SECONDS = 120.0
-"""How long a cloud may not show what it has made. EBS was seen to deny a snapshot for up to two minutes (coldsnap
-issues 43 and 56); AWS promises nothing."""
+"""How long a cloud may not show what it has made: the longest that was seen (coldsnap issues 43 and 56, of a
+snapshot); no bound is promised."""
 
 
 def time_of(entry: Mapping[str, object]) -> datetime.datetime | None:

@@ -15,7 +15,7 @@ SUCCEEDED = "succeeded"
 UNKNOWN = "unknown"
 """The exit code of an upload that an earlier worker has started: only a parent process gets it."""
 UPLOAD_BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400)
-"""Seconds: 2 GiB take 11 by EBS direct and 195 by ec2uploadimg (bench/README.rst), hours on a slow line."""
+"""Seconds: 2 GiB take 11 by the fastest method, 195 by the slowest (bench/README.rst), hours on a slow line."""
 REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600)  # seconds; OBS's source server gives up after 600
 
 

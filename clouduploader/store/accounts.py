@@ -55,7 +55,7 @@ _SCHEMA = (
         PRIMARY KEY (user, target, name),
         FOREIGN KEY (user, target) REFERENCES account ON DELETE CASCADE
     ) STRICT""",
-    # as OBS has it: an external id, and a role, are one user's
+    # as OBS has it: what opens an account is one user's
     "CREATE UNIQUE INDEX entry_is_of_one_user ON entry (target, name, value) WHERE NOT is_encrypted",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",

@@ -27,7 +27,7 @@ from clouduploader.plugin import Field, FieldKind, JsonValue, Platform, fields
 from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
-MAX_SIZE_BYTES = 1 << 20  # OBS takes 10 MB; the most that EC2's fields can fill is below 100 KB
+MAX_SIZE_BYTES = 1 << 20  # OBS takes 10 MB; no platform has fields that fill 100 KB
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 

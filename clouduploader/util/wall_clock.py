@@ -10,7 +10,7 @@ from clouduploader.errors import ConfigError
 EARLIEST = datetime.datetime(2023, 1, 1, tzinfo=datetime.UTC)
 """No release of this program is older: what bears an earlier time was made by a clock that was wrong."""
 LEEWAY = datetime.timedelta(hours=1)
-"""By how much clocks that are about right differ; AWS refuses requests that are more than a quarter of that off."""
+"""By how much clocks that are about right differ; some clouds refuse requests that are a quarter of that off."""
 
 
 def check(moment: datetime.datetime) -> None:

@@ -15,7 +15,7 @@ from clouduploader.util.frozen import frozen
 PROGRAM = "clouduploader"  # what OBS's worker executes, found on PATH
 INHERITED = re.compile(
     r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|CLOUDUPLOADER_\w+"
-    r"|(?i:https?_proxy|all_proxy|no_proxy)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|AWS_CA_BUNDLE"
+    r"|(?i:https?_proxy|all_proxy|no_proxy)|SSL_CERT_(FILE|DIR)|[A-Z]+_CA_BUNDLE"
 )
 """Variables of the worker's environment that an upload gets: paths, locale and time, proxies, certificates."""
 
@@ -31,7 +31,7 @@ class WorkerSettings:
         retry_seconds: How long until the second try; each later pause is twice as long.
         retry_max_seconds: The longest pause.
         kill_grace_seconds: How long the processes of a killed job may clean up until SIGKILL ends them: longer
-            than ec2uploadimg's own grace (`grace_seconds` of `[ec2]`) and what comes after it.
+            than the platforms' programs may clean up by settings of theirs, and what comes after it.
         program: What is executed, a name to be found on PATH or a path.
         pass_environment: Names of more variables that uploads get from the worker's environment.
         obs_lock: The lock of OBS's worker: `$rundir/bs_clouduploadworker.lock`. None for where OBS has it by default.

@@ -33,7 +33,10 @@ from clouduploader.util.cancel import Cancel
 ACCOUNT_METHODS = [name for name, member in vars(Accounts).items() if callable(member) and name[0] != "_"]
 METHODS = [name for name, member in vars(Platform).items() if callable(member) and name[0] != "_"]
 NAME_MAX_BYTES = 255  # of Linux
-SLOW_MODULES = ("asyncssh", "boto3", "botocore", "cryptography", "gnupg", "paramiko", "requests", "rich", "urllib3")
+SLOW_MODULES = (
+    *("azure.core", "boto3", "botocore", "google.auth", "openstack"),
+    *("asyncssh", "cryptography", "gnupg", "paramiko", "requests", "rich", "urllib3"),
+)
 ONE_LINE = re.compile(r"[^\x00-\x1f\x7f]+")
 
 # the fixture is only read, so that all examples may share it; subclasses share the test itself

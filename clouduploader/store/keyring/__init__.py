@@ -31,7 +31,7 @@ class Keyring:
         self.rsa = RsaKeys(home)
 
     def findings(self) -> Iterator[Finding]:
-        """Look whether the keys can be used; it is fine to have none, for OBS encrypts nothing for EC2."""
+        """Look whether the keys can be used; it is fine to have none, for not every target has secrets."""
         try:
             self.gpg.public_key()
             yield Finding(Level.OK, str(self.gpg.path), "has a key pair for encrypted target data")

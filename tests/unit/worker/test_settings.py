@@ -37,10 +37,12 @@ def test_environment_has_what_uploads_need_and_no_more(load):
     loaded = load(
         "pass_environment = MINE OTHER",
         **{"PATH": "/bin", "LC_ALL": "C", "https_proxy": "http://p", "NO_PROXY": "x", "MINE": "1"},
+        **{"REQUESTS_CA_BUNDLE": "/c", "SOMECLOUD_CA_BUNDLE": "/d"},
         **{"HOME": "/root", "AWS_SECRET_ACCESS_KEY": "s", "NOTIFY_SOCKET": "/n", "LD_PRELOAD": "x", "PYTHONPATH": "y"},
     )
     found = settings.upload_environment(loaded, settings.read(loaded))
     assert found.pop("CLOUDUPLOADER_HOME") == str(loaded.home.value)
+    assert (found.pop("REQUESTS_CA_BUNDLE"), found.pop("SOMECLOUD_CA_BUNDLE")) == ("/c", "/d")
     assert found == {"PATH": "/bin", "LC_ALL": "C", "https_proxy": "http://p", "NO_PROXY": "x", "MINE": "1"}
 
 

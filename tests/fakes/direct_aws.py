@@ -16,7 +16,7 @@ from clouduploader.model.disk import Block, Compression, Image, ImageFacts, Read
 from clouduploader.platforms.ec2 import Ec2, endpoint, labels
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.settings import Ec2Settings
-from clouduploader.plugin import ObjectCreated, ObjectRemoved, PlatformContext, UploadContext, UploadRequest
+from clouduploader.plugin import PlatformContext, UploadContext, UploadRequest
 from clouduploader.plugin.testing.fakes import FakeClock, MemoryJournal
 from clouduploader.util.cancel import Cancel
 
@@ -310,11 +310,6 @@ class FakeJournal(MemoryJournal):
         if self.is_full:
             raise LocalIOError("the journal can't be written: No space left on device")
         super().write(what, time=datetime.datetime.now(datetime.UTC).isoformat(), **values)
-
-    def take(self, event):
-        """Write what was made and removed, as the journal of a real upload hears of it."""
-        if isinstance(event, ObjectCreated | ObjectRemoved):
-            self.write("made" if isinstance(event, ObjectCreated) else "removed", **vars(event.object))
 
     def age(self, seconds):
         """Let all entries be older by so many seconds."""

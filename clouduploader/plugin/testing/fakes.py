@@ -47,24 +47,23 @@ class FakeClock(Clock):
 class RecordingReporter:
     """A Reporter that keeps what it is told; secrets and control characters are masked, as in a job's log.
 
-    Args:
+    Attributes:
         on_event: Called with each event.
         journal: Hears of what was made and removed, as `made` and `removed`; None for no journal.
-
-    Attributes:
         lines: What `line` and `detail` were given, masked.
         events: All events.
+        secrets: What is masked, the longest first.
     """
 
     def __init__(self, on_event: Callable[[Event], None] | None = None, journal: Journal | None = None) -> None:
         self.lines: list[str] = []
         self.events: list[Event] = []
-        self._on_event, self._journal = on_event, journal
-        self._secrets: list[str] = []
+        self.on_event, self.journal = on_event, journal
+        self.secrets: list[str] = []
 
     def line(self, text: str) -> None:
         """Keep it."""
-        for secret in self._secrets:
+        for secret in self.secrets:
             text = text.replace(secret, "***")
         self.lines.append(_CONTROL.sub("?", text))
 
@@ -75,16 +74,17 @@ class RecordingReporter:
     def event(self, event: Event) -> None:
         """Keep it, and pass it on."""
         self.events.append(event)
-        if self._journal and isinstance(event, ObjectCreated | ObjectRemoved):
+        if self.journal and isinstance(event, ObjectCreated | ObjectRemoved):
             what = "made" if isinstance(event, ObjectCreated) else "removed"
             thing = event.object
-            self._journal.write(what, kind=thing.kind, id=thing.id, region=thing.region)
-        if self._on_event:
-            self._on_event(event)
+            self.journal.write(what, kind=thing.kind, id=thing.id, region=thing.region)
+        if self.on_event:
+            self.on_event(event)
 
     def hide(self, secret: str) -> None:
-        """Mask it from now on."""
-        self._secrets.append(secret)
+        """Mask it from now on; the empty string is nothing to hide."""
+        if secret:
+            self.secrets = sorted([*self.secrets, secret], key=len, reverse=True)  # one may be a part of another
 
     @property
     def existing(self) -> set[CloudObject]:

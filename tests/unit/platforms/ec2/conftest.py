@@ -12,6 +12,7 @@ import moto
 import pytest
 
 from clouduploader.platforms.ec2 import boto
+from clouduploader.plugin.testing.fakes import RecordingReporter
 
 REGION = "eu-west-1"
 ACCOUNT_XML = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
@@ -21,28 +22,6 @@ ACCOUNT_XML = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-0
 </AssumeRoleResult><ResponseMetadata><RequestId>id-1</RequestId></ResponseMetadata></AssumeRoleResponse>"""
 ERROR_XML = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
 <Code>{code}</Code><Message>{message}</Message></Error><RequestId>id-2</RequestId></ErrorResponse>"""
-
-
-class Record:
-    """A reporter. Keeps all it is told."""
-
-    def __init__(self):
-        self.lines = []
-        self.details = []
-        self.events = []
-        self.hidden = []
-
-    def line(self, text):
-        self.lines.append(text)
-
-    def detail(self, text):
-        self.details.append(text)
-
-    def event(self, event):
-        self.events.append(event)
-
-    def hide(self, secret):
-        self.hidden.append(secret)
 
 
 @dataclasses.dataclass
@@ -108,7 +87,7 @@ class Endpoint:
 @pytest.fixture
 def record():
     """A reporter that keeps what it is told."""
-    return Record()
+    return RecordingReporter()
 
 
 @pytest.fixture

@@ -156,8 +156,8 @@ def test_role_is_assumed_with_the_keys_of_the_home(make_home, make_account, make
         "ExternalId": "ext",
     }
     assert "Credential=AKIAHOME/" in str(request.headers)
-    assert {"SECRET/of+home", "SECRET/of+role", "TOKEN/of+role="} <= set(record.hidden)
-    assert record.details[0].startswith("sts AssumeRole: 200 in ")
+    assert {"SECRET/of+home", "SECRET/of+role", "TOKEN/of+role="} <= set(record.secrets)
+    assert any(line.startswith("sts AssumeRole: 200 in ") for line in record.lines)
 
 
 def test_role_without_external_id_sends_none(make_home, make_account, make_endpoint, granted):
@@ -296,7 +296,7 @@ def test_without_a_role_the_own_credentials_are_used_and_not_those_of_the_home(m
     make_home(PLAIN)
     environment = {"AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_SESSION_TOKEN": "open"}
     assert make_account(environment=environment).fresh_keys() == AccessKeys("AKIAENV", "sesame", "open", None)
-    assert {"sesame", "open"} <= set(record.hidden)
+    assert {"sesame", "open"} <= set(record.secrets)
 
 
 def test_without_a_role_and_own_credentials_there_is_an_error(make_home, make_account):
@@ -370,7 +370,7 @@ def test_failed_renewal_is_no_error_while_the_old_ones_are_valid(make_granting, 
         assert granting.source().expires > granting.now
         granting.now += datetime.timedelta(seconds=1)
     assert 4 <= len([moment for moment in granting.asked if NOON < moment < NOON + 13 * MINUTE]) <= 7
-    assert any("can't be renewed yet: sts can't be reached" in line for line in record.details)
+    assert any("can't be renewed yet: sts can't be reached" in line for line in record.lines)
 
 
 def test_failed_renewal_is_an_error_once_the_old_ones_have_expired(make_granting):

@@ -34,15 +34,8 @@ def cloud():
 @pytest.fixture
 def journal(record, tmp_path):
     """A journal that is told what the reporter is told, as the runner does it."""
-    made = FakeJournal(tmp_path)
-    tell = record.event
-
-    def event(thing):
-        tell(thing)
-        made.take(thing)
-
-    record.event = event
-    return made
+    record.journal = FakeJournal(tmp_path)
+    return record.journal
 
 
 class HookedClock(FakeClock):

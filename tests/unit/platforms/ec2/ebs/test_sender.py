@@ -674,7 +674,7 @@ def test_error_of_the_caller_leaves_no_thread(make_server, send, record):
     def interrupt(_event):
         raise KeyboardInterrupt
 
-    record.event = interrupt
+    record.on_event = interrupt
     with pytest.raises(KeyboardInterrupt):
         send(dict.fromkeys(range(100), make_block(1)), server.url)
     assert len(server.exchanges) < 100

@@ -54,14 +54,8 @@ def aws():
 @pytest.fixture
 def make_upload(aws, tmp_path, record):
     """A factory of a try; all tries of a test share journal and account, and `made` is told to the journal."""
-    journal = FakeJournal(tmp_path / "journal")
+    record.journal = journal = FakeJournal(tmp_path / "journal")
     clock = FakeClock()
-
-    def note(event):
-        record.events.append(event)
-        journal.take(event)
-
-    record.event = note
 
     def make(raw=RAW, *, open_blocks=None, cancel=None, facts=None, file_digest="free", **targetdata):
         request = make_request(tmp_path, raw=raw, facts=facts, journal=journal, **targetdata)
@@ -453,14 +447,12 @@ def test_snapshot_that_reads_back_differently_is_not_registered_and_not_kept(aws
 @pytest.mark.parametrize("phase", ["upload", "seal", "verify", "register", "clean up"])
 def test_stop_leaves_nothing(aws, make_upload, record, phase):
     cancel = Cancel()
-    note = record.event
 
     def request_stop(event):
-        note(event)
         if event == PhaseStarted(phase):
             cancel.request(signal.SIGTERM)
 
-    record.event = request_stop
+    record.on_event = request_stop
     if phase == "clean up":
         aws.faults["create_tags"] = [refusal("CreateTags", "InvalidParameterValue")]
     with pytest.raises(StoppedError):

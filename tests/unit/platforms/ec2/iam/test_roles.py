@@ -65,8 +65,8 @@ def test_guide_tells_account_and_external_id(make_accounts, record):
     assert statement["Principal"] == {"AWS": "arn:aws:iam::111122223333:root"}
     assert statement["Condition"] == {"StringEquals": {"sts:ExternalId": VALUES["external_id"]}}
     assert [request.form["Action"] for request in endpoint.requests] == ["GetCallerIdentity"]
-    assert record.details
-    assert "SECRET" not in str(record.details)
+    assert record.lines
+    assert "SECRET" not in str(record.lines)
 
 
 def test_guide_stays_in_the_partition_of_the_service(make_accounts, record):
@@ -145,7 +145,7 @@ def test_verify_tries_the_right_one_none_and_a_wrong_one(make_accounts, record, 
     assert "ExternalId" not in none
     assert re.fullmatch(r"\w{24}", wrong["ExternalId"])
     assert wrong["ExternalId"] != VALUES["external_id"]
-    assert "SECRET/of+role" in record.hidden
+    assert "SECRET/of+role" in record.secrets
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from fakes import platforms
 from fakes.scripted_server import ScriptedServer
 
 from clouduploader.model import job_xml
@@ -76,6 +77,22 @@ def let_all_enter():
         raise AssertionError(f"{directory} is not a temporary directory")
 
     return let
+
+
+@pytest.fixture
+def install_package(tmp_path_factory, monkeypatch):
+    """Return a function that installs a package that offers platforms; see fakes.platforms."""
+    names, site = [], tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(site)
+
+    def install(name, *arguments, **options):
+        names.append(name)
+        platforms.install_package(site, name, *arguments, **options)
+
+    install.site = site
+    yield install
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 class FileCloud:
@@ -148,14 +165,8 @@ class FileCloud:
 
 
 @pytest.fixture
-def file_cloud(tmp_path, tmp_path_factory, monkeypatch):
+def file_cloud(tmp_path, install_package):
     """See FileCloud."""
-    site = tmp_path_factory.mktemp("site")
-    package = site / "file_cloud-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: file-cloud\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[clouduploader.platforms]\nfile-cloud = file_cloud:create\n")
-    (site / "file_cloud.py").write_bytes((Path(__file__).parents[1] / "fakes" / "file_cloud.py").read_bytes())
-    monkeypatch.syspath_prepend(site)
-    yield FileCloud(tmp_path, site)
-    sys.modules.pop("file_cloud", None)
+    code = Path(platforms.__file__).with_name("file_cloud.py").read_text()
+    install_package("file_cloud", code, **{"file-cloud": "file_cloud:create"})
+    return FileCloud(tmp_path, install_package.site)

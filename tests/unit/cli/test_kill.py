@@ -29,17 +29,9 @@ create = Cloud
 
 
 @pytest.fixture
-def fakecloud(tmp_path, monkeypatch):
-    """Install a platform `fakecloud`, as a stranger's package would."""
-    place = tmp_path / "packages"
-    info = place / "fakecloud-1.dist-info"
-    info.mkdir(parents=True)
-    (place / "fakecloud.py").write_text(FAKECLOUD)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fakecloud\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[clouduploader.platforms]\nfakecloud = fakecloud:create\n")
-    monkeypatch.syspath_prepend(place)
-    yield
-    sys.modules.pop("fakecloud", None)
+def fakecloud(install_package):
+    """Install a platform `fakecloud`, as a package of another author would."""
+    install_package("fakecloud", FAKECLOUD, fakecloud="fakecloud:create")
 
 
 def test_kill_needs_a_yes(jobs, make_job, run, monkeypatch):

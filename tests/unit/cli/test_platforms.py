@@ -15,12 +15,8 @@ def test_platforms_are_listed_with_their_package(run_in_home):
     assert [row["problem"] for row in rows] == [None, None]
 
 
-def test_broken_platform_is_listed_with_its_problem(run_in_home, tmp_path, monkeypatch):
-    directory = tmp_path / "cloud_of_x-1.dist-info"
-    directory.mkdir()
-    (directory / "METADATA").write_text("Metadata-Version: 2.1\nName: cloud_of_x\nVersion: 1\n")
-    (directory / "entry_points.txt").write_text("[clouduploader.platforms]\nx = cloud_of_x:create\nec2 = y:z\n")
-    monkeypatch.syspath_prepend(tmp_path)
+def test_broken_platform_is_listed_with_its_problem(run_in_home, install_package):
+    install_package("cloud_of_x", x="cloud_of_x:create", ec2="y:z")
     code, out, _ = run_in_home("platforms", "--json")
     problems = [(row["target"], row["problem"]) for row in json.loads(out)["data"]["platforms"]]
     assert code == 0

@@ -44,16 +44,10 @@ create = Cloud
 
 
 @pytest.fixture
-def cloud(tmp_path, monkeypatch):
+def cloud(tmp_path, install_package):
     """Install a platform `optioncloud` with a field of each kind, as a package of another author would."""
-    info = tmp_path / "optioncloud-1.dist-info"
-    info.mkdir()
-    (tmp_path / "optioncloud.py").write_text(CLOUD)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: optioncloud\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[clouduploader.platforms]\noptioncloud = optioncloud:create\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("optioncloud", None)
+    install_package("optioncloud", CLOUD, optioncloud="optioncloud:create")
+    return tmp_path
 
 
 def command(**attributes):

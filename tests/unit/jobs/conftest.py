@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from fakes.platforms import FakePlatform
 
 from clouduploader.errors import UnknownTargetError
-from clouduploader.plugin import CleanUpReport, Field, Leftover, Platform, PlatformContext
+from clouduploader.plugin import Field
 from clouduploader.store import config
 
 UPLOADER = """
@@ -27,44 +27,12 @@ def end(*_):
 """
 
 
-class FakePlatform(Platform):
-    """Keeps its objects in itself; `stubborn` ones can't be removed.
-
-    Attributes:
-        calls: The target data of each clean-up.
-    """
-
-    fields = (
+@pytest.fixture
+def platform():
+    return FakePlatform(
         Field(name="region", description="Where.", is_required=True),
         Field(name="key", description="A secret.", is_secret=True),
     )
-
-    def __init__(self):
-        super().__init__(PlatformContext(home=Path("/"), settings={}, environment={}))
-        self.calls = []
-        self.stubborn = ()
-        self.error = None
-
-    def upload(self, ctx):
-        raise NotImplementedError
-
-    def remove(self, ctx, thing):
-        raise NotImplementedError
-
-    def clean_up(self, ctx, objects):
-        self.calls.append(dict(ctx.targetdata))
-        if self.error:
-            raise self.error
-        ctx.reporter.line(f"cleaning up with {ctx.targetdata.get('key')}")
-        return CleanUpReport(
-            removed=tuple(thing for thing in objects if thing.id not in self.stubborn),
-            left=tuple(Leftover(thing, "it is in use") for thing in objects if thing.id in self.stubborn),
-        )
-
-
-@pytest.fixture
-def platform():
-    return FakePlatform()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from clouduploader.errors import (
     LockedError,
     MissingFileError,
     NoSuchJobError,
+    PlatformReplyError,
     TargetDataError,
     UnknownTargetError,
 )
@@ -87,7 +88,7 @@ def test_waiting_reports_what_the_uploader_removed_and_left(make_spool, start_up
     assert killed.remaining_pids == ()
     assert killed.clean_up.removed == (INSTANCE,)
     assert [leftover.object for leftover in killed.clean_up.left] == [VOLUME]
-    assert platform.calls == []
+    assert platform.connections == []
     assert killed.error is None
 
 
@@ -114,7 +115,7 @@ def test_children_in_their_own_session_are_waited_for_but_not_signalled(make_spo
 def test_force_ends_what_ignores_sigterm_and_cleans_up(make_spool, start_uploader, kill, platform):
     jobs = make_spool()
     uploader = start_uploader(jobs, "1", CHILD + IGNORES)
-    platform.stubborn = ("vol-1",)
+    platform.script["vol-1"] = [PlatformReplyError("it is in use")]
     killed = kill(jobs, "1", force=True, timeout=0.3)
     assert killed.was_forced
     assert killed.remaining_pids == ()
@@ -123,8 +124,8 @@ def test_force_ends_what_ignores_sigterm_and_cleans_up(make_spool, start_uploade
     assert not is_alive(child_in(log))
     assert killed.clean_up.removed == (INSTANCE,)
     assert [(leftover.object, leftover.reason) for leftover in killed.clean_up.left] == [(VOLUME, "it is in use")]
-    assert platform.calls == [{"region": "here", "key": "s3cret"}]
-    assert log.endswith("cleaning up with ********\n")
+    assert platform.connections == [{"region": "here", "key": "s3cret"}]
+    assert "connecting with {'region': 'here', 'key': '********'}" in log
     assert "s3cret" not in log
     assert_archived_as_killed(jobs, "1")
 
@@ -136,7 +137,7 @@ def test_force_leaves_the_clean_up_to_the_uploader_if_it_does_it(make_spool, sta
     assert not killed.was_forced
     assert killed.clean_up.removed == (INSTANCE,)
     assert killed.clean_up.left == ()
-    assert platform.calls == []
+    assert platform.connections == []
 
 
 def test_force_cleans_up_behind_an_uploader_that_did_not(make_spool, start_uploader, kill):
@@ -284,10 +285,15 @@ def test_clean_up_that_cannot_begin_is_reported(fields, error, make_spool, make_
 
 def test_clean_up_that_is_refused_names_what_is_left(make_spool, make_job, kill, platform):
     jobs = make_spool()
-    platform.error = CredentialsError("the role is not assumable")
+    error = CredentialsError("the role is not assumable")
+
+    def refuse(_ctx, _objects):
+        raise error
+
+    platform.clean_up = refuse
     make_job(jobs, "1", log=b"Created instance i-1.\n", data=b'{"region": "here"}')
     killed = kill(jobs, "1", force=True)
-    assert killed.error is platform.error
+    assert killed.error is error
     assert [(leftover.object, leftover.reason) for leftover in killed.clean_up.left] == [
         (INSTANCE, "the role is not assumable")
     ]

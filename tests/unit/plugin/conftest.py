@@ -1,7 +1,7 @@
 """Platforms and contexts to try the plugin API with."""
 
 import pytest
-from fakes.scripted_platform import ScriptedPlatform
+from fakes.platforms import FakePlatform
 
 from clouduploader.model.disk import Compression, Image
 from clouduploader.plugin import Context, UploadContext
@@ -11,7 +11,7 @@ from clouduploader.util.cancel import Cancel
 
 @pytest.fixture
 def platform():
-    return ScriptedPlatform()
+    return FakePlatform()
 
 
 @pytest.fixture

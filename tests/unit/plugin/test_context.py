@@ -2,7 +2,7 @@ import hashlib
 import signal
 
 import pytest
-from fakes.scripted_platform import SdkError
+from fakes.platforms import SdkError
 
 from clouduploader.errors import ImageError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.model.disk import DiskFormat, ImageFacts
@@ -23,9 +23,9 @@ def facts(*architectures):
 
 
 def test_client_is_connected_once_and_when_it_is_needed(ctx, platform):
-    assert platform.connected == 0
+    assert platform.connections == []
     assert ctx.client is ctx.client
-    assert platform.connected == 1
+    assert platform.connections == [{"region": "here"}]
 
 
 def test_errors_of_the_sdk_are_translated_with_their_cause(ctx, platform):

@@ -1,5 +1,5 @@
 import pytest
-from fakes.scripted_platform import SdkError
+from fakes.platforms import SdkError
 
 from clouduploader.errors import DeniedError, PlatformReplyError, TransientError
 from clouduploader.plugin import CloudObject

@@ -3,32 +3,28 @@ import sys
 import types
 
 import pytest
-from fakes.installed_platform import MadeUpPlatform
+from fakes.platforms import FakePlatform
 from samples.uploads import RAW
 
+from clouduploader.plugin import Field
 from clouduploader.store import config
 from clouduploader.store.job_log import JobLog
 from clouduploader.uploads import run as uploads_run
 from clouduploader.uploads.task import UploadTask
 from clouduploader.util.cancel import Cancel
 
-METADATA = "Metadata-Version: 2.1\nName: made-up-platform\nVersion: 1.0\n"
-ENTRY_POINTS = "[clouduploader.platforms]\nmade-up = made_up_platform:create\n"
-
 
 @pytest.fixture
-def platform(tmp_path_factory, monkeypatch):
-    """A platform of an installed package, found by its entry point like a stranger's."""
-    site = tmp_path_factory.mktemp("site")
-    package = site / "made_up_platform-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text(METADATA)
-    (package / "entry_points.txt").write_text(ENTRY_POINTS)
-    made = MadeUpPlatform()
+def platform(install_package, monkeypatch):
+    """A platform of an installed package, found by its entry point like that of another author."""
+    install_package("made_up_platform", **{"made-up": "made_up_platform:create"})
+    made = FakePlatform(
+        Field(name="filename", description="The real name."),
+        Field(name="password", description="A secret.", is_secret=True),
+    )
     module = types.ModuleType("made_up_platform")
     module.create = lambda _context: made
     monkeypatch.setitem(sys.modules, "made_up_platform", module)
-    monkeypatch.syspath_prepend(site)
     return made
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.platforms import install_package
 
 import clouduploader
 from clouduploader.errors import ConfigError, PluginLoadError, UnknownTargetError
@@ -43,13 +44,7 @@ def install(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def run(package, ending=".dist-info", **platforms):
-        directory = tmp_path / f"{package}-1.2{ending}"
-        directory.mkdir()
-        metadata = "METADATA" if ending == ".dist-info" else "PKG-INFO"
-        (directory / metadata).write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
-        points = "".join(f"{name} = {value}\n" for name, value in platforms.items())
-        (directory / "entry_points.txt").write_text(f"[other]\nx = y:z\n[{registry.GROUP}]\n{points}")
-        (tmp_path / f"{package}.py").write_text(PLUGIN)
+        install_package(tmp_path, package, PLUGIN, version="1.2", ending=ending, **platforms)
 
     yield run
     for name in list(sys.modules):

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from clouduploader.errors import CannotCreateError, ClouduploaderError, ConfigError, LocalIOError, NotOwnerError
-from clouduploader.model.disk import Image
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
@@ -41,7 +40,6 @@ from clouduploader.plugin import (
     UploadContext,
     UploadResult,
 )
-from clouduploader.util.cancel import Cancel
 
 BLOCK_BYTES = 1 << 20  # progress is told, and a cancellation seen, some hundred times a second
 PARTIAL = "partial file"
@@ -73,13 +71,13 @@ class DirectoryPlatform(Platform):
     def plan(self, ctx: UploadContext) -> Iterable[str]:
         """Look whether the image is there already, or has room."""
         with ctx.translated("the copy"):
-            path, is_there = self._destination(ctx.request.image, ctx.cancel)
+            path, is_there = self._destination(ctx)
         yield f"leave {path} as it is, for it is the same" if is_there else f"copy the image to {path}"
 
     def upload(self, ctx: UploadContext) -> UploadResult:
         """Copy the image, or find that it is there already."""
         with ctx.phase("check"):
-            path, is_there = self._destination(ctx.request.image, ctx.cancel)
+            path, is_there = self._destination(ctx)
             copy = CloudObject("file", str(path))
             self._remove_dead(path.parent, ctx.reporter)
         if is_there:
@@ -92,7 +90,7 @@ class DirectoryPlatform(Platform):
                     file = stack.enter_context(partial.open("xb"))
                     made = created(str(partial))
                 fcntl.flock(file, fcntl.LOCK_EX)  # a run that took it for dead before that makes the link fail
-                ctx.request.check_unchanged(_copy(ctx.request.image, file, ctx.reporter, ctx.cancel))
+                ctx.request.check_unchanged(_copy(ctx, file))
                 ctx.cancel.raise_if_requested()
                 os.link(partial, path)  # unlike a rename it never overwrites
                 ctx.reporter.event(ObjectCreated(copy))
@@ -143,11 +141,12 @@ class DirectoryPlatform(Platform):
             raise ConfigError(f"the setting path in [directory] {found}", hint=hint)
         return path
 
-    def _destination(self, image: Image, cancel: Cancel) -> tuple[Path, bool]:
+    def _destination(self, ctx: UploadContext) -> tuple[Path, bool]:
         """Return where the image is to be, and whether it is; raise if it can't be."""
+        image = ctx.request.image
         path = self._directory() / image.filename
         free_bytes = shutil.disk_usage(path.parent).free
-        with cancel.interruptible():
+        with ctx.cancel.interruptible():
             if path.is_file() and filecmp.cmp(path, image.path, shallow=False):
                 return path, True
         if os.path.lexists(path):
@@ -164,21 +163,21 @@ class DirectoryPlatform(Platform):
                 reporter.line(f"Removed {path}, left from a run that was killed.")
 
 
-def _copy(image: Image, file: BinaryIO, reporter: Reporter, cancel: Cancel) -> str:
+def _copy(ctx: UploadContext, file: BinaryIO) -> str:
     """Copy all of the image; return the SHA-256 of what was copied, in hex."""
-    sha256, done_bytes = hashlib.sha256(), 0
+    image, sha256, done_bytes = ctx.request.image, hashlib.sha256(), 0
     with image.path.open("rb") as source:
         while block := source.read(BLOCK_BYTES):
-            cancel.raise_if_requested()
+            ctx.cancel.raise_if_requested()
             file.write(block)
             sha256.update(block)
             done_bytes += len(block)
-            reporter.event(BytesMoved(done_bytes, image.size_bytes))
+            ctx.reporter.event(BytesMoved(done_bytes, image.size_bytes))
     if done_bytes != image.size_bytes:
         raise LocalIOError(f"{image.path} changed while it was read")
     file.flush()
     os.fsync(file.fileno())
-    reporter.line(f"SHA-256: {sha256.hexdigest()}")
+    ctx.reporter.line(f"SHA-256: {sha256.hexdigest()}")
     return sha256.hexdigest()
 
 

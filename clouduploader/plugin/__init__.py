@@ -1,8 +1,12 @@
 """What a platform plugin imports.
 
-A plugin imports this package, `clouduploader.errors` and nothing else of ours; one whose cloud takes a disk in chunks
-also `clouduploader.plugin.transfer`, which is apart so that others need not load it. It is named in the
-entry-point group `clouduploader.platforms` by a function that takes a `PlatformContext` and returns a `Platform`.
+A plugin imports this package with its modules (`labels` for the names of labels, `transfer` for a cloud that takes a
+disk in chunks, `visibility`), `clouduploader.model.disk` for what is said of images, `clouduploader.errors`, and
+nothing else of ours. Its entry point in the group `clouduploader.platforms` is the class, derived from `Platform`.
+
+Some fields of target data have a meaning for the core, whichever platform declares them: `Field.FILENAME` (the image's
+real name), `region` (`Context.region`, and where `cleanup` looks), `architecture` (`UploadContext.architecture`),
+`sha256` (the digest that the image file must have) and `force` (an image that looks like no disk is taken).
 """
 
 from clouduploader.plugin.capabilities import (

@@ -14,6 +14,7 @@ from clouduploader.plugin.fields import JsonValue
 from clouduploader.plugin.objects import CloudObject
 from clouduploader.plugin.request import UploadRequest
 from clouduploader.plugin.resources import Resources
+from clouduploader.util import deadline
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.clock import Clock
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL_SECONDS = 3600.0  # a cloud that copies an image between its own stores takes up to an hour
+TELL_SECONDS = 10.0  # ours: until then a try that failed is an everyday matter, and not worth a line
 
 
 class Context:
@@ -105,16 +107,61 @@ class Context:
         self,
         call: Callable[[], T],
         *,
+        subject: str = "the cloud",
         seconds: float = retry.PATIENCE_SECONDS,
         may_pass: Callable[[ClouduploaderError], bool] = retry.is_transient,
     ) -> T:
-        """Make a call until it is answered for good; see `retry.retry`. The errors of the SDK are translated."""
+        """Make a call until it is answered for good. The errors of the SDK are translated; tries that last are told.
+
+        Args:
+            call: What to call; may be made any number of times.
+            subject: What is worked on, for the message.
+            seconds: For how long another try is made.
+            may_pass: Tells whether another try may help after an error.
+
+        Raises:
+            StoppedError: The upload was cancelled.
+            ClouduploaderError: What the last call raised.
+        """
+        is_told = False
 
         def attempt() -> T:
-            with self.translated("the cloud"):
+            with self.translated(subject):
                 return call()
 
-        return retry.retry(attempt, cancel=self.cancel, clock=self.clock, seconds=seconds, may_pass=may_pass)
+        def tell(exc: ClouduploaderError, passed_seconds: float) -> None:
+            nonlocal is_told
+            self.reporter.detail(f"Trying again: {exc.message}")
+            if passed_seconds >= TELL_SECONDS and not is_told:
+                is_told = True
+                self.reporter.line(f"Still trying: {exc.message}")
+
+        return retry.retry(
+            attempt, cancel=self.cancel, clock=self.clock, seconds=seconds, may_pass=may_pass, on_failure=tell
+        )
+
+    def within(self, seconds: float, call: Callable[[], T], *, subject: str = "the cloud") -> T:
+        """Make a call of a library that may block for longer than is good, or for ever.
+
+        The call is made in a thread of its own, and left there when the time is over: it must use nothing that the
+        caller goes on with.
+
+        Args:
+            seconds: How long it may take; once the upload is cancelled, it gets a few seconds at most.
+            call: What to call.
+            subject: What is worked on, for the message.
+
+        Raises:
+            TransientError: It took longer.
+            StoppedError: The upload was cancelled meanwhile.
+            ClouduploaderError: What it raised, translated.
+        """
+        try:
+            with self.translated(subject):
+                return deadline.within(seconds, call, self.cancel)
+        except deadline.OverdueError:
+            self.cancel.raise_if_requested()
+            raise TransientError(f"{subject}: no answer in {seconds:.0f} seconds") from None
 
     def poll(
         self,

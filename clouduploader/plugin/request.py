@@ -14,9 +14,9 @@ from clouduploader.util.frozen import frozen
 class Journal(Protocol):
     """What an upload wrote down for the time after a crash; each entry is a JSON object with a key `what`.
 
-    The same upload (target, user, file name, target data) has the same journal in every try. Objects that
-    are reported by `Reporter.event` are written by the core, as `made` and `removed`
-    (with `kind`, `id` and `region`); a platform itself writes, before it asks for something:
+    The same upload (target, user, file name, target data but for the secret fields) has the same journal in every try.
+    Objects that are reported by `Reporter.event` are written by the core, as `made` and `removed` (with `kind`, `id`
+    and `region`); a platform itself writes, before it asks for something:
 
         {"what": "asked", "kind": "snapshot", "region": "eu-west-1", "token": "...", ...}
 
@@ -84,7 +84,7 @@ class UploadRequest:
             that can be used, and with the SHA-256 of what was read, in hex, if there is one. Raises ImageError if the
             file was written to or replaced in the meantime, or has another digest than was promised; LocalIOError if
             that can't be told. `measure_image` and `open_blocks` look themselves.
-        journal: See UploadJournal.
+        journal: See Journal.
         provenance: What the build service says of the image, as far as it does: `project`, `package`,
             `repository`, `arch`.
     """

@@ -25,7 +25,8 @@ class UploadResult:
 
     Attributes:
         id: One line for the result file, for example the image's id alone.
-        objects: What there is now, the image first.
+        objects: What there is now, the image first: all that this try and earlier ones made and that stays. What is not
+            among them counts as left over, and `clouduploader cleanup` removes it.
         shortfalls: What failed beside it; the same upload once more makes up for these.
         is_already_there: Whether an earlier upload had made it, so that nothing was sent.
     """

@@ -50,6 +50,7 @@ def retry(
     clock: Clock,
     seconds: float = PATIENCE_SECONDS,
     may_pass: Callable[[ClouduploaderError], bool] = is_transient,
+    on_failure: Callable[[ClouduploaderError, float], None] = lambda _exc, _seconds: None,
 ) -> T:
     """Make a call until it is answered for good. Blocks for as long as `seconds` says, and one call more.
 
@@ -59,6 +60,7 @@ def retry(
         clock: Measures the wait.
         seconds: For how long another try is made.
         may_pass: Tells whether another try may help after an error.
+        on_failure: Called before each other try with the error, and for how many seconds it has been tried.
 
     Raises:
         StoppedError: `cancel` was requested.
@@ -69,9 +71,11 @@ def retry(
         try:
             return call()
         except ClouduploaderError as exc:
-            left = seconds - (clock.monotonic() - began)
+            passed = clock.monotonic() - began
+            left = seconds - passed
             if not may_pass(exc) or left <= 0:
                 raise
+            on_failure(exc, passed)
         pause(min(wait, left), cancel=cancel, clock=clock)
     raise AssertionError("pauses() has no end")
 

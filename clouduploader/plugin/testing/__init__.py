@@ -10,7 +10,7 @@ Install `clouduploader[testing]`, and write a fixture `case`, here in a module `
     @pytest.fixture
     def case(tmp_path):
         image = tmp_path / "42.file"
-        image.write_bytes(b"an image")
+        image.write_bytes(bytes(range(256)) * 16384)     # some MiB: it is stopped in the middle too
         return Case(
             reference="my_package.my_platform:MyPlatform",   # as in the entry point
             platform_context=PlatformContext(home=tmp_path, settings={...}, environment={}),
@@ -25,7 +25,8 @@ Then run the suite with
     pytest --pyargs clouduploader.plugin.testing -p my_package.contract_case
 
 or subclass `PlatformContract` and `UploadContract` in a test module of your own. `PlatformContract` touches no cloud;
-`UploadContract` does: let `case` lead to a double of yours. `AccountsContract` is for platforms that have accounts.
+`UploadContract` does: let `case` lead to a double of yours, which keeps what a request that broke has brought, as the
+cloud does. `AccountsContract` is for platforms that have accounts, and is used by subclassing only.
 """
 
 import pytest

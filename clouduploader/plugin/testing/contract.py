@@ -27,7 +27,7 @@ from clouduploader.plugin.objects import CleanUpReport, CloudObject, FoundObject
 from clouduploader.plugin.platform import Platform, PlatformContext
 from clouduploader.plugin.request import UploadRequest
 from clouduploader.plugin.results import Cost, Finding, Level, UploadResult
-from clouduploader.plugin.testing.fakes import FakeClock, RecordingReporter, make_request, upload
+from clouduploader.plugin.testing.fakes import FakeClock, RecordingReporter, make_request, opened_stream, upload
 from clouduploader.util.cancel import Cancel
 
 ACCOUNT_METHODS = [name for name, member in vars(Accounts).items() if callable(member) and name[0] != "_"]
@@ -311,6 +311,17 @@ class UploadContract:
             elif isinstance(event, BytesMoved):
                 assert done <= event.done_bytes <= (event.total_bytes or event.done_bytes)
                 done = event.done_bytes
+
+    def test_stream_whose_length_nothing_tells_is_sent_or_refused(self, case: Case, tmp_path: Path) -> None:
+        request = dataclasses.replace(
+            case.request(self._work_dir(tmp_path)),
+            open_stream=lambda _encoding, digest: opened_stream(case.image.path, digest, is_size_known=False),
+        )
+        record = RecordingReporter(journal=request.journal)
+        objects: tuple[CloudObject, ...] = ()
+        with contextlib.suppress(ImageError):
+            objects = upload(case.make(), request, record).objects
+        assert record.existing == set(objects)
 
     def test_upload_stopped_before_it_began_leaves_nothing(self, case: Case, tmp_path: Path) -> None:
         cancel = Cancel()

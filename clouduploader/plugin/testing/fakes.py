@@ -187,9 +187,9 @@ def facts_of(image: Image) -> ImageFacts:
 class _Stream(io.BytesIO):
     """A file as one stream."""
 
-    def __init__(self, data: bytes, digest: str) -> None:
+    def __init__(self, data: bytes, digest: str, size_bytes: int | None) -> None:
         super().__init__(data)
-        self.size_bytes: int | None = len(data)
+        self.size_bytes = size_bytes
         self._hash = hashlib.new(digest)
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -205,9 +205,16 @@ class _Stream(io.BytesIO):
 
 
 @contextlib.contextmanager
-def opened_stream(path: Path, digest: str) -> Iterator[ImageStream]:
-    """Give a file that is not packed as one stream; for `UploadRequest.open_stream`."""
-    with _Stream(path.read_bytes(), digest) as stream:
+def opened_stream(path: Path, digest: str, *, is_size_known: bool = True) -> Iterator[ImageStream]:
+    """Give a file that is not packed as one stream; for `UploadRequest.open_stream`.
+
+    Args:
+        path: The file.
+        digest: As hashlib has it.
+        is_size_known: Whether the stream tells its size before its end, as that of an image in a .gz does not.
+    """
+    data = path.read_bytes()
+    with _Stream(data, digest, len(data) if is_size_known else None) as stream:
         yield stream
 
 

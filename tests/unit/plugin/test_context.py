@@ -1,5 +1,6 @@
 import hashlib
 import signal
+import threading
 
 import pytest
 from fakes.platforms import SdkError
@@ -7,6 +8,7 @@ from fakes.platforms import SdkError
 from clouduploader.errors import ImageError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.model.disk import DiskFormat, ImageFacts
 from clouduploader.plugin import BytesMoved, PhaseStarted, retry
+from clouduploader.util import deadline
 
 
 def facts(*architectures):
@@ -57,6 +59,38 @@ def test_retry_translates_before_it_judges(ctx):
 
     assert ctx.retry(call) == "done"
     assert ctx.clock.now > 0
+
+
+def test_retry_that_lasts_is_told_once_and_names_its_subject(ctx):
+    outcomes = [SdkError("busy")] * 8
+
+    def call():
+        if outcomes:
+            raise outcomes.pop()
+
+    ctx.retry(call, subject="image 7")
+    assert ctx.reporter.lines.count("Trying again: image 7: busy") == 8
+    assert ctx.reporter.lines.count("Still trying: image 7: busy") == 1
+
+
+def test_call_that_blocks_for_ever_has_an_end(ctx):
+    with pytest.raises(TransientError, match="the host: no answer in 0 seconds"):
+        ctx.within(0.1, threading.Event().wait, subject="the host")
+
+
+def test_call_that_blocks_is_left_after_a_cancellation(ctx, monkeypatch):
+    monkeypatch.setattr(deadline, "STOPPING_SECONDS", 0.1)
+    ctx.cancel.request(signal.SIGTERM)
+    with pytest.raises(StoppedError):
+        ctx.within(600, threading.Event().wait)
+
+
+def test_errors_within_a_bounded_call_are_translated(ctx):
+    def call():
+        raise SdkError("no route")
+
+    with pytest.raises(TransientError, match="the host: no route"):
+        ctx.within(60, call, subject="the host")
 
 
 def test_poll_waits_through_pending_states(ctx):

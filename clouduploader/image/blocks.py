@@ -1,7 +1,6 @@
 """A raw disk as blocks of one size, from a stream or by random access."""
 
 import bisect
-import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -82,17 +81,14 @@ class _CountingSource:
         self._error: BaseException | None = None
         self._tally: ReadStats | None = None
 
-    @contextlib.contextmanager
-    def _remembered(self) -> Iterator[None]:
-        """Raise an error that another thread had, and keep one that is raised for the others."""
-        try:
-            if self._error:
-                raise self._error
-            self._options.cancel.raise_if_requested()
-            yield
-        except BaseException as exc:
-            self._error = exc
-            raise
+    def _raise_if_over(self) -> None:
+        """Raise an error that another thread had, or that a stop was requested."""
+        if self._error:
+            raise self._error
+        self._options.cancel.raise_if_requested()
+
+    def _is_unwritten(self, index: int) -> bool:
+        return self._written is not None and index not in self._written
 
     def _judged(self, index: int, is_zero: bool) -> Block | None:
         """Count a block; None if it is not to be handed out.
@@ -100,16 +96,15 @@ class _CountingSource:
         Raises:
             ImageError: It has something in it where a hole was promised.
         """
-        is_hole = self._written is not None and index not in self._written
         if not is_zero:
-            if is_hole and self._options.is_promise:
+            if self._options.is_promise and self._is_unwritten(index):
                 raise ImageError(
                     f"{self._options.filename} is not what its .bmap describes: there is something in the hole at "
                     f"byte {index * self._options.block_bytes}",
                     hint="Remove the .bmap, or replace it by the image's own.",
                 )
             self._data += 1
-        elif is_hole and self._options.zero_blocks is not ZeroBlocks.SEND:
+        elif self._options.zero_blocks is not ZeroBlocks.SEND and self._is_unwritten(index):
             self._holes += 1
             return None
         elif self._options.zero_blocks is ZeroBlocks.SKIP:
@@ -173,19 +168,28 @@ class StreamBlockSource(_CountingSource):
     def next_into(self, buffer: bytearray) -> Block | None:
         """See BlockSource."""
         while True:  # a stop is looked for at each block: those that are left out can be millions
-            with self._lock, self._remembered():
-                if self._tally:
-                    return None
-                index = self._position // self._options.block_bytes
-                size = self._fill(buffer)
-                if not size:
-                    raw_sha256 = self._digest.hexdigest() if self._digest else None
-                    self._tally = self._ended(self._position, file_sha256=self._file_sha256(), raw_sha256=raw_sha256)
-                    return None
-                self._position += size
-                block = self._judged(index, buffer == self._zeros)
-            if block:
+            with self._lock:
+                self._raise_if_over()
+                try:
+                    block = self._advance(buffer)
+                except BaseException as exc:
+                    self._error = exc
+                    raise
+            if block or self._tally:
                 return block
+
+    def _advance(self, buffer: bytearray) -> Block | None:
+        """Take the next block; None if it is not to be handed out, or there is none."""
+        if self._tally:
+            return None
+        index = self._position // self._options.block_bytes
+        size = self._fill(buffer)
+        if size:
+            self._position += size
+            return self._judged(index, buffer == self._zeros)
+        raw_sha256 = self._digest.hexdigest() if self._digest else None
+        self._tally = self._ended(self._position, file_sha256=self._file_sha256(), raw_sha256=raw_sha256)
+        return None
 
     def _fill(self, buffer: bytearray) -> int:
         """Fill a buffer; return how many bytes of it are the disk's."""
@@ -231,8 +235,10 @@ class DiskBlockSource(_CountingSource):
         self._file_sha256 = file_sha256
         self._disk = disk
         self._extents = BlockMap(disk.extents, options.block_bytes)
-        self._turn = threading.Condition()
+        self._lock = threading.Lock()
         self._under_way = 0
+        self._is_awaited = False  # whether a thread waits for blocks that are under way
+        self._block_ended = threading.Condition(self._lock)
         total = -(-disk.size_bytes // options.block_bytes)
         if options.zero_blocks is ZeroBlocks.SEND or not disk.is_map_binding:
             self._indices = iter(range(total))
@@ -245,7 +251,8 @@ class DiskBlockSource(_CountingSource):
     def next_into(self, buffer: bytearray) -> Block | None:
         """See BlockSource."""
         while True:
-            with self._turn, self._remembered():
+            with self._lock:
+                self._raise_if_over()
                 index = next(self._indices, None)
                 if index is None:
                     self._end()
@@ -253,30 +260,41 @@ class DiskBlockSource(_CountingSource):
                 self._position = min((index + 1) * self._options.block_bytes, self._disk.size_bytes)
                 self._under_way += 1
             try:
-                with self._remembered():
-                    is_zero = self._is_hole(index) or self._is_read_as_zeros(index, buffer)
-                    with self._turn:
-                        block = self._judged(index, is_zero)
+                is_zero = self._is_hole(index) or self._is_read_as_zeros(index, buffer)
+                with self._lock:
+                    block = self._judged(index, is_zero)
+            except BaseException as exc:
+                self._error = exc  # before the end can be seen
+                raise
             finally:
-                with self._turn:
+                with self._lock:
                     self._under_way -= 1
-                    self._turn.notify_all()
+                    if self._is_awaited:
+                        self._block_ended.notify_all()
             if block:
                 return block
 
     def _end(self) -> None:
         """Wait for threads that still read: they may have an error."""
-        self._turn.wait_for(lambda: not self._under_way or self._error)
+        self._await(lambda: not self._under_way or self._error)
         if self._error:
             raise self._error
         self._position = self._disk.size_bytes
-        self._tally = self._ended(self._disk.size_bytes, file_sha256=self._file_sha256(), raw_sha256=None)
+        try:
+            self._tally = self._ended(self._disk.size_bytes, file_sha256=self._file_sha256(), raw_sha256=None)
+        except BaseException as exc:
+            self._error = exc
+            raise
+
+    def _await(self, is_met: Callable[[], object]) -> None:
+        self._is_awaited = True
+        self._block_ended.wait_for(is_met)
 
     def close(self) -> None:
         """Wait for all threads that read a block, and return none any more: the disk may be closed then."""
-        with self._turn:
+        with self._lock:
             self._error = self._error or ValueError("the image is closed")
-            self._turn.wait_for(lambda: not self._under_way)
+            self._await(lambda: not self._under_way)
 
     def _is_hole(self, index: int) -> bool:
         if index in self._extents:
@@ -291,7 +309,7 @@ class DiskBlockSource(_CountingSource):
     def reread_into(self, index: int, buffer: bytearray) -> None:
         """See BlockSource."""
         offset = index * self._options.block_bytes
-        with memoryview(buffer) as view:
-            size = min(len(view), self._disk.size_bytes - offset)
-            self._disk.read_into(offset, view[:size])
-            view[size:] = bytes(len(view) - size)
+        size = min(len(buffer), self._disk.size_bytes - offset)
+        with memoryview(buffer)[:size] as view:
+            self._disk.read_into(offset, view)
+        buffer[size:] = bytes(len(buffer) - size)

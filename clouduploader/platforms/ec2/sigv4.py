@@ -42,52 +42,64 @@ def stamp(seconds: int) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
 
 
-def sign(
-    headers: Mapping[str, str],
-    *,
-    keys: AccessKeys,
-    service: str,
-    region: str,
-    method: str,
-    path: str,
-    payload: str,
-    stamp: str,
-) -> dict[str, str]:
-    """Sign a request that has no query.
+class Signer:
+    """Signs requests of one second; for several threads.
 
     Args:
-        headers: All that the signature covers, by lower-case names; `host` is among them, with the port
-            unless it is the scheme's own.
         keys: Whose signature it is.
         service: For example "sts".
         region: For example "eu-west-1".
-        method: Of HTTP.
-        path: As it stands in the request, encoded.
-        payload: The SHA-256 of the body in hex, or UNSIGNED_PAYLOAD.
         stamp: See `stamp`.
 
-    Returns:
-        These headers, and those that make the signature.
+    Attributes:
+        headers: Which a request needs besides its own, by lower-case names; the signature covers them.
     """
-    signed = {**headers, "x-amz-date": stamp}
-    if keys.session_token:
-        signed["x-amz-security-token"] = keys.session_token
-    ordered = sorted(signed.items())
+
+    def __init__(self, keys: AccessKeys, *, service: str, region: str, stamp: str) -> None:
+        self.headers = {"x-amz-date": stamp}
+        if keys.session_token:
+            self.headers["x-amz-security-token"] = keys.session_token
+        scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
+        self._key = _signing_key(keys.secret_access_key, scope)
+        self._text = f"{ALGORITHM}\n{stamp}\n{scope}\n"
+        self._credential = f"{ALGORITHM} Credential={keys.access_key_id}/{scope}"
+
+    def authorization(self, request: str, names: str) -> str:
+        """Return the value of the header Authorization.
+
+        Args:
+            request: From `canonical_request`.
+            names: Also from there.
+        """
+        signature = self._key.copy()
+        signature.update(f"{self._text}{hashlib.sha256(request.encode()).hexdigest()}".encode())
+        return f"{self._credential}, SignedHeaders={names}, Signature={signature.hexdigest()}"
+
+
+def canonical_request(method: str, path: str, headers: Mapping[str, str], payload: str) -> tuple[str, str]:
+    """Write a request that has no query as it is signed.
+
+    Args:
+        method: Of HTTP.
+        path: From `canonical_path`.
+        headers: All that the signature covers, by lower-case names; `host` is among them, with the port
+            unless it is the scheme's own, and those of the signer.
+        payload: The SHA-256 of the body in hex, or UNSIGNED_PAYLOAD.
+
+    Returns:
+        The text, and the names of the headers as a signature lists them.
+    """
+    ordered = sorted(headers.items())
     names = ";".join([name for name, _value in ordered])
     lines = "".join([f"{name}:{value}\n" for name, value in ordered])
-    request = f"{method}\n{_canonical(path)}\n\n{lines}\n{names}\n{payload}"
-    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
-    text = f"{ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    signature = _signing_key(keys.secret_access_key, scope).copy()
-    signature.update(text.encode())
-    signed["authorization"] = (
-        f"{ALGORITHM} Credential={keys.access_key_id}/{scope}, SignedHeaders={names}, Signature={signature.hexdigest()}"
-    )
-    return signed
+    return f"{method}\n{path}\n\n{lines}\n{names}\n{payload}", names
 
 
-def _canonical(path: str) -> str:
-    """Return the path as it is signed: without dot segments and doubled slashes, and encoded once more."""
+def canonical_path(path: str) -> str:
+    """Return a path, encoded as it stands in the request, as it is signed.
+
+    That is without dot segments and doubled slashes, and encoded once more.
+    """
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":

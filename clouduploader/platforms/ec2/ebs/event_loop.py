@@ -25,6 +25,7 @@ REREAD_BUFFERS = 8
 HOLD_SECONDS = 1.0  # a buffer that nothing was sent from for so long is taken back if others need one
 BUSY_SECONDS = 0.005  # for which we wait at most for our turn to unpack; a block takes xz about that long
 CHECK_SECONDS = 0.1  # between looks at deadlines
+CONFIRMED_AT_ONCE = 16  # or fewer, if there is nothing to send at once
 RECEIVE_BYTES = 16384  # the largest TLS record (RFC 8446, 5.1)
 ZERO_BLOCK = bytes(protocol.BLOCK_BYTES)
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -95,9 +96,11 @@ class ConnectionLoop:
         timeout = self._start_next(self._clock())
         for descriptor, mask in self._epoll.poll(timeout):
             self._guard(self._serve, self._connections[descriptor], mask)
-        self._confirm()
         now = self._clock()
-        if now - self._checked_at >= CHECK_SECONDS:
+        is_time = now - self._checked_at >= CHECK_SECONDS
+        if timeout or is_time or len(self._confirmed) >= CONFIRMED_AT_ONCE:
+            self._confirm()
+        if is_time:
             self._checked_at = now
             self._check_deadlines(now)
 
@@ -241,7 +244,6 @@ class ConnectionLoop:
         """Begin to send a block on a connection that stands."""
         connection.phase = ConnectionPhase.SENDING
         connection.uses += 1
-        connection.parser = protocol.BlockResponseParser()
         connection.position = 0
         block = connection.block
         if block:
@@ -270,7 +272,6 @@ class ConnectionLoop:
                 raise
             return
         connection.phase = ConnectionPhase.WAITING
-        connection.deadline = self._clock() + self._timeouts.silence_seconds
         connection.queued = 0
         self._watch(connection, select.EPOLLIN)
         if self._can_reread:
@@ -299,23 +300,29 @@ class ConnectionLoop:
                 count = connection.sock.recv_into(self._scratch)
             except _WOULD_BLOCK:
                 return  # for example a TLS 1.3 session ticket
-            if connection.block is None:
+            block, parser = connection.block, connection.parser
+            if block is None:
                 self._close(connection)  # hung up while idle, or speaks without being asked
                 return
-            answer = connection.parser.feed(self._scratch[:count]) if count else connection.parser.end()
-            if answer:
-                self._handle(connection, connection.block, answer)
-                return
+            piece, answer = self._scratch[:count], None
+            if parser.has_begun or not protocol.is_confirmation(piece, block.checksum):
+                answer = parser.feed(piece) if count else parser.end()
+                if answer is None:
+                    continue
+                connection.parser = protocol.BlockResponseParser()
+            self._handle(connection, block, answer)
+            return
 
-    def _handle(self, connection: BlockConnection, block: BlockUpload, answer: protocol.BlockResponse) -> None:
+    def _handle(self, connection: BlockConnection, block: BlockUpload, answer: protocol.BlockResponse | None) -> None:
+        """Do what an answer says; None is a confirmation that was recognised."""
         was_sent = connection.phase is ConnectionPhase.WAITING
-        is_reusable = answer.is_reusable and was_sent
+        is_reusable = was_sent and (answer is None or answer.is_reusable)
         has_more = connection.tls and connection.tls.pending()
         self._detach(connection, is_reusable=is_reusable and not has_more)
-        if was_sent and answer.confirms(block.checksum):
+        if was_sent and (answer is None or answer.confirms(block.checksum)):
             self._release(block)
             self._confirmed.append((block.index, block.digest))
-        elif answer.status == 201:
+        elif answer is None or answer.status == 201:
             self._send_later(block, self._transfer.misconfirmed(block))
         else:
             self._send_later(block, self._transfer.refused(block, answer.refusal()))

@@ -15,6 +15,15 @@ from clouduploader.util.frozen import frozen
 
 BLOCK_BYTES = 524288  # BlockSize, EBS direct API, StartSnapshot: the only one there is
 MAX_BODY_BYTES = 65536  # AWS's are a JSON object of a line
+_GAP = "\0"  # in a template; no header and no path has it
+_CONFIRMATION = re.compile(
+    rb"HTTP/1\.1 201(?: [^\r\n]*+)?\r\n"
+    rb"(?:(?i:x-amz-checksum):[ \t]*+([^\0-\x20]++)\r\n"
+    rb"|(?i:content-length):[ \t]*+(0)\r\n"
+    rb"|(?!(?i:x-amz-checksum|content-length|transfer-encoding|connection):)"
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:[^\0\r\n]*+\r\n"
+    rb")*+\r\n"
+)
 
 
 @frozen(kw_only=True)
@@ -59,6 +68,21 @@ class BlockResponse:
             status=self.status,
             date=self.headers.get("date", ""),
         )
+
+
+def is_confirmation(piece: bytes | memoryview, checksum: str) -> bool:
+    """Recognise a usual confirmation: quick, for nearly all responses are one.
+
+    Args:
+        piece: All that has come of a response.
+        checksum: Of the block (SHA-256, base64).
+
+    Returns:
+        Whether it is a whole response that confirms the block, and after which the connection is good for another
+        request. If not, it takes a BlockResponseParser to tell.
+    """
+    found = _CONFIRMATION.fullmatch(piece)
+    return found is not None and found[1] == checksum.encode() and found[2] is not None
 
 
 class BlockResponseParser:
@@ -118,6 +142,7 @@ class BlockRequests:
         self._path = f"{place.prefix}/snapshots/{urllib.parse.quote(snapshot_id, safe='')}/blocks/"
         self._region = region
         self._clock = clock
+        self._template: _HeadTemplate | None = None
 
     def head(self, index: int, checksum: str, keys: sigv4.AccessKeys) -> bytes:
         """Make the head of a request; the block follows on the wire.
@@ -127,24 +152,37 @@ class BlockRequests:
             checksum: Its SHA-256, in base64.
             keys: Whose signature it is.
         """
-        path = f"{self._path}{index}"
-        headers = sigv4.sign(
-            {
-                "host": self._authority,
-                "x-amz-checksum": checksum,
-                "x-amz-checksum-algorithm": "SHA256",
-                "x-amz-content-sha256": sigv4.UNSIGNED_PAYLOAD,
-                "x-amz-data-length": str(BLOCK_BYTES),
-            },
-            keys=keys,
-            service="ebs",
-            region=self._region,
-            method="PUT",
-            path=path,
-            payload=sigv4.UNSIGNED_PAYLOAD,
-            stamp=sigv4.stamp(int(self._clock() + self.offset_seconds)),
-        )
+        seconds = int(self._clock() + self.offset_seconds)
+        template = self._template
+        if template is None or template.seconds != seconds or template.keys is not keys:
+            template = self._template = _HeadTemplate(self._authority, self._path, self._region, seconds, keys)
+        return template.head(index, checksum)
+
+
+class _HeadTemplate:
+    """What the heads of one second have in common: all but the number of the block and its checksum."""
+
+    def __init__(self, authority: str, path: str, region: str, seconds: int, keys: sigv4.AccessKeys) -> None:
+        self.seconds = seconds
+        self.keys = keys
+        self._signer = sigv4.Signer(keys, service="ebs", region=region, stamp=sigv4.stamp(seconds))
+        headers = {
+            "host": authority,
+            "x-amz-checksum": _GAP,
+            "x-amz-checksum-algorithm": "SHA256",
+            "x-amz-content-sha256": sigv4.UNSIGNED_PAYLOAD,
+            "x-amz-data-length": str(BLOCK_BYTES),
+            **self._signer.headers,
+        }
+        signed_path = sigv4.canonical_path(path) + _GAP
+        request, self._names = sigv4.canonical_request("PUT", signed_path, headers, sigv4.UNSIGNED_PAYLOAD)
+        self._request = request.split(_GAP)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        return (
-            f"PUT {path} HTTP/1.1\r\n{lines}content-length: {BLOCK_BYTES}\r\nuser-agent: clouduploader\r\n\r\n".encode()
-        )
+        lines += f"content-length: {BLOCK_BYTES}\r\nuser-agent: clouduploader\r\nauthorization: "
+        self._head = f"PUT {path}{_GAP} HTTP/1.1\r\n{lines}".split(_GAP)
+
+    def head(self, index: int, checksum: str) -> bytes:
+        start, middle, end = self._request
+        authorization = self._signer.authorization(f"{start}{index}{middle}{checksum}{end}", self._names)
+        start, middle, end = self._head
+        return f"{start}{index}{middle}{checksum}{end}{authorization}\r\n\r\n".encode()

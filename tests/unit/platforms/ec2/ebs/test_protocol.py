@@ -119,6 +119,56 @@ def test_confirmation_is_understood(size):
     assert not answer.confirms(base64.b64encode(bytes(32)).decode())
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ("Date: Sun, 29 Nov 2026 05:00:00 GMT", "x-amz-Checksum-Algorithm: SHA256", "Content-Type:"),
+        ("Content-Length: 0", "x-amz-checksum: other", f"X-AMZ-CHECKSUM:{CHECKSUM}"),
+    ],
+)
+def test_usual_confirmation_is_recognised(lines):
+    text = "".join(
+        f"{line}\r\n" for line in ("HTTP/1.1 201", "content-length:0", f"x-amz-Checksum:\t{CHECKSUM}", *lines)
+    )
+    assert protocol.is_confirmation(memoryview(f"{text}\r\n".encode()), CHECKSUM)
+    assert parse(f"{text}\r\n".encode()).confirms(CHECKSUM)
+
+
+PARTS = (
+    *(b"HTTP/1.1 201 Created", b"HTTP/1.1 201", b"HTTP/1.0 201 Created", b"HTTP/1.1 200 OK", b"HTTP/1.1 100 Continue"),
+    *(b"Content-Length: 0", b"content-length:0", b"Content-Length: 1", b"Content-Length: 00", b"Content-Length: 0, 0"),
+    *(f"x-amz-{name}: {value}".encode() for name in ("Checksum", "checksum ") for value in (CHECKSUM, CHECKSUM[:-1])),
+    *(b"Connection: close", b"connection: keep-alive", b"Transfer-Encoding: chunked", b"Date: today", b"Date : today"),
+    *(b"", b"\0", b"\r\n", b"\r", b"\n", b": 0", b" Content-Length: 5", b"x: \xff", b"x: a\0b", b"0", b"\x85", b"x"),
+)
+
+
+@hypothesis.given(
+    st.lists(st.sampled_from(PARTS), max_size=6),
+    st.lists(st.sampled_from(PARTS), max_size=2),
+    st.sampled_from((b"\r\n", b"\r\n", b"\n")),
+)
+@hypothesis.settings(max_examples=1000)
+def test_nothing_is_recognised_that_is_no_confirmation(lines, rest, line_end):
+    usual = (b"HTTP/1.1 201 Created", b"Content-Length: 0", f"x-amz-Checksum: {CHECKSUM}".encode())
+    for first in (usual, usual[:2], usual[:1], ()):
+        data = b"".join(line + line_end for line in (*first, *lines)) + b"\r\n" + b"".join(rest)
+        if protocol.is_confirmation(data, CHECKSUM):
+            answer = parse(data)
+            assert answer.confirms(CHECKSUM)
+            assert answer.is_reusable
+
+
+@hypothesis.given(st.integers(0, len(CONFIRMED)), st.binary(max_size=3), st.integers(0, 3))
+def test_nothing_is_recognised_in_a_damaged_confirmation(place, inserted, removed):
+    data = CONFIRMED[:place] + inserted + CONFIRMED[place + removed :]
+    if protocol.is_confirmation(data, CHECKSUM):
+        answer = parse(data)
+        assert answer.confirms(CHECKSUM)
+        assert answer.is_reusable
+
+
 def test_answer_that_is_cut_off_or_too_long_is_refused():
     with pytest.raises(MalformedResponseError, match="cut off"):
         parse(CONFIRMED[:-1], closes=True)

@@ -8,8 +8,8 @@ import io
 import os
 import resource
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from clouduploader.cli import boundary, collector, routing
 from clouduploader.cli.session import Session
@@ -18,9 +18,23 @@ from clouduploader.errors import ExitCode, LocalIOError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+Main = TypeVar("Main", bound=Callable[..., int])
+
 STACK_WORDS = 16_384  # of 8 bytes, which are only reserved; as many are left in its chunk, for some 500 frames
 
 
+def _in_large_chunk(function: Main) -> Main:
+    """Let the frames of all that a function calls lie in one chunk of the interpreter's.
+
+    CPython has frames in chunks of 16 KiB, and gives the last one back when it is empty: a loop that calls across the
+    end of one makes two system calls each time, thousands while urllib3 compiles its regular expressions. A frame that
+    asks for more than a chunk gets a larger one.
+    """
+    function.__code__ = function.__code__.replace(co_stacksize=STACK_WORDS)
+    return function
+
+
+@_in_large_chunk
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program.
 
@@ -61,12 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if session.is_json:
                 boundary.tell_error(error)
         return int(error.exit_code)
-
-
-# CPython has its frames in chunks of 16 KiB, and gives the last one back when it is empty: a loop that calls across
-# the end of one makes two system calls each time, thousands while urllib3 compiles its regular expressions. A frame
-# that asks for more than a chunk gets a larger one, in which there is room for all that is called from it.
-main.__code__ = main.__code__.replace(co_stacksize=STACK_WORDS)
 
 
 def _open_streams() -> None:

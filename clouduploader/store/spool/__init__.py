@@ -231,8 +231,6 @@ class Spool(SpoolPaths):
     def register(self, job: Job, *, targetdata: bytes, image_path: Path) -> BinaryIO:
         """Enter a job that was not given to OBS, so that all that is done with jobs can be done with it.
 
-        The job's own file comes last: before it, there is no job.
-
         Args:
             job: With an id from `allocate`; uploading, with the process group that works on it.
             targetdata: Its target data; only their owner can read them.
@@ -245,31 +243,23 @@ class Spool(SpoolPaths):
             MissingFileError: There is no spool.
             CannotCreateError: A file can't be made; none of this job is left.
         """
-        name = job.name
-        path = self.data_path(name)
+        path = self.file_path(job.name)
         with contextlib.ExitStack() as undo:
             try:
-                undo.callback(files.discard, path)
-                files.replace_file(path, targetdata, mode=files.PRIVATE_MODE)
-                path = self.file_path(name)
                 path.symlink_to(image_path.absolute())
-                undo.callback(files.discard, path)
-                undo.callback(files.discard, self.log_path(name))
-                log = self.open_log(name)
-                undo.callback(log.close)
-                path = self.job_path(name)
-                undo.callback(files.discard, path)
-                files.replace_file(path, job_xml.serialize(job), mode=files.PUBLIC_MODE)
             except OSError as exc:
                 raise self.cannot_create(path, exc) from exc
+            undo.callback(files.discard, path)
+            undo.callback(files.discard, self.log_path(job.name))
+            log = self.open_log(job.name)
+            undo.callback(log.close)
+            self._enter(job, targetdata)
             undo.pop_all()
         return log
 
     @privileges.works_as_owner
     def create(self, job: Job, *, targetdata: bytes) -> Job:
         """Enter a job that waits for its image, as OBS's server does.
-
-        The target data come first: before the job's own file there is no job.
 
         Args:
             job: What is to be done; its name, state, details, time and pid are set here.
@@ -292,19 +282,32 @@ class Spool(SpoolPaths):
             created=int(time.time()),
             pid=None,
         )
-        path = self.data_path(job.name)
-        with contextlib.ExitStack() as undo:
-            try:
-                # later there may be no inode for it, and the job could never end
-                files.make_directory(self.done_dir, mode=files.PUBLIC_DIRECTORY_MODE)
-                undo.callback(files.discard, path)
-                files.replace_file(path, targetdata, mode=files.PRIVATE_MODE)
-                path = self.job_path(job.name)
-                files.replace_file(path, job_xml.serialize(job), mode=files.PUBLIC_MODE)
-            except OSError as exc:
-                raise self.cannot_create(path, exc) from exc
-            undo.pop_all()
+        try:
+            # later there may be no inode for it, and the job could never end
+            files.make_directory(self.done_dir, mode=files.PUBLIC_DIRECTORY_MODE)
+        except OSError as exc:
+            raise self.cannot_create(self.done_dir, exc) from exc
+        self._enter(job, targetdata)
         return job
+
+    def _enter(self, job: Job, targetdata: bytes) -> None:
+        """Write the files of a new job: the target data, and last its own, before which there is no job.
+
+        Raises:
+            MissingFileError: There is no spool.
+            CannotCreateError: One can't be written; neither is left.
+        """
+        with contextlib.ExitStack() as undo:
+            for path, data, mode in (
+                (self.data_path(job.name), targetdata, files.PRIVATE_MODE),
+                (self.job_path(job.name), job_xml.serialize(job), files.PUBLIC_MODE),
+            ):
+                undo.callback(files.discard, path)
+                try:
+                    files.replace_file(path, data, mode=mode)
+                except OSError as exc:
+                    raise self.cannot_create(path, exc) from exc
+            undo.pop_all()
 
     @privileges.works_as_owner
     def receive(self, name: str) -> IncomingImage:

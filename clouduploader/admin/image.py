@@ -25,7 +25,7 @@ class ImageInspection:
         facts: What its beginning tells; the size is exact once it was read to its end.
         promised_sha256: What a file beside it promises, in hex, or None. If it was read to its end, it is so.
         bmap_path: The block map beside it, or None.
-        tally: With true holes left out, and both digests, as far as open_blocks makes them; None if it was not read to
+        stats: With true holes left out, and both digests, as far as open_blocks makes them; None if it was not read to
             its end.
     """
 
@@ -33,7 +33,7 @@ class ImageInspection:
     facts: ImageFacts
     promised_sha256: str | None
     bmap_path: Path | None
-    tally: ReadStats | None
+    stats: ReadStats | None
 
 
 def inspect_image(
@@ -76,16 +76,16 @@ def inspect_image(
         )
     if found.no_disk:
         object_to(image_open.no_disk_error(image, found.no_disk))
-    tally = None
+    stats = None
     if is_whole:
-        tally = _read(image, found, promised, max_size_bytes, overlook, reporter, cancel)
-        if not found.is_size_exact and tally.size_bytes < found.copy_bytes:
+        stats = _read(image, found, promised, max_size_bytes, overlook, reporter, cancel)
+        if not found.is_size_exact and stats.size_bytes < found.copy_bytes:
             found = dataclasses.replace(found, warnings=(*found.warnings, MISSING_COPY))
-        found = dataclasses.replace(found, size_bytes=tally.size_bytes, is_size_exact=True)
+        found = dataclasses.replace(found, size_bytes=stats.size_bytes, is_size_exact=True)
     if found.is_size_exact and (problem := shortage(found.size_bytes or 0, found.minimum_bytes)):
         object_to(ImageError(f"{image.filename} {problem}", hint="Get a new copy; --force inspects it as it is."))
     found = dataclasses.replace(found, warnings=(*found.warnings, *dict.fromkeys(passed_over)))
-    return ImageInspection(image, found, promised, map_path, tally)
+    return ImageInspection(image, found, promised, map_path, stats)
 
 
 def _read(
@@ -121,15 +121,15 @@ def _read(
         while source.next_into(buffer):
             if not is_packed:
                 reporter.event(BytesMoved(source.position(), found.size_bytes))
-        return source.tally()
+        return source.stats()
 
 
-def left_out(tally: ReadStats) -> dict[ZeroBlocks, tuple[int, int]]:
-    """Return how many blocks each mode sends and leaves out, by a tally that was made with true holes left out."""
-    total = tally.data_blocks + tally.zero_blocks + tally.hole_blocks
+def left_out(stats: ReadStats) -> dict[ZeroBlocks, tuple[int, int]]:
+    """Return how many blocks each mode sends and leaves out, by the stats of a read that left out true holes."""
+    total = stats.data_blocks + stats.zero_blocks + stats.hole_blocks
     sent = {
         ZeroBlocks.SEND: total,
-        ZeroBlocks.HOLES: total - tally.hole_blocks,
-        ZeroBlocks.SKIP: tally.data_blocks,
+        ZeroBlocks.HOLES: total - stats.hole_blocks,
+        ZeroBlocks.SKIP: stats.data_blocks,
     }
     return {mode: (count, total - count) for mode, count in sent.items()}

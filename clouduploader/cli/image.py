@@ -81,7 +81,7 @@ def _max_size(session: Session, given: str | None) -> int:
 def _document(found: "ImageInspection") -> dict[str, Any]:
     from clouduploader.admin import image as admin_image
 
-    image, facts, tally = found.image, found.facts, found.tally
+    image, facts, stats = found.image, found.facts, found.stats
     return {
         "file": image.filename,
         "packing": image.compression,
@@ -98,14 +98,14 @@ def _document(found: "ImageInspection") -> dict[str, Any]:
         "warnings": list(facts.warnings),
         "promised_sha256": found.promised_sha256,
         "bmap": str(found.bmap_path) if found.bmap_path else None,
-        "file_sha256": tally and tally.file_sha256,
-        "raw_sha256": tally and tally.raw_sha256,
-        "blocks": tally
+        "file_sha256": stats and stats.file_sha256,
+        "raw_sha256": stats and stats.raw_sha256,
+        "blocks": stats
         and {
-            "data": tally.data_blocks,
-            "zero": tally.zero_blocks,
-            "hole": tally.hole_blocks,
-            "sent": {mode: count for mode, (count, _) in admin_image.left_out(tally).items()},
+            "data": stats.data_blocks,
+            "zero": stats.zero_blocks,
+            "hole": stats.hole_blocks,
+            "sent": {mode: count for mode, (count, _) in admin_image.left_out(stats).items()},
         },
     }
 
@@ -114,7 +114,7 @@ def _fields(found: "ImageInspection", document: dict[str, Any]) -> list[tuple[st
     """Return the same for people: what is not known is said, what does not apply is left out."""
     from clouduploader.admin import image as admin_image
 
-    facts, tally = found.facts, found.tally
+    facts, stats = found.facts, found.stats
     inside = ", a tarball" if found.image.is_tarball else ""
     size: object = "not known before it is unpacked"
     if facts.size_bytes is not None:
@@ -131,17 +131,17 @@ def _fields(found: "ImageInspection", document: dict[str, Any]) -> list[tuple[st
         ("architectures", ", ".join(facts.architectures) or "unknown"),
         ("boots by UEFI", ANSWERS[facts.boots_uefi]),
         ("boots by BIOS", ANSWERS[facts.boots_bios]),
-        ("promised sha256", f"{promise}, {'kept' if tally else 'not checked'}" if promise else "none"),
+        ("promised sha256", f"{promise}, {'kept' if stats else 'not checked'}" if promise else "none"),
         ("bmap", document["bmap"] or "none"),
     ]
-    if tally:
+    if stats:
         pairs += [
-            ("file sha256", tally.file_sha256),
-            ("raw sha256", tally.raw_sha256 or "not made: it would take long, for all of the holes"),
-            ("blocks", f"{tally.data_blocks} data, {tally.zero_blocks} zeros, {tally.hole_blocks} holes"),
+            ("file sha256", stats.file_sha256),
+            ("raw sha256", stats.raw_sha256 or "not made: it would take long, for all of the holes"),
+            ("blocks", f"{stats.data_blocks} data, {stats.zero_blocks} zeros, {stats.hole_blocks} holes"),
         ]
         pairs += [
             (f"zero_blocks={mode}", f"{sent} sent, {left} left out")
-            for mode, (sent, left) in admin_image.left_out(tally).items()
+            for mode, (sent, left) in admin_image.left_out(stats).items()
         ]
     return pairs

@@ -115,7 +115,7 @@ class _CountingSource:
         return Block(index, is_zero)
 
     def _ended(self, size_bytes: int, *, file_sha256: str | None, raw_sha256: str | None) -> ReadStats:
-        tally = ReadStats(
+        stats = ReadStats(
             size_bytes=size_bytes,
             data_blocks=self._data,
             zero_blocks=self._zero,
@@ -124,14 +124,14 @@ class _CountingSource:
             file_sha256=file_sha256,
             raw_sha256=raw_sha256,
         )
-        self._options.on_end(tally)
-        return tally
+        self._options.on_end(stats)
+        return stats
 
     def position(self) -> int:
         """See BlockSource."""
         return self._position
 
-    def tally(self) -> ReadStats:
+    def stats(self) -> ReadStats:
         """See BlockSource."""
         if self._tally is None:
             raise ValueError("the image has not been read to its end")

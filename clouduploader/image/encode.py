@@ -153,7 +153,7 @@ def _measured(open_blocks: OpenBlocks) -> int:
     with open_blocks(PIECE_BYTES, ZeroBlocks.SKIP) as source:
         while source.next_into(buffer):
             pass
-        return source.tally().size_bytes
+        return source.stats().size_bytes
 
 
 def _disk(source: BlockSource, size_bytes: int | None, filename: str) -> Iterator[bytes]:
@@ -171,7 +171,7 @@ def _disk(source: BlockSource, size_bytes: int | None, filename: str) -> Iterato
             yield held
             passed_bytes += len(held)
         held = _ZEROS if block.is_zero else bytes(buffer)
-    found_bytes = source.tally().size_bytes
+    found_bytes = source.stats().size_bytes
     if size_bytes is not None and found_bytes != size_bytes:
         raise _other_size(filename, str(found_bytes), size_bytes)
     yield held[: found_bytes - passed_bytes]

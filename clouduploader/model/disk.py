@@ -169,7 +169,7 @@ class BlockSource(Protocol):
     def position(self) -> int:
         """Return how many bytes of the raw disk have been passed, holes included. Never blocks."""
 
-    def tally(self) -> ReadStats:
+    def stats(self) -> ReadStats:
         """Return what came out; only after `next_into` returned None."""
 
 
@@ -231,7 +231,7 @@ class Image:
         filename: Its real base name: no slash, no control characters, not hidden.
         compression: See Compression.
         size_bytes: Of the file as it lies there.
-        is_tarball: Whether there is a tar archive in the packing.
+        is_tarball: Whether what is compressed, or the file itself, is a tar archive.
         disk_format: What is inside, as far as the first bytes tell: a fixed VHD looks raw.
         identity: Device, inode, size in bytes and time of the last change in nanoseconds as they were, by which
             it is known again; None if the file was not looked at.

@@ -347,7 +347,7 @@ class FakeSource:
     def position(self):
         return min(len(self._raw), self._index * BLOCK)
 
-    def tally(self):
+    def stats(self):
         return ReadStats(
             size_bytes=len(self._raw),
             data_blocks=self._data,

@@ -150,7 +150,7 @@ class _Blocks:
     def position(self) -> int:
         return min(self._next * self._block_bytes, len(self._data))
 
-    def tally(self) -> ReadStats:
+    def stats(self) -> ReadStats:
         blocks = [self._data[at:][: self._block_bytes] for at in range(0, len(self._data), self._block_bytes)]
         zeros = sum(not block.strip(b"\0") for block in blocks)
         return ReadStats(

@@ -54,8 +54,8 @@ def test_all_is_told_of_every_packing(make_file, kind):
     found = inspect(make_file(data))
     assert (found.image.compression, found.image.filename, found.image.size_bytes) == (kind, "a.img", len(data))
     assert (found.facts.size_bytes, found.facts.is_size_exact) == (len(RAW), True)
-    assert (found.tally.file_sha256, found.tally.raw_sha256) == (digest(data), digest(RAW))
-    assert (found.tally.data_blocks, found.tally.zero_blocks, found.tally.hole_blocks) == (2, 2, 0)
+    assert (found.stats.file_sha256, found.stats.raw_sha256) == (digest(data), digest(RAW))
+    assert (found.stats.data_blocks, found.stats.zero_blocks, found.stats.hole_blocks) == (2, 2, 0)
     assert (found.promised_sha256, found.bmap_path) == (None, None)
 
 
@@ -66,9 +66,9 @@ def test_holes_of_a_sparse_file_are_counted(make_file):
         file.write(as_disk(b""))
         file.seek(4 * BLOCK)
         file.write(b"x" * BLOCK + bytes(BLOCK))
-    tally = inspect(path).tally
-    assert (tally.data_blocks, tally.zero_blocks, tally.hole_blocks) == (2, 1, 7)
-    assert image.left_out(tally) == {
+    stats = inspect(path).stats
+    assert (stats.data_blocks, stats.zero_blocks, stats.hole_blocks) == (2, 1, 7)
+    assert image.left_out(stats) == {
         ZeroBlocks.SEND: (10, 0),
         ZeroBlocks.HOLES: (3, 7),
         ZeroBlocks.SKIP: (2, 8),
@@ -78,7 +78,7 @@ def test_holes_of_a_sparse_file_are_counted(make_file):
 @pytest.mark.parametrize("kind", [Compression.GZIP, Compression.XZ])
 def test_quick_look_reads_no_further(make_file, kind):
     found = inspect(make_file(PACK[kind](RAW)), is_whole=False)
-    assert found.tally is None
+    assert found.stats is None
     assert found.facts.size_bytes == (len(RAW) if kind is Compression.XZ else None)
 
 
@@ -114,7 +114,7 @@ def test_block_map_beside_is_used(make_file):
         "a.raw.bmap",
     )
     found = inspect(path)
-    assert (found.bmap_path, found.tally.hole_blocks, found.tally.zero_blocks) == (bmap, 2, 0)
+    assert (found.bmap_path, found.stats.hole_blocks, found.stats.zero_blocks) == (bmap, 2, 0)
 
 
 @pytest.mark.parametrize("is_whole", [True, False])

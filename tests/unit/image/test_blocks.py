@@ -66,8 +66,8 @@ def streamed(pieces=(RAW,), **fields):
 
 
 def counts(source):
-    tally = source.tally()
-    return tally.data_blocks, tally.zero_blocks, tally.hole_blocks, tally.skipped_blocks
+    stats = source.stats()
+    return stats.data_blocks, stats.zero_blocks, stats.hole_blocks, stats.skipped_blocks
 
 
 @hypothesis.given(
@@ -88,7 +88,7 @@ def test_all_blocks_are_handed_out_once_in_order(make, threads):
     source = make()
     assert drained(source, threads=threads) == blocks_of(RAW)
     assert counts(source) == (4, 6, 0, 0)
-    assert source.position() == source.tally().size_bytes == len(RAW)
+    assert source.position() == source.stats().size_bytes == len(RAW)
 
 
 @pytest.mark.parametrize("make", [stored, streamed])
@@ -169,7 +169,7 @@ def test_something_in_a_hole_of_the_map_is_an_error(make, zero_blocks):
 def test_empty_disk_has_no_blocks(make):
     source = make()
     assert source.next_into(bytearray(BLOCK)) is None
-    assert source.tally().size_bytes == source.position() == 0
+    assert source.stats().size_bytes == source.position() == 0
     assert source.next_into(bytearray(BLOCK)) is None
 
 
@@ -178,7 +178,7 @@ def test_tally_is_refused_before_the_end(make):
     source = make()
     source.next_into(bytearray(BLOCK))
     with pytest.raises(ValueError, match="not been read to its end"):
-        source.tally()
+        source.stats()
 
 
 @hypothesis.given(
@@ -192,7 +192,7 @@ def test_pieces_of_any_size_give_the_same_blocks(sizes, block_bytes, zeros):
     digest = hashlib.sha256()
     source = streamed(pieces, block_bytes=block_bytes, digest=digest)
     assert drained(source, threads=2, block_bytes=block_bytes) == blocks_of(raw, block_bytes=block_bytes)
-    assert source.tally() == ReadStats(
+    assert source.stats() == ReadStats(
         size_bytes=len(raw),
         data_blocks=sum(block is not None for block in blocks_of(raw, block_bytes=block_bytes).values()),
         zero_blocks=sum(block is None for block in blocks_of(raw, block_bytes=block_bytes).values()),
@@ -239,7 +239,7 @@ def test_error_is_every_threads_and_for_ever(make, error):
         with pytest.raises(error):
             drained(source, threads=3)
     with pytest.raises(ValueError, match="not been read to its end"):
-        source.tally()
+        source.stats()
 
 
 def test_end_waits_for_those_who_still_read():

@@ -100,7 +100,7 @@ class Disk:
             buffer[:] = b"\xee" * len(buffer)  # a zero block's buffer may hold anything
         return Block(index, index not in self._contents)
 
-    def tally(self):
+    def stats(self):
         return ReadStats(
             size_bytes=self._size_bytes,
             data_blocks=0,

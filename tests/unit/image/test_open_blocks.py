@@ -75,10 +75,10 @@ def test_blocks_are_those_of_the_raw_disk(make_image, way, content):
     data = WAYS[way](raw)
     with open_blocks(make_image(data), with_digests=True) as source:
         assert drained(source, threads=3) == blocks_of(raw)
-        tally = source.tally()
-    assert (tally.size_bytes, tally.data_blocks + tally.zero_blocks) == (len(raw), -(-len(raw) // BLOCK))
-    assert tally.file_sha256 == hashlib.sha256(data).hexdigest()
-    assert tally.raw_sha256 == hashlib.sha256(raw).hexdigest()
+        stats = source.stats()
+    assert (stats.size_bytes, stats.data_blocks + stats.zero_blocks) == (len(raw), -(-len(raw) // BLOCK))
+    assert stats.file_sha256 == hashlib.sha256(data).hexdigest()
+    assert stats.raw_sha256 == hashlib.sha256(raw).hexdigest()
 
 
 @pytest.mark.parametrize("way", [way for way in PACKED_WAYS if "vhd" not in way])
@@ -117,7 +117,7 @@ def test_blocks_of_a_virtual_disk_are_those_of_the_raw_one(tmp_path, kind):
         subprocess.run(command, check=True)
         with open_blocks(image_open.describe(tmp_path / "a", "a", Cancel())) as source:
             assert drained(source, threads=3) == blocks_of(raw)
-            assert source.tally().size_bytes == len(raw)
+            assert source.stats().size_bytes == len(raw)
 
 
 @pytest.mark.parametrize("way", PACKED_WAYS)
@@ -126,8 +126,8 @@ def test_packed_file_has_its_digest_always_and_cannot_be_reread(make_image, way)
     with open_blocks(make_image(data)) as source:
         assert not source.can_reread
         drained(source)
-        tally = source.tally()
-    assert (tally.file_sha256, tally.raw_sha256) == (hashlib.sha256(data).hexdigest(), None)
+        stats = source.stats()
+    assert (stats.file_sha256, stats.raw_sha256) == (hashlib.sha256(data).hexdigest(), None)
 
 
 @pytest.mark.parametrize("way", ["raw", "vhd"])
@@ -137,7 +137,7 @@ def test_unpacked_file_is_read_anywhere_unless_a_digest_is_wanted(make_image, wa
     with open_blocks(image) as source:
         assert source.can_reread
         assert drained(source, threads=3) == blocks_of(raw)
-        assert source.tally().file_sha256 is None
+        assert source.stats().file_sha256 is None
     with open_blocks(image, expected_sha256=hashlib.sha256(WAYS[way](raw)).hexdigest()) as source:
         assert not source.can_reread
         assert drained(source, threads=3) == blocks_of(raw)
@@ -150,7 +150,7 @@ def test_other_file_than_was_promised_is_an_error_showing_both_digests(make_imag
         with pytest.raises(ImageError, match=f"SHA-256 is {hashlib.sha256(data).hexdigest()}, not {'ab' * 32}"):
             drained(source, threads=2)
         with pytest.raises(ValueError, match="not been read"):
-            source.tally()
+            source.stats()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -243,14 +243,14 @@ def test_holes_of_a_sparse_file_are_holes(tmp_path, zero_blocks, expected, with_
         pytest.fail("TMPDIR keeps no holes")
     with open_blocks(image, block_bytes=MIB, zero_blocks=zero_blocks, with_digests=with_digests) as source:
         found = drained(source, threads=2, block_bytes=MIB)
-        tally = source.tally()
-    assert (tally.data_blocks, tally.zero_blocks, tally.hole_blocks, tally.skipped_blocks) == expected
+        stats = source.stats()
+    assert (stats.data_blocks, stats.zero_blocks, stats.hole_blocks, stats.skipped_blocks) == expected
     everything = blocks_of(image.path.read_bytes(), block_bytes=MIB)
     assert {index: block for index, block in found.items() if block} == {
         index: block for index, block in everything.items() if block
     }
     if with_digests:
-        assert tally.file_sha256 == tally.raw_sha256 == hashlib.sha256(image.path.read_bytes()).hexdigest()
+        assert stats.file_sha256 == stats.raw_sha256 == hashlib.sha256(image.path.read_bytes()).hexdigest()
 
 
 def bmap(size_bytes, *ranges):
@@ -275,8 +275,8 @@ def test_map_beside_the_image_tells_the_holes(tmp_path, way, with_digests):
         with_digests=with_digests,
     ) as source:
         assert sorted(drained(source, threads=2)) == [2, 3, 4, 6, 9]
-        tally = source.tally()
-    assert (tally.data_blocks, tally.zero_blocks, tally.hole_blocks, tally.skipped_blocks) == (3, 2, 5, 0)
+        stats = source.stats()
+    assert (stats.data_blocks, stats.zero_blocks, stats.hole_blocks, stats.skipped_blocks) == (3, 2, 5, 0)
     assert log.lines == ["a.raw.bmap says which parts of the image were ever written."]
 
 
@@ -299,7 +299,7 @@ def test_checksums_of_the_map_beside_the_image_are_looked_at(tmp_path, way, with
         with open_blocks(image, zero_blocks=ZeroBlocks.HOLES, with_digests=with_digests) as source:
             if position is None:
                 assert sorted(drained(source, threads=2)) == [1, 3]
-                assert source.tally().hole_blocks == 2
+                assert source.stats().hole_blocks == 2
                 continue
             with pytest.raises(ImageError, match=r"not what its \.bmap describes: the sha256 of the bytes"):
                 drained(source, threads=2)
@@ -333,7 +333,7 @@ def test_qcow2_is_read_as_its_disk(tmp_path, zero_blocks):
     with open_blocks(image, zero_blocks=zero_blocks) as source:
         assert source.can_reread
         found = drained(source, threads=3)
-        assert source.tally().size_bytes == len(content)
+        assert source.stats().size_bytes == len(content)
         again = bytearray(BLOCK)
         source.reread_into(40, again)
     assert again == content[40 * BLOCK : 41 * BLOCK]
@@ -342,9 +342,9 @@ def test_qcow2_is_read_as_its_disk(tmp_path, zero_blocks):
     assert (found == everything) is (zero_blocks is ZeroBlocks.SEND)
     with open_blocks(image, zero_blocks=zero_blocks, with_digests=True) as source:
         assert drained(source, threads=3) == found
-        tally = source.tally()
-    assert tally.raw_sha256 == hashlib.sha256(content).hexdigest()
-    assert tally.file_sha256 == hashlib.sha256(image.path.read_bytes()).hexdigest()
+        stats = source.stats()
+    assert stats.raw_sha256 == hashlib.sha256(content).hexdigest()
+    assert stats.file_sha256 == hashlib.sha256(image.path.read_bytes()).hexdigest()
     with pytest.raises(ImageError, match="SHA-256"), open_blocks(image, expected_sha256="0" * 64) as source:
         drained(source)
 
@@ -514,7 +514,7 @@ def test_what_is_forced_is_passed_over_and_told(make_image):
         image = make_image(data)
         with open_blocks(image, overlook=told.append) as source:
             assert drained(source, threads=2) == blocks_of(disk)
-            assert source.tally().file_sha256 == hashlib.sha256(data).hexdigest()
+            assert source.stats().file_sha256 == hashlib.sha256(data).hexdigest()
         assert len(told) == 1
         assert words in told[0]
         assert image_open.measure(image, on_bytes=lambda _done: None, cancel=Cancel(), overlook=told.append) == len(
@@ -624,8 +624,8 @@ def test_holes_of_a_virtual_disk_are_hashed_if_they_are_not_too_many(tmp_path, m
     image = image_open.describe(path, "a.img", Cancel())
     with open_blocks(image, zero_blocks=ZeroBlocks.HOLES, with_digests=True) as source:
         found = drained(source, threads=2)
-        tally = source.tally()
+        stats = source.stats()
     assert [block for block in found.values() if block] == [DATA]
-    assert tally.file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    raw = (tmp_path / "raw").read_bytes().ljust(tally.size_bytes, b"\0")  # vpc rounds up
-    assert tally.raw_sha256 == (hashlib.sha256(raw).hexdigest() if hole_bytes else None)
+    assert stats.file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    raw = (tmp_path / "raw").read_bytes().ljust(stats.size_bytes, b"\0")  # vpc rounds up
+    assert stats.raw_sha256 == (hashlib.sha256(raw).hexdigest() if hole_bytes else None)

@@ -42,16 +42,16 @@ def blocks(request):
         buffer, found = bytearray(4096), b""
         while block := source.next_into(buffer):
             found += bytes(4096) if block.is_zero else bytes(buffer)
-        return found, source.tally()
+        return found, source.stats()
 
 
 def test_image_can_be_read_as_blocks_by_the_platform(run, platform):
     seen = []
     platform.work = lambda request, _reporter, _cancel: (seen.append(blocks(request)), UploadResult("ami-1"))[1]
     run()
-    ((data, tally),) = seen
+    ((data, stats),) = seen
     assert data == RAW.ljust(len(data), b"\0")
-    assert tally.size_bytes == len(RAW)
+    assert stats.size_bytes == len(RAW)
 
 
 def test_checksum_beside_the_image_must_be_right(run, platform, tmp_path):

@@ -190,4 +190,4 @@ def blocks(request):
         buffer, found = bytearray(4096), b""
         while block := source.next_into(buffer):
             found += bytes(4096) if block.is_zero else bytes(buffer)
-        return found, source.tally()
+        return found, source.stats()

@@ -183,7 +183,7 @@ class SnapshotWriter:
                 confirmed=confirmed,
                 total_bytes=spec.size_bytes,
             )
-            stats = source.tally()
+            stats = source.stats()
             if file_digest:
                 stats = dataclasses.replace(stats, file_sha256=file_digest.result())
         self._ctx.reporter.line(
@@ -238,7 +238,7 @@ def read_content(ctx: UploadContext) -> str:
         while block := source.next_into(buffer):
             ctx.cancel.raise_if_requested()
             digests.confirm([(block.index, zeros if block.is_zero else hashlib.sha256(buffer).digest())])
-        found = _content(digests, source.tally())
+        found = _content(digests, source.stats())
     path.unlink()
     return found
 
@@ -256,7 +256,7 @@ class _Bounded:
         self.can_reread = source.can_reread
         self.reread_into = source.reread_into
         self.position = source.position
-        self.tally = source.tally
+        self.stats = source.stats
         self._source = source
         self._limit_blocks = limit_bytes // protocol.BLOCK_BYTES
 

@@ -131,7 +131,7 @@ def test_file_that_is_not_read_in_order_is_digested_if_that_is_wanted(
     aws, make_upload, monkeypatch, tmp_path, file_digest
 ):
     monkeypatch.setattr(FakeSource, "can_reread", True)
-    monkeypatch.setattr(FakeSource, "tally", without_digest(FakeSource.tally))
+    monkeypatch.setattr(FakeSource, "stats", without_digest(FakeSource.stats))
     (tmp_path / "42.file").write_bytes(b"qcow2")
     result = make_upload(file_digest=file_digest).run()
     (of_snapshot,) = aws.snapshots.values()
@@ -140,8 +140,8 @@ def test_file_that_is_not_read_in_order_is_digested_if_that_is_wanted(
     assert of_snapshot.tags.get(labels.SHA256) == expected
 
 
-def without_digest(tally):
-    return lambda source: dataclasses.replace(tally(source), file_sha256=None)
+def without_digest(stats):
+    return lambda source: dataclasses.replace(stats(source), file_sha256=None)
 
 
 def test_upload_tells_bytes_up_to_the_size(make_upload, record):

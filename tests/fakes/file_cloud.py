@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from clouduploader.errors import AbsentError, CredentialsError, PlatformReplyError
+from clouduploader.errors import AbsentError, CredentialsError, DataError, PlatformReplyError
 from clouduploader.plugin import (
     AccountGuide,
     CloudObject,
@@ -166,6 +166,8 @@ class FileAccounts:
         return AccountGuide(facts=facts, policies=policies, scripts={"shell": "do it"})
 
     def verify(self, values, *, reporter):
+        if "password" not in values:
+            raise DataError("the account has no password yet")
         reporter.hide(values["password"])
         reporter.detail(f"trying {values['password']}")
         is_usable, is_open = values["password"] in self._words("password"), bool(self._words("open"))

@@ -170,6 +170,16 @@ def test_secret_that_everybody_can_read_is_warned_about(place):
     assert warning not in run(place, "my image.raw", "--dry-run", options=["--quiet"]).stderr
 
 
+def test_upload_warns_of_the_secrets_of_its_own_platform_alone(file_cloud):
+    for name in ("file-cloud.key", "file-cloud.map"):
+        (file_cloud.place / "home" / name).touch(0o644)
+    (file_cloud.place / "home" / ".aws").mkdir()
+    (file_cloud.place / "home" / ".aws" / "credentials").touch(0o644)
+    warned = [line for line in file_cloud.upload("--dry-run").stderr.splitlines() if "can read" in line]
+    key = file_cloud.place / "home" / "file-cloud.key"
+    assert warned == [f"clouduploader: warning: others on this machine can read {key}"]
+
+
 def test_file_of_target_data_is_taken_as_it_is(place):
     (place / "data").write_text('{"filename": "real.raw"}')
     assert run(place, "my image.raw", "--data", "data").returncode == 0

@@ -71,6 +71,19 @@ def parse(data: bytes, filename: str, *, where: str) -> str:
     return next(iter(sums or others))
 
 
+def check(filename: str, found: str, promised: str) -> None:
+    """Hold the digest of an image against the one that was promised; both are SHA-256 in hex.
+
+    Raises:
+        ImageError: They differ.
+    """
+    if found != promised.lower():
+        raise ImageError(
+            f"{filename} is not the file that was promised: its SHA-256 is {found}, not {promised.lower()}",
+            hint="Get the file anew, or the digest.",
+        )
+
+
 def _entry(line: str) -> tuple[str, str | None] | None:
     """Return digest and base name of a line; None if it is anything else."""
     if tagged := _TAGGED.fullmatch(line):

@@ -99,8 +99,10 @@ def check_unchanged(image: Image, sha256: str | None = None, expected_sha256: st
             f"{image.filename} changed while it was read: it was written to, or replaced",
             hint="Upload it once it is complete.",
         )
-    if sha256:
-        _check_digest(image, sha256, expected_sha256)
+    if sha256 and expected_sha256:
+        from clouduploader.image import file_digest
+
+        file_digest.check(image.filename, sha256, expected_sha256)
 
 
 def _end_of(packed: PackedFile) -> bytes:
@@ -502,14 +504,6 @@ def _whole_sectors(pieces: Iterator[bytes], image: Image) -> Iterator[bytes]:
         yield piece
     if no_disk := check_sectors(size_bytes):
         raise no_disk_error(image, no_disk)
-
-
-def _check_digest(image: Image, found: str, expected: str | None) -> None:
-    if expected and found != expected.lower():
-        raise ImageError(
-            f"{image.filename} is not the file that was promised: its SHA-256 is {found}, not {expected.lower()}",
-            hint="Get the file anew, or the digest.",
-        )
 
 
 def _is_worth_a_digest(disk: "RawDisk") -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -19,7 +20,8 @@ from clouduploader.errors import (
 )
 from clouduploader.image import file_digest
 from clouduploader.model.job import Details, Job, JobState
-from clouduploader.plugin import BytesMoved, Event, JsonValue, PhaseStarted, Platform
+from clouduploader.plugin import BytesMoved, Event, Field, JsonValue, PhaseStarted, Platform
+from clouduploader.plugin.fields import is_allowed
 from clouduploader.store import accounts, keyring, spool, target_data
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry
@@ -72,7 +74,7 @@ def prepare(request: SubmitRequest, *, config: Config) -> bytes:
     """Make the target data of an request, and check them.
 
     The account's values come first, and those of the request over them; so does the digest that a file beside
-    the image promises, where the platform knows `sha256`: that file does not go along. Data that are encrypted
+    the image promises, where the platform has `Field.SHA256`: that file does not go along. Data that are encrypted
     as a whole are sent as they are: what is in them only the service can see.
 
     Raises:
@@ -96,6 +98,9 @@ def submit(
 ) -> Job:
     """Make a job, and send its image.
 
+    An image whose digest is promised, by the target data or a file beside it, is held against that before its last
+    block is sent, whatever the platform checks on arrival.
+
     Args:
         request: What is to be submitted.
         sink: The spool or server that takes it.
@@ -107,10 +112,12 @@ def submit(
 
     Raises:
         StoppedError: A signal came, in `Cancel.interruptible`; the job has failed, or will.
+        ImageError: It is not the image that was promised; as above.
         ClouduploaderError: It was refused, or the transfer broke. There is no job, or it has failed or will.
     """
     data = prepare(request, config=config)
     path = request.image_path
+    promised, digest = _promised_sha256(request, data), hashlib.sha256()
     if path.exists() and not path.is_file():
         raise ImageError(f"the image {path} is not a regular file")
     with contextlib.ExitStack() as stack:
@@ -133,8 +140,12 @@ def submit(
                 done_bytes = 0
                 while done_bytes < size_bytes:
                     count = _read(image, buffer[: size_bytes - done_bytes], path)
-                    receiver.write(buffer[:count])
                     done_bytes += count
+                    if promised:
+                        digest.update(buffer[:count])
+                        if done_bytes == size_bytes:
+                            file_digest.check(path.name, digest.hexdigest(), promised)
+                    receiver.write(buffer[:count])
                     tell(BytesMoved(done_bytes, size_bytes))
                 receiver.finish()
         except StoppedError:
@@ -175,10 +186,20 @@ def _account(
 
 def _digest(request: SubmitRequest, platform: Platform) -> dict[str, str]:
     """Return the SHA-256 that the image must have, if a file beside it tells, for the platform to check on arrival."""
-    if not any(field.name == "sha256" for field in platform.fields):
+    if not any(field.name == Field.SHA256.name for field in platform.fields):
         return {}
     found = file_digest.find(request.image_path, request.image_path.name)
-    return {"sha256": found} if found else {}
+    return {Field.SHA256.name: found} if found else {}
+
+
+def _promised_sha256(request: SubmitRequest, data: bytes) -> str | None:
+    """Return the SHA-256 that the image must have: that of the target data where it can be read, or of the file."""
+    given = None
+    if not target_data.is_armored(data.decode("utf-8", "replace")):
+        given = target_data.parse(data).get(Field.SHA256.name)
+    if isinstance(given, str) and is_allowed(Field.SHA256, given):
+        return given
+    return file_digest.find(request.image_path, request.image_path.name)
 
 
 def _job(request: SubmitRequest, size_bytes: int) -> Job:

@@ -52,6 +52,7 @@ class DirectoryPlatform(Platform):
     description = "Copies the image into a directory; the result is its path."
     fields = (
         Field.FILENAME,
+        Field.SHA256,
         Field(
             name="force",
             description="Whether to copy what is known not to be a disk.",
@@ -69,9 +70,10 @@ class DirectoryPlatform(Platform):
         return None
 
     def plan(self, ctx: UploadContext) -> Iterable[str]:
-        """Look whether the image is there already, or has room."""
+        """Look whether the image is the one that was promised, is there already, or has room."""
         with ctx.translated("the copy"):
             path, is_there = self._destination(ctx)
+            ctx.request.check_unchanged(_sha256(ctx))
         yield f"leave {path} as it is, for it is the same" if is_there else f"copy the image to {path}"
 
     def upload(self, ctx: UploadContext) -> UploadResult:
@@ -81,6 +83,7 @@ class DirectoryPlatform(Platform):
             copy = CloudObject("file", str(path))
             self._remove_dead(path.parent, ctx.reporter)
         if is_there:
+            ctx.request.check_unchanged(_sha256(ctx))
             ctx.reporter.line(f"{path} is there already, and the same.")
             return UploadResult(copy.id, (copy,), is_already_there=True)
         with ctx.phase("copy"):
@@ -161,6 +164,12 @@ class DirectoryPlatform(Platform):
         for path in directory.iterdir():
             if _PARTIAL_NAME.fullmatch(path.name) and _remove_unless_locked(path):
                 reporter.line(f"Removed {path}, left from a run that was killed.")
+
+
+def _sha256(ctx: UploadContext) -> str:
+    """Read all of the image; return its SHA-256 in hex."""
+    with ctx.request.image.path.open("rb") as file, ctx.cancel.interruptible():
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _copy(ctx: UploadContext, file: BinaryIO) -> str:

@@ -55,9 +55,12 @@ class Field:
         help: The help of that option; `description` unless given.
         default_text: What holds without it, in a few words for that help.
         FILENAME: The field that tells the image's real name, for all platforms that want it.
+        SHA256: The field that promises the image's digest, which `UploadRequest` checks wherever the image is read;
+            for all platforms. `submit` fills it from the file beside the image, which stays behind.
     """
 
     FILENAME: ClassVar["Field"]
+    SHA256: ClassVar["Field"]
 
     name: str
     description: str
@@ -90,6 +93,15 @@ Field.FILENAME = Field(
     pattern=r"[^/\x00-\x1f\x7f]*",
     pattern_meaning="no slash, no control characters",
     option="",
+)
+Field.SHA256 = Field(
+    name="sha256",
+    description="The SHA-256 of the image file as it is, packed; checked before there is an image.",
+    pattern=r"[0-9a-fA-F]{64}",
+    pattern_meaning="64 hexadecimal digits",
+    metavar="DIGEST",
+    help="The SHA-256 that IMAGE must have.",
+    default_text="what IMAGE.sha256 says",
 )
 
 

@@ -183,15 +183,7 @@ FIELDS = (
         help="How it gets there.",
         default_text="clouduploader.conf",
     ),
-    Field(
-        name="sha256",
-        description="The SHA-256 of the image file as it is, packed; checked before there is an image.",
-        pattern=r"[0-9a-fA-F]{64}",
-        pattern_meaning="64 hexadecimal digits",
-        metavar="DIGEST",
-        help="The SHA-256 that IMAGE must have.",
-        default_text="what IMAGE.sha256 says",
-    ),
+    Field.SHA256,
     Field(
         name="zero_blocks",
         description="What becomes of blocks of zeros; with ebs-direct only.",

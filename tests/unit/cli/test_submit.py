@@ -1,6 +1,7 @@
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import json
 import re
 import subprocess
@@ -74,6 +75,11 @@ def take(connection, reader):
     connection.sendall(DONE)
 
 
+def take_nothing(connection, reader):
+    connection.sendall(b"HTTP/1.1 100 continue\r\n\r\n")
+    assert reader.read(5) == b""
+
+
 def skeleton(request):
     """The fields that a job was asked for with, and its target data."""
     fields = dict(re.findall(rb"<(\w+)>([^<]*)</", request.body))
@@ -142,13 +148,59 @@ def test_user_without_account_and_role_is_refused_before_anything_is_made(run, r
     assert server.requests == []
 
 
-def test_digest_beside_the_image_goes_along(run_local, jobs, image):
-    digest = "ab" * 32
-    image.with_name(f"{image.name}.sha256").write_text(f"{digest}  {image.name}\n")
-    run_local(*EC2, "--arn", ROLE)
-    run_local(*EC2, "--arn", ROLE, "--sha256", "cd" * 32)
+@pytest.fixture
+def promise(image):
+    """Return a function that writes a digest beside the image, the right one unless another is given."""
+
+    def promise(digest=None):
+        digest = digest or hashlib.sha256(image.read_bytes()).hexdigest()
+        image.with_name(f"{image.name}.sha256").write_text(f"{digest}  {image.name}\n")
+        return digest
+
+    return promise
+
+
+@pytest.mark.parametrize("target", [(*EC2, "--arn", ROLE), ("--target", "directory")])
+def test_digest_beside_the_image_goes_along(run_local, jobs, promise, target):
+    digest = promise()
+    assert run_local(*target)[0] == 0
     assert json.loads(jobs.data_path("1").read_bytes())["sha256"] == digest
-    assert json.loads(jobs.data_path("2").read_bytes())["sha256"] == "cd" * 32
+
+
+def test_digest_that_is_given_goes_before_the_one_beside_the_image(run_local, jobs, promise):
+    digest = promise()
+    promise("ab" * 32)
+    assert run_local(*EC2, "--arn", ROLE, "--sha256", digest.upper())[0] == 0
+    assert json.loads(jobs.data_path("1").read_bytes())["sha256"] == digest.upper()
+
+
+TENANT = ("--target", "file-cloud", "--region", "here", "--tenant", "t")
+
+
+@pytest.mark.usefixtures("file_cloud")
+@pytest.mark.parametrize("target", [(*EC2, "--arn", ROLE), ("--target", "directory"), TENANT])
+def test_image_with_another_digest_than_the_one_beside_it_is_not_submitted(run_local, jobs, promise, target):
+    promise("ab" * 32)
+    code, out, err = run_local(*target)
+    assert (code, out) == (65, "")
+    assert "my image.raw is not the file that was promised: its SHA-256 is " in err
+    job, is_archived = jobs.read("1")
+    assert (job.state, is_archived) == (JobState.FAILED, True)
+    assert "is not the file that was promised" in job.details
+
+
+def test_image_with_another_digest_than_promised_is_not_completed_at_a_server(run, make_server, promise):
+    promise("ab" * 32)
+    server = make_server(record(JobState.CREATED), record(JobState.CREATED), take_nothing)
+    code, out, err = run("--server", server.url, *EC2, "--arn", ROLE)
+    assert (code, out) == (65, "")
+    assert "is not the file that was promised" in err
+
+
+def test_digest_beside_an_image_is_held_against_encrypted_target_data_too(run_local, promise, tmp_path):
+    promise("ab" * 32)
+    (tmp_path / "data").write_text("-----BEGIN PGP MESSAGE-----\n\nsealed\n-----END PGP MESSAGE-----\n")
+    assert run_local("--data", tmp_path / "data")[0] == 65
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,24 @@ def test_same_image_again_succeeds_and_changes_nothing(make_platform, make_reque
     assert "is there already, and the same" in log.text
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_image_with_another_digest_than_promised_is_refused(make_platform, make_request, images, is_there):
+    if is_there:
+        (images / "my image.raw").write_bytes(DATA)
+    read = []
+
+    def refuse(sha256=None):
+        read.append(sha256)
+        raise ImageError("it is not the file that was promised")
+
+    request = dataclasses.replace(make_request(), check_unchanged=refuse)
+    for call in (plan, upload):
+        with pytest.raises(ImageError, match="promised"):
+            call(make_platform(), request, Log().reporter, Cancel())
+    assert read == [hashlib.sha256(DATA).hexdigest()] * 2
+    assert names(images) == ["my image.raw"] * is_there
+
+
 @pytest.mark.parametrize("there", [b"other", DATA[:-1] + b"x"])
 def test_other_file_of_that_name_is_never_overwritten(make_platform, make_request, images, there):
     target = images / "my image.raw"

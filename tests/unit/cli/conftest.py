@@ -63,13 +63,13 @@ def keyring(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run_in_home(keyring, monkeypatch, capsys):
+def run_in_home(keyring, monkeypatch, capfd):
     """Return a function that runs the program in that home; gives exit code, standard output and standard error."""
 
     def call(*arguments, data=b""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         code = main.main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
+        return code, *capfd.readouterr()
 
     return call
 

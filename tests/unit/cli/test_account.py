@@ -1,14 +1,12 @@
 import contextlib
 import datetime
-import io
+import functools
 import json
 import os
 import sqlite3
-import sys
 
 import pytest
 
-from clouduploader.cli import main
 from clouduploader.store import accounts
 from clouduploader.store.keyring import Keyring
 
@@ -25,15 +23,9 @@ def home_dir(file_cloud, monkeypatch):
 
 
 @pytest.fixture
-def run(home_dir, monkeypatch, capsys):
+def run(run_in_home):
     """Return a function that runs `clouduploader account` and returns exit code, standard output and standard error."""
-
-    def call(*words, data=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        code = main.main(["account", *words])
-        return code, *capsys.readouterr()
-
-    return call
+    return functools.partial(run_in_home, "account")
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""What every test gets: a clean environment, an empty home, and no network but loopback."""
+"""What every test gets: a clean environment, an empty home, and no network but loopback; and spools if it asks.
+
+Spools are written without the code under test but for the XML.
+"""
 
 import functools
 import ipaddress
@@ -11,6 +14,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+from clouduploader.model import job_xml
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import spool
 
 # A machine under load is slow, and slowness is no failure: no deadline for an example. No database: the
 # checkout may be somebody else's.
@@ -54,6 +61,49 @@ def home(tmp_path_factory, monkeypatch):
     path = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(path))
     return path
+
+
+@pytest.fixture
+def make_spool(tmp_path):
+    """Return a function that makes an empty spool as OBS has it: inside its `bsdir`."""
+
+    def make():
+        directory = tmp_path / "bs" / "cloudupload"
+        directory.mkdir(parents=True)
+        return spool.Spool(directory)
+
+    return make
+
+
+@pytest.fixture
+def make_job():
+    """Return a function that puts a job into a spool, with those of its files that are given."""
+
+    def make(jobs, name, *, state=JobState.UPLOADING, log=None, data=None, image=None, **fields):
+        defaults = {"created": 1795361942, "user": "tom", "target": "ec2", "filename": "a.raw.xz"}
+        job = Job(name=name, state=state, **{**defaults, **fields})
+        directory = jobs.directory
+        if state.is_final:
+            directory = jobs.directory / "done"
+            directory.mkdir(exist_ok=True)
+        for ending, content in ((".log", log), (".data", data), (".file", image)):
+            if content is not None:
+                (directory / f"{name}{ending}").write_bytes(content)
+        new_path = directory / f".{name}.test"
+        new_path.write_bytes(job_xml.serialize(job))
+        new_path.replace(directory / name)  # whoever looks meanwhile sees all of it, or what was there before
+        return job
+
+    return make
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Return a function that starts a server on a spool; the keys of section [server] can be given."""
+    from fakes.running_server import server_starter  # few tests need the server's libraries
+
+    with server_starter(tmp_path) as start:
+        yield start
 
 
 def _is_loopback(host):

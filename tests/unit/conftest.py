@@ -1,4 +1,4 @@
-"""Spools for the tests, written without the code under test but for the XML."""
+"""Servers, packages and a cloud for the tests of several packages."""
 
 import contextlib
 import datetime
@@ -14,43 +14,7 @@ from fakes import platforms
 from fakes.scripted_server import ScriptedServer
 
 from clouduploader.cli import main
-from clouduploader.model import job_xml
-from clouduploader.model.job import Job, JobState
-from clouduploader.store import journal, spool
-
-
-@pytest.fixture
-def make_spool(tmp_path):
-    """Return a function that makes an empty spool as OBS has it: inside its `bsdir`."""
-
-    def make():
-        directory = tmp_path / "bs" / "cloudupload"
-        directory.mkdir(parents=True)
-        return spool.Spool(directory)
-
-    return make
-
-
-@pytest.fixture
-def make_job():
-    """Return a function that puts a job into a spool, with those of its files that are given."""
-
-    def make(jobs, name, *, state=JobState.UPLOADING, log=None, data=None, image=None, **fields):
-        defaults = {"created": 1795361942, "user": "tom", "target": "ec2", "filename": "a.raw.xz"}
-        job = Job(name=name, state=state, **{**defaults, **fields})
-        directory = jobs.directory
-        if state.is_final:
-            directory = jobs.directory / "done"
-            directory.mkdir(exist_ok=True)
-        for ending, content in ((".log", log), (".data", data), (".file", image)):
-            if content is not None:
-                (directory / f"{name}{ending}").write_bytes(content)
-        new_path = directory / f".{name}.test"
-        new_path.write_bytes(job_xml.serialize(job))
-        new_path.replace(directory / name)  # whoever looks meanwhile sees all of it, or what was there before
-        return job
-
-    return make
+from clouduploader.store import journal
 
 
 @pytest.fixture

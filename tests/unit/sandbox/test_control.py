@@ -1,7 +1,9 @@
 """The control channel, with a cloud that is nothing else."""
 
 import datetime
+import hashlib
 import json
+import lzma
 
 import pytest
 from werkzeug.test import Client
@@ -40,14 +42,17 @@ def cloud(services):
 
 @pytest.fixture
 def client(services, cloud):
+    services.layout.sample.touch()  # it is made only where there is none; that takes half a second
     control = SandboxControl(services, cloud)
     control.reset()
     return Client(control)
 
 
-def test_start_gives_the_cloud_a_home_a_job_and_a_description(services, client):
+def test_start_gives_the_cloud_a_home_a_job_an_image_and_a_description(services, cloud):
+    SandboxControl(services, cloud).reset()
     layout = services.layout
     described = json.loads(layout.description.read_text())
+    assert hashlib.sha256(lzma.decompress(layout.sample.read_bytes())).hexdigest() == described["sample"]["sha256"]
     assert (described["endpoint"], described["spool"]) == ("here", str(layout.spool))
     assert json.loads((layout.spool / "1.data").read_text()) == {"size": 1}
     assert "<target>minimal</target>" in (layout.spool / "1").read_text()

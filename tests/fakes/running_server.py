@@ -6,8 +6,6 @@ import signal
 import socket
 import threading
 
-import pytest
-
 from clouduploader.server import service, settings
 from clouduploader.store import config
 from clouduploader.util import cancel, service_log
@@ -71,13 +69,17 @@ def parse(answer):
     return status.removeprefix("HTTP/1.1 "), headers, body
 
 
-@pytest.fixture
-def serve(tmp_path):
-    """Return a function that starts a server on a spool; the keys of section [server] can be given."""
+@contextlib.contextmanager
+def server_starter(directory):
+    """Give a function that starts a server on a spool; the keys of section [server] can be given.
+
+    Args:
+        directory: Where the servers get their home, `etc/cloudupload`. They have ended at the end.
+    """
     with contextlib.ExitStack() as stack:
 
         def start(jobs, *, worker=None, **section):
-            home = tmp_path / "etc" / "cloudupload"
+            home = directory / "etc" / "cloudupload"
             home.mkdir(parents=True, exist_ok=True)
             loaded = config.load(home=home, spool=jobs.directory, environment={})
             section = {"listen": "127.0.0.1:0", **section}

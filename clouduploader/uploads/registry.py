@@ -105,10 +105,11 @@ def load_without_settings(target: str) -> Platform:
 
 
 def home_files() -> Iterator[HomeFile]:
-    """Name the files in the home that any platform there is reads; those that can't be loaded read none."""
-    for target in names():
-        with contextlib.suppress(ClouduploaderError):
-            yield from load_without_settings(target).files
+    """Name the files in the home that platforms read, of those platforms that can be loaded; never raises."""
+    with contextlib.suppress(PluginLoadError):  # of a damaged package, which keeps all from being loaded
+        for target in names():
+            with contextlib.suppress(ClouduploaderError):
+                yield from load_without_settings(target).files
 
 
 def _offer(target: str) -> PlatformOffer:

@@ -87,6 +87,16 @@ def test_file_of_a_platform_that_is_no_secret_may_be_read(tmp_path):
     assert list(home.exposed(tmp_path, [MAP])) == []
 
 
+def test_damaged_package_of_a_platform_is_a_finding(tmp_path, install_package):
+    install_package("broken", "", broken="broken:Broken")
+    (points,) = install_package.site.glob("*/entry_points.txt")
+    points.write_bytes(b"[clouduploader.platforms]\n\xff")
+    settings = config.load(home=tmp_path, spool=tmp_path, environment={"PATH": os.defpath})
+    *_, last = check.run(settings, target="directory", region=None, data_path=None)
+    assert (last.level, last.subject) == (Level.FAILURE, "platform directory")
+    assert "is damaged" in last.message
+
+
 @pytest.mark.parametrize("target", ["file-cloud", "directory"])
 def test_secret_of_any_platform_there_is_is_found(file_cloud, target):
     path = file_cloud.place / "home" / "file-cloud.key"

@@ -15,6 +15,7 @@ from clouduploader.cli.target_command import REGION, TargetCommand
 from clouduploader.cli.text import age, clean
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import cleanup
+from clouduploader.platforms import DEFAULT_TARGET
 from clouduploader.plugin import CleanUpReport, CloudObject, Field, JsonValue, Platform
 from clouduploader.store import job_log, target_data
 from clouduploader.util import privileges
@@ -49,12 +50,17 @@ def _takes(_platform: Platform, field: Field) -> bool:
 
 
 def _needs_target(words: Sequence[str]) -> bool:
-    """Tell whether the target must be known: with `--job` the journal names its own, if the job ever had one."""
-    return not any(word.partition("=")[0] == "--job" for word in words)
+    """Tell whether there must be a platform for the target: journals name their own, if the job ever had one."""
+    names = {word.partition("=")[0] for word in words}
+    return "--target" in names and "--job" not in names
 
 
 @click.command("cleanup", cls=TargetCommand, takes=_takes, repeatable=(REGION,), needs_target=_needs_target)
-@completion.target_option
+@click.option(
+    "--target", shell_complete=completion.target,
+    help="Only what uploads to this platform left; see `clouduploader platforms`.  "
+    f"[all by journal; {DEFAULT_TARGET} where an account is named]",
+)  # fmt: skip
 @click.option("--job", shell_complete=completion.job, help="Only what the upload of this job left, by its journal.")
 @data_option
 @click.option(
@@ -70,7 +76,7 @@ def cleanup_command(
     session: Session,
     /,
     *,
-    target: str,
+    target: str | None,
     job: str | None,
     given: Mapping[str, JsonValue],
     data: Path | None,
@@ -81,8 +87,9 @@ def cleanup_command(
 ) -> int:
     """Remove what killed or failed uploads left in the cloud.
 
-    The journals of dead uploads name it, and their target data open the account. With --region an
-    account is looked through by our tags besides, for uploads whose journal is lost. What belongs to an upload
+    The journals of dead uploads name it, and their target data open the account. Where account and region are named
+    too, by options or --data, that account is looked through by our tags besides, for uploads whose journal is lost; of
+    a platform that knows neither --target is enough. What belongs to an upload
     that lives, or to an image that can be used, is left alone; so is what is complete, or being completed, but no
     image yet, such as a snapshot, unless --completed is given.
 
@@ -97,16 +104,17 @@ def cleanup_command(
     privileges.hide_memory()
     with open(2, "wb", buffering=0, closefd=False) as stderr:
         log = job_log.JobLog([] if session.is_quiet else [stderr], is_verbose=session.is_verbose)
-        if given or job is None:  # the journal of a job names its own target
-            target_values.check_given(session.config, target, given)
+        of_options = target or DEFAULT_TARGET
+        if given or (target and job is None):  # the journal of a job names its own target
+            target_values.check_given(session.config, of_options, given)
         context = cleanup.CleanupContext(session.config, log)
         named = given.get(REGION)
         regions = tuple(str(name) for name in named) if isinstance(named, list) else ()
         account = {name: value for name, value in given.items() if name != REGION}
         scope = cleanup.CleanupScope(
-            target=target,
+            target=of_options if job is None and (given or data) else target,
             regions=regions,
-            targetdata=_targetdata(context, target, data, account | ({REGION: regions[0]} if regions else {})),
+            targetdata=_targetdata(context, of_options, data, account | ({REGION: regions[0]} if regions else {})),
             older_than=older_than,
             is_complete_too=completed,
             job=job,

@@ -41,7 +41,7 @@ class CleanupScope:
     """What is looked for.
 
     Attributes:
-        target: Names the platform.
+        target: Only what uploads to this platform left, also by labels; None for all platforms, by journals alone.
         regions: Only there; empty for wherever journals lead.
         targetdata: The fields that name the account that is looked through by labels.
         older_than: Only what is older; None for any age by journal, and LABELS_ONLY_AGE by labels alone.
@@ -49,7 +49,7 @@ class CleanupScope:
         job: Only what the upload of this job left, by its journal; None for all.
     """
 
-    target: str
+    target: str | None = None
     regions: tuple[str, ...] = ()
     targetdata: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict, repr=False)
     older_than: datetime.timedelta | None = None
@@ -147,8 +147,10 @@ def look(context: CleanupContext, scope: CleanupScope) -> list[UploadLeftovers]:
     batches = [
         _by_journal(context, scope, found) for found in journal.read_open(state_dir) if _is_in_scope(found, scope)
     ]
-    if scope.job is None and (scope.regions or scope.targetdata.get("region")):
-        batches += _by_labels(context, scope, {contents.key: contents for contents in journal.read_all(state_dir)})
+    if scope.job is None and scope.target is not None:
+        platform = context.load_platform(scope.target, context.config)
+        journals = {contents.key: contents for contents in journal.read_all(state_dir)}
+        batches += _by_labels(context, scope, platform, journals)
     return batches
 
 
@@ -249,7 +251,7 @@ def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, Json
 
 def _is_in_scope(contents: journal.JournalContents, scope: CleanupScope) -> bool:
     began = contents.state.began
-    if contents.is_live or not began or began.get("target") != scope.target:
+    if contents.is_live or not began or scope.target not in (None, began.get("target")):
         return False
     if scope.job is not None and began.get("job") != scope.job:
         return False
@@ -271,7 +273,7 @@ def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
 def _by_journal(context: CleanupContext, scope: CleanupScope, contents: journal.JournalContents) -> UploadLeftovers:
     """Look for what an upload that died left, by its journal."""
     try:
-        platform = context.load_platform(scope.target, context.config)
+        platform = context.load_platform(str((contents.state.began or {}).get("target")), context.config)
         values = _values(context, scope, contents, platform)
         items = examine(platform, values, contents, context.log, is_complete_too=scope.is_complete_too)
     except ClouduploaderError as exc:
@@ -290,19 +292,33 @@ def _values(
     if scope.targetdata:
         return scope.targetdata
     raise MissingFileError(
-        f"the target data in {contents.directory} are gone", hint="Name account and region by options."
+        f"the target data in {contents.directory} are gone", hint="Name target, account and region by options."
     )
 
 
+def _regions_to_search(platform: Platform, scope: CleanupScope) -> tuple[str, ...]:
+    """Return the regions to look through by labels, "" for a platform without regions.
+
+    There are none if the scope does not say which account and region that would be.
+    """
+    if any(field.name == "region" for field in platform.fields):
+        region = scope.targetdata.get("region")
+        return scope.regions or ((str(region),) if region else ())
+    has_accounts = any(field.is_of_account for field in platform.fields)
+    return ("",) if scope.targetdata or not has_accounts else ()
+
+
 def _by_labels(
-    context: CleanupContext, scope: CleanupScope, journals: Mapping[str, journal.JournalContents]
+    context: CleanupContext,
+    scope: CleanupScope,
+    platform: Platform,
+    journals: Mapping[str, journal.JournalContents],
 ) -> list[UploadLeftovers]:
     """Look for what uploads left whose journals are lost, or do not know of it."""
-    platform = context.load_platform(scope.target, context.config)
     age = LABELS_ONLY_AGE if scope.older_than is None else scope.older_than
     delivered = {thing for contents in journals.values() for thing in contents.state.delivered}
     by_key: dict[str, list[FoundObject]] = {}
-    for region in scope.regions or (str(scope.targetdata["region"]),):
+    for region in _regions_to_search(platform, scope):
         ctx = Context(platform, in_region(scope.targetdata, region), context.log, Cancel())
         for found in platform.find(ctx, None):
             contents = journals.get(found.key)

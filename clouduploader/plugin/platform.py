@@ -192,7 +192,8 @@ class Platform(ABC):
         """Look for what uploads made in this account and region, by the labels they put on it.
 
         Args:
-            ctx: Says which account and region; its target data need not be complete enough for an upload.
+            ctx: Says which account and region; its target data need not be complete enough for an upload. A platform
+                without a field `region` is asked once for an account.
             key: Only of this upload, see Journal; None for all.
 
         Returns:

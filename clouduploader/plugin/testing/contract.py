@@ -385,6 +385,13 @@ class UploadContract:
             assert ONE_LINE.fullmatch(found.keep_reason)
         assert set(case.remaining()) == before
 
+    def test_find_needs_nothing_that_is_neither_required_nor_the_account_s(self, case: Case) -> None:
+        platform = case.make()
+        names = {"region", *(field.name for field in platform.fields if field.is_of_account or field.is_required)}
+        data = {name: value for name, value in case.targetdata.items() if name in names}
+        ctx = Context(platform, data, RecordingReporter(), Cancel(), clock=FakeClock())
+        assert all(isinstance(found, FoundObject) for found in platform.find(ctx, None))
+
     def test_check_gives_findings(self, case: Case) -> None:
         platform = case.make()
         findings = list(platform.check(case.context(platform)))

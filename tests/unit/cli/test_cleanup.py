@@ -27,6 +27,16 @@ def dead(file_cloud):
     return make
 
 
+@pytest.fixture
+def images(file_cloud):
+    """The directory of the target `directory`."""
+    path = file_cloud.place / "images"
+    path.mkdir()
+    with (file_cloud.place / "home" / "clouduploader.conf").open("a") as file:
+        file.write(f"[directory]\npath = {path}\n")
+    return path
+
+
 def lose_journals(cloud):
     (cloud.place / "spool" / "journal").rename(cloud.place / "lost")
 
@@ -253,10 +263,42 @@ def test_age_that_the_clock_cannot_tell_is_no_reason_to_remove(dead, seconds):
     assert cloud.things() == {}
 
 
-def test_other_targets_are_left_alone(dead):
+@pytest.mark.parametrize(
+    "words", [("--target", "directory"), ("--region", "eu-west-1", "--job", "1", "--target", "ec2")]
+)
+def test_other_targets_than_the_named_one_are_left_alone(dead, images, words):
     cloud = dead("made")
-    assert cloud.run("cleanup", "--yes", "--target", "directory").stderr == "Nothing is left.\n"
+    assert cloud.run("cleanup", "--yes", *words).stderr == "Nothing is left.\n"
     assert cloud.journal().state.is_open
+    assert list(images.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [(), ("--job", "1")])
+def test_journals_name_their_own_targets(dead, words):
+    cloud = dead("made")
+    done = cloud.run("cleanup", "--yes", *words)
+    assert (done.returncode, "Removed 1 thing.\n" in done.stderr) == (0, True)
+    assert cloud.things() == {}
+
+
+def test_journal_whose_platform_is_not_installed_any_more_is_told(dead):
+    cloud = dead("made")
+    path = cloud.journal().directory / "journal"
+    path.write_text(path.read_text().replace('"file-cloud"', '"gone-cloud"'))
+    done = cloud.run("cleanup", "--yes")
+    assert done.returncode == 75
+    assert "no platform answers to the target 'gone-cloud'" in done.stderr
+    assert cloud.journal().state.is_open
+
+
+def test_lost_journal_is_made_up_for_by_names_where_there_are_neither_accounts_nor_regions(dead, images):
+    cloud, partial = dead("made"), images / f".clouduploader-{'a' * 32}-01234567.part"
+    partial.touch()
+    done = cloud.run("cleanup", "--yes", "--target", "directory")
+    assert done.stderr == "Nothing is left.\n", "it may live on another machine"
+    done = cloud.run("cleanup", "--yes", "--target", "directory", "--older-than", "0")
+    assert (done.returncode, "its journal is not here" in done.stdout) == (0, True)
+    assert list(images.iterdir()) == []
 
 
 def test_what_cannot_be_removed_is_told_and_tried_again(dead):

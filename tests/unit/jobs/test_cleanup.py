@@ -1,0 +1,55 @@
+"""Which accounts and regions are looked through for uploads whose journals are lost."""
+
+import pytest
+from fakes.platforms import FakePlatform
+from samples.journals import KEY
+
+from clouduploader.jobs import cleanup
+from clouduploader.plugin import CloudObject, Field, FoundObject
+from clouduploader.store import config, job_log
+
+USER = Field(name="user", description="Whose.", is_of_account=True)
+REGION = Field(name="region", description="Where.")
+
+
+class SearchablePlatform(FakePlatform):
+    """A platform that finds a disk in each context in which it is asked to look."""
+
+    def find(self, ctx, key):
+        return [FoundObject(CloudObject("disk", "d", ctx.region), key or KEY, "", None, None)]
+
+
+@pytest.fixture
+def look(tmp_path):
+    """Return a function that looks for leftovers without journals, and gives the regions in which they are."""
+
+    def look(*fields, **scope):
+        settings = config.load(home=tmp_path, spool=tmp_path, environment={})
+        platform = SearchablePlatform(*fields)
+        context = cleanup.CleanupContext(
+            settings, job_log.JobLog([], is_verbose=False), load_platform=lambda _target, _config: platform
+        )
+        batches = cleanup.look(context, cleanup.CleanupScope(**scope))
+        return [item.object.region for batch in batches for item in batch.items]
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("fields", "scope", "regions"),
+    [
+        ([REGION, USER], {"targetdata": {"user": "tom"}}, []),
+        ([REGION, USER], {"targetdata": {"user": "tom", "region": "a"}}, ["a"]),
+        ([REGION, USER], {"targetdata": {"user": "tom", "region": "a"}, "regions": ("b", "c")}, ["b", "c"]),
+        ([USER], {}, []),
+        ([USER], {"targetdata": {"user": "tom"}}, [""]),
+        ([], {}, [""]),
+    ],
+)
+def test_account_that_is_named_is_looked_through(look, fields, scope, regions):
+    assert look(*fields, target="cloud", **scope) == regions
+
+
+def test_without_target_or_with_a_job_only_journals_count(look):
+    assert look(targetdata={"user": "tom"}) == []
+    assert look(target="cloud", job="1") == []

@@ -18,6 +18,7 @@ import pytest
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 from clouduploader.store import spool
+from clouduploader.util import masking
 
 # A machine under load is slow, and slowness is no failure: no deadline for an example. No database: the
 # checkout may be somebody else's.
@@ -104,6 +105,13 @@ def serve(tmp_path):
 
     with server_starter(tmp_path) as start:
         yield start
+
+
+@pytest.fixture(autouse=True)
+def forgotten_secrets():
+    """Let no secret of this test mask words of the next one: each is a process of its own."""
+    yield
+    masking._read.clear()
 
 
 def _is_loopback(host):

@@ -9,6 +9,7 @@ from clouduploader.plugin.fields import is_allowed, problem
 from clouduploader.store import accounts, keyring, target_data
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry
+from clouduploader.util import masking
 from clouduploader.util.frozen import frozen
 
 
@@ -137,6 +138,7 @@ def _decrypted(config: Config, account: accounts.StoredAccount) -> Mapping[str, 
         try:
             own = keys.gpg if target_data.is_armored(values[name]) else keys.rsa
             values[name] = own.decrypt(values[name])
+            masking.hide(values[name])
         except TargetDataError as exc:
             raise DataError(f"{name} of {account.user}'s account can't be used: {exc.message}") from exc
     return values

@@ -1,12 +1,15 @@
 """Turn any exception into an error of ours, and report it: one line on stderr, or JSON. Works without Click."""
 
+import contextlib
 import os
 import sys
 import traceback
 
+import clouduploader
 from clouduploader.cli.session import Session
 from clouduploader.cli.text import clean
-from clouduploader.errors import ClouduploaderError, LocalIOError
+from clouduploader.errors import ClouduploaderError, LocalIOError, PluginLoadError
+from clouduploader.util import masking
 
 
 def as_ours(exc: Exception) -> ClouduploaderError:
@@ -16,14 +19,28 @@ def as_ours(exc: Exception) -> ClouduploaderError:
     if isinstance(exc, OSError):
         where = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, str | bytes) else ""
         return LocalIOError(f"reading or writing failed: {where}{exc.strerror or type(exc).__name__}")
+    platform = _foreign_platform(exc)
     return ClouduploaderError(
-        f"this is a bug in clouduploader: {type(exc).__name__}",
+        f"this is a bug in {platform or 'clouduploader'}: {type(exc).__name__}",
         hint="Run it again with --verbose, and report what it says.",
     )
 
 
+def _foreign_platform(exc: Exception) -> str | None:
+    """Name the platform of another package whose code the exception came through, and the package; None for ours."""
+    from clouduploader.uploads import registry
+
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(exc.__traceback__)}
+    packages = {module.partition(".")[0] for module in modules} - {clouduploader.__name__}
+    with contextlib.suppress(PluginLoadError):
+        for offer in registry.offers():
+            if offer.reference.partition(":")[0].partition(".")[0] in packages:
+                return f"the platform '{offer.target}' of the package {offer.package}"
+    return None
+
+
 def report(session: Session, error: ClouduploaderError, cause: Exception) -> None:
-    """Print an error as one line with its hint, or as JSON; before that its traceback if verbose.
+    """Print an error as one line with its hint, or as JSON; before that its traceback if verbose. Masks secrets.
 
     Args:
         session: How to print.
@@ -31,8 +48,10 @@ def report(session: Session, error: ClouduploaderError, cause: Exception) -> Non
         cause: What it was made from by `as_ours`; of an error of ours, which is the same, no traceback is shown.
     """
     if session.is_verbose and error is not cause:
-        lines = "".join(traceback.format_exception(cause)).splitlines()
+        lines = masking.masked("".join(traceback.format_exception(cause))).splitlines()
         tell("\n".join(map(clean, lines)))
+    error.message = masking.masked(error.message)
+    error.hint = error.hint and masking.masked(error.hint)
     if session.is_json:
         from clouduploader.cli import output  # imports Click
 

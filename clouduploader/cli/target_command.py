@@ -13,6 +13,7 @@ from clouduploader.errors import ClouduploaderError, LocalIOError, MissingFileEr
 from clouduploader.platforms import DEFAULT_TARGET
 from clouduploader.plugin import Field, FieldKind, Platform
 from clouduploader.uploads import registry
+from clouduploader.util import masking
 
 Takes = Callable[[Platform, Field], bool]
 
@@ -194,7 +195,10 @@ def _read_secret(context: click.Context, parameter: click.Parameter, path: Path 
     except OSError as exc:
         raise LocalIOError(f"{option}: {path} can't be read: {exc.strerror}") from exc
     try:
-        return data.decode().removesuffix("\n").removesuffix("\r")
+        secret = data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         pass  # raised out here, for that exception carries the value
+    else:
+        masking.hide(secret)
+        return secret
     raise UsageError(f"{option}: {path} is not UTF-8")

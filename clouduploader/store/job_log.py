@@ -23,9 +23,9 @@ from clouduploader.plugin import (
     ObjectRemoved,
     PhaseStarted,
 )
+from clouduploader.util import masking
 from clouduploader.util.frozen import frozen
 
-MASK = "********"
 MAX_UNWRITTEN_BYTES = 1 << 20  # kept for a full disk; the logs of most uploads are smaller
 PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a full disk, or one read-only after a fault, may be mended
 # These are compiled, and kept, by `re` when a log is first read: an upload writes one only.
@@ -143,17 +143,15 @@ class JobLog:
             listener(event)
 
     def hide(self, secret: str) -> None:
-        """Mask this string from now on; the empty string is nothing to hide."""
+        """Mask this string from now on, also where the process ends; the empty string is nothing to hide."""
+        masking.hide(secret)
         if secret:
             with self._lock:
                 self._secrets.append(secret)
-                self._secrets.sort(key=len, reverse=True)
 
     def masked(self, text: str) -> str:
         """Return the text as one line that may be shown: no secrets, no control characters."""
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return _shown(text.rstrip())
+        return _shown(masking.without(text.rstrip(), self._secrets))
 
 
 def tell_beginning(log: JobLog, *, user: str, target: str) -> None:

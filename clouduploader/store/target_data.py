@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from clouduploader.errors import LocalIOError, MissingFileError, TargetDataError
 from clouduploader.plugin import Field, FieldKind, JsonValue, Platform, fields
-from clouduploader.util import files, privileges
+from clouduploader.util import files, masking, privileges
 from clouduploader.util.frozen import frozen
 
 MAX_SIZE_BYTES = 1 << 20  # OBS takes 10 MB; no platform has fields that fill 100 KB
@@ -267,5 +267,6 @@ class _Checker:
         elif is_rsa:
             value = self._keyring.rsa.decrypt(value)
         if (is_pgp or is_secret) and value:
+            masking.hide(value)
             self.secrets.append(value)
         return value

@@ -1,7 +1,8 @@
 """A platform whose cloud is a directory: `REGION/ID` is a thing, and holds what there is to know of it as JSON.
 
 Files in that directory say what happens: `crash` names the point at which an upload kills itself, `fail` the
-point at which it fails without cleaning up; `wait` is a FIFO that it reads once it has made something; `stubborn`
+point at which it fails without cleaning up, `bug` the one at which it raises what no SDK does, with the password in
+it; `wait` is a FIFO that it reads once it has made something; `stubborn`
 holds ids that can't be removed, `hidden` those that it denies, `shortfall` what falls short; with `locked-out` nobody
 may look.
 """
@@ -61,6 +62,7 @@ class FileCloud(Platform):
     def upload(self, ctx):
         request, reporter = ctx.request, ctx.reporter
         self._journal, self._reporter, self._job = request.journal, reporter, request.job_name or ""
+        self._password = ctx.targetdata.get("password")
         region = ctx.region
         reporter.event(PhaseStarted("upload"))
         reporter.line(f"provenance {json.dumps(request.provenance, sort_keys=True)}")
@@ -107,6 +109,8 @@ class FileCloud(Platform):
             os.kill(os.getpid(), signal.SIGKILL)
         if point in self._words("fail"):
             raise PlatformReplyError(f"failed at {point}")
+        if point in self._words("bug"):
+            raise ValueError(f"bug at {point} with {self._password}", self._password)
 
     def _words(self, name):
         path = self._path / name

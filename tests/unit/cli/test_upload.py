@@ -180,6 +180,17 @@ def test_upload_warns_of_the_secrets_of_its_own_platform_alone(file_cloud):
     assert warned == [f"clouduploader: warning: others on this machine can read {key}"]
 
 
+def test_bug_of_a_platform_names_it_and_shows_no_secret(file_cloud):
+    file_cloud.set("bug", "made")
+    (file_cloud.place / "password").write_text("open 'the' sesame\n")
+    done = file_cloud.upload("--password-file", file_cloud.place / "password", "--verbose", "--json")
+    assert done.returncode == 70
+    error = json.loads(done.stdout)["error"]
+    assert error["message"] == "this is a bug in the platform 'file-cloud' of the package file_cloud 1.0: ValueError"
+    assert 'ValueError: ("bug at made with ********", "********")\n' in done.stderr
+    assert "sesame" not in done.stdout + done.stderr
+
+
 def test_file_of_target_data_is_taken_as_it_is(place):
     (place / "data").write_text('{"filename": "real.raw"}')
     assert run(place, "my image.raw", "--data", "data").returncode == 0

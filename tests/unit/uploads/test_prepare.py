@@ -20,8 +20,8 @@ from clouduploader.plugin import (
     PhaseStarted,
     UploadResult,
 )
-from clouduploader.store.job_log import MASK
 from clouduploader.uploads import run as uploads_run
+from clouduploader.util.masking import MASK
 
 
 def test_request_tells_the_platform_what_it_needs(run, platform):

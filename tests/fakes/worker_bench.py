@@ -7,7 +7,7 @@ import time
 from clouduploader import worker
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
-from clouduploader.store import config
+from clouduploader.store import config, journal
 from clouduploader.worker import control, settings
 
 PATIENCE_SECONDS = 30  # a loaded machine is slow, not broken; only a failing test waits that long
@@ -76,6 +76,16 @@ class Bench:
     def schedule_uploading(self, name="1", **fields):
         """Put a job into the spool in state uploading, of a process that is gone."""
         return self.schedule(name, state=JobState.UPLOADING, **{"pid": NO_PID, **fields})
+
+    def write_journal(self, key, name, outcome, directory):
+        """Write the journal of a job's upload; the upload is still open if there is no outcome."""
+        beginning = journal.UploadStart(
+            job=name, user="tom", target="ec2", filename="a", image_path=directory, is_by_hand=False, work_dir=directory
+        )
+        with journal.open_journal(self.config().state.value, key) as opened:
+            opened.begin(beginning, b"{}")
+            if outcome:
+                opened.write("end", outcome=outcome, result="ami-1", objects=[], shortfalls=[])
 
     def write_record(self, job):
         path = self.jobs.directory / f".{job.name}.test"

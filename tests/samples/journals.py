@@ -1,8 +1,9 @@
-"""The key of a journal, what its upload made, and how tests read it."""
+"""The key of a journal, what its upload made, and how tests write and read it."""
 
+import os
 from pathlib import Path
 
-from clouduploader.plugin import CloudObject
+from clouduploader.plugin import CloudObject, ObjectCreated
 from clouduploader.store import journal
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -24,3 +25,15 @@ def read(state_dir):
 def whats(entries):
     """What each entry is."""
     return [entry["what"] for entry in entries]
+
+
+def end(attempt, key, outcome, job="42", things=()):
+    """Make a journal as a try leaves it, an hour ago; `attempt` is the fixture."""
+    with attempt(key=key) as opened:
+        for thing in things:
+            opened.take(ObjectCreated(thing))
+        if outcome:
+            opened.end(outcome)
+        opened.write("mine", job=job)
+    path = opened.directory.parent / "journal"
+    os.utime(path, (path.stat().st_mtime - 3600,) * 2)

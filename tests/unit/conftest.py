@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from fakes.scripted_server import ScriptedServer
 
 from clouduploader.cli import main
 from clouduploader.store import journal
+from clouduploader.util import signals
 
 
 @pytest.fixture
@@ -28,6 +30,15 @@ def make_server():
             return server
 
         yield make
+
+
+@pytest.fixture
+def kept_signals():
+    """Put this process's own signal handlers back afterwards."""
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

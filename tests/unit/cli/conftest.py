@@ -103,6 +103,19 @@ def run_json(run):
 
 
 @pytest.fixture
+def dead(file_cloud):
+    """A factory of an upload that killed itself at a point."""
+
+    def make(point, *words):
+        file_cloud.set("crash", point)
+        assert file_cloud.upload(*words).returncode == -9
+        file_cloud.set("crash")
+        return file_cloud
+
+    return make
+
+
+@pytest.fixture
 def show(jobs, home, run_on_terminal):
     """Return a function that runs the program on a terminal and gives what is seen there."""
 

@@ -15,19 +15,6 @@ YEAR_SECONDS = 365 * 86_400
 
 
 @pytest.fixture
-def dead(file_cloud):
-    """A factory of an upload that killed itself at a point."""
-
-    def make(point, *words):
-        file_cloud.set("crash", point)
-        assert file_cloud.upload(*words).returncode == -9
-        file_cloud.set("crash")
-        return file_cloud
-
-    return make
-
-
-@pytest.fixture
 def images(file_cloud):
     """The directory of the target `directory`."""
     path = file_cloud.place / "images"

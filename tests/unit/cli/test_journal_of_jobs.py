@@ -4,21 +4,6 @@ import json
 import os
 import time
 
-import pytest
-
-
-@pytest.fixture
-def dead(file_cloud):
-    """A factory of an upload that killed itself at a point."""
-
-    def make(point):
-        file_cloud.set("crash", point)
-        assert file_cloud.upload().returncode == -9
-        file_cloud.set("crash")
-        return file_cloud
-
-    return make
-
 
 def inspected(cloud, name="1"):
     done = cloud.run("inspect", name, "--json")

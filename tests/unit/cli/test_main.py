@@ -17,7 +17,6 @@ from clouduploader.cli.options import json_option, pass_session
 from clouduploader.errors import ClouduploaderError, ExitCode, StoppedError
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
-from clouduploader.util import signals
 
 PROGRAM = [Path(sys.executable).with_name("clouduploader")]
 ACCOUNT_COMMANDS = ("create", "show", "set", "list", "remove", "verify")
@@ -409,15 +408,6 @@ PATH_USERS = {
     "encrypt": ["encrypt", "{}"],
     "encrypt --output": ["encrypt", "--output", "{}", "a.raw"],
 }
-
-
-@pytest.fixture
-def kept_signals():
-    """Puts back what a command makes of the signals."""
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("kept_signals")

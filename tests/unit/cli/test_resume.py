@@ -22,19 +22,6 @@ def log(cloud, name="1"):
     return (cloud.place / "spool" / "done" / f"{name}.log").read_text()
 
 
-@pytest.fixture
-def dead(file_cloud):
-    """A factory of an upload that killed itself at a point."""
-
-    def make(point):
-        file_cloud.set("crash", point)
-        assert file_cloud.upload().returncode == -9
-        file_cloud.set("crash")
-        return file_cloud
-
-    return make
-
-
 @pytest.mark.parametrize("point", POINTS)
 def test_dead_job_is_gone_on_with_as_that_job(dead, point):
     cloud = dead(point)

@@ -8,17 +8,8 @@ from clouduploader.util import signals
 from clouduploader.util.cancel import Cancel
 
 
-@pytest.fixture
-def kept_handlers():
-    """Put this process's own signal handlers back afterwards."""
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.usefixtures("kept_handlers")
+@pytest.mark.usefixtures("kept_signals")
 def test_signal_becomes_a_request_with_its_own_exit_code(number):
     cancel = Cancel()
     signals.listen(cancel)
@@ -28,7 +19,7 @@ def test_signal_becomes_a_request_with_its_own_exit_code(number):
     assert caught.value.exit_code == 128 + number
 
 
-@pytest.mark.usefixtures("kept_handlers")
+@pytest.mark.usefixtures("kept_signals")
 def test_signal_leaves_a_block_that_waits():
     cancel = Cancel()
     signals.listen(cancel)

@@ -16,16 +16,6 @@ def mark_pending(bench, name):
     bench.jobs.mark_cleanup_pending(name)
 
 
-def write_journal(bench, key, name, outcome, tmp_path):
-    beginning = journal.UploadStart(
-        job=name, user="tom", target="ec2", filename="a", image_path=tmp_path, is_by_hand=False, work_dir=tmp_path
-    )
-    with journal.open_journal(bench.config().state.value, key) as opened:
-        opened.begin(beginning, b"{}")
-        if outcome:
-            opened.write("end", outcome=outcome, result="ami-1", objects=[], shortfalls=[])
-
-
 @pytest.mark.parametrize(("code", "is_due"), [(0, False), (69, True), (75, True)])
 def test_clean_up_is_due_until_it_was_done(bench, code, is_due):
     """Whatever becomes of the worker that archived the job."""
@@ -78,7 +68,7 @@ def test_clean_up_that_has_not_ended_is_due(bench, tmp_path, outcome, is_due):
     bench.write_uploader("true")
     bench.schedule_uploading()
     bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
-    write_journal(bench, "ab" * 16, "1", outcome, tmp_path)
+    bench.write_journal("ab" * 16, "1", outcome, tmp_path)
     bench.start()
     bench.wait_for_end("1")
     bench.stop()

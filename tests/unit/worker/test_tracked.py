@@ -19,16 +19,6 @@ from clouduploader.worker import outcome as worker_outcome
 from clouduploader.worker import supervisor, tracked, worker
 
 
-def write_journal(bench, key, name, outcome, tmp_path):
-    beginning = journal.UploadStart(
-        job=name, user="tom", target="ec2", filename="a", image_path=tmp_path, is_by_hand=False, work_dir=tmp_path
-    )
-    with journal.open_journal(bench.config().state.value, key) as opened:
-        opened.begin(beginning, b"{}")
-        if outcome:
-            opened.write("end", outcome=outcome, result="ami-1", objects=[], shortfalls=[])
-
-
 def as_user_nobody(look):
     """Fork, give up root's rights, and return whether something was found."""
     child = os.fork()
@@ -154,7 +144,7 @@ def test_journal_tells_the_end_that_no_worker_saw(bench, tmp_path, outcome, stat
     bench.jobs.result_path("1").write_text("no such role")
     key = "ab" * 16
     bench.jobs.log_path("1").write_text(f"Start uploading image a.\nJournal: {key}\n")
-    write_journal(bench, key, "1", outcome, tmp_path)
+    bench.write_journal(key, "1", outcome, tmp_path)
     bench.start()
     job = bench.wait_for_end("1")
     assert (job.state, job.details) == (state, details)
@@ -163,7 +153,7 @@ def test_journal_tells_the_end_that_no_worker_saw(bench, tmp_path, outcome, stat
 def test_journal_of_another_job_tells_nothing(bench, tmp_path):
     bench.schedule_uploading()
     bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
-    write_journal(bench, "ab" * 16, "2", journal.AttemptOutcome.SUCCEEDED, tmp_path)
+    bench.write_journal("ab" * 16, "2", journal.AttemptOutcome.SUCCEEDED, tmp_path)
     bench.write_uploader("true")
     bench.start()
     assert bench.wait_for_end("1").details == worker_outcome.INTERRUPTED
@@ -302,7 +292,7 @@ def test_upload_by_hand_that_is_over_is_archived(bench, tmp_path):
     bench.jobs.file_path("1").unlink()
     bench.jobs.file_path("1").symlink_to(tmp_path / "image")
     bench.jobs.log_path("1").write_text(f"Journal: {'ab' * 16}\n")
-    write_journal(bench, "ab" * 16, "1", journal.AttemptOutcome.SUCCEEDED, tmp_path)
+    bench.write_journal("ab" * 16, "1", journal.AttemptOutcome.SUCCEEDED, tmp_path)
     bench.start()
     assert (bench.wait_for_end("1").state, bench.job("1").details) == (JobState.SUCCEEDED, "ami-1")
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from samples.journals import KEY, SNAPSHOT, read, whats
+from samples.journals import KEY, SNAPSHOT, end, read, whats
 
 from clouduploader.errors import CannotCreateError
 from clouduploader.plugin import (
@@ -85,18 +85,6 @@ def test_age_is_that_of_the_last_entry(state_dir, attempt):
         pass
     age = datetime.datetime.now(datetime.UTC) - read(state_dir).changed
     assert datetime.timedelta() <= age < datetime.timedelta(minutes=5)
-
-
-def end(attempt, key, outcome, job="42", things=()):
-    """Make a journal as a try leaves it, an hour ago."""
-    with attempt(key=key) as opened:
-        for thing in things:
-            opened.take(ObjectCreated(thing))
-        if outcome:
-            opened.end(outcome)
-        opened.write("mine", job=job)
-    path = opened.directory.parent / "journal"
-    os.utime(path, (path.stat().st_mtime - 3600,) * 2)
 
 
 KEYS = {name: f"{number:032x}" for number, name in enumerate(("over", "failed", "owing", "dead", "live", "young"))}

@@ -13,7 +13,7 @@ import threading
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from samples.journals import BEGINNING, IMAGE, KEY, SNAPSHOT, read, whats
+from samples.journals import BEGINNING, IMAGE, KEY, SNAPSHOT, end, read, whats
 
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
 from clouduploader.plugin import (
@@ -315,18 +315,6 @@ def test_many_threads_write_whole_lines(state_dir, attempt):
         for thread in threads:
             thread.join()
     assert whats(read(state_dir).entries) == ["begin", *["mine"] * 100]
-
-
-def end(attempt, key, outcome, job="42", things=()):
-    """Make a journal as a try leaves it, an hour ago."""
-    with attempt(key=key) as opened:
-        for thing in things:
-            opened.take(ObjectCreated(thing))
-        if outcome:
-            opened.end(outcome)
-        opened.write("mine", job=job)
-    path = opened.directory.parent / "journal"
-    os.utime(path, (path.stat().st_mtime - 3600,) * 2)
 
 
 def test_journal_that_was_pruned_begins_anew(state_dir, attempt):

@@ -63,7 +63,7 @@ def enter(config: Config, user: str, target: str, *, field: Field, value: str) -
     """
     if not is_allowed(field, value) or not value:
         raise TargetDataError(problem(field, value, is_hidden=field.is_secret))
-    kept = _encrypted(config, value) if field.is_secret else value
+    kept = _keys(config).encrypt(value) if field.is_secret else value
     _store(config).set(user, target, field.name, value=kept, is_encrypted=field.is_secret)
 
 
@@ -116,6 +116,10 @@ def _store(config: Config) -> accounts.AccountStore:
     return accounts.AccountStore(config.home.value)
 
 
+def _keys(config: Config) -> keyring.Keyring:
+    return keyring.Keyring(config.home.value, config.environment)
+
+
 def _load(config: Config, target: str) -> tuple[Platform, Accounts]:
     platform = registry.load(target, config)
     kept = platform.accounts
@@ -124,15 +128,8 @@ def _load(config: Config, target: str) -> tuple[Platform, Accounts]:
     return platform, kept
 
 
-def _encrypted(config: Config, value: str) -> str:
-    """Encrypt as OBS does, if there is its key; else for the GPG key."""
-    keys = keyring.Keyring(config.home.value, config.environment)
-    own = keys.rsa if keys.rsa.public_path.exists() else keys.gpg
-    return own.encrypt(value)
-
-
 def _decrypted(config: Config, account: accounts.StoredAccount) -> Mapping[str, str]:
-    keys = keyring.Keyring(config.home.value, config.environment)
+    keys = _keys(config)
     values = dict(account.values)
     for name in account.encrypted:
         try:

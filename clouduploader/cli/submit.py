@@ -109,7 +109,7 @@ def submit_command(
     return code
 
 
-def _send(session: Session, order: submit.SubmitRequest, intake: submit.ImageSink, cancel: Cancel) -> Job:
+def _send(session: Session, order: submit.SubmitRequest, intake: submit.Sink, cancel: Cancel) -> Job:
     """Send the image, and show the progress on a terminal."""
     begun: list[Job] = []
     with contextlib.ExitStack() as views:

@@ -54,6 +54,7 @@ class JobServer:
 
     Attributes:
         url: As it is shown.
+        is_private: Whether what is sent can't be read on its way.
 
     Raises:
         UsageError: It is no such URL.
@@ -62,6 +63,14 @@ class JobServer:
     def __init__(self, url: str) -> None:
         self._endpoint = ServerEndpoint(url)
         self.url = self._endpoint.url
+        self.is_private = self._endpoint.is_private
+
+    def public_key(self) -> bytes | None:
+        """Ask for the key that secrets are encrypted for, in PEM; None if the server has none."""
+        try:
+            return self._ask("GET", "/cloudupload/_pubkey", MAX_REPLY_BYTES)
+        except PlatformReplyError:
+            return None  # 400, with the path of the missing file
 
     def create(self, job: Job, *, targetdata: bytes) -> Job:
         """Make a job that waits for its image.

@@ -5,6 +5,7 @@ No redirect is followed, https needs a certificate that this machine trusts, and
 
 import contextlib
 import http
+import ipaddress
 import re
 import socket
 import ssl
@@ -72,6 +73,15 @@ class ServerEndpoint:
         self._authority = parts.netloc
         self.path = parts.path.rstrip("/")
         self.url = f"{parts.scheme}://{parts.netloc}{self.path}"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether what is sent can't be read on its way: by TLS, or because it stays on this machine."""
+        try:
+            is_local = ipaddress.ip_address(self._host).is_loopback
+        except ValueError:
+            is_local = self._host == "localhost"
+        return self._is_tls or is_local
 
     @contextlib.contextmanager
     def connection(self, *, max_body_bytes: int | None) -> Iterator[ServerConnection]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ from clouduploader.errors import (
     NoSuchAccountError,
     NoSuchJobError,
     StoppedError,
+    TargetDataError,
 )
 from clouduploader.image import file_digest
 from clouduploader.model.job import Details, Job, JobState
@@ -43,14 +45,29 @@ class Receiver(Protocol):
         """Schedule the job: the image is complete."""
 
 
-class ImageSink(Protocol):
-    """Takes jobs: `spool.Spool`, and `client.JobServer`."""
+class RemoteSink(Protocol):
+    """A server that takes jobs: `client.JobServer`.
+
+    Attributes:
+        url: As it is shown.
+        is_private: Whether what is sent can't be read on its way.
+    """
+
+    url: str
+    is_private: bool
 
     def create(self, job: Job, *, targetdata: bytes) -> Job:
         """Make a job that waits for its image; its name is the taker's choice."""
 
     def receive(self, name: str) -> contextlib.AbstractContextManager[Receiver]:
         """Begin to take the image of a job that was created."""
+
+    def public_key(self) -> bytes | None:
+        """Give the key that secrets are encrypted for, in PEM; None if there is none."""
+
+
+Sink = spool.Spool | RemoteSink
+"""Takes jobs."""
 
 
 @frozen(kw_only=True)
@@ -94,7 +111,11 @@ def prepare(request: SubmitRequest, *, config: Config) -> bytes:
 
 
 def submit(
-    request: SubmitRequest, sink: ImageSink, *, config: Config, watch: Callable[[Job], Callable[[Event], None]]
+    request: SubmitRequest,
+    sink: spool.Spool | RemoteSink,
+    *,
+    config: Config,
+    watch: Callable[[Job], Callable[[Event], None]],
 ) -> Job:
     """Make a job, and send its image.
 
@@ -115,7 +136,7 @@ def submit(
         ImageError: It is not the image that was promised; as above.
         ClouduploaderError: It was refused, or the transfer broke. There is no job, or it has failed or will.
     """
-    data = prepare(request, config=config)
+    data = _sealed(prepare(request, config=config), request.target, sink, config)
     path = request.image_path
     promised, digest = _promised_sha256(request, data), hashlib.sha256()
     if path.exists() and not path.is_file():
@@ -190,6 +211,39 @@ def _digest(request: SubmitRequest, platform: Platform) -> dict[str, str]:
         return {}
     found = file_digest.find(request.image_path, request.image_path.name)
     return {Field.SHA256.name: found} if found else {}
+
+
+def _sealed(data: bytes, target: str, sink: Sink, config: Config) -> bytes:
+    """Encrypt secrets for who takes the job, as OBS does; in clear they go where only the service can read them.
+
+    Raises:
+        TargetDataError: There is no key, and others could read them on their way; or the key can't take one.
+        ClouduploaderError: The server did not say its key.
+    """
+    keys = keyring.Keyring(config.home.value, config.environment)
+    if isinstance(sink, spool.Spool):
+        encrypt = functools.partial(_encrypt_for_home, keys)
+    else:
+        encrypt = functools.partial(_encrypt_for_server, sink, functools.cache(sink.public_key))
+    return target_data.sealed(data, registry.load(target, config), keys, encrypt)
+
+
+def _encrypt_for_home(keys: keyring.Keyring, secret: str) -> str:
+    try:
+        return keys.encrypt(secret)
+    except MissingFileError:
+        return secret  # in a file of mode 0600
+
+
+def _encrypt_for_server(server: RemoteSink, public_key: Callable[[], bytes | None], secret: str) -> str:
+    if key := public_key():
+        return keyring.encrypt_for(key, secret, where=f"the key of {server.url}")
+    if server.is_private:
+        return secret
+    raise TargetDataError(
+        f"there are secrets in the target data, and {server.url} has no key to encrypt them for",
+        hint="`clouduploader keygen --rsa` makes one there; or use https.",
+    )
 
 
 def _promised_sha256(request: SubmitRequest, data: bytes) -> str | None:

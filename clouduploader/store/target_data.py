@@ -18,7 +18,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,6 +129,36 @@ def check(data: bytes, platform: Platform, keyring: Decrypter) -> None:
     """
     if not is_armored(_text(data)):
         _values(parse(data), platform, _Checker(keyring, is_sealed=True))
+
+
+def sealed(data: bytes, platform: Platform, keyring: Decrypter, encrypt: Callable[[str], str]) -> bytes:
+    """Encrypt the values of secret fields, as far as they come in clear.
+
+    Args:
+        data: Right for the platform; may be encrypted as a whole, and is given as it is then.
+        platform: Says which fields are secret.
+        keyring: Tells what is encrypted already.
+        encrypt: Called with each secret that is not.
+
+    Raises:
+        TargetDataError: See `parse`.
+        ClouduploaderError: What `encrypt` raises.
+    """
+    if is_armored(_text(data)):
+        return data
+    document = parse(data)
+
+    def seal(value: JsonValue) -> JsonValue:
+        if isinstance(value, dict):
+            return {key: seal(member) for key, member in value.items()}
+        if isinstance(value, list):
+            return [seal(member) for member in value]
+        is_clear = isinstance(value, str) and value and not is_armored(value) and not keyring.rsa.is_encrypted(value)
+        return encrypt(str(value)) if is_clear else value
+
+    secret = {field.name for field in platform.fields if field.is_secret}
+    found = {name: seal(value) if name in secret else value for name, value in document.items()}
+    return data if found == document else json.dumps(found).encode()
 
 
 def parse(data: bytes) -> dict[str, JsonValue]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from clouduploader.errors import LocalIOError, MissingFileError, MissingProgramError, TargetDataError
 from clouduploader.plugin import Finding, Level
 from clouduploader.store.keyring.gpg import GpgKeys
-from clouduploader.store.keyring.rsa import RsaKeys
+from clouduploader.store.keyring.rsa import RsaKeys, encrypt_for
+
+__all__ = ["Keyring", "encrypt_for"]
 
 
 class Keyring:
@@ -29,6 +31,15 @@ class Keyring:
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
         self.gpg = GpgKeys(home, environment)
         self.rsa = RsaKeys(home)
+
+    def encrypt(self, text: str) -> str:
+        """Encrypt for a key of this home: as OBS does if there is its key, else for the GPG key.
+
+        Raises:
+            MissingFileError: There is no key.
+            ClouduploaderError: See `RsaKeys.encrypt` and `GpgKeys.encrypt`.
+        """
+        return (self.rsa if self.rsa.public_path.exists() else self.gpg).encrypt(text)
 
     def findings(self) -> Iterator[Finding]:
         """Look whether the keys can be used; it is fine to have none, for not every target has secrets."""

@@ -81,18 +81,7 @@ class RsaKeys:
             LocalIOError: It can't be read, or is no RSA key.
             TargetDataError: The text is longer than the key can take, or has what is no character.
         """
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric import padding
-
-        key = self._public_key()
-        data = key_files.encoded(text)
-        if len(data) > (limit := key.key_size // 8 - PADDING_BYTES):
-            raise TargetDataError(f"the value is {len(data)} bytes long; {self.public_path} takes {limit}")
-        try:
-            code = base64.b64encode(key.encrypt(data, padding.PKCS1v15())).decode("ascii")
-        except UnsupportedAlgorithm as exc:
-            raise LocalIOError(_REFUSED) from exc
-        return "".join(f"{code[start : start + LINE_LENGTH]}\n" for start in range(0, len(code), LINE_LENGTH))
+        return _encrypted(text, self._public_key(), str(self.public_path))
 
     def public_key(self) -> str:
         """Give `_pubkey` as PEM.
@@ -167,18 +156,50 @@ class RsaKeys:
         return key
 
     def _public_key(self) -> "RSAPublicKey":
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import rsa
+        return _loaded(_read(self.public_path), str(self.public_path))
 
-        data = _read(self.public_path)
-        try:
-            key = serialization.load_pem_public_key(data)
-        except (ValueError, UnsupportedAlgorithm):
-            key = None
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise LocalIOError(f"{self.public_path} is no RSA key in PEM")
-        return key
+
+def encrypt_for(pem: bytes, text: str, *, where: str) -> str:
+    """Encrypt for the public key of another machine, as OBS does.
+
+    Args:
+        pem: The key.
+        text: What is encrypted.
+        where: Names the key in errors.
+
+    Raises:
+        LocalIOError: It is no RSA key.
+        TargetDataError: See `RsaKeys.encrypt`.
+    """
+    return _encrypted(text, _loaded(pem, where), where)
+
+
+def _loaded(pem: bytes, where: str) -> "RSAPublicKey":
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise LocalIOError(f"{where} is no RSA key in PEM")
+    return key
+
+
+def _encrypted(text: str, key: "RSAPublicKey", where: str) -> str:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import padding
+
+    data = key_files.encoded(text)
+    if len(data) > (limit := key.key_size // 8 - PADDING_BYTES):
+        raise TargetDataError(f"the value is {len(data)} bytes long; {where} takes {limit}")
+    try:
+        code = base64.b64encode(key.encrypt(data, padding.PKCS1v15())).decode("ascii")
+    except UnsupportedAlgorithm as exc:
+        raise LocalIOError(_REFUSED) from exc
+    return "".join(f"{code[start : start + LINE_LENGTH]}\n" for start in range(0, len(code), LINE_LENGTH))
 
 
 def _read(path: Path) -> bytes:

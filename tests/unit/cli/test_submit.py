@@ -3,6 +3,7 @@ import datetime
 import fcntl
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,12 +14,15 @@ from pathlib import Path
 import pytest
 from fakes.scripted_server import answer, ok, refusal
 
+from clouduploader import client
 from clouduploader.cli import main, submit
 from clouduploader.cli.session import Session
+from clouduploader.errors import StoppedError, TargetDataError
 from clouduploader.jobs import log as jobs_log
+from clouduploader.jobs import submit as jobs_submit
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
-from clouduploader.store import accounts
+from clouduploader.store import accounts, config, keyring
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 DONE = ok(b'<status code="ok" />\n')
@@ -201,6 +205,76 @@ def test_digest_beside_an_image_is_held_against_encrypted_target_data_too(run_lo
     promise("ab" * 32)
     (tmp_path / "data").write_text("-----BEGIN PGP MESSAGE-----\n\nsealed\n-----END PGP MESSAGE-----\n")
     assert run_local("--data", tmp_path / "data")[0] == 65
+
+
+SECRET = "open-sesame-1001"
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """The options of a target that has a secret."""
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    return (*TENANT, "--password-file", tmp_path / "secret")
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """The keys of the service."""
+    made = keyring.Keyring(tmp_path / "service", os.environ)
+    (tmp_path / "service").mkdir()
+    made.rsa.generate()
+    return made
+
+
+@pytest.mark.usefixtures("file_cloud")
+def test_secret_is_encrypted_for_the_server(run, make_server, secret, keys):
+    key = ok(keys.rsa.public_path.read_bytes())
+    server = make_server(key, record(JobState.CREATED), record(JobState.CREATED), take)
+    assert run("--server", server.url, *secret)[0] == 0
+    assert server.requests[0].line == "GET /cloudupload/_pubkey"
+    _, data = skeleton(server.requests[1])
+    assert keys.rsa.decrypt(data.pop("password")) == SECRET
+    assert data == {"region": "here", "tenant": "t"}
+
+
+@pytest.mark.usefixtures("file_cloud")
+def test_secret_goes_in_clear_only_where_no_other_machine_can_read_it(run, make_server, secret):
+    server = make_server(refusal("400 x", "_pubkey: no such file"), *[record(JobState.CREATED)] * 2, take)
+    assert run("--server", server.url, *secret)[0] == 0
+    assert skeleton(server.requests[1])[1]["password"] == SECRET
+
+
+@pytest.mark.parametrize(("url", "is_private"), [
+    ("http://127.0.0.1:1", True), ("http://[::1]:1", True), ("http://localhost", True), ("https://obs", True),
+    ("http://10.0.0.1", False), ("http://obs.example.org", False),
+])  # fmt: skip
+def test_server_without_a_key_gets_a_secret_only_if_the_way_is_private(home, tmp_path, file_cloud, url, is_private):
+    class Server(client.JobServer):
+        def public_key(self):
+            return None
+
+        def create(self, job, *, targetdata):
+            raise StoppedError(15)
+
+    data = json.dumps({"region": "here", "tenant": "t", "password": SECRET}).encode()
+    request = jobs_submit.SubmitRequest(
+        user="tom", target="file-cloud", image_path=file_cloud.place / "a.raw", targetdata=data
+    )
+    settings = config.load(home=file_cloud.place / "home", spool=tmp_path, environment={})
+    error = StoppedError if is_private else TargetDataError
+    with pytest.raises(error) as caught:
+        jobs_submit.submit(request, Server(url), config=settings, watch=lambda _job: lambda _event: None)
+    assert is_private or f"{url} has no key to encrypt them for" in caught.value.message
+
+
+@pytest.mark.usefixtures("file_cloud")
+def test_secret_is_encrypted_in_the_spool_where_the_home_has_a_key(run_local, jobs, secret, home):
+    assert run_local(*secret)[0] == 0
+    assert json.loads(jobs.data_path("1").read_bytes())["password"] == SECRET
+    keys = keyring.Keyring(home, os.environ)
+    keys.rsa.generate()
+    assert run_local(*secret)[0] == 0
+    assert keys.rsa.decrypt(json.loads(jobs.data_path("2").read_bytes())["password"]) == SECRET
 
 
 @pytest.mark.parametrize(

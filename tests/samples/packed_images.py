@@ -17,6 +17,7 @@ except ImportError:  # before Python 3.14
 
 from clouduploader.image import open as image_open
 from clouduploader.model.disk import Compression, ZeroBlocks
+from clouduploader.plugin.testing.fakes import RecordingReporter
 from clouduploader.util.cancel import Cancel
 
 BLOCK = 4096
@@ -102,24 +103,6 @@ def crc(data):
     return zlib.crc32(data).to_bytes(4, "little")
 
 
-class Log:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
-
-    detail = line
-
-    def event(self, event):
-        raise AssertionError(f"unexpected: {event}")
-
-    def hide(self, secret):
-        raise AssertionError("there are no secrets in here")
-
-
 def open_blocks(image, **options):
     defaults = {
         "block_bytes": BLOCK,
@@ -127,7 +110,7 @@ def open_blocks(image, **options):
         "expected_sha256": None,
         "max_size_bytes": None,
         "cancel": Cancel(),
-        "reporter": Log(),
+        "reporter": RecordingReporter(),
     }
     return image_open.open_blocks(image, **{**defaults, **options})
 

@@ -15,7 +15,6 @@ from samples.packed_images import (
     BLOCK,
     COMPRESS,
     PACKED,
-    Log,
     blocks_of,
     drained,
     multi_block_xz,
@@ -30,6 +29,7 @@ from clouduploader.errors import ImageError, LocalIOError, StoppedError
 from clouduploader.image import open as image_open
 from clouduploader.image import xz
 from clouduploader.model.disk import Compression, Image, ZeroBlocks
+from clouduploader.plugin.testing.fakes import RecordingReporter
 from clouduploader.util.cancel import Cancel
 
 DATA = noise(BLOCK)
@@ -267,7 +267,7 @@ def test_map_beside_the_image_tells_the_holes(tmp_path, way, with_digests):
     raw = HOLE * 3 + DATA + HOLE * 2 + noise(BLOCK, 2) + HOLE * 2 + b"end"
     (tmp_path / "a.raw.xz").write_bytes(WAYS[way](raw))
     (tmp_path / "a.raw.bmap").write_text(bmap(len(raw), (2, 4), (6, 6), (9, 9)))
-    log = Log()
+    log = RecordingReporter()
     with open_blocks(
         image_open.describe(tmp_path / "a.raw.xz", "a.raw.xz", Cancel()),
         zero_blocks=ZeroBlocks.HOLES,
@@ -372,7 +372,7 @@ def test_single_large_block_of_xz_is_said_once(tmp_path, monkeypatch):
     def said(data):
         path = tmp_path / "a.raw.xz"
         path.write_bytes(data)
-        log = Log()
+        log = RecordingReporter()
         with open_blocks(image_open.describe(path, path.name, Cancel()), reporter=log) as source:
             drained(source, threads=2)
         return log.lines
@@ -598,7 +598,7 @@ def test_what_a_map_would_save_is_told_of_a_packed_disk(make_image, compress, ze
     image = make_image(compress(raw), "a.raw.gz")
     if has_map:
         image.path.with_name("a.raw.bmap").write_text(bmap(len(raw), (5, 9)))
-    log = Log()
+    log = RecordingReporter()
     with open_blocks(image, zero_blocks=zero_blocks, reporter=log) as source:
         drained(source)
     told = [line for line in log.lines if "bmaptool create" in line]
@@ -608,7 +608,7 @@ def test_what_a_map_would_save_is_told_of_a_packed_disk(make_image, compress, ze
 
 
 def test_packed_disk_without_zeros_needs_no_map(make_image):
-    log = Log()
+    log = RecordingReporter()
     with open_blocks(make_image(gzip.compress(DATA * 3)), zero_blocks=ZeroBlocks.HOLES, reporter=log) as source:
         drained(source)
     assert log.lines == []

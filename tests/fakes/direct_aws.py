@@ -296,7 +296,7 @@ class FakeWay:
 
 
 class FakeJournal(MemoryJournal):
-    """A journal in memory that outlives tries, whose entries have a time.
+    """A journal in memory that outlives tries.
 
     Attributes:
         is_full: Whether there is no room on the disk.
@@ -309,7 +309,7 @@ class FakeJournal(MemoryJournal):
     def write(self, what, **values):
         if self.is_full:
             raise LocalIOError("the journal can't be written: No space left on device")
-        super().write(what, time=datetime.datetime.now(datetime.UTC).isoformat(), **values)
+        super().write(what, **values)
 
     def age(self, seconds):
         """Let all entries be older by so many seconds."""

@@ -1,6 +1,7 @@
 """Stand-ins for what the core gives to a platform: journal, clock, reporter, image, context."""
 
 import contextlib
+import datetime
 import hashlib
 import io
 import json
@@ -122,8 +123,9 @@ class MemoryJournal:
         return list(self._entries)
 
     def write(self, what: str, **values: JsonValue) -> None:
-        """Write it, as JSON would have it."""
-        self._entries.append(json.loads(json.dumps({"what": what, **values})))
+        """Write it with the time, as JSON would have it."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        self._entries.append(json.loads(json.dumps({"what": what, "time": now, **values})))
 
 
 class _Blocks:

@@ -222,17 +222,10 @@ def _sealed(data: bytes, target: str, sink: Sink, config: Config) -> bytes:
     """
     keys = keyring.Keyring(config.home.value, config.environment)
     if isinstance(sink, spool.Spool):
-        encrypt = functools.partial(_encrypt_for_home, keys)
+        encrypt = keys.sealed  # in clear, it lies in a file of mode 0600
     else:
         encrypt = functools.partial(_encrypt_for_server, sink, functools.cache(sink.public_key))
     return target_data.sealed(data, registry.load(target, config), keys, encrypt)
-
-
-def _encrypt_for_home(keys: keyring.Keyring, secret: str) -> str:
-    try:
-        return keys.encrypt(secret)
-    except MissingFileError:
-        return secret  # in a file of mode 0600
 
 
 def _encrypt_for_server(server: RemoteSink, public_key: Callable[[], bytes | None], secret: str) -> str:

@@ -12,14 +12,17 @@ from clouduploader.image import open as image_open
 from clouduploader.jobs.run_job import UploadOutcome, Watch, archive, run_job
 from clouduploader.model.job import Job, JobState
 from clouduploader.plugin import Plan
-from clouduploader.store import job_log
+from clouduploader.store import job_log, journal
 from clouduploader.store.config import Config
 from clouduploader.store.spool import Spool
 from clouduploader.uploads import run as uploads_run
-from clouduploader.uploads.prepare import check_targetdata
+from clouduploader.uploads.prepare import check_targetdata, targetdata_to_keep
 from clouduploader.uploads.task import UploadTask
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
+
+RETRY_DAYS = 7  # ours: so long `retry` takes up an upload that failed; its target data may have secrets
+SECONDS_PER_DAY = 86_400
 
 
 @frozen(kw_only=True)
@@ -79,6 +82,7 @@ def run(
     check_targetdata(_task(request, job=None), config=config)  # what is wrong before the job is no job's failure
     _check_events(request)
     spool = Spool(config.spool.value)
+    journal.forget(config.state.value, before=time.time() - RETRY_DAYS * SECONDS_PER_DAY)
     job = Job(
         name=spool.allocate(),
         state=JobState.UPLOADING,
@@ -89,7 +93,8 @@ def run(
         size=image.size_bytes,
         pid=os.getpgrp(),
     )
-    file = spool.register(job, targetdata=request.targetdata, image_path=request.image_path)
+    kept = targetdata_to_keep(_task(request, job=None), config=config)
+    file = spool.register(job, targetdata=kept, image_path=request.image_path)
     with contextlib.closing(file):
         log = job_log.JobLog([file, *sinks], is_verbose=is_verbose, has_times=True)
         return run_job(

@@ -53,6 +53,16 @@ def check_targetdata(task: UploadTask, *, config: Config) -> None:
     _load(task, config)
 
 
+def targetdata_to_keep(task: UploadTask, *, config: Config) -> bytes:
+    """Return the target data as they may lie on a disk: with secrets encrypted, if the home has a key.
+
+    Raises:
+        ClouduploaderError: See `check_targetdata`.
+    """
+    keys = keyring.Keyring(config.home.value, config.environment)
+    return target_data.sealed(task.targetdata, registry.load(task.target, config), keys, keys.sealed)
+
+
 @contextlib.contextmanager
 def prepared(
     task: UploadTask, *, config: Config, log: JobLog, cancel: Cancel, is_plan: bool = False

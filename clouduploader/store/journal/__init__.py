@@ -2,8 +2,9 @@
 
     STATE/KEY/            0700, one for each upload, whatever number of tries it takes
         journal           one JSON object a line; locked (flock) as long as the upload lives
-        targetdata        0600: the target data as they came, encrypted or not, while something may be left; of an
-                          upload by hand also after a failure, so that it can be run again
+        targetdata        0600: the target data as they came, secrets encrypted where the home has a key, while
+                          something may be left; of an upload by hand for some days after a failure too, so that it
+                          can be run again
         platform/         the platform's own files, while something may be left
 
 Each line of `journal` is on the disk before what it tells of is done. The last one may be torn by a crash: then
@@ -37,7 +38,7 @@ from clouduploader.store.journal.entries import (
     results_of,
     state_of,
 )
-from clouduploader.store.journal.reader import JournalContents, prune, read, read_all, read_open
+from clouduploader.store.journal.reader import JournalContents, forget, prune, read, read_all, read_open
 from clouduploader.store.journal.writer import UploadJournal, UploadStart, open_journal
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "UploadJournal",
     "UploadStart",
     "fields_of",
+    "forget",
     "is_key",
     "key_of",
     "object_of",

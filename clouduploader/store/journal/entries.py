@@ -77,6 +77,7 @@ class JournalState:
         delivered: The results of tries that succeeded.
         kept: What the last try left on purpose.
         open_from: The index of the first entry that later tries must know.
+        has_succeeded: Whether the last try succeeded; what it left may have been cleaned since.
     """
 
     began: Entry | None
@@ -86,6 +87,7 @@ class JournalState:
     delivered: frozenset[CloudObject]
     kept: frozenset[CloudObject]
     open_from: int
+    has_succeeded: bool
 
     @property
     def has_leftovers(self) -> bool:
@@ -107,10 +109,11 @@ def state_of(entries: Iterable[Entry]) -> JournalState:
     delivered: set[CloudObject] = set()
     kept: set[CloudObject] = set()
     open_from = 0
+    is_success = False
     for index, entry in enumerate(entries):
         match entry["what"]:
             case "begin":
-                began, end, kept = entry, None, set()
+                began, end, kept, is_success = entry, None, set(), False
             case "asked":
                 asked = [question for question in asked if not _is_repeated(question, entry)]
                 asked.append(entry)
@@ -130,13 +133,14 @@ def state_of(entries: Iterable[Entry]) -> JournalState:
                     _answer(asked, fields_of(thing))
                 delivered.update(results_of(entry))
                 has_succeeded = entry.get("outcome") == AttemptOutcome.SUCCEEDED
+                is_success = is_success or has_succeeded
                 if has_succeeded:  # what it made and neither gave nor removed is left
                     objects = {thing: made for thing, made in objects.items() if thing not in delivered}
                 elif entry.get("outcome") == AttemptOutcome.CLEANED:
                     objects, asked = {}, []
                 if not (objects or asked or (has_succeeded and entry.get("shortfalls"))):
                     open_from = index + 1
-    return JournalState(began, end, objects, tuple(asked), frozenset(delivered), frozenset(kept), open_from)
+    return JournalState(began, end, objects, tuple(asked), frozenset(delivered), frozenset(kept), open_from, is_success)
 
 
 def _is_repeated(question: Entry, entry: Entry) -> bool:

@@ -1,5 +1,6 @@
 """Read journals, and remove those that are not needed any more."""
 
+import contextlib
 import datetime
 import fcntl
 import os
@@ -109,20 +110,45 @@ def prune(state_dir: Path, *, before: float, kept_jobs: Set[str]) -> list[str]:
     return removed
 
 
-def _remove_closed(directory: Path, kept_jobs: Set[str]) -> bool:
-    """Remove one journal under its lock, unless it is needed; return whether it was removed."""
+def forget(state_dir: Path, *, before: float) -> None:
+    """Remove what the journals of uploads that are over keep for another try; what can't be removed stays.
+
+    Args:
+        state_dir: Where they are.
+        before: Only of those last written before this time, in seconds since the epoch.
+    """
+    for key in keys(state_dir):
+        directory = state_dir / key
+        with contextlib.suppress(OSError):
+            if other_files(directory) and (directory / FILE_NAME).stat().st_mtime < before:
+                with _closed(directory) as state:
+                    if state is not None:
+                        _remove_others(directory)
+
+
+@contextlib.contextmanager
+def _closed(directory: Path) -> Iterator[JournalState | None]:
+    """Lock a journal, and give its state; None if its upload lives, or it is open."""
     with privileges.as_owner(directory):
         descriptor = files.open_regular(directory / FILE_NAME, os.O_RDONLY)
         try:
-            if not files.try_lock(descriptor):
-                return False
-            state = state_of(parse(read_bytes(descriptor)))
-            if state.is_open or (state.began or {}).get("job") in kept_jobs:
-                return False
-            for path in other_files(directory):
-                files.remove_tree(path)
-            (directory / FILE_NAME).unlink()  # the last: as long as it is there, the next look finds the rest
-            directory.rmdir()
+            state = state_of(parse(read_bytes(descriptor))) if files.try_lock(descriptor) else None
+            yield None if state is None or state.is_open else state
         finally:
             os.close(descriptor)
+
+
+def _remove_others(directory: Path) -> None:
+    for path in other_files(directory):
+        files.remove_tree(path)
+
+
+def _remove_closed(directory: Path, kept_jobs: Set[str]) -> bool:
+    """Remove one journal under its lock, unless it is needed; return whether it was removed."""
+    with _closed(directory) as state:
+        if state is None or (state.began or {}).get("job") in kept_jobs:
+            return False
+        _remove_others(directory)
+        (directory / FILE_NAME).unlink()  # the last: as long as it is there, the next look finds the rest
+        directory.rmdir()
     return True

@@ -147,8 +147,7 @@ class UploadJournal:
         state = self.state()
         if state.is_open:
             return
-        outcome = (state.end or {}).get("outcome")
-        is_repeatable = bool((state.began or {}).get("by_hand")) and outcome != AttemptOutcome.SUCCEEDED
+        is_repeatable = bool((state.began or {}).get("by_hand")) and not state.has_succeeded
         with privileges.as_owner(self._home), contextlib.suppress(OSError):
             for path in other_files(self._home):
                 if not (is_repeatable and path.name == TARGETDATA_NAME):

@@ -8,7 +8,13 @@ of one that it came from.
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from clouduploader.errors import LocalIOError, MissingFileError, MissingProgramError, TargetDataError
+from clouduploader.errors import (
+    ClouduploaderError,
+    LocalIOError,
+    MissingFileError,
+    MissingProgramError,
+    TargetDataError,
+)
 from clouduploader.plugin import Finding, Level
 from clouduploader.store.keyring.gpg import GpgKeys
 from clouduploader.store.keyring.rsa import RsaKeys, encrypt_for
@@ -40,6 +46,13 @@ class Keyring:
             ClouduploaderError: See `RsaKeys.encrypt` and `GpgKeys.encrypt`.
         """
         return (self.rsa if self.rsa.public_path.exists() else self.gpg).encrypt(text)
+
+    def sealed(self, text: str) -> str:
+        """Encrypt for a key of this home, if it has one that can be used and takes the text; else give it as it is."""
+        try:
+            return self.encrypt(text)
+        except ClouduploaderError:
+            return text
 
     def findings(self) -> Iterator[Finding]:
         """Look whether the keys can be used; it is fine to have none, for not every target has secrets."""

@@ -7,6 +7,7 @@ import pytest
 
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
+from clouduploader.store import keyring
 
 
 def job(cloud, name):
@@ -41,6 +42,19 @@ def test_clean_up_keeps_no_job_from_being_run_again(failed):
     assert failed.kinds() == []
     assert failed.run("retry", "1").returncode == 0
     assert failed.kinds() == ["image", "snapshot"]
+
+
+def test_secret_that_is_kept_for_another_try_is_encrypted(file_cloud):
+    keyring.Keyring(file_cloud.place / "home", os.environ).rsa.generate()
+    (file_cloud.place / "password").write_text("open-sesame-1001")
+    file_cloud.set("fail", "complete")
+    assert file_cloud.upload("--password-file", file_cloud.place / "password").returncode == 76
+    (file_cloud.place / "password").unlink()
+    file_cloud.set("fail")
+    assert file_cloud.journal().targetdata() is not None
+    kept = [path.read_bytes() for path in file_cloud.place.rglob("*") if path.is_file()]
+    assert not [data for data in kept if b"open-sesame" in data]
+    assert file_cloud.run("retry", "1").returncode == 0
 
 
 @pytest.mark.parametrize("change", ["content", "size", "gone"])

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 
 import pytest
 from samples.journals import BEGINNING, KEY
@@ -16,9 +17,9 @@ def attempt(state_dir):
     """A factory of a try, to be used with `with`."""
 
     @contextlib.contextmanager
-    def make(data=b"{}", key=KEY):
+    def make(data=b"{}", key=KEY, **changes):
         with journal.open_journal(state_dir, key) as opened:
-            opened.begin(BEGINNING, data)
+            opened.begin(dataclasses.replace(BEGINNING, **changes), data)
             yield opened
 
     return make

@@ -118,6 +118,22 @@ def test_prune_keeps_the_journal_of_a_job_that_is_kept(many):
     assert journal.prune(many, before=time.time(), kept_jobs={"42"}) == []
 
 
+def test_what_is_kept_for_another_try_is_forgotten_when_it_is_old(state_dir, attempt):
+    for key, things in ((KEYS["failed"], []), (KEYS["owing"], [SNAPSHOT])):
+        with attempt(b"sesame", key=key, is_by_hand=True) as opened:
+            for thing in things:
+                opened.take(ObjectCreated(thing))
+            opened.end(journal.AttemptOutcome.FAILED)
+    journal.forget(state_dir, before=time.time() - 60)
+    assert [found.targetdata() for found in journal.read_all(state_dir)] == [b"sesame"] * 2
+    with attempt(b"sesame", key=KEYS["live"]):
+        journal.forget(state_dir, before=time.time() + 60)
+        assert journal.read(state_dir, KEYS["live"]).targetdata() == b"sesame"
+    assert journal.read(state_dir, KEYS["failed"]).targetdata() is None
+    assert journal.read(state_dir, KEYS["failed"]).state.end["outcome"] == "failed"
+    assert journal.read(state_dir, KEYS["owing"]).targetdata() == b"sesame"
+
+
 def test_open_journals_are_found_without_reading_the_others(many):
     for name in ("over", "failed"):
         path = many / KEYS[name] / "journal"

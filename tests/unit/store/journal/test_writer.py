@@ -111,6 +111,20 @@ def test_failure_that_left_something_is_open_until_it_is_cleaned(state_dir, atte
     assert read(state_dir).targetdata() is None
 
 
+@pytest.mark.parametrize(
+    ("outcome", "is_kept"), [(journal.AttemptOutcome.SUCCEEDED, False), (journal.AttemptOutcome.FAILED, True)]
+)
+def test_target_data_of_an_upload_by_hand_are_kept_only_while_it_has_not_succeeded(
+    state_dir, attempt, outcome, is_kept
+):
+    with attempt(b"sesame", is_by_hand=True) as opened:
+        opened.take(ObjectCreated(SNAPSHOT))
+        opened.end(outcome)
+        assert read(state_dir).targetdata() == b"sesame"
+        opened.end(journal.AttemptOutcome.CLEANED)
+    assert (read(state_dir).targetdata() is not None) == is_kept
+
+
 def test_what_was_asked_for_and_never_answered_may_be_left(state_dir, attempt):
     with attempt() as opened:
         opened.write("asked", kind="snapshot", region="eu-west-1", token="1")

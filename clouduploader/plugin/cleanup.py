@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import AbsentError, ClouduploaderError
-from clouduploader.plugin import retry
-from clouduploader.plugin.context import Context, UploadContext
+from clouduploader.plugin import retry, visibility
 from clouduploader.plugin.events import ObjectRemoved, PhaseStarted
 from clouduploader.plugin.objects import CleanUpReport, CloudObject, Leftover
 
 if TYPE_CHECKING:
+    from clouduploader.plugin.context import Context, UploadContext
     from clouduploader.plugin.platform import Platform
 
+UNSEEN_PAUSE_SECONDS = 3.0  # between looks for what does not show yet
 REMOVAL_SECONDS = 120.0  # what is used by something that is just going is refused for as long as that takes
 
 
-def remove_all(platform: "Platform", ctx: Context, objects: Sequence[CloudObject]) -> CleanUpReport:
-    """Remove things one by one, in the platform's order; go on with the next if one can't be removed.
+def remove_all(platform: "Platform", ctx: "Context", objects: Sequence[CloudObject]) -> CleanUpReport:
+    """Remove things one by one, in the platform's order; go on with the next if one can't be removed, and tell so.
 
     Args:
         platform: Whose things they are.
@@ -32,7 +33,7 @@ def remove_all(platform: "Platform", ctx: Context, objects: Sequence[CloudObject
 
 
 def remove_each(
-    ctx: Context,
+    ctx: "Context",
     objects: Sequence[CloudObject],
     remove: Callable[[CloudObject], None],
     *,
@@ -62,6 +63,7 @@ def remove_each(
             absent.append(thing)
         except ClouduploaderError as exc:
             left.append(Leftover(thing, exc.message))
+            _tell_left(ctx, thing, exc.message)
         else:
             removed.append(thing)
             ctx.reporter.event(ObjectRemoved(thing))
@@ -69,26 +71,54 @@ def remove_each(
 
 
 @contextlib.contextmanager
-def undone_on_failure(platform: "Platform", ctx: UploadContext) -> Iterator[None]:
-    """Remove what an upload made through `ctx.creating`, if it fails or is cancelled.
+def undone_on_failure(platform: "Platform", ctx: "UploadContext") -> Iterator[None]:
+    """Remove what is in `ctx.resources`, if an upload fails or is cancelled; see `undo`.
 
-    What can't be removed is named in the log, and stays in the journal for `clouduploader cleanup`.
+    Raises:
+        StoppedError: The upload was cancelled, if only while it was undone.
     """
     try:
         yield
     except BaseException:
-        things = ctx.resources.to_undo()
-        if things:
+        if things := ctx.resources.to_undo():
             ctx.reporter.event(PhaseStarted("clean up"))
-            for leftover in _leftovers(platform, ctx.uncancelled(), things):
-                thing = leftover.object
-                ctx.reporter.line(f"Warning: the {thing.kind} {thing.id} could not be removed: {leftover.reason}")
+            undo(platform, ctx, things)
+        ctx.cancel.raise_if_requested()
         raise
 
 
-def _leftovers(platform: "Platform", ctx: Context, things: Sequence[CloudObject]) -> Sequence[Leftover]:
-    """Remove things; return what is left, all of it if nothing can be tried."""
+def undo(platform: "Platform", ctx: "UploadContext", things: Sequence[CloudObject]) -> list[CloudObject]:
+    """Remove things of an upload; wait for what the cloud does not show yet, unless the upload was cancelled.
+
+    Blocks for minutes at worst; a cancellation does not end it. What can't be removed is named in the log, and stays in
+    the journal for `clouduploader cleanup`. Nothing of it is undone again.
+
+    Returns:
+        What may be left.
+    """
+    for thing in things:
+        ctx.resources.keep(thing)
+    calm, left, unseen = ctx.uncancelled(), list[CloudObject](), list(things)
     try:
-        return platform.clean_up(ctx, things).left
+        while unseen:
+            report = platform.clean_up(calm, unseen)
+            left += [leftover.object for leftover in report.left]
+            unseen = [thing for thing in report.absent if ctx.resources.age_seconds(thing) < visibility.UNSEEN_SECONDS]
+            for thing in report.absent:
+                if thing not in unseen:
+                    ctx.reporter.event(ObjectRemoved(thing))
+            if ctx.cancel.is_requested:
+                break
+            if unseen:
+                ctx.clock.sleep(UNSEEN_PAUSE_SECONDS)
+        reason = "the cloud does not show it, or not yet; `clouduploader cleanup` looks again."
     except ClouduploaderError as exc:
-        return [Leftover(thing, exc.message) for thing in things]
+        reason = exc.message
+    for thing in unseen:
+        _tell_left(ctx, thing, reason)
+    return left + unseen
+
+
+def _tell_left(ctx: "Context", thing: CloudObject, reason: str) -> None:
+    where = f" in {thing.region}" if thing.region else ""
+    ctx.reporter.line(f"Left behind: {thing.kind} {thing.id}{where}: {reason}")

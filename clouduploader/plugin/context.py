@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from clouduploader.errors import ClouduploaderError, ImageError, PlatformReplyError, TransientError
 from clouduploader.model.disk import BlockSource, Encoding, ImageFacts, ImageStream, ZeroBlocks
-from clouduploader.plugin import labels, retry
+from clouduploader.plugin import cleanup, labels, retry
 from clouduploader.plugin.events import BytesMoved, PhaseStarted, Reporter
 from clouduploader.plugin.fields import JsonValue
 from clouduploader.plugin.objects import CloudObject
 from clouduploader.plugin.request import UploadRequest
-from clouduploader.plugin.resources import Resources
+from clouduploader.plugin.resources import Resources, is_refusal
 from clouduploader.util import deadline
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.clock import Clock
@@ -74,8 +74,14 @@ class Context:
             return self._platform.connect(self)
 
     def uncancelled(self) -> "Context":
-        """Return a context for the clean-up after an upload, which must not end by the cancellation of that."""
-        return Context(self._platform, self.targetdata, self.reporter, Cancel(), clock=self.clock, region=self.region)
+        """Return a context for the clean-up after an upload, which must not end by the cancellation of that.
+
+        It has the same client, if there is one.
+        """
+        made = Context(self._platform, self.targetdata, self.reporter, Cancel(), clock=self.clock, region=self.region)
+        if "client" in vars(self):
+            made.client = self.client
+        return made
 
     @contextlib.contextmanager
     def translated(self, subject: str) -> Iterator[None]:
@@ -230,7 +236,7 @@ class UploadContext(Context):
     ) -> None:
         super().__init__(platform, request.targetdata, reporter, cancel, clock=clock)
         self.request = request
-        self.resources = Resources(request.journal, reporter)
+        self.resources = Resources(request.journal, reporter, self.clock)
 
     @functools.cached_property
     def labels(self) -> Mapping[str, str]:
@@ -238,10 +244,19 @@ class UploadContext(Context):
         return labels.of_upload(self.request)
 
     @contextlib.contextmanager
-    def creating(self, kind: str, **facts: JsonValue) -> Iterator[Callable[[str], CloudObject]]:
+    def creating(
+        self, kind: str, *, is_refused: Callable[[ClouduploaderError], bool] = is_refusal, **facts: JsonValue
+    ) -> Iterator[Callable[[str], CloudObject]]:
         """Surround a request that makes something in the upload's region; see `Resources.creating`."""
-        with self.resources.creating(kind, self.region, **facts) as created, self.translated(kind):
+        with (
+            self.resources.creating(kind, self.region, is_refused=is_refused, **facts) as created,
+            self.translated(kind),
+        ):
             yield created
+
+    def remove(self, things: Sequence[CloudObject]) -> list[CloudObject]:
+        """Remove things that this upload or an earlier try of it made; see `cleanup.undo`."""
+        return cleanup.undo(self._platform, self, things)
 
     def inspect_image(self) -> ImageFacts:
         """Tell what is in the image; see `UploadRequest.inspect_image`."""

@@ -17,6 +17,7 @@ from clouduploader.platforms.ec2 import Ec2, endpoint, labels
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import PlatformContext, UploadContext, UploadRequest
+from clouduploader.plugin.cleanup import undone_on_failure
 from clouduploader.plugin.testing.fakes import FakeClock, MemoryJournal
 from clouduploader.util.cancel import Cancel
 
@@ -407,6 +408,16 @@ def upload_context(request, reporter, cancel=None, clock=None):
     """The context of an upload by EC2, in which a sleep takes no time."""
     platform = Ec2(PlatformContext(home=request.work_dir, settings={}, environment={}))
     return UploadContext(platform, request, reporter, cancel or Cancel(), clock=clock or FakeClock())
+
+
+def undone(ctx, run):
+    """A function that runs as the core does: what a failed upload made is removed again."""
+
+    def upload():
+        with undone_on_failure(ctx._platform, ctx):
+            return run()
+
+    return upload
 
 
 def make_context(aws, request, reporter, cancel=None, clock=None, *, settings=None):

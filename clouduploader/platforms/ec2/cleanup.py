@@ -3,21 +3,19 @@
 import dataclasses
 import datetime
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import AbsentError, ClouduploaderError, NetworkError, PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import boto, labels
 from clouduploader.platforms.ec2.auth import Account
-from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import (
     CleanUpReport,
     CloudObject,
     Context,
     FoundObject,
     JsonValue,
-    ObjectRemoved,
     ObjectState,
-    visibility,
 )
 from clouduploader.plugin.cleanup import remove_each
 from clouduploader.util.frozen import frozen
@@ -45,6 +43,7 @@ RETRY_CODES = frozenset(
 """Answers that heal when what was removed before is really gone."""
 RETRY_SECONDS = 300.0  # of one clean-up; an instance was seen to need up to a minute to end; AWS promises nothing
 PAUSE_SECONDS = 3
+THREADS = 20  # regions at once
 WAIT_ATTEMPTS = 100  # times PAUSE_SECONDS: as long as RETRY_SECONDS
 UNKNOWN = (".NotFound", "NotFoundException")
 """How the codes end by which EC2 denies a thing: InvalidVolume.NotFound, InvalidVpcID.NotFound, ..."""
@@ -57,13 +56,13 @@ class ObjectRemover:
 
     Args:
         ctx: Whose reporter is told of each removal.
-        ec2: A client of that region, with fresh credentials.
+        account: The account.
         region: That region.
     """
 
-    def __init__(self, ctx: Context, ec2: "EC2Client", region: str) -> None:
+    def __init__(self, ctx: Context, account: Account, region: str) -> None:
         self._ctx = ctx
-        self._ec2 = ec2
+        self._ec2 = account.ec2(region)
         self._region = region
         self._gone_with_instance: set[str] = set()  # volumes that EC2 removes with their instance
         self._vpcs: list[str] = []
@@ -80,7 +79,7 @@ class ObjectRemover:
             objects: Of this upload.
         """
         self._vpcs = [thing.id for thing in objects if thing.kind == "vpc"]
-        report = remove_each(
+        return remove_each(
             self._ctx,
             list(dict.fromkeys([*objects, *self._helpers(objects)])),
             self._remove,
@@ -88,10 +87,6 @@ class ObjectRemover:
             seconds=RETRY_SECONDS,
             may_pass=self._may_pass,
         )
-        for leftover in report.left:
-            thing = leftover.object
-            self._ctx.reporter.line(f"Left behind: {thing.kind} {thing.id} in {self._region}: {leftover.reason}")
-        return report
 
     def _helpers(self, objects: Sequence[CloudObject]) -> Iterator[CloudObject]:
         """Find the upload's instances, and the volumes on them that are not removed with them."""
@@ -173,56 +168,22 @@ class ObjectRemover:
 
 
 def clean_up(ctx: Context, account: Account, objects: Sequence[CloudObject]) -> CleanUpReport:
-    """Remove objects with fresh credentials, region by region. Blocks for minutes at worst.
+    """Remove objects, from all regions at once. Blocks for minutes at worst.
 
     Raises:
         ClouduploaderError: The credentials can't be had.
     """
-    return _clean_up(ctx, account, account.fresh_keys(), objects)
-
-
-def _clean_up(ctx: Context, account: Account, keys: AccessKeys, objects: Sequence[CloudObject]) -> CleanUpReport:
-    report = CleanUpReport()
-    for region in dict.fromkeys(thing.region or account.region for thing in objects):
-        here = [thing for thing in objects if (thing.region or account.region) == region]
-        done = ObjectRemover(ctx, account.client("ec2", keys, region), region).remove(here)
-        report = CleanUpReport(report.removed + done.removed, report.left + done.left, report.absent + done.absent)
-    return report
-
-
-def undo(ctx: Context, account: Account, made: Mapping[CloudObject, float]) -> None:
-    """Remove what an upload made; wait for what EC2 does not show yet, unless the upload was cancelled.
-
-    Blocks for minutes at worst. What can't be removed is named in the log, and stays in the journal.
-
-    Args:
-        ctx: The upload; its cancellation does not end the removal.
-        account: Of the upload.
-        made: Which things, and when they were made by the context's clock.
-    """
-    to_remove, reporter, clock = list(made), ctx.reporter, ctx.clock
-    try:
-        keys = account.fresh_keys()
-        while to_remove:
-            report = _clean_up(ctx.uncancelled(), account, keys, to_remove)
-            to_remove = [
-                thing for thing in report.absent if clock.monotonic() - made[thing] < visibility.UNSEEN_SECONDS
-            ]
-            for thing in report.absent:
-                if thing not in to_remove:
-                    reporter.event(ObjectRemoved(thing))
-            if ctx.cancel.is_requested:
-                break
-            if to_remove:
-                clock.sleep(PAUSE_SECONDS)
-        for thing in to_remove:
-            reporter.line(
-                f"Left behind: {thing.kind} {thing.id} in {thing.region}: EC2 does not show it, or not yet; "
-                "`clouduploader cleanup` looks again."
-            )
-    except ClouduploaderError as exc:
-        for thing in to_remove:
-            reporter.line(f"Left behind: {thing.kind} {thing.id} in {thing.region}: {exc.message}")
+    account.keys()
+    by_region: dict[str, list[CloudObject]] = {}
+    for thing in objects:
+        by_region.setdefault(thing.region or account.region, []).append(thing)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="remove") as pool:
+        reports = list(pool.map(lambda item: ObjectRemover(ctx, account, item[0]).remove(item[1]), by_region.items()))
+    return CleanUpReport(
+        tuple(thing for report in reports for thing in report.removed),
+        tuple(leftover for report in reports for leftover in report.left),
+        tuple(thing for report in reports for thing in report.absent),
+    )
 
 
 @frozen()
@@ -380,24 +341,3 @@ def _time(value: object) -> datetime.datetime | None:
         except ValueError:
             return None
     return value if isinstance(value, datetime.datetime) and value.tzinfo else None
-
-
-def unremoved(entries: Sequence[Mapping[str, JsonValue]]) -> dict[CloudObject, Mapping[str, JsonValue]]:
-    """List what earlier tries made and did not remove, by a journal's entries; each with the entry of its making."""
-    found: dict[CloudObject, Mapping[str, JsonValue]] = {}
-    for entry in entries:
-        thing = _object(entry)
-        match entry["what"]:
-            case "made":
-                found[thing] = entry
-            case "removed":
-                found.pop(thing, None)
-            case "end" if isinstance(given := entry.get("objects"), list):  # of a success
-                for item in given:
-                    if isinstance(item, dict):
-                        found.pop(_object(item), None)
-    return found
-
-
-def _object(entry: Mapping[str, JsonValue]) -> CloudObject:
-    return CloudObject(*(str(entry.get(name) or "") for name in ("kind", "id", "region")))

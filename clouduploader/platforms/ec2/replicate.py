@@ -19,8 +19,6 @@ from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.plugin import (
     CloudObject,
     JsonValue,
-    ObjectCreated,
-    ObjectRemoved,
     PhaseStarted,
     Shortfall,
     UploadResult,
@@ -93,6 +91,7 @@ class RegionCopy:
         self._tags = tags
         self._journal = ctx.request.journal
         self._reporter = ctx.reporter
+        self._resources = ctx.resources
         self._is_ours_to_remove = False
         self.objects: dict[CloudObject, None] = {}
         self.is_found = False
@@ -106,7 +105,7 @@ class RegionCopy:
         Raises:
             PlatformReplyError: The name is another image's; or the copy failed, and is removed.
             TransientError: It takes too long, and is left.
-            StoppedError: The upload was cancelled; see `undo`.
+            StoppedError: The upload was cancelled; see `claim`.
             ClouduploaderError: See `aws_errors.translate`.
         """
         found = self._find()
@@ -122,18 +121,18 @@ class RegionCopy:
             return image
         return self._wait(self._unseen() or self._asked())
 
-    def undo(self) -> None:
-        """Remove the copy, unless it was complete when this run began, or is another upload's.
-
-        What is left is said in the log.
-        """
+    def claim(self) -> None:
+        """Find all of the copy, to be undone, unless it was complete when this run began, or is another upload's."""
         if not self._is_ours_to_remove:
             return
         try:
             for image_id in [thing.id for thing in self.objects if thing.kind == "image"] or self._named_by_key():
-                self._remove(image_id, is_old=False)
+                for thing in self._parts(image_id):
+                    self._resources.adopt(thing)
         except ClouduploaderError as exc:
-            self._reporter.line(f"Left behind: a copy of {self._source.id} in {self._region}: {exc.message}")
+            self._reporter.line(
+                f"Left behind, perhaps: parts of a copy of {self._source.id} in {self._region}: {exc.message}"
+            )
 
     def _find(self) -> Mapping[str, Any] | None:
         """Look for the copy of an earlier try, and remove one that failed."""
@@ -172,7 +171,6 @@ class RegionCopy:
 
     def _ask(self) -> str:
         token, given = self._unanswered() or (f"{self._journal.key}-{os.urandom(8).hex()}", self._tags)
-        self._journal.write("asked", kind="image", region=self._region, token=token, tags=dict(given))
         tags = labels.as_list(given)
         parameters: dict[str, Any] = {
             "SourceImageId": self._source.id,
@@ -188,15 +186,18 @@ class RegionCopy:
             parameters["Encrypted"] = True
         self._is_ours_to_remove = True
         try:
-            with self._ctx.translated(f"region {self._region}"):
-                image_id = str(self._ec2.copy_image(**parameters)["ImageId"])
+            with (
+                self._resources.creating(
+                    "image", self._region, is_refused=_is_refused, token=token, tags=dict(given)
+                ) as created,
+                self._ctx.translated(f"region {self._region}"),
+            ):
+                image = created(self._ec2.copy_image(**parameters)["ImageId"])
         except ClouduploaderError as exc:
-            if boto.refusal_code(exc):  # else it may have been done all the same
-                self._journal.write("refused", kind="image", region=self._region)
-                self._is_ours_to_remove = False
+            self._is_ours_to_remove = not _is_refused(exc)
             raise
-        self._created(CloudObject("image", image_id, self._region))
-        return image_id
+        self.objects[image] = None
+        return image.id
 
     def _unanswered(self) -> tuple[str, Mapping[str, str]] | None:
         """Token and tags of a request that was never answered: the same once more gives the same copy.
@@ -270,12 +271,16 @@ class RegionCopy:
         if self._is_ours_to_remove and (image is None or state in find.FAILED_STATES):
             self._remove(image_id)
         self._is_ours_to_remove = False
+        for thing in self.objects:
+            self._resources.keep(thing)
         return PlatformReplyError(f"the copy {image_id} is {state}: {words}")
 
     def _created(self, thing: CloudObject) -> None:
         if thing not in self.objects:
             self.objects[thing] = None
-            self._reporter.event(ObjectCreated(thing))
+            self._resources.made(thing)
+            if not self._is_ours_to_remove:
+                self._resources.keep(thing)
 
     def _by_key(self) -> "list[FilterTypeDef]":
         return [{"Name": f"tag:{labels.KEY}", "Values": [self._journal.key]}]
@@ -286,13 +291,15 @@ class RegionCopy:
             images = self._ec2.describe_images(Owners=["self"], Filters=self._by_key())["Images"]
         return [image["ImageId"] for image in images]
 
-    def _remove(self, image_id: str, *, is_old: bool = True) -> None:
-        """Remove a copy with its snapshots, also those that it does not name yet.
+    def _remove(self, image_id: str) -> None:
+        parts = self._parts(image_id)
+        left = self._ctx.remove(parts)
+        for thing in parts:
+            if thing not in left:
+                self.objects.pop(thing, None)
 
-        Args:
-            image_id: Of the copy.
-            is_old: Whether what EC2 does not show of it is gone; else it stays in the journal.
-        """
+    def _parts(self, image_id: str) -> list[CloudObject]:
+        """List a copy and its snapshots, also those that it does not name yet."""
         image = self._look(image_id)
         with self._ctx.translated(f"region {self._region}"):
             found = self._ec2.describe_snapshots(OwnerIds=["self"], Filters=self._by_key())["Snapshots"]
@@ -300,15 +307,12 @@ class RegionCopy:
         unfinished = [entry["SnapshotId"] for entry in found if entry.get("State") != "completed"]
         tagged = [CloudObject("snapshot", snapshot_id, self._region) for snapshot_id in unfinished]
         known = [*find.objects(image or {"ImageId": image_id}, self._region), *self.objects]
-        to_remove = list(dict.fromkeys([*known, *tagged]))
-        report = cleanup.ObjectRemover(self._ctx.uncancelled(), self._ec2, self._region).remove(to_remove)
-        for thing in report.absent:
-            if is_old:
-                self._reporter.event(ObjectRemoved(thing))
-            else:
-                self._reporter.line(f"Left behind: {thing.kind} {thing.id} in {self._region}: EC2 does not show it yet")
-        for thing in report.removed:
-            self.objects.pop(thing, None)
+        return list(dict.fromkeys([*known, *tagged]))
+
+
+def _is_refused(exc: ClouduploaderError) -> bool:
+    """Tell whether AWS has refused; else it may have been done all the same."""
+    return bool(boto.refusal_code(exc))
 
 
 class Distribution:
@@ -362,7 +366,7 @@ class Distribution:
             a shortfall is its region.
 
         Raises:
-            StoppedError: The upload was cancelled; the copies that this run made are removed, the image is there.
+            StoppedError: The upload was cancelled; the copies that this run made are to be undone.
         """
         copies, shortfalls = self._distributed(objects[0].id)
         return UploadResult(objects[0].id, (*objects, *copies), tuple(shortfalls), is_already_there=not self._is_new)
@@ -379,19 +383,19 @@ class Distribution:
                 served = list(pool.map(lambda name: self._serve(name, source), everywhere))
             self._cancel.raise_if_requested()
         except StoppedError:
-            self._undo()
+            self._claim()
             raise
         except ClouduploaderError as exc:
             return [], [Shortfall(name, f"nothing was done: {reason(exc)}") for name in everywhere]
         except BaseException:
-            self._undo()
+            self._claim()
             raise
         made = [self._copies[name].objects for name in self._regions if name in self._copies]
         return [thing for objects in made for thing in objects], [item for found in served for item in found]
 
-    def _undo(self) -> None:
+    def _claim(self) -> None:
         with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
-            list(pool.map(RegionCopy.undo, list(self._copies.values())))
+            list(pool.map(RegionCopy.claim, list(self._copies.values())))
 
     def _source(self, image_id: str) -> CopySource:
         with self._ctx.translated(f"region {self._home}"):

@@ -10,7 +10,7 @@ from clouduploader.errors import (
     StoppedError,
     TransientError,
 )
-from clouduploader.plugin import CleanUpReport, CloudObject, Leftover, ObjectRemoved
+from clouduploader.plugin import CleanUpReport, CloudObject, Leftover, ObjectRemoved, visibility
 from clouduploader.plugin.cleanup import undone_on_failure
 
 DISK, MACHINE, ODD = CloudObject("disk", "d"), CloudObject("machine", "m"), CloudObject("odd", "o")
@@ -64,6 +64,47 @@ def test_cancelled_upload_is_undone_to_the_end(platform, upload_ctx):
     assert platform.removed == ["m", "d"]
 
 
+def test_what_does_not_show_yet_is_looked_for_until_it_would(platform, upload_ctx, clock):
+    platform.script["d"] = [AbsentError("no such disk")] * 3
+    with pytest.raises(PlatformReplyError):
+        upload(platform, upload_ctx, PlatformReplyError("no"))
+    assert platform.removed == ["m", "d"]
+    assert upload_ctx.reporter.existing == set()
+    assert 0 < clock.now < visibility.UNSEEN_SECONDS
+
+
+def test_what_never_shows_counts_as_gone(platform, upload_ctx, clock):
+    platform.script["d"] = [AbsentError("no such disk")] * 1000
+    with pytest.raises(PlatformReplyError):
+        upload(platform, upload_ctx, PlatformReplyError("no"))
+    assert upload_ctx.reporter.existing == set()
+    assert visibility.UNSEEN_SECONDS <= clock.now <= visibility.UNSEEN_SECONDS + 10
+
+
+def test_cancelled_upload_waits_for_nothing_that_does_not_show(platform, upload_ctx, clock):
+    platform.script["d"] = [AbsentError("no such disk")]
+    upload_ctx.cancel.request(signal.SIGTERM)
+    with pytest.raises(StoppedError):
+        upload(platform, upload_ctx, StoppedError(signal.SIGTERM))
+    assert (clock.now, upload_ctx.reporter.existing) == (0, {CloudObject("disk", "d", "here")})
+    (line,) = [line for line in upload_ctx.reporter.lines if line.startswith("Left")]
+    assert line.startswith("Left behind: disk d in here: the cloud does not show it, or not yet; `clouduploader clean")
+
+
+def test_upload_cancelled_while_it_is_undone_was_cancelled(platform, upload_ctx):
+    upload_ctx.reporter.on_event = lambda event: isinstance(event, ObjectRemoved) and upload_ctx.cancel.request(15)
+    with pytest.raises(StoppedError):
+        upload(platform, upload_ctx, PlatformReplyError("no"))
+    assert platform.removed == ["m", "d"]
+
+
+def test_clean_up_goes_on_with_the_client_of_the_upload(upload_ctx):
+    fresh = upload_ctx.uncancelled()
+    client = upload_ctx.client
+    assert upload_ctx.uncancelled().client is client
+    assert fresh.client is not client
+
+
 def test_upload_that_succeeds_keeps_what_it_made(platform, upload_ctx):
     upload(platform, upload_ctx)
     assert platform.removed == []
@@ -77,6 +118,6 @@ def test_what_a_failed_upload_leaves_is_named_and_hides_not_the_failure(platform
     with pytest.raises(PlatformReplyError, match="no"):
         upload(platform, upload_ctx, PlatformReplyError("no"))
     assert upload_ctx.reporter.lines == [
-        "Warning: the machine m could not be removed: the role is gone",
-        "Warning: the disk d could not be removed: the role is gone",
+        "Left behind: machine m in here: the role is gone",
+        "Left behind: disk d in here: the role is gone",
     ]

@@ -68,12 +68,12 @@ class _Registration:
             raise
         except ClouduploaderError:
             if not self._is_unknown:
-                self._ctx.request.journal.write("refused", kind="image", region=self._ctx.region)
+                self._ctx.resources.refused("image", self._ctx.region)
             raise
 
     def _attempt(self) -> str:
         name, region = self._asked["Name"], self._ctx.region
-        self._ctx.request.journal.write("asked", kind="image", region=region, token=name, snapshot_id=self._snapshot_id)
+        self._ctx.resources.asked("image", region, token=name, snapshot_id=self._snapshot_id)
         try:
             with self._ctx.translated(f"region {region}"):
                 return str(self._context.ec2.register_image(**self._asked)["ImageId"])

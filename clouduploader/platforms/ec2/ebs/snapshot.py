@@ -13,7 +13,7 @@ from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyE
 from clouduploader.platforms.ec2 import aws_errors, boto, labels
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol
-from clouduploader.plugin import JsonValue, retry, visibility
+from clouduploader.plugin import CloudObject, JsonValue, retry, visibility
 from clouduploader.plugin.transfer import ContentChangedError
 from clouduploader.util.frozen import frozen
 
@@ -64,6 +64,7 @@ class Snapshots:
         self._context = context
         self._ctx = context.ctx
         self._journal = context.ctx.request.journal
+        self._resources = context.ctx.resources
         self._reporter = context.ctx.reporter
         self._region = context.region
 
@@ -131,7 +132,7 @@ class Snapshots:
         # removed since. So a part of it is random; it is in the journal before it is used.
         token = f"{self._journal.key}-{number}-{os.urandom(4).hex()}"
         whole = {**parameters, "ClientToken": token}
-        self._journal.write("asked", kind="snapshot", region=self._region, by=BY, token=token, parameters=whole)
+        self._resources.asked("snapshot", self._region, by=BY, token=token, parameters=whole)
         return self._ask(whole)
 
     def _ask(self, parameters: Mapping[str, Any]) -> str:
@@ -140,7 +141,7 @@ class Snapshots:
                 answer = self._context.ebs.start_snapshot(**parameters)
         except ClouduploaderError as exc:
             if not isinstance(exc, TransientError) and not _retries(exc):  # else the first one may have made it
-                self._journal.write("refused", kind="snapshot", region=self._region)
+                self._resources.refused("snapshot", self._region)
                 self._journal.write("discarded", token=parameters["ClientToken"])
             elif not isinstance(exc, ThrottledError):
                 self._reporter.line(
@@ -184,7 +185,7 @@ class Snapshots:
         if self.current:
             started = self._last("started", snapshot_id=self.current)
             self._journal.write("discarded", token=started["token"] if started else None, snapshot_id=self.current)
-            self._context.remove([self._context.object("snapshot", self.current)])
+            self._ctx.remove([CloudObject("snapshot", self.current, self._region)])
             self.current = None
 
     def seal(self, snapshot_id: str, *, count: int, checksum: str, limit_seconds: float, **noted: JsonValue) -> None:
@@ -296,7 +297,7 @@ class Snapshots:
 
     def _take(self, snapshot_id: str) -> None:
         self.current = snapshot_id
-        self._context.created("snapshot", snapshot_id)
+        self._resources.made(CloudObject("snapshot", snapshot_id, self._region))
 
 
 def _is_not_open(exc: ClouduploaderError) -> bool:

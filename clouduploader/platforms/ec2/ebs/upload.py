@@ -34,7 +34,6 @@ class EbsUpload:
         self._targetdata = ctx.targetdata
         self._own_tags = labels.own(ctx.request, datetime.datetime.now(datetime.UTC))
         self._writer = writer.SnapshotWriter(context, self._own_tags)
-        self._registering: str | None = None  # the snapshot of an image that may be there or not
         self._image_id: str | None = None
         self._regions: list[str] = []  # of the copies
 
@@ -56,7 +55,7 @@ class EbsUpload:
                     self._check_same(existing, spec, kms_key_arn)
                 self._regions = preflight.check(context, image=None if is_failed else existing)
         if existing is not None and is_failed:
-            context.remove([context.object("image", str(existing["ImageId"]))])
+            ctx.remove([CloudObject("image", str(existing["ImageId"]), context.region)])
         elif existing is not None:
             given = labels.as_mapping(existing.get("Tags"))
             objects = find.objects(existing, context.region)
@@ -66,13 +65,12 @@ class EbsUpload:
                 spec, written = self._writer.run(spec, kms_key_arn)
                 self._verify(written)
                 all_tags = self._register(spec, written)
-                objects = sorted(context.made, key=lambda thing: thing.kind)  # the image before the snapshot
+                objects = sorted(self._made(), key=lambda thing: thing.kind)  # the image before the snapshot
                 ctx.cancel.raise_if_requested()
                 # A cancellation from there on finds no copies.
                 return self._distributed(objects, all_tags, spec, is_new=True)
             except BaseException as exc:
-                self._undo(exc)
-                ctx.cancel.raise_if_requested()
+                self._keep_useful(exc)
                 raise
 
     def _check_same(self, existing: Mapping[str, Any], spec: image_spec.ImageSpec, kms_key_arn: str | None) -> None:
@@ -112,10 +110,9 @@ class EbsUpload:
             asked = register.parameters(
                 name=str(self._targetdata["ami_name"]), wanted=spec, snapshot_id=written.id, image_tags=all_tags
             )
-            self._registering = written.id
             image_id = register.register(context, asked)
-            context.created("image", image_id)
-            self._registering, self._image_id = None, image_id
+            ctx.resources.made(CloudObject("image", image_id, context.region))
+            self._image_id = image_id
             try:
                 register.wait(context, image_id)
             except PlatformReplyError:
@@ -141,28 +138,32 @@ class EbsUpload:
             self._context, regions=self._regions, attributes=spec.attributes, tags=image_tags, is_new=is_new
         ).run(objects)
 
-    def _undo(self, exc: BaseException) -> None:
-        """Remove what was made, but for what is of use."""
-        context, ctx = self._context, self._ctx
-        if self._image_id and not ctx.cancel.is_requested:
-            return
+    def _made(self) -> list[CloudObject]:
+        """List what this upload has made, but for copies."""
+        return [thing for thing in self._ctx.resources.to_undo() if thing.region == self._context.region]
+
+    def _keep_useful(self, exc: BaseException) -> None:
+        """Keep what was made from being undone, as far as it is of use."""
+        context, resources = self._context, self._ctx.resources
+        is_whole = self._image_id is not None and not self._ctx.cancel.is_requested
         is_kept = self._is_kept(exc)
-        if self._registering and not is_kept:
-            self._find_image(self._registering)
-        to_remove = [thing for thing in context.made if not (is_kept and thing.kind == "snapshot")]
-        for thing in context.made:
-            if thing not in to_remove:
-                if self._is_to_be_kept:
-                    ctx.request.journal.write("kept", **dataclasses.asdict(thing))
-                ctx.reporter.line(
-                    f"Kept: snapshot {thing.id} in {context.region}. The same upload once more goes on with it; "
-                    "`clouduploader cleanup --completed` removes it. "
-                    f"AWS removes it {context.settings.pending_minutes} minutes after its last block if it is "
-                    "incomplete."
-                )
-        if to_remove:
-            with ctx.phase("clean up"):
-                context.remove(to_remove)
+        for thing in self._made():
+            if is_whole:
+                resources.keep(thing)
+            elif thing.kind == "snapshot" and is_kept:
+                self._keep(thing)
+            elif thing.kind == "snapshot" and "image" in resources.unanswered(context.region):
+                self._find_image(thing.id)
+
+    def _keep(self, thing: CloudObject) -> None:
+        self._ctx.resources.keep(thing)
+        if self._is_to_be_kept:
+            self._ctx.request.journal.write("kept", **dataclasses.asdict(thing))
+        self._ctx.reporter.line(
+            f"Kept: snapshot {thing.id} in {thing.region}. The same upload once more goes on with it; "
+            "`clouduploader cleanup --completed` removes it. "
+            f"AWS removes it {self._context.settings.pending_minutes} minutes after its last block if it is incomplete."
+        )
 
     def _is_kept(self, exc: BaseException) -> bool:
         """Tell whether the snapshot is left for another try: that is wanted, or all it lacks is an answer of AWS."""
@@ -179,4 +180,4 @@ class EbsUpload:
         """Look once more for an image that was asked for without an answer; else the journal has the request."""
         image_id = find.id_of_snapshot(self._context, snapshot_id)
         if image_id:
-            self._context.created("image", image_id)
+            self._ctx.resources.made(CloudObject("image", image_id, self._context.region))

@@ -21,13 +21,11 @@ from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
-    ObjectRemoved,
     ObjectState,
     PhaseStarted,
     Shortfall,
     UploadRequest,
     UploadResult,
-    visibility,
 )
 
 if TYPE_CHECKING:
@@ -71,8 +69,8 @@ class HelperUpload:
         self._region = context.region
         self._tags: Mapping[str, str] = {}
         self._regions: list[str] = []  # of the copies
-        self._key_pairs: dict[CloudObject, float] = {}
-        self._unanswered: list[str] = []
+        self._key_pairs: list[CloudObject] = []
+        self._is_lost_told = False
         self._refusal: aws_errors.AwsError | None = None
         self._image_id: str | None = None
         self._phase: str | None = None
@@ -94,50 +92,40 @@ class HelperUpload:
                 self._reporter.line(f"{given[0].id} is already there: it has that name and this very content.")
             if not given and self._ctx.clock.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
-        failed = existing.objects if existing.is_failed else ()
-        earlier = {thing: made for thing, made in self._of_earlier_tries().items() if thing not in existing.objects}
-        self._context.made.update(earlier)
-        self._remove([*earlier, *failed])
+        earlier = [thing for thing in self._of_earlier_tries() if thing not in existing.objects]
+        self._remove([*earlier, *existing.objects] if existing.is_failed else earlier)
         if given:
             return self._finish(given, attributes, is_new=False)
         try:
             ended = self._run_helper(keys, attributes=attributes, volume_gib=volume_gib)
             failures = self._judge(ended)
             self._check_unchanged()
-            if failures:
-                self._context.made.update(self._key_pairs)
-            self._clean_up(FINAL_KINDS)
+            self._find_rest(has_failed=bool(failures))
+            made = sorted(self._ctx.resources.to_undo(), key=lambda thing: thing.kind)  # the image before the snapshot
+            self._remove([thing for thing in made if thing.kind not in FINAL_KINDS])
             self._cancel.raise_if_requested()
-            objects = sorted(self._context.made, key=lambda thing: thing.kind)  # the image before the snapshot
+            objects = [thing for thing in made if thing.kind in FINAL_KINDS]
             result = self._finish(objects, attributes, is_new=True)
             return dataclasses.replace(result, shortfalls=(*failures, *result.shortfalls))
         except BaseException:
-            kept = FINAL_KINDS if self._image_id and not self._cancel.is_requested else frozenset()
-            # They may be gone, but tell which instances are ours, those of a lost answer too.
-            self._context.made.update(self._key_pairs)
-            self._clean_up(kept)
-            self._cancel.raise_if_requested()
+            self._find_rest(has_failed=True)
+            if self._image_id and not self._cancel.is_requested:
+                for thing in self._ctx.resources.to_undo():
+                    if thing.kind in FINAL_KINDS and thing.region == self._region:
+                        self._ctx.resources.keep(thing)
             raise
 
-    def _of_earlier_tries(self) -> dict[CloudObject, float]:
-        """Find what earlier tries left: by the journal, and by the tags, for what never got into the journal.
-
-        Returns:
-            The things, and when each was made, by the clock.
-        """
-        entries = self._request.journal.entries()
-        settled_at = self._ctx.clock.monotonic() - visibility.UNSEEN_SECONDS
-        things = {
-            thing: settled_at + visibility.seconds_left(made) for thing, made in cleanup.unremoved(entries).items()
-        }
-        if sum(entry["what"] == "begin" for entry in entries) > 1:
+    def _of_earlier_tries(self) -> list[CloudObject]:
+        """Find what earlier tries left: by the journal, and by the tags, for what never got into the journal."""
+        things = self._ctx.resources.of_earlier_tries()
+        if sum(entry["what"] == "begin" for entry in self._request.journal.entries()) > 1:
             try:
                 found = cleanup.find(self._ctx, self._account, self._request.journal.key)
             except ClouduploaderError as exc:
                 self._reporter.line(f"What earlier tries left can't be looked for: {exc.message}")
             else:
-                things |= {item.object: settled_at for item in found if item.keep_reason is None}
-        return things
+                things += [item.object for item in found if item.keep_reason is None]
+        return list(dict.fromkeys(things))
 
     def _finish(self, objects: Sequence[CloudObject], attributes: ImageAttributes, *, is_new: bool) -> UploadResult:
         """Do what is asked for beyond the image, which is the first of the objects."""
@@ -211,7 +199,6 @@ class HelperUpload:
             vpc = ec2.describe_subnets(SubnetIds=[str(subnet)])["Subnets"][0]["VpcId"]
             name = f"clouduploader-{self._request.job_name or 'by-hand'}-{os.urandom(4).hex()}"
             group_id = self._make_group(name, vpc)
-            self._context.created("security group", group_id)
             ec2.authorize_security_group_ingress(
                 GroupId=group_id, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=self._settings.ssh_cidr
             )
@@ -225,21 +212,20 @@ class HelperUpload:
             "Tags": labels.as_list(self._tags),
         }
         for specifications in ([specification], []):
-            self._take_asked("CreateSecurityGroup")
             try:
-                with self._ctx.translated(f"region {self._region}"):
+                with (
+                    self._ctx.creating(
+                        "security group", is_refused=lambda exc: bool(boto.refusal_code(exc))
+                    ) as created,
+                    self._ctx.translated(f"region {self._region}"),
+                ):
                     group = self._context.ec2.create_security_group(
                         GroupName=name, Description=words, VpcId=vpc, TagSpecifications=specifications
                     )
+                    return created(group["GroupId"]).id
             except ClouduploaderError as exc:
-                code = boto.refusal_code(exc)
-                if code:
-                    self._answered("CreateSecurityGroup", is_refused=True)
-                if not specifications or code not in wrapper.TAGS_REFUSED:
+                if not specifications or boto.refusal_code(exc) not in wrapper.TAGS_REFUSED:
                     raise
-            else:
-                self._answered("CreateSecurityGroup", is_refused=False)
-                return group["GroupId"]
         raise AssertionError("the last try returns or raises")
 
     def _deadline(self, keys: AccessKeys) -> float | None:
@@ -271,17 +257,17 @@ class HelperUpload:
             f"ec2 {operation}: {call['status']}{f' {code}' if code else ''} in {call['milliseconds']} ms, "
             f"request id {call['request_id']}"
         )
-        self._answered(operation, is_refused=bool(code))
         if code:
+            if kind := api_calls.kind_of(operation):
+                self._ctx.resources.refused(kind, self._region)
             self._note_refusal(call)
             return
         if self._refusal and self._refusal.operation == operation:
             self._refusal = None
         if thing := api_calls.made(operation, call.get("answer", {}), self._region):
-            self._created(thing)
+            self._made(thing)
         for thing in api_calls.removed(operation, call["parameters"], self._region):
-            self._context.made.pop(thing, None)
-            self._reporter.event(ObjectRemoved(thing))
+            self._ctx.resources.removed(thing)
 
     def _take_asked(self, operation: str) -> None:
         refused = self._refusal
@@ -290,25 +276,27 @@ class HelperUpload:
                 f"Warning: {operation} was denied with tags, and is tried without: what it makes does not tell whose "
                 "it is. Let the role call ec2:CreateTags."
             )
-        self._asked(operation)
-
-    def _asked(self, operation: str) -> None:
-        """Write to the journal that something is about to be made."""
         if kind := api_calls.kind_of(operation):
-            self._unanswered.append(kind)
-            self._request.journal.write("asked", kind=kind, region=self._region)
+            self._ctx.resources.asked(kind, self._region)
 
-    def _answered(self, operation: str, *, is_refused: bool) -> None:
-        """Note that AWS has answered; the reporter writes what was made."""
-        kind = api_calls.kind_of(operation)
-        if kind in self._unanswered:
-            self._unanswered.remove(kind)
-        if kind and is_refused:
-            self._request.journal.write("refused", kind=kind, region=self._region)
+    def _find_rest(self, *, has_failed: bool) -> None:
+        """Find what there is of this upload that `made` does not tell of; it is to be undone too.
+
+        Args:
+            has_failed: Whether its instances have to be found by their key pairs, which may be gone.
+        """
+        self._find_lost()
+        if has_failed:
+            for thing in self._key_pairs:
+                self._ctx.resources.adopt(thing)
+        for path in self._request.work_dir.glob(command.KEY_FILES):
+            # Named before the key pair is made: it is known even if the answer to that never came.
+            self._ctx.resources.adopt(CloudObject("key pair", path.name, self._region))
 
     def _find_lost(self) -> None:
         """Look by its tags for what was asked for without an answer."""
-        if not self._unanswered:
+        resources = self._ctx.resources
+        if self._is_lost_told or not resources.unanswered(self._region):
             return
         self._ctx.clock.sleep(LOST_ANSWER_SECONDS)
         try:
@@ -317,16 +305,15 @@ class HelperUpload:
             self._reporter.line(f"What was asked for last can't be looked for: {exc.message}")
             return
         for item in found:
-            is_lost = item.object.kind in self._unanswered and item.object not in self._context.made
+            is_lost = item.object.kind in resources.unanswered(self._region) and item.object not in resources.to_undo()
             if is_lost and (item.keep_reason is None or item.state is ObjectState.COMPLETE):
-                self._unanswered.remove(item.object.kind)
-                self._created(item.object)
-        if self._unanswered:
+                self._made(item.object)
+        if lost := resources.unanswered(self._region):
+            self._is_lost_told = True
             self._reporter.line(
-                f"Asked for without an answer, and not visible yet: {', '.join(self._unanswered)} in {self._region}. "
+                f"Asked for without an answer, and not visible yet: {', '.join(lost)} in {self._region}. "
                 "`clouduploader cleanup` looks again in two minutes."
             )
-        self._unanswered.clear()
 
     def _note_refusal(self, call: Mapping[str, str]) -> None:
         operation = call["operation"]
@@ -342,10 +329,10 @@ class HelperUpload:
             date=call["date"],
         )
 
-    def _created(self, thing: CloudObject) -> None:
-        self._context.created(thing.kind, thing.id)
+    def _made(self, thing: CloudObject) -> None:
+        self._ctx.resources.made(thing)
         if thing.kind == "key pair":
-            self._key_pairs[thing] = self._context.made[thing]
+            self._key_pairs.append(thing)
 
     def _tell_progress(self, process: ec2uploadimg_process.HelperProcess) -> None:
         if self._phase != "upload":
@@ -400,18 +387,10 @@ class HelperUpload:
             self._image_id = None
             raise
 
-    def _clean_up(self, kept: frozenset[str]) -> None:
-        """Remove what is still there, but for these kinds."""
-        self._find_lost()
-        for path in self._request.work_dir.glob(command.KEY_FILES):
-            # Named before the key pair is made: it is known even if the answer to that never came.
-            self._context.made.setdefault(self._context.object("key pair", path.name), self._ctx.clock.monotonic())
-        self._remove([thing for thing in self._context.made if thing.kind not in kept])
-
     def _remove(self, things: Sequence[CloudObject]) -> None:
         if things:
             self._enter("clean up")
-            self._context.remove(things)
+            self._ctx.remove(things)
 
 
 def own_tags(request: UploadRequest) -> dict[str, str]:

@@ -36,7 +36,7 @@ def make_remover(context):
     """A factory of a remover that does not wait."""
 
     def make(client):
-        return cleanup.ObjectRemover(context, client, REGION)
+        return cleanup.ObjectRemover(context, types.SimpleNamespace(ec2=lambda _region: client), REGION)
 
     return make
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import signal
+import types
 
 import pytest
 from fakes.direct_aws import (
@@ -18,6 +19,7 @@ from fakes.direct_aws import (
     make_facts,
     make_request,
     refusal,
+    undone,
 )
 
 from clouduploader.errors import (
@@ -62,7 +64,8 @@ def make_upload(aws, tmp_path, record):
         if open_blocks:
             request = dataclasses.replace(request, open_blocks=open_blocks)
         settings = Ec2Settings(connections=1, blocks_per_second=100_000, file_digest=file_digest)
-        return upload.EbsUpload(make_context(aws, request, record, cancel, clock, settings=settings))
+        context = make_context(aws, request, record, cancel, clock, settings=settings)
+        return types.SimpleNamespace(run=undone(context.ctx, upload.EbsUpload(context).run))
 
     make.journal = journal
     return make
@@ -591,7 +594,10 @@ def test_undo_after_a_stop_waits_for_nothing(aws, make_upload, record):
         make_upload(cancel=cancel).run()
     assert aws.now() == 0
     assert existing(record) == {CloudObject("snapshot", snapshot_id, REGION)}
-    assert any(line.startswith(f"Left behind: snapshot {snapshot_id} in {REGION}: EC2 does") for line in record.lines)
+    assert any(
+        line.startswith(f"Left behind: snapshot {snapshot_id} in {REGION}: the cloud does not show it")
+        for line in record.lines
+    )
 
 
 def test_undo_believes_at_last_that_a_thing_is_gone(aws, make_upload, record):

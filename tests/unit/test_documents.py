@@ -11,7 +11,7 @@ import click
 import clouduploader
 from clouduploader.cli import program
 from clouduploader.platforms.ec2 import check, fields
-from clouduploader.platforms.ec2.ec2uploadimg import api_calls
+from clouduploader.platforms.ec2.ec2uploadimg import command
 from clouduploader.platforms.ec2.ec2uploadimg import command as ec2uploadimg_command
 from clouduploader.platforms.ec2.iam import policies
 from clouduploader.store import config
@@ -72,7 +72,7 @@ def test_role_may_do_all_that_makes_and_removes():
     assert f"{len(actions)} actions" in README
     assert f"{len(direct['Statement'][0]['Action'])} actions" in README
     assert len(actions) == len(set(actions)) == 36
-    assert {f"ec2:{operation}" for operation in (*api_calls.MAKERS, *api_calls.REMOVERS)} <= set(actions)
+    assert {f"ec2:{operation}" for operation in (*command.MAKERS, *command.REMOVERS)} <= set(actions)
 
 
 def test_policies_are_those_of_the_program():

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, ConfigError, TransientError
-from clouduploader.platforms.ec2 import auth, aws_errors, fields, hints
-from clouduploader.platforms.ec2.ami import find
+from clouduploader.platforms.ec2 import ami, auth, aws_errors, fields, hints
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, process
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
@@ -244,7 +243,7 @@ def _role(ctx: Context, settings: Ec2Settings, context: PlatformContext, method:
         if method != "ebs-direct":
             helper = helper_config.helper(context.home, ctx.region)
             helper_config.check_ami(ec2, helper.ami, ctx.region)
-        find.check_name(ctx, account)
+        ami.check_name(ctx, account)
         if ctx.targetdata.get("vpc_subnet_id") and method != "ebs-direct":
             helper_config.check_subnet(ec2, str(ctx.targetdata["vpc_subnet_id"]), ctx.region)
     except ClouduploaderError as exc:

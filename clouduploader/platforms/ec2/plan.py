@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clouduploader.platforms.ec2 import auth, aws_errors, fields, image_spec, labels, preflight, replicate
-from clouduploader.platforms.ec2.ami import compare, find
+from clouduploader.platforms.ec2 import ami, auth, aws_errors, compare, fields, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol, snapshot, verify
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, upload
@@ -78,11 +77,11 @@ def direct(context: Ec2Context) -> Plan:
     data = ctx.targetdata
     spec = image_spec.resolve(ctx.request, ctx.reporter)
     key_arn = snapshot.key_arn(context)
-    found = find.named(ctx, context.account)
-    if found and find.is_failed(found, ctx.request.journal.key):
+    found = ami.named(ctx, context.account)
+    if found and ami.is_failed(found, ctx.request.journal.key):
         found = None
     if found:
-        theirs = find.tags(found)
+        theirs = ami.tags(found)
         if not {labels.CONTENT, labels.SHA256} & theirs.keys():
             raise aws_errors.name_taken(str(found["ImageId"]))
         sizes = image_spec.volume_sizes_of_content(data.get("root_volume_size"), spec, theirs)

@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clouduploader.errors import ClouduploaderError, DeniedError, TargetDataError
-from clouduploader.platforms.ec2 import aws_errors, fields, labels
-from clouduploader.platforms.ec2.ami import compare, find
+from clouduploader.platforms.ec2 import ami, aws_errors, compare, fields, labels
 from clouduploader.platforms.ec2.context import Ec2Context
 
 if TYPE_CHECKING:
@@ -136,9 +135,9 @@ class _Preflight:
             f"whether the name is free in {region}",
             lambda ec2: ec2.describe_images(Owners=["self"], Filters=filters)["Images"],
         )
-        living = [image for image in images or [] if image.get("State") not in find.FAILED_STATES]
+        living = [image for image in images or [] if image.get("State") not in ami.FAILED_STATES]
         known = {labels.CONTENT, labels.SHA256, labels.KEY}
-        if living and not any(known & find.tags(image).keys() for image in living):
+        if living and not any(known & ami.tags(image).keys() for image in living):
             raise aws_errors.name_taken(f"{living[0]['ImageId']} in {region}", "no upload of clouduploader made it")
 
     def _check_keys(self, region: str) -> None:
@@ -150,8 +149,8 @@ class _Preflight:
     def _key_names(self, region: str) -> Iterator[tuple[str, bool]]:
         """Yield the key of the snapshots there, if any, and whether the target data name it."""
         if region == self._home and self._image is not None:
-            if self._share and find.is_encrypted(self._image):
-                snapshots = find.snapshot_ids(self._image)
+            if self._share and ami.is_encrypted(self._image):
+                snapshots = ami.snapshot_ids(self._image)
                 keys = self._asked(
                     region,
                     "the key of the image",
@@ -166,7 +165,7 @@ class _Preflight:
         if region == self._home or self._image is None:
             is_encrypted = bool(self._targetdata.get("encrypted") or self._targetdata.get("kms_key_id"))
         else:
-            is_encrypted = find.is_encrypted(self._image)
+            is_encrypted = ami.is_encrypted(self._image)
         is_refused = self._targetdata.get("encrypted") is False
         if (self._share or is_refused) and not is_encrypted:
             is_encrypted = bool(

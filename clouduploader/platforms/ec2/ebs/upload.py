@@ -6,15 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import PlatformReplyError, TransientError
-from clouduploader.platforms.ec2 import (
-    aws_errors,
-    boto,
-    image_spec,
-    labels,
-    preflight,
-    replicate,
-)
-from clouduploader.platforms.ec2.ami import compare, find, register
+from clouduploader.platforms.ec2 import ami, aws_errors, boto, compare, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import snapshot, verify, writer
 from clouduploader.plugin import CloudObject, UploadResult
@@ -49,8 +41,8 @@ class EbsUpload:
             with ctx.phase("check image"):
                 spec = image_spec.resolve(ctx.request, ctx.reporter)
                 kms_key_arn = snapshot.key_arn(context)
-                existing = find.named_by_now(context)
-                is_failed = existing is not None and find.is_failed(existing, ctx.request.journal.key)
+                existing = ami.named_by_now(context)
+                is_failed = existing is not None and ami.is_failed(existing, ctx.request.journal.key)
                 if existing is not None and not is_failed:
                     self._check_same(existing, spec, kms_key_arn)
                 self._regions = preflight.check(context, image=None if is_failed else existing)
@@ -58,7 +50,7 @@ class EbsUpload:
             ctx.remove([CloudObject("image", str(existing["ImageId"]), context.region)])
         elif existing is not None:
             given = labels.as_mapping(existing.get("Tags"))
-            objects = find.objects(existing, context.region)
+            objects = ami.objects(existing, context.region)
             return self._distributed(objects, given, spec, is_new=False)
         with self._writer:
             try:
@@ -91,7 +83,7 @@ class EbsUpload:
                 )
         sizes = image_spec.volume_sizes_of_content(self._targetdata.get("root_volume_size"), spec, theirs)
         compare.check(context, existing, attributes=spec.attributes, volume_gib=sizes, kms_key_arn=kms_key_arn)
-        register.wait(context, image_id)
+        ami.wait(context, image_id)
         ctx.reporter.line(f"{image_id} is already there: it has that name and this very content.")
 
     def _verify(self, written: writer.WrittenSnapshot) -> None:
@@ -107,14 +99,14 @@ class EbsUpload:
             digests = {labels.CONTENT: written.content} | ({labels.SHA256: written.sha256} if written.sha256 else {})
             all_tags = labels.joined(self._own_tags | digests, self._targetdata.get("tags"))
             ctx.retry(lambda: self._tag(written.id, all_tags), may_pass=boto.may_pass)
-            asked = register.parameters(
+            asked = ami.parameters(
                 name=str(self._targetdata["ami_name"]), wanted=spec, snapshot_id=written.id, image_tags=all_tags
             )
-            image_id = register.register(context, asked)
+            image_id = ami.register(context, asked)
             ctx.resources.made(CloudObject("image", image_id, context.region))
             self._image_id = image_id
             try:
-                register.wait(context, image_id)
+                ami.wait(context, image_id)
             except PlatformReplyError:
                 self._image_id = None  # it never can be used
                 raise
@@ -178,6 +170,6 @@ class EbsUpload:
 
     def _find_image(self, snapshot_id: str) -> None:
         """Look once more for an image that was asked for without an answer; else the journal has the request."""
-        image_id = find.id_of_snapshot(self._context, snapshot_id)
+        image_id = ami.id_of_snapshot(self._context, snapshot_id)
         if image_id:
             self._ctx.resources.made(CloudObject("image", image_id, self._context.region))

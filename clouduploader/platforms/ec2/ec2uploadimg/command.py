@@ -1,4 +1,4 @@
-"""Find ec2uploadimg, make its arguments, and interpret its output."""
+"""Find ec2uploadimg, make its arguments, and interpret its output and its calls of the API."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from clouduploader.errors import (
     ClouduploaderError,
@@ -19,7 +20,7 @@ from clouduploader.platforms.ec2.ec2uploadimg.helper_config import HelperInstanc
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
-from clouduploader.plugin import JsonValue, PlatformContext
+from clouduploader.plugin import CloudObject, JsonValue, PlatformContext
 from clouduploader.util import privileges
 from clouduploader.util.filenames import plain
 from clouduploader.util.frozen import frozen
@@ -52,6 +53,32 @@ PHASES = (
     ("Registering image", "register"),
 )
 """How lines of its verbose output begin, and which phase begins with them."""
+
+MAKERS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
+    "CreateKeyPair": ("key pair", ("KeyName",)),
+    "CreateVpc": ("vpc", ("Vpc", "VpcId")),
+    "CreateInternetGateway": ("internet gateway", ("InternetGateway", "InternetGatewayId")),
+    "CreateRouteTable": ("route table", ("RouteTable", "RouteTableId")),
+    "CreateSubnet": ("subnet", ("Subnet", "SubnetId")),
+    "CreateSecurityGroup": ("security group", ("GroupId",)),
+    "RunInstances": ("instance", ("Instances", 0, "InstanceId")),
+    "CreateVolume": ("volume", ("VolumeId",)),
+    "CreateSnapshot": ("snapshot", ("SnapshotId",)),
+    "RegisterImage": ("image", ("ImageId",)),
+}
+"""What each call of ec2uploadimg makes, and where its answer names it."""
+
+REMOVERS: Mapping[str, tuple[str, str]] = {
+    "DeleteKeyPair": ("key pair", "KeyName"),
+    "DeleteVpc": ("vpc", "VpcId"),
+    "DeleteInternetGateway": ("internet gateway", "InternetGatewayId"),
+    "DeleteRouteTable": ("route table", "RouteTableId"),
+    "DeleteSubnet": ("subnet", "SubnetId"),
+    "DeleteSecurityGroup": ("security group", "GroupId"),
+    "TerminateInstances": ("instance", "InstanceIds"),
+    "DeleteVolume": ("volume", "VolumeId"),
+}
+"""What each of its calls removes, and which parameter names it."""
 
 
 @frozen()
@@ -208,6 +235,31 @@ def created_image(line: str) -> str | None:
 def phase(line: str) -> str | None:
     """Return the phase that begins with this line of its stderr."""
     return next((name for beginning, name in PHASES if line.startswith(beginning)), None)
+
+
+def kind_made_by(operation: str) -> str | None:
+    """Return the kind of thing that a call makes, or None."""
+    return MAKERS[operation][0] if operation in MAKERS else None
+
+
+def made_by(operation: str, answer: Mapping[str, Any], region: str) -> CloudObject | None:
+    """Return what a successful call made, or None."""
+    if operation not in MAKERS:
+        return None
+    kind, path = MAKERS[operation]
+    found: Any = answer
+    for step in path:
+        found = found[step]
+    return CloudObject(kind, str(found), region)
+
+
+def removed_by(operation: str, parameters: Mapping[str, Any], region: str) -> list[CloudObject]:
+    """List what a successful call removed."""
+    if operation not in REMOVERS:
+        return []
+    kind, name = REMOVERS[operation]
+    value = parameters.get(name, [])
+    return [CloudObject(kind, str(item), region) for item in (value if isinstance(value, list) else [value])]
 
 
 def failure(

@@ -11,10 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ClouduploaderError, ImageError, LocalIOError, PlatformReplyError
-from clouduploader.platforms.ec2 import aws_errors, boto, cleanup, image_spec, labels, preflight, replicate
-from clouduploader.platforms.ec2.ami import compare, register
+from clouduploader.platforms.ec2 import (
+    ami,
+    aws_errors,
+    boto,
+    cleanup,
+    compare,
+    image_spec,
+    labels,
+    preflight,
+    replicate,
+)
 from clouduploader.platforms.ec2.context import Ec2Context
-from clouduploader.platforms.ec2.ec2uploadimg import api_calls, command, helper_config, wrapper
+from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, wrapper
 from clouduploader.platforms.ec2.ec2uploadimg import process as ec2uploadimg_process
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
@@ -88,7 +97,7 @@ class HelperUpload:
             given = () if existing.is_failed else existing.objects
             self._regions = preflight.check(self._context, image=existing.image)
             if given:
-                register.wait(self._context, given[0].id)
+                ami.wait(self._context, given[0].id)
                 self._reporter.line(f"{given[0].id} is already there: it has that name and this very content.")
             if not given and self._ctx.clock.monotonic() - assumed_at > FRESH_SECONDS:
                 keys = self._account.fresh_keys()
@@ -258,15 +267,15 @@ class HelperUpload:
             f"request id {call['request_id']}"
         )
         if code:
-            if kind := api_calls.kind_of(operation):
+            if kind := command.kind_made_by(operation):
                 self._ctx.resources.refused(kind, self._region)
             self._note_refusal(call)
             return
         if self._refusal and self._refusal.operation == operation:
             self._refusal = None
-        if thing := api_calls.made(operation, call.get("answer", {}), self._region):
+        if thing := command.made_by(operation, call.get("answer", {}), self._region):
             self._made(thing)
-        for thing in api_calls.removed(operation, call["parameters"], self._region):
+        for thing in command.removed_by(operation, call["parameters"], self._region):
             self._ctx.resources.removed(thing)
 
     def _take_asked(self, operation: str) -> None:
@@ -276,7 +285,7 @@ class HelperUpload:
                 f"Warning: {operation} was denied with tags, and is tried without: what it makes does not tell whose "
                 "it is. Let the role call ec2:CreateTags."
             )
-        if kind := api_calls.kind_of(operation):
+        if kind := command.kind_made_by(operation):
             self._ctx.resources.asked(kind, self._region)
 
     def _find_rest(self, *, has_failed: bool) -> None:
@@ -317,7 +326,7 @@ class HelperUpload:
 
     def _note_refusal(self, call: Mapping[str, str]) -> None:
         operation = call["operation"]
-        is_clean_up = operation in api_calls.REMOVERS or (self._refusal and operation.startswith(UNDOING))
+        is_clean_up = operation in command.REMOVERS or (self._refusal and operation.startswith(UNDOING))
         if is_clean_up:
             return
         self._refusal = aws_errors.AwsError(
@@ -347,7 +356,7 @@ class HelperUpload:
         if self._image_id and (ended.exit_status or ended.is_late):
             image_id = self._image_id
             try:
-                register.wait(self._context, image_id)
+                ami.wait(self._context, image_id)
             except PlatformReplyError:
                 self._image_id = None  # it never can be used
                 raise

@@ -11,7 +11,7 @@ from fakes.direct_aws import FakeJournal, make_request, undone, upload_context
 from fakes.regional_aws import Lost, Refused
 
 from clouduploader.errors import StoppedError
-from clouduploader.platforms.ec2 import image_spec, replicate
+from clouduploader.platforms.ec2 import image_spec, region_copy, replicate
 from clouduploader.platforms.ec2 import labels as our_tags
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.settings import Ec2Settings
@@ -292,7 +292,7 @@ def test_copy_that_takes_too_long_is_left_for_the_next_try(run, cloud):
     cloud.looks_pending = 10**6
     objects, shortfalls = run(regions=["eu-west-2"])
     assert "not complete after 6 hours" in shortfalls[0].reason
-    assert run.clock.now == pytest.approx(replicate.COPY_SECONDS, rel=0.1)
+    assert run.clock.now == pytest.approx(region_copy.COPY_SECONDS, rel=0.1)
     assert len(cloud.left("eu-west-2")) == 2
     cloud.images["eu-west-2", objects[0].id]["looks"] = 0
     assert run(regions=["eu-west-2"])[1] == []
@@ -509,7 +509,7 @@ def test_too_many_copies_under_way_are_not_waited_for_for_ever(run, cloud):
     cloud.faults = {("eu-west-2", "CopyImage"): refused}
     (_, (shortfall,)) = run(regions=["eu-west-2"])
     assert "Too many snapshot copies" in shortfall.reason
-    assert replicate.COPY_SECONDS <= run.clock.now < replicate.COPY_SECONDS + 120
+    assert region_copy.COPY_SECONDS <= run.clock.now < region_copy.COPY_SECONDS + 120
 
 
 def test_stop_ends_the_wait_for_other_copies(run, cloud):

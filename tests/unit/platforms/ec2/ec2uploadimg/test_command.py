@@ -20,11 +20,13 @@ from clouduploader.errors import (
     PlatformReplyError,
 )
 from clouduploader.model.disk import Compression, Image
-from clouduploader.platforms.ec2 import aws_errors, image_spec, settings
+from clouduploader.platforms.ec2 import aws_errors, cleanup, image_spec, settings
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.plugin import CloudObject
 from clouduploader.util import filenames
 
+REGION = "eu-west-1"
 INSTALLED = shutil.which("ec2uploadimg", path=Path(sys.executable).parent)
 TARBALLS = {
     Compression.TAR: ".tar",
@@ -348,3 +350,37 @@ def test_end_without_words_is_told_by_the_exit_status(exit_status, words):
 def test_naming_an_image_loads_no_sdk():
     code = "import sys, clouduploader.platforms.ec2.ec2uploadimg.command; sys.exit('botocore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer", "expected"),
+    [
+        ("CreateKeyPair", {"KeyName": "k"}, ("key pair", "k")),
+        ("CreateVpc", {"Vpc": {"VpcId": "vpc-1"}}, ("vpc", "vpc-1")),
+        ("RunInstances", {"Instances": [{"InstanceId": "i-1"}]}, ("instance", "i-1")),
+        ("CreateSecurityGroup", {"GroupId": "sg-1"}, ("security group", "sg-1")),
+        ("RegisterImage", {"ImageId": "ami-1"}, ("image", "ami-1")),
+        ("DescribeImages", {}, None),
+        ("CreateTags", {}, None),
+    ],
+)
+def test_what_a_call_made_is_known(operation, answer, expected):
+    assert command.made_by(operation, answer, REGION) == (expected and CloudObject(*expected, REGION))
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "expected"),
+    [
+        ("DeleteKeyPair", {"KeyName": "k"}, [("key pair", "k")]),
+        ("TerminateInstances", {"InstanceIds": ["i-1", "i-2"]}, [("instance", "i-1"), ("instance", "i-2")]),
+        ("DetachVolume", {"VolumeId": "vol-1"}, []),
+        ("DeleteVolume", {}, []),
+    ],
+)
+def test_what_a_call_removed_is_known(operation, parameters, expected):
+    assert command.removed_by(operation, parameters, REGION) == [CloudObject(*pair, REGION) for pair in expected]
+
+
+def test_every_kind_that_is_removed_is_one_that_is_made():
+    kinds = {kind for kind, _name in (*command.MAKERS.values(), *command.REMOVERS.values())}
+    assert kinds == set(cleanup.KINDS)

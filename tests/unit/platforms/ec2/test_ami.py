@@ -4,8 +4,7 @@ import pytest
 from fakes.direct_aws import GIB, REGION, FakeAws, FakeJournal, hang_up, make_context, make_request, refusal
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
-from clouduploader.platforms.ec2 import image_spec
-from clouduploader.platforms.ec2.ami import register
+from clouduploader.platforms.ec2 import ami, image_spec, labels
 from clouduploader.platforms.ec2.image_spec import ImageSpec
 from clouduploader.plugin import retry, visibility
 from clouduploader.plugin.testing.fakes import FakeClock
@@ -13,10 +12,18 @@ from clouduploader.store import journal as journals
 from clouduploader.util.cancel import Cancel
 
 SNAPSHOT = "snap-00000000000000001"
+IMAGE = {
+    "ImageId": "ami-1",
+    "Name": "my image",
+    "BlockDeviceMappings": [
+        {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": SNAPSHOT}},
+        {"VirtualName": "ephemeral0"},
+    ],
+}
 
 
 def parameters(architecture="x86_64", boot_mode=None, **targetdata):
-    return register.parameters(
+    return ami.parameters(
         name="my image",
         wanted=ImageSpec(
             attributes=image_spec.resolve_attributes(targetdata, architecture=architecture, boot_mode=boot_mode),
@@ -62,7 +69,7 @@ def context(aws, tmp_path, record, journal, clock):
 @pytest.fixture
 def register_image(context):
     """Registers; `clock` tells how long that took."""
-    return lambda asked, cancel=None: register.register(context(cancel), asked)
+    return lambda asked, cancel=None: ami.register(context(cancel), asked)
 
 
 def state(journal):
@@ -123,7 +130,7 @@ def test_parameters_are_those_of_the_api(context):
         stubber.add_response("register_image", {"ImageId": "ami-1"}, asked)
         given = context()
         given.account.ec2 = lambda: ec2
-        assert register.register(given, asked) == "ami-1"
+        assert ami.register(given, asked) == "ami-1"
 
 
 @pytest.fixture
@@ -230,7 +237,7 @@ def wait(aws, context, register_image):
             return lambda _answer: {"Images": [{"ImageId": image_id, "State": state}] if state else []}
 
         aws.faults["describe_images"] = [item if isinstance(item, Exception) else answer(item) for item in states]
-        register.wait(context(cancel), image_id)
+        ami.wait(context(cancel), image_id)
         return len(aws.called("describe_images"))
 
     return run
@@ -264,3 +271,78 @@ def test_stop_ends_the_wait(wait):
     cancel.request(15)
     with pytest.raises(StoppedError):
         wait("pending", cancel=cancel)
+
+
+@pytest.fixture
+def taken():
+    """An account with one image."""
+    found = FakeAws()
+    found.images["ami-1"] = dict(IMAGE)
+    return found
+
+
+@pytest.fixture
+def named(taken, tmp_path, record):
+    """A function that looks for a name in that account."""
+
+    def look(name, look=ami.named):
+        context = make_context(taken, make_request(tmp_path, ami_name=name), record)
+        return look(context.ctx, context.account)
+
+    return look
+
+
+def test_image_is_found_by_its_very_name(taken, named):
+    found = named("my image")
+    assert [(thing.kind, thing.id) for thing in ami.objects(found, REGION)] == [
+        ("image", "ami-1"),
+        ("snapshot", SNAPSHOT),
+    ]
+    assert named("my") is None
+    taken.images["ami-1"]["Name"] = "my IMAGE"
+    taken.faults["describe_images"] = [lambda _answer: {"Images": list(taken.images.values())}]
+    assert named("my image") is None
+
+
+def test_name_is_free_unless_an_image_has_it(named):
+    named("another image", ami.check_name)
+    with pytest.raises(PlatformReplyError, match=r"image of that name already \(ami-1\)"):
+        named("my image", ami.check_name)
+
+
+@pytest.mark.parametrize(
+    ("entries", "waited"),
+    [
+        ([], False),
+        ([("asked", "image", REGION)], True),
+        ([("made", "image", REGION)], True),
+        ([("asked", "image", REGION), ("refused", "image", REGION)], False),
+        ([("made", "image", REGION), ("removed", "image", REGION)], False),
+        ([("asked", "image", "eu-west-2"), ("asked", "snapshot", REGION)], False),
+    ],
+)
+@pytest.mark.parametrize("age", [0, 60, 500])
+def test_look_by_name_waits_for_what_an_earlier_try_may_have_made(tmp_path, record, entries, waited, age):
+    journal = FakeJournal(tmp_path / "journal")
+    for what, kind, region in entries:
+        journal.write(what, kind=kind, region=region)
+    journal.age(age)
+    context = make_context(FakeAws(), make_request(tmp_path, journal=journal), record)
+    assert ami.named_by_now(context) is None
+    assert context.ctx.clock.now == pytest.approx(max(0, visibility.UNSEEN_SECONDS - age) if waited else 0, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        ({labels.CONTENT: "1"}, {labels.CONTENT: "1"}, True),
+        ({labels.CONTENT: "1", labels.KEY: "a"}, {labels.CONTENT: "2", labels.KEY: "a"}, False),
+        ({labels.SHA256: "1", labels.CONTENT: "1"}, {labels.SHA256: "1", labels.KEY: "a"}, True),
+        ({labels.SHA256: "2", labels.KEY: "a"}, {labels.SHA256: "1", labels.KEY: "a"}, False),
+        ({labels.KEY: "a"}, {labels.KEY: "a", labels.SHA256: "1"}, True),
+        ({}, {labels.KEY: "a"}, False),
+        ({}, {}, False),
+    ],
+)
+def test_images_are_the_same_by_content_first(found, wanted, expected):
+    assert ami.is_same(found, wanted) is expected

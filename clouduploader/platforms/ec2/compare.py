@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError
-from clouduploader.platforms.ec2 import aws_errors, fields, image_spec, labels
-from clouduploader.platforms.ec2.ami import find
+from clouduploader.platforms.ec2 import ami, aws_errors, fields, image_spec, labels
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
 from clouduploader.plugin import CloudObject
@@ -78,13 +77,13 @@ def existing(
         PlatformReplyError: The name is another image's.
     """
     ctx = context.ctx
-    found = find.named_by_now(context)
+    found = ami.named_by_now(context)
     if found is None:
         return ExistingImage()
-    image_id, theirs = str(found["ImageId"]), find.tags(found)
-    if find.is_failed(found, ctx.request.journal.key):
+    image_id, theirs = str(found["ImageId"]), ami.tags(found)
+    if ami.is_failed(found, ctx.request.journal.key):
         return ExistingImage((CloudObject("image", image_id, ctx.region),), is_failed=True)
-    if not find.is_same(theirs, wanted):
+    if not ami.is_same(theirs, wanted):
         other, is_ours = theirs.get(labels.SHA256), labels.KEY in theirs
         difference = (
             f"it was made of a file of SHA-256 {other}, this one has {wanted[labels.SHA256]}" if other else None
@@ -94,7 +93,7 @@ def existing(
         raise aws_errors.name_taken(image_id, difference)
     sizes = image_spec.allowed_volume_sizes(ctx.targetdata.get("root_volume_size"), unpacked_bytes)
     check(context, found, attributes=attributes, volume_gib=sizes)
-    return ExistingImage(tuple(find.objects(found, ctx.region)), image=found)
+    return ExistingImage(tuple(ami.objects(found, ctx.region)), image=found)
 
 
 def check(
@@ -121,9 +120,9 @@ def check(
         DeniedError: The role may not look whether its UEFI data are those that are asked for.
     """
     ctx, image_id = context.ctx, str(image["ImageId"])
-    if image.get("State") not in find.LIVING_STATES:
+    if image.get("State") not in ami.LIVING_STATES:
         raise aws_errors.name_taken(image_id, f"it can't be used, for its state is {image.get('State')}")
-    if find.tags(image).get(labels.KEY) == ctx.request.journal.key:
+    if ami.tags(image).get(labels.KEY) == ctx.request.journal.key:
         return
     found = [*_differences(_fixed(image), _fixed(attributes.parameters()))]
     if image.get("ImdsSupport") and not attributes.imds_support:
@@ -133,7 +132,7 @@ def check(
     if image.get("BootMode") in fields.UEFI_MODES:
         found += _uefi_difference(context, image_id, attributes.uefi_data)
     found += _encryption_difference(context, image, kms_key_arn)
-    given = {name for name in find.tags(image) if not name.startswith(fields.TAG_PREFIX_OF_AWS)}
+    given = {name for name in ami.tags(image) if not name.startswith(fields.TAG_PREFIX_OF_AWS)}
     if (number := len(given | labels.of_user(ctx.targetdata.get("tags")).keys())) > labels.MAX_TAGS:
         found.append(f"with its own tags and those of this one it would have {number}, and EC2 takes {labels.MAX_TAGS}")
     if found:
@@ -170,7 +169,7 @@ def changes(context: Ec2Context, image: Mapping[str, Any], wanted: ImageAttribut
         image: As DescribeImages has it.
         wanted: Description and IMDS support are used.
     """
-    ctx, image_id, theirs = context.ctx, str(image["ImageId"]), find.tags(image)
+    ctx, image_id, theirs = context.ctx, str(image["ImageId"]), ami.tags(image)
     if theirs.get(labels.KEY) == ctx.request.journal.key:
         return
     old = str(image.get("Description") or "")
@@ -184,7 +183,7 @@ def changes(context: Ec2Context, image: Mapping[str, Any], wanted: ImageAttribut
         name: value for name, value in labels.of_user(ctx.targetdata.get("tags")).items() if theirs.get(name) != value
     }
     if others:
-        snapshots = find.snapshot_ids(image)
+        snapshots = ami.snapshot_ids(image)
         was = ", ".join(f"{name}={theirs[name]}" if name in theirs else f"no {name}" for name in others)
         now = ", ".join(f"{name}={value}" for name, value in others.items())
         parameters = {"Resources": [image_id, *snapshots], "Tags": labels.as_list(others)}
@@ -251,7 +250,7 @@ def _store_in_words(data: str | None) -> str:
 def _encryption_difference(context: Ec2Context, image: Mapping[str, Any], kms_key_arn: str | None) -> Iterator[str]:
     targetdata = context.ctx.targetdata
     is_to_be_encrypted = bool(targetdata.get("encrypted") or targetdata.get("kms_key_id"))
-    for ebs in find.volumes(image):
+    for ebs in ami.volumes(image):
         if not ebs.get("SnapshotId"):
             continue
         if targetdata.get("encrypted") is False and ebs.get("Encrypted"):

@@ -40,7 +40,7 @@ def _by_helper(context: Ec2Context, platform: PlatformContext) -> Plan:
     helper = helper_config.helper(platform.home, region)
     program = command.named(context.settings, platform)
     attributes = image_spec.inspect(request, ctx.reporter)
-    helper_config.check_ami(context.ec2, helper.ami, region)
+    helper_config.check_ami(ctx, context.ec2, helper.ami, region)
     unpacked_bytes = request.measure_image()
     volume_gib = image_spec.helper_volume_gib(unpacked_bytes, data.get("root_volume_size"))
     tags = upload.own_tags(request)
@@ -52,8 +52,7 @@ def _by_helper(context: Ec2Context, platform: PlatformContext) -> Plan:
         steps = (_access(context), taking, *_changes(context, found.image, attributes), *_afterwards(data, regions))
         return Plan(steps, costs)
     subnet = data.get("vpc_subnet_id")
-    if subnet:
-        helper_config.check_subnet(context.ec2, str(subnet), region)
+    helper_config.check_subnet(ctx, context.ec2)
     steps = (
         _access(context),
         f"make a security group in the VPC of {subnet}" if subnet else "make a VPC with all that belongs to it",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ConfigError, TargetDataError
+from clouduploader.plugin import Context
 from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:
@@ -79,16 +80,14 @@ def helper(home: Path, region: str) -> HelperInstance:
     return found
 
 
-def check_ami(ec2: "EC2Client", ami: str, region: str) -> None:
+def check_ami(ctx: Context, ec2: "EC2Client", ami: str, region: str) -> None:
     """Check that the helper's AMI is available.
 
     Raises:
         ConfigError: It is not.
         ClouduploaderError: AWS refuses to tell.
     """
-    from clouduploader.platforms.ec2 import boto  # loads the SDK, which naming an image for ec2uploadimg does without
-
-    with boto.translated(f"region {region}"):
+    with ctx.translated(f"region {region}"):
         found = ec2.describe_images(ImageIds=[ami])["Images"]
     if not found:
         raise ConfigError(f"the helper AMI {ami} does not exist in {region}", hint="Put another into .ec2utils.conf.")
@@ -96,19 +95,20 @@ def check_ami(ec2: "EC2Client", ami: str, region: str) -> None:
         raise ConfigError(f"the helper AMI {ami} in {region} is {found[0].get('State')}, not available")
 
 
-def check_subnet(ec2: "EC2Client", subnet: str, region: str) -> None:
-    """Check that a subnet exists.
+def check_subnet(ctx: Context, ec2: "EC2Client") -> None:
+    """Check that the subnet of the target data, if they name one, exists.
 
     Raises:
         TargetDataError: It is not.
         ClouduploaderError: AWS refuses to tell.
     """
-    from clouduploader.platforms.ec2 import boto  # loads the SDK, which naming an image for ec2uploadimg does without
-
-    with boto.translated(f"region {region}"):
-        found = ec2.describe_subnets(Filters=[{"Name": "subnet-id", "Values": [subnet]}])["Subnets"]
+    subnet = ctx.targetdata.get("vpc_subnet_id")
+    if not subnet:
+        return
+    with ctx.translated(f"region {ctx.region}"):
+        found = ec2.describe_subnets(Filters=[{"Name": "subnet-id", "Values": [str(subnet)]}])["Subnets"]
     if not found:
-        raise TargetDataError(f"vpc_subnet_id: there is no {subnet} in {region}")
+        raise TargetDataError(f"vpc_subnet_id: there is no {subnet} in {ctx.region}")
 
 
 def _read(home: Path) -> configparser.ConfigParser:

@@ -33,6 +33,7 @@ from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, upl
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
+    Context,
     ObjectCreated,
     ObjectRemoved,
     PhaseStarted,
@@ -350,9 +351,10 @@ def test_plan_tells_of_the_image_that_an_earlier_upload_made(make_upload, make_i
     assert found.costs == ()
 
 
-def test_plan_finds_a_helper_that_is_not_there(account):
+def test_plan_finds_a_helper_that_is_not_there(account, record, tmp_path):
+    platform = Ec2(PlatformContext(home=tmp_path, settings={}, environment={}))
     with pytest.raises(ClouduploaderError, match="helper AMI"):
-        helper_config.check_ami(account, "ami-00000000", REGION)
+        helper_config.check_ami(Context(platform, {}, record, Cancel()), account, "ami-00000000", REGION)
 
 
 @pytest.fixture

@@ -19,15 +19,15 @@ def as_ours(exc: Exception) -> ClouduploaderError:
     if isinstance(exc, OSError):
         where = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, str | bytes) else ""
         return LocalIOError(f"reading or writing failed: {where}{exc.strerror or type(exc).__name__}")
-    platform = _foreign_platform(exc)
+    what = _bug_of_platform(exc) or "this is a bug in clouduploader"
     return ClouduploaderError(
-        f"this is a bug in {platform or 'clouduploader'}: {type(exc).__name__}",
+        f"{what}: {type(exc).__name__}",
         hint="Run it again with --verbose, and report what it says.",
     )
 
 
-def _foreign_platform(exc: Exception) -> str | None:
-    """Name the platform of another package whose code the exception came through, and the package; None for ours."""
+def _bug_of_platform(exc: Exception) -> str | None:
+    """Say whose bug it is if the exception came through the platform of another package; None for ours."""
     from clouduploader.uploads import registry
 
     modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(exc.__traceback__)}
@@ -35,7 +35,7 @@ def _foreign_platform(exc: Exception) -> str | None:
     with contextlib.suppress(PluginLoadError):
         for offer in registry.offers():
             if offer.reference.partition(":")[0].partition(".")[0] in packages:
-                return f"the platform '{offer.target}' of the package {offer.package}"
+                return f"this is a bug in the platform '{offer.target}' of the package {offer.package}"
     return None
 
 

@@ -5,8 +5,8 @@ disk in chunks, `visibility`), `clouduploader.model.disk` for what is said of im
 nothing else of ours. Its entry point in the group `clouduploader.platforms` is the class, derived from `Platform`.
 
 Some fields of target data have a meaning for the core, whichever platform declares them: `Field.FILENAME` (the image's
-real name), `region` (`Context.region`, and where `cleanup` looks), `architecture` (`UploadContext.architecture`),
-`sha256` (the digest that the image file must have) and `force` (an image that looks like no disk is taken).
+real name), `Field.SHA256` (the digest that the image file must have), `region` (`Context.region`, and where `cleanup`
+looks), `architecture` (`UploadContext.architecture`) and `force` (an image that looks like no disk is taken).
 """
 
 from clouduploader.plugin.capabilities import (

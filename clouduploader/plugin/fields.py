@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from clouduploader.util.frozen import frozen
 
+MIN_SECRET_LENGTH = 8  # ours: no longer text stands by chance in a log, where a secret is masked
 MAX_SHOWN = 60  # characters of a wrong value; more make the line unreadable
 PGP_MARK = "-----BEGIN PGP MESSAGE-----"  # RFC 4880, 6.2
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -36,7 +37,8 @@ class Field:
             must fit `allowed`, `pattern` and the lengths.
         is_required: Whether it must be there and not be empty. Otherwise absent, null and ""
             mean the same.
-        is_secret: Whether OBS sends it encrypted, and it must never be shown.
+        is_secret: Whether OBS sends it encrypted, and it must never be shown. Then it has at least MIN_SECRET_LENGTH
+            characters.
         is_of_account: Whether it is kept with the user's account (see Accounts), and not asked for at each
             upload; only a string can be. In clear it is one user's: no two accounts have the same value.
         allowed: The only values there are, or empty.
@@ -79,6 +81,11 @@ class Field:
     metavar: str | None = None
     help: str | None = None
     default_text: str = ""
+
+    @property
+    def least_length(self) -> int | None:
+        """The fewest characters that a string may have; None for any number."""
+        return max(self.min_length or 0, MIN_SECRET_LENGTH) if self.is_secret else self.min_length
 
     def option_name(self) -> str:
         """Return the command-line option that stands for this field, of a pair the first; "" if none does."""
@@ -172,7 +179,7 @@ def problem(field: Field, value: JsonValue, *, is_hidden: bool) -> str:
 def _is_allowed_string(field: Field, value: JsonValue) -> bool:
     return isinstance(value, SealedText) or (
         isinstance(value, str)
-        and _is_within(len(value), field.min_length, field.max_length)
+        and _is_within(len(value), field.least_length, field.max_length)
         and (not field.allowed or value in field.allowed)
         and (field.pattern is None or re.fullmatch(field.pattern, value) is not None)
     )
@@ -227,8 +234,8 @@ def allowed_in_words(field: Field, value: JsonValue) -> str:
         return f"must be {'a list of ' if is_array else ''}{_one_of(field.allowed)}"
     is_string = isinstance(value, str) and value != ""
     words = [] if is_string else ["must be a list of strings" if is_array else "must be a string"]
-    if not is_string or not _is_within(len(str(value)), field.min_length, field.max_length):
-        length = _range_in_words(field.min_length, field.max_length)
+    if not is_string or not _is_within(len(str(value)), field.least_length, field.max_length):
+        length = _range_in_words(field.least_length, field.max_length)
         words += [f"must have{length} characters" if is_string else f"of{length} characters"] if length else []
     if field.pattern is not None and (not is_string or not words):
         taken = "takes values " if field.pattern_meaning.startswith("such as") else "takes "
@@ -261,11 +268,13 @@ def _value_schema(field: Field) -> dict[str, Any]:
     rules: dict[str, Any] = {"type": str(field.kind)}
     match field.kind:
         case FieldKind.STRING:
-            low = field.min_length
+            low = field.least_length
             rules = _string_schema(field, min_length=max(low or 0, 1) if field.is_required else low)
         case FieldKind.ARRAY:
             rules["minItems"] = 1 if field.is_required else None
-            rules["items"] = {"anyOf": [_string_schema(field, min_length=field.min_length), *_encrypted_schemas(field)]}
+            rules["items"] = {
+                "anyOf": [_string_schema(field, min_length=field.least_length), *_encrypted_schemas(field)]
+            }
         case FieldKind.INTEGER:
             rules["minimum"], rules["maximum"] = field.minimum, field.maximum
         case FieldKind.OBJECT:

@@ -10,6 +10,7 @@ from clouduploader.image import open as image_open
 from clouduploader.model.disk import Image
 from clouduploader.model.job import Job
 from clouduploader.plugin import ImageFound, Journal, Platform, UploadRequest
+from clouduploader.plugin.fields import MIN_SECRET_LENGTH
 from clouduploader.store import home, keyring, target_data, workspace
 from clouduploader.store.config import Config
 from clouduploader.store.job_log import JobLog
@@ -21,7 +22,6 @@ from clouduploader.util.cancel import Cancel
 from clouduploader.util.filenames import base_name
 from clouduploader.util.frozen import frozen
 
-MIN_SECRET_LENGTH = 8  # ours: no longer text stands in a message by chance
 PROVENANCE_FIELDS = ("project", "package", "repository", "arch")
 
 
@@ -136,8 +136,8 @@ def _load(task: UploadTask, config: Config) -> tuple[Platform, target_data.Targe
     data = target_data.read(task.targetdata, platform, keys)
     if any(len(secret) < MIN_SECRET_LENGTH for secret in data.secrets):
         raise TargetDataError(
-            f"the target data have a secret of less than {MIN_SECRET_LENGTH} characters: masked in the log, it would"
-            " take parts out of other words",
+            f"the target data have an encrypted value of less than {MIN_SECRET_LENGTH} characters: masked in the log,"
+            " it would take parts out of other words",
             hint="Take a longer one, or do not encrypt it.",
         )
     return platform, data

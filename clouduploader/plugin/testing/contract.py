@@ -47,6 +47,7 @@ shared_case = hypothesis.settings(
         hypothesis.HealthCheck.function_scoped_fixture,
         hypothesis.HealthCheck.differing_executors,
         hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.filter_too_much,  # of a pattern few texts are as long as a secret is
     ],
 )
 
@@ -126,7 +127,8 @@ def values(field: Field) -> st.SearchStrategy[JsonValue]:
             return st.lists(items, max_size=5).filter(lambda chosen: is_allowed(field, chosen))
     if field.allowed:
         return st.sampled_from(field.allowed)
-    texts = st.from_regex(field.pattern, fullmatch=True) if field.pattern else st.text()
+    least = field.least_length or 0
+    texts = st.from_regex(field.pattern, fullmatch=True) if field.pattern else st.text(min_size=least)
     return texts.filter(lambda text: text and is_allowed(field, text))
 
 

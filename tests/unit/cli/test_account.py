@@ -167,7 +167,8 @@ def test_secret_without_a_key_is_refused_and_not_kept(run, home_dir):
         ([PASSWORD], b"", 64, "password is secret: give it on standard input"),
         ([], b"\xff" + PASSWORD.encode(), 64, "the value for password is not UTF-8"),
         ([], b"", 65, "password is a string of 0 characters, but must be"),
-        ([], PASSWORD.encode() * 9, 65, "password is a string of 99 characters, but must have at most 20"),
+        ([], b"1234567", 65, "password is a string of 7 characters, but must have 8 to 20"),
+        ([], PASSWORD.encode() * 9, 65, "password is a string of 99 characters, but must have 8 to 20"),
     ],
 )
 def test_wrong_secret_is_refused_and_not_shown(run, keyring, words, data, code, said):

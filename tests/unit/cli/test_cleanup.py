@@ -326,7 +326,7 @@ def test_target_data_that_are_gone_can_be_given(dead):
 
 def test_secret_of_the_kept_target_data_is_never_shown(dead):
     cloud = dead("made")
-    (cloud.journal().directory / "targetdata").write_text('{"region": "here", "password": "sesame"}')
+    (cloud.journal().directory / "targetdata").write_text('{"region": "here", "password": "open sesame"}')
     done = cloud.cleanup("--yes", "--verbose", "--json")
     assert "sesame" not in done.stdout + done.stderr
 

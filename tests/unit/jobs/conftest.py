@@ -73,7 +73,7 @@ def start_uploader(make_job, wait_for):
     """
     started = []
 
-    def start(jobs, name, code, *, data=b'{"region": "here", "key": "s3cret"}', **fields):
+    def start(jobs, name, code, *, data=b'{"region": "here", "key": "open-s3cret"}', **fields):
         make_job(jobs, name, data=data, image=b"image", **fields)
         directory = jobs.directory / f"{name}.dir"
         directory.mkdir()

@@ -124,9 +124,9 @@ def test_force_ends_what_ignores_sigterm_and_cleans_up(make_spool, start_uploade
     assert not is_alive(child_in(log))
     assert killed.clean_up.removed == (INSTANCE,)
     assert [(leftover.object, leftover.reason) for leftover in killed.clean_up.left] == [(VOLUME, "it is in use")]
-    assert platform.connections == [{"region": "here", "key": "s3cret"}]
+    assert platform.connections == [{"region": "here", "key": "open-s3cret"}]
     assert "connecting with {'region': 'here', 'key': '********'}" in log
-    assert "s3cret" not in log
+    assert "open-s3cret" not in log
     assert_archived_as_killed(jobs, "1")
 
 

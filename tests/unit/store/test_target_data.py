@@ -119,7 +119,7 @@ def test_all_wrong_values_are_named_at_once():
         "the target data are wrong: "
         "place is missing, but must be a string of 3 to 8 characters (such as up-1); "
         'mode is "warp", but must be fast or slow; '
-        "password is a string of 3 characters, but must have 6 to 40 characters; "
+        "password is a string of 3 characters, but must have 8 to 40 characters; "
         'is_new is "true", but must be true or false; '
         "size is true, but must be an integer 1 to 9; "
         "tags is an object, but must be an object whose values are strings; "
@@ -175,7 +175,11 @@ def test_wrong_value_is_shown_on_one_line(name, value, found):
         ("others", "up-1", '"up-1", but must be a list of strings'),
         ("others", ["up-1", "UP-2"], 'a list with "UP-2" in it, but takes values such as up-1'),
         ("others", ["u" * 9], f'a list with "{"u" * 9}" in it, but must have at most 8 characters'),
-        ("pins", ["12345", "abc"], "a list with a string of 3 characters in it, but must have at least 4 characters"),
+        (
+            "pins",
+            ["123456789", "abc"],
+            "a list with a string of 3 characters in it, but must have at least 8 characters",
+        ),
     ],
 )
 def test_wrong_string_of_a_list_is_told_which_rule_it_breaks(name, value, problem):
@@ -203,9 +207,9 @@ def test_empty_list_is_missing_where_one_is_required():
 
 
 def test_encrypted_strings_of_a_list_are_decrypted_and_secret():
-    found = read({**RIGHT, "others": ["up-1", armored("up-2")], "pins": ["1234", "RSA:5678"]})
-    assert found.values == {**RIGHT, "others": ["up-1", "up-2"], "pins": ["1234", "5678"]}
-    assert found.secrets == ("up-2", "1234", "5678")
+    found = read({**RIGHT, "others": ["up-1", armored("up-2")], "pins": ["12345678", "RSA:56789012"]})
+    assert found.values == {**RIGHT, "others": ["up-1", "up-2"], "pins": ["12345678", "56789012"]}
+    assert found.secrets == ("up-2", "12345678", "56789012")
     validator = jsonschema.Draft202012Validator(json_schema(Platform().fields))
     validator.validate({**RIGHT, "others": [armored("x")], "pins": [armored("x"), "QUJD" * 43]})
 

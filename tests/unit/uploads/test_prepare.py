@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import lzma
+import os
 
 import hypothesis
 import pytest
@@ -20,6 +21,7 @@ from clouduploader.plugin import (
     PhaseStarted,
     UploadResult,
 )
+from clouduploader.store.keyring import Keyring
 from clouduploader.uploads import run as uploads_run
 from clouduploader.util.masking import MASK
 
@@ -128,11 +130,22 @@ def test_unknown_keys_are_named_in_the_verbose_log(run, platform, lines):
     assert b"secret?" not in lines.data
 
 
-@pytest.mark.parametrize("secret", ["a", "1234567"])
-def test_secret_that_would_mask_other_words_is_refused(run, platform, lines, secret):
-    with pytest.raises(TargetDataError, match="a secret of less than 8 characters") as caught:
-        run(data=json.dumps({"password": secret}).encode())
-    assert caught.value.hint == "Take a longer one, or do not encrypt it."
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("password", "a", "password is a string of 1 characters, but must have at least 8 characters"),
+        ("password", "1234567", "password is a string of 7 characters, but must have at least 8 characters"),
+        ("filename", "a", "an encrypted value of less than 8 characters"),
+    ],
+)
+def test_secret_that_would_mask_other_words_is_refused(run, platform, lines, tmp_path, name, value, message):
+    if name != "password":
+        (tmp_path / "home").mkdir()
+        keys = Keyring(tmp_path / "home", os.environ)
+        keys.gpg.generate()
+        value = keys.gpg.encrypt(value)
+    with pytest.raises(TargetDataError, match=message):
+        run(data=json.dumps({name: value}).encode())
     assert platform.request is None
     assert MASK.encode() not in lines.data
 

@@ -87,7 +87,7 @@ def test_forced_kill_reports_what_is_removed_and_left(jobs, make_job, run, run_j
         "job 7: removed instance i-1 in here",
         "job 7: left volume vol-1: in use",
     ]
-    assert untimed(err) == ["cleaning up", "Removed instance i-1 in here."]
+    assert untimed(err) == ["cleaning up", "Removed instance i-1 in here.", "Left behind: volume vol-1: in use"]
     code, data = run_json("kill", "-y", "--force", "8")
     assert code == 76
     assert data == {

@@ -14,7 +14,7 @@ from clouduploader.cli.options import json_option, pass_session
 from clouduploader.cli.parsing import CommandGroup
 from clouduploader.cli.session import Session
 from clouduploader.cli.target_command import TargetCommand
-from clouduploader.cli.text import clean
+from clouduploader.cli.text import clean, moment
 from clouduploader.errors import ExitCode, UsageError
 from clouduploader.platforms import DEFAULT_TARGET
 from clouduploader.plugin import Accounts, JsonValue, Verification
@@ -183,7 +183,7 @@ def list_command(session: Session, /, *, target: str | None) -> None:
     if session.is_json:
         output.print_json(session, {"accounts": [_document(one) for one in found]})
     else:
-        table.print_table(COLUMNS, [(one.user, one.target, one.created.isoformat(), _joined(one)) for one in found])
+        table.print_table(COLUMNS, [(one.user, one.target, moment(one.created), _joined(one)) for one in found])
 
 
 @account_command.command("remove")
@@ -274,7 +274,7 @@ def _document(account: "StoredAccount") -> dict[str, Any]:
     return {
         "user": account.user,
         "target": account.target,
-        "created": account.created.isoformat(),
+        "created": moment(account.created),
         "values": {name: value for name, value in account.values.items() if name not in account.encrypted},
         "encrypted": sorted(account.encrypted),
     }

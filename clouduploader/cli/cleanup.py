@@ -12,7 +12,7 @@ from clouduploader.cli import completion, output, table, target_values
 from clouduploader.cli.options import data_option, json_option, pass_session
 from clouduploader.cli.session import Session
 from clouduploader.cli.target_command import REGION, TargetCommand
-from clouduploader.cli.text import age, clean
+from clouduploader.cli.text import age, clean, moment
 from clouduploader.errors import ExitCode
 from clouduploader.jobs import cleanup
 from clouduploader.platforms import DEFAULT_TARGET
@@ -203,7 +203,7 @@ def _documents(
                     "user": user,
                     "image": image,
                     "journal": batch.key,
-                    "created": item.created.isoformat() if item.created else None,
+                    "created": moment(item.created) if item.created else None,
                     "story": item.cause,
                     "outcome": outcome,
                     "reason": reason,

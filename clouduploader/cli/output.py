@@ -97,7 +97,8 @@ def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
         lines = [f"{name + ':':{width + 1}} {state(cell(value))}" for name, value in pairs]
     else:
         lines = [f"{name}\t{cell(value)}" for name, value in pairs]
-    click.echo("\n".join(lines))
+    if lines:
+        click.echo("\n".join(lines))
 
 
 def finding(found: "Finding") -> str:

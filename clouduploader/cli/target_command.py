@@ -141,6 +141,11 @@ class TargetCommand(click.Command):
             for field in fields
         ]
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, which have options of the default target: not in the help of another."""
+        if ctx.meta.get(parsing.TARGET, DEFAULT_TARGET) == DEFAULT_TARGET:
+            super().format_epilog(ctx, formatter)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options of the target behind those of the command itself."""
         own: list[tuple[str, str]] = []

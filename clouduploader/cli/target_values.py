@@ -1,6 +1,7 @@
 """Target data from options and files, checked by the rules of their platform, in the words of the command line."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -147,6 +148,7 @@ def _value_problems(platform: Platform, field: Field, value: JsonValue) -> Itera
 
 def _with_option_name(platform: Platform, text: str) -> str:
     """Put what a platform says of a field into the words of the command line."""
-    name, _, rest = text.partition(" ")
-    option = next((field.option_name() for field in platform.fields if field.name == name), "")
-    return f"{option or name} {rest}"
+    options = {field.name: field.option_name() or field.name for field in platform.fields}
+    words = text.split(" ")
+    front = list(itertools.takewhile(lambda word: word in (*options, "and", "or"), words))
+    return " ".join([*(options.get(word, word) for word in front), *words[len(front) :]])

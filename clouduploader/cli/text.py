@@ -1,5 +1,6 @@
 """Text as it is shown: foreign characters escaped, values and ages in short."""
 
+import datetime
 import unicodedata
 from typing import TextIO
 
@@ -23,6 +24,11 @@ def _is_shown(char: str) -> bool:
 def cell(value: object) -> str:
     """Return a value as the text of a table cell; None is an empty cell."""
     return "" if value is None else clean(str(value))
+
+
+def moment(when: datetime.datetime) -> str:
+    """Write an aware time in UTC, to the second, as all answers have it: 2026-11-25T11:02:41Z."""
+    return when.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def age(seconds: float) -> str:

@@ -309,15 +309,24 @@ class _ReportedStream:
 
     def read(self, size: int = -1, /) -> bytes:
         self._ctx.cancel.raise_if_requested()
-        return self._reported(self._stream.read(size))
+        piece = self._reported(self._stream.read(size))
+        if size and not piece:
+            self._report_end()
+        return piece
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._stream:
             self._ctx.cancel.raise_if_requested()
             yield self._reported(piece)
+        self._report_end()
 
     def hexdigest(self) -> str:
         return self._stream.hexdigest()
+
+    def _report_end(self) -> None:
+        """Tell the length of a stream of which it was not known before."""
+        if self.size_bytes is None:
+            self._ctx.reporter.event(BytesMoved(self._done_bytes, self._done_bytes))
 
     def _reported(self, piece: bytes) -> bytes:
         self._done_bytes += len(piece)

@@ -335,5 +335,5 @@ def _with(account: StoredAccount, name: str, value: str, *, is_encrypted: bool) 
 def _no_such_account(user: str, target: str) -> NoSuchAccountError:
     return NoSuchAccountError(
         f"{user} has no account for {target}",
-        hint="`clouduploader account create` makes one, `clouduploader account list` shows all.",
+        hint=f"`clouduploader account create --target {target}` makes one, `clouduploader account list` shows all.",
     )

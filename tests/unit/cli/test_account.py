@@ -53,6 +53,7 @@ def test_account_is_made_once_and_shown_in_a_list(run, home_dir):
     user, target, created, values = line.split("\t")
     assert (user, target, values) == ("tom", "ec2", f"external_id={external_id} arn={ARN}")
     assert datetime.datetime.fromisoformat(created).utcoffset() == datetime.timedelta()
+    assert created.endswith("Z")
     code, out, err = run("create", "tom")
     assert (code, out) == (73, "")
     assert "tom has an account for ec2 already" in err

@@ -2,6 +2,7 @@ import getpass
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_dry_run_changes_nothing(dead):
     assert (done.returncode, done.stdout.count("\n")) == (0, 2)
     assert (cloud.things(), cloud.journal()) == before
     (thing,) = things(cloud.cleanup("--dry-run", "--json"))
-    assert thing.pop("created")
+    assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", thing.pop("created"))
     assert thing == {
         "kind": "snapshot", "id": next(iter(before[0])), "region": "here", "job": "1",
         "user": getpass.getuser(), "image": "a.raw", "journal": before[1].key,

@@ -55,6 +55,7 @@ def test_json_of_a_long_list_is_one_line(capsys):
 
 
 def test_piped_fields_have_a_tab_between(capsys):
+    output.print_fields([])
     output.print_fields([("user", HOSTILE), ("pid", None)])
     assert capsys.readouterr().out == f"user\t{SHOWN}\npid\t\n"
 

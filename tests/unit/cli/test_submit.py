@@ -144,7 +144,7 @@ def test_options_and_file_go_before_the_account(run_local, jobs, make_account, t
 def test_user_without_account_and_role_is_refused_before_anything_is_made(run, run_local, jobs, make_server):
     code, out, err = run_local("--user", "tom", *EC2)
     assert (code, out) == (66, "")
-    assert "tom has no account for ec2" in err
+    assert "tom has no account for ec2. `clouduploader account create --target ec2` makes one" in err
     assert jobs.running_names() == []
     assert run_local("--user", "tom", *EC2, "--arn", ROLE)[0] == 0
     server = make_server()

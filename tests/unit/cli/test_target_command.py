@@ -39,6 +39,9 @@ class Cloud(Platform):
     )
     upload = remove = None
 
+    def problems(self, targetdata):
+        return ["tenant and api_key must both be there, or no size"] if "size" in targetdata else []
+
 create = Cloud
 """
 
@@ -121,6 +124,7 @@ def test_help_shows_the_options_of_the_target_and_how_to_see_others(capsys):
     assert "\nOptions of the target optioncloud (" in shown
     assert "--subnet" not in shown
     assert "--hidden" not in shown
+    assert "Examples:" not in shown  # they have options of EC2
     assert shown.count("--user ") == 1  # the command's own
     for line in ("--region TEXT", "--zones [a|b]", "--labels NAME=VALUE", "--public / --private", "--size INTEGER"):
         assert f"\n  {line} " in shown
@@ -175,3 +179,12 @@ def test_list_loads_no_platform(tmp_path):
     answer, loaded = done.stdout.splitlines()
     assert json.loads(answer)["data"]["jobs"] == []
     assert not [name for name in loaded.split() if name.startswith("clouduploader.platforms.")]
+
+
+@pytest.mark.usefixtures("cloud")
+def test_problem_between_fields_has_the_names_of_all_their_options(tmp_path, capsys):
+    image = tmp_path / "a.raw"
+    image.write_bytes(b"x")
+    words = ["upload", str(image), "--target", "optioncloud", "--region", "here", "--size", "3"]
+    assert main.main(["--home", str(tmp_path), "--spool", str(tmp_path), *words]) == 65
+    assert "clouduploader: --tenant and --api-key-file must both be there, or no size." in capsys.readouterr().err

@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import hashlib
 import signal
 import threading
@@ -145,6 +147,24 @@ def test_stream_tells_bytes_and_digests_them(upload_ctx):
     moved = [event for event in upload_ctx.reporter.events if isinstance(event, BytesMoved)]
     assert moved[0] == BytesMoved(1000, len(data))
     assert moved[-1] == BytesMoved(len(data), len(data))
+
+
+@pytest.mark.parametrize("read", [b"".join, lambda stream: b"".join(iter(lambda: stream.read(1000), b""))])
+def test_stream_of_unknown_length_tells_it_at_its_end(upload_ctx, read):
+    open_stream = upload_ctx.request.open_stream
+
+    @contextlib.contextmanager
+    def open_unknown(encoding, digest):
+        with open_stream(encoding, digest) as stream:
+            stream.size_bytes = None
+            yield stream
+
+    upload_ctx.request = dataclasses.replace(upload_ctx.request, open_stream=open_unknown)
+    with upload_ctx.open_stream() as stream:
+        size_bytes = len(read(stream))
+    moved = [event for event in upload_ctx.reporter.events if isinstance(event, BytesMoved)]
+    assert moved[-1] == BytesMoved(size_bytes, size_bytes)
+    assert moved[0].total_bytes is None
 
 
 @pytest.mark.parametrize("read", [lambda stream: stream.read(1), lambda stream: next(iter(stream))])

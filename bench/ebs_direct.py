@@ -58,6 +58,9 @@ fsp.upload(sys.argv[2], None)
 
 def ours(place):
     """sender.send, with the image read as an upload reads it."""
+    from clouduploader.cli import collector
+
+    collector.collect_rarely()  # as all commands do
     from clouduploader.image import open as image_open
     from clouduploader.model.disk import ZeroBlocks
     from clouduploader.platforms.ec2.context import Ec2Context

@@ -192,7 +192,7 @@ def _account(
     """Return the values of the user's account; none if the request says itself what would be in one.
 
     Raises:
-        NoSuchAccountError: There is neither: the service would have no account to upload into.
+        NoSuchAccountError: There is neither, and the service needs an account to upload into.
     """
     names = [field.name for field in platform.fields if field.is_of_account]
     if all(given.get(name) for name in names):
@@ -200,7 +200,7 @@ def _account(
     try:
         return accounts.AccountStore(config.home.value).get(request.user, request.target)
     except NoSuchAccountError:
-        if any(given.get(name) for name in names):
+        if any(given.get(name) for name in names) or not platform.needs_account:
             return {}
         raise
 

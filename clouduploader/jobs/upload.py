@@ -15,6 +15,7 @@ from clouduploader.plugin import Plan
 from clouduploader.store import job_log, journal
 from clouduploader.store.config import Config
 from clouduploader.store.spool import Spool
+from clouduploader.uploads import registry
 from clouduploader.uploads import run as uploads_run
 from clouduploader.uploads.prepare import check_targetdata, targetdata_to_keep
 from clouduploader.uploads.task import UploadTask
@@ -93,7 +94,7 @@ def run(
         size=image.size_bytes,
         pid=os.getpgrp(),
     )
-    kept = targetdata_to_keep(_task(request, job=None), config=config)
+    kept = targetdata_to_keep(request.targetdata, registry.load(request.target, config), config=config)
     file = spool.register(job, targetdata=kept, image_path=request.image_path)
     with contextlib.closing(file):
         log = job_log.JobLog([file, *sinks], is_verbose=is_verbose, has_times=True)

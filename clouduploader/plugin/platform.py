@@ -67,6 +67,8 @@ class Platform(ABC):
         needs_disk: False for a platform that starts no machine from an image, but stores files of any kind: what
             shows nothing of a disk is uploaded with a warning then, and only what is known to be something else, such
             as a web page, is refused.
+        needs_account: False for a platform of which the service's jobs can do without an account of their user, though
+            there may be one.
         removal_order: Kinds of its objects in the order in which they can be removed; others come last.
         accounts: What it does with its users' accounts, or None; see Accounts.
         hints: What it can tell a person about the values of its fields, or None; see Hints.
@@ -83,6 +85,7 @@ class Platform(ABC):
     fields: ClassVar[Sequence[Field]] = ()
     settings_defaults: ClassVar[Mapping[str, str]] = {}
     needs_disk: ClassVar[bool] = True
+    needs_account: ClassVar[bool] = True
     removal_order: ClassVar[Sequence[str]] = ()
     accounts: Accounts | None = None
     hints: Hints | None = None

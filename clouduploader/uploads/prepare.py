@@ -53,14 +53,10 @@ def check_targetdata(task: UploadTask, *, config: Config) -> None:
     _load(task, config)
 
 
-def targetdata_to_keep(task: UploadTask, *, config: Config) -> bytes:
-    """Return the target data as they may lie on a disk: with secrets encrypted, if the home has a key.
-
-    Raises:
-        ClouduploaderError: See `check_targetdata`.
-    """
+def targetdata_to_keep(targetdata: bytes, platform: Platform, *, config: Config) -> bytes:
+    """Return target data, which are right, as they may lie on a disk: secrets encrypted, if the home has a key."""
     keys = keyring.Keyring(config.home.value, config.environment)
-    return target_data.sealed(task.targetdata, registry.load(task.target, config), keys, keys.sealed)
+    return target_data.sealed(targetdata, platform, keys, keys.sealed)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def run(task: UploadTask, *, config: Config, log: JobLog, cancel: Cancel, events
             journaling.journalled(
                 journaling.start_of(task, filename=upload.filename, work_dir=upload.work_dir),
                 key=upload.key,
-                targetdata=prepare.targetdata_to_keep(task, config=config),
+                targetdata=prepare.targetdata_to_keep(task.targetdata, upload.platform, config=config),
                 state_dir=journaling.state_dir_of(task, config),
                 log=log,
             ) as (opened, end),

@@ -16,6 +16,8 @@ import threading
 import traceback
 from typing import TextIO
 
+from clouduploader.util import masking
+
 _BARE = re.compile(r"[A-Za-z0-9_./:+@-]+")
 
 
@@ -65,6 +67,6 @@ class Handler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, with the traceback as one of its values."""
-        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
-        self._log.tell(record.levelname.lower(), text=record.getMessage(), traceback=trace)
+        """Write one line, with the traceback as one of its values; secrets are masked."""
+        trace = masking.masked("".join(traceback.format_exception(*record.exc_info))) if record.exc_info else None
+        self._log.tell(record.levelname.lower(), text=masking.masked(record.getMessage()), traceback=trace)

@@ -56,6 +56,7 @@ class Glance(Platform):
             allowed=("private", "shared", "community", "public"),
         ),
         Field.FILENAME,
+        Field.SHA256,
     )
 
     def problems(self, targetdata: Mapping[str, JsonValue]) -> list[str]:

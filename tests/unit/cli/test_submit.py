@@ -152,6 +152,14 @@ def test_user_without_account_and_role_is_refused_before_anything_is_made(run, r
     assert server.requests == []
 
 
+@pytest.mark.parametrize("needs_account", [True, False])
+def test_account_is_asked_for_only_by_a_platform_that_needs_one(run_local, install_package, needs_account):
+    code = "from clouduploader.plugin import Field, Platform\nclass create(Platform):\n    upload = remove = None\n"
+    code += "    fields = (Field(name='tenant', description='Whose.', is_of_account=True),)\n"
+    install_package("open_cloud", f"{code}    needs_account = {needs_account}\n", opencloud="open_cloud:create")
+    assert run_local("--target", "opencloud")[0] == (66 if needs_account else 0)
+
+
 @pytest.fixture
 def promise(image):
     """Return a function that writes a digest beside the image, the right one unless another is given."""

@@ -158,8 +158,8 @@ def test_signal_after_the_delivery_loses_no_result(run, images, tmp_path, is_arc
     assert path.exists() != is_archived
 
 
-@pytest.mark.parametrize(("pid", "progress"), [(os.getpgrp(), 100), (1, None)])
-def test_progress_stands_in_the_record_if_it_names_our_group(run, tmp_path, monkeypatch, pid, progress):
+@pytest.mark.parametrize(("group", "progress"), [(os.getpgrp, 100), (lambda: 1, None)])
+def test_progress_stands_in_the_record_if_it_names_our_group(run, tmp_path, monkeypatch, group, progress):
     monkeypatch.setattr(jobs_progress, "INTERVAL_SECONDS", 0.0)
-    run(job_xml=job_xml(pid=pid))
+    run(job_xml=job_xml(pid=group()))
     assert model_job_xml.parse((tmp_path / "spool" / "7").read_bytes()).progress == progress

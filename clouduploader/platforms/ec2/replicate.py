@@ -7,7 +7,7 @@ be done again: a copy that is there already is found by its name and our tags.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, StoppedError, TransientError
@@ -21,6 +21,7 @@ from clouduploader.plugin import (
     PhaseStarted,
     Shortfall,
     UploadResult,
+    retry,
 )
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ class Distribution:
         try:
             source = self._source(image_id)
             with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
-                served = list(pool.map(lambda name: self._serve(name, source), everywhere))
+                futures = [pool.submit(self._serve, name, source) for name in everywhere]
+                while wait(futures, timeout=retry.LOOK_SECONDS).not_done:
+                    pass  # a wait without an end may sleep through a signal that comes as it begins
+            served = [future.result() for future in futures]
             self._cancel.raise_if_requested()
         except StoppedError:
             self._claim()

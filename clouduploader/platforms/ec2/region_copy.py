@@ -11,7 +11,6 @@ from clouduploader.errors import ClouduploaderError, PlatformReplyError, Transie
 from clouduploader.platforms.ec2 import ami, aws_errors, boto, cleanup, labels
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.plugin import CloudObject, retry, visibility
-from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
@@ -21,34 +20,14 @@ TOO_MANY = "ResourceLimitExceeded"  # EC2 error codes: "you might have too many 
 MAX_BAD_LOOKS = 5  # in a row, each tried four times by the SDK; the copy goes on meanwhile
 
 
-@frozen()
-class CopySource:
-    """The image that is copied.
-
-    Attributes:
-        id: Its id.
-        region: Where it is.
-        name: The copies have the same.
-        description: The copies have the same.
-        is_encrypted: Whether any of its disks is.
-        image: As DescribeImages has it.
-    """
-
-    id: str
-    region: str
-    name: str
-    description: str
-    is_encrypted: bool
-    image: Mapping[str, Any]
-
-
 class RegionCopy:
     """One copy. For one thread at a time.
 
     Args:
         context: The upload.
         region: Where the copy is to be.
-        source: What is copied.
+        source: What is copied, as DescribeImages has it; in the upload's region.
+        description: Of the copy.
         kms_key: For the snapshots; None for a copy that is encrypted if the source is.
         tags: Of the source; the copy and its snapshots get the same.
 
@@ -62,7 +41,8 @@ class RegionCopy:
         context: Ec2Context,
         region: str,
         *,
-        source: CopySource,
+        source: Mapping[str, Any],
+        description: str,
         kms_key: str | None,
         tags: Mapping[str, str],
     ) -> None:
@@ -70,6 +50,8 @@ class RegionCopy:
         self._ec2 = context.account.ec2(region)
         self._region = region
         self._source = source
+        self._source_region = context.region
+        self._description = description
         self._kms_key = kms_key
         self._tags = tags
         self._journal = ctx.request.journal
@@ -114,14 +96,14 @@ class RegionCopy:
                     self._resources.adopt(thing)
         except ClouduploaderError as exc:
             self._reporter.line(
-                f"Left behind, perhaps: parts of a copy of {self._source.id} in {self._region}: {exc.message}"
+                f"Left behind, perhaps: parts of a copy of {self._source['ImageId']} in {self._region}: {exc.message}"
             )
 
     def _find(self) -> Mapping[str, Any] | None:
         """Look for the copy of an earlier try, and remove one that failed."""
         with self._ctx.translated(f"region {self._region}"):
             images = self._ec2.describe_images(
-                Owners=["self"], Filters=[{"Name": "name", "Values": [self._source.name]}]
+                Owners=["self"], Filters=[{"Name": "name", "Values": [self._source["Name"]]}]
             )["Images"]
         for image in images:
             if image["State"] in ami.FAILED_STATES and ami.tags(image).get(labels.KEY) == self._journal.key:
@@ -134,7 +116,7 @@ class RegionCopy:
 
     def _check_encrypted(self, image: Mapping[str, Any]) -> None:
         """Refuse an unencrypted copy of an earlier upload where this one is to be encrypted."""
-        if (self._kms_key or self._source.is_encrypted) and not ami.is_encrypted(image):
+        if (self._kms_key or ami.is_encrypted(self._source)) and not ami.is_encrypted(image):
             raise aws_errors.name_taken(image["ImageId"], "it is not encrypted, as this copy is to be")
 
     def _asked(self) -> str:
@@ -156,16 +138,16 @@ class RegionCopy:
         token, given = self._unanswered() or (f"{self._journal.key}-{os.urandom(8).hex()}", self._tags)
         tags = labels.as_list(given)
         parameters: dict[str, Any] = {
-            "SourceImageId": self._source.id,
-            "SourceRegion": self._source.region,
-            "Name": self._source.name,
-            "Description": self._source.description,
+            "SourceImageId": self._source["ImageId"],
+            "SourceRegion": self._source_region,
+            "Name": self._source["Name"],
+            "Description": self._description,
             "ClientToken": token,
             "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")],
         }
         if self._kms_key:
             parameters |= {"Encrypted": True, "KmsKeyId": self._kms_key}
-        elif self._source.is_encrypted:
+        elif ami.is_encrypted(self._source):
             parameters["Encrypted"] = True
         self._is_ours_to_remove = True
         try:

@@ -14,7 +14,7 @@ from clouduploader.errors import ClouduploaderError, PlatformReplyError, Stopped
 from clouduploader.platforms.ec2 import ami, aws_errors, boto, compare, fields, labels, preflight
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.image_spec import ImageAttributes
-from clouduploader.platforms.ec2.region_copy import CopySource, RegionCopy
+from clouduploader.platforms.ec2.region_copy import RegionCopy
 from clouduploader.plugin import (
     CloudObject,
     JsonValue,
@@ -117,32 +117,24 @@ class Distribution:
         with ThreadPoolExecutor(MAX_COPIES, thread_name_prefix="copy") as pool:
             list(pool.map(RegionCopy.claim, list(self._copies.values())))
 
-    def _source(self, image_id: str) -> CopySource:
+    def _source(self, image_id: str) -> Mapping[str, Any]:
         with self._ctx.translated(f"region {self._home}"):
             found = self._context.ec2.describe_images(ImageIds=[image_id])["Images"]
         if not found:
             raise TransientError(f"EC2 does not tell of {image_id} in {self._home}")
-        (image,) = found
-        return CopySource(
-            id=image_id,
-            region=self._home,
-            name=image["Name"],
-            description=self._attributes.description,
-            is_encrypted=ami.is_encrypted(image),
-            image=image,
-        )
+        return found[0]
 
     def _ec2(self, region: str) -> "EC2Client":
         return self._context.account.ec2(region)
 
-    def _serve(self, region: str, source: CopySource) -> list[Shortfall]:
+    def _serve(self, region: str, source: Mapping[str, Any]) -> list[Shortfall]:
         """Do all that is to be done in one region.
 
         Raises:
             StoppedError: The upload was cancelled.
         """
         self._cancel.raise_if_requested()
-        image = source.image
+        image = source
         try:
             if region != self._home:
                 image = self._copied(region, source)
@@ -157,13 +149,18 @@ class Distribution:
             *self._deprecated(region, image["ImageId"]),
         ]
 
-    def _copied(self, region: str, source: CopySource) -> Mapping[str, Any]:
+    def _copied(self, region: str, source: Mapping[str, Any]) -> Mapping[str, Any]:
         copy = self._copies[region] = RegionCopy(
-            self._context, region, source=source, kms_key=self._kms_keys.get(region), tags=self._tags
+            self._context,
+            region,
+            source=source,
+            description=self._attributes.description,
+            kms_key=self._kms_keys.get(region),
+            tags=self._tags,
         )
         image = copy.complete()
         if copy.is_found:
-            compare.check_copy(image, source.image)
+            compare.check_copy(image, source)
         verb = "Already there" if copy.is_found else "Copied to"
         self._reporter.line(f"{verb} {'in ' if copy.is_found else ''}{region}: {image['ImageId']}")
         return image

@@ -18,8 +18,6 @@ from clouduploader.util.cancel import Cancel
 if TYPE_CHECKING:
     from clouduploader.admin.image import ImageInspection
 
-ANSWERS = {True: "yes", False: "no", None: "unknown"}
-
 
 @click.command("image")
 @click.argument("file", type=ImageFile())
@@ -37,9 +35,10 @@ def image_command(session: Session, /, *, file: Path, quick: bool, force: bool, 
     latter two are warnings.
 
     With --json the data are file, packing, tarball, file_bytes, disk_format, size_bytes, size_exact,
-    partition_table, minimum_bytes, architectures, boots_uefi and boots_bios (null if not known), warnings,
-    promised_sha256, bmap, file_sha256, raw_sha256, and blocks: {data, zero, hole, sent: {MODE: N}}. The last
-    three are null with --quick, raw_sha256 also for a qcow2, VMDK or VHD with more than 16 GiB of holes.
+    partition_table, minimum_bytes, architectures, boot_mode (uefi-preferred, uefi, legacy-bios or null), boots_uefi
+    and boots_bios (null if not known), warnings, promised_sha256, bmap, file_sha256, raw_sha256, and blocks:
+    {data, zero, hole, sent: {MODE: N}}. The last three are null with --quick, raw_sha256 also for a qcow2, VMDK
+    or VHD with more than 16 GiB of holes.
     """
     from clouduploader.admin import image as admin_image
 
@@ -93,6 +92,7 @@ def _document(found: "ImageInspection") -> dict[str, Any]:
         "partition_table": facts.partition_table,
         "minimum_bytes": facts.minimum_bytes,
         "architectures": list(facts.architectures),
+        "boot_mode": facts.boot_mode,
         "boots_uefi": facts.boots_uefi,
         "boots_bios": facts.boots_bios,
         "warnings": list(facts.warnings),
@@ -129,8 +129,7 @@ def _fields(found: "ImageInspection", document: dict[str, Any]) -> list[tuple[st
         ("partition table", document["partition_table"] or "none"),
         ("minimum bytes", document["minimum_bytes"]),
         ("architectures", ", ".join(facts.architectures) or "unknown"),
-        ("boots by UEFI", ANSWERS[facts.boots_uefi]),
-        ("boots by BIOS", ANSWERS[facts.boots_bios]),
+        ("boot mode", facts.boot_mode or "unknown"),
         ("promised sha256", f"{promise}, {'kept' if stats else 'not checked'}" if promise else "none"),
         ("bmap", document["bmap"] or "none"),
     ]

@@ -87,6 +87,13 @@ class ImageFacts:
     warnings: tuple[str, ...] = ()
     no_disk: NoDisk | None = None
 
+    @property
+    def boot_mode(self) -> str | None:
+        """How it boots: uefi-preferred where both firmwares do, uefi, legacy-bios; None if that can't be told."""
+        if self.boots_uefi:
+            return "uefi-preferred" if self.boots_bios else "uefi"
+        return "legacy-bios" if self.boots_bios and self.boots_uefi is False else None
+
 
 def shortage(size_bytes: int, minimum_bytes: int) -> str | None:
     """Say that a disk ends before what is on it does; None if it does not.

@@ -21,7 +21,7 @@ MBR = bytes(446) + struct.pack("<B3xB3xII", 0x80, 0x83, 2048, 2048).ljust(64, b"
 RAW = MBR.ljust(4 * BLOCK, b"\0")
 KEYS = {
     "file", "packing", "tarball", "file_bytes", "disk_format", "size_bytes", "size_exact", "partition_table",
-    "minimum_bytes", "architectures", "boots_uefi", "boots_bios", "warnings", "promised_sha256", "bmap", "file_sha256",
+    "minimum_bytes", "architectures", "boot_mode", "boots_uefi", "boots_bios", "warnings", "promised_sha256", "bmap", "file_sha256",
     "raw_sha256", "blocks",
 }  # fmt: skip
 
@@ -56,8 +56,7 @@ def test_everything_is_printed(run):
         "partition table": "mbr",
         "minimum bytes": str(len(RAW)),
         "architectures": "unknown",
-        "boots by UEFI": "no",
-        "boots by BIOS": "no",
+        "boot mode": "unknown",
         "promised sha256": "none",
         "bmap": "none",
         "file sha256": hashlib.sha256(data).hexdigest(),
@@ -89,7 +88,8 @@ def test_answer_can_be_json(run):
     assert answer["data"].keys() == KEYS
     assert answer["data"]["blocks"] == {"data": 1, "zero": 3, "hole": 0, "sent": {"send": 4, "holes": 4, "skip": 1}}
     assert (answer["data"]["packing"], answer["data"]["size_exact"]) == ("raw", True)
-    assert (answer["data"]["boots_uefi"], answer["data"]["boots_bios"]) == (False, False)
+    told = [answer["data"][name] for name in ("boot_mode", "boots_uefi", "boots_bios")]
+    assert told == [None, False, False]
     quick = json.loads(run(RAW, "--json", "--quick").stdout)["data"]
     assert quick.keys() == KEYS
     assert (quick["file_sha256"], quick["raw_sha256"], quick["blocks"]) == (None, None, None)

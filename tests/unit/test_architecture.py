@@ -11,7 +11,7 @@ import clouduploader
 PACKAGE = Path(clouduploader.__file__).parent
 PAGE = Path(__file__).parents[2] / "ARCHITECTURE.rst"
 WORDS_OF_AMAZON = re.compile(
-    r"(?<![a-z])(?:amazon|amis?|arns?|aws|boot.?mode|boto[a-z0-9]*|ebs|ec2[a-z]*|external.id|iam|kms|us-east|xen)(?![a-z])",
+    r"(?<![a-z])(?:amazon|amis?|arns?|aws|boto[a-z0-9]*|ebs|ec2[a-z]*|external.id|iam|kms|us-east|xen)(?![a-z])",
     re.IGNORECASE,
 )
 HOMES_OF_AMAZON = ("platforms/ec2/", "sandbox/aws/")

@@ -21,8 +21,8 @@ MBR = bytes(446) + struct.pack("<B3xB3xII", 0x80, 0x83, 2048, 2048).ljust(64, b"
 RAW = MBR.ljust(4 * BLOCK, b"\0")
 KEYS = {
     "file", "packing", "tarball", "file_bytes", "disk_format", "size_bytes", "size_exact", "partition_table",
-    "minimum_bytes", "architectures", "boot_mode", "boots_uefi", "boots_bios", "warnings", "promised_sha256", "bmap", "file_sha256",
-    "raw_sha256", "blocks",
+    "minimum_bytes", "architectures", "boot_mode", "boots_uefi", "boots_bios", "warnings", "promised_sha256", "bmap",
+    "file_sha256", "raw_sha256", "blocks",
 }  # fmt: skip
 
 

@@ -18,13 +18,17 @@ from clouduploader.platforms.ec2.sigv4 import AccessKeys
 class Refused(Exception):
     """What EC2 answers instead."""
 
-    def __init__(self, code, message="No.", status=400):
+    def __init__(self, code, message="No.", status=400, retries=0):
         super().__init__(code)
-        self.code, self.message, self.status = code, message, status
+        self.code, self.message, self.status, self.retries = code, message, status, retries
 
 
 class Lost(Exception):
-    """The request is done, and the answer never comes."""
+    """The request is done, and the answer never comes, or says something else."""
+
+    def __init__(self, answer=None):
+        super().__init__()
+        self.answer = answer
 
 
 class Cloud:
@@ -123,9 +127,12 @@ class Cloud:
                 if fault and not isinstance(fault, Lost):
                     raise fault
                 parsed = getattr(self, f"_{operation}")(region, given)
+                if fault and fault.answer:
+                    raise fault.answer
             except Refused as exc:
                 error = {"Code": exc.code, "Message": exc.message}
-                return self._http(exc.status), {"Error": error, "ResponseMetadata": {"HTTPStatusCode": exc.status}}
+                metadata = {"HTTPStatusCode": exc.status, "RetryAttempts": exc.retries}
+                return self._http(exc.status), {"Error": error, "ResponseMetadata": metadata}
             if fault:
                 raise botocore.exceptions.ReadTimeoutError(endpoint_url=f"https://ec2.{region}.test")
             return self._http(200), {**parsed, "ResponseMetadata": {"HTTPStatusCode": 200}}

@@ -27,6 +27,7 @@ from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsErr
 from clouduploader.platforms.ec2 import aws_errors, endpoint, exchange
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import Reporter
+from clouduploader.plugin.resources import is_refusal
 from clouduploader.util.cancel import Cancel
 
 TRIES = 5  # of a call; the SDK's own are 3
@@ -221,6 +222,10 @@ class _Border:
                 if number == tries:
                     raise
                 time.sleep(PAUSE_SECONDS * 2 ** (number - 1))
+            except botocore.exceptions.ClientError as exc:
+                metadata = exc.response.setdefault("ResponseMetadata", {})
+                metadata["RetryAttempts"] = metadata.get("RetryAttempts", 0) + number - 1
+                raise
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _checked(self, operation_name: str, api_params: Mapping[str, Any]) -> Any:
@@ -428,6 +433,21 @@ def refusal_code(error: ClouduploaderError) -> str:
     """Return the code by which AWS refused; "" if the error is no refusal of AWS's."""
     cause = error.__cause__
     return str(cause.response["Error"].get("Code", "")) if isinstance(cause, botocore.exceptions.ClientError) else ""
+
+
+def retries(error: ClouduploaderError) -> int:
+    """Return how often the SDK had sent a request before the one that was refused so."""
+    answer = getattr(error.__cause__, "response", {})
+    return int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+
+
+def has_made_nothing(error: ClouduploaderError) -> bool:
+    """Tell whether a request that was to make something has certainly not done so.
+
+    An answer of 500 or 502 does not say that, whatever its code, nor a refusal of what had been sent before: that one
+    may have been granted, and its answer lost.
+    """
+    return is_refusal(error) and not retries(error)
 
 
 def may_pass(error: ClouduploaderError) -> bool:

@@ -153,13 +153,13 @@ class RegionCopy:
         try:
             with (
                 self._resources.creating(
-                    "image", self._region, is_refused=_is_refused, token=token, tags=dict(given)
+                    "image", self._region, is_refused=boto.has_made_nothing, token=token, tags=dict(given)
                 ) as created,
                 self._ctx.translated(f"region {self._region}"),
             ):
                 image = created(self._ec2.copy_image(**parameters)["ImageId"])
         except ClouduploaderError as exc:
-            self._is_ours_to_remove = not _is_refused(exc)
+            self._is_ours_to_remove = not boto.has_made_nothing(exc)
             raise
         self.objects[image] = None
         return image.id
@@ -273,8 +273,3 @@ class RegionCopy:
         tagged = [CloudObject("snapshot", snapshot_id, self._region) for snapshot_id in unfinished]
         known = [*ami.objects(image or {"ImageId": image_id}, self._region), *self.objects]
         return list(dict.fromkeys([*known, *tagged]))
-
-
-def _is_refused(exc: ClouduploaderError) -> bool:
-    """Tell whether AWS has refused; else it may have been done all the same."""
-    return bool(boto.refusal_code(exc))

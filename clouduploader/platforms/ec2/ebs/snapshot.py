@@ -140,7 +140,7 @@ class Snapshots:
             with self._ctx.translated(f"region {self._region}"):
                 answer = self._context.ebs.start_snapshot(**parameters)
         except ClouduploaderError as exc:
-            if not isinstance(exc, TransientError) and not _retries(exc):  # else the first one may have made it
+            if boto.has_made_nothing(exc):
                 self._resources.refused("snapshot", self._region)
                 self._journal.write("discarded", token=parameters["ClientToken"])
             elif not isinstance(exc, ThrottledError):
@@ -219,7 +219,7 @@ class Snapshots:
                 return
             except (TransientError, PlatformReplyError) as exc:
                 is_transient = isinstance(exc, TransientError)
-                was_sent = was_sent or is_transient or _retries(exc) > 0
+                was_sent = was_sent or is_transient or boto.retries(exc) > 0
                 is_last = number == SEAL_TRIES or not is_transient
                 # It is not refused if it had been done before, by a request whose answer was lost.
                 if _is_not_open(exc) and self._is_completing(snapshot_id, limit_seconds):
@@ -304,12 +304,6 @@ def _is_not_open(exc: ClouduploaderError) -> bool:
     """Tell whether AWS says that the snapshot is not one that waits for blocks and for its completion."""
     answer = getattr(exc.__cause__, "response", None) or {}
     return bool(answer.get("Reason") == NOT_OPEN_REASON)
-
-
-def _retries(exc: ClouduploaderError) -> int:
-    """Return how often the SDK had sent a request before the one that was refused so."""
-    answer = getattr(exc.__cause__, "response", {})
-    return int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
 def fits(earlier: ExistingSnapshot, parameters: Mapping[str, Any]) -> bool:

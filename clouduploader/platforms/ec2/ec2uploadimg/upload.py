@@ -223,9 +223,7 @@ class HelperUpload:
         for specifications in ([specification], []):
             try:
                 with (
-                    self._ctx.creating(
-                        "security group", is_refused=lambda exc: bool(boto.refusal_code(exc))
-                    ) as created,
+                    self._ctx.creating("security group", is_refused=boto.has_made_nothing) as created,
                     self._ctx.translated(f"region {self._region}"),
                 ):
                     group = self._context.ec2.create_security_group(

@@ -369,3 +369,29 @@ def test_region_that_nobody_knows_is_blamed_where_nobody_is_let_in(
     client = make_client("sts", region)
     with pytest.raises(kind), boto.translated("a test"):
         client.get_caller_identity()
+
+
+def _refused(code, status=400, retries=0):
+    metadata = {"HTTPStatusCode": status, "RetryAttempts": retries}
+    return botocore.exceptions.ClientError(
+        {"Error": {"Code": code, "Message": "No."}, "ResponseMetadata": metadata}, "CreateSecurityGroup"
+    )
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (_refused("InvalidGroup.Duplicate"), True),
+        (_refused("UnauthorizedOperation", 403), True),
+        (_refused("InvalidGroup.Duplicate", retries=1), False),
+        (_refused("InternalError", 500), False),
+        (_refused("502", 502), False),
+        (_refused("RequestLimitExceeded", 503, retries=4), False),
+        (botocore.exceptions.NoCredentialsError(), True),
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="https://ec2.test"), False),
+    ],
+)
+def test_only_a_refusal_of_a_request_that_was_sent_once_has_made_nothing(raised, expected):
+    with pytest.raises(ClouduploaderError) as caught, boto.translated("a thing"):
+        raise raised
+    assert boto.has_made_nothing(caught.value) is expected

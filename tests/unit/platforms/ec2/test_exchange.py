@@ -168,6 +168,17 @@ def test_malformed_answer_is_asked_for_again(make_server, ask, service, name):
 
 
 @pytest.mark.usefixtures("hasty_sdk")
+@pytest.mark.parametrize("malformed", ["body cut", "empty body", "half", "error that is a page"])
+def test_refusal_after_a_malformed_answer_says_nothing_of_the_first_request(make_server, ask, malformed):
+    refusal = b"<Response><Errors><Error><Code>X</Code><Message>No.</Message></Error></Errors></Response>"
+    server = make_server(MALFORMED[malformed], answer(refusal, b"400 Bad Request"))
+    with pytest.raises(PlatformReplyError) as caught:
+        ask(server.url)
+    assert (server.count, boto.refusal_code(caught.value)) == (2, "X")
+    assert not boto.has_made_nothing(caught.value)
+
+
+@pytest.mark.usefixtures("hasty_sdk")
 @pytest.mark.parametrize("service", ["ec2", "ebs"])
 @pytest.mark.parametrize("name", [name for name in MALFORMED if name not in RIGHT_FOR["ebs"]])
 def test_answer_that_stays_malformed_may_be_right_later(make_server, ask, service, name):

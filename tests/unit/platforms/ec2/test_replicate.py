@@ -367,9 +367,13 @@ def test_open_copy_is_not_taken_for_one_that_is_to_be_encrypted(run, cloud, stat
     assert there in cloud.left("eu-west-2")
 
 
-def test_stop_finds_copies_whose_answer_was_lost(run, cloud):
+@pytest.mark.parametrize(
+    "answer",
+    [None, Refused("InternalError", status=500), Refused("502", status=502), Refused("IdempotentThing", retries=1)],
+)
+def test_stop_finds_copies_whose_answer_was_lost(run, cloud, answer):
     cancel = Cancel()
-    lost = Lost()
+    lost = Lost(answer)
     lost.for_ever = True
     cloud.faults = {("eu-west-2", "CopyImage"): lost}
     cloud.looks_pending = 10**6

@@ -410,7 +410,8 @@ def _remove_batch(context: CleanupContext, batch: UploadLeftovers) -> CleanUpRep
     with journal.open_journal(batch.contents.directory.parent, batch.key) as opened:
         if opened.state() != batch.contents.state:
             raise LockedError("its upload was tried again meanwhile")
-        adopt(opened, batch.items)
+        if batch.contents.state.is_open:  # one that is closed has no target data any more, and stays found by labels
+            adopt(opened, batch.items)
         report = CleanUpReport()
         with context.log.listening(JournalWriter(opened, context.log).take):
             if batch.to_remove:

@@ -304,6 +304,24 @@ def test_what_cannot_be_removed_is_told_and_tried_again(dead):
     assert not cloud.journal().state.is_open
 
 
+def test_what_shows_after_its_journal_was_closed_is_tried_again_too(dead):
+    cloud = dead("unreported snapshot")
+    (snapshot,) = cloud.things()
+    cloud.set("hidden", snapshot)
+    cloud.age(120)
+    assert cloud.cleanup("--yes").returncode == 0
+    (cloud.journal().directory / "targetdata").unlink()  # as after some days, or that of a job of a build service
+    cloud.set("hidden")
+    cloud.set("stubborn", snapshot)
+    words = ("--yes", "--region", "here", "--older-than", "0")
+    for _ in range(2):
+        done = cloud.cleanup(*words)
+        assert (done.returncode, f"left snapshot {snapshot} in here: it is in use" in done.stderr) == (75, True)
+    cloud.set("stubborn")
+    assert (cloud.cleanup(*words).returncode, cloud.things()) == (0, {})
+    assert cloud.cleanup(*words).stderr == "Nothing is left.\n"
+
+
 def test_account_that_is_closed_to_us_is_told(dead):
     cloud = dead("made")
     cloud.set("locked-out", "yes")

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, StoppedError, TransientError
@@ -39,6 +40,7 @@ class Resources:
         self._made_at: dict[CloudObject, float] = {}
         self._to_undo: dict[CloudObject, None] = {}
         self._unanswered: list[tuple[str, str, JsonValue]] = []  # kind, region, and token if there is one
+        self._lock = threading.Lock()  # of `_unanswered`; what is done with the others is one step
 
     @contextlib.contextmanager
     def creating(
@@ -84,8 +86,9 @@ class Resources:
         """Write down that something is about to be asked for; see `creating`."""
         self._journal.write("asked", kind=kind, region=region, **facts)
         request = (kind, region, facts.get("token"))
-        if request not in self._unanswered or not request[2]:  # the same token once more makes nothing more
-            self._unanswered.append(request)
+        with self._lock:
+            if request not in self._unanswered or not request[2]:  # the same token once more makes nothing more
+                self._unanswered.append(request)
 
     def made(self, thing: CloudObject) -> None:
         """Note that something exists, and is to be undone if the upload fails."""
@@ -105,7 +108,8 @@ class Resources:
 
     def unanswered(self, region: str) -> list[str]:
         """List the kinds of what was asked for in a region and may be there or not."""
-        return [kind for kind, where, _token in self._unanswered if where == region]
+        with self._lock:
+            return [kind for kind, where, _token in self._unanswered if where == region]
 
     def adopt(self, thing: CloudObject) -> None:
         """Undo this too if the upload fails, without a word in the journal; made now, unless it is known when."""
@@ -134,10 +138,11 @@ class Resources:
         return self._clock.monotonic() - self._made_at.get(thing, -math.inf)
 
     def _answer(self, kind: str, region: str) -> None:
-        for index, request in enumerate(self._unanswered):
-            if request[:2] == (kind, region):
-                del self._unanswered[index]
-                return
+        with self._lock:
+            for index, request in enumerate(self._unanswered):
+                if request[:2] == (kind, region):
+                    del self._unanswered[index]
+                    return
 
 
 def unremoved(entries: Sequence[Mapping[str, JsonValue]]) -> dict[CloudObject, Mapping[str, JsonValue]]:

@@ -1,4 +1,6 @@
 import datetime
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.platforms import SdkError
@@ -73,6 +75,27 @@ def test_request_with_the_same_token_is_answered_with_the_first(upload_ctx):
         upload_ctx.resources.asked("image", "here", token="t")
     upload_ctx.resources.made(CloudObject("image", "i", "here"))
     assert upload_ctx.resources.unanswered("here") == []
+
+
+def test_threads_answer_their_own_requests(upload_ctx, monkeypatch):
+    resources = upload_ctx.resources
+    monkeypatch.setattr(upload_ctx.request.journal, "write", lambda *_words, **_values: None)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def serve(region):
+        for number in range(3000):
+            resources.asked("image", region, token=f"{number}")
+            assert resources.unanswered(region) == ["image"]
+            resources.made(CloudObject("image", f"{number}", region))
+            assert resources.unanswered(region) == []
+        return number + 1
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(serve, "abcdefgh")) == [3000] * 8
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_what_is_gone_is_not_undone_and_in_the_journal(upload_ctx):

@@ -42,8 +42,20 @@ def spec_section(name):
 
 def files_in(*names):
     """The files in directories of the checkout, as paths from its top."""
-    found = [path for name in names for path in (TOP / name).rglob("*") if path.is_file()]
+    found = [path for name in names for path in (TOP / name, *(TOP / name).rglob("*")) if path.is_file()]
     return {str(path.relative_to(TOP)) for path in found if path.suffix not in (".pyc", ".pyo")}
+
+
+def setup_cfg():
+    """What setup.cfg says."""
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    return setup
+
+
+def host_files():
+    """The files in packaging/ that a host needs to run the service."""
+    return {name for name in files_in("packaging") if Path(name).suffix in (".service", ".sysusers", ".tmpfiles")}
 
 
 def installed_sources():
@@ -52,33 +64,48 @@ def installed_sources():
     return {word for word in commands if re.match(r"(etc|packaging)/", word)}
 
 
+def files_below(directory):
+    """The files in a directory, as paths from there."""
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="module")
-def distributed(tmp_path_factory):
+def committed(tmp_path_factory):
+    """A copy of this checkout without what is made in it."""
+    made = shutil.ignore_patterns(
+        ".*_cache", ".coverage", ".git", ".venv", ".hypothesis", "__pycache__", "*.egg-info", "build"
+    )
+    return shutil.copytree(TOP, tmp_path_factory.mktemp("committed") / "checkout", ignore=made, symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def distributed(committed, tmp_path_factory):
     """The names in a source distribution that was built of this checkout."""
     place = tmp_path_factory.mktemp("sdist")
-    left_out = shutil.ignore_patterns(".*_cache", ".git", ".venv", ".hypothesis", "__pycache__", "*.egg-info", "build")
-    shutil.copytree(TOP, place / "checkout", ignore=left_out, symlinks=True)
+    shutil.copytree(committed, place / "checkout", symlinks=True)
     code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, place], cwd=place / "checkout", check=True, capture_output=True)
     (path,) = place.glob("*.tar.gz")
     with tarfile.open(path) as archive:
-        return {member.name.partition("/")[2] for member in archive if member.isfile()}
+        return {
+            member.name.partition("/")[2] for member in archive if member.isfile() or member.issym() or member.islnk()
+        }
 
 
-def test_source_distribution_has_all_that_is_committed(distributed):
-    wanted = files_in("bench", "bin", "clouduploader", "completion", "etc", "man", "packaging", "tests")
+def test_source_distribution_has_all_that_is_committed(committed, distributed):
+    wanted = files_below(committed)
     assert {"etc/obs/cloudupload/.aws/credentials", "packaging/clouduploader.spec"} <= wanted
-    assert wanted - distributed == set()
-    assert {path.name for path in TOP.glob("*.rst")} | {"LICENSE", "setup.cfg", "pyproject.toml"} <= distributed
+    assert {name for name in wanted - distributed if not name.startswith(".git")} == set()
 
 
-def test_spec_is_of_this_version():
+def test_every_package_is_of_this_version():
+    changes = (TOP / "CHANGES.rst").read_text("utf-8")
     assert re.search(r"(?m)^Version: +(\S+)$", SPEC)[1] == clouduploader.__version__
+    assert re.search(r"(?m)^(\d\S+).*\n==", changes)[1] == clouduploader.__version__
 
 
 def test_spec_requires_what_setup_cfg_does():
-    setup = configparser.ConfigParser()
-    setup.read(TOP / "setup.cfg")
+    setup = setup_cfg()
     wanted = setup["options"]["install_requires"].split() + setup["options.extras_require"]["server"].split()
     required = re.findall(r"(?m)^Requires: +%\{py\}-(\S+ >= \S+)$", SPEC)
     assert sorted(name.replace(" >= ", ">=") for name in required) == sorted(name.replace("_", "-") for name in wanted)
@@ -87,17 +114,21 @@ def test_spec_requires_what_setup_cfg_does():
 def test_spec_installs_every_file_there_is():
     sources = installed_sources()
     assert [name for name in sources if not (TOP / name).is_file()] == []
-    not_installed = {"packaging/check", "packaging/try", "packaging/clouduploader.spec"}
-    assert sources == files_in("etc", "packaging") - not_installed
+    assert sources == files_in("etc") | host_files()
 
 
-def test_wheel_has_manual_page_and_completion_and_the_spec_lists_them():
-    setup = configparser.ConfigParser()
-    setup.read(TOP / "setup.cfg")
-    installed = {f"{place}/{Path(source).name}": source for place, source in setup["options.data_files"].items()}
-    assert set(installed.values()) == files_in("completion", "man")
+def test_wheel_has_all_that_belongs_beside_the_program_and_the_spec_lists_it():
+    installed = {
+        f"{place}/{Path(source).name}": source
+        for place, sources in setup_cfg()["options.data_files"].items()
+        for source in sources.split()
+    }
+    assert set(installed.values()) == files_in("completion", "etc", "man") | host_files()
     listed = spec_section("files").replace("%{_datadir}", "share").replace("%{_mandir}", "share/man").split()
-    assert [path for path in installed if path not in listed and f"{path}*" not in listed] == []
+    missing = [path for path in installed if path not in listed and f"{path}*" not in listed]
+    assert [
+        path for path in missing if not path.startswith("share/clouduploader/")
+    ] == []  # it installs these elsewhere
 
 
 def test_spec_lists_every_file_that_it_installs():

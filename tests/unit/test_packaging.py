@@ -1,6 +1,7 @@
 """What is packaged: the files that the unit, the snippets and the spec name are there, and agree with the program."""
 
 import configparser
+import json
 import re
 import shlex
 import shutil
@@ -34,6 +35,12 @@ def unit(unit_name="clouduploader.service"):
     return found
 
 
+def container(instruction):
+    """The words of the last such line of the Containerfile."""
+    text = (TOP / "Containerfile").read_text("utf-8")
+    return json.loads(re.findall(rf"(?m)^{instruction} (\[.*\])$", text)[-1])
+
+
 def spec_section(name):
     """The lines of one section of the spec."""
     sections = "prep|build|install|pre|post|preun|postun|files|changelog"
@@ -58,6 +65,11 @@ def host_files():
     return {name for name in files_in("packaging") if Path(name).suffix in (".service", ".sysusers", ".tmpfiles")}
 
 
+def debian(name):
+    """One of debhelper's files."""
+    return (TOP / "debian" / f"clouduploader.{name}").read_text("utf-8")
+
+
 def installed_sources():
     """The files that the spec installs from the source distribution."""
     commands = shlex.split(re.sub(r"\\\n|\n", " ", spec_section("install")))
@@ -73,7 +85,7 @@ def files_below(directory):
 def committed(tmp_path_factory):
     """A copy of this checkout without what is made in it."""
     made = shutil.ignore_patterns(
-        ".*_cache", ".coverage", ".git", ".venv", ".hypothesis", "__pycache__", "*.egg-info", "build"
+        ".*_cache", ".coverage", ".git", ".venv", ".hypothesis", "__pycache__", "*.egg-info", "_build", "build", "dist"
     )
     return shutil.copytree(TOP, tmp_path_factory.mktemp("committed") / "checkout", ignore=made, symlinks=True)
 
@@ -94,13 +106,15 @@ def distributed(committed, tmp_path_factory):
 
 def test_source_distribution_has_all_that_is_committed(committed, distributed):
     wanted = files_below(committed)
-    assert {"etc/obs/cloudupload/.aws/credentials", "packaging/clouduploader.spec"} <= wanted
+    assert {"etc/obs/cloudupload/.aws/credentials", "packaging/clouduploader.spec", "debian/rules"} <= wanted
     assert {name for name in wanted - distributed if not name.startswith(".git")} == set()
 
 
 def test_every_package_is_of_this_version():
+    changelog = (TOP / "debian/changelog").read_text("utf-8")
     changes = (TOP / "CHANGES.rst").read_text("utf-8")
     assert re.search(r"(?m)^Version: +(\S+)$", SPEC)[1] == clouduploader.__version__
+    assert re.match(r"clouduploader \((.+?)\)", changelog)[1] == clouduploader.__version__
     assert re.search(r"(?m)^(\d\S+).*\n==", changes)[1] == clouduploader.__version__
 
 
@@ -115,6 +129,34 @@ def test_spec_installs_every_file_there_is():
     sources = installed_sources()
     assert [name for name in sources if not (TOP / name).is_file()] == []
     assert sources == files_in("etc") | host_files()
+
+
+def test_debian_package_installs_every_file_there_is():
+    lines = [line.split() for name in ("install", "manpages") for line in debian(name).splitlines()]
+    assert files_in(*(line[0] for line in lines)) == files_in("completion", "etc", "man")
+    for name in host_files():
+        theirs = Path(name).name.replace("clouduploader-uploads", "clouduploader.clouduploader-uploads")
+        assert (TOP / "debian" / theirs).read_bytes() == (TOP / name).read_bytes()
+
+
+def test_what_brings_python_packages_along_names_extras_that_there_are():
+    for name in ("debian/rules", "Containerfile"):
+        extras = re.search(r"'\S*\[(\S+)\]'", (TOP / name).read_text("utf-8"))[1].split(",")
+        assert set(extras) <= set(setup_cfg()["options.extras_require"])
+        assert "server" in extras
+
+
+def test_container_is_built_of_all_that_setup_cfg_names():
+    setup = setup_cfg()
+    sources = [*" ".join(setup["options.data_files"].values()).split(), setup["metadata"]["license_files"]]
+    needed = {Path(source).parts[0] for source in sources} | {
+        "README.rst",
+        "clouduploader",
+        "pyproject.toml",
+        "setup.cfg",
+    }
+    lines = (TOP / ".dockerignore").read_text("utf-8").splitlines()
+    assert {line[1:] for line in lines if line.startswith("!")} == needed
 
 
 def test_wheel_has_all_that_belongs_beside_the_program_and_the_spec_lists_it():
@@ -147,8 +189,11 @@ def test_user_of_the_spec_is_that_of_the_snippet_and_the_unit():
     assert f"%attr(0750,{user},{user}) %dir %{{_sysconfdir}}/obs/cloudupload\n" in SPEC
 
 
-def test_unit_starts_a_command_that_there_is():
-    executable, *arguments = unit()["ExecStart"]
+@pytest.mark.parametrize(
+    "words", [unit()["ExecStart"], container("ENTRYPOINT") + container("CMD")], ids=["unit", "container"]
+)
+def test_service_is_a_command_that_there_is(words):
+    executable, *arguments = words
     assert executable == "clouduploader"
     name, command, _ = program.clouduploader_command.resolve_command(
         click.Context(program.clouduploader_command, obj=Session()), arguments

@@ -205,6 +205,20 @@ class PidfdSet:
             else:
                 os.close(descriptor)
 
+    def add_child(self, pid: int) -> None:
+        """Hold a child that leads a session and was not waited for yet, so that its number can be no other's.
+
+        /proc is not asked: where it hides what we may not look at (hidepid), the child of a process that hides its
+        memory shows only once the kernel is done with its exec.
+
+        Raises:
+            LocalIOError: No descriptor is free, or worse.
+        """
+        ticks = int(seconds_since_boot() * os.sysconf("SC_CLK_TCK"))
+        child = Process(pid=pid, parent_pid=os.getpid(), group=pid, is_alive=True, start_ticks=ticks)
+        with _faults():
+            self._held[child] = os.pidfd_open(pid)
+
     def living(self) -> list[Process]:
         """Return those that still run."""
         return [process for process, descriptor in self._held.items() if not _has_ended(descriptor)]

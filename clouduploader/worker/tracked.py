@@ -57,9 +57,8 @@ class TrackedUpload:
 def track_started(job: Job) -> TrackedUpload:
     """Track an upload whose supervisor is a child of this process."""
     upload = TrackedUpload(job, util_processes.PidfdSet(), is_child=True, began=util_processes.seconds_since_boot())
-    found = util_processes.find(job.pid) if job.pid else None
-    if found:
-        upload.pidfds.add([found])
+    if job.pid:
+        upload.pidfds.add_child(job.pid)
     return upload
 
 

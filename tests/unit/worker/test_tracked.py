@@ -12,7 +12,7 @@ import pytest
 from fakes.worker_bench import HOLD
 
 from clouduploader.errors import MissingFileError
-from clouduploader.model.job import JobState
+from clouduploader.model.job import Job, JobState
 from clouduploader.store import journal
 from clouduploader.util import privileges, processes
 from clouduploader.worker import outcome as worker_outcome
@@ -42,6 +42,17 @@ def test_uploads_go_on_without_a_worker_and_end_their_jobs(bench):
     assert (job.state, job.details) == (JobState.SUCCEEDED, "ami-1")
     bench.wait_for(lambda: not tracked.supervisors(bench.jobs))
     assert bench.files() == [".worker.lock", "done"]
+
+
+def test_child_that_proc_does_not_show_yet_is_tracked(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "PROC", tmp_path)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True) as child:
+        upload = tracked.track_started(Job(name="1", state=JobState.UPLOADING, pid=child.pid))
+        assert not upload.has_ended()
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert upload.has_ended()
+        upload.close()
 
 
 def test_uploads_of_an_earlier_worker_are_adopted_and_counted(bench):

@@ -1,4 +1,4 @@
-# Sourced by bin/demo and bin/test, from the top of the checkout.
+# Sourced by bin/demo, bin/docs and bin/test, from the top of the checkout.
 
 say() { printf '==> %s\n' "$*"; }
 

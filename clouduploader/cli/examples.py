@@ -27,6 +27,10 @@ clouduploader image --quick --json my.qcow2
 clouduploader inspect 7
 clouduploader inspect 7 --json --lines 0
 """,
+    "keygen": """\
+clouduploader keygen
+clouduploader keygen --rsa
+""",
     "kill": """\
 clouduploader kill --wait 7
 clouduploader kill --yes --force 7 8
@@ -43,6 +47,9 @@ clouduploader log 7 --lines 20
     "platforms": """\
 clouduploader platforms
 clouduploader platforms --schema directory
+""",
+    "pubkey": """\
+clouduploader pubkey > upload-key.asc
 """,
     "resume": """\
 clouduploader resume 7
@@ -70,6 +77,19 @@ clouduploader upload --json --target directory my.x86_64.raw.xz
 clouduploader worker --user obsrun
 """,
 }
+
+TASKS = {
+    "Try it in a private cloud on this machine": "clouduploader sandbox",
+    "See what an upload would do, and what it costs at most": "clouduploader upload --dry-run --region eu-west-1 "
+    "--name my-image my.x86_64.raw.xz",
+    "Do it, and print the id of the image": "clouduploader upload --region eu-west-1 --name my-image my.x86_64.raw.xz",
+    "Go on after a crash": "clouduploader resume 7",
+    "Hand an image to the service, and wait until it is in the cloud": "clouduploader submit --wait --server "
+    "http://obs.example.org:5452 --region eu-west-1 --name my-image my.x86_64.raw.xz",
+    "Watch a job": "clouduploader log --follow 7",
+    "See what uploads left in the cloud": "clouduploader cleanup --dry-run",
+}
+"""Examples across all commands, by what they are for."""
 
 
 def epilog(command: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 import clouduploader
+from clouduploader.cli import examples
 from clouduploader.cli.options import GLOBAL_OPTIONS
 from clouduploader.cli.program import clouduploader_command
 from clouduploader.cli.session import SERVER_VARIABLE
@@ -22,14 +23,15 @@ from clouduploader.store import config
 from clouduploader.uploads import registry
 
 CONTRACT = (
-    "[OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA LOGFILE",
     "[OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA FILENAME RESULT_FILE",
+    "[OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA LOGFILE",
 )
 DESCRIPTION = """
-The Open Build Service starts clouduploader once per upload job, in one of the first two forms: five or six
+The Open Build Service starts clouduploader once per upload job, in one of the first two forms: six or five
 operands, the third and fourth absolute paths. The image UPLOAD_FILE is uploaded for USER to the platform TARGET
-as the JSON file TARGETDATA says. The log is appended to LOGFILE or, where OBS catches it, written to standard
-output; the result, one line such as the id of the image, goes to RESULT_FILE.
+as the JSON file TARGETDATA says. The result, one line such as the id of the image, goes to RESULT_FILE, and the log
+to standard output, where OBS catches it; in the second form the log is appended to LOGFILE, and the result goes to
+standard output.
 
 In the third form an administrator runs a command: uploads by hand, looks at jobs, kills them, makes keys,
 checks the installation.
@@ -41,9 +43,15 @@ tab-separated and whole. With `--json` the answer, and a failure too, is one JSO
 ENVIRONMENT = {
     "CLOUDUPLOADER_HOME": f"Keys, credentials and settings, instead of {config.DEFAULT_HOME}.",
     "CLOUDUPLOADER_SPOOL": f"The jobs, instead of {config.DEFAULT_SPOOL}.",
+    "CLOUDUPLOADER_STATE": f"The journals of uploads, instead of {config.STATE_NAME} in the spool.",
     SERVER_VARIABLE: "The URL of a job server that `submit`, `list`, `inspect`, `log` and `kill` ask instead of the "
     "spool, unless `--spool` is given.",
     "NO_COLOR": "If it is set and not empty, nothing is coloured.",
+    "PATH": "Where programs are looked for, such as gpg, qemu-img and qemu-nbd.",
+    "TMPDIR": "Where the private directories of uploads are made, which need little room.",
+    "XDG_CONFIG_HOME": "Where the home of a plain user is, as clouduploader in it; ~/.config by default.",
+    "XDG_STATE_HOME": "Where the spool of a plain user is, as clouduploader in it; ~/.local/state by default.",
+    "HTTPS_PROXY": "The proxy to the cloud; NO_PROXY names the hosts that are asked without it.",
 }
 FILES = {
     f"{config.DEFAULT_HOME}/{config.FILE_NAME}": "Settings, an INI file. The command line and the environment "
@@ -86,10 +94,18 @@ def render() -> str:
     lines += [".SH TARGETS", *_definitions({target: _target(platform) for target, platform in platforms.items()})]
     lines += [".SH EXIT STATUS", *_definitions({str(int(code)): code.meaning for code in ExitCode})]
     lines += [".SH ENVIRONMENT", *_definitions(ENVIRONMENT)]
-    files = {f"{config.DEFAULT_HOME}/{one.path}": one.description for own in platforms.values() for one in own.files}
-    lines += [".SH FILES", *_definitions(FILES | files)]
+    lines += [".SH FILES", *_definitions(files())]
+    lines += [".SH EXAMPLES"]
+    for purpose, line in examples.TASKS.items():
+        lines += [*_paragraphs(f"{purpose}:"), ".PP", ".RS 4", ".nf", _line(line), ".fi", ".RE"]
     lines += [".SH SEE ALSO", ".BR gpg (1)"]
     return "\n".join(lines) + "\n"
+
+
+def files() -> dict[str, str]:
+    """Tell what is in each file of ours and of our platforms, by its path."""
+    platforms = [registry.load_without_settings(target) for target in BUILT_INS]
+    return FILES | {f"{config.DEFAULT_HOME}/{one.path}": one.description for own in platforms for one in own.files}
 
 
 def _target(platform: Platform) -> str:

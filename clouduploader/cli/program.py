@@ -59,9 +59,8 @@ class LazyGroup(CommandGroup):
     cls=LazyGroup,
     params=list(GLOBAL_OPTIONS),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="OBS calls `clouduploader [OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA LOGFILE`, or with "
-    "`FILENAME RESULT_FILE` in place of LOGFILE: five or six operands, the third and fourth absolute "
-    "paths.",
+    epilog="OBS calls `clouduploader [OPTIONS] USER TARGET UPLOAD_FILE TARGETDATA FILENAME RESULT_FILE`, or with "
+    "`LOGFILE` in place of the last two: six or five operands, the third and fourth absolute paths.",
 )
 def clouduploader_command() -> None:
     """Turn a disk image from a build service into a bootable image in a cloud account."""

@@ -8,21 +8,21 @@ from clouduploader.cli import examples, main, program
 from clouduploader.cli.session import Session
 
 CONTEXT = click.Context(program.clouduploader_command)
-WITHOUT = {"keygen", "pubkey"}  # used without operands
 LINES = [
     (name, line)
     for name in sorted(program.COMMANDS)
     for line in re.findall(r"^clouduploader .*$", examples.epilog(name) or "", re.MULTILINE)
 ]
+TASKS = [(line.split()[1], line) for line in examples.TASKS.values()]
 
 
 def test_every_command_has_examples():
-    assert {name for name, _ in LINES} == set(program.COMMANDS) - WITHOUT
+    assert {name for name, _ in LINES} == set(program.COMMANDS)
 
 
-@pytest.mark.parametrize(("name", "line"), LINES)
+@pytest.mark.parametrize(("name", "line"), LINES + TASKS)
 def test_example_is_what_the_command_takes(name, line):
-    executable, first, *words = shlex.split(line.partition(" <")[0])
+    executable, first, *words = shlex.split(re.split(" [<>]", line)[0])
     assert (executable, first) == ("clouduploader", name)
     command = program.clouduploader_command.get_command(CONTEXT, name)
     if isinstance(command, click.Group):

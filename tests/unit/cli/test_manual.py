@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
-from clouduploader.cli import manual, program
+from clouduploader.cli import examples, manual, program
 from clouduploader.errors import ExitCode
 from clouduploader.platforms import BUILT_INS
 from clouduploader.uploads import registry
@@ -34,7 +34,7 @@ def test_page_is_shown_without_a_complaint():
     headings = re.findall(r"^[A-Z][A-Z ]+$", shown, re.MULTILINE)
     assert headings == [
         *["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "TARGETS", "EXIT STATUS", "ENVIRONMENT", "FILES"],
-        "SEE ALSO",
+        *["EXAMPLES", "SEE ALSO"],
     ]
 
 
@@ -52,6 +52,11 @@ def test_page_tells_what_each_of_our_platforms_says_of_itself(target):
         assert f"/etc/obs/cloudupload/{file.path} {file.description}" in shown
     if platform.accounts:
         assert platform.accounts.description.replace("`", "") in shown
+
+
+def test_page_shows_each_task_as_it_is_typed():
+    shown = show(manual.render()).partition("EXAMPLES")[2]
+    assert [line for line in examples.TASKS.values() if f"\n           {line}\n" not in shown] == []
 
 
 @pytest.mark.parametrize("name", sorted(program.COMMANDS))

@@ -17,7 +17,7 @@ class DiskFormat(enum.StrEnum):
 
     RAW = "raw"
     VHD = "vhd"
-    """Fixed: the raw disk with a footer of 512 bytes behind it."""
+    """A fixed one, which is the raw disk with a footer of 512 bytes behind it."""
     VHD_DYNAMIC = "vhd-dynamic"
     QCOW2 = "qcow2"
     VMDK = "vmdk"
@@ -33,7 +33,7 @@ class ZeroBlocks(enum.StrEnum):
     SEND = "send"
     """All are written."""
     HOLES = "holes"
-    """True holes are left out: of a sparse raw file, of a .bmap, of a qcow2, VMDK or VHD map."""
+    """True holes are left out, of a sparse raw file, of a .bmap, of a qcow2, VMDK or VHD map."""
     SKIP = "skip"
     """All are left out."""
 
@@ -89,7 +89,7 @@ class ImageFacts:
 
     @property
     def boot_mode(self) -> str | None:
-        """How it boots: uefi-preferred where both firmwares do, uefi, legacy-bios; None if that can't be told."""
+        """Return uefi-preferred where both firmwares boot it, uefi or legacy-bios; None if that can't be told."""
         if self.boots_uefi:
             return "uefi-preferred" if self.boots_bios else "uefi"
         return "legacy-bios" if self.boots_bios and self.boots_uefi is False else None
@@ -161,7 +161,7 @@ class BlockSource(Protocol):
         A buffer's content is undefined where the block is zero.
 
         Returns:
-            None at the end: then the packing was whole, and all digests that were given agree.
+            None at the end, when the packing was whole, and all digests that were given agree.
 
         Raises:
             ImageError: It is damaged, cut off, has garbage behind it, is too large, or is not what a digest
@@ -186,7 +186,7 @@ class Encoding(enum.StrEnum):
     RAW = "raw"
     """As it is."""
     VHD = "vhd"
-    """A fixed VHD: zeros up to the next MiB, then the footer, as Azure takes it."""
+    """A fixed VHD, with zeros up to the next MiB before the footer, as Azure takes it."""
     TAR_GZ = "tar.gz"
     """A file `disk.raw`, with zeros up to the next GiB, in a tar archive packed with gzip, as Google takes it."""
     QCOW2 = "qcow2"

@@ -40,7 +40,7 @@ class Context:
         entries: What the journal of the upload that `find` looks for has, oldest first; empty where it is lost.
 
     Attributes:
-        targetdata, reporter, cancel, clock, entries: As given.
+        targetdata: As given; so are reporter, cancel, clock and entries.
         region: "" for a platform without regions, and where none was named.
     """
 

@@ -66,7 +66,7 @@ class Reporter(Protocol):
         """Write a line to the job's log. Control characters and secrets in it are masked."""
 
     def detail(self, text: str) -> None:
-        """Write a line for those who debug (--verbose)."""
+        """Write a line for those who debug (`--verbose`)."""
 
     def event(self, event: Event) -> None:
         """Tell programs and progress bars, and the log as far as people want it.

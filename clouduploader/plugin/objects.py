@@ -40,7 +40,7 @@ class ObjectState(enum.StrEnum):
     """How far something is that an upload made."""
 
     PARTIAL = "partial"
-    """Not finished: only its own upload could go on with it."""
+    """Not finished, and only its own upload could go on with it."""
     PENDING = "pending"
     """It waits for content, or is being completed by the cloud."""
     COMPLETE = "complete"

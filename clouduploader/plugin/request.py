@@ -20,8 +20,8 @@ class Journal(Protocol):
 
         {"what": "asked", "kind": "snapshot", "region": "eu-west-1", "token": "...", ...}
 
-    and whatever else it needs to know in a later try, or to find what this one left (`Context.entries`), under `what`s
-    of its own.
+    and whatever else it needs to know in a later try, or to find what this one left (`Context.entries`), under a
+    `what` of its own.
 
     Attributes:
         key: 32 hexadecimal digits, made from what makes the upload the same; for client tokens and tags.

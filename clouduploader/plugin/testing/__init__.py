@@ -20,7 +20,7 @@ Install `clouduploader[testing]`, and write a fixture `case`, here in a module `
             sabotage=lambda: ...,                            # from now on an upload must fail
         )
 
-Then run the suite with
+Then run the suite:
 
     pytest --pyargs clouduploader.plugin.testing -p my_package.contract_case
 

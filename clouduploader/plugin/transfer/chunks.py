@@ -48,7 +48,7 @@ class ChunkUpload:
         is_zero: Whether it is all zeros.
 
     Attributes:
-        index, digest, buffer, is_zero: As given.
+        index: As given; so are digest, buffer and is_zero.
         pauses: How often it had to wait.
         tries: How often it failed for other reasons than throttling.
     """
@@ -92,7 +92,7 @@ class ChunkTransfer(Generic[ChunkT]):
         timeouts: See Timeouts.
 
     Attributes:
-        ctx, source, timeouts: As given.
+        ctx: As given; so are source and timeouts.
         clock: Seconds that only grow.
         limiter: The rate of requests.
         window: How many chunks may be under way at once now.

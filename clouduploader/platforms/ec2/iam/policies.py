@@ -1,7 +1,4 @@
-"""What the user's role must allow, and to whom: the policies of the README's section "The IAM role".
-
-The README shows the same documents; a test compares them with these.
-"""
+"""What the user's role must allow, and to whom: the policies that `account show` prints and the reference shows."""
 
 from collections.abc import Sequence
 

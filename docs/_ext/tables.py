@@ -1,0 +1,100 @@
+"""Tables of what the program knows: target data, settings, exit codes, environment, files, metrics, policies."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import prometheus_client.parser
+import rst
+
+from clouduploader.cli import manual
+from clouduploader.errors import ExitCode
+from clouduploader.platforms.ec2 import settings as ec2_settings
+from clouduploader.platforms.ec2.iam import policies
+from clouduploader.plugin import fields
+from clouduploader.server import job_counter
+from clouduploader.server import metrics as server_metrics
+from clouduploader.server import settings as server_settings
+from clouduploader.store import spool
+from clouduploader.uploads import registry
+from clouduploader.worker import settings as worker_settings
+
+SAMPLE = Path(__file__).parents[2] / "etc/obs/cloudupload/clouduploader.conf"
+LIMITS = {"server": server_settings.LIMITS, "worker": worker_settings.LIMITS, "ec2": ec2_settings.LIMITS}
+
+
+def target_data(target: str) -> Iterator[str]:
+    """Say what a platform makes of an image, and list the keys of its target data."""
+    platform = registry.load_without_settings(target)
+    yield from (rst.inline(platform.description), "")
+    rows = []
+    for field in platform.fields:
+        key = rst.code(field.name) + (" (required)" if field.is_required else "")
+        option = rst.code(field.option_name()) if field.option_name() else ""
+        value = fields.allowed_in_words(field, None).removeprefix("must be ")
+        rows.append((f"{key} {option}", rst.inline(field.description), rst.inline(value)))
+    yield from rst.table(("key and option", "what", "value"), rows, (22, 44, 34))
+
+
+def accounts(target: str) -> Iterator[str]:
+    """Say how the service gets into its users' accounts."""
+    if kept := registry.load_without_settings(target).accounts:
+        yield from (rst.inline(kept.description), "")
+
+
+def settings(section: str) -> Iterator[str]:
+    """Describe the settings of a section, as the sample of the file has them."""
+    (text,) = re.findall(rf"(?ms)^\[{section}\]\n(.*?)(?=^\[|\Z)", SAMPLE.read_text("utf-8"))
+    for comment, key, default in re.findall(r"(?m)((?:^##? .*\n)+)^##?(\w+) =(.*)$", text):
+        facts = [f"Default: {rst.code(default.strip())}"] if default.strip() else []
+        if key in LIMITS.get(section, {}):
+            low, high = LIMITS[section][key]
+            facts.append(f"{low} to {high}")
+        meaning = rst.inline(re.sub("(?m)^##? ", "", comment))
+        yield from (f".. confval:: {key}", "", f"   {meaning}", "", f"   {'; '.join(facts)}", "")
+
+
+def exit_codes() -> Iterator[str]:
+    """List the exit codes."""
+    yield from rst.table(("code", "meaning"), [(str(int(one)), rst.inline(one.meaning)) for one in ExitCode], (10, 90))
+
+
+def environment() -> Iterator[str]:
+    """Describe the variables that the program reads."""
+    for name, meaning in manual.ENVIRONMENT.items():
+        yield from (f".. envvar:: {name}", "", f"   {rst.inline(meaning)}", "")
+
+
+def files() -> Iterator[str]:
+    """List the files of the program."""
+    rows = [(rst.code(path), rst.inline(meaning)) for path, meaning in manual.files().items()]
+    yield from rst.table(("file", "what"), rows, (45, 55))
+
+
+def metrics() -> Iterator[str]:
+    """List the metrics of a server that has answered one request and seen one upload fail."""
+    with tempfile.TemporaryDirectory() as directory:
+        jobs = spool.Spool(Path(directory))
+        server = server_metrics.Metrics(job_counter.JobCounter(jobs), transfers=lambda: 0, free_bytes=lambda: 0)
+        server.count_request("GET", 200, 0.1)
+        server.count_upload("failed", exit_code=ExitCode.PROTOCOL, seconds=1)
+        text = server.render(received_bytes=0).decode()
+    rows = []
+    for metric in prometheus_client.parser.text_string_to_metric_families(text):
+        labels = sorted({label for sample in metric.samples for label in sample.labels} - {"le"})
+        name = metric.name + "_total" * (metric.type == "counter")
+        rows.append((rst.code(name), metric.type, ", ".join(map(rst.code, labels)), rst.inline(metric.documentation)))
+    yield from rst.table(("metric", "type", "labels", "what"), rows, (40, 10, 15, 35))
+
+
+def policy(name: str) -> Iterator[str]:
+    """Show a policy of the role that a user makes in AWS."""
+    yield from rst.block(json.dumps(policies.permissions(name), indent=2), "json")
+
+
+def trust() -> Iterator[str]:
+    """Show the trust policy of that role."""
+    document = policies.trust(partition="aws", account_id="111122223333", external_id="the external id of the user")
+    yield from rst.block(json.dumps(document, indent=2), "json")

@@ -10,9 +10,8 @@ import click
 
 import clouduploader
 from clouduploader.cli import program
-from clouduploader.platforms.ec2 import check, fields
+from clouduploader.platforms.ec2 import check
 from clouduploader.platforms.ec2.ec2uploadimg import command
-from clouduploader.platforms.ec2.ec2uploadimg import command as ec2uploadimg_command
 from clouduploader.platforms.ec2.iam import policies
 from clouduploader.store import config
 
@@ -50,22 +49,6 @@ def test_quoted_error_lines_are_said_by_the_program():
     assert [fragment for fragment in quoted if fragment not in said] == []
 
 
-def test_every_key_of_the_target_data_is_explained():
-    table = section("Target data")
-    explained = re.findall(r"^``(\w+)``( \*)? +\S", table, re.MULTILINE)
-    assert explained == [(field.name, " *" if field.is_required else "") for field in fields.FIELDS]
-
-
-def test_every_command_is_shown():
-    shown = section("The commands")
-    assert [name for name in program.COMMANDS if not re.search(rf"\b{name}\b", shown)] == []
-
-
-def test_every_phase_of_ec2_is_named():
-    named = re.search(r"for EC2: (.*?) ``progress``", README_WORDS)[1].split(", ")
-    assert set(named) >= {name for _beginning, name in ec2uploadimg_command.PHASES}
-
-
 def test_role_may_do_all_that_makes_and_removes():
     _trust, rights, direct, *_others = documents()
     actions = rights["Statement"][0]["Action"]
@@ -96,7 +79,8 @@ def test_paths_are_those_of_the_program():
 
 
 def test_examples_use_options_that_exist():
-    examples = re.findall(r"^ +\$ clouduploader (.*?)(?: [|<>].*)?$", README, re.MULTILINE)
+    texts = [README, *(path.read_text("utf-8") for path in (TOP / "docs").rglob("*.rst"))]
+    examples = re.findall(r"^ +\$ clouduploader (.*?)(?: [|<>].*)?$", "\n".join(texts), re.MULTILINE)
     context = click.Context(program.clouduploader_command)
     group_options = {option for parameter in program.clouduploader_command.params for option in parameter.opts}
     unknown = []

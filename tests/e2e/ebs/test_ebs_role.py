@@ -1,30 +1,19 @@
 """A role with the rights for EBS direct and no others is enough, whatever happens; and each right is needed."""
 
-import json
 import os
-import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from clouduploader.platforms.ec2.iam import policies
+
 pytestmark = pytest.mark.sandbox
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
-README = Path(__file__).parents[3] / "README.rst"
-
-
-def actions_of_the_readme(named):
-    """The actions in the one policy of the README that has this one among them."""
-    blocks = re.findall(r"^    \{.*?^    \}$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    found = [statement["Action"] for block in blocks for statement in json.loads(block)["Statement"]]
-    (actions,) = [actions for actions in found if named in actions and isinstance(actions, list)]
-    return tuple(actions)
-
-
-ACTIONS = actions_of_the_readme("ebs:StartSnapshot")
-KEY_ACTIONS = tuple(action for action in actions_of_the_readme("kms:CreateGrant") if action != "kms:DescribeKey")
+ACTIONS = policies.ACTIONS["ebs-direct"]
+KEY_ACTIONS = tuple(action for action in policies.ACTIONS["kms"] if action != "kms:DescribeKey")
 """Besides, for a customer's KMS key that is named by its ARN."""
 
 

@@ -5,23 +5,12 @@ import json
 
 import pytest
 
+from clouduploader.platforms.ec2.iam import policies
+
 pytestmark = pytest.mark.sandbox
 
 BLOCK = 524288
-ACTIONS = (
-    "ebs:StartSnapshot",
-    "ebs:PutSnapshotBlock",
-    "ebs:CompleteSnapshot",
-    "ebs:ListSnapshotBlocks",
-    "ebs:GetSnapshotBlock",
-    "ec2:CreateTags",
-    "ec2:DescribeSnapshots",
-    "ec2:DescribeImages",
-    "ec2:RegisterImage",
-    "ec2:DeregisterImage",
-    "ec2:DeleteSnapshot",
-)
-"""What the README's role may do for this method."""
+ACTIONS = policies.ACTIONS["ebs-direct"]
 
 
 @pytest.fixture
@@ -47,7 +36,7 @@ def described(sandbox, image_id):
     return next(entry for entry in sandbox.account()["images"] if entry["id"] == image_id)
 
 
-def test_upload_becomes_an_ami_with_the_rights_of_the_readme_and_no_other(sandbox, make_direct, make_image):
+def test_upload_becomes_an_ami_with_the_rights_of_its_policy_and_no_other(sandbox, make_direct, make_image):
     image = make_image()
     sandbox.policy(policy(*ACTIONS))
     job = make_direct(image, verify="full", description="A test")

@@ -1,4 +1,4 @@
-"""What the README says of every command's answer in JSON, held against the answers."""
+"""What the reference says of every command's answer in JSON, held against the answers."""
 
 import json
 import re
@@ -12,16 +12,15 @@ from clouduploader.cli import program
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 
-README = Path(__file__).parents[3] / "README.rst"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "json.rst"
 CODE = re.compile(r"``([a-z0-9_ -]+)``")
 OPTIONAL = {"steps", "costs", "path", "targetdata", "schema"}  # with an option only, and then alone
 
 
 def documented():
-    """What the section has as code for each command, and for another one to which it points."""
-    section = README.read_text("utf-8").partition("\nJSON\n====\n")[2].partition("\nEvents\n")[0]
+    """What the page has as code for each command, and for another one to which it points."""
     texts = {}
-    for names, text in re.findall(r"^(``[a-z].*``)\n((?:    .*\n)+)", section, re.MULTILINE):
+    for names, text in re.findall(r"^(``[a-z].*``)\n((?:    .*\n)+)", PAGE.read_text("utf-8"), re.MULTILINE):
         texts |= dict.fromkeys(CODE.findall(names), text)
 
     def words(text):
@@ -58,7 +57,7 @@ def ask(file_cloud):
 
 
 def assert_documented(name, data):
-    """Check that the README names the keys of an answer, and nothing else; those of its lists and objects too."""
+    """Check that the page names the keys of an answer, and nothing else; those of its lists and objects too."""
     words = DOCUMENTED[name]
     assert set(data) <= set(words)
     inner = [value for value in data.values() if isinstance(value, list | dict)]

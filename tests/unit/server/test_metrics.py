@@ -1,7 +1,6 @@
 """The metrics of the service, asked over HTTP."""
 
 import re
-from pathlib import Path
 
 from clouduploader.model.job import JobState
 from clouduploader.server import job_counter, metrics
@@ -61,13 +60,6 @@ def test_uploads_are_counted_by_outcome_and_exit_code(make_spool):
     assert found["clouduploader_upload_seconds_bucket", 'le="+Inf",outcome="failed"'] == 2
     failures = {labels: value for (name, labels), value in found.items() if name.endswith("failures_total")}
     assert failures == {'exit_code="77"': 1, 'exit_code="75"': 1, 'exit_code="unknown"': 1}
-
-
-def test_readme_names_every_number(make_spool):
-    counted = metrics.Metrics(job_counter.JobCounter(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
-    known = set(re.findall(r"^# TYPE (clouduploader_\w+)", counted.render(received_bytes=0).decode(), re.MULTILINE))
-    readme = (Path(__file__).parents[3] / "README.rst").read_text("utf-8")
-    assert set(re.findall(r"^``(clouduploader_\w+)``", readme, re.MULTILINE)) == known
 
 
 def test_strange_methods_are_one_number(serve, make_spool):

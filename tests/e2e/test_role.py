@@ -1,7 +1,6 @@
-"""A role that may do what the README says, and nothing else, is enough for every way an upload can go."""
+"""A role with the policy for ec2uploadimg and no other is enough for every way an upload can go."""
 
 import json
-import re
 import signal
 import sys
 import time
@@ -9,19 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from clouduploader.platforms.ec2.iam import policies
+
 pytestmark = pytest.mark.sandbox
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
-README = Path(__file__).parents[2] / "README.rst"
 PATIENCE_SECONDS = 60  # only for what should not happen
 
 
 @pytest.fixture
 def narrow_sandbox(sandbox):
-    """The sandbox, with the role's rights cut down to those in the README."""
-    blocks = re.findall(r"^    \{.*?^    \}$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    (rights,) = [document for document in map(json.loads, blocks) if "ec2:RunInstances" in str(document)]
-    sandbox.policy(rights)
+    """The sandbox, with the role's rights cut down to those of the policy."""
+    sandbox.policy(policies.permissions("ec2uploadimg"))
     return sandbox
 
 
@@ -36,7 +34,7 @@ def refused(sandbox):
 
 
 @pytest.mark.parametrize("is_in_subnet", [False, True])
-def test_role_of_the_readme_is_enough_for_an_upload(narrow_sandbox, is_in_subnet):
+def test_policy_is_enough_for_an_upload(narrow_sandbox, is_in_subnet):
     subnet = narrow_sandbox.description["subnet_id"] if is_in_subnet else ""
     done = narrow_sandbox.run(command(narrow_sandbox, vpc_subnet_id=subnet, tags={"made by": "clouduploader"}))
     assert done.returncode == 0, done.stderr
@@ -45,7 +43,7 @@ def test_role_of_the_readme_is_enough_for_an_upload(narrow_sandbox, is_in_subnet
 
 
 @pytest.mark.parametrize("is_killed_at", ["RunInstances", "CreateSnapshot"])
-def test_role_of_the_readme_is_enough_for_the_clean_up(narrow_sandbox, is_killed_at):
+def test_policy_is_enough_for_the_clean_up(narrow_sandbox, is_killed_at):
     narrow_sandbox.pace(snapshot_seconds=3)
     process = narrow_sandbox.popen(command(narrow_sandbox))
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -98,7 +98,10 @@ def lead_group() -> None:
     """
     if os.getpgrp() == os.getpid():
         return
-    is_in_front = sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp()
+    try:
+        is_in_front = os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:  # ENOTTY: no terminal, or not the one that controls us
+        is_in_front = False
     os.setpgid(0, 0)
     if is_in_front:
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # what a background process gets for tcsetpgrp

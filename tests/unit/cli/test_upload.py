@@ -2,6 +2,7 @@ import dataclasses
 import getpass
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -65,6 +66,14 @@ def test_upload_prints_the_result_and_archives_the_job(place):
 def test_user_is_the_login_by_default(place):
     run(place, "my image.raw")
     assert archived(place).user == getpass.getuser()
+
+
+def test_terminal_that_does_not_control_us_is_no_hindrance(place):
+    ours, its = pty.openpty()
+    done = subprocess.run(command(place, "my image.raw", "--target", "directory"), stdin=its, cwd=place, check=False)
+    os.close(ours)
+    os.close(its)
+    assert done.returncode == 0
 
 
 def test_answer_can_be_json(place):

@@ -26,8 +26,8 @@ COLUMNS = (
 def platforms_command(session: Session, target: str | None) -> None:
     """List the platforms that images can be uploaded to.
 
-    Each is a target that jobs can name. Packages can bring more of them: see "Platforms" in the
-    README.
+    Each is a target that jobs can name. Packages can bring more of them: see "Write a
+    platform" in the documentation.
 
     With --json the data are {"platforms": [{"target", "package", "problem", "description"}]}, problem being null
     for one that can be used, else description; with --schema too, {"schema": {...}}.

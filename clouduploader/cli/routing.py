@@ -12,7 +12,7 @@ from pathlib import Path
 from clouduploader.cli.session import Session
 from clouduploader.errors import UsageError
 
-OPERAND_COUNTS = (5, 6)  # the forms of December 2017 and of OBS 2.9; see README, "The contract"
+OPERAND_COUNTS = (5, 6)  # the forms of December 2017 and of OBS 2.9; see docs/reference/obs-call.rst
 FLAGS = {"-v": "is_verbose", "--verbose": "is_verbose", "-q": "is_quiet", "--quiet": "is_quiet"}
 DIRECTORIES = {"--home": "home", "--spool": "spool"}
 """The options that may stand before OBS's operands, and what they set of Session; as in cli/options.py."""

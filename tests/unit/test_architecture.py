@@ -1,15 +1,18 @@
-"""ARCHITECTURE.rst names every module, and no cloud is known outside of its package.
+"""ARCHITECTURE.rst names every layer, and no cloud is known outside of its package.
 
 What it says of imports is checked by lint-imports (see bin/test).
 """
 
+import ast
+import configparser
 import re
 from pathlib import Path
 
 import clouduploader
 
 PACKAGE = Path(clouduploader.__file__).parent
-PAGE = Path(__file__).parents[2] / "ARCHITECTURE.rst"
+TOP = Path(__file__).parents[2]
+PAGE = (TOP / "ARCHITECTURE.rst").read_text("utf-8")
 WORDS_OF_AMAZON = re.compile(
     r"(?<![a-z])(?:amazon|amis?|arns?|aws|boto[a-z0-9]*|ebs|ec2[a-z]*|external.id|iam|kms|us-east|xen)(?![a-z])",
     re.IGNORECASE,
@@ -23,13 +26,38 @@ MAY_NAME_CLOUDS = {
 TEXTS = (".css", ".html", ".js", ".json", ".py")
 
 
-def test_map_names_every_module_and_no_other():
-    named = re.findall(r"^ *- ``([a-z_0-9/]+(?:/|\.py))`` - \S", PAGE.read_text("utf-8"), re.MULTILINE)
-    paths = [
-        path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__"
-    ]
-    modules = [f"{path.parent}/" if path.stem == "__init__" else str(path) for path in paths]
-    assert sorted(named) == sorted(modules)
+def layers():
+    """The packages on each layer, from the top, as lint-imports has them."""
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    lines = setup["importlinter:contract:layers"]["layers"].split("\n")
+    return [line.split(" | ") for line in lines if line]
+
+
+def test_diagram_has_the_layers_in_their_order():
+    diagram = PAGE[PAGE.index("┌") : PAGE.index("└")]
+    rows = [re.findall(r"│ ([a-z]+)\b", row) for row in re.split(r"├.*┤\n", diagram)]
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()} | {"errors"}
+    assert [[name for name in row if name in packages] for row in rows] == layers()
+
+
+def test_every_layer_is_described():
+    described = {
+        name for line in re.findall(r"^- ``.*$", PAGE, re.MULTILINE) for name in re.findall(r"``([a-z]+)/``", line)
+    }
+    assert described >= {name for row in layers() for name in row} - {"errors"}  # which has a section of its own
+
+
+def test_modules_that_are_named_exist():
+    named = re.findall(r"``((?:[a-z_0-9]+/)+(?:[a-z_0-9]+\.(?:py|rst))?)``", PAGE)
+    assert len(named) > 30
+    assert [name for name in named if not any((root / name).exists() for root in (PACKAGE, TOP))] == []
+
+
+def test_every_module_says_what_it_does():
+    docstrings = {path: ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "" for path in PACKAGE.rglob("*.py")}
+    is_sentence = re.compile(r"[^\n].*(\n.+)*[.:](\n\n|$)").match
+    assert [path for path, text in docstrings.items() if not is_sentence(text)] == []
 
 
 def test_core_knows_no_cloud():

@@ -77,8 +77,8 @@ _KMS_REASONS = {
 }
 """Reasons of the EBS direct APIs that are about the KMS key of the snapshot (its model, botocore 1.44)."""
 KEY_HINT = (
-    "The key must be in the upload's region, and the role needs the KMS permissions of the README, section "
-    "'The IAM role'."
+    "The key must be in the upload's region, and the role needs the KMS permissions that `clouduploader account show "
+    "--with kms` prints."
 )
 _NO_KEY = {"NotFoundException", "InvalidArnException", "ValidationException"}  # KMS API, DescribeKey
 _REGION = {"OptInRequired", "RegionDisabledException", "PendingVerification"}
@@ -211,7 +211,7 @@ def _no_rights(refusal: AwsError, subject: str, said: str) -> DeniedError | None
         action = named[1] if named else f"{refusal.service}:{refusal.operation}"
         return DeniedError(
             f"the role may not call {action} {said}",
-            hint="Attach the policy of the README, section 'The IAM role', to the role.",
+            hint="Attach the policy that `clouduploader account show` prints to the role.",
         )
     if refusal.code in _REGION | _UNKNOWN_KEY:
         return CredentialsError(

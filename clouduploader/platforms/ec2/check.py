@@ -260,7 +260,7 @@ def _rights(ctx: Context, account: auth.Account, subject: str) -> Iterator[Findi
         if code == "DryRunOperation":
             granted.append(f"ec2:{action}")
         elif code in aws_errors.UNAUTHORIZED:
-            hint = "Attach the policy of the README, section 'The IAM role', to the role."
+            hint = "Attach the policy that `clouduploader account show` prints to the role."
             yield Finding(Level.FAILURE, subject, f"may not call ec2:{action}", hint)
         else:
             unknown.append(f"ec2:{action}")
@@ -270,5 +270,5 @@ def _rights(ctx: Context, account: auth.Account, subject: str) -> Iterator[Findi
         Level.WARNING,
         subject,
         f"whether it may call {', '.join([*unknown, *UNTRIABLE])} can't be tried without doing it",
-        "The first upload will tell: the policy is in the README, section 'The IAM role'.",
+        "The first upload will tell: `clouduploader account show` prints the policy.",
     )

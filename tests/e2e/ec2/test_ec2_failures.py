@@ -296,7 +296,7 @@ def test_right_that_the_role_lacks_is_named(sandbox, make_job, small_image, asse
     job = make_job(small_image)
     job.run().assert_failed(
         77,
-        "the role may not call ec2:AttachVolume (AttachVolume: UnauthorizedOperation). Attach the policy of the README",
+        "the role may not call ec2:AttachVolume (AttachVolume: UnauthorizedOperation). Attach the policy",
     )
     assert_nothing_left(job)
 

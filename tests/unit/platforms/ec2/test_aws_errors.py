@@ -56,7 +56,8 @@ def shown(error):
         ("ec2", "CreateVpc", "RequestLimitExceeded", "", ThrottledError, ("fewer requests",)),
         ("ec2", "CreateVpc", "RequestExpired", "", CredentialsError, ("expired", "session_seconds")),
         ("ec2", "CreateVpc", "ExpiredToken", "", CredentialsError, ("expired",)),
-        ("ec2", "RunInstances", "UnauthorizedOperation", "You are not", DeniedError, ("ec2:RunInstances", "IAM role")),
+        ("ec2", "RunInstances", "UnauthorizedOperation", "You are not",
+         DeniedError, ("ec2:RunInstances", "account show")),
         ("ec2", "CreateVpc", "AuthFailure", "", CredentialsError, ("region eu-west-1", "not enabled")),
         ("ec2", "CreateVpc", "OptInRequired", "", CredentialsError, ("region eu-west-1",)),
         ("ec2", "CreateVpc", "VpcLimitExceeded", "The maximum number of VPCs has been reached.",
@@ -83,7 +84,8 @@ def test_refusal_says_what_failed_and_what_to_do(service, operation, code, messa
 @pytest.mark.parametrize(
     ("operation", "code", "reason", "message", "kind", "words"),
     [
-        ("StartSnapshot", "AccessDeniedException", "", "", DeniedError, ("may not call ebs:StartSnapshot", "IAM role")),
+        ("StartSnapshot", "AccessDeniedException", "", "",
+         DeniedError, ("may not call ebs:StartSnapshot", "account show")),
         ("StartSnapshot", "AccessDeniedException", "UNAUTHORIZED_ACCOUNT", "", DeniedError, ("ebs:StartSnapshot",)),
         ("StartSnapshot", "AccessDeniedException", "", "You are not authorized to perform: ec2:CreateTags on resource",
          DeniedError, ("may not call ec2:CreateTags",)),

@@ -1,6 +1,8 @@
 """What a platform may offer besides uploads."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from clouduploader.plugin.events import Reporter
@@ -60,12 +62,12 @@ class Verification:
     is_open: bool
 
 
-class Accounts(Protocol):
+class Accounts(ABC):
     """What a platform has to do with its users' accounts, where they have some in its cloud. Optional.
 
-    A platform that has it offers it as its attribute `accounts`, and marks with `is_of_account` which of its
-    fields an account holds. Making it is as cheap as making the platform. The values of an account are
-    strings by the names of these fields, as far as they are known yet; decrypted.
+    A platform that has it derives a class from this, offers an object of it as its attribute `accounts`, and marks
+    with `is_of_account` which of its fields an account holds. Making it is as cheap as making the platform. The
+    values of an account are strings by the names of these fields, as far as they are known yet; decrypted.
 
     Attributes:
         description: How the service gets into an account, and what its user has to do, for people: whole sentences.
@@ -73,17 +75,19 @@ class Accounts(Protocol):
         scripts: What `AccountGuide.scripts` holds, by the same names: a few words each.
     """
 
-    description: str
-    extras: Mapping[str, str]
-    scripts: Mapping[str, str]
+    description: str = ""
+    extras: Mapping[str, str] = MappingProxyType({})
+    scripts: Mapping[str, str] = MappingProxyType({})
 
     def new_values(self) -> Mapping[str, str]:
         """Make up what the service itself gives to a new account, in clear. No network.
 
         Returns:
-            Values that no account had before.
+            Values that no account had before; by default none.
         """
+        return {}
 
+    @abstractmethod
     def guide(self, values: Mapping[str, str], *, extras: Sequence[str], reporter: Reporter) -> AccountGuide:
         """Say what the user has to do in the cloud. Uses the network.
 
@@ -96,6 +100,7 @@ class Accounts(Protocol):
             ClouduploaderError: Something that the guide must tell can't be found out.
         """
 
+    @abstractmethod
     def verify(self, values: Mapping[str, str], *, reporter: Reporter) -> Verification:
         """Try whether the service gets in, and no other user through it. Changes nothing; uses the network.
 

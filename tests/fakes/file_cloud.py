@@ -17,6 +17,7 @@ from types import MappingProxyType
 from clouduploader.errors import AbsentError, CredentialsError, DataError, PlatformReplyError
 from clouduploader.plugin import (
     AccountGuide,
+    Accounts,
     CloudObject,
     Field,
     Finding,
@@ -151,7 +152,7 @@ class FileCloud(Platform):
         (self._path / thing.region / thing.id).unlink(missing_ok=True)
 
 
-class FileAccounts:
+class FileAccounts(Accounts):
     """Who knows the words in the file `password` gets in; with a file `open` everybody does."""
 
     description = "A password opens a tenant."

@@ -18,7 +18,7 @@ from clouduploader.platforms.ec2.ec2uploadimg import helper_config
 from clouduploader.platforms.ec2.iam import policies
 from clouduploader.platforms.ec2.iam.policies import Document
 from clouduploader.platforms.ec2.settings import Ec2Settings
-from clouduploader.plugin import AccountGuide, Finding, Level, PlatformContext, Reporter, Verification
+from clouduploader.plugin import AccountGuide, Accounts, Finding, Level, PlatformContext, Reporter, Verification
 
 EXTERNAL_ID_LENGTH = 24  # OBS: Rails's has_secure_token, 24 characters of base58, which are 140 bits
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"  # SecureRandom.base58: without 0, O, I and l
@@ -30,7 +30,7 @@ NAME = "clouduploader"
 DESCRIPTION = "Lets a build service upload images (clouduploader)"  # IAM API, CreateRole: at most 1000 characters
 
 
-class RoleAccounts:
+class RoleAccounts(Accounts):
     """See `clouduploader.plugin.Accounts`.
 
     Args:

@@ -20,7 +20,7 @@ JOB = "1"
 
 
 def announce(*command: str) -> None:
-    """Print a command as somebody would type it."""
+    """Print a command as a user would type it."""
     sys.stdout.write(f"\n$ {shlex.join(command)}\n")
     sys.stdout.flush()
 

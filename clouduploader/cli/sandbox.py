@@ -72,8 +72,8 @@ def _make_account(cloud: SandboxCloud, place: layout.Layout, described: Mapping[
     """Make an account in the cloud for the user who runs it, for `submit`."""
     from clouduploader.store import accounts
 
-    book = accounts.AccountStore(place.home)
-    book.create(login(), cloud.target, cloud.account_values(described), now=datetime.datetime.now(datetime.UTC))
+    store = accounts.AccountStore(place.home)
+    store.create(login(), cloud.target, cloud.account_values(described), now=datetime.datetime.now(datetime.UTC))
 
 
 def _introduction(cloud: SandboxCloud, place: layout.Layout, described: Mapping[str, Any], *, is_shell: bool) -> str:

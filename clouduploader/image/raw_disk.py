@@ -146,7 +146,7 @@ def _read(disk: RawDisk, offset: int, size: int) -> bytes:
 def file_extents(fd: int, size_bytes: int) -> Extents:
     """Ask the file system where a file has data; lseek(2), SEEK_DATA and SEEK_HOLE.
 
-    A file system that keeps no such books calls the whole file data.
+    A file system that does not know its holes calls the whole file data.
 
     Args:
         fd: Open for reading; its position is moved.

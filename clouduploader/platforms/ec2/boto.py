@@ -241,7 +241,7 @@ class _Border:
                 _check_region(self.meta.region_name, "our credentials are none there")  # type: ignore[attr-defined]
             raise
         except UNREACHABLE_ERRORS:
-            _check_region(self.meta.region_name, "nobody answers for it")  # type: ignore[attr-defined]
+            _check_region(self.meta.region_name, "no endpoint answers for it")  # type: ignore[attr-defined]
             raise
         except MALFORMED_ERRORS as exc:
             raise UnreadableAnswerError(endpoint_url=url, error=words(exc)) from None

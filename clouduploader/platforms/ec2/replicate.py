@@ -229,7 +229,7 @@ class Distribution:
             if self._ctx.targetdata.get("share_snapshot") or not aws_errors.is_denied(exc):
                 return [Shortfall(region, f"snapshots not shared: {reason(exc)}")]
             self._reporter.line(
-                f"Not shared in {region}: {', '.join(snapshots)}, so nobody else can copy the image: {reason(exc)}"
+                f"Not shared in {region}: {', '.join(snapshots)}, so no other account can copy the image: {reason(exc)}"
             )
         return []
 

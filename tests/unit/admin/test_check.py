@@ -11,8 +11,8 @@ NOW = datetime.datetime(2026, 11, 22, 18, 0, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
-def book(tmp_path):
-    """A book with an account in it."""
+def store(tmp_path):
+    """A store with an account in it."""
     found = accounts.AccountStore(tmp_path)
     found.create("tom", "ec2", {}, now=NOW)
     return found
@@ -35,32 +35,32 @@ def test_home_without_accounts_is_fine(findings):
     assert findings() == []
 
 
-def test_accounts_that_are_right_are_counted(findings, book):
+def test_accounts_that_are_right_are_counted(findings, store):
     assert findings() == [(Level.OK, "1 account", None)]
-    book.create("anna", "ec2", {}, now=NOW)
+    store.create("anna", "ec2", {}, now=NOW)
     assert findings() == [(Level.OK, "2 accounts", None)]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
-def test_accounts_that_others_can_get_at_are_found(findings, book, mode):
-    book.path.chmod(mode)
-    warning = (Level.WARNING, f"others can get at it (mode {mode:04o})", f"chmod 600 {book.path}")
+def test_accounts_that_others_can_get_at_are_found(findings, store, mode):
+    store.path.chmod(mode)
+    warning = (Level.WARNING, f"others can get at it (mode {mode:04o})", f"chmod 600 {store.path}")
     assert findings() == [warning, (Level.OK, "1 account", None)]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_accounts_of_another_owner_are_found(findings, book, tmp_path, let_all_enter):
+def test_accounts_of_another_owner_are_found(findings, store, tmp_path, let_all_enter):
     let_all_enter(tmp_path)
     os.chown(tmp_path, 65534, 65534)
-    hint = f"chown --reference={tmp_path} {book.path}"
+    hint = f"chown --reference={tmp_path} {store.path}"
     warning = (Level.WARNING, "does not belong to the owner of the home", hint)
     found = findings()
     assert found[0] == warning
     assert "can't be opened or written" in found[1][1], "the daemons can't do that either"
 
 
-def test_accounts_that_cannot_be_read_are_a_failure(findings, book):
-    book.path.write_bytes(b"no database" * 99)
+def test_accounts_that_cannot_be_read_are_a_failure(findings, store):
+    store.path.write_bytes(b"no database" * 99)
     ((level, message, hint),) = findings()
     assert level is Level.FAILURE
     assert "is damaged" in message

@@ -27,169 +27,169 @@ ARN = "arn:aws:iam::123456789012:role/obs"
 
 
 @pytest.fixture
-def book(tmp_path):
-    """An empty book."""
+def store(tmp_path):
+    """An empty store."""
     return accounts.AccountStore(tmp_path)
 
 
-def create(book, user="tom", target="ec2", **values):
-    return book.create(user, target, values, now=NOW)
+def create(store, user="tom", target="ec2", **values):
+    return store.create(user, target, values, now=NOW)
 
 
-def raw(book, *statements):
+def raw(store, *statements):
     """Do something to the file that the program would not."""
-    with contextlib.closing(sqlite3.connect(book.path)) as database, database:
+    with contextlib.closing(sqlite3.connect(store.path)) as database, database:
         return [database.execute(statement).fetchall() for statement in statements]
 
 
-def test_account_is_given_back_as_it_was_made(book):
-    made = create(book, external_id="4711")
+def test_account_is_given_back_as_it_was_made(store):
+    made = create(store, external_id="4711")
     assert made == accounts.StoredAccount("tom", "ec2", NOW, {"external_id": "4711"}, frozenset())
-    assert book.get("tom", "ec2") == {"external_id": "4711"}
-    assert book.accounts() == [made]
+    assert store.get("tom", "ec2") == {"external_id": "4711"}
+    assert store.accounts() == [made]
 
 
-def test_book_that_is_not_there_has_no_accounts_and_is_not_made(book):
-    assert book.accounts() == []
+def test_book_that_is_not_there_has_no_accounts_and_is_not_made(store):
+    assert store.accounts() == []
     with pytest.raises(NoSuchAccountError, match="tom has no account for ec2"):
-        book.get("tom", "ec2")
+        store.get("tom", "ec2")
     with pytest.raises(NoSuchAccountError):
-        book.remove("tom", "ec2")
+        store.remove("tom", "ec2")
     with pytest.raises(NoSuchAccountError):
-        book.set("tom", "ec2", "arn", value=ARN, is_encrypted=False)
-    assert not book.path.exists()
+        store.set("tom", "ec2", "arn", value=ARN, is_encrypted=False)
+    assert not store.path.exists()
 
 
-def test_accounts_are_in_order_and_can_be_those_of_a_target(book):
+def test_accounts_are_in_order_and_can_be_those_of_a_target(store):
     for user, target in (("tom", "ec2"), ("anna", "ec2"), ("tom", "azure")):
-        create(book, user, target)
-    assert [(one.user, one.target) for one in book.accounts()] == [("anna", "ec2"), ("tom", "azure"), ("tom", "ec2")]
-    assert [one.user for one in book.accounts(target="azure")] == ["tom"]
-    assert book.accounts(target="none") == []
+        create(store, user, target)
+    assert [(one.user, one.target) for one in store.accounts()] == [("anna", "ec2"), ("tom", "azure"), ("tom", "ec2")]
+    assert [one.user for one in store.accounts(target="azure")] == ["tom"]
+    assert store.accounts(target="none") == []
 
 
-def test_user_has_one_account_for_a_target(book):
-    create(book, external_id="1")
+def test_user_has_one_account_for_a_target(store):
+    create(store, external_id="1")
     with pytest.raises(CannotCreateError, match="tom has an account for ec2 already"):
-        create(book, external_id="2")
-    assert book.get("tom", "ec2") == {"external_id": "1"}
+        create(store, external_id="2")
+    assert store.get("tom", "ec2") == {"external_id": "1"}
 
 
-def test_value_takes_the_place_of_the_one_before(book):
-    create(book, external_id="1")
+def test_value_takes_the_place_of_the_one_before(store):
+    create(store, external_id="1")
     for value in (f"{ARN}-1", ARN, ARN):
-        book.set("tom", "ec2", "arn", value=value, is_encrypted=False)
-    assert book.get("tom", "ec2") == {"external_id": "1", "arn": ARN}
+        store.set("tom", "ec2", "arn", value=value, is_encrypted=False)
+    assert store.get("tom", "ec2") == {"external_id": "1", "arn": ARN}
 
 
-def test_value_in_clear_belongs_to_one_user_of_a_target(book):
-    create(book, "tom", arn=ARN)
+def test_value_in_clear_belongs_to_one_user_of_a_target(store):
+    create(store, "tom", arn=ARN)
     with pytest.raises(DataError, match="this arn belongs to the account of tom already"):
-        create(book, "anna", arn=ARN)
+        create(store, "anna", arn=ARN)
     with pytest.raises(NoSuchAccountError):
-        book.get("anna", "ec2")
-    create(book, "anna")
+        store.get("anna", "ec2")
+    create(store, "anna")
     with pytest.raises(DataError, match="this arn belongs to the account of tom already"):
-        book.set("anna", "ec2", "arn", value=ARN, is_encrypted=False)
-    create(book, "anna", "other", arn=ARN)
-    assert book.get("anna", "ec2") == {}
+        store.set("anna", "ec2", "arn", value=ARN, is_encrypted=False)
+    create(store, "anna", "other", arn=ARN)
+    assert store.get("anna", "ec2") == {}
 
 
-def test_encrypted_values_are_marked(book):
-    create(book, "tom", "azure", tenant="t")
-    book.set("tom", "azure", "application_key", value="PGP", is_encrypted=True)
-    (found,) = book.accounts()
+def test_encrypted_values_are_marked(store):
+    create(store, "tom", "azure", tenant="t")
+    store.set("tom", "azure", "application_key", value="PGP", is_encrypted=True)
+    (found,) = store.accounts()
     assert found.values == {"tenant": "t", "application_key": "PGP"}
     assert found.encrypted == {"application_key"}
-    book.set("tom", "azure", "application_key", value="plain", is_encrypted=False)
-    assert book.accounts()[0].encrypted == frozenset()
+    store.set("tom", "azure", "application_key", value="plain", is_encrypted=False)
+    assert store.accounts()[0].encrypted == frozenset()
 
 
-def test_removed_account_leaves_nothing_and_can_be_made_anew(book):
-    create(book, external_id="1", arn=ARN)
-    create(book, "anna", external_id="2")
-    book.remove("tom", "ec2")
-    assert [one.user for one in book.accounts()] == ["anna"]
-    assert raw(book, "SELECT value FROM entry") == [[("2",)]]
-    create(book, external_id="3", arn=ARN)
+def test_removed_account_leaves_nothing_and_can_be_made_anew(store):
+    create(store, external_id="1", arn=ARN)
+    create(store, "anna", external_id="2")
+    store.remove("tom", "ec2")
+    assert [one.user for one in store.accounts()] == ["anna"]
+    assert raw(store, "SELECT value FROM entry") == [[("2",)]]
+    create(store, external_id="3", arn=ARN)
 
 
 @pytest.mark.parametrize("user", ["", "a\nb", "\x1b[31m", "\udcff", "x" * 256])
-def test_user_that_cannot_be_shown_is_refused(book, user):
-    for call in (lambda: create(book, user), lambda: book.get(user, "ec2"), lambda: book.remove(user, "ec2")):
+def test_user_that_cannot_be_shown_is_refused(store, user):
+    for call in (lambda: create(store, user), lambda: store.get(user, "ec2"), lambda: store.remove(user, "ec2")):
         with pytest.raises(UsageError, match="can't be the name of a user") as caught:
             call()
         assert caught.value.message.isprintable()
-    assert not book.path.exists()
+    assert not store.path.exists()
 
 
 @hypothesis.given(user=st.text(max_size=300), value=st.text(st.characters(exclude_categories=("Cs",))))
 def test_any_user_is_kept_or_refused(tmp_path_factory, user, value):
-    book = accounts.AccountStore(tmp_path_factory.mktemp("home"))
+    store = accounts.AccountStore(tmp_path_factory.mktemp("home"))
     try:
-        create(book, user, value=value)
+        create(store, user, value=value)
     except UsageError:
-        assert not book.path.exists()
+        assert not store.path.exists()
     else:
-        assert book.get(user, "ec2") == {"value": value}
-        assert [one.user for one in book.accounts()] == [user]
+        assert store.get(user, "ec2") == {"value": value}
+        assert [one.user for one in store.accounts()] == [user]
 
 
 # --- the file
 
 
 @pytest.mark.parametrize("umask", [0, 0o077, 0o777])
-def test_file_is_for_its_owner_alone_whatever_the_umask(book, umask):
+def test_file_is_for_its_owner_alone_whatever_the_umask(store, umask):
     before = os.umask(umask)
     try:
-        create(book)
-        book.set("tom", "ec2", "arn", value=ARN, is_encrypted=False)
+        create(store)
+        store.set("tom", "ec2", "arn", value=ARN, is_encrypted=False)
     finally:
         os.umask(before)
-    assert stat.S_IMODE(book.path.stat().st_mode) == 0o600
-    assert [path.name for path in book.path.parent.iterdir()] == [accounts.FILE_NAME]
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    assert [path.name for path in store.path.parent.iterdir()] == [accounts.FILE_NAME]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_file_that_root_makes_is_its_homes_owners(book, let_all_enter):
-    let_all_enter(book.path.parent)
-    os.chown(book.path.parent, 65534, 65533)
-    create(book, external_id="1")
-    assert (book.path.stat().st_uid, book.path.stat().st_gid) == (65534, 65533)
+def test_file_that_root_makes_is_its_homes_owners(store, let_all_enter):
+    let_all_enter(store.path.parent)
+    os.chown(store.path.parent, 65534, 65533)
+    create(store, external_id="1")
+    assert (store.path.stat().st_uid, store.path.stat().st_gid) == (65534, 65533)
     code = (
         "import os, pathlib, sys\n"
         "from clouduploader.store import accounts\n"
         "os.setgid(65533); os.setuid(65534)\n"
-        "book = accounts.AccountStore(pathlib.Path(sys.argv[1]))\n"
-        "book.set('tom', 'ec2', 'arn', value='a', is_encrypted=False); print(book.get('tom', 'ec2'))"
+        "store = accounts.AccountStore(pathlib.Path(sys.argv[1]))\n"
+        "store.set('tom', 'ec2', 'arn', value='a', is_encrypted=False); print(store.get('tom', 'ec2'))"
     )
-    done = subprocess.run([sys.executable, "-c", code, book.path.parent], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, store.path.parent], capture_output=True, text=True, check=True)
     assert done.stdout == "{'external_id': '1', 'arn': 'a'}\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
-def test_file_that_may_not_be_read_or_written_is_named(book, let_all_enter):
-    let_all_enter(book.path.parent)
-    create(book)
+def test_file_that_may_not_be_read_or_written_is_named(store, let_all_enter):
+    let_all_enter(store.path.parent)
+    create(store)
     code = (
         "import os, pathlib, sys\n"
         "from clouduploader import errors; from clouduploader.store import accounts\n"
         "os.setuid(65534)\n"
-        "book = accounts.AccountStore(pathlib.Path(sys.argv[1]))\n"
-        "for call in (lambda: book.accounts(), lambda: book.remove('tom', 'ec2')):\n"
+        "store = accounts.AccountStore(pathlib.Path(sys.argv[1]))\n"
+        "for call in (lambda: store.accounts(), lambda: store.remove('tom', 'ec2')):\n"
         "    try: print(call())\n"
         "    except errors.LocalIOError as exc: print(exc.message)"
     )
-    command = [sys.executable, "-c", code, book.path.parent]
+    command = [sys.executable, "-c", code, store.path.parent]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.count(f"{book.path} can't be opened or written: unable to open") == 2
-    book.path.chmod(0o644)
+    assert done.stdout.count(f"{store.path} can't be opened or written: unable to open") == 2
+    store.path.chmod(0o644)
     listed, refused = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "Account(user='tom'" in listed
     assert "can't be opened or written: attempt to write a readonly database" in refused
-    book.path.parent.chmod(0o700)
+    store.path.parent.chmod(0o700)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{book.path} can't be read: Permission denied\n" * 2
+    assert done.stdout == f"{store.path} can't be read: Permission denied\n" * 2
 
 
 def test_home_knows_that_the_file_is_private():
@@ -200,8 +200,8 @@ def test_home_knows_that_the_file_is_private():
 @pytest.mark.parametrize("name", ["a?mode=ro#x", "100%41 é", "\udcff"])
 def test_home_may_be_called_anything(tmp_path, name):
     (tmp_path / name).mkdir()
-    book = accounts.AccountStore(tmp_path / name)
-    create(book, external_id="1")
+    store = accounts.AccountStore(tmp_path / name)
+    create(store, external_id="1")
     assert accounts.AccountStore(tmp_path / name).get("tom", "ec2") == {"external_id": "1"}
     assert [path.name for path in (tmp_path / name).iterdir()] == [accounts.FILE_NAME]
 
@@ -211,104 +211,104 @@ def test_home_that_is_not_there_is_named(tmp_path):
         create(accounts.AccountStore(tmp_path / "nowhere"))
 
 
-def test_link_or_directory_in_its_place_is_refused(book, tmp_path):
+def test_link_or_directory_in_its_place_is_refused(store, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     other = accounts.AccountStore(tmp_path / "elsewhere")
     create(other)
-    book.path.symlink_to(other.path)
-    for call in (lambda: create(book, "anna"), lambda: book.get("tom", "ec2"), lambda: book.accounts()):
+    store.path.symlink_to(other.path)
+    for call in (lambda: create(store, "anna"), lambda: store.get("tom", "ec2"), lambda: store.accounts()):
         with pytest.raises(LocalIOError, match="is not a regular file"):
             call()
-    book.path.unlink()
-    book.path.mkdir()
+    store.path.unlink()
+    store.path.mkdir()
     with pytest.raises(LocalIOError, match="is not a regular file"):
-        book.accounts()
+        store.accounts()
     assert [one.user for one in other.accounts()] == ["tom"]
 
 
-def test_file_of_a_newer_schema_is_refused_and_left_alone(book):
-    create(book)
-    raw(book, f"PRAGMA user_version = {accounts.SCHEMA_VERSION + 1}", "ALTER TABLE account ADD COLUMN more TEXT")
-    before = book.path.read_bytes()
+def test_file_of_a_newer_schema_is_refused_and_left_alone(store):
+    create(store)
+    raw(store, f"PRAGMA user_version = {accounts.SCHEMA_VERSION + 1}", "ALTER TABLE account ADD COLUMN more TEXT")
+    before = store.path.read_bytes()
     for call in (
-        lambda: create(book, "anna"),
-        lambda: book.get("tom", "ec2"),
-        lambda: book.accounts(),
-        lambda: book.remove("tom", "ec2"),
-        lambda: book.set("tom", "ec2", "arn", value=ARN, is_encrypted=False),
+        lambda: create(store, "anna"),
+        lambda: store.get("tom", "ec2"),
+        lambda: store.accounts(),
+        lambda: store.remove("tom", "ec2"),
+        lambda: store.set("tom", "ec2", "arn", value=ARN, is_encrypted=False),
     ):
         with pytest.raises(DataError, match="by a newer clouduploader: its schema is 2, this one knows 1") as caught:
             call()
         assert caught.value.hint == "Update clouduploader."
-    assert book.path.read_bytes() == before
+    assert store.path.read_bytes() == before
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE account (user)", "PRAGMA application_id = 7"])
-def test_some_other_database_is_refused_and_left_alone(book, statement):
-    raw(book, statement)
-    before = book.path.read_bytes()
-    for call in (lambda: create(book), lambda: book.accounts()):
+def test_some_other_database_is_refused_and_left_alone(store, statement):
+    raw(store, statement)
+    before = store.path.read_bytes()
+    for call in (lambda: create(store), lambda: store.accounts()):
         with pytest.raises(DataError, match="is no database of accounts"):
             call()
-    assert book.path.read_bytes() == before
+    assert store.path.read_bytes() == before
 
 
-def test_damaged_file_is_named_and_left_alone(book):
-    book.path.write_bytes(b"no database" * 1000)
-    for call in (lambda: create(book), lambda: book.accounts()):
+def test_damaged_file_is_named_and_left_alone(store):
+    store.path.write_bytes(b"no database" * 1000)
+    for call in (lambda: create(store), lambda: store.accounts()):
         with pytest.raises(DataError, match=r"accounts\.sqlite is damaged: file is not a database"):
             call()
-    assert book.path.read_bytes() == b"no database" * 1000
+    assert store.path.read_bytes() == b"no database" * 1000
 
 
-def test_empty_file_of_a_maker_who_was_killed_is_an_empty_book(book):
-    book.path.touch()
-    assert book.accounts() == []
-    create(book, external_id="1")
-    assert book.get("tom", "ec2") == {"external_id": "1"}
+def test_empty_file_of_a_maker_who_was_killed_is_an_empty_book(store):
+    store.path.touch()
+    assert store.accounts() == []
+    create(store, external_id="1")
+    assert store.get("tom", "ec2") == {"external_id": "1"}
 
 
 # --- several at once
 
 
-def test_writer_that_hangs_is_told_of(book, monkeypatch):
-    create(book)
+def test_writer_that_hangs_is_told_of(store, monkeypatch):
+    create(store)
     monkeypatch.setattr(accounts, "BUSY_SECONDS", 0.1)
-    with contextlib.closing(sqlite3.connect(book.path, isolation_level=None)) as other:
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert [one.user for one in book.accounts()] == ["tom"]  # who only reads is not kept waiting
+        assert [one.user for one in store.accounts()] == ["tom"]  # who only reads is not kept waiting
         with pytest.raises(LockedError, match=r"another process is writing .*accounts\.sqlite"):
-            create(book, "anna")
+            create(store, "anna")
         other.execute("ROLLBACK")
-    create(book, "anna")
+    create(store, "anna")
 
 
 WRITER = """
 import datetime, pathlib, sys
 from clouduploader.store import accounts
 from clouduploader.errors import CannotCreateError, DataError
-book, me = accounts.AccountStore(pathlib.Path(sys.argv[1])), sys.argv[2]
+store, me = accounts.AccountStore(pathlib.Path(sys.argv[1])), sys.argv[2]
 now = datetime.datetime.now(datetime.UTC)
 sys.stdin.readline()
 for number in range(8):
     try:
-        book.create(f"user {number}", "ec2", {"maker": f"{me} {number}"}, now=now)
+        store.create(f"user {number}", "ec2", {"maker": f"{me} {number}"}, now=now)
         print(number)
     except CannotCreateError:
         pass
-    book.create(f"{me}'s {number}", "ec2", {"external_id": f"{me} {number}"}, now=now)
+    store.create(f"{me}'s {number}", "ec2", {"external_id": f"{me} {number}"}, now=now)
     try:
-        book.set(f"{me}'s {number}", "ec2", "arn", value=f"arn {number}", is_encrypted=False)
+        store.set(f"{me}'s {number}", "ec2", "arn", value=f"arn {number}", is_encrypted=False)
         print("arn", number)
     except DataError:
         pass
 """
 
 
-def test_writers_at_once_lose_nothing_and_share_nothing(book):
+def test_writers_at_once_lose_nothing_and_share_nothing(store):
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, book.path.parent, name],
+            [sys.executable, "-c", WRITER, store.path.parent, name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for name in "abc"
@@ -321,15 +321,15 @@ def test_writers_at_once_lose_nothing_and_share_nothing(book):
     wanted = [str(number) for number in range(8)]
     assert sorted(line for line in said if not line.startswith("arn")) == sorted(wanted)
     assert sorted(line for line in said if line.startswith("arn")) == sorted(f"arn {number}" for number in wanted)
-    assert len(book.accounts()) == 8 + 3 * 8
-    assert [path.name for path in book.path.parent.iterdir()] == [accounts.FILE_NAME]
+    assert len(store.accounts()) == 8 + 3 * 8
+    assert [path.name for path in store.path.parent.iterdir()] == [accounts.FILE_NAME]
 
 
 KILLED = """
 import datetime, os, pathlib, signal, sqlite3, sys
 from clouduploader.store import accounts
-book = accounts.AccountStore(pathlib.Path(sys.argv[1]))
-with book._writing() as database:
+store = accounts.AccountStore(pathlib.Path(sys.argv[1]))
+with store._writing() as database:
     database.execute("PRAGMA cache_spill = 1")
     database.execute("PRAGMA cache_size = 1")
     for number in range(2000):
@@ -338,19 +338,19 @@ with book._writing() as database:
 """
 
 
-def test_writer_that_was_killed_has_changed_nothing(book, let_all_enter):
-    let_all_enter(book.path.parent)
+def test_writer_that_was_killed_has_changed_nothing(store, let_all_enter):
+    let_all_enter(store.path.parent)
     if os.geteuid() == 0:
-        os.chown(book.path.parent, 65534, 65533)  # what root leaves half done, the daemons must be able to undo
-    create(book, external_id="1")
-    done = subprocess.run([sys.executable, "-c", KILLED, book.path.parent], check=False, umask=0)
+        os.chown(store.path.parent, 65534, 65533)  # what root leaves half done, the daemons must be able to undo
+    create(store, external_id="1")
+    done = subprocess.run([sys.executable, "-c", KILLED, store.path.parent], check=False, umask=0)
     assert done.returncode == -9
-    journal = book.path.with_name(f"{accounts.FILE_NAME}-journal").stat()  # and half of it is in the file
+    journal = store.path.with_name(f"{accounts.FILE_NAME}-journal").stat()  # and half of it is in the file
     assert stat.S_IMODE(journal.st_mode) == 0o600
-    assert (journal.st_uid, journal.st_gid) == (book.path.stat().st_uid, book.path.stat().st_gid)
-    assert [one.user for one in book.accounts()] == ["tom"]
-    create(book, "anna")
-    assert raw(book, "PRAGMA integrity_check", "PRAGMA foreign_key_check") == [[("ok",)], []]
+    assert (journal.st_uid, journal.st_gid) == (store.path.stat().st_uid, store.path.stat().st_gid)
+    assert [one.user for one in store.accounts()] == ["tom"]
+    create(store, "anna")
+    assert raw(store, "PRAGMA integrity_check", "PRAGMA foreign_key_check") == [[("ok",)], []]
 
 
 ODD_CONTENTS = {
@@ -365,41 +365,41 @@ ODD_CONTENTS = {
 
 
 @pytest.mark.parametrize("statement", ODD_CONTENTS.values(), ids=ODD_CONTENTS)
-def test_book_with_odd_contents_gives_accounts_or_an_error_of_ours(book, statement):
-    create(book, external_id="4711")
-    raw(book, statement)
+def test_book_with_odd_contents_gives_accounts_or_an_error_of_ours(store, statement):
+    create(store, external_id="4711")
+    raw(store, statement)
     said = []
     for call in (
-        lambda: book.accounts(),
-        lambda: book.find("tom", "ec2"),
-        lambda: create(book, "ann", external_id="4712"),
-        lambda: book.set("tom", "ec2", "external_id", value="4713", is_encrypted=False),
+        lambda: store.accounts(),
+        lambda: store.find("tom", "ec2"),
+        lambda: create(store, "ann", external_id="4712"),
+        lambda: store.set("tom", "ec2", "external_id", value="4713", is_encrypted=False),
     ):
         try:
             call()
         except (DataError, LocalIOError) as exc:
             said.append(exc.message)
     assert said
-    assert all(str(book.path) in message for message in said)
+    assert all(str(store.path) in message for message in said)
 
 
 @hypothesis.given(st.data())
 def test_any_damage_to_the_file_gives_accounts_or_an_error_of_ours(tmp_path_factory, data):
-    book = accounts.AccountStore(tmp_path_factory.mktemp("home"))
-    create(book, external_id="4711")
-    content = bytearray(book.path.read_bytes())
+    store = accounts.AccountStore(tmp_path_factory.mktemp("home"))
+    create(store, external_id="4711")
+    content = bytearray(store.path.read_bytes())
     places = st.integers(0, 600) | st.integers(0, len(content) - 1)  # the schema's words are at the end of page 1
     for place in data.draw(st.lists(places | places.map(lambda n: 4095 - n), min_size=1, max_size=12)):
         content[place] = data.draw(st.integers(0, 255))
     del content[data.draw(st.integers(0, len(content)) | st.just(len(content))) :]
-    book.path.write_bytes(content)
-    for call in (lambda: book.accounts(), lambda: create(book, "ann", external_id="4712")):
+    store.path.write_bytes(content)
+    for call in (lambda: store.accounts(), lambda: create(store, "ann", external_id="4712")):
         with contextlib.suppress(ClouduploaderError):
             call()
 
 
-def test_schema_that_is_no_text_is_damage(book):
-    create(book, external_id="4711")
-    raw(book, "PRAGMA writable_schema = ON", "UPDATE sqlite_master SET name = CAST(x'fffe' AS TEXT), sql = 'odd'")
+def test_schema_that_is_no_text_is_damage(store):
+    create(store, external_id="4711")
+    raw(store, "PRAGMA writable_schema = ON", "UPDATE sqlite_master SET name = CAST(x'fffe' AS TEXT), sql = 'odd'")
     with pytest.raises(DataError, match=r"accounts\.sqlite is damaged"):
-        book.accounts()
+        store.accounts()

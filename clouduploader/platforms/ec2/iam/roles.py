@@ -86,7 +86,7 @@ class RoleAccounts(Accounts):
         is_open = False
         for what, probe in (("without an external id", ""), ("with a wrong external id", _new_external_id())):
             if self._refusal(arn, probe, PROBE_SECONDS, reporter):
-                findings.append(Finding(Level.OK, subject, f"lets nobody in {what}"))
+                findings.append(Finding(Level.OK, subject, f"is closed to a caller {what}"))
                 continue
             is_open = True
             findings.append(
@@ -94,8 +94,8 @@ class RoleAccounts(Accounts):
                     Level.FAILURE,
                     subject,
                     f"is open to anyone who uses this service: it lets us in {what} (confused deputy)",
-                    "Whoever knows its ARN can upload into that account. Its trust policy must have the condition "
-                    "on sts:ExternalId that `clouduploader account show` prints.",
+                    "Every user who knows its ARN can upload into that account. Its trust policy must have the "
+                    "condition on sts:ExternalId that `clouduploader account show` prints.",
                 )
             )
         return Verification(tuple(findings), is_usable=refusal is None, is_open=is_open)

@@ -137,15 +137,19 @@ class EbsUpload:
     def _keep_useful(self, exc: BaseException) -> None:
         """Keep what was made from being undone, as far as it is of use."""
         context, resources = self._context, self._ctx.resources
-        is_whole = self._image_id is not None and not self._ctx.cancel.is_requested
+        is_cancelled = self._ctx.cancel.is_requested
+        is_whole = self._image_id is not None and not is_cancelled
         is_kept = self._is_kept(exc)
         for thing in self._made():
             if is_whole:
                 resources.keep(thing)
-            elif thing.kind == "snapshot" and is_kept:
-                self._keep(thing)
-            elif thing.kind == "snapshot" and "image" in resources.unanswered(context.region):
+                continue
+            if thing.kind != "snapshot":
+                continue
+            if "image" in resources.unanswered(context.region) and (is_cancelled or not is_kept):
                 self._find_image(thing.id)
+            if is_kept:
+                self._keep(thing)
 
     def _keep(self, thing: CloudObject) -> None:
         self._ctx.resources.keep(thing)

@@ -58,7 +58,7 @@ class FieldOption(click.Option):
         super().__init__(
             [name, f"field_{field.name}"],
             help=f"{text}.{bracket}",
-            shell_complete=completion.field(field.name),
+            shell_complete=None if field.is_secret else completion.field(field.name),  # a file's name by its type
             **attributes,
         )
 

@@ -104,6 +104,17 @@ def test_secret_is_no_value_of_an_option(capsys):
     assert "s3same" not in err
 
 
+@pytest.mark.usefixtures("cloud")
+def test_file_of_a_secret_is_completed_as_a_file():
+    secret, zones = (
+        next(option for option in command().field_options("optioncloud") if option.field.name == name)
+        for name in ("api_key", "zones")
+    )
+    context = command().make_context("try", ["--target", "optioncloud"], obj=Session())
+    assert [item.type for item in secret.shell_complete(context, "k")] == ["file"]
+    assert [item.value for item in zones.shell_complete(context, "")] == ["a", "b"]
+
+
 def test_secret_that_can_not_be_read_is_one_line_without_it(cloud, capsys):
     (cloud / "key").write_bytes(b"s3same\xff")
     for path, code in ((cloud / "none", 66), (cloud, 74), (cloud / "key", 64)):

@@ -13,6 +13,7 @@ import os
 import random
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,11 +25,16 @@ PIECE = 1 << 20
 
 
 def make_image(path, size_bytes):
-    """A raw image: runs of noise with zeros between them, a third full; then packed beside itself."""
+    """A raw disk: runs of noise with zeros between them, a third full; then packed beside itself."""
     noise = random.Random(3)
+    # a partition table, for what has none is not taken for a disk: one active partition over all but the first MiB
+    partition = struct.pack("<B3sB3sLL", 0x80, b"", 0x83, b"", 2048, size_bytes // 512 - 2048)
+    boot_sector = partition.rjust(462, b"\0").ljust(510, b"\0") + b"\x55\xaa"
     with path.open("wb") as file:
         for number in range(size_bytes // PIECE):
             file.write(noise.randbytes(PIECE) if number % 48 < 16 else bytes(PIECE))
+        file.seek(0)
+        file.write(boot_sector)
     subprocess.run(["xz", "-T0", "-0", path], check=True)
     return path.with_name(f"{path.name}.xz")
 

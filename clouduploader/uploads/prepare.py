@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clouduploader.errors import CannotCreateError, ImageError, TargetDataError, UnavailableError
+from clouduploader.errors import CannotCreateError, ClouduploaderError, ImageError, TargetDataError, UnavailableError
 from clouduploader.image import open as image_open
 from clouduploader.model.disk import Image
 from clouduploader.model.job import Job
@@ -54,9 +54,20 @@ def check_targetdata(task: UploadTask, *, config: Config) -> None:
 
 
 def targetdata_to_keep(targetdata: bytes, platform: Platform, *, config: Config) -> bytes:
-    """Return target data, which are right, as they may lie on a disk: secrets encrypted, if the home has a key."""
+    """Return target data, which are right, as they may lie on a disk: secrets encrypted, if the home has a key for it.
+
+    They must open the account for a clean-up too: what this home can't decrypt again stays as it is.
+    """
     keys = keyring.Keyring(config.home.value, config.environment)
-    return target_data.sealed(targetdata, platform, keys, keys.sealed)
+    sealed = target_data.sealed(targetdata, platform, keys, keys.sealed)
+    if sealed == targetdata:
+        return targetdata
+    values = target_data.read(targetdata, platform, keys).values
+    try:
+        is_readable = target_data.read(sealed, platform, keys).values == values
+    except ClouduploaderError:  # for example where the home has a public key alone
+        is_readable = False
+    return sealed if is_readable else targetdata
 
 
 @contextlib.contextmanager

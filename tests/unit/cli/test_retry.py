@@ -57,6 +57,17 @@ def test_secret_that_is_kept_for_another_try_is_encrypted(file_cloud):
     assert file_cloud.run("retry", "1").returncode == 0
 
 
+def test_secret_is_kept_for_another_try_where_the_home_could_not_decrypt_it_again(file_cloud):
+    keys = keyring.Keyring(file_cloud.place / "home", os.environ).rsa
+    keys.generate()
+    keys.secret_path.unlink()
+    (file_cloud.place / "password").write_text("open-sesame-1001")
+    file_cloud.set("fail", "complete")
+    assert file_cloud.upload("--password-file", file_cloud.place / "password").returncode == 76
+    file_cloud.set("fail")
+    assert file_cloud.run("retry", "1").returncode == 0
+
+
 @pytest.mark.parametrize("change", ["content", "size", "gone"])
 def test_other_image_is_not_uploaded_in_its_place(failed, change):
     image = failed.place / "a.raw"

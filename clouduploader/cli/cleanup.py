@@ -135,7 +135,7 @@ def cleanup_command(
         things = _documents(batches, reports, is_dry=dry_run)
         output.print_json(session, {"dry_run": dry_run, "things": things}, exit_code=code)
     else:
-        _print_reports(session, batches, reports)
+        _print_reports(session, reports)
     return code
 
 
@@ -172,9 +172,7 @@ def _upload(batch: cleanup.UploadLeftovers) -> tuple[object, object]:
     return began.get("user"), began.get("filename")
 
 
-def _print_reports(
-    session: Session, batches: Sequence[cleanup.UploadLeftovers], reports: Sequence[CleanUpReport]
-) -> None:
+def _print_reports(session: Session, reports: Sequence[CleanUpReport]) -> None:
     for report in reports:
         for leftover in report.left:
             click.echo(f"clouduploader: left {_text(leftover.object)}: {clean(leftover.reason)}", err=True)

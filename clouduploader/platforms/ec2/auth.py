@@ -53,7 +53,7 @@ class Account:
 
     Args:
         home: Home of clouduploader.
-        settings: See Settings.
+        settings: See Ec2Settings.
         targetdata: The keys `arn`, `external_id` and `region` are used.
         session: The session's name, see `session_name`.
         reporter: Told of each call if verbose; the secrets are hidden there.

@@ -186,7 +186,7 @@ def arguments(
         targetdata: See `fields`.
         attributes: Of the AMI.
         keys: Temporary credentials.
-        settings: See Settings.
+        settings: See Ec2Settings.
         configuration_path: A file with what `configuration` gives.
         volume_gib: Of the root volume.
         security_group: Of the helper, needed with a subnet: ec2uploadimg's own would be in no VPC.

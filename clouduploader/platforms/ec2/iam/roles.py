@@ -35,7 +35,7 @@ class RoleAccounts(Accounts):
 
     Args:
         context: Of the platform.
-        settings: See Settings.
+        settings: See Ec2Settings.
     """
 
     description = (

@@ -30,7 +30,7 @@ class SignedCaller:
     """The caller that signed a request.
 
     Attributes:
-        identity: See Identity.
+        identity: See SandboxIdentity.
         key_id: Of the access key.
         region: As signed.
     """

@@ -168,7 +168,8 @@ def remove(context: CleanupContext, batches: Sequence[UploadLeftovers]) -> Itera
         try:
             yield _remove_batch(context, batch)
         except ClouduploaderError as exc:
-            yield CleanUpReport(left=tuple(Leftover(thing, exc.message) for thing in batch.to_remove))
+            left = [item.object for item in batch.items if item.keep_reason is None or item.is_unseen]
+            yield CleanUpReport(left=tuple(Leftover(thing, exc.message) for thing in left))
 
 
 def examine(
@@ -251,11 +252,10 @@ def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, Json
 
 def _is_in_scope(contents: journal.JournalContents, scope: CleanupScope) -> bool:
     began = contents.state.began
-    if contents.is_live or not began or scope.target not in (None, began.get("target")):
+    if not began or scope.target not in (None, began.get("target")):
         return False
-    if scope.job is not None and began.get("job") != scope.job:
-        return False
-    return _is_old(contents.changed, scope.older_than or datetime.timedelta())
+    is_meant = not contents.is_live if scope.job is None else began.get("job") == scope.job
+    return is_meant and _is_old(contents.changed, scope.older_than or datetime.timedelta())
 
 
 def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
@@ -272,6 +272,9 @@ def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
 
 def _by_journal(context: CleanupContext, scope: CleanupScope, contents: journal.JournalContents) -> UploadLeftovers:
     """Look for what an upload that died left, by its journal."""
+    if contents.is_live:  # of a job that is asked for by name: to say that nothing is left would be wrong
+        error = LockedError("its upload lives, or is being cleaned up")
+        return UploadLeftovers(contents.key, contents, (), error=error)
     try:
         platform = context.load_platform(str((contents.state.began or {}).get("target")), context.config)
         values = _values(context, scope, contents, platform)

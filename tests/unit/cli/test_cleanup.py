@@ -1,3 +1,4 @@
+import fcntl
 import getpass
 import json
 import os
@@ -199,14 +200,24 @@ def test_success_is_not_touched_by_the_death_of_a_later_try(file_cloud):
 
 
 def test_live_upload_is_not_touched(dead):
-    import fcntl
-
     cloud = dead("made")
     with (cloud.journal().directory / "journal").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = cloud.cleanup("--yes", "--region", "here", "--older-than", "0")
     assert (done.returncode, done.stderr) == (0, "Nothing is left.\n")
     assert cloud.kinds() == ["snapshot"]
+
+
+def test_clean_up_of_a_job_whose_upload_lives_is_not_done(dead):
+    cloud = dead("made")
+    with (cloud.journal().directory / "journal").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = cloud.cleanup("--yes", "--job", "1")
+    assert done.returncode == 75
+    assert "its upload lives, or is being cleaned up" in done.stderr
+    assert cloud.kinds() == ["snapshot"]
+    assert cloud.cleanup("--yes", "--job", "1").returncode == 0
+    assert cloud.kinds() == []
 
 
 def test_lost_journal_is_made_up_for_by_tags(dead):

@@ -2,11 +2,11 @@
 
 import pytest
 from fakes.platforms import FakePlatform
-from samples.journals import KEY
+from samples.journals import BEGINNING, KEY
 
 from clouduploader.jobs import cleanup
 from clouduploader.plugin import CloudObject, Field, FoundObject
-from clouduploader.store import config, job_log
+from clouduploader.store import config, job_log, journal
 
 USER = Field(name="user", description="Whose.", is_of_account=True)
 REGION = Field(name="region", description="Where.")
@@ -20,15 +20,23 @@ class SearchablePlatform(FakePlatform):
 
 
 @pytest.fixture
-def look(tmp_path):
+def make_context(tmp_path):
+    """Return a function that makes what a clean-up of a platform needs."""
+
+    def make(platform):
+        settings = config.load(home=tmp_path, spool=tmp_path, environment={})
+        log = job_log.JobLog([], is_verbose=False)
+        return cleanup.CleanupContext(settings, log, load_platform=lambda _target, _config: platform)
+
+    return make
+
+
+@pytest.fixture
+def look(make_context):
     """Return a function that looks for leftovers without journals, and gives the regions in which they are."""
 
     def look(*fields, **scope):
-        settings = config.load(home=tmp_path, spool=tmp_path, environment={})
-        platform = SearchablePlatform(*fields)
-        context = cleanup.CleanupContext(
-            settings, job_log.JobLog([], is_verbose=False), load_platform=lambda _target, _config: platform
-        )
+        context = make_context(SearchablePlatform(*fields))
         batches = cleanup.look(context, cleanup.CleanupScope(**scope))
         return [item.object.region for batch in batches for item in batch.items]
 
@@ -53,3 +61,17 @@ def test_account_that_is_named_is_looked_through(look, fields, scope, regions):
 def test_without_target_or_with_a_job_only_journals_count(look):
     assert look(targetdata={"user": "tom"}) == []
     assert look(target="cloud", job="1") == []
+
+
+def test_what_does_not_show_yet_is_left_where_another_process_has_the_journal(make_context):
+    context = make_context(FakePlatform())
+    state_dir = context.config.state.value
+    with journal.open_journal(state_dir, KEY) as opened:
+        opened.begin(BEGINNING, b"{}")
+        opened.write("asked", kind="disk", region="")
+    batches = cleanup.look(context, cleanup.CleanupScope())
+    with journal.open_journal(state_dir, KEY):
+        (report,) = cleanup.remove(context, batches)
+    (leftover,) = report.left
+    assert leftover.object == CloudObject("disk", "", "")
+    assert "is being cleaned up" in leftover.reason

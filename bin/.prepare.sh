@@ -24,7 +24,7 @@ require_packages() {  # PACKAGE...
         give_up 69 "apt-get could not install: ${missing[*]}"
 }
 
-# Make .venv and install this checkout into it with an extra, unless that has been done.
+# Make .venv, unless it is there, and install this checkout into it with an extra, unless that has been done.
 require_venv() {  # EXTRA
     local wanted extra
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
@@ -35,8 +35,10 @@ require_venv() {  # EXTRA
             return 0
         fi
     done
-    say "making .venv and installing clouduploader[$1] into it; this takes a minute or two"
-    python3 -m venv --clear .venv || give_up 73 "$PWD/.venv can't be made"
+    say "installing clouduploader[$1] into .venv; this takes a minute or two"
+    # What another script has made of this very checkout is only added to.
+    grep -qsxF "$wanted" .venv/installed-* && .venv/bin/python -c '' 2>/dev/null || python3 -m venv --clear .venv ||
+        give_up 73 "$PWD/.venv can't be made"
     .venv/bin/python -m pip install -qq --no-compile --disable-pip-version-check -e ".[$1]" </dev/null ||
         give_up 69 "pip could not install clouduploader[$1]"
     printf '%s\n' "$wanted" >".venv/installed-$1"

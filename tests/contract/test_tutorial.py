@@ -59,7 +59,7 @@ def shown(text):
 
 def comparable(line):
     """A line without what differs each time: times, numbers of tests, keys, users, widths of columns."""
-    line = re.sub(r"\d\d:\d\d:\d\d |\d+ passed in \d+\.\d+s|[0-9a-f]{32}|on \d{4}-\d\d-\d\d|user \S+", "", line)
+    line = re.sub(r"\d\d:\d\d:\d\d ?|\d+ passed in \d+\.\d+s|[0-9a-f]{32}|on \d{4}-\d\d-\d\d|user \S+", "", line)
     return " ".join(line.split())
 
 

@@ -76,9 +76,10 @@ def test_sigterm_leaves_nothing_at_any_stage(sandbox, make_job, small_image, sta
     ]
     for stopper in stoppers:
         stopper.start()
-    for stopper, job, process, (line, witness) in zip(stoppers, jobs, running, stages.values(), strict=True):
+    for stopper in stoppers:
         stopper.join()
-        done = job.finish(process)
+    ended = [job.finish(process) for job, process in zip(jobs, running, strict=True)]  # no other writes its result then
+    for job, done, (line, witness) in zip(jobs, ended, stages.values(), strict=True):
         done.assert_stopped()
         assert job.litter() == []
         assert_log_tells_of_all(done)

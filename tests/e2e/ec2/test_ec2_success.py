@@ -146,8 +146,8 @@ def test_all_formats_arrive_byte_for_byte_whatever_they_are_called(sandbox, make
         jobs.append(make_job(images[-1], filename=filename, user=user, **how))
     outside = set(sandbox.spool.parent.iterdir())
     running = [job.start() for job in jobs]
-    for job, process, image, (*_, shown) in zip(jobs, running, images, CASES, strict=True):
-        done = job.finish(process)
+    ended = [job.finish(process) for job, process in zip(jobs, running, strict=True)]  # no other writes its result then
+    for job, done, image, (*_, shown) in zip(jobs, ended, images, CASES, strict=True):
         assert_uploaded(sandbox, job, done, image)
         assert f"Start uploading image {shown}." in done.lines
     assert {kind: len(found) for kind, found in sandbox.left().items()} == dict.fromkeys(AMAZONS, len(CASES))

@@ -99,6 +99,7 @@ Field.FILENAME = Field(
     description="The image's real name, for when nothing else tells it.",
     pattern=r"[^/\x00-\x1f\x7f]*",
     pattern_meaning="no slash, no control characters",
+    max_length=255,  # NAME_MAX of Linux
     option="",
 )
 Field.SHA256 = Field(

@@ -102,14 +102,7 @@ FIELDS = (
         option="--subnet",
         help="Subnet for the helper instance. Without it a VPC is made and removed again.",
     ),
-    Field(
-        name="filename",
-        description="The image's real name, for when nothing else tells it.",
-        pattern=r"[^/\x00-\x1f\x7f]*",
-        pattern_meaning="no slash, no control characters",
-        max_length=255,  # NAME_MAX of Linux
-        option="",
-    ),
+    Field.FILENAME,
     Field(
         name="architecture",
         description="What the image runs on, where it is not what the job says.",

@@ -228,22 +228,15 @@ class _Preflight:
 
     def _check_public(self, region: str) -> None:
         """Refuse to make public what the account does not let be public."""
-        images = self._asked(
-            region,
-            f"whether images may be public in {region}",
-            lambda ec2: ec2.get_image_block_public_access_state().get("ImageBlockPublicAccessState"),
-        )
-        if (images or OPEN) != OPEN:
-            raise blocked("images", region)
-        if not self._targetdata.get("share_snapshot"):
-            return
-        snapshots = self._asked(
-            region,
-            f"whether snapshots may be public in {region}",
-            lambda ec2: ec2.get_snapshot_block_public_access_state().get("State"),
-        )
-        if (snapshots or OPEN) != OPEN:
-            raise blocked("snapshots", region)
+        states: dict[str, Callable[[EC2Client], str | None]] = {
+            "images": lambda ec2: ec2.get_image_block_public_access_state().get("ImageBlockPublicAccessState")
+        }
+        if self._targetdata.get("share_snapshot"):
+            states["snapshots"] = lambda ec2: ec2.get_snapshot_block_public_access_state().get("State")
+        for what, ask in states.items():
+            state = self._asked(region, f"whether {what} may be public in {region}", ask)
+            if (state or OPEN) != OPEN:
+                raise blocked(what, region)
 
 
 def blocked(what: str, region: str) -> DeniedError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clouduploader.errors import (
+    ClouduploaderError,
     ImageError,
     LocalIOError,
     MissingFileError,
@@ -87,8 +88,8 @@ class SubmitRequest:
     targetdata: bytes = dataclasses.field(repr=False)
 
 
-def prepare(request: SubmitRequest, *, config: Config) -> bytes:
-    """Make the target data of an request, and check them.
+def _prepared(request: SubmitRequest, platform: Platform, keys: keyring.Keyring, config: Config) -> bytes:
+    """Make the target data of a request, and check them.
 
     The account's values come first, and those of the request over them; so does the digest that a file beside
     the image promises, where the platform has `Field.SHA256`: that file does not go along. Data that are encrypted
@@ -97,16 +98,14 @@ def prepare(request: SubmitRequest, *, config: Config) -> bytes:
     Raises:
         TargetDataError: They are wrong.
         NoSuchAccountError: The user has no account, and the request does not say what would be in one.
-        UnknownTargetError, PluginLoadError, ConfigError: There is no such platform here.
     """
-    platform = registry.load(request.target, config)
     data = request.targetdata
     if not target_data.is_armored(data.decode("utf-8", "replace")):
         given = target_data.parse(data)
         data = json.dumps(
             {**_account(request, given, platform, config), **_digest(request, platform), **given}
         ).encode()
-    target_data.check(data, platform, keyring.Keyring(config.home.value, config.environment))
+    target_data.check(data, platform, keys)
     return data
 
 
@@ -125,7 +124,7 @@ def submit(
     Args:
         request: What is to be submitted.
         sink: The spool or server that takes it.
-        config: See `prepare`.
+        config: The settings; its home has the account and the keys.
         watch: Called once with the new job; what it returns is told how the transfer goes.
 
     Returns:
@@ -134,9 +133,12 @@ def submit(
     Raises:
         StoppedError: A signal came, in `Cancel.interruptible`; the job has failed, or will.
         ImageError: It is not the image that was promised; as above.
+        TargetDataError: The target data are wrong, or have secrets that would go in clear where others can read them.
         ClouduploaderError: It was refused, or the transfer broke. There is no job, or it has failed or will.
     """
-    data = _sealed(prepare(request, config=config), request.target, sink, config)
+    platform = registry.load(request.target, config)
+    keys = keyring.Keyring(config.home.value, config.environment)
+    data = _sealed(_prepared(request, platform, keys, config), platform, keys, sink)
     path = request.image_path
     promised, digest = _promised_sha256(request, data), hashlib.sha256()
     if path.exists() and not path.is_file():
@@ -213,19 +215,23 @@ def _digest(request: SubmitRequest, platform: Platform) -> dict[str, str]:
     return {Field.SHA256.name: found} if found else {}
 
 
-def _sealed(data: bytes, target: str, sink: Sink, config: Config) -> bytes:
-    """Encrypt secrets for who takes the job, as OBS does; in clear they go where only the service can read them.
+def _sealed(data: bytes, platform: Platform, keys: keyring.Keyring, sink: Sink) -> bytes:
+    """Encrypt secrets for the service that takes the job, as OBS does; in clear they go where only it can read them.
 
     Raises:
         TargetDataError: There is no key, and others could read them on their way; or the key can't take one.
         ClouduploaderError: The server did not say its key.
     """
-    keys = keyring.Keyring(config.home.value, config.environment)
     if isinstance(sink, spool.Spool):
-        encrypt = keys.sealed  # in clear, it lies in a file of mode 0600
-    else:
-        encrypt = functools.partial(_encrypt_for_server, sink, functools.cache(sink.public_key))
-    return target_data.sealed(data, registry.load(target, config), keys, encrypt)
+        return target_data.sealed(data, platform, keys, keys.sealed)  # in clear, it lies in a file of mode 0600
+    public_key = functools.cache(sink.public_key)
+    return target_data.sealed(
+        data,
+        platform,
+        keys,
+        functools.partial(_encrypt_for_server, sink, public_key),
+        renew=functools.partial(_encrypt_anew, sink, public_key, keys),
+    )
 
 
 def _encrypt_for_server(server: RemoteSink, public_key: Callable[[], bytes | None], secret: str) -> str:
@@ -237,6 +243,15 @@ def _encrypt_for_server(server: RemoteSink, public_key: Callable[[], bytes | Non
         f"there are secrets in the target data, and {server.url} has no key to encrypt them for",
         hint="`clouduploader keygen --rsa` makes one there; or use https.",
     )
+
+
+def _encrypt_anew(server: RemoteSink, public_key: Callable[[], bytes | None], keys: keyring.Keyring, value: str) -> str:
+    """Encrypt for a server what is encrypted for this home, as an account's secrets are; else return it as it is."""
+    key = public_key()
+    try:
+        return keyring.encrypt_for(key, keys.decrypt(value), where=f"the key of {server.url}") if key else value
+    except ClouduploaderError:  # not for this home; or too long, as only a value for GPG can be
+        return value
 
 
 def _promised_sha256(request: SubmitRequest, data: bytes) -> str | None:

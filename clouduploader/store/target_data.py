@@ -131,7 +131,14 @@ def check(data: bytes, platform: Platform, keyring: Decrypter) -> None:
         _values(parse(data), platform, _Checker(keyring, is_sealed=True))
 
 
-def sealed(data: bytes, platform: Platform, keyring: Decrypter, encrypt: Callable[[str], str]) -> bytes:
+def sealed(
+    data: bytes,
+    platform: Platform,
+    keyring: Decrypter,
+    encrypt: Callable[[str], str],
+    *,
+    renew: Callable[[str], str] = lambda value: value,
+) -> bytes:
     """Encrypt the values of secret fields, as far as they come in clear.
 
     Args:
@@ -139,10 +146,11 @@ def sealed(data: bytes, platform: Platform, keyring: Decrypter, encrypt: Callabl
         platform: Says which fields are secret.
         keyring: Tells what is encrypted already.
         encrypt: Called with each secret that is not.
+        renew: Called with each secret that is.
 
     Raises:
         TargetDataError: See `parse`.
-        ClouduploaderError: What `encrypt` raises.
+        ClouduploaderError: What `encrypt` and `renew` raise.
     """
     if is_armored(_text(data)):
         return data
@@ -153,8 +161,10 @@ def sealed(data: bytes, platform: Platform, keyring: Decrypter, encrypt: Callabl
             return {key: seal(member) for key, member in value.items()}
         if isinstance(value, list):
             return [seal(member) for member in value]
-        is_clear = isinstance(value, str) and value and not is_armored(value) and not keyring.rsa.is_encrypted(value)
-        return encrypt(str(value)) if is_clear else value
+        if not isinstance(value, str) or not value:
+            return value
+        is_encrypted = is_armored(value) or keyring.rsa.is_encrypted(value)
+        return renew(value) if is_encrypted else encrypt(value)
 
     secret = {field.name for field in platform.fields if field.is_secret}
     found = {name: seal(value) if name in secret else value for name, value in document.items()}

@@ -47,6 +47,14 @@ class Keyring:
         """
         return (self.rsa if self.rsa.public_path.exists() else self.gpg).encrypt(text)
 
+    def decrypt(self, value: str) -> str:
+        """Decrypt what `encrypt` made here.
+
+        Raises:
+            ClouduploaderError: See `RsaKeys.decrypt` and `GpgKeys.decrypt`.
+        """
+        return self.rsa.decrypt(value) if self.rsa.is_encrypted(value) else self.gpg.decrypt(value.lstrip())
+
     def sealed(self, text: str) -> str:
         """Encrypt for a key of this home, if it has one that can be used and takes the text; else give it as it is."""
         try:

@@ -246,6 +246,20 @@ def test_secret_is_encrypted_for_the_server(run, make_server, secret, keys):
 
 
 @pytest.mark.usefixtures("file_cloud")
+def test_secret_of_an_account_is_encrypted_anew_for_another_server(run, make_server, home, keys):
+    here = keyring.Keyring(home, os.environ)
+    here.rsa.generate()
+    store = accounts.AccountStore(home)
+    store.create("tom", "file-cloud", {"tenant": "t"}, now=datetime.datetime.now(datetime.UTC))
+    store.set("tom", "file-cloud", "password", value=here.encrypt(SECRET), is_encrypted=True)
+    no_key = refusal("400 x", "_pubkey: no such file")
+    for answered, owner in ((ok(keys.rsa.public_path.read_bytes()), keys), (no_key, here)):
+        server = make_server(answered, *[record(JobState.CREATED)] * 2, take)
+        assert run("--server", server.url, "--user", "tom", "--target", "file-cloud", "--region", "here")[0] == 0
+        assert owner.rsa.decrypt(skeleton(server.requests[1])[1]["password"]) == SECRET
+
+
+@pytest.mark.usefixtures("file_cloud")
 def test_secret_goes_in_clear_only_where_no_other_machine_can_read_it(run, make_server, secret):
     server = make_server(refusal("400 x", "_pubkey: no such file"), *[record(JobState.CREATED)] * 2, take)
     assert run("--server", server.url, *secret)[0] == 0

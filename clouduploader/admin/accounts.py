@@ -68,8 +68,15 @@ def enter(config: Config, user: str, target: str, *, field: Field, value: str) -
 
 
 def list_accounts(config: Config, target: str | None) -> list[accounts.StoredAccount]:
-    """List all accounts, or those for a target."""
-    return _store(config).accounts(target=target)
+    """List all accounts, or those for a target.
+
+    Raises:
+        UnknownTargetError: There is neither an account for the target nor a platform.
+    """
+    found = _store(config).accounts(target=target)
+    if target and not found:
+        registry.load_without_settings(target)
+    return found
 
 
 def show(config: Config, user: str, target: str, *, extras: Sequence[str], reporter: Reporter) -> AccountDetails:

@@ -89,14 +89,14 @@ def cleanup_command(
 
     The journals of dead uploads name it, and their target data open the account. Where account and region are named
     too, by options or --data, that account is looked through by our tags besides, for uploads whose journal is lost; of
-    a platform that knows neither --target is enough. What belongs to an upload
-    that lives, or to an image that can be used, is left alone; so is what is complete, or being completed, but no
-    image yet, such as a snapshot, unless --completed is given.
+    a platform that knows neither --target is enough. What belongs to an upload that lives, or to an image that can be
+    used, is left alone; so is what is complete, or being completed, but no image yet, such as a snapshot, unless
+    --completed is given.
 
     A cloud may not show for two minutes what it has made. What was asked for or made more recently, and does not show,
     is left for another clean-up.
 
-    The exit code is 75 if something could not be removed, or may not show yet.
+    The exit code is 75 if something could not be removed, or may not show yet, or if the upload of --job still runs.
 
     With --json the data are {"dry_run": B, "things": [...]}, each with kind, id (null for what does not show yet),
     region, job, user, image, journal, created, story, outcome (removed, left, kept or found) and reason.

@@ -250,6 +250,12 @@ def test_verify_ends_with_what_it_found(run, run_json, keyring, file_cloud, pass
     assert (status, out) == (code, f"{finding['level']:8}account: tried\n")
 
 
+def test_accounts_of_a_target_that_there_is_not_are_no_empty_list(run):
+    code, out, err = run("list", "--target", "file-clod")
+    assert (code, out) == (69, "")
+    assert "no platform answers to the target 'file-clod'" in err
+
+
 def test_list_never_cuts_an_id_on_a_terminal(home_dir, run_on_terminal):
     role = "arn:aws:iam::123456789012:role/service-roles/images/a-role-with-a-rather-long-name-for-uploads"
     now = datetime.datetime.now(datetime.UTC)

@@ -33,9 +33,10 @@ def create(config: Config, user: str, target: str) -> accounts.StoredAccount:
         UnavailableError: The target has no accounts.
         ClouduploaderError: See AccountStore.create.
     """
-    _platform, kept = _load(config, target)
+    platform, kept = _load(config, target)
+    of_one_user = {field.name for field in platform.fields if field.is_of_one_user}
     now = datetime.datetime.now(datetime.UTC)
-    return _store(config).create(user, target, kept.new_values(), now=now)
+    return _store(config).create(user, target, kept.new_values(), of_one_user=of_one_user, now=now)
 
 
 def find_field(config: Config, target: str, name: str) -> Field:
@@ -64,7 +65,9 @@ def enter(config: Config, user: str, target: str, *, field: Field, value: str) -
     if not is_allowed(field, value) or not value:
         raise TargetDataError(problem(field, value, is_hidden=field.is_secret))
     kept = _keys(config).encrypt(value) if field.is_secret else value
-    _store(config).set(user, target, field.name, value=kept, is_encrypted=field.is_secret)
+    _store(config).set(
+        user, target, field.name, value=kept, is_encrypted=field.is_secret, is_of_one_user=field.is_of_one_user
+    )
 
 
 def list_accounts(config: Config, target: str | None) -> list[accounts.StoredAccount]:

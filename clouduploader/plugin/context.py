@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clouduploader.errors import ClouduploaderError, ImageError, PlatformReplyError, TransientError
+from clouduploader.errors import ClouduploaderError, ImageError, MissingProgramError, PlatformReplyError, TransientError
 from clouduploader.model.disk import BlockSource, Encoding, ImageFacts, ImageStream, ZeroBlocks
 from clouduploader.plugin import cleanup, labels, retry
 from clouduploader.plugin.events import BytesMoved, PhaseStarted, Reporter
@@ -68,10 +68,19 @@ class Context:
         """The platform's client, connected when it is first needed.
 
         Raises:
+            MissingProgramError: The platform's SDK is not installed.
             ClouduploaderError: There is no way in.
         """
-        with self.translated("the cloud"):
-            return self._platform.connect(self)
+        try:
+            with self.translated("the cloud"):
+                return self._platform.connect(self)
+        except ModuleNotFoundError as exc:
+            if not self._platform.requirement:
+                raise
+            raise MissingProgramError(
+                f"the Python package {exc.name} is not installed",
+                hint=f"pip install '{self._platform.requirement}'",
+            ) from exc
 
     def uncancelled(self) -> "Context":
         """Return a context for the clean-up after an upload, which must not end by the cancellation of that.

@@ -40,7 +40,9 @@ class Field:
         is_secret: Whether OBS sends it encrypted, and it must never be shown. Then it has at least MIN_SECRET_LENGTH
             characters.
         is_of_account: Whether it is kept with the user's account (see Accounts), and not asked for at each
-            upload; only a string can be. In clear it is one user's: no two accounts have the same value.
+            upload; only a string can be.
+        is_of_one_user: Whether it opens the account, so that no two accounts may have the same value; of what is kept
+            with the account in clear.
         allowed: The only values there are, or empty.
         pattern: A regular expression that a whole string must match, or None; JSON Schema has to understand it too.
         pattern_meaning: The pattern in words, for the error line.
@@ -70,6 +72,7 @@ class Field:
     is_required: bool = False
     is_secret: bool = False
     is_of_account: bool = False
+    is_of_one_user: bool = False
     allowed: tuple[str, ...] = ()
     pattern: str | None = None
     pattern_meaning: str = ""

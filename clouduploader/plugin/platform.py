@@ -64,6 +64,7 @@ class Platform(ABC):
         fields: The keys of its target data. Whether an image that does not look like a disk is refused, is said by
             a boolean one called `force`, if there is one.
         settings_defaults: The names of its settings, the keys of its section of `clouduploader.conf`, with defaults.
+        requirement: What pip installs its SDK by, such as "clouduploader[mycloud]"; "" if it needs nothing more.
         needs_disk: False for a platform that starts no machine from an image, but stores files of any kind: what
             shows nothing of a disk is uploaded with a warning then, and only what is known to be something else, such
             as a web page, is refused.
@@ -84,6 +85,7 @@ class Platform(ABC):
     files: ClassVar[Sequence[HomeFile]] = ()
     fields: ClassVar[Sequence[Field]] = ()
     settings_defaults: ClassVar[Mapping[str, str]] = {}
+    requirement: ClassVar[str] = ""
     needs_disk: ClassVar[bool] = True
     needs_account: ClassVar[bool] = True
     removal_order: ClassVar[Sequence[str]] = ()
@@ -127,6 +129,7 @@ class Platform(ABC):
         """Make the client that `ctx.client` gives; called once for each context, when first needed.
 
         Raises:
+            ModuleNotFoundError: The SDK is not installed; see `requirement`.
             Exception: Whatever the SDK raises; it goes through `translate`.
         """
         return None

@@ -19,7 +19,7 @@ import dataclasses
 import datetime
 import sqlite3
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from clouduploader.errors import (
@@ -35,7 +35,7 @@ from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
 FILE_NAME = "accounts.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = int.from_bytes(b"CUac")  # ours: tells the file from any other of SQLite's
 BUSY_SECONDS = 10.0  # a write takes milliseconds; only one that hangs takes that long
 MAX_USER_LENGTH = 255  # characters; `users.login` of OBS's frontend
@@ -55,9 +55,11 @@ _SCHEMA = (
         PRIMARY KEY (user, target, name),
         FOREIGN KEY (user, target) REFERENCES account ON DELETE CASCADE
     ) STRICT""",
-    # as OBS has it: what opens an account is one user's
-    "CREATE UNIQUE INDEX entry_is_of_one_user ON entry (target, name, value) WHERE NOT is_encrypted",
     f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+_FROM_VERSION_1 = (  # which let no two accounts have any value in common
+    "DROP INDEX entry_is_of_one_user",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 _SELECT = """SELECT user, target, created, name, value, is_encrypted
@@ -122,13 +124,22 @@ class AccountStore:
         """Return all accounts, or those for a target, in the order of their users' names."""
         return self._select("WHERE ? IN (target, '')", target or "")
 
-    def create(self, user: str, target: str, values: Mapping[str, str], *, now: datetime.datetime) -> StoredAccount:
+    def create(
+        self,
+        user: str,
+        target: str,
+        values: Mapping[str, str],
+        *,
+        of_one_user: Collection[str] = (),
+        now: datetime.datetime,
+    ) -> StoredAccount:
         """Make an account.
 
         Args:
             user: See check_user.
             target: Which platform answers for it.
             values: What its platform made for it, in clear.
+            of_one_user: The names of those that no other account may have.
             now: When, aware.
 
         Raises:
@@ -148,10 +159,14 @@ class AccountStore:
                     hint="`clouduploader account show` tells of it.",
                 ) from None
             for name, value in values.items():
+                if name in of_one_user:
+                    _refuse_shared(database, user, target, name, value)
                 _put(database, user, target, name, value=value, is_encrypted=False)
         return StoredAccount(user, target, now.replace(microsecond=0), dict(values), frozenset())
 
-    def set(self, user: str, target: str, name: str, *, value: str, is_encrypted: bool) -> None:
+    def set(
+        self, user: str, target: str, name: str, *, value: str, is_encrypted: bool, is_of_one_user: bool = False
+    ) -> None:
         """Enter a value, in place of the one before it.
 
         Args:
@@ -160,12 +175,15 @@ class AccountStore:
             name: Of the platform's field.
             value: The value; for a secret field what the keyring made of it.
             is_encrypted: Whether it is that.
+            is_of_one_user: Whether no other account may have it; for one in clear.
 
         Raises:
             NoSuchAccountError: There is no such account.
             DataError: The value is another user's.
         """
         with self._changing(user, target) as database:
+            if is_of_one_user:
+                _refuse_shared(database, user, target, name, value)
             _put(database, user, target, name, value=value, is_encrypted=is_encrypted)
 
     def remove(self, user: str, target: str) -> None:
@@ -215,9 +233,9 @@ class AccountStore:
             database.execute("PRAGMA synchronous = EXTRA")
             database.execute("BEGIN IMMEDIATE")
             try:
-                if _version(self.path, database) == 0:
-                    for statement in _SCHEMA:
-                        database.execute(statement)
+                version = _version(self.path, database)
+                for statement in _SCHEMA if version == 0 else _FROM_VERSION_1 if version == 1 else ():
+                    database.execute(statement)
                 yield database
                 database.execute("COMMIT")
             except BaseException:
@@ -312,19 +330,25 @@ def _version(path: Path, database: sqlite3.Connection) -> int:
 
 
 def _put(database: sqlite3.Connection, user: str, target: str, name: str, *, value: str, is_encrypted: bool) -> None:
-    try:
-        database.execute(
-            """INSERT INTO entry VALUES (?, ?, ?, ?, ?) ON CONFLICT (user, target, name)
-            DO UPDATE SET value = excluded.value, is_encrypted = excluded.is_encrypted""",
-            (user, target, name, value, is_encrypted),
-        )
-    except sqlite3.IntegrityError:
-        other = database.execute(
-            "SELECT user FROM entry WHERE (target, name, value) = (?, ?, ?) AND NOT is_encrypted", (target, name, value)
-        ).fetchone()
-        if other is None:
-            raise  # something in the file that is not ours objects
-        raise DataError(f"this {name} belongs to the account of {other[0]} already") from None
+    database.execute(
+        """INSERT INTO entry VALUES (?, ?, ?, ?, ?) ON CONFLICT (user, target, name)
+        DO UPDATE SET value = excluded.value, is_encrypted = excluded.is_encrypted""",
+        (user, target, name, value, is_encrypted),
+    )
+
+
+def _refuse_shared(database: sqlite3.Connection, user: str, target: str, name: str, value: str) -> None:
+    """Make sure that no other account has a value; the caller has the write lock.
+
+    Raises:
+        DataError: One has it.
+    """
+    other = database.execute(
+        "SELECT user FROM entry WHERE (target, name, value) = (?, ?, ?) AND user <> ? AND NOT is_encrypted",
+        (target, name, value, user),
+    ).fetchone()
+    if other:
+        raise DataError(f"this {name} belongs to the account of {other[0]} already")
 
 
 def _with(account: StoredAccount, name: str, value: str, *, is_encrypted: bool) -> StoredAccount:

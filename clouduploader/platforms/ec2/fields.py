@@ -52,6 +52,7 @@ FIELDS = (
         name="external_id",
         description="The external id that the role's trust policy asks for.",
         is_of_account=True,
+        is_of_one_user=True,
         # STS API, AssumeRole, externalIdType: [\w+=,.@:\/-]*
         pattern=r"[A-Za-z0-9_+=,.@:/-]*",
         pattern_meaning="letters, digits and _+=,.@:/-",
@@ -63,6 +64,7 @@ FIELDS = (
         name="arn",
         description="The role to upload with; without it clouduploader's own credentials are used.",
         is_of_account=True,
+        is_of_one_user=True,
         # IAM User Guide, "IAM ARNs"; botocore's endpoints.json for the partitions. The path of a
         # role can hold any printable ASCII character (IAM API, CreateRole), its name [\w+=,.@-].
         pattern=r"arn:aws(?:-[a-z]+)*:iam::[0-9]{12}:role/(?:[!-~]+/)?[A-Za-z0-9_+=,.@-]{1,64}",

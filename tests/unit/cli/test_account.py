@@ -115,7 +115,7 @@ def test_book_of_a_newer_schema_is_refused_in_one_line(run, home_dir):
         code, out, err = run(*words)
         assert (code, out) == (65, "")
         assert err.count("\n") == 1
-        assert "was written by a newer clouduploader: its schema is 9, this one knows 1. Update clouduploader." in err
+        assert "was written by a newer clouduploader: its schema is 9, this one knows 2. Update clouduploader." in err
 
 
 # --- what is secret

@@ -7,7 +7,7 @@ import threading
 import pytest
 from fakes.platforms import SdkError
 
-from clouduploader.errors import ImageError, PlatformReplyError, StoppedError, TransientError
+from clouduploader.errors import ImageError, MissingProgramError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.model.disk import DiskFormat, ImageFacts
 from clouduploader.plugin import BytesMoved, PhaseStarted, retry
 from clouduploader.util import deadline
@@ -37,6 +37,16 @@ def test_errors_of_the_sdk_are_translated_with_their_cause(ctx, platform):
     with pytest.raises(TransientError, match="the cloud: no route") as caught:
         _ = ctx.client
     assert isinstance(caught.value.__cause__, SdkError)
+
+
+def test_sdk_that_is_not_installed_is_named_with_what_installs_it(ctx, platform):
+    platform.script["connect"] = ModuleNotFoundError("No module named 'sdk'", name="sdk")
+    with pytest.raises(ModuleNotFoundError):
+        _ = ctx.client
+    platform.requirement = "clouduploader[mycloud]"
+    with pytest.raises(MissingProgramError) as caught:
+        _ = ctx.client
+    assert caught.value.sentence() == "the Python package sdk is not installed. pip install 'clouduploader[mycloud]'"
 
 
 def test_errors_that_are_not_the_sdk_s_go_on_as_they_are(ctx):

@@ -33,7 +33,7 @@ def store(tmp_path):
 
 
 def create(store, user="tom", target="ec2", **values):
-    return store.create(user, target, values, now=NOW)
+    return store.create(user, target, values, of_one_user=("arn", "external_id"), now=NOW)
 
 
 def raw(store, *statements):
@@ -82,7 +82,7 @@ def test_value_takes_the_place_of_the_one_before(store):
     assert store.get("tom", "ec2") == {"external_id": "1", "arn": ARN}
 
 
-def test_value_in_clear_belongs_to_one_user_of_a_target(store):
+def test_value_that_opens_an_account_belongs_to_one_user_of_a_target(store):
     create(store, "tom", arn=ARN)
     with pytest.raises(DataError, match="this arn belongs to the account of tom already"):
         create(store, "anna", arn=ARN)
@@ -90,9 +90,29 @@ def test_value_in_clear_belongs_to_one_user_of_a_target(store):
         store.get("anna", "ec2")
     create(store, "anna")
     with pytest.raises(DataError, match="this arn belongs to the account of tom already"):
-        store.set("anna", "ec2", "arn", value=ARN, is_encrypted=False)
+        store.set("anna", "ec2", "arn", value=ARN, is_encrypted=False, is_of_one_user=True)
     create(store, "anna", "other", arn=ARN)
     assert store.get("anna", "ec2") == {}
+    store.set("tom", "ec2", "arn", value=ARN, is_encrypted=False, is_of_one_user=True)
+
+
+def test_value_that_opens_nothing_can_be_many_users(store):
+    for user in ("tom", "anna"):
+        create(store, user, "azure", tenant="t")
+        store.set(user, "azure", "subscription_id", value="s", is_encrypted=False)
+    assert store.get("tom", "azure") == store.get("anna", "azure") == {"tenant": "t", "subscription_id": "s"}
+
+
+def test_file_of_schema_1_is_brought_forward_by_the_next_write(store):
+    create(store, tenant="t")
+    index = "CREATE UNIQUE INDEX entry_is_of_one_user ON entry (target, name, value) WHERE NOT is_encrypted"
+    raw(store, index, "PRAGMA user_version = 1")
+    assert store.get("tom", "ec2") == {"tenant": "t"}
+    create(store, "anna", tenant="t")
+    assert raw(store, "PRAGMA user_version", "SELECT name FROM sqlite_master WHERE type = 'index' AND sql <> ''") == [
+        [(accounts.SCHEMA_VERSION,)],
+        [],
+    ]
 
 
 def test_encrypted_values_are_marked(store):
@@ -237,7 +257,7 @@ def test_file_of_a_newer_schema_is_refused_and_left_alone(store):
         lambda: store.remove("tom", "ec2"),
         lambda: store.set("tom", "ec2", "arn", value=ARN, is_encrypted=False),
     ):
-        with pytest.raises(DataError, match="by a newer clouduploader: its schema is 2, this one knows 1") as caught:
+        with pytest.raises(DataError, match="by a newer clouduploader: its schema is 3, this one knows 2") as caught:
             call()
         assert caught.value.hint == "Update clouduploader."
     assert store.path.read_bytes() == before
@@ -298,7 +318,7 @@ for number in range(8):
         pass
     store.create(f"{me}'s {number}", "ec2", {"external_id": f"{me} {number}"}, now=now)
     try:
-        store.set(f"{me}'s {number}", "ec2", "arn", value=f"arn {number}", is_encrypted=False)
+        store.set(f"{me}'s {number}", "ec2", "arn", value=f"arn {number}", is_encrypted=False, is_of_one_user=True)
         print("arn", number)
     except DataError:
         pass

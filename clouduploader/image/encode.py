@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 from clouduploader.errors import ImageError
-from clouduploader.image import decompress, packed_file, vhd
+from clouduploader.image import decompress, packed_file
+from clouduploader.model import vhd
 from clouduploader.model.disk import BlockSource, Compression, DiskFormat, Encoding, Image, ImageStream, ZeroBlocks
 from clouduploader.plugin import CheckUnchanged
 from clouduploader.util.cancel import Cancel
@@ -135,7 +136,7 @@ def open_stream(
             case Encoding.VHD:
                 pieces = _vhd(opened_disk())
                 if size_bytes is not None:
-                    stream_bytes = _padded(size_bytes, vhd.ALIGNMENT_BYTES) + vhd.FOOTER_BYTES
+                    stream_bytes = vhd.padded_bytes(size_bytes) + vhd.FOOTER_BYTES
             case Encoding.TAR_GZ:
                 if size_bytes is None:
                     size_bytes = _measured(open_blocks)
@@ -198,7 +199,7 @@ def _vhd(disk: Iterator[bytes]) -> Iterator[bytes]:
     for piece in disk:
         size_bytes += len(piece)
         yield piece
-    padded_bytes = _padded(size_bytes, vhd.ALIGNMENT_BYTES)
+    padded_bytes = vhd.padded_bytes(size_bytes)
     yield from _zeros(padded_bytes - size_bytes)
     yield vhd.fixed_footer(padded_bytes, unique_id)
 

@@ -8,7 +8,7 @@ import os
 import struct
 
 from clouduploader.errors import ImageError, LocalIOError
-from clouduploader.image import vhd
+from clouduploader.model import vhd
 from clouduploader.model.disk import DiskFormat
 
 MAX_DISK_BYTES = 1 << 46  # 64 TiB: no cloud that is known has a larger disk

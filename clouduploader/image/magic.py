@@ -2,7 +2,7 @@
 
 import struct
 
-from clouduploader.image import vhd
+from clouduploader.model import vhd
 from clouduploader.model.disk import Compression, DiskFormat
 
 HEAD_BYTES = 512  # all magics lie in it; a block of tar

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import ImageError, LocalIOError, MissingFileError, UnavailableError
-from clouduploader.image import decompress, magic, vhd
+from clouduploader.image import decompress, magic
 from clouduploader.image.packed_file import PackedFile, open_packed
+from clouduploader.model import vhd
 from clouduploader.model.disk import BlockSource, Compression, DiskFormat, Image, NoDisk, ReadStats, ZeroBlocks
 from clouduploader.plugin import Reporter
 from clouduploader.util.cancel import Cancel

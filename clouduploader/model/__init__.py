@@ -1,1 +1,1 @@
-"""Data types without input or output: jobs and disks, and the XML that they travel in."""
+"""Data types without input or output: jobs, disks and their formats, and the XML that they travel in."""

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from samples.packed_images import blocks_of, noise, open_blocks, tarball, vhd_footer, zstd
 
 from clouduploader.errors import ImageError, StoppedError
-from clouduploader.image import encode, vhd
+from clouduploader.image import encode
 from clouduploader.image import open as image_open
+from clouduploader.model import vhd
 from clouduploader.model.disk import Block, Image, ReadStats
 from clouduploader.util.cancel import Cancel
 

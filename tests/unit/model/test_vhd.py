@@ -5,7 +5,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader.image import vhd
+from clouduploader.model import vhd
 
 
 def footer(*, kind=2, size_bytes=1 << 30, version=0x10000, cookie=b"conectix", fault=0):
@@ -92,3 +92,8 @@ def test_made_geometry_is_no_larger_than_the_disk(size_bytes):
     size = min(size_bytes // 512, 65535 * 16 * 255)
     assert size - heads * sectors < cylinders * heads * sectors <= size
     assert vhd.parse_footer(made) == vhd.VhdFooter(vhd.VhdKind.FIXED, size_bytes)
+
+
+@pytest.mark.parametrize(("size_bytes", "padded"), [(1, 1 << 20), (1 << 20, 1 << 20), ((1 << 20) + 512, 2 << 20)])
+def test_padded_size_is_the_next_whole_mebibyte(size_bytes, padded):
+    assert vhd.padded_bytes(size_bytes) == padded

@@ -63,6 +63,11 @@ def parse_footer(data: bytes) -> VhdFooter | None:
         return None
 
 
+def padded_bytes(size_bytes: int) -> int:
+    """Return the size of a fixed disk that has room for so many bytes, its footer not counted."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
 def fixed_footer(size_bytes: int, unique_id: bytes) -> bytes:
     """Make the footer of a fixed disk.
 

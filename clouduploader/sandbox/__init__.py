@@ -10,7 +10,8 @@ itself as root.
 
 A cloud is a package beside these modules, named in `registry`; `cloud` says what it has to offer,
 and what the others do for it: namespaces, life and end of all processes, directory and environment, spool with a job,
-clock, record of calls, faults, certificates, control channel.
+clock, record of calls, faults, certificates, control channel; a `gateway` before its servers, programs of other
+projects (`foreign_server`), and their `installation`.
 
 One directory holds all of a sandbox (see `layout`), sandbox.json in it describes it, and the environment
 variable CLOUDUPLOADER_SANDBOX names the directory. Of every cloud sandbox.json has these, and what the cloud adds:
@@ -36,6 +37,8 @@ and where a cloud offers it; bodies and answers are JSON:
                               code, message, status: the answer instead of doing it
                               delay_seconds:  before it is done
                               lose_answer:    true: do it, then hang up
+                            Of clouds that stand behind a `gateway` also:
+                              stall: "read" or "done", cut_request_bytes: 1000, cut_answer: 0.5, corrupt: true
     POST /sandbox/clock     {"offset_seconds": 3600}: how far the cloud's clock is ahead of this machine's
     POST /sandbox/reset     everything as at the start: cloud, home, spool, faults, clock, calls
     GET  /sandbox/calls     the API calls so far: time, service, action, status, code, seconds, and what the cloud adds

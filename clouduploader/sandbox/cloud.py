@@ -99,8 +99,7 @@ class SandboxCloud(abc.ABC):
     option that can be repeated, and a CloudOption as `option` in its metadata. They survive JSON.
 
     Attributes:
-        name: In `registry.CLOUDS`.
-        target: The target that uploads into it.
+        target: The target that uploads into it, by which it is in `registry.CLOUDS`.
         contents: What is in it, a list of things for the command's help.
         advice: What to try in there, for people: some lines, before the examples.
         programs: Programs that must be installed, each with Debian's package.
@@ -112,7 +111,6 @@ class SandboxCloud(abc.ABC):
         UsageError: An option has a value that it can't have.
     """
 
-    name: ClassVar[str]
     target: ClassVar[str]
     contents: ClassVar[str]
     advice: ClassVar[str]
@@ -120,6 +118,17 @@ class SandboxCloud(abc.ABC):
     modules: ClassVar[tuple[str, ...]]
     variable_prefixes: ClassVar[tuple[str, ...]]
     server_environment: ClassVar[Mapping[str, str]]
+
+    @abc.abstractmethod
+    def install(self, say: Callable[[str], None]) -> None:
+        """Install what the cloud runs in environments of their own, unless that was done; see `installation`.
+
+        Args:
+            say: Told what takes long, in a line.
+
+        Raises:
+            ClouduploaderError: It can't be installed.
+        """
 
     @abc.abstractmethod
     def headline(self, described: Mapping[str, Any]) -> str:

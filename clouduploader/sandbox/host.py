@@ -38,6 +38,7 @@ def run(
     command: Sequence[str],
     *,
     keep: Path | None,
+    say: Callable[[str], None],
     announce: Callable[[Layout], None],
 ) -> int:
     """Run a command in a new sandbox. Blocks until it has ended and all is removed.
@@ -48,6 +49,7 @@ def run(
         cloud: What it contains.
         command: Program and arguments; uses our stdin, stdout and stderr.
         keep: A directory that is made for the sandbox and left there; None for a temporary one.
+        say: Told what takes long, in a line.
         announce: Called when all is ready, before the command starts.
 
     Returns:
@@ -60,7 +62,7 @@ def run(
         ClouduploaderError: It could not be started.
         StoppedError: A signal came before the command was started.
     """
-    _check(cloud)
+    prepare(cloud, say)
     with _blocked_signals(), _directory(keep) as layout:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
@@ -87,7 +89,14 @@ def run(
                 return _wait(process, ours)
 
 
-def _check(cloud: SandboxCloud) -> None:
+def prepare(cloud: SandboxCloud, say: Callable[[str], None]) -> None:
+    """Check that a sandbox can be made here, and install what its cloud brings along.
+
+    Raises:
+        MissingProgramError: Something is not installed.
+        DeniedError: User namespaces are forbidden here.
+        ClouduploaderError: See `SandboxCloud.install`.
+    """
     programs = PROGRAMS | dict(cloud.programs)
     missing = [package for program, package in programs.items() if not shutil.which(program)]
     if missing:
@@ -113,6 +122,7 @@ def _check(cloud: SandboxCloud) -> None:
                 "kernel.apparmor_restrict_unprivileged_userns=0. In a container, give it CAP_SYS_ADMIN."
             ),
         )
+    cloud.install(say)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The clouds that a sandbox can have, by name; the only shared module that imports a cloud's package."""
+"""The clouds that a sandbox can have, by target; the only shared module that imports a cloud's package."""
 
 import dataclasses
 import json
@@ -9,15 +9,15 @@ from clouduploader.sandbox.cloud import SandboxCloud
 
 DEFAULT_CLOUD: type[SandboxCloud] = AwsCloud
 """What `clouduploader sandbox` starts."""
-CLOUDS: Mapping[str, type[SandboxCloud]] = {cloud.name: cloud for cloud in (AwsCloud,)}
+CLOUDS: Mapping[str, type[SandboxCloud]] = {cloud.target: cloud for cloud in (AwsCloud,)}
 
 
 def encode(cloud: SandboxCloud) -> str:
     """Write a cloud with its options as one argument of a command line."""
-    return json.dumps([cloud.name, dataclasses.asdict(cloud)])  # type: ignore[call-overload]
+    return json.dumps([cloud.target, dataclasses.asdict(cloud)])  # type: ignore[call-overload]
 
 
 def decode(argument: str) -> SandboxCloud:
     """Read what `encode` wrote."""
-    name, options = json.loads(argument)
-    return CLOUDS[name](**options)
+    target, options = json.loads(argument)
+    return CLOUDS[target](**options)

@@ -1,7 +1,7 @@
 """AWS as the command line, `host` and `init` know it; loads neither moto nor asyncssh."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +20,6 @@ class AwsCloud(SandboxCloud):
         wait_factor: What ec2uploadimg's waiting times are multiplied by; 1 leaves them.
     """
 
-    name = "aws"
     target = "ec2"
     contents = "an AWS account, a customer's role, and a helper instance that the real ec2uploadimg can log in to"
     advice = (
@@ -75,6 +74,9 @@ class AwsCloud(SandboxCloud):
                 f"--wait-factor is {self.wait_factor:g}, but must be a number greater than 0 and at most 1",
                 hint="See `clouduploader sandbox --help`.",
             )
+
+    def install(self, say: Callable[[str], None]) -> None:
+        """Install nothing: all of it comes with the extra `sandbox`."""
 
     def headline(self, described: Mapping[str, Any]) -> str:
         """Name the endpoint, and how fast ec2uploadimg is."""

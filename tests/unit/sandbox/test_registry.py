@@ -10,6 +10,11 @@ from clouduploader.sandbox.cloud import CloudOption
 from clouduploader.uploads.registry import load_without_settings
 
 
+def test_no_two_clouds_have_an_option_of_the_same_name():
+    names = [field.metadata["option"].name for cloud in registry.CLOUDS.values() for field in dataclasses.fields(cloud)]
+    assert len(set(names)) == len(names)
+
+
 def test_cloud_gets_through_a_command_line_with_its_options():
     decoded = registry.decode(registry.encode(AwsCloud(regions=("eu-west-1", "us-east-1"), wait_factor=0.5)))
     assert isinstance(decoded, AwsCloud)

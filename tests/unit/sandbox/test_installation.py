@@ -1,0 +1,99 @@
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from clouduploader.errors import CannotCreateError, ClouduploaderError, MissingProgramError
+from clouduploader.sandbox import installation
+
+PACKAGE = """
+[project]
+name = "made-up"
+version = "1"
+[project.scripts]
+made-up = "made_up:main"
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+# a wheel without a build: pip needs no network for it
+BACKEND = """
+import pathlib, zipfile
+def build_wheel(directory, *_arguments, **_settings):
+    name = "made_up-1-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(directory, name), "w") as wheel:
+        wheel.writestr("made_up.py", "def main(): print('it runs')")
+        meta = "made_up-1.dist-info"
+        wheel.writestr(f"{meta}/METADATA", "Metadata-Version: 2.1\\nName: made-up\\nVersion: 1\\n")
+        wheel.writestr(f"{meta}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{meta}/entry_points.txt", "[console_scripts]\\nmade-up = made_up:main\\n")
+        wheel.writestr(f"{meta}/RECORD", "")
+    return name
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A Python package that can be installed, and a cache of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    directory = tmp_path / "package"
+    directory.mkdir()
+    (directory / "pyproject.toml").write_text(PACKAGE)
+    (directory / "backend.py").write_text(BACKEND)
+    return str(directory)
+
+
+def test_environment_is_made_once_and_after_a_failure_anew(package):
+    backend = Path(package, "backend.py")
+    backend.write_text("raise SystemExit('nothing works')")
+    with pytest.raises(
+        ClouduploaderError, match=r"^made-up could not be installed for the sandbox: python: "
+    ) as caught:
+        installation.python_environment("made-up", [package], say=str)
+    assert "\n" not in caught.value.message
+    backend.write_text(BACKEND)
+    said, found = [], []
+
+    def make():
+        found.append(installation.python_environment("made-up", [package], say=said.append))
+
+    threads = [threading.Thread(target=make) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    assert [line.split(" for ")[0] for line in said] == ["installing made-up"]
+    assert subprocess.run([found[0] / "bin/made-up"], capture_output=True, text=True, check=True).stdout == "it runs\n"
+
+
+def test_npm_installs_into_a_directory_of_its_own(package, tmp_path, monkeypatch):
+    npm = tmp_path / "bin/npm"
+    npm.parent.mkdir()
+    npm.write_text(
+        f"#!{sys.executable}\nimport sys, pathlib\npathlib.Path('{tmp_path}/argv').write_text(repr(sys.argv))\n"
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent))
+    directory = installation.node_packages("tool", ["tool@^3"], say=str)
+    assert f"'--prefix', '{directory}', 'tool@^3'" in (tmp_path / "argv").read_text()
+    npm.unlink()
+    assert installation.node_packages("tool", ["tool@^3"], say=str) == directory
+    with pytest.raises(MissingProgramError, match="needs the Debian package npm"):
+        installation.node_packages("tool", ["tool@^4"], say=str)
+
+
+def test_cache_that_can_t_be_made_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(CannotCreateError, match="can't be made: Not a directory"):
+        installation.python_environment("made-up", [], say=str)
+
+
+def test_cache_is_below_home_unless_told_otherwise():
+    default = Path.home() / ".cache/clouduploader/sandbox"
+    assert installation.cache({}) == installation.cache({"XDG_CACHE_HOME": "relative"}) == default
+    assert installation.cache({"XDG_CACHE_HOME": "/x"}) == Path("/x/clouduploader/sandbox")

@@ -133,7 +133,7 @@ class _Preflight:
         images = self._asked(
             region,
             f"whether the name is free in {region}",
-            lambda ec2: ec2.describe_images(Owners=["self"], Filters=filters)["Images"],
+            lambda ec2: ec2.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"],
         )
         living = [image for image in images or [] if image.get("State") not in ami.FAILED_STATES]
         known = {labels.CONTENT, labels.SHA256, labels.KEY}

@@ -103,7 +103,7 @@ class RegionCopy:
         """Look for the copy of an earlier try, and remove one that failed."""
         with self._ctx.translated(f"region {self._region}"):
             images = self._ec2.describe_images(
-                Owners=["self"], Filters=[{"Name": "name", "Values": [self._source["Name"]]}]
+                Owners=["self"], Filters=[{"Name": "name", "Values": [self._source["Name"]]}], IncludeDisabled=True
             )["Images"]
         for image in images:
             if image["State"] in ami.FAILED_STATES and ami.tags(image).get(labels.KEY) == self._journal.key:
@@ -220,7 +220,7 @@ class RegionCopy:
         """Look what becomes of the copy; None if EC2 does not know it (yet, or any more)."""
         try:
             with self._ctx.translated(f"region {self._region}"):
-                images = self._ec2.describe_images(ImageIds=[image_id])["Images"]
+                images = self._ec2.describe_images(ImageIds=[image_id], IncludeDisabled=True)["Images"]
         except ClouduploaderError as exc:
             if boto.refusal_code(exc).endswith((*cleanup.UNKNOWN, cleanup.DEREGISTERED)):
                 return None

@@ -41,6 +41,7 @@ from clouduploader.plugin.testing.contract import (  # noqa: E402 after the asse
 )
 from clouduploader.plugin.testing.fakes import (  # noqa: E402
     FakeClock,
+    MemoryBlocks,
     MemoryJournal,
     RecordingReporter,
     facts_of,
@@ -54,6 +55,7 @@ __all__ = [
     "AccountsContract",
     "Case",
     "FakeClock",
+    "MemoryBlocks",
     "MemoryJournal",
     "PlatformContract",
     "RecordingReporter",

@@ -10,7 +10,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from clouduploader.model.disk import Block, BlockSource, DiskFormat, Image, ImageFacts, ImageStream, ReadStats
+from clouduploader.errors import LocalIOError
+from clouduploader.model.disk import (
+    Block,
+    BlockSource,
+    DiskFormat,
+    Image,
+    ImageFacts,
+    ImageStream,
+    ReadStats,
+    ZeroBlocks,
+)
 from clouduploader.plugin.cleanup import undone_on_failure
 from clouduploader.plugin.context import UploadContext
 from clouduploader.plugin.events import Event, ObjectCreated, ObjectRemoved
@@ -104,11 +114,15 @@ class MemoryJournal:
 
     Args:
         directory: For the platform's own files; made when it is asked for.
+
+    Attributes:
+        is_full: Whether there is no room on the disk any more.
     """
 
     key = "0123456789abcdef0123456789abcdef"
 
     def __init__(self, directory: Path) -> None:
+        self.is_full = False
         self._directory = directory
         self._entries: list[Mapping[str, JsonValue]] = []
 
@@ -123,53 +137,84 @@ class MemoryJournal:
         return list(self._entries)
 
     def write(self, what: str, **values: JsonValue) -> None:
-        """Write it with the time, as JSON would have it."""
+        """Write it with the time, as JSON would have it.
+
+        Raises:
+            LocalIOError: There is no room.
+        """
+        if self.is_full:
+            raise LocalIOError("the journal can't be written: No space left on device")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         self._entries.append(json.loads(json.dumps({"what": what, "time": now, **values})))
 
+    def age(self, seconds: float) -> None:
+        """Let all entries be older by so many seconds."""
+        earlier = datetime.timedelta(seconds=seconds)
+        self._entries = [
+            {**entry, "time": (datetime.datetime.fromisoformat(str(entry["time"])) - earlier).isoformat()}
+            for entry in self._entries
+        ]
 
-class _Blocks:
-    """The blocks of a file that is not packed, without a thought for holes."""
+
+class MemoryBlocks:
+    """The blocks of a raw disk in memory, without a thought for holes.
+
+    Args:
+        data: The disk.
+        block_bytes: Size of a block.
+        zero_blocks: SKIP leaves out those that are all zeros.
+    """
 
     can_reread = False
 
-    def __init__(self, data: bytes, block_bytes: int) -> None:
-        self._data, self._block_bytes, self._lock, self._next = data, block_bytes, threading.Lock(), 0
+    def __init__(self, data: bytes, block_bytes: int, zero_blocks: ZeroBlocks = ZeroBlocks.SEND) -> None:
+        self._data, self._block_bytes = data, block_bytes
+        self._is_skipping = zero_blocks is ZeroBlocks.SKIP
+        self._lock, self._next = threading.Lock(), 0
+        self._data_blocks = self._zero_blocks = self._skipped_blocks = 0
 
     def next_into(self, buffer: bytearray) -> Block | None:
+        """Fill the buffer unless the next block is all zeros."""
         with self._lock:
-            index = self._next
-            if index * self._block_bytes >= len(self._data):
-                return None
-            self._next += 1
-        piece = self._data[index * self._block_bytes :][: self._block_bytes]
-        buffer[:] = piece.ljust(self._block_bytes, b"\0")
-        return Block(index, not piece.strip(b"\0"))
+            while (start := self._next * self._block_bytes) < len(self._data):
+                index, self._next = self._next, self._next + 1
+                piece = self._data[start : start + self._block_bytes]
+                if piece.count(0) < len(piece):
+                    buffer[:] = piece.ljust(self._block_bytes, b"\0")
+                    self._data_blocks += 1
+                    return Block(index, False)
+                if not self._is_skipping:
+                    self._zero_blocks += 1
+                    return Block(index, True)
+                self._skipped_blocks += 1
+        return None
 
     def reread_into(self, index: int, buffer: bytearray) -> None:
+        """Fail."""
         raise AssertionError("can_reread is false")
 
     def position(self) -> int:
+        """Return how many bytes have been passed."""
         return min(self._next * self._block_bytes, len(self._data))
 
     def stats(self) -> ReadStats:
-        blocks = [self._data[at:][: self._block_bytes] for at in range(0, len(self._data), self._block_bytes)]
-        zeros = sum(not block.strip(b"\0") for block in blocks)
+        """Return what came out."""
+        digest = hashlib.sha256(self._data[:]).hexdigest()
         return ReadStats(
             size_bytes=len(self._data),
-            data_blocks=len(blocks) - zeros,
-            zero_blocks=zeros,
+            data_blocks=self._data_blocks,
+            zero_blocks=self._zero_blocks,
             hole_blocks=0,
-            skipped_blocks=0,
-            file_sha256=hashlib.sha256(self._data).hexdigest(),
-            raw_sha256=hashlib.sha256(self._data).hexdigest(),
+            skipped_blocks=self._skipped_blocks,
+            file_sha256=digest,
+            raw_sha256=digest,
         )
 
 
 @contextlib.contextmanager
-def opened_blocks(path: Path, block_bytes: int) -> Iterator[BlockSource]:
+def opened_blocks(path: Path, block_bytes: int, zero_blocks: ZeroBlocks = ZeroBlocks.SEND) -> Iterator[BlockSource]:
     """The blocks of a file that is not packed; for `UploadRequest.open_blocks`."""
-    yield _Blocks(path.read_bytes(), block_bytes)
+    yield MemoryBlocks(path.read_bytes(), block_bytes, zero_blocks)
 
 
 def facts_of(image: Image) -> ImageFacts:
@@ -238,7 +283,7 @@ def make_request(image: Image, targetdata: Mapping[str, JsonValue], work_dir: Pa
         is_by_hand=False,
         measure_image=lambda **_how: image.size_bytes,
         inspect_image=lambda: facts_of(image),
-        open_blocks=lambda block_bytes, _zero_blocks: opened_blocks(image.path, block_bytes),
+        open_blocks=lambda block_bytes, zero_blocks: opened_blocks(image.path, block_bytes, zero_blocks),
         open_stream=lambda _encoding, digest: opened_stream(image.path, digest),
         check_unchanged=lambda _sha256=None: None,
         journal=MemoryJournal(work_dir / "journal"),

@@ -1,13 +1,12 @@
-import botocore.session
-import botocore.stub
 import pytest
-from fakes.direct_aws import GIB, REGION, FakeAws, FakeJournal, hang_up, make_context, make_request, refusal
+from fakes.ec2_cloud import REGION, Ec2Cloud, Refusal, hang_up, lose
+from fakes.ec2_upload import GIB, make_context, make_request
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platforms.ec2 import ami, image_spec, labels
 from clouduploader.platforms.ec2.image_spec import ImageSpec
 from clouduploader.plugin import retry, visibility
-from clouduploader.plugin.testing.fakes import FakeClock
+from clouduploader.plugin.testing import FakeClock, MemoryJournal
 from clouduploader.store import journal as journals
 from clouduploader.util.cancel import Cancel
 
@@ -15,6 +14,8 @@ SNAPSHOT = "snap-00000000000000001"
 IMAGE = {
     "ImageId": "ami-1",
     "Name": "my image",
+    "State": "available",
+    "Tags": [],
     "BlockDeviceMappings": [
         {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": SNAPSHOT}},
         {"VirtualName": "ephemeral0"},
@@ -40,16 +41,14 @@ def parameters(architecture="x86_64", boot_mode=None, **targetdata):
 
 @pytest.fixture
 def aws():
-    found = FakeAws()
-    found.start_snapshot(ClientToken="t", Tags=[])
-    found.snapshots[SNAPSHOT].state = "completed"
-    found.calls.clear()
+    found = Ec2Cloud()
+    assert found.add_snapshot(state="completed") == SNAPSHOT
     return found
 
 
 @pytest.fixture
 def journal(tmp_path):
-    return FakeJournal(tmp_path / "journal")
+    return MemoryJournal(tmp_path / "journal")
 
 
 @pytest.fixture
@@ -123,23 +122,17 @@ def test_image_is_as_the_target_data_say(given, expected):
     assert {name: found.get(name) for name in expected} == expected
 
 
-def test_parameters_are_those_of_the_api(context):
-    ec2 = botocore.session.Session().create_client("ec2", REGION, aws_access_key_id="A", aws_secret_access_key="x")
+def test_image_is_registered_with_these_parameters(aws, register_image):
     asked = parameters(boot_mode="uefi", tpm_support="2.0", uefi_data="AAAA")
-    with botocore.stub.Stubber(ec2) as stubber:
-        stubber.add_response("register_image", {"ImageId": "ami-1"}, asked)
-        given = context()
-        given.account.ec2 = lambda: ec2
-        assert ami.register(given, asked) == "ami-1"
+    assert register_image(asked) in aws.images
+    assert aws.called("RegisterImage") == [asked]
 
 
 @pytest.fixture
 def other(aws):
     """The parameters for an image of the same name and another snapshot."""
-    aws.start_snapshot(ClientToken="u", Tags=[])
     found = parameters()
-    found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] = "snap-00000000000000002"
-    aws.snapshots["snap-00000000000000002"].state = "completed"
+    found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"] = aws.add_snapshot(state="completed")
     return found
 
 
@@ -161,39 +154,35 @@ def test_name_of_an_image_that_does_not_show_is_refused_once_it_would(aws, regis
     assert state(journal)  # it may be ours all the same
 
 
-def lose(_answer):
-    raise hang_up()
-
-
 def lost_and_retried(_answer):
-    raise refusal("RegisterImage", "InvalidAMIName.Duplicate")
+    raise Refusal("InvalidAMIName.Duplicate")
 
 
 @pytest.mark.parametrize("fault", [lose, lost_and_retried])
 @pytest.mark.parametrize("hidden_seconds", [0, 5, 100])
 def test_image_of_a_lost_answer_is_waited_for(aws, register_image, clock, fault, hidden_seconds):
     aws.hidden_until = {f"ami-{1:017x}": hidden_seconds}
-    aws.faults["register_image"] = [fault]
+    aws.faults["RegisterImage"] = [fault]
     assert [register_image(parameters())] == list(aws.images)
     assert hidden_seconds <= clock.now <= hidden_seconds + 1.2 * retry.LONGEST_PAUSE_SECONDS
 
 
 def test_image_that_can_not_be_looked_for_is_looked_for_again(aws, register_image):
-    aws.faults["register_image"] = [lose]
-    aws.faults["describe_images"] = [refusal("DescribeImages", "Unavailable"), hang_up()]
+    aws.faults["RegisterImage"] = [lose]
+    aws.faults["DescribeImages"] = [Refusal("Unavailable"), hang_up()]
     assert register_image(parameters()) in aws.images
 
 
 @pytest.mark.parametrize("code", ["RequestLimitExceeded", "InternalError", "InvalidSnapshot.NotFound"])
 def test_registration_that_aws_refuses_for_a_while_is_asked_for_again(aws, register_image, journal, code):
-    aws.faults["register_image"] = [refusal("RegisterImage", code)] * 5
+    aws.faults["RegisterImage"] = [Refusal(code)] * 5
     assert register_image(parameters()) in aws.images
     asked = [entry for entry in journal.entries() if entry["what"] == "asked"]
     assert {(entry["kind"], entry["region"], entry["token"]) for entry in asked} == {("image", REGION, "my image")}
 
 
 def test_registration_that_never_came_through_is_an_error_and_stays_open(aws, register_image, journal, clock):
-    aws.faults["register_image"] = [hang_up()] * 99
+    aws.faults["RegisterImage"] = [hang_up()] * 99
     with pytest.raises(NetworkError):
         register_image(parameters())
     assert retry.PATIENCE_SECONDS <= clock.now <= retry.PATIENCE_SECONDS + 15
@@ -202,7 +191,7 @@ def test_registration_that_never_came_through_is_an_error_and_stays_open(aws, re
 
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "InvalidParameterValue"])
 def test_refused_registration_is_an_error_at_once(aws, register_image, journal, clock, code):
-    aws.faults["register_image"] = [refusal("RegisterImage", code)]
+    aws.faults["RegisterImage"] = [Refusal(code)]
     with pytest.raises((DeniedError, PlatformReplyError), match=code):
         register_image(parameters())
     assert clock.now == 0
@@ -211,7 +200,7 @@ def test_refused_registration_is_an_error_at_once(aws, register_image, journal, 
 
 def test_refusal_after_a_lost_answer_leaves_the_request_open(aws, register_image, journal):
     aws.hidden_until = {f"ami-{1:017x}": 1e9}
-    aws.faults["register_image"] = [lose, refusal("RegisterImage", "UnauthorizedOperation")]
+    aws.faults["RegisterImage"] = [lose, Refusal("UnauthorizedOperation")]
     with pytest.raises(DeniedError):
         register_image(parameters())
     assert state(journal)
@@ -220,10 +209,10 @@ def test_refusal_after_a_lost_answer_leaves_the_request_open(aws, register_image
 def test_stop_ends_the_tries(aws, register_image):
     cancel = Cancel()
     cancel.request(15)
-    aws.faults["register_image"] = [hang_up()] * 9
+    aws.faults["RegisterImage"] = [hang_up()] * 9
     with pytest.raises(StoppedError):
         register_image(parameters(), cancel)
-    assert len(aws.called("register_image")) == 1
+    assert len(aws.called("RegisterImage")) == 1
 
 
 @pytest.fixture
@@ -236,24 +225,24 @@ def wait(aws, context, register_image):
         def answer(state):
             return lambda _answer: {"Images": [{"ImageId": image_id, "State": state}] if state else []}
 
-        aws.faults["describe_images"] = [item if isinstance(item, Exception) else answer(item) for item in states]
+        aws.faults["DescribeImages"] = [item if isinstance(item, Exception) else answer(item) for item in states]
         ami.wait(context(cancel), image_id)
-        return len(aws.called("describe_images"))
+        return len(aws.called("DescribeImages"))
 
     return run
 
 
 def test_image_that_is_not_there_yet_is_waited_for(wait):
-    assert wait(refusal("DescribeImages", "InvalidAMIID.NotFound"), None, "pending", "available") == 4
+    assert wait(Refusal("InvalidAMIID.NotFound"), None, "pending", "available") == 4
 
 
 def test_image_of_which_aws_does_not_tell_for_a_while_is_waited_for(wait):
-    assert wait(hang_up(), refusal("DescribeImages", "RequestLimitExceeded"), "pending", hang_up(), "available") == 5
+    assert wait(hang_up(), Refusal("RequestLimitExceeded"), "pending", hang_up(), "available") == 5
 
 
 def test_image_that_may_not_be_looked_at_is_an_error(wait):
     with pytest.raises(DeniedError):
-        wait(refusal("DescribeImages", "UnauthorizedOperation"))
+        wait(Refusal("UnauthorizedOperation"))
 
 
 def test_image_that_fails_is_an_error(wait):
@@ -276,7 +265,7 @@ def test_stop_ends_the_wait(wait):
 @pytest.fixture
 def taken():
     """An account with one image."""
-    found = FakeAws()
+    found = Ec2Cloud()
     found.images["ami-1"] = dict(IMAGE)
     return found
 
@@ -300,7 +289,7 @@ def test_image_is_found_by_its_very_name(taken, named):
     ]
     assert named("my") is None
     taken.images["ami-1"]["Name"] = "my IMAGE"
-    taken.faults["describe_images"] = [lambda _answer: {"Images": list(taken.images.values())}]
+    taken.faults["DescribeImages"] = [lambda _answer: {"Images": list(taken.images.values())}]
     assert named("my image") is None
 
 
@@ -323,11 +312,11 @@ def test_name_is_free_unless_an_image_has_it(named):
 )
 @pytest.mark.parametrize("age", [0, 60, 500])
 def test_look_by_name_waits_for_what_an_earlier_try_may_have_made(tmp_path, record, entries, waited, age):
-    journal = FakeJournal(tmp_path / "journal")
+    journal = MemoryJournal(tmp_path / "journal")
     for what, kind, region in entries:
         journal.write(what, kind=kind, region=region)
     journal.age(age)
-    context = make_context(FakeAws(), make_request(tmp_path, journal=journal), record)
+    context = make_context(Ec2Cloud(), make_request(tmp_path, journal=journal), record)
     assert ami.named_by_now(context) is None
     assert context.ctx.clock.now == pytest.approx(max(0, visibility.UNSEEN_SECONDS - age) if waited else 0, abs=5)
 

@@ -3,7 +3,7 @@ import dataclasses
 import botocore.session
 import hypothesis
 import pytest
-from fakes.direct_aws import GIB, make_facts, make_request
+from fakes.ec2_upload import GIB, make_facts, make_request
 from hypothesis import strategies as st
 
 from clouduploader.errors import ClouduploaderError, ImageError, TargetDataError

@@ -3,7 +3,8 @@
 import dataclasses
 
 import pytest
-from fakes.direct_aws import GIB, FakeAws, FakeWay, make_context, make_facts, make_request
+from fakes.ec2_cloud import Ec2Cloud, FakeAccount
+from fakes.ec2_upload import GIB, make_context, make_facts, make_request
 
 from clouduploader.errors import ClouduploaderError, ConfigError, ImageError, PlatformReplyError
 from clouduploader.model.disk import Compression
@@ -58,7 +59,7 @@ def test_problems_go_by_the_method_of_the_settings(make_platform):
 
 def taken_by():
     """An account that has an image of our name and of the attributes of ours."""
-    aws = FakeAws()
+    aws = Ec2Cloud()
     aws.images["ami-1"] = {
         "ImageId": "ami-1", "Name": "my image", "State": "available",
         "Tags": [{"Key": "clouduploader:content", "Value": "x"}],
@@ -74,7 +75,7 @@ def make_plan(tmp_path, record):
 
     def make(aws=None, facts=None, **targetdata):
         request = make_request(tmp_path, facts=facts or make_facts(size_bytes=10 * GIB), **targetdata)
-        return plan.direct(make_context(aws or FakeAws(), request, record, settings=Ec2Settings()))
+        return plan.direct(make_context(aws or Ec2Cloud(), request, record, settings=Ec2Settings()))
 
     return make
 
@@ -82,7 +83,7 @@ def make_plan(tmp_path, record):
 def test_plan_says_blocks_and_price(make_plan):
     found = make_plan(verify="full")
     assert found.steps == (
-        f"assume role {FakeWay.role_arn}",
+        f"assume role {FakeAccount.role_arn}",
         "start a snapshot of 10 GiB in eu-west-1",
         "send a.raw.zst, 10737418240 bytes unpacked, as 20480 blocks at most",
         "seal it with the checksum of all blocks, and read back all of them",
@@ -97,7 +98,7 @@ def test_plan_says_blocks_and_price(make_plan):
 def test_plan_says_what_copies_cost_by_the_prices_of_the_settings(tmp_path, record):
     request = make_request(tmp_path, facts=make_facts(size_bytes=10 * GIB), regions=["all"])
     settings = Ec2Settings(snapshot_usd=0.1, transfer_usd=0.15)
-    found = plan.direct(make_context(FakeAws(), request, record, settings=settings))
+    found = plan.direct(make_context(Ec2Cloud(), request, record, settings=settings))
     assert found.costs[1:] == (
         Cost("storage of 3 snapshots of 10.00 GiB", pytest.approx(3), is_monthly=True),
         Cost("transfer of 10.00 GiB to 2 regions", pytest.approx(3)),
@@ -151,20 +152,20 @@ def test_plan_of_a_taken_name_finds_what_can_not_be_changed(make_plan):
     ],
 )
 def test_plan_finds_what_would_fail_after_the_upload(make_plan, data, account, words):
-    aws = FakeAws()
+    aws = Ec2Cloud()
     vars(aws).update(account)
     with pytest.raises(ClouduploaderError, match=words):
         make_plan(aws, **data)
 
 
 def test_plan_of_a_name_that_another_has_is_refused(make_plan):
-    aws = FakeAws()
-    aws.images["ami-1"] = {"ImageId": "ami-1", "Name": "my image"}
+    aws = Ec2Cloud()
+    aws.images["ami-1"] = {"ImageId": "ami-1", "Name": "my image", "State": "available", "Tags": []}
     with pytest.raises(PlatformReplyError, match="image of that name already"):
         make_plan(aws)
 
 
 def test_plan_changes_nothing(make_plan):
-    aws = FakeAws()
+    aws = Ec2Cloud()
     make_plan(aws, kms_key_id="k")
-    assert {operation for operation, _ in aws.calls} == {"describe_key", "describe_images"}
+    assert {operation for _, operation, _ in aws.calls} == {"DescribeKey", "DescribeImages"}

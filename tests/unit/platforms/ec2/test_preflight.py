@@ -1,7 +1,8 @@
-"""What is asked before the first byte, in an account whose EC2 and KMS answer as `fake_direct` says."""
+"""What is asked before the first byte, in an account whose EC2 and KMS answer as `Ec2Cloud` says."""
 
 import pytest
-from fakes.direct_aws import REGION, FakeAws, make_context, make_request, refusal
+from fakes.ec2_cloud import REGION, Ec2Cloud, Refusal
+from fakes.ec2_upload import make_context, make_request
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TargetDataError
 from clouduploader.platforms.ec2 import labels, preflight
@@ -12,7 +13,7 @@ SHARE = {"share": ["123456789012"]}
 
 @pytest.fixture
 def aws():
-    return FakeAws()
+    return Ec2Cloud()
 
 
 @pytest.fixture
@@ -27,9 +28,7 @@ def check(aws, record, tmp_path):
 
 def image_of(aws, *, is_encrypted, key_arn=None):
     """An image that is there, with one snapshot."""
-    aws.start_snapshot(ClientToken="t", Tags=[])
-    ((snapshot_id, snapshot),) = aws.snapshots.items()
-    snapshot.key_arn = key_arn
+    snapshot_id = aws.add_snapshot(state="completed", is_encrypted=is_encrypted, key_arn=key_arn)
     ebs = {"SnapshotId": snapshot_id, "Encrypted": is_encrypted}
     return {"ImageId": "ami-1", "Name": "my image", "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": ebs}]}
 
@@ -65,7 +64,7 @@ def test_key_for_a_region_that_no_copy_is_made_to_is_refused(check):
 
 
 def test_role_that_may_not_ask_for_regions_is_believed_but_not_for_all(check, aws, record):
-    aws.faults["describe_regions"] = [refusal("DescribeRegions", "UnauthorizedOperation") for _ in range(2)]
+    aws.faults["DescribeRegions"] = [Refusal("UnauthorizedOperation") for _ in range(2)]
     assert check(regions=["af-south-1"]) == ["af-south-1"]
     assert any(line.startswith("Not looked at, which regions are enabled: ") for line in record.lines)
     with pytest.raises(DeniedError, match="may not call ec2:DescribeRegions"):
@@ -75,20 +74,23 @@ def test_role_that_may_not_ask_for_regions_is_believed_but_not_for_all(check, aw
 # Names
 
 
-def test_name_that_another_image_has_in_a_region_of_the_copies_is_refused(check, aws):
-    aws.images["ami-9"] = {"ImageId": "ami-9", "Name": "my image", "State": "available", "Tags": []}
+@pytest.mark.parametrize("state", ["available", "disabled"])
+def test_name_that_another_image_has_in_a_region_of_the_copies_is_refused(check, aws, state):
+    theirs = {"ImageId": "ami-9", "Name": "my image", "State": state, "Tags": []}
+    aws.at("eu-west-2").images["ami-9"] = theirs
     with pytest.raises(PlatformReplyError, match=r"already \(ami-9 in eu-west-2\): no upload of clouduploader made it"):
         check(regions=["eu-west-2"])
 
 
 @pytest.mark.parametrize("change", [{"State": "failed"}, {"Tags": labels.as_list({labels.SHA256: "0" * 64})}])
 def test_name_of_a_dead_image_or_one_of_ours_is_no_reason_to_refuse(check, aws, change):
-    aws.images["ami-9"] = {"ImageId": "ami-9", "Name": "my image", "State": "available", "Tags": [], **change}
+    theirs = {"ImageId": "ami-9", "Name": "my image", "State": "available", "Tags": []}
+    aws.at("eu-west-2").images["ami-9"] = theirs | change
     assert check(regions=["eu-west-2"]) == ["eu-west-2"]
 
 
 def test_region_that_does_not_answer_is_no_reason_to_refuse(check, aws, record):
-    aws.faults["describe_images"] = [refusal("DescribeImages", "Unavailable")]
+    aws.faults["DescribeImages"] = [Refusal("Unavailable")]
     assert check(regions=["eu-west-2"]) == ["eu-west-2"]
     assert any("whether the name is free in eu-west-2" in line for line in record.lines)
 
@@ -101,8 +103,8 @@ def test_region_that_does_not_answer_is_no_reason_to_refuse(check, aws, record):
     [
         ({}, {"encrypted": True}),
         ({"default_key": OWN_KEY, "key_facts": {"KeyManager": "AWS"}}, {"encrypted": True}),
-        ({"is_encrypting": True}, {}),
-        ({"is_encrypting": True}, {"regions": ["eu-west-2"]}),
+        ({"encrypting": {REGION}}, {}),
+        ({"encrypting": {REGION, "eu-west-2"}}, {"regions": ["eu-west-2"]}),
         ({"key_facts": {"KeyManager": "AWS"}}, {"kms_key_id": OWN_KEY}),
         ({"key_facts": {"KeyManager": "AWS"}}, {"regions": ["eu-west-2"], "kms_keys": {"eu-west-2": "k"}}),
         ({}, {"kms_key_id": OWN_KEY, "regions": ["eu-west-2"]}),
@@ -120,7 +122,7 @@ def test_image_that_would_be_under_a_key_of_aws_is_not_shared(check, aws, accoun
     ("account", "targetdata"),
     [
         ({"default_key": OWN_KEY}, {"encrypted": True}),
-        ({"default_key": OWN_KEY, "is_encrypting": True}, {}),
+        ({"default_key": OWN_KEY, "encrypting": {REGION}}, {}),
         ({}, {"kms_key_id": OWN_KEY}),
         ({}, {"kms_key_id": OWN_KEY, "regions": ["eu-west-2"], "kms_keys": {"eu-west-2": "alias/mine"}}),
         ({}, {}),
@@ -149,45 +151,39 @@ def test_key_that_ebs_can_not_use_is_refused(check, aws, facts, words):
 
 
 def test_key_that_is_not_there_is_refused(check, aws):
-    aws.faults["describe_key"] = [refusal("DescribeKey", "NotFoundException")]
+    aws.faults["DescribeKey"] = [Refusal("NotFoundException")]
     with pytest.raises(TargetDataError, match="there is no KMS key alias/mine in eu-west-2"):
         check(regions=["eu-west-2"], kms_keys={"eu-west-2": "alias/mine"})
 
 
 @pytest.mark.parametrize(
-    ("method", "operation", "is_hinted"),
-    [
-        ("get_ebs_encryption_by_default", "GetEbsEncryptionByDefault", False),
-        ("get_ebs_default_kms_key_id", "GetEbsDefaultKmsKeyId", True),
-        ("describe_key", "DescribeKey", False),
-    ],
+    ("operation", "is_hinted"),
+    [("GetEbsEncryptionByDefault", False), ("GetEbsDefaultKmsKeyId", True), ("DescribeKey", False)],
 )
-def test_role_that_may_not_ask_is_told_what_could_happen(check, aws, record, method, operation, is_hinted):
-    aws.is_encrypting, aws.default_key = True, OWN_KEY
-    aws.faults[method] = [refusal(operation, "UnauthorizedOperation")]
+def test_role_that_may_not_ask_is_told_what_could_happen(check, aws, record, operation, is_hinted):
+    aws.encrypting, aws.default_key = {REGION}, OWN_KEY
+    aws.faults[operation] = [Refusal("UnauthorizedOperation")]
     check(**SHARE)
     assert any(line.startswith("Not looked at, ") for line in record.lines)
     assert any("Give kms_key_id" in line for line in record.lines) is is_hinted
 
 
 def test_image_that_the_account_would_encrypt_is_not_made_public(check, aws):
-    aws.is_encrypting = True
+    aws.encrypting = {REGION}
     with pytest.raises(TargetDataError, match="share: found public, but the image would be encrypted in eu-west-1"):
         check(share=["public"])
 
 
 def test_image_that_the_account_would_encrypt_is_not_promised_to_be_open(check, aws):
     check(encrypted=False)
-    aws.is_encrypting = True
+    aws.encrypting = {REGION}
     with pytest.raises(TargetDataError, match="encrypted: found false, but the account encrypts all new snapshots"):
         check(encrypted=False)
 
 
 def test_image_that_is_there_goes_by_its_own_key(check, aws):
-    aws.is_encrypting = True
+    aws.encrypting = {REGION}
     check(image=image_of(aws, is_encrypted=False), **SHARE)
-    aws.snapshots.clear()
-    aws.tokens.clear()
     image = image_of(aws, is_encrypted=True, key_arn=OWN_KEY)
     check(image=image, **SHARE)
     aws.key_facts = {"KeyManager": "AWS"}
@@ -216,7 +212,7 @@ def test_account_that_blocks_what_is_public_is_found(check, aws, account, target
 def test_blocked_snapshots_do_not_matter_where_only_the_image_is_public(check, aws):
     aws.snapshot_block = "block-all-sharing"
     check(share=["public"])
-    assert aws.called("get_snapshot_block_public_access_state") == []
+    assert aws.called("GetSnapshotBlockPublicAccessState") == []
 
 
 def test_error_in_one_region_is_the_error(check, aws):

@@ -1,4 +1,4 @@
-"""What is done after an upload, in an EC2 of several regions that `fake_regions` plays."""
+"""What is done after an upload, in an EC2 of several regions."""
 
 import datetime
 import re
@@ -6,21 +6,19 @@ import signal
 import threading
 
 import pytest
-from fakes import regional_aws as fake_regions
-from fakes.direct_aws import FakeJournal, make_request, undone, upload_context
-from fakes.regional_aws import Lost, Refused
+from fakes.ec2_cloud import Ec2Cloud, Refusal, hang_up, lose
+from fakes.ec2_upload import make_context, make_request, undone
 
 from clouduploader.errors import StoppedError
 from clouduploader.platforms.ec2 import image_spec, region_copy, replicate
 from clouduploader.platforms.ec2 import labels as our_tags
-from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import CloudObject, ObjectCreated, ObjectRemoved, PhaseStarted, Shortfall, visibility
-from clouduploader.plugin.testing.fakes import FakeClock
+from clouduploader.plugin.testing import FakeClock, MemoryJournal
 from clouduploader.util.cancel import Cancel
 
 HOME = "eu-west-1"
-KEY = FakeJournal.key
+KEY = MemoryJournal.key
 TAGS = {our_tags.KEY: KEY, our_tags.CONTENT: "c0ffee:1024", "made by": "us"}
 OTHER_UPLOADS = {**TAGS, our_tags.KEY: "f" * 32}
 OTHERS = [f"xx-test-{number}" for number in range(1, 26)]
@@ -28,13 +26,13 @@ OTHERS = [f"xx-test-{number}" for number in range(1, 26)]
 
 @pytest.fixture
 def cloud():
-    return fake_regions.Cloud()
+    return Ec2Cloud()
 
 
 @pytest.fixture
 def journal(record, tmp_path):
     """A journal that is told what the reporter is told, as the runner does it."""
-    record.journal = FakeJournal(tmp_path)
+    record.journal = MemoryJournal(tmp_path)
     return record.journal
 
 
@@ -56,14 +54,13 @@ def run(cloud, journal, record, tmp_path):
 
     def do(*, cancel=None, is_new=True, on_sleep=lambda _seconds: None, image_tags=TAGS, **targetdata):
         do.clock = HookedClock(on_sleep)
-        if not any(region == HOME for region, _ in cloud.images):
-            cloud.add(HOME, "my image", TAGS, is_encrypted=do.is_encrypted)
-        (image_id,) = [item for region, item in cloud.images if region == HOME]
+        if not cloud.images:
+            cloud.add_image("my image", TAGS, is_encrypted=do.is_encrypted)
+        (image_id,) = cloud.images
         request = make_request(tmp_path, journal=journal, **targetdata)
-        ctx = upload_context(request, record, cancel, do.clock)
-        ctx.client = fake_regions.Account(cloud, record, HOME)
+        context = make_context(cloud, request, record, cancel, do.clock, settings=Ec2Settings())
         distribution = replicate.Distribution(
-            Ec2Context(ctx, Ec2Settings()),
+            context,
             regions=targetdata.get("regions", []),
             attributes=image_spec.resolve_attributes(
                 {"description": "words", **targetdata}, architecture="x86_64", boot_mode=None
@@ -72,7 +69,7 @@ def run(cloud, journal, record, tmp_path):
             is_new=is_new,
         )
         image = CloudObject("image", image_id, HOME)
-        result = undone(ctx, lambda: distribution.run([image]))()
+        result = undone(context.ctx, lambda: distribution.run([image]))()
         assert (result.id, result.objects[0], result.is_already_there) == (image_id, image, not is_new)
         return list(result.objects[1:]), list(result.shortfalls)
 
@@ -107,12 +104,12 @@ def test_copies_are_made_in_all_regions(run, cloud, record):
     assert PhaseStarted("copy") in record.events
     assert f"Copied to us-east-1: {objects[2].id}" in record.lines
     (asked,) = cloud.called("CopyImage", "us-east-1")
-    (source,) = [item for region, item in cloud.images if region == HOME]
+    (source,) = cloud.images
     assert (asked["SourceImageId"], asked["SourceRegion"]) == (source, HOME)
     assert (asked["Name"], asked["Description"]) == ("my image", "words")
     assert "Encrypted" not in asked
-    assert our_tags.as_mapping(cloud.images["us-east-1", objects[2].id]["Tags"]) == TAGS
-    assert cloud.snapshots["us-east-1", objects[3].id] == TAGS
+    assert our_tags.as_mapping(cloud.at("us-east-1").images[objects[2].id]["Tags"]) == TAGS
+    assert cloud.at("us-east-1").snapshots[objects[3].id].tags == TAGS
 
 
 def test_request_is_in_the_journal_before_it_is_made(run, cloud, journal):
@@ -171,12 +168,12 @@ def test_twenty_regions_are_served_at_once_and_no_more(run, cloud):
 
 def test_failing_regions_do_not_lose_the_others(run, cloud, record):
     cloud.faults = {
-        ("xx-test-1", "DescribeImages"): Refused("OptInRequired", "You are not subscribed to this service"),
-        ("xx-test-2", "CopyImage"): Refused("UnauthorizedOperation", "not authorized to perform: ec2:CopyImage", 403),
-        ("xx-test-3", "CopyImage"): Refused("SnapshotLimitExceeded", "Too many snapshots."),
+        ("xx-test-1", "DescribeImages"): [Refusal("OptInRequired", "You are not subscribed to this service")],
+        ("xx-test-2", "CopyImage"): [Refusal("UnauthorizedOperation", "not authorized to perform: ec2:CopyImage")],
+        ("xx-test-3", "CopyImage"): [Refusal("SnapshotLimitExceeded", "Too many snapshots.")],
     }
     cloud.outcome = {"xx-test-4": "failed"}
-    cloud.add("xx-test-5", "my image", {our_tags.KEY: KEY, our_tags.CONTENT: "other:1024"})
+    cloud.add_image("my image", {our_tags.KEY: KEY, our_tags.CONTENT: "other:1024"}, region="xx-test-5")
     objects, shortfalls = run(regions=OTHERS[:6])
     assert {thing.region for thing in objects} == {"xx-test-6"}
     assert [item.subject for item in shortfalls] == OTHERS[:5]
@@ -191,7 +188,7 @@ def test_failing_regions_do_not_lose_the_others(run, cloud, record):
 
 
 def test_same_again_finishes_the_rest(run, cloud, record):
-    cloud.faults = {("eu-west-2", "CopyImage"): Refused("SnapshotLimitExceeded")}
+    cloud.faults = {("eu-west-2", "CopyImage"): [Refusal("SnapshotLimitExceeded")]}
     cloud.outcome = {"eu-west-3": "failed"}
     regions = ["us-east-1", "eu-west-2", "eu-west-3"]
     first, shortfalls = run(regions=regions)
@@ -208,7 +205,7 @@ def test_same_again_finishes_the_rest(run, cloud, record):
 
 
 def test_copy_of_the_same_content_is_taken_whoever_made_it(run, cloud):
-    there = cloud.add("eu-west-2", "my image", {**TAGS, our_tags.KEY: "f" * 32})
+    there = cloud.add_image("my image", {**TAGS, our_tags.KEY: "f" * 32}, region="eu-west-2")
     objects, shortfalls = run(regions=["eu-west-2"])
     assert shortfalls == []
     assert objects[0] == CloudObject("image", there, "eu-west-2")
@@ -216,14 +213,14 @@ def test_copy_of_the_same_content_is_taken_whoever_made_it(run, cloud):
 
 
 def test_copy_that_is_under_way_is_waited_for(run, cloud):
-    there = cloud.add("eu-west-2", "my image", TAGS, state="pending", looks=3)
+    there = cloud.add_image("my image", TAGS, region="eu-west-2", state="pending", looks=3)
     objects, shortfalls = run(regions=["eu-west-2"])
     assert (objects[0].id, shortfalls) == (there, [])
     assert cloud.called("CopyImage") == []
 
 
 def test_failed_copy_of_an_earlier_try_is_replaced(run, cloud):
-    dead = cloud.add("eu-west-2", "my image", TAGS, state="failed")
+    dead = cloud.add_image("my image", TAGS, region="eu-west-2", state="failed")
     objects, shortfalls = run(regions=["eu-west-2"])
     assert shortfalls == []
     assert objects[0].id != dead
@@ -231,28 +228,25 @@ def test_failed_copy_of_an_earlier_try_is_replaced(run, cloud):
 
 
 def test_failed_image_of_somebody_else_is_left_alone(run, cloud):
-    dead = cloud.add("eu-west-2", "my image", {}, state="failed")
+    dead = cloud.add_image("my image", {}, region="eu-west-2", state="failed")
     assert run(regions=["eu-west-2"])[1] == []
     assert dead in cloud.left("eu-west-2")
 
 
 def test_disabled_copy_is_neither_used_nor_removed(run, cloud):
-    there = cloud.add("eu-west-2", "my image", TAGS, state="disabled")
+    there = cloud.add_image("my image", TAGS, region="eu-west-2", state="disabled")
     _, shortfalls = run(regions=["eu-west-2"])
     assert [item.reason for item in shortfalls] == [f"not copied: the copy {there} is disabled: AWS gives no reason"]
     assert there in cloud.left("eu-west-2")
 
 
 def test_lost_answer_is_asked_for_again_with_the_same_token(run, cloud, journal):
-    lost = Lost()
-    lost.for_ever = True
-    cloud.faults = {("eu-west-2", "CopyImage"): lost}
+    cloud.faults = {("eu-west-2", "CopyImage"): [lose] * 99}
     cloud.looks_pending = 0
     objects, shortfalls = run(regions=["eu-west-2"])
     assert "can't be reached" in shortfalls[0].reason
     assert [entry["what"] for entry in journal.entries()] == ["asked"]
-    (image_id,) = [item for region, item in cloud.images if region == "eu-west-2"]
-    hidden = cloud.images["eu-west-2", image_id]
+    ((image_id, hidden),) = cloud.at("eu-west-2").images.items()
     hidden["Name"] = "not to be seen yet"
     cloud.faults = {}
     objects, shortfalls = run(regions=["eu-west-2"], image_tags={**TAGS, our_tags.JOB: "43"})
@@ -265,21 +259,18 @@ def test_lost_answer_is_asked_for_again_with_the_same_token(run, cloud, journal)
 def test_copy_that_is_not_there_at_once_is_waited_for(run, cloud):
     def on_call(_region, operation):
         if operation == "CopyImage":
-            cloud.faults = {("eu-west-2", "DescribeImages"): Refused("InvalidAMIID.NotFound")}
+            cloud.faults = {("eu-west-2", "DescribeImages"): [Refusal("InvalidAMIID.NotFound")]}
 
     cloud.on_call = on_call
     objects, shortfalls = run(regions=["eu-west-2"])
     assert (len(objects), shortfalls) == (2, [])
-    assert cloud.faults == {}
+    assert cloud.faults == {("eu-west-2", "DescribeImages"): []}
 
 
 def test_copy_that_is_never_there_is_told(run, cloud, journal):
-    never = Refused("InvalidAMIID.NotFound")
-    never.for_ever = True
-
     def on_call(region, operation):
         if (region, operation) == ("eu-west-2", "CopyImage"):
-            cloud.faults = {("eu-west-2", "DescribeImages"): never}
+            cloud.faults = {("eu-west-2", "DescribeImages"): [Refusal("InvalidAMIID.NotFound")] * 999}
 
     cloud.on_call = on_call
     objects, shortfalls = run(regions=["eu-west-2"])
@@ -294,7 +285,7 @@ def test_copy_that_takes_too_long_is_left_for_the_next_try(run, cloud):
     assert "not complete after 6 hours" in shortfalls[0].reason
     assert run.clock.now == pytest.approx(region_copy.COPY_SECONDS, rel=0.1)
     assert len(cloud.left("eu-west-2")) == 2
-    cloud.images["eu-west-2", objects[0].id]["looks"] = 0
+    cloud.looks[objects[0].id] = 0
     assert run(regions=["eu-west-2"])[1] == []
     assert len(cloud.called("CopyImage")) == 1
 
@@ -305,19 +296,20 @@ def test_network_that_fails_for_a_moment_does_not_lose_a_copy(run, cloud):
     def sleep(seconds):
         waits.append(seconds)
         if len(waits) == 1:
-            cloud.faults = {("eu-west-2", "DescribeImages"): Refused("InternalError", "Oh.", 500)}
+            cloud.faults = {("eu-west-2", "DescribeImages"): [Refusal("InternalError", "Oh.", status=500)]}
 
     assert run(regions=["eu-west-2"], on_sleep=sleep)[1] == []
 
 
 def test_stop_removes_the_copies_that_this_run_made_and_no_other(run, cloud, record):
     cloud.looks_pending = 10**6
-    kept = cloud.add("eu-west-3", "my image", TAGS)
-    adopted = cloud.add("us-east-2", "my image", TAGS, state="pending", looks=10**6)
+    kept = cloud.add_image("my image", TAGS, region="eu-west-3")
+    adopted = cloud.add_image("my image", TAGS, region="us-east-2", state="pending", looks=10**6)
     cancel = Cancel()
 
     def sleep(_seconds):
-        if len(cloud.called("CopyImage")) == 2:
+        is_adopted = any("ImageIds" in given for given in cloud.called("DescribeImages", "us-east-2"))
+        if is_adopted and len(cloud.called("CopyImage")) == 2:
             cancel.request(signal.SIGTERM)
 
     with pytest.raises(StoppedError):
@@ -330,7 +322,9 @@ def test_stop_removes_the_copies_that_this_run_made_and_no_other(run, cloud, rec
 
 
 def test_stop_leaves_the_copy_alone_that_another_upload_makes(run, cloud, record):
-    theirs = cloud.add("eu-west-2", "my image", TAGS | {our_tags.KEY: "f" * 32}, state="pending", looks=10**6)
+    theirs = cloud.add_image(
+        "my image", TAGS | {our_tags.KEY: "f" * 32}, region="eu-west-2", state="pending", looks=10**6
+    )
     cancel = Cancel()
     with pytest.raises(StoppedError):
         run(regions=["eu-west-2"], cancel=cancel, on_sleep=lambda _seconds: cancel.request(signal.SIGTERM))
@@ -339,15 +333,15 @@ def test_stop_leaves_the_copy_alone_that_another_upload_makes(run, cloud, record
 
 
 def test_snapshot_of_an_earlier_success_outlives_a_failed_copy(run, cloud):
-    cloud.snapshots["eu-west-2", "snap-kept"] = dict(TAGS)  # its image was deregistered by the user
+    kept = cloud.add_snapshot("eu-west-2", tags=TAGS, state="completed")  # its image was deregistered by the user
     cloud.outcome = {"eu-west-2": "failed"}
     _, shortfalls = run(regions=["eu-west-2"])
     assert len(shortfalls) == 1
-    assert cloud.left("eu-west-2") == ["snap-kept"]
+    assert cloud.left("eu-west-2") == [kept]
 
 
 def test_failed_copy_of_another_upload_is_told_and_left(run, cloud):
-    theirs = cloud.add("eu-west-2", "my image", TAGS | {our_tags.KEY: "f" * 32}, state="pending")
+    theirs = cloud.add_image("my image", TAGS | {our_tags.KEY: "f" * 32}, region="eu-west-2", state="pending")
     cloud.outcome = {"eu-west-2": "failed"}
     _, shortfalls = run(regions=["eu-west-2"])
     assert "is failed" in shortfalls[0].reason
@@ -358,7 +352,7 @@ def test_failed_copy_of_another_upload_is_told_and_left(run, cloud):
 @pytest.mark.parametrize("is_source_encrypted", [False, True])
 def test_open_copy_is_not_taken_for_one_that_is_to_be_encrypted(run, cloud, state, is_source_encrypted):
     run.is_encrypted = is_source_encrypted
-    there = cloud.add("eu-west-2", "my image", TAGS, state=state, looks=1)
+    there = cloud.add_image("my image", TAGS, region="eu-west-2", state=state, looks=1)
     keys = {} if is_source_encrypted else {"kms_keys": {"eu-west-2": "alias/k"}}
     _, shortfalls = run(regions=["eu-west-2"], share=["123456789012"], **keys)
     (shortfall,) = [item for item in shortfalls if item.reason.startswith("not copied")]
@@ -368,14 +362,15 @@ def test_open_copy_is_not_taken_for_one_that_is_to_be_encrypted(run, cloud, stat
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [None, Refused("InternalError", status=500), Refused("502", status=502), Refused("IdempotentThing", retries=1)],
+    "error", [hang_up(), Refusal("InternalError"), Refusal("502", status=502), Refusal("IdempotentThing", retries=1)]
 )
-def test_stop_finds_copies_whose_answer_was_lost(run, cloud, answer):
+def test_stop_finds_copies_whose_answer_was_lost(run, cloud, error):
     cancel = Cancel()
-    lost = Lost(answer)
-    lost.for_ever = True
-    cloud.faults = {("eu-west-2", "CopyImage"): lost}
+
+    def fail(_answer):
+        raise error
+
+    cloud.faults = {("eu-west-2", "CopyImage"): [fail] * 99}
     cloud.looks_pending = 10**6
 
     def on_call(_region, operation):
@@ -390,9 +385,7 @@ def test_stop_finds_copies_whose_answer_was_lost(run, cloud, answer):
 
 def test_copy_that_can_not_be_removed_is_said(run, cloud, record):
     cancel = Cancel()
-    denied = Refused("UnauthorizedOperation", "No.", 403)
-    denied.for_ever = True
-    cloud.faults = {("eu-west-2", "DescribeSnapshots"): denied}
+    cloud.faults = {("eu-west-2", "DescribeSnapshots"): [Refusal("UnauthorizedOperation")] * 99}
     cloud.looks_pending = 10**6
     with pytest.raises(StoppedError):
         run(regions=["eu-west-2"], cancel=cancel, on_sleep=lambda _seconds: cancel.request(signal.SIGTERM))
@@ -467,7 +460,7 @@ def test_snapshot_is_shared_with_many_accounts_in_several_calls(run, cloud):
 
 @pytest.mark.parametrize("wish", [None, True])
 def test_role_that_may_not_share_snapshots_fails_only_who_asked_for_it(run, cloud, record, wish):
-    cloud.faults = {(HOME, "ModifySnapshotAttribute"): Refused("UnauthorizedOperation", "No.", 403)}
+    cloud.faults = {(HOME, "ModifySnapshotAttribute"): [Refusal("UnauthorizedOperation")]}
     _, shortfalls = run(share=["210987654321"], share_snapshot=wish)
     words = "the role may not call ec2:ModifySnapshotAttribute"
     assert [item.reason.startswith(f"snapshots not shared: {words}") for item in shortfalls] == ([True] if wish else [])
@@ -476,7 +469,7 @@ def test_role_that_may_not_share_snapshots_fails_only_who_asked_for_it(run, clou
 
 
 def test_account_that_blocks_public_snapshots_is_told_with_what_to_do(run, cloud):
-    cloud.faults = {(HOME, "ModifySnapshotAttribute"): Refused("OperationNotPermitted", "Block public access is on")}
+    cloud.faults = {(HOME, "ModifySnapshotAttribute"): [Refusal("OperationNotPermitted", "Block public access is on")]}
     (_, (shortfall,)) = run(share=["public"], share_snapshot=True)
     assert shortfall.reason.startswith("snapshots not shared: the account blocks public snapshots in eu-west-1")
     assert "disable-snapshot-block-public-access" in shortfall.reason
@@ -484,17 +477,16 @@ def test_account_that_blocks_public_snapshots_is_told_with_what_to_do(run, cloud
 
 def test_image_under_a_key_of_aws_is_told_with_what_to_do(run, cloud):
     run.is_encrypted = True
-    refused = Refused("OperationNotPermitted", "No.")
-    cloud.faults = {(HOME, operation): refused for operation in ("ModifyImageAttribute", "ModifySnapshotAttribute")}
+    refused = Refusal("OperationNotPermitted", "No.")
+    cloud.faults = {(HOME, operation): [refused] for operation in ("ModifyImageAttribute", "ModifySnapshotAttribute")}
     _, shortfalls = run(share=["210987654321"], share_snapshot=True)
     assert "a KMS key of AWS's own" in shortfalls[0].reason
     assert "Give kms_key_id" in shortfalls[0].reason
 
 
 def test_too_many_copies_under_way_are_waited_for(run, cloud, record):
-    refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
-    refused.for_ever = True
-    cloud.faults = {("eu-west-2", "CopyImage"): refused}
+    refused = Refusal("ResourceLimitExceeded", "Too many snapshot copies in progress.")
+    cloud.faults = {("eu-west-2", "CopyImage"): [refused] * 9999}
 
     def sleep(_seconds):
         if run.clock.now > 900:
@@ -508,18 +500,16 @@ def test_too_many_copies_under_way_are_waited_for(run, cloud, record):
 
 
 def test_too_many_copies_under_way_are_not_waited_for_for_ever(run, cloud):
-    refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
-    refused.for_ever = True
-    cloud.faults = {("eu-west-2", "CopyImage"): refused}
+    refused = Refusal("ResourceLimitExceeded", "Too many snapshot copies in progress.")
+    cloud.faults = {("eu-west-2", "CopyImage"): [refused] * 9999}
     (_, (shortfall,)) = run(regions=["eu-west-2"])
     assert "Too many snapshot copies" in shortfall.reason
     assert region_copy.COPY_SECONDS <= run.clock.now < region_copy.COPY_SECONDS + 120
 
 
 def test_stop_ends_the_wait_for_other_copies(run, cloud):
-    refused = Refused("ResourceLimitExceeded", "Too many snapshot copies in progress.")
-    refused.for_ever = True
-    cloud.faults = {("eu-west-2", "CopyImage"): refused}
+    refused = Refusal("ResourceLimitExceeded", "Too many snapshot copies in progress.")
+    cloud.faults = {("eu-west-2", "CopyImage"): [refused] * 9999}
     cancel = Cancel()
     with pytest.raises(StoppedError):
         run(regions=["eu-west-2"], cancel=cancel, on_sleep=lambda _seconds: cancel.request(signal.SIGTERM))
@@ -527,15 +517,15 @@ def test_stop_ends_the_wait_for_other_copies(run, cloud):
 
 
 def test_image_of_an_earlier_upload_is_changed_to_what_is_asked_for(run, cloud, record):
-    image_id = cloud.add(HOME, "my image", OTHER_UPLOADS)
-    image = cloud.images[HOME, image_id]
+    image_id = cloud.add_image("my image", OTHER_UPLOADS)
+    image = cloud.images[image_id]
     del image["ImdsSupport"]
     asked = {"description": "other words", "tags": {"made by": "others", "new": "yes"}}
     assert run(is_new=False, **asked) == ([], [])
     assert (image["Description"], image["ImdsSupport"]) == ("other words", "v2.0")
     expected = TAGS | asked["tags"]
     assert our_tags.as_mapping(image["Tags"]) == expected  # with our key, by which the next try knows that all is done
-    assert list(cloud.snapshots.values()) == [expected | {our_tags.KEY: "f" * 32}]
+    assert [snapshot.tags for snapshot in cloud.snapshots.values()] == [expected | {our_tags.KEY: "f" * 32}]
     assert [line for line in record.lines if line.startswith("Changed in")] == [
         f"Changed in {HOME}: {image_id}, description from 'words' to 'other words'",
         f"Changed in {HOME}: {image_id}, IMDS support from not set to v2.0",
@@ -555,20 +545,20 @@ def test_image_of_this_very_upload_is_not_changed_whatever_ec2_leaves_out(run, c
 
 
 def test_image_that_can_not_be_given_our_key_is_changed_all_the_same(run, cloud):
-    image_id = cloud.add(HOME, "my image", OTHER_UPLOADS)
-    cloud.faults = {(HOME, "CreateTags"): Refused("UnauthorizedOperation", "No.", 403)}
+    image_id = cloud.add_image("my image", OTHER_UPLOADS)
+    cloud.faults = {(HOME, "CreateTags"): [Refusal("UnauthorizedOperation")]}
     assert run(is_new=False, description="other words") == ([], [])
-    assert cloud.images[HOME, image_id]["Description"] == "other words"
+    assert cloud.images[image_id]["Description"] == "other words"
 
 
 def test_change_that_is_refused_is_a_shortfall(run, cloud):
-    image_id = cloud.add(HOME, "my image", OTHER_UPLOADS)
-    cloud.faults = {(HOME, "ModifyImageAttribute"): Refused("UnauthorizedOperation", "No.", 403)}
+    image_id = cloud.add_image("my image", OTHER_UPLOADS)
+    cloud.faults = {(HOME, "ModifyImageAttribute"): [Refusal("UnauthorizedOperation")]}
     (_, (shortfall,)) = run(is_new=False, description="other words")
     assert shortfall.reason.startswith(
         "not changed, description from 'words' to 'other words': the role may not call ec2:ModifyImageAttribute"
     )
-    assert our_tags.as_mapping(cloud.images[HOME, image_id]["Tags"]) == OTHER_UPLOADS
+    assert our_tags.as_mapping(cloud.images[image_id]["Tags"]) == OTHER_UPLOADS
 
 
 def test_copies_have_the_new_description_and_tags_of_the_user(run, cloud):
@@ -585,9 +575,9 @@ def test_copies_are_given_no_tags_of_aws(run, cloud):
 
 
 def test_copy_of_an_earlier_upload_is_changed_too(run, cloud, record):
-    copy_id = cloud.add("eu-west-2", "my image", OTHER_UPLOADS)
+    copy_id = cloud.add_image("my image", OTHER_UPLOADS, region="eu-west-2")
     run(regions=["eu-west-2"], description="other words", is_new=False)
-    assert cloud.images["eu-west-2", copy_id]["Description"] == "other words"
+    assert cloud.at("eu-west-2").images[copy_id]["Description"] == "other words"
     assert f"Already there in eu-west-2: {copy_id}" in record.lines
 
 
@@ -601,8 +591,8 @@ def test_copy_of_an_earlier_upload_is_changed_too(run, cloud, record):
     ],
 )
 def test_copy_that_is_another_is_told_with_both_values(run, cloud, theirs, words):
-    copy_id = cloud.add("eu-west-2", "my image", TAGS)
-    cloud.images["eu-west-2", copy_id] |= theirs
+    copy_id = cloud.add_image("my image", TAGS, region="eu-west-2")
+    cloud.at("eu-west-2").images[copy_id] |= theirs
     (_, (shortfall,)) = run(regions=["eu-west-2"])
     assert shortfall.subject == "eu-west-2"
     assert words in shortfall.reason
@@ -617,8 +607,8 @@ def test_sharing_alone_has_no_phase_of_copies(run, cloud, record):
 
 def test_what_can_not_be_shared_or_deprecated_is_told_by_region(run, cloud):
     cloud.faults = {
-        (HOME, "ModifyImageAttribute"): Refused("InvalidAMIAttributeItemValue", "Invalid attribute item value."),
-        ("eu-west-2", "EnableImageDeprecation"): Refused("UnauthorizedOperation", "No.", 403),
+        (HOME, "ModifyImageAttribute"): [Refusal("InvalidAMIAttributeItemValue", "Invalid attribute item value.")],
+        ("eu-west-2", "EnableImageDeprecation"): [Refusal("UnauthorizedOperation")],
     }
     objects, shortfalls = run(regions=["eu-west-2"], share=["210987654321", "public"], deprecate_at="2027-01-31T10:00Z")
     assert len(objects) == 2
@@ -631,7 +621,7 @@ def test_what_can_not_be_shared_or_deprecated_is_told_by_region(run, cloud):
 
 
 def test_account_that_blocks_public_images_is_told_with_what_to_do(run, cloud):
-    cloud.faults = {(HOME, "ModifyImageAttribute"): Refused("OperationNotPermitted", "You can't publicly share this")}
+    cloud.faults = {(HOME, "ModifyImageAttribute"): [Refusal("OperationNotPermitted", "You can't publicly share this")]}
     (_, (shortfall,)) = run(share=["public"])
     assert shortfall == Shortfall(
         HOME,
@@ -641,13 +631,13 @@ def test_account_that_blocks_public_images_is_told_with_what_to_do(run, cloud):
 
 
 def test_other_refusals_of_that_code_are_told_in_amazons_words(run, cloud):
-    cloud.faults = {(HOME, "ModifyImageAttribute"): Refused("OperationNotPermitted", "The key is AWS's own.")}
+    cloud.faults = {(HOME, "ModifyImageAttribute"): [Refusal("OperationNotPermitted", "The key is AWS's own.")]}
     (_, (shortfall,)) = run(share=["210987654321"])
     assert shortfall.reason.startswith("not shared: AWS refused: The key is AWS's own (")
 
 
 def test_copy_that_became_encrypted_is_not_made_public(run, cloud, record):
-    cloud.encrypted_by_default = {"eu-west-2"}
+    cloud.encrypting = {"eu-west-2"}
     (_, (shortfall,)) = run(regions=["eu-west-2"], share=["public", "210987654321"])
     assert shortfall == Shortfall("eu-west-2", "not made public: an encrypted image can't be public")
     assert cloud.permissions[HOME][-1] == {"Group": "all"}
@@ -655,14 +645,14 @@ def test_copy_that_became_encrypted_is_not_made_public(run, cloud, record):
 
 
 def test_region_without_a_copy_shares_nothing(run, cloud):
-    cloud.faults = {("eu-west-2", "CopyImage"): Refused("SnapshotLimitExceeded")}
+    cloud.faults = {("eu-west-2", "CopyImage"): [Refusal("SnapshotLimitExceeded")]}
     _, shortfalls = run(regions=["eu-west-2"], share=["210987654321"])
     assert [item.subject for item in shortfalls] == ["eu-west-2"]
     assert "eu-west-2" not in cloud.permissions
 
 
 def test_image_that_can_not_be_looked_at_is_a_shortfall_everywhere(run, cloud):
-    cloud.faults = {(HOME, "DescribeImages"): Refused("UnauthorizedOperation", "No.", 403)}
+    cloud.faults = {(HOME, "DescribeImages"): [Refusal("UnauthorizedOperation")]}
     objects, shortfalls = run(regions=["eu-west-2"])
     assert objects == []
     assert [item.subject for item in shortfalls] == [HOME, "eu-west-2"]

@@ -1,16 +1,17 @@
 """Waiting, sealing and keys; what tries after a crash do is in test_upload.py."""
 
-import botocore.session
-import botocore.stub
 import pytest
-from fakes.direct_aws import BLOCK, KEY, REGION, FakeAws, FakeJournal, hang_up, make_context, make_request, refusal
+from fakes.ec2_cloud import REGION, Ec2Cloud, Refusal, hang_up, lose
+from fakes.ec2_upload import make_context, make_request
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError
 from clouduploader.platforms.ec2 import labels
 from clouduploader.platforms.ec2.ebs import snapshot
 from clouduploader.plugin import ObjectCreated, retry, visibility
+from clouduploader.plugin.testing import MemoryJournal
 from clouduploader.util.cancel import Cancel
 
+KEY = MemoryJournal.key
 TAGS = [{"Key": labels.KEY, "Value": KEY}, {"Key": labels.STARTED, "Value": "2026-11-28T12:00:00+00:00"}]
 PARAMETERS = {"VolumeSize": 1, "Tags": TAGS, "Timeout": 60, "Description": "x"}
 EMPTY = {
@@ -22,22 +23,20 @@ EMPTY = {
 
 @pytest.fixture
 def aws():
-    return FakeAws()
+    return Ec2Cloud()
 
 
 @pytest.fixture
 def journal(tmp_path):
-    return FakeJournal(tmp_path / "journal")
+    return MemoryJournal(tmp_path / "journal")
 
 
 @pytest.fixture
 def make_snapshots(aws, journal, record, tmp_path):
     """A factory of Snapshots, each with a clock of its own."""
 
-    def make(ebs=None, cancel=None):
+    def make(cancel=None):
         context = make_context(aws, make_request(tmp_path, journal=journal), record, cancel)
-        if ebs:
-            context.ebs = ebs
         found = snapshot.Snapshots(context)
         found.clock = context.ctx.clock
         return found
@@ -53,11 +52,11 @@ def test_request_is_on_the_disk_before_it_is_made_and_its_answer_before_it_is_to
     aws, journal, make_snapshots, record
 ):
     seen = []
-    aws.faults["start_snapshot"] = [lambda answer: seen.append(journal.entries()[-1]) or answer]
+    aws.faults["StartSnapshot"] = [lambda answer: seen.append(journal.entries()[-1]) or answer]
     snapshot_id = make_snapshots().start(PARAMETERS)
     (asked,) = seen
     assert (asked["what"], asked["kind"], asked["region"]) == ("asked", "snapshot", REGION)
-    assert asked["parameters"] == aws.called("start_snapshot")[0] == {**PARAMETERS, "ClientToken": asked["token"]}
+    assert asked["parameters"] == aws.called("StartSnapshot")[0] == {**PARAMETERS, "ClientToken": asked["token"]}
     assert journal.entries()[-1].items() >= {"what": "started", "snapshot_id": snapshot_id}.items()
     assert journal.entries()[-1]["token"] == asked["token"]
     assert created(record) == [snapshot_id]
@@ -67,36 +66,29 @@ def test_tokens_name_upload_and_try_and_are_never_used_twice(aws, make_snapshots
     snapshots = make_snapshots()
     for _ in range(3):
         snapshots.start(PARAMETERS)
-    tokens = [call["ClientToken"] for call in aws.called("start_snapshot")]
+    tokens = [call["ClientToken"] for call in aws.called("StartSnapshot")]
     assert [token[:34] for token in tokens] == [f"{KEY}-{number}" for number in (1, 2, 3)]
     assert len({token[34:] for token in tokens}) == 3
 
 
-def test_request_is_one_of_the_api(make_snapshots):
-    ebs = botocore.session.Session().create_client("ebs", REGION, aws_access_key_id="A", aws_secret_access_key="x")
-    with botocore.stub.Stubber(ebs) as stubber:
-        expected = {**PARAMETERS, "ClientToken": botocore.stub.ANY}
-        stubber.add_response("start_snapshot", {"SnapshotId": "snap-1", "BlockSize": BLOCK}, expected)
-        snapshot_id = make_snapshots(ebs).start(PARAMETERS)
-        sealed = {"ChecksumAlgorithm": "SHA256", "ChecksumAggregationMethod": "LINEAR"}
-        stubber.add_response(
-            "complete_snapshot",
-            {"Status": "pending"},
-            {"SnapshotId": snapshot_id, "ChangedBlocksCount": 0, "Checksum": EMPTY["checksum"], **sealed},
-        )
-        make_snapshots(ebs).seal(snapshot_id, **EMPTY)
-        stubber.assert_no_pending_responses()
+def test_seal_names_count_and_checksum_of_the_blocks(aws, make_snapshots):
+    snapshot_id = make_snapshots().start(PARAMETERS)
+    make_snapshots().seal(snapshot_id, **EMPTY)
+    sealed = {"ChecksumAlgorithm": "SHA256", "ChecksumAggregationMethod": "LINEAR"}
+    assert aws.called("CompleteSnapshot") == [
+        {"SnapshotId": snapshot_id, "ChangedBlocksCount": 0, "Checksum": EMPTY["checksum"], **sealed}
+    ]
 
 
 def test_other_block_size_is_an_error_but_the_snapshot_is_known(aws, make_snapshots, record):
-    aws.faults["start_snapshot"] = [lambda answer: answer | {"BlockSize": 512}]
+    aws.faults["StartSnapshot"] = [lambda answer: answer | {"BlockSize": 512}]
     with pytest.raises(PlatformReplyError, match="blocks of 512 bytes"):
         make_snapshots().start(PARAMETERS)
     assert created(record) == list(aws.snapshots)
 
 
 def test_start_without_an_answer_stays_open_in_the_journal_and_is_told(aws, journal, make_snapshots, record):
-    aws.faults["start_snapshot"] = [hang_up()]
+    aws.faults["StartSnapshot"] = [hang_up()]
     with pytest.raises(NetworkError):
         make_snapshots().start(PARAMETERS)
     assert [entry["what"] for entry in journal.entries()] == ["asked"]
@@ -105,15 +97,15 @@ def test_start_without_an_answer_stays_open_in_the_journal_and_is_told(aws, jour
 
 
 def test_refused_start_is_not_tried_again_with_that_token(aws, journal, make_snapshots):
-    aws.faults["start_snapshot"] = [refusal("StartSnapshot", "ServiceQuotaExceededException")]
+    aws.faults["StartSnapshot"] = [Refusal("ServiceQuotaExceededException")]
     with pytest.raises(PlatformReplyError, match="quota"):
         make_snapshots().start(PARAMETERS)
     assert make_snapshots().earlier() is None
-    assert len(aws.called("start_snapshot")) == 1
+    assert len(aws.called("StartSnapshot")) == 1
 
 
 def test_denied_start_of_an_earlier_try_that_is_denied_again_is_told(aws, journal, make_snapshots):
-    aws.faults["start_snapshot"] = [hang_up(), refusal("StartSnapshot", "AccessDeniedException")]
+    aws.faults["StartSnapshot"] = [hang_up(), Refusal("AccessDeniedException")]
     with pytest.raises(NetworkError):
         make_snapshots().start(PARAMETERS)
     with pytest.raises(snapshot.StartDeniedError, match="ebs:StartSnapshot"):
@@ -122,25 +114,19 @@ def test_denied_start_of_an_earlier_try_that_is_denied_again_is_told(aws, journa
 
 def test_start_that_is_refused_after_the_sdk_sent_it_twice_stays_open(aws, journal, make_snapshots):
     def refuse_the_second(_answer):
-        again = refusal("StartSnapshot", "AccessDeniedException")
-        again.response["ResponseMetadata"]["RetryAttempts"] = 1
-        raise again
+        raise Refusal("AccessDeniedException", retries=1)
 
-    aws.faults["start_snapshot"] = [refuse_the_second]
+    aws.faults["StartSnapshot"] = [refuse_the_second]
     with pytest.raises(snapshot.StartDeniedError):
         make_snapshots().start(PARAMETERS)
     assert [entry["what"] for entry in journal.entries()] == ["asked"]
     assert [make_snapshots().earlier().id] == list(aws.snapshots)
 
 
-def lose(_answer):
-    raise hang_up()
-
-
 @pytest.fixture
 def lost(aws, make_snapshots):
     """A snapshot of whose making no answer came."""
-    aws.faults["start_snapshot"] = [lose]
+    aws.faults["StartSnapshot"] = [lose]
     with pytest.raises(NetworkError):
         make_snapshots().start(PARAMETERS)
     (snapshot_id,) = aws.snapshots
@@ -170,7 +156,6 @@ def test_other_snapshot_of_this_upload_is_not_taken_for_the_lost_one(aws, lost, 
     aws.tokens.clear()
     for name, value in change.items():
         setattr(aws.snapshots[lost], name, value)
-    aws.tokens["x"] = None
     assert make_snapshots().earlier().id != lost
 
 
@@ -219,26 +204,20 @@ def test_seal_is_noted_for_a_later_try(aws, make_snapshots):
 
 @pytest.mark.parametrize("lost", [1, 2])
 def test_lost_answers_to_the_seal_are_recognised(aws, make_snapshots, lost):
-    def lose(_answer):
-        raise hang_up()
-
     snapshots = make_snapshots()
     snapshot_id = snapshots.start(PARAMETERS)
-    aws.faults["complete_snapshot"] = [*[hang_up()] * (lost - 1), lose]
+    aws.faults["CompleteSnapshot"] = [*[hang_up()] * (lost - 1), lose]
     snapshots.seal(snapshot_id, **EMPTY)
     assert aws.snapshots[snapshot_id].state == "completed"
-    assert len(aws.called("complete_snapshot")) == lost
+    assert len(aws.called("CompleteSnapshot")) == lost
 
 
 @pytest.mark.parametrize("is_of_this_try", [True, False])
 def test_completion_that_takes_long_is_waited_for_after_a_lost_answer(aws, journal, make_snapshots, is_of_this_try):
-    def lose(_answer):
-        raise hang_up()
-
     aws.completion_seconds = 10 * snapshot.SETTLE_SECONDS
     snapshots = make_snapshots()
     snapshot_id = snapshots.start(PARAMETERS)
-    aws.faults["complete_snapshot"] = [lose if is_of_this_try else None]
+    aws.faults["CompleteSnapshot"] = [lose if is_of_this_try else None]
     snapshots.seal(snapshot_id, **EMPTY)
     if not is_of_this_try:
         snapshots.seal(snapshot_id, **EMPTY)
@@ -257,7 +236,7 @@ def test_completion_that_takes_too_long_is_a_transient_error(aws, make_snapshots
 def test_seal_that_did_not_arrive_and_is_refused_now_is_not_waited_for_that_long(aws, make_snapshots):
     snapshots = make_snapshots()
     snapshot_id = snapshots.start(PARAMETERS)
-    aws.faults["complete_snapshot"] = [hang_up(), refusal("CompleteSnapshot", "ValidationException")]
+    aws.faults["CompleteSnapshot"] = [hang_up(), Refusal("ValidationException")]
     with pytest.raises(PlatformReplyError):
         snapshots.seal(snapshot_id, **EMPTY)
     assert snapshots.clock.now < snapshot.SETTLE_SECONDS + 16
@@ -265,37 +244,35 @@ def test_seal_that_did_not_arrive_and_is_refused_now_is_not_waited_for_that_long
 
 def test_seal_that_the_sdk_sent_twice_is_recognised(aws, make_snapshots):
     def refuse_the_second(_answer):
-        again = refusal("CompleteSnapshot", "ValidationException")
-        again.response["ResponseMetadata"]["RetryAttempts"] = 1
-        raise again
+        raise Refusal("ValidationException", retries=1)
 
     snapshots = make_snapshots()
     snapshot_id = snapshots.start(PARAMETERS)
-    aws.faults["complete_snapshot"] = [refuse_the_second]
+    aws.faults["CompleteSnapshot"] = [refuse_the_second]
     snapshots.seal(snapshot_id, **EMPTY)
-    assert len(aws.called("complete_snapshot")) == 1
+    assert len(aws.called("CompleteSnapshot")) == 1
 
 
 @pytest.mark.parametrize(
     ("fault", "error", "calls", "waited"),
     [
-        (refusal("CompleteSnapshot", "ValidationException"), PlatformReplyError, 1, 0),
-        (refusal("CompleteSnapshot", "AccessDeniedException"), DeniedError, 1, 0),
-        (refusal("CompleteSnapshot", "InternalServerException"), TransientError, snapshot.SEAL_TRIES, 75),
+        (Refusal("ValidationException"), PlatformReplyError, 1, 0),
+        (Refusal("AccessDeniedException"), DeniedError, 1, 0),
+        (Refusal("InternalServerException"), TransientError, snapshot.SEAL_TRIES, 75),
     ],
 )
 def test_seal_that_is_refused_is_an_error(aws, make_snapshots, fault, error, calls, waited):
     snapshots = make_snapshots()
     snapshot_id = snapshots.start(PARAMETERS)
-    aws.faults["complete_snapshot"] = [fault] * 9
+    aws.faults["CompleteSnapshot"] = [fault] * 9
     with pytest.raises(error):
         snapshots.seal(snapshot_id, **EMPTY)
-    assert len(aws.called("complete_snapshot")) == calls
+    assert len(aws.called("CompleteSnapshot")) == calls
     assert snapshots.clock.now <= waited
 
 
 def answer(state):
-    return lambda _answer: {"Snapshots": [{"State": state}]}
+    return lambda answer: {"Snapshots": [{**answer["Snapshots"][0], "State": state}]}
 
 
 @pytest.mark.parametrize(
@@ -303,16 +280,16 @@ def answer(state):
     [
         ["completed"],
         ["pending", "pending", "completed"],
-        [refusal("DescribeSnapshots", "InvalidSnapshot.NotFound"), "completed"],
-        ["pending", hang_up(), refusal("DescribeSnapshots", "RequestLimitExceeded"), "completed"],
+        [Refusal("InvalidSnapshot.NotFound"), "completed"],
+        ["pending", hang_up(), Refusal("RequestLimitExceeded"), "completed"],
     ],
 )
 def test_snapshot_is_waited_for(aws, make_snapshots, states):
     snapshots = make_snapshots()
     snapshot_id = snapshots.start(PARAMETERS)
-    aws.faults["describe_snapshots"] = [item if isinstance(item, Exception) else answer(item) for item in states]
+    aws.faults["DescribeSnapshots"] = [item if isinstance(item, Exception) else answer(item) for item in states]
     snapshots.wait(snapshot_id, 600)
-    assert len(aws.called("describe_snapshots")) == len(states)
+    assert len(aws.called("DescribeSnapshots")) == len(states)
 
 
 @pytest.mark.parametrize("state", ["error", "recoverable"])
@@ -338,7 +315,7 @@ def test_wait_has_an_end_and_does_not_ask_too_often(aws, make_snapshots):
     with pytest.raises(TransientError, match="was not complete after 30 minutes"):
         snapshots.wait(snapshot_id, 1800)
     assert 1800 <= snapshots.clock.now <= 1815
-    assert len(aws.called("describe_snapshots")) < 130
+    assert len(aws.called("DescribeSnapshots")) < 130
 
 
 def test_stop_ends_the_wait(aws, make_snapshots):
@@ -366,10 +343,10 @@ def test_key_is_looked_up_where_aws_takes_its_arn_only(key_arn, name):
 def test_key_that_is_an_arn_needs_no_looking_up(aws, key_arn):
     arn = "arn:aws-cn:kms:cn-north-1:123456789012:key/1234abcd"
     assert key_arn(arn) == arn
-    assert aws.called("describe_key") == []
+    assert aws.called("DescribeKey") == []
 
 
 def test_key_that_may_not_be_looked_up_is_an_error(aws, key_arn):
-    aws.faults["describe_key"] = [refusal("DescribeKey", "AccessDeniedException")]
+    aws.faults["DescribeKey"] = [Refusal("AccessDeniedException")]
     with pytest.raises(DeniedError, match="may not call kms:DescribeKey"):
         key_arn("alias/mine")

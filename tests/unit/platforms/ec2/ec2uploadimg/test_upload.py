@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 import moto.server
 import pytest
-from fakes.direct_aws import undone
+from fakes.ec2_upload import undone
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 
@@ -137,13 +137,7 @@ def make_upload(aws, account, tmp_path, record, make_upload_request):
 
 def existing(record):
     """What was created and not removed, by kind."""
-    things = {}
-    for event in record.events:
-        if isinstance(event, ObjectCreated):
-            things[event.object] = None
-        elif isinstance(event, ObjectRemoved):
-            things.pop(event.object, None)
-    return sorted(thing.kind for thing in things)
+    return sorted(thing.kind for thing in record.existing)
 
 
 def in_account(ec2):

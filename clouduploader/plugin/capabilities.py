@@ -43,7 +43,7 @@ class AccountGuide:
     """
 
     facts: Mapping[str, str]
-    policies: Mapping[str, Mapping[str, JsonValue]]
+    policies: Mapping[str, JsonValue]
     scripts: Mapping[str, str]
 
 

@@ -11,6 +11,7 @@ from click.shell_completion import ShellComplete
 from clouduploader.cli import completion, main, program
 from clouduploader.cli.session import Session
 from clouduploader.model.job import JobState
+from clouduploader.platforms import BUILT_INS
 from clouduploader.sandbox.aws.layout import REGIONS
 
 SCRIPTS = Path(__file__).parents[3] / "completion"
@@ -65,7 +66,7 @@ def test_there_are_enumerated_options():
         (["up"], ["upload"]),
         (["account", "se"], ["set"]),
         (["list", "--state", "s"], ["scheduled", "succeeded"]),
-        (["upload", "--target", ""], ["directory", "ec2"]),
+        (["upload", "--target", ""], sorted(BUILT_INS)),
         (["platforms", "--schema", "d"], ["directory"]),
         (["upload", "--region", "eu-west-"], ["eu-west-1", "eu-west-2", "eu-west-3"]),
         (["check", "--region", "eusc"], ["eusc-de-east-1"]),

@@ -1,4 +1,4 @@
-"""What bin/demo runs in the sandbox: OBS's worker for job 1, the same image by EBS direct, and a look around."""
+"""What bin/demo runs in the sandbox: OBS's worker for job 1, the same image by hand, and a look around."""
 
 import dataclasses
 import json
@@ -8,11 +8,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-import boto3
 
 from clouduploader.model.job import JobState
+from clouduploader.sandbox import registry
 from clouduploader.sandbox.layout import VARIABLE, Layout
 from clouduploader.store import spool
 
@@ -50,12 +48,11 @@ def upload_as_obs(jobs: spool.Spool) -> str:
     return result
 
 
-def upload_by_ebs_direct(image: Path, sandbox: dict[str, Any]) -> str:
-    """Do as a person does who has an image: no helper instance, the blocks go straight into a snapshot."""
-    command = ["clouduploader", "upload", str(image), "--method", "ebs-direct", "--name", "clouduploader-sample-2"]
-    command += ["--region", sandbox["region"], "--arn", sandbox["role_arn"], "--external-id", sandbox["external_id"]]
-    announce(*command)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+def upload_by_hand(command: str) -> str:
+    """Do as a person does who has an image."""
+    words = shlex.split(command)
+    announce(*words)
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"bin/demo: the upload ended with {done.returncode}")
     sys.stdout.write(done.stdout)
@@ -64,25 +61,23 @@ def upload_by_ebs_direct(image: Path, sandbox: dict[str, Any]) -> str:
 
 def main() -> None:
     """Show it."""
+    cloud = registry.CLOUDS[sys.argv[1]]()
     layout = Layout(Path(os.environ[VARIABLE]))
     sandbox = json.loads(layout.description.read_text())
     began = time.monotonic()
     first_id = upload_as_obs(spool.Spool(layout.spool))
     first_seconds = time.monotonic() - began
     began = time.monotonic()
-    second_id = upload_by_ebs_direct(layout.sample, sandbox)
+    second_id = upload_by_hand(cloud.examples(layout)[0])
     second_seconds = time.monotonic() - began
     show("clouduploader", "list")
     show("clouduploader", "inspect", JOB)
     show("clouduploader", "log", JOB, "--lines", "5")
-    sys.stdout.write("\nThe images, as the sandbox's AWS reports them:\n")
-    ec2 = boto3.client("ec2")
-    images = [ec2.describe_images(ImageIds=[image_id])["Images"][0] for image_id in (first_id, second_id)]
-    for key in ("ImageId", "Name", "State", "Architecture", "EnaSupport", "RootDeviceName"):
-        sys.stdout.write(f"  {key:15} {images[0].get(key)!s:25} {images[1].get(key)}\n")
-    sys.stdout.write(f"  {'method':15} {'ec2uploadimg':25} ebs-direct\n")
-    sys.stdout.write(f"  {'seconds':15} {first_seconds:<25.1f} {second_seconds:.1f}\n")
-    sys.stdout.write(f"  (What ec2uploadimg sleeps is multiplied by {sandbox['wait_factor']} here.)\n")
+    sys.stdout.write("\nThe images, as the sandbox's cloud reports them:\n")
+    for result, seconds in ((first_id, first_seconds), (second_id, second_seconds)):
+        sys.stdout.write("\n")
+        for name, value in {**cloud.describe(sandbox, result), "uploaded in": f"{seconds:.1f} s"}.items():
+            sys.stdout.write(f"  {name:24} {value}\n")
 
 
 if __name__ == "__main__":

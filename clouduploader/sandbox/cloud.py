@@ -140,7 +140,16 @@ class SandboxCloud(abc.ABC):
 
     @abc.abstractmethod
     def examples(self, layout: Layout) -> Sequence[str]:
-        """Return commands to try in there."""
+        """Return commands to try in there; the first is an upload of the sample."""
+
+    @abc.abstractmethod
+    def describe(self, described: Mapping[str, Any], result: str) -> Mapping[str, str]:
+        """Return what the cloud's own API tells of an image; called by a command in the sandbox.
+
+        Args:
+            described: See sandbox.json.
+            result: Of the upload.
+        """
 
     @abc.abstractmethod
     def account_values(self, described: Mapping[str, Any]) -> Mapping[str, str]:

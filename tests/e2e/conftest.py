@@ -1,116 +1,35 @@
 """Fixtures that run things in a sandbox: one sandbox for all tests, as at its start for each."""
 
 import base64
-import http.client
 import json
 import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from e2e import sandboxes
+from e2e.sandboxes import Sandbox
 from samples import made_images
 from samples.made_images import MadeImage
 
-from clouduploader.sandbox import environment
 from clouduploader.sandbox.aws import disks
 from clouduploader.sandbox.aws.cloud import AwsCloud
 from clouduploader.sandbox.aws.layout import AwsLayout
 
-EXECUTABLE = Path(sys.executable).with_name("clouduploader")
-STOP_SECONDS = 30  # a process that was killed is gone long before
 API_KEYS = ("access_key_id", "secret_access_key", "session_token")
 WAIT_FACTOR = 0.005  # 170 s of sleep in an upload become less than one
 CLOUD = AwsCloud(regions=("us-east-1", "eu-central-1"), wait_factor=WAIT_FACTOR)
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("sandbox")
-        self._path = path
+class AwsSandbox(Sandbox):
+    """A running sandbox with an AWS."""
 
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
-
-
-class Sandbox:
-    """A running sandbox, from outside."""
-
-    def __init__(self, place: AwsLayout) -> None:
-        self.layout = place
-        self._processes: list[subprocess.Popen[Any]] = []
-
-    # --- running things in it
-
-    @property
-    def enter(self) -> list[str]:
-        """What to put before a command line. Processes keep the pids of the outside."""
-        pid = self.layout.namespaces.read_text().strip()
-        return ["nsenter", f"--target={pid}", "--user", "--net", "--preserve-credentials", "--"]
-
-    def environment(self, **changes: str) -> dict[str, str]:
-        """The environment of a command in the sandbox, ours with the sandbox's settings."""
-        return environment.of_command(self.layout, CLOUD, os.environ) | changes
-
-    def popen(self, argv: Sequence[str | bytes | Path], **kwargs: Any) -> subprocess.Popen[Any]:
-        """Start a program in the sandbox; its pid is the program's own. Killed when the test ends.
-
-        Takes the arguments of subprocess.Popen; `env` is the sandbox's if it is not given.
-        """
-        kwargs.setdefault("env", self.environment())
-        process = subprocess.Popen([*self.enter, *argv], **kwargs)
-        self._processes.append(process)
-        return process
-
-    def run(self, argv: Sequence[str | bytes | Path], **kwargs: Any) -> subprocess.CompletedProcess[Any]:
-        """Run a program in the sandbox to its end; takes the arguments of subprocess.run.
-
-        Output is captured as text, unless said otherwise.
-        """
-        if not {"stdout", "stderr", "capture_output"} & kwargs.keys():
-            kwargs["capture_output"] = True
-        kwargs.setdefault("text", True)
-        kwargs.setdefault("env", self.environment())
-        kwargs.setdefault("check", False)
-        return subprocess.run([*self.enter, *argv], **kwargs)
-
-    def kill_all(self) -> None:
-        """End what `popen` started and is still there."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-            process.wait(STOP_SECONDS)
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
-        self._processes.clear()
-
-    # --- what is where
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """sandbox.json as it is now: keys change with every reset."""
-        described: dict[str, Any] = json.loads(self.layout.description.read_text())
-        return described
-
-    @property
-    def home(self) -> Path:
-        """CLOUDUPLOADER_HOME."""
-        return self.layout.home
-
-    @property
-    def spool(self) -> Path:
-        """CLOUDUPLOADER_SPOOL; job 1 is in it."""
-        return self.layout.spool
+    layout: AwsLayout
 
     def targetdata(self, **changes: Any) -> dict[str, Any]:
         """Target data for an upload into the sandbox; None as a value takes the key out."""
@@ -148,18 +67,6 @@ class Sandbox:
         snapshot_id = image["block_device_mappings"][0]["Ebs"]["SnapshotId"]
         return self.volume_bytes(snapshot_id, size_bytes, encrypted=encrypted)
 
-    # --- control; what each takes is said in clouduploader.sandbox
-
-    def control(self, method: str, path: str, body: Any = None) -> Any:
-        """Speak with the sandbox's control channel."""
-        connection = _UnixConnection(self.layout.socket)
-        connection.request(method, f"/sandbox/{path}", json.dumps(body))
-        response = connection.getresponse()
-        answer = json.loads(response.read())
-        connection.close()
-        assert response.status == 200, answer
-        return answer
-
     def account(self) -> dict[str, list[dict[str, Any]]]:
         """What is in the account that the sandbox did not make."""
         return self.control("GET", "account")
@@ -167,18 +74,6 @@ class Sandbox:
     def left(self) -> dict[str, list[str]]:
         """The ids of what is in the account, kinds that are empty left out."""
         return {kind: [entry["id"] for entry in found] for kind, found in self.account().items() if found}
-
-    def calls(self, action: str | None = None) -> list[dict[str, Any]]:
-        """The API calls so far, all or those of one action."""
-        return [call for call in self.control("GET", "calls") if action in (None, call["action"])]
-
-    def fault(self, action: str, **how: Any) -> None:
-        """Let one kind of call fail; replaces the fault that was there."""
-        self.control("POST", "faults", {"action": action, **how})
-
-    def faults(self, *faults: dict[str, Any]) -> None:
-        """Let several kinds of calls fail."""
-        self.control("POST", "faults", list(faults))
 
     def expire(self, life_seconds: float | None = None) -> None:
         """Let all temporary credentials expire now, and those to come after so many seconds."""
@@ -192,10 +87,6 @@ class Sandbox:
         """What the EBS direct APIs have seen: connections, calls, snapshots."""
         return self.control("GET", "ebs")
 
-    def clock(self, offset_seconds: float) -> None:
-        """Set AWS's clock ahead of ours."""
-        self.control("POST", "clock", {"offset_seconds": offset_seconds})
-
     def policy(self, document: dict[str, Any] | None) -> None:
         """Give the role these rights."""
         self.control("POST", "policy", document)
@@ -208,41 +99,16 @@ class Sandbox:
         """Change how the helper instances behave."""
         self.control("POST", "helper", behaviour)
 
-    def reset(self) -> None:
-        """Everything as at the start."""
-        self.control("POST", "reset")
-
 
 @pytest.fixture(scope="session")
-def running_sandbox() -> Iterator[Sandbox]:
-    """One sandbox for all tests; ends with the test run, however that ends."""
-    # A short path, because there is a Unix socket in it.
-    root = Path(tempfile.mkdtemp(prefix="sandbox-"))
-    place = AwsLayout(root / "s")
-    # cat ends when our end of its standard input does, and the sandbox with it.
-    process = subprocess.Popen(
-        [EXECUTABLE, "sandbox", f"--keep={place.root}", f"--wait-factor={WAIT_FACTOR}", "--", "cat"],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    assert process.stdin is not None
-    first_line = process.stderr.readline()
-    assert "sandbox at" in first_line, first_line
-    yield Sandbox(place)
-    process.stdin.close()
-    rest = process.stderr.read()
-    process.stderr.close()
-    status = process.wait(STOP_SECONDS)
-    server_log = place.server_log.read_text()
-    shutil.rmtree(root)
-    assert (status, rest) == (0, "")
-    assert "Traceback" not in server_log, server_log
+def running_sandbox() -> Iterator[AwsSandbox]:
+    """One sandbox for all tests."""
+    with sandboxes.running(AwsSandbox, AwsLayout, CLOUD, f"--wait-factor={WAIT_FACTOR}") as made:
+        yield made
 
 
 @pytest.fixture
-def sandbox(running_sandbox: Sandbox) -> Iterator[Sandbox]:
+def sandbox(running_sandbox: AwsSandbox) -> Iterator[AwsSandbox]:
     """The sandbox as at its start."""
     running_sandbox.reset()
     yield running_sandbox
@@ -295,7 +161,7 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="session")
-def api_caller(running_sandbox: Sandbox) -> Iterator[subprocess.Popen[str]]:
+def api_caller(running_sandbox: AwsSandbox) -> Iterator[subprocess.Popen[str]]:
     """A process in the sandbox that makes API calls; see API_CALLER."""
     process = subprocess.Popen(
         [*running_sandbox.enter, sys.executable, "-c", API_CALLER],
@@ -309,7 +175,7 @@ def api_caller(running_sandbox: Sandbox) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def aws(sandbox: Sandbox, api_caller: subprocess.Popen[str]) -> Callable[..., list[dict[str, Any]]]:
+def aws(sandbox: AwsSandbox, api_caller: subprocess.Popen[str]) -> Callable[..., list[dict[str, Any]]]:
     """Call the sandbox's AWS: aws((service, method, arguments), ...) gives a list of answers.
 
     An error is an answer with the key Error. `keys` are access_key_id, secret_access_key and

@@ -103,6 +103,17 @@ class AwsCloud(SandboxCloud):
             "aws ec2 describe-images --owners self",
         )
 
+    def describe(self, described: Mapping[str, Any], result: str) -> Mapping[str, str]:
+        """Ask as the auditor."""
+        import botocore.session
+
+        session = botocore.session.get_session()
+        images = session.create_client("ec2", region_name=described["region"]).describe_images(ImageIds=[result])[
+            "Images"
+        ]
+        keys = ("ImageId", "Name", "State", "Architecture", "EnaSupport", "RootDeviceName")
+        return {key: str(images[0].get(key)) for key in keys}
+
     def account_values(self, described: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the customer's role."""
         return {"external_id": described["external_id"], "arn": described["role_arn"]}

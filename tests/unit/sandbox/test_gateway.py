@@ -18,7 +18,8 @@ class Site:
     """A gateway before a server that keeps what it gets, and gives it back; and before the same without one.
 
     Attributes:
-        got: The bodies that the server has got, and those that broke off.
+        got: The paths and bodies of requests that are over, those that broke off included.
+        coming: What there is of the body that comes.
     """
 
     def __init__(self, path):
@@ -46,6 +47,7 @@ class Site:
         try:
             async for piece in request.content.iter_any():
                 data += piece
+                self.coming = data
         finally:
             self.got.append((request.raw_path, data))
         return web.Response(body=data, headers={"X-Was": request.headers.get("X-Is", "")})
@@ -135,6 +137,7 @@ def test_request_that_stalls_is_left_by_the_client(site, ask, stall, count):
 def test_client_that_leaves_in_the_middle_is_left_by_the_gateway_too(site):
     with socket.create_connection(("127.0.0.1", site.ports["behind"])) as client:
         client.sendall(b"PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+        wait_for(lambda: site.coming == b"half")
     wait_for(lambda: site.got)
     assert site.got == [("/x", b"half")]
 

@@ -24,7 +24,7 @@ class Site:
 
     def __init__(self, path):
         path.touch()
-        self.record, self.faults, self.got = CallRecord(path), Faults(HttpFault), []
+        self.record, self.faults, self.got, self.coming = CallRecord(path), Faults(HttpFault), [], b""
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()

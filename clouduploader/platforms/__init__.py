@@ -3,6 +3,7 @@
 BUILT_INS = {
     "directory": "clouduploader.platforms.directory:DirectoryPlatform",
     "ec2": "clouduploader.platforms.ec2:Ec2",
+    "gce": "clouduploader.platforms.gce:Gce",
     "openstack": "clouduploader.platforms.openstack:OpenStack",
 }
 """The entry points by target, the same as in setup.cfg."""

@@ -17,7 +17,7 @@ WORDS_OF_AMAZON = re.compile(
     r"(?<![a-z])(?:amazon|amis?|arns?|aws|boto[a-z0-9]*|ebs|ec2[a-z]*|external.id|iam|kms|us-east|xen)(?![a-z])",
     re.IGNORECASE,
 )
-HOMES_OF_AMAZON = ("platforms/ec2/", "sandbox/aws/")
+HOMES_OF_AMAZON = ("platforms/ec2/", "sandbox/aws/", "platforms/gce/", "sandbox/gce/")  # Google says IAM too
 MAY_NAME_CLOUDS = {
     "platforms/__init__.py": "lists our platforms",
     "plugin/testing/contract.py": "lists SDKs that are slow to import",

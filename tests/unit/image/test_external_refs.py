@@ -5,7 +5,7 @@ import struct
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from unit.image.test_vhd import footer
+from unit.model.test_vhd import footer
 
 from clouduploader.errors import ImageError, LocalIOError
 from clouduploader.image import external_refs

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from samples import image_disks as disks
-from unit.image.test_vhd import footer
+from unit.model.test_vhd import footer
 
 from clouduploader.errors import ImageError
 from clouduploader.image import boot, inspect, partial_read, partitions

@@ -11,6 +11,7 @@ import rst
 
 from clouduploader.cli import manual
 from clouduploader.errors import ExitCode
+from clouduploader.platforms.azure import settings as azure_settings
 from clouduploader.platforms.ec2 import settings as ec2_settings
 from clouduploader.platforms.ec2.iam import policies
 from clouduploader.plugin import fields
@@ -22,7 +23,12 @@ from clouduploader.uploads import registry
 from clouduploader.worker import settings as worker_settings
 
 SAMPLE = Path(__file__).parents[2] / "etc/obs/cloudupload/clouduploader.conf"
-LIMITS = {"server": server_settings.LIMITS, "worker": worker_settings.LIMITS, "ec2": ec2_settings.LIMITS}
+LIMITS = {
+    "azure": azure_settings.LIMITS,
+    "ec2": ec2_settings.LIMITS,
+    "server": server_settings.LIMITS,
+    "worker": worker_settings.LIMITS,
+}
 
 
 def target_data(target: str) -> Iterator[str]:

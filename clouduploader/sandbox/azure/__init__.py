@@ -1,0 +1,1 @@
+"""An emulated Azure for the sandbox: see `cloud`."""

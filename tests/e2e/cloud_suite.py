@@ -72,6 +72,10 @@ class CloudCase(abc.ABC):
         """The raw disk that an image of the cloud would boot from."""
 
     @abc.abstractmethod
+    def firmware(self, result: str) -> str:
+        """What an instance of the image starts, as the cloud has it: "bios" or "uefi"."""
+
+    @abc.abstractmethod
     def secrets(self) -> Mapping[str, str]:
         """Texts that must be nowhere but in the cloud and where the sandbox has put them."""
 

@@ -221,6 +221,12 @@ def _from_base64(found: dict[str, Any]) -> Any:
     return base64.b64decode(found["base64"]) if found.keys() == {"base64"} else found
 
 
+@pytest.fixture(scope="session")
+def boot_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What bootable images are made of, such as Debian's kernel, which is got once."""
+    return tmp_path_factory.mktemp("boot")
+
+
 @pytest.fixture
 def make_image(tmp_path: Path) -> Callable[..., MadeImage]:
     """A factory of image files with noise, a hole and a last sector that says so."""

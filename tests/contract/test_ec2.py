@@ -49,7 +49,8 @@ def case(aws, tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.format(ami=ami))
     script = tmp_path / "ec2uploadimg"
-    script.write_text(DOUBLE.read_text().replace("{python}", sys.executable))
+    text = DOUBLE.read_text().replace("{python}", sys.executable)
+    script.write_text(text.replace("# AT READ", "time.sleep(1.2)"))  # a look at the open file comes each second
     script.chmod(0o755)
     image = tmp_path / "42.file"
     image.write_bytes(b"0123456789abcdef" * 1000)

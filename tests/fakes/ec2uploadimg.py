@@ -9,10 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import boto3
-
-HOLD_SECONDS = 1.2  # longer than clouduploader waits between two looks at the open file
-
 parser = argparse.ArgumentParser()
 for option in (
     "file", "description", "machine", "name", "regions", "access-id", "secret-key", "session-token", "root-volume-size",
@@ -25,6 +21,15 @@ for flag in ("verbose", "ena-support", "sriov-support"):
 parser.add_argument("--version", action="version", version="10.0.5")
 parser.add_argument("source")
 given = parser.parse_args()
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+# AT START
+import boto3  # noqa: E402 it and a client take most of a second, which not every test needs
+
 ec2 = boto3.client(
     "ec2",
     region_name=given.regions,
@@ -32,12 +37,6 @@ ec2 = boto3.client(
     aws_secret_access_key=given.secret_key,
     aws_session_token=given.session_token,
 )
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
 say("Creating temporary key pair")
 key = ec2.create_key_pair(KeyName=f"temporary_ec2_uploadkey.{time.time_ns()}.key")["KeyName"]
 vpc = ec2.create_vpc(CidrBlock="192.168.0.0/16")["Vpc"]["VpcId"]
@@ -53,7 +52,7 @@ say(f"Uploading image file: {given.source}")
 with Path(given.source).open("rb", 0) as file:
     file.read(1000)
     say("...")
-    time.sleep(HOLD_SECONDS)
+    # AT READ
 # AT UPLOAD
 say("Waiting for snapshot creation")
 snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]

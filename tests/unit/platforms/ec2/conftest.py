@@ -7,8 +7,7 @@ import socket
 import threading
 import urllib.parse
 
-import boto3
-import moto
+import botocore.session
 import pytest
 
 from clouduploader.platforms.ec2 import boto
@@ -136,9 +135,18 @@ def refused():
     return make
 
 
+@pytest.fixture(scope="session")
+def sdk_session():
+    """A session of the SDK, for tests that set nothing in it: to make one takes longer than a client."""
+    return botocore.session.Session()
+
+
 @pytest.fixture
 def ec2(monkeypatch):
     """A client of an account of moto's, in this process, that is empty but for what AWS puts there."""
+    import boto3  # these take a second
+    import moto
+
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame")
     with moto.mock_aws():

@@ -128,10 +128,8 @@ def test_key_that_is_not_there_is_wrong_target_data(code):
     assert "Alias x is not found (DescribeKey" in error.message
 
 
-def test_every_error_of_the_models_of_ebs_is_known():
-    import botocore.session
-
-    model = botocore.session.Session().get_service_model("ebs")
+def test_every_error_of_the_models_of_ebs_is_known(sdk_session):
+    model = sdk_session.get_service_model("ebs")
     operations = [model.operation_model(name) for name in model.operation_names]
     for code in {shape.name for operation in operations for shape in operation.error_shapes}:
         assert "AWS refused" not in translate("ebs", "X", code).message, code

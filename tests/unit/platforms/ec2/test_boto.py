@@ -36,11 +36,11 @@ START = {"VolumeSize": 1, "ClientToken": "4711"}
 
 @pytest.fixture
 def make_client(record):
-    """A factory of a client."""
+    """A factory of a client; all clients of a test are of one session, which takes longer to make than they do."""
+    make_session = functools.cache(botocore.session.Session)  # once the environment is as the test wants it
 
     def make(service="ebs", region="eu-west-1", **options):
-        session = botocore.session.Session()
-        return boto.client(service, region=region, keys=KEYS, session=session, reporter=record, **options)
+        return boto.client(service, region=region, keys=KEYS, session=make_session(), reporter=record, **options)
 
     return make
 

@@ -1,12 +1,11 @@
 import os
 import sys
-import types
 from pathlib import Path
 
 import botocore
-import botocore.exceptions
 import botocore.session
 import pytest
+from fakes.ec2_cloud import Ec2Cloud, FakeAccount, Refusal
 
 from clouduploader.errors import ConfigError
 from clouduploader.platforms.ec2 import Ec2, check, settings
@@ -206,20 +205,6 @@ def test_rights_are_tried_as_far_as_they_can_be(make_context, make_endpoint, mon
         assert action in unknown.message
 
 
-class Denying:
-    """A client of EC2 whose every DryRun has this answer."""
-
-    def __init__(self, code):
-        self._code = code
-
-    def __getattr__(self, operation):
-        def call(**parameters):
-            assert parameters["DryRun"] is True
-            raise botocore.exceptions.ClientError({"Error": {"Code": self._code}}, operation)
-
-        return call
-
-
 @pytest.mark.parametrize(
     ("code", "levels"),
     [
@@ -230,16 +215,18 @@ class Denying:
 )
 def test_answer_to_a_dry_run_is_understood(tmp_path, record, code, levels):
     platform = Ec2(PlatformContext(home=tmp_path, settings={}, environment={}))
-    account = types.SimpleNamespace(ec2=lambda: Denying(code))
-    found = list(check._rights(Context(platform, {}, record, Cancel()), account, "role x"))
+    cloud = Ec2Cloud()
+    cloud.faults = {action: [Refusal(code)] for action in check.DRY_RUNS}
+    found = list(check._rights(Context(platform, {}, record, Cancel()), FakeAccount(cloud), "role x"))
+    assert all(given["DryRun"] is True for _region, _operation, given in cloud.calls)
     assert [finding.level for finding in found] == levels
     if code != "DryRunOperation":
         shown = " ".join(finding.message for finding in found)
         assert all(f"ec2:{action}" in shown for action in check.DRY_RUNS)
 
 
-def test_dry_runs_are_calls_of_the_api():
-    model = botocore.session.Session().get_service_model("ec2")
+def test_dry_runs_are_calls_of_the_api(sdk_session):
+    model = sdk_session.get_service_model("ec2")
     for action, (operation, parameters) in check.DRY_RUNS.items():
         assert botocore.xform_name(action) == operation
         assert {*parameters, "DryRun"} <= set(model.operation_model(action).input_shape.members)

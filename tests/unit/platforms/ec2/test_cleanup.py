@@ -1,17 +1,14 @@
 import types
 
-import boto3
-import botocore.exceptions
 import botocore.stub
 import pytest
+from fakes.ec2_cloud import REGION, Ec2Cloud, Refusal
 
 from clouduploader.errors import DeniedError
 from clouduploader.platforms.ec2 import Ec2, cleanup
 from clouduploader.plugin import CleanUpReport, CloudObject, Context, ObjectRemoved, ObjectState, PlatformContext
 from clouduploader.plugin.testing.fakes import FakeClock
 from clouduploader.util.cancel import Cancel
-
-REGION = "eu-west-1"
 
 
 def thing(kind, item):
@@ -41,10 +38,15 @@ def make_remover(context):
     return make
 
 
+@pytest.fixture(scope="module")
+def client(sdk_session):
+    """A client of EC2 that can't ask it for anything."""
+    return sdk_session.create_client("ec2", REGION, aws_access_key_id="A", aws_secret_access_key="x")
+
+
 @pytest.fixture
-def stubbed():
-    """A client whose answers are set one by one, and the stubber that does it."""
-    client = boto3.client("ec2", region_name=REGION, aws_access_key_id="A", aws_secret_access_key="x")
+def stubbed(client):
+    """The client with answers that are set one by one, and the stubber that does it."""
     with botocore.stub.Stubber(client) as stubber:
         yield client, stubber
         stubber.assert_no_pending_responses()
@@ -183,16 +185,10 @@ def test_removal_that_heals_is_tried_again(stubbed, make_remover, context, code)
     assert 1 <= context.clock.now <= 10
 
 
-class Dependent:
-    """A client of EC2 whose VPCs always have dependencies."""
-
-    def delete_vpc(self, VpcId):
-        error = {"Code": "DependencyViolation", "Message": f"The vpc {VpcId} has dependencies."}
-        raise botocore.exceptions.ClientError({"Error": error}, "DeleteVpc")
-
-
 def test_removal_that_does_not_heal_is_given_up_and_told(make_remover, context, record):
-    (left,) = make_remover(Dependent()).remove([thing("vpc", "vpc-1")]).left
+    cloud = Ec2Cloud()
+    cloud.faults["DeleteVpc"] = [Refusal("DependencyViolation", "The vpc vpc-1 has dependencies.")] * 999
+    (left,) = make_remover(cloud.client("ec2")).remove([thing("vpc", "vpc-1")]).left
     assert left.object == thing("vpc", "vpc-1")
     assert "The vpc vpc-1 has dependencies" in left.reason
     told = [line for line in record.lines if not line.startswith("Trying again: ")]

@@ -8,8 +8,6 @@ import signal
 import socket
 import threading
 
-import botocore.exceptions
-import botocore.session
 import hypothesis
 import pytest
 from hypothesis import strategies as st
@@ -17,6 +15,7 @@ from hypothesis import strategies as st
 from clouduploader.errors import ClouduploaderError, DeniedError, NetworkError, PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import boto, exchange
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.plugin import NullReporter
 from clouduploader.util import deadline
 from clouduploader.util.cancel import Cancel
 
@@ -99,13 +98,12 @@ def make_server():
 
 
 @pytest.fixture
-def ask(record, monkeypatch):
+def ask(record, monkeypatch, sdk_session):
     """A function that makes one call of a server, an API's own: StartSnapshot of EBS, DescribeImages of EC2."""
 
     def run(url, service="ec2", cancel=None):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        session = botocore.session.Session()
-        made = boto.client(service, region="eu-west-1", keys=KEYS, session=session, reporter=record, cancel=cancel)
+        made = boto.client(service, region="eu-west-1", keys=KEYS, session=sdk_session, reporter=record, cancel=cancel)
         with boto.translated("a test"):
             if service == "ebs":
                 return made.start_snapshot(VolumeSize=1, ClientToken="4711")["SnapshotId"]
@@ -221,7 +219,7 @@ def test_odd_refusal_is_one_line(make_server, ask, body):
 
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
-def test_any_mutation_of_an_answer_gives_an_image_or_an_error_of_ours(data):
+def test_any_mutation_of_an_answer_gives_an_image_or_an_error_of_ours(sdk_session, data):
     whole = bytearray(WHOLE["ec2"][0])
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(whole) - 1))
@@ -232,18 +230,11 @@ def test_any_mutation_of_an_answer_gives_an_image_or_an_error_of_ours(data):
             patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
             patch.setattr(boto, "PAUSE_SECONDS", 0.0)
             patch.setenv("AWS_ENDPOINT_URL", server.url)
-            made = boto.client(
-                "ec2", region="eu-west-1", keys=KEYS, session=botocore.session.Session(), reporter=Silent()
-            )
+            made = boto.client("ec2", region="eu-west-1", keys=KEYS, session=sdk_session, reporter=NullReporter())
             with contextlib.suppress(ClouduploaderError), boto.translated("a test"):
                 assert made.describe_images(Owners=["self"])["Images"] is not None
     finally:
         server.close()
-
-
-class Silent:
-    def detail(self, text):
-        pass
 
 
 def test_answer_that_drips_ends_in_time_and_is_not_asked_for_again(make_server, ask, monkeypatch):
@@ -262,14 +253,14 @@ def test_stop_ends_an_answer_that_drips(make_server, ask, monkeypatch):
         ask(make_server(WHOLE["ec2"][0], pause=0.1).url, cancel=cancel)
 
 
-def test_block_that_is_read_back_is_whole_or_asked_for_again(make_server, record, monkeypatch):
+def test_block_that_is_read_back_is_whole_or_asked_for_again(make_server, record, monkeypatch, sdk_session):
     block = os.urandom(1000)
     head = b"x-amz-Data-Length: 1000\r\nx-amz-Checksum: c\r\nx-amz-Checksum-Algorithm: SHA256\r\n"
     whole = answer(block, headers=head)
     server = make_server(whole[:-500], whole)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
-    made = boto.client("ebs", region="eu-west-1", keys=KEYS, session=botocore.session.Session(), reporter=record)
+    made = boto.client("ebs", region="eu-west-1", keys=KEYS, session=sdk_session, reporter=record)
     found = made.get_snapshot_block(SnapshotId="snap-1", BlockIndex=0, BlockToken="t")
     assert found["BlockData"].read() == block
     assert server.count == 2
@@ -279,10 +270,9 @@ NOW = datetime.datetime.now(datetime.UTC)
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(sdk_session):
     """The SDK's model of each API that we call, by its name."""
-    session = botocore.session.Session()
-    return {name: session.get_service_model(name) for name in ("ec2", "ebs", "sts", "kms")}
+    return {name: sdk_session.get_service_model(name) for name in ("ec2", "ebs", "sts", "kms")}
 
 
 def model_of(models, operation):

@@ -1,6 +1,5 @@
 import dataclasses
 
-import botocore.session
 import hypothesis
 import pytest
 from fakes.ec2_upload import GIB, make_facts, make_request
@@ -265,8 +264,8 @@ def test_uefi_data_do_not_change_how_an_image_boots():
     assert resolve(boot_mode="uefi-preferred", uefi_data="AAAA").boot_mode == "uefi-preferred"
 
 
-def test_parameters_are_those_of_the_api():
-    shape = botocore.session.Session().get_service_model("ec2").operation_model("RegisterImage").input_shape
+def test_parameters_are_those_of_the_api(sdk_session):
+    shape = sdk_session.get_service_model("ec2").operation_model("RegisterImage").input_shape
     everything = resolve(boot_mode="uefi", tpm_support="2.0", uefi_data="AAAA").parameters()
     assert len(everything) == len(dataclasses.fields(image_spec.ImageAttributes))
     assert everything.keys() <= shape.members.keys()

@@ -499,7 +499,8 @@ def test_too_many_copies_under_way_are_waited_for(run, cloud, record):
     assert len(set(tokens)) == len(tokens) > 10
 
 
-def test_too_many_copies_under_way_are_not_waited_for_for_ever(run, cloud):
+def test_too_many_copies_under_way_are_not_waited_for_for_ever(run, cloud, monkeypatch):
+    monkeypatch.setattr(region_copy, "COPY_SECONDS", 3600.0)
     refused = Refusal("ResourceLimitExceeded", "Too many snapshot copies in progress.")
     cloud.faults = {("eu-west-2", "CopyImage"): [refused] * 9999}
     (_, (shortfall,)) = run(regions=["eu-west-2"])

@@ -41,6 +41,7 @@ from clouduploader.plugin import (
     Shortfall,
     UploadContext,
 )
+from clouduploader.plugin.testing import FakeClock
 from clouduploader.store import journal as journals
 from clouduploader.util.cancel import Cancel
 
@@ -123,7 +124,7 @@ def make_upload(aws, account, tmp_path, record, make_upload_request):
         given = {**settings.DEFAULTS, "ec2uploadimg": str(script), "grace_seconds": "60", **(config or {})}
         environment = {"AWS_ENDPOINT_URL": aws[0], "PATH": "/usr/bin"}
         platform = Ec2(PlatformContext(home=home, settings=given, environment=environment))
-        ctx = UploadContext(platform, request, record, cancel or Cancel())
+        ctx = UploadContext(platform, request, record, cancel or Cancel(), clock=FakeClock())
         if what is plan.make:
             return plan.make(Ec2Context(ctx, settings.read(given)), platform._context)
         if what is upload.HelperUpload:
@@ -157,7 +158,7 @@ def in_account(ec2):
 
 
 def test_upload_gives_the_image_and_tells_all_on_the_way(make_upload, account, record):
-    result = make_upload().run()
+    result = make_upload(code={"# AT READ": "time.sleep(1.2)"}).run()  # a look at the open file comes each second
     assert result.id.startswith("ami-")
     assert result.objects[0] == CloudObject("image", result.id, REGION)
     assert [thing.kind for thing in result.objects] == ["image", "snapshot"]
@@ -171,10 +172,13 @@ def test_upload_gives_the_image_and_tells_all_on_the_way(make_upload, account, r
 
 
 def test_tool_gets_a_private_home_with_a_private_configuration(make_upload, record, tmp_path):
-    code = (
-        """import json, os, stat; say(json.dumps([os.environ["HOME"], given.file, oct(os.stat(given.file).st_mode)]))"""
-    )
-    make_upload(code={"# AT SETUP": code}).run()
+    code = """
+import json, os, stat
+say(json.dumps([os.environ["HOME"], given.file, oct(os.stat(given.file).st_mode)]))
+sys.exit("told")
+"""
+    with pytest.raises(PlatformReplyError, match="told"):
+        make_upload(code={"# AT START": code}).run()
     (line,) = [line for line in record.lines if line.startswith('["')]
     assert json.loads(line) == [str(tmp_path / "work"), str(tmp_path / "work" / ".ec2utils.conf"), "0o100600"]
     assert stat.S_IMODE((tmp_path / "work" / ".ec2utils.conf").stat().st_mode) == 0o600
@@ -477,7 +481,7 @@ def facts(**changes):
     return {"inspect_image": lambda: ImageFacts(**(values | changes))}
 
 
-TELL = {"# AT SETUP": "say(f'machine {given.machine}, boot mode {given.boot_mode}')"}
+TELL = {"# AT START": "sys.exit(f'machine {given.machine}, boot mode {given.boot_mode}')"}
 
 
 @pytest.mark.parametrize(
@@ -501,7 +505,8 @@ TELL = {"# AT SETUP": "say(f'machine {given.machine}, boot mode {given.boot_mode
     ],
 )
 def test_image_is_registered_to_boot_as_it_can(make_upload, record, arch, found, data, expected):
-    make_upload(arch=arch, request=facts(**found), code=TELL, **data).run()
+    with pytest.raises(PlatformReplyError, match=expected):
+        make_upload(arch=arch, request=facts(**found), code=TELL, **data).run()
     assert expected in record.lines
 
 

@@ -19,7 +19,7 @@ from clouduploader.errors import (
     NoSuchAccountError,
     UsageError,
 )
-from clouduploader.store import accounts, home
+from clouduploader.store import accounts, database, home
 from clouduploader.util import files
 
 NOW = datetime.datetime(2026, 11, 22, 18, 0, tzinfo=datetime.UTC)
@@ -38,8 +38,8 @@ def create(store, user="tom", target="ec2", **values):
 
 def raw(store, *statements):
     """Do something to the file that the program would not."""
-    with contextlib.closing(sqlite3.connect(store.path)) as database, database:
-        return [database.execute(statement).fetchall() for statement in statements]
+    with contextlib.closing(sqlite3.connect(store.path)) as opened, opened:
+        return [opened.execute(statement).fetchall() for statement in statements]
 
 
 def test_account_is_given_back_as_it_was_made(store):
@@ -110,7 +110,7 @@ def test_file_of_schema_1_is_brought_forward_by_the_next_write(store):
     assert store.get("tom", "ec2") == {"tenant": "t"}
     create(store, "anna", tenant="t")
     assert raw(store, "PRAGMA user_version", "SELECT name FROM sqlite_master WHERE type = 'index' AND sql <> ''") == [
-        [(accounts.SCHEMA_VERSION,)],
+        [(accounts.SCHEMA.version,)],
         [],
     ]
 
@@ -248,7 +248,7 @@ def test_link_or_directory_in_its_place_is_refused(store, tmp_path):
 
 def test_file_of_a_newer_schema_is_refused_and_left_alone(store):
     create(store)
-    raw(store, f"PRAGMA user_version = {accounts.SCHEMA_VERSION + 1}", "ALTER TABLE account ADD COLUMN more TEXT")
+    raw(store, f"PRAGMA user_version = {accounts.SCHEMA.version + 1}", "ALTER TABLE account ADD COLUMN more TEXT")
     before = store.path.read_bytes()
     for call in (
         lambda: create(store, "anna"),
@@ -293,7 +293,7 @@ def test_empty_file_of_a_maker_who_was_killed_is_an_empty_book(store):
 
 def test_writer_that_hangs_is_told_of(store, monkeypatch):
     create(store)
-    monkeypatch.setattr(accounts, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
     with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert [one.user for one in store.accounts()] == ["tom"]  # who only reads is not kept waiting
@@ -349,7 +349,7 @@ KILLED = """
 import datetime, os, pathlib, signal, sqlite3, sys
 from clouduploader.store import accounts
 store = accounts.AccountStore(pathlib.Path(sys.argv[1]))
-with store._writing() as database:
+with store._database.writing() as database:
     database.execute("PRAGMA cache_spill = 1")
     database.execute("PRAGMA cache_size = 1")
     for number in range(2000):

@@ -146,7 +146,7 @@ def test_image_without_a_name_ends_with_64_and_one_line(capsys):
     assert capsys.readouterr() == ("", "clouduploader: / is not the path of an image.\n")
 
 
-def test_call_loads_no_click(job):
+def test_call_loads_neither_click_nor_another_platform(job):
     spool = job / "spool"
     words = ["--home", job / "home", "tom", "directory", spool / "7.file", spool / "7.data", spool / "7.log"]
     code = "import sys; from clouduploader.cli import main; code = main.main(sys.argv[1:]); print(code, *sys.modules)"
@@ -154,6 +154,8 @@ def test_call_loads_no_click(job):
     _image, loaded = done.stdout.splitlines()
     assert loaded.startswith("0 ")
     assert {"click", "rich"} & set(loaded.split()) == set()
+    platforms = {name.split(".")[2] for name in loaded.split() if name.startswith("clouduploader.platforms.")}
+    assert platforms == {"directory"}
 
 
 def test_sigterm_ends_with_143_and_writes_no_result(job):

@@ -25,7 +25,6 @@ from clouduploader.store import accounts
 
 FORMS = ("raw", "sparse", "xz", "xz-blocks", "gz", "bz2", "zst", *made_images.TARBALLS, *made_images.QEMU)
 SIZE_BYTES = 9 << 20  # a little more than two pages of Azure
-LARGE_MIB = 40
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 UPLOADS, KILLS = 5, 4  # of each: twenty in all
 KILL_SECONDS = (0.2, 2.5)  # when a try is killed: from where Python has just started to where most is sent
@@ -41,11 +40,13 @@ class CloudCase(abc.ABC):
     Attributes:
         target: The target of uploads.
         sending: The call that carries the content, as `GET /sandbox/calls` has it.
+        large_mib: How large a disk is that takes a while: more than is sent at once, twice.
         refused: A fault of a call behind that one, which fails the upload for good.
     """
 
     target: str
     sending: str
+    large_mib: int = 40
     refused: Mapping[str, Any]
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -108,10 +109,10 @@ class CloudCase(abc.ABC):
         assert not any(found[len(raw) :])  # what the cloud's unit of sizes adds
 
 
-def large_disk() -> bytes:
+def large_disk(case: CloudCase) -> bytes:
     """A disk that takes a while, with holes in it."""
-    extents = [(start << 20, (start + 6) << 20) for start in range(0, LARGE_MIB, 8)]
-    return minimal_disk.as_disk(made_images.with_holes(LARGE_MIB << 20, extents, 0))
+    extents = [(start << 20, (start + 6) << 20) for start in range(0, case.large_mib, 8)]
+    return minimal_disk.as_disk(made_images.with_holes(case.large_mib << 20, extents, 0))
 
 
 @contextlib.contextmanager
@@ -138,7 +139,7 @@ class CloudSuite:
 
     def test_upload_that_is_killed_anywhere_is_gone_on_with(self, case, make_image):
         chance = random.Random(SEED)  # noqa: S311
-        image = make_image("disk.raw", raw=large_disk())
+        image = make_image("disk.raw", raw=large_disk(case))
         case.slow_down(0.3)
         results = []
         for number in range(UPLOADS):
@@ -158,7 +159,7 @@ class CloudSuite:
             assert case.disk(result)[: len(image.raw)] == image.raw, SEED
 
     def test_sigterm_leaves_nothing_at_any_moment(self, case, make_image):
-        image = make_image("disk.raw", raw=large_disk())
+        image = make_image("disk.raw", raw=large_disk(case))
         case.slow_down(0.3)
         stopped = 0
         for seconds in (0.5, 1.0, 1.5, 2.5):
@@ -179,7 +180,7 @@ class CloudSuite:
         assert stopped
 
     def test_cleanup_removes_what_a_killed_upload_left(self, case, make_image):
-        image = make_image("disk.raw", raw=large_disk())
+        image = make_image("disk.raw", raw=large_disk(case))
         case.slow_down(1.0)
         process = case.sandbox.popen(case.command(image.path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ends_at = time.monotonic() + WAIT_SECONDS
@@ -221,6 +222,7 @@ class CloudSuite:
     def test_submitted_image_is_uploaded_by_the_worker_with_the_account(self, case, make_image):
         image = make_image("disk.raw.xz", size_bytes=SIZE_BYTES)
         case.make_account()
+        (case.sandbox.spool / "1").unlink()  # a job that the worker would do too
         with service(case):
             named = f"{case.name_option()}=submitted"
             words = ["submit", "--wait", f"--target={case.target}", named, *self.submit_options(case), image.path]

@@ -65,8 +65,6 @@ class GoogleCloud:
 
     def reset(self):
         """Forget all that is in it."""
-        if hasattr(self, "site"):
-            self._run(self.site.storage.close())
         self._emulator.wipe(keep_buckets=True)
         self.faults.replace([])
         self.site = GoogleSite(self._settings, backend=self._emulator_url, directory=self._place, clock=self.clock)
@@ -90,7 +88,6 @@ class GoogleCloud:
         """Serve no more."""
         self._run(self._front.close())
         self._run(self._back.close())
-        self._run(self.site.storage.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

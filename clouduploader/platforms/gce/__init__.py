@@ -49,7 +49,7 @@ class Gce(Platform):
 
     def connect(self, ctx: Context) -> "Client":
         """Make the client."""
-        return auth.connect(ctx, api_url=self.settings["api_url"], environment=self.environment)
+        return auth.connect(ctx, api_url=self.settings["api_url"])
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
         """Turn an error of Google's into one of ours."""
@@ -58,8 +58,8 @@ class Gce(Platform):
     def plan(self, ctx: UploadContext) -> Iterator[str]:
         """Check the image, the name and the bucket."""
         auth.check_person(ctx.request)
-        spec = images.resolve(ctx)
         image, bucket = images.image_of(ctx), staging.bucket_of(ctx)
+        spec = images.resolve(ctx)
         if found := images.lookup(ctx, image.id):
             images.check_same(found, image.id, staging.digest(ctx))
             yield f"leave image {image.id} as it is, for it is of the same disk"
@@ -77,9 +77,10 @@ class Gce(Platform):
         """Make an image of the disk, or find that there is one already."""
         with ctx.phase("check image"):
             auth.check_person(ctx.request)
+            image = images.image_of(ctx)
+            staging.bucket_of(ctx)
             ctx.cancel.raise_if_requested()
             spec = images.resolve(ctx)
-            image = images.image_of(ctx)
             found = images.lookup(ctx, image.id)
             if found and images.is_failed(found, ctx.request.journal.key):
                 ctx.remove([image])

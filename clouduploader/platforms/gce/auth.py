@@ -21,7 +21,7 @@ CHAIN_SECONDS = 60.0  # to find credentials: gcloud is run, or the metadata serv
 _MEMBERS = ("client_email", "private_key")
 
 
-def connect(ctx: Context, *, api_url: str, environment: Mapping[str, str]) -> Client:
+def connect(ctx: Context, *, api_url: str) -> Client:
     """Make the client of a context. No network, but to find the credentials of a person.
 
     Raises:
@@ -40,8 +40,7 @@ def connect(ctx: Context, *, api_url: str, environment: Mapping[str, str]) -> Cl
         project = project or found
     if not project:
         raise TargetDataError("project is missing, and the credentials do not name one")
-    ca_file = environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE")
-    return Client(credentials, project=project, api_url=api_url, ca_file=ca_file)
+    return Client(credentials, project=project, api_url=api_url)
 
 
 def read_key(text: str) -> dict[str, str]:

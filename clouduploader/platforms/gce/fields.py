@@ -60,8 +60,7 @@ FIELDS = (
     ),
     Field(
         name="bucket",
-        description="The bucket that holds the image's archive until the image is made.",
-        is_required=True,
+        description="The bucket that holds the image's archive until the image is made; required.",
         is_of_account=True,
         pattern=r"[a-z0-9][a-z0-9._-]*[a-z0-9]",
         pattern_meaning="a bucket's name: lower-case letters, digits and ._-",

@@ -56,21 +56,17 @@ class Client:
         credentials: Renewed as needed.
         project: Its id.
         api_url: Where an API is, with `{service}` for its name.
-        ca_file: Whom to believe; None for what requests does.
 
     Attributes:
         project: As given.
     """
 
-    def __init__(
-        self, credentials: "google.auth.credentials.Credentials", *, project: str, api_url: str, ca_file: str | None
-    ) -> None:
+    def __init__(self, credentials: "google.auth.credentials.Credentials", *, project: str, api_url: str) -> None:
         from google.auth.transport.requests import AuthorizedSession
 
         self.project = project
         self._api_url = api_url
         self._session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
-        self._session.verify = ca_file or True
 
     def storage(self, path: str) -> str:
         """Return the URL of something in Cloud Storage, by its path below a version of the API."""

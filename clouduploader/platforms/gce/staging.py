@@ -25,6 +25,7 @@ from clouduploader.errors import (
     ClouduploaderError,
     LocalIOError,
     PlatformReplyError,
+    TargetDataError,
     TransientError,
 )
 from clouduploader.model.disk import Encoding, ImageStream
@@ -106,7 +107,13 @@ class _Chunk:
 
 
 def bucket_of(ctx: Context) -> str:
-    """Return the name of the bucket."""
+    """Return the name of the bucket.
+
+    Raises:
+        TargetDataError: There is none.
+    """
+    if not ctx.targetdata.get("bucket"):
+        raise TargetDataError("bucket is missing", hint="Give it, or enter it into the user's account.")
     return str(ctx.targetdata["bucket"])
 
 
@@ -205,12 +212,8 @@ def _send(ctx: UploadContext, session: Session, *, is_new: bool) -> Archive:
     """
     archive = thing(bucket_of(ctx), session.name)
     try:
-        with (
-            ctx.creating(OBJECT, token=session.name) as created,
-            ctx.open_stream(Encoding.TAR_GZ) as stream,
-        ):
-            found, size_bytes, crc32c = _Sender(ctx, session, is_new=is_new).run(stream)
-            created(archive.id)
+        with ctx.open_stream(Encoding.TAR_GZ) as stream:
+            found, size_bytes, crc32c = _Sender(ctx, session, archive, is_new=is_new).run(stream)
         _compare(found, archive, size_bytes, crc32c)
     except (TransientError, ArchiveChangedError):
         raise
@@ -226,12 +229,14 @@ class _Sender:
     Args:
         ctx: The upload.
         session: Which one.
+        archive: The object that it makes.
         is_new: Whether the service has nothing yet.
     """
 
-    def __init__(self, ctx: UploadContext, session: Session, *, is_new: bool) -> None:
+    def __init__(self, ctx: UploadContext, session: Session, archive: CloudObject, *, is_new: bool) -> None:
         self._ctx = ctx
         self._session = session
+        self._archive = archive
         self._subject = f"object {session.name}"
         self._position: int | None = 0 if is_new else None  # what the service has; None if that must be asked
         self._found: dict[str, Any] | None = None  # the object, once it is complete
@@ -243,9 +248,7 @@ class _Sender:
         with contextlib.closing(_ahead(_chunks(stream))) as chunks:
             for chunk in chunks:
                 self._send(chunk)
-        if self._found is None:
-            raise PlatformReplyError(f"{self._subject}: Google has all of it, but does not say that it is complete")
-        return self._found, chunk.end, chunk.crc32c
+        return self._found or {}, chunk.end, chunk.crc32c
 
     def _look_back(self) -> None:
         """Ask what the service has of an earlier try."""
@@ -253,9 +256,9 @@ class _Sender:
         if self._found is None:
             self._ctx.reporter.line(f"Going on with the archive of an earlier try, at byte {self._position}.")
             return
-        url = object_url(self._ctx, thing(bucket_of(self._ctx), self._session.name))
-        if rest.lookup(self._ctx, url, subject=self._subject) is None:
+        if rest.lookup(self._ctx, object_url(self._ctx, self._archive), subject=self._subject) is None:
             raise ArchiveChangedError("that of an earlier try was removed")
+        self._ctx.resources.made(self._archive)
         self._ctx.reporter.line("The archive of an earlier try is complete.")
 
     def _send(self, chunk: _Chunk) -> None:
@@ -263,9 +266,16 @@ class _Sender:
         known = self._session
         if chunk.end == known.sent_bytes and chunk.crc32c != known.crc32c:
             raise ArchiveChangedError("the image, or what packs it, is another than before")
-        if self._found is None:
-            self._ctx.retry(functools.partial(self._put, chunk), subject=self._subject, seconds=CHUNK_SECONDS)
-            if chunk.end > known.sent_bytes and not chunk.is_last:
+        if self._found is not None:
+            return
+        put = functools.partial(self._put, chunk)
+        if chunk.is_last:  # before it there is no object
+            with self._ctx.creating(OBJECT, token=known.name) as created:
+                self._ctx.retry(put, subject=self._subject, seconds=CHUNK_SECONDS)
+                created(self._archive.id)
+        else:
+            self._ctx.retry(put, subject=self._subject, seconds=CHUNK_SECONDS)
+            if chunk.end > known.sent_bytes:
                 self._session = Session(name=known.name, uri=known.uri, sent_bytes=chunk.end, crc32c=chunk.crc32c)
                 _save(self._ctx, self._session)
 
@@ -276,18 +286,18 @@ class _Sender:
         """Send what the service has not of a chunk, once; an answer that does not come leaves that open."""
         if self._position is None:
             self._ask()
-        while self._found is None and (self._has_less_than(chunk.end) or chunk.is_last):
-            start, total = self._position or 0, str(chunk.end) if chunk.is_last else "*"
-            if start < chunk.start or start > chunk.end:
-                raise ArchiveChangedError(f"Google has {start} bytes of the archive where it had {chunk.start}")
-            ranged = f"{start}-{chunk.end - 1}" if start < chunk.end else "*"
-            body = _Body(memoryview(chunk.data)[start - chunk.start :], self._ctx.cancel)
-            checksum = {"X-Goog-Hash": f"crc32c={_as_text(chunk.crc32c)}"} if chunk.is_last else {}
-            self._position = None
-            self._take(self._request(f"bytes {ranged}/{total}", body, checksum))
-
-    def _has_less_than(self, end: int) -> bool:
-        return self._position is None or self._position < end
+        start = self._position or 0
+        if self._found is not None or (start >= chunk.end and not chunk.is_last):
+            return
+        if not chunk.start <= start <= chunk.end:
+            raise ArchiveChangedError(f"Google has {start} bytes of the archive where it had {chunk.start}")
+        ranged = f"{start}-{chunk.end - 1}" if start < chunk.end else "*"
+        body = _Body(memoryview(chunk.data)[start - chunk.start :], self._ctx.cancel)
+        checksum = {"X-Goog-Hash": f"crc32c={_as_text(chunk.crc32c)}"} if chunk.is_last else {}
+        self._position = None
+        self._take(self._request(f"bytes {ranged}/{chunk.end if chunk.is_last else '*'}", body, checksum))
+        if self._found is None and (chunk.is_last or self._position != chunk.end):
+            raise TransientError(f"{self._subject}: Google has taken {self._position} bytes of {chunk.end}")
 
     def _request(
         self, content_range: str, body: "_Body | None" = None, headers: Mapping[str, str] = NO_HEADERS

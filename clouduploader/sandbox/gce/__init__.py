@@ -9,7 +9,7 @@ sandbox.json has besides:
     api_url            as the setting of that name
     project, bucket    what there is
     service_account    its e-mail address
-    key                the file with its JSON key
+    credentials        its JSON key
 
 Control (see `clouduploader.sandbox`):
 

@@ -3,10 +3,10 @@
 Sources: Compute Engine API v1, images and globalOperations; "Requirements for labels"; "Guest OS features".
 """
 
+import asyncio
 import datetime
 import json
 import re
-import threading
 import urllib.parse
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -78,7 +78,7 @@ class Compute:
         self._fetch = fetch
         self._now = now
         self._url = f"{api_url}/compute/v1/projects/{project}/global"
-        self._lock = threading.Lock()
+        self._lock = asyncio.Lock()
         self._requests: dict[str, str] = {}
         self._ends: dict[str, Callable[[], None]] = {}  # what an operation does when it ends
         self._ready_at: dict[str, datetime.datetime] = {}
@@ -105,7 +105,7 @@ class Compute:
             raise RefusedError(404, "notFound", "Not Found")
         if found["project"] != self._project:
             raise RefusedError(404, "notFound", f"The resource 'projects/{found['project']}' was not found")
-        self._advance()
+        await self._advance()
         words = (request.method, found["collection"], bool(found["name"]), found["action"])
         name = urllib.parse.unquote(found["name"] or "")
         body = await request.json() if request.can_read_body else {}
@@ -263,12 +263,12 @@ class Compute:
         self._ready_at[operation_name] = self._now() + datetime.timedelta(seconds=seconds)
         return operation
 
-    def _advance(self) -> None:
+    async def _advance(self) -> None:
         """Let time pass: end what is due, and start what was pending."""
-        with self._lock:
-            for name, operation in self.operations.items():
+        async with self._lock:
+            for name, operation in list(self.operations.items()):
                 if operation["status"] == "RUNNING" and self._ready_at[name] <= self._now():
-                    self._ends.pop(name)()
+                    await asyncio.to_thread(self._ends.pop(name))
                     operation["status"] = "DONE"
                 elif operation["status"] == "PENDING":
                     operation["status"] = "RUNNING"

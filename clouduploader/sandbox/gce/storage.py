@@ -64,17 +64,11 @@ class StorageGate:
         self._backend = backend
         self._bucket = bucket
         self._sessions: dict[str, _Session | None] = {}  # None for one that was given up
-        self._client: aiohttp.ClientSession | None = None
 
     @property
     def sessions(self) -> list[str]:
         """The objects that are being uploaded."""
         return [one.name for one in self._sessions.values() if one and one.document is None]
-
-    async def close(self) -> None:
-        """Close the connections to the emulator."""
-        if self._client:
-            await self._client.close()
 
     async def answer(self, request: web.Request, path: str, base: str) -> web.Response:
         """Answer a request.
@@ -149,7 +143,7 @@ class StorageGate:
         if request.query.get("ifGenerationMatch") == "0" and name in [one["name"] for one in await self.objects()]:
             raise RefusedError(412, "conditionNotMet", "At least one of the pre-conditions you specified did not hold.")
         path = f"/upload/storage/v1/b/{self._bucket}/o?uploadType=resumable"
-        async with self._connection().post(f"{self._backend}{path}", json=metadata) as made:
+        async with aiohttp.ClientSession() as client, client.post(f"{self._backend}{path}", json=metadata) as made:
             session = _Session(made.headers["Location"], name)
         key = secrets.token_urlsafe(64)
         self._sessions[key] = session
@@ -190,7 +184,10 @@ class StorageGate:
         self._check_hash(request, session, bytes(data), is_whole=broken is None and total == last + 1)
         if data:
             headers = {"Content-Range": f"bytes {session.data_bytes}-{session.data_bytes + len(data) - 1}/*"}
-            async with self._connection().put(session.url, data=io.BytesIO(data), headers=headers) as answer:
+            async with (
+                aiohttp.ClientSession() as client,
+                client.put(session.url, data=io.BytesIO(data), headers=headers) as answer,
+            ):
                 if answer.status != 308:
                     raise RefusedError(503, "backendError", f"the emulator answers {answer.status}")
             session.data_bytes += len(data)
@@ -207,18 +204,16 @@ class StorageGate:
 
     async def _finish(self, session: _Session) -> web.Response:
         headers = {"Content-Range": f"bytes */{session.data_bytes}"}
-        async with self._connection().put(session.url, headers=headers) as answer:
+        async with aiohttp.ClientSession() as client, client.put(session.url, headers=headers) as answer:
             session.document = await answer.json()
         return web.json_response(session.document)
 
     async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
-        async with self._connection().request(method, yarl.URL(f"{self._backend}{path}", encoded=True)) as answer:
+        async with (
+            aiohttp.ClientSession() as client,
+            client.request(method, yarl.URL(f"{self._backend}{path}", encoded=True)) as answer,
+        ):
             return answer.status, await answer.read()
-
-    def _connection(self) -> aiohttp.ClientSession:
-        if self._client is None:
-            self._client = aiohttp.ClientSession(auto_decompress=False)
-        return self._client
 
 
 def _bad_request(message: str) -> RefusedError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clouduploader import platforms
 from clouduploader.platforms.ec2 import settings
 from clouduploader.platforms.ec2.ec2uploadimg import helper_config
 from clouduploader.server import settings as server_settings
@@ -40,7 +41,7 @@ def credentials(home):
 def test_samples_as_they_are_change_nothing():
     loaded = config.load(home=SAMPLES, spool=None, environment={})
     assert loaded.spool.source == "default"
-    assert loaded.platforms == {"ec2": {}, "directory": {}}
+    assert loaded.platforms == {target: {} for target in platforms.BUILT_INS}
     assert helper_config.names(SAMPLES) == []
     assert not credentials(SAMPLES).has_section("default")
 

@@ -46,15 +46,22 @@ def package(tmp_path, monkeypatch):
     return str(directory)
 
 
-def test_environment_is_made_once_and_after_a_failure_anew(package):
-    backend = Path(package, "backend.py")
-    backend.write_text("raise SystemExit('nothing works')")
-    with pytest.raises(
-        ClouduploaderError, match=r"^made-up could not be installed for the sandbox: python: "
-    ) as caught:
-        installation.python_environment("made-up", [package], say=str)
-    assert "\n" not in caught.value.message
-    backend.write_text(BACKEND)
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """A factory: put a made-up npm, which does this with `sys.argv`, in the place of the real one."""
+
+    def make(code):
+        path = tmp_path / "bin/npm"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!{sys.executable}\nimport sys, pathlib\n{code}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path.parent))
+        return path
+
+    return make
+
+
+def test_environment_is_made_once(package):
     said, found = [], []
 
     def make():
@@ -70,17 +77,23 @@ def test_environment_is_made_once_and_after_a_failure_anew(package):
     assert subprocess.run([found[0] / "bin/made-up"], capture_output=True, text=True, check=True).stdout == "it runs\n"
 
 
-def test_npm_installs_into_a_directory_of_its_own(package, tmp_path, monkeypatch):
-    npm = tmp_path / "bin/npm"
-    npm.parent.mkdir()
-    npm.write_text(
-        f"#!{sys.executable}\nimport sys, pathlib\npathlib.Path('{tmp_path}/argv').write_text(repr(sys.argv))\n"
-    )
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", str(npm.parent))
+@pytest.mark.usefixtures("package")
+def test_failure_is_one_line_and_the_next_time_begins_anew(npm):
+    npm("pathlib.Path(sys.argv[-2], 'litter').touch(); sys.exit('all is lost\\nnothing works')")
+    with pytest.raises(ClouduploaderError) as caught:
+        installation.node_packages("made-up", ["made-up"], say=str)
+    assert caught.value.message == "made-up could not be installed for the sandbox: npm: nothing works"
+    npm("pathlib.Path(sys.argv[-2], 'program').touch()")
+    directory = installation.node_packages("made-up", ["made-up"], say=str)
+    assert {path.name for path in directory.iterdir()} == {"program", installation.MARK}
+
+
+@pytest.mark.usefixtures("package")
+def test_npm_installs_into_a_directory_of_its_own(npm, tmp_path):
+    program = npm(f"pathlib.Path('{tmp_path}/argv').write_text(repr(sys.argv))")
     directory = installation.node_packages("tool", ["tool@^3"], say=str)
     assert f"'--prefix', '{directory}', 'tool@^3'" in (tmp_path / "argv").read_text()
-    npm.unlink()
+    program.unlink()
     assert installation.node_packages("tool", ["tool@^3"], say=str) == directory
     with pytest.raises(MissingProgramError, match="needs the Debian package npm"):
         installation.node_packages("tool", ["tool@^4"], say=str)

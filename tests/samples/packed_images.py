@@ -21,8 +21,15 @@ from clouduploader.plugin.testing.fakes import RecordingReporter
 from clouduploader.util.cancel import Cancel
 
 BLOCK = 4096
+
+
+def pack_xz(raw):
+    """As xz -0: for its default, memory of 100 MB is asked for each time, which takes longer than the packing."""
+    return lzma.compress(raw, preset=0)
+
+
 COMPRESS = {
-    Compression.XZ: lzma.compress,
+    Compression.XZ: pack_xz,
     Compression.GZIP: gzip.compress,
     Compression.BZIP2: bz2.compress,
     Compression.ZSTD: zstd.compress,
@@ -142,4 +149,5 @@ def blocks_of(raw, *, block_bytes=BLOCK):
     """What is to come out of a raw disk if everything is sent."""
     padded = raw + bytes(-len(raw) % block_bytes)
     parts = (padded[place : place + block_bytes] for place in range(0, len(padded), block_bytes))
-    return {index: part if part.strip(b"\0") else None for index, part in enumerate(parts)}
+    zeros = bytes(block_bytes)
+    return {index: None if part == zeros else part for index, part in enumerate(parts)}

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from isal import igzip_lib
-from samples.packed_images import COMPRESS, PACKED, noise, zstd
+from samples.packed_images import COMPRESS, PACKED, noise, pack_xz, zstd
 
 from clouduploader.errors import ImageError, LocalIOError, StoppedError, TransientError
 from clouduploader.image import decompress, packed_file
@@ -255,7 +255,7 @@ def with_check(stream, number):
 
 
 @pytest.mark.parametrize("number", [2, 3])  # of 4 bytes each, as CRC32 has; xz file format 1.2.1, section 2.1.1.2
-@pytest.mark.parametrize("before", [b"", lzma.compress(b"x")], ids=["first", "second"])
+@pytest.mark.parametrize("before", [b"", pack_xz(b"x")], ids=["first", "second"])
 def test_check_of_xz_that_nobody_knows_is_refused_unless_forced(tmp_path, number, before):
     data = before + with_check(lzma.compress(RAW, check=lzma.CHECK_CRC32), number)
     with pytest.raises(ImageError, match=f"check of type {number} in its xz data at byte {len(before)}, which is not"):
@@ -279,7 +279,7 @@ def test_zstd_that_takes_a_dictionary_is_not_called_damaged(tmp_path):
 
 
 def test_filter_that_liblzma_does_not_know_is_not_called_damage(tmp_path):
-    stream = bytearray(lzma.compress(RAW))
+    stream = bytearray(pack_xz(RAW))
     end = 12 + (stream[12] + 1) * 4
     stream[stream.index(b"\x21\x01", 12)] = 0x3F  # no filter's number; xz file format 1.2.1, section 5
     stream[end - 4 : end] = zlib.crc32(stream[12 : end - 4]).to_bytes(4, "little")

@@ -15,7 +15,7 @@ import zlib
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from samples.packed_images import blocks_of, noise, open_blocks, tarball, vhd_footer, zstd
+from samples.packed_images import blocks_of, noise, open_blocks, pack_xz, tarball, vhd_footer, zstd
 
 from clouduploader.errors import ImageError, StoppedError
 from clouduploader.image import encode
@@ -443,7 +443,7 @@ def test_what_is_no_qcow2_is_not_passed_through(make_image, way):
 
 
 def test_packed_qcow2_is_not_passed_through(make_qcow2):
-    image = make_qcow2(change=lzma.compress)
+    image = make_qcow2(change=pack_xz)
     with pytest.raises(ImageError, match=r"it is packed with xz"), opened(image, encoding="qcow2"):
         pass
 

@@ -1,13 +1,12 @@
 import bz2
 import gzip
-import lzma
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 from samples import image_disks as disks
 from samples.minimal_disk import as_disk
-from samples.packed_images import noise, tarball, vhd_footer, zstd
+from samples.packed_images import noise, pack_xz, tarball, vhd_footer, zstd
 
 from clouduploader.image import evidence, inspect, magic
 from clouduploader.image import open as image_open
@@ -75,7 +74,7 @@ def test_disk_is_told_by_what_is_on_it(data):
         (b"\x7fELF" + bytes(600), "ELF"),
         (b"%PDF-1.7\n", "PDF"),
         (gzip.compress(b"disk", mtime=0), "packed once more, with gz"),
-        (lzma.compress(b"disk"), "packed once more, with xz"),
+        (pack_xz(b"disk"), "packed once more, with xz"),
         (b"MZ" + bytes(600), "UEFI"),
         (disk((0, b"MZ"), (510, b"\x55\xaa\0\0HdrS")), "a Linux kernel"),
         (disk((0, b"LUKS\xba\xbe")), "LUKS"),
@@ -151,22 +150,22 @@ def name_objection(tmp_path):
         ("disk.raw", IMAGE),
         ("disk.img", gzip.compress(IMAGE)),
         ("disk-1.2.x86_64", IMAGE),
-        ("disk.raw.xz", lzma.compress(IMAGE)),
-        ("disk.raw.XZ", lzma.compress(IMAGE)),
+        ("disk.raw.xz", pack_xz(IMAGE)),
+        ("disk.raw.XZ", pack_xz(IMAGE)),
         ("disk.raw.gz", gzip.compress(IMAGE)),
         ("disk.raw.bz2", bz2.compress(IMAGE)),
         ("disk.raw.zst", zstd.compress(IMAGE)),
-        ("disk.raw.gz", lzma.compress(IMAGE)),  # of another kind that is known
+        ("disk.raw.gz", pack_xz(IMAGE)),  # of another kind that is known
         ("disk.tar", tarball({"a.raw": IMAGE})),
-        ("disk.tar.xz", lzma.compress(tarball({"a.raw": IMAGE}))),
+        ("disk.tar.xz", pack_xz(tarball({"a.raw": IMAGE}))),
         ("disk.tgz", gzip.compress(tarball({"a.raw": IMAGE}))),
         ("disk.qcow2", QCOW2),
         ("disk.vmdk", QCOW2),
         ("disk.vhd", FIXED_VHD),
         ("disk.vhdfixed", FIXED_VHD),
-        ("disk.vhdfixed.xz", lzma.compress(FIXED_VHD)),
+        ("disk.vhdfixed.xz", pack_xz(FIXED_VHD)),
         ("disk-flat.vmdk", IMAGE),
-        ("disk.qcow2.xz", lzma.compress(QCOW2)),
+        ("disk.qcow2.xz", pack_xz(QCOW2)),
     ],
 )
 def test_name_that_fits_or_is_that_of_another_known_kind_is_passed(name_objection, name, data):
@@ -176,7 +175,7 @@ def test_name_that_fits_or_is_that_of_another_known_kind_is_passed(name_objectio
 @pytest.mark.parametrize(
     ("name", "data", "suffix"),
     [
-        ("disk.raw.xz", b"\xfc" + lzma.compress(IMAGE)[1:], ".xz"),
+        ("disk.raw.xz", b"\xfc" + pack_xz(IMAGE)[1:], ".xz"),
         ("disk.raw.gz", b"\x1e" + gzip.compress(IMAGE)[1:], ".gz"),
         ("disk.raw.bz2", b"bZh" + bz2.compress(IMAGE)[3:], ".bz2"),
         ("disk.raw.zst", b"\x29" + zstd.compress(IMAGE)[1:], ".zst"),
@@ -187,7 +186,7 @@ def test_name_that_fits_or_is_that_of_another_known_kind_is_passed(name_objectio
         ("disk.tgz", gzip.compress(IMAGE), ".tar"),
         ("disk.txz", IMAGE, ".xz"),
         ("disk.qcow2", b"\0" + QCOW2[1:], ".qcow2"),
-        ("disk.qcow2.xz", lzma.compress(b"\0" + QCOW2[1:]), ".qcow2"),
+        ("disk.qcow2.xz", pack_xz(b"\0" + QCOW2[1:]), ".qcow2"),
         ("disk.vmdk", IMAGE, ".vmdk"),
         ("disk.vhd", FIXED_VHD[:-512], ".vhd"),
         ("disk.vhdfixed", FIXED_VHD[:-1], ".vhdfixed"),
@@ -204,6 +203,6 @@ def test_name_of_a_kind_that_the_bytes_do_not_show_is_objected_to(name_objection
 def test_facts_tell_of_the_name_unless_it_is_known_what_it_is(make_image):
     assert "called .xz" in inspect.inspect(make_image(IMAGE, "disk.raw.xz"), Cancel()).no_disk.reason
     assert "called .xz" in inspect.inspect(make_image(noise(1024), "disk.raw.xz"), Cancel()).no_disk.reason
-    assert inspect.inspect(make_image(lzma.compress(IMAGE), "disk.raw.xz"), Cancel()).no_disk is None
+    assert inspect.inspect(make_image(pack_xz(IMAGE), "disk.raw.xz"), Cancel()).no_disk is None
     html = b"<!DOCTYPE html><html><body>404</body></html>".ljust(512)
     assert "web page" in inspect.inspect(make_image(html, "disk.raw.xz"), Cancel()).no_disk.reason

@@ -2,13 +2,13 @@ import bz2
 import contextlib
 import gzip
 import hashlib
-import lzma
 import subprocess
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 from samples import image_disks as disks
+from samples.packed_images import pack_xz
 from unit.model.test_vhd import footer
 
 from clouduploader.errors import ImageError
@@ -20,7 +20,7 @@ from clouduploader.util.cancel import Cancel
 MIB = 1 << 20
 SECTORS = 4 * MIB // 512
 END = (SECTORS - 33) * 512  # of the last partition
-PACK = {"raw": bytes, "xz": lzma.compress, "gz": gzip.compress, "bz2": bz2.compress}
+PACK = {"raw": bytes, "xz": pack_xz, "gz": gzip.compress, "bz2": bz2.compress}
 
 
 def esp(*names, bits=12, machine=None):
@@ -198,7 +198,7 @@ def test_loader_is_found_in_a_partition_of_any_type(make_image, type_):
     data[:512] = disks.mbr([(type_, 2048, 4000), (0x83, 6048, 100)])
     content = esp("BOOTAA64.EFI", bits=16)
     data[MIB : MIB + len(content)] = content
-    for pack in (bytes, lzma.compress):
+    for pack in (bytes, pack_xz):
         found = inspect.inspect(make_image(pack(bytes(data))), Cancel())
         assert (found.architectures, found.boots_uefi, found.boots_bios) == (("arm64",), True, False)
 
@@ -252,7 +252,7 @@ def test_gpt_of_large_sectors_does_not_boot(make_image):
 
 
 def test_gpt_whose_copy_is_cut_off_is_a_warning(make_image):
-    for pack, warnings in ((bytes, (MISSING_COPY,)), (lzma.compress, (MISSING_COPY,)), (gzip.compress, ())):
+    for pack, warnings in ((bytes, (MISSING_COPY,)), (pack_xz, (MISSING_COPY,)), (gzip.compress, ())):
         found = inspect.inspect(make_image(pack(disk(size=END))), Cancel())
         assert found.minimum_bytes == END
         assert found.warnings == warnings  # the size of gzip is not known yet
@@ -271,12 +271,12 @@ def test_disk_that_takes_too_much_unpacking_has_no_loader(make_image, monkeypatc
         70,
     ]  # the directory leads back and forth, and the stream is one way
     files = {f"EFI/BOOT/F{number}": b"x" for number in range(60)} | {"EFI/BOOT/BOOTX64.EFI": disks.pe(disks.X64)}
-    found = inspect.inspect(make_image(lzma.compress(disk(content=disks.fat(files, bits=12, order=order)))), Cancel())
+    found = inspect.inspect(make_image(pack_xz(disk(content=disks.fat(files, bits=12, order=order)))), Cancel())
     assert (found.partition_table, found.architectures, found.boots_uefi) == ("gpt", (), None)
 
 
 def test_damaged_packing_is_an_error(make_image):
-    data = bytearray(lzma.compress(disk()))
+    data = bytearray(pack_xz(disk()))
     data[100] ^= 0xFF
     with pytest.raises(ImageError, match=r"a\.img"):
         inspect.inspect(make_image(bytes(data)), Cancel())

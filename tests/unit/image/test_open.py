@@ -13,7 +13,7 @@ import zlib
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from samples.packed_images import COMPRESS, PACKED, multi_block_xz, noise, tarball, vhd_footer, zstd
+from samples.packed_images import COMPRESS, PACKED, multi_block_xz, noise, pack_xz, tarball, vhd_footer, zstd
 
 from clouduploader.errors import ImageError, LocalIOError, MissingFileError, StoppedError, UnavailableError
 from clouduploader.image import open as image_open
@@ -32,7 +32,7 @@ def measure(image, *, on_bytes=lambda _done: None, cancel=None, **options):
     ("data", "expected"),
     [
         (RAW, Compression.RAW),
-        (lzma.compress(RAW), Compression.XZ),
+        (pack_xz(RAW), Compression.XZ),
         (gzip.compress(RAW), Compression.GZIP),
         (bz2.compress(RAW), Compression.BZIP2),
         (zstd.compress(RAW), Compression.ZSTD),
@@ -56,7 +56,7 @@ def test_tarball_is_recognised_in_any_packing(make_image, kind):
 
 
 def test_damaged_image_is_described_without_an_error(make_image):
-    image = make_image(lzma.compress(RAW)[:20])
+    image = make_image(pack_xz(RAW)[:20])
     assert (image.compression, image.is_tarball) == (Compression.XZ, False)
 
 
@@ -85,7 +85,7 @@ def test_path_below_a_file_is_no_image(tmp_path):
 
 
 def test_link_to_an_image_is_the_image(make_image, tmp_path):
-    make_image(lzma.compress(RAW))
+    make_image(pack_xz(RAW))
     (tmp_path / "link").symlink_to("42.file")
     assert measure(image_open.describe(tmp_path / "link", "a.raw.xz", Cancel())) == len(RAW)
 
@@ -116,14 +116,14 @@ def test_streams_larger_than_a_chunk_are_measured(make_image):
 
 @pytest.mark.parametrize("zeros", [4, 8, 512, packed_file.READ_BYTES + 4])
 def test_padding_of_xz_is_skipped(make_image, zeros):
-    stream = lzma.compress(RAW)
+    stream = pack_xz(RAW)
     assert measure(make_image(stream + bytes(zeros))) == len(RAW)
     assert measure(make_image(stream + bytes(zeros) + stream + bytes(zeros))) == 2 * len(RAW)
 
 
 @pytest.mark.parametrize("zeros", [1, 2, 3, 5, packed_file.READ_BYTES + 1])
 def test_padding_of_xz_in_odd_numbers_is_damage(make_image, zeros):
-    stream = lzma.compress(RAW)
+    stream = pack_xz(RAW)
     for data in (stream + bytes(zeros), stream + bytes(zeros) + stream):
         with pytest.raises(
             ImageError, match=rf"has {zeros} zeros behind its xz data at byte {len(stream)}, .* multiples of 4"
@@ -149,10 +149,10 @@ def test_second_stream_that_is_cut_off_is_refused(make_image, kind):
         measure(make_image(data + data[:-1]))
 
 
-@hypothesis.given(position=st.integers(0, len(lzma.compress(RAW)) - 1), bit=st.integers(0, 7))
+@hypothesis.given(position=st.integers(0, len(pack_xz(RAW)) - 1), bit=st.integers(0, 7))
 def test_any_wrong_bit_of_xz_is_noticed(tmp_path_factory, position, bit):
     path = tmp_path_factory.mktemp("image") / "a"
-    data = bytearray(lzma.compress(RAW))
+    data = bytearray(pack_xz(RAW))
     data[position] ^= 1 << bit
     path.write_bytes(data)
     with pytest.raises(ImageError, match=r"real\.raw is (damaged|cut off)"):
@@ -171,7 +171,7 @@ def test_garbage_behind_the_end_is_refused(tmp_path_factory, kind, garbage):
 
 
 def test_garbage_is_told_with_its_place(make_image):
-    data = lzma.compress(RAW)
+    data = pack_xz(RAW)
     with pytest.raises(ImageError, match=rf"behind the end of its xz data, at byte {len(data)}: a sig") as caught:
         measure(make_image(data + b"rubbish"))
     assert f"head -c {len(data)}" in caught.value.hint
@@ -179,7 +179,7 @@ def test_garbage_is_told_with_its_place(make_image):
 
 def test_another_packing_behind_the_end_is_garbage(make_image):
     with pytest.raises(ImageError, match="something else behind the end"):
-        measure(make_image(lzma.compress(RAW) + gzip.compress(RAW)))
+        measure(make_image(pack_xz(RAW) + gzip.compress(RAW)))
 
 
 def test_zstd_is_refused_with_a_reason_where_nothing_can_unpack_it(make_image, monkeypatch):
@@ -223,7 +223,7 @@ def peak_kib():  # getrusage would begin with the peak of the process that start
 zeros = bytes(1 << 24)
 path = Path(sys.argv[1])
 with (lzma.open(path, "wb", preset=0) if sys.argv[2] == "xz" else gzip.open(path, "wb", 1)) as file:
-    for _ in range(16):
+    for _ in range(6):
         file.write(zeros)
 del zeros
 image = image_open.describe(path, "a.raw", Cancel())
@@ -240,7 +240,7 @@ def test_image_of_zeros_takes_no_more_memory_than_another(tmp_path, kind):
     )
     packed, unpacked, growth_kib = map(int, done.stdout.split())
     assert packed < 2 << 20
-    assert unpacked == 256 << 20
+    assert unpacked == 96 << 20
     assert growth_kib < 32 << 10
 
 
@@ -272,7 +272,7 @@ def test_stop_ends_the_measuring(make_image, kind, is_tarball):
 
 
 def test_file_that_went_away_is_an_error_of_ours(make_image):
-    image = make_image(lzma.compress(RAW))
+    image = make_image(pack_xz(RAW))
     image.path.unlink()
     with pytest.raises(LocalIOError, match="can't be read: No such file"):
         measure(image)
@@ -315,19 +315,19 @@ def test_fixed_vhd_is_told_by_its_end_where_that_can_be_seen(make_image):
     [
         (RAW, (len(RAW), True)),
         (RAW + vhd_footer(len(RAW)), (len(RAW), True)),
-        (lzma.compress(RAW), (len(RAW), True)),
-        (lzma.compress(RAW) * 3 + bytes(8), (3 * len(RAW), True)),
-        (lzma.compress(b""), (0, True)),
+        (pack_xz(RAW), (len(RAW), True)),
+        (pack_xz(RAW) * 3 + bytes(8), (3 * len(RAW), True)),
+        (pack_xz(b""), (0, True)),
         (multi_block_xz([RAW, b"x", RAW]), (2 * len(RAW) + 1, True)),
         (zstd.compress(RAW), (len(RAW), True)),
         (zstd.compress(RAW) * 3, (3 * len(RAW), True)),
         # perhaps a footer, perhaps a sector
-        (lzma.compress(bytes(1 << 20) + vhd_footer(1 << 20)), (1 << 20, False)),
+        (pack_xz(bytes(1 << 20) + vhd_footer(1 << 20)), (1 << 20, False)),
         (zstd.compress(bytes((1 << 20) + 512)), (1 << 20, False)),
         (gzip.compress(RAW), (None, False)),
         (bz2.compress(RAW), (None, False)),
         (tarball({"a.raw": RAW}), (None, False)),
-        (lzma.compress(tarball({"a.raw": RAW})), (None, False)),
+        (pack_xz(tarball({"a.raw": RAW})), (None, False)),
     ],
 )
 def test_unpacked_size_is_told_where_the_format_does(make_image, data, expected):

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -71,7 +72,7 @@ def shared_api_descriptions():
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
     """An empty home of this test alone; returns its path."""
-    path = tmp_path_factory.mktemp("home")
+    path = Path(tempfile.mkdtemp(prefix="home-", dir=tmp_path_factory.getbasetemp()))  # mktemp would also move a link
     monkeypatch.setenv("HOME", str(path))
     return path
 

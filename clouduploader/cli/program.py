@@ -31,7 +31,6 @@ COMMANDS = (
     "sandbox",
     "serve",
     "submit",
-    "token",
     "upload",
     "worker",
 )

@@ -79,8 +79,8 @@ class FileCloud:
         place: Has `home`, `spool` and `a.raw`.
     """
 
-    def __init__(self, place, site, capture):
-        self.place, self._site, self._capture = place, site, capture
+    def __init__(self, place, site, run_here):
+        self.place, self._site, self._run_here = place, site, run_here
         self.directory = place / "cloud"
         for path in (self.directory, place / "home", place / "spool"):
             path.mkdir()
@@ -116,10 +116,7 @@ class FileCloud:
             with self.start(*words) as child:
                 out, err = child.communicate(timeout=60)
             return subprocess.CompletedProcess(child.args, child.returncode, out, err)
-        self._capture.readouterr()
-        with contextlib.chdir(self.place):
-            code = main.main(self._words(words))
-        return subprocess.CompletedProcess(words, code, *self._capture.readouterr())
+        return self._run_here(*self._words(words), cwd=self.place)
 
     def _words(self, words):
         return [str(word) for word in ("--home", self.place / "home", "--spool", self.place / "spool", *words)]
@@ -149,8 +146,21 @@ class FileCloud:
 
 
 @pytest.fixture
-def file_cloud(tmp_path, install_package, capfd):
+def run_here(capfd):
+    """Return a function that runs the program in this process, which saves its start; gives a CompletedProcess."""
+
+    def run(*words, cwd):
+        capfd.readouterr()
+        with contextlib.chdir(cwd):
+            code = main.main([str(word) for word in words])
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def file_cloud(tmp_path, install_package, run_here):
     """See FileCloud."""
     code = Path(platforms.__file__).with_name("file_cloud.py").read_text()
     install_package("file_cloud", code, **{"file-cloud": "file_cloud:create"})
-    return FileCloud(tmp_path, install_package.site, capfd)
+    return FileCloud(tmp_path, install_package.site, run_here)

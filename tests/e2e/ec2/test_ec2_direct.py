@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from clouduploader.platforms.ec2 import rights
+from clouduploader.platforms.ec2.iam import policies
 
 pytestmark = pytest.mark.sandbox
 
 BLOCK = 524288
-ACTIONS = rights.ACTIONS["ebs-direct"]
+ACTIONS = policies.ACTIONS["ebs-direct"]
 
 
 @pytest.fixture

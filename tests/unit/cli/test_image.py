@@ -27,14 +27,13 @@ KEYS = {
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, run_here, kept_signals):
     """A factory: run the command on a file with these bytes."""
 
     def run(data, *words, name="a.raw", options=()):
         if data is not None:
             (tmp_path / name).write_bytes(data)
-        command = [EXECUTABLE, "--home", tmp_path / "home", *options, "image", name, *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        return run_here("--home", tmp_path / "home", *options, "image", name, *words, cwd=tmp_path)
 
     return run
 

@@ -25,12 +25,17 @@ def show(roff):
     return process.stdout.decode()
 
 
+@pytest.fixture(scope="module")
+def shown():
+    """The whole page as a reader sees it."""
+    return show(manual.render())
+
+
 def test_committed_page_is_what_the_program_says():
     assert PAGE.read_text("ascii") == manual.render(), "run: python -m clouduploader.cli.manual > man/clouduploader.1"
 
 
-def test_page_is_shown_without_a_complaint():
-    shown = show(manual.render())
+def test_page_is_shown_without_a_complaint(shown):
     headings = re.findall(r"^[A-Z][A-Z ]+$", shown, re.MULTILINE)
     assert headings == [
         *["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "TARGETS", "EXIT STATUS", "ENVIRONMENT", "FILES"],
@@ -38,14 +43,14 @@ def test_page_is_shown_without_a_complaint():
     ]
 
 
-def test_page_explains_every_exit_code():
-    shown = " ".join(show(manual.render()).split())
-    assert [code for code in ExitCode if f" {code:d} {code.meaning}" not in shown] == []
+def test_page_explains_every_exit_code(shown):
+    words = " ".join(shown.split())
+    assert [code for code in ExitCode if f" {code:d} {code.meaning}" not in words] == []
 
 
 @pytest.mark.parametrize("target", BUILT_INS)
-def test_page_tells_what_each_of_our_platforms_says_of_itself(target):
-    shown = " ".join(show(manual.render()).split())
+def test_page_tells_what_each_of_our_platforms_says_of_itself(shown, target):
+    shown = " ".join(shown.split())
     platform = registry.load_without_settings(target)
     assert f"{target} {platform.description}" in shown
     for file in platform.files:
@@ -54,16 +59,15 @@ def test_page_tells_what_each_of_our_platforms_says_of_itself(target):
         assert platform.accounts.description.replace("`", "") in shown
 
 
-def test_page_shows_each_task_as_it_is_typed():
-    shown = show(manual.render()).partition("EXAMPLES")[2]
-    assert [line for line in examples.TASKS.values() if f"\n           {line}\n" not in shown] == []
+def test_page_shows_each_task_as_it_is_typed(shown):
+    tasks = shown.partition("EXAMPLES")[2]
+    assert [line for line in examples.TASKS.values() if f"\n           {line}\n" not in tasks] == []
 
 
 @pytest.mark.parametrize("name", sorted(program.COMMANDS))
-def test_page_explains_every_option(name):
+def test_page_explains_every_option(shown, name):
     context = click.Context(program.clouduploader_command, info_name="clouduploader")
     command = program.clouduploader_command.get_command(context, name)
-    shown = show(manual.render())
     headings = re.findall(r"^   (\S+(?: \S+)?)$", shown, re.MULTILINE)
     inner = {f"{name} {word}": one for word, one in getattr(command, "commands", {}).items()}
     for heading, one in {name: command, **inner}.items():

@@ -216,8 +216,8 @@ def test_without_worker_nothing_is_started(service):
         ([], 78, "clouduploader.conf: listen is 'here', not ADDRESS:PORT"),
     ],
 )
-def test_wrong_value_is_the_command_lines_or_the_settings(tmp_path, words, code, message):
+def test_wrong_value_is_the_command_lines_or_the_settings(tmp_path, run_here, words, code, message):
     (tmp_path / "clouduploader.conf").write_text("[server]\nlisten = here\n" * (not words))
-    done = subprocess.run([PROGRAM, "--home", tmp_path, "--spool", tmp_path, "serve", *words], stderr=subprocess.PIPE)
+    done = run_here("--home", tmp_path, "--spool", tmp_path, "serve", *words, cwd=tmp_path)
     assert done.returncode == code
-    assert message in done.stderr.decode()
+    assert message in done.stderr

@@ -34,22 +34,25 @@ def place(tmp_path):
 
 
 def command(place, *words, options=()):
-    return [EXECUTABLE, "--home", place / "home", "--spool", place / "spool", *options, "upload", *words]
+    return ["--home", place / "home", "--spool", place / "spool", *options, "upload", *words]
 
 
-def run(place, *words, options=(), target="directory"):
-    words = (*words, "--target", target)
-    return subprocess.run(
-        command(place, *words, options=options), capture_output=True, text=True, cwd=place, check=False
-    )
+@pytest.fixture
+def run(place, run_here, kept_signals):
+    """Return a function that runs the command there."""
+
+    def run(*words, options=(), target="directory"):
+        return run_here(*command(place, *words, "--target", target, options=options), cwd=place)
+
+    return run
 
 
 def archived(place, name="1"):
     return job_xml.parse((place / "spool" / "done" / name).read_bytes())
 
 
-def test_upload_prints_the_result_and_archives_the_job(place):
-    done = run(place, "my image.raw", "--user", "o'brien & sons")
+def test_upload_prints_the_result_and_archives_the_job(place, run):
+    done = run("my image.raw", "--user", "o'brien & sons")
     assert (done.returncode, done.stdout) == (0, f"{place}/images/my image.raw\n")
     assert done.stderr == "job 1: uploading my image.raw\n"
     job = archived(place)
@@ -63,21 +66,23 @@ def test_upload_prints_the_result_and_archives_the_job(place):
     assert (place / "my image.raw").exists()
 
 
-def test_user_is_the_login_by_default(place):
-    run(place, "my image.raw")
+def test_user_is_the_login_by_default(place, run):
+    run("my image.raw")
     assert archived(place).user == getpass.getuser()
 
 
 def test_terminal_that_does_not_control_us_is_no_hindrance(place):
     ours, its = pty.openpty()
-    done = subprocess.run(command(place, "my image.raw", "--target", "directory"), stdin=its, cwd=place, check=False)
+    done = subprocess.run(
+        [EXECUTABLE, *command(place, "my image.raw", "--target", "directory")], stdin=its, cwd=place, check=False
+    )
     os.close(ours)
     os.close(its)
     assert done.returncode == 0
 
 
-def test_answer_can_be_json(place):
-    done = run(place, "my image.raw", "--json")
+def test_answer_can_be_json(place, run):
+    done = run("my image.raw", "--json")
     answer = json.loads(done.stdout)
     assert answer["data"] == {
         "job": "1",
@@ -89,18 +94,18 @@ def test_answer_can_be_json(place):
     }
 
 
-def test_quiet_upload_says_nothing_but_the_result(place):
-    assert run(place, "my image.raw", options=["-q"]).stderr == ""
+def test_quiet_upload_says_nothing_but_the_result(run):
+    assert run("my image.raw", options=["-q"]).stderr == ""
 
 
-def test_verbose_upload_shows_the_log(place):
-    shown = run(place, "my image.raw", options=["-v"]).stderr
+def test_verbose_upload_shows_the_log(place, run):
+    shown = run("my image.raw", options=["-v"]).stderr
     assert shown.partition("\n")[2] == (place / "spool" / "done" / "1.log").read_text()
 
 
-def test_failure_is_archived_with_its_reason(place):
+def test_failure_is_archived_with_its_reason(place, run):
     (place / "images" / "my image.raw").write_text("another")
-    done = run(place, "my image.raw")
+    done = run("my image.raw")
     assert done.returncode == 73
     assert done.stderr.count("is there already, and is not the same") == 1
     job = archived(place)
@@ -109,8 +114,8 @@ def test_failure_is_archived_with_its_reason(place):
     assert "Error: " in (place / "spool" / "done" / "1.log").read_text()
 
 
-def test_missing_image_makes_no_job(place):
-    done = run(place, "none.raw")
+def test_missing_image_makes_no_job(place, run):
+    done = run("none.raw")
     assert done.returncode == 66
     assert "there is no image" in done.stderr
     assert not (place / "spool" / "done").exists()
@@ -125,39 +130,39 @@ def test_missing_spool_is_told(place):
     assert "there is no spool" in done.stderr
 
 
-def test_dry_run_says_the_steps_and_changes_nothing(place):
-    done = run(place, "my image.raw", "--dry-run")
+def test_dry_run_says_the_steps_and_changes_nothing(place, run):
+    done = run("my image.raw", "--dry-run")
     assert (done.returncode, done.stdout) == (0, f"would copy the image to {place}/images/my image.raw\n")
     assert list((place / "images").iterdir()) == []
     assert list((place / "spool").iterdir()) == []
-    assert json.loads(run(place, "my image.raw", "--dry-run", "--json").stdout)["data"]["steps"]
+    assert json.loads(run("my image.raw", "--dry-run", "--json").stdout)["data"]["steps"]
 
 
-def test_dry_run_says_what_is_warned_of(place):
+def test_dry_run_says_what_is_warned_of(place, run):
     sector = bytearray((place / "my image.raw").read_bytes()[:512].ljust(512, b"\0"))
     sector[446:462] = b"\0\0\0\0\xee\0\0\0\1\0\0\0\xff\0\0\0"  # stands for a GPT, which is not there
     (place / "my image.raw").write_bytes(sector[:510] + b"\x55\xaa")
-    done = run(place, "my image.raw", "--dry-run")
+    done = run("my image.raw", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "Warning: its GPT is damaged.\n")
-    assert run(place, "my image.raw", "--dry-run", options=["--quiet"]).stderr == ""
+    assert run("my image.raw", "--dry-run", options=["--quiet"]).stderr == ""
 
 
-def test_dry_run_fails_as_the_upload_would(place):
+def test_dry_run_fails_as_the_upload_would(place, run):
     (place / "images" / "my image.raw").write_text("another")
-    assert run(place, "my image.raw", "--dry-run").returncode == 73
+    assert run("my image.raw", "--dry-run").returncode == 73
 
 
-def test_events_are_written(place):
-    run(place, "my image.raw", "--events", place / "events")
+def test_events_are_written(place, run):
+    run("my image.raw", "--events", place / "events")
     found = [json.loads(line) for line in (place / "events").read_text().splitlines()]
     assert found[0]["event"] == "start"
     assert found[0]["job"] == "1"
     assert found[-1]["outcome"] == "succeeded"
 
 
-def test_options_go_before_the_file_of_target_data(place):
+def test_options_go_before_the_file_of_target_data(place, run):
     (place / "data").write_text('{"region": "one", "ami_name": "a*b", "x": 1}')
-    done = run(place, "my image.raw", "--data", "data", "--region", "eu-west-1", "--dry-run", target="ec2")
+    done = run("my image.raw", "--data", "data", "--region", "eu-west-1", "--dry-run", target="ec2")
     assert done.returncode == 65
     assert done.stderr == (
         'clouduploader: the target data are wrong: ami_name is "a*b", but takes letters, digits, blanks and '
@@ -165,18 +170,18 @@ def test_options_go_before_the_file_of_target_data(place):
     )
 
 
-def test_verbose_may_stand_behind_the_command(place):
-    done = run(place, "my image.raw", "--verbose")
+def test_verbose_may_stand_behind_the_command(run):
+    done = run("my image.raw", "--verbose")
     assert done.returncode == 0
     assert "Start uploading image my image.raw." in untimed(done.stderr)
 
 
-def test_secret_that_everybody_can_read_is_warned_about(place):
+def test_secret_that_everybody_can_read_is_warned_about(place, run):
     (place / "home" / "secret.pem").touch()
     (place / "home" / "secret.pem").chmod(0o644)
     warning = f"clouduploader: warning: others on this machine can read {place}/home/secret.pem\n"
-    assert warning in run(place, "my image.raw", "--dry-run").stderr
-    assert warning not in run(place, "my image.raw", "--dry-run", options=["--quiet"]).stderr
+    assert warning in run("my image.raw", "--dry-run").stderr
+    assert warning not in run("my image.raw", "--dry-run", options=["--quiet"]).stderr
 
 
 def test_upload_warns_of_the_secrets_of_its_own_platform_alone(file_cloud):
@@ -200,17 +205,17 @@ def test_bug_of_a_platform_names_it_and_shows_no_secret(file_cloud):
     assert "sesame" not in done.stdout + done.stderr
 
 
-def test_file_of_target_data_is_taken_as_it_is(place):
+def test_file_of_target_data_is_taken_as_it_is(place, run):
     (place / "data").write_text('{"filename": "real.raw"}')
-    assert run(place, "my image.raw", "--data", "data").returncode == 0
+    assert run("my image.raw", "--data", "data").returncode == 0
     (place / "data").write_text("{")
-    assert run(place, "my image.raw", "--data", "data").returncode == 65
-    assert run(place, "my image.raw", "--data", "none").returncode == 66
+    assert run("my image.raw", "--data", "data").returncode == 65
+    assert run("my image.raw", "--data", "none").returncode == 66
 
 
-def test_options_cannot_be_added_to_encrypted_target_data(place):
+def test_options_cannot_be_added_to_encrypted_target_data(place, run):
     (place / "data").write_text("-----BEGIN PGP MESSAGE-----\n")
-    done = run(place, "my image.raw", "--data", "data", "--force")
+    done = run("my image.raw", "--data", "data", "--force")
     assert done.returncode == 64
     assert "is encrypted as a whole" in done.stderr
 
@@ -219,7 +224,7 @@ def test_target_data_in_the_spool_are_private(place):
     with (place / "large.raw").open("wb") as file:
         file.truncate(8 << 30)  # all holes; copying them takes longer than this test
     process = subprocess.Popen(
-        command(place, "large.raw", "--target", "directory"),
+        [EXECUTABLE, *command(place, "large.raw", "--target", "directory")],
         cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr.readline() == "job 1: uploading large.raw\n"
@@ -234,7 +239,7 @@ def test_target_data_in_the_spool_are_private(place):
     assert list((place / "images").iterdir()) == []
 
 
-def test_wrong_options_are_named_all_at_once_and_leave_no_job(place):
+def test_wrong_options_are_named_all_at_once_and_leave_no_job(place, run):
     refused = {
         "--description": "a\tb", "--architecture": "vax", "--boot-mode": "coreboot", "--method": "magic",
         "--sha256": "1",
@@ -243,7 +248,7 @@ def test_wrong_options_are_named_all_at_once_and_leave_no_job(place):
         "--external-id": "z", "--subnet": "subnet-0123",
     }  # fmt: skip
     words = [word for pair in refused.items() for word in pair]
-    done = run(place, "my image.raw", *words, target="ec2")
+    done = run("my image.raw", *words, target="ec2")
     assert done.returncode == 65
     (line,) = done.stderr.splitlines()
     for option, value in refused.items():
@@ -295,14 +300,14 @@ def test_url_is_refused_as_one(capsys, command, url):
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_events_file_without_its_directory_is_refused_before_there_is_a_job(place, dry):
-    done = run(place, "my image.raw", "--events", "no/events", *dry)
+def test_events_file_without_its_directory_is_refused_before_there_is_a_job(place, run, dry):
+    done = run("my image.raw", "--events", "no/events", *dry)
     assert (done.returncode, done.stdout) == (73, "")
     assert done.stderr == "clouduploader: the events file no/events can't be written: there is no such directory.\n"
     assert list((place / "spool").iterdir()) == []
 
 
-def test_region_that_the_sdk_does_not_know_is_tried_before_there_is_a_job(place):
+def test_region_that_the_sdk_does_not_know_is_tried_before_there_is_a_job(place, run):
     (place / "my image.raw").write_bytes(as_disk(bytes(1 << 20)))
     (place / "data").write_text('{"region": "us-esat-1", "regions": ["all"]}')
     for options in (
@@ -310,11 +315,11 @@ def test_region_that_the_sdk_does_not_know_is_tried_before_there_is_a_job(place)
         ["--region", "us-east-1", "--copy-to", "us-wset-2,eu-west-1"],
         ["--data", "data"],
     ):
-        done = run(place, "my image.raw", "--name", "abc", *options, target="ec2")
+        done = run("my image.raw", "--name", "abc", *options, target="ec2")
         assert (done.returncode, done.stdout) == (78, "")
         assert ".ec2utils.conf can't be read" in done.stderr  # so it got as far as what the job would meet first
         assert list((place / "spool").iterdir()) == []
-    assert run(place, "my image.raw", "--name", "abc", "--region", "us-east-1", target="ec2").returncode == 78
+    assert run("my image.raw", "--name", "abc", "--region", "us-east-1", target="ec2").returncode == 78
     assert archived(place).state is JobState.FAILED
 
 
@@ -322,16 +327,16 @@ def params(*words):
     return upload.upload_command.make_context("upload", ["image", *words], obj=Session()).params
 
 
-def test_size_is_read_as_in_the_settings(place):
+def test_size_is_read_as_in_the_settings(run):
     assert params("--max-size", "20G")["max_size"] == 20 << 30
-    done = run(place, "my image.raw", "--max-size", "much")
+    done = run("my image.raw", "--max-size", "much")
     assert done.returncode == 64
     assert "--max-size" in done.stderr
     assert "'much', not a size such as 20G" in done.stderr
 
 
-def test_tag_without_a_value_is_a_wrong_argument(place):
-    done = run(place, "my image.raw", "--tag", "alone", target="ec2")
+def test_tag_without_a_value_is_a_wrong_argument(run):
+    done = run("my image.raw", "--tag", "alone", target="ec2")
     assert done.returncode == 64
     assert "'alone' is not of the form NAME=VALUE" in done.stderr
 

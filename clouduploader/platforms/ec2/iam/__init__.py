@@ -1,0 +1,1 @@
+"""The users' roles: whom they trust and what they allow."""

@@ -23,7 +23,7 @@ class ExitCode(enum.IntEnum):
     OK = 0, "Done, and the result was given."
     USAGE = 64, "Wrong arguments."
     DATA = 65, "Target data, a job file or the image can be read, but is wrong."
-    NO_INPUT = 66, "No such file, no such job, no such account."
+    NO_INPUT = 66, "No such file, no such job, no such account, no such token."
     UNAVAILABLE = 69, "The target is not known here, a program or plugin it needs is missing, or a URL is no server's."
     SOFTWARE = 70, "A bug in clouduploader; the traceback is in the log."
     CANNOT_CREATE = 73, "A log, result or spool file cannot be made."
@@ -102,6 +102,10 @@ class NoSuchJobError(NotFoundError):
 
 class NoSuchAccountError(NotFoundError):
     """A user has no account for a target."""
+
+
+class NoSuchTokenError(NotFoundError):
+    """There is no token of an id."""
 
 
 class AbsentError(NotFoundError):

@@ -1,7 +1,6 @@
 """`clouduploader cleanup`: remove what dead uploads left in the cloud."""
 
 import datetime
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import click
 
 from clouduploader.cli import completion, output, table, target_values
-from clouduploader.cli.options import data_option, json_option, pass_session
+from clouduploader.cli.options import data_option, json_option, pass_session, read_span
 from clouduploader.cli.session import Session
 from clouduploader.cli.target_command import REGION, TargetCommand
 from clouduploader.cli.text import age, clean, moment
@@ -20,7 +19,6 @@ from clouduploader.plugin import CleanUpReport, CloudObject, Field, JsonValue, P
 from clouduploader.store import job_log, target_data
 from clouduploader.util import privileges
 
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 COLUMNS = (
     table.Column("kind", least=8, rank=2),
     table.Column("id"),
@@ -31,17 +29,6 @@ COLUMNS = (
     table.Column("age", rank=6),
     table.Column("what happened", least=16, rank=1),
 )
-_AGE = re.compile(r"([0-9]{1,6})([smhdw]?)")
-
-
-def _older_than(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime.timedelta | None:
-    """Read an age: a number with a unit."""
-    if value is None:
-        return None
-    found = _AGE.fullmatch(value)
-    if not found:
-        raise click.BadParameter(f"'{value}' is no age such as 90m, 12h or 2d", context, parameter)
-    return datetime.timedelta(**{UNITS[found[2] or "s"]: int(found[1])})
 
 
 def _takes(_platform: Platform, field: Field) -> bool:
@@ -64,7 +51,7 @@ def _needs_target(words: Sequence[str]) -> bool:
 @click.option("--job", shell_complete=completion.job, help="Only what the upload of this job left, by its journal.")
 @data_option
 @click.option(
-    "--older-than", callback=_older_than, metavar="AGE",
+    "--older-than", callback=read_span, metavar="AGE",
     help="Only what is older, for example 90m, 12h or 2d.  [any age by journal, 1d by tags alone]",
 )  # fmt: skip
 @click.option("--completed", is_flag=True, help="Also what is complete and could be made use of by `resume`.")

@@ -82,6 +82,15 @@ def user(context: click.Context, parameter: click.Parameter, incomplete: str) ->
     )(context, parameter, incomplete)
 
 
+def token(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Complete the id of a token."""
+    from clouduploader.admin import tokens
+
+    return _completer(lambda found: [one.token.id for one in tokens.list_tokens(_session(found).config, None)])(
+        context, parameter, incomplete
+    )
+
+
 def account_field(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Complete a field that accounts for the platform have."""
 

@@ -68,6 +68,11 @@ clouduploader serve --listen 127.0.0.1:5452 --allow 127.0.0.0/8 --allow 10.1.0.0
 clouduploader submit --user tom --region eu-west-1 --name my-image my.x86_64.raw.xz
 clouduploader submit --server http://obs.example.org:5452 --wait --data data.json my.x86_64.raw.xz
 """,
+    "token": """\
+clouduploader token create --user tom --expires 30d --note "nightly build"
+clouduploader token list --user tom
+clouduploader token revoke 3kTq9ZbX
+""",
     "upload": """\
 clouduploader upload --region eu-west-1 --name my-image my.x86_64.raw.xz
 clouduploader upload --dry-run --data data.json my.x86_64.raw.xz

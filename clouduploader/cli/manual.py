@@ -60,6 +60,7 @@ FILES = {
     f"{config.DEFAULT_HOME}/secret.pem": "The RSA key that OBS encrypts secrets for.",
     f"{config.DEFAULT_HOME}/_pubkey": "Its public half, which OBS hands out.",
     f"{config.DEFAULT_HOME}/accounts.sqlite": "The users' accounts in the clouds.",
+    f"{config.DEFAULT_HOME}/tokens.sqlite": "Hashes of the tokens by which the server knows who asks.",
     f"{config.DEFAULT_SPOOL}": "The jobs; those that have ended are in done.",
 }
 

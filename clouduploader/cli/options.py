@@ -1,5 +1,6 @@
 """Options and arguments that several commands share."""
 
+import datetime
 import getpass
 import os
 import re
@@ -15,6 +16,8 @@ from clouduploader.errors import UsageError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SPAN = re.compile(r"([0-9]{1,6})([smhdw]?)")
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # RFC 3986, 3.1
 
 pass_session = click.make_pass_decorator(Session)
@@ -84,6 +87,16 @@ data_option = click.option(
     "--data", type=click.Path(path_type=Path), help="A JSON file with target data; the options go first."
 )
 user_option = click.option("--user", help="Whose job it is.  [your login]")
+
+
+def read_span(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime.timedelta | None:
+    """Read a span of time, a number with a unit; the callback of an option."""
+    if value is None:
+        return None
+    found = _SPAN.fullmatch(value)
+    if not found:
+        raise click.BadParameter(f"'{value}' is no span of time such as 90m, 12h or 2d", context, parameter)
+    return datetime.timedelta(**{_UNITS[found[2] or "s"]: int(found[1])})
 
 
 def login() -> str:

@@ -31,6 +31,7 @@ COMMANDS = (
     "sandbox",
     "serve",
     "submit",
+    "token",
     "upload",
     "worker",
 )

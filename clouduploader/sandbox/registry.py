@@ -5,12 +5,13 @@ import json
 from collections.abc import Mapping
 
 from clouduploader.sandbox.aws.cloud import AwsCloud
+from clouduploader.sandbox.azure.cloud import AzureCloud
 from clouduploader.sandbox.cloud import SandboxCloud
 from clouduploader.sandbox.gce.cloud import GceCloud
 
 DEFAULT_CLOUD: type[SandboxCloud] = AwsCloud
 """What `clouduploader sandbox` starts."""
-CLOUDS: Mapping[str, type[SandboxCloud]] = {cloud.target: cloud for cloud in (AwsCloud, GceCloud)}
+CLOUDS: Mapping[str, type[SandboxCloud]] = {cloud.target: cloud for cloud in (AwsCloud, AzureCloud, GceCloud)}
 
 
 def encode(cloud: SandboxCloud) -> str:

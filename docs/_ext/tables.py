@@ -12,8 +12,8 @@ import rst
 from clouduploader.cli import manual
 from clouduploader.errors import ExitCode
 from clouduploader.platforms.azure import settings as azure_settings
+from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2 import settings as ec2_settings
-from clouduploader.platforms.ec2.iam import policies
 from clouduploader.plugin import fields
 from clouduploader.server import job_counter
 from clouduploader.server import metrics as server_metrics
@@ -97,10 +97,10 @@ def metrics() -> Iterator[str]:
 
 def policy(name: str) -> Iterator[str]:
     """Show a policy of the role that a user makes in AWS."""
-    yield from rst.block(json.dumps(policies.permissions(name), indent=2), "json")
+    yield from rst.block(json.dumps(rights.permissions(name), indent=2), "json")
 
 
 def trust() -> Iterator[str]:
     """Show the trust policy of that role."""
-    document = policies.trust(partition="aws", account_id="111122223333", external_id="the external id of the user")
+    document = rights.trust(partition="aws", account_id="111122223333", external_id="the external id of the user")
     yield from rst.block(json.dumps(document, indent=2), "json")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader.platforms.ec2.iam import policies
+from clouduploader.platforms.ec2 import rights
 
 pytestmark = pytest.mark.sandbox
 
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 60  # only for what should not happen
 @pytest.fixture
 def narrow_sandbox(sandbox):
     """The sandbox, with the role's rights cut down to those of the policy."""
-    sandbox.policy(policies.permissions("ec2uploadimg"))
+    sandbox.policy(rights.permissions("ec2uploadimg"))
     return sandbox
 
 

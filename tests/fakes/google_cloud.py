@@ -67,6 +67,7 @@ class GoogleCloud:
         """Forget all that is in it."""
         self._emulator.wipe(keep_buckets=True)
         self.faults.replace([])
+        (self._place / "calls").write_text("")
         self.site = GoogleSite(self._settings, backend=self._emulator_url, directory=self._place, clock=self.clock)
         self.site.identity.rights = {
             "bucket": rights.ON_BUCKET,

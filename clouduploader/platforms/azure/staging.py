@@ -147,11 +147,18 @@ class BlobStage(Stage):
         name = f"container {self._ctx.targetdata['container']}"
         container = PageFile(self._client, self._container_url, scope=STORAGE_SCOPE, name=name)
         query = {"restype": "container"}
+
+        def put() -> None:
+            try:
+                container.call("PUT", parameters=query)
+            except PlatformReplyError:
+                container.call("HEAD", parameters=query)  # it may be there by now: our first answer was lost
+
         try:
             patiently(self._ctx, lambda: container.call("HEAD", parameters=query), subject=name)
         except AbsentError:
             with created(self._ctx, CloudObject(CONTAINER, self._container_url)):
-                patiently(self._ctx, lambda: container.call("PUT", parameters=query), subject=name)
+                patiently(self._ctx, put, subject=name)
 
     def _file(self, thing_id: str) -> PageFile:
         return PageFile(self._client, thing_id, scope=STORAGE_SCOPE, name="the page blob")

@@ -72,12 +72,12 @@ class AzureUpload:
             site = self._site()
             product = images.product(self._ctx, site, spec)
             is_there = self._is_there(product)
+            if not is_there:
+                product.check_place()
         if is_there:
             self._ctx.reporter.line(f"{product.thing.id} is there already, with the same content.")
             self._remove_stages()
             return UploadResult(product.thing.id, (product.thing, *self._containers()), is_already_there=True)
-        with self._ctx.phase("check image"):
-            product.check_place()
         stage, staged, tags = self._staged(site, spec)
         with self._ctx.phase("make image"):
             self._ctx.cancel.raise_if_requested()

@@ -54,9 +54,9 @@ class Ec2(Platform):
     @property
     def accounts(self) -> Accounts:  # type: ignore[override] # made when it is asked for
         """The users' roles."""
-        from clouduploader.platforms.ec2.iam import roles
+        from clouduploader.platforms.ec2 import accounts
 
-        return roles.RoleAccounts(self._context, self._settings)
+        return accounts.RoleAccounts(self._context, self._settings)
 
     @property
     def hints(self) -> Hints:  # type: ignore[override] # made when it is asked for

@@ -140,8 +140,7 @@ def create(ctx: UploadContext, spec: ImageSpec, archive: Archive) -> CloudObject
     """
     document = _document(ctx, spec, archive)
     name = document["name"]
-    # The same request of a later try, as long as the archive is the same, is answered with the same operation.
-    token = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{staging.source_url(archive.thing)}#{name}"))
+    token = str(uuid.uuid4())  # with it the same request once more is answered with the same operation
     with ctx.creating(IMAGE, token=token) as created:
         operation = rest.call(
             ctx,

@@ -49,7 +49,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class ArchiveChangedError(ClouduploaderError):
-    """What the service has of the archive is not what the image gives now, or it has the session no more."""
+    """What the service has of the archive is not what the image gives now, or it does not go on with the session."""
 
 
 @frozen(kw_only=True)
@@ -174,9 +174,11 @@ def upload(ctx: UploadContext) -> Archive:
             ctx.reporter.line(f"Beginning the archive anew: {exc.message}.")
             ctx.remove([one for one in ctx.resources.to_undo() if one.kind == OBJECT])
             _give_up(ctx, session)
+    session = _begin(ctx)
     try:
-        return _send(ctx, _begin(ctx), is_new=True)
+        return _send(ctx, session, is_new=True)
     except ArchiveChangedError as exc:
+        _give_up(ctx, session)
         raise PlatformReplyError(exc.message) from exc
 
 
@@ -314,6 +316,8 @@ class _Sender:
             )
         except AbsentError:
             raise ArchiveChangedError("Google has the session no more") from None
+        except PlatformReplyError as exc:  # of the last chunk if the whole is not what its checksum says
+            raise ArchiveChangedError(exc.message) from exc
 
     def _take(self, answer: "requests.Response") -> None:
         """Take what an answer says of what the service has."""

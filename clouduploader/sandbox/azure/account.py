@@ -83,6 +83,7 @@ class AzureAccount:
         self._directory = directory
         self.now = now
         self.lock = threading.RLock()
+        self.blob_endpoint = ""
         self.reset()
 
     def reset(self) -> None:
@@ -93,7 +94,6 @@ class AzureAccount:
         self.other_subscriptions: list[str] = []
         self.group, self.location = "clouduploader-sandbox", "westeurope"
         self.storage_account, self.container = "clouduploadersandbox", "images"
-        self.blob_endpoint = ""
         least = rights.chosen(rights.EXTRAS)
         self.rights: Rights = {"actions": least.actions, "dataActions": least.data_actions}
         self.resources: dict[str, dict[str, Any]] = {}

@@ -10,7 +10,6 @@ from aiohttp import web
 
 from clouduploader.sandbox.azure.account import AzureAccount
 from clouduploader.sandbox.azure.entra import Entra
-from clouduploader.sandbox.azure.page_file import PageFile
 from clouduploader.sandbox.azure.resource_manager import ResourceManager
 from clouduploader.sandbox.azure.storage import Storage
 from clouduploader.sandbox.call_record import CallRecord
@@ -38,6 +37,7 @@ class AzureServers:
         directory: For the content of disks; there, private and empty.
         now: The cloud's clock.
         record: Gets the calls.
+        make_storage: Makes what serves the storage account.
 
     Attributes:
         account: See AzureAccount.
@@ -45,12 +45,18 @@ class AzureServers:
         faults: What goes wrong on purpose.
     """
 
-    def __init__(self, directory: Path, now: Callable[[], datetime.datetime], record: CallRecord) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        now: Callable[[], datetime.datetime],
+        record: CallRecord,
+        make_storage: Callable[[AzureAccount], Storage] = Storage,
+    ) -> None:
         self.faults = Faults(HttpFault)
         self.account = AzureAccount(directory, now)
-        self.storage = Storage(self.account)
+        self.storage = make_storage(self.account)
         self._entra = Entra(self.account)
-        self._manager = ResourceManager(self.account, self._content)
+        self._manager = ResourceManager(self.account, self.storage.file)
         self._record = record
         self._gateways: list[Gateway] = []
 
@@ -77,9 +83,7 @@ class AzureServers:
     def reset(self) -> None:
         """Return to the beginning."""
         with self.account.lock:
-            endpoint = self.account.blob_endpoint
             self.account.reset()
-            self.account.blob_endpoint = endpoint
             self.storage.reset()
             self._manager.reset()
         self.faults.replace([])
@@ -87,9 +91,6 @@ class AzureServers:
     async def close(self) -> None:
         """Serve no more."""
         await asyncio.gather(*(gateway.close() for gateway in self._gateways))
-
-    async def _content(self, url: str) -> PageFile | None:
-        return self.storage.file(url)
 
     def _locked(self, handler: Handler) -> Handler:
         """Keep other threads from the account while a request is answered, but for its body."""

@@ -37,6 +37,9 @@ class Storage:
         self.containers: set[str] = set()
         self.blobs: dict[str, tuple[PageFile, dict[str, str]]] = {}
 
+    async def start(self) -> None:
+        """Start what blobs are in."""
+
     def reset(self) -> None:
         """Forget all blobs."""
         self.containers, self.blobs = {self._account.container}, {}
@@ -56,8 +59,12 @@ class Storage:
         """Make the answer of a fault."""
         return refused(fault.status or 503, fault.code or "ServerBusy", fault.message)
 
-    def file(self, url: str) -> PageFile | None:
-        """Return what is in a blob, by its address."""
+    def names(self) -> list[str]:
+        """List all containers, and all blobs with theirs."""
+        return [*sorted(self.containers), *sorted(self.blobs)]
+
+    async def file(self, url: str) -> PageFile | None:
+        """Return what is in a blob, by its address; None if there is none."""
         prefix = f"{self._account.blob_endpoint}{self._account.storage_account}/"
         found = self.blobs.get(url.removeprefix(prefix)) if url.startswith(prefix) else None
         return found[0] if found else None
@@ -71,17 +78,31 @@ class Storage:
         parts = request.path.split("/", 3)[1:]
         if parts[0] != self._account.storage_account or len(parts) < 2:
             raise Refusal(404, "ResourceNotFound", "The specified resource does not exist.")
+        self._check_right(request, parts[1])
+        return await self.stored(request, parts[1:])
+
+    def _check_right(self, request: web.Request, container: str) -> None:
+        """Check what the application needs for this request."""
+        is_data = request.query.get("restype") != "container" or request.query.get("comp") == "list"
+        action = {"PUT": "write", "DELETE": "delete"}.get(request.method, "read")
+        if is_data:
+            self._account.check_right(f"{BLOBS}/{action}", container, kind="dataActions")
+        else:
+            self._account.check_right(f"{CONTAINERS}/{action}", container)
+
+    async def stored(self, request: web.Request, names: list[str]) -> web.Response:
+        """Answer a request that may be made.
+
+        Args:
+            request: The request.
+            names: Of the container, and of the blob if there is one.
+        """
         if request.query.get("restype") == "container":
-            return self._on_container(request, parts[1])
-        return await self._on_blob(request, "/".join(parts[1:]))
+            return self._on_container(request, names[0])
+        return await self._on_blob(request, "/".join(names))
 
     def _on_container(self, request: web.Request, name: str) -> web.Response:
         is_there = name in self.containers
-        action = {"PUT": "write", "DELETE": "delete"}.get(request.method, "read")
-        if request.query.get("comp") == "list":
-            self._account.check_right(f"{BLOBS}/read", name, kind="dataActions")
-        else:
-            self._account.check_right(f"{CONTAINERS}/{action}", name)
         if request.method == "PUT":
             if is_there:
                 raise Refusal(409, "ContainerAlreadyExists", "The specified container already exists.")
@@ -115,10 +136,7 @@ class Storage:
         return _xml(f"<EnumerationResults><Blobs>{''.join(found)}</Blobs><NextMarker /></EnumerationResults>")
 
     async def _on_blob(self, request: web.Request, path: str) -> web.Response:
-        container = path.partition("/")[0]
-        action = {"PUT": "write", "DELETE": "delete"}.get(request.method, "read")
-        self._account.check_right(f"{BLOBS}/{action}", path, kind="dataActions")
-        if container not in self.containers:
+        if path.partition("/")[0] not in self.containers:
             raise Refusal(404, "ContainerNotFound", "The specified container does not exist.")
         if request.method == "PUT" and "comp" not in request.query:
             return self._put_blob(request, path)
@@ -205,14 +223,19 @@ def check_page(headers: Mapping[str, str], data: bytes, size: int) -> None:
             raise Refusal(400, "Crc64Mismatch", "The CRC64 value specified in the request did not match.")
 
 
-def _range(request: web.Request, file: PageFile) -> tuple[int, int]:
-    found = re.fullmatch(r"bytes=([0-9]+)-([0-9]+)", request.headers.get("x-ms-range", ""))
+def page_range(headers: Mapping[str, str]) -> tuple[int, int]:
+    """Read which bytes a request is about: the first one, and the one behind the last."""
+    found = re.fullmatch(r"bytes=([0-9]+)-([0-9]+)", headers.get("x-ms-range", ""))
     if found is None:
         raise Refusal(400, "MissingRequiredHeader", "An HTTP header that's mandatory for this request is missing.")
-    offset, last = int(found[1]), int(found[2])
-    if last < offset or last >= file.size_bytes:
+    return int(found[1]), int(found[2]) + 1
+
+
+def _range(request: web.Request, file: PageFile) -> tuple[int, int]:
+    offset, end = page_range(request.headers)
+    if end <= offset or end > file.size_bytes:
         raise Refusal(416, "InvalidPageRange", "The page range specified is invalid.")
-    return offset, last + 1
+    return offset, end
 
 
 def _page_list(file: PageFile, marker: str) -> web.Response:

@@ -87,6 +87,7 @@ class Compute:
         self.operations: dict[str, dict[str, Any]] = {}
         self.image_seconds = 0.0
         self.alignment_bytes = GIB  # of disks; "size in an increment of 1 GB"
+        self.page_size = 500  # "maxResults", the default
         self.max_images = 2000  # the usual quota
 
     def disk(self, name: str) -> Path:
@@ -191,7 +192,10 @@ class Compute:
             if not asked:
                 raise _invalid("filter", expression)
             chosen = [image for image in chosen if _fits(image, asked)]
-        return {"kind": "compute#imageList", **({"items": chosen} if chosen else {})}
+        start = int(query.get("pageToken", "0"))
+        page, rest = chosen[start : start + self.page_size], chosen[start + self.page_size :]
+        more = {"nextPageToken": str(start + self.page_size)} if rest else {}
+        return {"kind": "compute#imageList", **({"items": page} if page else {}), **more}
 
     def _get(self, name: str) -> dict[str, Any]:
         self._identity.require(PROJECT, "compute.images.get", self._path(name))

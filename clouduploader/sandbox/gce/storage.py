@@ -70,6 +70,10 @@ class StorageGate:
         """The objects that are being uploaded."""
         return [one.name for one in self._sessions.values() if one and one.document is None]
 
+    def forget(self) -> None:
+        """Let all sessions lapse, as they do after a week."""
+        self._sessions.clear()
+
     async def answer(self, request: web.Request, path: str, base: str) -> web.Response:
         """Answer a request.
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader.platforms.ec2.iam import policies
+from clouduploader.platforms.ec2 import rights
 
 pytestmark = pytest.mark.sandbox
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
-ACTIONS = policies.ACTIONS["ebs-direct"]
-KEY_ACTIONS = tuple(action for action in policies.ACTIONS["kms"] if action != "kms:DescribeKey")
+ACTIONS = rights.ACTIONS["ebs-direct"]
+KEY_ACTIONS = tuple(action for action in rights.ACTIONS["kms"] if action != "kms:DescribeKey")
 """Besides, for a customer's KMS key that is named by its ARN."""
 
 

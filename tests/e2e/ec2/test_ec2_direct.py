@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from clouduploader.platforms.ec2.iam import policies
+from clouduploader.platforms.ec2 import rights
 
 pytestmark = pytest.mark.sandbox
 
 BLOCK = 524288
-ACTIONS = policies.ACTIONS["ebs-direct"]
+ACTIONS = rights.ACTIONS["ebs-direct"]
 
 
 @pytest.fixture

@@ -365,7 +365,7 @@ def test_secret_of_the_kept_target_data_is_never_shown(dead):
 def test_age_that_is_none_is_refused(file_cloud, age):
     done = file_cloud.cleanup("--older-than", age)
     assert done.returncode == 64
-    assert "is no age such as 90m, 12h or 2d" in done.stderr
+    assert "is no span of time such as 90m, 12h or 2d" in done.stderr
 
 
 def test_cleaned_job_that_is_still_in_the_spool_can_begin_anew(dead):

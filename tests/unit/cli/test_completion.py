@@ -104,6 +104,12 @@ def test_jobs_are_completed_the_newest_first(complete, make_job):
     assert complete("--spool", "/nowhere", "log", "") == []
 
 
+def test_tokens_are_completed_by_their_ids(complete, tmp_path, capsys):
+    assert main.main(["token", "create", "--user", "tom", "--home", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert complete("token", "revoke", "") == [text[5:13]]
+
+
 def test_users_with_an_account_are_completed(complete, tmp_path):
     for user in ("tom", "tina"):
         assert main.main(["account", "create", user, "--home", str(tmp_path)]) == 0

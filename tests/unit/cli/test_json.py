@@ -32,13 +32,17 @@ def documented():
 
 
 DOCUMENTED = documented()
-WITHOUT_JSON = {"sandbox", "serve", "worker", "account"}
+WITHOUT_JSON = {"sandbox", "serve", "worker", "account", "token"}
 FREE = {"policies", "scripts"}  # objects whose keys are the platform's
-INNER = ("create", "list", "remove", "set", "show", "verify")
+INNER = {
+    "account": ("create", "list", "remove", "set", "show", "verify"),
+    "token": ("create", "list", "revoke"),
+}
 
 
 def test_every_command_with_json_is_documented():
-    assert set(DOCUMENTED) == {*program.COMMANDS} - WITHOUT_JSON | {f"account {name}" for name in INNER}
+    inner = {f"{group} {name}" for group, names in INNER.items() for name in names}
+    assert set(DOCUMENTED) == {*program.COMMANDS} - WITHOUT_JSON | inner
 
 
 @pytest.fixture
@@ -159,6 +163,14 @@ def test_accounts_answer_as_documented(file_cloud, ask):
     for name, words in operands.items():
         _, data = ask("account", name, *target, *words.split(), command=f"account {name}")
         assert assert_documented(f"account {name}", data) - FREE == set()
+
+
+def test_tokens_answer_as_documented(ask):
+    _, made = ask("token", "create", "--user", "tom", command="token create")
+    answers = {"create": made, "list": ask("token", "list", command="token list")[1]}
+    answers["revoke"] = ask("token", "revoke", "--yes", made["id"], command="token revoke")[1]
+    for name, data in answers.items():
+        assert assert_documented(f"token {name}", data) == set()
 
 
 def test_failure_has_the_same_envelope(file_cloud, ask):

@@ -10,8 +10,8 @@ from clouduploader import platforms
 from clouduploader.cli import program
 from clouduploader.model import job_xml
 from clouduploader.model.disk import Compression, Image
+from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2.ec2uploadimg import command as ec2uploadimg_command
-from clouduploader.platforms.ec2.iam import policies
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
@@ -53,7 +53,7 @@ def test_every_section_of_the_settings_is_described():
 
 
 def test_every_policy_is_shown():
-    assert sorted(generated("ec2-role", "policy")) == sorted(policies.ACTIONS)
+    assert sorted(generated("ec2-role", "policy")) == sorted(rights.ACTIONS)
 
 
 def documented_events():

@@ -114,6 +114,12 @@ def test_container_is_made_if_it_lacks_and_stays(cloud, make_uploader):
     assert [thing.kind for thing in result.objects] == ["image", "container"]
 
 
+def test_container_is_made_once_though_the_answer_is_lost(cloud, make_uploader):
+    cloud.storage.containers.clear()
+    cloud.faults.replace([{"action": "CreateContainer", "first": 1, "lose_answer": True}])
+    assert [thing.kind for thing in make_uploader(is_by_blob=True).run().objects] == ["image", "container"]
+
+
 def test_container_that_was_made_goes_with_a_failed_upload(cloud, make_uploader):
     cloud.storage.containers.clear()
     cloud.faults.replace([{"action": "PutPage", "code": "InvalidInput", "status": 400}])

@@ -13,10 +13,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from clouduploader.errors import ConfigError, DataError
-from clouduploader.platforms.ec2 import auth, aws_errors
+from clouduploader.platforms.ec2 import auth, aws_errors, rights
 from clouduploader.platforms.ec2.ec2uploadimg import helper_config
-from clouduploader.platforms.ec2.iam import policies
-from clouduploader.platforms.ec2.iam.policies import Document
+from clouduploader.platforms.ec2.rights import Document
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import AccountGuide, Accounts, Finding, Level, PlatformContext, Reporter, Verification
 
@@ -42,7 +41,7 @@ class RoleAccounts(Accounts):
         "A user's account is a role in an AWS account, which lets in this service with an external id that is that "
         "user's alone. `account show` tells the user how to make it; its ARN is entered by `account set USER arn ARN`."
     )
-    extras: Mapping[str, str] = policies.EXTRAS
+    extras: Mapping[str, str] = rights.EXTRAS
     scripts: Mapping[str, str] = {
         "cloudformation": "a template of the role, whose output RoleArn is wanted",
         "commands": "commands for `aws`, whose last one prints the ARN",
@@ -62,8 +61,8 @@ class RoleAccounts(Accounts):
         home, profile, region = self._context.home, self._settings.profile, self._sts_region()
         caller = auth.CallerAccount(home, profile, is_role_wanted=True, region=region, reporter=reporter)
         we = caller.identity(caller.keys())
-        trust = policies.trust(partition=we.partition, account_id=we.account_id, external_id=external_id)
-        permissions = {name: policies.permissions(name) for name in policies.names(self._settings.method, extras)}
+        trust = rights.trust(partition=we.partition, account_id=we.account_id, external_id=external_id)
+        permissions = {name: rights.permissions(name) for name in rights.names(self._settings.method, extras)}
         return AccountGuide(
             facts={"account_id": we.account_id, "external_id": external_id},
             policies={"trust": trust, **permissions},

@@ -9,8 +9,7 @@ import botocore.session
 import pytest
 
 from clouduploader.errors import CredentialsError, DataError, NetworkError
-from clouduploader.platforms.ec2 import settings
-from clouduploader.platforms.ec2.iam import policies, roles
+from clouduploader.platforms.ec2 import accounts, rights, settings
 from clouduploader.plugin import Level, PlatformContext
 
 ARN = "arn:aws:iam::123456789012:role/obs"
@@ -19,8 +18,8 @@ KEYS = "[default]\naws_access_key_id = AKIAHOME\naws_secret_access_key = SECRET/
 IDENTITY = """<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
 <Arn>{arn}</Arn><UserId>AIDA</UserId><Account>111122223333</Account></GetCallerIdentityResult>
 <ResponseMetadata><RequestId>id-3</RequestId></ResponseMetadata></GetCallerIdentityResponse>"""
-TRUST = policies.trust(partition="aws", account_id="111122223333", external_id="x'y")
-PERMISSIONS = {name: policies.permissions(name) for name in policies.ACTIONS}
+TRUST = rights.trust(partition="aws", account_id="111122223333", external_id="x'y")
+PERMISSIONS = {name: rights.permissions(name) for name in rights.ACTIONS}
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def make_accounts(tmp_path, make_endpoint, monkeypatch):
             (tmp_path / ".ec2utils.conf").write_text(conf)
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint.url)
         context = PlatformContext(home=tmp_path, settings={}, environment={"AWS_ENDPOINT_URL_STS": endpoint.url})
-        return roles.RoleAccounts(context, settings.Ec2Settings(**changes)), endpoint
+        return accounts.RoleAccounts(context, settings.Ec2Settings(**changes)), endpoint
 
     return make
 
@@ -53,8 +52,8 @@ def test_external_ids_are_those_of_obs(make_accounts):
     made = {kept.new_values()["external_id"] for _ in range(200)}
     assert len(made) == 200
     assert all(re.fullmatch("[1-9A-HJ-NP-Za-km-z]{24}", external_id) for external_id in made)
-    assert set("".join(made)) == set(roles.BASE58)
-    assert len(roles.BASE58) == 58
+    assert set("".join(made)) == set(accounts.BASE58)
+    assert len(accounts.BASE58) == 58
 
 
 def test_guide_tells_account_and_external_id(make_accounts, record):
@@ -89,14 +88,14 @@ def test_permissions_go_by_method_and_extras(make_accounts, record, method, extr
     kept, _ = make_accounts(identity(), method=method)
     found = guide(kept, record, extras=extras)
     assert list(found.policies) == ["trust", *names]
-    assert [found.policies[name] for name in names] == [policies.permissions(name) for name in names]
+    assert [found.policies[name] for name in names] == [rights.permissions(name) for name in names]
     assert all(found.scripts["commands"].count(f"--policy-name {name} ") == 1 for name in names)
 
 
 def test_every_method_and_extra_has_permissions():
-    assert set(policies.OF_METHOD) == set(settings.METHODS)
-    used = {name for names in policies.OF_METHOD.values() for name in names}
-    assert used | set(policies.EXTRAS) == set(policies.ACTIONS)
+    assert set(rights.OF_METHOD) == set(settings.METHODS)
+    used = {name for names in rights.OF_METHOD.values() for name in names}
+    assert used | set(rights.EXTRAS) == set(rights.ACTIONS)
 
 
 def test_guide_without_an_answer_is_an_error(make_accounts, record, refused):
@@ -215,7 +214,7 @@ def iam(ec2):
 
 def test_template_makes_the_role(iam):
     formation = boto3.client("cloudformation", region_name="us-east-1")
-    template = roles.template(TRUST, PERMISSIONS)
+    template = accounts.template(TRUST, PERMISSIONS)
     formation.create_stack(StackName="s", TemplateBody=template, Capabilities=["CAPABILITY_IAM"])
     (output,) = formation.describe_stacks(StackName="s")["Stacks"][0]["Outputs"]
     assert output["OutputKey"] == "RoleArn"
@@ -229,7 +228,7 @@ def test_template_makes_the_role(iam):
 def test_commands_are_those_of_the_api_and_make_the_role(iam):
     model = botocore.session.Session().get_service_model("iam")
     operations = {botocore.xform_name(name, "-"): name for name in model.operation_names}
-    for line in roles.commands(TRUST, PERMISSIONS).splitlines():
+    for line in accounts.commands(TRUST, PERMISSIONS).splitlines():
         program, service, command, *words = shlex.split(line)
         assert (program, service) == ("aws", "iam")
         shape = model.operation_model(operations[command]).input_shape
@@ -237,11 +236,11 @@ def test_commands_are_those_of_the_api_and_make_the_role(iam):
         given = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
         arguments = {members[name]: value for name, value in given.items() if name not in ("query", "output")}
         getattr(iam, command.replace("-", "_"))(**arguments)
-    assert given == {"role-name": roles.NAME, "query": "Role.Arn", "output": "text"}
-    assert made_role(iam, roles.NAME) == (TRUST, PERMISSIONS)
+    assert given == {"role-name": accounts.NAME, "query": "Role.Arn", "output": "text"}
+    assert made_role(iam, accounts.NAME) == (TRUST, PERMISSIONS)
 
 
 def test_all_permissions_fit_into_a_role():
     # "IAM and STS quotas": 10,240 characters of inline policies, 2,048 of a trust policy; white space is not counted
     assert sum(len(re.sub(r"\s", "", json.dumps(document))) for document in PERMISSIONS.values()) <= 10240
-    assert len(json.dumps(policies.trust(partition="aws", account_id="1" * 12, external_id="x" * 1224))) <= 2048
+    assert len(json.dumps(rights.trust(partition="aws", account_id="1" * 12, external_id="x" * 1224))) <= 2048

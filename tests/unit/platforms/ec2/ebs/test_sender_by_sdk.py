@@ -25,7 +25,7 @@ from clouduploader.errors import (
 )
 from clouduploader.platforms.ec2 import boto, endpoint
 from clouduploader.platforms.ec2.context import Ec2Context
-from clouduploader.platforms.ec2.ebs import sdk_sender, sender
+from clouduploader.platforms.ec2.ebs import sender
 from clouduploader.platforms.ec2.ebs.transfer import BlockTimeouts
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
@@ -158,7 +158,7 @@ def test_sdk_sends_each_try_once(make_server, send):
 
 
 def test_client_has_the_timeouts_of_the_transfer(record):
-    options = sdk_sender.client_options(BlockTimeouts())
+    options = sender.client_options(BlockTimeouts())
     config = boto.client(
         "ebs", region="eu-west-1", reporter=record, keys=KEYS, session=Session(), options=options
     ).meta.config

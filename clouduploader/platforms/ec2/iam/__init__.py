@@ -1,1 +1,0 @@
-"""The users' roles: whom they trust and what they allow."""

@@ -1,0 +1,102 @@
+"""Things that go wrong in Azure: the upload goes on, or fails for a reason, and leaves nothing."""
+
+import pytest
+from e2e.azure.conftest import AzureCase, DiskCase
+
+from clouduploader.errors import ExitCode
+
+SIZE_BYTES = 9 << 20
+METHODS = pytest.mark.parametrize("kind", [AzureCase, DiskCase], ids=["blob", "disk"])
+
+
+@pytest.fixture
+def image(make_image):
+    return make_image("disk.raw", size_bytes=SIZE_BYTES)
+
+
+def test_each_kind_of_fault_of_a_page_is_passed_over(azure, image):
+    case = AzureCase(azure)
+    faults = [
+        {"nth": 1, "code": "ServerBusy", "status": 503},
+        {"nth": 2, "lose_answer": True},
+        {"nth": 3, "cut_request_bytes": 100_000},
+        {"nth": 4, "code": "Crc64Mismatch", "status": 400},
+    ]
+    azure.faults(*({"action": "PutPage", **fault} for fault in faults))
+    case.assert_only(case.upload(image.path), image.raw)
+    assert len(azure.calls("PutPage")) == 3 + len(faults)  # two pages with data, and the footer
+
+
+def test_each_kind_of_fault_of_a_call_is_passed_over(azure, image):
+    case = DiskCase(azure)
+    azure.faults(
+        {"action": "subscriptions/GET", "first": 1, "code": "TooManyRequests", "status": 429},
+        {"action": "images/PUT", "first": 1, "lose_answer": True},
+        {"action": "images/GET", "nth": 2, "cut_answer": 0.5},
+        {"action": "beginGetAccess/POST", "first": 1, "status": 503, "code": "ServiceUnavailable"},
+        {"action": "Token", "first": 1, "lose_answer": True},
+    )
+    case.assert_only(case.upload(image.path), image.raw)
+
+
+@METHODS
+def test_refusal_fails_and_leaves_nothing(azure, image, kind):
+    case = kind(azure)
+    azure.faults(dict(case.refused))
+    done = azure.run(case.command(image.path))
+    assert done.returncode == ExitCode.PROTOCOL
+    assert "InvalidParameter" in done.stderr
+    assert (case.images(), case.others()) == ([], [])
+
+
+@METHODS
+def test_tokens_that_expire_in_the_middle_are_renewed(azure, image, kind):
+    case = kind(azure)
+    azure.control("POST", "expire", {"life_seconds": 1})
+    case.slow_down(0.8)
+    case.assert_only(case.upload(image.path), image.raw)
+    assert len(azure.calls("Token")) > 3
+
+
+def test_operations_that_take_long_are_waited_for(azure, image):
+    case = DiskCase(azure)
+    azure.control("POST", "pace", {"seconds": 0.2})
+    case.assert_only(case.upload(image.path), image.raw)
+
+
+def test_rights_that_lack_are_named(azure, image):
+    case = DiskCase(azure)
+    azure.control("POST", "rights", {"actions": ["Microsoft.Resources/*"], "dataActions": []})
+    done = azure.run(case.command(image.path))
+    assert done.returncode == ExitCode.DENIED
+    assert "Microsoft.Compute/images/read" in done.stderr
+    assert (case.images(), case.others()) == ([], [])
+
+
+def test_auto_goes_on_by_a_disk_where_blobs_are_denied(azure, image):
+    case = AzureCase(azure)
+    case.method = "auto"
+    azure.control("POST", "rights", {**azure.control("GET", "rights"), "dataActions": []})
+    case.assert_only(case.upload(image.path), image.raw)
+    assert azure.calls("beginGetAccess/POST")
+
+
+@METHODS
+def test_verify_reads_everything_back(azure, image, kind):
+    case = kind(azure)
+    case.assert_only(case.upload(image.path, "--verify"), image.raw)
+    assert len(azure.calls("GetBlob")) == 2
+
+
+def test_account_made_step_by_step_is_usable_and_its_secrets_are_encrypted(azure):
+    described = azure.description
+    words = ["clouduploader", "account"]
+    assert azure.run([*words, "create", "tom", "--target=azure"]).returncode == 0
+    assert azure.run([*words, "set", "tom", "tenant", described["tenant"], "--target=azure"]).returncode == 0
+    for name in ("application_id", "application_key"):
+        done = azure.run([*words, "set", "tom", name, "--target=azure"], input=described[name])
+        assert done.returncode == 0, done.stderr
+    done = azure.run([*words, "verify", "tom", "--target=azure"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    stored = (azure.home / "accounts.sqlite").read_bytes()
+    assert described["application_key"].encode() not in stored

@@ -25,7 +25,7 @@ FILES = {"bash": "clouduploader", "zsh": "_clouduploader", "fish": "clouduploade
 """The script of each shell, under the name by which the shell finds it in its directory of such scripts."""
 MAX_JOBS = 200  # more than fit on a screen; the newest
 
-Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 
 
 def script(shell: str) -> str:
@@ -42,7 +42,7 @@ def among(words: Sequence[str]) -> Completer:
     return _completer(lambda _context: words)
 
 
-def target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+def target(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """Complete the name of a platform."""
 
     def names(_context: click.Context) -> list[str]:
@@ -53,7 +53,7 @@ def target(context: click.Context, parameter: click.Parameter, incomplete: str) 
     return _completer(names)(context, parameter, incomplete)
 
 
-def running_job(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+def running_job(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """Complete a job that is not over, the newest first."""
 
     def names(found: click.Context) -> list[str]:
@@ -62,7 +62,7 @@ def running_job(context: click.Context, parameter: click.Parameter, incomplete: 
     return _completer(names)(context, parameter, incomplete)
 
 
-def job(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+def job(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """Complete a job, the newest first."""
 
     def names(found: click.Context) -> list[str]:
@@ -73,7 +73,7 @@ def job(context: click.Context, parameter: click.Parameter, incomplete: str) -> 
     return _completer(names)(context, parameter, incomplete)
 
 
-def user(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+def user(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """Complete a user who has an account."""
     from clouduploader.admin import accounts
 
@@ -82,7 +82,7 @@ def user(context: click.Context, parameter: click.Parameter, incomplete: str) ->
     )(context, parameter, incomplete)
 
 
-def token(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+def token(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """Complete the id of a token."""
     from clouduploader.admin import tokens
 
@@ -91,7 +91,7 @@ def token(context: click.Context, parameter: click.Parameter, incomplete: str) -
     )
 
 
-def account_field(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+def account_field(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """Complete a field that accounts for the platform have."""
 
     def names(found: click.Context) -> list[str]:
@@ -130,7 +130,7 @@ target_option = click.option(
 
 
 def _completer(words: Callable[[click.Context], Sequence[str]]) -> Completer:
-    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
         is_list = isinstance(parameter, click.Option) and parameter.multiple
         front, comma, last = incomplete.rpartition(",") if is_list else ("", "", incomplete)
         found: Sequence[str] = ()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from packaging.requirements import Requirement
 
 import clouduploader
 from clouduploader.cli import kill, program
@@ -123,6 +124,20 @@ def test_spec_requires_what_setup_cfg_does():
     wanted = setup["options"]["install_requires"].split() + setup["options.extras_require"]["server"].split()
     required = re.findall(r"(?m)^Requires: +%\{py\}-(\S+ >= \S+)$", SPEC)
     assert sorted(name.replace(" >= ", ">=") for name in required) == sorted(name.replace("_", "-") for name in wanted)
+
+
+def test_constraints_have_all_that_setup_cfg_asks_for_with_digests():
+    setup = setup_cfg()
+    extras = setup["options.extras_require"]
+    wanted = [setup["options"]["install_requires"]]
+    wanted += [extras[name] for name in ("azure", "ec2uploadimg", "fast", "gce", "openstack", "server")]
+    text = (TOP / "packaging/constraints.txt").read_text("utf-8")
+    found = dict(re.findall(r"(?m)^(\S+)==(\S+?)(?: ; .*)? \\\n    --hash=sha256:[0-9a-f]{64}", text))
+    assert len(found) == text.count("==")
+    for line in "\n".join(wanted).split("\n"):
+        if line and not line.startswith("clouduploader["):
+            asked = Requirement(line)
+            assert found[asked.name.replace("_", "-").replace(".", "-").lower()] in asked.specifier
 
 
 def test_spec_installs_every_file_there_is():

@@ -226,10 +226,12 @@ def _handled_by(handler: Handler) -> _Ask:
 def _handled_behind(session: aiohttp.ClientSession, url: str) -> _Ask:
     @contextlib.asynccontextmanager
     async def ask(request: web.Request, hits: list[HttpFault]) -> AsyncIterator[_Answer]:
+        headers = _of_all_hops(request.headers)
+        headers["X-Forwarded-Proto"] = request.scheme  # for URLs that a server behind puts into its answers
         async with session.request(
             request.method,
             yarl.URL(f"{url}{request.raw_path}", encoded=True),
-            headers=_of_all_hops(request.headers),
+            headers=headers,
             data=_body(request, hits) if request.body_exists else None,
             allow_redirects=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),

@@ -21,13 +21,22 @@ Say = Callable[[str], None]
 _Make = Callable[[Path], Sequence[Sequence[str | Path]]]
 
 
-def python_environment(name: str, requirements: Sequence[str], *, say: Say) -> Path:
+def python_environment(
+    name: str,
+    requirements: Sequence[str],
+    *,
+    say: Say,
+    complete: Callable[[Path], None] = lambda _: None,
+    version: str = "",
+) -> Path:
     """Make a virtual environment, unless it is there. Blocks, for minutes the first time; uses pip and its network.
 
     Args:
         name: Of what is in it, for its directory.
         requirements: As pip takes them.
         say: Told if it takes long.
+        complete: Called with its directory, to add to it what is the same in all sandboxes.
+        version: Of what `complete` does.
 
     Returns:
         Its directory; programs are in `bin`.
@@ -40,7 +49,7 @@ def python_environment(name: str, requirements: Sequence[str], *, say: Say) -> P
         pip = (directory / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check")
         return [(sys.executable, "-m", "venv", directory), (*pip, *requirements)]
 
-    return _environment(name, (sys.version, *requirements), commands, say)
+    return _environment(name, (sys.version, version, *requirements), commands, say, complete)
 
 
 def node_packages(name: str, packages: Sequence[str], *, say: Say) -> Path:
@@ -61,7 +70,7 @@ def node_packages(name: str, packages: Sequence[str], *, say: Say) -> Path:
             raise MissingProgramError("the sandbox needs the Debian package npm", hint="apt install npm")
         return [(npm, "install", *options, "--prefix", directory, *packages)]
 
-    return _environment(name, packages, commands, say)
+    return _environment(name, packages, commands, say, lambda _: None)
 
 
 def cache(environment: Mapping[str, str]) -> Path:
@@ -70,7 +79,7 @@ def cache(environment: Mapping[str, str]) -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "clouduploader" / "sandbox"
 
 
-def _environment(name: str, wanted: Sequence[str], commands: _Make, say: Say) -> Path:
+def _environment(name: str, wanted: Sequence[str], commands: _Make, say: Say, complete: Callable[[Path], None]) -> Path:
     place = cache(os.environ)
     directory = place / f"{name}-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]}"
     if (directory / MARK).exists():
@@ -83,7 +92,8 @@ def _environment(name: str, wanted: Sequence[str], commands: _Make, say: Say) ->
                 shutil.rmtree(directory, ignore_errors=True)  # what an installation that was killed has left
                 directory.mkdir(mode=0o700)
                 for command in commands(directory):
-                    _run(name, command)
+                    run(name, command)
+                complete(directory)
                 (directory / MARK).touch()
     except OSError as exc:
         raise CannotCreateError(f"{directory} can't be made: {exc.strerror}") from exc
@@ -98,9 +108,25 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(name: str, command: Sequence[str | Path]) -> None:
+def run(name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
+    """Run a command of an installation, and wait for its end.
+
+    Args:
+        name: Of what is installed.
+        command: The command and its arguments.
+        environment: All of its environment; None for ours.
+
+    Raises:
+        ClouduploaderError: It failed.
+    """
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     if done.returncode != 0:
         lines = (done.stderr.strip() or done.stdout.strip() or f"it ended with {done.returncode}").splitlines()

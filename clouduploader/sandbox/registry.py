@@ -8,10 +8,13 @@ from clouduploader.sandbox.aws.cloud import AwsCloud
 from clouduploader.sandbox.azure.cloud import AzureCloud
 from clouduploader.sandbox.cloud import SandboxCloud
 from clouduploader.sandbox.gce.cloud import GceCloud
+from clouduploader.sandbox.openstack.cloud import OpenStackCloud
 
 DEFAULT_CLOUD: type[SandboxCloud] = AwsCloud
 """What `clouduploader sandbox` starts."""
-CLOUDS: Mapping[str, type[SandboxCloud]] = {cloud.target: cloud for cloud in (AwsCloud, AzureCloud, GceCloud)}
+CLOUDS: Mapping[str, type[SandboxCloud]] = {
+    cloud.target: cloud for cloud in (AwsCloud, AzureCloud, GceCloud, OpenStackCloud)
+}
 
 
 def encode(cloud: SandboxCloud) -> str:

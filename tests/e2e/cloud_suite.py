@@ -101,6 +101,10 @@ class CloudCase(abc.ABC):
         """Let each call that carries content take longer."""
         self.sandbox.fault(self.sending, delay_seconds=seconds)
 
+    def is_sending(self) -> bool:
+        """Whether an upload is in the middle of its content; `slow_down` lets it stay there for a while."""
+        return bool(self.sandbox.calls(self.sending))
+
     def assert_only(self, result: str, raw: bytes) -> None:
         """Check that an image is all that there is, and that it is right."""
         assert (list(self.images()), list(self.others())) == ([result], [])
@@ -184,7 +188,7 @@ class CloudSuite:
         case.slow_down(1.0)
         process = case.sandbox.popen(case.command(image.path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ends_at = time.monotonic() + WAIT_SECONDS
-        while not case.sandbox.calls(case.sending):
+        while not case.is_sending():
             assert time.monotonic() < ends_at
             time.sleep(0.02)
         process.kill()

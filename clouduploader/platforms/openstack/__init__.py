@@ -35,7 +35,7 @@ class OpenStack(Platform):
 
     description = "Makes an image in OpenStack Glance; the result is its id."
     files = (
-        HomeFile(path="clouds.yaml", description="The OpenStack clouds by their names; optional.", is_secret=True),
+        HomeFile(path="clouds.yaml", description="The OpenStack clouds by their names, without credentials; optional."),
     )
     fields = fields.FIELDS
     settings_defaults: ClassVar[Mapping[str, str]] = {"cloud": "", "method": "put"}

@@ -20,6 +20,7 @@ class Site:
     Attributes:
         got: The paths and bodies of requests that are over, those that broke off included.
         coming: What there is of the body that comes.
+        scheme: What the gateway says that the client used, for the last request.
     """
 
     def __init__(self, path):
@@ -50,6 +51,7 @@ class Site:
                 self.coming = data
         finally:
             self.got.append((request.raw_path, data))
+        self.scheme = request.headers.get("X-Forwarded-Proto")
         return web.Response(body=data, headers={"X-Was": request.headers.get("X-Is", "")})
 
     def close(self):
@@ -92,6 +94,7 @@ def test_call_is_answered_as_if_nothing_were_between_and_recorded(site, ask):
     answer = ask()
     assert (answer.status, answer.data, answer.headers["X-Was"]) == (200, BODY, "here")
     assert site.got == [("/a%2Fb?c=%20d", BODY)]
+    assert site.scheme == ("http" if ask.place == "behind" else None)
     (call,) = [call for call in site.record.calls() if call["service"] == ask.place]
     assert (call["action"], call["subject"], call["status"], call["code"]) == ("Put", "/a/b", 200, None)
 

@@ -61,11 +61,11 @@ def npm(tmp_path, monkeypatch):
     return make
 
 
-def test_environment_is_made_once(package):
-    said, found = [], []
+def test_environment_is_made_and_completed_once(package):
+    said, found, completed = [], [], []
 
     def make():
-        found.append(installation.python_environment("made-up", [package], say=said.append))
+        found.append(installation.python_environment("made-up", [package], say=said.append, complete=completed.append))
 
     threads = [threading.Thread(target=make) for _ in range(3)]
     for thread in threads:
@@ -73,6 +73,7 @@ def test_environment_is_made_once(package):
     for thread in threads:
         thread.join()
     assert len(set(found)) == 1
+    assert completed == found[:1]
     assert [line.split(" for ")[0] for line in said] == ["installing made-up"]
     assert subprocess.run([found[0] / "bin/made-up"], capture_output=True, text=True, check=True).stdout == "it runs\n"
 

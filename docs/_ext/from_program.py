@@ -13,6 +13,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 SOURCES: dict[str, Callable[..., Iterable[str]]] = {
     "accounts": tables.accounts,
+    "azure-rights": tables.azure_rights,
     "command": commands.command,
     "program": commands.program,
     "documents": http_api.documents,

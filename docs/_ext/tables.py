@@ -11,6 +11,7 @@ import rst
 
 from clouduploader.cli import manual
 from clouduploader.errors import ExitCode
+from clouduploader.platforms.azure import rights as azure_rights_of
 from clouduploader.platforms.azure import settings as azure_settings
 from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2 import settings as ec2_settings
@@ -52,14 +53,18 @@ def accounts(target: str) -> Iterator[str]:
 
 def settings(section: str) -> Iterator[str]:
     """Describe the settings of a section, as the sample of the file has them."""
-    (text,) = re.findall(rf"(?ms)^\[{section}\]\n(.*?)(?=^\[|\Z)", SAMPLE.read_text("utf-8"))
+    texts = dict(re.findall(r"(?ms)^\[(\w+)\]\n(.*?)(?=^\[|\Z)", SAMPLE.read_text("utf-8")))
+    text = texts[section]
     for comment, key, default in re.findall(r"(?m)((?:^##? .*\n)+)^##?(\w+) =(.*)$", text):
         facts = [f"Default: {rst.code(default.strip())}"] if default.strip() else []
         if key in LIMITS.get(section, {}):
             low, high = LIMITS[section][key]
             facts.append(f"{low} to {high}")
         meaning = rst.inline(re.sub("(?m)^##? ", "", comment))
-        yield from (f".. confval:: {key}", "", f"   {meaning}", "", f"   {'; '.join(facts)}", "")
+        # Of a name that several sections have, references lead to that of ec2, or else to the first one.
+        owner = next(name for name in ("ec2", *texts) if re.search(rf"(?m)^##?{key} =", texts[name]))
+        options = [] if owner == section else ["   :no-index:"]
+        yield from (f".. confval:: {key}", *options, "", f"   {meaning}", "", f"   {'; '.join(facts)}", "")
 
 
 def exit_codes() -> Iterator[str]:
@@ -98,6 +103,13 @@ def metrics() -> Iterator[str]:
 def policy(name: str) -> Iterator[str]:
     """Show a policy of the role that a user makes in AWS."""
     yield from rst.block(json.dumps(rights.permissions(name), indent=2), "json")
+
+
+def azure_rights(extra: str = "") -> Iterator[str]:
+    """List the actions that a role in Azure must allow: those of all uploads, or of an extra on top."""
+    rights = azure_rights_of.EXTRAS[extra] if extra else azure_rights_of.BASE
+    kinds = {"Actions": rights.actions, "DataActions": rights.data_actions}
+    yield from rst.block(json.dumps({name: list(names) for name, names in kinds.items() if names}, indent=2), "json")
 
 
 def trust() -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 
 import clouduploader
 from clouduploader.cli import program
+from clouduploader.cli.target_command import TargetCommand
 from clouduploader.platforms.ec2 import check, rights
 from clouduploader.platforms.ec2.ec2uploadimg import command
 from clouduploader.store import config
@@ -78,7 +79,8 @@ def test_files_that_the_readme_links_to_exist():
 
 
 def test_examples_use_options_that_exist():
-    examples = re.findall(r"^ +(?:\$ )?clouduploader (?!\[)(.*?)(?: *[|<>&;#].*)?$", "\n".join(TEXTS), re.MULTILINE)
+    text = re.sub(r"\\\n +", "", "\n".join(TEXTS))  # a line that goes on
+    examples = re.findall(r"^ +(?:\$ )?clouduploader (?!\[)(.*?)(?: *[|<>&;#].*)?$", text, re.MULTILINE)
     context = click.Context(program.clouduploader_command)
     group_options = {option for parameter in program.clouduploader_command.params for option in parameter.opts}
     unknown = []
@@ -88,9 +90,10 @@ def test_examples_use_options_that_exist():
         command = program.clouduploader_command.get_command(context, name)
         if isinstance(command, click.Group):
             command = command.commands[words[words.index(name) + 1]]
-        known = group_options | {
-            option for parameter in command.get_params(click.Context(command)) for option in parameter.opts
-        }
+        parameters = command.get_params(click.Context(command))
+        if isinstance(command, TargetCommand) and "--target" in words:
+            parameters += command.field_options(words[words.index("--target") + 1])
+        known = group_options | {option for parameter in parameters for option in parameter.opts}
         unknown += [f"{name} {word}" for word in words if word.startswith("-") and word not in known]
     assert len(examples) > 60
     assert unknown == []

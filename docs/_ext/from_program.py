@@ -21,6 +21,7 @@ SOURCES: dict[str, Callable[..., Iterable[str]]] = {
     "environment": tables.environment,
     "exit-codes": tables.exit_codes,
     "files": tables.files,
+    "gce-role": tables.gce_role,
     "metrics": tables.metrics,
     "package": plugin_api.package,
     "policy": tables.policy,

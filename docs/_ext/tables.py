@@ -15,6 +15,7 @@ from clouduploader.platforms.azure import rights as azure_rights_of
 from clouduploader.platforms.azure import settings as azure_settings
 from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2 import settings as ec2_settings
+from clouduploader.platforms.gce import rights as gce_rights
 from clouduploader.plugin import fields
 from clouduploader.server import job_counter
 from clouduploader.server import metrics as server_metrics
@@ -110,6 +111,12 @@ def azure_rights(extra: str = "") -> Iterator[str]:
     rights = azure_rights_of.EXTRAS[extra] if extra else azure_rights_of.BASE
     kinds = {"Actions": rights.actions, "DataActions": rights.data_actions}
     yield from rst.block(json.dumps({name: list(names) for name, names in kinds.items() if names}, indent=2), "json")
+
+
+def gce_role(name: str) -> Iterator[str]:
+    """Show the permissions of a role that a user makes in Google's cloud, or what an extra adds to them."""
+    permissions = {"archives": gce_rights.ON_BUCKET, "images": gce_rights.ON_PROJECT, **gce_rights.EXTRAS}[name]
+    yield from rst.block(json.dumps({"includedPermissions": permissions}, indent=2), "json")
 
 
 def trust() -> Iterator[str]:

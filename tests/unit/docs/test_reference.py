@@ -12,6 +12,7 @@ from clouduploader.model import job_xml
 from clouduploader.model.disk import Compression, Image
 from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2.ec2uploadimg import command as ec2uploadimg_command
+from clouduploader.platforms.gce import rights as gce_rights
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
@@ -54,6 +55,10 @@ def test_every_section_of_the_settings_is_described():
 
 def test_every_policy_is_shown():
     assert sorted(generated("ec2-role", "policy")) == sorted(rights.ACTIONS)
+
+
+def test_every_role_for_google_is_shown():
+    assert sorted(generated("gce-roles", "gce-role")) == sorted(["archives", "images", *gce_rights.EXTRAS])
 
 
 def documented_events():

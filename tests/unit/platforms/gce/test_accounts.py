@@ -4,9 +4,9 @@ import shlex
 import pytest
 from fakes.google_cloud import BUCKET, EMAIL, PROJECT
 
-from clouduploader.errors import DataError
+from clouduploader.errors import DataError, DeniedError
 from clouduploader.platforms.gce import rights
-from clouduploader.plugin import Level
+from clouduploader.plugin import CloudObject, Level
 from clouduploader.plugin.testing import RecordingReporter
 
 
@@ -122,3 +122,20 @@ def test_check_says_what_is_missing(google, uploads):
     assert [finding.level for finding in made.platform.check(made.context())] == [Level.FAILURE, Level.OK]
     made = uploads(bucket="no-such-bucket")
     assert "does not exist" in next(iter(made.platform.check(made.context()))).message
+
+
+@pytest.mark.parametrize("missing", [*rights.ON_BUCKET, *rights.ON_PROJECT])
+def test_each_right_is_needed_by_an_upload_or_its_clean_up(google, uploads, missing):
+    google.site.identity.rights = {
+        "bucket": [one for one in rights.ON_BUCKET if one != missing],
+        "project": [one for one in rights.ON_PROJECT if one != missing],
+    }
+    made = uploads()
+    refused = []
+    try:
+        made.run()
+        list(made.platform.find(made.context(), None))
+        made.platform.remove(made.context(), CloudObject("image", "my-image"))
+    except DeniedError as exc:
+        refused.append(exc)
+    assert refused or google.objects()

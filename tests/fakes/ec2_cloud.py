@@ -1,12 +1,7 @@
-"""An account of EC2, EBS direct and KMS in memory: the SDK's own clients, whose requests never leave the process.
-
-botocore checks requests and answers against Amazon's model, and makes of refusals what it makes of real ones; and
-`boto`, which is our border to it, has its say too.
-"""
+"""An account of EC2, EBS direct and KMS in memory, and the way into it."""
 
 import base64
 import collections
-import copy
 import dataclasses
 import datetime
 import fnmatch
@@ -15,82 +10,24 @@ import hashlib
 import io
 import itertools
 import json
-import threading
-import types
+import re
 
-import botocore.exceptions
-import botocore.session
-import botocore.validate
-import pytest
+from fakes.aws_sdk import REGION, AnsweredSdk, Refusal, sdk_client
 
-from clouduploader.platforms.ec2 import boto, endpoint, labels
-from clouduploader.platforms.ec2.sigv4 import AccessKeys
-from clouduploader.plugin import NullReporter
+from clouduploader.platforms.ec2 import endpoint, labels
 
 BLOCK = 524288
-REGION = "eu-west-1"
-STATUSES = {
-    "AccessDeniedException": 403, "UnauthorizedOperation": 403, "ResourceNotFoundException": 404,
-    "InternalServerException": 500, "InternalError": 500, "RequestLimitExceeded": 503, "Unavailable": 503,
+OTHERS = {
+    "Instances": "Reservations", "Volumes": "VolumeId", "KeyPairs": "KeyName", "SecurityGroups": "GroupId",
+    "Subnets": "SubnetId", "RouteTables": "RouteTableId", "InternetGateways": "InternetGatewayId", "Vpcs": "VpcId",
 }  # fmt: skip
-"""The HTTP statuses of codes, where they are not 400; botocore's models of EBS, and EC2 API, "Common errors"."""
-
-
-class Refusal(Exception):
-    """What AWS answers instead.
-
-    Args:
-        code: Of the error.
-        message: Its words.
-        status: Of HTTP; None for the one that goes with the code.
-        retries: How often the SDK had sent the request before.
-        more: Other members of the answer.
-    """
-
-    def __init__(self, code, message="No.", *, status=None, retries=0, **more):
-        super().__init__(code)
-        self.status = status or STATUSES.get(code, 400)
-        self.answer = {
-            "Error": {"Code": code, "Message": message},
-            "ResponseMetadata": {"HTTPStatusCode": self.status, "RetryAttempts": retries},
-            **more,
-        }
-
-
-def hang_up():
-    """The SDK's exception for a connection that was lost."""
-    return botocore.exceptions.ConnectionClosedError(endpoint_url="https://aws")
-
-
-def lose(_answer):
-    """As a fault: the call has its effect, and its answer never comes."""
-    raise hang_up()
+"""What else is in an account, by how the operation is called that lists it, and how each is named there."""
 
 
 @functools.lru_cache(maxsize=16)
 def digest_of(block):
     """The SHA-256 of a block; that of zeros is asked for a thousand times."""
     return hashlib.sha256(block).digest()
-
-
-@functools.cache
-def sdk_client(service):
-    """The client of which those of all accounts and regions are copies: to make one takes a hundred times as long."""
-    keys = AccessKeys("AKIA", "secret", None, None)
-    session = botocore.session.Session()
-    return boto.client(service, region=REGION, keys=keys, session=session, reporter=NullReporter())
-
-
-def copy_client(service, region):
-    """Make a client with hooks of its own."""
-    theirs = sdk_client(service)
-    ours = object.__new__(type(theirs))  # copy.copy asks the client for attributes that it has not yet
-    ours.__dict__.update(theirs.__dict__)
-    ours.meta = copy.copy(theirs.meta)
-    ours.meta.events = copy.copy(theirs.meta.events)
-    ours.meta._client_config = copy.copy(theirs.meta.config)
-    ours.meta._client_config.region_name = region
-    return ours
 
 
 @dataclasses.dataclass
@@ -125,16 +62,11 @@ def _snapshot_ids(image):
     return [mapping["Ebs"]["SnapshotId"] for mapping in image.get("BlockDeviceMappings", []) if "Ebs" in mapping]
 
 
-class Ec2Cloud:
-    """All regions of one account; `client` makes its clients.
+class Ec2Cloud(AnsweredSdk):
+    """All regions of one account; `client` makes its clients, see also AnsweredSdk.
 
     Attributes:
         images, snapshots: What there is in REGION; see `at` for others.
-        calls: What was called: region, operation and parameters.
-        faults: By operation, or region and operation, a list with an item for each call, in turn: None; a Refusal; an
-            exception that is raised in the call's place; or a function that gets the answer and gives another, or
-            raises: then the call has had its effect.
-        is_dead: Whether nothing can be reached any more.
         now: A function that tells the time, in seconds.
         hidden_until: By id, when EC2 shows a thing; the EBS direct APIs, and RegisterImage, know it before.
         completion_seconds: How long the completion of a snapshot takes.
@@ -142,7 +74,6 @@ class Ec2Cloud:
         looks_pending: How often a new copy is seen pending before it is complete.
         looks: By id, how often an image that is pending will be seen so.
         outcome: What becomes of new copies, by region; "available" where nothing else is said.
-        on_call: Called with region and operation before each answer.
         enabled: The regions that the account can use.
         encrypting: The regions in which all new snapshots are encrypted.
         default_key: With which they are.
@@ -151,24 +82,24 @@ class Ec2Cloud:
         permissions: By region, as they were added to images.
         grants: To create volumes, by region and snapshot, as they were added.
         deprecations: By region.
+        others: By how their listing is called, see OTHERS: things of a VPC and the like, as they are described; those
+            of instances in Reservations. They can be listed, all of them whatever is asked for, and deleted.
         tokens: Of each StartSnapshot and CopyImage: what came of it.
     """
 
     def __init__(self):
-        self.calls, self.faults, self.is_dead = [], {}, False
+        super().__init__()
         self.now, self.hidden_until, self.completion_seconds, self.page_blocks = lambda: 0.0, {}, 0, 10000
         self.looks_pending, self.looks, self.outcome = 2, {}, {}
-        self.on_call = lambda _region, _operation: None
         self.enabled, self.encrypting = (REGION, "eu-west-2", "us-east-1"), set()
         self.default_key, self.key_facts = "alias/aws/ebs", {"KeyManager": "CUSTOMER", "KeyState": "Enabled"}
         self.image_block = self.snapshot_block = "unblocked"
         self.permissions, self.grants, self.deprecations = collections.defaultdict(list), {}, {}
+        self.others = {name: [] for name in OTHERS}
         self.tokens = {}
         self._regions = collections.defaultdict(Region)
         self._image_numbers, self._snapshot_numbers = itertools.count(1), itertools.count(1)
         self._deregistered = set()
-        self._clients = {}
-        self._lock = threading.RLock()
 
     def at(self, region):
         """What there is in a region."""
@@ -218,43 +149,20 @@ class Ec2Cloud:
         """The ids of what there is in a region."""
         return sorted([*self.at(region).images, *self.at(region).snapshots])
 
-    def called(self, operation, region=None):
-        """The parameters of each call of an operation."""
-        return [given for place, name, given in self.calls if name == operation and region in (None, place)]
+    def _played(self, region, operation, given):
+        verb, name = re.fullmatch("([A-Z][a-z]+)(.*)", operation).groups()
+        if verb == "Describe" and name in self.others:
+            return {"Reservations" if name == "Instances" else name: self.others[name]}
+        if verb == "Delete" and f"{name}s" in self.others:
+            return self._delete_other(name, given)
+        return super()._played(region, operation, given)
 
-    def client(self, service, region=REGION):
-        """A client of EC2, EBS direct or KMS."""
-        with self._lock:
-            if (service, region) not in self._clients:
-                self._clients[service, region] = made = copy_client(service, region)
-                made.meta.events.register("provide-client-params", _keep_parameters)
-                made.meta.events.register_last(  # behind those of `boto`
-                    "before-call", lambda model, context, **_rest: self._answer(region, model, context["given"])
-                )
-            return self._clients[service, region]
-
-    def _answer(self, region, model, given):
-        if self.is_dead:
-            raise hang_up()
-        with self._lock:
-            self.calls.append((region, model.name, given))
-        self.on_call(region, model.name)
-        with self._lock:
-            faults = self.faults.get((region, model.name)) or self.faults.get(model.name) or [None]
-            fault = faults.pop(0)
-            try:
-                if isinstance(fault, Exception):
-                    raise fault
-                answer = getattr(self, f"_{model.name}")(region, **given) or {}
-                _check(model.output_shape, answer)
-                if fault:
-                    answer = fault(answer)
-            except Refusal as exc:
-                return types.SimpleNamespace(status_code=exc.status), exc.answer
-            except (AssertionError, botocore.exceptions.ParamValidationError) as exc:
-                pytest.fail(f"{model.name}: {exc}")  # no error that anybody below could take for one of AWS's
-        answer["ResponseMetadata"] = {"HTTPStatusCode": 200, "RetryAttempts": 0}
-        return types.SimpleNamespace(status_code=200), answer
+    def _delete_other(self, name, given):
+        key, things = OTHERS[f"{name}s"], self.others[f"{name}s"]
+        found = [thing for thing in things if thing[key] == given[key]]
+        if not found:
+            raise Refusal(f"Invalid{key}.NotFound")
+        things.remove(found[0])
 
     def _is_hidden(self, thing_id):
         return self.now() < self.hidden_until.get(thing_id, 0.0)
@@ -360,8 +268,10 @@ class Ec2Cloud:
     def _DeleteSnapshot(self, region, SnapshotId):
         if self._is_hidden(SnapshotId) or SnapshotId not in self.at(region).snapshots:
             raise Refusal("InvalidSnapshot.NotFound")
-        if self.at(region).users(SnapshotId):
-            raise Refusal("InvalidSnapshot.InUse", "An image needs it")
+        for image in self.at(region).users(SnapshotId):
+            raise Refusal(
+                "InvalidSnapshot.InUse", f"The snapshot {SnapshotId} is currently in use by {image['ImageId']}"
+            )
         del self.at(region).snapshots[SnapshotId]
 
     def _ModifySnapshotAttribute(self, region, SnapshotId, Attribute, CreateVolumePermission):
@@ -494,18 +404,6 @@ class Ec2Cloud:
     def _DescribeKey(self, region, KeyId):
         arn = f"arn:aws:kms:{region}:123456789012:key/{KeyId}"
         return {"KeyMetadata": {"KeyId": KeyId, "Arn": arn, **self.key_facts}}
-
-
-def _keep_parameters(params, context, **_rest):
-    context["given"] = params
-
-
-def _check(shape, answer):
-    """Check an answer as botocore checks requests."""
-    if shape is None:
-        assert answer == {}
-    else:
-        botocore.validate.validate_parameters(answer, shape)
 
 
 def _shown(image):

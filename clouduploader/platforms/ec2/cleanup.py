@@ -207,8 +207,9 @@ class _Listing:
     time_key: str = ""
 
 
+ALL_IMAGES = {"Owners": ["self"], "IncludeDisabled": True}
 LISTINGS = (
-    _Listing("image", "describe_images", ("Images",), "ImageId", {"Owners": ["self"]}, "CreationDate"),
+    _Listing("image", "describe_images", ("Images",), "ImageId", ALL_IMAGES, "CreationDate"),
     _Listing("instance", "describe_instances", ("Reservations", "Instances"), "InstanceId", time_key="LaunchTime"),
     _Listing("volume", "describe_volumes", ("Volumes",), "VolumeId", time_key="CreateTime"),
     _Listing("snapshot", "describe_snapshots", ("Snapshots",), "SnapshotId", {"OwnerIds": ["self"]}, "StartTime"),

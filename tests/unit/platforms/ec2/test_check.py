@@ -5,7 +5,8 @@ from pathlib import Path
 import botocore
 import botocore.session
 import pytest
-from fakes.ec2_cloud import Ec2Cloud, FakeAccount, Refusal
+from fakes.aws_sdk import Refusal
+from fakes.ec2_cloud import Ec2Cloud, FakeAccount
 
 from clouduploader.errors import ConfigError
 from clouduploader.platforms.ec2 import Ec2, check, settings

@@ -1,14 +1,16 @@
 import types
 
-import botocore.stub
 import pytest
-from fakes.ec2_cloud import REGION, Ec2Cloud, Refusal
+from fakes.aws_sdk import Refusal
+from fakes.ec2_cloud import REGION, Ec2Cloud
 
 from clouduploader.errors import DeniedError
-from clouduploader.platforms.ec2 import Ec2, cleanup
+from clouduploader.platforms.ec2 import Ec2, cleanup, labels
 from clouduploader.plugin import CleanUpReport, CloudObject, Context, ObjectRemoved, ObjectState, PlatformContext
 from clouduploader.plugin.testing.fakes import FakeClock
 from clouduploader.util.cancel import Cancel
+
+SNAPSHOT = "snap-00000000000000001"
 
 
 def thing(kind, item):
@@ -38,18 +40,10 @@ def make_remover(context):
     return make
 
 
-@pytest.fixture(scope="module")
-def client(sdk_session):
-    """A client of EC2 that can't ask it for anything."""
-    return sdk_session.create_client("ec2", REGION, aws_access_key_id="A", aws_secret_access_key="x")
-
-
 @pytest.fixture
-def stubbed(client):
-    """The client with answers that are set one by one, and the stubber that does it."""
-    with botocore.stub.Stubber(client) as stubber:
-        yield client, stubber
-        stubber.assert_no_pending_responses()
+def cloud():
+    """An account in which there is nothing yet."""
+    return Ec2Cloud()
 
 
 @pytest.fixture
@@ -149,44 +143,44 @@ def test_removing_twice_is_as_good_as_once(ec2, upload_of, make_remover):
     assert set(objects) <= {*report.removed, *report.absent}
 
 
-def test_nothing_to_remove_asks_for_nothing(stubbed, make_remover):
-    assert make_remover(stubbed[0]).remove([]) == CleanUpReport()
+def test_nothing_to_remove_asks_for_nothing(cloud, make_remover):
+    assert make_remover(cloud.client("ec2")).remove([]) == CleanUpReport()
+    assert cloud.calls == []
 
 
-def test_kind_that_nobody_knows_is_told_as_left(stubbed, make_remover):
+def test_kind_that_nobody_knows_is_told_as_left(cloud, make_remover):
     strange = thing("elephant", "e-1")
-    report = make_remover(stubbed[0]).remove([strange])
+    report = make_remover(cloud.client("ec2")).remove([strange])
     assert [left.object for left in report.left] == [strange]
+    assert cloud.calls == []
 
 
 @pytest.mark.parametrize("code", ["InvalidGroup.NotFound", "NotFoundException"])
-def test_what_ec2_denies_is_told_apart_and_not_noted_as_removed(stubbed, make_remover, record, code):
-    client, stubber = stubbed
-    stubber.add_client_error("delete_security_group", code)
-    report = make_remover(client).remove([thing("security group", "sg-1")])
+def test_what_ec2_denies_is_told_apart_and_not_noted_as_removed(cloud, make_remover, record, code):
+    cloud.faults["DeleteSecurityGroup"] = [Refusal(code)]
+    report = make_remover(cloud.client("ec2")).remove([thing("security group", "sg-1")])
     assert report == CleanUpReport(absent=(thing("security group", "sg-1"),))
     assert record.events == []
 
 
-def test_image_that_was_deregistered_counts_as_removed(stubbed, make_remover):
-    client, stubber = stubbed
-    stubber.add_client_error("deregister_image", "InvalidAMIID.Unavailable")
-    assert make_remover(client).remove([thing("image", "ami-1")]).removed == (thing("image", "ami-1"),)
+def test_image_that_was_deregistered_counts_as_removed(cloud, make_remover):
+    image = thing("image", cloud.add_image("my image", {}))
+    ec2 = cloud.client("ec2")
+    ec2.deregister_image(ImageId=image.id)
+    assert make_remover(ec2).remove([image]).removed == (image,)
 
 
 @pytest.mark.parametrize("code", [*sorted(cleanup.RETRY_CODES), "RequestLimitExceeded", "InternalError", "Unavailable"])
-def test_removal_that_heals_is_tried_again(stubbed, make_remover, context, code):
-    client, stubber = stubbed
-    stubber.add_client_error("delete_vpc", code)
-    stubber.add_client_error("delete_vpc", code)
-    stubber.add_response("delete_vpc", {}, {"VpcId": "vpc-1"})
-    remover = make_remover(client)
+def test_removal_that_heals_is_tried_again(cloud, make_remover, context, code):
+    cloud.others["Vpcs"] = [{"VpcId": "vpc-1"}]
+    cloud.faults["DeleteVpc"] = [Refusal(code)] * 2
+    remover = make_remover(cloud.client("ec2"))
     assert remover.remove([thing("vpc", "vpc-1")]).removed == (thing("vpc", "vpc-1"),)
+    assert cloud.others["Vpcs"] == []
     assert 1 <= context.clock.now <= 10
 
 
-def test_removal_that_does_not_heal_is_given_up_and_told(make_remover, context, record):
-    cloud = Ec2Cloud()
+def test_removal_that_does_not_heal_is_given_up_and_told(cloud, make_remover, context, record):
     cloud.faults["DeleteVpc"] = [Refusal("DependencyViolation", "The vpc vpc-1 has dependencies.")] * 999
     (left,) = make_remover(cloud.client("ec2")).remove([thing("vpc", "vpc-1")]).left
     assert left.object == thing("vpc", "vpc-1")
@@ -197,68 +191,75 @@ def test_removal_that_does_not_heal_is_given_up_and_told(make_remover, context, 
     assert cleanup.RETRY_SECONDS <= context.clock.now <= cleanup.RETRY_SECONDS + 1
 
 
-def test_snapshot_is_removed_once_its_image_is_really_gone(stubbed, make_remover):
-    client, stubber = stubbed
-    stubber.add_response("deregister_image", {}, {"ImageId": "ami-1"})
-    stubber.add_client_error("delete_snapshot", "InvalidSnapshot.InUse")
-    stubber.add_response("delete_snapshot", {}, {"SnapshotId": "snap-1"})
-    assert make_remover(client).remove([thing("image", "ami-1"), thing("snapshot", "snap-1")]).left == ()
+def test_snapshot_is_removed_once_its_image_is_really_gone(cloud, make_remover):
+    image_id = cloud.add_image("my image", {})
+    (snapshot_id,) = cloud.snapshots
+    cloud.faults["DeleteSnapshot"] = [Refusal("InvalidSnapshot.InUse")]
+    remover = make_remover(cloud.client("ec2"))
+    assert remover.remove([thing("image", image_id), thing("snapshot", snapshot_id)]).left == ()
+    assert cloud.left(REGION) == []
+    assert len(cloud.called("DeleteSnapshot")) == 2
 
 
-def test_snapshot_that_an_image_of_others_uses_is_left_at_once(stubbed, make_remover):
-    client, stubber = stubbed
-    stubber.add_client_error("delete_snapshot", "InvalidSnapshot.InUse", "It is in use by ami-2.")
-    (left,) = make_remover(client).remove([thing("snapshot", "snap-1")]).left
-    assert "in use by ami-2" in left.reason
+def test_snapshot_that_an_image_of_others_uses_is_left_at_once(cloud, make_remover):
+    image_id = cloud.add_image("my image", {})
+    (snapshot_id,) = cloud.snapshots
+    (left,) = make_remover(cloud.client("ec2")).remove([thing("snapshot", snapshot_id)]).left
+    assert f"in use by {image_id}" in left.reason
+    assert len(cloud.called("DeleteSnapshot")) == 1
 
 
-def test_refusal_is_told_and_the_others_are_still_removed(stubbed, make_remover):
-    client, stubber = stubbed
-    stubber.add_client_error("delete_snapshot", "UnauthorizedOperation")
-    stubber.add_response("delete_subnet", {}, {"SubnetId": "subnet-1"})
-    report = make_remover(client).remove([thing("subnet", "subnet-1"), thing("snapshot", "snap-1")])
+def test_refusal_is_told_and_the_others_are_still_removed(cloud, make_remover):
+    cloud.others["Subnets"] = [{"SubnetId": "subnet-1"}]
+    cloud.faults["DeleteSnapshot"] = [Refusal("UnauthorizedOperation")]
+    remover = make_remover(cloud.client("ec2"))
+    report = remover.remove([thing("subnet", "subnet-1"), thing("snapshot", "snap-1")])
     assert report.removed == (thing("subnet", "subnet-1"),)
     assert "ec2:DeleteSnapshot" in report.left[0].reason
 
 
-def test_order_is_the_one_that_dependencies_ask_for(stubbed, make_remover):
-    client, stubber = stubbed
-    stubber.add_response("describe_instances", {"Reservations": []})
-    stubber.add_response("deregister_image", {}, {"ImageId": "ami-1"})
-    stubber.add_response("delete_volume", {}, {"VolumeId": "vol-1"})
-    stubber.add_response("delete_snapshot", {}, {"SnapshotId": "snap-1"})
-    stubber.add_response("delete_key_pair", {}, {"KeyName": "k"})
-    stubber.add_response("delete_security_group", {}, {"GroupId": "sg-1"})
-    stubber.add_response("delete_subnet", {}, {"SubnetId": "subnet-1"})
-    stubber.add_response("delete_route_table", {}, {"RouteTableId": "rtb-1"})
-    stubber.add_client_error("detach_internet_gateway", "Gateway.NotAttached")
-    stubber.add_response("delete_internet_gateway", {}, {"InternetGatewayId": "igw-1"})
-    stubber.add_response("delete_vpc", {}, {"VpcId": "vpc-1"})
+def test_order_is_the_one_that_dependencies_ask_for(cloud, make_remover):
+    image_id = cloud.add_image("my image", {})
+    (snapshot_id,) = cloud.snapshots
+    cloud.others |= {
+        "Volumes": [{"VolumeId": "vol-1"}], "KeyPairs": [{"KeyName": "k"}], "SecurityGroups": [{"GroupId": "sg-1"}],
+        "Subnets": [{"SubnetId": "subnet-1"}], "RouteTables": [{"RouteTableId": "rtb-1"}],
+        "InternetGateways": [{"InternetGatewayId": "igw-1"}], "Vpcs": [{"VpcId": "vpc-1"}],
+    }  # fmt: skip
+    cloud.faults["DetachInternetGateway"] = [Refusal("Gateway.NotAttached")]
     objects = [
         thing(*pair)
         for pair in (
             ("vpc", "vpc-1"), ("internet gateway", "igw-1"), ("route table", "rtb-1"), ("subnet", "subnet-1"),
-            ("security group", "sg-1"), ("key pair", "k"), ("snapshot", "snap-1"), ("volume", "vol-1"),
-            ("image", "ami-1"),
+            ("security group", "sg-1"), ("key pair", "k"), ("snapshot", snapshot_id), ("volume", "vol-1"),
+            ("image", image_id),
         )
     ]  # fmt: skip
-    assert len(make_remover(client).remove(objects).removed) == len(objects)
+    assert len(make_remover(cloud.client("ec2")).remove(objects).removed) == len(objects)
+    assert [operation for _region, operation, _given in cloud.calls] == [
+        "DescribeInstances", "DeregisterImage", "DeleteVolume", "DeleteSnapshot", "DeleteKeyPair",
+        "DeleteSecurityGroup", "DeleteSubnet", "DeleteRouteTable", "DetachInternetGateway", "DeleteInternetGateway",
+        "DeleteVpc",
+    ]  # fmt: skip
 
 
-def test_instances_that_cannot_be_looked_for_do_not_stop_the_rest(stubbed, make_remover, record):
-    client, stubber = stubbed
-    stubber.add_client_error("describe_instances", "UnauthorizedOperation")
-    stubber.add_response("delete_key_pair", {}, {"KeyName": "k"})
-    assert make_remover(client).remove([thing("key pair", "k")]).removed == (thing("key pair", "k"),)
+def test_instances_that_cannot_be_looked_for_do_not_stop_the_rest(cloud, make_remover, record):
+    cloud.others["KeyPairs"] = [{"KeyName": "k"}]
+    cloud.faults["DescribeInstances"] = [Refusal("UnauthorizedOperation")]
+    remover = make_remover(cloud.client("ec2"))
+    assert remover.remove([thing("key pair", "k")]).removed == (thing("key pair", "k"),)
     assert record.lines[0].startswith("The helper instance can't be looked for: ")
 
 
 KEY = "0123456789abcdef0123456789abcdef"
 
 
+def tags_of(key=KEY, job="42"):
+    return {labels.KEY: key, labels.JOB: job, labels.STARTED: "2026-11-22T18:00:00+00:00"}
+
+
 def marked(kind, key=KEY, job="42"):
-    tags = {"clouduploader:key": key, "clouduploader:job": job, "clouduploader:started": "2026-11-22T18:00:00+00:00"}
-    return [{"ResourceType": kind, "Tags": [{"Key": name, "Value": value} for name, value in tags.items()]}]
+    return [{"ResourceType": kind, "Tags": labels.as_list(tags_of(key, job))}]
 
 
 @pytest.fixture
@@ -331,118 +332,84 @@ def test_complete_snapshot_without_an_image_is_kept_for_another_try(ec2, find):
     assert found.keep_reason == "complete; `clouduploader resume JOB` goes on with it"
 
 
-def test_snapshot_of_an_image_is_kept(stubbed, find):
-    client, stubber = stubbed
-    snapshot = {"SnapshotId": "snap-1", "State": "completed"}
-    for listing in cleanup.LISTINGS:
-        stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
-    mappings = [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}, {"Ebs": {"SnapshotId": "snap-1"}}]
-    image = {"ImageId": "ami-1", "State": "available", "BlockDeviceMappings": mappings}
-    stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
-    (found,) = find(client, KEY)
-    assert (found.keep_reason, found.state) == ("in use by ami-1", ObjectState.READY)
+@pytest.mark.parametrize("state", ["available", "disabled"])
+def test_snapshot_of_an_image_is_kept(cloud, find, state):
+    image_id = cloud.add_image("my image", {}, state=state)
+    cloud.images[image_id]["BlockDeviceMappings"].insert(0, {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"})
+    (snapshot,) = cloud.snapshots.values()
+    snapshot.tags = tags_of()
+    (found,) = find(cloud.client("ec2"), KEY)
+    assert (found.keep_reason, found.state) == (f"in use by {image_id}", ObjectState.READY)
 
 
-def test_image_that_is_a_leftover_itself_keeps_no_snapshot(stubbed, find):
-    client, stubber = stubbed
-    marks = marked("image")[0]["Tags"]
-    image = {"ImageId": "ami-1", "State": "pending", "BlockDeviceMappings": [{"Ebs": {"SnapshotId": "snap-1"}}]}
-    snapshot = {"SnapshotId": "snap-1", "State": "completed", "Tags": marks}
-    answers = {"image": {"Images": [image | {"Tags": marks}]}, "snapshot": {"Snapshots": [snapshot]}}
-    for listing in cleanup.LISTINGS:
-        stubber.add_response(listing.operation, answers.get(listing.kind, {}))
-    stubber.add_response("describe_images", {"Images": [image]}, {"Owners": ["self"], "Filters": []})
-    found = {item.object: item for item in find(client, KEY)}
-    assert found[thing("image", "ami-1")].keep_reason is None
-    assert found[thing("snapshot", "snap-1")].state is ObjectState.COMPLETE
+def test_image_that_is_a_leftover_itself_keeps_no_snapshot(cloud, find):
+    image_id = cloud.add_image("my image", tags_of(), state="pending")
+    ((snapshot_id, snapshot),) = cloud.snapshots.items()
+    snapshot.state = "completed"
+    found = {item.object: item for item in find(cloud.client("ec2"), KEY)}
+    assert found[thing("image", image_id)].keep_reason is None
+    assert found[thing("snapshot", snapshot_id)].state is ObjectState.COMPLETE
 
 
 @pytest.mark.parametrize(
     ("state", "reason"),
-    [("available", "an image that can be used"), ("deregistered", "an image that can be used")]
+    [(state, "an image that can be used") for state in ("available", "deregistered", "disabled")]
     + [(state, None) for state in ("pending", "failed", "error", "invalid")],
 )
-def test_image_is_kept_unless_it_is_none_yet(stubbed, state, reason, find):
-    client, stubber = stubbed
-    tags = marked("image")[0]["Tags"]
-    image = {"ImageId": "ami-1", "State": state, "CreationDate": "2026-11-22T18:00:00.000Z", "Tags": tags}
-    stubber.add_response("describe_images", {"Images": [image]})
-    for listing in cleanup.LISTINGS[1:]:
-        stubber.add_response(listing.operation, {})
-    (found,) = find(client, KEY)
-    assert (found.object, found.keep_reason) == (thing("image", "ami-1"), reason)
+def test_image_is_kept_unless_it_is_none_yet(cloud, state, reason, find):
+    image_id = cloud.add_image("my image", tags_of(), state=state)
+    cloud.images[image_id]["CreationDate"] = "2026-11-22T18:00:00.000Z"
+    cloud.snapshots.clear()
+    (found,) = find(cloud.client("ec2"), KEY)
+    assert (found.object, found.keep_reason) == (thing("image", image_id), reason)
     assert found.created.isoformat() == "2026-11-22T18:00:00+00:00"
 
 
-def test_pending_snapshot_is_a_leftover(stubbed, find):
-    client, stubber = stubbed
-    snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
-    for listing in cleanup.LISTINGS:
-        stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
-    (found,) = find(client, KEY)
-    assert (found.object.id, found.keep_reason, found.state) == ("snap-1", None, ObjectState.PENDING)
+def test_pending_snapshot_is_a_leftover(cloud, find):
+    snapshot_id = cloud.add_snapshot(tags=tags_of())
+    (found,) = find(cloud.client("ec2"), KEY)
+    assert (found.object.id, found.keep_reason, found.state) == (snapshot_id, None, ObjectState.PENDING)
 
 
-def test_instance_that_is_going_is_not_found(stubbed, find):
-    client, stubber = stubbed
+def test_instance_that_is_going_is_not_found(cloud, find):
     names = ("shutting-down", "terminated", "running", "stopped")
     instances = [{"InstanceId": f"i-{name}", "State": {"Name": name}} for name in names]
-    for listing in cleanup.LISTINGS:
-        answer = {"Reservations": [{"Instances": instances}]} if listing.kind == "instance" else {}
-        stubber.add_response(listing.operation, answer)
-    assert [item.object.id for item in find(client, KEY)] == ["i-running", "i-stopped"]
+    cloud.others["Instances"] = [{"Instances": instances}]
+    assert [item.object.id for item in find(cloud.client("ec2"), KEY)] == ["i-running", "i-stopped"]
 
 
-def test_kinds_that_may_not_be_listed_are_told_and_passed_over(stubbed, record, find):
-    client, stubber = stubbed
-    for listing in cleanup.LISTINGS:
-        if listing.kind == "vpc":
-            stubber.add_client_error(listing.operation, "UnauthorizedOperation")
-        else:
-            stubber.add_response(listing.operation, {})
-    assert find(client, KEY) == []
+def test_kinds_that_may_not_be_listed_are_told_and_passed_over(cloud, record, find):
+    cloud.faults["DescribeVpcs"] = [Refusal("UnauthorizedOperation")]
+    assert find(cloud.client("ec2"), KEY) == []
     assert len(record.lines) == 1
     assert record.lines[0].startswith(f"A vpc left in {REGION} can't be looked for: ")
 
 
-def test_account_whose_snapshots_may_not_be_listed_is_an_error(stubbed, find):
-    client, stubber = stubbed
-    for listing in cleanup.LISTINGS:
-        stubber.add_client_error(listing.operation, "UnauthorizedOperation")
-        if listing.kind == "snapshot":
-            break
+def test_account_whose_snapshots_may_not_be_listed_is_an_error(cloud, find):
+    cloud.faults["DescribeSnapshots"] = [Refusal("UnauthorizedOperation")]
     with pytest.raises(DeniedError):
-        find(client, KEY)
+        find(cloud.client("ec2"), KEY)
 
 
-def test_snapshot_is_kept_where_images_may_not_be_listed(stubbed, find):
-    client, stubber = stubbed
-    for listing in cleanup.LISTINGS:
-        if listing.kind == "image":
-            stubber.add_client_error(listing.operation, "UnauthorizedOperation")
-        else:
-            snapshot = {"SnapshotId": "snap-1", "State": "completed"}
-            stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
-    stubber.add_client_error("describe_images", "UnauthorizedOperation")
-    (found,) = find(client, KEY)
+def test_snapshot_is_kept_where_images_may_not_be_listed(cloud, find):
+    cloud.add_snapshot(tags=tags_of(), state="completed")
+    cloud.faults["DescribeImages"] = [Refusal("UnauthorizedOperation")] * 2
+    (found,) = find(cloud.client("ec2"), KEY)
     assert (found.keep_reason, found.state) == ("whether an image uses it can't be seen", ObjectState.READY)
 
 
 @pytest.mark.parametrize(
     ("entries", "is_kept"),
     [
-        ([{"what": "sealing", "snapshot_id": "snap-1"}], True),
+        ([{"what": "sealing", "snapshot_id": SNAPSHOT}], True),
         ([{"what": "sealing", "snapshot_id": "snap-2"}], False),
-        ([{"what": "sealing", "snapshot_id": "snap-1"}, {"what": "discarded", "snapshot_id": "snap-1"}], False),
-        ([{"what": "discarded", "token": "x"}, {"what": "sealing", "snapshot_id": "snap-1"}], True),
+        ([{"what": "sealing", "snapshot_id": SNAPSHOT}, {"what": "discarded", "snapshot_id": SNAPSHOT}], False),
+        ([{"what": "discarded", "token": "x"}, {"what": "sealing", "snapshot_id": SNAPSHOT}], True),
     ],
 )
-def test_snapshot_that_may_be_being_completed_is_kept(stubbed, context, entries, is_kept, find):
-    client, stubber = stubbed
+def test_snapshot_that_may_be_being_completed_is_kept(cloud, context, entries, is_kept, find):
     context.entries = entries
-    snapshot = {"SnapshotId": "snap-1", "State": "pending", "Tags": marked("snapshot")[0]["Tags"]}
-    for listing in cleanup.LISTINGS:
-        stubber.add_response(listing.operation, {"Snapshots": [snapshot]} if listing.kind == "snapshot" else {})
-    (found,) = find(client, KEY)
+    assert cloud.add_snapshot(tags=tags_of()) == SNAPSHOT
+    (found,) = find(cloud.client("ec2"), KEY)
     assert (found.state is ObjectState.COMPLETE) == is_kept
     assert (found.keep_reason == cleanup.COMPLETING) == is_kept

@@ -2,7 +2,8 @@
 
 import botocore.exceptions
 import pytest
-from fakes.ec2_cloud import Ec2Cloud, Refusal
+from fakes.aws_sdk import Refusal
+from fakes.ec2_cloud import Ec2Cloud
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """What is asked before the first byte, in an account whose EC2 and KMS answer as `Ec2Cloud` says."""
 
 import pytest
-from fakes.ec2_cloud import REGION, Ec2Cloud, Refusal
+from fakes.aws_sdk import Refusal
+from fakes.ec2_cloud import REGION, Ec2Cloud
 from fakes.ec2_upload import make_context, make_request
 
 from clouduploader.errors import ClouduploaderError, DeniedError, PlatformReplyError, TargetDataError

@@ -6,7 +6,8 @@ import signal
 import threading
 
 import pytest
-from fakes.ec2_cloud import Ec2Cloud, Refusal, hang_up, lose
+from fakes.aws_sdk import Refusal, hang_up, lose
+from fakes.ec2_cloud import Ec2Cloud
 from fakes.ec2_upload import make_context, make_request, undone
 
 from clouduploader.errors import StoppedError

@@ -1,7 +1,8 @@
 """Waiting, sealing and keys; what tries after a crash do is in test_upload.py."""
 
 import pytest
-from fakes.ec2_cloud import REGION, Ec2Cloud, Refusal, hang_up, lose
+from fakes.aws_sdk import Refusal, hang_up, lose
+from fakes.ec2_cloud import REGION, Ec2Cloud
 from fakes.ec2_upload import make_context, make_request
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError

@@ -7,7 +7,8 @@ import signal
 import types
 
 import pytest
-from fakes.ec2_cloud import BLOCK, REGION, Ec2Cloud, Refusal, hang_up, lose
+from fakes.aws_sdk import Refusal, hang_up, lose
+from fakes.ec2_cloud import BLOCK, REGION, Ec2Cloud
 from fakes.ec2_upload import GIB, make_context, make_facts, make_request, undone
 
 from clouduploader.errors import (

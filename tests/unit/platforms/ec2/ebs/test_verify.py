@@ -3,7 +3,8 @@ import io
 import signal
 
 import pytest
-from fakes.ec2_cloud import BLOCK, Ec2Cloud, Refusal, hang_up
+from fakes.aws_sdk import Refusal, hang_up
+from fakes.ec2_cloud import BLOCK, Ec2Cloud
 from fakes.ec2_upload import make_context, make_request
 
 from clouduploader.errors import DeniedError, NetworkError, PlatformReplyError, StoppedError, TransientError

@@ -19,7 +19,7 @@ from clouduploader.errors import ExitCode, UnavailableError
     "networks",
     multiple=True,
     metavar="NET",
-    help="Networks that may read and write, for example 10.1.0.0/16; can be repeated.  [127.0.0.0/8 ::1]",
+    help="Networks that may do everything without a token, such as 10.1.0.0/16; can be repeated.  [127.0.0.0/8 ::1]",
 )
 @click.option("--worker/--no-worker", default=True, help="Whether to start uploads too, as `worker` does.  [--worker]")
 @click.option("--drain", is_flag=True, help="When asked to stop, start no more uploads, and serve until the last ends.")
@@ -33,12 +33,14 @@ def serve_command(
     pointed at it: $clouduploadserver in BSConfig.pm. What else can be set is in the section [server] of
     clouduploader.conf.
 
-    There are no passwords: every client in a network of --allow may do everything, for any user. SIGTERM stops it;
-    images that are on their way in then fail, uploads go on, and the next worker finds them. With --drain it goes on
-    until the last upload has ended; a second signal stops it. SIGHUP reads the sections [server] and [worker] again,
-    but where to listen; a section that is wrong changes nothing. Events go to stderr, a line of logfmt for each request
-    and each change of a job. With --no-worker the uploads are left to `clouduploader worker`, or to OBS's
-    own.
+    Every client in a network of --allow may do everything, for any user, as OBS has it. Others that the settings name
+    need a token, see `token`, and its user is whose jobs they see and make.
+
+    SIGTERM stops it; images that are on their way in then fail, uploads go on, and the next worker finds them. With
+    --drain it goes on until the last upload has ended; a second signal stops it. SIGHUP reads the sections [server]
+    and [worker] again, but where to listen; a section that is wrong changes nothing. Events go to stderr, a line of
+    logfmt for each request and each change of a job. With --no-worker the uploads are left to `clouduploader
+    worker`, or to OBS's own.
     """
     try:
         from clouduploader.server import service, settings, worker_thread

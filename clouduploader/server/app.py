@@ -6,8 +6,9 @@ import time
 
 from aiohttp import typedefs, web
 
-from clouduploader.errors import ClouduploaderError
-from clouduploader.server import body, operations, page, replies, routing
+from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError
+from clouduploader.server import access, body, operations, page, replies, routing
+from clouduploader.server.access import PRINCIPAL, Kind, Reach
 from clouduploader.server.connections import ConnectionTable
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import ROUTES, Handler, RouteCall
@@ -70,6 +71,10 @@ async def _dispatch(state: ServerState, request: web.Request) -> web.StreamRespo
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
     if request.method in WITH_BODY:
         body.check_expectation(request)
+    principal = await state.gate.identify(request)
+    request[PRINCIPAL] = principal
+    if principal.kind is Kind.USER and principal.user:
+        state.request_counts.count(principal.user, most=state.settings.user_requests, now=time.monotonic())
     form = ""
     if request.method == "POST" and request.headers.get("Content-Type", "").lower() == FORM:
         form = await _form(state, request)
@@ -81,7 +86,24 @@ async def _dispatch(state: ServerState, request: web.Request) -> web.StreamRespo
 
     found = await state.parse(QUERY_COST * (len(request.raw_path) + len(form)), find)
     request[JOB], request[IS_POLLED] = found.job, found.is_polled
-    return await found.handler(RouteCall(state, request, found))
+    owner = principal.user if access.reach(principal, found.right) is Reach.OWN else None
+    if owner is not None and found.job:
+        _check_owner(state, found.job, owner)
+    return await found.handler(RouteCall(state, request, found, principal, owner))
+
+
+def _check_owner(state: ServerState, name: str, owner: str) -> None:
+    """Refuse what is another user's job, in the same way as one that is not there.
+
+    Raises:
+        RefusalError: It is not the owner's, or not there.
+    """
+    try:
+        job, _ = state.jobs.read(name)
+    except (NoSuchJobError, JobFileError) as exc:
+        raise replies.no_such_job() from exc
+    if job.user != owner:
+        raise replies.no_such_job()
 
 
 def _is_from_a_page(request: web.Request) -> bool:

@@ -187,7 +187,7 @@ class Acceptor:
     Args:
         listener: Accepts them; closed by the caller.
         connect: Makes the protocol for a client's address.
-        is_allowed: Whether an address may connect. If not, it gets a refusal, and nothing that it sends is read.
+        is_client: Whether an address may connect. If not, it gets a refusal, and nothing that it sends is read.
     """
 
     def __init__(
@@ -195,9 +195,9 @@ class Acceptor:
         listener: socket.socket,
         connect: Callable[[str], ClientConnection],
         *,
-        is_allowed: Callable[[str], bool],
+        is_client: Callable[[str], bool],
     ) -> None:
-        self._listener, self._connect, self._is_allowed = listener, connect, is_allowed
+        self._listener, self._connect, self._is_client = listener, connect, is_client
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -231,7 +231,7 @@ class Acceptor:
                 self._timer = self._loop.call_later(PAUSE_SECONDS, self.open)
                 return
             client.setblocking(False)
-            if not self._is_allowed(address):
+            if not self._is_client(address):
                 self._turn_away(client, address)
                 continue
             connect = typing.cast(Callable[[], ClientConnection], lambda address=address: self._connect(address))

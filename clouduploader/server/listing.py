@@ -24,7 +24,7 @@ class JobLists:
 
     def __init__(self, jobs: spool.Spool) -> None:
         self._jobs = jobs
-        self._kept: dict[str, tuple[tuple[int, int, int], bytes]] = {}
+        self._kept: dict[str, tuple[tuple[int, int, int], str | None, bytes]] = {}  # key, user and text
         self._kept_bytes = 0
 
     def names(self) -> bytes:
@@ -38,17 +38,22 @@ class JobLists:
         names = sorted(running.union(self._jobs.archived_names()))
         return "\n".join(name if name in running else f"{ARCHIVED}{name}" for name in names).encode()
 
-    def render_all(self, names: bytes) -> Iterator[bytes]:
-        """Yield the list of what `names` gave; records are read when their piece is asked for."""
+    def render_all(self, names: bytes, *, owner: str | None) -> Iterator[bytes]:
+        """Yield the list of what `names` gave; records are read when their piece is asked for.
+
+        Args:
+            names: As they were given.
+            owner: Only jobs of this user are in it; None for all.
+        """
         lines = (match[0].decode() for match in re.finditer(rb"[^\n]+", names))
         return self._blocks(
-            self._archived(line.removeprefix(ARCHIVED)) if line.startswith(ARCHIVED) else self._any(line)
+            self._archived(line.removeprefix(ARCHIVED), owner) if line.startswith(ARCHIVED) else self._any(line, owner)
             for line in lines
         )
 
-    def render(self, names: Iterable[str]) -> Iterator[bytes]:
-        """Yield the list of these jobs, in this order; those that are not there are left out."""
-        return self._blocks(self._any(name) for name in names)
+    def render(self, names: Iterable[str], *, owner: str | None) -> Iterator[bytes]:
+        """Yield the list of these jobs, in this order; those that are not there, or not the owner's, are left out."""
+        return self._blocks(self._any(name, owner) for name in names)
 
     def _blocks(self, jobs: Iterable[bytes]) -> Iterator[bytes]:
         pieces, size = [HEAD], 0
@@ -60,26 +65,29 @@ class JobLists:
                 pieces, size = [], 0
         yield b"".join((*pieces, TAIL))
 
-    def _any(self, name: str) -> bytes:
+    def _any(self, name: str, owner: str | None) -> bytes:
         try:
             job, is_archived = self._jobs.read(name)
         except ClouduploaderError:  # not there, or damaged: in OBS's list it is missing then
             return b""
-        return self._archived(name) if is_archived else job_xml.serialize(replies.public_job(job), indent="  ")
+        if is_archived:
+            return self._archived(name, owner)
+        return job_xml.serialize(replies.public_job(job), indent="  ") if owner in (None, job.user) else b""
 
-    def _archived(self, name: str) -> bytes:
+    def _archived(self, name: str, owner: str | None) -> bytes:
         try:
             status = self._jobs.done_path(name).stat()
             key = (status.st_ino, status.st_size, status.st_mtime_ns)
             kept = self._kept.get(name)
             if kept and kept[0] == key:
-                return kept[1]
-            text = job_xml.serialize(replies.public_job(self._jobs.read_archived(name)), indent="  ")
+                return kept[2] if owner in (None, kept[1]) else b""
+            job = self._jobs.read_archived(name)
+            text = job_xml.serialize(replies.public_job(job), indent="  ")
         except (OSError, ClouduploaderError):
             return b""
         if self._kept_bytes + len(text) > MAX_KEPT_BYTES:
             self._kept.clear()
             self._kept_bytes = 0
-        self._kept_bytes += len(text) - (len(kept[1]) if kept else 0)
-        self._kept[name] = (key, text)
-        return text
+        self._kept_bytes += len(text) - (len(kept[2]) if kept else 0)
+        self._kept[name] = (key, job.user, text)
+        return text if owner in (None, job.user) else b""

@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 
 from clouduploader.server import health, metrics, page, replies, routing
+from clouduploader.server.access import Right
 from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.server.routing import Route
 
@@ -42,7 +43,7 @@ async def show_description(call: RouteCall) -> web.StreamResponse:
 
 
 ROUTES: list[Route[Handler]] = [
-    Route(path="/metrics", handler=show_metrics, methods=routing.READING, is_polled=True),
-    Route(path="/healthz", handler=show_health, methods=routing.READING, is_polled=True),
-    Route(path="/openapi.json", handler=show_description, methods=routing.READING),
+    Route(path="/metrics", handler=show_metrics, right=Right.MONITOR, methods=routing.READING, is_polled=True),
+    Route(path="/healthz", handler=show_health, right=Right.MONITOR, methods=routing.READING, is_polled=True),
+    Route(path="/openapi.json", handler=show_description, right=Right.GREET, methods=routing.READING),
 ]

@@ -14,6 +14,7 @@ from clouduploader.jobs import list as jobs_list
 from clouduploader.jobs import log as jobs_log
 from clouduploader.model import job_xml
 from clouduploader.server import replies, routing, search
+from clouduploader.server.access import Right
 from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.server.routing import Parameter, Route
 
@@ -74,6 +75,7 @@ async def find_jobs(call: RouteCall) -> web.StreamResponse:
             call.state.jobs,
             wanted,
             before=None if before is None else routing.to_integer(before),
+            owner=call.owner,
             limit=max(1, routing.to_integer(value("limit") or str(DEFAULT_JOBS))),
         )
     return answer_json({"now": int(time.time()), "total": found.total, "jobs": found.jobs, "before": found.before})
@@ -141,13 +143,16 @@ FILTERS = (
     Parameter(name="target"),
 )
 ROUTES: list[Route[Handler]] = [
-    Route(path="/ui", handler=show_page, methods=routing.READING, parameters=FILTERS),  # read by its script
-    Route(path="/ui/job/$job", handler=show_job_page, methods=routing.READING),
-    Route(path="/ui/ui.js", handler=show_script, methods=routing.READING),
-    Route(path="/ui/ui.css", handler=show_style, methods=routing.READING),
+    Route(
+        path="/ui", handler=show_page, right=Right.SEE_JOBS, methods=routing.READING, parameters=FILTERS
+    ),  # read by its script
+    Route(path="/ui/job/$job", handler=show_job_page, right=Right.SEE_JOBS, methods=routing.READING),
+    Route(path="/ui/ui.js", handler=show_script, right=Right.GREET, methods=routing.READING),
+    Route(path="/ui/ui.css", handler=show_style, right=Right.GREET, methods=routing.READING),
     Route(
         path="/ui/jobs",
         handler=find_jobs,
+        right=Right.SEE_JOBS,
         methods=routing.READING,
         parameters=(
             *FILTERS,
@@ -156,10 +161,11 @@ ROUTES: list[Route[Handler]] = [
         ),
         is_polled=True,
     ),
-    Route(path="/ui/jobs/$job", handler=show_job, methods=routing.READING, is_polled=True),
+    Route(path="/ui/jobs/$job", handler=show_job, right=Right.SEE_JOBS, methods=routing.READING, is_polled=True),
     Route(
         path="/ui/jobs/$job/log",
         handler=show_log,
+        right=Right.SEE_JOBS,
         methods=routing.READING,
         parameters=[Parameter(name="start", check=routing.check_number)],
         is_polled=True,

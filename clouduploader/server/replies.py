@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -40,10 +41,19 @@ class RefusalError(ClouduploaderError):
         message: What OBS's server would say, after the code; its first line is the summary.
         status: The HTTP status; None to find it in the message, as OBS does.
         is_coded: Whether OBS's message begins with the code: then it is shown as details too.
+        headers: What the answer has besides.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, is_coded: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        is_coded: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
+        self.headers = headers or {}
         self.status = status or (500 if _SERVER_FAULT.search(message) else 400)
         self.details = f"{self.status} {message}" if is_coded else message
 
@@ -106,7 +116,9 @@ def error(refusal: RefusalError) -> web.Response:
         lines.append(f"  <details>{job_xml.escape(refusal.details)}</details>\n")
     lines.append("</status>\n")
     reason = _CONTROL.sub(" ", summary[:MAX_REASON_CHARS]).replace(":", " ")
-    return xml("".join(lines).encode(), status=refusal.status, reason=reason)
+    answer = xml("".join(lines).encode(), status=refusal.status, reason=reason)
+    answer.headers.update(refusal.headers)
+    return answer
 
 
 def serialize(answer: web.Response) -> bytes:

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from aiohttp import web
 
 from clouduploader.errors import JobFileError, NoSuchJobError
+from clouduploader.jobs import fill
 from clouduploader.jobs import kill as jobs_kill
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
-from clouduploader.server import body, connections, replies, routing, status
+from clouduploader.server import body, connections, quotas, replies, routing, status
+from clouduploader.server.access import Principal, Right
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routing import Parameter, Route
 from clouduploader.server.state import JOB, ServerState
@@ -32,11 +34,15 @@ class RouteCall:
         state: Of the server.
         request: As aiohttp gives it.
         found: Its route, job and query.
+        principal: Who sends it.
+        owner: Whose jobs alone it may see and change; None for all.
     """
 
     state: ServerState
     request: web.BaseRequest
     found: "routing.RouteMatch[Handler]"
+    principal: Principal
+    owner: str | None
 
 
 Handler = Callable[[RouteCall], Awaitable[web.StreamResponse]]
@@ -99,6 +105,8 @@ def _check_length(data: bytes) -> None:
 
 
 async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.StreamResponse:
+    if call.owner is not None:
+        fields["user"] = call.owner  # whatever the client says
     routing.check_filled("user", fields["user"])  # OBS takes such jobs, and never ends them
     routing.check_filled("target", fields["target"])
     for name in WANTED:
@@ -124,7 +132,9 @@ async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.S
     )
 
     def make() -> Job:
-        made = call.state.jobs.create(job, targetdata=data)
+        if call.owner is not None:
+            quotas.check_room(call.state.jobs, call.state.settings, call.owner, size)
+        made = call.state.jobs.create(job, targetdata=_filled(call, job, data))
         # Logged in the thread: if the client leaves, its result is not awaited.
         call.state.log.tell("created", job=made.name, user=made.user, target=made.target, size=made.size)
         return made
@@ -133,6 +143,14 @@ async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.S
         made = await asyncio.to_thread(make)
     call.request[JOB] = made.name
     return replies.xml(job_xml.serialize(made))
+
+
+def _filled(call: RouteCall, job: Job, data: bytes) -> bytes:
+    """In a thread: return target data with the user's account, which OBS's own calls have in them already."""
+    if call.principal.token is None:
+        return data
+    is_bound = call.owner is not None
+    return fill.fill(call.state.config, data, user=job.user or "", target=job.target or "", is_bound=is_bound)
 
 
 async def upload(call: RouteCall) -> web.StreamResponse:
@@ -155,11 +173,11 @@ async def list_jobs(call: RouteCall) -> web.StreamResponse:
     listing, connection = call.state.listing, connections.connection_of(call.request)
     async with call.state.listing_lock:
         if names := call.found.values.get("name"):
-            blocks = listing.render(names)
+            blocks = listing.render(names, owner=call.owner)
         else:
             all_names = await asyncio.to_thread(listing.names)
             connection.hold(len(all_names))
-            blocks = listing.render_all(all_names)
+            blocks = listing.render_all(all_names, owner=call.owner)
         first, is_whole = await asyncio.to_thread(_first, blocks)
     if is_whole:
         return replies.xml(first)
@@ -193,7 +211,9 @@ async def kill(call: RouteCall) -> web.StreamResponse:
     def run() -> jobs_kill.KillResult:
         (killed,) = jobs_kill.kill_jobs(jobs, [call.found.job], options=options, config=config)
         if not killed.error and not killed.is_finished_before:
-            call.state.log.tell("killed", job=killed.name, client=call.request.remote)  # as in `_create`
+            call.state.log.tell(
+                "killed", job=killed.name, client=call.request.remote, user=call.principal.user
+            )  # as in `_create`
         return killed
 
     killed = await asyncio.to_thread(run)
@@ -257,19 +277,21 @@ LOG_PARAMETERS = (
     Parameter(name="view"),
 )
 ROUTES: list[Route[Handler]] = [
-    Route(path="/", handler=hello),
+    Route(path="/", handler=hello, right=Right.GREET),
     Route(
         path="/cloudupload",
         handler=create_by_query,
+        right=Right.CREATE_JOBS,
         methods=("POST",),
         parameters=[Parameter(name=name, is_required=True) for name in WANTED],
         selector={name: None for name in WANTED if name not in ("filename", "size")},
     ),
-    Route(path="/cloudupload", handler=create, methods=("POST",)),
-    Route(path="/cloudupload/$job", handler=upload, methods=("PUT",)),
+    Route(path="/cloudupload", handler=create, right=Right.CREATE_JOBS, methods=("POST",)),
+    Route(path="/cloudupload/$job", handler=upload, right=Right.CHANGE_JOBS, methods=("PUT",)),
     Route(
         path="/cloudupload/$job",
         handler=kill,
+        right=Right.CHANGE_JOBS,
         methods=("POST",),
         parameters=[Parameter(name="cmd")],
         selector={"cmd": "kill"},
@@ -277,21 +299,28 @@ ROUTES: list[Route[Handler]] = [
     Route(
         path="/cloudupload/$job",
         handler=kill,
+        right=Right.CHANGE_JOBS,
         methods=("POST",),
         parameters=[Parameter(name="command")],
         selector={"command": "kill"},
     ),
-    Route(path="/cloudupload/_pubkey", handler=pubkey),
-    Route(path="/cloudupload/$job", handler=show),
-    Route(path="/cloudupload/$job/_log", handler=log, parameters=LOG_PARAMETERS),
+    Route(path="/cloudupload/_pubkey", handler=pubkey, right=Right.GREET),
+    Route(path="/cloudupload/$job", handler=show, right=Right.SEE_JOBS),
+    Route(path="/cloudupload/$job/_log", handler=log, right=Right.SEE_JOBS, parameters=LOG_PARAMETERS),
     Route(
         path="/cloudupload",
         handler=list_jobs,
+        right=Right.SEE_JOBS,
         methods=("GET", "HEAD"),
         parameters=[Parameter(name="name", check=routing.check_number, is_multiple=True)],
     ),
-    Route(path="/serverstatus", handler=serverstatus),
-    Route(path="/ajaxstatus", handler=ajaxstatus),
-    Route(path="/workerstatus", handler=workerstatus, parameters=[Parameter(name="arch", is_multiple=True)]),
+    Route(path="/serverstatus", handler=serverstatus, right=Right.SEE_REQUESTS),
+    Route(path="/ajaxstatus", handler=ajaxstatus, right=Right.SEE_REQUESTS),
+    Route(
+        path="/workerstatus",
+        handler=workerstatus,
+        right=Right.SEE_WORKER,
+        parameters=[Parameter(name="arch", is_multiple=True)],
+    ),
 ]
 """In OBS's order (bs_clouduploadserver): the first that fits answers."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from clouduploader.server.access import Right
 from clouduploader.server.replies import RefusalError
 from clouduploader.util.frozen import frozen
 
@@ -95,6 +96,7 @@ class Route(Generic[Handler]):
     Attributes:
         path: With `$job` for a job's name.
         handler: Answers.
+        right: Who asks needs it; what it reaches is checked for `$job` before the handler is called.
         methods: Of the requests that it answers.
         parameters: Known in its query; others are refused.
         is_polled: Whether programs poll it, so that requests that succeed are not logged.
@@ -103,6 +105,7 @@ class Route(Generic[Handler]):
 
     path: str
     handler: Handler
+    right: Right
     methods: Collection[str] = USUAL
     parameters: Sequence[Parameter] = ()
     is_polled: bool = False
@@ -127,12 +130,14 @@ class RouteMatch(Generic[Handler]):
 
     Attributes:
         handler: Answers.
+        right: See `Route`.
         job: The job's name, checked; "" on a route without.
         values: The query's values by name; of a name that is not in the query, none.
         is_polled: See `Route`.
     """
 
     handler: Handler
+    right: Right
     job: str
     values: Mapping[str, Sequence[str]]
     is_polled: bool
@@ -202,7 +207,7 @@ def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -
             if job is not None:
                 check_job("job", job)
             _check(route, values)
-            return RouteMatch(route.handler, job or "", values, route.is_polled)
+            return RouteMatch(route.handler, route.right, job or "", values, route.is_polled)
     raise RefusalError(f"unknown request: {method}:{path}", is_coded=True)
 
 

@@ -48,23 +48,24 @@ class SearchResult:
     """One answer.
 
     Attributes:
-        total: How many jobs there are in all, found or not.
+        total: How many jobs there are in all, found or not; None for an owner.
         jobs: See `job_fields`.
         before: What to give as `before` for the next answer; None if there are no more jobs.
     """
 
-    total: int
+    total: int | None
     jobs: list[dict[str, Any]]
     before: int | None
 
 
-def find(jobs: spool.Spool, wanted: JobSearch, *, before: int | None, limit: int) -> SearchResult:
+def find(jobs: spool.Spool, wanted: JobSearch, *, before: int | None, owner: str | None, limit: int) -> SearchResult:
     """Search jobs. Blocks while it reads up to MAX_RECORDS records.
 
     Args:
         jobs: The spool.
         wanted: The conditions.
         before: Only those with smaller ids; None for all.
+        owner: Only jobs of this user, who is told of no others; None for all.
         limit: How many at most.
 
     Raises:
@@ -72,16 +73,17 @@ def find(jobs: spool.Spool, wanted: JobSearch, *, before: int | None, limit: int
         LocalIOError: It can't be read.
     """
     listing = jobs_list.list_jobs(jobs, jobs_list.JobQuery(), before=before)
+    total = listing.total if owner is None else None
     found: list[dict[str, Any]] = []
     chars = 0
     for count, entry in enumerate(listing.entries, start=1):
         fields = job_fields(jobs, entry)
-        if wanted.is_match(fields):
+        if owner in (None, fields.get("user")) and wanted.is_match(fields):
             found.append(fields)
             chars += sum(len(value) for value in fields.values() if isinstance(value, str))
         if len(found) >= min(limit, MAX_JOBS) or chars >= MAX_CHARS or count >= MAX_RECORDS:
-            return SearchResult(listing.total, found, int(entry.name))
-    return SearchResult(listing.total, found, None)
+            return SearchResult(total, found, int(entry.name))
+    return SearchResult(total, found, None)
 
 
 def job_fields(jobs: spool.Spool, entry: jobs_list.ListedJob) -> dict[str, Any]:

@@ -155,7 +155,7 @@ async def _answer_all(
             )
         )
 
-    acceptor = Acceptor(listener, connect, is_allowed=lambda address: state.settings.is_allowed(address))
+    acceptor = Acceptor(listener, connect, is_client=lambda address: state.settings.is_client(address))
     acceptor.open()
     announce()
 

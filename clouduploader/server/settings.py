@@ -3,7 +3,7 @@
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clouduploader.errors import ClouduploaderError, ConfigError, UsageError
@@ -25,7 +25,9 @@ class ServerSettings:
     Attributes:
         host: The address to listen on.
         port: The port there; 0 lets the kernel choose one.
-        allow: Networks of the clients that may read and write; all others get a refusal.
+        allow: Networks of the clients that may do everything without a token.
+        clients: Networks of further clients, which need one; all others get a refusal.
+        clear_tokens: Whether tokens are taken that others could read on their way.
         keep_free_bytes: How much of the spool's file system no image may fill.
         keep_free_inodes: With how few inodes left there no job is taken.
         max_memory_bytes: How much memory requests and answers may take together, before some are dropped.
@@ -34,11 +36,16 @@ class ServerSettings:
         expire_seconds: How long a job may wait for its image, or for more of it.
         archive_days: How old archived jobs get before they are removed; None for no limit.
         archive_jobs: How many archived jobs are kept, the newest; None for all.
+        user_jobs: How many jobs that are not over a user may have who comes with a token.
+        user_bytes: How many bytes the images of these may have together.
+        user_requests: How many requests such a user may send a minute.
     """
 
     host: str
     port: int
     allow: tuple[Network, ...]
+    clients: tuple[Network, ...] = ()
+    clear_tokens: bool = False
     keep_free_bytes: int = 1 << 30
     keep_free_inodes: int = 1000
     max_memory_bytes: int = 64 << 20
@@ -47,13 +54,17 @@ class ServerSettings:
     expire_seconds: int = 3600
     archive_days: int | None = None
     archive_jobs: int | None = None
+    user_jobs: int = 100
+    user_bytes: int = 1 << 40
+    user_requests: int = 600
 
     def is_allowed(self, address: str) -> bool:
-        """Return whether a client of this address is allowed."""
-        found = ipaddress.ip_address(address)
-        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
-            found = found.ipv4_mapped
-        return any(found in network for network in self.allow)
+        """Return whether a client of this address may do everything without a token."""
+        return _is_in(address, self.allow)
+
+    def is_client(self, address: str) -> bool:
+        """Return whether a client of this address gets an answer."""
+        return _is_in(address, (*self.allow, *self.clients))
 
     def warning(self, address: str) -> str | None:
         """Return what the administrator should know about the clients that can reach the server, or None.
@@ -67,11 +78,25 @@ class ServerSettings:
         if vast:
             return (
                 f"open to the world: every client that reaches {address} from {' or '.join(vast)} may do everything, "
-                "for any user; there are no passwords, and --allow can name smaller networks"
+                "for any user, without a token; --allow can name smaller networks"
             )
-        if all(network.is_loopback for network in self.allow):
+        if self.clear_tokens:
+            return f"tokens are taken by http at {address}: whoever can read them on their way can use them"
+        if all(network.is_loopback for network in (*self.allow, *self.clients)):
             return f"it listens on {address}, and answers this host alone: --allow names others"
         return None
+
+
+def plain_address(address: str) -> str:
+    """Return the IPv4 address that an IPv6 address stands for, if it does; else the address."""
+    found = ipaddress.ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def _is_in(address: str, networks: Iterable[Network]) -> bool:
+    found = ipaddress.ip_address(plain_address(address))
+    return any(found in network for network in networks)
 
 
 class SettingsSource:
@@ -123,12 +148,16 @@ LIMITS = {
     "expire_seconds": (1, 31_536_000),
     "archive_days": (1, 36_500),
     "archive_jobs": (1, 1_000_000_000),
+    "user_jobs": (1, 1_000_000),
+    "user_requests": (1, 1_000_000),
 }
 """Smallest and largest value of each number; all ours."""
-SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes"}
+SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes", "user_bytes": "user_bytes"}
 """Settings that are given in bytes, or with K, M, G or T, and their fields."""
 MIN_MEMORY_BYTES = 16 << 20  # a few of the largest requests and answers
-KNOWN_KEYS = frozenset({"listen", "allow", *SIZES, *LIMITS})
+NO_NETWORK = "none"  # for `allow`: everybody needs a token
+YES_OR_NO = {"yes": True, "no": False}
+KNOWN_KEYS = frozenset({"listen", "allow", "clients", "clear_tokens", *SIZES, *LIMITS})
 
 
 def load(
@@ -160,9 +189,18 @@ def load(
         networks = _networks(allow or (section.get("allow") or DEFAULT_ALLOW).split())
     except ValueError as exc:
         raise _error(exc, "allow", path, is_option=bool(allow)) from None
+    try:
+        clients = _networks((section.get("clients") or NO_NETWORK).split())
+    except ValueError as exc:
+        raise _error(exc, "clients", path, is_option=False) from None
+    answer = section.get("clear_tokens") or "no"
+    if answer not in YES_OR_NO:
+        raise ConfigError(f"{path}: clear_tokens is '{answer}', not yes or no")
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
     sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
-    settings = ServerSettings(host=host, port=port, allow=networks, **numbers, **sizes)
+    settings = ServerSettings(
+        host=host, port=port, allow=networks, clients=clients, clear_tokens=YES_OR_NO[answer], **numbers, **sizes
+    )
     if settings.max_memory_bytes < MIN_MEMORY_BYTES:
         raise ConfigError(f"{path}: max_memory is '{section['max_memory']}', and less than {MIN_MEMORY_BYTES >> 20}M")
     return settings
@@ -179,8 +217,10 @@ def _listen(text: str) -> tuple[str, int]:
     return found[1] or found[2], int(found[3])
 
 
-def _networks(words: Iterable[str]) -> tuple[Network, ...]:
-    networks = []
+def _networks(words: Sequence[str]) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    if list(words) == [NO_NETWORK]:
+        return ()
     for word in words:
         try:
             networks.append(ipaddress.ip_network(word, strict=False))

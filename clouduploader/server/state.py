@@ -10,11 +10,13 @@ from aiohttp import web
 
 from clouduploader.jobs import expire
 from clouduploader.server import body, status
+from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.image_receiver import ImageReceiver
 from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.listing import JobLists
 from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
+from clouduploader.server.quotas import RequestCounts
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.status import InFlight
 from clouduploader.server.worker_thread import WorkerThread
@@ -48,6 +50,8 @@ class ServerState:
         started: When the server was, in seconds since the epoch.
         log: The log of the service.
         metrics: Rendered under `counting`.
+        gate: Tells who asks.
+        request_counts: Of users.
         worker: In the same process; None if there is none.
         worker_locks: The lock files of the spool's worker, ours or OBS's.
     """
@@ -68,6 +72,8 @@ class ServerState:
             free_bytes=jobs.free_bytes,
         )
         self.counting = asyncio.Lock()
+        self.gate = Gate(config, source, log)
+        self.request_counts = RequestCounts()
         self.logs = FollowedLogs(jobs)
         self.listing = JobLists(jobs)
         self.listing_lock = asyncio.Lock()
@@ -111,14 +117,18 @@ class ServerState:
             del self._in_flight[number]
 
     def record_request(self, request: web.BaseRequest, status_code: int, seconds: float) -> None:
-        """Log and count a request that was answered; of routes that are polled, log errors only."""
+        """Log and count a request that was answered; of routes that are polled without a token, log errors only."""
         self.metrics.count_request(request.method, status_code, seconds)
-        if request.get(IS_POLLED) and status_code < MIN_TROUBLE:
+        principal = request.get(PRINCIPAL) or Principal(Kind.STRANGER)  # refused before it was known
+        if request.get(IS_POLLED) and status_code < MIN_TROUBLE and not principal.token:
             return
         self.log.tell(
             "request",
             job=request.get(JOB) or None,
             client=request.remote,
+            role=principal.kind,
+            user=principal.user,
+            token=principal.token,
             method=request.method,
             path=request.path,
             status=status_code,

@@ -25,6 +25,7 @@ SOURCES: dict[str, Callable[..., Iterable[str]]] = {
     "metrics": tables.metrics,
     "package": plugin_api.package,
     "policy": tables.policy,
+    "rights": tables.rights,
     "settings": tables.settings,
     "target-data": tables.target_data,
     "trust": tables.trust,

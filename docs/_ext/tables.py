@@ -17,6 +17,7 @@ from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2 import settings as ec2_settings
 from clouduploader.platforms.gce import rights as gce_rights
 from clouduploader.plugin import fields
+from clouduploader.server import access as server_access
 from clouduploader.server import job_counter
 from clouduploader.server import metrics as server_metrics
 from clouduploader.server import settings as server_settings
@@ -50,6 +51,13 @@ def accounts(target: str) -> Iterator[str]:
     """Say how the service gets into its users' accounts."""
     if kept := registry.load_without_settings(target).accounts:
         yield from (rst.inline(kept.description), "")
+
+
+def rights() -> Iterator[str]:
+    """Tell which kind of principal has which right at the server."""
+    table = server_access.TABLE
+    rows = [(right, *(reaches.get(kind, "") for kind in server_access.Kind)) for right, reaches in table.items()]
+    yield from rst.table(("what", *server_access.Kind), rows, (45, 11, 11, 11, 11, 11))
 
 
 def settings(section: str) -> Iterator[str]:

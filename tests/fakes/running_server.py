@@ -21,13 +21,15 @@ class Server:
         log: What it has written of itself.
         section: Its settings, read again when `source` is outdated.
         source: See `section`.
+        source_address: Where its clients come from, host and port; None for what the kernel chooses.
     """
 
     def __init__(self, address, log, section, source):
         self.address, self.log, self.section, self.source = address, log, section, source
+        self.source_address = None
 
     def connect(self):
-        return socket.create_connection(self.address, timeout=PATIENCE_SECONDS)
+        return socket.create_connection(self.address, PATIENCE_SECONDS, self.source_address)
 
     def send(self, data):
         """Send bytes, and return all that comes until the server hangs up."""

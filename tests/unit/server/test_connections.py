@@ -7,6 +7,7 @@ import time
 import pytest
 from fakes.waiting import wait_for
 
+from clouduploader.errors import ConfigError
 from clouduploader.model.job import JobState
 from clouduploader.server import connections, image_receiver, settings
 from clouduploader.server.replies import RefusalError
@@ -273,3 +274,26 @@ def test_settings_warn_of_a_server_that_is_open_to_the_world(tmp_path, address, 
     found = settings.load({"allow": allow}, tmp_path).warning(address)
     assert (found is None) == (warning is None)
     assert (warning or "") in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("section", "warning"),
+    [({"clients": "10.0.0.0/8"}, None), ({"clients": "127.0.0.9"}, "answers this host alone"),
+     ({"clients": "0.0.0.0/0", "allow": "none"}, None),
+     ({"clients": "10.0.0.0/8", "clear_tokens": "yes"}, "tokens are taken by http at 192.0.2.7")],
+)  # fmt: skip
+def test_settings_warn_of_tokens_that_others_can_read(tmp_path, section, warning):
+    found = settings.load(section, tmp_path).warning("192.0.2.7")
+    assert (found is None) == (warning is None)
+    assert (warning or "") in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("section", "complaint"),
+    [({"clients": "everywhere"}, "clients is 'everywhere', not a network"),
+     ({"clear_tokens": "maybe"}, "clear_tokens is 'maybe', not yes or no"),
+     ({"user_jobs": "0"}, "user_jobs is '0', not a number from 1"), ({"user_bytes": "x"}, "user_bytes is 'x'")],
+)  # fmt: skip
+def test_settings_that_are_wrong_are_named(tmp_path, section, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        settings.load(section, tmp_path)

@@ -78,7 +78,7 @@ def test_log_has_one_line_a_request_and_a_change(serve, make_spool):
     assert re.search(r"^time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z .* bytes=3 seconds=\d+\.\d{3}$", scheduled)
     posted, put = lines_of(server, "request", name)
     assert "method=POST path=/cloudupload status=200" in posted
-    assert f"client=127.0.0.1 method=PUT path=/cloudupload/{name} status=200" in put
+    assert f"client=127.0.0.1 role=backend method=PUT path=/cloudupload/{name} status=200" in put
     server.ask("POST", f"/cloudupload/{name}?cmd=kill")
     (_,) = lines_of(server, "killed", name)
 

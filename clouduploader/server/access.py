@@ -1,0 +1,206 @@
+"""Who asks, and who may do what: all of it is decided here, by one table.
+
+A request without a token comes from the *backend*, OBS's daemons and all else that the administrator trusts, if its
+address is in a network of `allow`; else from a *stranger*. A token makes it one of a *user*, an *admin* or a *worker*,
+wherever it comes from; a wrong one makes it nobody's, also where it would have been the backend's without.
+"""
+
+import asyncio
+import collections
+import datetime
+import enum
+import ipaddress
+import time
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from clouduploader.errors import ClouduploaderError
+from clouduploader.server import connections
+from clouduploader.server.replies import RefusalError
+from clouduploader.server.settings import SettingsSource, plain_address
+from clouduploader.store.config import Config
+from clouduploader.store.tokens import Role, StoredToken, TokenStore, TokenUses, token_id
+from clouduploader.util.frozen import frozen
+from clouduploader.util.service_log import ServiceLog
+
+SCHEME = "bearer"  # RFC 6750; of no other one is taken notice, as OBS does
+CHALLENGE = 'Bearer realm="clouduploader"'
+FIRST_DELAY_SECONDS = 0.25
+LAST_DELAY_SECONDS = 8.0
+FORGET_SECONDS = 60.0  # after so much time without a wrong token a client is as good as new
+MAX_CLIENTS = 10_000  # that wrong tokens are counted of; a KiB each
+
+
+class Kind(enum.StrEnum):
+    """Kinds of principals."""
+
+    BACKEND = "backend"
+    USER = "user"
+    ADMIN = "admin"
+    WORKER = "worker"
+    STRANGER = "stranger"
+
+
+class Right(enum.StrEnum):
+    """What a route needs; the words are shown to who has not got it."""
+
+    GREET = "see the greeting, the description and the public key"
+    SEE_WORKER = "see whether a worker runs"
+    MONITOR = "see metrics and health"
+    SEE_REQUESTS = "see which requests are being answered"
+    SEE_JOBS = "see jobs and logs"
+    CREATE_JOBS = "make jobs"
+    CHANGE_JOBS = "send images and kill jobs"
+
+
+class Reach(enum.StrEnum):
+    """How far a right reaches."""
+
+    ALL = "all"
+    OWN = "own"  # what belongs to the principal
+
+
+TABLE: Mapping[Right, Mapping[Kind, Reach]] = {
+    Right.GREET: dict.fromkeys(Kind, Reach.ALL),
+    Right.SEE_WORKER: dict.fromkeys((Kind.BACKEND, Kind.USER, Kind.ADMIN, Kind.WORKER), Reach.ALL),
+    Right.MONITOR: dict.fromkeys((Kind.BACKEND, Kind.ADMIN, Kind.WORKER), Reach.ALL),
+    Right.SEE_REQUESTS: dict.fromkeys((Kind.BACKEND, Kind.ADMIN), Reach.ALL),
+    Right.SEE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
+    Right.CREATE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
+    Right.CHANGE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
+}
+"""Who has which right; whoever is not named has not."""
+_KINDS = {Role.USER: Kind.USER, Role.ADMIN: Kind.ADMIN, Role.WORKER: Kind.WORKER}
+
+
+@frozen()
+class Principal:
+    """Who asks.
+
+    Attributes:
+        kind: See Kind.
+        user: The user of the token; None without one.
+        token: The id of the token, also of one that is not taken; None without one.
+    """
+
+    kind: Kind
+    user: str | None = None
+    token: str | None = None
+
+
+PRINCIPAL = web.RequestKey("principal", Principal)
+
+
+def reach(principal: Principal, right: Right) -> Reach:
+    """Return how far a right of a principal reaches.
+
+    Raises:
+        RefusalError: The principal has not got it.
+    """
+    found = TABLE[right].get(principal.kind)
+    if found is not None:
+        return found
+    if principal.kind is Kind.STRANGER:
+        raise RefusalError("a token is needed", status=401, is_coded=True, headers={"WWW-Authenticate": CHALLENGE})
+    raise RefusalError(f"access denied for {principal.user}: not allowed to {right}", status=403, is_coded=True)
+
+
+class WrongTokens:
+    """Makes clients wait that come with wrong tokens, longer each time.
+
+    A right one is never kept waiting: no client can lock out another one behind the same address, and none can guess
+    190 bits.
+    """
+
+    def __init__(self) -> None:
+        self._counts: collections.OrderedDict[str, tuple[int, float]] = collections.OrderedDict()
+
+    def delay(self, client: str, now: float) -> float:
+        """Count a wrong token, and return how many seconds its answer is to wait.
+
+        Args:
+            client: See `connections.client_of`.
+            now: By a monotonic clock, in s.
+        """
+        count, last = self._counts.pop(client, (0, now))
+        if now - last >= FORGET_SECONDS:
+            count = 0
+        self._counts[client] = (count + 1, now)
+        if len(self._counts) > MAX_CLIENTS:
+            self._counts.popitem(last=False)
+        return min(LAST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(count, 16))
+
+
+class Gate:
+    """Tells who asks.
+
+    Args:
+        config: Home and spool.
+        source: The settings of the server.
+        log: Gets what can't be read or noted.
+    """
+
+    def __init__(self, config: Config, source: SettingsSource, log: ServiceLog) -> None:
+        self._tokens = TokenStore(config.home.value)
+        self._uses = TokenUses(config.spool.value)
+        self._source = source
+        self._log = log
+        self._wrong = WrongTokens()
+
+    async def identify(self, request: web.BaseRequest) -> Principal:
+        """Return who sends a request.
+
+        Raises:
+            RefusalError: By a token that is wrong, or that others could read on its way.
+        """
+        text = _bearer(request)
+        if text is None:
+            is_backend = self._source.current.is_allowed(request.remote or "")
+            return Principal(Kind.BACKEND if is_backend else Kind.STRANGER)
+        request[PRINCIPAL] = Principal(Kind.STRANGER, token=token_id(text))
+        if not (_is_private(request) or self._source.current.clear_tokens):
+            raise RefusalError(
+                "tokens are not taken over http: others could read this one on its way, so that it is to be revoked",
+                status=403,
+                is_coded=True,
+            )
+        token = await asyncio.to_thread(self._find, text)
+        if token is None:
+            client = connections.connection_of(request).client
+            await asyncio.sleep(self._wrong.delay(client, time.monotonic()))
+            challenge = f'{CHALLENGE}, error="invalid_token"'
+            raise RefusalError(
+                "the token is wrong, was revoked or has expired",
+                status=401,
+                is_coded=True,
+                headers={"WWW-Authenticate": challenge},
+            )
+        return Principal(_KINDS[token.role], token.user, token.id)
+
+    def _find(self, text: str) -> StoredToken | None:
+        """In a thread: look a token up, and note its use."""
+        now = datetime.datetime.now(datetime.UTC)
+        try:
+            token = self._tokens.find(text, now=now)
+        except ClouduploaderError as exc:
+            self._log.tell("trouble", text=exc.message)
+            raise RefusalError("the tokens can't be read", status=500) from exc
+        if token is not None:
+            try:
+                self._uses.note(token.id, now=now)
+            except ClouduploaderError as exc:
+                self._log.tell("trouble", text=exc.message)
+        return token
+
+
+def _bearer(request: web.BaseRequest) -> str | None:
+    """Return the token of a request; None without one. Of several all are wrong."""
+    found = [value.partition(" ") for value in request.headers.getall("Authorization", ())]
+    texts = [text.strip() for scheme, _, text in found if scheme.lower() == SCHEME]
+    return " ".join(texts) if texts else None
+
+
+def _is_private(request: web.BaseRequest) -> bool:
+    """Return whether nobody else can read a request: by TLS, or because it stays on this machine."""
+    return request.secure or ipaddress.ip_address(plain_address(request.remote or "")).is_loopback

@@ -12,6 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 SOURCES: dict[str, Callable[..., Iterable[str]]] = {
+    "access": tables.access,
     "accounts": tables.accounts,
     "azure-rights": tables.azure_rights,
     "command": commands.command,
@@ -25,7 +26,6 @@ SOURCES: dict[str, Callable[..., Iterable[str]]] = {
     "metrics": tables.metrics,
     "package": plugin_api.package,
     "policy": tables.policy,
-    "rights": tables.rights,
     "settings": tables.settings,
     "target-data": tables.target_data,
     "trust": tables.trust,

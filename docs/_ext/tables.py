@@ -53,7 +53,7 @@ def accounts(target: str) -> Iterator[str]:
         yield from (rst.inline(kept.description), "")
 
 
-def rights() -> Iterator[str]:
+def access() -> Iterator[str]:
     """Tell which kind of principal has which right at the server."""
     table = server_access.TABLE
     rows = [(right, *(reaches.get(kind, "") for kind in server_access.Kind)) for right, reaches in table.items()]

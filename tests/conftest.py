@@ -4,6 +4,7 @@ Spools are written without the code under test but for the XML.
 """
 
 import functools
+import gc
 import ipaddress
 import os
 import re
@@ -28,6 +29,15 @@ hypothesis.settings.load_profile("clouduploader")
 
 # Read when moto is imported. Of its own it has hundreds for each region, and answers take a second with them.
 os.environ["MOTO_AMIS_PATH"] = str(Path(__file__).parent / "data" / "amis.json")
+
+gc.disable()  # until all is collected: a fifth of that would be spent on looking for garbage, of which there is little
+
+
+def pytest_collection_finish():
+    """Collect garbage from now on, but not in what was imported and collected, which stays to the end."""
+    gc.freeze()
+    gc.enable()
+
 
 FOREIGN_VARIABLE = re.compile(
     r"(AWS|BOTO|CLOUDUPLOADER|GPG|GNUPG|SSH).*|.*_PROXY|REQUESTS_CA_BUNDLE|COLUMNS|LINES|(NO|FORCE)_COLOR",

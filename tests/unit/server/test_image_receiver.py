@@ -16,7 +16,7 @@ from clouduploader.errors import LocalIOError
 from clouduploader.model.job import Details, JobState
 from clouduploader.server import replies
 
-SLOW_CLIENTS = 200
+SLOW_CLIENTS = 100
 
 
 def head(name, size, **headers):

@@ -196,7 +196,7 @@ def translate(exc: Exception, subject: str) -> ClouduploaderError | None:
             if isinstance(error, CredentialsError):
                 error.hint = "Is the application credential of this cloud, not expired, and its secret right?"
             return error
-        case keystone.SSLError():
+        case keystone.SSLError() if "CERTIFICATE_VERIFY_FAILED" in str(exc):  # others come of a cut connection
             return PlatformReplyError(
                 f"{subject}: {_first_line(exc)}", hint=f"A CA of your own is named by cacert in {CLOUDS_FILE}."
             )

@@ -122,7 +122,7 @@ class OpenStackEmulator(Emulator):
         """Remove all images; to start the servers again would take ten seconds."""
         admin = self._admin()
         for region, port in GLANCES_BEHIND.items():
-            for image in admin.call("GET", _images_url(port))["images"]:
+            for image in admin.call("GET", f"{_images_url(port)}&visibility=all")["images"]:
                 admin.call("DELETE", f"http://127.0.0.1:{port}/v2/images/{image['id']}")
             for path in (self._layout.servers / region / "staging").iterdir():
                 path.unlink()
@@ -141,7 +141,7 @@ class OpenStackEmulator(Emulator):
             "project_domain_id": "default",
         }
         self._layout.clouds.touch(mode=0o600)
-        own = {**cloud, "auth": auth, "region_name": "RegionOne"}
+        own = {**cloud, "auth": auth, "regions": list(GLANCE_PORTS)}
         self._layout.clouds.write_text(json.dumps({"clouds": {CLOUD_NAME: own}}, indent=2))
 
     def _call(self, request: web.Request) -> Call:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clouduploader.errors import UsageError
+from clouduploader.errors import DeniedError, UsageError
 from clouduploader.store import config
 from clouduploader.store.config import Config
 from clouduploader.store.spool import Spool
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
 SERVER_VARIABLE = "CLOUDUPLOADER_SERVER"
+TOKEN_VARIABLE = "CLOUDUPLOADER_TOKEN"  # noqa: S105 a name
 
 
 class Session:
@@ -39,6 +40,7 @@ class Session:
         self.home: Path | None = None
         self.spool: Path | None = None
         self.server_url: str | None = None
+        self._token = os.environ.pop(TOKEN_VARIABLE, None)  # no program that is started gets it
 
     def read_config(self) -> Config:
         """Read the settings; make home and spool of a plain user if they are not there.
@@ -69,6 +71,8 @@ class Session:
 
         Raises:
             UsageError: Both are on the command line, or it is no URL.
+            ConfigError: There is a token that can't be used.
+            DeniedError: Others could read the token on its way.
         """
         if self.server_url and self.spool:
             raise UsageError("--server and --spool are two places", hint="Give one of them.")
@@ -77,7 +81,26 @@ class Session:
             return None
         from clouduploader import client
 
-        return client.JobServer(url)
+        server = client.JobServer(url, self.token)
+        if self.token and not (server.is_private or self.config.send_clear_tokens):
+            raise DeniedError(
+                f"the token is not sent to {server.url}: by http others could read it on its way",
+                hint="Give a URL with https.",
+            )
+        return server
+
+    @functools.cached_property
+    def token(self) -> str | None:
+        """The token that says to a server who asks, from the environment or the home; None without one.
+
+        Raises:
+            ConfigError: It is none, or others can read its file.
+        """
+        from clouduploader.store import token_file
+
+        if self._token:
+            return token_file.check(self._token, TOKEN_VARIABLE)
+        return token_file.read(self.config.home.value)
 
     def open_spool(self) -> Spool:
         """Return the spool of this machine.

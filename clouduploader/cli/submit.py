@@ -88,6 +88,8 @@ def submit_command(
     cancel = Cancel()
     signals.listen(cancel)
     job = _send(session, order, server or session.open_spool(), cancel)
+    if user and server and server.keeps_accounts and job.user != user:
+        output.warn(session, f"job {job.name} is a job of {job.user}, whose token was sent")
     if not session.is_json:
         click.echo(job.name)
     log: list[bytes] = []

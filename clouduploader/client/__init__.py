@@ -51,18 +51,21 @@ class JobServer:
 
     Args:
         url: `http://host:port` or `https://host:port`, perhaps with a path in front of all of the server's own.
+        token: Says to it who asks; sent to this server alone, for no redirect is followed. None for none.
 
     Attributes:
         url: As it is shown.
+        keeps_accounts: Whether the server has the account of the jobs' user: it knows who that is.
         is_private: Whether what is sent can't be read on its way.
 
     Raises:
         UsageError: It is no such URL.
     """
 
-    def __init__(self, url: str) -> None:
-        self._endpoint = ServerEndpoint(url)
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self._endpoint = ServerEndpoint(url, token)
         self.url = self._endpoint.url
+        self.keeps_accounts = token is not None
         self.is_private = self._endpoint.is_private
 
     def public_key(self) -> bytes | None:

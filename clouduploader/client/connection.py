@@ -19,21 +19,24 @@ class ServerConnection:
     Args:
         sock: Connected, with TLS where it is https; closed by `close`.
         authority: Host and port for the request's header `Host`.
+        token: Sent with the request; None for none.
         max_body_bytes: How long the body of the response may be; None for any length.
 
     Attributes:
         sock: As given; the caller sets its timeout.
     """
 
-    def __init__(self, sock: socket.socket, *, authority: str, max_body_bytes: int | None) -> None:
+    def __init__(self, sock: socket.socket, *, authority: str, token: str | None, max_body_bytes: int | None) -> None:
         self.sock = sock
-        self._authority = authority
+        self._headers = {"Host": authority, "Accept-Encoding": "identity"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
         self._parser = http1.ResponseParser(max_body_bytes=max_body_bytes)
         self._body = b""  # came with the head
 
     def send_head(self, method: str, target: str, headers: Mapping[str, str]) -> None:
         """Send the head of the request; what `headers` say of a body must follow it."""
-        lines = {"Host": self._authority, "Accept-Encoding": "identity", **headers, "Connection": "close"}
+        lines = {**self._headers, **headers, "Connection": "close"}
         text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self.sock.sendall(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode("ascii"))
 

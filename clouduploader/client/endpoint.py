@@ -45,6 +45,7 @@ class ServerEndpoint:
 
     Args:
         url: See `JobServer`.
+        token: See `JobServer`.
 
     Attributes:
         url: As it is shown.
@@ -54,14 +55,14 @@ class ServerEndpoint:
         UsageError: It is no such URL.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         try:
             parts = urllib.parse.urlsplit(url)
             host, self._port = parts.hostname or "", parts.port
         except ValueError:
             raise UsageError(f"'{url}' is no URL") from None
         if parts.username is not None or parts.password is not None:
-            raise UsageError("the URL of the server has a user in it, but the service knows no passwords")
+            raise UsageError("the URL of the server has a user in it: it knows users by tokens")
         if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
             raise UsageError(
                 f"'{url}' is not the URL of a server", hint="It is one such as http://obs.example.org:5452."
@@ -69,6 +70,7 @@ class ServerEndpoint:
         if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
             raise UsageError(f"'{url}' is not the URL of a server: it may have a path, and nothing behind it")
         self._host = host
+        self._token = token
         self._is_tls = parts.scheme == "https"
         self._authority = parts.netloc
         self.path = parts.path.rstrip("/")
@@ -93,7 +95,7 @@ class ServerEndpoint:
         with self.errors():
             sock = self._connect()
         with contextlib.closing(
-            ServerConnection(sock, authority=self._authority, max_body_bytes=max_body_bytes)
+            ServerConnection(sock, authority=self._authority, token=self._token, max_body_bytes=max_body_bytes)
         ) as connection:
             yield connection
 
@@ -136,6 +138,8 @@ class ServerEndpoint:
         if status == http.HTTPStatus.NOT_FOUND and name is not None:
             raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")
         message = f"the server {self.url} refused: {summary} (HTTP {status})"
+        if status == http.HTTPStatus.UNAUTHORIZED and self._token is None:
+            raise DeniedError(message, hint="CLOUDUPLOADER_TOKEN, or the file `token` in the home, says who asks.")
         if status in (401, 403) or "access denied" in summary:  # the second is OBS's, with a 500
             raise DeniedError(message)
         if status == http.HTTPStatus.NOT_FOUND:

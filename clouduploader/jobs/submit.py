@@ -52,9 +52,11 @@ class RemoteSink(Protocol):
     Attributes:
         url: As it is shown.
         is_private: Whether what is sent can't be read on its way.
+        keeps_accounts: Whether it has the account of the job's user, and fills it in.
     """
 
     url: str
+    keeps_accounts: bool
     is_private: bool
 
     def create(self, job: Job, *, targetdata: bytes) -> Job:
@@ -88,8 +90,10 @@ class SubmitRequest:
     targetdata: bytes = dataclasses.field(repr=False)
 
 
-def _prepared(request: SubmitRequest, platform: Platform, keys: keyring.Keyring, config: Config) -> bytes:
-    """Make the target data of a request, and check them.
+def _prepared(
+    request: SubmitRequest, platform: Platform, keys: keyring.Keyring, config: Config, *, has_account: bool
+) -> bytes:
+    """Make the target data of a request, and check them; without an account they are checked by who fills it in.
 
     The account's values come first, and those of the request over them; so does the digest that a file beside
     the image promises, where the platform has `Field.SHA256`: that file does not go along. Data that are encrypted
@@ -102,10 +106,10 @@ def _prepared(request: SubmitRequest, platform: Platform, keys: keyring.Keyring,
     data = request.targetdata
     if not target_data.is_armored(data.decode("utf-8", "replace")):
         given = target_data.parse(data)
-        data = json.dumps(
-            {**_account(request, given, platform, config), **_digest(request, platform), **given}
-        ).encode()
-    target_data.check(data, platform, keys)
+        account = _account(request, given, platform, config) if has_account else {}
+        data = json.dumps({**account, **_digest(request, platform), **given}).encode()
+    if has_account:
+        target_data.check(data, platform, keys)
     return data
 
 
@@ -138,7 +142,8 @@ def submit(
     """
     platform = registry.load(request.target, config)
     keys = keyring.Keyring(config.home.value, config.environment)
-    data = _sealed(_prepared(request, platform, keys, config), platform, keys, sink)
+    has_account = isinstance(sink, spool.Spool) or not sink.keeps_accounts
+    data = _sealed(_prepared(request, platform, keys, config, has_account=has_account), platform, keys, sink)
     path = request.image_path
     promised, digest = _promised_sha256(request, data), hashlib.sha256()
     if path.exists() and not path.is_file():

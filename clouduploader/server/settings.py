@@ -156,7 +156,6 @@ SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes", "user
 """Settings that are given in bytes, or with K, M, G or T, and their fields."""
 MIN_MEMORY_BYTES = 16 << 20  # a few of the largest requests and answers
 NO_NETWORK = "none"  # for `allow`: everybody needs a token
-YES_OR_NO = {"yes": True, "no": False}
 KNOWN_KEYS = frozenset({"listen", "allow", "clients", "clear_tokens", *SIZES, *LIMITS})
 
 
@@ -193,13 +192,11 @@ def load(
         clients = _networks((section.get("clients") or NO_NETWORK).split())
     except ValueError as exc:
         raise _error(exc, "clients", path, is_option=False) from None
-    answer = section.get("clear_tokens") or "no"
-    if answer not in YES_OR_NO:
-        raise ConfigError(f"{path}: clear_tokens is '{answer}', not yes or no")
+    clear_tokens = config.parse_yes_or_no(section, "clear_tokens", path)
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
     sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
     settings = ServerSettings(
-        host=host, port=port, allow=networks, clients=clients, clear_tokens=YES_OR_NO[answer], **numbers, **sizes
+        host=host, port=port, allow=networks, clients=clients, clear_tokens=clear_tokens, **numbers, **sizes
     )
     if settings.max_memory_bytes < MIN_MEMORY_BYTES:
         raise ConfigError(f"{path}: max_memory is '{section['max_memory']}', and less than {MIN_MEMORY_BYTES >> 20}M")

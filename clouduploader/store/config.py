@@ -31,7 +31,8 @@ WORKER_SECTION = "worker"
 OWN_NAME = "clouduploader"  # of a plain user's home and spool
 STATE_NAME = "journal"  # in the spool, by default: a user that runs jobs may write there
 DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
-KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size"})
+KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size", "send_clear_tokens"})
+YES_OR_NO = {"yes": True, "no": False}
 _SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class Config:
         state: Directory of the journals; by default that of the spool.
         own_directories: Home and spool where they are a plain user's by default: no package makes these.
         max_size: How many bytes an image may have once it is unpacked.
+        send_clear_tokens: Whether a token is sent where others could read it on its way.
         server: The section of the server, see `server/settings.py`.
         worker: The section of the worker, see `worker/settings.py`.
         platforms: Sections of the file by platform name.
@@ -74,6 +76,7 @@ class Config:
     state: Setting[Path]
     own_directories: tuple[Path, ...]
     max_size: Setting[int]
+    send_clear_tokens: bool
     server: Mapping[str, str]
     worker: Mapping[str, str]
     platforms: Mapping[str, Mapping[str, str]]
@@ -133,6 +136,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
         state=state,
         own_directories=tuple(path for path in (home_setting.value, spool_setting.value) if path in own_defaults),
         max_size=max_size,
+        send_clear_tokens=parse_yes_or_no(own, "send_clear_tokens", path),
         server=server,
         worker=worker,
         platforms=sections,
@@ -163,6 +167,18 @@ def _own(environment: Mapping[str, str], variable: str, default: str) -> Path:
         except KeyError as exc:
             raise ConfigError("this user has no home directory", hint="Set HOME, or --home and --spool.") from exc
     return base / OWN_NAME
+
+
+def parse_yes_or_no(section: Mapping[str, str], key: str, path: Path) -> bool:
+    """Read a key that is yes or no, the default.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    answer = section.get(key) or "no"
+    if answer not in YES_OR_NO:
+        raise ConfigError(f"{path}: {key} is '{answer}', not yes or no")
+    return YES_OR_NO[answer]
 
 
 def parse_size(text: str) -> int:

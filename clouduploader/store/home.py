@@ -8,11 +8,13 @@ from clouduploader.plugin import HomeFile
 
 ACCOUNTS = "accounts.sqlite"
 TOKENS = "tokens.sqlite"
+TOKEN = "token"  # noqa: S105 a name
 FORBIDDEN = {
     ".gnupg": stat.S_IROTH,
     "secret.pem": stat.S_IROTH,
     ACCOUNTS: stat.S_IRWXG | stat.S_IRWXO,
     TOKENS: stat.S_IRWXG | stat.S_IRWXO,
+    TOKEN: stat.S_IRWXG | stat.S_IRWXO,
 }
 """What holds secrets, and the permissions that it must not have. An administrator may let a group read a file that
 was put there by hand, as those of platforms are; what only clouduploader writes is for its owner alone."""

@@ -24,6 +24,7 @@ SOURCES: dict[str, Callable[..., Iterable[str]]] = {
     "files": tables.files,
     "gce-role": tables.gce_role,
     "metrics": tables.metrics,
+    "openstack-rules": tables.openstack_rules,
     "package": plugin_api.package,
     "policy": tables.policy,
     "settings": tables.settings,

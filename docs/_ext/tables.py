@@ -16,6 +16,7 @@ from clouduploader.platforms.azure import settings as azure_settings
 from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2 import settings as ec2_settings
 from clouduploader.platforms.gce import rights as gce_rights
+from clouduploader.platforms.openstack import accounts as openstack_accounts
 from clouduploader.plugin import fields
 from clouduploader.server import access as server_access
 from clouduploader.server import job_counter
@@ -119,6 +120,13 @@ def azure_rights(extra: str = "") -> Iterator[str]:
     rights = azure_rights_of.EXTRAS[extra] if extra else azure_rights_of.BASE
     kinds = {"Actions": rights.actions, "DataActions": rights.data_actions}
     yield from rst.block(json.dumps({name: list(names) for name, names in kinds.items() if names}, indent=2), "json")
+
+
+def openstack_rules(extra: str = "") -> Iterator[str]:
+    """Show the access rules of an application credential in OpenStack."""
+    wanted = openstack_accounts.EXTRA_RULES[extra] if extra else openstack_accounts.UPLOAD_RULES
+    lines = ",\n".join(f"  {json.dumps(rule)}" for rule in openstack_accounts.documents(wanted))
+    yield from rst.block(f"[\n{lines}\n]", "json")
 
 
 def gce_role(name: str) -> Iterator[str]:

@@ -89,8 +89,12 @@ class CredentialAccounts(Accounts):
 
 
 def rules(extras: Sequence[str]) -> list[JsonValue]:
-    """Make the access rules that an upload needs, as Keystone takes them."""
-    wanted = [*UPLOAD_RULES, *(rule for extra in extras for rule in EXTRA_RULES[extra])]
+    """Make the access rules that an upload needs."""
+    return documents([*UPLOAD_RULES, *(rule for extra in extras for rule in EXTRA_RULES[extra])])
+
+
+def documents(wanted: Sequence[tuple[str, str]]) -> list[JsonValue]:
+    """Write rules as Keystone takes them."""
     return [{"service": "image", "method": method, "path": path} for method, path in wanted]
 
 

@@ -103,7 +103,7 @@ FIELDS = (
         description="The URL of the cloud's Keystone, where clouds.yaml does not name the cloud.",
         is_of_account=True,
         pattern=r"https?://[!-~]+",
-        pattern_meaning="such as https://keystone.example.com:5000/v3",
+        pattern_meaning="a URL of http or https",
         max_length=2048,
         help="The URL of Keystone, in place of a name in clouds.yaml.",
     ),

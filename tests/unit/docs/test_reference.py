@@ -13,6 +13,7 @@ from clouduploader.model.disk import Compression, Image
 from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2.ec2uploadimg import command as ec2uploadimg_command
 from clouduploader.platforms.gce import rights as gce_rights
+from clouduploader.platforms.openstack import accounts as openstack_accounts
 from clouduploader.plugin import (
     BytesMoved,
     CloudObject,
@@ -59,6 +60,7 @@ def test_every_policy_is_shown():
 
 def test_every_role_for_google_is_shown():
     assert sorted(generated("gce-roles", "gce-role")) == sorted(["archives", "images", *gce_rights.EXTRAS])
+    assert generated("openstack-rules", "openstack-rules") == list(openstack_accounts.EXTRA_RULES)
 
 
 def documented_events():

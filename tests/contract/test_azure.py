@@ -26,7 +26,9 @@ def make_case(tmp_path, cloud, monkeypatch):
     def make(targetdata):
         return Case(
             reference="clouduploader.platforms.azure:Azure",
-            platform_context=PlatformContext(home=tmp_path, settings={"cloud": cloud.url}, environment={}),
+            platform_context=PlatformContext(
+                home=tmp_path, settings={"cloud": cloud.url}, environment={"REQUESTS_CA_BUNDLE": str(cloud.ca)}
+            ),
             targetdata=targetdata,
             image=Image(source, "my.raw", Compression.RAW, source.stat().st_size),
             remaining=cloud.remaining,

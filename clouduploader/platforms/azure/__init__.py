@@ -3,6 +3,7 @@
 This module is loaded for every job; what is slow to import is imported by the method that needs it.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -53,15 +54,15 @@ class Azure(Platform):
         """Make the client; a cloud that is none of Microsoft's own is asked for its addresses."""
         from clouduploader.platforms.azure.client import AzureClient
 
-        return AzureClient(ctx, self._settings)
+        return AzureClient(ctx, self._settings, self.environment)
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
         """Turn an error of azure-identity into one of ours; the client's own are ours already."""
-        if isinstance(exc, ClouduploaderError):
+        if "azure.identity" not in sys.modules:
             return None
-        from clouduploader.platforms.azure import tokens
+        from clouduploader.platforms.azure import sdk
 
-        return tokens.translate(exc, subject)
+        return sdk.translate(exc, subject)
 
     def plan(self, ctx: UploadContext) -> Iterable[str]:
         """Check all that can be checked without a change, and say what would be done."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from clouduploader.errors import (
     ClouduploaderError,
@@ -12,10 +12,8 @@ from clouduploader.errors import (
     TransientError,
     http_error,
 )
+from clouduploader.platforms.azure.http import Answer
 from clouduploader.plugin import Context
-
-if TYPE_CHECKING:
-    from requests import Response
 
 T = TypeVar("T")
 
@@ -45,14 +43,14 @@ def patiently(ctx: Context, call: Callable[[], T], *, subject: str) -> T:
     return ctx.retry(lambda: ctx.within(CALL_SECONDS, call, subject=subject), subject=subject)
 
 
-def as_object(response: "Response", subject: str) -> dict[str, Any]:
+def as_object(response: Answer, subject: str) -> dict[str, Any]:
     """Read an answer that is a JSON object.
 
     Raises:
         PlatformReplyError: It is something else.
     """
     try:
-        found = response.json()
+        found = json.loads(response.data)
     except ValueError:
         found = None
     if not isinstance(found, dict):
@@ -60,11 +58,11 @@ def as_object(response: "Response", subject: str) -> dict[str, Any]:
     return found
 
 
-def error(response: "Response", subject: str) -> ClouduploaderError:
+def error(response: Answer, subject: str) -> ClouduploaderError:
     """Make the error that an answer means: of Resource Manager JSON, of storage XML and a header with the code."""
     code, message = _said(response)
     text = ": ".join(part for part in (code, message) if part)
-    status = response.status_code
+    status = response.status
     if code in THROTTLED_CODES:
         return ThrottledError(f"{subject}: {text}")
     if code in TRANSIENT_CODES:
@@ -77,13 +75,14 @@ def error(response: "Response", subject: str) -> ClouduploaderError:
     return made
 
 
-def _said(response: "Response") -> tuple[str, str]:
+def _said(response: Answer) -> tuple[str, str]:
     try:
-        said = json.loads(response.content)["error"]
+        said = json.loads(response.data)["error"]
         return str(said.get("code", "")), str(said.get("message", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     code = response.headers.get("x-ms-error-code", "")
-    _, found, rest = response.text.partition("<Message>")
-    message = rest.partition("</Message>")[0] if found else response.text[:MAX_SAID]
+    text = response.data.decode(errors="replace")
+    _, found, rest = text.partition("<Message>")
+    message = rest.partition("</Message>")[0] if found else text[:MAX_SAID]
     return code, " ".join(message.split())

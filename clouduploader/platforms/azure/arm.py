@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import AbsentError, ClouduploaderError, PlatformReplyError
 from clouduploader.platforms.azure import answers
+from clouduploader.platforms.azure.http import Answer
 from clouduploader.plugin import Context, JsonValue
 
 if TYPE_CHECKING:
-    from requests import Response
-
     from clouduploader.platforms.azure.client import AzureClient
 
 VERSIONS = {
@@ -83,7 +82,7 @@ class ResourceManager:
             AbsentError: There is none.
         """
         response = self._call("DELETE", path, subject=subject)
-        if response.status_code == 204:  # also what is not there is deleted so
+        if response.status == 204:  # also what is not there is deleted so
             raise AbsentError(f"{subject} does not show")
         self._finish(response, subject)
 
@@ -95,13 +94,13 @@ class ResourceManager:
         subject: str,
         parameters: Mapping[str, str] | None = None,
         document: JsonValue = None,
-    ) -> "Response":
+    ) -> Answer:
         url = path if path.startswith(self._root) else f"{self._root}{path}"
         query = dict(parameters or {})
         if "api-version=" not in path:
             query["api-version"] = VERSIONS[_type_of(path)]
 
-        def ask() -> "Response":
+        def ask() -> Answer:
             return self._client.call(
                 method,
                 url,
@@ -113,7 +112,7 @@ class ResourceManager:
 
         return answers.patiently(self._ctx, ask, subject=subject)
 
-    def _finish(self, response: "Response", subject: str) -> dict[str, Any]:
+    def _finish(self, response: Answer, subject: str) -> dict[str, Any]:
         """Wait for the operation that an answer has begun, if it has; return what came out."""
         status_url = self._path_of(response.headers.get("Azure-AsyncOperation", ""), subject)
         result_url = self._path_of(response.headers.get("Location", ""), subject)
@@ -129,14 +128,14 @@ class ResourceManager:
                 response = self._call("GET", result_url, subject=subject)
             else:
                 return output or {}
-        elif response.status_code == 202 and result_url:
+        elif response.status == 202 and result_url:
             response = self._ctx.poll(
                 lambda: self._call("GET", result_url, subject=subject),
                 until="Succeeded",
                 pending=("InProgress",),
-                state=lambda seen: "InProgress" if seen.status_code == 202 else "Succeeded",
+                state=lambda seen: "InProgress" if seen.status == 202 else "Succeeded",
             )
-        return answers.as_object(response, subject) if response.content else {}
+        return answers.as_object(response, subject) if response.data else {}
 
     def _path_of(self, url: str, subject: str) -> str:
         """Return a URL of an answer, which the token may be sent to.

@@ -6,13 +6,12 @@ Source: Blob service REST API: Put Page, Get Page Ranges, Get Blob, Put Blob.
 import base64
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from clouduploader.errors import AbsentError, PlatformReplyError, TransientError
+from clouduploader.platforms.azure.http import Answer
 
 if TYPE_CHECKING:
-    from requests import Response
-
     from clouduploader.platforms.azure.client import AzureClient
 
 PAGE_BYTES = 4 << 20  # the most that Put Page takes
@@ -64,10 +63,10 @@ class PageFile:
         Raises:
             TransientError: Fewer came.
         """
-        data = self.call("GET", headers={"x-ms-range": f"bytes={offset}-{offset + size - 1}"}).content
+        data = self.call("GET", headers={"x-ms-range": f"bytes={offset}-{offset + size - 1}"}).data
         if len(data) != size:
             raise TransientError(f"{self._name} was not read whole: {len(data)} bytes of {size} at byte {offset}")
-        return cast("bytes", data)
+        return data
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Yield where something was written, in ascending order: the first byte, and the one behind the last."""
@@ -88,7 +87,7 @@ class PageFile:
         parameters: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
-    ) -> "Response":
+    ) -> Answer:
         """Make a request to the blob, or the container, that the URL is of."""
         return self._client.call(
             method,
@@ -101,13 +100,13 @@ class PageFile:
         )
 
 
-def parse(response: "Response", subject: str) -> ElementTree.Element:
+def parse(response: Answer, subject: str) -> ElementTree.Element:
     """Read an answer that is XML.
 
     Raises:
         PlatformReplyError: It is something else.
     """
     try:
-        return _PARSE(response.content)
+        return _PARSE(response.data)
     except ElementTree.ParseError:
         raise PlatformReplyError(f"{subject}: the answer is no XML") from None

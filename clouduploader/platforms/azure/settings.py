@@ -60,14 +60,15 @@ class AzureSettings:
     Attributes:
         cloud: One of CLOUDS; or the URL of another one's Resource Manager, which tells the rest.
         method: The method of uploads whose target data name none.
-        connections: How many pages are under way at once, each on a connection of its own; each takes 8 MiB of memory.
+        connections: How many pages are under way at once, each on a connection of its own; each takes 16 MiB of memory,
+            where an upload takes 32 besides, and is to take at most 96 with all that it may read.
         pages_per_second: How many pages are sent at most: a page blob takes 500 requests a second
             ("Scalability and performance targets for Blob storage").
     """
 
     cloud: str = "public"
     method: str = "auto"
-    connections: int = 4
+    connections: int = 3
     pages_per_second: int = 490
 
 

@@ -225,7 +225,7 @@ def check_page(headers: Mapping[str, str], data: bytes, size: int) -> None:
 
 def page_range(headers: Mapping[str, str]) -> tuple[int, int]:
     """Read which bytes a request is about: the first one, and the one behind the last."""
-    found = re.fullmatch(r"bytes=([0-9]+)-([0-9]+)", headers.get("x-ms-range", ""))
+    found = re.fullmatch(r"bytes=([0-9]+)-([0-9]+)", headers.get("x-ms-range") or headers.get("Range", ""))
     if found is None:
         raise Refusal(400, "MissingRequiredHeader", "An HTTP header that's mandatory for this request is missing.")
     return int(found[1]), int(found[2]) + 1

@@ -40,7 +40,11 @@ class Uploader:
         self.cloud, self.directory = cloud, directory
         self.path = directory / "image.raw"
         self.reporter = RecordingReporter()
-        context = PlatformContext(home=directory, settings={"cloud": cloud.url, **(settings or {})}, environment={})
+        context = PlatformContext(
+            home=directory,
+            settings={"cloud": cloud.url, **(settings or {})},
+            environment={"REQUESTS_CA_BUNDLE": str(cloud.ca)},
+        )
         self.platform = Azure(context)
         self.put(b"begin" + bytes(9 << 20) + b"0123456789abcdef" * (1 << 16) + b"end!" * 128)
         work_dir = directory / "work"

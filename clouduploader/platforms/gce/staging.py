@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 OBJECT = "object"
 NAME_PREFIX = "clouduploader-"
 GRANULE_BYTES = 256 << 10  # what chunks but the last are a multiple of
-CHUNK_BYTES = 16 << 20  # two are in memory, one on its way and one being packed; the service confirms each
+CHUNK_BYTES = 8 << 20  # the least that Google advises; two are in memory, one on its way and one being packed
 PIECE_BYTES = 256 << 10  # sent between looks at the cancellation
 CHUNK_SECONDS = 600.0  # for one chunk and all its tries: 27 KiB/s
 SESSION_FILE = "session"

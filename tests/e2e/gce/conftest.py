@@ -20,7 +20,7 @@ class GceCase(CloudCase):
 
     target = "gce"
     sending = "objects.upload"
-    large_mib = 56  # of which 42 are noise: three chunks
+    large_mib = 40  # of which 30 are noise: four chunks
     refused = MappingProxyType({"action": "images.insert", "code": "forbidden"})
 
     def options(self):

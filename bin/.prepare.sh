@@ -7,13 +7,15 @@ give_up() {  # EXIT_CODE LINE
     exit "$1"
 }
 
-# Make sure that Debian packages are installed: as root by installing them, else by ending with 69.
+# Make sure that Debian packages are installed: as root by installing them, else by ending with 69. One whose program is there counts as
+# installed: NodeSource's nodejs brings npm, and conflicts with Debian's.
 require_packages() {  # PACKAGE...
     command -v dpkg-query >/dev/null || { say "not a Debian system, so these are taken for granted: $*"; return; }
     local missing=() package
     python3 -c 'import ensurepip, venv' 2>/dev/null || set -- "$@" python3-venv
     for package; do
-        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
+            command -v "$package" >/dev/null || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
     ((EUID == 0)) || give_up 69 "missing Debian packages; as root: apt-get install ${missing[*]}"

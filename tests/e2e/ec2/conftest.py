@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -215,3 +216,24 @@ def settings(sandbox) -> Callable[[str], None]:
         (sandbox.home / "clouduploader.conf").write_text(text)
 
     return write
+
+
+@pytest.fixture
+def run_aws(aws):
+    """Do as the user who runs the commands of `aws iam` that he was shown; gives the answer to the last one."""
+
+    def run(script):
+        answer = None
+        for line in script.splitlines():
+            program, service, command, *words = shlex.split(line)
+            assert (program, service) == ("aws", "iam")
+            options = {
+                "".join(part.title() for part in name.removeprefix("--").split("-")): value
+                for name, value in zip(words[::2], words[1::2], strict=True)
+            }
+            arguments = {name: value for name, value in options.items() if name not in ("Query", "Output")}
+            (answer,) = aws(("iam", command.replace("-", "_"), arguments), region="us-east-1")
+            assert "Error" not in answer, answer
+        return answer
+
+    return run

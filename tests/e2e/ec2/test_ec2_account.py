@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -24,27 +23,6 @@ def account(sandbox):
         assert answer["command"] == f"account {words[0]}"
         assert answer["exit_code"] == done.returncode
         return done.returncode, answer["data"] or answer["error"]
-
-    return run
-
-
-@pytest.fixture
-def run_aws(aws):
-    """Do as the user who runs the commands of `aws iam` that he was shown; gives the answer to the last one."""
-
-    def run(script):
-        answer = None
-        for line in script.splitlines():
-            program, service, command, *words = shlex.split(line)
-            assert (program, service) == ("aws", "iam")
-            options = {
-                "".join(part.title() for part in name.removeprefix("--").split("-")): value
-                for name, value in zip(words[::2], words[1::2], strict=True)
-            }
-            arguments = {name: value for name, value in options.items() if name not in ("Query", "Output")}
-            (answer,) = aws(("iam", command.replace("-", "_"), arguments), region=IAM_REGION)
-            assert "Error" not in answer, answer
-        return answer
 
     return run
 

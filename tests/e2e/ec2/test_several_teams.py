@@ -1,0 +1,131 @@
+"""The how-to "A service for several teams", followed from an empty home to the AMIs of two users."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.sandbox
+
+EXECUTABLE = Path(sys.executable).with_name("clouduploader")
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "several-teams.rst").read_text("utf-8")
+ROLE = "arn:aws:iam::123456789012:role/clouduploader"
+ASK = """
+import sys, urllib.error, urllib.request
+request = urllib.request.Request(sys.argv[1], headers={"Authorization": f"Bearer {sys.argv[2]}"} if sys.argv[2] else {})
+try:
+    print(urllib.request.urlopen(request).status)
+except urllib.error.HTTPError as exc:
+    print(exc.code, exc.read().decode())
+"""
+
+
+def words_of(command, **changes):
+    """The words of the page's command that begins like this, with some of them changed."""
+    (line,) = re.findall(rf"(?m)^   [#$] clouduploader ({command}.*)$", PAGE)
+    return [changes.get(word, word) for word in shlex.split(line)]
+
+
+@pytest.fixture
+def administer(sandbox, tmp_path):
+    """Return a function that runs a command of the administrator's, on a home that was empty; gives its output."""
+    home = tmp_path / "home"
+    shutil.copytree(sandbox.home / ".aws", home / ".aws")
+    (block,) = re.findall(r"code-block:: ini\n\n((?:   .*\n)+)", PAGE)
+    with_cloud = (sandbox.home / "clouduploader.conf").read_text()
+    (home / "clouduploader.conf").write_text(with_cloud + textwrap.dedent(block))
+    environment = sandbox.environment(CLOUDUPLOADER_HOME=str(home), CLOUDUPLOADER_SPOOL=str(tmp_path / "spool"))
+
+    def run(*words):
+        done = sandbox.run([EXECUTABLE, *words], env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run.environment = environment
+    return run
+
+
+@pytest.fixture
+def url(sandbox, administer):
+    """Where the service is."""
+    service = sandbox.popen(
+        [EXECUTABLE, "serve", "--listen", "127.0.0.1:0"], env=administer.environment, stderr=subprocess.PIPE, text=True
+    )
+    line = next(line for line in service.stderr if "event=serving" in line)
+    return re.search(r"url=(\S+)", line)[1]
+
+
+@pytest.fixture
+def be(sandbox, url, tmp_path):
+    """Return a function that makes a user of a token, somewhere else: a function that gives exit code and answer."""
+
+    def make(user, token):
+        home = tmp_path / user
+        home.mkdir(mode=0o700)
+        (home / "token").write_text(token)
+        (home / "token").chmod(0o600)
+        environment = sandbox.environment(CLOUDUPLOADER_HOME=str(home), CLOUDUPLOADER_SERVER=url)
+        for name in [name for name in environment if name.startswith("AWS") or name == "CLOUDUPLOADER_SPOOL"]:
+            del environment[name]
+
+        def run(*words):
+            done = sandbox.run([EXECUTABLE, *words, "--json"], env=environment, cwd=sandbox.layout.root)
+            assert token not in done.stdout + done.stderr
+            answer = json.loads(done.stdout)
+            return done.returncode, answer["data"] or answer["error"]
+
+        return run
+
+    return make
+
+
+def test_two_teams_upload_into_their_accounts_and_see_nothing_of_each_other(
+    sandbox, administer, url, be, run_aws, tmp_path
+):
+    def ask(path, token=""):
+        return sandbox.run([sys.executable, "-c", ASK, url + path, token]).stdout
+
+    assert "401 a token is needed" in ask("/cloudupload")
+
+    tokens = {}
+    for user in ("tom", "anna"):
+        administer(*words_of("account create", tom=user))
+        script = administer(*words_of("account show", tom=user))
+        role = run_aws(script.replace("--role-name clouduploader", f"--role-name clouduploader-{user}"))["Role"]
+        administer(*words_of("account set", tom=user, **{ROLE: role["Arn"]}))
+        assert administer(*words_of("account verify", tom=user)).count("ok ") == 3
+        tokens[user] = administer(*words_of(f"token create --user {user}")).strip()
+    tokens["operator"] = administer(*words_of("token create --user operator")).strip()
+    watcher = administer(*words_of("token create --user prometheus")).strip()
+    people = {user: be(user, token) for user, token in tokens.items()}
+
+    image = str(sandbox.layout.root / "sample.raw.xz")
+    jobs, images = {}, {}
+    for user in ("tom", "anna"):
+        code, answer = people[user](*words_of("submit", **{"my.raw.xz": image, "an-image": f"image-of-{user}"}))
+        assert (code, answer["state"]) == (0, "succeeded"), answer
+        jobs[user], images[user] = answer["job"], answer["images"]["us-east-1"]
+    made = {one["id"]: one["name"] for one in sandbox.account()["images"]}
+    assert made == {images["tom"]: "image-of-tom", images["anna"]: "image-of-anna"}
+
+    for user, other in (("tom", "anna"), ("anna", "tom")):
+        code, answer = people[user]("list")
+        assert [(one["job"], one["user"]) for one in answer["jobs"]] == [(jobs[user], user)]
+        for words in (["inspect"], ["log"], ["kill", "--yes"]):
+            assert people[user](*words, jobs[other])[0] == 66
+    assert {one["user"] for one in people["operator"]("list")[1]["jobs"]} == {"tom", "anna"}
+    assert ask("/metrics", watcher) == "200\n"
+    assert ask("/cloudupload", watcher).startswith("403 ")
+
+    listed = administer(*words_of("token list"))
+    name = tokens["tom"][5:13]
+    assert re.search(rf"^{name}\ttom\tuser\t(\S+Z\t){{3}}Tom's laptop$", listed, re.MULTILINE)
+    administer(*words_of("token revoke", **{"3kTq9ZbX": name}))
+    assert people["tom"]("list")[0] == 77
+    assert people["anna"]("list")[0] == 0

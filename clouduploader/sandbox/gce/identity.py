@@ -1,7 +1,7 @@
 """Who may do what: the token service of Google, the rights of a service account, and Resource Manager's answer to both.
 
 Sources: "Using OAuth 2.0 for Server to Server Applications" for the token; projects.testIamPermissions of Resource
-Manager's API.
+Manager's API; "Workload Identity Federation" and Security Token Service API, `token`.
 """
 
 import json
@@ -17,6 +17,10 @@ from clouduploader.sandbox.gce.refusal import RefusedError
 
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 AUDIENCE = "https://oauth2.googleapis.com/token"  # wherever the service is reached
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 the name of a type
+PROVIDER = "//iam.googleapis.com/projects/1234567890/locations/global/workloadIdentityPools/builds/providers/builds"
+"""The provider of a workload identity pool, which believes what the service account's key signs for it."""
 MAX_LIFE_SECONDS = 3600  # "exp": a maximum of 1 hour after the issued time
 MAX_SKEW_SECONDS = 300
 BUCKET, PROJECT = "bucket", "project"  # what rights are on
@@ -68,13 +72,29 @@ class Identity:
             return _no_grant("invalid_grant", "Invalid grant: account not found")
         if claims["exp"] - claims["iat"] > MAX_LIFE_SECONDS:
             return _no_grant("invalid_grant", "Invalid JWT: Token must be a short-lived token (60 minutes)")
-        scopes = str(claims.get("scope", "")).split()
+        return self._issued(str(claims.get("scope", "")))
+
+    def exchange(self, form: Mapping[str, Any]) -> web.Response:
+        """Answer a request for a token of Google's for one of a workload."""
+        if form.get("grant_type") != EXCHANGE or form.get("requested_token_type") != ACCESS_TOKEN:
+            return _no_grant("invalid_request", "Invalid grant_type or requested_token_type")
+        if form.get("audience") != PROVIDER:
+            return _no_grant("invalid_target", 'The target service indicated by the "audience" parameters is invalid.')
+        try:
+            jwt.decode(form.get("subject_token", ""), certs=self._key, audience=f"https:{PROVIDER}")  # type: ignore[no-untyped-call]
+        except ValueError as exc:
+            return _no_grant("invalid_grant", f"Invalid ID Token: {exc}")
+        return self._issued(str(form.get("scope", "")), issued_token_type=ACCESS_TOKEN)
+
+    def _issued(self, scope: str, **more: str) -> web.Response:
+        scopes = scope.split()
         if not scopes:
             return _no_grant("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
         token = f"ya29.{secrets.token_urlsafe(32)}"
         with self._lock:
             self._tokens[token] = (self._now() + self.life_seconds, scopes)
-        return web.json_response({"access_token": token, "expires_in": int(self.life_seconds), "token_type": "Bearer"})
+        life = {"expires_in": int(self.life_seconds), "token_type": "Bearer"}
+        return web.json_response({"access_token": token, **life, **more})
 
     def authenticate(self, request: web.Request, service: str) -> None:
         """Look at the token of a request.

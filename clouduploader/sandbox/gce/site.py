@@ -17,6 +17,7 @@ from clouduploader.util.frozen import frozen
 
 ACTIONS = (
     (r"POST /oauth2/token", "token"),
+    (r"POST /sts/v1/token", "sts.token"),
     (r"POST /storage/upload/.*uploadType=resumable.*", "objects.insert"),
     (r"PUT /storage/upload/.*", "objects.upload"),
     (r"DELETE /storage/upload/.*", "objects.cancel"),
@@ -99,6 +100,8 @@ class GoogleSite:
             match service:
                 case "oauth2" if path == "/token":
                     return self.identity.issue(await request.post())
+                case "sts" if path == "/v1/token":
+                    return self.identity.exchange(await request.post())
                 case "storage":
                     return await self.storage.answer(request, path, self._settings.url("storage"))
                 case "compute":

@@ -1,11 +1,14 @@
 import json
 import os
+import time
 
 import pytest
+from google.auth import crypt, jwt
 
 from clouduploader.errors import CredentialsError, TargetDataError
 from clouduploader.platforms.gce import auth
 from clouduploader.plugin.fields import SealedText
+from clouduploader.sandbox.gce import identity
 
 
 def changed(google, **members):
@@ -81,3 +84,26 @@ def test_upload_by_hand_without_credentials_says_what_to_do(uploads, tmp_path, m
     with pytest.raises(CredentialsError) as caught:
         made.run()
     assert "gcloud auth application-default login" in str(caught.value.hint)
+
+
+def test_upload_by_hand_takes_the_identity_of_a_workload(google, uploads, tmp_path, monkeypatch):
+    signer = crypt.RSASigner.from_service_account_info(json.loads(google.key))
+    now = int(time.time())
+    claims = {"iss": "https://ci.example.com", "sub": "build", "iat": now, "exp": now + 600}
+    token = jwt.encode(signer, claims | {"aud": f"https:{identity.PROVIDER}"}).decode()
+    (tmp_path / "token").write_text(token)
+    configuration = {
+        "type": "external_account",
+        "audience": identity.PROVIDER,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"{google.api_url.replace('{service}', 'sts')}/v1/token",
+        "credential_source": {"file": str(tmp_path / "token")},
+    }
+    (tmp_path / "configuration.json").write_text(json.dumps(configuration))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "configuration.json"))
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "clouduploader-test")
+    made = uploads(credentials="")
+    made.is_by_hand = True
+    assert made.run().id == "my-image"
+    assert len(google.calls("sts.token")) == 1
+    assert google.calls("token") == []

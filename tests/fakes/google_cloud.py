@@ -1,6 +1,7 @@
 """Google's cloud as the sandbox has it, in a thread of this process."""
 
 import asyncio
+import datetime
 import json
 import socket
 import subprocess
@@ -67,6 +68,7 @@ class GoogleCloud:
         """Forget all that is in it."""
         self._emulator.wipe(keep_buckets=True)
         self.faults.replace([])
+        self.clock.offset = datetime.timedelta()
         (self._place / "calls").write_text("")
         self.site = GoogleSite(self._settings, backend=self._emulator_url, directory=self._place, clock=self.clock)
         self.site.identity.rights = {

@@ -16,6 +16,7 @@ from clouduploader.plugin import (
     Context,
     Finding,
     FoundObject,
+    Hints,
     HomeFile,
     JsonValue,
     ObjectState,
@@ -55,6 +56,13 @@ class OpenStack(Platform):
         from clouduploader.platforms.openstack import accounts
 
         return accounts.CredentialAccounts(self)
+
+    @property
+    def hints(self) -> Hints:  # type: ignore[override] # made when it is asked for
+        """What the person's own settings tell."""
+        from clouduploader.platforms.openstack import hints
+
+        return hints.RegionHints(self.environment)
 
     def problems(self, targetdata: Mapping[str, JsonValue]) -> list[str]:
         """Check the rules between fields."""

@@ -18,7 +18,7 @@ def run(ctx: Context, home: Path) -> Iterator[Finding]:
     path = str(home / cloud.CLOUDS_FILE)
     try:
         clouds = cloud.clouds_of_home(home)
-        listed = ", ".join(f"{name} ({url})" for name, url in clouds.items())
+        listed = ", ".join(f"{name} ({one.auth_url})" for name, one in clouds.items())
         yield Finding(Level.OK, path, f"clouds: {listed or 'none'}")
         if ctx.targetdata:
             yield from accounts.examine(ctx)

@@ -1,11 +1,12 @@
-"""The cloud of a target: found by openstacksdk's configuration, entered by keystoneauth's session.
+"""The cloud of a target, entered by keystoneauth's session.
 
 A user's application credential goes to the cloud that the target data name: by a URL, or by a name in `clouds.yaml` in
-the home, which nothing of the caller's environment can change. Without one, the caller's own settings serve, as they
-do for the `openstack` command: OS_* and clouds.yaml, for uploads by hand.
+the home, which nothing of the caller's environment can change. Without one, the caller's own settings serve, which
+openstacksdk finds as it does for the `openstack` command: OS_* and clouds.yaml, for uploads by hand.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +21,17 @@ from clouduploader.errors import (
     http_error,
 )
 from clouduploader.platforms.openstack.glance import Images
-from clouduploader.plugin import Context, JsonValue
+from clouduploader.plugin import Context, Reporter
+from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:
     from keystoneauth1.access import AccessInfoV3
-    from openstack.config import OpenStackConfig
-    from openstack.config.cloud_region import CloudRegion
+    from keystoneauth1.session import Session
 
 CLOUDS_FILE = "clouds.yaml"
 """In the home: the clouds by their names, with `auth_url`, and `cacert` where that is needed."""
 SERVICE = "image"
+APP_NAME = "clouduploader"  # in User-Agent
 TIMEOUT_SECONDS = 60.0  # of a connection, and until an answer goes on
 _SECRET_OPTION = re.compile(r"password|secret|token|passcode")
 
@@ -38,20 +40,31 @@ class Cloud:
     """A cloud, with the rights of one credential. No network before it is used.
 
     Args:
-        config: What openstacksdk has found.
-        ctx: Its reporter hides the secrets.
+        session: Authenticates requests.
+        auth_url: Of Keystone, for the messages.
+        interface: Of the image service, as the catalog has it.
+        image_urls: URLs of the image service by region that go before those of the catalog.
+        reporter: Hides the tokens.
+
+    Attributes:
+        auth_url: As given.
     """
 
-    def __init__(self, config: "CloudRegion", ctx: Context) -> None:
-        self._config = config
-        self._reporter = ctx.reporter
-        auth: Mapping[str, object] = config.config.get("auth") or {}
-        for name, value in auth.items():
-            if _SECRET_OPTION.search(name):
-                self._reporter.hide(str(value))
-        self._session = config.get_session()
+    def __init__(
+        self,
+        session: "Session",
+        *,
+        auth_url: str,
+        interface: str | list[str] | None,
+        image_urls: Mapping[str, str],
+        reporter: Reporter,
+    ) -> None:
+        self._session = session
+        self._interface = interface
+        self._image_urls = image_urls
+        self._reporter = reporter
         self._images: dict[str, Images] = {}
-        self.auth_url = str(auth.get("auth_url"))
+        self.auth_url = auth_url
 
     def access(self) -> "AccessInfoV3":
         """Log in, or tell what a login has given that still serves: roles, project, access rules."""
@@ -86,9 +99,9 @@ class Cloud:
 
         try:
             url = self._session.get_endpoint(
-                endpoint_override=self._config.get_endpoint(SERVICE) if region == self._config.region_name else None,
+                endpoint_override=self._image_urls.get(region),
                 service_type=SERVICE,
-                interface=self._config.get_interface(SERVICE),
+                interface=self._interface,
                 region_name=region,
                 skip_discovery=True,  # the version is known, and an answer less can be lost
             )
@@ -104,7 +117,7 @@ class Cloud:
     def regions(self) -> list[str]:
         """List the regions with an image service, as the login has told."""
         catalog = self.access().service_catalog
-        endpoints = catalog.get_endpoints(service_type=SERVICE, interface=self._config.get_interface(SERVICE))
+        endpoints = catalog.get_endpoints(service_type=SERVICE, interface=self._interface)
         return sorted({str(endpoint["region"]) for endpoint in endpoints.get(SERVICE, []) if endpoint})
 
 
@@ -117,13 +130,96 @@ def connect(ctx: Context, home: Path, default_cloud: str) -> Cloud:
         default_cloud: Its name where target data with a credential name none.
 
     Raises:
-        Exception: openstacksdk's, for `translate`.
+        ConfigError: clouds.yaml in the home is damaged, or has no such cloud.
+        Exception: keystoneauth's or openstacksdk's, for `translate`.
     """
-    return Cloud(_config(ctx.targetdata, ctx.region, home, default_cloud), ctx)
+    if not ctx.targetdata.get("application_credential_id"):
+        return _own_cloud(ctx)
+    from keystoneauth1.identity import v3
+    from keystoneauth1.session import Session
+
+    name = str(ctx.targetdata.get("cloud") or default_cloud)
+    url = str(ctx.targetdata.get("auth_url") or "")
+    cloud = CloudOfHome(url) if url else _named(clouds_of_home(home), name, home)
+    auth_url = _versioned(cloud.auth_url)
+    auth = v3.ApplicationCredential(
+        auth_url,
+        application_credential_id=str(ctx.targetdata["application_credential_id"]),
+        application_credential_secret=str(ctx.targetdata["application_credential_secret"]),
+    )
+    return Cloud(
+        Session(auth=auth, verify=cloud.verify, timeout=TIMEOUT_SECONDS, app_name=APP_NAME),
+        auth_url=auth_url,
+        interface=cloud.interface,
+        image_urls={ctx.region: cloud.image_url} if cloud.image_url else {},
+        reporter=ctx.reporter,
+    )
 
 
-def clouds_of_home(home: Path) -> dict[str, str]:
-    """List the clouds that clouds.yaml in the home has: their Keystone's URLs by names.
+def own_region(name: str) -> str | None:
+    """Tell the region that the caller's own clouds.yaml has for a cloud; None if it has none.
+
+    Raises:
+        ConfigError: There is no such cloud.
+    """
+    import openstack.config
+
+    try:
+        config = openstack.config.OpenStackConfig(app_name=APP_NAME).get_one(cloud=name, validate=False)
+    except Exception as exc:
+        ours = translate(exc, name)
+        if ours is None:
+            raise
+        raise ours from exc
+    return str(config.region_name) if config.region_name else None
+
+
+def _own_cloud(ctx: Context) -> Cloud:
+    """Find the cloud of the caller's own settings, as openstacksdk has them: clouds.yaml and OS_*."""
+    import openstack.config
+
+    options: dict[str, Any] = {"region_name": ctx.region} if ctx.region else {}
+    if url := ctx.targetdata.get("auth_url"):
+        options["auth"] = {"auth_url": str(url)}
+    config = openstack.config.OpenStackConfig(app_name=APP_NAME).get_one(
+        cloud=str(ctx.targetdata.get("cloud") or "") or None, api_timeout=TIMEOUT_SECONDS, **options
+    )
+    auth: Mapping[str, object] = config.config.get("auth") or {}
+    for name, value in auth.items():
+        if _SECRET_OPTION.search(name):
+            ctx.reporter.hide(str(value))
+    url = config.get_endpoint(SERVICE)
+    return Cloud(
+        config.get_session(),
+        auth_url=str(auth.get("auth_url")),
+        interface=config.get_interface(SERVICE),
+        image_urls={ctx.region: str(url)} if url else {},
+        reporter=ctx.reporter,
+    )
+
+
+@frozen()
+class CloudOfHome:
+    """A cloud that clouds.yaml in the home has, by those of openstacksdk's keys that say where it is.
+
+    Attributes:
+        auth_url: Of Keystone.
+        verify: Whether, or by which file of CAs, certificates are checked: `verify` and `cacert`.
+        interface: Of the catalog.
+        image_url: `image_endpoint_override`, or "".
+    """
+
+    auth_url: str
+    verify: bool | str = True
+    interface: str = "public"
+    image_url: str = ""
+
+
+def clouds_of_home(home: Path) -> dict[str, CloudOfHome]:
+    """Read the clouds that clouds.yaml in the home has, by names; it need not be there.
+
+    openstacksdk does not read it: it would pass over a damaged file without a word, and takes longer to import than all
+    else up to the first request.
 
     Raises:
         ConfigError: The file can't be read, or is damaged.
@@ -133,7 +229,15 @@ def clouds_of_home(home: Path) -> dict[str, str]:
     path = home / CLOUDS_FILE
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
-        return {str(name): str(one["auth"]["auth_url"]) for name, one in found["clouds"].items()}
+        return {
+            str(name): CloudOfHome(
+                str(one["auth"]["auth_url"]),
+                str(one["cacert"]) if one.get("cacert") else bool(one.get("verify", True)),
+                str(one.get("interface") or "public"),
+                str(one.get("image_endpoint_override") or ""),
+            )
+            for name, one in found["clouds"].items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
@@ -143,35 +247,11 @@ def clouds_of_home(home: Path) -> dict[str, str]:
         raise ConfigError(f"{path} is no list of clouds", hint=hint) from None
 
 
-def _config(targetdata: Mapping[str, JsonValue], region: str, home: Path, default_cloud: str) -> "CloudRegion":
-    auth_url = targetdata.get("auth_url")
-    cloud = str(targetdata.get("cloud") or "") or None
-    options: dict[str, Any] = {"api_timeout": TIMEOUT_SECONDS}
-    if region:
-        options["region_name"] = region
-    auth = {"auth_url": _versioned(str(auth_url))} if auth_url else {}
-    if not targetdata.get("application_credential_id"):
-        return _loader(None).get_one(cloud=cloud, auth=auth, **options)
-    auth |= {name: str(targetdata[name]) for name in ("application_credential_id", "application_credential_secret")}
-    clouds_of_home(home)  # the SDK passes over a damaged file without a word
-    if not auth_url:
-        cloud = cloud or default_cloud
-    return _loader(home).get_one(cloud=cloud, auth_type="v3applicationcredential", auth=auth, **options)
-
-
-def _loader(home: Path | None) -> "OpenStackConfig":
-    """Make a reader of a home's clouds.yaml, or of what the caller's environment has."""
-    import openstack.config
-
-    if home is None:
-        return openstack.config.OpenStackConfig(app_name="clouduploader")
-    return openstack.config.OpenStackConfig(
-        app_name="clouduploader",
-        config_files=[str(home / CLOUDS_FILE)],
-        secure_files=[],
-        vendor_files=[],
-        load_envvars=False,
-    )
+def _named(clouds: Mapping[str, CloudOfHome], name: str, home: Path) -> CloudOfHome:
+    if name not in clouds:
+        hint = f"It has: {', '.join(clouds) or 'none'}."
+        raise ConfigError(f"there is no cloud '{name}' in {home / CLOUDS_FILE}", hint=hint)
+    return clouds[name]
 
 
 def _versioned(url: str) -> str:
@@ -188,8 +268,10 @@ def translate(exc: Exception, subject: str) -> ClouduploaderError | None:
         subject: What was worked on.
     """
     import keystoneauth1.exceptions as keystone
-    import openstack.exceptions
 
+    sdk = sys.modules.get("openstack.exceptions")  # loaded for a person's own settings only
+    if sdk and isinstance(exc, sdk.SDKException):
+        return ConfigError(f"OpenStack's settings: {' '.join(str(exc).split())}")
     match exc:
         case keystone.HttpError():
             error = http_error(exc.http_status, subject=subject, message=str(exc.message))
@@ -202,12 +284,12 @@ def translate(exc: Exception, subject: str) -> ClouduploaderError | None:
             )
         case keystone.ConnectionError() | keystone.DiscoveryFailure():
             return NetworkError(f"{subject}: {_first_line(exc)}")
-        case openstack.exceptions.ConfigException() | keystone.NoMatchingPlugin():
+        case keystone.NoMatchingPlugin():
             return ConfigError(f"OpenStack's settings: {' '.join(str(exc).split())}")
         case keystone.MissingRequiredOptions() | keystone.MissingAuthPlugin() | keystone.AuthPluginException():
             hint = "Name a cloud of your clouds.yaml, or set OS_CLOUD; a job needs an application credential."
             return CredentialsError(f"no way into the cloud: {_first_line(exc)}", hint=hint)
-        case keystone.ClientException() | openstack.exceptions.SDKException():
+        case keystone.ClientException():
             return PlatformReplyError(f"{subject}: {_first_line(exc)}")
     return None
 

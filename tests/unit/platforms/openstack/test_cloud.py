@@ -9,7 +9,10 @@ from clouduploader.errors import (
     TargetDataError,
     TransientError,
 )
+from clouduploader.platforms.openstack import OpenStack
 from clouduploader.platforms.openstack import cloud as openstack_cloud
+from clouduploader.platforms.openstack.cloud import CloudOfHome
+from clouduploader.plugin import PlatformContext
 from clouduploader.plugin.testing import RecordingReporter
 
 YAML = """
@@ -104,6 +107,20 @@ def test_own_variables_serve_too(make_context, own_settings, cloud):
     assert roles(make_context(**none)) == ["reader", "member"]
 
 
+def test_region_is_that_of_the_person_s_settings(own_settings, tmp_path):
+    own_settings("clouds: {mine: {auth: {auth_url: 'https://a'}, region_name: R1}, b: {auth: {auth_url: 'https://b'}}}")
+
+    def default(name="region", **environment):
+        context = PlatformContext(home=tmp_path, settings={}, environment=environment)
+        return OpenStack(context).hints.default(name)
+
+    assert default(OS_CLOUD="mine") == "R1"
+    assert default(OS_CLOUD="mine", OS_REGION_NAME="R2") == "R2"
+    assert (default(), default("cloud", OS_CLOUD="mine"), default(OS_CLOUD="b")) == (None, None, None)
+    with pytest.raises(ConfigError, match="nothing"):
+        default(OS_CLOUD="nothing")
+
+
 def test_no_settings_at_all_are_told(make_context, own_settings):
     own_settings()
     none = {"auth_url": None, "application_credential_id": None, "application_credential_secret": None}
@@ -114,7 +131,7 @@ def test_no_settings_at_all_are_told(make_context, own_settings):
 
 @pytest.mark.usefixtures("home")
 def test_cloud_that_there_is_not_is_told(make_context):
-    with pytest.raises(ConfigError, match="Cloud nothing was not found"):
+    with pytest.raises(ConfigError, match="there is no cloud 'nothing' in "):
         roles(make_context(auth_url=None, cloud="nothing"))
 
 
@@ -135,10 +152,14 @@ def test_damaged_file_is_told(make_context, home, text, words):
     assert "\n" not in caught.value.message
 
 
-def test_clouds_of_the_home_are_listed(home, cloud, tmp_path):
+def test_clouds_of_the_home_are_read(home, tmp_path):
+    (home / "clouds.yaml").write_text(
+        "clouds: {a: {auth: {auth_url: 'https://a'}, cacert: /a.pem, interface: internal}, "
+        "b: {auth: {auth_url: 'https://b'}, verify: false, image_endpoint_override: 'https://c'}}"
+    )
     assert openstack_cloud.clouds_of_home(home) == {
-        "mine": f"{cloud.url}/identity/v3",
-        "other": "https://other.invalid/v3",
+        "a": CloudOfHome("https://a", "/a.pem", "internal"),
+        "b": CloudOfHome("https://b", verify=False, image_url="https://c"),
     }
     assert openstack_cloud.clouds_of_home(tmp_path / "empty") == {}
 

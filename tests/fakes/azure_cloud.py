@@ -3,14 +3,15 @@
 import asyncio
 import datetime
 import gc
+import selectors
 import threading
+
+from fakes.waiting import wait_for
 
 from clouduploader.platforms.azure import rights
 from clouduploader.sandbox import certificates
 from clouduploader.sandbox.azure.servers import AzureServers
 from clouduploader.sandbox.call_record import CallRecord
-
-TLS_SECONDS = 0.1  # for connections to be closed behind their last word
 
 
 class AzureCloud:
@@ -33,7 +34,8 @@ class AzureCloud:
         self.servers = AzureServers(directory / "disks", lambda: datetime.datetime.now(datetime.UTC), self.record)
         self.account, self.storage, self.faults = self.servers.account, self.servers.storage, self.servers.faults
         self.servers.reset()
-        self._loop = asyncio.new_event_loop()
+        self._selector = selectors.DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self.url = self._run(self.servers.start(directory / "server.pem"))
@@ -41,7 +43,7 @@ class AzureCloud:
     def close(self):
         gc.collect()  # sessions of uploads, whose connections a server would wait for
         self._run(self.servers.close())
-        self._run(asyncio.sleep(TLS_SECONDS))
+        wait_for(lambda: len(self._selector.get_map()) == 1)  # the loop's own; no connection is open any more
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

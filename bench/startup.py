@@ -45,10 +45,16 @@ client.assume_role(RoleArn={ROLE!r}, RoleSessionName="obs", ExternalId="abcdef")
 
 
 class Sink:
-    """A server on loopback that notes when the first request of a process is complete, and kills it."""
+    """A server on loopback that notes when the first request of a process is complete, and kills it.
 
-    def __init__(self, certificate=None):
+    Args:
+        certificate: Of the server, for https.
+        word: Stands at the end of that request, and in none before it.
+    """
+
+    def __init__(self, certificate=None, word=b"AssumeRole"):
         self._context = None
+        self._word = word
         if certificate:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(certificate)
@@ -66,7 +72,7 @@ class Sink:
                 if self._context:
                     connection = self._context.wrap_socket(connection, server_side=True)
                 data = b""
-                while b"AssumeRole" not in data:
+                while self._word not in data:
                     piece = connection.recv(65536)
                     if not piece:
                         break

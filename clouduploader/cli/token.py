@@ -42,7 +42,7 @@ def token_command() -> None:
     type=click.Choice([role.value for role in Role]),
     default=Role.USER.value,
     show_default=True,
-    help="A user sees and changes jobs of that user alone, an admin all jobs; a worker sees how the service does.",
+    help="A user sees and changes own jobs alone, an admin all jobs; a worker sees how the service does, and no job.",
 )
 @click.option(
     "--expires",

@@ -45,9 +45,9 @@ class Kind(enum.StrEnum):
 class Right(enum.StrEnum):
     """What a route needs; the words are shown to who has not got it."""
 
-    GREET = "see the greeting, the description and the public key"
+    GREET = "see the greeting, the description, the public key, and whether all is well"
     SEE_WORKER = "see whether a worker runs"
-    MONITOR = "see metrics and health"
+    MONITOR = "see metrics, and what is not well"
     SEE_REQUESTS = "see which requests are being answered"
     SEE_JOBS = "see jobs and logs"
     CREATE_JOBS = "make jobs"
@@ -90,6 +90,11 @@ class Principal:
 
 
 PRINCIPAL = web.RequestKey("principal", Principal)
+
+
+def has(principal: Principal, right: Right) -> bool:
+    """Return whether a principal has a right, however far it reaches."""
+    return principal.kind in TABLE[right]
 
 
 def reach(principal: Principal, right: Right) -> Reach:

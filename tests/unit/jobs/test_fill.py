@@ -55,6 +55,13 @@ def test_other_account_is_refused_to_whom_is_bound(filled, foreign):
         filled(GIVEN | foreign)
 
 
+@pytest.mark.parametrize(("target", "name"), [("gce", "project"), ("openstack", "cloud")])
+def test_what_the_services_own_identity_would_be_used_for_is_the_accounts_too(filled, tmp_path, target, name):
+    AccountStore(tmp_path).create("tom", target, {name: "toms-own"}, now=NOW)
+    with pytest.raises(TargetDataError, match=f"may not have {name}"):
+        filled({name: "annas-own"}, target=target)
+
+
 def test_other_account_is_taken_from_whom_is_not(filled):
     assert filled({**GIVEN, "arn": f"{ROLE}/anna"}, is_bound=False) == {**GIVEN, **ACCOUNT, "arn": f"{ROLE}/anna"}
 

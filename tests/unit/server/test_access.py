@@ -29,7 +29,7 @@ WHO_MAY = {
     "show_style": ALL,
     "workerstatus": "backend user admin worker",
     "show_metrics": "backend admin worker",
-    "show_health": "backend admin worker",
+    "show_health": ALL,
     "serverstatus": "backend admin",
     "ajaxstatus": "backend admin",
     "create": JOBS,
@@ -129,6 +129,13 @@ def test_every_route_is_open_to_whom_it_should_be(server, bearer, kind):
             assert ("WWW-Authenticate" in "".join(answer[1])) == (not is_open and kind is Kind.STRANGER)
             asked += 1
     assert asked > 45
+
+
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.WORKER, Role.USER, None])
+def test_what_is_not_well_is_told_to_some(server, bearer, role):
+    document = json.loads(server.ask("GET", "/healthz", **bearer("tom", role) if role else {})[2])
+    assert document["status"] == "failed"  # there is no worker
+    assert ("checks" in document) == (role in (Role.ADMIN, Role.WORKER))
 
 
 def test_every_right_is_in_the_table():

@@ -26,6 +26,9 @@ from clouduploader.util.cancel import Cancel
 if TYPE_CHECKING:
     from clouduploader.platforms.gce.rest import Client
 
+_STATES = {images.READY: ObjectState.READY, images.PENDING: ObjectState.PENDING, None: ObjectState.COMPLETE}
+"""By the status of an image; an archive has none, and is whole as soon as it is there."""
+
 
 class Gce(Platform):
     """The platform `gce`."""
@@ -87,8 +90,8 @@ class Gce(Platform):
                 found = None
         if found:
             with ctx.phase("compare"):
-                images.await_ready(ctx, image.id)
                 images.check_same(found, image.id, staging.digest(ctx))
+                images.await_ready(ctx, image.id)
                 ctx.reporter.line(f"Image {image.id} is there already, and of the same disk.")
         archives = [one for one in ctx.resources.of_earlier_tries() if one.kind == staging.OBJECT]
         if not found:
@@ -142,6 +145,3 @@ def _found(thing: CloudObject, described: Mapping[str, Any], time_key: str) -> F
         "an image that can be used" if status == images.READY else None,
         _STATES.get(status, ObjectState.PARTIAL),
     )
-
-
-_STATES = {images.READY: ObjectState.READY, images.PENDING: ObjectState.PENDING, None: ObjectState.COMPLETE}

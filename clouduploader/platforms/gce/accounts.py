@@ -17,6 +17,11 @@ BUCKET_ROLE = f"{NAME}Archives"
 PROJECT_ROLE = f"{NAME}Images"
 KEY_FILE = f"{NAME}-key.json"
 APIS = ("compute", "storage", "cloudresourcemanager", "iam")
+BUCKET_OPTIONS = (
+    "--uniform-bucket-level-access",
+    "--soft-delete-duration",
+    "0",
+)  # archives are charged for a week else
 DEFAULTS = {"project": "PROJECT", "bucket": "BUCKET"}
 """What stands in the guide for what is not known yet."""
 
@@ -99,7 +104,7 @@ def commands(roles: Mapping[str, Role], *, email: str, project: str, bucket: str
             for name, one in roles.items()
         ),
         ["iam", "service-accounts", "create", email.partition("@")[0]],
-        ["storage", "buckets", "create", f"gs://{bucket}", "--uniform-bucket-level-access"],
+        ["storage", "buckets", "create", f"gs://{bucket}", *BUCKET_OPTIONS],
         ["storage", "buckets", "add-iam-policy-binding", f"gs://{bucket}", *granted("archives")],
         ["projects", "add-iam-policy-binding", project, *granted("images"), "--condition", "None"],
         ["iam", "service-accounts", "keys", "create", KEY_FILE, "--iam-account", email],

@@ -3,6 +3,7 @@
 Source: Compute Engine API v1, images and globalOperations.
 """
 
+import datetime
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -281,8 +282,11 @@ def _deprecate_older(ctx: UploadContext, name: str, state: str) -> None:
     if new is None:
         raise PlatformReplyError(f"family {family} has no image {name}")
     for image in found:
-        is_older = image["creationTimestamp"] < new["creationTimestamp"]
-        if is_older and image.get("deprecated", {}).get("state") not in (state, *fields.DEPRECATIONS[1:], "DELETED"):
+        if _created(image) < _created(new) and image.get("deprecated", {}).get("state") not in (
+            state,
+            *fields.DEPRECATIONS[1:],
+            "DELETED",
+        ):
             operation = rest.call(
                 ctx,
                 "POST",
@@ -292,3 +296,8 @@ def _deprecate_older(ctx: UploadContext, name: str, state: str) -> None:
             )
             await_operation(ctx, operation, subject=f"image {image['name']}")
             ctx.reporter.line(f"Image {image['name']} is {state.lower()} now.")
+
+
+def _created(image: Mapping[str, Any]) -> datetime.datetime:
+    """Return when an image was made; Google tells it in its own zone, with the hour that is saved in summer."""
+    return datetime.datetime.fromisoformat(image["creationTimestamp"])

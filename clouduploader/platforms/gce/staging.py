@@ -397,7 +397,7 @@ def _give_up(ctx: UploadContext, session: Session) -> None:
 
 
 def _load(ctx: UploadContext) -> Session | None:
-    """Read the session of an earlier try; None if there is none, or its object was removed since."""
+    """Read the session of an earlier try; None if there is none that can be read."""
     try:
         with files.open_read(ctx.request.journal.directory / SESSION_FILE) as file:
             return Session(**json.loads(file.read()))

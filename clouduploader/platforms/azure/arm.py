@@ -3,7 +3,7 @@
 Source: "Azure Resource Manager, track asynchronous operations"; the REST reference of Microsoft.Compute.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import AbsentError, ClouduploaderError, PlatformReplyError
@@ -67,9 +67,18 @@ class ResourceManager:
             yield from page.get("value", [])
             path = self._path_of(str(page.get("nextLink") or ""), subject)
 
-    def put(self, path: str, document: JsonValue, *, subject: str) -> None:
-        """Make a resource of this id, or change it, and wait until that is done; the same request again is no other."""
-        self._finish(self._call("PUT", path, subject=subject, document=document), subject)
+    def put(self, path: str, document: JsonValue, *, subject: str, accepted: Callable[[], None]) -> None:
+        """Make a resource of this id, or change it, and wait until that is done; the same request again is no other.
+
+        Args:
+            path: See `get`.
+            document: The resource.
+            subject: See `get`.
+            accepted: Called once Azure has begun; the resource shows from then on, even if it fails.
+        """
+        response = self._call("PUT", path, subject=subject, document=document)
+        accepted()
+        self._finish(response, subject)
 
     def post(self, path: str, document: JsonValue = None, *, subject: str) -> dict[str, Any]:
         """Do something with a resource, and wait for what comes out; an empty object if that is nothing."""

@@ -10,7 +10,7 @@ from typing import Any
 from clouduploader.errors import ImageError, NotFoundError, PlatformReplyError, TargetDataError
 from clouduploader.platforms.azure import fields
 from clouduploader.platforms.azure.arm import ResourceManager
-from clouduploader.platforms.azure.staging import Site, Stage
+from clouduploader.platforms.azure.staging import Site, Stage, creating
 from clouduploader.plugin import CloudObject, JsonValue, Shortfall, UploadContext, labels
 from clouduploader.util.frozen import frozen
 
@@ -93,13 +93,25 @@ class Product(ABC):
             "tags": dict(tags),
             "properties": self._properties(stage, source_id),
         }
-        self._manager.put(self.thing.id, document, subject=self._subject)
+        with creating(self._ctx, self.thing) as accepted:
+            self._manager.put(self.thing.id, document, subject=self._subject, accepted=accepted)
         made = self._settled()
         if (state := _state(made)) != "Succeeded":
             raise PlatformReplyError(f"{self._subject} is {state}")
         if made.get("tags") != dict(tags):
             raise PlatformReplyError(f"{self._subject} has other tags than were asked for")
-        return self._compare(made)
+        return self.compare(made)
+
+    @abstractmethod
+    def compare(self, found: Mapping[str, Any]) -> tuple[Shortfall, ...]:
+        """Compare what is there with what was asked for.
+
+        Returns:
+            Where it was not replicated to.
+
+        Raises:
+            PlatformReplyError: It is another one.
+        """
 
     @property
     def _subject(self) -> str:
@@ -117,10 +129,6 @@ class Product(ABC):
     @abstractmethod
     def _properties(self, stage: Stage, source_id: str) -> dict[str, JsonValue]:
         """Return what it is made of."""
-
-    @abstractmethod
-    def _compare(self, made: Mapping[str, Any]) -> tuple[Shortfall, ...]:
-        """Compare what came out; see `make`."""
 
 
 class ManagedImage(Product):
@@ -143,10 +151,11 @@ class ManagedImage(Product):
         disk: dict[str, JsonValue] = {"osType": "Linux", "osState": "Generalized", **stage.image_source(source_id)}
         return {"hyperVGeneration": self._spec.generation, "storageProfile": {"osDisk": disk}}
 
-    def _compare(self, made: Mapping[str, Any]) -> tuple[Shortfall, ...]:
-        found = made.get("properties", {})
-        disk = found.get("storageProfile", {}).get("osDisk", {})
-        _expect(self._subject, "hyperVGeneration", found.get("hyperVGeneration"), self._spec.generation)
+    def compare(self, found: Mapping[str, Any]) -> tuple[Shortfall, ...]:
+        """See Product."""
+        properties = found.get("properties", {})
+        disk = properties.get("storageProfile", {}).get("osDisk", {})
+        _expect(self._subject, "hyperVGeneration", properties.get("hyperVGeneration"), self._spec.generation)
         _expect(self._subject, "osType", disk.get("osType"), "Linux")
         _expect(self._subject, "osState", disk.get("osState"), "Generalized")
         return ()
@@ -196,8 +205,9 @@ class GalleryVersion(Product):
         disk: dict[str, JsonValue] = {"hostCaching": "ReadOnly", "source": stage.source(source_id)}
         return {"publishingProfile": profile, "storageProfile": {"osDiskImage": disk}}
 
-    def _compare(self, made: Mapping[str, Any]) -> tuple[Shortfall, ...]:
-        profile = made.get("properties", {}).get("publishingProfile", {})
+    def compare(self, found: Mapping[str, Any]) -> tuple[Shortfall, ...]:
+        """See Product."""
+        profile = found.get("properties", {}).get("publishingProfile", {})
         excluded = bool(self._ctx.targetdata.get("exclude_from_latest"))
         _expect(self._subject, "excludeFromLatest", profile.get("excludeFromLatest"), excluded)
         query = {"$expand": "ReplicationStatus"}

@@ -4,10 +4,11 @@ Each has a name of its own for each upload, with a part that is random: two host
 the same one. It is in the journal before it is used, and a later try of the upload goes on with it.
 """
 
+import contextlib
 import secrets
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import AbsentError, ClouduploaderError, PlatformReplyError
@@ -66,7 +67,7 @@ class Stage(ABC):
 
     @abstractmethod
     def create(self, thing_id: str, size_bytes: int) -> None:
-        """Make one of this id, or find that an earlier request has made it."""
+        """Make one of this id, or find that an earlier request has made it; it is undone if the upload fails."""
 
     @abstractmethod
     def open(self, thing_id: str, size_bytes: int) -> PageFile | None:
@@ -124,7 +125,9 @@ class BlobStage(Stage):
                 if file.size_bytes() != size_bytes:  # else the answer to our first request was lost
                     raise
 
-        patiently(self._ctx, put, subject="the page blob")
+        with creating(self._ctx, CloudObject(BLOB, thing_id)) as made:
+            patiently(self._ctx, put, subject="the page blob")
+            made()
 
     def open(self, thing_id: str, size_bytes: int) -> PageFile | None:
         """See Stage."""
@@ -157,8 +160,9 @@ class BlobStage(Stage):
         try:
             patiently(self._ctx, lambda: container.call("HEAD", parameters=query), subject=name)
         except AbsentError:
-            with created(self._ctx, CloudObject(CONTAINER, self._container_url)):
+            with creating(self._ctx, CloudObject(CONTAINER, self._container_url)) as made:
                 patiently(self._ctx, put, subject=name)
+                made()
 
     def _file(self, thing_id: str) -> PageFile:
         return PageFile(self._client, thing_id, scope=STORAGE_SCOPE, name="the page blob")
@@ -195,7 +199,8 @@ class DiskStage(Stage):
                 "creationData": {"createOption": "Upload", "uploadSizeBytes": size_bytes},
             },
         }
-        self._manager.put(thing_id, document, subject="the disk")
+        with creating(self._ctx, CloudObject(DISK, thing_id)) as made:
+            self._manager.put(thing_id, document, subject="the disk", accepted=made)
 
     def open(self, thing_id: str, size_bytes: int) -> PageFile | None:
         """See Stage; a signature that an earlier try had is lost with it, so a new one is asked for."""
@@ -228,27 +233,31 @@ class DiskStage(Stage):
         return {"managedDisk": {"id": thing_id}}
 
 
-def created(ctx: UploadContext, thing: CloudObject) -> "_Creating":
-    """Surround the making of something whose id is ours to choose."""
-    return _Creating(ctx, thing)
+@contextlib.contextmanager
+def creating(ctx: UploadContext, thing: CloudObject) -> Iterator[Callable[[], None]]:
+    """Surround the making of something whose id is ours to choose; see `UploadContext.creating`.
 
+    What a request without an answer may have made is undone like what was made.
 
-class _Creating:
-    """See `UploadContext.creating`; what a request without an answer may have made is undone like what was made."""
+    Yields:
+        What to call once it is there, or begins to be: what fails after that leaves something to undo.
+    """
+    is_made = False
 
-    def __init__(self, ctx: UploadContext, thing: CloudObject) -> None:
-        self._ctx, self._thing = ctx, thing
+    def made() -> None:
+        nonlocal is_made
+        is_made = True
+        ctx.resources.made(thing)
 
-    def __enter__(self) -> None:
-        self._ctx.resources.asked(self._thing.kind, self._thing.region, id=self._thing.id)
-
-    def __exit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
-        if exc is None:
-            self._ctx.resources.made(self._thing)
-        elif isinstance(exc, ClouduploaderError) and is_refusal(exc):
-            self._ctx.resources.refused(self._thing.kind, self._thing.region)
+    ctx.resources.asked(thing.kind, thing.region, id=thing.id)
+    try:
+        yield made
+    except BaseException as exc:
+        if not is_made and isinstance(exc, ClouduploaderError) and is_refusal(exc):
+            ctx.resources.refused(thing.kind, thing.region)
         else:
-            self._ctx.resources.adopt(self._thing)
+            ctx.resources.adopt(thing)
+        raise
 
 
 def of_earlier_tries(ctx: UploadContext, kind: str) -> list[CloudObject]:

@@ -21,7 +21,7 @@ from clouduploader.platforms.azure.images import ImageSpec, Product
 from clouduploader.platforms.azure.pages import PAGE_BYTES, PageFile
 from clouduploader.platforms.azure.settings import AzureSettings
 from clouduploader.platforms.azure.staging import BlobStage, DiskStage, Site, Stage
-from clouduploader.plugin import CloudObject, Context, UploadContext, UploadResult, labels
+from clouduploader.plugin import CloudObject, Context, Shortfall, UploadContext, UploadResult, labels
 from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError
 
 MAX_RESTARTS = 2  # pages given up because the image was another than thought; then it keeps changing
@@ -52,7 +52,7 @@ class AzureUpload:
         spec = self._spec()
         site = self._site()
         product = images.product(self._ctx, site, spec)
-        if self._is_there(product):
+        if self._existing(product) is not None:
             return (f"leave {product.thing.id} as it is, for it has the same content",)
         product.check_place()
         method = "a page blob" if self._is_by_blob else "a managed disk"
@@ -71,18 +71,18 @@ class AzureUpload:
             spec = self._spec()
             site = self._site()
             product = images.product(self._ctx, site, spec)
-            is_there = self._is_there(product)
-            if not is_there:
+            existing = self._existing(product)
+            if existing is None:
                 product.check_place()
-        if is_there:
+        if existing is not None:
             self._ctx.reporter.line(f"{product.thing.id} is there already, with the same content.")
             self._remove_stages()
-            return UploadResult(product.thing.id, (product.thing, *self._containers()), is_already_there=True)
+            objects = (product.thing, *self._containers())
+            return UploadResult(product.thing.id, objects, existing, is_already_there=True)
         stage, staged, tags = self._staged(site, spec)
         with self._ctx.phase("make image"):
             self._ctx.cancel.raise_if_requested()
-            with staging.created(self._ctx, product.thing):
-                shortfalls = product.make(stage, staged.id, {**site.tags, **tags})
+            shortfalls = product.make(stage, staged.id, {**site.tags, **tags})
         with self._ctx.phase("clean up"):
             self._remove_stages()
         return UploadResult(product.thing.id, (product.thing, *self._containers()), shortfalls)
@@ -138,27 +138,31 @@ class AzureUpload:
         location = str(self._ctx.targetdata.get("location") or group["location"])
         return Site(str(group["id"]), location, _tags(self._ctx))
 
-    def _is_there(self, product: Product) -> bool:
-        """Tell whether the image is there already, made of the same disk.
+    def _existing(self, product: Product) -> tuple[Shortfall, ...] | None:
+        """Tell what lacks of the image that is there already, made of the same disk; None if there is none.
 
         Raises:
             PlatformReplyError: There is another one in its place.
         """
+        hint = "It stays. Choose another name, or remove it."
         with self._ctx.translated("the image"):
             found = product.existing()
         if found is None:
-            return False
+            return None
         bears = found.get("tags") or {}
         is_ours = bears.get(labels.KEY) == self._ctx.request.journal.key
-        if found.get("properties", {}).get("provisioningState") != "Succeeded" and is_ours:
+        is_ready = found.get("properties", {}).get("provisioningState") == "Succeeded"
+        if is_ours and not is_ready:
             self._ctx.remove([product.thing])
-            return False
-        if bears.get(images.CONTENT) == filling.read_content(self._ctx):
-            return True
-        raise PlatformReplyError(
-            f"there is another {product.thing.kind} of that name already: {product.thing.id}",
-            hint="It stays. Choose another name, or remove it.",
-        )
+            return None
+        if not is_ready or bears.get(images.CONTENT) != filling.read_content(self._ctx):
+            raise PlatformReplyError(
+                f"there is another {product.thing.kind} of that name already: {product.thing.id}", hint=hint
+            )
+        try:
+            return product.compare(found)
+        except PlatformReplyError as exc:
+            raise PlatformReplyError(exc.message, hint=hint) from None
 
     def _staged(self, site: Site, spec: ImageSpec) -> tuple[Stage, CloudObject, Mapping[str, str]]:
         """Send the image where the target data and our rights allow; return where that is, and the tags known now."""
@@ -226,8 +230,7 @@ class AzureUpload:
         self._remove_stages()
         thing = CloudObject(stage.kind, stage.new_id())
         try:
-            with staging.created(self._ctx, thing):
-                stage.create(thing.id, size_bytes)
+            stage.create(thing.id, size_bytes)
         except DeniedError as exc:
             raise StageDeniedError(exc.message, hint=exc.hint) from exc
         if file := stage.open(thing.id, size_bytes):

@@ -338,25 +338,64 @@ def test_verify_reads_all_pages_back(cloud, make_uploader):
 
 def test_page_that_reads_back_otherwise_makes_no_image(cloud, make_uploader):
     uploader = make_uploader(verify=True)
-    uploader.platform.upload = spoiling(uploader, cloud)
+    uploader.platform.upload = at_phase(uploader, "verify", lambda: cloud.staged_file().write(0, b"x" * 512))
     with pytest.raises(PlatformReplyError, match="page 0 is not what was sent"):
         uploader.run()
     assert [name for name in cloud.remaining() if "/images/" in name] == []
 
 
-def spoiling(uploader, cloud):
-    """`upload`, in which a page changes before it is read back."""
+def at_phase(uploader, phase, act):
+    """`upload`, in which something happens when a phase begins."""
     begun = uploader.platform.upload
 
     def run(ctx):
-        def spoil(event):
-            if getattr(event, "phase", "") == "verify":
-                cloud.staged_file().write(0, b"x" * 512)
+        def take(event):
+            if getattr(event, "phase", "") == phase:
+                act()
 
-        ctx.reporter.on_event = spoil
+        ctx.reporter.on_event = take
         return begun(ctx)
 
     return run
+
+
+def test_image_that_azure_can_not_make_is_not_left_behind(cloud, make_uploader):
+    uploader = make_uploader()
+    before = set(cloud.remaining())
+    uploader.platform.upload = at_phase(
+        uploader, "make image", lambda: cloud.staged_file().write(20 * MIB, b"no footer".ljust(512, b"\0"))
+    )
+    with pytest.raises(PlatformReplyError, match="InvalidVhd"):
+        uploader.run()
+    assert set(cloud.remaining()) == before
+
+
+def test_image_that_can_not_be_looked_at_is_not_left_behind(cloud, make_uploader):
+    uploader = make_uploader()
+    before = set(cloud.remaining())
+    cloud.faults.replace([{"action": "images/GET", "after": 1, "code": "AuthorizationFailed", "status": 403}])
+    with pytest.raises(DeniedError):
+        uploader.run()
+    assert set(cloud.remaining()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("provisioningState", "Failed", "another image of that name"),
+        ("hyperVGeneration", "V2", "has hyperVGeneration V2, though V1 was asked for"),
+    ],
+)
+def test_image_of_another_upload_is_not_the_same_for_its_content_alone(cloud, make_uploader, name, value, words):
+    uploader = make_uploader()
+    first = uploader.run()
+    image = cloud.account.resources[first.id.lower()]
+    image["tags"]["clouduploader:key"] = "f" * 32
+    image["properties"][name] = value
+    with pytest.raises(PlatformReplyError, match=words) as caught:
+        uploader.run()
+    assert "Choose another name" in caught.value.hint
+    assert first.id.lower() in cloud.remaining()
 
 
 def test_packed_image_of_another_size_than_thought_is_sent_anew(cloud, make_uploader):

@@ -106,10 +106,6 @@ class PageFiller:
             self._ctx.reporter.event(BytesMoved(done * PAGE_BYTES, self._confirmed.count * PAGE_BYTES))
         self._ctx.reporter.line(f"Verified: {self._confirmed.count} pages read back and equal.")
 
-    def content(self, size_bytes: int) -> str:
-        """Return what identifies the disk, whatever the packing: the value of the label `content`."""
-        return content(self._confirmed, size_bytes)
-
     def _put(self, index: int, data: bytes) -> None:
         offset = index * PAGE_BYTES
         if offset >= self._disk_bytes:

@@ -45,6 +45,7 @@ class AzureUpload:
         self._ctx = ctx
         self._settings = settings
         self._method = str(ctx.targetdata.get("method", settings.method))
+        self._account: Mapping[str, Any] = {}
 
     def plan(self) -> Sequence[str]:
         """Check what can be checked without a change; see `Platform.plan`."""
@@ -135,8 +136,17 @@ class AzureUpload:
 
     def _site(self) -> Site:
         group = resource_group(self._ctx)
-        location = str(self._ctx.targetdata.get("location") or group["location"])
-        return Site(str(group["id"]), location, _tags(self._ctx))
+        wanted = self._ctx.targetdata.get("location")
+        where = None
+        if self._is_by_blob:  # an image is where the blob is that it is made of
+            self._account = staging.storage_account(self._ctx, str(group["id"]))
+            where = self._account.get("location")
+        if wanted and where and wanted != where:
+            raise TargetDataError(
+                f"location is {wanted}, but storage account {self._ctx.targetdata['storage_account']} is in {where}",
+                hint="Give a storage account in that location, or method disk.",
+            )
+        return Site(str(group["id"]), str(wanted or where or group["location"]), _tags(self._ctx))
 
     def _existing(self, product: Product) -> tuple[Shortfall, ...] | None:
         """Tell what lacks of the image that is there already, made of the same disk; None if there is none.
@@ -167,9 +177,8 @@ class AzureUpload:
     def _staged(self, site: Site, spec: ImageSpec) -> tuple[Stage, CloudObject, Mapping[str, str]]:
         """Send the image where the target data and our rights allow; return where that is, and the tags known now."""
         if self._is_by_blob:
-            account = staging.storage_account(self._ctx, site.group)
             try:
-                return self._sent(BlobStage(self._ctx, site, account), spec)
+                return self._sent(BlobStage(self._ctx, site, self._account), spec)
             except StageDeniedError as exc:
                 if self._method != "auto":
                     raise

@@ -68,6 +68,7 @@ class AzureAccount:
         group: The name of its resource group.
         location: Of that.
         storage_account: The name of its storage account.
+        storage_location: Where that is.
         container: A container in it.
         blob_endpoint: Where that is.
         rights: What the application may do in the resource group: what the guide for its user says, and no more.
@@ -94,6 +95,7 @@ class AzureAccount:
         self.other_subscriptions: list[str] = []
         self.group, self.location = "clouduploader-sandbox", "westeurope"
         self.storage_account, self.container = "clouduploadersandbox", "images"
+        self.storage_location = self.location
         least = rights.chosen(rights.EXTRAS)
         self.rights: Rights = {"actions": least.actions, "dataActions": least.data_actions}
         self.resources: dict[str, dict[str, Any]] = {}

@@ -165,7 +165,7 @@ class ResourceManager:
                 "id": f"{account.group_id}/providers/Microsoft.Storage/storageAccounts/{name}",
                 "name": name,
                 "kind": "StorageV2",
-                "location": account.location,
+                "location": account.storage_location,
                 "properties": {"primaryEndpoints": {"blob": f"{account.blob_endpoint}{name}/"}},
             }
         )
@@ -297,7 +297,7 @@ class ResourceManager:
             return self._account.disks[key], disk["properties"]["hyperVGeneration"]
         if not source.get("uri"):
             raise _missing("the source of the disk")
-        if document["location"] != self._account.location:
+        if document["location"] != self._account.storage_location:
             raise Refusal(400, "InvalidParameter", "The storage account of the blob is in another location.")
         file = await self._copy_blob(str(source["uri"]))
         if file is None:

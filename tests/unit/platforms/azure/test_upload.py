@@ -106,6 +106,24 @@ def test_blob_that_is_asked_for_and_denied_fails(cloud, make_uploader):
         make_uploader(is_by_blob=True, method="blob").run()
 
 
+def test_image_is_where_its_storage_account_is(cloud, make_uploader):
+    cloud.account.storage_location = "northeurope"
+    result = make_uploader(is_by_blob=True).run()
+    assert cloud.account.resources[result.id.lower()]["location"] == "northeurope"
+
+
+def test_image_that_is_wanted_elsewhere_is_refused_before_anything_is_made(cloud, make_uploader):
+    before = cloud.remaining()
+    with pytest.raises(TargetDataError, match=r"location is northeurope, but storage account .* is in westeurope"):
+        make_uploader(is_by_blob=True, location="northeurope").run()
+    assert cloud.remaining() == before
+
+
+def test_disk_is_made_where_the_image_is_wanted(cloud, make_uploader):
+    result = make_uploader(location="northeurope").run()
+    assert cloud.account.resources[result.id.lower()]["location"] == "northeurope"
+
+
 def test_container_is_made_if_it_lacks_and_stays(cloud, make_uploader):
     cloud.storage.containers.clear()
     uploader = make_uploader(is_by_blob=True)

@@ -212,6 +212,8 @@ def remove_things(
     things: Sequence[CloudObject],
     made: Mapping[CloudObject, journal.Entry],
     log: job_log.JobLog,
+    *,
+    key: str,
 ) -> CleanUpReport:
     """Remove what belongs to one upload; what the cloud does not show is gone only once it is old enough to show.
 
@@ -221,6 +223,7 @@ def remove_things(
         things: Which ones.
         made: What its journal says of their making, see `JournalState.objects`.
         log: Told what is done.
+        key: Of its journal; "" if that is not known.
 
     Returns:
         What was removed, and what is left; nothing is `absent` any more.
@@ -228,7 +231,7 @@ def remove_things(
     Raises:
         ClouduploaderError: Nothing can be removed.
     """
-    report = platform.clean_up(Context(platform, values, log, Cancel()), things)
+    report = platform.clean_up(Context(platform, values, log, Cancel(), key=key), things)
     removed, left = list(report.removed), list(report.left)
     for thing in report.absent:
         seconds = visibility.seconds_left(made.get(thing, {}))
@@ -409,7 +412,7 @@ def _remove_batch(context: CleanupContext, batch: UploadLeftovers) -> CleanUpRep
         reason = batch.error.message if batch.error else "its platform is not there"
         return CleanUpReport(left=tuple(Leftover(thing, reason) for thing in batch.to_remove))
     if batch.contents is None:
-        return remove_things(batch.platform, batch.values, batch.to_remove, {}, context.log)
+        return remove_things(batch.platform, batch.values, batch.to_remove, {}, context.log, key=batch.key)
     with journal.open_journal(batch.contents.directory.parent, batch.key) as opened:
         if opened.state() != batch.contents.state:
             raise LockedError("its upload was tried again meanwhile")
@@ -419,7 +422,7 @@ def _remove_batch(context: CleanupContext, batch: UploadLeftovers) -> CleanUpRep
         with context.log.listening(JournalWriter(opened, context.log).take):
             if batch.to_remove:
                 made = opened.state().objects
-                report = remove_things(batch.platform, batch.values, batch.to_remove, made, context.log)
+                report = remove_things(batch.platform, batch.values, batch.to_remove, made, context.log, key=batch.key)
         is_kept = any(item.keep_reason for item in batch.items)
         if batch.contents.state.is_open and batch.is_whole and not report.left and not is_kept:
             opened.end(journal.AttemptOutcome.CLEANED)

@@ -274,13 +274,14 @@ def _clean_up(
         platform = context.load_platform(job.target or "", config)
         values = cleanup.CleanupContext(config, log).values(stopped.targetdata, platform)
         if reading is None:
-            return cleanup.remove_things(platform, values, objects, {}, log)
+            return cleanup.remove_things(platform, values, objects, {}, log, key="")
         opened = stack.enter_context(journal.open_journal(reading.directory.parent, reading.key))
         stack.enter_context(log.listening(JournalWriter(opened, log).take))
         items = cleanup.examine(platform, values, reading, log, is_complete_too=True)
         to_remove = dict.fromkeys((*objects, *(item.object for item in items if item.keep_reason is None)))
         cleanup.adopt(opened, items)
-        report = cleanup.remove_things(platform, values, list(to_remove), opened.state().objects, log)
+        made = opened.state().objects
+        report = cleanup.remove_things(platform, values, list(to_remove), made, log, key=reading.key)
         left = (*report.left, *cleanup.unseen(items))
         if not left:
             opened.end(journal.AttemptOutcome.CLEANED)

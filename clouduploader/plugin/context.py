@@ -38,9 +38,10 @@ class Context:
         clock: What waits go by.
         region: Where; None for the target data's `region`.
         entries: What the journal of the upload that `find` looks for has, oldest first; empty where it is lost.
+        key: Of the upload whose things are removed, see Journal; "" where that is not known.
 
     Attributes:
-        targetdata: As given; so are reporter, cancel, clock and entries.
+        targetdata: As given; so are reporter, cancel, clock, entries and key.
         region: "" for a platform without regions, and where none was named.
     """
 
@@ -54,9 +55,11 @@ class Context:
         clock: Clock | None = None,
         region: str | None = None,
         entries: Sequence[Mapping[str, JsonValue]] = (),
+        key: str = "",
     ) -> None:
         self._platform = platform
         self.entries = entries
+        self.key = key
         self.targetdata = targetdata
         self.reporter = reporter
         self.cancel = cancel
@@ -87,7 +90,15 @@ class Context:
 
         It has the same client, if there is one.
         """
-        made = Context(self._platform, self.targetdata, self.reporter, Cancel(), clock=self.clock, region=self.region)
+        made = Context(
+            self._platform,
+            self.targetdata,
+            self.reporter,
+            Cancel(),
+            clock=self.clock,
+            region=self.region,
+            key=self.key,
+        )
         if "client" in vars(self):
             made.client = self.client
         return made
@@ -243,7 +254,7 @@ class UploadContext(Context):
         *,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(platform, request.targetdata, reporter, cancel, clock=clock)
+        super().__init__(platform, request.targetdata, reporter, cancel, clock=clock, key=request.journal.key)
         self.request = request
         self.resources = Resources(request.journal, reporter, self.clock)
 

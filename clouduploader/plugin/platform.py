@@ -177,8 +177,11 @@ class Platform(ABC):
     def remove(self, ctx: Context, thing: CloudObject) -> None:
         """Remove one thing that an upload made; called again while it raises TransientError.
 
+        What bears a name that users choose may be another upload's by now, and stays then: its labels tell, beside
+        `ctx.key`.
+
         Raises:
-            AbsentError: The cloud does not show it: it is gone, or too young to show.
+            AbsentError: The cloud does not show it: it is gone, another upload's, or too young to show.
             ClouduploaderError: It can't be removed.
         """
 

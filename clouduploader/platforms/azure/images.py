@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from clouduploader.errors import ImageError, NotFoundError, PlatformReplyError, TargetDataError
+from clouduploader.errors import AbsentError, ImageError, NotFoundError, PlatformReplyError, TargetDataError
 from clouduploader.platforms.azure import fields
 from clouduploader.platforms.azure.arm import ResourceManager
 from clouduploader.platforms.azure.staging import Site, Stage, creating
-from clouduploader.plugin import CloudObject, JsonValue, Shortfall, UploadContext, labels
+from clouduploader.plugin import CloudObject, Context, JsonValue, Shortfall, UploadContext, labels
 from clouduploader.util.frozen import frozen
 
 IMAGE, VERSION = "image", "gallery image version"
@@ -223,6 +223,19 @@ class GalleryVersion(Product):
 def product(ctx: UploadContext, site: Site, spec: ImageSpec) -> Product:
     """Return what the target data ask for."""
     return GalleryVersion(ctx, site, spec) if "gallery" in ctx.targetdata else ManagedImage(ctx, site, spec)
+
+
+def remove(ctx: Context, thing: CloudObject) -> None:
+    """Delete an image or a version; that of another upload, which has the name by now, stays.
+
+    Raises:
+        AbsentError: It is not there.
+    """
+    manager, subject = ResourceManager(ctx), f"the {thing.kind}"
+    bears = manager.get(thing.id, subject=subject).get("tags") or {}
+    if ctx.key and bears.get(labels.KEY) != ctx.key:
+        raise AbsentError(f"{subject} is another upload's")
+    manager.delete(thing.id, subject=subject)
 
 
 def _state(resource: Mapping[str, Any]) -> str:

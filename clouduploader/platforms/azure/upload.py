@@ -272,7 +272,7 @@ def remove(ctx: Context, thing: CloudObject) -> None:
     elif thing.kind == staging.DISK:
         staging.remove_disk(ctx, thing)
     elif thing.kind in (images.IMAGE, images.VERSION):
-        ResourceManager(ctx).delete(thing.id, subject=f"the {thing.kind}")
+        images.remove(ctx, thing)
     else:
         raise NotFoundError(f"uploads to Azure make no {thing.kind}")
 

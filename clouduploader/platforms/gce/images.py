@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import (
+    AbsentError,
     ClouduploaderError,
     ImageError,
     PlatformReplyError,
@@ -213,14 +214,17 @@ def await_operation(ctx: Context, operation: Mapping[str, Any], *, subject: str)
 
 
 def remove(ctx: Context, name: str) -> None:
-    """Delete an image, and wait until it is gone.
+    """Delete an image, and wait until it is gone; that of another upload, which has the name by now, stays.
 
     Raises:
         AbsentError: There is none.
         TransientError: It is being made.
     """
-    operation = rest.send(ctx, "DELETE", ctx.client.compute("images", name), subject=f"image {name}").json()
-    await_operation(ctx, operation, subject=f"image {name}")
+    url, subject = ctx.client.compute("images", name), f"image {name}"
+    found = rest.send(ctx, "GET", url, subject=subject).json()
+    if ctx.key and found.get("labels", {}).get(labels.KEY) != ctx.key:
+        raise AbsentError(f"{subject} is another upload's")
+    await_operation(ctx, rest.send(ctx, "DELETE", url, subject=subject).json(), subject=subject)
 
 
 def plan_distribution(ctx: UploadContext) -> Iterator[str]:

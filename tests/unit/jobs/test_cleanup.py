@@ -75,3 +75,16 @@ def test_what_does_not_show_yet_is_left_where_another_process_has_the_journal(ma
     (leftover,) = report.left
     assert leftover.object == CloudObject("disk", "", "")
     assert "is being cleaned up" in leftover.reason
+
+
+def test_platform_is_told_whose_upload_left_what_it_removes(make_context):
+    keys = []
+
+    class RememberingPlatform(SearchablePlatform):
+        def remove(self, ctx, thing):
+            keys.append(ctx.key)
+
+    context = make_context(RememberingPlatform())
+    (report,) = cleanup.remove(context, cleanup.look(context, cleanup.CleanupScope(target="cloud")))
+    assert report.removed == (CloudObject("disk", "d"),)
+    assert keys == [KEY]

@@ -10,6 +10,7 @@ from clouduploader.errors import (
     NotFoundError,
     PlatformReplyError,
     TargetDataError,
+    TransientError,
 )
 from clouduploader.model import vhd
 from clouduploader.model.disk import Compression
@@ -391,10 +392,28 @@ def test_image_that_azure_can_not_make_is_not_left_behind(cloud, make_uploader):
 def test_image_that_can_not_be_looked_at_is_not_left_behind(cloud, make_uploader):
     uploader = make_uploader()
     before = set(cloud.remaining())
-    cloud.faults.replace([{"action": "images/GET", "after": 1, "code": "AuthorizationFailed", "status": 403}])
+    cloud.faults.replace([{"action": "images/GET", "nth": 2, "code": "AuthorizationFailed", "status": 403}])
     with pytest.raises(DeniedError):
         uploader.run()
     assert set(cloud.remaining()) == before
+
+
+def test_image_that_another_upload_made_meanwhile_is_not_undone(cloud, make_uploader):
+    uploader = make_uploader()
+    thing_id = f"{cloud.account.group_id}/providers/Microsoft.Compute/images/my-image"
+    others = {
+        "id": thing_id,
+        "location": "westeurope",
+        "tags": {"clouduploader:key": "f" * 32},
+        "properties": {"provisioningState": "Succeeded"},
+    }
+    uploader.platform.upload = at_phase(
+        uploader, "make image", lambda: cloud.account.resources.update({thing_id.lower(): others})
+    )
+    cloud.faults.replace([{"action": "images/PUT", "code": "InternalServerError", "status": 500}])
+    with pytest.raises(TransientError):
+        uploader.run()
+    assert cloud.account.resources[thing_id.lower()] is others
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from clouduploader.errors import (
     TargetDataError,
     TransientError,
 )
-from clouduploader.plugin import ObjectState, PhaseStarted
+from clouduploader.plugin import CloudObject, ObjectState, PhaseStarted
 
 UEFI, BIOS = {"boots_uefi": True, "boots_bios": False}, {"boots_uefi": False, "boots_bios": True}
 
@@ -257,6 +257,15 @@ def test_leftovers_of_an_upload_that_died_are_found_and_removed(google, uploads)
     report = platform.clean_up(ctx, [one.object for one in found])
     assert len(report.removed) == 2
     assert (google.site.compute.images, google.objects()) == ({}, [])
+
+
+def test_image_that_another_upload_made_since_is_not_removed(google, uploads):
+    uploads().run()
+    made = uploads()
+    google.site.compute.images["my-image"]["labels"]["clouduploader-key"] = "f" * 32
+    report = made.platform.clean_up(made.context(), [CloudObject("image", "my-image")])
+    assert len(report.absent) == 1
+    assert list(google.site.compute.images) == ["my-image"]
 
 
 def test_image_in_the_making_is_removed_once_that_can_be(google, uploads):

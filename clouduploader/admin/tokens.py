@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Sequence
 
+from clouduploader.errors import UsageError
 from clouduploader.store.config import Config
 from clouduploader.store.tokens import Role, StoredToken, TokenStore, TokenUses
 from clouduploader.util.frozen import frozen
@@ -24,9 +25,19 @@ class ListedToken:
 def create(
     config: Config, user: str, role: Role, *, note: str, lifetime: datetime.timedelta | None
 ) -> tuple[StoredToken, str]:
-    """Make a token for a user; see `TokenStore.create`."""
+    """Make a token for a user.
+
+    Raises:
+        UsageError: It would live for no time, or for longer than the calendar has.
+        ClouduploaderError: See `TokenStore.create`.
+    """
     now = datetime.datetime.now(datetime.UTC)
-    expires = None if lifetime is None else now + lifetime
+    try:
+        expires = None if lifetime is None else now + lifetime
+    except OverflowError:
+        raise UsageError("a token can't live for so long") from None
+    if expires == now:
+        raise UsageError("a token can't live for no time")
     return TokenStore(config.home.value).create(user, role, note=note, expires=expires, now=now)
 
 

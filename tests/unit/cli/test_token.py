@@ -77,6 +77,8 @@ def test_revoked_token_is_gone_with_its_use(run, tmp_path, spool_dir):
     [(["create"], "--user is missing"), (["create", "--user", ""], "can't be the name of a user"),
      (["create", "--user", "tom", "--role", "king"], "must be one of user, admin, worker"),
      (["create", "--user", "tom", "--expires", "soon"], "is no span of time such as 90m, 12h or 2d"),
+     (["create", "--user", "tom", "--expires", "999999w"], "a token can't live for so long"),
+     (["create", "--user", "tom", "--expires", "0d"], "a token can't live for no time"),
      (["create", "--user", "tom", "--note", "a\nb"], "a note must have at most 255 characters"),
      (["revoke"], "ID... is missing")],
 )  # fmt: skip

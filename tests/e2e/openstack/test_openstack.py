@@ -124,6 +124,14 @@ def test_image_is_imported_and_shared_where_the_credential_allows_it(case, image
     assert case.upload(image.path, *more) == result
 
 
+def test_staged_content_goes_with_its_image(case, image):
+    case.sandbox.fault("POST /v2/images/{image_id}/import", status=403)
+    full = case.credential(case.sandbox.description["full_credential"])
+    done = case.sandbox.run(case.command(image.path, "--method=glance-direct", *full))
+    assert done.returncode == ExitCode.DENIED, done.stderr
+    assert (case.images(), case.others()) == ([], [])
+
+
 def test_person_s_own_settings_serve_by_hand_and_for_no_job(case, image):
     words = ["clouduploader", "upload", "--target=openstack", "--region=RegionTwo", "--name=mine", image.path]
     done = case.sandbox.run(words)

@@ -266,6 +266,8 @@ def compare_uploads(options, root):
 
 
 def compare_starts(options, root):
+    from clouduploader.store import keyring
+
     proxy = FirstConnect()
     spool = root / "contract"
     (spool / "1.dir").mkdir(parents=True)
@@ -275,15 +277,13 @@ def compare_starts(options, root):
         '<clouduploadjob name="1">\n  <state>uploading</state>\n  <created>1514764800</created>\n  <user>tom</user>\n'
         "  <target>azure</target>\n  <filename>an-image.raw</filename>\n</clouduploadjob>\n"
     )
-    data = {
-        "subscription": TENANT,
-        "application_id": CLIENT,
-        "application_key": "a made-up secret",
-        "resource_group": "g",
-    }
-    (spool / "1.data").write_text(json.dumps(data))
-    home = root / "empty-home"
+    home = root / "home-of-obs"
     home.mkdir()
+    keys = keyring.Keyring(home, {}).rsa
+    keys.generate()
+    secrets = {"application_id": CLIENT, "application_key": "a made-up secret"}
+    encrypted = {name: keys.encrypt(value) for name, value in secrets.items()}  # as OBS does
+    (spool / "1.data").write_text(json.dumps({"subscription": TENANT, "resource_group": "g", **encrypted}))
     environment = {
         "PATH": f"{BIN}:/usr/bin:/bin",
         "HOME": str(root),

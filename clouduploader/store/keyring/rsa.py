@@ -6,6 +6,7 @@ OBS's form of a secret is base64 of RSA PKCS#1 v1.5, with a line end after every
 import base64
 import binascii
 import contextlib
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,16 +143,8 @@ class RsaKeys:
             )
 
     def _secret_key(self) -> "RSAPrivateKey":
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import rsa
-
-        data = _read(self.secret_path)
-        try:
-            key = serialization.load_pem_private_key(data, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a passphrase
-            key = None
-        if not isinstance(key, rsa.RSAPrivateKey):
+        key = _private_key(_read(self.secret_path))
+        if key is None:
             raise LocalIOError(f"{self.secret_path} is no RSA key in PEM without a passphrase")
         return key
 
@@ -200,6 +193,20 @@ def _encrypted(text: str, key: "RSAPublicKey", where: str) -> str:
     except UnsupportedAlgorithm as exc:
         raise LocalIOError(_REFUSED) from exc
     return "".join(f"{code[start : start + LINE_LENGTH]}\n" for start in range(0, len(code), LINE_LENGTH))
+
+
+@functools.lru_cache(maxsize=1)
+def _private_key(pem: bytes) -> "RSAPrivateKey | None":
+    """Load a private key; None if it is none. Each time that takes 50 ms, and target data have several secrets."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a passphrase
+        return None
+    return key if isinstance(key, rsa.RSAPrivateKey) else None
 
 
 def _read(path: Path) -> bytes:

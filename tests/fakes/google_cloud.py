@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import urllib.request
 from pathlib import Path
 
 from gcp_storage_emulator.server import create_server
@@ -79,6 +80,11 @@ class GoogleCloud:
     def objects(self):
         """The names of what is in the bucket."""
         return [one["name"] for one in self._run(self.site.storage.objects())]
+
+    def replace_object(self, name, content):
+        """Put something else in the place of what is in the bucket."""
+        url = f"{self._emulator_url}/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={name}"
+        urllib.request.urlopen(url, content).close()  # noqa: S310 of the emulator
 
     def calls(self, action):
         """The calls of one kind so far."""

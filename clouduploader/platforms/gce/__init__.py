@@ -64,7 +64,7 @@ class Gce(Platform):
         image, bucket = images.image_of(ctx), staging.bucket_of(ctx)
         spec = images.resolve(ctx)
         if found := images.lookup(ctx, image.id):
-            images.check_same(found, image.id, staging.digest(ctx))
+            images.check_same(ctx, spec, found)
             yield f"leave image {image.id} as it is, for it is of the same disk"
         else:
             rights.require(ctx)
@@ -90,7 +90,7 @@ class Gce(Platform):
                 found = None
         if found:
             with ctx.phase("compare"):
-                images.check_same(found, image.id, staging.digest(ctx))
+                images.check_same(ctx, spec, found)
                 images.await_ready(ctx, image.id)
                 ctx.reporter.line(f"Image {image.id} is there already, and of the same disk.")
         archives = [one for one in ctx.resources.of_earlier_tries() if one.kind == staging.OBJECT]

@@ -7,7 +7,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
-from clouduploader.errors import ClouduploaderError, DataError
+from clouduploader.errors import ClouduploaderError, DataError, TransientError
 from clouduploader.platforms.gce import auth, rights
 from clouduploader.plugin import AccountGuide, Accounts, Context, Finding, JsonValue, Level, Reporter, Verification
 
@@ -76,7 +76,9 @@ class ServiceAccounts(Accounts):
                 )
         ctx = self._make_context(values, reporter)
         try:
-            findings = [*rights.check(ctx)]
+            findings = [*rights.compared(ctx)]
+        except TransientError:
+            raise
         except ClouduploaderError as exc:
             findings = [Finding(Level.FAILURE, "Google", exc.message, exc.hint)]
         is_usable = all(finding.level is Level.OK for finding in findings)

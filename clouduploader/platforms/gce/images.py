@@ -105,16 +105,17 @@ def is_failed(found: Mapping[str, Any], key: str) -> bool:
     return found.get("status") == FAILED and found.get("labels", {}).get(labels.KEY) == key
 
 
-def check_same(found: Mapping[str, Any], name: str, digest: str) -> None:
-    """Check that an image which has the name already was made of the same archive.
+def check_same(ctx: UploadContext, spec: ImageSpec, found: Mapping[str, Any]) -> None:
+    """Check that an image which has the name already is as asked for, and was made of the same archive.
 
     Raises:
-        PlatformReplyError: It was not, or that is not known.
+        PlatformReplyError: It is not, or that is not known.
     """
-    if found.get("labels", {}).get(labels.DIGEST) != digest:
-        raise PlatformReplyError(
-            f"there is an image {name} already, and it was not made of the same disk", hint="Choose another name."
-        )
+    name, hint = image_of(ctx).id, "Choose another name."
+    if differing := _differences(found, _wanted(ctx, spec)):
+        raise PlatformReplyError(f"there is an image {name} already, with another {' and '.join(differing)}", hint=hint)
+    if found.get("labels", {}).get(labels.DIGEST) != staging.digest(ctx):
+        raise PlatformReplyError(f"there is an image {name} already, and it was not made of the same disk", hint=hint)
 
 
 def await_ready(ctx: UploadContext, name: str) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def await_ready(ctx: UploadContext, name: str) -> dict[str, Any]:
     """
     subject = f"image {name}"
     found: dict[str, Any] = ctx.poll(
-        lambda: rest.send(ctx, "GET", ctx.client.compute("images", name), subject=subject).json(),
+        lambda: rest.document(rest.send(ctx, "GET", ctx.client.compute("images", name), subject=subject), subject),
         until=READY,
         pending=(PENDING,),
         state=lambda image: str(image["status"]),
@@ -159,23 +160,30 @@ def create(ctx: UploadContext, spec: ImageSpec, archive: Archive) -> CloudObject
 
 
 def _document(ctx: UploadContext, spec: ImageSpec, archive: Archive) -> dict[str, Any]:
-    given = ctx.targetdata.get
-    users = given("labels")
-    document = {
-        "name": str(given("image_name")),
-        "description": str(given("description") or DEFAULT_DESCRIPTION),
-        "family": given("family"),
-        "architecture": spec.architecture,
-        "guestOsFeatures": [{"type": name} for name in spec.features],
+    users = ctx.targetdata.get("labels")
+    return {
+        **_wanted(ctx, spec),
+        "name": image_of(ctx).id,
+        "description": str(ctx.targetdata.get("description") or DEFAULT_DESCRIPTION),
         "labels": {
             **(users if isinstance(users, dict) else {}),
             **labels.of_upload(ctx.labels),
             labels.DIGEST: archive.digest,
         },
-        "storageLocations": [given("storage_location")] if given("storage_location") else None,
         "rawDisk": {"source": staging.source_url(archive.thing), "containerType": "TAR"},
     }
-    return {name: value for name, value in document.items() if value is not None}
+
+
+def _wanted(ctx: UploadContext, spec: ImageSpec) -> dict[str, Any]:
+    """Return what an image must be, in order to do in the place of the one that is asked for."""
+    location = ctx.targetdata.get("storage_location")
+    wanted = {
+        "family": ctx.targetdata.get("family"),
+        "architecture": spec.architecture,
+        "guestOsFeatures": [{"type": name} for name in spec.features],
+        "storageLocations": [location] if location else None,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _check(found: Mapping[str, Any], document: Mapping[str, Any]) -> None:
@@ -184,12 +192,15 @@ def _check(found: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     Raises:
         PlatformReplyError: It is another.
     """
-    names = ("architecture", "description", "family", "labels", "storageLocations")
-    differing = [name for name in names if name in document and found.get(name) != document[name]]
-    if _types(found) != _types(document):
-        differing.append("guestOsFeatures")
-    if differing:
+    if differing := _differences(found, document):
         raise PlatformReplyError(f"image {document['name']} was made with another {' and '.join(differing)}")
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """List in what an image is another, by the names of the API."""
+    names = ("architecture", "description", "family", "labels", "storageLocations")
+    differing = [name for name in names if name in wanted and found.get(name) != wanted[name]]
+    return differing + (["guestOsFeatures"] if _types(found) != _types(wanted) else [])
 
 
 def _types(image: Mapping[str, Any]) -> set[str]:
@@ -204,7 +215,7 @@ def await_operation(ctx: Context, operation: Mapping[str, Any], *, subject: str)
     """
     url = ctx.client.compute("operations", operation["name"])
     done = ctx.poll(
-        lambda: rest.send(ctx, "GET", url, subject=f"operation on {subject}").json(),
+        lambda: rest.document(rest.send(ctx, "GET", url, subject=f"operation on {subject}"), subject),
         until="DONE",
         pending=("PENDING", "RUNNING"),
         state=lambda found: str(found["status"]),
@@ -221,10 +232,11 @@ def remove(ctx: Context, name: str) -> None:
         TransientError: It is being made.
     """
     url, subject = ctx.client.compute("images", name), f"image {name}"
-    found = rest.send(ctx, "GET", url, subject=subject).json()
+    found = rest.document(rest.send(ctx, "GET", url, subject=subject), subject)
     if ctx.key and found.get("labels", {}).get(labels.KEY) != ctx.key:
         raise AbsentError(f"{subject} is another upload's")
-    await_operation(ctx, rest.send(ctx, "DELETE", url, subject=subject).json(), subject=subject)
+    operation = rest.document(rest.send(ctx, "DELETE", url, subject=subject), subject)
+    await_operation(ctx, operation, subject=subject)
 
 
 def plan_distribution(ctx: UploadContext) -> Iterator[str]:

@@ -16,6 +16,7 @@ from clouduploader.errors import (
     CredentialsError,
     DeniedError,
     NetworkError,
+    PlatformReplyError,
     ThrottledError,
     TransientError,
     http_error,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 60.0  # images.insert, the slowest, answers in a few
 CALL_SECONDS = 120.0  # a call with the renewal of a token before it
+RESUME = 308  # of a chunk of a resumable upload, not of a redirection
 _THROTTLED = ("rateLimitExceeded", "userRateLimitExceeded")  # Compute Engine says so with 403, "API rate limits"
 _NOT_YET = ("resourceNotReady",)  # with 400, while another operation works on it
 _DISABLED = ("accessNotConfigured", "SERVICE_DISABLED")
@@ -92,7 +94,7 @@ class Client:
         answer: requests.Response = self._session.request(  # type: ignore[no-untyped-call]
             method, url, timeout=timeouts, allow_redirects=False, **options
         )
-        if answer.status_code >= 400:
+        if answer.status_code >= 300 and answer.status_code != RESUME:
             raise _refusal(answer)
         return answer
 
@@ -129,10 +131,31 @@ def send(
     return answer
 
 
-def call(ctx: Context, method: str, url: str, *, subject: str, **options: Any) -> Any:  # noqa: ANN401 what JSON has
+def call(
+    ctx: Context,
+    method: str,
+    url: str,
+    *,
+    subject: str,
+    **options: Any,  # noqa: ANN401 those of requests
+) -> dict[str, Any]:
     """Make a request that may be made twice, until it is answered for good; return what the answer's JSON says."""
-    answer = ctx.retry(lambda: send(ctx, method, url, subject=subject, **options), subject=subject)
-    return answer.json() if answer.content else {}
+    return document(ctx.retry(lambda: send(ctx, method, url, subject=subject, **options), subject=subject), subject)
+
+
+def document(answer: "requests.Response", subject: str) -> dict[str, Any]:
+    """Read an answer that is a JSON object.
+
+    Raises:
+        PlatformReplyError: It is something else.
+    """
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise PlatformReplyError(f"{subject}: the answer is no JSON object")
+    return found
 
 
 def pages(ctx: Context, url: str, *, subject: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -149,10 +172,9 @@ def pages(ctx: Context, url: str, *, subject: str, query: Mapping[str, str]) -> 
 def lookup(ctx: Context, url: str, *, subject: str) -> dict[str, Any] | None:
     """Get a resource; None if there is none."""
     try:
-        found: dict[str, Any] = call(ctx, "GET", url, subject=subject)
+        return call(ctx, "GET", url, subject=subject)
     except AbsentError:
         return None
-    return found
 
 
 def translate(exc: Exception, subject: str) -> ClouduploaderError | None:

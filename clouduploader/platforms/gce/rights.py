@@ -6,7 +6,7 @@ Asking needs no right itself: Cloud Storage, buckets.testIamPermissions; Resourc
 from collections.abc import Collection, Iterator, Mapping
 
 from clouduploader.errors import ClouduploaderError, DeniedError
-from clouduploader.platforms.gce import rest
+from clouduploader.platforms.gce import images, rest
 from clouduploader.plugin import Context, Finding, Level, UploadContext
 
 ON_BUCKET = ("storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list")
@@ -82,18 +82,31 @@ def _missing(ctx: Context) -> Iterator[tuple[str, list[str]]]:
 
 
 def check(ctx: Context) -> Iterator[Finding]:
-    """Look which of the rights are there; of what the target data name."""
+    """Look which of the rights are there, of what the target data name; never raises for what it finds."""
     if not ctx.targetdata.get("bucket"):
         yield Finding(Level.OK, "Google", "no bucket is named, so no rights were tried")
         return
     try:
-        for subject, missing in _missing(ctx):
-            if missing:
-                yield Finding(Level.FAILURE, subject, f"the credentials lack {', '.join(missing)}", HINT)
-            else:
-                yield Finding(Level.OK, subject, "the credentials have all rights that an upload needs")
+        yield from compared(ctx)
     except ClouduploaderError as exc:
         yield Finding(Level.FAILURE, "Google", exc.message, exc.hint)
+
+
+def compared(ctx: Context) -> Iterator[Finding]:
+    """Compare the rights with what an upload needs, and use one where all are there: an API may be disabled.
+
+    Raises:
+        ClouduploaderError: They can't be told, or are of no use.
+    """
+    is_whole = True
+    for subject, missing in _missing(ctx):
+        is_whole &= not missing
+        if missing:
+            yield Finding(Level.FAILURE, subject, f"the credentials lack {', '.join(missing)}", HINT)
+        else:
+            yield Finding(Level.OK, subject, "the credentials have all rights that an upload needs")
+    if is_whole:
+        images.lookup(ctx, "clouduploader")
 
 
 def too_wide(ctx: Context) -> Iterator[Finding]:

@@ -198,8 +198,8 @@ def _begin(ctx: UploadContext) -> Session:
         )
     )
     uri = answer.headers.get("Location", "")
-    if not uri:
-        raise PlatformReplyError(f"bucket {bucket}: Google began an upload, but said not where it goes on")
+    if not uri.startswith(client.storage("")):  # our token would go there
+        raise PlatformReplyError(f"bucket {bucket}: Google began an upload, but said not where in its API it goes on")
     ctx.reporter.hide(uri)
     session = Session(name=name, uri=uri)
     _save(ctx, session)
@@ -258,7 +258,8 @@ class _Sender:
         if self._found is None:
             self._ctx.reporter.line(f"Going on with the archive of an earlier try, at byte {self._position}.")
             return
-        if rest.lookup(self._ctx, object_url(self._ctx, self._archive), subject=self._subject) is None:
+        self._found = rest.lookup(self._ctx, object_url(self._ctx, self._archive), subject=self._subject)
+        if self._found is None:
             raise ArchiveChangedError("that of an earlier try was removed")
         self._ctx.resources.made(self._archive)
         self._ctx.reporter.line("The archive of an earlier try is complete.")
@@ -321,12 +322,12 @@ class _Sender:
 
     def _take(self, answer: "requests.Response") -> None:
         """Take what an answer says of what the service has."""
-        if answer.status_code == 308:
+        if answer.status_code == rest.RESUME:
             _unit, _, last = answer.headers.get("Range", "").rpartition("-")
             has_bytes = int(last) + 1 if last.isdecimal() else 0
             self._position = has_bytes - has_bytes % GRANULE_BYTES
         else:
-            self._found = answer.json()
+            self._found = rest.document(answer, self._subject)
 
 
 class _Body:
@@ -376,8 +377,8 @@ def _compare(found: dict[str, Any], archive: CloudObject, size_bytes: int, crc32
     Raises:
         ArchiveChangedError: It is another.
     """
-    theirs = (int(found.get("size", -1)), found.get("crc32c"))
-    ours = (size_bytes, _as_text(crc32c))
+    theirs = (found.get("size"), found.get("crc32c"))
+    ours = (str(size_bytes), _as_text(crc32c))
     if theirs != ours:
         raise ArchiveChangedError(
             f"object {archive.id} has {theirs[0]} bytes of CRC-32C {theirs[1]}, not {ours[0]} of {ours[1]}"

@@ -36,6 +36,7 @@ def response(status: int, reason: str, message: str) -> web.Response:
 
 
 CODES = {
+    "accessNotConfigured": 403,
     "backendError": 503,
     "forbidden": 403,
     "internalError": 500,

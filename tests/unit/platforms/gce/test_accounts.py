@@ -4,10 +4,12 @@ import shlex
 import pytest
 from fakes.google_cloud import BUCKET, EMAIL, PROJECT
 
-from clouduploader.errors import DataError, DeniedError
+from clouduploader.errors import DataError, DeniedError, TransientError
 from clouduploader.platforms.gce import rights
-from clouduploader.plugin import CloudObject, Level
-from clouduploader.plugin.testing import RecordingReporter
+from clouduploader.platforms.gce.accounts import ServiceAccounts
+from clouduploader.plugin import CloudObject, Context, Level
+from clouduploader.plugin.testing import FakeClock, RecordingReporter
+from clouduploader.util.cancel import Cancel
 
 
 @pytest.fixture
@@ -88,6 +90,23 @@ def test_key_that_is_not_taken_is_a_failure(accounts, google):
     found = verify(accounts, google, credentials=other)
     assert not found.is_usable
     assert "Google does not accept the credentials" in found.findings[0].message
+
+
+def test_api_that_is_disabled_makes_it_unusable(accounts, google):
+    google.faults.replace([{"action": "images.get", "code": "accessNotConfigured"}])
+    found = verify(accounts, google)
+    assert not found.is_usable
+    assert "gcloud services enable" in found.findings[0].hint
+
+
+def test_what_could_not_be_tried_is_an_error(google, uploads):
+    google.faults.replace([{"action": "token", "status": 503}])
+    platform = uploads().platform
+    accounts = ServiceAccounts(
+        lambda values, reporter: Context(platform, values, reporter, Cancel(), clock=FakeClock())
+    )
+    with pytest.raises(TransientError):
+        verify(accounts, google)
 
 
 @pytest.mark.parametrize("name", ["credentials", "bucket"])

@@ -116,6 +116,16 @@ def test_name_of_another_image_is_refused_before_anything_is_sent(google, upload
     assert len(google.calls("objects.insert")) == 1
 
 
+@pytest.mark.parametrize(
+    ("data", "differing"),
+    [({"architecture": "arm64"}, "architecture and guestOsFeatures"), ({"family": "other-family"}, "family")],
+)
+def test_image_of_that_name_that_is_not_what_is_asked_for_is_no_success(google, uploads, data, differing):
+    uploads().run()
+    with pytest.raises(PlatformReplyError, match=f"there is an image my-image already, with another {differing}"):
+        uploads(**data).run()
+
+
 def test_archive_that_google_can_t_use_fails_and_leaves_nothing(google, uploads):
     google.site.compute.alignment_bytes = 1 << 30
     with pytest.raises(PlatformReplyError, match="The disk size must be a multiple"):

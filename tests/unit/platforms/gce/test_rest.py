@@ -1,15 +1,20 @@
+import contextlib
+
 import pytest
 import requests
+from fakes.scripted_server import ScriptedServer, answer, ok
+from google.oauth2.credentials import Credentials
 
 from clouduploader.errors import (
     AbsentError,
     CredentialsError,
     DeniedError,
     NetworkError,
+    PlatformReplyError,
     ThrottledError,
     TransientError,
 )
-from clouduploader.platforms.gce import rest
+from clouduploader.platforms.gce import images, rest, staging
 from clouduploader.platforms.gce.rest import GoogleError
 
 
@@ -52,6 +57,51 @@ def test_answer_that_is_no_json_is_told_by_its_status(google, uploads):
     google.faults.replace([{"action": "images.get", "status": 418}])
     with pytest.raises(Exception, match="image my-image: "):
         uploads().run()
+
+
+TOKEN = "the-token"
+
+
+@pytest.fixture
+def connect(uploads):
+    """Return a function that makes the context of an upload into what a scripted server answers."""
+
+    def connect(server):
+        ctx = uploads().context()
+        ctx.client = rest.Client(Credentials(TOKEN), project="p", api_url=f"{server.url}/{{service}}")
+        return ctx
+
+    return connect
+
+
+@pytest.fixture
+def serve():
+    """Return a function that starts a scripted server."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *answers: stack.enter_context(contextlib.closing(ScriptedServer(answers)))
+
+
+def test_session_elsewhere_gets_neither_the_token_nor_the_disk(connect, serve):
+    other = serve(ok(b"{}"))
+    google = serve(ok(b"{}", f"Location: {other.url}/upload?upload_id=1"))
+    with pytest.raises(PlatformReplyError, match="not where in its API it goes on"):
+        staging.upload(connect(google))
+    assert (len(google.requests), other.requests) == (1, [])
+
+
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "307 Temporary Redirect"])
+def test_redirection_is_not_followed(connect, serve, status):
+    other = serve(ok(b"{}"))
+    google = serve(answer(status, b"", f"Location: {other.url}/"))
+    with pytest.raises(PlatformReplyError, match=f"image x: HTTP status {status[:3]}"):
+        images.lookup(connect(google), "x")
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff"])
+def test_answer_that_is_no_object_is_told(connect, serve, body):
+    with pytest.raises(PlatformReplyError, match="image x: the answer is no JSON object"):
+        images.lookup(connect(serve(ok(body))), "x")
 
 
 def test_error_of_another_library_is_left_alone():

@@ -137,6 +137,14 @@ def test_archive_that_an_earlier_try_completed_is_used(google, made):
     assert "The archive of an earlier try is complete." in made.record.lines
 
 
+def test_archive_of_an_earlier_try_that_was_replaced_is_made_anew(google, made):
+    made.die("PUT", CHUNKS - 1)
+    (name,) = google.objects()
+    google.replace_object(name, b"something else")
+    assert_made(google, made)
+    assert began(google) == 2
+
+
 def test_archive_of_an_earlier_try_that_was_removed_is_made_anew(google, made):
     google.faults.replace([{"action": "images.insert", "code": "forbidden"}])
     session = []

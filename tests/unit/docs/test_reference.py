@@ -98,6 +98,7 @@ def test_events_are_written_as_described(written_events):
 @pytest.mark.parametrize(
     ("target", "place", "others"),
     [
+        ("azure", "azure/*.py", set()),
         ("directory", "directory.py", set()),
         ("ec2", "ec2/**/*.py", {"clean up", *(name for _beginning, name in ec2uploadimg_command.PHASES)}),
     ],

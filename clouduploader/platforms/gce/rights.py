@@ -6,7 +6,7 @@ Asking needs no right itself: Cloud Storage, buckets.testIamPermissions; Resourc
 from collections.abc import Collection, Iterator, Mapping
 
 from clouduploader.errors import ClouduploaderError, DeniedError
-from clouduploader.platforms.gce import images, rest
+from clouduploader.platforms.gce import rest
 from clouduploader.plugin import Context, Finding, Level, UploadContext
 
 ON_BUCKET = ("storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list")
@@ -106,7 +106,7 @@ def compared(ctx: Context) -> Iterator[Finding]:
         else:
             yield Finding(Level.OK, subject, "the credentials have all rights that an upload needs")
     if is_whole:
-        images.lookup(ctx, "clouduploader")
+        rest.lookup(ctx, ctx.client.compute("images", "clouduploader"), subject=f"project {ctx.client.project}")
 
 
 def too_wide(ctx: Context) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """`clouduploader sandbox`: a private cloud on this machine."""
 
 import dataclasses
-import datetime
 import json
 import os
 from collections.abc import Mapping
@@ -99,6 +98,8 @@ def sandbox_command(
     **options: object,
 ) -> int:
     """Make the cloud, and run the command in it; see HELP."""
+    from clouduploader.sandbox import user_account  # the store and the platforms are for the command alone
+
     cloud = _chosen(target, options)
 
     def say(line: str) -> None:
@@ -107,7 +108,7 @@ def sandbox_command(
 
     def announce(place: layout.Layout) -> None:
         described = json.loads(place.description.read_text())
-        _make_account(cloud, place, described)
+        user_account.create(cloud, place, login())
         if not session.is_quiet:
             click.echo(_introduction(cloud, place, described, is_shell=not command), err=True)
 
@@ -116,14 +117,6 @@ def sandbox_command(
         return 0
     os.environ["LOGNAME"] = login()  # in there, everybody without it is root
     return host.run(cloud, command or host.default_command(), keep=keep, say=say, announce=announce)
-
-
-def _make_account(cloud: SandboxCloud, place: layout.Layout, described: Mapping[str, Any]) -> None:
-    """Make an account in the cloud for the user who runs it, for `submit`."""
-    from clouduploader.store import accounts
-
-    store = accounts.AccountStore(place.home)
-    store.create(login(), cloud.target, cloud.account_values(described), now=datetime.datetime.now(datetime.UTC))
 
 
 def _introduction(cloud: SandboxCloud, place: layout.Layout, described: Mapping[str, Any], *, is_shell: bool) -> str:

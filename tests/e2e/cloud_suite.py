@@ -2,7 +2,6 @@
 
 import abc
 import contextlib
-import datetime
 import json
 import os
 import random
@@ -20,8 +19,8 @@ from samples import made_images, minimal_disk
 
 from clouduploader.cli.options import login
 from clouduploader.errors import ExitCode
+from clouduploader.sandbox import user_account
 from clouduploader.sandbox.files import SAMPLE_NAME
-from clouduploader.store import accounts
 
 FORMS = ("raw", "sparse", "xz", "xz-blocks", "gz", "bz2", "zst", *made_images.TARBALLS, *made_images.QEMU)
 SIZE_BYTES = 9 << 20  # a little more than two pages of Azure
@@ -93,9 +92,7 @@ class CloudCase(abc.ABC):
 
     def make_account(self) -> None:
         """Make the account that a sandbox begins with, which a reset takes away."""
-        values = self.sandbox.cloud.account_values(self.sandbox.description)
-        store = accounts.AccountStore(self.sandbox.home)
-        store.create(login(), self.target, values, now=datetime.datetime.now(datetime.UTC))
+        user_account.create(self.sandbox.cloud, self.sandbox.layout, login())
 
     def slow_down(self, seconds: float) -> None:
         """Let each call that carries content take longer."""

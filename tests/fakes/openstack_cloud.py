@@ -58,6 +58,7 @@ class OpenStackCloud:
         calls: The requests so far: method and path.
         faults: What goes wrong; see `fault`.
         rules: The access rules of the credential, or None for all.
+        catalog_type: Of the only service in the catalog.
         roles: Its roles.
         project: That of the credential, or None.
         is_restricted: Whether it can't make others.
@@ -95,6 +96,7 @@ class OpenStackCloud:
         self.data, self.members, self.calls, self.faults = {}, {}, [], []
         self.used_ids = set()
         self.rules = list(LEAST_RULES)
+        self.catalog_type = "image"
         self.roles, self.is_restricted, self.project = ["reader", "member"], True, PROJECT
         self.tokens = set()
         self.import_methods, self.importing = "glance-direct,web-download", 0
@@ -135,18 +137,21 @@ class HangUpError(Exception):
 class Refusal(Exception):
     """An answer that is none of success."""
 
-    def __init__(self, status, message):
+    def __init__(self, status, message, headers=()):
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.message, self.headers = status, message, headers
 
 
-def fault(method, path, *, refuse=None, hang_up=False, cut_bytes=None, lose_answer=False, stall=None, times=1):
+def fault(
+    method, path, *, refuse=None, redirect=None, hang_up=False, cut_bytes=None, lose_answer=False, stall=None, times=1
+):
     """Make a fault of the next requests of a method whose path fits a pattern.
 
     Args:
         method: Of HTTP.
         path: A regular expression for all of it.
         refuse: A status to answer with.
+        redirect: A URL to send the client to.
         hang_up: Whether to hang up before anything is done.
         cut_bytes: After how many bytes of the body to hang up.
         lose_answer: Whether to do all, and hang up.
@@ -162,6 +167,8 @@ def fault(method, path, *, refuse=None, hang_up=False, cut_bytes=None, lose_answ
         left[0] -= 1
         if refuse:
             raise Refusal(refuse, "fault")
+        if redirect:
+            raise Refusal(307, "", [("Location", redirect)])
         if stall:
             stall()
             while handler.rfile.read1(PIECE_BYTES):
@@ -258,7 +265,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.lose_answer = False
             title = http.HTTPStatus(exc.status).phrase
             text = f"{exc.message}<br /><br />\n\n\n"
-            self._answer(exc.status, {"message": text, "code": f"{exc.status} {title}", "title": title})
+            self._answer(exc.status, {"message": text, "code": f"{exc.status} {title}", "title": title}, exc.headers)
             self.close_connection = True  # the body was not read
         except (HangUpError, ConnectionError):
             self.close_connection = True
@@ -284,7 +291,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "roles": [{"id": role, "name": role} for role in cloud.roles],
             "issued_at": "2026-11-29T00:00:00.000000Z",
             "expires_at": "2099-01-01T00:00:00.000000Z",
-            "catalog": [{"id": "s", "type": "image", "name": "glance", "endpoints": endpoints}],
+            "catalog": [{"id": "s", "type": cloud.catalog_type, "name": "glance", "endpoints": endpoints}],
             "application_credential": {
                 "id": given["id"],
                 "name": "obs",
@@ -302,7 +309,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _is_allowed(self, path):
         def fits(rule):
-            pattern = re.escape(rule).replace(r"\*", "[^/]+")
+            pattern = re.escape(rule).replace(r"\*\*", ".*").replace(r"\*", "[^/]+").replace(r"\{id\}", "[^/]+")
             return re.fullmatch(pattern, path)
 
         return self.cloud.rules is None or any(self.command == verb and fits(rule) for verb, rule in self.cloud.rules)

@@ -5,11 +5,13 @@ rules, without which it may do all that its roles may, and not in Glance alone.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from clouduploader.errors import ClouduploaderError, CredentialsError, DataError
+from clouduploader.errors import ClouduploaderError, CredentialsError, DataError, TransientError
+from clouduploader.platforms.openstack.cloud import SERVICE
 from clouduploader.plugin import (
     AccountGuide,
     Accounts,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from clouduploader.platforms.openstack.cloud import Cloud
 
 ROLE = "member"  # Glance's policy: the least that may make images
+READER = "reader"
 WIDE_ROLES = frozenset({"admin", "manager"})  # Keystone's own, above member
 UPLOAD_RULES = (
     ("GET", "/v2/images"),
@@ -39,6 +42,8 @@ EXTRA_RULES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "members": (("POST", "/v2/images/*/members"), ("GET", "/v2/images/*/members")),
     "staging": (("PUT", "/v2/images/*/stage"), ("POST", "/v2/images/*/import")),
 }
+_PATH_TOKEN = re.compile(r"(\*\*)|(\*|\{[^}]*\})|(.)")
+"""Of an access rule, as keystonemiddleware reads it: what stands for anything, for one part of a path, for itself."""
 
 
 class CredentialAccounts(Accounts):
@@ -95,7 +100,7 @@ def rules(extras: Sequence[str]) -> list[JsonValue]:
 
 def documents(wanted: Sequence[tuple[str, str]]) -> list[JsonValue]:
     """Write rules as Keystone takes them."""
-    return [{"service": "image", "method": method, "path": path} for method, path in wanted]
+    return [{"service": SERVICE, "method": method, "path": path} for method, path in wanted]
 
 
 def command(access_rules: Sequence[JsonValue]) -> str:
@@ -124,16 +129,44 @@ def examine(ctx: Context) -> Iterator[Finding]:
     credential: Mapping[str, object] = access.application_credential or {}
     if credential.get("restricted") is False:
         yield Finding(Level.WARNING, subject, "is unrestricted: it can make further credentials", hint)
-    if credential and credential.get("access_rules") is None:
+    granted = credential.get("access_rules")
+    if credential and granted is None:
         yield Finding(Level.WARNING, subject, "has no access rules: it may do more than upload images", hint)
-    for region in [ctx.region] if ctx.region else cloud.regions():
+    if lacking := _lacking(granted):
+        yield Finding(Level.FAILURE, subject, f"has no access rules for {', '.join(lacking)}", hint)
+    if set(roles) == {READER}:
+        yield Finding(Level.FAILURE, subject, f"has the role {READER} only, which makes no images", hint)
+    regions = [ctx.region] if ctx.region else cloud.regions()
+    if not regions:
+        yield Finding(Level.FAILURE, cloud.auth_url, "shows no image service in any region")
+    for region in regions:
         try:
             with ctx.translated(f"region {region}"):
                 next(cloud.images(region).find(limit="1", owner=cloud.project_id()), None)
+        except TransientError:
+            raise
         except ClouduploaderError as exc:
             yield Finding(Level.FAILURE, f"region {region}", exc.message, exc.hint)
         else:
             yield Finding(Level.OK, f"region {region}", "its image service lets us list images")
+
+
+def _lacking(granted: object) -> list[str]:
+    """List the rules of an upload that no access rule covers; nothing where there are none, so that all is allowed."""
+    if not isinstance(granted, list):
+        return []
+    rules_of_images = [rule for rule in granted if isinstance(rule, dict) and rule.get("service") == SERVICE]
+    return [
+        f"{method} {path}"
+        for method, path in UPLOAD_RULES
+        if not any(rule.get("method") == method and _covers(str(rule.get("path")), path) for rule in rules_of_images)
+    ]
+
+
+def _covers(rule_path: str, path: str) -> bool:
+    tokens = _PATH_TOKEN.finditer(rule_path)
+    pattern = "".join(".*" if token[1] else "[^/]+" if token[2] else re.escape(token[3]) for token in tokens)
+    return re.fullmatch(pattern, path) is not None
 
 
 def _subject(values: Mapping[str, JsonValue]) -> str:

@@ -59,6 +59,7 @@ class Cloud:
         image_urls: Mapping[str, str],
         reporter: Reporter,
     ) -> None:
+        session.redirect = False  # keystoneauth would send secret and token along, to any host
         self._session = session
         self._interface = interface
         self._image_urls = image_urls
@@ -289,6 +290,9 @@ def translate(exc: Exception, subject: str) -> ClouduploaderError | None:
         case keystone.MissingRequiredOptions() | keystone.MissingAuthPlugin() | keystone.AuthPluginException():
             hint = "Name a cloud of your clouds.yaml, or set OS_CLOUD; a job needs an application credential."
             return CredentialsError(f"no way into the cloud: {_first_line(exc)}", hint=hint)
+        case keystone.InvalidResponse():
+            hint = "Is that the URL of Keystone itself? A redirection is not followed."
+            return PlatformReplyError(f"{subject}: {_first_line(exc)}", hint=hint)
         case keystone.ClientException():
             return PlatformReplyError(f"{subject}: {_first_line(exc)}")
     return None

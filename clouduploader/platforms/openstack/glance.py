@@ -66,7 +66,7 @@ class Images:
     def find(self, **filters: str) -> Iterator[Document]:
         """List the images that fit all filters; a page after the other."""
         marker: dict[str, str] = {}
-        while page := self._document(self._request("GET", "images", params=filters | marker))["images"]:
+        while page := self._list(self._request("GET", "images", params=filters | marker), "images"):
             yield from page
             marker = {"marker": str(page[-1]["id"])}
 
@@ -88,7 +88,6 @@ class Images:
             data=body,
             headers={"Content-Type": _OCTETS},
             allow_reauth=False,  # the content would be sent from where it stood
-            redirect=False,
             timeout=SEND_TIMEOUTS,
         )
 
@@ -98,8 +97,8 @@ class Images:
 
     def members(self, image_id: str) -> set[str]:
         """List the projects that an image is shared with."""
-        found = self._document(self._request("GET", f"images/{image_id}/members"))
-        return {item["member_id"] for item in found["members"]}
+        found = self._list(self._request("GET", f"images/{image_id}/members"), "members")
+        return {item["member_id"] for item in found}
 
     def share(self, image_id: str, project_id: str) -> None:
         """Share an image with a project; once more does nothing."""
@@ -136,6 +135,12 @@ class Images:
             found = None
         if not isinstance(found, dict):
             raise PlatformReplyError(f"region {self._region}: the image service's answer is no JSON object")
+        return found
+
+    def _list(self, answer: "requests.Response", name: str) -> list[Document]:
+        found = self._document(answer).get(name)
+        if not isinstance(found, list):
+            raise PlatformReplyError(f"region {self._region}: the image service's answer has no list of {name}")
         return found
 
 

@@ -53,15 +53,47 @@ def test_credential_that_is_not_accepted_is_not_usable(accounts, values):
     assert "requires authentication" in found.findings[0].message
 
 
-def test_rule_that_is_missing_makes_it_unusable(accounts, values, cloud):
-    cloud.rules.remove(("GET", "/v2/images"))
+@pytest.mark.parametrize("rule", LEAST_RULES, ids=" ".join)
+def test_rule_that_is_missing_makes_it_unusable(accounts, values, cloud, rule):
+    cloud.rules.remove(rule)
     found = verify(accounts, values)
     assert not found.is_usable
-    assert "it needs one for GET /v2/images" in found.findings[1].hint
+    assert found.findings[1].message == f"has no access rules for {' '.join(rule)}"
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_usable"),
+    [
+        ([("GET", "/v2/images"), ("GET", "/v2/images/{id}")], True),
+        ([("GET", "/v2/**")], True),
+        ([("GET", "/v2/*")], False),
+        ([("GET", "/v2/images"), ("GET", "/v2/images.x")], False),
+    ],
+)
+def test_rules_count_as_keystone_reads_them(accounts, values, cloud, rules, is_usable):
+    cloud.rules = [*(rule for rule in LEAST_RULES if rule[0] != "GET"), *rules]
+    assert verify(accounts, values).is_usable is is_usable
+
+
+def test_role_that_makes_no_images_makes_it_unusable(accounts, values, cloud):
+    cloud.roles = ["reader"]
+    found = verify(accounts, values)
+    assert not found.is_usable
+    assert found.findings[1].message == "has the role reader only, which makes no images"
+
+
+def test_cloud_without_an_image_service_is_not_usable(accounts, values, cloud):
+    cloud.catalog_type = "object-store"
+    found = verify(accounts, values)
+    assert not found.is_usable
+    assert found.findings[-1].message == "shows no image service in any region"
 
 
 def test_what_could_not_be_tried_is_an_error(accounts, values, cloud):
     cloud.faults.append(fault("POST", ".*/auth/tokens", refuse=503, times=1000))
+    with pytest.raises(TransientError):
+        verify(accounts, values)
+    cloud.faults = [fault("GET", "/image/.*", refuse=503, times=1000)]
     with pytest.raises(TransientError):
         verify(accounts, values)
 

@@ -1,5 +1,9 @@
+import contextlib
+
 import keystoneauth1.exceptions
 import pytest
+from fakes.openstack_cloud import fault
+from fakes.scripted_server import ScriptedServer, ok
 
 from clouduploader.errors import (
     ConfigError,
@@ -174,6 +178,16 @@ def test_region_without_images_is_told_with_those_that_have_some(make_context):
     with pytest.raises(TargetDataError) as caught:
         make_context().client.images("Nowhere")
     assert caught.value.hint == "It has one in: RegionOne, RegionTwo."
+
+
+@pytest.mark.parametrize("path", [".*/auth/tokens", "/image/.*"])
+def test_neither_secret_nor_token_goes_where_a_redirection_leads(make_context, cloud, path):
+    with contextlib.closing(ScriptedServer([ok(b"{}")])) as other:
+        cloud.faults += [fault(method, path, redirect=f"{other.url}/x") for method in ("GET", "POST")]
+        ctx = make_context()
+        with pytest.raises(PlatformReplyError), ctx.translated("the cloud"):
+            list(ctx.client.images("RegionOne").find())
+    assert other.requests == []
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/v2", "/v2/"])

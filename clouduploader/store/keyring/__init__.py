@@ -39,13 +39,13 @@ class Keyring:
         self.rsa = RsaKeys(home)
 
     def encrypt(self, text: str) -> str:
-        """Encrypt for a key of this home: as OBS does if there is its key, else for the GPG key.
+        """Encrypt for a key of this home: as OBS does if there is its key and it takes the text, else for the GPG key.
 
         Raises:
             MissingFileError: There is no key.
             ClouduploaderError: See `RsaKeys.encrypt` and `GpgKeys.encrypt`.
         """
-        return (self.rsa if self.rsa.public_path.exists() else self.gpg).encrypt(text)
+        return (self.rsa if self.rsa.public_path.exists() and self.rsa.takes(text) else self.gpg).encrypt(text)
 
     def decrypt(self, value: str) -> str:
         """Decrypt what `encrypt` made here.

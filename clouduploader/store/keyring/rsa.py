@@ -74,6 +74,14 @@ class RsaKeys:
             raise TargetDataError(f"it was encrypted for another key than {self.secret_path}")
         return text
 
+    def takes(self, text: str) -> bool:
+        """Tell whether a text is short enough for `_pubkey`.
+
+        Raises:
+            ClouduploaderError: See `encrypt`.
+        """
+        return len(key_files.encoded(text)) <= _limit(self._public_key())
+
     def encrypt(self, text: str) -> str:
         """Encrypt for `_pubkey`, as OBS does.
 
@@ -181,12 +189,17 @@ def _loaded(pem: bytes, where: str) -> "RSAPublicKey":
     return key
 
 
+def _limit(key: "RSAPublicKey") -> int:
+    """Tell how many bytes a key takes."""
+    return key.key_size // 8 - PADDING_BYTES
+
+
 def _encrypted(text: str, key: "RSAPublicKey", where: str) -> str:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import padding
 
     data = key_files.encoded(text)
-    if len(data) > (limit := key.key_size // 8 - PADDING_BYTES):
+    if len(data) > (limit := _limit(key)):
         raise TargetDataError(f"the value is {len(data)} bytes long; {where} takes {limit}")
     try:
         code = base64.b64encode(key.encrypt(data, padding.PKCS1v15())).decode("ascii")

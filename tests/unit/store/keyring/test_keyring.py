@@ -3,9 +3,7 @@ import traceback
 import pytest
 from samples.keys import SECRET, public_pem, rsa_pem
 
-from clouduploader.errors import (
-    TargetDataError,
-)
+from clouduploader.errors import MissingFileError, TargetDataError
 from clouduploader.plugin import Level
 
 
@@ -42,3 +40,15 @@ def test_half_a_surrogate_pair_is_no_text_to_encrypt(make_keyring, kind):
     with pytest.raises(TargetDataError, match="no character") as caught:
         ring.encrypt(f"{SECRET}\ud800")
     assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_text_too_long_for_the_key_of_obs_is_for_that_of_gpg(make_keyring):
+    keyring = make_keyring()
+    keyring.rsa.generate()
+    with pytest.raises(MissingFileError, match=r"there is no .*\.gnupg"):
+        keyring.encrypt("x" * 246)
+    keyring.gpg.generate()
+    short, long = keyring.encrypt("x" * 245), keyring.encrypt("x" * 246)
+    assert keyring.rsa.is_encrypted(short)
+    assert long.startswith("-----BEGIN PGP MESSAGE-----")
+    assert [keyring.decrypt(short), keyring.decrypt(long)] == ["x" * 245, "x" * 246]

@@ -204,13 +204,13 @@ def http_error(status: int | None, *, subject: str, message: str) -> Cloudupload
     Args:
         status: Of the answer; None if none came.
         subject: What was asked for, at the beginning of the line.
-        message: What the cloud said; the line is cut at its first end.
+        message: What the cloud said; its first line is taken, without the full stop, for a hint may follow.
 
     Returns:
         A TransientError where another try may help (408, 425, 429, 5xx, no answer), CredentialsError for 401,
         DeniedError for 403, AbsentError for 404 and 410, PlatformReplyError for the rest.
     """
-    said = message.strip().partition("\n")[0] or (f"HTTP status {status}" if status else "no answer")
+    said = message.strip().partition("\n")[0].rstrip(".") or (f"HTTP status {status}" if status else "no answer")
     text = f"{subject}: {said}"
     if status is None:
         return NetworkError(text)

@@ -61,7 +61,7 @@ class ApplicationAccounts(Accounts):
         """Log in, and look into each resource group that is shown: what may be done there, and what too much."""
         for name in ("application_id", "tenant"):
             if not values.get(name):
-                hint = f"Enter it with `clouduploader account set USER {name}`."
+                hint = f"Enter it with `clouduploader account set USER {name} --target azure`."
                 raise DataError(f"the account has no {name} yet", hint=hint)
         if found := fields.login_problems(values):
             raise DataError(found[0])

@@ -1,5 +1,6 @@
 """Tokens by azure-identity: for an application with a certificate, and for what is found where none is given."""
 
+import logging
 import time
 from typing import Any
 
@@ -10,6 +11,9 @@ from clouduploader.errors import ClouduploaderError, CredentialsError, NetworkEr
 from clouduploader.platforms.azure import answers
 from clouduploader.platforms.azure.settings import Cloud
 
+logging.getLogger("azure").addHandler(logging.NullHandler())  # Python writes warnings to stderr where nothing is
+
+NONE_FOUND = "DefaultAzureCredential failed"  # the beginning of a text that lists all that was tried
 TIMEOUTS = {"connection_timeout": 10, "read_timeout": 30}  # seconds; azure-core's own are 300
 
 
@@ -56,7 +60,7 @@ class SdkCredential:
 def translate(exc: Exception, subject: str) -> ClouduploaderError | None:
     """Turn an error of azure-identity, or of azure-core below it, into one of ours."""
     said = str(exc).strip().partition("\n")[0]
-    if isinstance(exc, identity.CredentialUnavailableError):
+    if isinstance(exc, identity.CredentialUnavailableError) or said.startswith(NONE_FOUND):
         hint = "Give an application, or log in with `az login`."
         return CredentialsError(f"{subject}: there are no credentials for Azure: {said}", hint=hint)
     if isinstance(exc.__cause__, exceptions.ServiceRequestError | exceptions.ServiceResponseError):  # wrapped

@@ -72,7 +72,8 @@ class ServiceAccounts(Accounts):
         for name in ("credentials", "bucket"):
             if not values.get(name):
                 raise DataError(
-                    f"the account has no {name} yet", hint=f"Enter it with `clouduploader account set USER {name}`."
+                    f"the account has no {name} yet",
+                    hint=f"Enter it with `clouduploader account set USER {name} --target gce`.",
                 )
         ctx = self._make_context(values, reporter)
         try:

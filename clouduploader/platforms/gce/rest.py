@@ -208,7 +208,7 @@ CREDENTIALS_HINT = (
 
 def _translated(exc: GoogleError, subject: str) -> ClouduploaderError:
     said = f"{exc.message.rstrip('.')} ({exc.reason})" if exc.reason else exc.message
-    text = f"{subject}: {said.partition(chr(10))[0]}"
+    text = f"{subject}: {said.partition(chr(10))[0].rstrip('.')}"
     if exc.reason in _THROTTLED:
         return ThrottledError(text)
     if exc.reason in _NOT_YET:

@@ -79,7 +79,7 @@ class CredentialAccounts(Accounts):
             if not values.get(name):
                 raise DataError(
                     f"the account has no {name} yet",
-                    hint=f"Enter it with `clouduploader account set USER {name} VALUE`.",
+                    hint=f"Enter it with `clouduploader account set USER {name} --target openstack`.",
                 )
         if problems := self._platform.problems(values):
             raise DataError(problems[0])

@@ -32,6 +32,7 @@ CLOUDS_FILE = "clouds.yaml"
 """In the home: the clouds by their names, with `auth_url`, and `cacert` where that is needed."""
 SERVICE = "image"
 APP_NAME = "clouduploader"  # in User-Agent
+UNKNOWN_CREDENTIAL = "Could not find Application Credential"  # deleted, or another cloud's
 TIMEOUT_SECONDS = 60.0  # of a connection, and until an answer goes on
 _SECRET_OPTION = re.compile(r"password|secret|token|passcode")
 
@@ -276,6 +277,8 @@ def translate(exc: Exception, subject: str) -> ClouduploaderError | None:
     match exc:
         case keystone.HttpError():
             error = http_error(exc.http_status, subject=subject, message=str(exc.message))
+            if UNKNOWN_CREDENTIAL in error.message:  # with 404, and not 401
+                error = CredentialsError(error.message)
             if isinstance(error, CredentialsError):
                 error.hint = "Is the application credential of this cloud, not expired, and its secret right?"
             return error

@@ -1,7 +1,9 @@
 import pytest
+from azure.core.exceptions import ClientAuthenticationError
+from azure.identity import CredentialUnavailableError
 
 from clouduploader.errors import CredentialsError, TransientError
-from clouduploader.platforms.azure import tokens
+from clouduploader.platforms.azure import sdk, tokens
 
 
 @pytest.fixture
@@ -71,3 +73,18 @@ def test_entra_that_is_busy_passes(cloud, source):
 def test_token_is_hidden(cloud, ctx, source):
     text = source.get(scope(cloud))
     assert text in ctx.reporter.secrets
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        CredentialUnavailableError("Azure CLI not found on path"),
+        ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token.\nAttempted credentials:\n\tEnv"),
+    ],
+)
+def test_person_without_credentials_is_told_to_log_in(raised):
+    found = sdk.translate(raised, "the subject")
+    assert type(found) is CredentialsError
+    assert "there are no credentials for Azure" in found.message
+    assert "\n" not in found.message
+    assert "az login" in found.hint

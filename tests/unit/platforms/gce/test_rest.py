@@ -34,7 +34,7 @@ from clouduploader.platforms.gce.rest import GoogleError
 def test_error_is_what_google_means_by_it(status, reason, kind):
     ours = rest.translate(GoogleError(status, reason, "Some words.\nMore of them."), "bucket b")
     assert type(ours) is kind
-    assert ours.message == "bucket b: Some words."
+    assert ours.message == "bucket b: Some words"
 
 
 def test_disabled_api_is_told_with_what_to_do():

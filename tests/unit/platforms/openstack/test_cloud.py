@@ -205,6 +205,7 @@ def test_url_of_the_image_service_may_have_the_version(make_context, cloud, home
     ("raised", "ours"),
     [
         (keystoneauth1.exceptions.Unauthorized("no"), CredentialsError),
+        (keystoneauth1.exceptions.NotFound("Could not find Application Credential: 1."), CredentialsError),
         (keystoneauth1.exceptions.ServiceUnavailable("no"), TransientError),
         (keystoneauth1.exceptions.ConnectFailure("no"), NetworkError),
         (keystoneauth1.exceptions.ConnectTimeout("no"), NetworkError),

@@ -18,6 +18,7 @@ CODES = {
     "MissingFileError": 66,
     "NoSuchJobError": 66,
     "NoSuchAccountError": 66,
+    "NoSuchTokenError": 66,
     "UnavailableError": 69,
     "UnknownTargetError": 69,
     "PluginLoadError": 69,

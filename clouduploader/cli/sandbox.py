@@ -129,11 +129,12 @@ def _introduction(cloud: SandboxCloud, place: layout.Layout, described: Mapping[
         "spool": f"{place.spool}, where job 1 waits",
         "all of it": place.description,
     }
+    width = max(map(len, facts))
     return "\n".join(
         [
             first,
             "",
-            *(f"  {name:13} {fact}" for name, fact in facts.items()),
+            *(f"  {name:{width}} {fact}" for name, fact in facts.items()),
             "",
             cloud.advice,
             "",

@@ -39,7 +39,7 @@ class FieldOption(click.Option):
         if field.is_secret:
             attributes = {"type": click.Path(path_type=Path, allow_dash=True), "callback": _read_secret}
             attributes["metavar"] = "FILE"
-            text += f", of at least {field.least_length} characters, from this file; - for standard input"
+            text += f": from FILE, or standard input for -; of at least {field.least_length} characters"
         elif field.kind is FieldKind.BOOLEAN:
             attributes = {"is_flag": True, "default": None}
         elif field.kind is FieldKind.INTEGER:

@@ -50,6 +50,8 @@ FIELDS = (
         name="application_id",
         description="The id of the application (service principal) that uploads; without one clouduploader's own "
         "credentials are used.",
+        help="Id of the application (service principal) that uploads.",
+        default_text="your own login, such as that of az",
         is_of_account=True,
         is_secret=True,  # as OBS sends it
         pattern=_GUID,

@@ -44,7 +44,7 @@ FIELDS = (
         is_secret=True,
         is_of_account=True,
         max_length=16384,
-        help="File with the JSON key of the service account to upload with.",
+        help="JSON key of the service account to upload with.",
         default_text="gcloud's own credentials",
     ),
     Field(

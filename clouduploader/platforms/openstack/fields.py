@@ -86,7 +86,7 @@ FIELDS = (
         is_of_account=True,
         is_secret=True,
         max_length=MAX_LENGTH,
-        help="A file with its secret.",
+        help="Secret of the application credential.",
     ),
     Field(
         name="cloud",

@@ -27,7 +27,7 @@ class GceCloud(SandboxCloud):
 
     def headline(self, described: Mapping[str, Any]) -> str:
         """Name the endpoint."""
-        return f"{described['api_url']}; nothing in it is real"
+        return f"{described['api_url'].removesuffix('/{service}')}; nothing in it is real"
 
     def facts(self, described: Mapping[str, Any]) -> Mapping[str, str]:
         """Return what an upload by hand is told."""

@@ -141,7 +141,7 @@ def test_help_shows_the_options_of_the_target_and_how_to_see_others(capsys):
         assert f"\n  {line} " in shown
     assert "--tenant ID" in shown
     assert "Whose.  [nobody's]" in shown
-    assert "The key, of at least 8 characters, from this file; - for standard input." in " ".join(shown.split())
+    assert "The key: from FILE, or standard input for -; of at least 8 characters." in " ".join(shown.split())
 
 
 @pytest.mark.usefixtures("cloud")

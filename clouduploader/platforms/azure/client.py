@@ -97,11 +97,10 @@ class AzureClient:
             self.call("GET", f"{url}/metadata/endpoints", scope=None, subject=subject, parameters=query), subject
         )
         try:
-            return Cloud(
-                authority=str(found["authentication"]["loginEndpoint"]).rstrip("/"),
-                resource_manager=url,
-                storage_suffix=str(found["suffixes"]["storage"]),
-                is_private=True,
-            )
+            authority = str(found["authentication"]["loginEndpoint"]).rstrip("/")
+            suffix = str(found["suffixes"]["storage"])
         except (KeyError, TypeError):
             raise PlatformReplyError(f"{subject} does not tell its addresses") from None
+        if not authority.startswith("https://"):
+            raise PlatformReplyError(f"{subject} lets log in at {authority}, where others could read the secret")
+        return Cloud(authority=authority, resource_manager=url, storage_suffix=suffix, is_private=True)

@@ -303,6 +303,10 @@ def container_url(account: Mapping[str, Any], targetdata: Mapping[str, JsonValue
             f"storage account {targetdata['storage_account']} has no address for blobs",
             hint="It must be one of general purpose (StorageV2).",
         ) from None
+    if not root.startswith("https://"):
+        raise PlatformReplyError(
+            f"storage account {targetdata['storage_account']} is at {root}, where others could read the token"
+        )
     return f"{root}/{targetdata['container']}"
 
 

@@ -234,11 +234,8 @@ class ResourceManager:
             raise _missing("osDisk.osType")
         if disk.get("osState") not in ("Generalized", "Specialized"):
             raise _missing("osDisk.osState")
-        existing = self._account.resources.get(path.lower())
-        if existing and not disk.items() <= existing["properties"]["storageProfile"]["osDisk"].items():
-            raise Refusal(409, "PropertyChangeNotAllowed", "Changing property 'osDisk' is not allowed.")
         images = [key for key in self._account.resources if "/providers/microsoft.compute/images/" in key]
-        if existing is None and len(images) >= self._account.image_quota:
+        if path.lower() not in self._account.resources and len(images) >= self._account.image_quota:
             raise Refusal(409, "QuotaExceeded", "Creating the image would exceed the quota of images.")
         source = disk.get("managedDisk") and {"id": _object(disk, "managedDisk").get("id")}
         return await self._made(path, document, source or {"uri": disk.get("blobUri")}, generation)
@@ -265,8 +262,10 @@ class ResourceManager:
     ) -> web.Response:
         """Make an image or a version of a disk or of a blob."""
         key = path.lower()
-        is_new = key not in self._account.resources
         file, its_generation = await self._source(document, source)
+        is_new = key not in self._account.resources
+        if not is_new:
+            _check_unchanged(self._account.resources[key]["properties"], document["properties"])
         if its_generation not in (None, generation):
             raise Refusal(
                 400, "InvalidParameter", f"The disk is of generation {its_generation}, the image {generation}."
@@ -454,6 +453,13 @@ def _check_common(document: Mapping[str, Any]) -> None:
         raise Refusal(
             400, "InvalidRequestContent", f"Could not find member '{min(unknown)}' on object of the resource."
         )
+
+
+def _check_unchanged(properties: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to make something that is there already of another disk."""
+    for name, disk in wanted["storageProfile"].items():
+        if not disk.items() <= properties["storageProfile"][name].items():
+            raise Refusal(409, "PropertyChangeNotAllowed", f"Changing property '{name}' is not allowed.")
 
 
 def _object(document: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class AzureServers:
     Attributes:
         account: See AzureAccount.
         storage: The pages.
+        manager: Resource Manager.
         faults: What goes wrong on purpose.
     """
 
@@ -56,7 +57,7 @@ class AzureServers:
         self.account = AzureAccount(directory, now)
         self.storage = make_storage(self.account)
         self._entra = Entra(self.account)
-        self._manager = ResourceManager(self.account, self.storage.file)
+        self.manager = ResourceManager(self.account, self.storage.file)
         self._record = record
         self._gateways: list[Gateway] = []
 
@@ -64,7 +65,7 @@ class AzureServers:
         """Serve Entra, Resource Manager and pages at these ports, 0 for any; return Resource Manager's address."""
         services: tuple[tuple[str, _Service], ...] = (
             ("entra", self._entra),
-            ("arm", self._manager),
+            ("arm", self.manager),
             ("blob", self.storage),
         )
         urls = []
@@ -75,8 +76,8 @@ class AzureServers:
                 port, self._locked(service.answer), service=name, name_call=service.name_call, certificate=certificate
             )
             urls.append(f"https://127.0.0.1:{found}")
-        self._entra.root, self._manager.root, self._manager.disk_root = urls
-        self._entra.resource_manager, self._manager.login = urls[1], urls[0]
+        self._entra.root, self.manager.root, self.manager.disk_root = urls
+        self._entra.resource_manager, self.manager.login = urls[1], urls[0]
         self.account.blob_endpoint = f"{urls[2]}/"
         return urls[1]
 
@@ -85,7 +86,7 @@ class AzureServers:
         with self.account.lock:
             self.account.reset()
             self.storage.reset()
-            self._manager.reset()
+            self.manager.reset()
         self.faults.replace([])
 
     async def close(self) -> None:

@@ -336,6 +336,18 @@ def test_address_of_a_disk_is_in_no_line_and_no_error(cloud, make_uploader):
     assert "sig=" not in json.dumps([dict(entry) for entry in uploader.request.journal.entries()])
 
 
+def test_token_is_not_sent_to_an_address_without_tls(cloud, make_uploader, monkeypatch):
+    monkeypatch.setattr(cloud.account, "blob_endpoint", "http://127.0.0.1:9/")
+    with pytest.raises(PlatformReplyError, match="others could read the token"):
+        make_uploader(is_by_blob=True).run()
+
+
+def test_secret_is_not_sent_to_an_address_without_tls(cloud, make_uploader, monkeypatch):
+    monkeypatch.setattr(cloud.servers.manager, "login", "http://127.0.0.1:9")
+    with pytest.raises(PlatformReplyError, match="others could read the secret"):
+        make_uploader().run()
+
+
 def test_several_subscriptions_must_be_chosen_from(cloud, make_uploader):
     cloud.account.other_subscriptions = ["11111111-2222-3333-4444-555555555555"]
     with pytest.raises(TargetDataError, match="2 subscriptions") as caught:
@@ -414,6 +426,21 @@ def test_image_that_another_upload_made_meanwhile_is_not_undone(cloud, make_uplo
     with pytest.raises(TransientError):
         uploader.run()
     assert cloud.account.resources[thing_id.lower()] is others
+
+
+@pytest.mark.parametrize("values", [{}, {"gallery": "g", "gallery_image": "d", "gallery_version": "1.0.0"}], ids=str)
+def test_name_that_another_upload_took_meanwhile_is_no_success(cloud, make_uploader, values):
+    cloud.define_image("g", "d", hyperVGeneration="V1")
+    uploader = make_uploader(**values)
+    thing_id = uploader.run().id.lower()
+    others = cloud.account.resources.pop(thing_id)
+    others["tags"]["clouduploader:key"] = "f" * 32
+    uploader.platform.upload = at_phase(
+        uploader, "make image", lambda: cloud.account.resources.update({thing_id: others})
+    )
+    with pytest.raises(PlatformReplyError, match="PropertyChangeNotAllowed"):
+        uploader.run()
+    assert cloud.account.resources[thing_id] is others
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,10 @@ def connect(ctx: Context, home: Path, default_cloud: str) -> Cloud:
         application_credential_id=str(ctx.targetdata["application_credential_id"]),
         application_credential_secret=str(ctx.targetdata["application_credential_secret"]),
     )
+    session = Session(auth=auth, verify=cloud.verify, timeout=TIMEOUT_SECONDS, app_name=APP_NAME)
+    session.session.auth = lambda request: request  # else requests logs in with this service's ~/.netrc
     return Cloud(
-        Session(auth=auth, verify=cloud.verify, timeout=TIMEOUT_SECONDS, app_name=APP_NAME),
+        session,
         auth_url=auth_url,
         interface=cloud.interface,
         image_urls={ctx.region: cloud.image_url} if cloud.image_url else {},

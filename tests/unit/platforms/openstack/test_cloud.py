@@ -190,6 +190,16 @@ def test_neither_secret_nor_token_goes_where_a_redirection_leads(make_context, c
     assert other.requests == []
 
 
+def test_service_s_own_netrc_is_for_no_user_s_cloud(make_context, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login service password of-the-service")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with contextlib.closing(ScriptedServer([ok(b"{}")])) as server:
+        ctx = make_context(auth_url=server.url)
+        with pytest.raises(PlatformReplyError), ctx.translated("the cloud"):
+            ctx.client.access()
+    assert "Authorization" not in server.requests[0].headers
+
+
 @pytest.mark.parametrize("ending", ["", "/", "/v2", "/v2/"])
 def test_url_of_the_image_service_may_have_the_version(make_context, cloud, home, ending):
     url = f"{cloud.url}/image/RegionTwo{ending}"

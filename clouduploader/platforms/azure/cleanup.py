@@ -17,13 +17,24 @@ COLLECTIONS = {images.IMAGE: "images", staging.DISK: "disks"}
 def find(ctx: Context, key: str | None) -> Iterator[FoundObject]:
     """Look for images, disks and blobs of uploads; see `Platform.find`.
 
-    Galleries and containers are looked into as far as the target data name them.
+    Galleries and containers are looked into as far as the target data name them; all resource groups that are shown
+    where they name none.
     """
     with ctx.translated("Azure"):
-        group = upload.resource_group(ctx)
-        for found in (*_resources(ctx, str(group["id"])), *_blobs(ctx, str(group["id"]))):
-            if found.key and key in (None, found.key):
-                yield found
+        for group in _groups(ctx):
+            for found in (*_resources(ctx, group), *_blobs(ctx, group)):
+                if found.key and key in (None, found.key):
+                    yield found
+
+
+def _groups(ctx: Context) -> Iterator[str]:
+    """Give the ids of the resource groups to look through."""
+    if ctx.targetdata.get("resource_group"):
+        yield str(upload.resource_group(ctx)["id"])
+        return
+    path = f"/subscriptions/{upload.subscription_id(ctx)}/resourceGroups"
+    for group in ResourceManager(ctx).list(path, subject="the resource groups"):
+        yield str(group["id"])
 
 
 def _resources(ctx: Context, group: str) -> Iterator[FoundObject]:

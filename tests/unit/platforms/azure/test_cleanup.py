@@ -37,6 +37,14 @@ def test_what_a_killed_upload_left_is_found_and_removed(cloud, make_killed, is_b
     assert set(cloud.remaining()) == before
 
 
+@METHODS
+def test_all_groups_are_looked_through_where_none_is_named(make_killed, is_by_blob):
+    uploader = make_killed(is_by_blob=is_by_blob)
+    targetdata = {name: value for name, value in uploader.request.targetdata.items() if name != "resource_group"}
+    (found,) = uploader.platform.find(uploader.context(targetdata), None)
+    assert found.object.kind == ("page blob" if is_by_blob else "disk")
+
+
 def test_things_of_other_uploads_are_not_found(make_killed):
     assert find(make_killed(), "f" * 32) == []
 

@@ -161,3 +161,17 @@ def _allow_loopback_only(event, arguments):
 
 
 sys.addaudithook(_allow_loopback_only)
+
+
+@pytest.fixture
+def let_all_enter():
+    """Return a function that lets every user enter a directory of a test, through all that it lies in."""
+
+    def let(directory):
+        for path in (directory, *directory.parents):
+            if path == Path(tempfile.gettempdir()):
+                return
+            path.chmod(0o755)
+        raise AssertionError(f"{directory} is not a temporary directory")
+
+    return let

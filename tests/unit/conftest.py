@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,20 +38,6 @@ def kept_signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture
-def let_all_enter():
-    """Return a function that lets every user enter a directory of a test, through all that it lies in."""
-
-    def let(directory):
-        for path in (directory, *directory.parents):
-            if path == Path(tempfile.gettempdir()):
-                return
-            path.chmod(0o755)
-        raise AssertionError(f"{directory} is not a temporary directory")
-
-    return let
 
 
 @pytest.fixture

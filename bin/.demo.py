@@ -34,6 +34,7 @@ def upload_as_obs(jobs: spool.Spool) -> str:
     """Do as OBS's worker does: mark the job, call clouduploader, archive the job with its result."""
     job, _is_archived = jobs.read(JOB)
     paths = [jobs.file_path(JOB), jobs.data_path(JOB), jobs.log_path(JOB)]
+    sys.stdout.write(f"\nJob {JOB}, of the user '{job.user}', as OBS's worker has it uploaded:\n")
     command = ["clouduploader", str(job.user), str(job.target), *map(str, paths)]
     announce(*command)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -51,6 +52,7 @@ def upload_as_obs(jobs: spool.Spool) -> str:
 def upload_by_hand(command: str) -> str:
     """Do as a person does who has an image."""
     words = shlex.split(command)
+    sys.stdout.write("\nThe same image by hand:\n")
     announce(*words)
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:

@@ -1,19 +1,19 @@
 """What is common to all requests to Azure, whatever sends them: patience, and what an answer means."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from clouduploader.errors import (
     ClouduploaderError,
     CredentialsError,
-    PlatformReplyError,
     ThrottledError,
     TransientError,
     http_error,
 )
 from clouduploader.platforms.azure.http import Answer
 from clouduploader.plugin import Context
+from clouduploader.plugin.answers import read_object
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ TRANSIENT_CODES = (
 """Refusals that pass: "Resource Manager, troubleshoot common errors", "Blob service error codes"."""
 THROTTLED_CODES = ("ServerBusy", "OperationTimedOut", "TooManyRequests")  # of storage, with status 500 and 503
 CALL_SECONDS = 90.0  # for one request; most are answered in one
+MEMBERS: Mapping[str, type] = {"id": str, "location": str, "properties": dict, "tags": dict, "value": list}
+"""What of an answer of Resource Manager is read, wherever it is there."""
 MAX_SAID = 300  # characters of an answer that is no error document
 
 
@@ -43,19 +45,13 @@ def patiently(ctx: Context, call: Callable[[], T], *, subject: str) -> T:
     return ctx.retry(lambda: ctx.within(CALL_SECONDS, call, subject=subject), subject=subject)
 
 
-def as_object(response: Answer, subject: str) -> dict[str, Any]:
+def as_object(response: Answer, subject: str, *, needed: Collection[str] = ()) -> dict[str, Any]:
     """Read an answer that is a JSON object.
 
     Raises:
         PlatformReplyError: It is something else.
     """
-    try:
-        found = json.loads(response.data)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise PlatformReplyError(f"{subject}: the answer is no JSON object")
-    return found
+    return read_object(response.data, subject, members=MEMBERS, needed=needed)
 
 
 def error(response: Answer, subject: str) -> ClouduploaderError:
@@ -79,7 +75,7 @@ def _said(response: Answer) -> tuple[str, str]:
     try:
         said = json.loads(response.data)["error"]
         return str(said.get("code", "")), str(said.get("message", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     code = response.headers.get("x-ms-error-code", "")
     text = response.data.decode(errors="replace")

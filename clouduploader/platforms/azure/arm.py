@@ -3,13 +3,14 @@
 Source: "Azure Resource Manager, track asynchronous operations"; the REST reference of Microsoft.Compute.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import AbsentError, ClouduploaderError, PlatformReplyError
 from clouduploader.platforms.azure import answers
 from clouduploader.platforms.azure.http import Answer
 from clouduploader.plugin import Context, JsonValue
+from clouduploader.plugin.answers import check_object
 
 if TYPE_CHECKING:
     from clouduploader.platforms.azure.client import AzureClient
@@ -39,19 +40,28 @@ class ResourceManager:
         self._client: AzureClient = ctx.client
         self._root = self._client.cloud.resource_manager
 
-    def get(self, path: str, *, subject: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def get(
+        self,
+        path: str,
+        *,
+        subject: str,
+        parameters: Mapping[str, str] | None = None,
+        needed: Collection[str] = (),
+    ) -> dict[str, Any]:
         """Return a resource, or an answer to something else.
 
         Args:
             path: Its id, or what follows the address of Resource Manager.
             subject: What it is, for messages.
             parameters: Of the query.
+            needed: What the answer must have.
 
         Raises:
             AbsentError: There is none.
             ClouduploaderError: Azure can't be asked.
         """
-        return answers.as_object(self._call("GET", path, subject=subject, parameters=parameters), subject)
+        found = self._call("GET", path, subject=subject, parameters=parameters)
+        return answers.as_object(found, subject, needed=needed)
 
     def find(self, path: str, *, subject: str) -> dict[str, Any] | None:
         """Return a resource, or None if there is none."""
@@ -60,11 +70,12 @@ class ResourceManager:
         except AbsentError:
             return None
 
-    def list(self, path: str, *, subject: str) -> Iterator[dict[str, Any]]:
+    def list(self, path: str, *, subject: str, needed: Collection[str] = ()) -> Iterator[dict[str, Any]]:
         """Yield what a collection has, page by page."""
         while path:
             page = self.get(path, subject=subject)
-            yield from page.get("value", [])
+            for found in page.get("value", []):
+                yield check_object(found, subject, members=answers.MEMBERS, needed=needed)
             path = self._path_of(str(page.get("nextLink") or ""), subject)
 
     def put(self, path: str, document: JsonValue, *, subject: str, accepted: Callable[[], None]) -> None:

@@ -47,7 +47,7 @@ def _resources(ctx: Context, group: str) -> Iterator[FoundObject]:
         )
     for kind, path in paths.items():
         try:
-            for resource in manager.list(path, subject=f"the {kind}s"):
+            for resource in manager.list(path, subject=f"the {kind}s", needed=("id",)):
                 yield _found(CloudObject(kind, str(resource["id"])), resource)
         except AbsentError:
             continue

@@ -285,7 +285,7 @@ def storage_account(ctx: Context, group: str) -> Mapping[str, Any]:
     name = str(ctx.targetdata["storage_account"])
     path = f"{group}/providers/Microsoft.Storage/storageAccounts/{name}"
     try:
-        return ResourceManager(ctx).get(path, subject=f"storage account {name}")
+        return ResourceManager(ctx).get(path, subject=f"storage account {name}", needed=("id",))
     except (AbsentError, ClouduploaderError) as exc:
         if not is_refusal(exc):
             raise

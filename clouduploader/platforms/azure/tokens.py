@@ -120,7 +120,7 @@ class Tokens:
             if found.status == 200:
                 return str(document["access_token"]), float(document["expires_in"])
             said = str(document.get("error_description") or document.get("error")).partition("\n")[0]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             said = ""
         if found.status in REFUSED:
             raise CredentialsError(f"{subject}: {said}", hint=answers.LOGIN_HINT)

@@ -288,7 +288,7 @@ def subscription_id(ctx: Context) -> str:
         return str(given)
     found = [
         str(each["subscriptionId"])
-        for each in ResourceManager(ctx).list("/subscriptions", subject="the subscriptions")
+        for each in ResourceManager(ctx).list("/subscriptions", subject="the subscriptions", needed=("subscriptionId",))
         if each.get("state", "Enabled") in ("Enabled", "Warned", "PastDue")
     ]
     if not found:
@@ -312,7 +312,7 @@ def resource_group(ctx: Context) -> Mapping[str, Any]:
     """
     name = ctx.targetdata["resource_group"]
     path = f"/subscriptions/{subscription_id(ctx)}/resourceGroups/{name}"
-    return ResourceManager(ctx).get(path, subject=f"resource group {name}")
+    return ResourceManager(ctx).get(path, subject=f"resource group {name}", needed=("id", "location"))
 
 
 def _tags(ctx: UploadContext) -> dict[str, str]:

@@ -129,7 +129,7 @@ def await_ready(ctx: UploadContext, name: str) -> dict[str, Any]:
         lambda: rest.document(rest.send(ctx, "GET", ctx.client.compute("images", name), subject=subject), subject),
         until=READY,
         pending=(PENDING,),
-        state=lambda image: str(image["status"]),
+        state=lambda image: str(image.get("status")),
     )
     return found
 
@@ -213,12 +213,14 @@ def await_operation(ctx: Context, operation: Mapping[str, Any], *, subject: str)
     Raises:
         PlatformReplyError: It failed.
     """
+    if not operation.get("name"):
+        raise PlatformReplyError(f"{subject}: Google began something, but did not say what")
     url = ctx.client.compute("operations", operation["name"])
     done = ctx.poll(
         lambda: rest.document(rest.send(ctx, "GET", url, subject=f"operation on {subject}"), subject),
         until="DONE",
         pending=("PENDING", "RUNNING"),
-        state=lambda found: str(found["status"]),
+        state=lambda found: str(found.get("status")),
     )
     for error in done.get("error", {}).get("errors", []):
         raise PlatformReplyError(f"{subject}: {str(error.get('message', '')).rstrip('.')} ({error.get('code')})")

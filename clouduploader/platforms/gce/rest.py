@@ -16,12 +16,12 @@ from clouduploader.errors import (
     CredentialsError,
     DeniedError,
     NetworkError,
-    PlatformReplyError,
     ThrottledError,
     TransientError,
     http_error,
 )
 from clouduploader.plugin import Context, JsonValue
+from clouduploader.plugin.answers import check_object, read_object
 
 if TYPE_CHECKING:
     import google.auth.credentials
@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 60.0  # images.insert, the slowest, answers in a few
 CALL_SECONDS = 120.0  # a call with the renewal of a token before it
+MEMBERS: Mapping[str, type] = {
+    "bindings": list,
+    "deprecated": dict,
+    "error": dict,
+    "guestOsFeatures": list,
+    "items": list,
+    "labels": dict,
+    "metadata": dict,
+    "name": str,
+    "permissions": list,
+}
+"""What of an answer is read, wherever it is there."""
 RESUME = 308  # of a chunk of a resumable upload, not of a redirection
 _THROTTLED = ("rateLimitExceeded", "userRateLimitExceeded")  # Compute Engine says so with 403, "API rate limits"
 _NOT_YET = ("resourceNotReady",)  # with 400, while another operation works on it
@@ -149,13 +161,7 @@ def document(answer: "requests.Response", subject: str) -> dict[str, Any]:
     Raises:
         PlatformReplyError: It is something else.
     """
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise PlatformReplyError(f"{subject}: the answer is no JSON object")
-    return found
+    return read_object(answer.content, subject, members=MEMBERS)
 
 
 def pages(ctx: Context, url: str, *, subject: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -163,7 +169,7 @@ def pages(ctx: Context, url: str, *, subject: str, query: Mapping[str, str]) -> 
     found, token = [], ""
     while True:
         page = call(ctx, "GET", url, subject=subject, params={**query, **({"pageToken": token} if token else {})})
-        found += page.get("items", [])
+        found += [check_object(item, subject, members=MEMBERS, needed=("name",)) for item in page.get("items", [])]
         token = page.get("nextPageToken", "")
         if not token:
             return found

@@ -6,11 +6,12 @@ The calls are made by keystoneauth's session, which renews tokens. It is told no
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError, http_error
 from clouduploader.model.disk import ImageStream
+from clouduploader.plugin.answers import check_object, read_object
 
 if TYPE_CHECKING:
     import requests
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 Document = Mapping[str, Any]
 """An image as the API shows it."""
+
+NEEDED = ("created_at", "id", "status", "tags")
+MEMBERS: Mapping[str, type] = {"created_at": str, "id": str, "status": str, "tags": list}
+"""What of an image is read, whatever it is."""
 
 SEND_TIMEOUTS = (60.0, 3600.0)
 """Seconds for one write to get on; and for the answer behind the last one: a store may first have to copy it all."""
@@ -57,16 +62,16 @@ class Images:
         except ConflictError:  # an earlier answer was lost
             return self.show(document["id"])
         self.import_methods = answer.headers.get("OpenStack-image-import-methods", "")
-        return self._document(answer)
+        return self._image(answer)
 
     def show(self, image_id: str) -> Document:
         """Read an image's document."""
-        return self._document(self._request("GET", f"images/{image_id}"))
+        return self._image(self._request("GET", f"images/{image_id}"))
 
     def find(self, **filters: str) -> Iterator[Document]:
         """List the images that fit all filters; a page after the other."""
         marker: dict[str, str] = {}
-        while page := self._list(self._request("GET", "images", params=filters | marker), "images"):
+        while page := self._list(self._request("GET", "images", params=filters | marker), "images", NEEDED):
             yield from page
             marker = {"marker": str(page[-1]["id"])}
 
@@ -97,7 +102,7 @@ class Images:
 
     def members(self, image_id: str) -> set[str]:
         """List the projects that an image is shared with."""
-        found = self._list(self._request("GET", f"images/{image_id}/members"), "members")
+        found = self._list(self._request("GET", f"images/{image_id}/members"), "members", ("member_id",))
         return {item["member_id"] for item in found}
 
     def share(self, image_id: str, project_id: str) -> None:
@@ -128,20 +133,16 @@ class Images:
             raise _error(answer.status_code, answer.text, f"{method} {path} in {self._region}", f"{method} /v2/{path}")
         return answer
 
-    def _document(self, answer: "requests.Response") -> Document:
-        try:
-            found = answer.json()
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise PlatformReplyError(f"region {self._region}: the image service's answer is no JSON object")
-        return found
+    def _image(self, answer: "requests.Response") -> Document:
+        return read_object(answer.content, self._subject, members=MEMBERS, needed=NEEDED)
 
-    def _list(self, answer: "requests.Response", name: str) -> list[Document]:
-        found = self._document(answer).get(name)
-        if not isinstance(found, list):
-            raise PlatformReplyError(f"region {self._region}: the image service's answer has no list of {name}")
-        return found
+    def _list(self, answer: "requests.Response", name: str, needed: Collection[str]) -> list[Document]:
+        found = read_object(answer.content, self._subject, members={name: list}, needed=(name,))
+        return [check_object(item, self._subject, members=MEMBERS, needed=needed) for item in found[name]]
+
+    @property
+    def _subject(self) -> str:
+        return f"region {self._region}: the image service"
 
 
 class Body:

@@ -129,7 +129,7 @@ class ImageUpload:
         name = document["name"]
         named = self._call(lambda: list(images.find(name=name, owner=owner)))
         for image in named:
-            if image["name"] != name or image["status"] in UNFINISHED:
+            if image.get("name") != name or image["status"] in UNFINISHED:
                 continue
             differences = [*_differences(image, document)]
             if not differences and image.get("os_hash_value") != self._digest(str(image.get("os_hash_algo"))):

@@ -17,7 +17,7 @@ class GceCloud(SandboxCloud):
     target = "gce"
     contents = "a project of Google's cloud with a bucket, and a service account that may do what uploads need"
     advice = "Try the following: upload an image; have the service upload one, and job 1; do with job 1 what OBS does."
-    programs = MappingProxyType({"openssl": "openssl"})
+    programs = MappingProxyType({"gpg": "gnupg", "openssl": "openssl"})
     modules = ("aiohttp", "google.auth", "google_crc32c", "gcp_storage_emulator")
     variable_prefixes = ("GOOGLE_", "CLOUDSDK_", "GCE_METADATA_", "REQUESTS_CA_BUNDLE")
     server_environment = MappingProxyType({})

@@ -22,7 +22,7 @@ class OpenStackCloud(SandboxCloud):
         "Try the following: upload an image; have the service upload one, and job 1.\n"
         "`openstack` (python-openstackclient) shows you the project as its user."
     )
-    programs = MappingProxyType({"openssl": "openssl"})
+    programs = MappingProxyType({"gpg": "gnupg", "openssl": "openssl"})
     modules = ("aiohttp", "openstack", "werkzeug")
     variable_prefixes = ("OS_",)
     server_environment: ClassVar[Mapping[str, str]] = MappingProxyType({})

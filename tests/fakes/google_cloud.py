@@ -105,9 +105,9 @@ class GoogleCloud:
 
 
 def key_pair():
-    """Make an RSA key; returns the private and the public one in PEM."""
+    """Make an RSA key, a short one, for each upload reads it; returns the private and the public one in PEM."""
     private = subprocess.run(
-        ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+        ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"],
         capture_output=True,
         text=True,
         check=True,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -113,6 +114,7 @@ class Case:
         return Context(platform, data, RecordingReporter(), Cancel(), clock=FakeClock())
 
 
+@functools.cache  # a pattern takes longer to prepare than values that match it take to draw
 def values(field: Field) -> st.SearchStrategy[JsonValue]:
     """Values that a field takes."""
     match field.kind:

@@ -28,6 +28,8 @@ def running_google():
 @pytest.fixture
 def google(running_google, monkeypatch):
     monkeypatch.setattr(staging, "CHUNK_BYTES", CHUNK_BYTES)
+    # between google-auth's own tries to get a token
+    monkeypatch.setattr("google.auth._exponential_backoff.ExponentialBackoff._calculate_jitter", lambda _: 0.0)
     running_google.reset()
     running_google.site.compute.alignment_bytes = DISK_BYTES  # a GiB takes a while
     return running_google

@@ -1,9 +1,9 @@
 """What a platform plugin imports.
 
-A plugin imports this package with its modules (`labels` for the names of labels, `transfer` for a cloud that takes a
-disk in chunks, `visibility`), `clouduploader.model.disk` for what is said of images, `clouduploader.model.vhd` for a
-cloud that takes a fixed VHD in pages, `clouduploader.errors`, and nothing else of ours. Its entry point in the group
-`clouduploader.platforms` is the class, derived from `Platform`.
+A plugin imports this package with its modules (`answers` for JSON that a cloud sends, `labels` for the names of labels,
+`transfer` for a cloud that takes a disk in chunks, `visibility`), `clouduploader.model.disk` for what is said of
+images, `clouduploader.model.vhd` for a cloud that takes a fixed VHD in pages, `clouduploader.errors`, and nothing else
+of ours. Its entry point in the group `clouduploader.platforms` is the class, derived from `Platform`.
 
 Some fields of target data have a meaning for the core, whichever platform declares them: `Field.FILENAME` (the image's
 real name), `Field.SHA256` (the digest that the image file must have), `region` (`Context.region`, and where `cleanup`

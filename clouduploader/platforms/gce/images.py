@@ -19,6 +19,7 @@ from clouduploader.model.disk import ImageFacts, shortage
 from clouduploader.platforms.gce import fields, labels, rest, staging
 from clouduploader.platforms.gce.staging import Archive
 from clouduploader.plugin import CloudObject, Context, Shortfall, UploadContext
+from clouduploader.plugin.answers import check_object
 from clouduploader.util.frozen import frozen
 
 IMAGE = "image"
@@ -204,7 +205,8 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 
 def _types(image: Mapping[str, Any]) -> set[str]:
-    return {feature["type"] for feature in image.get("guestOsFeatures", [])}
+    given = image.get("guestOsFeatures", [])
+    return {str(check_object(one, "guestOsFeatures", needed=("type",))["type"]) for one in given}
 
 
 def await_operation(ctx: Context, operation: Mapping[str, Any], *, subject: str) -> None:
@@ -222,7 +224,8 @@ def await_operation(ctx: Context, operation: Mapping[str, Any], *, subject: str)
         pending=("PENDING", "RUNNING"),
         state=lambda found: str(found.get("status")),
     )
-    for error in done.get("error", {}).get("errors", []):
+    for given in done.get("error", {}).get("errors", []):
+        error = check_object(given, subject)
         raise PlatformReplyError(f"{subject}: {str(error.get('message', '')).rstrip('.')} ({error.get('code')})")
 
 
@@ -278,15 +281,16 @@ def _share(ctx: UploadContext, name: str, members: Sequence[str]) -> None:
     """Add members to those who can use an image; what others change meanwhile is not lost, by the policy's etag."""
     url, subject = ctx.client.compute("images", name, "getIamPolicy"), f"image {name}"
     policy = rest.call(ctx, "GET", url, subject=subject)
-    bindings = policy.setdefault("bindings", [])
+    parts: Mapping[str, type] = {"role": str, "members": list}
+    bindings = [check_object(one, subject, members=parts, needed=("role",)) for one in policy.get("bindings", [])]
     users = next((one for one in bindings if one["role"] == USER_ROLE and "condition" not in one), None)
     if users is None:
         bindings.append(users := {"role": USER_ROLE, "members": []})
-    missing = [member for member in members if member not in users["members"]]
+    missing = [member for member in members if member not in users.get("members", [])]
     if missing:
-        users["members"] += missing
+        users["members"] = [*users.get("members", []), *missing]
         url = ctx.client.compute("images", name, "setIamPolicy")
-        rest.call(ctx, "POST", url, subject=subject, json={"policy": policy})
+        rest.call(ctx, "POST", url, subject=subject, json={"policy": {**policy, "bindings": bindings}})
         ctx.reporter.line(f"Shared with {', '.join(missing)}.")
 
 

@@ -104,6 +104,19 @@ def test_answer_that_is_no_object_is_told(connect, serve, body):
         images.lookup(connect(serve(ok(body))), "x")
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"name": "o"}', "it is None, and will not be DONE"),
+        (b'{"name": "o", "status": "DONE", "error": []}', "error is of another type"),
+        (b'{"name": "o", "status": "DONE", "error": {"errors": [1]}}', "is no JSON object"),
+    ],
+)
+def test_operation_that_makes_no_sense_is_told(connect, serve, body, words):
+    with pytest.raises(PlatformReplyError, match=words):
+        images.await_operation(connect(serve(ok(body))), {"name": "o"}, subject="image x")
+
+
 def test_error_of_another_library_is_left_alone():
     assert rest.translate(ValueError("x"), "y") is None
     assert rest.translate(DeniedError("x"), "y") is None

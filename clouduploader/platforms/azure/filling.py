@@ -146,33 +146,6 @@ class PageFiller:
         return (index for index in range(pages) if self._confirmed.confirmed(index) is not None)
 
 
-def content(confirmed: ConfirmedChunks, size_bytes: int) -> str:
-    """Return what identifies a disk, whatever the packing: the digest of its pages' digests, and its size in bytes."""
-    return f"{confirmed.content_digest(-(-size_bytes // PAGE_BYTES))}:{size_bytes}"
-
-
-def read_content(ctx: UploadContext) -> str:
-    """Read the upload's image to its end, without the network, for the value of the label `content`.
-
-    Raises:
-        ClouduploaderError: It can't be read, or is damaged.
-        StoppedError: The upload was cancelled.
-    """
-    path = ctx.request.work_dir / "content.confirmed"
-    with (
-        ConfirmedChunks(path, PAGE_BYTES) as digests,
-        ctx.open_blocks(PAGE_BYTES, ZeroBlocks.SKIP) as source,
-    ):
-        buffer = bytearray(PAGE_BYTES)
-        while block := source.next_into(buffer):
-            ctx.cancel.raise_if_requested()
-            if not block.is_zero:
-                digests.confirm([(block.index, hashlib.sha256(buffer).digest())])
-        found = content(digests, source.stats().size_bytes)
-    path.unlink()
-    return found
-
-
 def disk_bytes(size_bytes: int) -> int:
     """Return the size of the disk in the VHD of a raw disk of so many bytes.
 

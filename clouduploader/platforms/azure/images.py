@@ -16,7 +16,7 @@ from clouduploader.util.frozen import frozen
 
 IMAGE, VERSION = "image", "gallery image version"
 CONTENT = f"{labels.PREFIX}content"
-"""The label that identifies the disk, whatever the packing was: see `filling.content`."""
+"""The label that identifies the disk, whatever the packing was: see `transfer.content`."""
 SHA256 = f"{labels.PREFIX}sha256"
 """Of the image file as it was, packed, in hex."""
 

@@ -22,7 +22,7 @@ from clouduploader.platforms.azure.pages import PAGE_BYTES, PageFile
 from clouduploader.platforms.azure.settings import AzureSettings
 from clouduploader.platforms.azure.staging import BlobStage, DiskStage, Site, Stage
 from clouduploader.plugin import CloudObject, Context, Shortfall, UploadContext, UploadResult, labels
-from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError
+from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError, content, read_content
 
 MAX_RESTARTS = 2  # pages given up because the image was another than thought; then it keeps changing
 SIZED = (Compression.XZ, Compression.ZSTD)
@@ -165,7 +165,7 @@ class AzureUpload:
         if is_ours and not is_ready:
             self._ctx.remove([product.thing])
             return None
-        if not is_ready or bears.get(images.CONTENT) != filling.read_content(self._ctx):
+        if not is_ready or bears.get(images.CONTENT) != read_content(self._ctx, PAGE_BYTES):
             raise PlatformReplyError(
                 f"there is another {product.thing.kind} of that name already: {product.thing.id}", hint=hint
             )
@@ -227,7 +227,7 @@ class AzureUpload:
             with self._ctx.phase("end upload"):
                 stage.close(staged.id)
             sha256 = stats.file_sha256 or str(self._ctx.targetdata.get("sha256") or "").lower()
-            tags = {images.CONTENT: filling.content(confirmed, stats.size_bytes), images.SHA256: sha256}
+            tags = {images.CONTENT: content(confirmed, stats.size_bytes), images.SHA256: sha256}
         return staged, {name: value for name, value in tags.items() if value}
 
     def _opened(self, stage: Stage, size_bytes: int, *, is_fresh: bool) -> tuple[CloudObject, PageFile, bool]:

@@ -37,16 +37,6 @@ def own(request: UploadRequest, started: datetime.datetime) -> dict[str, str]:
     return {name: text[:MAX_VALUE_LENGTH] for name, text in values.items()}
 
 
-def content(digest: str, size_bytes: int) -> str:
-    """Make the value of CONTENT: the same for the same disk, and for no other.
-
-    Args:
-        digest: `ConfirmedBlocks.content_digest` of all blocks, in hex.
-        size_bytes: Of the raw disk.
-    """
-    return f"{digest}:{size_bytes}"
-
-
 def content_bytes(image_tags: Mapping[str, str]) -> list[int]:
     """Read the size of the raw disk from the tag CONTENT of an image; nothing if it has none of ours."""
     size = image_tags.get(CONTENT, "").partition(":")[2]

@@ -25,6 +25,7 @@ next and when again, with its `RateLimiter` and `Window`; `ThreadGroup`; and `ru
 
 from clouduploader.plugin.transfer.chunks import ChunkTransfer, ChunkUpload, NoChunk, Timeouts
 from clouduploader.plugin.transfer.confirmed import ConfirmedChunks, ContentChangedError, zero_digest
+from clouduploader.plugin.transfer.content import content, read_content
 from clouduploader.plugin.transfer.file_digest import FileDigest
 from clouduploader.plugin.transfer.rate import RateLimiter, Window
 from clouduploader.plugin.transfer.send import run, send_chunks, workers
@@ -41,6 +42,8 @@ __all__ = [
     "ThreadGroup",
     "Timeouts",
     "Window",
+    "content",
+    "read_content",
     "run",
     "send_chunks",
     "workers",

@@ -8,8 +8,9 @@ from typing import Any
 from clouduploader.errors import PlatformReplyError, TransientError
 from clouduploader.platforms.ec2 import ami, aws_errors, boto, compare, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.context import Ec2Context
-from clouduploader.platforms.ec2.ebs import snapshot, verify, writer
+from clouduploader.platforms.ec2.ebs import protocol, snapshot, verify, writer
 from clouduploader.plugin import CloudObject, UploadResult
+from clouduploader.plugin.transfer import read_content
 
 
 class EbsUpload:
@@ -76,7 +77,7 @@ class EbsUpload:
                     image_id, f"without a tag {labels.CONTENT} it can't be compared with this one"
                 )
             ctx.reporter.line(f"{image_id} has that name already; reading our image to compare them.")
-            ours = writer.read_content(ctx)
+            ours = read_content(ctx, protocol.BLOCK_BYTES)
             if theirs[labels.CONTENT] != ours:
                 raise aws_errors.name_taken(
                     image_id, f"its content is {theirs[labels.CONTENT]}, that of this one {ours}"

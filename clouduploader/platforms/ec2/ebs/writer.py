@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +11,8 @@ from clouduploader.model.disk import MISSING_COPY, Block, BlockSource, ReadStats
 from clouduploader.platforms.ec2 import image_spec, labels
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol, sender, snapshot
-from clouduploader.plugin import UploadContext, UploadRequest
-from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError, FileDigest, zero_digest
+from clouduploader.plugin import UploadRequest
+from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError, FileDigest, content, read_content
 from clouduploader.util.frozen import frozen
 
 WAIT_SECONDS = 600.0  # for a sealed snapshot, times `Ec2Settings.wait_count`: as ec2uploadimg waits
@@ -159,7 +158,7 @@ class SnapshotWriter:
         self._ctx.reporter.line(
             f"Snapshot {earlier.id} of an earlier try is complete; reading the image to compare them."
         )
-        found = read_content(self._ctx)
+        found = read_content(self._ctx, protocol.BLOCK_BYTES)
         if found != earlier.seal.get("content"):
             return None
         sha256 = earlier.seal.get("sha256")
@@ -195,7 +194,7 @@ class SnapshotWriter:
     def _sealed(self, snapshot_id: str, confirmed: ConfirmedChunks, stats: ReadStats) -> WrittenSnapshot:
         confirmed.sync()
         sha256 = stats.file_sha256 or promised_sha256(self._ctx.request)
-        written = WrittenSnapshot(snapshot_id, confirmed, _content(confirmed, stats), sha256)
+        written = WrittenSnapshot(snapshot_id, confirmed, content(confirmed, stats.size_bytes), sha256)
         limit_seconds = self._context.settings.wait_count * WAIT_SECONDS
         self._snapshots.seal(
             snapshot_id,
@@ -218,35 +217,6 @@ def promised_sha256(request: UploadRequest) -> str | None:
     """Return what the target data say of the image file; reading it to its end has checked that."""
     given = request.targetdata.get("sha256")
     return given.lower() if isinstance(given, str) else None
-
-
-def read_content(ctx: UploadContext) -> str:
-    """Read the upload's image to its end, without the network, for the value of `labels.CONTENT`.
-
-    Raises:
-        ClouduploaderError: It can't be read, or is damaged.
-        StoppedError: The upload was cancelled.
-    """
-    path = ctx.request.work_dir / "content.confirmed"
-    # What is left out counts as zeros, so that leaving out all zeros is the fastest way to the same value.
-    with (
-        ConfirmedChunks(path, protocol.BLOCK_BYTES) as digests,
-        ctx.open_blocks(protocol.BLOCK_BYTES, ZeroBlocks.SKIP) as source,
-    ):
-        buffer = bytearray(protocol.BLOCK_BYTES)
-        zeros = zero_digest(protocol.BLOCK_BYTES)
-        while block := source.next_into(buffer):
-            ctx.cancel.raise_if_requested()
-            digests.confirm([(block.index, zeros if block.is_zero else hashlib.sha256(buffer).digest())])
-        found = _content(digests, source.stats())
-    path.unlink()
-    return found
-
-
-def _content(digests: ConfirmedChunks, stats: ReadStats) -> str:
-    """Return the value of `labels.CONTENT` of an image that was read to its end; blocks left out may be missing."""
-    total_blocks = -(-stats.size_bytes // protocol.BLOCK_BYTES)
-    return labels.content(digests.content_digest(total_blocks), stats.size_bytes)
 
 
 class _Bounded:

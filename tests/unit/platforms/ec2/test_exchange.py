@@ -25,7 +25,7 @@ IMAGES = b"""<?xml version="1.0" encoding="UTF-8"?>
 <imageId>ami-1</imageId><imageState>available</imageState></item></imagesSet></DescribeImagesResponse>"""
 STARTED = b'{"SnapshotId": "snap-1", "Status": "pending", "VolumeSize": 1}'
 BOMB = (
-    b'<!DOCTYPE x [<!ENTITY a0 "lol">'
+    b'<!DOCTYPE x [<!ENTITY a0 "%s">' % (b"lol" * 1000)
     + b"".join(b'<!ENTITY a%d "%s">' % (n, b"&a%d;" % (n - 1) * 10) for n in range(1, 10))
     + b"]><DescribeImagesResponse><imagesSet><item><imageId>&a9;</imageId></item></imagesSet></DescribeImagesResponse>"
 )

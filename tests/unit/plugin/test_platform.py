@@ -56,4 +56,4 @@ def test_setting_that_is_not_known_is_named_with_its_section():
 def test_http_status_has_its_error(status, error):
     found = http_error(status, subject="image x", message="Sorry.\nTrace: ...")
     assert type(found) is error
-    assert found.message == "image x: Sorry."
+    assert found.message == "image x: Sorry"  # the full stop is `sentence`'s

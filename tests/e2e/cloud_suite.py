@@ -199,8 +199,7 @@ class CloudSuite:
         image = make_image("disk.raw.xz", size_bytes=SIZE_BYTES)
         result = case.upload(image.path)
         again = case.sandbox.run(case.command(image.path))
-        assert again.returncode in (0, ExitCode.PROTOCOL), again.stderr  # it is that image's, or the name is taken
-        assert again.stdout.strip() in (result, "")
+        assert (again.returncode, again.stdout.strip()) == (0, result), again.stderr
         case.assert_only(result, image.raw)
 
     def test_dry_run_changes_nothing(self, case, make_image):
@@ -242,6 +241,8 @@ class CloudSuite:
         assert done.returncode == 0, done.stdout + done.stderr
         done = case.sandbox.run(["clouduploader", "account", "show", user, f"--target={case.target}"])
         assert done.returncode == 0, done.stderr
+        done = case.sandbox.run(["clouduploader", "check", f"--target={case.target}"])
+        assert done.returncode == 0, done.stdout + done.stderr
 
     @pytest.mark.parametrize("is_failing", [False, True], ids=["success", "failure"])
     def test_secrets_are_nowhere(self, case, make_image, tmp_path, is_failing):

@@ -31,7 +31,7 @@ COLUMNS = (
 def token_command() -> None:
     """Keep the tokens by which the server knows who asks.
 
-    Whoever has a token is its user to `serve`. Only a hash of it is kept, in tokens.sqlite in the home.
+    To `serve`, the holder of a token is its user. Only a hash of it is kept, in tokens.sqlite in the home.
     """
 
 

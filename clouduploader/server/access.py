@@ -2,7 +2,7 @@
 
 A request without a token comes from the *backend*, OBS's daemons and all else that the administrator trusts, if its
 address is in a network of `allow`; else from a *stranger*. A token makes it one of a *user*, an *admin* or a *worker*,
-wherever it comes from; a wrong one makes it nobody's, also where it would have been the backend's without.
+wherever it comes from; a request with a wrong one is refused, also where it would have been the backend's without.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ TABLE: Mapping[Right, Mapping[Kind, Reach]] = {
     Right.CREATE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
     Right.CHANGE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
 }
-"""Who has which right; whoever is not named has not."""
+"""Who has which right; a kind that is not named has not."""
 _KINDS = {Role.USER: Kind.USER, Role.ADMIN: Kind.ADMIN, Role.WORKER: Kind.WORKER}
 
 
@@ -207,5 +207,5 @@ def _bearer(request: web.BaseRequest) -> str | None:
 
 
 def _is_private(request: web.BaseRequest) -> bool:
-    """Return whether nobody else can read a request: by TLS, or because it stays on this machine."""
+    """Return whether no other machine can read a request: by TLS, or because it stays on this one."""
     return request.secure or ipaddress.ip_address(plain_address(request.remote or "")).is_loopback

@@ -81,7 +81,7 @@ class ServerSettings:
                 "for any user, without a token; --allow can name smaller networks"
             )
         if self.clear_tokens:
-            return f"tokens are taken by http at {address}: whoever can read them on their way can use them"
+            return f"tokens are taken by http at {address}: a machine on their way that reads them can use them"
         if all(network.is_loopback for network in (*self.allow, *self.clients)):
             return f"it listens on {address}, and answers this host alone: --allow names others"
         return None

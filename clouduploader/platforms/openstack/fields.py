@@ -62,7 +62,7 @@ MARK = labels.PREFIX.rstrip(":")
 """The tag that all our images bear: Glance looks for whole tags only."""
 
 _BEYOND = re.compile(r"[\x00-\x1f\x7f\U00010000-\U0010ffff]")
-"""What Glance refuses in names, tags and properties ("can't contain 4 byte unicode characters"), or shows to nobody."""
+"""What Glance refuses in names, tags and properties ("can't contain 4 byte unicode characters"), or never shows."""
 
 _REGION = r"[A-Za-z0-9_.-]+"
 _WORD = r"[A-Za-z0-9_.-]+"

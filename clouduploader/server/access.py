@@ -1,15 +1,15 @@
 """Who asks, and who may do what: all of it is decided here, by one table.
 
 A request without a token comes from the *backend*, OBS's daemons and all else that the administrator trusts, if its
-address is in a network of `allow`; else from a *stranger*. A token makes it one of a *user*, an *admin* or a *worker*,
-wherever it comes from; a request with a wrong one is refused, also where it would have been the backend's without.
+address is in a network of `allow`; else from a *stranger*, as where a proxy does not tell the address. A token makes it
+one of a *user*, an *admin* or a *worker*, wherever it comes from; a request with a wrong one is refused, also where it
+would have been the backend's without.
 """
 
 import asyncio
 import collections
 import datetime
 import enum
-import ipaddress
 import time
 from collections.abc import Mapping
 
@@ -17,8 +17,9 @@ from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server import connections
+from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.settings import SettingsSource, plain_address
+from clouduploader.server.settings import SettingsSource
 from clouduploader.store.config import Config
 from clouduploader.store.tokens import Role, StoredToken, TokenStore, TokenUses, token_id
 from clouduploader.util.frozen import frozen
@@ -125,7 +126,7 @@ class WrongTokens:
         """Count a wrong token, and return how many seconds its answer is to wait.
 
         Args:
-            client: See `connections.client_of`.
+            client: See `origin.client_of`.
             now: By a monotonic clock, in s.
         """
         count, last = self._counts.pop(client, (0, now))
@@ -157,14 +158,18 @@ class Gate:
         """Return who sends a request.
 
         Raises:
-            RefusalError: By a token that is wrong, or that others could read on its way.
+            RefusalError: By a client of no network that may connect; by a token that is wrong, or that others could
+                read on its way.
         """
+        origin, settings = request[ORIGIN], self._source.current
+        if origin.is_forwarded and origin.address and not settings.is_client(origin.address):
+            raise RefusalError(f"access denied for {origin.address}", status=403, is_coded=True)
         text = _bearer(request)
         if text is None:
-            is_backend = self._source.current.is_allowed(request.remote or "")
+            is_backend = origin.address is not None and settings.is_allowed(origin.address)
             return Principal(Kind.BACKEND if is_backend else Kind.STRANGER)
         request[PRINCIPAL] = Principal(Kind.STRANGER, token=token_id(text))
-        if not (_is_private(request) or self._source.current.clear_tokens):
+        if not (origin.is_private or settings.clear_tokens):
             raise RefusalError(
                 "tokens are not taken over http: others could read this one on its way, so that it is to be revoked",
                 status=403,
@@ -204,8 +209,3 @@ def _bearer(request: web.BaseRequest) -> str | None:
     found = [value.partition(" ") for value in request.headers.getall("Authorization", ())]
     texts = [text.strip() for scheme, _, text in found if scheme.lower() == SCHEME]
     return " ".join(texts) if texts else None
-
-
-def _is_private(request: web.BaseRequest) -> bool:
-    """Return whether no other machine can read a request: by TLS, or because it stays on this one."""
-    return request.secure or ipaddress.ip_address(plain_address(request.remote or "")).is_loopback

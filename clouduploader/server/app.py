@@ -7,13 +7,16 @@ import time
 from aiohttp import typedefs, web
 
 from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError
-from clouduploader.server import access, body, operations, page, replies, routing
+from clouduploader.server import access, body, operations, origin, page, replies, routing
 from clouduploader.server.access import PRINCIPAL, Kind, Reach
 from clouduploader.server.connections import ConnectionTable
+from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import ROUTES, Handler, RouteCall
 from clouduploader.server.state import IS_POLLED, JOB, ServerState
 
+OUR_WORDS = frozenset(route.path.split("/")[1] for route in (*operations.ROUTES, *page.ROUTES))
+"""With which a path begins that is none of OBS's."""
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
 WITH_BODY = ("POST", "PUT", "PATCH")  # of others OBS does not mind what they expect (BSServer.pm)
@@ -27,6 +30,7 @@ def create_app(state: ServerState, connections: ConnectionTable) -> web.Applicat
     @web.middleware  # and no handler: CONNECT and `OPTIONS *` name no path that a route could match
     async def answer(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
         began, status, reply = time.monotonic(), 500, None
+        request = origin.believe(request, state.settings)
         try:
             with state.answering(request):
                 reply = await _answer(state, connections, request)
@@ -44,8 +48,17 @@ def create_app(state: ServerState, connections: ConnectionTable) -> web.Applicat
 
     app = web.Application(middlewares=[answer])
     app.router.add_route("*", r"/{path:[\s\S]*}", never, expect_handler=_wait_with_100)
-    app.on_response_prepare.append(replies.strip_headers)
+    app.on_response_prepare.append(_set_headers)
     return app
+
+
+async def _set_headers(request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Leave out the headers that OBS does not send; for its routes those are all that it sends."""
+    replies.strip_headers(answer)
+    if request.path.removeprefix("/").partition("/")[0] in OUR_WORDS:
+        replies.harden(answer)
+    if request[ORIGIN].is_tls:
+        answer.headers["Strict-Transport-Security"] = replies.TLS_ONLY
 
 
 async def _wait_with_100(_request: web.Request) -> None:

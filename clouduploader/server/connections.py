@@ -11,7 +11,6 @@ Only a body in chunks of a few bytes has a limit of its own: it takes the event 
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import socket
 import time
@@ -23,6 +22,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 
 from clouduploader.server import body, replies
+from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 
 LOG = logging.getLogger("clouduploader.server")
@@ -43,21 +43,11 @@ MAX_TURNED_AWAY = 64  # refused connections that stay open for TURN_AWAY_SECONDS
 TURN_AWAY_SECONDS = 1.0  # for the client to read the refusal: closed at once, a connection may lose it
 
 
-def client_of(address: str) -> str:
-    """Return the client that an address belongs to: see the module."""
-    found = ipaddress.ip_address(address)
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found), 64), strict=False))
-
-
 class ClientConnection(web.RequestHandler):
     """One connection, for one request, whose errors are in XML like all others.
 
     Attributes:
-        client: See `client_of`.
+        client: See `origin.client_of`; a proxy's, until a request tells whose it is.
         held_bytes: How much memory it holds, as `ConnectionTable` counts it.
         held_since: Since when it holds any, by the monotonic clock.
     """
@@ -273,14 +263,16 @@ class _ConnectionsByClient:
         self._count += connection not in connections
         connections[connection] = None
 
-    def discard(self, connection: ClientConnection) -> None:
-        """Remove one, if it is there."""
+    def discard(self, connection: ClientConnection) -> bool:
+        """Remove one, and return whether it was there."""
         connections = self._clients.get(connection.client, {})
-        if connection in connections:
-            del connections[connection]
-            self._count -= 1
-            if not connections:
-                del self._clients[connection.client]
+        if connection not in connections:
+            return False
+        del connections[connection]
+        self._count -= 1
+        if not connections:
+            del self._clients[connection.client]
+        return True
 
     def of_heaviest_client(self, weight: Callable[[ClientConnection], int] = lambda _: 1) -> list[ClientConnection]:
         """Return those of the client whose connections weigh most together; there must be one."""
@@ -321,6 +313,7 @@ class ConnectionTable:
             RefusalError: There are too many, and none that follows a log and could ask again.
         """
         connection = connection_of(request)
+        self._rename(connection, request[ORIGIN].client)
         connection.begin(request)
         self._idle.discard(connection)
         if len(self._answered) >= self._max_requests:
@@ -330,6 +323,15 @@ class ConnectionTable:
         self._answered.add(connection)
         if request.path.endswith("/_log"):
             self._followers.add(connection)
+
+    def _rename(self, connection: ClientConnection, client: str) -> None:
+        """Count a connection as another client's."""
+        if client == connection.client:
+            return
+        found = [it for it in (self._idle, self._answered, self._followers, self._holders) if it.discard(connection)]
+        connection.client = client
+        for connections in found:
+            connections.add(connection)
 
     def end(self, request: web.BaseRequest, answer: web.StreamResponse | None) -> None:
         """Take note that a request was answered; with None, that it failed."""

@@ -377,7 +377,7 @@ class _Transfer:
 
     Attributes:
         name: Its job.
-        client: See `connections.client_of`.
+        client: See `origin.client_of`.
         refusal: Why it was dropped; None if it was not.
         cancel: Ends it.
     """

@@ -20,18 +20,6 @@ from clouduploader.server.routing import Parameter, Route
 
 DEFAULT_JOBS = 50
 MAX_LOG_BYTES = 262_144  # of a log, in one answer
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""What the page may do: run its script, use its style, ask this server; nothing that stands in a job's fields."""
-HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": POLICY,
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 JSON = "application/json"
 BYTES = "application/octet-stream"
 HTML, SCRIPT, STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
@@ -130,8 +118,8 @@ def answer_json(document: dict[str, Any], *, status: int = 200) -> web.Response:
 
 
 def answer(data: bytes, content_type: str, *, status: int = 200) -> web.Response:
-    """Answer with the headers that a browser should get."""
-    made = web.Response(body=data, status=status, headers={"Content-Type": content_type, **HEADERS})
+    """Answer with bytes; `app` adds the headers that a browser should get."""
+    made = web.Response(body=data, status=status, headers={"Content-Type": content_type})
     made.force_close()  # as all answers of this server
     return made
 

@@ -12,6 +12,21 @@ from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 
 OK = b'<status code="ok" />\n'
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What a page may do: run its script, use its style, ask this server; nothing that stands in a job's fields."""
+HARDENING = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",  # for browsers that don't know frame-ancestors
+}
+"""Headers of all answers but those of OBS's routes."""
+TLS_ONLY = "max-age=31536000"  # seconds, a year; of this host alone: others of its domain may have no TLS
 MAX_REASON_CHARS = 1000  # clients take no longer lines; the body has all of it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SERVER_FAULT = re.compile(
@@ -129,8 +144,14 @@ def serialize(answer: web.Response) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + (body if isinstance(body, bytes) else b"")
 
 
-async def strip_headers(_request: web.BaseRequest, answer: web.StreamResponse) -> None:
-    """Remove the headers that aiohttp adds and OBS does not send; for `on_response_prepare`."""
+def harden(answer: web.StreamResponse) -> None:
+    """Set the headers that a browser should get, unless the answer has its own."""
+    for name, value in HARDENING.items():
+        answer.headers.setdefault(name, value)
+
+
+def strip_headers(answer: web.StreamResponse) -> None:
+    """Remove the headers that aiohttp adds and OBS does not send."""
     answer.headers.popall("Date", None)
     answer.headers.popall("Server", None)
 

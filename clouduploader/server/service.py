@@ -12,7 +12,8 @@ from aiohttp import web
 from clouduploader.errors import ClouduploaderError, UnavailableError
 from clouduploader.jobs import expire
 from clouduploader.server import app
-from clouduploader.server.connections import Acceptor, ClientConnection, ConnectionTable, client_of
+from clouduploader.server.connections import Acceptor, ClientConnection, ConnectionTable
+from clouduploader.server.origin import client_of
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.state import ServerState
 from clouduploader.server.worker_thread import WorkerThread
@@ -155,7 +156,10 @@ async def _answer_all(
             )
         )
 
-    acceptor = Acceptor(listener, connect, is_client=lambda address: state.settings.is_client(address))
+    def is_client(address: str) -> bool:
+        return state.settings.is_client(address) or state.settings.is_proxy(address)
+
+    acceptor = Acceptor(listener, connect, is_client=is_client)
     acceptor.open()
     announce()
 

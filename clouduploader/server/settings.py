@@ -27,6 +27,7 @@ class ServerSettings:
         port: The port there; 0 lets the kernel choose one.
         allow: Networks of the clients that may do everything without a token.
         clients: Networks of further clients, which need one; all others get a refusal.
+        proxies: Networks of the proxies that are believed whose request they pass on.
         clear_tokens: Whether tokens are taken that others could read on their way.
         keep_free_bytes: How much of the spool's file system no image may fill.
         keep_free_inodes: With how few inodes left there no job is taken.
@@ -45,6 +46,7 @@ class ServerSettings:
     port: int
     allow: tuple[Network, ...]
     clients: tuple[Network, ...] = ()
+    proxies: tuple[Network, ...] = ()
     clear_tokens: bool = False
     keep_free_bytes: int = 1 << 30
     keep_free_inodes: int = 1000
@@ -66,6 +68,10 @@ class ServerSettings:
         """Return whether a client of this address gets an answer."""
         return _is_in(address, (*self.allow, *self.clients))
 
+    def is_proxy(self, address: str) -> bool:
+        """Return whether a proxy of this address is believed."""
+        return _is_in(address, self.proxies)
+
     def warning(self, address: str) -> str | None:
         """Return what the administrator should know about the clients that can reach the server, or None.
 
@@ -82,7 +88,7 @@ class ServerSettings:
             )
         if self.clear_tokens:
             return f"tokens are taken by http at {address}: a machine on their way that reads them can use them"
-        if all(network.is_loopback for network in (*self.allow, *self.clients)):
+        if all(network.is_loopback for network in (*self.allow, *self.clients, *self.proxies)):
             return f"it listens on {address}, and answers this host alone: --allow names others"
         return None
 
@@ -156,7 +162,7 @@ SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes", "user
 """Settings that are given in bytes, or with K, M, G or T, and their fields."""
 MIN_MEMORY_BYTES = 16 << 20  # a few of the largest requests and answers
 NO_NETWORK = "none"  # for `allow`: everybody needs a token
-KNOWN_KEYS = frozenset({"listen", "allow", "clients", "clear_tokens", *SIZES, *LIMITS})
+KNOWN_KEYS = frozenset({"listen", "allow", "clients", "proxies", "clear_tokens", *SIZES, *LIMITS})
 
 
 def load(
@@ -188,15 +194,24 @@ def load(
         networks = _networks(allow or (section.get("allow") or DEFAULT_ALLOW).split())
     except ValueError as exc:
         raise _error(exc, "allow", path, is_option=bool(allow)) from None
-    try:
-        clients = _networks((section.get("clients") or NO_NETWORK).split())
-    except ValueError as exc:
-        raise _error(exc, "clients", path, is_option=False) from None
+    others = {}
+    for key in ("clients", "proxies"):
+        try:
+            others[key] = _networks((section.get(key) or NO_NETWORK).split())
+        except ValueError as exc:
+            raise _error(exc, key, path, is_option=False) from None
     clear_tokens = config.parse_yes_or_no(section, "clear_tokens", path)
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
     sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
     settings = ServerSettings(
-        host=host, port=port, allow=networks, clients=clients, clear_tokens=clear_tokens, **numbers, **sizes
+        host=host,
+        port=port,
+        allow=networks,
+        clients=others["clients"],
+        proxies=others["proxies"],
+        clear_tokens=clear_tokens,
+        **numbers,
+        **sizes,
     )
     if settings.max_memory_bytes < MIN_MEMORY_BYTES:
         raise ConfigError(f"{path}: max_memory is '{section['max_memory']}', and less than {MIN_MEMORY_BYTES >> 20}M")

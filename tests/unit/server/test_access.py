@@ -11,7 +11,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from clouduploader.model.job import JobState
-from clouduploader.server import access, operations, page, routes, settings
+from clouduploader.server import access, operations, origin, page, routes, settings
 from clouduploader.server.access import Kind, Principal
 from clouduploader.server.replies import RefusalError
 from clouduploader.store import config
@@ -339,7 +339,7 @@ def test_wrong_tokens_of_many_clients_take_bounded_memory():
 
 @pytest.fixture
 def identify(tokens, jobs, tmp_path):
-    """Return a function that tells who sends a request from an address, with TLS or without."""
+    """A function that tells who sends a request from an address, with TLS or without."""
 
     def call(headers, *, address, is_tls=False, **section):
         loaded = config.load(home=tokens.path.parent, spool=jobs.directory, environment={})
@@ -348,7 +348,7 @@ def identify(tokens, jobs, tmp_path):
         known = {"peername": (address, 1)}
         transport = types.SimpleNamespace(get_extra_info=lambda name, default=None: known.get(name, default))
         request = make_mocked_request("GET", "/", headers=headers, transport=transport, sslcontext=is_tls or None)
-        return asyncio.run(gate.identify(request))
+        return asyncio.run(gate.identify(origin.believe(request, source.current)))
 
     return call
 
@@ -369,6 +369,52 @@ def test_token_that_others_can_read_is_refused(identify, bearer, address):
     with pytest.raises(RefusalError, match="tokens are not taken over http") as caught:
         identify(bearer("tom"), address=address, clients="0.0.0.0/0 ::/0")
     assert caught.value.status == 403
+
+
+BY_PROXY = {"proxies": "127.0.0.2 192.0.2.2", "allow": "127.0.0.0/8 10.1.0.0/16", "clients": "0.0.0.0/0"}
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "kind"),
+    [("127.0.0.2", "10.1.0.7", Kind.BACKEND), ("127.0.0.2", "198.51.100.7", Kind.STRANGER),
+     ("127.0.0.2", "10.1.0.7, 198.51.100.7", Kind.STRANGER), ("127.0.0.2", "10.1.0.7, nonsense", Kind.STRANGER),
+     ("127.0.0.2", "127.0.0.1, 198.51.100.7, 192.0.2.2", Kind.STRANGER), ("127.0.0.2", "", Kind.STRANGER),
+     ("127.0.0.2", None, Kind.STRANGER), ("127.0.0.1", "198.51.100.7", Kind.BACKEND),
+     ("198.51.100.7", "10.1.0.7", Kind.STRANGER), ("10.1.0.7", "198.51.100.7", Kind.BACKEND)],
+)  # fmt: skip
+def test_behind_a_proxy_the_network_of_the_client_decides(identify, peer, forwarded, kind):
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    assert identify(headers, address=peer, **BY_PROXY) == Principal(kind)
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.2", "::ffff:127.0.0.2"])
+def test_token_by_a_proxy_on_this_host_is_taken_if_its_client_has_tls(identify, bearer, peer):
+    headers = bearer("tom") | {"X-Forwarded-For": "198.51.100.7"}
+    assert identify(headers | {"X-Forwarded-Proto": "https"}, address=peer, **BY_PROXY).user == "tom"
+    for told in ({}, {"X-Forwarded-Proto": "http"}, {"X-Forwarded-Proto": "https, http"}):
+        with pytest.raises(RefusalError, match="tokens are not taken over http"):
+            identify(headers | told, address=peer, **BY_PROXY)
+    assert identify(headers, address=peer, **BY_PROXY, clear_tokens="yes").user == "tom"
+
+
+def test_token_by_a_proxy_elsewhere_needs_tls_from_there_too(identify, bearer):
+    headers = bearer("tom") | {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https"}
+    with pytest.raises(RefusalError, match="tokens are not taken over http"):
+        identify(headers, address="192.0.2.2", **BY_PROXY)
+    assert identify(headers, address="192.0.2.2", is_tls=True, **BY_PROXY).user == "tom"
+
+
+def test_client_makes_itself_no_other_by_a_header(identify, bearer):
+    headers = bearer("tom") | {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "https"}
+    with pytest.raises(RefusalError, match="tokens are not taken over http"):
+        identify(headers, address="198.51.100.7", **BY_PROXY)
+
+
+def test_client_of_no_network_is_refused_behind_a_proxy_too(identify, bearer):
+    section = BY_PROXY | {"clients": "10.2.0.0/16"}
+    for headers in ({}, bearer("tom")):
+        with pytest.raises(RefusalError, match=r"access denied for 10\.3\.0\.7"):
+            identify(headers | {"X-Forwarded-For": "10.3.0.7"}, address="127.0.0.2", **section)
 
 
 def test_without_a_token_the_network_decides(identify):

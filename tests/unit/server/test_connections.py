@@ -3,13 +3,14 @@
 import contextlib
 import socket
 import time
+import types
 
 import pytest
 from fakes.waiting import wait_for
 
 from clouduploader.errors import ConfigError
 from clouduploader.model.job import JobState
-from clouduploader.server import connections, image_receiver, settings
+from clouduploader.server import connections, image_receiver, origin, settings
 from clouduploader.server.replies import RefusalError
 
 PATIENCE_SECONDS = 60  # only a failing test waits that long
@@ -148,7 +149,7 @@ def test_many_clients_that_are_not_allowed_take_no_descriptors(make_spool, serve
      ("::1", "::/64"), ("fe80::1%lo", "fe80::/64")],
 )  # fmt: skip
 def test_client_is_an_address_or_a_network_of_64_bits(address, client):
-    assert connections.client_of(address) == client
+    assert origin.client_of(address) == client
 
 
 class Handler:
@@ -168,8 +169,9 @@ class Handler:
         self.is_open = False
 
 
-class Request:
-    def __init__(self, handler, path):
+class Request(dict):
+    def __init__(self, handler, path, client=None):
+        super().__init__({origin.ORIGIN: types.SimpleNamespace(client=client or handler.client)})
         self.protocol, self.path = handler, path
 
 
@@ -206,6 +208,19 @@ def test_followers_are_dropped_for_requests_and_others_are_not():
     table.end(Request(shown, ""), None)
     assert ask("/cloudupload/6").is_open
     assert other.is_open
+
+
+def test_request_by_a_proxy_counts_for_its_client():
+    table = table_for(4)
+    proxied = [table.admit(Handler("proxy")) for _ in range(3)]
+    followers = [(proxied[0], "a"), (proxied[1], "b"), (proxied[2], "b")]
+    for handler, client in followers:
+        table.hold(handler, 0)
+        table.begin(Request(handler, "/cloudupload/1/_log", client))
+    assert [handler.client for handler in proxied] == ["a", "b", "b"]
+    for _ in range(2):
+        table.begin(Request(table.admit(Handler("c")), "/"))
+    assert [handler.is_open for handler in proxied] == [True, False, True]  # of b, who has most
 
 
 def test_slow_image_is_dropped_for_another_and_its_client_told(make_spool, serve, monkeypatch):

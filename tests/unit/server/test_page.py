@@ -6,7 +6,7 @@ import re
 import pytest
 
 from clouduploader.model.job import JobState
-from clouduploader.server import page, search
+from clouduploader.server import page, replies, search
 
 
 def test_page_may_run_nothing_but_its_own_script(serve, make_spool):
@@ -15,11 +15,11 @@ def test_page_may_run_nothing_but_its_own_script(serve, make_spool):
         status, headers, body = server.ask("GET", path)
         assert status.startswith("200")
         assert f"Content-Type: {kind}; charset=utf-8" in headers
-        assert f"Content-Security-Policy: {page.POLICY}" in headers
+        assert f"Content-Security-Policy: {replies.POLICY}" in headers
         assert "X-Content-Type-Options: nosniff" in headers
         assert len(body) > 1000
         assert not re.search(rb"https?://", body)
-    assert "unsafe" not in page.POLICY
+    assert "unsafe" not in replies.POLICY
     markup = rb"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
     assert not re.search(markup, server.ask("GET", "/ui/ui.js")[2])
     for path in ("/ui", "/ui/job/1"):

@@ -52,7 +52,7 @@ def run(
     """
     spool = Spool(config.spool.value)
     try:
-        return _schedule(spool, name)
+        return schedule(spool, name)
     except NoSuchJobError:
         job = spool.read(name)[0]
     if job.state is not JobState.FAILED:
@@ -61,7 +61,14 @@ def run(
     return upload.run(request, config=config, cancel=cancel, sinks=sinks, is_verbose=is_verbose, watch=watch)
 
 
-def _schedule(spool: Spool, name: str) -> Job:
+def schedule(spool: Spool, name: str) -> Job:
+    """Schedule a job that waits for another try, for the worker to start it now.
+
+    Raises:
+        NoSuchJobError: There is no such job, or it is over.
+        JobStateError: It does not wait.
+        ClouduploaderError: It can't be changed.
+    """
     with spool.lock(name) as locked:
         job = locked.job
         if job.state is JobState.UPLOADING:

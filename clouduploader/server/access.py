@@ -52,7 +52,8 @@ class Right(enum.StrEnum):
     SEE_REQUESTS = "see which requests are being answered"
     SEE_JOBS = "see jobs and logs"
     CREATE_JOBS = "make jobs"
-    CHANGE_JOBS = "send images and kill jobs"
+    CHANGE_JOBS = "send images, kill jobs and try them again"
+    SEE_PLATFORMS = "see the platforms and what they take"
 
 
 class Reach(enum.StrEnum):
@@ -70,6 +71,7 @@ TABLE: Mapping[Right, Mapping[Kind, Reach]] = {
     Right.SEE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
     Right.CREATE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
     Right.CHANGE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
+    Right.SEE_PLATFORMS: dict.fromkeys((Kind.BACKEND, Kind.USER, Kind.ADMIN), Reach.ALL),
 }
 """Who has which right; a kind that is not named has not."""
 _KINDS = {Role.USER: Kind.USER, Role.ADMIN: Kind.ADMIN, Role.WORKER: Kind.WORKER}

@@ -9,6 +9,8 @@ from aiohttp import typedefs, web
 from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError
 from clouduploader.server import access, body, operations, origin, page, replies, routing
 from clouduploader.server.access import PRINCIPAL, Kind, Reach
+from clouduploader.server.api import endpoint, problems
+from clouduploader.server.api.table import ROUTES as API_ROUTES
 from clouduploader.server.connections import ConnectionTable
 from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
@@ -70,11 +72,18 @@ async def _answer(state: ServerState, connections: ConnectionTable, request: web
         connections.begin(request)
         return await _dispatch(state, request)
     except ClouduploaderError as exc:
-        return replies.error(replies.to_refusal(exc))
+        return _error(request, exc)
     except OSError as exc:
         if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
-        return replies.error(RefusalError(exc.strerror or "", status=500))
+        return _error(request, RefusalError(exc.strerror or "", status=500))
+
+
+def _error(request: web.Request, error: ClouduploaderError) -> web.Response:
+    """Answer with an error, in the form of the API or in OBS's."""
+    if endpoint.is_below_root(request.raw_path):
+        return problems.answer(error)
+    return replies.error(replies.to_refusal(error))
 
 
 async def _dispatch(state: ServerState, request: web.Request) -> web.StreamResponse:
@@ -89,11 +98,14 @@ async def _dispatch(state: ServerState, request: web.Request) -> web.StreamRespo
     if principal.kind is Kind.USER and principal.user:
         state.request_counts.count(principal.user, most=state.settings.user_requests, now=time.monotonic())
     form = ""
-    if request.method == "POST" and request.headers.get("Content-Type", "").lower() == FORM:
+    is_for_api = endpoint.is_below_root(request.raw_path)
+    if request.method == "POST" and not is_for_api and request.headers.get("Content-Type", "").lower() == FORM:
         form = await _form(state, request)
 
     def find() -> routing.RouteMatch[Handler]:
         path, query = routing.split_target(request.raw_path)
+        if is_for_api:
+            return endpoint.find(API_ROUTES, request.method, path, query)
         query = "&".join(filter(None, (query, form)))
         return routing.find((*ROUTES, *operations.ROUTES, *page.ROUTES), request.method, path, query)
 

@@ -53,8 +53,8 @@ async def find_jobs(call: RouteCall) -> web.StreamResponse:
     wanted = search.JobSearch(
         words=(value("q") or "").split(),
         states=call.found.values.get("state", ()),
-        user=value("user") or "",
-        target=value("target") or "",
+        users=list(filter(None, [value("user")])),
+        targets=list(filter(None, [value("target")])),
     )
     before = value("before")
     async with call.state.searching:

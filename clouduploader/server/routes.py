@@ -205,6 +205,17 @@ def _first(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
 
 async def kill(call: RouteCall) -> web.StreamResponse:
     """Kill a job as OBS does: signal its processes, archive it as failed, and do not wait."""
+    await kill_job(call)
+    return replies.xml(replies.OK)
+
+
+async def kill_job(call: RouteCall) -> None:
+    """Kill the job of a route; see `kill`.
+
+    Raises:
+        RefusalError: There is none.
+        ClouduploaderError: It can't be killed.
+    """
     options = jobs_kill.KillOptions(timeout_seconds=0)
     jobs, config = call.state.jobs, call.state.config
 
@@ -221,7 +232,6 @@ async def kill(call: RouteCall) -> web.StreamResponse:
         raise replies.no_such_job() from killed.error
     if killed.error:
         raise killed.error
-    return replies.xml(replies.OK)
 
 
 async def log(call: RouteCall) -> web.StreamResponse:

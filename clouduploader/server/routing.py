@@ -94,7 +94,7 @@ class Route(Generic[Handler]):
     """A route.
 
     Attributes:
-        path: With `$job` for a job's name.
+        path: With `$job` for a job's name, and `$` and other names for other parts of it.
         handler: Answers.
         right: Who asks needs it; what it reaches is checked for `$job` before the handler is called.
         methods: Of the requests that it answers.
@@ -111,11 +111,9 @@ class Route(Generic[Handler]):
     is_polled: bool = False
     selector: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
-    def match(self, method: str, path: str) -> re.Match[str] | None:
-        """Match method and path."""
-        if method not in self.methods:
-            return None
-        return re.fullmatch(re.escape(self.path).replace(r"\$job", "(?P<job>[^/]*)"), path, re.DOTALL)
+    def match(self, path: str) -> re.Match[str] | None:
+        """Match a path, decoded."""
+        return re.fullmatch(re.sub(r"\\\$(\w+)", r"(?P<\1>[^/]*)", re.escape(self.path)), path, re.DOTALL)
 
     def is_selected(self, query: Mapping[str, Sequence[str]]) -> bool:
         """Return whether the query, values by name, has what the selector asks for."""
@@ -132,6 +130,7 @@ class RouteMatch(Generic[Handler]):
         handler: Answers.
         right: See `Route`.
         job: The job's name, checked; "" on a route without.
+        parts: What the path has for the names of the route's, `job` among them, unchecked.
         values: The query's values by name; of a name that is not in the query, none.
         is_polled: See `Route`.
     """
@@ -139,6 +138,7 @@ class RouteMatch(Generic[Handler]):
     handler: Handler
     right: Right
     job: str
+    parts: Mapping[str, str]
     values: Mapping[str, Sequence[str]]
     is_polled: bool
 
@@ -200,14 +200,15 @@ def find(routes: Sequence[Route[Handler]], method: str, path: str, query: str) -
     stripped = path.rstrip("/") if path != "/" else path
     given = parse_query(query)
     for route in routes:
-        match = route.match(method, stripped)
+        match = route.match(stripped) if method in route.methods else None
         if match and route.is_selected(given):
-            job = match.groupdict().get("job")
+            parts = match.groupdict()
+            job = parts.get("job")
             values = _values(route, given)
             if job is not None:
                 check_job("job", job)
             _check(route, values)
-            return RouteMatch(route.handler, route.right, job or "", values, route.is_polled)
+            return RouteMatch(route.handler, route.right, job or "", parts, values, route.is_polled)
     raise RefusalError(f"unknown request: {method}:{path}", is_coded=True)
 
 

@@ -24,20 +24,27 @@ class JobSearch:
     Attributes:
         words: Each must be in one of the job's fields; case does not matter.
         states: One of them is the job's.
-        user: The job's user.
-        target: The job's target.
+        users: One of them is.
+        targets: One of them is.
+        projects: One of them is.
+        since: It was created then, in s since the epoch, or later.
+        is_running: It is not archived.
     """
 
     words: Collection[str] = ()
     states: Collection[str] = ()
-    user: str = ""
-    target: str = ""
+    users: Collection[str] = ()
+    targets: Collection[str] = ()
+    projects: Collection[str] = ()
+    since: float | None = None
+    is_running: bool = False
 
     def is_match(self, fields: dict[str, Any]) -> bool:
         """Return whether a job meets the conditions, by what `job_fields` gives."""
-        if self.states and fields["state"] not in self.states:
+        filters = (("state", self.states), ("user", self.users), ("target", self.targets), ("project", self.projects))
+        if not all(not wanted or fields.get(name) in wanted for name, wanted in filters):
             return False
-        if (self.user and fields.get("user") != self.user) or (self.target and fields.get("target") != self.target):
+        if self.since is not None and (fields.get("created") or 0) < self.since:
             return False
         text = "\n".join(str(value) for value in fields.values() if value is not None).casefold()
         return all(word.casefold() in text for word in self.words)
@@ -72,7 +79,7 @@ def find(jobs: spool.Spool, wanted: JobSearch, *, before: int | None, owner: str
         MissingFileError: There is no spool.
         LocalIOError: It can't be read.
     """
-    listing = jobs_list.list_jobs(jobs, jobs_list.JobQuery(), before=before)
+    listing = jobs_list.list_jobs(jobs, jobs_list.JobQuery(is_running=wanted.is_running), before=before)
     total = listing.total if owner is None else None
     found: list[dict[str, Any]] = []
     chars = 0

@@ -1,0 +1,1 @@
+"""The JSON API, `/api/v1`: jobs, images, accounts, platforms, tokens and the service, a module each."""

@@ -1,0 +1,103 @@
+"""Jobs by the API: searched, looked at, killed, tried again."""
+
+import datetime
+import json
+import urllib.parse
+
+import pytest
+
+from clouduploader.model.job import JobState
+
+ROOT = "/api/v1/jobs"
+
+
+@pytest.fixture
+def jobs(make_spool):
+    return make_spool()
+
+
+@pytest.fixture
+def ask(serve, jobs):
+    """Return a function that asks a server, and returns the status and the document."""
+    server = serve(jobs)
+
+    def call(method, target, **headers):
+        status, _, body = server.ask(method, target, b"" if method == "POST" else None, **headers)
+        return int(status[:3]), json.loads(body)
+
+    call.server = server
+    return call
+
+
+def names(found):
+    return [job["id"] for job in found[1]["jobs"]]
+
+
+def test_jobs_are_the_newest_and_go_on_behind_the_cursor(ask, jobs, make_job):
+    for name in ("1", "9", "10"):
+        make_job(jobs, name, state=JobState.FAILED)
+    (jobs.directory / "11").write_text("<")
+    status, page = ask("GET", f"{ROOT}?limit=3")
+    assert (status, page["total"]) == (200, 4)
+    assert [(job["id"], job["state"]) for job in page["jobs"]] == [("11", "damaged"), ("10", "failed"), ("9", "failed")]
+    assert names(ask("GET", f"{ROOT}?limit=3&cursor={page['next']}")) == ["1"]
+    assert ask("GET", ROOT)[1]["next"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [({"state": ["failed", "scheduled"]}, ["3", "2", "1"]), ({"user": ["anna"]}, ["3"]),
+     ({"user": ["anna", "tom"], "target": ["gce"]}, ["3"]), ({"project": ["p"]}, ["2"]),
+     ({"text": ["SECOND p"]}, ["2"]), ({"running": ["true"]}, ["4", "3"]),
+     ({"since": ["2026-01-01T00:00:00Z"]}, ["4", "3", "2"]),
+     ({"since": ["2026-01-01T00:00:00+14:00"]}, ["4", "3", "2"])],
+)  # fmt: skip
+def test_filters_are_the_servers(ask, jobs, make_job, query, found):
+    new_year = int(datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp())
+    make_job(jobs, "1", state=JobState.FAILED, created=new_year - 86_400)
+    make_job(jobs, "2", state=JobState.FAILED, filename="second.raw", project="p", created=new_year)
+    make_job(jobs, "3", state=JobState.SCHEDULED, user="anna", target="gce")
+    make_job(jobs, "4", state=JobState.UPLOADING)
+    assert names(ask("GET", f"{ROOT}?{urllib.parse.urlencode(query, doseq=True)}")) == found
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=x", "state=gone", "since=yesterday", "since=2026-01-01T00:00:00",
+              "cursor=-1", "cursor=" + "9" * 19],
+)  # fmt: skip
+def test_wrong_query_is_told_with_its_place(ask, query):
+    status, problem = ask("GET", f"{ROOT}?{query}")
+    assert (status, problem["status"], problem["code"]) == (422, 422, "invalid")
+    assert f"$.{query.partition('=')[0]}" in problem["detail"]
+
+
+def test_job_tells_what_its_log_tells(ask, jobs, make_job):
+    log = b"@object kind=image id=i-1 region=here\n"
+    make_job(jobs, "7", state=JobState.UPLOADING, log=log, progress=40, try_=2, size=3, created=10**14)
+    status, job = ask("GET", f"{ROOT}/7")
+    assert status == 200
+    assert (job["id"], job["progress"], job["tries"], job["size"], job["created"]) == ("7", 40, 2, 3, None)
+    assert (job["log_bytes"], job["objects"], job["phase"]) == (len(log), [], None)
+    assert ask("GET", f"{ROOT}/8") == (
+        404, {"title": "Not Found", "status": 404, "code": "not_found", "detail": "no such job", "hint": None}
+    )  # fmt: skip
+
+
+def test_killed_job_is_answered_and_stays_killed(ask, jobs, make_job):
+    make_job(jobs, "7", state=JobState.SCHEDULED)
+    for _ in range(2):
+        status, job = ask("POST", f"{ROOT}/7/kill")
+        assert (status, job["state"], job["details"]) == (200, "failed", "killed")
+
+
+def test_job_that_waits_is_scheduled_and_no_other(ask, jobs, make_job):
+    make_job(jobs, "1", state=JobState.WAITING, details="later")
+    make_job(jobs, "2", state=JobState.UPLOADING)
+    make_job(jobs, "3", state=JobState.FAILED)
+    status, job = ask("POST", f"{ROOT}/1/retry")
+    assert (status, job["state"], job["details"]) == (200, "scheduled", None)
+    assert jobs.read("1")[0].state is JobState.SCHEDULED
+    for name in ("2", "3"):
+        status, problem = ask("POST", f"{ROOT}/{name}/retry")
+        assert (status, problem["code"]) == (409, "job_state")
+    assert ask("POST", f"{ROOT}/4/retry")[0] == 404

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -10,6 +11,8 @@ from clouduploader.cli import collector
 from clouduploader.cli.options import pass_session
 from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode, UnavailableError
+
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("serve")
@@ -21,11 +24,21 @@ from clouduploader.errors import ExitCode, UnavailableError
     metavar="NET",
     help="Networks that may do everything without a token, such as 10.1.0.0/16; can be repeated.  [127.0.0.0/8 ::1]",
 )
+@click.option("--tls-cert", type=FILE, metavar="FILE", help="The certificate, in PEM, for https.")
+@click.option("--tls-key", type=FILE, metavar="FILE", help="Its key.")
 @click.option("--worker/--no-worker", default=True, help="Whether to start uploads too, as `worker` does.  [--worker]")
 @click.option("--drain", is_flag=True, help="When asked to stop, start no more uploads, and serve until the last ends.")
 @pass_session
 def serve_command(
-    session: Session, /, *, listen: str | None, networks: tuple[str, ...], worker: bool, drain: bool
+    session: Session,
+    /,
+    *,
+    listen: str | None,
+    networks: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    worker: bool,
+    drain: bool,
 ) -> int:
     """Take jobs and images over HTTP, as OBS's upload server, and start the uploads, as its worker.
 
@@ -34,7 +47,8 @@ def serve_command(
     clouduploader.conf.
 
     Every client in a network of --allow may do everything, for any user, as OBS has it. Others that the settings name
-    need a token, see `token`, and its user is whose jobs they see and make.
+    need a token, see `token`, and its user is whose jobs they see and make. With a certificate it speaks TLS alone; a
+    new one is taken when the files change.
 
     SIGTERM stops it; images that are on their way in then fail, uploads go on, and the next worker finds them. With
     --drain it goes on until the last upload has ended; a second signal stops it. SIGHUP reads the sections [server]
@@ -53,7 +67,9 @@ def serve_command(
 
     def read() -> settings.ServerSettings:
         found = session.read_config()
-        return settings.load(found.server, found.path, listen=listen, allow=networks)
+        return settings.load(
+            found.server, found.path, listen=listen, allow=networks, tls_cert=tls_cert, tls_key=tls_key
+        )
 
     privileges.hide_memory()
     config = session.config

@@ -188,6 +188,8 @@ class Gate:
                 is_coded=True,
                 headers={"WWW-Authenticate": challenge},
             )
+        if token.role is Role.WORKER and settings.tls_client_ca and not origin.has_certificate:
+            raise RefusalError("a worker's token needs a client certificate", status=403, is_coded=True)
         return Principal(_KINDS[token.role], token.user, token.id)
 
     def _find(self, text: str) -> StoredToken | None:

@@ -17,7 +17,7 @@ from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import ROUTES, Handler, RouteCall
 from clouduploader.server.state import IS_POLLED, JOB, ServerState
 
-OUR_WORDS = frozenset(route.path.split("/")[1] for route in (*operations.ROUTES, *page.ROUTES))
+OUR_WORDS = frozenset(route.path.split("/")[1] for route in (*operations.ROUTES, *page.ROUTES, *API_ROUTES))
 """With which a path begins that is none of OBS's."""
 MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"

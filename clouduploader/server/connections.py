@@ -11,8 +11,10 @@ Only a body in chunks of a few bytes has a limit of its own: it takes the event 
 
 import asyncio
 import errno
+import functools
 import logging
 import socket
+import ssl
 import time
 import typing
 from collections.abc import Callable
@@ -21,7 +23,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 
-from clouduploader.server import body, replies
+from clouduploader.server import body, replies, tls
 from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 
@@ -50,6 +52,7 @@ class ClientConnection(web.RequestHandler):
         client: See `origin.client_of`; a proxy's, until a request tells whose it is.
         held_bytes: How much memory it holds, as `ConnectionTable` counts it.
         held_since: Since when it holds any, by the monotonic clock.
+        handshake: What connects it; None before that begins.
     """
 
     __slots__ = (
@@ -60,6 +63,7 @@ class ClientConnection(web.RequestHandler):
         "_is_answered",
         "_unsent_bytes",
         "client",
+        "handshake",
         "held_bytes",
         "held_since",
     )
@@ -69,12 +73,17 @@ class ClientConnection(web.RequestHandler):
         self.client = client
         self.held_bytes = 0
         self.held_since = 0.0
+        self.handshake: asyncio.Task[None] | None = None
         self._all = connections
         self._body: aiohttp.StreamReader | None = None  # of the request; None before there is one
         self._cost = HEAD_COST  # bytes of memory for each that comes
         self._frame_bytes = 0  # that came of a body, and are none of its content
         self._is_answered = False
         self._unsent_bytes = 0
+
+    def give_up(self) -> None:
+        """Forget it: it was never connected."""
+        self._all.forget(self)
 
     def begin(self, request: web.BaseRequest) -> None:
         """Take note of a request whose head was read whole."""
@@ -178,6 +187,7 @@ class Acceptor:
         listener: Accepts them; closed by the caller.
         connect: Makes the protocol for a client's address.
         is_client: Whether an address may connect. If not, it gets a refusal, and nothing that it sends is read.
+        context: Returns the one of TLS, at the moment; None without.
     """
 
     def __init__(
@@ -186,10 +196,11 @@ class Acceptor:
         connect: Callable[[str], ClientConnection],
         *,
         is_client: Callable[[str], bool],
+        context: Callable[[], ssl.SSLContext | None],
     ) -> None:
-        self._listener, self._connect, self._is_client = listener, connect, is_client
+        self._listener, self._connect, self._is_client, self._context = listener, connect, is_client, context
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._turned_away: dict[socket.socket, asyncio.TimerHandle] = {}
         listener.setblocking(False)
@@ -224,13 +235,33 @@ class Acceptor:
             if not self._is_client(address):
                 self._turn_away(client, address)
                 continue
-            connect = typing.cast(Callable[[], ClientConnection], lambda address=address: self._connect(address))
-            task = self._loop.create_task(self._loop.connect_accepted_socket(connect, client))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            connection = self._connect(address)
+            connection.handshake = self._loop.create_task(self._begin(client, connection))
+            self._tasks.add(connection.handshake)
+            connection.handshake.add_done_callback(functools.partial(self._forget, client))
+
+    def _forget(self, client: socket.socket, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            client.close()  # it may not have begun
+
+    async def _begin(self, client: socket.socket, connection: ClientConnection) -> None:
+        context = self._context()
+        limits = {}
+        if context:
+            limits = {"ssl_handshake_timeout": tls.HANDSHAKE_SECONDS, "ssl_shutdown_timeout": tls.SHUTDOWN_SECONDS}
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, client, ssl=context, **limits)
+        except OSError as exc:
+            reason = getattr(exc, "reason", None) or exc
+            LOG.info("no connection with %s: %s", connection.client, reason)
+            connection.give_up()
 
     def _turn_away(self, client: socket.socket, address: str) -> None:
         LOG.info("access denied for %s", address)
+        if self._context():
+            client.close()  # it waits for no answer in clear
+            return
         refusal = RefusalError(f"access denied for {address}", status=403, is_coded=True)
         try:
             client.send(replies.serialize(replies.error(refusal)))
@@ -379,3 +410,5 @@ class ConnectionTable:
         connection.force_close()
         if transport:
             transport.abort()  # what it does not take is not waited for
+        elif connection.handshake:
+            connection.handshake.cancel()

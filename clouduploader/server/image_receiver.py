@@ -2,8 +2,8 @@
 
 A body of known length is read from the socket past aiohttp, which takes half as much CPU time again for it
 (bench/README.rst): its transport stops reading, and a few threads copy what the kernel has from the socket to
-the file, each through one buffer of its own. A client that sends nothing occupies no thread. A body in
-chunks, which OBS's source server never sends, goes through aiohttp's parser.
+the file, each through one buffer of its own. A client that sends nothing occupies no thread. What comes by TLS, and a
+body in chunks, neither of which OBS's source server sends, goes through aiohttp's parser.
 """
 
 import asyncio
@@ -251,12 +251,12 @@ class ImageReceiver:
             raise ImageError(f"size mismatch: {length} != {size}")
         self.check_space(size, name=incoming.job.name)
         await body.ask_for(request)
-        if length is None:
-            await self._read_chunks(incoming, request)
+        if length is None or not _is_copied(request):
+            await self._read_pieces(incoming, request)
         else:
             await self._read_socket(incoming, request, length)
 
-    async def _read_chunks(self, incoming: IncomingImage, request: web.BaseRequest) -> None:
+    async def _read_pieces(self, incoming: IncomingImage, request: web.BaseRequest) -> None:
         """Write what aiohttp's parser gives; no more than the job's size."""
         size = incoming.job.size or 0
         wanted = _PeriodicCheck(functools.partial(self._check_wanted, incoming))
@@ -440,6 +440,12 @@ async def _finished(future: Awaitable[T]) -> T:
         raise
 
 
+def _is_copied(request: web.BaseRequest) -> bool:
+    """Return whether a body is copied from the socket past aiohttp: of known length, and as it is, without TLS."""
+    has_tls = request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
+    return request.content_length is not None and not has_tls
+
+
 def _buffered(request: web.BaseRequest) -> bytes:
     """Return what aiohttp has read of a body already.
 
@@ -472,9 +478,9 @@ async def _readable(sock: socket.socket, timeout_seconds: float) -> None:
 
 @contextlib.contextmanager
 def _paused_reading(request: web.BaseRequest) -> Iterator[None]:
-    """Pause aiohttp's reading of a body of known length; on an error it reads on, and throws away what comes."""
+    """Pause aiohttp's reading of a body that is copied; on an error it reads on, and throws away what comes."""
     transport = request.transport
-    if transport is None or request.content_length is None:
+    if transport is None or not _is_copied(request):
         yield
         return
     transport.pause_reading()

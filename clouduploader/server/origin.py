@@ -25,6 +25,7 @@ class Origin:
         is_tls: Whether the client speaks TLS, with this server or with a proxy.
         is_private: Whether no other machine can read the request on its way.
         is_forwarded: Whether it came by a proxy.
+        has_certificate: Whether the client has shown one, of an authority of `tls_client_ca`.
     """
 
     address: str | None
@@ -32,6 +33,7 @@ class Origin:
     is_tls: bool
     is_private: bool
     is_forwarded: bool
+    has_certificate: bool
 
 
 ORIGIN = web.RequestKey("origin", Origin)
@@ -53,7 +55,15 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
     is_private = request.secure or _is_loopback(peer)
     if not settings.is_proxy(peer):
         client = client_of(peer)
-        return Origin(address=peer, client=client, is_tls=request.secure, is_private=is_private, is_forwarded=False)
+        transport = request.transport
+        return Origin(
+            address=peer,
+            client=client,
+            is_tls=request.secure,
+            is_private=is_private,
+            is_forwarded=False,
+            has_certificate=bool(transport and transport.get_extra_info("peercert")),
+        )
     address = _forwarded_address(request, settings)
     is_tls = _last(request, FORWARDED_PROTO).lower() == TLS_SCHEME
     is_safe_before = is_tls or (address is not None and _is_loopback(address))
@@ -63,6 +73,7 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
         is_tls=is_tls,
         is_private=is_private and is_safe_before,
         is_forwarded=True,
+        has_certificate=False,  # that would be the proxy's
     )
 
 

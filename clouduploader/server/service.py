@@ -5,6 +5,7 @@ import contextlib
 import logging
 import resource
 import socket
+from asyncio import sslproto
 from collections.abc import Callable, Iterator
 
 from aiohttp import web
@@ -16,6 +17,8 @@ from clouduploader.server.connections import Acceptor, ClientConnection, Connect
 from clouduploader.server.origin import client_of
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.state import ServerState
+from clouduploader.server.tls import READ_BYTES as TLS_READ_BYTES
+from clouduploader.server.tls import TlsContext
 from clouduploader.server.worker_thread import WorkerThread
 from clouduploader.store import spool
 from clouduploader.store.config import Config
@@ -26,6 +29,7 @@ from clouduploader.util.service_log import ServiceLog
 LOG = logging.getLogger("clouduploader.server")
 HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
 POLL_SECONDS = 0.2  # how often to look at what signal handlers have set
+CERTIFICATE_SECONDS = 1.0  # how often to look whether the certificate has changed
 EXPIRE_SECONDS = 60.0  # how often old jobs are looked for
 SHUTDOWN_SECONDS = 2.0  # for answers that are nearly there
 BACKLOG = 512  # as OBS
@@ -60,13 +64,18 @@ def run(
         ClouduploaderError: The worker can't work, see `worker.run`.
         CannotCreateError: There is no spool, and none can be made.
         UnavailableError: The address can't be listened on.
+        ConfigError: The certificate can't be used, see `tls.create_context`.
     """
+    tls = TlsContext(source)
+    sslproto.SSLProtocol.max_size = TLS_READ_BYTES  # asyncio has no other way to say it
     jobs = spool.Spool(config.spool.value)
     jobs.make(has_parents=False)
     with _listen(source.current) as listener, _logging(log):
         address, port = listener.getsockname()[:2]
-        url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-        asyncio.run(_serve(ServerState(config, source, jobs, log, worker), listener, cancel, lambda: announce(url)))
+        scheme = "https" if tls.current else "http"
+        url = f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
+        state = ServerState(config, source, jobs, log, worker)
+        asyncio.run(_serve(state, tls, listener, cancel, lambda: announce(url)))
 
 
 def _descriptor_limit() -> int:
@@ -109,21 +118,23 @@ def _set_user_timeout(listener: socket.socket, settings: ServerSettings) -> None
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.idle_seconds * 1000)
 
 
-async def _serve(state: ServerState, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]) -> None:
+async def _serve(
+    state: ServerState, tls: TlsContext, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]
+) -> None:
     """Serve, with the worker if there is one: it starts first, and ends last."""
     worker = state.worker
     if worker is None:
-        await _answer_all(state, listener, cancel, announce)
+        await _answer_all(state, tls, listener, cancel, announce)
         return
     await asyncio.to_thread(worker.start, state.metrics)
     try:
-        await _answer_all(state, listener, cancel, announce)
+        await _answer_all(state, tls, listener, cancel, announce)
     finally:
         await asyncio.to_thread(worker.close)
 
 
 async def _answer_all(
-    state: ServerState, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]
+    state: ServerState, tls: TlsContext, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]
 ) -> None:
     connections = ConnectionTable(_descriptor_limit(), lambda: state.settings.max_memory_bytes)
     runner = web.AppRunner(
@@ -134,7 +145,12 @@ async def _answer_all(
     await runner.setup()
     server = runner.server
     assert server is not None  # noqa: S101 set up on the line before
-    works = (state.logs.refresh_forever(), state.receiver.measure_forever(), _expire_forever(state))
+    works = (
+        state.logs.refresh_forever(),
+        state.receiver.measure_forever(),
+        _expire_forever(state),
+        _renew_forever(state, tls),
+    )
     tasks = [asyncio.create_task(work) for work in works]
     loop = asyncio.get_running_loop()
 
@@ -159,7 +175,7 @@ async def _answer_all(
     def is_client(address: str) -> bool:
         return state.settings.is_client(address) or state.settings.is_proxy(address)
 
-    acceptor = Acceptor(listener, connect, is_client=is_client)
+    acceptor = Acceptor(listener, connect, is_client=is_client, context=lambda: tls.current)
     acceptor.open()
     announce()
 
@@ -175,6 +191,7 @@ async def _answer_all(
             if text := state.source.reload_if_requested():
                 _set_user_timeout(listener, state.settings)
                 state.log.tell("settings", text=text)
+                tls.request_reload()
                 warn()
     finally:
         acceptor.close()
@@ -184,6 +201,14 @@ async def _answer_all(
         state.logs.close()
         await state.receiver.stop()
         await runner.cleanup()
+
+
+async def _renew_forever(state: ServerState, tls: TlsContext) -> None:
+    """Read the certificate again where it has changed, or that was requested, every CERTIFICATE_SECONDS."""
+    while True:
+        await asyncio.sleep(CERTIFICATE_SECONDS)
+        if text := await asyncio.to_thread(tls.load_if_changed):
+            state.log.tell("settings", text=text)
 
 
 async def _expire_forever(state: ServerState) -> None:

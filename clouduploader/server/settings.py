@@ -29,6 +29,9 @@ class ServerSettings:
         clients: Networks of further clients, which need one; all others get a refusal.
         proxies: Networks of the proxies that are believed whose request they pass on.
         clear_tokens: Whether tokens are taken that others could read on their way.
+        tls_cert: The file of the server's certificate and those between it and an authority; None without TLS.
+        tls_key: The file of its key.
+        tls_client_ca: The file of the authorities of clients' certificates; None if none is asked for.
         keep_free_bytes: How much of the spool's file system no image may fill.
         keep_free_inodes: With how few inodes left there no job is taken.
         max_memory_bytes: How much memory requests and answers may take together, before some are dropped.
@@ -48,6 +51,9 @@ class ServerSettings:
     clients: tuple[Network, ...] = ()
     proxies: tuple[Network, ...] = ()
     clear_tokens: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     keep_free_bytes: int = 1 << 30
     keep_free_inodes: int = 1000
     max_memory_bytes: int = 64 << 20
@@ -86,7 +92,7 @@ class ServerSettings:
                 f"open to the world: every client that reaches {address} from {' or '.join(vast)} may do everything, "
                 "for any user, without a token; --allow can name smaller networks"
             )
-        if self.clear_tokens:
+        if self.clear_tokens and self.tls_cert is None:
             return f"tokens are taken by http at {address}: a machine on their way that reads them can use them"
         if all(network.is_loopback for network in (*self.allow, *self.clients, *self.proxies)):
             return f"it listens on {address}, and answers this host alone: --allow names others"
@@ -161,12 +167,19 @@ LIMITS = {
 SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes", "user_bytes": "user_bytes"}
 """Settings that are given in bytes, or with K, M, G or T, and their fields."""
 MIN_MEMORY_BYTES = 16 << 20  # a few of the largest requests and answers
+TLS_FILES = ("tls_cert", "tls_key", "tls_client_ca")
 NO_NETWORK = "none"  # for `allow`: everybody needs a token
-KNOWN_KEYS = frozenset({"listen", "allow", "clients", "proxies", "clear_tokens", *SIZES, *LIMITS})
+KNOWN_KEYS = frozenset({"listen", "allow", "clients", "proxies", "clear_tokens", *TLS_FILES, *SIZES, *LIMITS})
 
 
 def load(
-    section: Mapping[str, str], path: Path, *, listen: str | None = None, allow: tuple[str, ...] = ()
+    section: Mapping[str, str],
+    path: Path,
+    *,
+    listen: str | None = None,
+    allow: tuple[str, ...] = (),
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
 ) -> ServerSettings:
     """Read the section; the command line wins over it.
 
@@ -175,6 +188,8 @@ def load(
         path: Of the settings file, for messages.
         listen: `ADDR:PORT` from the command line, or None.
         allow: Networks from the command line.
+        tls_cert: The file from the command line.
+        tls_key: The file from the command line.
 
     Raises:
         ConfigError: A key is unknown, or a value is none that it can have.
@@ -201,6 +216,15 @@ def load(
         except ValueError as exc:
             raise _error(exc, key, path, is_option=False) from None
     clear_tokens = config.parse_yes_or_no(section, "clear_tokens", path)
+    given = {key: Path(section[key]) for key in TLS_FILES if section.get(key)}
+    for key, option in (("tls_cert", tls_cert), ("tls_key", tls_key)):
+        if option is not None:
+            given[key] = option.absolute()
+    if given and not {"tls_cert", "tls_key"} <= given.keys():
+        raise ConfigError(f"{path}: for TLS both a certificate and its key are needed, tls_cert and tls_key")
+    for key, file in given.items():
+        if not file.is_absolute():
+            raise ConfigError(f"{path}: {key} is '{file}', not an absolute path")
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
     sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
     settings = ServerSettings(
@@ -210,6 +234,9 @@ def load(
         clients=others["clients"],
         proxies=others["proxies"],
         clear_tokens=clear_tokens,
+        tls_cert=given.get("tls_cert"),
+        tls_key=given.get("tls_key"),
+        tls_client_ca=given.get("tls_client_ca"),
         **numbers,
         **sizes,
     )

@@ -1,4 +1,4 @@
-"""Certificates for servers on loopback."""
+"""An authority of its own for each test, and its certificates for servers on loopback."""
 
 import datetime
 import ipaddress
@@ -8,31 +8,56 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+DAY = datetime.timedelta(days=1)
+
+
+class Authority:
+    """A CA whose files are in a directory.
+
+    Attributes:
+        path: Of its own certificate.
+    """
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"CA of {directory.name}")])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.path = directory / "ca.pem"
+        directory.mkdir()
+        basic = (x509.BasicConstraints(ca=True, path_length=None), True)
+        self.path.write_bytes(self._certificate(self._name, self._key.public_key(), basic, datetime.timedelta()))
+
+    def issue(self, name="leaf", *, host="127.0.0.1", age=datetime.timedelta(), key=None):
+        """Make a certificate that is good for a day before and after now, less `age`.
+
+        Returns:
+            The path of a file with its key and itself.
+        """
+        try:
+            alternative = x509.IPAddress(ipaddress.ip_address(host))
+        except ValueError:
+            alternative = x509.DNSName(host)
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        extension = (x509.SubjectAlternativeName([alternative]), True)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        path = self._directory / f"{name}.pem"
+        path.touch(0o600)
+        path.write_bytes(pem + self._certificate(x509.Name([]), key.public_key(), extension, age))
+        return path
+
+    def _certificate(self, subject, public_key, extension, age):
+        now = datetime.datetime.now(datetime.UTC) - age
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(public_key)
+        builder = builder.serial_number(x509.random_serial_number()).add_extension(*extension)
+        builder = builder.not_valid_before(now - DAY).not_valid_after(now + DAY)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
 
 def make_authority(directory, *, host="127.0.0.1"):
     """Make a CA and a certificate of it for a host; returns (server's TLS context, path of the CA)."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"CA of {directory.name}")])
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
-
-    def certificate(subject, public_key, extension):
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(name).public_key(public_key)
-        builder = builder.serial_number(x509.random_serial_number()).add_extension(*extension)
-        builder = builder.not_valid_before(now - datetime.timedelta(days=1))
-        return builder.not_valid_after(now + datetime.timedelta(days=1)).sign(ca_key, hashes.SHA256())
-
-    try:
-        alternative = x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        alternative = x509.DNSName(host)
-    ca = certificate(name, ca_key.public_key(), (x509.BasicConstraints(ca=True, path_length=None), True))
-    leaf = certificate(x509.Name([]), key.public_key(), (x509.SubjectAlternativeName([alternative]), True))
-    pem = serialization.Encoding.PEM
-    directory.mkdir()
-    (directory / "ca.pem").write_bytes(ca.public_bytes(pem))
-    (directory / "leaf.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()) + leaf.public_bytes(pem)
-    )
+    authority = Authority(directory)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "leaf.pem")
-    return context, directory / "ca.pem"
+    context.load_cert_chain(authority.issue(host=host))
+    return context, authority.path

@@ -5,6 +5,7 @@ import io
 import signal
 import socket
 import threading
+import urllib.parse
 
 from clouduploader.server import service, settings
 from clouduploader.store import config
@@ -22,14 +23,16 @@ class Server:
         section: Its settings, read again when `source` is outdated.
         source: See `section`.
         source_address: Where its clients come from, host and port; None for what the kernel chooses.
+        context: What clients speak TLS by; None without.
     """
 
     def __init__(self, address, log, section, source):
         self.address, self.log, self.section, self.source = address, log, section, source
-        self.source_address = None
+        self.source_address = self.context = None
 
     def connect(self):
-        return socket.create_connection(self.address, PATIENCE_SECONDS, self.source_address)
+        client = socket.create_connection(self.address, PATIENCE_SECONDS, self.source_address)
+        return self.context.wrap_socket(client, server_hostname=self.address[0]) if self.context else client
 
     def send(self, data):
         """Send bytes, and return all that comes until the server hangs up."""
@@ -101,8 +104,8 @@ def server_starter(directory):
             stack.callback(thread.join)
             stack.callback(asked.request, signal.SIGTERM)
             assert ready.wait(PATIENCE_SECONDS)
-            host, port = urls[0].removeprefix("http://").split(":")
-            return Server((host, int(port)), log, section, source)
+            url = urllib.parse.urlsplit(urls[0])
+            return Server((url.hostname, url.port), log, section, source)
 
         start.stop = stack.close  # ends them before the test, and waits until they have
         yield start

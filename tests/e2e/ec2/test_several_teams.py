@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from fakes.authority import Authority
 
 pytestmark = pytest.mark.sandbox
 
@@ -33,12 +34,19 @@ def words_of(command, **changes):
 
 
 @pytest.fixture
-def administer(sandbox, tmp_path):
+def authority(tmp_path):
+    """The authority of the service's certificate."""
+    return Authority(tmp_path / "pki")
+
+
+@pytest.fixture
+def administer(sandbox, authority, tmp_path):
     """Return a function that runs a command of the administrator's, on a home that was empty; gives its output."""
     home = tmp_path / "home"
     shutil.copytree(sandbox.home / ".aws", home / ".aws")
     (block,) = re.findall(r"code-block:: ini\n\n((?:   .*\n)+)", PAGE)
     with_cloud = (sandbox.home / "clouduploader.conf").read_text()
+    block = re.sub(r"/etc/obs/cloudupload/tls/\w+\.pem", str(authority.issue()), block)
     (home / "clouduploader.conf").write_text(with_cloud + textwrap.dedent(block))
     environment = sandbox.environment(CLOUDUPLOADER_HOME=str(home), CLOUDUPLOADER_SPOOL=str(tmp_path / "spool"))
 
@@ -62,7 +70,7 @@ def url(sandbox, administer):
 
 
 @pytest.fixture
-def be(sandbox, url, tmp_path):
+def be(sandbox, url, authority, tmp_path):
     """Return a function that makes a user of a token, somewhere else: a function that gives exit code and answer."""
 
     def make(user, token):
@@ -71,6 +79,7 @@ def be(sandbox, url, tmp_path):
         (home / "token").write_text(token)
         (home / "token").chmod(0o600)
         environment = sandbox.environment(CLOUDUPLOADER_HOME=str(home), CLOUDUPLOADER_SERVER=url)
+        environment["SSL_CERT_FILE"] = str(authority.path)
         for name in [name for name in environment if name.startswith("AWS") or name == "CLOUDUPLOADER_SPOOL"]:
             del environment[name]
 
@@ -86,10 +95,11 @@ def be(sandbox, url, tmp_path):
 
 
 def test_two_teams_upload_into_their_accounts_and_see_nothing_of_each_other(
-    sandbox, administer, url, be, run_aws, tmp_path
+    sandbox, administer, url, be, run_aws, authority
 ):
     def ask(path, token=""):
-        return sandbox.run([sys.executable, "-c", ASK, url + path, token]).stdout
+        environment = sandbox.environment(SSL_CERT_FILE=str(authority.path))
+        return sandbox.run([sys.executable, "-c", ASK, url + path, token], env=environment).stdout
 
     assert "401 a token is needed" in ask("/cloudupload")
 

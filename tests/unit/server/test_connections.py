@@ -157,6 +157,7 @@ class Handler:
 
     def __init__(self, client):
         self.client, self.held_bytes, self.held_since, self.transport, self.is_open = client, 0, 0.0, None, True
+        self.handshake = None
         self.request = self
 
     def begin(self, _request):

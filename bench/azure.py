@@ -17,6 +17,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -25,9 +26,12 @@ import threading
 import time
 from pathlib import Path
 
+import startup
+
 BIN = Path(sys.executable).parent
 TENANT = "11111111-2222-3333-4444-555555555555"
 CLIENT = "66666666-7777-8888-9999-000000000000"
+LOGIN_HOST = "login.microsoftonline.com"
 SAS = "sv=2021-12-02&sig=bench"
 IMG_UTILS = """
 import sys
@@ -137,30 +141,63 @@ def table(title, cases, rounds):
         for name, run in cases.items():
             taken[name].append(run())
     print(f"\n{title}, {rounds} rounds, medians")
-    print(f"{'':44} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9} {'wall ratio':>11} {'CPU ratio':>10}")
+    print(f"{'':50} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9} {'wall ratio':>11} {'CPU ratio':>10}")
     base = None
     for name, values in taken.items():
         wall, cpu, peak = (statistics.median(value[index] for value in values) for index in range(3))
         base = base or (wall, cpu)
-        print(f"{name:44} {wall:8.2f} {cpu:8.2f} {peak:9.0f} {wall / base[0]:11.2f} {cpu / base[1]:10.2f}")
+        print(f"{name:50} {wall:8.2f} {cpu:8.2f} {peak:9.0f} {wall / base[0]:11.2f} {cpu / base[1]:10.2f}")
 
 
-class FirstConnect:
-    """A proxy that kills the process as soon as that asks for Microsoft Entra; azure-cli asks for others before."""
+class Entra:
+    """A proxy that stands for Microsoft Entra too, and kills the process; azure-cli asks for other hosts before.
 
-    def __init__(self):
+    Attributes:
+        until: "connection": the process is killed as soon as it wants one to Entra; "token": when its request for a
+            token is complete.
+    """
+
+    def __init__(self, certificate):
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.pid = self.arrived_at = None
+        self.until = "connection"
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
         while True:
             connection, _address = self._socket.accept()
-            with connection:
-                if b"CONNECT login.microsoftonline.com" in connection.recv(65536) and not self.arrived_at:
-                    self.arrived_at = time.monotonic()
-                    os.kill(self.pid, signal.SIGKILL)
+            with connection, contextlib.suppress(OSError):
+                if f"CONNECT {LOGIN_HOST}".encode() in connection.recv(65536) and not self.arrived_at:
+                    if self.until == "connection":
+                        self._arrived()
+                        continue
+                    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    with self._context.wrap_socket(connection, server_side=True) as tls:
+                        self._answer(tls)
+
+    def _answer(self, tls):
+        """Tell what azure-cli asks for first, until the request for a token has come."""
+        root = f"https://{LOGIN_HOST}/{TENANT}"
+        names = {"token": "token", "authorization": "authorize", "device_authorization": "devicecode"}
+        found = {f"{name}_endpoint": f"{root}/oauth2/v2.0/{path}" for name, path in names.items()}
+        body = json.dumps({**found, "issuer": f"{root}/v2.0"}).encode()
+        data = b""
+        while piece := tls.recv(65536):
+            data += piece
+            if data.startswith(b"GET") and data.endswith(b"\r\n\r\n"):
+                tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+                tls.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+                data = b""
+            elif data.startswith(b"POST") and b"client_secret=" in data:
+                self._arrived()
+                return
+
+    def _arrived(self):
+        self.arrived_at = time.monotonic()
+        os.kill(self.pid, signal.SIGKILL)
 
     def measure(self, command, environment):
         self.arrived_at = None
@@ -268,7 +305,7 @@ def compare_uploads(options, root):
 def compare_starts(options, root):
     from clouduploader.store import keyring
 
-    proxy = FirstConnect()
+    entra = Entra(startup.make_certificate(root, f"DNS:{LOGIN_HOST}"))
     spool = root / "contract"
     (spool / "1.dir").mkdir(parents=True)
     with (root / "disk.raw").open("rb") as disk, (spool / "1.file").open("wb") as file:
@@ -288,9 +325,10 @@ def compare_starts(options, root):
         "PATH": f"{BIN}:/usr/bin:/bin",
         "HOME": str(root),
         "TMPDIR": str(root),
-        "HTTPS_PROXY": proxy.url,
+        "HTTPS_PROXY": entra.url,
         "CLOUDUPLOADER_HOME": str(home),
         "AZURE_CORE_COLLECT_TELEMETRY": "false",
+        "REQUESTS_CA_BUNDLE": str(root / "public.pem"),
     }
     contract = [
         BIN / "clouduploader",
@@ -305,13 +343,22 @@ def compare_starts(options, root):
 
     def ours():
         shutil.rmtree(spool / "journal", ignore_errors=True)
-        return proxy.measure(contract, environment)
+        return entra.measure(contract, environment)
+
+    def az(*, is_new):
+        config = root / "azure"
+        if is_new:
+            shutil.rmtree(config, ignore_errors=True)
+        return entra.measure([options.az, *login], {**environment, "AZURE_CONFIG_DIR": str(config)})
 
     cases = {}
     if options.az:
-        cases["az login --service-principal"] = lambda: proxy.measure([options.az, *login], environment)
+        cases["az login --service-principal, for the first time"] = lambda: az(is_new=True)
+        cases["az login --service-principal, again"] = lambda: az(is_new=False)
     cases["clouduploader, six arguments"] = ours
-    table("exec to the first connection, through a proxy", cases, options.rounds)
+    for entra.until in ("connection", "token"):
+        title = {"connection": "connection to Entra", "token": "request for a token"}[entra.until]
+        table(f"exec to the first {title}, through a proxy", cases, 2 * options.rounds)
 
 
 def main():

@@ -132,12 +132,12 @@ def lay_out(root):
     (root / "spool/1.data").write_text(json.dumps(targetdata))
 
 
-def make_certificate(root):
+def make_certificate(root, name="IP:127.0.0.1"):
     path = root / "certificate.pem"
     subprocess.run(
         [
             *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2"],
-            *["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(root / "public.pem")],
+            *["-addext", f"subjectAltName={name}", "-keyout", str(path), "-out", str(root / "public.pem")],
         ],
         check=True,
         capture_output=True,

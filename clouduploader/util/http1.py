@@ -50,6 +50,7 @@ class ResponseParser:
 
     Args:
         max_body_bytes: How long the body may be; None for any length.
+        has_body: False for the response to a HEAD or a CONNECT, which ends with its head.
 
     Attributes:
         head: None until all of it has come.
@@ -57,11 +58,12 @@ class ResponseParser:
         is_complete: Whether the whole response has come.
     """
 
-    def __init__(self, *, max_body_bytes: int | None) -> None:
+    def __init__(self, *, max_body_bytes: int | None, has_body: bool = True) -> None:
         self.head: ResponseHead | None = None
         self.interim_statuses: list[int] = []
         self.is_complete = False
         self._max_body_bytes = max_body_bytes
+        self._has_body = has_body
         self._data = bytearray()  # not parsed yet
         self._head_bytes = 0
         self._body_bytes = 0
@@ -144,7 +146,7 @@ class ResponseParser:
 
     def _find_length(self, status: int, codings: list[str], lengths: set[str]) -> None:
         """Find out how the body ends; RFC 9112, 6.3."""
-        if status in (204, 304):
+        if status in (204, 304) or not self._has_body:
             pass
         elif codings:
             if codings != ["chunked"] or lengths:

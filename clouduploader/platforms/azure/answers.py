@@ -11,9 +11,9 @@ from clouduploader.errors import (
     TransientError,
     http_error,
 )
-from clouduploader.platforms.azure.http import Answer
 from clouduploader.plugin import Context
 from clouduploader.plugin.answers import read_object
+from clouduploader.plugin.http import Answer
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ def _said(response: Answer) -> tuple[str, str]:
         return str(said.get("code", "")), str(said.get("message", ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    code = response.headers.get("x-ms-error-code", "")
+    code = response.header("x-ms-error-code")
     text = response.data.decode(errors="replace")
     _, found, rest = text.partition("<Message>")
     message = rest.partition("</Message>")[0] if found else text[:MAX_SAID]

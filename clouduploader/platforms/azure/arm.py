@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import AbsentError, ClouduploaderError, PlatformReplyError
 from clouduploader.platforms.azure import answers
-from clouduploader.platforms.azure.http import Answer
 from clouduploader.plugin import Context, JsonValue
 from clouduploader.plugin.answers import check_object
+from clouduploader.plugin.http import Answer
 
 if TYPE_CHECKING:
     from clouduploader.platforms.azure.client import AzureClient
@@ -134,8 +134,8 @@ class ResourceManager:
 
     def _finish(self, response: Answer, subject: str) -> dict[str, Any]:
         """Wait for the operation that an answer has begun, if it has; return what came out."""
-        status_url = self._path_of(response.headers.get("Azure-AsyncOperation", ""), subject)
-        result_url = self._path_of(response.headers.get("Location", ""), subject)
+        status_url = self._path_of(response.header("Azure-AsyncOperation"), subject)
+        result_url = self._path_of(response.header("Location"), subject)
         if status_url:
             found = self._ctx.poll(
                 lambda: _checked(self.get(status_url, subject=subject), subject),

@@ -1,18 +1,17 @@
 """One account of Azure: requests with its tokens, to Resource Manager and to storage."""
 
+import functools
 from collections.abc import Mapping
-
-import anycrc
+from typing import Any
 
 from clouduploader.errors import PlatformReplyError, TransientError
-from clouduploader.platforms.azure import answers, http
-from clouduploader.platforms.azure.http import Answer, HttpClient
+from clouduploader.platforms.azure import answers
 from clouduploader.platforms.azure.settings import CLOUDS, AzureSettings, Cloud
-from clouduploader.platforms.azure.tokens import Tokens
-from clouduploader.plugin import Context, JsonValue
+from clouduploader.platforms.azure.tokens import EntraTokens
+from clouduploader.plugin import Context, JsonValue, http
+from clouduploader.plugin.http import Answer, HttpClient
 
 SPARE_CONNECTIONS = 2  # for calls beside the pages
-_CRC64 = anycrc.Model("CRC64-NVME")
 
 
 class AzureClient:
@@ -30,11 +29,17 @@ class AzureClient:
     def __init__(self, ctx: Context, settings: AzureSettings, environment: Mapping[str, str]) -> None:
         self._http = HttpClient(environment, settings.connections + SPARE_CONNECTIONS)
         self.cloud = CLOUDS.get(settings.cloud) or self._private_cloud(settings.cloud)
-        self._tokens = Tokens(self.cloud, self._http, ctx)
+        self._tokens = EntraTokens(self.cloud, self._http, ctx)
 
     def crc64(self, data: bytes) -> int:
         """Make the checksum that storage calls CRC64. MD5, which it takes too, costs 1.7 s of CPU a GiB; this 0.07."""
-        return int(_CRC64.calc(data))
+        return int(self._crc64_model.calc(data))
+
+    @functools.cached_property
+    def _crc64_model(self) -> Any:  # noqa: ANN401 anycrc has no types
+        import anycrc
+
+        return anycrc.Model("CRC64-NVME")
 
     @property
     def resource_manager_scope(self) -> str:

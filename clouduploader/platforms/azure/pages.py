@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from clouduploader.errors import AbsentError, PlatformReplyError, TransientError
-from clouduploader.platforms.azure.http import Answer
+from clouduploader.plugin.http import Answer
 
 if TYPE_CHECKING:
     from clouduploader.platforms.azure.client import AzureClient
@@ -39,7 +39,7 @@ class PageFile:
     def size_bytes(self) -> int | None:
         """Return its size; None if it is not there."""
         try:
-            return int(self.call("HEAD").headers.get("x-ms-blob-content-length") or 0)
+            return int(self.call("HEAD").header("x-ms-blob-content-length") or 0)
         except AbsentError:
             return None
 

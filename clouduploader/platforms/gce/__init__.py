@@ -4,11 +4,12 @@ This module is loaded for every job; what is slow to import is imported by the m
 """
 
 import datetime
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clouduploader.errors import ClouduploaderError, TransientError
-from clouduploader.platforms.gce import auth, fields, images, labels, rest, rights, staging
+from clouduploader.platforms.gce import auth, fields, images, labels, rights, staging
 from clouduploader.plugin import (
     Accounts,
     CloudObject,
@@ -52,11 +53,15 @@ class Gce(Platform):
 
     def connect(self, ctx: Context) -> "Client":
         """Make the client."""
-        return auth.connect(ctx, api_url=self.settings["api_url"])
+        return auth.connect(ctx, api_url=self.settings["api_url"], environment=self.environment)
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
-        """Turn an error of Google's into one of ours."""
-        return rest.translate(exc, subject)
+        """Turn an error of google-auth into one of ours; the client's own are ours already."""
+        if "google.auth" not in sys.modules:
+            return None
+        from clouduploader.platforms.gce import person
+
+        return person.translate(exc, subject)
 
     def plan(self, ctx: UploadContext) -> Iterator[str]:
         """Check the image, the name and the bucket."""

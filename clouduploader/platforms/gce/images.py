@@ -151,8 +151,8 @@ def create(ctx: UploadContext, spec: ImageSpec, archive: Archive) -> CloudObject
             "POST",
             ctx.client.compute("images"),
             subject=f"image {name}",
-            params={"requestId": token},
-            json=document,
+            query={"requestId": token},
+            document=document,
         )
         image = created(name)
     await_operation(ctx, operation, subject=f"image {name}")
@@ -290,7 +290,7 @@ def _share(ctx: UploadContext, name: str, members: Sequence[str]) -> None:
     if missing:
         users["members"] = [*users.get("members", []), *missing]
         url = ctx.client.compute("images", name, "setIamPolicy")
-        rest.call(ctx, "POST", url, subject=subject, json={"policy": {**policy, "bindings": bindings}})
+        rest.call(ctx, "POST", url, subject=subject, document={"policy": {**policy, "bindings": bindings}})
         ctx.reporter.line(f"Shared with {', '.join(missing)}.")
 
 
@@ -314,7 +314,7 @@ def _deprecate_older(ctx: UploadContext, name: str, state: str) -> None:
                 "POST",
                 ctx.client.compute("images", image["name"], "deprecate"),
                 subject=f"image {image['name']}",
-                json={"state": state, "replacement": new["selfLink"]},
+                document={"state": state, "replacement": new["selfLink"]},
             )
             await_operation(ctx, operation, subject=f"image {image['name']}")
             ctx.reporter.line(f"Image {image['name']} is {state.lower()} now.")

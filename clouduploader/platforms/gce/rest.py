@@ -1,33 +1,31 @@
-"""Calls of Google's APIs by REST, with google-auth, and what their errors mean.
+"""Calls of Google's APIs by REST, and what their errors mean.
 
 google-cloud-compute would cost 121 MB and 1.5 s for a few calls. google-cloud-storage can't go on with a resumable
-upload that another process began, wants a stream that can go back, and pauses where no cancellation is seen. So
-google-auth's session makes all calls, and renews its token; `Context.retry` makes them again.
+upload that another process began, wants a stream that can go back, and pauses where no cancellation is seen.
 """
 
 import contextlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import quote
 
 from clouduploader.errors import (
     AbsentError,
     ClouduploaderError,
-    CredentialsError,
     DeniedError,
-    NetworkError,
     ThrottledError,
     TransientError,
     http_error,
 )
-from clouduploader.plugin import Context, JsonValue
+from clouduploader.plugin import Context, JsonValue, http, tokens
 from clouduploader.plugin.answers import check_object, read_object
+from clouduploader.plugin.http import Answer
 
-if TYPE_CHECKING:
-    import google.auth.credentials
-    import requests
-
-CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 60.0  # images.insert, the slowest, answers in a few
+SCOPES = " ".join(
+    f"https://www.googleapis.com/auth/{name}"
+    for name in ("compute", "devstorage.read_write", "cloud-platform.read-only")  # the last to ask for the own rights
+)
 CALL_SECONDS = 120.0  # a call with the renewal of a token before it
 MEMBERS: Mapping[str, type] = {
     "bindings": list,
@@ -47,27 +45,12 @@ _NOT_YET = ("resourceNotReady",)  # with 400, while another operation works on i
 _DISABLED = ("accessNotConfigured", "SERVICE_DISABLED")
 
 
-class GoogleError(Exception):
-    """An answer of Google that says no.
-
-    Args:
-        status: Of HTTP.
-        reason: Google's word for it, or "".
-        message: A sentence.
-    """
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(f"{status} {reason}: {message}")
-        self.status = status
-        self.reason = reason
-        self.message = message
-
-
 class Client:
-    """A session with Google, in one project.
+    """Google's APIs, in one project. Its methods may be called by several threads.
 
     Args:
-        credentials: Renewed as needed.
+        client: Makes the requests.
+        given: The tokens for them.
         project: Its id.
         api_url: Where an API is, with `{service}` for its name.
 
@@ -75,12 +58,11 @@ class Client:
         project: As given.
     """
 
-    def __init__(self, credentials: "google.auth.credentials.Credentials", *, project: str, api_url: str) -> None:
-        from google.auth.transport.requests import AuthorizedSession
-
+    def __init__(self, client: http.HttpClient, given: tokens.Tokens, *, project: str, api_url: str) -> None:
         self.project = project
+        self._http = client
+        self._tokens = given
         self._api_url = api_url
-        self._session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
 
     def storage(self, path: str) -> str:
         """Return the URL of something in Cloud Storage, by its path below a version of the API."""
@@ -95,19 +77,46 @@ class Client:
         """Return the URL of an action of Resource Manager on the project."""
         return f"{self._url('cloudresourcemanager')}/v1/projects/{quote(self.project)}:{action}"
 
-    def send(self, method: str, url: str, **options: Any) -> "requests.Response":  # noqa: ANN401 those of requests
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        subject: str,
+        query: Mapping[str, str | Iterable[str]] | None = None,
+        document: JsonValue = None,
+        headers: Mapping[str, str] | None = None,
+        data: http.Body | None = None,
+    ) -> Answer:
         """Make one request. Blocks.
 
+        Args:
+            method: Of HTTP.
+            url: Never shown: it may be a secret.
+            subject: What it is about, for messages.
+            query: Added to the URL.
+            document: Sent as JSON.
+            headers: Others than those of the login.
+            data: Sent as it is.
+
         Raises:
-            GoogleError: The answer says no.
-            Exception: Those of google-auth and requests.
+            TransientError: The token has expired.
+            ClouduploaderError: There is no answer, or one that says no.
         """
-        timeouts = (CONNECT_SECONDS, SILENCE_SECONDS)
-        answer: requests.Response = self._session.request(  # type: ignore[no-untyped-call]
-            method, url, timeout=timeouts, allow_redirects=False, **options
+        token = self._tokens.get(SCOPES)
+        body, sent = http.as_json(document)
+        sent |= {"Authorization": f"Bearer {token}", **(headers or {})}
+        if data is None and body is None and method in ("POST", "PUT"):
+            body = b""  # Google's front ends want its length
+        answer = self._http.request(
+            method, http.encoded(url, query or {}), subject=subject, headers=sent, data=body if data is None else data
         )
-        if answer.status_code >= 300 and answer.status_code != RESUME:
-            raise _refusal(answer)
+        if answer.status == 401 and self._tokens.refused(token):
+            raise TransientError(f"{subject}: the token has expired")
+        if answer.status != 401:
+            self._tokens.accepted(token)
+        if answer.status >= 300 and answer.status != RESUME:
+            raise error(answer, subject)
         return answer
 
     def _url(self, service: str) -> str:
@@ -121,8 +130,8 @@ def send(
     *,
     subject: str,
     seconds: float = CALL_SECONDS,
-    **options: Any,  # noqa: ANN401 those of requests
-) -> "requests.Response":
+    **options: Any,  # noqa: ANN401 those of Client.send
+) -> Answer:
     """Make one request, once.
 
     Args:
@@ -131,15 +140,15 @@ def send(
         url: Never shown: it may be a secret.
         subject: What it is about, for messages.
         seconds: How long it may take.
-        **options: Of requests.
+        **options: See `Client.send`.
 
     Raises:
         StoppedError: The upload was cancelled, and the answer did not come soon.
         ClouduploaderError: It failed.
     """
     client: Client = ctx.client
-    answer = ctx.within(seconds, lambda: client.send(method, url, **options), subject=subject)
-    ctx.reporter.detail(f"{method} {subject}: {answer.status_code}")
+    answer = ctx.within(seconds, lambda: client.send(method, url, subject=subject, **options), subject=subject)
+    ctx.reporter.detail(f"{method} {subject}: {answer.status}")
     return answer
 
 
@@ -149,26 +158,26 @@ def call(
     url: str,
     *,
     subject: str,
-    **options: Any,  # noqa: ANN401 those of requests
+    **options: Any,  # noqa: ANN401 those of Client.send
 ) -> dict[str, Any]:
     """Make a request that may be made twice, until it is answered for good; return what the answer's JSON says."""
     return document(ctx.retry(lambda: send(ctx, method, url, subject=subject, **options), subject=subject), subject)
 
 
-def document(answer: "requests.Response", subject: str) -> dict[str, Any]:
+def document(answer: Answer, subject: str) -> dict[str, Any]:
     """Read an answer that is a JSON object.
 
     Raises:
         PlatformReplyError: It is something else.
     """
-    return read_object(answer.content, subject, members=MEMBERS)
+    return read_object(answer.data, subject, members=MEMBERS)
 
 
 def pages(ctx: Context, url: str, *, subject: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
     """List all there is, page by page."""
     found, token = [], ""
     while True:
-        page = call(ctx, "GET", url, subject=subject, params={**query, **({"pageToken": token} if token else {})})
+        page = call(ctx, "GET", url, subject=subject, query={**query, **({"pageToken": token} if token else {})})
         found += [check_object(item, subject, members=MEMBERS, needed=("name",)) for item in page.get("items", [])]
         token = page.get("nextPageToken", "")
         if not token:
@@ -183,65 +192,22 @@ def lookup(ctx: Context, url: str, *, subject: str) -> dict[str, Any] | None:
         return None
 
 
-def translate(exc: Exception, subject: str) -> ClouduploaderError | None:
-    """Turn an error of a call into one of ours; None for others."""
-    if isinstance(exc, ClouduploaderError):  # may come before the SDK is loaded
-        return None
-    if isinstance(exc, GoogleError):
-        return _translated(exc, subject)
-    import google.auth.exceptions
-    import requests
-
-    if isinstance(exc, google.auth.exceptions.TransportError | requests.RequestException):
-        return NetworkError(f"{subject}: {_innermost(exc)}")
-    if isinstance(exc, google.auth.exceptions.RefreshError) and exc.retryable:
-        return TransientError(f"Google gives no token: {_first_line(exc)}")
-    if isinstance(exc, google.auth.exceptions.RefreshError):
-        return CredentialsError(
-            f"Google does not accept the credentials: {_first_line(exc)}",
-            hint="The key may have been deleted or disabled, or this machine's clock be wrong.",
-        )
-    if isinstance(exc, google.auth.exceptions.GoogleAuthError):
-        return CredentialsError(f"there are no credentials for Google: {_first_line(exc)}", hint=CREDENTIALS_HINT)
-    return None
-
-
-CREDENTIALS_HINT = (
-    "Give the JSON key of a service account as `credentials`; for an upload by hand `gcloud auth application-default "
-    "login` does, or GOOGLE_APPLICATION_CREDENTIALS."
-)
-
-
-def _translated(exc: GoogleError, subject: str) -> ClouduploaderError:
-    said = f"{exc.message.rstrip('.')} ({exc.reason})" if exc.reason else exc.message
-    text = f"{subject}: {said.partition(chr(10))[0].rstrip('.')}"
-    if exc.reason in _THROTTLED:
-        return ThrottledError(text)
-    if exc.reason in _NOT_YET:
-        return TransientError(text)
-    if exc.reason in _DISABLED:
-        return DeniedError(text, hint="Enable the API in the project: `gcloud services enable compute storage`.")
-    return http_error(exc.status, subject=subject, message=said)
-
-
-def _refusal(answer: "requests.Response") -> GoogleError:
-    """Read the error that an answer describes; Google's front ends, and proxies, answer with no JSON."""
+def error(answer: Answer, subject: str) -> ClouduploaderError:
+    """Make the error that an answer means; Google's front ends, and proxies, answer with no JSON."""
     reason, message = "", ""
-    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, IndexError):
-        error: JsonValue = answer.json()["error"]
-        if isinstance(error, dict):
-            message = str(error.get("message", ""))
-            reason = str(error.get("status", ""))
-            reason = str(error["errors"][0]["reason"])  # type: ignore[index,call-overload]
-    return GoogleError(answer.status_code, reason, message or f"HTTP status {answer.status_code}")
-
-
-def _innermost(exc: BaseException) -> str:
-    """Return the words of the error below all others: those of requests quote the URL, which may be a secret."""
-    while inner := exc.__cause__ or exc.__context__:
-        exc = inner
-    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc) or type(exc).__name__
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc.args[0] if exc.args else exc).partition("\n")[0].rstrip(".")
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
+        said: JsonValue = json.loads(answer.data)["error"]
+        if isinstance(said, dict):
+            message = str(said.get("message", ""))
+            reason = str(said.get("status", ""))
+            reason = str(said["errors"][0]["reason"])  # type: ignore[index,call-overload]
+    message = message.strip().partition("\n")[0].rstrip(".") or f"HTTP status {answer.status}"
+    message = f"{message} ({reason})" if reason else message
+    text = f"{subject}: {message}"
+    if reason in _THROTTLED:
+        return ThrottledError(text)
+    if reason in _NOT_YET:
+        return TransientError(text)
+    if reason in _DISABLED:
+        return DeniedError(text, hint="Enable the API in the project: `gcloud services enable compute storage`.")
+    return http_error(answer.status, subject=subject, message=message)

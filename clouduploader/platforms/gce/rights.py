@@ -44,14 +44,14 @@ def on_bucket(ctx: Context, permissions: Collection[str]) -> set[str]:
     """
     bucket = ctx.targetdata["bucket"]
     url = ctx.client.storage(f"storage/v1/b/{bucket}/iam/testPermissions")
-    answer = rest.call(ctx, "GET", url, subject=f"bucket {bucket}", params={"permissions": sorted(permissions)})
+    answer = rest.call(ctx, "GET", url, subject=f"bucket {bucket}", query={"permissions": sorted(permissions)})
     return set(answer.get("permissions", []))
 
 
 def on_project(ctx: Context, permissions: Collection[str]) -> set[str]:
     """Return which permissions the credentials have on the project."""
     url, subject = ctx.client.resource_manager("testIamPermissions"), f"project {ctx.client.project}"
-    answer = rest.call(ctx, "POST", url, subject=subject, json={"permissions": sorted(permissions)})
+    answer = rest.call(ctx, "POST", url, subject=subject, document={"permissions": sorted(permissions)})
     return set(answer.get("permissions", []))
 
 

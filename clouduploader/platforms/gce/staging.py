@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from clouduploader.errors import (
@@ -31,12 +31,10 @@ from clouduploader.errors import (
 from clouduploader.model.disk import Encoding, ImageStream
 from clouduploader.platforms.gce import labels, rest
 from clouduploader.plugin import CloudObject, Context, UploadContext
+from clouduploader.plugin.http import Answer
 from clouduploader.util import files, privileges
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
-
-if TYPE_CHECKING:
-    import requests
 
 OBJECT = "object"
 NAME_PREFIX = "clouduploader-"
@@ -193,11 +191,11 @@ def _begin(ctx: UploadContext) -> Session:
             "POST",
             client.storage(f"upload/storage/v1/b/{bucket}/o"),
             subject=f"bucket {bucket}",
-            params={"uploadType": "resumable", "ifGenerationMatch": "0"},
-            json=document,
+            query={"uploadType": "resumable", "ifGenerationMatch": "0"},
+            document=document,
         )
     )
-    uri = answer.headers.get("Location", "")
+    uri = answer.header("Location")
     if not uri.startswith(client.storage("")):  # our token would go there
         raise PlatformReplyError(f"bucket {bucket}: Google began an upload, but said not where in its API it goes on")
     ctx.reporter.hide(uri)
@@ -304,7 +302,7 @@ class _Sender:
 
     def _request(
         self, content_range: str, body: "_Body | None" = None, headers: Mapping[str, str] = NO_HEADERS
-    ) -> "requests.Response":
+    ) -> Answer:
         try:
             return rest.send(
                 self._ctx,
@@ -320,10 +318,10 @@ class _Sender:
         except PlatformReplyError as exc:  # of the last chunk if the whole is not what its checksum says
             raise ArchiveChangedError(exc.message) from exc
 
-    def _take(self, answer: "requests.Response") -> None:
+    def _take(self, answer: Answer) -> None:
         """Take what an answer says of what the service has."""
-        if answer.status_code == rest.RESUME:
-            _unit, _, last = answer.headers.get("Range", "").rpartition("-")
+        if answer.status == rest.RESUME:
+            _unit, _, last = answer.header("Range").rpartition("-")
             has_bytes = int(last) + 1 if last.isdecimal() else 0
             self._position = has_bytes - has_bytes % GRANULE_BYTES
         else:

@@ -216,7 +216,8 @@ def _private_key(pem: bytes) -> "RSAPrivateKey | None":
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
+        # of this home, whose owner we trust: to look whether its primes are some takes 30 ms, a fifth of a start
+        key = serialization.load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a passphrase
         return None
     return key if isinstance(key, rsa.RSAPrivateKey) else None

@@ -34,6 +34,13 @@ def test_interim_responses_are_told():
     assert (parser.interim_statuses, parser.head) == ([100, 103], None)
 
 
+def test_response_may_end_with_its_head():
+    parser = ResponseParser(max_body_bytes=0, has_body=False)
+    assert parser.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n") == b""
+    assert parser.is_complete
+    assert parser.is_reusable
+
+
 def test_body_is_given_as_it_comes():
     parser = ResponseParser(max_body_bytes=None)
     assert parser.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab") == b"ab"

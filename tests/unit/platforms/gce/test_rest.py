@@ -1,9 +1,8 @@
 import contextlib
+import json
 
 import pytest
-import requests
 from fakes.scripted_server import ScriptedServer, answer, ok
-from google.oauth2.credentials import Credentials
 
 from clouduploader.errors import (
     AbsentError,
@@ -15,7 +14,12 @@ from clouduploader.errors import (
     TransientError,
 )
 from clouduploader.platforms.gce import images, rest, staging
-from clouduploader.platforms.gce.rest import GoogleError
+from clouduploader.plugin import http, tokens
+
+
+def refusal(status, reason, message):
+    document = {"error": {"message": message, "errors": [{"reason": reason}]}}
+    return rest.error(http.Answer(status, {}, json.dumps(document).encode()), "bucket b")
 
 
 @pytest.mark.parametrize(
@@ -32,25 +36,21 @@ from clouduploader.platforms.gce.rest import GoogleError
     ],
 )
 def test_error_is_what_google_means_by_it(status, reason, kind):
-    ours = rest.translate(GoogleError(status, reason, "Some words.\nMore of them."), "bucket b")
+    ours = refusal(status, reason, "Some words.\nMore of them.")
     assert type(ours) is kind
-    assert ours.message == "bucket b: Some words"
+    assert ours.message == "bucket b: Some words" + (f" ({reason})" if reason else "")
 
 
 def test_disabled_api_is_told_with_what_to_do():
-    ours = rest.translate(GoogleError(403, "accessNotConfigured", "It is disabled."), "project p")
+    ours = refusal(403, "accessNotConfigured", "It is disabled.")
     assert "gcloud services enable" in str(ours.hint)
 
 
 def test_error_of_a_connection_does_not_quote_the_url(google, uploads):
     ctx = uploads().context()
-    client = ctx.client
-    with pytest.raises(requests.RequestException) as caught:
-        client.send("PUT", "http://127.0.0.1:9/upload?upload_id=SECRET")
-    assert "SECRET" in str(caught.value)
-    ours = rest.translate(caught.value, "object x")
-    assert type(ours) is NetworkError
-    assert ours.message == "object x: Connection refused"
+    with pytest.raises(NetworkError) as caught:
+        rest.send(ctx, "PUT", "http://127.0.0.1:9/upload?upload_id=SECRET", subject="object x")
+    assert caught.value.message == "object x: the connection failed: Connection refused"
 
 
 def test_answer_that_is_no_json_is_told_by_its_status(google, uploads):
@@ -59,7 +59,11 @@ def test_answer_that_is_no_json_is_told_by_its_status(google, uploads):
         uploads().run()
 
 
-TOKEN = "the-token"
+class FixedTokens(tokens.Tokens):
+    """Always the same token."""
+
+    def ask(self, scope):
+        return "the-token", 3600.0
 
 
 @pytest.fixture
@@ -68,7 +72,8 @@ def connect(uploads):
 
     def connect(server):
         ctx = uploads().context()
-        ctx.client = rest.Client(Credentials(TOKEN), project="p", api_url=f"{server.url}/{{service}}")
+        client, given = http.HttpClient({}, 1), FixedTokens(ctx)
+        ctx.client = rest.Client(client, given, project="p", api_url=f"{server.url}/{{service}}")
         return ctx
 
     return connect
@@ -117,9 +122,9 @@ def test_operation_that_makes_no_sense_is_told(connect, serve, body, words):
         images.await_operation(connect(serve(ok(body))), {"name": "o"}, subject="image x")
 
 
-def test_error_of_another_library_is_left_alone():
-    assert rest.translate(ValueError("x"), "y") is None
-    assert rest.translate(DeniedError("x"), "y") is None
+def test_error_of_another_library_is_left_alone(uploads):
+    assert uploads().platform.translate(ValueError("x"), "y") is None
+    assert uploads().platform.translate(DeniedError("x"), "y") is None
 
 
 def test_listing_goes_on_to_the_last_page(google, uploads):

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import click
 
-from clouduploader.cli.session import SERVER_VARIABLE, Session
+from clouduploader.cli.session import CA_VARIABLE, SERVER_VARIABLE, Session
 from clouduploader.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SPAN = re.compile(r"([0-9]{1,6})([smhdw]?)")
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # RFC 3986, 3.1
@@ -69,13 +70,22 @@ def json_option(function: Function) -> Function:
 
 
 def server_option(function: Function) -> Function:
-    """Give a command `--server`."""
+    """Give a command `--server`, and `--ca` for it."""
 
-    def remember(context: click.Context, _parameter: click.Parameter, url: str | None) -> None:
-        context.ensure_object(Session).server_url = url
+    def remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+        setattr(context.ensure_object(Session), parameter.name or "", value)
 
+    function = click.option(
+        "--ca",
+        type=FILE,
+        metavar="FILE",
+        expose_value=False,
+        callback=remember,
+        help=f"The authorities of the server's certificate, in PEM.  [{CA_VARIABLE}; those that this machine trusts]",
+    )(function)
     return click.option(
         "--server",
+        "server_url",
         metavar="URL",
         expose_value=False,
         callback=remember,

@@ -8,11 +8,9 @@ from pathlib import Path
 import click
 
 from clouduploader.cli import collector
-from clouduploader.cli.options import pass_session
+from clouduploader.cli.options import FILE, pass_session
 from clouduploader.cli.session import Session
 from clouduploader.errors import ExitCode, UnavailableError
-
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("serve")

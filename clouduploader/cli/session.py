@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
 SERVER_VARIABLE = "CLOUDUPLOADER_SERVER"
+CA_VARIABLE = "CLOUDUPLOADER_CA"
 TOKEN_VARIABLE = "CLOUDUPLOADER_TOKEN"  # noqa: S105 a name
 
 
@@ -30,6 +31,7 @@ class Session:
         home: From the command line, or None.
         spool: From the command line, or None.
         server_url: From the command line, or None.
+        ca: From the command line, or None.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,7 @@ class Session:
         self.home: Path | None = None
         self.spool: Path | None = None
         self.server_url: str | None = None
+        self.ca: Path | None = None
         self._token = os.environ.pop(TOKEN_VARIABLE, None)  # no program that is started gets it
 
     def read_config(self) -> Config:
@@ -81,7 +84,8 @@ class Session:
             return None
         from clouduploader import client
 
-        server = client.JobServer(url, self.token)
+        ca = os.environ.get(CA_VARIABLE)
+        server = client.JobServer(url, self.token, ca_path=self.ca or (Path(ca) if ca else self.config.ca))
         if self.token and not (server.is_private or self.config.send_clear_tokens):
             raise DeniedError(
                 f"the token is not sent to {server.url}: by http others could read it on its way",

@@ -12,6 +12,7 @@ import datetime
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from clouduploader.client.connection import ServerConnection
@@ -52,6 +53,7 @@ class JobServer:
     Args:
         url: `http://host:port` or `https://host:port`, perhaps with a path in front of all of the server's own.
         token: Says to it who asks; sent to this server alone, for no redirect is followed. None for none.
+        ca_path: The file with the authorities of its certificate, in PEM; None for those that this machine trusts.
 
     Attributes:
         url: As it is shown.
@@ -62,8 +64,8 @@ class JobServer:
         UsageError: It is no such URL.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
-        self._endpoint = ServerEndpoint(url, token)
+    def __init__(self, url: str, token: str | None = None, *, ca_path: Path | None = None) -> None:
+        self._endpoint = ServerEndpoint(url, token, ca_path=ca_path)
         self.url = self._endpoint.url
         self.keeps_accounts = token is not None
         self.is_private = self._endpoint.is_private

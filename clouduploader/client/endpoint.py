@@ -4,6 +4,7 @@ No redirect is followed, https needs a certificate that this machine trusts, and
 """
 
 import contextlib
+import functools
 import http
 import ipaddress
 import re
@@ -11,11 +12,13 @@ import socket
 import ssl
 import urllib.parse
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from clouduploader.client.connection import ServerConnection
 from clouduploader.errors import (
     ClouduploaderError,
+    ConfigError,
     DeniedError,
     NetworkError,
     NoSuchJobError,
@@ -38,6 +41,21 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f
 _PATH = re.compile(r"(?:/[!-~]*)?")
 T = TypeVar("T")
 _REDIRECTS = (301, 302, 303, 307, 308)
+_UNTRUSTED = {
+    9: ("is not valid yet", "Is the clock of this machine right?"),
+    10: ("has expired", "Its server needs a new one, unless the clock of this machine is wrong."),
+    62: ("is for another host", "Give the URL with a name that is in the certificate."),
+    64: ("is for another host", "Give the URL with a name or address that is in the certificate."),
+    **dict.fromkeys(
+        (18, 19, 20, 21),
+        (
+            "is of an authority that is not known here",
+            "If you trust it, --ca or CLOUDUPLOADER_CA names the file with its certificate.",
+        ),
+    ),
+}
+"""What OpenSSL's codes mean (x509_vfy.h), with what to do."""
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")  # where http is answered
 
 
 class ServerEndpoint:
@@ -46,6 +64,7 @@ class ServerEndpoint:
     Args:
         url: See `JobServer`.
         token: See `JobServer`.
+        ca_path: See `JobServer`.
 
     Attributes:
         url: As it is shown.
@@ -55,7 +74,7 @@ class ServerEndpoint:
         UsageError: It is no such URL.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, *, ca_path: Path | None = None) -> None:
         try:
             parts = urllib.parse.urlsplit(url)
             host, self._port = parts.hostname or "", parts.port
@@ -71,6 +90,7 @@ class ServerEndpoint:
             raise UsageError(f"'{url}' is not the URL of a server: it may have a path, and nothing behind it")
         self._host = host
         self._token = token
+        self._ca_path = ca_path
         self._is_tls = parts.scheme == "https"
         self._authority = parts.netloc
         self.path = parts.path.rstrip("/")
@@ -105,9 +125,19 @@ class ServerEndpoint:
             sock = undo.enter_context(socket.create_connection((self._host, port), CONNECT_SECONDS))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._is_tls:
-                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
+                sock = undo.enter_context(self._context.wrap_socket(sock, server_hostname=self._host))
             undo.pop_all()
         return sock
+
+    @functools.cached_property
+    def _context(self) -> ssl.SSLContext:
+        """How certificates are checked."""
+        try:
+            return ssl.create_default_context(cafile=self._ca_path)
+        except ssl.SSLError as exc:
+            raise ConfigError(f"{self._ca_path} has no certificates in PEM") from exc
+        except OSError as exc:
+            raise ConfigError(f"the certificates in {self._ca_path} can't be read: {exc.strerror}") from exc
 
     def within(self, seconds: float, work: Callable[[], T]) -> T:
         """Do a part of an exchange that has to end in time, however slowly the server sends.
@@ -134,7 +164,10 @@ class ServerEndpoint:
         if status in _REDIRECTS:
             place = one_line(head.headers.get("location", "nowhere"))
             raise UnavailableError(f"{self.url} redirects to {place}", hint="Give that server's URL if you trust it.")
-        summary = self._summary(connection, head)
+        text = self._body(connection)
+        if status == http.HTTPStatus.BAD_REQUEST and not self._is_tls and b"HTTPS" in text:  # nginx, Apache, Go
+            raise UnavailableError(f"{self.url} speaks TLS alone", hint="Give a URL with https.")
+        summary = one_line(_summary(text) or head.reason or "no reason given")
         if status == http.HTTPStatus.NOT_FOUND and name is not None:
             raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")
         message = f"the server {self.url} refused: {summary} (HTTP {status})"
@@ -150,14 +183,13 @@ class ServerEndpoint:
             raise TransientError(message)
         raise PlatformReplyError(message)
 
-    def _summary(self, connection: ServerConnection, head: http1.ResponseHead) -> str:
-        """Return what a server says of its refusal: the summary of its XML, or else the reason of the status line."""
+    def _body(self, connection: ServerConnection) -> bytes:
+        """Return the body of a refusal; nothing if it can't be read."""
         try:
             with self.errors():
-                fields = server_xml.parse_reply(connection.read_body(MAX_REPLY_BYTES), "status")
+                return connection.read_body(MAX_REPLY_BYTES)
         except ClouduploaderError:
-            fields = {}
-        return one_line(fields.get("summary") or head.reason or "no reason given")
+            return b""
 
     def nonsense(self, what: str) -> PlatformReplyError:
         """Make the error for an answer that no job server gives."""
@@ -173,22 +205,42 @@ class ServerEndpoint:
         except TimeoutError as exc:
             raise NetworkError(f"the server {self.url} did not answer in time") from exc
         except ssl.SSLCertVerificationError as exc:
-            raise UnavailableError(
-                f"the certificate of {self.url} is not to be trusted: {exc.verify_message}",
-                hint="SSL_CERT_FILE can name a file with the certificate of its authority.",
-            ) from exc
+            why, hint = _UNTRUSTED.get(exc.verify_code, (f"is not to be trusted: {exc.verify_message}", None))
+            raise UnavailableError(f"the certificate of {self.url} {why}", hint=hint) from exc
+        except ssl.SSLError as exc:
+            reason = getattr(exc, "reason", None) or exc.strerror or type(exc).__name__
+            if reason in _NO_TLS:
+                raise UnavailableError(f"{self.url} speaks no TLS", hint="Is it the URL of a server by http?") from exc
+            raise NetworkError(f"TLS with {self.url} failed, or it hung up: {reason}") from exc
         except socket.gaierror as exc:
             message = f"the host of {self.url} is not known: {exc.strerror}"
             raise (NetworkError if exc.errno == socket.EAI_AGAIN else UnavailableError)(message) from exc
         except OSError as exc:
             reason = exc.strerror or str(exc) or type(exc).__name__
-            raise NetworkError(f"the server {self.url} can't be reached, or hung up: {reason}") from exc
+            raise NetworkError(
+                f"the server {self.url} can't be reached, or hung up: {reason}", hint=self._tls_hint(exc)
+            ) from exc
         except http1.TruncatedResponseError as exc:
             raise NetworkError(f"the server {self.url} hung up in the middle of its answer") from exc
         except http1.OversizedResponseError as exc:
             raise self.nonsense(str(exc)) from exc
         except http1.MalformedResponseError as exc:
-            raise PlatformReplyError(f"what answers at {self.url} is no HTTP server: {exc}") from exc
+            raise PlatformReplyError(
+                f"what answers at {self.url} is no HTTP server: {exc}", hint=self._tls_hint(exc)
+            ) from exc
+
+    def _tls_hint(self, error: Exception) -> str | None:
+        """Return what may be the matter where a server that speaks TLS alone was asked by http."""
+        is_asked_wrongly = not self._is_tls and isinstance(error, (ConnectionResetError, http1.MalformedResponseError))
+        return "If it speaks TLS, give a URL with https." if is_asked_wrongly else None
+
+
+def _summary(text: bytes) -> str | None:
+    """Return the summary in the XML of a refusal; None if it is none."""
+    try:
+        return server_xml.parse_reply(text, "status").get("summary")
+    except ClouduploaderError:
+        return None
 
 
 def one_line(text: str) -> str:

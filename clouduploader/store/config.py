@@ -31,7 +31,7 @@ WORKER_SECTION = "worker"
 OWN_NAME = "clouduploader"  # of a plain user's home and spool
 STATE_NAME = "journal"  # in the spool, by default: a user that runs jobs may write there
 DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
-KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size", "send_clear_tokens"})
+KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size", "send_clear_tokens", "ca"})
 YES_OR_NO = {"yes": True, "no": False}
 _SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
 
@@ -64,6 +64,7 @@ class Config:
         own_directories: Home and spool where they are a plain user's by default: no package makes these.
         max_size: How many bytes an image may have once it is unpacked.
         send_clear_tokens: Whether a token is sent where others could read it on its way.
+        ca: The file with the authorities of servers' certificates; None for those that this machine trusts.
         server: The section of the server, see `server/settings.py`.
         worker: The section of the worker, see `worker/settings.py`.
         platforms: Sections of the file by platform name.
@@ -77,6 +78,7 @@ class Config:
     own_directories: tuple[Path, ...]
     max_size: Setting[int]
     send_clear_tokens: bool
+    ca: Path | None
     server: Mapping[str, str]
     worker: Mapping[str, str]
     platforms: Mapping[str, Mapping[str, str]]
@@ -137,6 +139,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
         own_directories=tuple(path for path in (home_setting.value, spool_setting.value) if path in own_defaults),
         max_size=max_size,
         send_clear_tokens=parse_yes_or_no(own, "send_clear_tokens", path),
+        ca=Path(own["ca"]) if own.get("ca") else None,
         server=server,
         worker=worker,
         platforms=sections,

@@ -47,6 +47,12 @@ class Authority:
         path.write_bytes(pem + self._certificate(x509.Name([]), key.public_key(), extension, age))
         return path
 
+    def server_context(self, **options):
+        """Make a certificate, see `issue`, and return the TLS context of a server with it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(**options))
+        return context
+
     def _certificate(self, subject, public_key, extension, age):
         now = datetime.datetime.now(datetime.UTC) - age
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(public_key)
@@ -58,6 +64,4 @@ class Authority:
 def make_authority(directory, *, host="127.0.0.1"):
     """Make a CA and a certificate of it for a host; returns (server's TLS context, path of the CA)."""
     authority = Authority(directory)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority.issue(host=host))
-    return context, authority.path
+    return authority.server_context(host=host), authority.path

@@ -79,7 +79,7 @@ def be(sandbox, url, authority, tmp_path):
         (home / "token").write_text(token)
         (home / "token").chmod(0o600)
         environment = sandbox.environment(CLOUDUPLOADER_HOME=str(home), CLOUDUPLOADER_SERVER=url)
-        environment["SSL_CERT_FILE"] = str(authority.path)
+        environment["CLOUDUPLOADER_CA"] = str(authority.path)
         for name in [name for name in environment if name.startswith("AWS") or name == "CLOUDUPLOADER_SPOOL"]:
             del environment[name]
 

@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+from fakes.authority import Authority
 from fakes.scripted_server import answer, ok, refusal
 
 from clouduploader.cli import main
@@ -142,3 +143,20 @@ def test_submit_leaves_the_account_to_a_server_that_knows_the_user(run, serve, m
     code, said = run("list", "--server", url, token=token)
     assert (code, said.count("ec2")) == (0, 1)
     assert run("list", "--server", url)[0] == 77
+
+
+def test_server_is_trusted_by_the_authority_that_is_named(run, serve, make_spool, tmp_path, home, monkeypatch):
+    """--ca goes before the environment, and that before the settings."""
+    authority, other = Authority(tmp_path / "pki"), Authority(tmp_path / "other")
+    pair = str(authority.issue())
+    host, port = serve(make_spool(), tls_cert=pair, tls_key=pair).address
+    words = ("list", "--server", f"https://{host}:{port}")
+
+    code, said = run(*words)
+    assert (code, "of an authority that is not known here" in said) == (69, True)
+    (home / "clouduploader.conf").write_text(f"[clouduploader]\nca = {authority.path}\n")
+    assert run(*words)[0] == 0
+    monkeypatch.setenv("CLOUDUPLOADER_CA", str(other.path))
+    assert run(*words)[0] == 69
+    assert run(*words, "--ca", authority.path)[0] == 0
+    assert run(*words, "--ca", tmp_path / "no")[0] == 78

@@ -1,19 +1,12 @@
-import ssl
 import threading
 
 import pytest
-
-from clouduploader.sandbox import certificates
+from fakes.authority import Authority
 
 
 @pytest.fixture
-def tls(tmp_path):
-    """A context of a server, and the certificate of its authority."""
-    ca_path, server_path = tmp_path / "ca", tmp_path / "server"
-    certificates.create(ca_path, server_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(server_path)
-    return context, ca_path
+def authority(tmp_path):
+    return Authority(tmp_path / "pki")
 
 
 @pytest.fixture

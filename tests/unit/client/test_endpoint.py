@@ -1,13 +1,17 @@
+import datetime
 import socket
 import ssl
 
 import pytest
-from fakes.scripted_server import ok
+from fakes.authority import Authority
+from fakes.scripted_server import answer, ok
 from samples.server_job import JOB, XML
 
 from clouduploader import client as client_module
 from clouduploader.client.endpoint import ServerEndpoint
 from clouduploader.errors import (
+    ClouduploaderError,
+    ConfigError,
     NetworkError,
     PlatformReplyError,
     UnavailableError,
@@ -83,13 +87,65 @@ def test_server_that_is_not_there_is_worth_another_try(make_server):
         client_module.JobServer(server.url).read("7")
 
 
-def test_certificate_must_be_trusted(make_server, tls, monkeypatch):
-    context, ca_path = tls
-    server = make_server(ok(XML), context=context)
-    with pytest.raises(UnavailableError, match="is not to be trusted: ") as caught:
-        client_module.JobServer(server.url).read("7")
-    assert "SSL_CERT_FILE" in caught.value.hint
-
-    monkeypatch.setenv("SSL_CERT_FILE", str(ca_path))
+def test_certificate_of_an_authority_that_is_named_is_trusted(make_server, authority, monkeypatch):
+    server = make_server(ok(XML), context=authority.server_context())
+    assert client_module.JobServer(server.url, ca_path=authority.path).read("7") == JOB
+    server = make_server(ok(XML), context=authority.server_context())
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))  # as OpenSSL has it
     assert client_module.JobServer(server.url).read("7") == JOB
-    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("issued", "message"),
+    [({"age": datetime.timedelta(days=3)}, "has expired"), ({"age": -datetime.timedelta(days=3)}, "is not valid yet"),
+     ({"host": "127.0.0.2"}, "is for another host"), ({"host": "obs.example.org"}, "is for another host")],
+)  # fmt: skip
+def test_certificate_that_is_not_good_is_told_why(make_server, authority, issued, message):
+    server = make_server(ok(XML), context=authority.server_context(**issued))
+    with pytest.raises(UnavailableError) as caught:
+        client_module.JobServer(server.url, "token", ca_path=authority.path).read("7")
+    assert caught.value.message == f"the certificate of {server.url} {message}"
+    assert caught.value.hint
+    assert server.requests == []
+
+
+def test_certificate_of_an_unknown_authority_is_not_trusted(make_server, authority, tmp_path):
+    for ca_path in (None, Authority(tmp_path / "other").path):
+        server = make_server(ok(XML), context=authority.server_context())
+        with pytest.raises(UnavailableError, match="is of an authority that is not known here") as caught:
+            client_module.JobServer(server.url, "token", ca_path=ca_path).read("7")
+        assert "--ca" in caught.value.hint
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("text", [None, "", "nonsense"])
+def test_file_of_authorities_that_has_none_is_an_error_of_the_settings(make_server, authority, tmp_path, text):
+    path = tmp_path / "ca.pem"
+    if text is not None:
+        path.write_text(text)
+    message = "can't be read: No such file" if text is None else "no certificates in PEM"
+    server = make_server(ok(XML), context=authority.server_context())
+    with pytest.raises(ConfigError, match=message):
+        client_module.JobServer(server.url, ca_path=path).read("7")
+
+
+def test_server_without_tls_is_told(serve, make_spool):
+    host, port = serve(make_spool()).address
+    with pytest.raises(UnavailableError, match=f"https://{host}:{port} speaks no TLS") as caught:
+        client_module.JobServer(f"https://{host}:{port}").read("7")
+    assert "by http" in caught.value.hint
+
+
+def test_server_with_tls_alone_is_told(serve, make_spool, authority):
+    pair = str(authority.issue())
+    host, port = serve(make_spool(), tls_cert=pair, tls_key=pair).address
+    with pytest.raises(ClouduploaderError, match=f"http://{host}:{port} ") as caught:
+        client_module.JobServer(f"http://{host}:{port}").read("7")
+    assert caught.value.hint == "If it speaks TLS, give a URL with https."
+
+
+def test_proxy_with_tls_alone_is_told(make_server):
+    page = b"<center>The plain HTTP request was sent to HTTPS port</center>"  # nginx 1.22
+    server = make_server(answer("400 Bad Request", page, "Content-Type: text/html"))
+    with pytest.raises(UnavailableError, match="speaks TLS alone"):
+        client_module.JobServer(server.url).read("7")

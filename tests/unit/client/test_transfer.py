@@ -18,11 +18,10 @@ from clouduploader.model.job import JobState
 DONE = ok(b'<status code="ok" />\n')
 
 
-def test_image_goes_over_tls_too(make_server, tls, monkeypatch):
-    context, ca_path = tls
-    monkeypatch.setenv("SSL_CERT_FILE", str(ca_path))
+def test_image_goes_over_tls_too(make_server, authority, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
     got = []
-    server = make_server(ok(XML), take(got), context=context)
+    server = make_server(ok(XML), take(got), context=authority.server_context())
     send(server)
     assert got == [b"image"]
 

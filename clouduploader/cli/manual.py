@@ -65,6 +65,7 @@ FILES = {
     f"{config.DEFAULT_HOME}/tokens.sqlite": "Hashes of the tokens by which the server knows who asks.",
     f"{config.DEFAULT_HOME}/token": "The token that this program sends to a server where CLOUDUPLOADER_TOKEN is "
     "not set; for its owner alone.",
+    f"{config.DEFAULT_HOME}/openid-secret": "What proves the server to the OpenID provider by which users sign in.",
     f"{config.DEFAULT_SPOOL}": "The jobs; those that have ended are in done.",
 }
 

@@ -3,15 +3,17 @@
 A request without a token comes from the *backend*, OBS's daemons and all else that the administrator trusts, if its
 address is in a network of `allow`; else from a *stranger*, as where a proxy does not tell the address. A token makes it
 one of a *user*, an *admin* or a *worker*, wherever it comes from; a request with a wrong one is refused, also where it
-would have been the backend's without.
+would have been the backend's without. So does the cookie of a session on the page; with that of a session that is over
+the request is a stranger's.
 """
 
 import asyncio
 import collections
+import contextlib
 import datetime
 import enum
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from aiohttp import web
 
@@ -20,6 +22,8 @@ from clouduploader.server import connections
 from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
+from clouduploader.server.signin import sessions
+from clouduploader.server.signin.sessions import Session, Sessions
 from clouduploader.store.config import Config
 from clouduploader.store.tokens import Role, StoredToken, TokenStore, TokenUses, token_id
 from clouduploader.util.frozen import frozen
@@ -47,6 +51,8 @@ class Right(enum.StrEnum):
     """What a route needs; the words are shown to who has not got it."""
 
     GREET = "see the greeting, the description, the public key, and whether all is well"
+    SIGN_IN = "sign in"
+    SIGN_OUT = "sign out"
     SEE_WORKER = "see whether a worker runs"
     MONITOR = "see metrics, and what is not well"
     SEE_REQUESTS = "see which requests are being answered"
@@ -65,6 +71,8 @@ class Reach(enum.StrEnum):
 
 TABLE: Mapping[Right, Mapping[Kind, Reach]] = {
     Right.GREET: dict.fromkeys(Kind, Reach.ALL),
+    Right.SIGN_IN: dict.fromkeys(Kind, Reach.ALL),
+    Right.SIGN_OUT: dict.fromkeys(Kind, Reach.ALL),
     Right.SEE_WORKER: dict.fromkeys((Kind.BACKEND, Kind.USER, Kind.ADMIN, Kind.WORKER), Reach.ALL),
     Right.MONITOR: dict.fromkeys((Kind.BACKEND, Kind.ADMIN, Kind.WORKER), Reach.ALL),
     Right.SEE_REQUESTS: dict.fromkeys((Kind.BACKEND, Kind.ADMIN), Reach.ALL),
@@ -85,11 +93,13 @@ class Principal:
         kind: See Kind.
         user: The user of the token; None without one.
         token: The id of the token, also of one that is not taken; None without one.
+        session: On the page; None without one.
     """
 
     kind: Kind
     user: str | None = None
     token: str | None = None
+    session: Session | None = None
 
 
 PRINCIPAL = web.RequestKey("principal", Principal)
@@ -155,6 +165,7 @@ class Gate:
         self._source = source
         self._log = log
         self._wrong = WrongTokens()
+        self.sessions = Sessions(config.spool.value)
 
     async def identify(self, request: web.BaseRequest) -> Principal:
         """Return who sends a request.
@@ -167,11 +178,30 @@ class Gate:
         if origin.is_forwarded and origin.address and not settings.is_client(origin.address):
             raise RefusalError(f"access denied for {origin.address}", status=403, is_coded=True)
         text = _bearer(request)
-        if text is None:
-            is_backend = origin.address is not None and settings.is_allowed(origin.address)
-            return Principal(Kind.BACKEND if is_backend else Kind.STRANGER)
-        request[PRINCIPAL] = Principal(Kind.STRANGER, token=token_id(text))
-        if not (origin.is_private or settings.clear_tokens):
+        if text is not None:
+            request[PRINCIPAL] = Principal(Kind.STRANGER, token=token_id(text))
+            token = await self.check_token(request, text)
+            return Principal(_KINDS[token.role], token.user, token.id)
+        cookie = request.cookies.get(sessions.cookie_name(request))
+        if cookie is not None and settings.sign_in.ways:
+            session = await asyncio.to_thread(self._session, cookie) if self.is_private(request) else None
+            if session is None:
+                return Principal(Kind.STRANGER)
+            return Principal(_KINDS[session.role], session.user, session.token, session)
+        is_backend = origin.address is not None and settings.is_allowed(origin.address)
+        return Principal(Kind.BACKEND if is_backend else Kind.STRANGER)
+
+    def is_private(self, request: web.BaseRequest) -> bool:
+        """Return whether secrets are taken in a request: no other machine can read it, or the settings allow it."""
+        return request[ORIGIN].is_private or self._source.current.clear_tokens
+
+    async def check_token(self, request: web.BaseRequest, text: str) -> StoredToken:
+        """Return what is known of a token that a request has.
+
+        Raises:
+            RefusalError: It is wrong, or others could read it on its way.
+        """
+        if not self.is_private(request):
             raise RefusalError(
                 "tokens are not taken over http: others could read this one on its way, so that it is to be revoked",
                 status=403,
@@ -188,24 +218,45 @@ class Gate:
                 is_coded=True,
                 headers={"WWW-Authenticate": challenge},
             )
-        if token.role is Role.WORKER and settings.tls_client_ca and not origin.has_certificate:
+        if token.role is Role.WORKER and self._source.current.tls_client_ca and not request[ORIGIN].has_certificate:
             raise RefusalError("a worker's token needs a client certificate", status=403, is_coded=True)
-        return Principal(_KINDS[token.role], token.user, token.id)
+        return token
 
     def _find(self, text: str) -> StoredToken | None:
         """In a thread: look a token up, and note its use."""
         now = datetime.datetime.now(datetime.UTC)
-        try:
+        with self._reading():
             token = self._tokens.find(text, now=now)
+        if token is not None:
+            self._note(token, now)
+        return token
+
+    def _session(self, cookie: str) -> Session | None:
+        """In a thread: return the session of a cookie; None if it is over, as that of a revoked token is."""
+        with self._reading():
+            session = self.sessions.find(cookie, self._source.current.sign_in)
+            if session is None or session.token is None:
+                return session
+            now = datetime.datetime.now(datetime.UTC)
+            token = self._tokens.get(session.token, now=now)
+        if token is None:
+            return None
+        self._note(token, now)
+        return session
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
         except ClouduploaderError as exc:
             self._log.tell("trouble", text=exc.message)
             raise RefusalError("the tokens can't be read", status=500) from exc
-        if token is not None:
-            try:
-                self._uses.note(token.id, now=now)
-            except ClouduploaderError as exc:
-                self._log.tell("trouble", text=exc.message)
-        return token
+
+    def _note(self, token: StoredToken, now: datetime.datetime) -> None:
+        try:
+            self._uses.note(token.id, now=now)
+        except ClouduploaderError as exc:
+            self._log.tell("trouble", text=exc.message)
 
 
 def _bearer(request: web.BaseRequest) -> str | None:

@@ -15,6 +15,8 @@ from clouduploader.server.connections import ConnectionTable
 from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import ROUTES, Handler, RouteCall
+from clouduploader.server.signin import guard
+from clouduploader.server.signin import routes as signin
 from clouduploader.server.state import IS_POLLED, JOB, ServerState
 
 OUR_WORDS = frozenset(route.path.split("/")[1] for route in (*operations.ROUTES, *page.ROUTES, *API_ROUTES))
@@ -36,6 +38,7 @@ def create_app(state: ServerState, connections: ConnectionTable) -> web.Applicat
         try:
             with state.answering(request):
                 reply = await _answer(state, connections, request)
+            guard.keep_session(state, request, reply)
             status = reply.status
             return reply
         except (asyncio.CancelledError, ConnectionError):
@@ -72,6 +75,8 @@ async def _answer(state: ServerState, connections: ConnectionTable, request: web
         connections.begin(request)
         return await _dispatch(state, request)
     except ClouduploaderError as exc:
+        if (way_in := guard.way_in(state, request)) and replies.to_refusal(exc).status == 401:
+            return way_in
         return _error(request, exc)
     except OSError as exc:
         if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO):
@@ -87,8 +92,8 @@ def _error(request: web.Request, error: ClouduploaderError) -> web.Response:
 
 
 async def _dispatch(state: ServerState, request: web.Request) -> web.StreamResponse:
-    if request.method not in routing.READING and _is_from_a_page(request):
-        raise RefusalError("access denied for pages in browsers", status=403, is_coded=True)
+    guard.check_host(state, request)
+    guard.check_page(state, request)
     if request.method not in routing.METHODS:
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
     if request.method in WITH_BODY:
@@ -107,10 +112,11 @@ async def _dispatch(state: ServerState, request: web.Request) -> web.StreamRespo
         if is_for_api:
             return endpoint.find(API_ROUTES, request.method, path, query)
         query = "&".join(filter(None, (query, form)))
-        return routing.find((*ROUTES, *operations.ROUTES, *page.ROUTES), request.method, path, query)
+        return routing.find((*ROUTES, *operations.ROUTES, *page.ROUTES, *signin.ROUTES), request.method, path, query)
 
     found = await state.parse(QUERY_COST * (len(request.raw_path) + len(form)), find)
     request[JOB], request[IS_POLLED] = found.job, found.is_polled
+    guard.check_change(state, request, principal, found.right)
     owner = principal.user if access.reach(principal, found.right) is Reach.OWN else None
     if owner is not None and found.job:
         _check_owner(state, found.job, owner)
@@ -129,15 +135,6 @@ def _check_owner(state: ServerState, name: str, owner: str) -> None:
         raise replies.no_such_job() from exc
     if job.user != owner:
         raise replies.no_such_job()
-
-
-def _is_from_a_page(request: web.Request) -> bool:
-    """Return whether a web page sends this: a foreign one could kill jobs by the browser of a user who is allowed.
-
-    Browsers say so (RFC 6454; Fetch Metadata Request Headers, W3C), and nothing else does. This server's own page only
-    reads, and can't be told by its origin: the name of another site may have been made to lead here (DNS rebinding).
-    """
-    return "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none"
 
 
 async def _form(state: ServerState, request: web.Request) -> str:

@@ -15,6 +15,7 @@ from clouduploader.jobs import log as jobs_log
 from clouduploader.model import job_xml
 from clouduploader.server import replies, routing, search
 from clouduploader.server.access import Right
+from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.server.routing import Parameter, Route
 
@@ -23,6 +24,7 @@ MAX_LOG_BYTES = 262_144  # of a log, in one answer
 JSON = "application/json"
 BYTES = "application/octet-stream"
 HTML, SCRIPT, STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
+FILES = {"base.js": SCRIPT, "job.js": SCRIPT, "jobs.js": SCRIPT, "sign-in.js": SCRIPT, "ui.css": STYLE}
 
 
 async def show_page(_call: RouteCall) -> web.StreamResponse:
@@ -31,20 +33,28 @@ async def show_page(_call: RouteCall) -> web.StreamResponse:
 
 
 async def show_job_page(call: RouteCall) -> web.StreamResponse:
-    """Answer with the page of one job; it says itself if there is none."""
-    jobs, name = call.state.jobs, call.found.job
-    is_there = bool(job_xml.NAME.fullmatch(name)) and (jobs.job_path(name).exists() or jobs.done_path(name).exists())
-    return answer_file("ui/job.html", HTML, status=200 if is_there else 404)
+    """Answer with the page of one job; it says itself if there is none, as for one of another user."""
+    jobs, name = call.state.jobs, call.found.parts["name"]
+
+    def is_there() -> bool:
+        try:
+            job, _ = jobs.read(name)
+        except NoSuchJobError:
+            return False
+        except JobFileError:
+            return call.owner is None
+        return call.owner in (None, job.user)
+
+    is_found = bool(job_xml.NAME.fullmatch(name)) and await asyncio.to_thread(is_there)
+    return answer_file("ui/job.html", HTML, status=200 if is_found else 404)
 
 
-async def show_script(_call: RouteCall) -> web.StreamResponse:
-    """Answer with the script of the pages."""
-    return answer_file("ui/ui.js", SCRIPT)
-
-
-async def show_style(_call: RouteCall) -> web.StreamResponse:
-    """Answer with the style sheet of the pages."""
-    return answer_file("ui/ui.css", STYLE)
+async def show_file(call: RouteCall) -> web.StreamResponse:
+    """Answer with a script or the style sheet of the pages."""
+    name = call.found.parts["file"]
+    if name not in FILES:
+        raise RefusalError("there is no such file", status=404, is_coded=True)
+    return answer_file(f"ui/{name}", FILES[name])
 
 
 async def find_jobs(call: RouteCall) -> web.StreamResponse:
@@ -134,9 +144,8 @@ ROUTES: list[Route[Handler]] = [
     Route(
         path="/ui", handler=show_page, right=Right.SEE_JOBS, methods=routing.READING, parameters=FILTERS
     ),  # read by its script
-    Route(path="/ui/job/$job", handler=show_job_page, right=Right.SEE_JOBS, methods=routing.READING),
-    Route(path="/ui/ui.js", handler=show_script, right=Right.GREET, methods=routing.READING),
-    Route(path="/ui/ui.css", handler=show_style, right=Right.GREET, methods=routing.READING),
+    Route(path="/ui/job/$name", handler=show_job_page, right=Right.SEE_JOBS, methods=routing.READING),
+    Route(path="/ui/files/$file", handler=show_file, right=Right.GREET, methods=routing.READING),
     Route(
         path="/ui/jobs",
         handler=find_jobs,

@@ -100,6 +100,7 @@ class Route(Generic[Handler]):
         methods: Of the requests that it answers.
         parameters: Known in its query; others are refused.
         is_polled: Whether programs poll it, so that requests that succeed are not logged.
+        takes_all: Whether parameters that are not known are passed over, as OAuth wants it (RFC 6749, 4.1.2).
         selector: Parameters that the query must have, once each: with this value, or with any if it is None.
     """
 
@@ -109,6 +110,7 @@ class Route(Generic[Handler]):
     methods: Collection[str] = USUAL
     parameters: Sequence[Parameter] = ()
     is_polled: bool = False
+    takes_all: bool = False
     selector: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     def match(self, path: str) -> re.Match[str] | None:
@@ -218,7 +220,7 @@ def _values(route: Route[Handler], given: Mapping[str, Sequence[str]]) -> dict[s
     for name, values in given.items():
         if name in known and len(values) > 1 and not known[name].is_multiple:
             raise RefusalError(f"parameter '{name}' set multiple times")
-    if unknown := sorted(given.keys() - known.keys()):
+    if not route.takes_all and (unknown := sorted(given.keys() - known.keys())):
         names = "', '".join(unknown)
         raise RefusalError(f"unknown parameter '{names}'")
     return {name: list(dict.fromkeys(values)) for name, values in given.items()}

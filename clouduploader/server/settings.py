@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clouduploader.errors import ClouduploaderError, ConfigError, UsageError
+from clouduploader.server.signin import settings as signin_settings
+from clouduploader.server.signin.settings import SignInSettings
 from clouduploader.store import config
 from clouduploader.util.frozen import frozen
 
@@ -43,6 +45,7 @@ class ServerSettings:
         user_jobs: How many jobs that are not over a user may have who comes with a token.
         user_bytes: How many bytes the images of these may have together.
         user_requests: How many requests such a user may send a minute.
+        sign_in: How users sign in on the page.
     """
 
     host: str
@@ -65,6 +68,7 @@ class ServerSettings:
     user_jobs: int = 100
     user_bytes: int = 1 << 40
     user_requests: int = 600
+    sign_in: SignInSettings = SignInSettings()
 
     def is_allowed(self, address: str) -> bool:
         """Return whether a client of this address may do everything without a token."""
@@ -162,6 +166,7 @@ LIMITS = {
     "archive_jobs": (1, 1_000_000_000),
     "user_jobs": (1, 1_000_000),
     "user_requests": (1, 1_000_000),
+    **signin_settings.LIMITS,
 }
 """Smallest and largest value of each number; all ours."""
 SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes", "user_bytes": "user_bytes"}
@@ -169,7 +174,9 @@ SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes", "user
 MIN_MEMORY_BYTES = 16 << 20  # a few of the largest requests and answers
 TLS_FILES = ("tls_cert", "tls_key", "tls_client_ca")
 NO_NETWORK = "none"  # for `allow`: everybody needs a token
-KNOWN_KEYS = frozenset({"listen", "allow", "clients", "proxies", "clear_tokens", *TLS_FILES, *SIZES, *LIMITS})
+KNOWN_KEYS = frozenset(
+    {"listen", "allow", "clients", "proxies", "clear_tokens", *TLS_FILES, *SIZES, *LIMITS, *signin_settings.KEYS}
+)
 
 
 def load(
@@ -227,6 +234,7 @@ def load(
             raise ConfigError(f"{path}: {key} is '{file}', not an absolute path")
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
     sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
+    sign_in = signin_settings.load(section, path, numbers=numbers)
     settings = ServerSettings(
         host=host,
         port=port,
@@ -237,7 +245,8 @@ def load(
         tls_cert=given.get("tls_cert"),
         tls_key=given.get("tls_key"),
         tls_client_ca=given.get("tls_client_ca"),
-        **numbers,
+        sign_in=sign_in,
+        **{key: number for key, number in numbers.items() if key not in signin_settings.LIMITS},
         **sizes,
     )
     if settings.max_memory_bytes < MIN_MEMORY_BYTES:

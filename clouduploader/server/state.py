@@ -18,6 +18,7 @@ from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
 from clouduploader.server.quotas import RequestCounts
 from clouduploader.server.settings import ServerSettings, SettingsSource
+from clouduploader.server.signin.openid import Provider
 from clouduploader.server.status import InFlight
 from clouduploader.server.worker_thread import WorkerThread
 from clouduploader.store import spool
@@ -84,11 +85,19 @@ class ServerState:
         self.started = status.now()
         self._numbers = itertools.count(1)
         self._in_flight: dict[int, tuple[web.BaseRequest, int]] = {}
+        self._provider: Provider | None = None
 
     @property
     def settings(self) -> ServerSettings:
         """The settings of the server, as they are now."""
         return self.source.current
+
+    def provider(self) -> Provider | None:
+        """Return the OpenID provider that the settings name, with what is known of it; None without one."""
+        wanted = self.settings.sign_in.openid
+        if self._provider is None or self._provider.settings != wanted:
+            self._provider = Provider(wanted, self.config.home.value) if wanted else None
+        return self._provider
 
     async def read(self, request: web.BaseRequest, *, limit_bytes: int) -> bytes:
         """Read a body that is no image; see `body.read`."""
@@ -117,10 +126,11 @@ class ServerState:
             del self._in_flight[number]
 
     def record_request(self, request: web.BaseRequest, status_code: int, seconds: float) -> None:
-        """Log and count a request that was answered; of routes that are polled without a token, log errors only."""
+        """Log and count a request that was answered; of routes that a page or no token polls, log errors only."""
         self.metrics.count_request(request.method, status_code, seconds)
         principal = request.get(PRINCIPAL) or Principal(Kind.STRANGER)  # refused before it was known
-        if request.get(IS_POLLED) and status_code < MIN_TROUBLE and not principal.token:
+        is_watched = principal.token and not principal.session
+        if request.get(IS_POLLED) and status_code < MIN_TROUBLE and not is_watched:
             return
         self.log.tell(
             "request",
@@ -129,6 +139,7 @@ class ServerState:
             role=principal.kind,
             user=principal.user,
             token=principal.token,
+            session=principal.session.id if principal.session else None,
             method=request.method,
             path=request.path,
             status=status_code,

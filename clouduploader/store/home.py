@@ -9,9 +9,11 @@ from clouduploader.plugin import HomeFile
 ACCOUNTS = "accounts.sqlite"
 TOKENS = "tokens.sqlite"
 TOKEN = "token"  # noqa: S105 a name
+OPENID_SECRET = "openid-secret"  # noqa: S105 a name
 FORBIDDEN = {
     ".gnupg": stat.S_IROTH,
     "secret.pem": stat.S_IROTH,
+    OPENID_SECRET: stat.S_IROTH,
     ACCOUNTS: stat.S_IRWXG | stat.S_IRWXO,
     TOKENS: stat.S_IRWXG | stat.S_IRWXO,
     TOKEN: stat.S_IRWXG | stat.S_IRWXO,

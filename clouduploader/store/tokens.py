@@ -159,16 +159,27 @@ class TokenStore:
             text: What a client sent, of any form.
             now: Aware.
         """
-        name = token_id(text)
+        found = self._stored(token_id(text), now)
+        return found[0] if found and hmac.compare_digest(found[1], _hash(text)) else None
+
+    def get(self, name: str, *, now: datetime.datetime) -> StoredToken | None:
+        """Return what is known of a token that was shown before; None if it was revoked or has expired.
+
+        Args:
+            name: Its id.
+            now: Aware.
+        """
+        found = self._stored(name, now)
+        return found[0] if found else None
+
+    def _stored(self, name: str | None, now: datetime.datetime) -> tuple[StoredToken, bytes] | None:
+        """Return a token that is worth something, and its hash."""
         if name is None:
             return None
         with self._database.reading() as database:
-            rows = database.execute("SELECT * FROM token WHERE id = ?", (name,)).fetchall() if database else []
-        for row in rows:
-            token, kept = self._token(row)
-            if hmac.compare_digest(kept, _hash(text)) and not token.is_expired(now):
-                return token
-        return None
+            row = database.execute("SELECT * FROM token WHERE id = ?", (name,)).fetchone() if database else None
+        found = None if row is None else self._token(row)
+        return None if found is None or found[0].is_expired(now) else found
 
     def tokens(self) -> list[StoredToken]:
         """Return all tokens, those of a user together, in the order in which they were made."""

@@ -271,7 +271,8 @@ def test_what_the_page_polls_is_not_logged(page):
     go(browser, "/ui/job/9")
     browser.wait_for("document.getElementById('log')?.textContent === 'Done.\\n'")
     paths = re.findall(r"event=request .*path=(\S+)", browser.server.log.getvalue())
-    assert set(paths) == {"/ui", "/ui/job/9", "/ui/ui.js", "/ui/ui.css"}
+    files = {f"/ui/files/{name}" for name in ("base.js", "job.js", "jobs.js", "ui.css")}
+    assert set(paths) == {"/ui", "/ui/job/9", *files}
 
 
 def test_dark_and_light_are_honoured(page):

@@ -40,6 +40,7 @@ CODES = {
     415: "bad_type",
     416: "bad_range",
     417: "bad_expectation",
+    421: "bad_host",
     422: "invalid",
     429: "too_many",
     460: "bad_checksum",

@@ -15,19 +15,25 @@ from clouduploader.server import access, operations, origin, page, routes, setti
 from clouduploader.server.access import Kind, Principal
 from clouduploader.server.api import table
 from clouduploader.server.replies import RefusalError
+from clouduploader.server.signin import routes as signin
 from clouduploader.store import config
 from clouduploader.store.accounts import AccountStore
 from clouduploader.store.tokens import Role, TokenStore, TokenUses
 
-ROUTES = [*routes.ROUTES, *operations.ROUTES, *page.ROUTES, *table.ROUTES]
+ROUTES = [*routes.ROUTES, *operations.ROUTES, *page.ROUTES, *signin.ROUTES, *table.ROUTES]
 ALL = "backend user admin worker stranger"
 JOBS = "backend user admin"
 WHO_MAY = {
     "hello": ALL,
     "pubkey": ALL,
     "show_description": ALL,
-    "show_script": ALL,
-    "show_style": ALL,
+    "show_file": ALL,
+    "show_sign_in": ALL,
+    "show_session": ALL,
+    "sign_in": ALL,
+    "sign_out": ALL,
+    "go_to_provider": ALL,
+    "return_from_provider": ALL,
     "workerstatus": "backend user admin worker",
     "show_metrics": "backend admin worker",
     "show_health": ALL,
@@ -113,7 +119,8 @@ def ask(server, route, method, job, headers):
     query = dict(route.selector)
     if any(parameter.is_required for parameter in route.parameters):
         query = {parameter.name: FIELDS[parameter.name] for parameter in route.parameters}
-    target = route.path.replace("$job", job) + (f"?{urllib.parse.urlencode(query)}" if query else "")
+    path = route.path.replace("$job", job).replace("$name", job)
+    target = path + (f"?{urllib.parse.urlencode(query)}" if query else "")
     body = {routes.create: skeleton(), routes.create_by_query: b"{}", routes.upload: b"abc"}.get(route.handler)
     return server.ask(method, target, body if method in ("POST", "PUT") else None, **headers)
 

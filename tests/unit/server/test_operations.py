@@ -10,7 +10,7 @@ def test_routes_are_for_reading_and_not_those_of_obs(serve, make_spool, make_job
     obs = {route.path for route in routes.ROUTES}
     for route in (*operations.ROUTES, *page.ROUTES):
         assert route.path not in obs
-        path = route.path.replace("$job", "1")
+        path = route.path.replace("$job", "1").replace("$name", "1").replace("$file", "ui.css")
         assert server.ask("POST", path, b"")[0] == f"400 unknown request  POST {path}"
         status, _, body = server.ask("HEAD", path)
         assert status[:3] in ("200", "503")

@@ -9,21 +9,29 @@ from clouduploader.model.job import JobState
 from clouduploader.server import page, replies, search
 
 
-def test_page_may_run_nothing_but_its_own_script(serve, make_spool):
-    server = serve(make_spool())
-    for path, kind in (("/ui", "text/html"), ("/ui/ui.js", "text/javascript"), ("/ui/ui.css", "text/css")):
-        status, headers, body = server.ask("GET", path)
-        assert status.startswith("200")
-        assert f"Content-Type: {kind}; charset=utf-8" in headers
+@pytest.mark.parametrize("name", page.FILES)
+def test_files_of_the_page_name_no_other_host_and_make_no_markup(serve, make_spool, name):
+    status, headers, body = serve(make_spool()).ask("GET", f"/ui/files/{name}")
+    assert status.startswith("200")
+    assert f"Content-Type: {page.FILES[name]}" in headers
+    assert "X-Content-Type-Options: nosniff" in headers
+    assert not re.search(rb"https?://", body)
+    assert not re.search(rb"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", body)
+
+
+def test_pages_may_run_nothing_but_their_own_scripts(serve, make_spool):
+    server = serve(make_spool(), sign_in="token", hosts="obs")
+    for path in ("/ui", "/ui/job/1", "/ui/sign-in"):
+        _, headers, body = server.ask("GET", path)
+        assert "Content-Type: text/html; charset=utf-8" in headers
         assert f"Content-Security-Policy: {replies.POLICY}" in headers
-        assert "X-Content-Type-Options: nosniff" in headers
-        assert len(body) > 1000
-        assert not re.search(rb"https?://", body)
+        assert not re.search(rb"<script(?! type=\"module\" src=)|<style|\son\w+=|style=|https?://", body)
     assert "unsafe" not in replies.POLICY
-    markup = rb"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
-    assert not re.search(markup, server.ask("GET", "/ui/ui.js")[2])
-    for path in ("/ui", "/ui/job/1"):
-        assert not re.search(rb"<script(?! src=)|<style|\son\w+=|style=", server.ask("GET", path)[2])
+
+
+@pytest.mark.parametrize("name", ["x.js", "index.html", "..", "%2e%2e%2fpage.py", ""])
+def test_other_files_are_not_shown(serve, make_spool, name):
+    assert serve(make_spool()).ask("GET", f"/ui/files/{name}")[0][:3] in ("404", "400")
 
 
 def test_jobs_for_the_page_are_the_newest(serve, make_spool, make_job):

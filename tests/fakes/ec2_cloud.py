@@ -150,6 +150,8 @@ class Ec2Cloud(AnsweredSdk):
         return sorted([*self.at(region).images, *self.at(region).snapshots])
 
     def _played(self, region, operation, given):
+        if given.get("DryRun"):
+            raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
         verb, name = re.fullmatch("([A-Z][a-z]+)(.*)", operation).groups()
         if verb == "Describe" and name in self.others:
             return {"Reservations" if name == "Instances" else name: self.others[name]}

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import urllib.parse
+from unittest import mock
 
 from clouduploader.server import service, settings
 from clouduploader.store import config
@@ -82,6 +83,7 @@ def server_starter(directory):
         directory: Where the servers get their home, `etc/cloudupload`. They have ended at the end.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(service, "POLL_SECONDS", 0.01))  # each server's end waits for it
 
         def start(jobs, *, worker=None, **section):
             home = directory / "etc" / "cloudupload"

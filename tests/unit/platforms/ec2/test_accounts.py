@@ -2,11 +2,11 @@ import ast
 import json
 import re
 import shlex
-import xml.sax.saxutils
 
 import boto3
 import botocore.session
 import pytest
+from fakes.aws_endpoint import identity
 
 from clouduploader.errors import CredentialsError, DataError, NetworkError
 from clouduploader.platforms.ec2 import accounts, rights, settings
@@ -15,9 +15,6 @@ from clouduploader.plugin import Level, PlatformContext
 ARN = "arn:aws:iam::123456789012:role/obs"
 VALUES = {"external_id": "sandboxExternalId0000001", "arn": ARN}
 KEYS = "[default]\naws_access_key_id = AKIAHOME\naws_secret_access_key = SECRET/of+home\n"
-IDENTITY = """<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
-<Arn>{arn}</Arn><UserId>AIDA</UserId><Account>111122223333</Account></GetCallerIdentityResult>
-<ResponseMetadata><RequestId>id-3</RequestId></ResponseMetadata></GetCallerIdentityResponse>"""
 TRUST = rights.trust(partition="aws", account_id="111122223333", external_id="x'y")
 PERMISSIONS = {name: rights.permissions(name) for name in rights.ACTIONS}
 
@@ -37,10 +34,6 @@ def make_accounts(tmp_path, make_endpoint, monkeypatch):
         return accounts.RoleAccounts(context, settings.Ec2Settings(**changes)), endpoint
 
     return make
-
-
-def identity(arn="arn:aws:iam::111122223333:user/obs"):
-    return 200, IDENTITY.format(arn=xml.sax.saxutils.escape(arn))
 
 
 def guide(kept, record, *, extras=(), values=VALUES):

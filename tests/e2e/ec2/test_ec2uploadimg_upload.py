@@ -1,4 +1,4 @@
-"""One upload, with a double of ec2uploadimg and an AWS of moto's. The contract suite tries the rest."""
+"""One upload, with a double of ec2uploadimg and an AWS of moto's; see also test_ec2uploadimg_contract.py."""
 
 import datetime
 import functools
@@ -17,6 +17,7 @@ import pytest
 from fakes.ec2_upload import undone
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
 from moto.ec2.models import ec2_backends
+from samples.uploads import make_upload_request
 
 from clouduploader.errors import (
     ClouduploaderError,
@@ -41,11 +42,11 @@ from clouduploader.plugin import (
     Shortfall,
     UploadContext,
 )
-from clouduploader.plugin.testing import FakeClock
+from clouduploader.plugin.testing import FakeClock, MemoryJournal, RecordingReporter
 from clouduploader.store import journal as journals
 from clouduploader.util.cancel import Cancel
 
-DOUBLE = Path(__file__).parents[4] / "fakes" / "ec2uploadimg.py"
+DOUBLE = Path(__file__).parents[2] / "fakes" / "ec2uploadimg.py"
 REGION = "eu-west-1"
 SHA256 = hashlib.sha256(bytes(5000)).hexdigest()  # of the image
 ARN = "arn:aws:iam::123456789012:role/obs"
@@ -78,7 +79,13 @@ def account(aws, monkeypatch):
 
 
 @pytest.fixture
-def make_upload(aws, account, tmp_path, record, make_upload_request):
+def record():
+    """A reporter that keeps what it is told."""
+    return RecordingReporter()
+
+
+@pytest.fixture
+def make_upload(aws, account, tmp_path, record):
     """A factory of an upload; `code` is put into the double of ec2uploadimg where the key says."""
 
     def make(
@@ -301,7 +308,7 @@ def test_image_of_an_architecture_that_ec2_lacks_is_refused(make_upload):
         ("s390x", {"architecture": "arm64"}, "arm64"),
     ],
 )
-def test_machine_is_amazons_word(make_upload_request, tmp_path, arch, data, expected):
+def test_machine_is_amazons_word(tmp_path, arch, data, expected):
     request = make_upload_request(tmp_path, tmp_path, arch=arch, targetdata=data)
     assert image_spec.machine(request) == expected
 
@@ -399,7 +406,7 @@ def test_name_of_another_image_is_refused_before_anything_is_made(
     assert not any(isinstance(event, ObjectCreated) for event in record.events)
 
 
-def test_what_an_earlier_try_left_is_removed_first(make_upload, account, record, make_upload_request, tmp_path):
+def test_what_an_earlier_try_left_is_removed_first(make_upload, account, record, tmp_path):
     group = account.create_security_group(GroupName="left", Description="x")["GroupId"]
     other = account.create_security_group(GroupName="right", Description="x")["GroupId"]
     journal = make_upload_request(tmp_path, tmp_path).journal
@@ -414,9 +421,9 @@ def test_what_an_earlier_try_left_is_removed_first(make_upload, account, record,
 
 
 @pytest.fixture
-def kept_journal(make_journal, record):
+def kept_journal(tmp_path, record):
     """A journal that is told of what is made and removed, as by the runner."""
-    record.journal = make_journal()
+    record.journal = MemoryJournal(tmp_path / "journal")
     return record.journal
 
 

@@ -14,7 +14,7 @@ from clouduploader.errors import ExitCode, UnavailableError
 
 
 @click.command("serve")
-@click.option("--listen", metavar="ADDR:PORT", help="Where to listen.  [127.0.0.1:5452]")
+@click.option("--listen", metavar="ADDR:PORT", help="Where to listen; none: on the socket alone.  [127.0.0.1:5452]")
 @click.option(
     "--allow",
     "networks",
@@ -24,6 +24,7 @@ from clouduploader.errors import ExitCode, UnavailableError
 )
 @click.option("--tls-cert", type=FILE, metavar="FILE", help="The certificate, in PEM, for https.")
 @click.option("--tls-key", type=FILE, metavar="FILE", help="Its key.")
+@click.option("--socket", type=FILE, metavar="PATH", help="A Unix socket to listen on as well, for users of this host.")
 @click.option("--worker/--no-worker", default=True, help="Whether to start uploads too, as `worker` does.  [--worker]")
 @click.option("--drain", is_flag=True, help="When asked to stop, start no more uploads, and serve until the last ends.")
 @pass_session
@@ -35,6 +36,7 @@ def serve_command(
     networks: tuple[str, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
+    socket: Path | None,
     worker: bool,
     drain: bool,
 ) -> int:
@@ -46,7 +48,8 @@ def serve_command(
 
     Every client in a network of --allow may do everything, for any user, as OBS has it. Others that the settings name
     need a token, see `token`, and its user is whose jobs they see and make. With a certificate it speaks TLS alone; a
-    new one is taken when the files change.
+    new one is taken when the files change. Who asks over the socket is told by the kernel: root and the user of the
+    service may do everything, and members of the group that the settings name are users with their login.
 
     SIGTERM stops it; images that are on their way in then fail, uploads go on, and the next worker finds them. With
     --drain it goes on until the last upload has ended; a second signal stops it. SIGHUP reads the sections [server]
@@ -66,7 +69,13 @@ def serve_command(
     def read() -> settings.ServerSettings:
         found = session.read_config()
         return settings.load(
-            found.server, found.path, listen=listen, allow=networks, tls_cert=tls_cert, tls_key=tls_key
+            found.server,
+            found.path,
+            listen=listen,
+            allow=networks,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            socket=socket,
         )
 
     privileges.hide_memory()

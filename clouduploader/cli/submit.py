@@ -89,7 +89,7 @@ def submit_command(
     signals.listen(cancel)
     job = _send(session, order, server or session.open_spool(), cancel)
     if user and server and server.keeps_accounts and job.user != user:
-        output.warn(session, f"job {job.name} is a job of {job.user}, whose token was sent")
+        output.warn(session, f"job {job.name} is a job of {job.user}: to the server that is who asks")
     if not session.is_json:
         click.echo(job.name)
     log: list[bytes] = []

@@ -51,7 +51,8 @@ class JobServer:
     """One job server. Holds no connection: each call opens one, and closes it.
 
     Args:
-        url: `http://host:port` or `https://host:port`, perhaps with a path in front of all of the server's own.
+        url: `http://host:port` or `https://host:port`, perhaps with a path in front of all of the server's own; or
+            `unix:/path`.
         token: Says to it who asks; sent to this server alone, for no redirect is followed. None for none.
         ca_path: The file with the authorities of its certificate, in PEM; None for those that this machine trusts.
 
@@ -67,7 +68,7 @@ class JobServer:
     def __init__(self, url: str, token: str | None = None, *, ca_path: Path | None = None) -> None:
         self._endpoint = ServerEndpoint(url, token, ca_path=ca_path)
         self.url = self._endpoint.url
-        self.keeps_accounts = token is not None
+        self.keeps_accounts = token is not None or self._endpoint.socket_path is not None
         self.is_private = self._endpoint.is_private
 
     def public_key(self) -> bytes | None:

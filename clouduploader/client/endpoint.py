@@ -38,6 +38,7 @@ MAX_REPLY_BYTES = 1 << 16  # `status` and the like, with OBS's details in it
 MAX_SHOWN = 300  # characters of what a server says
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+")  # a name, or IPv6
+_UNIX = re.compile(r"unix:(?://)?(/[!-~]*)")
 _PATH = re.compile(r"(?:/[!-~]*)?")
 T = TypeVar("T")
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -68,6 +69,7 @@ class ServerEndpoint:
 
     Attributes:
         url: As it is shown.
+        socket_path: The Unix socket; None by TCP.
         path: In front of all of the server's own; without a slash at its end.
 
     Raises:
@@ -75,8 +77,12 @@ class ServerEndpoint:
     """
 
     def __init__(self, url: str, token: str | None = None, *, ca_path: Path | None = None) -> None:
+        self._token = token
+        self._ca_path = ca_path
+        local = _UNIX.fullmatch(url)
+        self.socket_path = local and local[1]
         try:
-            parts = urllib.parse.urlsplit(url)
+            parts = urllib.parse.urlsplit("http://localhost" if local else url)
             host, self._port = parts.hostname or "", parts.port
         except ValueError:
             raise UsageError(f"'{url}' is no URL") from None
@@ -84,17 +90,16 @@ class ServerEndpoint:
             raise UsageError("the URL of the server has a user in it: it knows users by tokens")
         if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
             raise UsageError(
-                f"'{url}' is not the URL of a server", hint="It is one such as http://obs.example.org:5452."
+                f"'{url}' is not the URL of a server",
+                hint="It is one such as https://obs.example.org:5452, or unix:/PATH.",
             )
         if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
             raise UsageError(f"'{url}' is not the URL of a server: it may have a path, and nothing behind it")
         self._host = host
-        self._token = token
-        self._ca_path = ca_path
         self._is_tls = parts.scheme == "https"
         self._authority = parts.netloc
         self.path = parts.path.rstrip("/")
-        self.url = f"{parts.scheme}://{parts.netloc}{self.path}"
+        self.url = f"unix:{local[1]}" if local else f"{parts.scheme}://{parts.netloc}{self.path}"
 
     @property
     def is_private(self) -> bool:
@@ -120,12 +125,22 @@ class ServerEndpoint:
             yield connection
 
     def _connect(self) -> socket.socket:
+        if self.socket_path is not None:
+            return self._connect_unix(self.socket_path)
         port = self._port or (HTTPS_PORT if self._is_tls else HTTP_PORT)
         with contextlib.ExitStack() as undo:
             sock = undo.enter_context(socket.create_connection((self._host, port), CONNECT_SECONDS))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._is_tls:
                 sock = undo.enter_context(self._context.wrap_socket(sock, server_hostname=self._host))
+            undo.pop_all()
+        return sock
+
+    def _connect_unix(self, path: str) -> socket.socket:
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.settimeout(CONNECT_SECONDS)
+            sock.connect(path)
             undo.pop_all()
         return sock
 
@@ -231,8 +246,10 @@ class ServerEndpoint:
 
     def _tls_hint(self, error: Exception) -> str | None:
         """Return what may be the matter where a server that speaks TLS alone was asked by http."""
-        is_asked_wrongly = not self._is_tls and isinstance(error, (ConnectionResetError, http1.MalformedResponseError))
-        return "If it speaks TLS, give a URL with https." if is_asked_wrongly else None
+        is_by_http = not (self._is_tls or self.socket_path)
+        if is_by_http and isinstance(error, (ConnectionResetError, http1.MalformedResponseError)):
+            return "If it speaks TLS, give a URL with https."
+        return None
 
 
 def _summary(text: bytes) -> str | None:

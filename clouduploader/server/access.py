@@ -4,7 +4,8 @@ A request without a token comes from the *backend*, OBS's daemons and all else t
 address is in a network of `allow`; else from a *stranger*, as where a proxy does not tell the address. A token makes it
 one of a *user*, an *admin* or a *worker*, wherever it comes from; a request with a wrong one is refused, also where it
 would have been the backend's without. So does the cookie of a session on the page; with that of a session that is over
-the request is a stranger's.
+the request is a stranger's. Over the Unix socket the kernel tells who asks: root and the user of the service are
+admins, the members of a group users.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.server import connections
+from clouduploader.server import connections, unix_socket
 from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
@@ -91,7 +92,7 @@ class Principal:
 
     Attributes:
         kind: See Kind.
-        user: The user of the token; None without one.
+        user: The user of the token, or the login; None without one.
         token: The id of the token, also of one that is not taken; None without one.
         session: On the page; None without one.
     """
@@ -188,6 +189,8 @@ class Gate:
             if session is None:
                 return Principal(Kind.STRANGER)
             return Principal(_KINDS[session.role], session.user, session.token, session)
+        if origin.uid is not None:
+            return await asyncio.to_thread(_local, origin.uid, settings.socket_gid)
         is_backend = origin.address is not None and settings.is_allowed(origin.address)
         return Principal(Kind.BACKEND if is_backend else Kind.STRANGER)
 
@@ -257,6 +260,21 @@ class Gate:
             self._uses.note(token.id, now=now)
         except ClouduploaderError as exc:
             self._log.tell("trouble", text=exc.message)
+
+
+def _local(uid: int, gid: int | None) -> Principal:
+    """In a thread: return who a user of this host is, over the Unix socket.
+
+    Args:
+        uid: The user.
+        gid: The group whose members are users; None for none.
+    """
+    login = unix_socket.login(uid)
+    if unix_socket.is_own(uid):
+        return Principal(Kind.ADMIN, login)
+    if login and gid is not None and unix_socket.is_member(uid, gid):
+        return Principal(Kind.USER, login)
+    return Principal(Kind.STRANGER)
 
 
 def _bearer(request: web.BaseRequest) -> str | None:

@@ -23,7 +23,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 
-from clouduploader.server import body, replies, tls
+from clouduploader.server import body, replies, tls, unix_socket
 from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 
@@ -185,7 +185,7 @@ class Acceptor:
 
     Args:
         listener: Accepts them; closed by the caller.
-        connect: Makes the protocol for a client's address.
+        connect: Makes the protocol for a client, of an address or a name of `unix_socket.client_name`.
         is_client: Whether an address may connect. If not, it gets a refusal, and nothing that it sends is read.
         context: Returns the one of TLS, at the moment; None without.
     """
@@ -221,7 +221,7 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                client, (address, *_) = self._listener.accept()
+                client, peer = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as exc:
@@ -232,6 +232,8 @@ class Acceptor:
                 self._timer = self._loop.call_later(PAUSE_SECONDS, self.open)
                 return
             client.setblocking(False)
+            uid = unix_socket.peer_uid(client)
+            address = peer[0] if uid is None else unix_socket.client_name(uid)
             if not self._is_client(address):
                 self._turn_away(client, address)
                 continue

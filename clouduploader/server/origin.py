@@ -8,6 +8,7 @@ import ipaddress
 
 from aiohttp import web
 
+from clouduploader.server import unix_socket
 from clouduploader.server.settings import ServerSettings, plain_address
 from clouduploader.util.frozen import frozen
 
@@ -20,7 +21,8 @@ class Origin:
     """Where a request comes from.
 
     Attributes:
-        address: Of the client; None if a proxy does not tell it.
+        address: Of the client; None if a proxy does not tell it, and over the Unix socket.
+        uid: Of the client, over the Unix socket; else None.
         client: See `client_of`; the proxy's if it does not tell the address.
         is_tls: Whether the client speaks TLS, with this server or with a proxy.
         is_private: Whether no other machine can read the request on its way.
@@ -29,6 +31,7 @@ class Origin:
     """
 
     address: str | None
+    uid: int | None
     client: str
     is_tls: bool
     is_private: bool
@@ -51,13 +54,26 @@ def client_of(address: str) -> str:
 
 def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
     """Find out where a request comes from."""
+    transport = request.transport
+    sock = transport and transport.get_extra_info("socket")
+    uid = unix_socket.peer_uid(sock) if sock else None
+    if uid is not None:
+        return Origin(
+            address=None,
+            uid=uid,
+            client=unix_socket.client_name(uid),
+            is_tls=False,
+            is_private=True,
+            is_forwarded=False,
+            has_certificate=False,
+        )
     peer = request.remote or ""
     is_private = request.secure or _is_loopback(peer)
     if not settings.is_proxy(peer):
         client = client_of(peer)
-        transport = request.transport
         return Origin(
             address=peer,
+            uid=None,
             client=client,
             is_tls=request.secure,
             is_private=is_private,
@@ -69,6 +85,7 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
     is_safe_before = is_tls or (address is not None and _is_loopback(address))
     return Origin(
         address=address,
+        uid=None,
         client=client_of(address or peer),
         is_tls=is_tls,
         is_private=is_private and is_safe_before,
@@ -80,6 +97,8 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
 def believe(request: web.Request, settings: ServerSettings) -> web.Request:
     """Return the request as it comes from its client: with `ORIGIN`, and with the client's address and scheme."""
     found = request[ORIGIN] = find(request, settings)
+    if found.uid is not None:
+        return request.clone(remote=found.client)
     if not found.is_forwarded:
         return request
     return request.clone(remote=found.address or request.remote or "", scheme=TLS_SCHEME if found.is_tls else "http")

@@ -12,7 +12,7 @@ from clouduploader.jobs import kill as jobs_kill
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 from clouduploader.server import body, connections, quotas, replies, routing, status
-from clouduploader.server.access import Principal, Right
+from clouduploader.server.access import Kind, Principal, Right
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routing import Parameter, Route
 from clouduploader.server.state import JOB, ServerState
@@ -147,7 +147,7 @@ async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.S
 
 def _filled(call: RouteCall, job: Job, data: bytes) -> bytes:
     """In a thread: return target data with the user's account, which OBS's own calls have in them already."""
-    if call.principal.token is None:
+    if call.principal.kind is Kind.BACKEND:
         return data
     is_bound = call.owner is not None
     return fill.fill(call.state.config, data, user=job.user or "", target=job.target or "", is_bound=is_bound)

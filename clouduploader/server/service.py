@@ -12,7 +12,7 @@ from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError, UnavailableError
 from clouduploader.jobs import expire
-from clouduploader.server import app
+from clouduploader.server import app, unix_socket
 from clouduploader.server.connections import Acceptor, ClientConnection, ConnectionTable
 from clouduploader.server.origin import client_of
 from clouduploader.server.settings import ServerSettings, SettingsSource
@@ -24,6 +24,7 @@ from clouduploader.store import spool
 from clouduploader.store.config import Config
 from clouduploader.util import service_log
 from clouduploader.util.cancel import Cancel
+from clouduploader.util.frozen import frozen
 from clouduploader.util.service_log import ServiceLog
 
 LOG = logging.getLogger("clouduploader.server")
@@ -56,7 +57,7 @@ def run(
         config: Home and spool; the spool is made if there is none.
         source: The settings of the server; may be read again.
         cancel: Looked at a few times a second.
-        announce: Called with the URL once it can be reached.
+        announce: Called with the URL once it can be reached; with "and" between them if there are two.
         log: Gets what happens.
         worker: Starts and ends with the server; None if the spool's worker is another process.
 
@@ -70,12 +71,35 @@ def run(
     sslproto.SSLProtocol.max_size = TLS_READ_BYTES  # asyncio has no other way to say it
     jobs = spool.Spool(config.spool.value)
     jobs.make(has_parents=False)
-    with _listen(source.current) as listener, _logging(log):
-        address, port = listener.getsockname()[:2]
-        scheme = "https" if tls.current else "http"
-        url = f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
+    settings = source.current
+    with contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(_listen(settings.host, settings)) if settings.host is not None else None
+        unix = stack.enter_context(unix_socket.listen(settings.socket, backlog=BACKLOG)) if settings.socket else None
+        stack.enter_context(_logging(log))
+        urls = [_url(tcp, has_tls=tls.current is not None)] if tcp else []
+        urls += [f"{unix_socket.SCHEME}{settings.socket}"] if unix else []
         state = ServerState(config, source, jobs, log, worker)
-        asyncio.run(_serve(state, tls, listener, cancel, lambda: announce(url)))
+        listeners = Listeners(tcp=tcp, unix=unix)
+        asyncio.run(_serve(state, tls, listeners, cancel, lambda: announce(" and ".join(urls))))
+
+
+@frozen(kw_only=True)
+class Listeners:
+    """Where the server listens; there is one of both at least.
+
+    Attributes:
+        tcp: A network.
+        unix: A Unix socket.
+    """
+
+    tcp: socket.socket | None
+    unix: socket.socket | None
+
+
+def _url(listener: socket.socket, *, has_tls: bool) -> str:
+    address, port = listener.getsockname()[:2]
+    scheme = "https" if has_tls else "http"
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
 
 
 def _descriptor_limit() -> int:
@@ -86,14 +110,14 @@ def _descriptor_limit() -> int:
 
 
 @contextlib.contextmanager
-def _listen(settings: ServerSettings) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _listen(host: str, settings: ServerSettings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, settings.port), family=family, backlog=BACKLOG)
         _set_user_timeout(listener, settings)
     except OSError as exc:
         raise UnavailableError(
-            f"{settings.host}:{settings.port} can't be listened on: {exc.strerror or exc}",
+            f"{host}:{settings.port} can't be listened on: {exc.strerror or exc}",
             hint="OBS's own server may be running; --listen names another address.",
         ) from exc
     with listener:
@@ -119,22 +143,22 @@ def _set_user_timeout(listener: socket.socket, settings: ServerSettings) -> None
 
 
 async def _serve(
-    state: ServerState, tls: TlsContext, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]
+    state: ServerState, tls: TlsContext, listeners: Listeners, cancel: Cancel, announce: Callable[[], None]
 ) -> None:
     """Serve, with the worker if there is one: it starts first, and ends last."""
     worker = state.worker
     if worker is None:
-        await _answer_all(state, tls, listener, cancel, announce)
+        await _answer_all(state, tls, listeners, cancel, announce)
         return
     await asyncio.to_thread(worker.start, state.metrics)
     try:
-        await _answer_all(state, tls, listener, cancel, announce)
+        await _answer_all(state, tls, listeners, cancel, announce)
     finally:
         await asyncio.to_thread(worker.close)
 
 
 async def _answer_all(
-    state: ServerState, tls: TlsContext, listener: socket.socket, cancel: Cancel, announce: Callable[[], None]
+    state: ServerState, tls: TlsContext, listeners: Listeners, cancel: Cancel, announce: Callable[[], None]
 ) -> None:
     connections = ConnectionTable(_descriptor_limit(), lambda: state.settings.max_memory_bytes)
     runner = web.AppRunner(
@@ -154,11 +178,11 @@ async def _answer_all(
     tasks = [asyncio.create_task(work) for work in works]
     loop = asyncio.get_running_loop()
 
-    def connect(address: str) -> ClientConnection:
+    def connect(client: str) -> ClientConnection:
         return connections.admit(
             ClientConnection(
                 server,
-                client=client_of(address),
+                client=client,
                 connections=connections,
                 loop=loop,
                 access_log=None,  # aiohttp's own way to have none
@@ -175,12 +199,24 @@ async def _answer_all(
     def is_client(address: str) -> bool:
         return state.settings.is_client(address) or state.settings.is_proxy(address)
 
-    acceptor = Acceptor(listener, connect, is_client=is_client, context=lambda: tls.current)
-    acceptor.open()
+    acceptors = []
+    if listeners.tcp:
+        acceptors.append(
+            Acceptor(
+                listeners.tcp,
+                lambda address: connect(client_of(address)),
+                is_client=is_client,
+                context=lambda: tls.current,
+            )
+        )
+    if listeners.unix:
+        acceptors.append(Acceptor(listeners.unix, connect, is_client=lambda _: True, context=lambda: None))
+    for acceptor in acceptors:
+        acceptor.open()
     announce()
 
     def warn() -> None:
-        if text := state.settings.warning(listener.getsockname()[0]):
+        if listeners.tcp and (text := state.settings.warning(listeners.tcp.getsockname()[0])):
             state.log.tell("warning", text=text)
 
     warn()
@@ -189,12 +225,14 @@ async def _answer_all(
             for task in (await asyncio.wait(tasks, timeout=POLL_SECONDS))[0]:
                 task.result()  # raises: these tasks end by a failure only
             if text := state.source.reload_if_requested():
-                _set_user_timeout(listener, state.settings)
+                if listeners.tcp:
+                    _set_user_timeout(listeners.tcp, state.settings)
                 state.log.tell("settings", text=text)
                 tls.request_reload()
                 warn()
     finally:
-        acceptor.close()
+        for acceptor in acceptors:
+            acceptor.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,6 +1,7 @@
 """Section `[server]` of the settings file."""
 
 import dataclasses
+import grp
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ class ServerSettings:
     """The settings of the server, with their defaults.
 
     Attributes:
-        host: The address to listen on.
+        host: The address to listen on; None for none.
         port: The port there; 0 lets the kernel choose one.
         allow: Networks of the clients that may do everything without a token.
         clients: Networks of further clients, which need one; all others get a refusal.
@@ -33,6 +34,8 @@ class ServerSettings:
         clear_tokens: Whether tokens are taken that others could read on their way.
         tls_cert: The file of the server's certificate and those between it and an authority; None without TLS.
         tls_key: The file of its key.
+        socket: The path of the Unix socket to listen on; None for none.
+        socket_gid: The group whose members are users there; None for none.
         tls_client_ca: The file of the authorities of clients' certificates; None if none is asked for.
         keep_free_bytes: How much of the spool's file system no image may fill.
         keep_free_inodes: With how few inodes left there no job is taken.
@@ -48,7 +51,7 @@ class ServerSettings:
         sign_in: How users sign in on the page.
     """
 
-    host: str
+    host: str | None
     port: int
     allow: tuple[Network, ...]
     clients: tuple[Network, ...] = ()
@@ -57,6 +60,8 @@ class ServerSettings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
+    socket: Path | None = None
+    socket_gid: int | None = None
     keep_free_bytes: int = 1 << 30
     keep_free_inodes: int = 1000
     max_memory_bytes: int = 64 << 20
@@ -69,6 +74,12 @@ class ServerSettings:
     user_bytes: int = 1 << 40
     user_requests: int = 600
     sign_in: SignInSettings = SignInSettings()
+
+    @property
+    def places(self) -> str:
+        """Where it listens, as it is shown."""
+        tcp = [] if self.host is None else [f"{self.host}:{self.port}"]
+        return " and ".join([*tcp, *([f"unix:{self.socket}"] if self.socket else [])])
 
     def is_allowed(self, address: str) -> bool:
         """Return whether a client of this address may do everything without a token."""
@@ -151,10 +162,10 @@ class SettingsSource:
             found = self._read()
         except ClouduploaderError as exc:
             return f"the server's old ones stay: {exc.message}"
-        self.current = dataclasses.replace(found, host=before.host, port=before.port)
+        self.current = dataclasses.replace(found, host=before.host, port=before.port, socket=before.socket)
         if self.current == found:
             return "the server's were read again"
-        return f"the server's were read again, but it listens on {before.host}:{before.port} until it is restarted"
+        return f"the server's were read again, but it listens on {before.places} until it is restarted"
 
 
 LIMITS = {
@@ -173,9 +184,21 @@ SIZES = {"keep_free": "keep_free_bytes", "max_memory": "max_memory_bytes", "user
 """Settings that are given in bytes, or with K, M, G or T, and their fields."""
 MIN_MEMORY_BYTES = 16 << 20  # a few of the largest requests and answers
 TLS_FILES = ("tls_cert", "tls_key", "tls_client_ca")
-NO_NETWORK = "none"  # for `allow`: everybody needs a token
+NONE = "none"  # for `allow` and other networks, and for `listen`
 KNOWN_KEYS = frozenset(
-    {"listen", "allow", "clients", "proxies", "clear_tokens", *TLS_FILES, *SIZES, *LIMITS, *signin_settings.KEYS}
+    {
+        "listen",
+        "allow",
+        "clients",
+        "proxies",
+        "clear_tokens",
+        "socket",
+        "socket_group",
+        *TLS_FILES,
+        *SIZES,
+        *LIMITS,
+        *signin_settings.KEYS,
+    }
 )
 
 
@@ -187,6 +210,7 @@ def load(
     allow: tuple[str, ...] = (),
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
+    socket: Path | None = None,
 ) -> ServerSettings:
     """Read the section; the command line wins over it.
 
@@ -197,6 +221,7 @@ def load(
         allow: Networks from the command line.
         tls_cert: The file from the command line.
         tls_key: The file from the command line.
+        socket: The path from the command line.
 
     Raises:
         ConfigError: A key is unknown, or a value is none that it can have.
@@ -219,10 +244,16 @@ def load(
     others = {}
     for key in ("clients", "proxies"):
         try:
-            others[key] = _networks((section.get(key) or NO_NETWORK).split())
+            others[key] = _networks((section.get(key) or NONE).split())
         except ValueError as exc:
             raise _error(exc, key, path, is_option=False) from None
     clear_tokens = config.parse_yes_or_no(section, "clear_tokens", path)
+    if socket is None and section.get("socket"):
+        socket = Path(section["socket"])
+        if not socket.is_absolute():
+            raise ConfigError(f"{path}: socket is '{socket}', not an absolute path")
+    if host is None and socket is None:
+        raise ConfigError(f"{path}: it is to listen nowhere: listen is none, and there is no socket")
     given = {key: Path(section[key]) for key in TLS_FILES if section.get(key)}
     for key, option in (("tls_cert", tls_cert), ("tls_key", tls_key)):
         if option is not None:
@@ -244,6 +275,8 @@ def load(
         clear_tokens=clear_tokens,
         tls_cert=given.get("tls_cert"),
         tls_key=given.get("tls_key"),
+        socket=socket and socket.absolute(),
+        socket_gid=_group(section.get("socket_group"), path),
         tls_client_ca=given.get("tls_client_ca"),
         sign_in=sign_in,
         **{key: number for key, number in numbers.items() if key not in signin_settings.LIMITS},
@@ -258,7 +291,18 @@ def _error(problem: ValueError, key: str, path: Path, *, is_option: bool) -> Clo
     return UsageError(f"--{key} {problem}") if is_option else ConfigError(f"{path}: {key} {problem}")
 
 
-def _listen(text: str) -> tuple[str, int]:
+def _group(name: str | None, path: Path) -> int | None:
+    if not name:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(f"{path}: socket_group is '{name}', and there is no such group") from None
+
+
+def _listen(text: str) -> tuple[str | None, int]:
+    if text == NONE:
+        return None, 0
     found = _LISTEN.fullmatch(text)
     if not found or int(found[3]) > 65_535:
         raise ValueError(f"is '{text}', not ADDRESS:PORT such as {DEFAULT_LISTEN} or [::1]:5452")
@@ -267,7 +311,7 @@ def _listen(text: str) -> tuple[str, int]:
 
 def _networks(words: Sequence[str]) -> tuple[Network, ...]:
     networks: list[Network] = []
-    if list(words) == [NO_NETWORK]:
+    if list(words) == [NONE]:
         return ()
     for word in words:
         try:

@@ -19,7 +19,7 @@ class Server:
     """A running server.
 
     Attributes:
-        address: Where it listens.
+        address: Where it listens: host and port, or the path of a Unix socket.
         log: What it has written of itself.
         section: Its settings, read again when `source` is outdated.
         source: See `section`.
@@ -32,6 +32,11 @@ class Server:
         self.source_address = self.context = None
 
     def connect(self):
+        if isinstance(self.address, str):
+            client = socket.socket(socket.AF_UNIX)
+            client.settimeout(PATIENCE_SECONDS)
+            client.connect(self.address)
+            return client
         client = socket.create_connection(self.address, PATIENCE_SECONDS, self.source_address)
         return self.context.wrap_socket(client, server_hostname=self.address[0]) if self.context else client
 
@@ -106,8 +111,9 @@ def server_starter(directory):
             stack.callback(thread.join)
             stack.callback(asked.request, signal.SIGTERM)
             assert ready.wait(PATIENCE_SECONDS)
-            url = urllib.parse.urlsplit(urls[0])
-            return Server((url.hostname, url.port), log, section, source)
+            url = urllib.parse.urlsplit(urls[0].partition(" and ")[0])
+            address = url.path if url.scheme == "unix" else (url.hostname, url.port)
+            return Server(address, log, section, source)
 
         start.stop = stack.close  # ends them before the test, and waits until they have
         yield start

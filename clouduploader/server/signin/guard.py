@@ -6,6 +6,7 @@ from aiohttp import web
 
 from clouduploader.server import page, routing
 from clouduploader.server.access import PRINCIPAL, Principal, Right
+from clouduploader.server.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.signin import sessions
 from clouduploader.server.state import ServerState
@@ -23,7 +24,8 @@ def check_host(state: ServerState, request: web.BaseRequest) -> None:
     """
     settings = state.settings.sign_in
     host = request.headers.get("Host")
-    if settings.ways and host is not None and not settings.is_own_host(host):
+    is_remote = request[ORIGIN].uid is None  # no browser comes over the Unix socket
+    if settings.ways and is_remote and host is not None and not settings.is_own_host(host):
         raise RefusalError("this service has another name: see `hosts` in its settings", status=421, is_coded=True)
 
 

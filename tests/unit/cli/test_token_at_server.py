@@ -132,7 +132,7 @@ def test_submit_leaves_the_account_to_a_server_that_knows_the_user(run, serve, m
 
     code, said = run("submit", tmp_path / "a.raw", "--server", url, "--user", "anna", *EC2, token=token)
     assert code == 0
-    assert "warning: job 1 is a job of tom, whose token was sent\n" in said
+    assert "warning: job 1 is a job of tom: to the server that is who asks\n" in said
     assert jobs.read("1")[0].user == "tom"
     assert json.loads(jobs.data_path("1").read_bytes()).items() > account.items()
     assert jobs.file_path("1").read_bytes() == b"image"

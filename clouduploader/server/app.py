@@ -94,7 +94,8 @@ def _error(request: web.Request, error: ClouduploaderError) -> web.Response:
 async def _dispatch(state: ServerState, request: web.Request) -> web.StreamResponse:
     guard.check_host(state, request)
     guard.check_page(state, request)
-    if request.method not in routing.METHODS:
+    is_for_api = endpoint.is_below_root(request.raw_path)
+    if request.method not in (endpoint.METHODS if is_for_api else routing.METHODS):
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
     if request.method in WITH_BODY:
         body.check_expectation(request)
@@ -103,7 +104,6 @@ async def _dispatch(state: ServerState, request: web.Request) -> web.StreamRespo
     if principal.kind is Kind.USER and principal.user:
         state.request_counts.count(principal.user, most=state.settings.user_requests, now=time.monotonic())
     form = ""
-    is_for_api = endpoint.is_below_root(request.raw_path)
     if request.method == "POST" and not is_for_api and request.headers.get("Content-Type", "").lower() == FORM:
         form = await _form(state, request)
 

@@ -175,6 +175,11 @@ def _length(answer: web.StreamResponse | None) -> int:
     return len(answer.body) if isinstance(answer, web.Response) and isinstance(answer.body, bytes) else 0
 
 
+def is_following(request: web.BaseRequest) -> bool:
+    """Return whether a request may follow a log."""
+    return request.path.endswith(("/_log", "/log/events"))
+
+
 def connection_of(request: web.BaseRequest) -> ClientConnection:
     """Return the connection of a request."""
     return typing.cast(ClientConnection, request.protocol)
@@ -354,7 +359,7 @@ class ConnectionTable:
                 raise RefusalError("too many requests at once", status=503, is_coded=True)
             self.evict(self._followers.of_heaviest_client()[0], "it follows a log, and there are too many requests")
         self._answered.add(connection)
-        if request.path.endswith("/_log"):
+        if is_following(request):
             self._followers.add(connection)
 
     def _rename(self, connection: ClientConnection, client: str) -> None:

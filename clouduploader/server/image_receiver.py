@@ -366,10 +366,10 @@ class ImageReceiver:
         return ImageError(STOPPED) if self._is_stopping else transfer.refusal or error
 
     async def _copy(self, function: Callable[..., T], *arguments: object) -> T:
-        return await _finished(asyncio.get_running_loop().run_in_executor(self._copy_threads, function, *arguments))
+        return await finished(asyncio.get_running_loop().run_in_executor(self._copy_threads, function, *arguments))
 
     async def _record(self, function: Callable[[], T]) -> T:
-        return await _finished(asyncio.get_running_loop().run_in_executor(self._record_threads, function))
+        return await finished(asyncio.get_running_loop().run_in_executor(self._record_threads, function))
 
 
 class _Transfer:
@@ -429,13 +429,15 @@ class _PeriodicCheck:
             self._check()
 
 
-async def _finished(future: Awaitable[T]) -> T:
-    """Wait for a thread's result; if cancelled, until the thread is done too: it uses files of this task."""
+async def finished(future: Awaitable[T]) -> T:
+    """Wait for a thread's result; if cancelled, however often, until the thread is done: it uses files of this task."""
     task = asyncio.ensure_future(future)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         task.exception()  # the client is gone; asyncio would log an exception that was never retrieved
         raise
 

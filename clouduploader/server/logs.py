@@ -63,7 +63,7 @@ class FollowedLog:
 
     def _facts(self) -> tuple[object, ...]:
         """Return what followers wait for a change of."""
-        return self.job and self.job.state, self.is_growing, self.descriptor, self.size
+        return self.job, self.is_growing, self.descriptor, self.size
 
     def _is_written(self) -> bool:
         if self.job is None or self.job.state in GROWING:
@@ -124,6 +124,11 @@ class FollowedLogs:
         self._jobs = jobs
         self._followed: dict[str, tuple[FollowedLog, int]] = {}
         self._is_closing = False
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether all answers are to end."""
+        return self._is_closing
 
     def close(self) -> None:
         """End the answers of all followers."""
@@ -226,7 +231,7 @@ class FollowedLogs:
         while descriptor is not None:
             # First the state, then the bytes: none that came before the end is missed.
             changes, is_growing, latest = followed.changes, followed.is_growing, followed.descriptor
-            start += await _copy(request, answer, descriptor, start, end)
+            start += await copy(request, answer, descriptor, start, end)
             if is_stream and descriptor != latest:
                 descriptor, start = latest, 0
                 continue
@@ -251,12 +256,12 @@ class FollowedLogs:
             answer = replies.text_of(last - start)
             await answer.prepare(request)
             if request.method != "HEAD":
-                await _copy(request, answer, log.fileno(), start, last)
+                await copy(request, answer, log.fileno(), start, last)
             await answer.write_eof()
             return answer
 
 
-async def _copy(
+async def copy(
     request: web.BaseRequest, answer: web.StreamResponse, descriptor: int, start: int, end: int | None
 ) -> int:
     """Send what there is of a log from one byte to another.

@@ -1,4 +1,7 @@
-"""Limits for each user with a token: requests in a minute, jobs that are not over, and bytes of their images."""
+"""Limits for each user with a token: requests in a minute, jobs that are not over, and bytes of their images.
+
+An image that comes in pieces counts as a job.
+"""
 
 import math
 
@@ -6,6 +9,7 @@ from clouduploader.errors import JobFileError, NoSuchJobError
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import ServerSettings
 from clouduploader.store import spool
+from clouduploader.store.images import ImageStore
 
 WINDOW_SECONDS = 60.0
 
@@ -40,8 +44,18 @@ class RequestCounts:
         self._used[user] = (used + 1, now)
 
 
-def check_room(jobs: spool.Spool, settings: ServerSettings, user: str, size_bytes: int) -> None:
+def check_room(
+    jobs: spool.Spool, settings: ServerSettings, user: str, size_bytes: int, *, images: ImageStore, taken: str | None
+) -> None:
     """Refuse a job of a user who has too many that are not over, or too much in them. Reads the running records.
+
+    Args:
+        jobs: The spool.
+        settings: Have the limits.
+        user: Whose job it would be.
+        size_bytes: Of its image.
+        images: Those that come in pieces.
+        taken: The id of that which the job is made of; None for none.
 
     Raises:
         RefusalError: It would be too much.
@@ -53,7 +67,9 @@ def check_room(jobs: spool.Spool, settings: ServerSettings, user: str, size_byte
             status=413,
             is_coded=True,
         )
-    count, used_bytes = 1, size_bytes
+    count, used_bytes = images.used_bytes(user, but=taken)
+    count += 1
+    used_bytes += size_bytes
     for name in jobs.running_names():
         try:
             job, _ = jobs.read(name)

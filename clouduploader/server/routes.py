@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from aiohttp import web
 
-from clouduploader.errors import JobFileError, NoSuchJobError
+from clouduploader.errors import JobFileError, JobStateError, NoSuchJobError
 from clouduploader.jobs import fill
 from clouduploader.jobs import kill as jobs_kill
 from clouduploader.model import job_xml
@@ -17,6 +17,7 @@ from clouduploader.server.replies import RefusalError
 from clouduploader.server.routing import Parameter, Route
 from clouduploader.server.state import JOB, ServerState
 from clouduploader.store import target_data
+from clouduploader.store.images import StoredImage
 from clouduploader.util.frozen import frozen
 
 MAX_SKELETON_BYTES = 2 * target_data.MAX_SIZE_BYTES + (1 << 17)  # the data in hexadecimal, and the longest fields
@@ -63,7 +64,7 @@ async def create(call: RouteCall) -> web.StreamResponse:
         raise RefusalError("read_data: no content attached")
     data = await call.state.read(call.request, limit_bytes=MAX_SKELETON_BYTES)
     fields, details = await call.state.parse(len(data), lambda: _parse_skeleton(data))
-    _check_length(details)
+    check_length(details)
     return await _create(call, fields, details)
 
 
@@ -85,7 +86,7 @@ def _parse_skeleton(data: bytes) -> tuple[dict[str, str], bytes]:
 async def create_by_query(call: RouteCall) -> web.StreamResponse:
     """Create a job from the query, with the target data as the body: the wiki's form."""
     data = await call.state.read(call.request, limit_bytes=MAX_SKELETON_BYTES)
-    _check_length(data)
+    check_length(data)
     if not await call.state.parse(len(data), lambda: _is_object(data)):
         raise RefusalError("the body is not a JSON object with the target data")
     return await _create(call, {name: call.found.value(name) or "" for name in WANTED}, data)
@@ -98,15 +99,31 @@ def _is_object(data: bytes) -> bool:
         return False
 
 
-def _check_length(data: bytes) -> None:
+def check_length(data: bytes) -> None:
     """Refuse target data that are too long for any upload."""
     if len(data) > target_data.MAX_SIZE_BYTES:
         raise RefusalError(f"the target data are longer than {target_data.MAX_SIZE_BYTES} bytes")
 
 
 async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.StreamResponse:
+    return replies.xml(job_xml.serialize(await make_job(call, fields, data)))
+
+
+async def make_job(call: RouteCall, fields: Mapping[str, str], data: bytes, *, image: StoredImage | None = None) -> Job:
+    """Make a job; it waits for its image, unless that is here.
+
+    Args:
+        call: The request.
+        fields: Of the job, by WANTED.
+        data: The target data.
+        image: The whole image that came in pieces; None for one that is still to come.
+
+    Raises:
+        RefusalError: A field is none that a job can have; or the user has no room for it, or the disk.
+        ClouduploaderError: The target data are wrong, or it can't be written.
+    """
     if call.owner is not None:
-        fields["user"] = call.owner  # whatever the client says
+        fields = {**fields, "user": call.owner}  # whatever the client says
     routing.check_filled("user", fields["user"])  # OBS takes such jobs, and never ends them
     routing.check_filled("target", fields["target"])
     for name in WANTED:
@@ -116,8 +133,10 @@ async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.S
     if len(fields["size"]) > job_xml.MAX_DIGITS:
         raise RefusalError(f"size is too large: {fields['size'][:40]}")
     size = int(fields["size"])
-    call.state.receiver.check_space(size)
-    call.state.receiver.check_inodes()
+    state = call.state
+    if image is None:
+        state.receiver.check_space(size)
+    state.receiver.check_inodes()
     job = Job(
         name="",
         state=JobState.CREATED,
@@ -133,16 +152,36 @@ async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.S
 
     def make() -> Job:
         if call.owner is not None:
-            quotas.check_room(call.state.jobs, call.state.settings, call.owner, size)
-        made = call.state.jobs.create(job, targetdata=_filled(call, job, data))
+            taken = image.id if image else None
+            quotas.check_room(state.jobs, state.settings, call.owner, size, images=state.images, taken=taken)
+        made = state.jobs.create(job, targetdata=_filled(call, job, data))
         # Logged in the thread: if the client leaves, its result is not awaited.
-        call.state.log.tell("created", job=made.name, user=made.user, target=made.target, size=made.size)
-        return made
+        state.log.tell("created", job=made.name, user=made.user, target=made.target, size=made.size)
+        return made if image is None else schedule(state, state.images.bind(image, made.name))
 
-    async with call.state.creating:  # else a request waits for the lock of `next` in steps of 50 ms
+    async with state.creating:  # else a request waits for the lock of `next` in steps of 50 ms
         made = await asyncio.to_thread(make)
     call.request[JOB] = made.name
-    return replies.xml(job_xml.serialize(made))
+    return made
+
+
+def schedule(state: ServerState, image: StoredImage) -> Job:
+    """In a thread: give a job that was made of an image that image, if it has not got it yet, and return the job.
+
+    Raises:
+        ClouduploaderError: It can't be done; asked again for a job of this image, the server goes on here.
+    """
+    name = image.job or ""
+
+    def announce() -> None:
+        state.log.tell("scheduled", job=name, bytes=image.size_bytes, image=image.id)
+
+    try:
+        job = state.jobs.adopt(name, state.images.path(image), announce=announce)
+    except (JobStateError, NoSuchJobError):  # it has its image, or is over
+        job = state.jobs.read(name)[0]
+    state.images.give_up(image)
+    return job
 
 
 def _filled(call: RouteCall, job: Job, data: bytes) -> bytes:

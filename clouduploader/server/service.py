@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import resource
 import socket
@@ -264,6 +265,9 @@ def _expire(state: ServerState) -> None:
     seconds, own = state.settings.expire_seconds, state.receiver.names
     for job in expire.expire(state.jobs, seconds=seconds, waits=state.wait_times, own=own):
         state.log.tell("failed", job=job.name, details=job.details)
+    now = datetime.datetime.now(datetime.UTC)
+    for image in state.images.expire(seconds=state.settings.image_seconds, now=now):
+        state.log.tell("expired", image=image.id, user=image.owner, bytes=image.offset_bytes, size=image.size_bytes)
 
 
 def _prune(state: ServerState) -> None:

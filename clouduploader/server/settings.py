@@ -43,6 +43,7 @@ class ServerSettings:
         max_transfers: How many images may be received at once.
         idle_seconds: How long a client may send nothing, within a request or an image.
         expire_seconds: How long a job may wait for its image, or for more of it.
+        image_seconds: How long an image that comes in pieces may wait for more of it, or for its job.
         archive_days: How old archived jobs get before they are removed; None for no limit.
         archive_jobs: How many archived jobs are kept, the newest; None for all.
         user_jobs: How many jobs that are not over a user may have who comes with a token.
@@ -68,6 +69,7 @@ class ServerSettings:
     max_transfers: int = 256
     idle_seconds: int = 300
     expire_seconds: int = 3600
+    image_seconds: int = 86_400
     archive_days: int | None = None
     archive_jobs: int | None = None
     user_jobs: int = 100
@@ -173,6 +175,7 @@ LIMITS = {
     "max_transfers": (1, 100_000),
     "idle_seconds": (1, 86_400),
     "expire_seconds": (1, 31_536_000),
+    "image_seconds": (60, 31_536_000),
     "archive_days": (1, 36_500),
     "archive_jobs": (1, 1_000_000_000),
     "user_jobs": (1, 1_000_000),

@@ -9,13 +9,14 @@ from typing import TypeVar
 from aiohttp import web
 
 from clouduploader.jobs import expire
-from clouduploader.server import body, status
+from clouduploader.server import body, connections, status
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.image_receiver import ImageReceiver
 from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.listing import JobLists
 from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
+from clouduploader.server.piece_receiver import PieceReceiver
 from clouduploader.server.quotas import RequestCounts
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.signin.openid import Provider
@@ -23,6 +24,7 @@ from clouduploader.server.status import InFlight
 from clouduploader.server.worker_thread import WorkerThread
 from clouduploader.store import spool
 from clouduploader.store.config import Config
+from clouduploader.store.images import ImageStore
 from clouduploader.util.service_log import ServiceLog
 from clouduploader.worker import lock
 from clouduploader.worker import settings as worker_settings
@@ -42,7 +44,9 @@ class ServerState:
         config: All settings.
         source: The settings of the server, which may be read again.
         jobs: The spool.
+        images: Images that come in pieces.
         receiver: Receives images.
+        transfers: Receives pieces of them.
         logs: Logs that are followed.
         listing: Renders lists of jobs; each piece under `listing_lock`.
         searching: The lock of searches.
@@ -63,7 +67,9 @@ class ServerState:
         self.config = config
         self.source = source
         self.jobs = jobs
+        self.images = ImageStore(jobs.directory)
         self.receiver = ImageReceiver(jobs, source, log)
+        self.transfers = PieceReceiver(self.images, source, free_bytes=jobs.free_bytes)
         self.log = log
         self.worker = worker
         self.worker_locks = lock.lock_paths(jobs, worker_settings.read(config).obs_lock)
@@ -168,5 +174,5 @@ def _described(number: int, request: web.BaseRequest, began: int) -> InFlight:
         line=f"{client:<22} {target}",
         began=began,
         descriptor=sock.fileno() if sock else -1,
-        is_following=request.path.endswith("/_log"),
+        is_following=connections.is_following(request),
     )

@@ -1,4 +1,4 @@
-"""Jobs: by search, one, killed, tried again."""
+"""Jobs: made, by search, one, killed, tried again."""
 
 import asyncio
 import enum
@@ -14,8 +14,9 @@ from clouduploader.jobs import list as jobs_list
 from clouduploader.model.job import JobState
 from clouduploader.server import replies, routes, search
 from clouduploader.server.access import Right
-from clouduploader.server.api import documents
-from clouduploader.server.api.endpoint import Endpoint, endpoint
+from clouduploader.server.api import documents, images
+from clouduploader.server.api.endpoint import ROOT, Endpoint, endpoint
+from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import RouteCall
 
 DEFAULT_JOBS = 50
@@ -94,6 +95,56 @@ class JobFilter(documents.Given):
         Annotated[str, Meta(pattern="^[0-9]{1,18}$")] | None, Meta(description="`next` of the answer before.")
     ] = None
     limit: Annotated[int, Meta(ge=1, le=MAX_JOBS, description="How many at most.")] = DEFAULT_JOBS
+
+
+class NewJob(documents.Given):
+    """What is to be done."""
+
+    target: Annotated[documents.Filled, Meta(description="The platform's name.")]
+    filename: Annotated[documents.Text, Meta(description="The image's name; that of the image unless given.")] = ""
+    size: Annotated[documents.Bytes | None, Meta(description="Of the image; needed without one.")] = None
+    image: Annotated[
+        str | None, Meta(description="The id of an image that is here; without one the job waits for it.")
+    ] = None
+    data: Annotated[
+        dict[str, Any] | str | None, Meta(description="The target data; a text if all of them are encrypted.")
+    ] = None
+    user: Annotated[documents.Text, Meta(description="Whose job it is; for a user always the own one.")] = ""
+    project: documents.Text = ""
+    repository: documents.Text = ""
+    package: documents.Text = ""
+    arch: documents.Text = ""
+
+
+async def create_job(call: RouteCall) -> web.StreamResponse:
+    """Make a job; of one image there is one job, however often that is asked for."""
+    given = await documents.read(call, NewJob)
+    image = None
+    if given.image is not None:
+        image = await images.find(call, given.image)
+        if image.job:
+            job = await asyncio.to_thread(routes.schedule, call.state, image)
+            return documents.answer(await details(call, job.name), location=f"{ROOT}/jobs/{job.name}")
+        if not image.is_whole:
+            raise JobStateError(f"{image.size_bytes - image.offset_bytes} bytes of the image are still to come")
+    size = given.size if image is None else image.size_bytes
+    if size is None or given.size not in (None, size):
+        raise RefusalError("the size must be that of the image", status=422)
+    data = "" if given.data is None else given.data
+    fields = {
+        "user": given.user or call.principal.user or "",
+        "target": given.target,
+        "project": given.project,
+        "repository": given.repository,
+        "package": given.package,
+        "arch": given.arch,
+        "filename": given.filename or (image.metadata.get(images.FILENAME, "") if image else ""),
+        "size": str(size),
+    }
+    encoded = data.encode() if isinstance(data, str) else msgspec.json.encode(data)
+    routes.check_length(encoded)
+    job = await routes.make_job(call, fields, encoded, image=image)
+    return documents.answer(await details(call, job.name), status=201, location=f"{ROOT}/jobs/{job.name}")
 
 
 async def list_jobs(call: RouteCall) -> web.StreamResponse:
@@ -190,6 +241,17 @@ def _fields(found: dict[str, Any]) -> dict[str, Any]:
 _NAMES = {field.name for field in msgspec.structs.fields(JobEntry)}
 ROUTES: list[Endpoint] = [
     endpoint("/jobs", list_jobs, Right.SEE_JOBS, query=JobFilter, answer=JobPage, is_polled=True),
+    endpoint(
+        "/jobs",
+        create_job,
+        Right.CREATE_JOBS,
+        methods=("POST",),
+        body=NewJob,
+        answer=JobDetails,
+        status=201,
+        statuses={200: "There is a job of this image already."},
+        refusals=(404, 409),
+    ),
     endpoint("/jobs/$job", show_job, Right.SEE_JOBS, answer=JobDetails, is_polled=True, refusals=(404,)),
     endpoint("/jobs/$job/kill", kill_job, Right.CHANGE_JOBS, methods=("POST",), answer=JobDetails, refusals=(404,)),
     endpoint(

@@ -24,7 +24,7 @@ import dataclasses
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -336,6 +336,38 @@ class Spool(SpoolPaths):
                 locked.replace(job)
                 undo.pop_all()
         return IncomingImage(self, job, file, lock=self.lock, ping=self.ping_worker)
+
+    @privileges.works_as_owner
+    def adopt(self, name: str, image_path: Path, *, announce: Callable[[], None] | None = None) -> Job:
+        """Give a job that was created its image, by a link to one that is in the spool already, and schedule it.
+
+        Args:
+            name: The job.
+            image_path: The image, as large as the job says, and on the disk.
+            announce: See `IncomingImage.finish`.
+
+        Returns:
+            The job, scheduled.
+
+        Raises:
+            NoSuchJobError, JobFileError, LocalIOError, LockedError: See `lock`.
+            JobStateError: The job waits for no image.
+            CannotCreateError: It can't be written; the job still waits.
+        """
+        with self.lock(name) as locked:
+            if locked.job.state is not JobState.CREATED:
+                raise JobStateError(f"the job {name} is {locked.job.state}, and waits for no image")
+            path = self.file_path(name)
+            try:
+                path.unlink(missing_ok=True)  # of one who did not get further
+                os.link(image_path, path, follow_symlinks=False)
+                files.sync_directory(self.directory)
+            except OSError as exc:
+                raise self.cannot_create(path, exc) from exc
+            scheduled = dataclasses.replace(locked.job, state=JobState.SCHEDULED, details=None)
+            locked.replace(scheduled, announce=announce)
+        self.ping_worker()
+        return scheduled
 
     @privileges.works_as_owner
     def open_log(self, name: str) -> BinaryIO:

@@ -18,6 +18,7 @@ from clouduploader.server.replies import RefusalError
 from clouduploader.server.signin import routes as signin
 from clouduploader.store import config
 from clouduploader.store.accounts import AccountStore
+from clouduploader.store.images import ImageStore
 from clouduploader.store.tokens import Role, TokenStore, TokenUses
 
 ROUTES = [*routes.ROUTES, *operations.ROUTES, *page.ROUTES, *signin.ROUTES, *table.ROUTES]
@@ -51,6 +52,16 @@ WHO_MAY = {
     "find_jobs": JOBS,
     "show_job": JOBS,
     "show_log": JOBS,
+    "api.images.create_image": JOBS,
+    "api.images.list_images": JOBS,
+    "api.images.receive_piece": JOBS,
+    "api.images.remove_image": JOBS,
+    "api.images.show_abilities": ALL,
+    "api.images.show_image": JOBS,
+    "api.images.show_offset": JOBS,
+    "api.job_log.follow_log": JOBS,
+    "api.job_log.show_log": JOBS,
+    "api.jobs.create_job": JOBS,
     "api.jobs.kill_job": JOBS,
     "api.jobs.list_jobs": JOBS,
     "api.jobs.retry_job": JOBS,
@@ -63,6 +74,8 @@ WHO_MAY = {
 FIELDS = {"user": "tom", "target": "directory", "project": "p", "repository": "r", "package": "k", "arch": "x86_64",
           "filename": "a.raw", "size": "3"}  # fmt: skip
 OWN, FOREIGN, NEW, NONE = "1", "2", "3", "4711"
+TUS = {"Tus-Resumable": "1.0.0", "Upload-Length": "3", "Upload-Offset": "0",
+       "Content-Type": "application/offset+octet-stream"}  # fmt: skip
 
 
 @pytest.fixture
@@ -73,6 +86,11 @@ def jobs(make_spool, make_job):
     make_job(jobs, FOREIGN, state=JobState.FAILED, user="anna", log=b"anna's log", details="anna's details")
     make_job(jobs, NEW, state=JobState.CREATED, user="anna", size=3, project="anna's project", log=b"anna's log")
     (jobs.directory / "next").write_text('<clouduploadjob name="10" />\n')
+    store, now = ImageStore(jobs.directory), datetime.datetime.now(datetime.UTC)
+    for job, user in ((OWN, "tom"), (FOREIGN, "anna"), (NEW, "anna")):
+        made = store.create(user, 3, metadata={"filename": f"{user}'s image"}, now=now)
+        for path in (store.path(made), store.path(made).with_suffix(".json")):
+            path.rename(path.with_stem(image_id(job)))
     return jobs
 
 
@@ -119,15 +137,28 @@ def ask(server, route, method, job, headers):
     query = dict(route.selector)
     if any(parameter.is_required for parameter in route.parameters):
         query = {parameter.name: FIELDS[parameter.name] for parameter in route.parameters}
-    path = route.path.replace("$job", job).replace("$name", job)
+    path = route.path.replace("$job", job).replace("$image", image_id(job)).replace("$name", job)
     target = path + (f"?{urllib.parse.urlencode(query)}" if query else "")
-    body = {routes.create: skeleton(), routes.create_by_query: b"{}", routes.upload: b"abc"}.get(route.handler)
-    return server.ask(method, target, body if method in ("POST", "PUT") else None, **headers)
+    body = BODIES.get(name_of(route))
+    if "/images" in path:
+        headers = headers | TUS
+    elif isinstance(body, dict):
+        body, headers = json.dumps(body).encode(), headers | {"Content-Type": "application/json"}
+    return server.ask(method, target, body if method in ("POST", "PUT", "PATCH") else None, **headers)
+
+
+def image_id(job):
+    """Return the id of the image of the one whose the job is."""
+    return job[0] * 32
 
 
 def skeleton(**changes):
     fields = {**FIELDS, **changes}
     return f"<clouduploadjob>{''.join(f'<{k}>{v}</{k}>' for k, v in fields.items())}</clouduploadjob>".encode()
+
+
+BODIES = {"create": skeleton(), "create_by_query": b"{}", "upload": b"abc", "api.images.receive_piece": b"abc",
+          "api.jobs.create_job": {"user": "tom", "target": "directory", "size": 3}}  # fmt: skip
 
 
 # --- every route
@@ -167,7 +198,7 @@ def test_every_right_is_in_the_table():
 def test_job_of_another_user_is_as_one_that_is_not_there(server, bearer):
     tom, asked = bearer("tom"), 0
     for route in ROUTES:
-        for method in route.methods if "$job" in route.path else ():
+        for method in route.methods if "$" in route.path else ():
             wanted = ask(server, route, method, NONE, tom)
             for job in (FOREIGN, NEW):
                 assert ask(server, route, method, job, tom) == wanted

@@ -1,4 +1,4 @@
-"""Jobs by the API: searched, looked at, killed, tried again."""
+"""Jobs by the API: made, searched, looked at, killed, tried again."""
 
 import datetime
 import json
@@ -6,7 +6,8 @@ import urllib.parse
 
 import pytest
 
-from clouduploader.model.job import JobState
+from clouduploader.model.job import Job, JobState
+from clouduploader.store import images
 
 ROOT = "/api/v1/jobs"
 
@@ -21,8 +22,11 @@ def ask(serve, jobs):
     """Return a function that asks a server, and returns the status and the document."""
     server = serve(jobs)
 
-    def call(method, target, **headers):
-        status, _, body = server.ask(method, target, b"" if method == "POST" else None, **headers)
+    def call(method, target, document=None, **headers):
+        data = b"" if document is None else json.dumps(document).encode()
+        headers = {"Content-Type": "application/json", **headers}
+        status, lines, body = server.ask(method, target, data if method == "POST" else None, **headers)
+        call.headers = lines
         return int(status[:3]), json.loads(body)
 
     call.server = server
@@ -101,3 +105,83 @@ def test_job_that_waits_is_scheduled_and_no_other(ask, jobs, make_job):
         status, problem = ask("POST", f"{ROOT}/{name}/retry")
         assert (status, problem["code"]) == (409, "job_state")
     assert ask("POST", f"{ROOT}/4/retry")[0] == 404
+
+
+# --- made
+
+NEW = {"user": "tom", "target": "directory", "filename": "a.raw", "project": "p", "data": {"directory": "/x"}}
+
+
+@pytest.fixture
+def image(jobs):
+    """A whole image of three bytes."""
+    store = images.ImageStore(jobs.directory)
+    made = store.create(None, 3, metadata={"filename": "sent.raw"}, now=datetime.datetime.now(datetime.UTC))
+    with store.open(made.id) as opened:
+        opened.write(b"abc")
+        opened.sync()
+    return store.find(made.id)
+
+
+def test_job_without_an_image_waits_for_it(ask, jobs):
+    status, job = ask("POST", ROOT, NEW | {"size": 3})
+    assert (status, job["state"], job["size"], job["project"], job["arch"]) == (201, "created", 3, "p", "")
+    assert f"Location: {ROOT}/{job['id']}" in ask.headers
+    assert json.loads(jobs.data_path(job["id"]).read_bytes()) == NEW["data"]
+    assert ask.server.ask("PUT", f"/cloudupload/{job['id']}", b"abc")[0] == "200 OK"
+    assert ask("GET", f"{ROOT}/{job['id']}")[1]["state"] == "scheduled"
+
+
+def test_of_an_image_there_is_one_job(ask, jobs, image):
+    status, job = ask("POST", ROOT, {"user": "tom", "target": "directory", "image": image.id})
+    assert (status, job["state"], job["filename"], job["size"]) == (201, "scheduled", "sent.raw", 3)
+    assert jobs.file_path(job["id"]).read_bytes() == b"abc"
+    assert ask("POST", ROOT, NEW | {"image": image.id}) == (200, job)
+    assert [path.suffix for path in images.ImageStore(jobs.directory).directory.iterdir()] == [".json"]
+
+
+def test_job_whose_maker_died_gets_its_image_when_asked_for_again(ask, jobs, image):
+    """The server died between the lines of `routes.make_job`."""
+    made = jobs.create(Job(name="", state=JobState.CREATED, user="tom", target="directory", size=3), targetdata=b"{}")
+    images.ImageStore(jobs.directory).bind(image, made.name)
+    jobs.file_path(made.name).write_bytes(b"half")
+    status, job = ask("POST", ROOT, NEW | {"image": image.id})
+    assert (status, job["id"], job["state"]) == (200, made.name, "scheduled")
+    assert jobs.file_path(made.name).read_bytes() == b"abc"
+
+
+def test_data_that_are_encrypted_as_a_whole_are_a_text(ask, jobs):
+    text = "-----BEGIN PGP MESSAGE-----\n..."
+    status, job = ask("POST", ROOT, NEW | {"size": 3, "data": text})
+    assert (status, jobs.data_path(job["id"]).read_text()) == (201, text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [({"size": None}, 422, "size"), ({"size": -1}, 422, "$.size"), ({"size": "3"}, 422, "$.size"),
+     ({"target": ""}, 422, "$.target"), ({"user": ""}, 400, "user is empty"), ({"pid": 1}, 422, "pid"),
+     ({"image": "x"}, 404, "no such image"), ({"project": "p" * 1025}, 422, "$.project"),
+     ({"data": [1]}, 422, "$.data"), ({"size": 10**17}, 507, "No space left")],
+)  # fmt: skip
+def test_wrong_job_is_refused_with_what_is_wrong(ask, jobs, changes, status, words):
+    found, problem = ask("POST", ROOT, NEW | {"size": 3} | changes)
+    assert found == status
+    assert words in problem["detail"]
+    assert jobs.running_names() == []
+
+
+def test_image_must_be_whole_and_of_the_size_that_is_said(ask, jobs, image):
+    status, problem = ask("POST", ROOT, NEW | {"image": image.id, "size": 4})
+    assert (status, problem["code"]) == (422, "invalid")
+    begun = images.ImageStore(jobs.directory).create(None, 3, metadata={}, now=image.created)
+    status, problem = ask("POST", ROOT, NEW | {"image": begun.id})
+    assert (status, problem["code"], problem["detail"]) == (409, "job_state", "3 bytes of the image are still to come")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"{", 400), (b"[" * 100_000, 422), (b"\xff", 400), (b"{}", 422), (b"", 400)]
+)
+def test_body_that_is_no_document_is_refused(ask, body, status):
+    headers = {"Content-Type": "application/json"}
+    assert ask.server.ask("POST", ROOT, body, **headers)[0].startswith(f"{status} ")
+    assert ask.server.ask("POST", ROOT, body)[0].startswith("415 ")

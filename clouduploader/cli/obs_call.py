@@ -127,7 +127,7 @@ def _log_file(call: ObsCall) -> BinaryIO:
         return open(1, "wb", buffering=0, closefd=False)
     try:
         with privileges.as_owner(call.log_path.absolute().parent):
-            descriptor = os.open(call.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PUBLIC_MODE)
+            descriptor = os.open(call.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.GROUP_MODE)
     except OSError as exc:
         raise CannotCreateError(f"the log {call.log_path} can't be written: {exc.strerror}") from exc
     return open(descriptor, "wb", buffering=0)  # noqa: PTH123

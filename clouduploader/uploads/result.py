@@ -69,7 +69,7 @@ def _try_to_write(path: Path, data: bytes) -> OSError | None:
     """Replace a file; return why that is not possible, or None."""
     try:
         with privileges.as_owner(path.parent):
-            files.replace_file(path, data, mode=files.PUBLIC_MODE)
+            files.replace_file(path, data, mode=files.GROUP_MODE)
     except OSError as exc:
         return exc
     return None

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-PUBLIC_MODE = 0o644  # what OBS's daemons write with their umask of 022
+PUBLIC_MODE = 0o644
+GROUP_MODE = 0o640  # in the spool: jobs of users who don't trust each other; OBS's daemons write 0644
 PRIVATE_MODE = 0o600
 PUBLIC_DIRECTORY_MODE = 0o755
+GROUP_DIRECTORY_MODE = 0o750
 PRIVATE_DIRECTORY_MODE = 0o700
 REMOVE_TRIES = 5  # a killed uploader may make a file in the directory that is being removed
 
@@ -83,7 +85,7 @@ def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 def open_locked(path: Path) -> BinaryIO | None:
     """Open a log to append to it and lock it; return None if another process has the lock. The caller closes it."""
-    descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND, mode=PUBLIC_MODE)
+    descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND, mode=GROUP_MODE)
     with contextlib.ExitStack() as undo:
         file = undo.enter_context(os.fdopen(descriptor, "ab", buffering=0))
         if not try_lock(descriptor):

@@ -151,7 +151,7 @@ def _make_directory(jobs: spool.Spool, name: str) -> None:
         files.remove_tree(path)
         if path.exists():
             path.rename(work_dir.with_name(f"{work_dir.name}.gone{os.getpid()}"))
-    files.make_directory(prepared_dir, mode=files.PUBLIC_DIRECTORY_MODE)  # as OBS's N.dir with its umask of 022
+    files.make_directory(prepared_dir, mode=files.GROUP_DIRECTORY_MODE)
 
 
 def _arguments(launch: LaunchConfig, job: Job) -> list[bytes]:

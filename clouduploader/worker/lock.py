@@ -88,7 +88,7 @@ def acquire(jobs: spool.Spool, obs_lock: Path | None) -> Iterator[WorkerLock]:
 def _lock(stack: contextlib.ExitStack, path: Path, complaint: str) -> int:
     try:
         with privileges.as_owner(path.parent):
-            descriptor = files.open_regular(path, os.O_WRONLY, mode=files.PUBLIC_MODE)
+            descriptor = files.open_regular(path, os.O_WRONLY, mode=files.GROUP_MODE)
         stack.callback(os.close, descriptor)
         deadline = time.monotonic() + PROBE_SECONDS
         while not files.try_lock(descriptor):

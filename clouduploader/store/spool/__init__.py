@@ -62,12 +62,11 @@ class Spool(SpoolPaths):
         self._lock_timeout_seconds = lock_timeout_seconds
 
     @privileges.works_as_owner
-    def make(self, *, has_parents: bool = True, mode: int = files.PUBLIC_DIRECTORY_MODE) -> None:
+    def make(self, *, has_parents: bool = True) -> None:
         """Make the spool if it is not there: OBS's server makes it for the first job.
 
         Args:
             has_parents: Whether the directory that it lies in must be there; else it is made too.
-            mode: Of what is made.
 
         Raises:
             MissingFileError: There is none.
@@ -82,7 +81,8 @@ class Spool(SpoolPaths):
         missing = [path for path in (self.directory, *self.directory.parents) if not path.is_dir()]
         try:
             for path in reversed(missing):
-                files.make_directory(path, mode=mode)
+                is_spool = path == self.directory
+                files.make_directory(path, mode=files.GROUP_DIRECTORY_MODE if is_spool else files.PUBLIC_DIRECTORY_MODE)
         except OSError as exc:
             raise CannotCreateError(f"the spool {self.directory} can't be made: {exc.strerror}") from exc
 
@@ -213,14 +213,14 @@ class Spool(SpoolPaths):
             descriptor = self._lock(path)
             while descriptor is None:
                 with contextlib.suppress(FileExistsError):  # another writer just made it
-                    files.create_file(path, job_xml.serialize_next(1), mode=files.PUBLIC_MODE)
+                    files.create_file(path, job_xml.serialize_next(1), mode=files.GROUP_MODE)
                 descriptor = self._lock(path)
             try:
                 number = records.read_next(path)
                 # as OBS's server does it when it starts
                 for name in (*records.names(self.directory), *self.archived_names()):
                     number = max(number, int(name) + 1)
-                files.replace_file(path, job_xml.serialize_next(number + 1), mode=files.PUBLIC_MODE)
+                files.replace_file(path, job_xml.serialize_next(number + 1), mode=files.GROUP_MODE)
             finally:
                 os.close(descriptor)
         except OSError as exc:
@@ -284,7 +284,7 @@ class Spool(SpoolPaths):
         )
         try:
             # later there may be no inode for it, and the job could never end
-            files.make_directory(self.done_dir, mode=files.PUBLIC_DIRECTORY_MODE)
+            files.make_directory(self.done_dir, mode=files.GROUP_DIRECTORY_MODE)
         except OSError as exc:
             raise self.cannot_create(self.done_dir, exc) from exc
         self._enter(job, targetdata)
@@ -300,7 +300,7 @@ class Spool(SpoolPaths):
         with contextlib.ExitStack() as undo:
             for path, data, mode in (
                 (self.data_path(job.name), targetdata, files.PRIVATE_MODE),
-                (self.job_path(job.name), job_xml.serialize(job), files.PUBLIC_MODE),
+                (self.job_path(job.name), job_xml.serialize(job), files.GROUP_MODE),
             ):
                 undo.callback(files.discard, path)
                 try:
@@ -327,7 +327,7 @@ class Spool(SpoolPaths):
             job = dataclasses.replace(locked.job, state=JobState.RECEIVING, pid=os.getpid())
             path = self.received_path(job)
             try:
-                file = files.open_new(path, mode=files.PUBLIC_MODE)
+                file = files.open_new(path, mode=files.GROUP_MODE)
             except OSError as exc:
                 raise self.cannot_create(path, exc) from exc
             with contextlib.ExitStack() as undo:
@@ -407,7 +407,7 @@ class Spool(SpoolPaths):
         """
         path = self.done_log_path(name)
         try:
-            descriptor = files.open_regular(path, os.O_WRONLY | os.O_APPEND, mode=files.PUBLIC_MODE)
+            descriptor = files.open_regular(path, os.O_WRONLY | os.O_APPEND, mode=files.GROUP_MODE)
         except OSError as exc:
             raise self.cannot_create(path, exc) from exc
         return os.fdopen(descriptor, "ab", buffering=0)
@@ -421,7 +421,7 @@ class Spool(SpoolPaths):
         """
         path = self.done_path(job.name)
         try:
-            files.replace_file(path, job_xml.serialize(job), mode=files.PUBLIC_MODE)
+            files.replace_file(path, job_xml.serialize(job), mode=files.GROUP_MODE)
         except OSError as exc:
             raise self.cannot_create(path, exc) from exc
 
@@ -429,7 +429,7 @@ class Spool(SpoolPaths):
     def mark_cleanup_pending(self, name: str) -> None:
         """Write down that the worker has to clean up in the cloud after a job; as far as the disk takes it."""
         with contextlib.suppress(OSError):
-            files.write_file(self.cleanup_path(name), b"", mode=files.PUBLIC_MODE)
+            files.write_file(self.cleanup_path(name), b"", mode=files.GROUP_MODE)
             files.sync_directory(self.directory)
 
     @privileges.works_as_owner

@@ -40,7 +40,7 @@ class LockedJob:
         """
         path = self._paths.job_path(self.job.name)
         try:
-            files.replace_file(path, job_xml.serialize(job), mode=files.PUBLIC_MODE, announce=announce)
+            files.replace_file(path, job_xml.serialize(job), mode=files.GROUP_MODE, announce=announce)
         except OSError as exc:
             raise self._paths.cannot_create(path, exc) from exc
 
@@ -73,10 +73,10 @@ class LockedJob:
 
     def _write_archive(self, job: Job) -> None:
         paths, name = self._paths, job.name
-        files.make_directory(paths.done_dir, mode=files.PUBLIC_DIRECTORY_MODE)
+        files.make_directory(paths.done_dir, mode=files.GROUP_DIRECTORY_MODE)
         with contextlib.suppress(FileNotFoundError):
             paths.log_path(name).replace(paths.done_log_path(name))
-        files.replace_file(paths.done_path(name), job_xml.serialize(job), mode=files.PUBLIC_MODE)
+        files.replace_file(paths.done_path(name), job_xml.serialize(job), mode=files.GROUP_MODE)
 
     def _remove_inputs(self) -> None:
         """Remove what only an upload needs."""

@@ -60,7 +60,7 @@ def test_upload_is_started_as_obs_does_it(bench):
         f"CLOUDUPLOADER_SPOOL={directory}",
     }
     assert processes.is_locked(bench.jobs.log_path("7"))
-    assert stat.S_IMODE(bench.jobs.work_dir("7").stat().st_mode) == 0o755
+    assert stat.S_IMODE(bench.jobs.work_dir("7").stat().st_mode) == 0o750
     bench.release("7")
     bench.wait_for_end("7")
     assert bench.files() == [".worker.lock", "done"]

@@ -19,6 +19,9 @@ from clouduploader.worker import outcome as worker_outcome
 from clouduploader.worker import supervisor, tracked, worker
 
 
+NOBODY = 65534
+
+
 def as_user_nobody(look):
     """Fork, give up root's rights, and return whether something was found."""
     child = os.fork()
@@ -186,6 +189,7 @@ def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, 
     """As after a reboot: to a worker that is not root, it can't be seen what the process does."""
     let_all_enter(bench.jobs.directory)
     job = bench.schedule_uploading(pid=os.getpid())
+    os.chown(bench.jobs.directory, NOBODY, NOBODY)  # whose worker it is
     with bench.jobs.open_log("1") as log:
         if not is_locked:
             log.close()

@@ -74,7 +74,7 @@ def test_received_image_schedules_the_job_and_wakes_the_worker(make_spool):
     job, _ = jobs.read(name)
     assert (job.state, job.pid, job.details) == (JobState.SCHEDULED, None, None)
     assert jobs.file_path(name).read_bytes() == b"0123456789"
-    assert stat.S_IMODE(jobs.file_path(name).stat().st_mode) == 0o644
+    assert stat.S_IMODE(jobs.file_path(name).stat().st_mode) == 0o640
     assert files(jobs) == {name, f"{name}.data", f"{name}.file"}
 
 

@@ -221,7 +221,7 @@ def test_replaced_job_has_obs_bytes_and_mode(make_spool, make_job):
     assert jobs.job_path("1").read_text() == (
         '<clouduploadjob name="1">\n  <state>uploading</state>\n  <user>tom</user>\n  <pid>7</pid>\n</clouduploadjob>\n'
     )
-    assert stat.S_IMODE(jobs.job_path("1").stat().st_mode) == 0o644
+    assert stat.S_IMODE(jobs.job_path("1").stat().st_mode) == 0o640
     assert everything(jobs.directory) == {"1"}
 
 

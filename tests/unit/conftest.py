@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import platforms
+from fakes import forked, platforms
 from fakes.scripted_server import ScriptedServer
 
 from clouduploader.cli import main
@@ -96,11 +96,9 @@ class FileCloud:
         )  # fmt: skip
 
     def run(self, *words):
-        """Run it to its end; in this process, which saves its start, unless it may kill itself."""
+        """Run it to its end; in this process, which saves its start, or in a fork of it if it may kill itself."""
         if (self.directory / "crash").exists():
-            with self.start(*words) as child:
-                out, err = child.communicate(timeout=60)
-            return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+            return forked.run(lambda: main.main(self._words(words)), cwd=self.place)
         return self._run_here(*self._words(words), cwd=self.place)
 
     def _words(self, words):

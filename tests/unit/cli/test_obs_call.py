@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes import forked
 from samples.job_logs import TIME, untimed
 
 from clouduploader.cli import main, obs_call
@@ -53,10 +54,10 @@ def job(tmp_path):
     return tmp_path
 
 
-def run(job, *last, user="tom", target="directory", options=(), **kwargs):
+def run(job, *last, user="tom", target="directory", options=()):
     spool = job / "spool"
-    command = [EXECUTABLE, *options, "--home", job / "home", user, target, spool / "7.file", spool / "7.data", *last]
-    return subprocess.run(command, capture_output=True, text=True, cwd=job, check=False, **kwargs)
+    words = [*options, "--home", job / "home", user, target, spool / "7.file", spool / "7.data", *last]
+    return forked.run(lambda: main.main([str(word) for word in words]), cwd=job)
 
 
 def test_five_operands_append_to_the_log_and_give_the_result(job):

@@ -123,18 +123,18 @@ def test_dd_overwrites_with_zeros_too(make_instance, call, tmp_path):
         assert disk.read(3_000_000) == bytes(3_000_000)
 
 
-def test_dd_stops_where_the_disk_ends(make_instance, call, tmp_path):
+def test_dd_stops_where_the_disk_ends(make_instance, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tools, "GIB", 3 << 20)  # a disk of that size is written in no time
     instance = make_instance(xvdg=1)
     with (tmp_path / "x.raw").open("wb") as image:
-        image.seek(GIB - 10)
+        image.seek(tools.GIB - 10)
         image.write(b"0123456789beyond")
-    status, output = call(instance, "dd", f"if={tmp_path}/x.raw", "of=/dev/xvdg", "bs=32k")
-    assert status == 1
-    assert output.startswith("dd: error writing '/dev/xvdg': No space left on device\n")
+    assert tools.dd(instance, [f"if={tmp_path}/x.raw", "of=/dev/xvdg", "bs=32k"]) == 1
+    assert capsys.readouterr().out.startswith("dd: error writing '/dev/xvdg': No space left on device\n")
     content = tmp_path / "xvdg.raw"
-    assert content.stat().st_size == GIB
+    assert content.stat().st_size == tools.GIB
     with content.open("rb") as disk:
-        disk.seek(GIB - 10)
+        disk.seek(tools.GIB - 10)
         assert disk.read() == b"0123456789"
 
 

@@ -235,7 +235,7 @@ def test_all_is_done_as_the_user_that_is_asked_for(place, start, let_all_enter):
     report, *log = jobs.done_log_path("1").read_text().splitlines()
     ids = f"{nobody.pw_uid}:{nobody.pw_gid}"
     groups = " ".join(map(str, os.getgrouplist("nobody", nobody.pw_gid)))
-    assert report == f"{ids}:{groups} {ids}:755 {UMASK:04o}"
+    assert report == f"{ids}:{groups} {ids}:750 {UMASK:04o}"
     assert not [line for line in log if re.match("HOME=|USER=|LOGNAME=|SUDO", line)]
     made = [path for name in ("spool", "images") for path in (place / name).rglob("*")]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(nobody.pw_uid, nobody.pw_gid)}

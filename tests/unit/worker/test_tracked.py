@@ -18,7 +18,6 @@ from clouduploader.util import privileges, processes
 from clouduploader.worker import outcome as worker_outcome
 from clouduploader.worker import supervisor, tracked, worker
 
-
 NOBODY = 65534
 
 

@@ -56,31 +56,41 @@ class _Stream:
 
     def read(self, size: int = -1, /) -> bytes:
         """See ImageStream; fewer bytes than asked for come only at the end."""
-        if self._error:  # what is missing behind it must not look like the end
-            raise self._error
-        try:
-            data = b"".join(self._taken(sys.maxsize if size < 0 else size))
-        except BaseException as exc:
-            self._error = exc
-            raise
+        data = b"".join(self._taken(sys.maxsize if size < 0 else size))
         self._digest.update(data)
         return data
 
     def _taken(self, size: int) -> Iterator[memoryview]:
-        while size:
-            if not self._rest:
-                self._rest = memoryview(next(self._pieces, b""))
-                if not self._rest:
-                    return
+        while size and (self._rest or self._has_next()):
             part = self._rest[:size]
             self._rest = self._rest[len(part) :]
             size -= len(part)
             yield part
 
+    def _has_next(self) -> bool:
+        """Take the next piece; tell whether there is one."""
+        if self._error:  # what is missing behind it must not look like the end
+            raise self._error
+        try:
+            self._rest = memoryview(next(self._pieces, b""))
+        except BaseException as exc:
+            self._error = exc
+            raise
+        return bool(self._rest)
+
     def __iter__(self) -> Iterator[bytes]:
-        """See ImageStream."""
-        while piece := self.read(PIECE_BYTES):
-            yield piece
+        """See ImageStream; all pieces but the last have one size.
+
+        One that has it already is not copied: the pages that a copy is given cost a third of what its SHA-512 does.
+        """
+        while self._rest or self._has_next():
+            whole = self._rest.obj
+            if isinstance(whole, bytes) and len(whole) == len(self._rest) == PIECE_BYTES:
+                self._rest = memoryview(b"")
+                self._digest.update(whole)
+                yield whole
+            else:
+                yield self.read(PIECE_BYTES)
 
     def hexdigest(self) -> str:
         """See ImageStream."""
@@ -88,6 +98,7 @@ class _Stream:
 
     def close(self) -> None:
         """Give no bytes any more."""
+        self._rest = memoryview(b"")
         self._error = self._error or ValueError("the stream is closed")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from clouduploader.errors import PlatformReplyError
 
+MAX_ANSWER_BYTES = 32 << 20
+"""Of any answer: a page of some thousand blobs or images has a few MiB, and a page of a blob 4."""
 NO_MEMBERS: Mapping[str, type] = MappingProxyType({})
 
 

@@ -24,13 +24,13 @@ from typing import Protocol
 
 import clouduploader
 from clouduploader.errors import NetworkError, PlatformReplyError
+from clouduploader.plugin.answers import MAX_ANSWER_BYTES
 from clouduploader.plugin.fields import JsonValue
 from clouduploader.util import http1
 from clouduploader.util.frozen import frozen
 
 CONNECT_SECONDS = 10.0  # to each address of a host
 SILENCE_SECONDS = 60.0  # until the next bytes come or go; Azure's storage may work for 30 on a page
-MAX_ANSWER_BYTES = 32 << 20  # a page of some thousand blobs or images has a few; a page of a blob has 4
 AUTHORITIES = "REQUESTS_CA_BUNDLE"  # the variable that Microsoft's, Google's and OpenStack's own programs go by
 _PIECE_BYTES = 256 << 10  # sent within SILENCE_SECONDS
 _RECEIVE_BYTES = 1 << 18

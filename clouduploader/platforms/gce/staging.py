@@ -14,8 +14,7 @@ import contextlib
 import functools
 import json
 import secrets
-from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -32,6 +31,7 @@ from clouduploader.model.disk import Encoding, ImageStream
 from clouduploader.platforms.gce import labels, rest
 from clouduploader.plugin import CloudObject, Context, UploadContext
 from clouduploader.plugin.http import Answer
+from clouduploader.plugin.transfer import ahead
 from clouduploader.util import files, privileges
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
@@ -245,7 +245,7 @@ class _Sender:
         """Send all; return the object as the service describes it, our size in bytes and our CRC-32C."""
         if self._position is None:
             self._look_back()
-        with contextlib.closing(_ahead(_chunks(stream))) as chunks:
+        with contextlib.closing(ahead(_chunks(stream))) as chunks:
             for chunk in chunks:
                 self._send(chunk)
         return self._found or {}, chunk.end, chunk.crc32c
@@ -358,15 +358,6 @@ def _chunks(stream: ImageStream) -> Iterator[_Chunk]:
         held += piece
         crc32c = google_crc32c.extend(crc32c, piece)
     yield _Chunk(held, start, crc32c, is_last=True)
-
-
-def _ahead(chunks: Iterator[_Chunk]) -> Generator[_Chunk, None, None]:
-    """Have the next chunk packed by another thread while the caller sends one; closed, it waits for that thread."""
-    with ThreadPoolExecutor(1, "pack") as pool:
-        coming: Future[_Chunk | None] = pool.submit(next, chunks, None)
-        while chunk := coming.result():
-            coming = pool.submit(next, chunks, None)
-            yield chunk
 
 
 def _compare(found: dict[str, Any], archive: CloudObject, size_bytes: int, crc32c: int) -> None:

@@ -22,9 +22,11 @@ from clouduploader.errors import (
 )
 from clouduploader.platforms.openstack.glance import Images
 from clouduploader.plugin import Context, Reporter
+from clouduploader.plugin.answers import MAX_ANSWER_BYTES
 from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:
+    import requests
     from keystoneauth1.access import AccessInfoV3
     from keystoneauth1.session import Session
 
@@ -61,6 +63,7 @@ class Cloud:
         reporter: Reporter,
     ) -> None:
         session.redirect = False  # keystoneauth would send secret and token along, to any host
+        session.session.hooks["response"].append(_read)
         self._session = session
         self._interface = interface
         self._image_urls = image_urls
@@ -121,6 +124,22 @@ class Cloud:
         catalog = self.access().service_catalog
         endpoints = catalog.get_endpoints(service_type=SERVICE, interface=self._interface)
         return sorted({str(endpoint["region"]) for endpoint in endpoints.get(SERVICE, []) if endpoint})
+
+
+def _read(answer: "requests.Response", **_options: object) -> None:
+    """Read an answer to its end, where requests would read it without a limit.
+
+    Raises:
+        PlatformReplyError: It has more than MAX_ANSWER_BYTES.
+        Exception: Those of requests.
+    """
+    data = bytearray()
+    for piece in answer.iter_content(1 << 16):
+        data += piece
+        if len(data) > MAX_ANSWER_BYTES:
+            answer.close()
+            raise PlatformReplyError(f"an answer of the cloud has more than {MAX_ANSWER_BYTES} bytes")
+    answer._content = bytes(data)
 
 
 def connect(ctx: Context, home: Path, default_cloud: str) -> Cloud:

@@ -4,6 +4,7 @@ The calls are made by keystoneauth's session, which renews tokens. It is told no
 `Context.retry`'s, so that a cancellation is seen and a stream is never sent from its middle.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clouduploader.errors import ClouduploaderError, PlatformReplyError, TransientError, http_error
 from clouduploader.model.disk import ImageStream
 from clouduploader.plugin.answers import check_object, read_object
+from clouduploader.plugin.transfer import ahead
 
 if TYPE_CHECKING:
     import requests
@@ -172,7 +174,8 @@ class Body:
         if self._is_taken:
             raise TransientError("the content was to be sent from its middle")
         self._is_taken = True
-        yield from self._pieces
+        with contextlib.closing(ahead(self._pieces)) as pieces:  # so reading and hashing take no time of their own
+            yield from pieces
         self.is_sent = True
 
 

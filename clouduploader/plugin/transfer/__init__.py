@@ -19,10 +19,13 @@ sends what is missing; should the image be another one now, that is a ContentCha
 A cloud that takes chunks in order only, as in a resumable upload, gets one thread (`threads=1`) and all zeros
 (`ZeroBlocks.SEND`); one that zeroes a new disk itself needs none (`ZeroBlocks.SKIP`).
 
+`ahead` prepares the next part of one stream while a part is sent.
+
 A platform with an event loop of its own in place of an SDK uses the parts: `ChunkTransfer`, which decides what is sent
 next and when again, with its `RateLimiter` and `Window`; `ThreadGroup`; and `run`.
 """
 
+from clouduploader.plugin.transfer.ahead import ahead
 from clouduploader.plugin.transfer.chunks import ChunkTransfer, ChunkUpload, NoChunk, Timeouts
 from clouduploader.plugin.transfer.confirmed import ConfirmedChunks, ContentChangedError, zero_digest
 from clouduploader.plugin.transfer.content import content, read_content
@@ -42,6 +45,7 @@ __all__ = [
     "ThreadGroup",
     "Timeouts",
     "Window",
+    "ahead",
     "content",
     "read_content",
     "run",

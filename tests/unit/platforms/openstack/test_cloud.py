@@ -235,3 +235,10 @@ def test_error_of_the_sdk_is_translated(raised, ours):
 
 def test_error_of_others_is_not_translated():
     assert openstack_cloud.translate(OSError(), "x") is None
+
+
+def test_answer_without_a_limit_is_refused(make_context, monkeypatch):
+    monkeypatch.setattr(openstack_cloud, "MAX_ANSWER_BYTES", 1000)
+    server = ScriptedServer([ok(bytes(1001), "X-Subject-Token: t")])
+    with contextlib.closing(server), pytest.raises(PlatformReplyError, match="has more than 1000 bytes"):
+        roles(make_context(auth_url=f"{server.url}/v3"))

@@ -17,7 +17,7 @@ from clouduploader.errors import (
 )
 from clouduploader.model.disk import DiskFormat
 from clouduploader.platforms.openstack import upload as openstack_upload
-from clouduploader.plugin import BytesMoved, CloudObject, UploadContext
+from clouduploader.plugin import CloudObject, PhaseStarted, UploadContext
 from clouduploader.plugin.testing import FakeClock, RecordingReporter, opened_stream
 from clouduploader.util.cancel import Cancel
 
@@ -298,7 +298,7 @@ def test_right_that_is_missing_is_told(upload):
 
 def test_token_that_was_revoked_is_renewed(upload, cloud):
     def revoke(event):
-        if isinstance(event, BytesMoved) and event.done_bytes == event.total_bytes:
+        if event == PhaseStarted("verify"):
             cloud.tokens.clear()
 
     record = RecordingReporter(revoke)

@@ -66,7 +66,7 @@ class Session:
         """
         return self.read_config()
 
-    @property
+    @functools.cached_property
     def server(self) -> "JobServer | None":
         """Return the server that the command works on; None if it works on the spool.
 
@@ -85,26 +85,26 @@ class Session:
         from clouduploader import client
 
         ca = os.environ.get(CA_VARIABLE)
-        server = client.JobServer(url, self.token, ca_path=self.ca or (Path(ca) if ca else self.config.ca))
-        if self.token and not (server.is_private or self.config.send_clear_tokens):
+        token = self._find_token(client.JobServer(url).url)
+        server = client.JobServer(url, token, ca_path=self.ca or (Path(ca) if ca else self.config.ca))
+        if token and not (server.is_private or self.config.send_clear_tokens):
             raise DeniedError(
                 f"the token is not sent to {server.url}: by http others could read it on its way",
                 hint="Give a URL with https.",
             )
         return server
 
-    @functools.cached_property
-    def token(self) -> str | None:
-        """The token that says to a server who asks, from the environment or the home; None without one.
+    def _find_token(self, url: str) -> str | None:
+        """Return the token that says to a server who asks: of the environment, the home or the keyring; None for none.
 
         Raises:
-            ConfigError: It is none, or others can read its file.
+            ConfigError: It is none, or others can read its file; or the keyring does not answer.
         """
-        from clouduploader.store import token_file
+        from clouduploader.store import secret_service, token_file
 
         if self._token:
             return token_file.check(self._token, TOKEN_VARIABLE)
-        return token_file.read(self.config.home.value)
+        return token_file.read(self.config.home.value) or secret_service.read(url, os.environ)
 
     def open_spool(self) -> Spool:
         """Return the spool of this machine.

@@ -59,7 +59,9 @@ def create_command(
 ) -> None:
     """Make a token, and print it: nothing can show it again.
 
-    Its user gives it to clouduploader as CLOUDUPLOADER_TOKEN, or in the file `token` of the home; other programs send
+    Its user gives it to clouduploader as CLOUDUPLOADER_TOKEN, in the file `token` of the home, or in the keyring of the
+    desktop; the first that there is counts. Into the keyring it comes, with the URL of the server, by
+    `secret-tool store --label clouduploader service clouduploader server URL`, which asks for it. Other programs send
     it as a header, `Authorization: Bearer TOKEN`.
 
     With --json the data are {"token", "id", "user", "role", "note", "created", "expires"}.

@@ -187,7 +187,9 @@ class ServerEndpoint:
             raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")
         message = f"the server {self.url} refused: {summary} (HTTP {status})"
         if status == http.HTTPStatus.UNAUTHORIZED and self._token is None:
-            raise DeniedError(message, hint="CLOUDUPLOADER_TOKEN, or the file `token` in the home, says who asks.")
+            raise DeniedError(
+                message, hint="CLOUDUPLOADER_TOKEN, the file `token` in the home, or the keyring says who asks."
+            )
         if status in (401, 403) or "access denied" in summary:  # the second is OBS's, with a 500
             raise DeniedError(message)
         if status == http.HTTPStatus.NOT_FOUND:

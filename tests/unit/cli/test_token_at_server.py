@@ -69,6 +69,21 @@ def test_token_of_the_home_is_sent_where_the_environment_has_none(run, make_serv
     assert server.requests[0].headers["Authorization"] == f"Bearer {token}"
 
 
+def test_token_of_the_keyring_is_the_last_that_is_looked_for(run, make_server, home, token, tmp_path, monkeypatch):
+    (tmp_path / "secret-tool").write_text(f'#!/bin/sh\necho "$5" >> {tmp_path}/asked\nprintf %s {token}\n')
+    (tmp_path / "secret-tool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nowhere")
+    server = make_server(RECORD, ENTRY)
+    run("inspect", "7", "--server", f"{server.url}/")
+    assert server.requests[0].headers["Authorization"] == f"Bearer {token}"
+    assert (tmp_path / "asked").read_text() == f"{server.url}\n"
+    (home / "token").write_text(token)
+    (home / "token").chmod(0o600)
+    run("inspect", "7", "--server", make_server(RECORD, ENTRY).url)
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
+
+
 def test_without_a_token_no_header_is_sent(run, make_server):
     server = make_server(RECORD, ENTRY)
     run("inspect", "7", "--server", server.url)
@@ -116,7 +131,10 @@ def test_server_that_wants_a_token_says_how_to_give_one(run, make_server, token)
     refused = refusal("401 a token is needed", "a token is needed")
     code, said = run("list", "--server", make_server(refused).url)
     assert code == 77
-    assert "a token is needed (HTTP 401). CLOUDUPLOADER_TOKEN, or the file `token` in the home, says who asks." in said
+    assert (
+        "a token is needed (HTTP 401). CLOUDUPLOADER_TOKEN, the file `token` in the home, or the keyring says who asks."
+        in said
+    )
     code, said = run("list", "--server", make_server(refused).url, token=token)
     assert (code, "says who asks" in said) == (77, False)
 

@@ -27,6 +27,7 @@ SOURCES: dict[str, Callable[..., Iterable[str]]] = {
     "openstack-rules": tables.openstack_rules,
     "package": plugin_api.package,
     "policy": tables.policy,
+    "service-policy": tables.service_policy,
     "settings": tables.settings,
     "target-data": tables.target_data,
     "trust": tables.trust,

@@ -13,6 +13,7 @@ from clouduploader.cli import manual
 from clouduploader.errors import ExitCode
 from clouduploader.platforms.azure import rights as azure_rights_of
 from clouduploader.platforms.azure import settings as azure_settings
+from clouduploader.platforms.ec2 import accounts as ec2_accounts
 from clouduploader.platforms.ec2 import rights
 from clouduploader.platforms.ec2 import settings as ec2_settings
 from clouduploader.platforms.gce import rights as gce_rights
@@ -111,8 +112,15 @@ def metrics() -> Iterator[str]:
 
 
 def policy(name: str) -> Iterator[str]:
-    """Show a policy of the role that a user makes in AWS."""
-    yield from rst.block(json.dumps(rights.permissions(name), indent=2), "json")
+    """Show a policy of the role that a user makes in AWS, or that of its boundary."""
+    document = rights.boundary("aws") if name == rights.BOUNDARY else rights.permissions(name, "aws")
+    yield from rst.block(json.dumps(document, indent=2), "json")
+
+
+def service_policy() -> Iterator[str]:
+    """Show the policy of the service's own user, for roles of the path that the scripts give them."""
+    document = rights.service([f"arn:aws:iam::*:role{ec2_accounts.PATH}*"])
+    yield from rst.block(json.dumps(document, indent=2), "json")
 
 
 def azure_rights(extra: str = "") -> Iterator[str]:

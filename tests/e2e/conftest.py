@@ -87,9 +87,9 @@ class AwsSandbox(Sandbox):
         """What the EBS direct APIs have seen: connections, calls, snapshots."""
         return self.control("GET", "ebs")
 
-    def policy(self, document: dict[str, Any] | None) -> None:
-        """Give the role these rights."""
-        self.control("POST", "policy", document)
+    def policy(self, documents: list[dict[str, Any]] | dict[str, Any] | None) -> None:
+        """Give the role these rights: those of one policy, or of several."""
+        self.control("POST", "policy", documents)
 
     def pace(self, snapshot_seconds: float = 0, **seconds: float) -> None:
         """Let things take that long; what is not named takes no time."""

@@ -26,6 +26,9 @@ PROBE_SECONDS = 900  # the shortest session there is (API reference of AssumeRol
 
 NAME = "clouduploader"
 """What the commands call the role; the user may choose another. CloudFormation makes up a name of its own."""
+PATH = "/clouduploader/"
+"""Of the role, so that the service's own user can be let assume such roles only, see `roles` in the settings."""
+BOUNDARY_DESCRIPTION = "What the role of clouduploader can do at most"
 DESCRIPTION = "Lets a build service upload images (clouduploader)"  # IAM API, CreateRole: at most 1000 characters
 
 
@@ -62,13 +65,15 @@ class RoleAccounts(Accounts):
         caller = auth.CallerAccount(home, profile, is_role_wanted=True, region=region, reporter=reporter)
         we = caller.identity(caller.keys())
         trust = rights.trust(partition=we.partition, account_id=we.account_id, external_id=external_id)
-        permissions = {name: rights.permissions(name) for name in rights.names(self._settings.method, extras)}
+        names = rights.names(self._settings.method, extras)
+        permissions = {name: rights.permissions(name, we.partition) for name in names}
+        boundary = rights.boundary(we.partition) if rights.BOUNDARY in extras else None
         return AccountGuide(
             facts={"account_id": we.account_id, "external_id": external_id},
-            policies={"trust": trust, **permissions},
+            policies={"trust": trust, **permissions, **({rights.BOUNDARY: boundary} if boundary else {})},
             scripts={
-                "cloudformation": template(trust, permissions),
-                "commands": commands(trust, permissions),
+                "cloudformation": template(trust, permissions, boundary),
+                "commands": commands(trust, permissions, boundary),
             },
         )
 
@@ -108,6 +113,7 @@ class RoleAccounts(Accounts):
             settings=dataclasses.replace(self._settings, session_seconds=session_seconds),
             targetdata={"arn": arn, "external_id": external_id, "region": self._sts_region()},
             session=auth.session_name(user="verify", job_name=None),
+            policy=rights.NOTHING,
             reporter=reporter,
         )
         try:
@@ -138,33 +144,50 @@ def _new_external_id() -> str:
     return "".join(secrets.choice(BASE58) for _ in range(EXTERNAL_ID_LENGTH))
 
 
-def template(trust: Document, permissions: Mapping[str, Document]) -> str:
+def template(trust: Document, permissions: Mapping[str, Document], boundary: Document | None) -> str:
     """Make a CloudFormation template of the role; its output RoleArn is what the service must be told."""
     properties = {
         "Description": DESCRIPTION,
+        "Path": PATH,
         "AssumeRolePolicyDocument": trust,
         "Policies": [{"PolicyName": name, "PolicyDocument": document} for name, document in permissions.items()],
     }
+    resources: dict[str, object] = {"Role": {"Type": "AWS::IAM::Role", "Properties": properties}}
+    if boundary:
+        properties["PermissionsBoundary"] = {"Ref": "Boundary"}
+        described = {"Description": BOUNDARY_DESCRIPTION, "Path": PATH, "PolicyDocument": boundary}
+        resources["Boundary"] = {"Type": "AWS::IAM::ManagedPolicy", "Properties": described}
     document = {
         "AWSTemplateFormatVersion": "2010-09-09",  # the only one there is
         "Description": DESCRIPTION,
-        "Resources": {"Role": {"Type": "AWS::IAM::Role", "Properties": properties}},
+        "Resources": resources,
         "Outputs": {"RoleArn": {"Value": {"Fn::GetAtt": ["Role", "Arn"]}}},
     }
     return json.dumps(document, indent=2)
 
 
-def commands(trust: Document, permissions: Mapping[str, Document]) -> str:
-    """Make commands of the aws program for a shell, a line each; the last one prints the role's ARN."""
-    lines = [
-        [
-            *("create-role", "--role-name", NAME, "--description", DESCRIPTION),
-            *("--assume-role-policy-document", json.dumps(trust)),
-        ]
-    ]
+def commands(trust: Document, permissions: Mapping[str, Document], boundary: Document | None) -> str:
+    """Make commands of the aws program for a shell, a line each; the last one prints the role's ARN.
+
+    With a boundary the first one prints the ARN of that, which the second one takes from the shell's variable.
+    """
+    named, placed = ("--role-name", NAME), ("--path", PATH)
+    trusted = ("--description", DESCRIPTION, "--assume-role-policy-document", json.dumps(trust))
+    lines = [_command("create-role", *named, *placed, *trusted)]
+    if boundary:
+        written = ("--description", BOUNDARY_DESCRIPTION, "--policy-document", json.dumps(boundary))
+        created = _command("create-policy", "--policy-name", f"{NAME}-boundary", *placed, *written, *_shown("Policy"))
+        lines = [f"boundary=$({created})", f'{lines[0]} --permissions-boundary "$boundary"']
     lines += [
-        ["put-role-policy", "--role-name", NAME, "--policy-name", name, "--policy-document", json.dumps(document)]
+        _command("put-role-policy", *named, "--policy-name", name, "--policy-document", json.dumps(document))
         for name, document in permissions.items()
     ]
-    lines += [["get-role", "--role-name", NAME, "--query", "Role.Arn", "--output", "text"]]
-    return "\n".join(shlex.join(["aws", "iam", *line]) for line in lines)
+    return "\n".join([*lines, _command("get-role", *named, *_shown("Role"))])
+
+
+def _command(*words: str) -> str:
+    return shlex.join(["aws", "iam", *words])
+
+
+def _shown(kind: str) -> tuple[str, ...]:
+    return "--query", f"{kind}.Arn", "--output", "text"

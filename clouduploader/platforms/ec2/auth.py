@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clouduploader.errors import ClouduploaderError, CredentialsError, TargetDataError, TransientError
-from clouduploader.platforms.ec2 import endpoint
+from clouduploader.platforms.ec2 import endpoint, fields, rights
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
 from clouduploader.plugin import Context, JsonValue, Reporter, UploadContext, UploadRequest
@@ -56,6 +56,7 @@ class Account:
         settings: See Ec2Settings.
         targetdata: The keys `arn`, `external_id` and `region` are used.
         session: The session's name, see `session_name`.
+        policy: Of the session, as JSON, see `rights`: it can do no more, whatever the role allows.
         reporter: Told of each call if verbose; the secrets are hidden there.
         cancel: Once it is requested, nothing that is asked for takes longer than seconds.
     """
@@ -67,11 +68,13 @@ class Account:
         settings: Ec2Settings,
         targetdata: Mapping[str, JsonValue],
         session: str,
+        policy: str,
         reporter: Reporter,
         cancel: Cancel | None = None,
     ) -> None:
         self._settings = settings
         self._session = session
+        self._policy = policy
         self._reporter = reporter
         self.region = str(targetdata["region"])
         self.role_arn = str(targetdata.get("arn", ""))
@@ -91,11 +94,14 @@ class Account:
         """Get credentials for the account, with their whole life before them. Uses the network.
 
         Raises:
+            TargetDataError: The settings do not let us assume the role.
             CredentialsError: There are none, or AWS does not accept them.
             ClouduploaderError: See `aws_errors.translate`.
         """
         if not self.role_arn:
             return self._caller.keys()
+        if problem := fields.role_problem(self.role_arn, self._settings):
+            raise TargetDataError(problem, hint="See roles in [ec2] of clouduploader.conf.")
         keys = self._assume()
         self._reporter.hide(keys.secret_access_key)
         self._reporter.hide(keys.session_token or "")
@@ -119,6 +125,7 @@ class Account:
             "RoleArn": self.role_arn,
             "RoleSessionName": self._session,
             "DurationSeconds": self._settings.session_seconds,
+            "Policy": self._policy,
         }
         if self._external_id:
             parameters["ExternalId"] = self._external_id
@@ -442,23 +449,44 @@ class CallerIdentity:
         return self.arn.split(":")[1]
 
 
-def account(ctx: Context, home: Path, settings: Ec2Settings, *, user: str = "clean-up") -> Account:
-    """Make the account of a context. No network before it is used.
+def account(ctx: Context, home: Path, settings: Ec2Settings) -> Account:
+    """Make the account of a context: for an upload, or else for a clean-up. No network before it is used.
 
     Args:
         ctx: Whose target data name the account.
         home: Home of clouduploader.
         settings: Section `[ec2]`.
-        user: For the session's name where there is no upload.
     """
-    request = ctx.request if isinstance(ctx, UploadContext) else None
+    if not isinstance(ctx, UploadContext):
+        return _account(ctx, home, settings, session=session_name(user="clean-up", job_name=None), is_upload=False)
+    session = session_name(user=ctx.request.user, job_name=ctx.request.job_name)
+    return _account(ctx, home, settings, session=session, is_upload=True)
+
+
+def account_to_check(ctx: Context, home: Path, settings: Ec2Settings) -> Account:
+    """Make the account of a context with the rights that an upload would have; see `account`."""
+    return _account(ctx, home, settings, session=session_name(user="check", job_name=None), is_upload=True)
+
+
+def _account(ctx: Context, home: Path, settings: Ec2Settings, *, session: str, is_upload: bool) -> Account:
     return Account(
         home=home,
         settings=settings,
         targetdata={**ctx.targetdata, "region": ctx.region},
-        session=session_name(user=request.user if request else user, job_name=request.job_name if request else None),
+        session=session,
+        policy=_upload_policy(ctx, settings) if is_upload else rights.of_clean_up(),
         reporter=ctx.reporter,
         cancel=ctx.cancel,
+    )
+
+
+def _upload_policy(ctx: Context, settings: Ec2Settings) -> str:
+    copies = ctx.targetdata.get("regions")
+    regions = [ctx.region, *(str(name) for name in copies)] if isinstance(copies, list) else [ctx.region]
+    return rights.of_upload(
+        ctx.targetdata,
+        fields.method(ctx.targetdata, settings),
+        [] if fields.EVERYWHERE in regions else list(dict.fromkeys(regions)),
     )
 
 

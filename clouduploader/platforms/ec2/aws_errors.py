@@ -175,6 +175,10 @@ def _sts(refusal: AwsError, subject: str, said: str) -> ClouduploaderError:
             hint="Check .aws/credentials in the home of clouduploader. A region that is not enabled in its account "
             "answers like this too: then enable it, or set sts_region in [ec2] of clouduploader.conf.",
         )
+    if code == "PackedPolicyTooLarge":
+        return TargetDataError(
+            f"the policy of the session is too large for {subject} {said}", hint="Give fewer regions to copy to."
+        )
     if code == "ValidationError":
         if "DurationSeconds" in refusal.message or "MaxSessionDuration" in refusal.message:
             return CredentialsError(

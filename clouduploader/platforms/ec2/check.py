@@ -35,6 +35,8 @@ DRY_RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "DeregisterImage": ("deregister_image", {"ImageId": "ami-00000000000000000"}),
 }
 """Actions of EC2 that an EBS direct upload calls, with boto3's method, and parameters that name nothing that exists."""
+TIED = ("RegisterImage", "CreateTags", "DeleteSnapshot", "DeregisterImage")
+"""Those of them that the role may have for things with our tag only, as `rights` has it: a refusal tells nothing."""
 UNTRIABLE = (
     "ebs:StartSnapshot",
     "ebs:PutSnapshotBlock",
@@ -207,7 +209,7 @@ class _Check:
 
     def _role(self) -> Iterator[Finding]:
         """Try the role of a job that is to come, and look at the job's region with its rights."""
-        account = auth.account(self._ctx, self._platform.home, self._settings, user="check")
+        account = auth.account_to_check(self._ctx, self._platform.home, self._settings)
         subject = f"role {account.role_arn}" if account.role_arn else "own credentials"
         try:
             ec2 = account.ec2()
@@ -259,7 +261,7 @@ def _rights(ctx: Context, account: auth.Account, subject: str) -> Iterator[Findi
                 return
         if code == "DryRunOperation":
             granted.append(f"ec2:{action}")
-        elif code in aws_errors.UNAUTHORIZED:
+        elif code in aws_errors.UNAUTHORIZED and action not in TIED:
             hint = "Attach the policy that `clouduploader account show` prints to the role."
             yield Finding(Level.FAILURE, subject, f"may not call ec2:{action}", hint)
         else:

@@ -304,6 +304,8 @@ def problems(targetdata: Mapping[str, JsonValue], settings: Ec2Settings) -> list
     if "external_id" in targetdata and "arn" not in targetdata:
         # OBS makes an external id for every user, and sends arn as null until there is a role.
         found.append("arn is empty: the user has no role configured")
+    if problem := role_problem(str(targetdata.get("arn", "")), settings):
+        found.append(problem)
     if targetdata.get("architecture") == "arm64" and targetdata.get("ena_support") is False:
         found.append("ena_support is false, but arm64 needs it")  # ec2uploadimg would turn it on
     found += _boot_problems(targetdata)
@@ -316,6 +318,13 @@ def problems(targetdata: Mapping[str, JsonValue], settings: Ec2Settings) -> list
     if "kms_key_id" in targetdata and targetdata.get("encrypted") is False:
         found.append("kms_key_id is given, but encrypted is false")
     return found + _key_problems(targetdata) + _distribution_problems(targetdata)
+
+
+def role_problem(arn: str, settings: Ec2Settings) -> str | None:
+    """Say why the service does not assume a role, if the settings name others; "" is no role."""
+    if not arn or settings.is_role_allowed(arn):
+        return None
+    return f"arn is {arn}, and the administrator lets this service assume only {settings.roles}"
 
 
 def moment(text: JsonValue) -> datetime.datetime | None:

@@ -17,6 +17,8 @@ class Ec2Settings:
         session_seconds: Life of the temporary credentials. 3600 is allowed for every role: the
             smallest MaxSessionDuration is an hour (API reference of AssumeRole).
         sts_region: The region whose STS is asked; empty for the region of the upload.
+        roles: Patterns of the ARNs of the roles that are assumed, separated by spaces, with `*` and `?` as in a policy;
+            any other role is refused before AWS is asked.
         ec2uploadimg: The program, a name or a path.
         ssh_timeout: Seconds; ec2uploadimg tries that many tenths of it, and each try may take all of it:
             with 60 a silent port costs at most 7 minutes.
@@ -39,6 +41,7 @@ class Ec2Settings:
     profile: str = "default"
     session_seconds: int = 3600
     sts_region: str = ""
+    roles: str = "*"
     ec2uploadimg: str = "ec2uploadimg"
     ssh_timeout: int = 60
     wait_count: int = 3
@@ -51,6 +54,11 @@ class Ec2Settings:
     file_digest: str = "free"
     snapshot_usd: float = 0.05
     transfer_usd: float = 0.02
+
+    def is_role_allowed(self, arn: str) -> bool:
+        """Tell whether `roles` names a role."""
+        patterns = (re.escape(word).replace(r"\*", ".*").replace(r"\?", ".") for word in self.roles.split())
+        return any(re.fullmatch(pattern, arn, re.DOTALL) for pattern in patterns)
 
 
 LIMITS = {
@@ -95,6 +103,8 @@ def read(section: Mapping[str, str]) -> Ec2Settings:
             raise ConfigError(
                 f"setting '{key}' in [ec2] of clouduploader.conf is '{value}', not one of {', '.join(allowed)}"
             )
+    if not str(values.get("roles", Ec2Settings.roles)).split():
+        raise ConfigError("setting 'roles' in [ec2] of clouduploader.conf is empty: no role could be assumed")
     return dataclasses.replace(Ec2Settings(), **values)  # type: ignore[arg-type]
 
 

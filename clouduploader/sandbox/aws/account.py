@@ -6,7 +6,6 @@ under `SandboxAccount.lock`: moto itself is not safe with threads.
 
 import dataclasses
 import datetime
-import functools
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,13 +17,13 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance
-from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.iam.models import IAMBackend, iam_backends
 from moto.sts.models import STSBackend, sts_backends
 
-from clouduploader.sandbox.aws import images, keys, network
+from clouduploader.sandbox.aws import identity, images, keys, network
 from clouduploader.sandbox.aws.ebs.snapshots import DirectSnapshot
 from clouduploader.sandbox.aws.layout import REGIONS
+from clouduploader.sandbox.aws.policies import Rights, check, listed
 from clouduploader.util.frozen import frozen
 
 ACCOUNT_ID = str(DEFAULT_ACCOUNT_ID)
@@ -64,24 +63,14 @@ class SandboxIdentity:
         secret: The secret access key.
         token: The session token; None for a user.
         expires: When the key ends; None for a user.
-        policies: Documents, each of which can allow or deny.
+        rights: What IAM allows.
     """
 
     arn: str
     secret: str = dataclasses.field(repr=False)
     token: str | None = dataclasses.field(repr=False)
     expires: datetime.datetime | None
-    policies: tuple[str, ...]
-
-    def may(self, action: str, resource: str) -> bool:
-        """Return whether the policies allow a call."""
-        results = {_verdict(document, action, resource) for document in self.policies}
-        return PermissionResult.PERMITTED in results and PermissionResult.DENIED not in results
-
-
-@functools.lru_cache(maxsize=1024)
-def _verdict(document: str, action: str, resource: str) -> PermissionResult:
-    return IAMPolicy(document).is_action_permitted(action, resource)
+    rights: Rights
 
 
 def policy(*, actions: str | Sequence[str], resource: str = "*") -> str:
@@ -174,11 +163,16 @@ class SandboxAccount:
         )
         self.set_role_policy(None)
 
-    def set_role_policy(self, document: dict[str, Any] | None) -> None:
-        """Give the role exactly these rights; None for RIGHTS."""
+    def set_role_policy(self, documents: list[dict[str, Any]] | dict[str, Any] | None) -> None:
+        """Give the role exactly these rights: those of one policy, or of several; None for RIGHTS."""
         with self.lock:
-            text = policy(actions=RIGHTS) if document is None else json.dumps(document)
-            self._iam.put_role_policy(ROLE_NAME, "upload", text)
+            given = [policy(actions=RIGHTS)] if documents is None else [json.dumps(one) for one in listed(documents)]
+            for text in given:
+                check(text)
+            for name in self._iam.list_role_policies(ROLE_NAME):
+                self._iam.delete_role_policy(ROLE_NAME, name)
+            for number, text in enumerate(given):
+                self._iam.put_role_policy(ROLE_NAME, f"upload-{number}", text)
 
     @staticmethod
     def _add_helper_ami(region: str) -> str:
@@ -262,13 +256,13 @@ class SandboxAccount:
                     secret=session.secret_access_key,
                     token=session.session_token,
                     expires=self.expiry(access_key_id),
-                    policies=tuple(role.policies.values()),
+                    rights=identity.rights_of(ACCOUNT_ID, access_key_id),
                 )
             for user in self._iam.users.values():
                 for key in user.access_keys:
                     if key.access_key_id == access_key_id:
-                        documents = tuple(user.policies.values())
-                        return SandboxIdentity(user.arn, key.secret_access_key, None, None, documents)
+                        rights = identity.rights_of(ACCOUNT_ID, access_key_id)
+                        return SandboxIdentity(user.arn, key.secret_access_key, None, None, rights)
         return None
 
     def ssh_at(self, address: str) -> Instance | None:

@@ -12,24 +12,36 @@ from clouduploader.platforms.ec2 import rights
 pytestmark = pytest.mark.sandbox
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
-ACTIONS = rights.ACTIONS["ebs-direct"]
-KEY_ACTIONS = tuple(action for action in rights.ACTIONS["kms"] if action != "kms:DescribeKey")
+KEY_ACTIONS = ("kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext")
 """Besides, for a customer's KMS key that is named by its ARN."""
+DIRECT = rights.permissions("ebs-direct", "aws")
+KMS = rights.permissions("kms", "aws")
+OLD = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": rights.actions("ebs-direct"), "Resource": "*"}],
+}
+"""The policy that earlier versions printed: without conditions."""
 
 
-def only(*actions):
-    statement = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
-    return {"Version": "2012-10-17", "Statement": [statement]}
+def without(*actions):
+    """The printed policies, but for these actions."""
+    return [
+        {
+            **document,
+            "Statement": [{**one, "Action": kept} for one in document["Statement"] if (kept := left(one, actions))],
+        }
+        for document in (DIRECT, KMS)
+    ]
 
 
-def without(action):
-    return only(*(one for one in (*ACTIONS, *KEY_ACTIONS) if one != action))
+def left(statement, actions):
+    return [action for action in statement["Action"] if action not in actions]
 
 
 @pytest.fixture
 def narrow_sandbox(sandbox):
-    """The sandbox, with the role's rights cut down to ACTIONS."""
-    sandbox.policy(only(*ACTIONS))
+    """The sandbox, with the role's rights cut down to the printed ones."""
+    sandbox.policy(DIRECT)
     return sandbox
 
 
@@ -66,6 +78,12 @@ def test_role_is_enough_for_an_upload(narrow_sandbox, make_upload, disk, assert_
     done = make_upload(disk.path, tags={"made by": "clouduploader"}, verify="full", encrypted=True).run()
     assert_uploaded(done, disk.raw)
     assert refused(narrow_sandbox) == set()
+
+
+def test_role_of_an_earlier_version_goes_on_working(sandbox, make_upload, disk, assert_uploaded):
+    sandbox.policy(OLD)
+    assert_uploaded(make_upload(disk.path, verify="full").run(), disk.raw)
+    assert refused(sandbox) == set()
 
 
 def test_role_is_enough_for_the_clean_up(narrow_sandbox, make_upload, disk, stop_after_registration):
@@ -107,7 +125,7 @@ def test_role_is_enough_after_a_kill(narrow_sandbox, make_upload, disk, assert_u
 
 
 def test_rights_for_a_kms_key_are_enough(sandbox, make_upload, disk, assert_uploaded):
-    sandbox.policy(only(*ACTIONS, *KEY_ACTIONS))
+    sandbox.policy(without("kms:DescribeKey"))
     key_arn = sandbox.description["kms_keys"]["us-east-1"]
     assert_uploaded(make_upload(disk.path, kms_key_id=key_arn).run(), disk.raw)
     assert refused(sandbox) == {"DescribeKey"}  # what is not allowed is not looked at

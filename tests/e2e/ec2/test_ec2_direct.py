@@ -10,7 +10,6 @@ from clouduploader.platforms.ec2 import rights
 pytestmark = pytest.mark.sandbox
 
 BLOCK = 524288
-ACTIONS = rights.ACTIONS["ebs-direct"]
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def described(sandbox, image_id):
 
 def test_upload_becomes_an_ami_with_the_rights_of_its_policy_and_no_other(sandbox, make_direct, make_image):
     image = make_image()
-    sandbox.policy(policy(*ACTIONS))
+    sandbox.policy(rights.permissions("ebs-direct", "aws"))
     job = make_direct(image, verify="full", description="A test")
     done = job.run()
     assert sandbox.image_bytes(done.image_id, len(image.raw)) == image.raw

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.sandbox
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "several-teams.rst").read_text("utf-8")
-ROLE = "arn:aws:iam::123456789012:role/clouduploader"
+ROLE = "arn:aws:iam::123456789012:role/clouduploader/clouduploader"
 ASK = """
 import sys, urllib.error, urllib.request
 request = urllib.request.Request(sys.argv[1], headers={"Authorization": f"Bearer {sys.argv[2]}"} if sys.argv[2] else {})

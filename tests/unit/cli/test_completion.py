@@ -73,7 +73,7 @@ def test_there_are_enumerated_options():
         (["upload", "--copy-to", "eu-west-1,us-west-"], ["eu-west-1,us-west-1", "eu-west-1,us-west-2"]),
         (["sandbox", "--region", "eu-c"], ["eu-central-1"]),
         (["account", "set", "tom", ""], ["external_id", "arn"]),
-        (["account", "show", "tom", "--with", ""], ["copies", "kms", "cleanup"]),
+        (["account", "show", "tom", "--with", ""], ["copies", "kms", "cleanup", "boundary"]),
         (["account", "show", "tom", "--form", ""], ["text", "json", "cloudformation", "commands"]),
         (["account", "show", "tom", "--target", "directory", "--form", ""], []),
         (["upload", "--target", "directory", "--fo"], ["--force"]),

@@ -19,7 +19,7 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.elastic_block_store import Snapshot
 from moto.ec2.utils import random_snapshot_id
 
-from clouduploader.sandbox.aws import defaults, keys
+from clouduploader.sandbox.aws import authorization, defaults, keys
 from clouduploader.sandbox.aws.account import ACCOUNT_ID, SandboxAccount
 from clouduploader.sandbox.aws.disks import BLOCK_BYTES, Disks
 from clouduploader.sandbox.aws.ebs import parameters, snapshots
@@ -27,6 +27,7 @@ from clouduploader.sandbox.aws.ebs.errors import EbsError, invalid, unknown_snap
 from clouduploader.sandbox.aws.ebs.http import HttpResponse, RequestHead
 from clouduploader.sandbox.aws.ebs.signature import SignedCaller
 from clouduploader.sandbox.aws.ebs.snapshots import DirectSnapshot
+from clouduploader.sandbox.aws.policies import Context, Request
 from clouduploader.sandbox.clock import CloudClock
 from clouduploader.util.frozen import frozen
 
@@ -162,8 +163,13 @@ class EbsActions:
         Raises:
             EbsError: It is refused.
         """
-        resource = f"arn:aws:ec2:{caller.region}::snapshot/{call.snapshot_id or '*'}"
-        self._check_right(caller, f"ebs:{call.action}", resource)
+        if call.snapshot_id:
+            with self._account.lock:
+                ec2 = _ec2(caller)
+                is_there = call.snapshot_id in ec2.snapshots
+                there = authorization.resource_tags(ec2.tags.get(call.snapshot_id, {}))
+            context = there if is_there else authorization.AboutNothing()
+            self._check_right(caller, f"ebs:{call.action}", _arn(caller, call.snapshot_id), context)
         return self._actions[call.action](call, caller, body)
 
     def note(self, call: EbsCall, caller: SignedCaller, code: str) -> None:
@@ -201,6 +207,7 @@ class EbsActions:
 
     def _start(self, _call: EbsCall, caller: SignedCaller, body: Body) -> HttpResponse:
         asked = parameters.json_object(body.data)
+        self._check_rights_to_start(caller, asked)
         token = parameters.text(asked, "ClientToken", MAX_CLIENT_TOKEN)
         place = (caller.region, token or "")
         before = self._started.get(place) if token else None
@@ -225,8 +232,6 @@ class EbsActions:
         if asked.get("ParentSnapshotId"):
             raise invalid("ParentSnapshotId: the sandbox has no incremental snapshots.")
         tags = parameters.tags(asked.get("Tags") or [])
-        if tags:
-            self._check_right(caller, "ec2:CreateTags", f"arn:aws:ec2:{caller.region}::snapshot/*")
         kms_key_arn = self._kms_key(caller, asked)
         now = self._clock.now()
         with self._account.lock:
@@ -257,6 +262,17 @@ class EbsActions:
             "KmsKeyArn": kms_key_arn,
         }
         return {key: value for key, value in shown.items() if value is not None}
+
+    def _check_rights_to_start(self, caller: SignedCaller, asked: dict[str, Any]) -> None:
+        tags = parameters.tags(asked.get("Tags") or [])
+        context = authorization.request_tags(tags)
+        if parent := asked.get("ParentSnapshotId"):
+            context = {**context, "ebs:parentsnapshot": _arn(caller, str(parent))}
+        self._check_right(caller, "ebs:StartSnapshot", _arn(caller, "*"), context)
+        if tags:
+            # The reference does not say what the key has here; EC2's other calls have their own name there.
+            made: Context = {**context, "ec2:createaction": "StartSnapshot"}
+            self._check_right(caller, "ec2:CreateTags", _arn(caller, "*"), made)
 
     def _kms_key(self, caller: SignedCaller, asked: dict[str, Any]) -> str | None:
         is_encrypted, given = asked.get("Encrypted", False), parameters.text(asked, "KmsKeyArn", 2048)
@@ -370,8 +386,8 @@ class EbsActions:
             self._check_key_rights(caller, snapshot.kms_key_id)
         return snapshot
 
-    def _check_right(self, caller: SignedCaller, action: str, resource: str) -> None:
-        if not caller.identity.may(action, resource):
+    def _check_right(self, caller: SignedCaller, action: str, resource: str, context: Context) -> None:
+        if not _may(caller, action, resource, context):
             raise EbsError(
                 "AccessDeniedException",
                 f"User: {caller.identity.arn} is not authorized to perform: {action} on resource: {resource} "
@@ -383,7 +399,7 @@ class EbsActions:
         if keys.is_managed(key_arn):
             return
         for action in KMS_ACTIONS:
-            if not caller.identity.may(action, key_arn):
+            if not _may(caller, action, key_arn, {"kms:grantisforawsresource": "true"}):
                 raise EbsError(
                     "AccessDeniedException",
                     f"User: {caller.identity.arn} is not authorized to perform: {action} on resource: {key_arn}",
@@ -402,6 +418,17 @@ class EbsActions:
             if owner == snapshot_id:
                 return int(index)
         raise invalid("The page token is not valid.", "INVALID_PAGE_TOKEN")
+
+
+def _may(caller: SignedCaller, action: str, resource: str, context: Context) -> bool:
+    asked = {"aws:requestedregion": caller.region, **context}
+    if isinstance(context, authorization.AboutNothing):
+        asked = authorization.AboutNothing(asked)
+    return caller.identity.rights.allow(Request(action, resource, asked))
+
+
+def _arn(caller: SignedCaller, snapshot_id: str) -> str:
+    return authorization.arn(caller.region, ACCOUNT_ID, "snapshot", snapshot_id)
 
 
 def _ec2(caller: SignedCaller) -> EC2Backend:

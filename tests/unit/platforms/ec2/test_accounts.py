@@ -16,7 +16,8 @@ ARN = "arn:aws:iam::123456789012:role/obs"
 VALUES = {"external_id": "sandboxExternalId0000001", "arn": ARN}
 KEYS = "[default]\naws_access_key_id = AKIAHOME\naws_secret_access_key = SECRET/of+home\n"
 TRUST = rights.trust(partition="aws", account_id="111122223333", external_id="x'y")
-PERMISSIONS = {name: rights.permissions(name) for name in rights.ACTIONS}
+PERMISSIONS = {name: rights.permissions(name, "aws") for name in rights.GRANTS}
+BOUNDARY = rights.boundary("aws")
 
 
 @pytest.fixture
@@ -81,14 +82,27 @@ def test_permissions_go_by_method_and_extras(make_accounts, record, method, extr
     kept, _ = make_accounts(identity(), method=method)
     found = guide(kept, record, extras=extras)
     assert list(found.policies) == ["trust", *names]
-    assert [found.policies[name] for name in names] == [rights.permissions(name) for name in names]
+    assert [found.policies[name] for name in names] == [PERMISSIONS[name] for name in names]
     assert all(found.scripts["commands"].count(f"--policy-name {name} ") == 1 for name in names)
 
 
 def test_every_method_and_extra_has_permissions():
     assert set(rights.OF_METHOD) == set(settings.METHODS)
     used = {name for names in rights.OF_METHOD.values() for name in names}
-    assert used | set(rights.EXTRAS) == set(rights.ACTIONS)
+    assert used | set(rights.EXTRAS) == {*rights.GRANTS, rights.BOUNDARY}
+
+
+def test_boundary_is_printed_and_bounds_the_role_in_each_script(make_accounts, record):
+    kept, _ = make_accounts(identity("arn:aws-us-gov:iam::111122223333:user/obs"))
+    found = guide(kept, record, extras=("boundary",))
+    assert found.policies["boundary"] == rights.boundary("aws-us-gov")
+    assert found.policies["ec2uploadimg"] == rights.permissions("ec2uploadimg", "aws-us-gov")
+    made = json.loads(found.scripts["cloudformation"])["Resources"]
+    assert made["Role"]["Properties"]["PermissionsBoundary"] == {"Ref": "Boundary"}
+    assert made["Boundary"]["Properties"]["PolicyDocument"] == found.policies["boundary"]
+    first, second, *_ = found.scripts["commands"].splitlines()
+    assert first.startswith("boundary=$(aws iam create-policy ")
+    assert second.endswith(' --permissions-boundary "$boundary"')
 
 
 def test_guide_without_an_answer_is_an_error(make_accounts, record, refused):
@@ -196,6 +210,7 @@ def made_role(iam, name):
     found = iam.get_role(RoleName=name)["Role"]
     names = iam.list_role_policies(RoleName=name)["PolicyNames"]
     documents = {one: iam.get_role_policy(RoleName=name, PolicyName=one)["PolicyDocument"] for one in names}
+    assert found["Path"] == accounts.PATH
     return found["AssumeRolePolicyDocument"], documents
 
 
@@ -205,9 +220,10 @@ def iam(ec2):
     return boto3.client("iam", region_name="us-east-1")
 
 
-def test_template_makes_the_role(iam):
+@pytest.mark.parametrize("boundary", [None, BOUNDARY])
+def test_template_makes_the_role(iam, boundary):
     formation = boto3.client("cloudformation", region_name="us-east-1")
-    template = accounts.template(TRUST, PERMISSIONS)
+    template = accounts.template(TRUST, PERMISSIONS, boundary)
     formation.create_stack(StackName="s", TemplateBody=template, Capabilities=["CAPABILITY_IAM"])
     (output,) = formation.describe_stacks(StackName="s")["Stacks"][0]["Outputs"]
     assert output["OutputKey"] == "RoleArn"
@@ -216,24 +232,43 @@ def test_template_makes_the_role(iam):
     assert trust == TRUST
     # moto keeps the policies of a template as Python writes them
     assert {key: ast.literal_eval(text) for key, text in permissions.items()} == PERMISSIONS
+    assert ("PermissionsBoundary" in iam.get_role(RoleName=name)["Role"]) == (boundary is not None)
 
 
-def test_commands_are_those_of_the_api_and_make_the_role(iam):
-    model = botocore.session.Session().get_service_model("iam")
-    operations = {botocore.xform_name(name, "-"): name for name in model.operation_names}
-    for line in accounts.commands(TRUST, PERMISSIONS).splitlines():
-        program, service, command, *words = shlex.split(line)
-        assert (program, service) == ("aws", "iam")
-        shape = model.operation_model(operations[command]).input_shape
-        members = {botocore.xform_name(name, "-"): name for name in shape.members}
-        given = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
-        arguments = {members[name]: value for name, value in given.items() if name not in ("query", "output")}
-        getattr(iam, command.replace("-", "_"))(**arguments)
+def run(iam, operations, line):
+    """Do as a shell does with a line of the script; gives the answer."""
+    program, service, command, *words = shlex.split(line)
+    assert (program, service) == ("aws", "iam")
+    shape = botocore.session.Session().get_service_model("iam").operation_model(operations[command]).input_shape
+    members = {botocore.xform_name(name, "-"): name for name in shape.members}
+    given = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+    arguments = {members[name]: value for name, value in given.items() if name not in ("query", "output")}
+    return given, getattr(iam, command.replace("-", "_"))(**arguments)
+
+
+@pytest.mark.parametrize("boundary", [None, BOUNDARY])
+def test_commands_are_those_of_the_api_and_make_the_role(iam, boundary):
+    names = botocore.session.Session().get_service_model("iam").operation_names
+    operations = {botocore.xform_name(name, "-"): name for name in names}
+    lines = accounts.commands(TRUST, PERMISSIONS, boundary).splitlines()
+    if boundary:
+        created = lines.pop(0).removeprefix("boundary=$(").removesuffix(")")
+        arn = run(iam, operations, created)[1]["Policy"]["Arn"]
+        lines[0] = lines[0].replace("$boundary", arn)
+    for line in lines:
+        given, _ = run(iam, operations, line)
     assert given == {"role-name": accounts.NAME, "query": "Role.Arn", "output": "text"}
     assert made_role(iam, accounts.NAME) == (TRUST, PERMISSIONS)
+    assert ("PermissionsBoundary" in iam.get_role(RoleName=accounts.NAME)["Role"]) == (boundary is not None)
+
+
+def length(document):
+    """Of a policy as IAM counts it: without white space."""
+    return len(re.sub(r"\s", "", json.dumps(document)))
 
 
 def test_all_permissions_fit_into_a_role():
-    # "IAM and STS quotas": 10,240 characters of inline policies, 2,048 of a trust policy; white space is not counted
-    assert sum(len(re.sub(r"\s", "", json.dumps(document))) for document in PERMISSIONS.values()) <= 10240
+    # "IAM and STS quotas": 10,240 characters of inline policies, 6,144 of a managed one, 2,048 of a trust policy
+    assert sum(length(rights.permissions(name, "aws-us-gov")) for name in rights.GRANTS) <= 10240
+    assert length(rights.boundary("aws-us-gov")) <= 6144
     assert len(json.dumps(rights.trust(partition="aws", account_id="1" * 12, external_id="x" * 1224))) <= 2048

@@ -11,13 +11,23 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from clouduploader.errors import ClouduploaderError, ConfigError, CredentialsError, NetworkError, TransientError
-from clouduploader.platforms.ec2 import auth, settings
+from clouduploader.errors import (
+    ClouduploaderError,
+    ConfigError,
+    CredentialsError,
+    NetworkError,
+    TargetDataError,
+    TransientError,
+)
+from clouduploader.platforms.ec2 import Ec2, auth, rights, settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
+from clouduploader.plugin import Context, PlatformContext
+from clouduploader.util.cancel import Cancel
 
 SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # API reference of AssumeRole, RoleSessionName
 PLAIN = "[default]\naws_access_key_id = AKIAHOME\naws_secret_access_key = SECRET/of+home\n"
 ARN = "arn:aws:iam::123456789012:role/obs"
+POLICY = rights.of_clean_up()
 
 
 @hypothesis.given(
@@ -125,14 +135,15 @@ class Silent:
 def make_account(tmp_path, record, monkeypatch):
     """A factory of the way into an account; for the SDK the environment given is the process's."""
 
-    def make(*, environment=None, kind=auth.Account, **targetdata):
+    def make(*, environment=None, kind=auth.Account, allowed="*", **targetdata):
         for name, value in (environment or {}).items():
             monkeypatch.setenv(name, value)
         return kind(
             home=tmp_path,
-            settings=settings.Ec2Settings(session_seconds=1800),
+            settings=settings.Ec2Settings(session_seconds=1800, roles=allowed),
             targetdata={"region": "eu-west-1"} | targetdata,
             session="obs-7-tom",
+            policy=POLICY,
             reporter=record,
         )
 
@@ -154,6 +165,7 @@ def test_role_is_assumed_with_the_keys_of_the_home(make_home, make_account, make
         "RoleSessionName": "obs-7-tom",
         "DurationSeconds": "1800",
         "ExternalId": "ext",
+        "Policy": POLICY,
     }
     assert "Credential=AKIAHOME/" in str(request.headers)
     assert {"SECRET/of+home", "SECRET/of+role", "TOKEN/of+role="} <= set(record.secrets)
@@ -167,6 +179,51 @@ def test_role_without_external_id_sends_none(make_home, make_account, make_endpo
     assert "ExternalId" not in endpoint.requests[0].form
 
 
+def test_role_that_the_settings_do_not_name_is_refused_before_aws_is_asked(make_home, make_account, make_endpoint):
+    make_home(PLAIN)
+    endpoint = make_endpoint(None)
+    way = make_account(
+        environment={"AWS_ENDPOINT_URL": endpoint.url}, arn=ARN, allowed="arn:aws:iam::*:role/clouduploader/*"
+    )
+    with pytest.raises(TargetDataError, match=r"role/obs, and the administrator lets this service assume only arn:"):
+        way.fresh_keys()
+    assert endpoint.requests == []
+
+
+@pytest.fixture
+def policy_of(tmp_path, make_home, make_endpoint, granted, record, monkeypatch):
+    """The actions, by their conditions, that the session of a context may call."""
+    make_home(PLAIN)
+
+    def ask(ctx, make=auth.account):
+        endpoint = make_endpoint(granted)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.url)
+        make(ctx, tmp_path, settings.Ec2Settings(method="ebs-direct")).fresh_keys()
+        statements = json.loads(endpoint.requests[0].form["Policy"])["Statement"]
+        return {action: found.get("Condition") for found in statements for action in found["Action"]}
+
+    return ask
+
+
+def context(record, **targetdata):
+    platform = Ec2(PlatformContext(home=None, settings={}, environment={}))
+    return Context(platform, {"arn": ARN, "region": "eu-west-1", **targetdata}, record, Cancel())
+
+
+def test_session_of_a_clean_up_can_remove_and_make_nothing(policy_of, record):
+    assert set(policy_of(context(record))) == {rights.LOOKS, *rights.REMOVERS}
+
+
+def test_session_of_an_upload_is_for_its_method_and_regions(policy_of, record):
+    found = policy_of(context(record, regions=["us-east-1"]), auth.account_to_check)
+    assert found["ebs:StartSnapshot"] == {"StringEquals": {"aws:RequestedRegion": ["eu-west-1", "us-east-1"]}}
+    assert found["ebs:GetSnapshotBlock"]["Null"] == {"aws:ResourceTag/clouduploader:key": "false"}
+    assert "ec2:CopyImage" in found
+    assert not {"ec2:RunInstances", "ec2:ModifySnapshotAttribute"} & set(found)
+    anywhere = policy_of(context(record, regions=["all"]), auth.account_to_check)
+    assert anywhere["ebs:StartSnapshot"] is None
+
+
 def test_region_of_sts_can_be_set(tmp_path, make_home, make_endpoint, granted, record, monkeypatch):
     make_home(PLAIN)
     endpoint = make_endpoint(granted)
@@ -176,6 +233,7 @@ def test_region_of_sts_can_be_set(tmp_path, make_home, make_endpoint, granted, r
         settings=settings.Ec2Settings(sts_region="eu-central-1"),
         targetdata={"region": "ap-east-1", "arn": ARN},
         session="obs",
+        policy=POLICY,
         reporter=record,
     ).fresh_keys()
     assert "/eu-central-1/sts/aws4_request" in str(endpoint.requests[0].headers)
@@ -288,6 +346,7 @@ def test_profile_that_is_not_there_is_an_error_with_its_name(tmp_path, make_home
             settings=settings.Ec2Settings(profile="nobody"),
             targetdata={"region": "eu-west-1", "arn": ARN},
             session="obs",
+            policy=POLICY,
             reporter=record,
         ).fresh_keys()
 

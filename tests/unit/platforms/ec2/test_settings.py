@@ -50,3 +50,26 @@ def test_file_digest_is_one_of_two():
 def test_other_method_is_refused(method):
     with pytest.raises(ConfigError, match=f"'method' .* is '{method}', not one of ec2uploadimg, ebs-direct, auto"):
         settings.read({"method": method})
+
+
+@pytest.mark.parametrize(
+    ("roles", "arn", "is_allowed"),
+    [
+        ("*", "arn:aws:iam::123456789012:role/obs", True),
+        ("arn:aws:iam::*:role/clouduploader/*", "arn:aws:iam::123456789012:role/clouduploader/tom", True),
+        ("arn:aws:iam::*:role/clouduploader/*", "arn:aws:iam::123456789012:role/obs", False),
+        ("arn:aws:iam::*:role/clouduploader/*", "arn:aws:iam::123456789012:role/clouduploader", False),
+        ("arn:aws:iam::*:role/a? arn:aws:iam::*:role/b", "arn:aws:iam::123456789012:role/ab", True),
+        ("arn:aws:iam::*:role/a? arn:aws:iam::*:role/b", "arn:aws:iam::123456789012:role/b", True),
+        ("arn:aws:iam::*:role/a?", "arn:aws:iam::123456789012:role/a", False),
+        ("arn:aws:iam::*:role/[ab]", "arn:aws:iam::123456789012:role/a", False),
+        ("arn:aws:iam::*:role/x", "arn:aws:iam::1:role/x\nrole/y", False),
+    ],
+)
+def test_roles_are_named_by_patterns_as_in_a_policy(roles, arn, is_allowed):
+    assert settings.read({"roles": roles}).is_role_allowed(arn) is is_allowed
+
+
+def test_setting_that_lets_no_role_be_assumed_is_refused():
+    with pytest.raises(ConfigError, match="no role could be assumed"):
+        settings.read({"roles": " "})

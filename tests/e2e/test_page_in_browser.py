@@ -86,7 +86,7 @@ def test_names_and_logs_from_outside_stay_text(page):
     browser, _ = page
     assert text(browser, "#jobs tr:last-child .user") == HOSTILE.replace("\u202e", "\\u202e")
     assert browser.value("getComputedStyle(document.querySelector('.user')).unicodeBidi") == "isolate"
-    assert browser.value("document.title") == "Cloud uploads"
+    assert browser.value("document.title") == "Jobs - Cloud uploads"
     go(browser, "/ui/job/7")
     browser.wait_for("document.getElementById('log')?.textContent.includes('reverse')")
     escapes = {"\u202e": "\\u202e", "\x1b": "\\u001b", "\x00": "\\u0000"}
@@ -104,7 +104,7 @@ def test_policy_stops_what_gets_into_the_page_all_the_same(page):
         "new Promise(done => { document.addEventListener('securitypolicyviolation', done, {once: true});"
         " const s = document.createElement('script'); s.textContent = 'document.title = 1'; document.body.append(s); })"
     )
-    assert browser.value("document.title") == "Cloud uploads"
+    assert browser.value("document.title") == "Jobs - Cloud uploads"
     browser.value("fetch('http://127.0.0.1:1/').catch(() => 0)")
     assert any(text.startswith("Executing inline script violates") for text in browser.complaints)
     assert any("http://127.0.0.1:1/" in text for text in browser.complaints)
@@ -135,9 +135,9 @@ def test_log_grows_to_the_end_of_the_job_and_begins_anew_with_a_new_try(page):
     go(browser, "/ui/job/7")
     browser.wait_for("document.getElementById('log')?.textContent.includes('reverse')")
     with jobs.log_path("7").open("ab") as log:
-        log.write("Phase: upload \u00e4".encode()[:-1])
+        log.write("Phase: one\nPhase: upload \u00e4".encode()[:-1])
         log.flush()
-        browser.wait_for("document.getElementById('log').textContent.includes('Phase')")
+        browser.wait_for("document.getElementById('log').textContent.endsWith('one\\n')")
         log.write("\u00e4\n".encode()[1:])
     browser.wait_for("document.getElementById('log').textContent.endsWith('upload \u00e4\\n')")
     new = jobs.directory / "new.log"
@@ -209,11 +209,11 @@ def test_jobs_are_looked_for_at_the_server_in_all_fields_and_reasons(page, make_
     assert browser.value("!document.getElementById('more').hidden")
     browser.value("document.getElementById('more').click()")
     browser.wait_for("document.querySelectorAll('#jobs tr').length === 84")
-    enter(browser, "[name=q]", "taken images")
+    enter(browser, "[name=text]", "taken images")
     wait_for_names(browser, "10")
     assert text(browser, "#status") == "1 of 84 jobs"
-    assert browser.value("location.search") == "?q=taken+images"
-    enter(browser, "[name=q]", "")
+    assert browser.value("location.search") == "?text=taken+images"
+    enter(browser, "[name=text]", "")
     enter(browser, "[name=state]", "running")
     wait_for_names(browser, "8", "7")
     enter(browser, "[name=user]", "tom")
@@ -225,7 +225,7 @@ def test_jobs_are_looked_for_at_the_server_in_all_fields_and_reasons(page, make_
     browser.wait_for("document.getElementById('state')?.textContent === 'failed'")
     browser.value("document.getElementById('back').click()")
     wait_for_names(browser, "10")
-    enter(browser, "[name=q]", "nowhere")
+    enter(browser, "[name=text]", "nowhere")
     browser.wait_for("!document.getElementById('none').hidden")
     assert text(browser, "#none") == "No job matches."
     browser.value("document.querySelector('[type=reset]').click()")
@@ -271,7 +271,7 @@ def test_what_the_page_polls_is_not_logged(page):
     go(browser, "/ui/job/9")
     browser.wait_for("document.getElementById('log')?.textContent === 'Done.\\n'")
     paths = re.findall(r"event=request .*path=(\S+)", browser.server.log.getvalue())
-    files = {f"/ui/files/{name}" for name in ("base.js", "job.js", "jobs.js", "ui.css")}
+    files = {f"/ui/files/{name}" for name in ("base.js", "job.js", "jobs.js", "log.js", "ui.css")}
     assert set(paths) == {"/ui", "/ui/job/9", *files}
 
 

@@ -101,7 +101,7 @@ def sign_in_at_provider(browser, name):
 def test_user_signs_in_with_the_provider_and_out(visit):
     go(visit, "/ui/job/1")
     is_at(visit, "/ui/sign-in")
-    visit.wait_for("document.getElementById('openid-link').textContent === 'Sign in with the company'")
+    visit.wait_for("document.getElementById('openid-link')?.textContent === 'Sign in with the company'")
     visit.value("document.getElementById('openid-link').click()")
     sign_in_at_provider(visit, "tom")
     is_at(visit, "/ui/job/1")
@@ -126,14 +126,14 @@ def test_admin_of_the_provider_sees_all(visit):
     sign_in_at_provider(visit, "olga")
     is_at(visit, "/ui")
     visit.wait_for("document.querySelectorAll('#jobs tr').length === 2")
-    visit.wait_for("document.getElementById('who').textContent.startsWith('olga (admin)')")
+    visit.wait_for("document.getElementById('who')?.textContent.startsWith('olga (admin)')")
 
 
 def test_account_without_a_group_is_turned_away(visit):
     go(visit, "/ui/openid")
     sign_in_at_provider(visit, "eve")
     is_at(visit, "/ui/sign-in")
-    visit.wait_for("document.getElementById('problem').textContent.includes('at the provider is none here')")
+    visit.wait_for("document.getElementById('problem')?.textContent.includes('at the provider is none here')")
     go(visit, "/ui")
     is_at(visit, "/ui/sign-in")
 
@@ -150,7 +150,7 @@ def test_user_signs_in_by_token(visit):
         visit.value("document.querySelector('#token button').click()")
 
     enter(f"{token[:-2]}xx")
-    visit.wait_for("document.getElementById('problem').textContent.includes('wrong')")
+    visit.wait_for("document.getElementById('problem')?.textContent.includes('wrong')")
     enter(token)
     is_at(visit, "/ui")
     visit.wait_for("document.querySelectorAll('#jobs tr').length === 1")

@@ -9,7 +9,7 @@ import time
 
 PATIENCE_SECONDS = 60  # only a failing test waits that long
 POLL_SECONDS = 0.05
-KEYS = {"Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, "")}
+KEYS = {"Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, ""), "Tab": ("Tab", 9, ""), " ": (" ", 32, " ")}
 OPTIONS = (
     "--headless=new", "--no-sandbox", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
     "--remote-debugging-pipe",
@@ -98,6 +98,30 @@ class Browser:
         key, code, text = KEYS[name]
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
+
+    def type(self, query, text):
+        """Put the focus on an element, and type over what is in it."""
+        self.value(f"(() => {{ const it = document.querySelector({json.dumps(query)}); it.focus(); it.select(); }})()")
+        self.call("Input.insertText", text=text)
+
+    def click(self, query):
+        """Click into the middle of an element with the mouse."""
+        x, y = self._middle(query)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def drop(self, query, path):
+        """Drag a file onto an element."""
+        x, y = self._middle(query)
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def _middle(self, query):
+        return self.value(
+            f"(() => {{ const it = document.querySelector({json.dumps(query)}); it.scrollIntoView({{block: 'center'}});"
+            " const box = it.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
 
     def screenshot(self, path):
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -1,16 +1,6 @@
 """All routes of the API."""
 
-from clouduploader.server.api import (
-    accounts,
-    images,
-    job_log,
-    jobs,
-    me,
-    openapi,
-    platforms,
-    service,
-    tokens,
-)
+from clouduploader.server.api import images, job_log, jobs, me, openapi, platforms
 from clouduploader.server.api.endpoint import Endpoint
 
 ROUTES: list[Endpoint] = [
@@ -19,8 +9,5 @@ ROUTES: list[Endpoint] = [
     *job_log.ROUTES,
     *images.ROUTES,
     *platforms.ROUTES,
-    *accounts.ROUTES,
-    *tokens.ROUTES,
-    *service.ROUTES,
     *openapi.ROUTES,
 ]

@@ -30,7 +30,7 @@ NONCE_BYTES = 32
 async def show_sign_in(call: RouteCall) -> web.StreamResponse:
     """Answer with the page on which a user signs in."""
     _check_enabled(call)
-    return page.answer_file("ui/sign-in.html", page.HTML)
+    return page.answer_page("sign-in", "Sign in")
 
 
 async def show_session(call: RouteCall) -> web.StreamResponse:

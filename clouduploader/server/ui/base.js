@@ -5,12 +5,6 @@ const USE_MS = 60000; // a session is kept alive so often at most, while the use
 const DECEPTIVE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 export const byId = (id) => document.getElementById(id);
-let now = 0; // of the server, in seconds since the epoch: times are told by its clock
-
-export function setNow(seconds) {
-  now = seconds;
-}
-
 // What would make a text look like another, such as a change of its direction, is shown as an escape.
 export function shown(text) {
   return String(text).replace(DECEPTIVE, (char) => "\\u" + char.charCodeAt(0).toString(16).padStart(4, "0"));
@@ -53,22 +47,21 @@ export function duration(seconds) {
 
 const RELATIVE = new Intl.RelativeTimeFormat("en", {numeric: "auto"});
 
-export function ago(seconds) {
-  const passed = now - seconds;
+export function ago(date) {
+  const passed = (Date.now() - date) / 1000;
   const [unit, length] = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]]
     .find(([, length]) => Math.abs(passed) >= length) || ["second", 1];
   return RELATIVE.format(-Math.trunc(passed / length), unit);
 }
 
-// A moment, relative to now; in full as the tooltip, and when it is copied.
-export function setTime(node, seconds) {
-  if (!hasNumber(seconds)) return node.replaceChildren();
+// A moment as the server tells it, relative to now; in full as the tooltip, and when it is copied.
+export function setTime(node, moment) {
+  const date = new Date(moment);
+  if (!moment || isNaN(date)) return node.replaceChildren();
   const time = node.querySelector("time") || node.appendChild(document.createElement("time"));
-  const date = new Date(seconds * 1000);
-  if (isNaN(date)) return node.replaceChildren();
   time.dateTime = date.toISOString();
   time.title = date.toLocaleString();
-  setText(time, ago(seconds));
+  setText(time, ago(date));
 }
 
 export function setState(node, state) {
@@ -82,7 +75,7 @@ export function setProgress(node, job) {
   const there = bar || node.appendChild(element("progress"));
   there.max = 100;
   there.value = job.progress;
-  there.setAttribute("aria-label", "progress of job " + job.name);
+  there.setAttribute("aria-label", "progress of job " + job.id);
   there.title = job.progress + " %";
 }
 
@@ -90,61 +83,40 @@ export function pause(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
+// Ask for a document of the API; null if it is not there.
 export async function ask(path, signal) {
-  const answer = await fetch(path, {signal, cache: "no-store"});
-  if (answer.status === 404) return null;
+  const answer = await fetch("/api/v1" + path, {signal, cache: "no-store"});
   if (answer.status === 401) return goToSignIn();
-  if (!answer.ok) throw new Error("the server answers " + answer.status);
-  return answer;
+  if (answer.status === 404) return null;
+  if (!answer.ok) throw new Error(await problem(answer));
+  return answer.json();
 }
 
-// --- who is here
-
-export let session = null;
-
-// The session may be over; the promise never ends, as the page does.
-function goToSignIn() {
-  location.assign("/ui/sign-in?next=" + encodeURIComponent(location.pathname));
-  return new Promise(() => {});
-}
-
-export async function readSession() {
-  session = await (await fetch("/ui/session", {cache: "no-store"})).json();
-}
-
-// Show who is signed in, with the way out, or the way in; nothing where there is no sign-in.
-export async function start() {
-  await readSession();
-  if (!session.ways.length) return;
-  const place = byId("who");
-  if (session.csrf === null) {
-    const link = place.appendChild(element("a", "Sign in"));
-    link.href = "/ui/sign-in";
-    return;
-  }
-  const button = element("button", "Sign out");
-  button.type = "button";
-  button.addEventListener("click", async () => {
-    await change("POST", "/ui/sign-out");
-    location.assign("/ui/sign-in");
-  });
-  place.append(element("span", session.user + (session.role === "user" ? "" : " (" + session.role + ")")), button);
-  let used = Date.now();
-  for (const kind of ["pointerdown", "keydown"]) {
-    addEventListener(kind, () => {
-      if (Date.now() - used < USE_MS) return;
-      used = Date.now();
-      readSession().catch(() => {}); // the next one will do
-    });
-  }
-}
-
-// Send what changes something.
+// Send what changes something, and return the answer's document; null if it has none.
 export async function change(method, path, body) {
-  const headers = {};
-  if (session && session.csrf) headers["X-CSRF-Token"] = session.csrf;
+  const answer = await send(method, "/api/v1" + path, body);
+  if (answer.status === 401) return goToSignIn();
+  if (!answer.ok) throw new Error(await problem(answer));
+  return answer.status === 204 ? null : answer.json();
+}
+
+export function send(method, path, body) {
+  const headers = csrf();
   if (body !== undefined) headers["Content-Type"] = "application/json";
   return fetch(path, {method, headers, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store"});
+}
+
+export function csrf() {
+  return session && session.csrf ? {"X-CSRF-Token": session.csrf} : {};
+}
+
+// Why a request was not done, in a sentence (RFC 9457).
+async function problem(answer) {
+  try {
+    const {detail, hint} = await answer.json();
+    if (detail) return [detail, hint].filter(Boolean).join(". ");
+  } catch {} // a proxy has answered
+  return "the server answers " + answer.status;
 }
 
 // Repeat, also after a failure, but not while the page is hidden.
@@ -161,3 +133,60 @@ export async function forEver(work, milliseconds) {
   }
 }
 
+// --- who is here
+
+export let session = null;
+const PAGES = [["/ui", "Jobs"], ["/ui/upload", "Upload"]];
+
+// The session may be over; the promise never ends, as the page does.
+export function goToSignIn() {
+  location.assign("/ui/sign-in?next=" + encodeURIComponent(location.pathname));
+  return new Promise(() => {});
+}
+
+export async function readSession() {
+  session = await (await fetch("/ui/session", {cache: "no-store"})).json();
+}
+
+// Show the pages, who is signed in, and the way out, or the way in; nothing where there is no sign-in.
+export async function start() {
+  await readSession();
+  if (!session.ways.length) return;
+  const nav = byId("nav");
+  nav.hidden = false;
+  if (session.csrf === null) {
+    nav.append(link("/ui/sign-in", "Sign in"));
+    return;
+  }
+  for (const [path, name] of PAGES) {
+    const made = nav.appendChild(link(path, name));
+    if (path === location.pathname) made.setAttribute("aria-current", "page");
+  }
+  const who = element("span", session.user + (session.role === "user" ? "" : " (" + session.role + ")"));
+  who.id = "who";
+  nav.append(who, button("Sign out", async () => {
+    await send("POST", "/ui/sign-out");
+    location.assign("/ui/sign-in");
+  }));
+  let used = Date.now();
+  for (const kind of ["pointerdown", "keydown"]) {
+    addEventListener(kind, () => {
+      if (Date.now() - used < USE_MS) return;
+      used = Date.now();
+      readSession().catch(() => {}); // the next one will do
+    });
+  }
+}
+
+export function link(path, text) {
+  const made = element("a", text);
+  made.href = path;
+  return made;
+}
+
+export function button(text, work) {
+  const made = element("button", text);
+  made.type = "button";
+  made.addEventListener("click", work);
+  return made;
+}

@@ -1,10 +1,10 @@
 // The list of jobs.
-import {REFRESH_MS, ask, byId, element, forEver, setNow, setProgress, setState, setText, setTime, shown, size, start} from "./base.js";
+import {REFRESH_MS, ask, byId, element, forEver, link, session, setProgress, setState, setText, setTime, size, start} from "./base.js";
 
 const SEARCH_REFRESH_MS = 15000; // a search reads thousands of records
 const TYPING_MS = 300;
 const PAGE_JOBS = 50;
-const RUNNING = ["created", "receiving", "scheduled", "uploading", "waiting"];
+const MAX_JOBS = 200; // in one answer
 
 const COLUMNS = [["name", ""], ["state-cell", ""], ["user", "User"], ["target", "Target"], ["image", ""], ["size", ""], ["created", ""], ["details", ""]];
 const rows = new Map(); // of the table, by the name of the job
@@ -26,9 +26,7 @@ function makeRow(name) {
     if (label) cell.dataset.label = label;
     row.append(cell);
   }
-  const link = element("a", name);
-  link.href = "/ui/job/" + name;
-  row.children[0].append(link);
+  row.children[0].append(link("/ui/job/" + name, name));
   row.children[1].append(element("span", null, "state"));
   return row;
 }
@@ -46,7 +44,7 @@ function fillRow(row, job) {
 }
 
 function showJobs(jobs) {
-  const names = new Set(jobs.map((job) => job.name));
+  const names = new Set(jobs.map((job) => job.id));
   for (const [name, row] of rows) {
     if (!names.has(name)) {
       row.remove();
@@ -55,8 +53,8 @@ function showJobs(jobs) {
   }
   let before = byId("jobs").firstChild;
   for (const job of jobs) {
-    let row = rows.get(job.name);
-    if (!row) rows.set(job.name, row = makeRow(job.name));
+    let row = rows.get(job.id);
+    if (!row) rows.set(job.id, row = makeRow(job.id));
     fillRow(row, job);
     if (row === before) before = row.nextSibling;
     else byId("jobs").insertBefore(row, before);
@@ -82,33 +80,32 @@ async function refreshList() {
   const signal = asking.signal, query = filterQuery(), isFiltered = query.size > 0;
   if (query.get("state") === "running") {
     query.delete("state");
-    RUNNING.forEach((state) => query.append("state", state));
+    query.set("running", "true");
   }
-  query.set("limit", PAGE_JOBS);
   const jobs = [];
-  let before = null, total = 0;
+  let next = null, total = 0;
   do {
-    if (before === null) query.delete("before");
-    else query.set("before", before);
-    const found = await (await ask("/ui/jobs?" + query, signal)).json();
+    query.set("limit", Math.min(wanted - jobs.length, MAX_JOBS));
+    if (next !== null) query.set("cursor", next);
+    const found = await ask("/jobs?" + query, signal);
     jobs.push(...found.jobs);
-    ({total, before} = found);
-    setNow(found.now);
-    if (before !== null && jobs.length < wanted) {
+    ({total, next} = found);
+    if (next !== null && jobs.length < wanted) {
       showJobs(jobs);
-      setText(byId("status"), isFiltered ? "Searching; older than job " + before : "Loading");
+      setText(byId("status"), isFiltered ? "Searching; older than job " + next : "Loading");
     }
-  } while (before !== null && jobs.length < wanted);
+  } while (next !== null && jobs.length < wanted);
   showJobs(jobs);
   suggest("users", jobs.map((job) => job.user));
   suggest("targets", jobs.map((job) => job.target));
-  byId("more").hidden = before === null;
+  byId("more").hidden = next === null;
   const none = byId("none");
   none.hidden = jobs.length > 0;
-  setText(none, total ? "No job matches." : "There are no jobs yet.");
-  const count = total.toLocaleString() + (total === 1 ? " job" : " jobs");
+  setText(none, isFiltered ? "No job matches." : "There are no jobs yet.");
+  const all = total === null ? jobs.length : total; // a user is not told how many jobs there are
+  const count = all.toLocaleString() + (total === null && next !== null ? " or more" : "") + (all === 1 ? " job" : " jobs");
   const busy = jobs.filter((job) => job.state === "uploading").length;
-  const matches = jobs.length.toLocaleString() + (before === null ? "" : " or more") + " of " + count;
+  const matches = jobs.length.toLocaleString() + (next === null ? "" : " or more") + (total === null ? " found" : " of " + count);
   setText(byId("status"), isFiltered ? matches : count + (busy ? ", " + busy + " uploading" : ""));
 }
 
@@ -133,5 +130,6 @@ function startList() {
   forEver(refreshList, () => filterQuery().size || wanted > PAGE_JOBS ? SEARCH_REFRESH_MS : REFRESH_MS);
 }
 
-start().catch(() => {});
+await start();
+byId("by-user").hidden = session.role === "user";
 startList();

@@ -1,5 +1,5 @@
 // The page on which a user signs in.
-import {byId, change, readSession, session, setText} from "./base.js";
+import {byId, readSession, send, session, setText} from "./base.js";
 
 const PROBLEMS = new Map(Object.entries({
   denied: "You were not signed in: the provider says that you declined.",
@@ -15,7 +15,7 @@ const next = /^\/ui(\/[\w/-]*)?$/.test(given.get("next") || "") ? given.get("nex
 async function signIn(event) {
   event.preventDefault();
   setText(byId("problem"), "");
-  const answer = await change("POST", "/ui/sign-in", {token: byId("token-text").value});
+  const answer = await send("POST", "/ui/sign-in", {token: byId("token-text").value});
   if (answer.ok) return location.replace(next);
   setText(byId("problem"), answer.status === 401 ? "This token is wrong, was revoked or has expired." : "The server answers " + answer.status + ".");
   byId("token-text").select();
@@ -24,6 +24,7 @@ async function signIn(event) {
 setText(byId("problem"), PROBLEMS.get(given.get("problem")) || "");
 byId("token").addEventListener("submit", signIn);
 await readSession();
+setText(byId("status"), "");
 byId("token").hidden = !session.ways.includes("token");
 byId("openid").hidden = !session.ways.includes("openid");
 byId("openid-link").href = "/ui/openid?next=" + encodeURIComponent(next);

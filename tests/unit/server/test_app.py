@@ -25,6 +25,6 @@ def test_page_can_not_kill_wherever_it_says_that_it_comes_from(serve, make_spool
     status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form, **headers)
     assert status.startswith("403 ")
     assert jobs.read(name)[0].state is JobState.CREATED
-    assert server.ask("GET", "/ui/jobs", **headers)[0] == "200 OK"
+    assert server.ask("GET", "/api/v1/jobs", **headers)[0] == "200 OK"
     status, _, _ = server.ask("POST", f"/cloudupload/{name}", b"cmd=kill", **form)
     assert status.startswith("200 ")

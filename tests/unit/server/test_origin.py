@@ -9,10 +9,10 @@ from clouduploader.server import replies, routes
 PROXY = {"proxies": "127.0.0.2", "allow": "127.0.0.1", "clients": "127.0.0.3 192.0.2.0/24"}
 OURS = (
     "/ui",
-    "/ui/jobs",
+    "/api/v1/jobs",
     "/ui/ui.js",
     "/ui/nonsense",
-    "/ui/jobs/4711",
+    "/api/v1/jobs/4711",
     "/metrics",
     "/healthz",
     "/openapi.json",

@@ -296,18 +296,20 @@ def test_answers_have_no_directories(serve, jobs, tmp_path):
         for line in ("GET /cloudupload/2/_log", "PUT /cloudupload/4711", "GET /cloudupload/_pubkey",
                      "GET /cloudupload/77", "GET /cloudupload/77/_log", "POST /cloudupload/77?cmd=kill",
                      "PUT /cloudupload/77", "GET /cloudupload/78", "POST /cloudupload/78?cmd=kill",
-                     f"PUT /cloudupload/{waiting}", "GET /ui/jobs", f"GET /cloudupload/{waiting}")
+                     f"PUT /cloudupload/{waiting}", "GET /api/v1/jobs", f"GET /cloudupload/{waiting}")
     ]  # fmt: skip
     assert [answer.split()[1] for answer in answers] == [b"400"] * 7 + [b"404"] * 2 + [b"400", b"200", b"200"]
     jobs.directory.rename(jobs.directory.with_name("elsewhere"))
     answers += [server.ask(*line.split(), b"{}")[2] for line in ("GET /cloudupload", f"POST {wiki()}", "GET /metrics",
-                                                                 "GET /healthz", "GET /ui/jobs")]  # fmt: skip
+                                                                 "GET /healthz", "GET /api/v1/jobs")]  # fmt: skip
     assert not [answer for answer in answers if str(tmp_path.parent.name).encode() in answer]
     assert b"unknown request: GET:/srv/obs/x" in server.ask("GET", "/srv/obs/x")[2]
 
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.WAITING])
-@pytest.mark.parametrize("target", ["/cloudupload/7", "/cloudupload", "/cloudupload?name=7", "/ui/jobs", "/ui/jobs/7"])
+@pytest.mark.parametrize(
+    "target", ["/cloudupload/7", "/cloudupload", "/cloudupload?name=7", "/api/v1/jobs", "/api/v1/jobs/7"]
+)
 def test_reason_of_a_failure_shows_clients_no_directory(serve, make_spool, make_job, state, target):
     jobs = make_spool()
     details = "try 2 of 4: /home/ann/.config/x/.ec2utils.conf can't be read: Permission denied"

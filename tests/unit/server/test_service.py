@@ -132,10 +132,10 @@ def test_log_tells_why_an_image_was_not_taken(serve, make_spool):
 def test_log_has_of_what_is_polled_only_the_trouble(serve, make_spool):
     jobs = make_spool()
     server = serve(jobs)
-    for path in ("/metrics", "/ui/jobs"):
+    for path in ("/metrics", "/api/v1/jobs"):
         assert server.ask("GET", path)[0] == "200 OK"
     assert lines_of(server, "request") == []
-    server.ask("GET", "/ui/jobs/1")
+    server.ask("GET", "/api/v1/jobs/1")
     server.ask("GET", "/healthz")
     assert [line.rpartition(" status=")[2][:3] for line in lines_of(server, "request")] == ["404", "503"]
 

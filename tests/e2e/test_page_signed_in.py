@@ -1,0 +1,270 @@
+"""The page of users who have signed in: their whole way, an administrator's, and what a stranger sees."""
+
+import datetime
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fakes import accessibility
+from fakes.browser import PATIENCE_SECONDS, Browser
+from samples.minimal_disk import as_disk
+
+from clouduploader.model.job import JobState
+from clouduploader.store.spool import Spool
+from clouduploader.store.tokens import Role, TokenStore
+
+PROGRAM = Path(sys.executable).with_name("clouduploader")
+SETTINGS = """
+[server]
+listen = 127.0.0.1:0
+sign_in = token
+allow = none
+clients = 127.0.0.0/8
+keep_free = 1
+[directory]
+path = {place}/images
+"""
+
+
+class Service:
+    """`clouduploader serve`, whose cloud is a directory."""
+
+    def __init__(self, place):
+        self.place, self.home, self.spool = place, place / "home", place / "bs" / "cloudupload"
+        self.images = place / "images"
+        for path in (self.home, self.spool.parent, self.images):
+            path.mkdir()
+        (self.home / "clouduploader.conf").write_text(SETTINGS.format(place=place))
+        self.log = place / "service.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [PROGRAM, "--home", self.home, "--spool", self.spool, "serve"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (found := re.search(r"event=serving url=(\S+)", self.log.read_text())):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        self.url = found[1]
+
+    def token(self, user, role=Role.USER):
+        now = datetime.datetime.now(datetime.UTC)
+        return TokenStore(self.home).create(user, role, note="", expires=None, now=now)[1]
+
+    def close(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    made = Service(tmp_path_factory.mktemp("service"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(chromium, service):
+    """The browser, signed out."""
+    chromium.call("Page.navigate", url="about:blank")
+    chromium.call("Network.clearBrowserCookies")
+    chromium.complaints.clear()
+    yield chromium
+    chromium.call("Page.navigate", url="about:blank")
+    assert [line for line in chromium.complaints if "401" not in line and "404" not in line] == []
+
+
+def go(browser, service, path):
+    browser.call("Page.navigate", url=f"{service.url}{path}")
+    browser.wait_for(
+        f"location.pathname === {json.dumps(path.partition('?')[0])} && document.readyState === 'complete'"
+    )
+
+
+def sign_in(browser, service, user, role=Role.USER):
+    browser.call("Page.navigate", url=f"{service.url}/ui")
+    browser.wait_for("location.pathname === '/ui/sign-in' && document.getElementById('token')?.hidden === false")
+    browser.type("#token-text", service.token(user, role))
+    browser.press("Enter")
+    browser.wait_for("location.pathname === '/ui' && document.getElementById('who')?.textContent.length > 0")
+
+
+def text(browser, query):
+    return browser.value(f"document.querySelector({json.dumps(query)})?.textContent")
+
+
+def wait_for_text(browser, query, part):
+    browser.wait_for(f"document.querySelector({json.dumps(query)})?.textContent.includes({json.dumps(part)})")
+
+
+def test_user_drags_an_image_in_and_watches_it(browser, service, tmp_path):
+    image = tmp_path / "small <b>.raw"
+    image.write_bytes(as_disk(os.urandom(3_000_000)))
+    sign_in(browser, service, "tom")
+    browser.value("[...document.querySelectorAll('#nav a')].find(a => a.textContent === 'Upload').click()")
+    wait_for_text(browser, "#target", "directory")
+    browser.value("document.querySelector('#target').value = 'directory'")
+    browser.value("document.querySelector('#target').dispatchEvent(new Event('change'))")
+    browser.drop("#drop", image)
+    wait_for_text(browser, "#chosen", "small <b>.raw")
+    browser.value("document.getElementById('more').open = true")
+    browser.type("#data-sha256", "no digest")
+    wait_for_text(browser, "#data-sha256-mistake", "64 hexadecimal digits")
+    assert browser.value("document.getElementById('data-sha256').getAttribute('aria-invalid')") == "true"
+    browser.click("#start")
+    assert browser.value("document.activeElement.id") == "data-sha256"
+    browser.type("#data-sha256", "")
+    assert text(browser, "#data-sha256-mistake") == ""
+    browser.click("#start")
+    browser.wait_for("location.pathname.startsWith('/ui/job/')")
+    wait_for_text(browser, "#state", "succeeded")
+    wait_for_text(browser, "#log", "small")
+    (made,) = service.images.rglob("*.raw")
+    assert made.read_bytes() == image.read_bytes()
+
+
+def test_user_kills_and_retries_jobs_and_follows_their_logs(browser, service, make_job):
+    jobs = Spool(service.spool)
+    make_job(jobs, "2001", state=JobState.WAITING, user="kate", target="none", details="later", log=b"one\n", try_=9)
+    make_job(jobs, "2002", state=JobState.CREATED, user="kate", log=b"begun\n")
+    sign_in(browser, service, "kate")
+    browser.wait_for("document.querySelectorAll('#jobs tr').length === 2")
+    go(browser, service, "/ui/job/2002")
+    wait_for_text(browser, "#log", "begun")
+    with jobs.log_path("2002").open("a") as log:
+        log.write("<b>more</b>\n")
+    wait_for_text(browser, "#log", "<b>more</b>")
+    browser.value("document.getElementById('kill').focus()")
+    browser.press("Enter")
+    wait_for_text(browser, "#sure-title", "Kill job 2002?")
+    assert browser.value("document.activeElement.textContent") == "Leave it"
+    browser.press("Escape")
+    browser.wait_for("!document.getElementById('sure').open")
+    assert jobs.read("2002")[0].state is JobState.CREATED
+    browser.press("Enter")
+    browser.wait_for("document.getElementById('sure').open")
+    browser.click("#sure [value=yes]")
+    wait_for_text(browser, "#done", "It was killed.")
+    wait_for_text(browser, "#state", "failed")
+    browser.wait_for("document.getElementById('kill').hidden")
+    assert jobs.read("2002")[0].details == "killed"
+    go(browser, service, "/ui/job/2001")
+    browser.wait_for("document.getElementById('retry')?.hidden === false && !document.getElementById('actions').hidden")
+    browser.click("#retry")
+    wait_for_text(browser, "#done", "It is tried again.")
+
+
+def test_upload_goes_on_where_it_was(browser, service, tmp_path):
+    image = tmp_path / "large.raw"
+    image.write_bytes(as_disk(os.urandom(30_000_000)))
+    sign_in(browser, service, "uma")
+    go(browser, service, "/ui/upload")
+    wait_for_text(browser, "#target", "directory")
+    browser.value("document.querySelector('#target').value = 'directory'")
+    browser.value("document.querySelector('#target').dispatchEvent(new Event('change'))")
+    browser.drop("#drop", image)
+    slow = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": 5_000_000}
+    browser.call("Network.emulateNetworkConditions", offline=False, **slow)
+    browser.click("#start")
+    browser.wait_for("document.getElementById('sent').value >= 20")
+    browser.click("#pause")
+    wait_for_text(browser, "#sent-text", "Paused")
+    fast = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.call("Network.emulateNetworkConditions", offline=True, **fast)
+    browser.click("#start")
+    wait_for_text(browser, "#sent-text", "It goes on by itself")
+    browser.call("Network.emulateNetworkConditions", offline=False, **fast)
+    browser.complaints.clear()
+    browser.wait_for("location.pathname.startsWith('/ui/job/')")
+    wait_for_text(browser, "#state", "succeeded")
+    made = next(path for path in service.images.rglob("large.raw"))
+    assert made.read_bytes() == image.read_bytes()
+    assert len(re.findall(r"event=begun image=\S+ user=uma", service.log.read_text())) == 1
+
+
+def test_image_that_was_left_is_shown_and_can_be_removed(browser, service, tmp_path):
+    image = tmp_path / "left.raw"
+    image.write_bytes(as_disk(os.urandom(30_000_000)))
+    sign_in(browser, service, "lea")
+    go(browser, service, "/ui/upload")
+    wait_for_text(browser, "#target", "directory")
+    browser.value("document.querySelector('#target').value = 'directory'")
+    browser.value("document.querySelector('#target').dispatchEvent(new Event('change'))")
+    browser.drop("#drop", image)
+    slow = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": 5_000_000}
+    browser.call("Network.emulateNetworkConditions", offline=False, **slow)
+    browser.click("#start")
+    browser.wait_for("document.getElementById('sent').value >= 20")
+    browser.click("#pause")
+    wait_for_text(browser, "#sent-text", "Paused")
+    browser.call("Network.emulateNetworkConditions", offline=False, **slow | {"uploadThroughput": -1})
+    go(browser, service, "/ui/upload")
+    wait_for_text(browser, "#images", "left.raw")
+    browser.click("#images button")
+    browser.wait_for("document.getElementById('unfinished').hidden")
+
+
+def test_stranger_sees_no_job_and_is_led_to_sign_in(browser, service):
+    for path in ("/ui", "/ui/job/1", "/ui/upload"):
+        browser.call("Page.navigate", url=f"{service.url}{path}")
+        browser.wait_for("location.pathname === '/ui/sign-in' && document.getElementById('token')?.hidden === false")
+        assert "tom" not in browser.value("document.documentElement.textContent")
+    assert browser.value("fetch('/api/v1/jobs').then(answer => answer.status)") == 401
+    assert browser.value("fetch('/api/v1/jobs', {method: 'POST', body: '{}'}).then(answer => answer.status)") == 403
+    browser.complaints.clear()
+
+
+def test_page_of_another_users_job_says_nothing_of_it(browser, service, make_job):
+    make_job(Spool(service.spool), "3001", state=JobState.FAILED, user="other", log=b"secret words\n")
+    sign_in(browser, service, "mia")
+    go(browser, service, "/ui/job/3001")
+    wait_for_text(browser, "#status", "There is no such job.")
+    assert "secret" not in browser.value("document.documentElement.textContent")
+
+
+def test_many_jobs_and_long_logs_stay_quick(browser, service, make_job):
+    jobs = Spool(service.spool)
+    for number in range(500):
+        make_job(jobs, str(5000 + number), state=JobState.FAILED, user="max", details="no room", package="x" * 40)
+    lines = "".join(f"12:00:00 line {number} of a log that is long\n" for number in range(20_000))
+    make_job(jobs, "5500", state=JobState.FAILED, user="max", log=lines.encode())
+    sign_in(browser, service, "max")
+    browser.wait_for("document.querySelectorAll('#jobs tr').length === 50")
+    for shown in range(100, 501, 50):
+        browser.value("document.getElementById('more').click()")
+        browser.wait_for(f"document.querySelectorAll('#jobs tr').length === {shown}")
+    go(browser, service, "/ui/job/5500")
+    wait_for_text(browser, "#log", "line 19999 of")
+    browser.type("#log-words", "line 199")
+    wait_for_text(browser, "#hits", "1 of ")
+    assert browser.value("document.querySelectorAll('#log *').length") == 0  # one text, however long
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_keep_no_user_out(browser, service, make_job, scheme):
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    go(browser, service, "/ui/sign-in")
+    browser.wait_for("document.getElementById('token')?.hidden === false")
+    assert accessibility.mistakes(browser) == []
+    sign_in(browser, service, "anna")
+    jobs = Spool(service.spool)
+    make_job(jobs, "1001", state=JobState.FAILED, user="anna", log=b"a line\n", details="no")
+    for path, is_there in (("/ui", "#jobs tr"), ("/ui/job/1001", "#reason"), ("/ui/upload", ".field")):
+        go(browser, service, path)
+        browser.wait_for(f"document.querySelector({json.dumps(is_there)})?.textContent")
+        browser.value("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert accessibility.mistakes(browser) == [], path
+    browser.call("Emulation.setEmulatedMedia", features=[])

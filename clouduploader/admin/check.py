@@ -70,7 +70,9 @@ def _home(config: Config) -> Iterator[Finding]:
 
 def _accounts(home_path: Path) -> Iterator[Finding]:
     """Look whether the accounts can be used at all, and by the daemons."""
-    path = home_path / home.ACCOUNTS
+    path = next(filter(os.path.lexists, (home_path / home.ACCOUNTS, home_path / home.EARLIER[0])), None)
+    if path is None:
+        return
     if home.is_strange(home_path):
         hint = f"chown --reference={home_path} {path}"
         yield Finding(Level.WARNING, str(path), "does not belong to the owner of the home", hint)

@@ -77,7 +77,7 @@ def account_command() -> None:
     """Keep the users' accounts in the clouds.
 
     An account says how this service gets into a user's own account in a cloud. `submit` takes it from here. All of it
-    is in accounts.sqlite in the home; what is secret, encrypted.
+    is in database/accounts.sqlite in the home; what is secret, encrypted.
     """
 
 

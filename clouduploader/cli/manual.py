@@ -61,8 +61,8 @@ FILES = {
     f"{config.DEFAULT_HOME}/.gnupg": "The GPG key that target data are encrypted for.",
     f"{config.DEFAULT_HOME}/secret.pem": "The RSA key that OBS encrypts secrets for.",
     f"{config.DEFAULT_HOME}/_pubkey": "Its public half, which OBS hands out.",
-    f"{config.DEFAULT_HOME}/accounts.sqlite": "The users' accounts in the clouds.",
-    f"{config.DEFAULT_HOME}/tokens.sqlite": "Hashes of the tokens by which the server knows who asks.",
+    f"{config.DEFAULT_HOME}/database/accounts.sqlite": "The users' accounts in the clouds.",
+    f"{config.DEFAULT_HOME}/database/tokens.sqlite": "Hashes of the tokens by which the server knows who asks.",
     f"{config.DEFAULT_HOME}/token": "The token that this program sends to a server where CLOUDUPLOADER_TOKEN is "
     "not set; for its owner alone.",
     f"{config.DEFAULT_HOME}/openid-secret": "What proves the server to the OpenID provider by which users sign in.",

@@ -31,7 +31,7 @@ COLUMNS = (
 def token_command() -> None:
     """Keep the tokens by which the server knows who asks.
 
-    To `serve`, the holder of a token is its user. Only a hash of it is kept, in tokens.sqlite in the home.
+    To `serve`, the holder of a token is its user. Only a hash of it is kept, in database/tokens.sqlite in the home.
     """
 
 

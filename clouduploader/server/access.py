@@ -61,6 +61,9 @@ class Right(enum.StrEnum):
     CREATE_JOBS = "make jobs"
     CHANGE_JOBS = "send images, kill jobs and try them again"
     SEE_PLATFORMS = "see the platforms and what they take"
+    KEEP_ACCOUNTS = "see and change accounts in the clouds"
+    KEEP_TOKENS = "see, make and revoke tokens"
+    SEE_SERVICE = "see how the service is, and its users"
 
 
 class Reach(enum.StrEnum):
@@ -81,6 +84,9 @@ TABLE: Mapping[Right, Mapping[Kind, Reach]] = {
     Right.CREATE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
     Right.CHANGE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
     Right.SEE_PLATFORMS: dict.fromkeys((Kind.BACKEND, Kind.USER, Kind.ADMIN), Reach.ALL),
+    Right.KEEP_ACCOUNTS: {Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
+    Right.KEEP_TOKENS: {Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
+    Right.SEE_SERVICE: {Kind.ADMIN: Reach.ALL},
 }
 """Who has which right; a kind that is not named has not."""
 _KINDS = {Role.USER: Kind.USER, Role.ADMIN: Kind.ADMIN, Role.WORKER: Kind.WORKER}

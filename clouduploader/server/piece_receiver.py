@@ -46,6 +46,11 @@ class PieceReceiver:
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._overtaken: set[asyncio.Task[int]] = set()
 
+    @property
+    def count(self) -> int:
+        """How many images are coming in."""
+        return len(self._tasks)
+
     async def end(self, name: str) -> None:
         """End the request that sends some of an image, if there is one; what came by it is on the disk then."""
         while task := self._tasks.get(name):

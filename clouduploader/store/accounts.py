@@ -1,4 +1,4 @@
-"""The database of accounts in the home, `accounts.sqlite`: which user has which account in which cloud.
+"""The database of accounts in the home, `database/accounts.sqlite`: which user has which account in which cloud.
 
 OBS kept this in its frontend's database, a row a user. Each entry belongs to a user and a target, and
 holds some of the platform's target data: those that its fields call an account's. What is secret among
@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, DataError, NoSuchAccountError
-from clouduploader.store.database import Database, Schema, check_user
+from clouduploader.store.database import DIRECTORY, Database, Schema, check_user
 from clouduploader.util.frozen import frozen
 
-FILE_NAME = "accounts.sqlite"
+FILE_NAME = f"{DIRECTORY}/accounts.sqlite"  # in the home
 SCHEMA = Schema(
     of_what="accounts",
     application_id=b"CUac",
@@ -71,14 +71,15 @@ class AccountStore:
 
     Args:
         home: The home of clouduploader.
-
-    Attributes:
-        path: Of the file; it need not be there.
     """
 
     def __init__(self, home: Path) -> None:
-        self.path = home / FILE_NAME
-        self._database = Database(self.path, SCHEMA)
+        self._database = Database(home / FILE_NAME, SCHEMA)
+
+    @property
+    def path(self) -> Path:
+        """The path of the file; it need not be there."""
+        return self._database.path
 
     def get(self, user: str, target: str) -> dict[str, str]:
         """Return a user's values for a target, to be merged into target data. Secrets stay encrypted.

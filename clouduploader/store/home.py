@@ -6,20 +6,21 @@ from pathlib import Path
 
 from clouduploader.plugin import HomeFile
 
-ACCOUNTS = "accounts.sqlite"
-TOKENS = "tokens.sqlite"
+DATABASE = "database"
+EARLIER = ("accounts.sqlite", "tokens.sqlite")
+ACCOUNTS, TOKENS = (f"{DATABASE}/{name}" for name in EARLIER)
 TOKEN = "token"  # noqa: S105 a name
 OPENID_SECRET = "openid-secret"  # noqa: S105 a name
 FORBIDDEN = {
     ".gnupg": stat.S_IROTH,
     "secret.pem": stat.S_IROTH,
     OPENID_SECRET: stat.S_IROTH,
-    ACCOUNTS: stat.S_IRWXG | stat.S_IRWXO,
-    TOKENS: stat.S_IRWXG | stat.S_IRWXO,
+    **dict.fromkeys((DATABASE, *EARLIER, ACCOUNTS, TOKENS), stat.S_IRWXG | stat.S_IRWXO),
     TOKEN: stat.S_IRWXG | stat.S_IRWXO,
 }
 """What holds secrets, and the permissions that it must not have. An administrator may let a group read a file that
-was put there by hand, as those of platforms are; what only clouduploader writes is for its owner alone."""
+was put there by hand, as those of platforms are; what only clouduploader writes is for its owner alone. The databases
+may still lie where earlier versions had them."""
 
 
 def exposed(home: Path, files: Iterable[HomeFile]) -> Iterator[Path]:
@@ -44,7 +45,9 @@ def exposed(home: Path, files: Iterable[HomeFile]) -> Iterator[Path]:
 
 def is_strange(home: Path) -> bool:
     """Tell whether the accounts belong to another user than the home, so that the daemons can't use them."""
-    try:
-        return (home / ACCOUNTS).stat().st_uid != home.stat().st_uid
-    except OSError:
-        return False
+    for name in (ACCOUNTS, EARLIER[0]):
+        try:
+            return (home / name).stat().st_uid != home.stat().st_uid
+        except OSError:
+            continue
+    return False

@@ -1,4 +1,4 @@
-"""The database of tokens in the home, `tokens.sqlite`: who may ask the server, as whom and until when.
+"""The database of tokens in the home, `database/tokens.sqlite`: who may ask the server, as whom and until when.
 
 A token is `clup_`, its id, a secret, and a checksum, all of letters and digits: the front is for programs that look for
 secrets in sources, the checksum lets them tell a token from what only looks like one, and the id is what may be shown.
@@ -6,8 +6,8 @@ Only a hash is kept, of the whole token. SHA-256 will do: a slow hash is for pas
 secret has 190 bits of chance.
 
 It is no part of `accounts.sqlite`: an older copy of the accounts can be put back, and brings no revoked token back to
-life. The service reads it, and need not be able to write it: one that was broken into makes no tokens. So
-when a token was last used is told by a file in the spool, `.tokens/ID`, by its time.
+life. When a token was last used is told by a file in the spool, `.tokens/ID`, by its time: a use is no reason to write
+what says who may do what.
 """
 
 import datetime
@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clouduploader.errors import LocalIOError, NoSuchTokenError, UsageError
-from clouduploader.store.database import Database, Schema, check_user
+from clouduploader.store.database import DIRECTORY, Database, Schema, check_user
 from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
-FILE_NAME = "tokens.sqlite"
+FILE_NAME = f"{DIRECTORY}/tokens.sqlite"  # in the home
 USES_NAME = ".tokens"  # in the spool
 PREFIX = "clup_"
 ID_LENGTH = 8  # characters, of 6 bits nearly: of a million tokens hardly two would share an id
@@ -104,14 +104,15 @@ class TokenStore:
 
     Args:
         home: The home of clouduploader.
-
-    Attributes:
-        path: Of the file; it need not be there.
     """
 
     def __init__(self, home: Path) -> None:
-        self.path = home / FILE_NAME
-        self._database = Database(self.path, SCHEMA)
+        self._database = Database(home / FILE_NAME, SCHEMA)
+
+    @property
+    def path(self) -> Path:
+        """The path of the file; it need not be there."""
+        return self._database.path
 
     def create(
         self, user: str, role: Role, *, note: str, expires: datetime.datetime | None, now: datetime.datetime

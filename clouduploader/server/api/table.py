@@ -1,6 +1,16 @@
 """All routes of the API."""
 
-from clouduploader.server.api import images, job_log, jobs, me, openapi, platforms
+from clouduploader.server.api import (
+    accounts,
+    images,
+    job_log,
+    jobs,
+    me,
+    openapi,
+    platforms,
+    service,
+    tokens,
+)
 from clouduploader.server.api.endpoint import Endpoint
 
 ROUTES: list[Endpoint] = [
@@ -9,5 +19,8 @@ ROUTES: list[Endpoint] = [
     *job_log.ROUTES,
     *images.ROUTES,
     *platforms.ROUTES,
+    *accounts.ROUTES,
+    *tokens.ROUTES,
+    *service.ROUTES,
     *openapi.ROUTES,
 ]

@@ -98,5 +98,5 @@ def test_account_made_step_by_step_is_usable_and_its_secrets_are_encrypted(azure
         assert done.returncode == 0, done.stderr
     done = azure.run([*words, "verify", "tom", "--target=azure"])
     assert done.returncode == 0, done.stdout + done.stderr
-    stored = (azure.home / "accounts.sqlite").read_bytes()
+    stored = (azure.home / "database" / "accounts.sqlite").read_bytes()
     assert described["application_key"].encode() not in stored

@@ -504,7 +504,9 @@ def test_stopped_wait_leaves_the_job_alone(jobs, home, image):
 
 
 def test_book_of_accounts_need_not_be_there_to_read_for_who_says_all_himself(run_local, jobs, home):
-    (home / accounts.FILE_NAME).write_bytes(b"this is no database")
+    path = home / accounts.FILE_NAME
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database")
     assert run_local("--user", "tom", *EC2, "--arn", ROLE)[0] == 65
     assert run_local("--user", "tom", *EC2, "--arn", ROLE, "--external-id", EXTERNAL_ID)[:2] == (0, "1\n")
 

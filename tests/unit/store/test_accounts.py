@@ -36,6 +36,13 @@ def create(store, user="tom", target="ec2", **values):
     return store.create(user, target, values, of_one_user=("arn", "external_id"), now=NOW)
 
 
+@pytest.fixture
+def path(store):
+    """Where the file is to be, with its directory."""
+    store.path.parent.mkdir(mode=0o700)
+    return store.path
+
+
 def raw(store, *statements):
     """Do something to the file that the program would not."""
     with contextlib.closing(sqlite3.connect(store.path)) as opened, opened:
@@ -167,13 +174,13 @@ def test_file_is_for_its_owner_alone_whatever_the_umask(store, umask):
     finally:
         os.umask(before)
     assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
-    assert [path.name for path in store.path.parent.iterdir()] == [accounts.FILE_NAME]
+    assert [path.name for path in store.path.parent.iterdir()] == ["accounts.sqlite"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_file_that_root_makes_is_its_homes_owners(store, let_all_enter):
-    let_all_enter(store.path.parent)
-    os.chown(store.path.parent, 65534, 65533)
+    let_all_enter(store.path.parent.parent)
+    os.chown(store.path.parent.parent, 65534, 65533)
     create(store, external_id="1")
     assert (store.path.stat().st_uid, store.path.stat().st_gid) == (65534, 65533)
     code = (
@@ -183,14 +190,17 @@ def test_file_that_root_makes_is_its_homes_owners(store, let_all_enter):
         "store = accounts.AccountStore(pathlib.Path(sys.argv[1]))\n"
         "store.set('tom', 'ec2', 'arn', value='a', is_encrypted=False); print(store.get('tom', 'ec2'))"
     )
-    done = subprocess.run([sys.executable, "-c", code, store.path.parent], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, store.path.parent.parent], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "{'external_id': '1', 'arn': 'a'}\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
 def test_file_that_may_not_be_read_or_written_is_named(store, let_all_enter):
-    let_all_enter(store.path.parent)
+    let_all_enter(store.path.parent.parent)
     create(store)
+    store.path.parent.chmod(0o755)
     code = (
         "import os, pathlib, sys\n"
         "from clouduploader import errors; from clouduploader.store import accounts\n"
@@ -200,7 +210,7 @@ def test_file_that_may_not_be_read_or_written_is_named(store, let_all_enter):
         "    try: print(call())\n"
         "    except errors.LocalIOError as exc: print(exc.message)"
     )
-    command = [sys.executable, "-c", code, store.path.parent]
+    command = [sys.executable, "-c", code, store.path.parent.parent]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.count(f"{store.path} can't be opened or written: unable to open") == 2
     store.path.chmod(0o644)
@@ -223,24 +233,24 @@ def test_home_may_be_called_anything(tmp_path, name):
     store = accounts.AccountStore(tmp_path / name)
     create(store, external_id="1")
     assert accounts.AccountStore(tmp_path / name).get("tom", "ec2") == {"external_id": "1"}
-    assert [path.name for path in (tmp_path / name).iterdir()] == [accounts.FILE_NAME]
+    assert [path.name for path in (tmp_path / name / "database").iterdir()] == ["accounts.sqlite"]
 
 
 def test_home_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CannotCreateError, match=r"nowhere/accounts\.sqlite can't be made: No such file"):
+    with pytest.raises(CannotCreateError, match=r"nowhere/database/accounts\.sqlite can't be made: No such file"):
         create(accounts.AccountStore(tmp_path / "nowhere"))
 
 
-def test_link_or_directory_in_its_place_is_refused(store, tmp_path):
+def test_link_or_directory_in_its_place_is_refused(store, path, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     other = accounts.AccountStore(tmp_path / "elsewhere")
     create(other)
-    store.path.symlink_to(other.path)
+    path.symlink_to(other.path)
     for call in (lambda: create(store, "anna"), lambda: store.get("tom", "ec2"), lambda: store.accounts()):
         with pytest.raises(LocalIOError, match="is not a regular file"):
             call()
-    store.path.unlink()
-    store.path.mkdir()
+    path.unlink()
+    path.mkdir()
     with pytest.raises(LocalIOError, match="is not a regular file"):
         store.accounts()
     assert [one.user for one in other.accounts()] == ["tom"]
@@ -264,25 +274,25 @@ def test_file_of_a_newer_schema_is_refused_and_left_alone(store):
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE account (user)", "PRAGMA application_id = 7"])
-def test_some_other_database_is_refused_and_left_alone(store, statement):
+def test_some_other_database_is_refused_and_left_alone(store, path, statement):
     raw(store, statement)
-    before = store.path.read_bytes()
+    before = path.read_bytes()
     for call in (lambda: create(store), lambda: store.accounts()):
         with pytest.raises(DataError, match="is no database of accounts"):
             call()
-    assert store.path.read_bytes() == before
+    assert path.read_bytes() == before
 
 
-def test_damaged_file_is_named_and_left_alone(store):
-    store.path.write_bytes(b"no database" * 1000)
+def test_damaged_file_is_named_and_left_alone(store, path):
+    path.write_bytes(b"no database" * 1000)
     for call in (lambda: create(store), lambda: store.accounts()):
         with pytest.raises(DataError, match=r"accounts\.sqlite is damaged: file is not a database"):
             call()
-    assert store.path.read_bytes() == b"no database" * 1000
+    assert path.read_bytes() == b"no database" * 1000
 
 
-def test_empty_file_of_a_maker_who_was_killed_is_an_empty_book(store):
-    store.path.touch()
+def test_empty_file_of_a_maker_who_was_killed_is_an_empty_book(store, path):
+    path.touch()
     assert store.accounts() == []
     create(store, external_id="1")
     assert store.get("tom", "ec2") == {"external_id": "1"}
@@ -328,7 +338,7 @@ for number in range(8):
 def test_writers_at_once_lose_nothing_and_share_nothing(store):
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, store.path.parent, name],
+            [sys.executable, "-c", WRITER, store.path.parent.parent, name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for name in "abc"
@@ -342,7 +352,7 @@ def test_writers_at_once_lose_nothing_and_share_nothing(store):
     assert sorted(line for line in said if not line.startswith("arn")) == sorted(wanted)
     assert sorted(line for line in said if line.startswith("arn")) == sorted(f"arn {number}" for number in wanted)
     assert len(store.accounts()) == 8 + 3 * 8
-    assert [path.name for path in store.path.parent.iterdir()] == [accounts.FILE_NAME]
+    assert [path.name for path in store.path.parent.iterdir()] == ["accounts.sqlite"]
 
 
 KILLED = """
@@ -359,13 +369,13 @@ with store._database.writing() as database:
 
 
 def test_writer_that_was_killed_has_changed_nothing(store, let_all_enter):
-    let_all_enter(store.path.parent)
+    let_all_enter(store.path.parent.parent)
     if os.geteuid() == 0:
-        os.chown(store.path.parent, 65534, 65533)  # what root leaves half done, the daemons must be able to undo
+        os.chown(store.path.parent.parent, 65534, 65533)  # the daemons must be able to undo what root leaves
     create(store, external_id="1")
-    done = subprocess.run([sys.executable, "-c", KILLED, store.path.parent], check=False, umask=0)
+    done = subprocess.run([sys.executable, "-c", KILLED, store.path.parent.parent], check=False, umask=0)
     assert done.returncode == -9
-    journal = store.path.with_name(f"{accounts.FILE_NAME}-journal").stat()  # and half of it is in the file
+    journal = store.path.with_name("accounts.sqlite-journal").stat()  # and half of it is in the file
     assert stat.S_IMODE(journal.st_mode) == 0o600
     assert (journal.st_uid, journal.st_gid) == (store.path.stat().st_uid, store.path.stat().st_gid)
     assert [one.user for one in store.accounts()] == ["tom"]
@@ -423,3 +433,71 @@ def test_schema_that_is_no_text_is_damage(store):
     raw(store, "PRAGMA writable_schema = ON", "UPDATE sqlite_master SET name = CAST(x'fffe' AS TEXT), sql = 'odd'")
     with pytest.raises(DataError, match=r"accounts\.sqlite is damaged"):
         store.accounts()
+
+
+# --- where earlier versions had it
+
+
+@pytest.fixture
+def earlier(store, tmp_path):
+    """A file with an account, where earlier versions had it."""
+    create(store, external_id="1")
+    found = store.path.rename(tmp_path / "accounts.sqlite")
+    (tmp_path / "database").rmdir()
+    return found
+
+
+def test_earlier_file_is_read_and_moved_by_the_first_write(store, earlier, tmp_path):
+    inode = earlier.stat().st_ino
+    assert store.get("tom", "ec2") == {"external_id": "1"}
+    assert store.path == earlier
+    store.set("tom", "ec2", "arn", value=ARN, is_encrypted=False)
+    assert store.path == tmp_path / "database" / "accounts.sqlite"
+    assert store.path.stat().st_ino == inode
+    assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
+    assert [path.name for path in tmp_path.iterdir()] == ["database"]
+    assert store.get("tom", "ec2") == {"external_id": "1", "arn": ARN}
+
+
+def test_earlier_file_moves_with_what_a_killed_writer_left_undone(store, earlier):
+    code = (
+        "import os, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.execute('PRAGMA cache_spill = 1'); database.execute('PRAGMA cache_size = 1')\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        "database.execute('DELETE FROM account'); database.execute('DELETE FROM entry')\n"
+        "for number in range(2000):\n"
+        "    database.execute('INSERT INTO account VALUES (?, ?, 1)', (f'user {number}' * 9, 'ec2'))\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, earlier]).returncode == -9
+    assert earlier.with_name("accounts.sqlite-journal").stat().st_size > 0
+    create(store, "anna")
+    assert [one.user for one in store.accounts()] == ["anna", "tom"]
+    assert not earlier.with_name("accounts.sqlite-journal").exists()
+
+
+def test_earlier_file_waits_for_its_writer(store, earlier, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(earlier, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LockedError):
+            create(store, "anna")
+        other.execute("ROLLBACK")
+    assert store.path == earlier
+
+
+def test_file_that_is_in_both_places_is_the_later_one(store, earlier):
+    create(store, "anna")
+    earlier.write_bytes(b"a copy")
+    assert [one.user for one in store.accounts()] == ["anna", "tom"]
+    create(store, "eve")
+    assert earlier.read_bytes() == b"a copy"
+
+
+def test_earlier_file_that_cannot_be_moved_is_told_of_and_stays(store, earlier, tmp_path):
+    (tmp_path / "database").symlink_to("nowhere")
+    with pytest.raises(LocalIOError, match=r"can't be moved to .*File exists") as caught:
+        store.remove("tom", "ec2")
+    assert "owner of the home" in caught.value.hint
+    assert [one.user for one in store.accounts()] == ["tom"]

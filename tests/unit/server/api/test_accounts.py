@@ -1,0 +1,85 @@
+"""Accounts by the API: no secret comes back, and no user reaches another's."""
+
+import pytest
+
+from clouduploader.store.accounts import AccountStore
+from clouduploader.store.keyring import Keyring
+
+SECRET = "this is the secret of tom"
+AZURE = {"tenant": "11111111-1111-1111-1111-111111111111", "application_key": SECRET}
+
+
+@pytest.fixture
+def keys(home):
+    """A home with a key."""
+    Keyring(home, {}).rsa.generate()
+    return home
+
+
+def test_account_is_made_filled_and_removed(ask_as, keys):
+    status, made = ask_as("tom", "POST", "/accounts", {"target": "azure"})
+    assert (status, made["user"], made["target"], made["values"], made["secrets"]) == (201, "tom", "azure", {}, [])
+    status, changed = ask_as("tom", "PUT", "/accounts/azure", {"values": AZURE})
+    assert (status, changed["values"]) == (200, {"tenant": AZURE["tenant"]})
+    assert changed["secrets"] == ["application_key"]
+    assert ask_as("tom", "GET", "/accounts/azure") == (200, changed)
+    assert ask_as("tom", "GET", "/accounts") == (200, {"accounts": [changed]})
+    assert AccountStore(keys).find("tom", "azure").values["application_key"] != SECRET
+    assert SECRET not in ask_as.server.log.getvalue()
+    assert ask_as("tom", "DELETE", "/accounts/azure") == (204, None)
+    assert ask_as("tom", "GET", "/accounts/azure")[0] == 404
+
+
+def test_account_of_another_user_is_as_one_that_is_not_there(ask_as, keys):
+    ask_as("anna", "POST", "/accounts", {"target": "azure"})
+    for method, path, document in (
+        ("GET", "", None), ("PUT", "", {"values": {}}), ("DELETE", "", None), ("GET", "/guide", None),
+        ("POST", "/verify", None),
+    ):  # fmt: skip
+        wanted = ask_as("tom", method, f"/accounts/azure{path}?user=eve", document)
+        assert ask_as("tom", method, f"/accounts/azure{path}?user=anna", document) == wanted
+        assert wanted[0] == 404
+    assert ask_as("tom", "POST", "/accounts", {"target": "azure", "user": "anna"})[0] == 404
+    assert ask_as("tom", "GET", "/accounts?user=anna")[1] == {"accounts": []}
+    assert [one.user for one in AccountStore(keys).accounts()] == ["anna"]
+
+
+def test_administrator_keeps_all(ask_as, keys):
+    assert ask_as("root", "POST", "/accounts", {"target": "azure", "user": "tom/x"})[0] == 201
+    status, changed = ask_as("root", "PUT", "/accounts/azure?user=tom/x", {"values": AZURE})
+    assert (status, changed["user"]) == (200, "tom/x")
+    assert [one["user"] for one in ask_as("root", "GET", "/accounts?target=azure")[1]["accounts"]] == ["tom/x"]
+
+
+def test_external_id_is_the_services(ask_as):
+    made = ask_as("tom", "POST", "/accounts", {"target": "ec2"})[1]
+    assert len(made["values"]["external_id"]) > 20
+    assert ask_as("tom", "POST", "/accounts", {"target": "ec2"})[0] == 409
+
+
+@pytest.mark.parametrize(
+    ("target", "values", "status"),
+    [("azure", {"nothing": "x"}, 422), ("azure", {"tenant": "\n"}, 422), ("azure", {"application_key": "short"}, 422),
+     ("directory", {"path": "x"}, 404)],
+)  # fmt: skip
+def test_value_that_is_none_is_refused_and_not_shown(ask_as, keys, target, values, status):
+    ask_as("tom", "POST", "/accounts", {"target": "azure"})
+    found, problem = ask_as("tom", "PUT", f"/accounts/{target}", {"values": values})
+    assert found == status
+    assert "short" not in problem["detail"]
+    assert AccountStore(keys).find("tom", "azure").values == {}
+
+
+def test_account_for_a_target_without_any_is_refused(ask_as):
+    assert ask_as("tom", "POST", "/accounts", {"target": "directory"})[0] == 422
+    assert ask_as("tom", "POST", "/accounts", {"target": "nothing"})[0] == 422
+
+
+def test_guide_and_verification_are_the_platforms(ask_as, keys):
+    ask_as("tom", "POST", "/accounts", {"target": "openstack"})
+    status, guide = ask_as("tom", "GET", "/accounts/openstack/guide")
+    assert status == 200
+    assert guide["policies"]
+    assert ask_as("tom", "GET", "/accounts/openstack/guide?extra=none")[0] == 422
+    status, problem = ask_as("tom", "POST", "/accounts/openstack/verify")
+    assert (status, problem["code"]) == (422, "data")  # it has no values yet

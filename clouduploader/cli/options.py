@@ -89,7 +89,7 @@ def server_option(function: Function) -> Function:
         metavar="URL",
         expose_value=False,
         callback=remember,
-        help=f"Ask the server there, instead of the spool: https://HOST:PORT, or unix:PATH.  [{SERVER_VARIABLE}]",
+        help=f"Ask the server there, or at unix:PATH, instead of the spool.  [{SERVER_VARIABLE}]",
     )(function)
 
 

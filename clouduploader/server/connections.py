@@ -323,12 +323,15 @@ class ConnectionTable:
     Args:
         descriptor_limit: How many files the process may have open.
         max_bytes: Returns how many bytes all of them may hold in memory together, at the moment.
+        idle_bytes: Returns how many bytes of memory each takes without a request, where that is much.
     """
 
-    def __init__(self, descriptor_limit: int, max_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, descriptor_limit: int, max_bytes: Callable[[], int], *, idle_bytes: Callable[[], int] = lambda: 0
+    ) -> None:
         self._max_requests = max(1, (descriptor_limit - RESERVED_DESCRIPTORS) // (REQUEST_DESCRIPTORS + 1))
         self._max_idle = min(self._max_requests, MAX_IDLE)
-        self._max_bytes = max_bytes
+        self._max_bytes, self._idle_bytes = max_bytes, idle_bytes
         self._all: set[ClientConnection] = set()
         self._idle = _ConnectionsByClient()  # without a request
         self._answered = _ConnectionsByClient()
@@ -338,7 +341,8 @@ class ConnectionTable:
 
     def admit(self, connection: ClientConnection) -> ClientConnection:
         """Add a new connection."""
-        if len(self._idle) >= self._max_idle:
+        count = len(self._idle)
+        if count and (count >= self._max_idle or count * self._idle_bytes() >= self._max_bytes()):
             self.evict(self._idle.of_heaviest_client()[0], "it asked for nothing, and there are too many")
         self._all.add(connection)
         self._idle.add(connection)

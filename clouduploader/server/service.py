@@ -18,6 +18,7 @@ from clouduploader.server.connections import Acceptor, ClientConnection, Connect
 from clouduploader.server.origin import client_of
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.state import ServerState
+from clouduploader.server.tls import CONNECTION_BYTES as TLS_CONNECTION_BYTES
 from clouduploader.server.tls import READ_BYTES as TLS_READ_BYTES
 from clouduploader.server.tls import TlsContext
 from clouduploader.server.worker_thread import WorkerThread
@@ -161,7 +162,11 @@ async def _serve(
 async def _answer_all(
     state: ServerState, tls: TlsContext, listeners: Listeners, cancel: Cancel, announce: Callable[[], None]
 ) -> None:
-    connections = ConnectionTable(_descriptor_limit(), lambda: state.settings.max_memory_bytes)
+    connections = ConnectionTable(
+        _descriptor_limit(),
+        lambda: state.settings.max_memory_bytes,
+        idle_bytes=lambda: TLS_CONNECTION_BYTES if tls.current else 0,
+    )
     runner = web.AppRunner(
         app.create_app(state, connections),
         handler_cancellation=True,  # closes the log of a follower that left

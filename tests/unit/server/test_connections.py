@@ -191,6 +191,15 @@ def test_idle_connections_are_dropped_those_of_the_client_with_most_first():
     assert [handler.is_open for handler in others] == [False, True, True]
 
 
+def test_idle_connections_that_take_memory_are_dropped_for_others():
+    table = connections.ConnectionTable(10_000, lambda: 10, idle_bytes=lambda: 3)
+    handlers = [table.admit(Handler("a")) for _ in range(6)]
+    assert [handler.is_open for handler in handlers] == [False, False, True, True, True, True]
+    table = connections.ConnectionTable(10_000, lambda: 1, idle_bytes=lambda: 3)
+    handlers = [table.admit(Handler("a")) for _ in range(2)]
+    assert [handler.is_open for handler in handlers] == [False, True]
+
+
 def test_followers_are_dropped_for_requests_and_others_are_not():
     table = table_for(2)
 

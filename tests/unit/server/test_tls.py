@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from fakes.waiting import wait_for
 from clouduploader.errors import ConfigError
 from clouduploader.model.job import Details, JobState
 from clouduploader.server import replies, service, settings, tls
+from clouduploader.store.images import ImageStore
 from clouduploader.store.tokens import Role, TokenStore
 
 
@@ -89,6 +91,17 @@ def test_image_comes_whole_by_tls(tls_server, make_spool, size, is_chunked):
     assert answer[0] == "200 OK"
     assert jobs.file_path(name).read_bytes() == data
     assert jobs.read(name)[0].state is JobState.SCHEDULED
+
+
+def test_image_in_pieces_comes_by_tls(tls_server, make_spool):
+    jobs, data = make_spool(), os.urandom(1_000_000)
+    server = tls_server(jobs)
+    tus = {"Tus_Resumable": "1.0.0", "Content_Type": "application/offset+octet-stream"}
+    image = json.loads(server.ask("POST", "/api/v1/images", b"", Upload_Length="1000000", **tus)[2])["id"]
+    for start, end in ((0, 400_000), (400_000, 1_000_000)):
+        answer = server.ask("PATCH", f"/api/v1/images/{image}", data[start:end], Upload_Offset=str(start), **tus)
+        assert answer[0] == "204 No Content"
+    assert (ImageStore(jobs.directory).directory / image).read_bytes() == data
 
 
 def test_image_that_is_waited_for_with_100_continue_comes_by_tls(tls_server, make_spool):

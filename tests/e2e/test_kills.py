@@ -28,6 +28,13 @@ from clouduploader.util import processes
 from clouduploader.worker import outcome, tracked
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
+SERVER = """
+import sys
+from clouduploader.cli import main
+from clouduploader.server import service
+service.EXPIRE_SECONDS = 1.0  # not a minute
+sys.exit(main.main())
+"""
 KILLS = int(os.environ.get("KILLS", "8"))
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 JOBS_A_KILL = 3
@@ -71,9 +78,10 @@ class Site:
         """Start a subcommand, unless it runs."""
         if command in self._processes:
             return
+        program = [sys.executable, "-c", SERVER] if command[0] == "serve" else [EXECUTABLE]
         with (self.place / "site.log").open("ab") as log:
             self._processes[command] = subprocess.Popen(
-                [EXECUTABLE, "--home", self.place / "home", "--spool", self.jobs.directory, *command],
+                [*program, "--home", self.place / "home", "--spool", self.jobs.directory, *command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

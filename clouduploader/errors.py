@@ -112,6 +112,10 @@ class AbsentError(NotFoundError):
     """The cloud does not show an object: it is gone, or too young to show."""
 
 
+class ForeignError(NotFoundError):
+    """What has an object's name is another upload's by now, and stays."""
+
+
 class UnavailableError(ClouduploaderError):
     """This machine can't serve what was asked for."""
 

@@ -93,6 +93,7 @@ class UploadLeftovers:
         error: Why nothing can be done about it, or None.
         platform: Which can; None only with an error.
         values: The target data.
+        is_by_hand: See Context: where the caller names the account, or the upload was by hand.
     """
 
     key: str
@@ -102,6 +103,7 @@ class UploadLeftovers:
     error: ClouduploaderError | None = None
     platform: Platform | None = dataclasses.field(default=None, repr=False)
     values: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict, repr=False)
+    is_by_hand: bool = True
 
     @property
     def to_remove(self) -> tuple[CloudObject, ...]:
@@ -179,6 +181,7 @@ def examine(
     log: job_log.JobLog,
     *,
     is_complete_too: bool,
+    is_by_hand: bool,
 ) -> list[FoundItem]:
     """Find out what there is of an upload, by its journal and its labels.
 
@@ -188,6 +191,7 @@ def examine(
         contents: Its journal.
         log: Told what is done.
         is_complete_too: See CleanupScope.
+        is_by_hand: See Context.
 
     Raises:
         ClouduploaderError: It can't be looked for.
@@ -197,7 +201,14 @@ def examine(
     regions += [str(entry.get("region") or "") for entry in state.asked]
     found: dict[CloudObject, FoundObject] = {}
     for region in dict.fromkeys(regions):
-        ctx = Context(platform, in_region(values, region), log, Cancel(), entries=contents.entries)
+        ctx = Context(
+            platform,
+            in_region(values, region),
+            log,
+            Cancel(),
+            entries=contents.entries,
+            is_by_hand=is_by_hand,
+        )
         found.update((item.object, item) for item in platform.find(ctx, contents.key) if item.object not in delivered)
     return [
         *_items_of(contents, unseen_by=found),
@@ -214,6 +225,7 @@ def remove_things(
     log: job_log.JobLog,
     *,
     key: str,
+    is_by_hand: bool,
 ) -> CleanUpReport:
     """Remove what belongs to one upload; what the cloud does not show is gone only once it is old enough to show.
 
@@ -224,6 +236,7 @@ def remove_things(
         made: What its journal says of their making, see `JournalState.objects`.
         log: Told what is done.
         key: Of its journal; "" if that is not known.
+        is_by_hand: See Context.
 
     Returns:
         What was removed, and what is left; nothing is `absent` any more.
@@ -231,7 +244,7 @@ def remove_things(
     Raises:
         ClouduploaderError: Nothing can be removed.
     """
-    report = platform.clean_up(Context(platform, values, log, Cancel(), key=key), things)
+    report = platform.clean_up(Context(platform, values, log, Cancel(), key=key, is_by_hand=is_by_hand), things)
     removed, left = list(report.removed), list(report.left)
     for thing in report.absent:
         seconds = visibility.seconds_left(made.get(thing, {}))
@@ -280,19 +293,32 @@ def _by_journal(context: CleanupContext, scope: CleanupScope, contents: journal.
         return UploadLeftovers(contents.key, contents, (), error=error)
     try:
         platform = context.load_platform(str((contents.state.began or {}).get("target")), context.config)
-        values = _values(context, scope, contents, platform)
-        items = examine(platform, values, contents, context.log, is_complete_too=scope.is_complete_too)
+        data = contents.targetdata()
+        values = _values(context, scope, contents, platform, data)
+        is_by_hand = contents.state.is_by_hand or data is None
+        items = examine(
+            platform,
+            values,
+            contents,
+            context.log,
+            is_complete_too=scope.is_complete_too,
+            is_by_hand=is_by_hand,
+        )
     except ClouduploaderError as exc:
         return UploadLeftovers(contents.key, contents, tuple(_items_of(contents, unseen_by={})), error=exc)
     within = tuple(item for item in items if not scope.regions or item.object.region in scope.regions)
-    return UploadLeftovers(contents.key, contents, within, len(within) == len(items), None, platform, values)
+    is_whole = len(within) == len(items)
+    return UploadLeftovers(contents.key, contents, within, is_whole, None, platform, values, is_by_hand)
 
 
 def _values(
-    context: CleanupContext, scope: CleanupScope, contents: journal.JournalContents, platform: Platform
+    context: CleanupContext,
+    scope: CleanupScope,
+    contents: journal.JournalContents,
+    platform: Platform,
+    data: bytes | None,
 ) -> Mapping[str, JsonValue]:
     """Return the target data that the journal kept, or else those that were given."""
-    data = contents.targetdata()
     if data is not None:
         return context.values(data, platform)
     if scope.targetdata:
@@ -412,7 +438,9 @@ def _remove_batch(context: CleanupContext, batch: UploadLeftovers) -> CleanUpRep
         reason = batch.error.message if batch.error else "its platform is not there"
         return CleanUpReport(left=tuple(Leftover(thing, reason) for thing in batch.to_remove))
     if batch.contents is None:
-        return remove_things(batch.platform, batch.values, batch.to_remove, {}, context.log, key=batch.key)
+        return remove_things(
+            batch.platform, batch.values, batch.to_remove, {}, context.log, key=batch.key, is_by_hand=batch.is_by_hand
+        )
     with journal.open_journal(batch.contents.directory.parent, batch.key) as opened:
         if opened.state() != batch.contents.state:
             raise LockedError("its upload was tried again meanwhile")
@@ -422,7 +450,15 @@ def _remove_batch(context: CleanupContext, batch: UploadLeftovers) -> CleanUpRep
         with context.log.listening(JournalWriter(opened, context.log).take):
             if batch.to_remove:
                 made = opened.state().objects
-                report = remove_things(batch.platform, batch.values, batch.to_remove, made, context.log, key=batch.key)
+                report = remove_things(
+                    batch.platform,
+                    batch.values,
+                    batch.to_remove,
+                    made,
+                    context.log,
+                    key=batch.key,
+                    is_by_hand=batch.is_by_hand,
+                )
         is_kept = any(item.keep_reason for item in batch.items)
         if batch.contents.state.is_open and batch.is_whole and not report.left and not is_kept:
             opened.end(journal.AttemptOutcome.CLEANED)

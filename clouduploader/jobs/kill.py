@@ -273,15 +273,18 @@ def _clean_up(
         log = job_log.JobLog([file, *context.sinks], is_verbose=False, has_times=True)
         platform = context.load_platform(job.target or "", config)
         values = cleanup.CleanupContext(config, log).values(stopped.targetdata, platform)
+        is_by_hand = reading.state.is_by_hand if reading else context.jobs.file_path(job.name).is_symlink()
         if reading is None:
-            return cleanup.remove_things(platform, values, objects, {}, log, key="")
+            return cleanup.remove_things(platform, values, objects, {}, log, key="", is_by_hand=is_by_hand)
         opened = stack.enter_context(journal.open_journal(reading.directory.parent, reading.key))
         stack.enter_context(log.listening(JournalWriter(opened, log).take))
-        items = cleanup.examine(platform, values, reading, log, is_complete_too=True)
+        items = cleanup.examine(platform, values, reading, log, is_complete_too=True, is_by_hand=is_by_hand)
         to_remove = dict.fromkeys((*objects, *(item.object for item in items if item.keep_reason is None)))
         cleanup.adopt(opened, items)
         made = opened.state().objects
-        report = cleanup.remove_things(platform, values, list(to_remove), made, log, key=reading.key)
+        report = cleanup.remove_things(
+            platform, values, list(to_remove), made, log, key=reading.key, is_by_hand=is_by_hand
+        )
         left = (*report.left, *cleanup.unseen(items))
         if not left:
             opened.end(journal.AttemptOutcome.CLEANED)

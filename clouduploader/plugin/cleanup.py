@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from clouduploader.errors import AbsentError, ClouduploaderError
+from clouduploader.errors import AbsentError, ClouduploaderError, ForeignError
 from clouduploader.plugin import retry, visibility
 from clouduploader.plugin.events import ObjectRemoved, PhaseStarted
 from clouduploader.plugin.objects import CleanUpReport, CloudObject, Leftover
@@ -52,7 +52,7 @@ def remove_each(
         may_pass: Tells whether another try may help after an error.
 
     Returns:
-        What became of each.
+        What became of each, but for what is another upload's.
     """
     ranks = {kind: index for index, kind in enumerate(order)}
     removed, left, absent = [], [], []
@@ -61,6 +61,8 @@ def remove_each(
             ctx.retry(functools.partial(remove, thing), seconds=seconds, may_pass=may_pass)
         except AbsentError:
             absent.append(thing)
+        except ForeignError as exc:
+            ctx.reporter.line(f"Not removed: {exc.message}")
         except ClouduploaderError as exc:
             left.append(Leftover(thing, exc.message))
             _tell_left(ctx, thing, exc.message)

@@ -6,7 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clouduploader.errors import ClouduploaderError, ImageError, MissingProgramError, PlatformReplyError, TransientError
+from clouduploader.errors import (
+    ClouduploaderError,
+    ImageError,
+    MissingProgramError,
+    PlatformReplyError,
+    TargetDataError,
+    TransientError,
+)
 from clouduploader.model.disk import BlockSource, Encoding, ImageFacts, ImageStream, ZeroBlocks
 from clouduploader.plugin import cleanup, labels, retry
 from clouduploader.plugin.events import BytesMoved, PhaseStarted, Reporter
@@ -39,9 +46,11 @@ class Context:
         region: Where; None for the target data's `region`.
         entries: What the journal of the upload that `find` looks for has, oldest first; empty where it is lost.
         key: Of the upload whose things are removed, see Journal; "" where that is not known.
+        is_by_hand: Whether it is for the caller, so that the caller's own credentials serve where the target data have
+            none; see `require_credential`.
 
     Attributes:
-        targetdata: As given; so are reporter, cancel, clock, entries and key.
+        targetdata: As given; so are reporter, cancel, clock, entries, key and is_by_hand.
         region: "" for a platform without regions, and where none was named.
     """
 
@@ -56,10 +65,12 @@ class Context:
         region: str | None = None,
         entries: Sequence[Mapping[str, JsonValue]] = (),
         key: str = "",
+        is_by_hand: bool = True,
     ) -> None:
         self._platform = platform
         self.entries = entries
         self.key = key
+        self.is_by_hand = is_by_hand
         self.targetdata = targetdata
         self.reporter = reporter
         self.cancel = cancel
@@ -85,6 +96,20 @@ class Context:
                 hint=f"pip install '{self._platform.requirement}'",
             ) from exc
 
+    def require_credential(self, field: str, message: str, *, hint: str) -> None:
+        """Refuse to go where this host's own credentials lead, unless that is for the caller; for `Platform.connect`.
+
+        Args:
+            field: Of the target data, which has the credential.
+            message: What lacks; the field follows it.
+            hint: What to do.
+
+        Raises:
+            TargetDataError: There is none, and what is done is for a user of the service.
+        """
+        if not self.targetdata.get(field) and not self.is_by_hand:
+            raise TargetDataError(f"{message} ({field})", hint=hint)
+
     def uncancelled(self) -> "Context":
         """Return a context for the clean-up after an upload, which must not end by the cancellation of that.
 
@@ -98,6 +123,7 @@ class Context:
             clock=self.clock,
             region=self.region,
             key=self.key,
+            is_by_hand=self.is_by_hand,
         )
         if "client" in vars(self):
             made.client = self.client
@@ -254,7 +280,15 @@ class UploadContext(Context):
         *,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(platform, request.targetdata, reporter, cancel, clock=clock, key=request.journal.key)
+        super().__init__(
+            platform,
+            request.targetdata,
+            reporter,
+            cancel,
+            clock=clock,
+            key=request.journal.key,
+            is_by_hand=request.is_by_hand,
+        )
         self.request = request
         self.resources = Resources(request.journal, reporter, self.clock)
 

@@ -128,6 +128,8 @@ class Platform(ABC):
     def connect(self, ctx: Context) -> Any:  # noqa: ANN401 each cloud has its own
         """Make the client that `ctx.client` gives; called once for each context, when first needed.
 
+        A platform that can do with the caller's own credentials calls `ctx.require_credential` first.
+
         Raises:
             ModuleNotFoundError: The SDK is not installed; see `requirement`.
             Exception: Whatever the SDK raises; it goes through `translate`.
@@ -181,7 +183,8 @@ class Platform(ABC):
         `ctx.key`.
 
         Raises:
-            AbsentError: The cloud does not show it: it is gone, another upload's, or too young to show.
+            AbsentError: The cloud does not show it: it is gone, or too young to show.
+            ForeignError: What bears the name is another upload's.
             ClouduploaderError: It can't be removed.
         """
 

@@ -15,6 +15,7 @@ CODES = {
     "ImageError": 65,
     "NotFoundError": 66,
     "AbsentError": 66,
+    "ForeignError": 66,
     "MissingFileError": 66,
     "NoSuchJobError": 66,
     "NoSuchAccountError": 66,

@@ -54,6 +54,8 @@ class Azure(Platform):
         """Make the client; a cloud that is none of Microsoft's own is asked for its addresses."""
         from clouduploader.platforms.azure.client import AzureClient
 
+        hint = "The user needs an application, see docs/how-to/azure.rst."
+        ctx.require_credential("application_id", "the user has no application configured", hint=hint)
         return AzureClient(ctx, self._settings, self.environment)
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from clouduploader.errors import AbsentError, ImageError, NotFoundError, PlatformReplyError, TargetDataError
+from clouduploader.errors import ForeignError, ImageError, NotFoundError, PlatformReplyError, TargetDataError
 from clouduploader.platforms.azure import fields
 from clouduploader.platforms.azure.arm import ResourceManager
 from clouduploader.platforms.azure.staging import Site, Stage, creating
@@ -230,11 +230,12 @@ def remove(ctx: Context, thing: CloudObject) -> None:
 
     Raises:
         AbsentError: It is not there.
+        ForeignError: It is another upload's.
     """
     manager, subject = ResourceManager(ctx), f"the {thing.kind}"
     bears = manager.get(thing.id, subject=subject).get("tags") or {}
     if ctx.key and bears.get(labels.KEY) != ctx.key:
-        raise AbsentError(f"{subject} is another upload's")
+        raise ForeignError(f"{subject} is another upload's")
     manager.delete(thing.id, subject=subject)
 
 

@@ -49,7 +49,6 @@ class AzureUpload:
 
     def plan(self) -> Sequence[str]:
         """Check what can be checked without a change; see `Platform.plan`."""
-        self._require_application()
         spec = self._spec()
         site = self._site()
         product = images.product(self._ctx, site, spec)
@@ -66,7 +65,6 @@ class AzureUpload:
 
     def run(self) -> UploadResult:
         """Make the image; see `Platform.upload`."""
-        self._require_application()
         with self._ctx.phase("check image"):
             self._ctx.cancel.raise_if_requested()
             spec = self._spec()
@@ -87,14 +85,6 @@ class AzureUpload:
         with self._ctx.phase("clean up"):
             self._remove_stages()
         return UploadResult(product.thing.id, (product.thing, *self._containers()), shortfalls)
-
-    def _require_application(self) -> None:
-        """Refuse what only the service's own credentials would let in, unless it is the person's who has them."""
-        if not self._ctx.targetdata.get("application_id") and not self._ctx.request.is_by_hand:
-            raise TargetDataError(
-                "the target data have no application_id: the image would go into a subscription of the service itself",
-                hint="The user needs an application, see docs/how-to/azure.rst.",
-            )
 
     @property
     def _is_by_blob(self) -> bool:

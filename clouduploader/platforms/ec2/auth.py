@@ -19,7 +19,7 @@ from clouduploader.errors import ClouduploaderError, CredentialsError, TargetDat
 from clouduploader.platforms.ec2 import endpoint, fields, rights
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.platforms.ec2.sigv4 import AccessKeys
-from clouduploader.plugin import Context, JsonValue, Reporter, UploadContext, UploadRequest
+from clouduploader.plugin import Context, JsonValue, Reporter, UploadContext
 from clouduploader.util import deadline, privileges
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
@@ -456,6 +456,9 @@ def account(ctx: Context, home: Path, settings: Ec2Settings) -> Account:
         ctx: Whose target data name the account.
         home: Home of clouduploader.
         settings: Section `[ec2]`.
+
+    Raises:
+        TargetDataError: It would be the service's own account.
     """
     if not isinstance(ctx, UploadContext):
         return _account(ctx, home, settings, session=session_name(user="clean-up", job_name=None), is_upload=False)
@@ -469,6 +472,8 @@ def account_to_check(ctx: Context, home: Path, settings: Ec2Settings) -> Account
 
 
 def _account(ctx: Context, home: Path, settings: Ec2Settings, *, session: str, is_upload: bool) -> Account:
+    hint = "Let the user enter the role's ARN in the cloud upload configuration of OBS."
+    ctx.require_credential("arn", "the user has no AWS role configured", hint=hint)
     return Account(
         home=home,
         settings=settings,
@@ -488,16 +493,3 @@ def _upload_policy(ctx: Context, settings: Ec2Settings) -> str:
         fields.method(ctx.targetdata, settings),
         [] if fields.EVERYWHERE in regions else list(dict.fromkeys(regions)),
     )
-
-
-def check_role(request: UploadRequest) -> None:
-    """Refuse an upload without a role that is not by hand: it would go into the service's own account.
-
-    Raises:
-        TargetDataError: There is no role, and the upload is not by hand.
-    """
-    if not request.targetdata.get("arn") and not request.is_by_hand:
-        raise TargetDataError(
-            "the user has no AWS role configured: arn is empty",
-            hint="Let the user enter the role's ARN in the cloud upload configuration of OBS.",
-        )

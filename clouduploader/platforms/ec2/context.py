@@ -3,7 +3,6 @@
 import functools
 from typing import TYPE_CHECKING
 
-from clouduploader.platforms.ec2 import auth
 from clouduploader.platforms.ec2.auth import Account
 from clouduploader.platforms.ec2.settings import Ec2Settings
 from clouduploader.plugin import UploadContext
@@ -38,10 +37,8 @@ class Ec2Context:
         """Get credentials for the upload's account. Uses the network.
 
         Raises:
-            TargetDataError: The upload would go into the service's own account; see `auth.check_role`.
             ClouduploaderError: See `Account.fresh_keys`.
         """
-        auth.check_role(self.ctx.request)
         with self.ctx.phase("authenticate"):
             self.keys()
             self.ctx.reporter.line("Successfully authenticated.")

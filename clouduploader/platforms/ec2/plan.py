@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clouduploader.platforms.ec2 import ami, auth, aws_errors, compare, fields, image_spec, labels, preflight, replicate
+from clouduploader.platforms.ec2 import ami, aws_errors, compare, fields, image_spec, labels, preflight, replicate
 from clouduploader.platforms.ec2.context import Ec2Context
 from clouduploader.platforms.ec2.ebs import protocol, snapshot, verify
 from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config, upload
@@ -22,7 +22,6 @@ def make(context: Ec2Context, platform: PlatformContext) -> Plan:
         context: The upload.
         platform: What the platform was made from.
     """
-    auth.check_role(context.ctx.request)
     method = fields.method(context.ctx.targetdata, context.settings)
     if method == "ec2uploadimg":
         return _by_helper(context, platform)

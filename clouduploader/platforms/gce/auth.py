@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clouduploader.errors import TargetDataError
 from clouduploader.platforms.gce.rest import Client
-from clouduploader.plugin import Context, JsonValue, UploadRequest, http, tokens
+from clouduploader.plugin import Context, JsonValue, http, tokens
 
 if TYPE_CHECKING:
     from clouduploader.platforms.gce.person import PersonTokens
@@ -18,6 +18,7 @@ CHAIN_SECONDS = 60.0  # to find credentials: gcloud is run, or the metadata serv
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 AUDIENCE = "https://oauth2.googleapis.com/token"  # wherever a token is asked for
 LIFE_SECONDS = 3600  # of an assertion, the most that Google takes
+ENTER_HINT = "Enter the key of a service account with `clouduploader account set USER credentials --target gce`."
 HINT = "The key may have been deleted or disabled, or this machine's clock be wrong."
 CONNECTIONS = 2  # one is under way at a time; another where a call was left behind
 _MEMBERS = ("client_email", "private_key")
@@ -32,9 +33,10 @@ def connect(ctx: Context, *, api_url: str, environment: Mapping[str, str]) -> Cl
         environment: See HttpClient.
 
     Raises:
-        TargetDataError: The key is none, or it is not known in which project the image is to be.
+        TargetDataError: There is no key, or it is none, or it is not known in which project the image is to be.
         Exception: Those of google-auth.
     """
+    ctx.require_credential("credentials", "the user has no Google account configured", hint=ENTER_HINT)
     project = str(ctx.targetdata.get("project") or "")
     client = http.HttpClient(environment, CONNECTIONS)
     given: tokens.Tokens
@@ -128,19 +130,6 @@ def read_key(text: str) -> dict[str, str]:
             hint="`gcloud iam service-accounts keys create FILE --iam-account EMAIL` makes one.",
         )
     return {name: str(value) for name, value in found.items()}
-
-
-def check_person(request: UploadRequest) -> None:
-    """Refuse an upload without a key that is not by hand: it would go where this host's own credentials lead.
-
-    Raises:
-        TargetDataError: There is no key, and the upload is not by hand.
-    """
-    if not request.targetdata.get("credentials") and not request.is_by_hand:
-        raise TargetDataError(
-            "the user has no Google account configured: credentials are empty",
-            hint="Enter the key of a service account with `clouduploader account set USER credentials --target gce`.",
-        )
 
 
 def key_problems(value: JsonValue) -> list[str]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import (
-    AbsentError,
     ClouduploaderError,
+    ForeignError,
     ImageError,
     PlatformReplyError,
     TargetDataError,
@@ -234,12 +234,13 @@ def remove(ctx: Context, name: str) -> None:
 
     Raises:
         AbsentError: There is none.
+        ForeignError: It is another upload's.
         TransientError: It is being made.
     """
     url, subject = ctx.client.compute("images", name), f"image {name}"
     found = rest.document(rest.send(ctx, "GET", url, subject=subject), subject)
     if ctx.key and found.get("labels", {}).get(labels.KEY) != ctx.key:
-        raise AbsentError(f"{subject} is another upload's")
+        raise ForeignError(f"{subject} is another upload's")
     operation = rest.document(rest.send(ctx, "DELETE", url, subject=subject), subject)
     await_operation(ctx, operation, subject=subject)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from clouduploader.errors import ClouduploaderError, ConfigError, PlatformReplyError, TargetDataError
+from clouduploader.errors import ClouduploaderError, ConfigError, PlatformReplyError
 from clouduploader.platforms.openstack import fields
 from clouduploader.plugin import (
     Accounts,
@@ -72,6 +72,11 @@ class OpenStack(Platform):
         """Find the cloud; no network before it is used."""
         from clouduploader.platforms.openstack import cloud
 
+        ctx.require_credential(
+            "application_credential_id",
+            "the user has no application credential configured",
+            hint="Enter it with `clouduploader account set USER application_credential_id ID`.",
+        )
         return cloud.connect(ctx, self.home, self.settings["cloud"])
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
@@ -86,14 +91,12 @@ class OpenStack(Platform):
         """Check all that can be checked without a change, and say what would be done."""
         from clouduploader.platforms.openstack import upload
 
-        _require_credential(ctx)
         return list(upload.ImageUpload(ctx, default_method=self.settings["method"]).plan())
 
     def upload(self, ctx: UploadContext) -> UploadResult:
         """Make an image of the disk, or find that it is there."""
         from clouduploader.platforms.openstack import upload
 
-        _require_credential(ctx)
         return upload.ImageUpload(ctx, default_method=self.settings["method"]).run()
 
     def remove(self, ctx: Context, thing: CloudObject) -> None:
@@ -126,16 +129,3 @@ class OpenStack(Platform):
         from clouduploader.platforms.openstack import check
 
         return check.run(ctx, self.home)
-
-
-def _require_credential(ctx: UploadContext) -> None:
-    """Refuse an upload without a credential that is not by hand: it would go into the service's own project.
-
-    Raises:
-        TargetDataError: There is none, and the upload is not by hand.
-    """
-    if not ctx.targetdata.get("application_credential_id") and not ctx.request.is_by_hand:
-        raise TargetDataError(
-            "the user has no application credential configured: application_credential_id is empty",
-            hint="Enter it with `clouduploader account set USER application_credential_id ID`.",
-        )

@@ -95,6 +95,11 @@ class JournalState:
         return bool(self.objects or self.asked)
 
     @property
+    def is_by_hand(self) -> bool:
+        """Whether a person started the last try for himself."""
+        return bool(self.began and self.began.get("by_hand"))
+
+    @property
     def is_open(self) -> bool:
         """Whether the last try had no end, or one that left something."""
         return self.began is not None and (self.end is None or self.has_leftovers)

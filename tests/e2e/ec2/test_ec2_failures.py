@@ -98,7 +98,7 @@ def test_image_larger_than_the_wanted_volume_is_refused(make_job, make_image, as
     ("changes", "words"),
     [
         ({"arn": ""}, ["arn", "role"]),
-        ({"arn": None, "external_id": None}, ["the user has no AWS role configured: arn is empty. Let the user enter"]),
+        ({"arn": None, "external_id": None}, ["the user has no AWS role configured (arn). Let the user enter"]),
         ({"region": "eu-west-1,eu-west-2"}, ["region", "one region such as eu-west-1"]),
         ({"ami_name": "a:b", "boot_mode": "bios"}, ["ami_name", "boot_mode", "legacy-bios"]),
         ({"tpm_support": "2.0", "boot_mode": "uefi-preferred"}, ["tpm_support", "needs boot_mode uefi"]),

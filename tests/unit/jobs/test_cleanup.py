@@ -1,9 +1,12 @@
 """Which accounts and regions are looked through for uploads whose journals are lost."""
 
+import dataclasses
+
 import pytest
 from fakes.platforms import FakePlatform
 from samples.journals import BEGINNING, KEY
 
+from clouduploader.errors import TargetDataError
 from clouduploader.jobs import cleanup
 from clouduploader.plugin import CloudObject, Field, FoundObject
 from clouduploader.store import config, job_log, journal
@@ -88,3 +91,28 @@ def test_platform_is_told_whose_upload_left_what_it_removes(make_context):
     (report,) = cleanup.remove(context, cleanup.look(context, cleanup.CleanupScope(target="cloud")))
     assert report.removed == (CloudObject("disk", "d"),)
     assert keys == [KEY]
+
+
+@pytest.mark.parametrize("is_by_hand", [True, False])
+def test_job_without_credentials_is_not_cleaned_up_with_those_of_the_service(make_context, is_by_hand):
+    class OwnPlatform(SearchablePlatform):
+        def connect(self, ctx):
+            ctx.require_credential("user", "there is no account", hint="Enter it.")
+            return super().connect(ctx)
+
+        def find(self, ctx, key):
+            assert ctx.client
+            return super().find(ctx, key)
+
+    platform = OwnPlatform(USER)
+    context = make_context(platform)
+    with journal.open_journal(context.config.state.value, KEY) as opened:
+        opened.begin(dataclasses.replace(BEGINNING, is_by_hand=is_by_hand), b"{}")
+        opened.write("made", kind="disk", id="d", region="")
+    batches = cleanup.look(context, cleanup.CleanupScope())
+    (report,) = cleanup.remove(context, batches)
+    if is_by_hand:
+        assert platform.removed == ["d"]
+    else:
+        assert isinstance(batches[0].error, TargetDataError)
+        assert (platform.connections, len(report.left)) == ([], 1)

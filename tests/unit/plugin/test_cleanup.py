@@ -6,6 +6,7 @@ from clouduploader.errors import (
     AbsentError,
     CredentialsError,
     DeniedError,
+    ForeignError,
     PlatformReplyError,
     StoppedError,
     TransientError,
@@ -35,6 +36,13 @@ def test_what_does_not_show_is_absent_and_not_told_as_removed(platform, ctx):
     platform.script["d"] = [AbsentError("no such disk")]
     assert platform.clean_up(ctx, [DISK]) == CleanUpReport((), (), (DISK,))
     assert ctx.reporter.events == []
+
+
+def test_what_is_another_upload_s_is_neither_removed_nor_left(platform, ctx):
+    platform.script["d"] = [ForeignError("disk d is another upload's")]
+    assert platform.clean_up(ctx, [DISK]) == CleanUpReport()
+    assert ctx.reporter.events == []
+    assert ctx.reporter.lines[-1] == "Not removed: disk d is another upload's"
 
 
 def upload(platform, ctx, error=None):

@@ -365,6 +365,17 @@ def test_without_a_role_and_own_credentials_there_is_an_error(make_home, make_ac
     assert "--arn" in caught.value.hint
 
 
+@pytest.mark.parametrize("is_by_hand", [True, False])
+def test_own_credentials_are_for_the_own_account_only(tmp_path, record, is_by_hand):
+    platform = Ec2(PlatformContext(home=tmp_path, settings={}, environment={}))
+    ctx = Context(platform, {"region": "eu-west-1"}, record, Cancel(), is_by_hand=is_by_hand)
+    if is_by_hand:
+        assert ctx.client.region == "eu-west-1"
+    else:
+        with pytest.raises(TargetDataError, match=r"^the user has no AWS role configured \(arn\)$"):
+            _ = ctx.client
+
+
 def test_half_of_the_own_credentials_is_an_error(make_account):
     with pytest.raises(CredentialsError, match="AWS_SECRET_ACCESS_KEY"):
         make_account(environment={"AWS_ACCESS_KEY_ID": "AKIAENV"}).fresh_keys()

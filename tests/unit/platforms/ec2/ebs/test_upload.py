@@ -17,7 +17,6 @@ from clouduploader.errors import (
     LocalIOError,
     PlatformReplyError,
     StoppedError,
-    TargetDataError,
     TransientError,
 )
 from clouduploader.platforms.ec2 import labels
@@ -151,12 +150,6 @@ def test_volume_is_as_large_as_the_image_and_a_whole_number_of_gib(aws, make_upl
     make_upload(facts=make_facts(size_bytes=size_bytes)).run()
     (started,) = aws.called("StartSnapshot")
     assert started["VolumeSize"] == gib
-
-
-def test_missing_role_is_refused_before_anything_is_asked(aws, make_upload):
-    with pytest.raises(TargetDataError, match="arn is empty"):
-        make_upload(arn="").run()
-    assert aws.calls == []
 
 
 def test_denied_start_is_told_apart_and_leaves_nothing(aws, make_upload):

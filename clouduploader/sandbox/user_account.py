@@ -2,12 +2,11 @@
 
 import datetime
 import json
-import os
 
-from clouduploader.errors import MissingFileError
+from clouduploader.sandbox import sealing
 from clouduploader.sandbox.cloud import SandboxCloud
 from clouduploader.sandbox.layout import Layout
-from clouduploader.store import accounts, keyring
+from clouduploader.store import accounts
 from clouduploader.uploads import registry
 
 
@@ -23,16 +22,7 @@ def create(cloud: SandboxCloud, layout: Layout, user: str) -> None:
     fields = registry.load_without_settings(cloud.target).fields
     secrets = {field.name for field in fields if field.is_secret and field.name in values}
     clear = {name: value for name, value in values.items() if name not in secrets}
-    store, keys = accounts.AccountStore(layout.home), keyring.Keyring(layout.home, os.environ)
+    store = accounts.AccountStore(layout.home)
     store.create(user, cloud.target, clear, now=datetime.datetime.now(datetime.UTC))
     for name in secrets:
-        store.set(user, cloud.target, name, value=_encrypted(keys, values[name]), is_encrypted=True)
-
-
-def _encrypted(keys: keyring.Keyring, text: str) -> str:
-    """Encrypt for the key of the home, which is made if there is none."""
-    try:
-        return keys.encrypt(text)
-    except MissingFileError:
-        keys.gpg.generate()
-        return keys.encrypt(text)
+        store.set(user, cloud.target, name, value=sealing.encrypt(layout.home, values[name]), is_encrypted=True)

@@ -1,8 +1,10 @@
 """The users' applications (service principals): what a user makes, and whether it lets in this service."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clouduploader.errors import CredentialsError, DataError, DeniedError
 from clouduploader.platforms.azure import fields, rights
@@ -58,7 +60,10 @@ class ApplicationAccounts(Accounts):
         )
 
     def verify(self, values: Mapping[str, str], *, reporter: Reporter) -> Verification:
-        """Log in, and look into each resource group that is shown: what may be done there, and what too much."""
+        """Log in, and look into each resource group that is shown: what may be done there, and what too much.
+
+        One in which an upload may do all that it needs is enough; others are warned of.
+        """
         for name in ("application_id", "tenant"):
             if not values.get(name):
                 hint = f"Enter it with `clouduploader account set USER {name} --target azure`."
@@ -73,7 +78,7 @@ class ApplicationAccounts(Accounts):
         try:
             subscription = upload.subscription_id(ctx)
             path = f"/subscriptions/{subscription}/resourceGroups"
-            groups = list(ResourceManager(ctx).list(path, subject="the resource groups"))
+            groups = list(ResourceManager(ctx).list(path, subject="the resource groups", needed=("id", "name")))
         except (CredentialsError, DeniedError) as exc:
             return Verification(
                 (Finding(Level.FAILURE, subject, exc.message, exc.hint),), is_usable=False, is_open=False
@@ -82,11 +87,23 @@ class ApplicationAccounts(Accounts):
         if not groups:
             message = f"subscription {subscription} shows no resource group"
             findings.append(Finding(Level.FAILURE, subject, message, check.ROLE_HINT))
-        for group in groups:
-            name = f"resource group {group['name']}"
-            findings += check.compared(name, check.permissions(ctx, str(group["id"]), name), ())
-        is_usable = all(finding.level is not Level.FAILURE for finding in findings)
+        by_group = [_look(ctx, group) for group in groups]
+        is_usable = any(all(finding.level is not Level.FAILURE for finding in found) for found in by_group)
+        for finding in (one for found in by_group for one in found):
+            is_enough = is_usable and finding.level is Level.FAILURE  # there is another one that will do
+            findings.append(dataclasses.replace(finding, level=Level.WARNING) if is_enough else finding)
         return Verification(tuple(findings), is_usable=is_usable, is_open=False)
+
+
+def _look(ctx: Context, group: Mapping[str, Any]) -> list[Finding]:
+    """Look what may be done in a resource group."""
+    from clouduploader.platforms.azure import check
+
+    name = f"resource group {group['name']}"
+    try:
+        return [*check.compared(name, check.permissions(ctx, str(group["id"]), name), ())]
+    except DeniedError as exc:
+        return [Finding(Level.FAILURE, name, exc.message, exc.hint)]
 
 
 def commands(role: Mapping[str, JsonValue], scope: str) -> str:

@@ -210,4 +210,7 @@ def error(answer: Answer, subject: str) -> ClouduploaderError:
         return TransientError(text)
     if reason in _DISABLED:
         return DeniedError(text, hint="Enable the API in the project: `gcloud services enable compute storage`.")
-    return http_error(answer.status, subject=subject, message=message)
+    made = http_error(answer.status, subject=subject, message=message)
+    if answer.status == 409:
+        made.hint = "It has been made meanwhile. Try again, or choose another name."
+    return made

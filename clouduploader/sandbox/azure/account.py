@@ -66,6 +66,7 @@ class AzureAccount:
         subscription: Its id.
         other_subscriptions: Ids of others, with nothing in them, that are shown to the application too.
         group: The name of its resource group.
+        other_groups: Names of others, which are shown to the application, and in which it may do nothing.
         location: Of that.
         storage_account: The name of its storage account.
         storage_location: Where that is.
@@ -93,6 +94,7 @@ class AzureAccount:
         self.application_key = f"{secrets.token_urlsafe(24)}~Q"
         self.certificates: set[str] = set()
         self.other_subscriptions: list[str] = []
+        self.other_groups: list[str] = []
         self.group, self.location = "clouduploader-sandbox", "westeurope"
         self.storage_account, self.container = "clouduploadersandbox", "images"
         self.storage_location = self.location
@@ -111,7 +113,11 @@ class AzureAccount:
     @property
     def group_id(self) -> str:
         """The resource group's id."""
-        return f"/subscriptions/{self.subscription}/resourceGroups/{self.group}"
+        return self.id_of_group(self.group)
+
+    def id_of_group(self, name: str) -> str:
+        """Return the id of a resource group."""
+        return f"/subscriptions/{self.subscription}/resourceGroups/{name}"
 
     def new_path(self) -> Path:
         """Return where something can be stored."""

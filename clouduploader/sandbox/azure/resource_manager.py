@@ -134,9 +134,14 @@ class ResourceManager:
         account = self._account
         group = {"id": account.group_id, "name": account.group, "location": account.location}
         if len(parts) == 3 and parts[2].lower() == "resourcegroups":
-            return web.json_response({"value": [group]})
+            names = [account.group, *account.other_groups]
+            return web.json_response(
+                {"value": [{**group, "id": account.id_of_group(name), "name": name} for name in names]}
+            )
         if len(parts) < 4 or parts[2].lower() != "resourcegroups":
             raise Refusal(404, "NotFound", "There is no such resource.")
+        if parts[3] in account.other_groups and kind == "permissions":
+            return web.json_response({"value": []})
         if parts[3].lower() != account.group.lower():
             raise Refusal(404, "ResourceGroupNotFound", f"Resource group '{parts[3]}' could not be found.")
         if len(parts) == 4:

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from gcp_storage_emulator.server import create_server
 
-from clouduploader.sandbox import certificates
+from clouduploader.sandbox import certificates, sealing
 from clouduploader.sandbox.call_record import CallRecord
 from clouduploader.sandbox.cloud import Emulator, InitialState, SandboxServices, WsgiApp
 from clouduploader.sandbox.faults import Faults
@@ -118,7 +118,11 @@ class GceEmulator(Emulator):
                 "credentials": json.dumps(key),
             },
             target="gce",
-            target_data={"credentials": json.dumps(key), "bucket": BUCKET, "image_name": "clouduploader-sample"},
+            target_data={
+                "credentials": sealing.encrypt(self._layout.home, json.dumps(key)),
+                "bucket": BUCKET,
+                "image_name": "clouduploader-sample",
+            },
         )
 
     async def _answer(self, request: web.Request) -> web.Response:

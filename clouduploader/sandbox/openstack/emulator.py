@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from clouduploader.sandbox import certificates
+from clouduploader.sandbox import certificates, sealing
 from clouduploader.sandbox.cloud import Emulator, InitialState, SandboxServices, WsgiApp
 from clouduploader.sandbox.faults import Faults
 from clouduploader.sandbox.foreign_server import ForeignServer
@@ -94,7 +94,10 @@ class OpenStackEmulator(Emulator):
                 "cloud": CLOUD_NAME,
                 "region": "RegionOne",
                 "image_name": "clouduploader-sample",
-                **credential,
+                **{
+                    name: sealing.encrypt(self._layout.home, text) if name.endswith("secret") else text
+                    for name, text in credential.items()
+                },
             },
         )
 

@@ -47,6 +47,17 @@ def test_rights_that_lack_are_named(cloud, accounts):
     assert "images/write" not in found.findings[-1].message
 
 
+def test_group_without_rights_is_a_warning_beside_one_that_will_do(cloud, accounts):
+    cloud.allow(set())
+    cloud.account.other_groups = ["other"]
+    found = verify(accounts, values(cloud))
+    assert found.is_usable
+    assert [(one.subject, one.level) for one in found.findings[1:]] == [
+        (f"resource group {cloud.account.group}", Level.OK),
+        ("resource group other", Level.WARNING),
+    ]
+
+
 def test_rights_that_are_too_wide_are_a_warning(cloud, accounts):
     cloud.account.rights = {"actions": ("*",), "dataActions": ()}
     found = verify(accounts, values(cloud))

@@ -41,6 +41,12 @@ def test_error_is_what_google_means_by_it(status, reason, kind):
     assert ours.message == "bucket b: Some words" + (f" ({reason})" if reason else "")
 
 
+def test_name_that_was_taken_meanwhile_is_told_with_what_to_do():
+    ours = refusal(409, "alreadyExists", "The resource 'projects/p/global/images/i' already exists")
+    assert type(ours) is PlatformReplyError
+    assert "choose another name" in str(ours.hint)
+
+
 def test_disabled_api_is_told_with_what_to_do():
     ours = refusal(403, "accessNotConfigured", "It is disabled.")
     assert "gcloud services enable" in str(ours.hint)

@@ -66,8 +66,8 @@ def list_command(
     On a terminal the columns are made to fit; otherwise all fields are printed, with tabs between them.
 
     With --json the data are {"total": N, "jobs": [...]}: each job's fields by OBS's names, its id as job,
-    and archived and damage. The total is before all filters but --running. A server does not list
-    jobs whose record it can't read.
+    and archived and damage. The total is before all filters but --running; null from a
+    server that knows a user by a token. OBS's server does not list jobs whose record it can't read.
     """
     from clouduploader.jobs import list as jobs_list
 
@@ -85,7 +85,7 @@ def list_command(
     columns = TERMINAL_COLUMNS if is_terminal else tuple(map(table.Column, ("job", *FIELDS)))
     table.print_table(columns, (_row(entry, columns) for entry in entries))
     if is_terminal and not session.is_quiet and next(listing.entries, None):
-        which = "that match" if query.is_selective else f"of {listing.total} jobs"
+        which = "that match" if query.is_selective or listing.total is None else f"of {listing.total} jobs"
         click.echo(f"These are the newest {limit} {which}; --limit 0 shows all.", err=True)
     return ExitCode.OK
 

@@ -76,6 +76,7 @@ class Session:
             UsageError: Both are on the command line, or it is no URL.
             ConfigError: There is a token that can't be used.
             DeniedError: Others could read the token on its way.
+            ClouduploaderError: It can't be reached: it is asked once what it can do.
         """
         if self.server_url and self.spool:
             raise UsageError("--server and --spool are two places", hint="Give one of them.")
@@ -83,16 +84,17 @@ class Session:
         if not url:
             return None
         from clouduploader import client
+        from clouduploader.client import api
 
         ca = os.environ.get(CA_VARIABLE)
-        token = self._find_token(client.JobServer(url).url)
-        server = client.JobServer(url, token, ca_path=self.ca or (Path(ca) if ca else self.config.ca))
-        if token and not (server.is_private or self.config.send_clear_tokens):
+        plain = client.JobServer(url)
+        token = self._find_token(plain.url)
+        if token and not (plain.is_private or self.config.send_clear_tokens):
             raise DeniedError(
-                f"the token is not sent to {server.url}: by http others could read it on its way",
+                f"the token is not sent to {plain.url}: by http others could read it on its way",
                 hint="Give a URL with https.",
             )
-        return server
+        return api.connect(url, token, ca_path=self.ca or (Path(ca) if ca else self.config.ca))
 
     def _find_token(self, url: str) -> str | None:
         """Return the token that says to a server who asks: of the environment, the home or the keyring; None for none.

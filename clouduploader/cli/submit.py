@@ -70,7 +70,8 @@ def submit_command(
     job failed. Stopped while it waits, the job goes on; so it does if its server can't be asked any more for two
     minutes, and the exit code is 69: to submit the image again would upload it twice.
 
-    An image that breaks off on its way makes the job fail ("unexpected EOF"): submit it again.
+    An image that breaks off on its way goes on by itself, and if the program was ended, with the next `submit` of it:
+    the server keeps what it has got for a day. OBS's server does not, and the job fails ("unexpected EOF").
 
     With --json the data are job, server (its URL, or null for the spool), state, details, and images, by region, as the
     job's log and journal tell (null without --wait).
@@ -113,19 +114,24 @@ def submit_command(
 
 def _send(session: Session, order: submit.SubmitRequest, intake: submit.Sink, cancel: Cancel) -> Job:
     """Send the image, and show the progress on a terminal."""
-    begun: list[Job] = []
+    begun: list[Job | None] = []
     with contextlib.ExitStack() as views:
 
-        def watch(job: Job) -> Callable[[Event], None]:
+        def watch(job: Job | None) -> Callable[[Event], None]:
             begun.append(job)
-            return _view(session, job, views)
+            return _view(session, job, order.image_path.name, views)
 
         try:
             with cancel.interruptible():
                 return submit.submit(order, intake, config=session.config, watch=watch)
         except StoppedError:
             for job in begun:
-                output.warn(session, f"job {job.name} has not got all of its image, and fails")
+                if job is None:
+                    output.warn(
+                        session, "the server keeps what it has got of the image: submitted again, the rest is sent"
+                    )
+                else:
+                    output.warn(session, f"job {job.name} has not got all of its image, and fails")
             raise
 
 
@@ -196,9 +202,10 @@ def _images(session: Session, name: str, log: bytes) -> dict[str, str]:
     return output.images(inspect.inspect_job(jobs, name, lines=0, state_dir=state_dir).objects)
 
 
-def _view(session: Session, job: Job, views: contextlib.ExitStack) -> Callable[[Event], None]:
+def _view(session: Session, job: Job | None, name: str, views: contextlib.ExitStack) -> Callable[[Event], None]:
     if not session.is_quiet:
-        click.echo(f"job {job.name}: sending {clean(job.filename or '')}", err=True)
+        text = f"job {job.name}: sending {clean(job.filename or '')}" if job else f"sending {clean(name)}"
+        click.echo(text, err=True)
         if sys.stderr.isatty():
             from clouduploader.cli import progress
 

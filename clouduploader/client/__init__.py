@@ -18,7 +18,7 @@ from typing import BinaryIO
 from clouduploader.client.connection import ServerConnection
 from clouduploader.client.endpoint import MAX_REPLY_BYTES, ServerEndpoint
 from clouduploader.client.transfer import ImageTransfer
-from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError, PlatformReplyError
+from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError, PlatformReplyError, UnavailableError
 from clouduploader.model import job_xml, server_xml
 from clouduploader.model.job import Job
 from clouduploader.util.frozen import frozen
@@ -161,6 +161,16 @@ class JobServer:
         """
         self._ask("POST", f"{_job_path(name)}?cmd=kill", MAX_REPLY_BYTES, name=name)
 
+    def retry(self, name: str) -> Job:
+        """Have a job that waits for another try started now, and return it.
+
+        Raises:
+            UnavailableError: The server can't do that, as OBS's.
+            NoSuchJobError: There is none of that name.
+            PlatformReplyError: It does not wait.
+        """
+        raise UnavailableError(f"the server {self.url} can't try the job {name} again: it is OBS's, or an older one")
+
     def has_worker(self) -> bool:
         """Ask whether a worker looks after the server's jobs."""
         data = self._ask("GET", f"/workerstatus?arch={WORKER}", MAX_REPLY_BYTES)
@@ -207,12 +217,10 @@ class JobServer:
         """
         if start == end:
             return  # OBS's server would wait for more
-        query = f"start={start}" if end is None else f"start={start}&end={end}&nostream=1"
         with self._endpoint.connection(max_body_bytes=None) as connection:
-            target = f"{_job_path(name)}/_log?{query}"
-            self._endpoint.within(EXCHANGE_SECONDS, lambda: self._send(connection, "GET", target, name=name))
+            self._endpoint.within(EXCHANGE_SECONDS, lambda: self._ask_for_log(connection, name, start, end))
             connection.sock.settimeout(QUIET_SECONDS)
-            ends_at = None if end is None else time.monotonic() + _seconds_for(end - start)
+            ends_at = None if end is None else time.monotonic() + seconds_for(end - start)
             while True:
                 with self._endpoint.errors():
                     if ends_at is None:  # it grows for as long as the job runs
@@ -222,6 +230,11 @@ class JobServer:
                 if not block:
                     return
                 yield block
+
+    def _ask_for_log(self, connection: ServerConnection, name: str, start: int, end: int | None) -> None:
+        """Send the request for a log, and read the head of its response; see `log`."""
+        query = f"start={start}" if end is None else f"start={start}&end={end}&nostream=1"
+        self._send(connection, "GET", f"{_job_path(name)}/_log?{query}", name=name)
 
     def fetch_log(self, name: str, size_bytes: int) -> BinaryIO:
         """Fetch the first bytes of a job's log into a file without a name; the caller closes it.
@@ -268,7 +281,7 @@ class JobServer:
                 with self._endpoint.errors():
                     return connection.read_body(max_bytes)
 
-        return self._endpoint.within(_seconds_for(max_bytes), exchange)
+        return self._endpoint.within(seconds_for(max_bytes), exchange)
 
     def _send(
         self,
@@ -293,12 +306,21 @@ class JobServer:
         self._endpoint.check(connection, head, name)
 
 
-def _seconds_for(max_bytes: int) -> float:
+def seconds_for(max_bytes: int) -> float:
     """Return how long an exchange may take whose answer has so many bytes at most."""
     return EXCHANGE_SECONDS + max_bytes / SLOWEST_BYTES
 
 
-def _job_path(name: str) -> str:
+def job_name(name: str) -> str:
+    """Return a name that a job can have.
+
+    Raises:
+        NoSuchJobError: It is none.
+    """
     if not job_xml.NAME.fullmatch(name):
         raise NoSuchJobError(f"there is no job '{name}'", hint="Jobs are named by numbers.")
-    return f"/cloudupload/{name}"
+    return name
+
+
+def _job_path(name: str) -> str:
+    return f"/cloudupload/{job_name(name)}"

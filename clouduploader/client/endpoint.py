@@ -7,11 +7,12 @@ import contextlib
 import functools
 import http
 import ipaddress
+import json
 import re
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -165,16 +166,24 @@ class ServerEndpoint:
         except deadline.OverdueError:
             raise NetworkError(f"the server {self.url} did not complete its answer within {seconds:.0f} s") from None
 
-    def check(self, connection: ServerConnection, head: http1.ResponseHead, name: str | None) -> None:
-        """Raise the error that a response other than a 200 means.
+    def check(
+        self,
+        connection: ServerConnection,
+        head: http1.ResponseHead,
+        name: str | None,
+        *,
+        expected: Collection[int] = (http.HTTPStatus.OK,),
+    ) -> None:
+        """Raise the error that a response means whose status is not one that is expected.
 
         Args:
             connection: Where its body comes from.
             head: Its head.
             name: The job that was asked for; without one a 404 means that this is no job server.
+            expected: The statuses of answers that are no errors.
         """
         status = head.status
-        if status == http.HTTPStatus.OK:
+        if status in expected:
             return
         if status in _REDIRECTS:
             place = one_line(head.headers.get("location", "nowhere"))
@@ -255,11 +264,16 @@ class ServerEndpoint:
 
 
 def _summary(text: bytes) -> str | None:
-    """Return the summary in the XML of a refusal; None if it is none."""
+    """Return the summary in the XML of a refusal, or the detail of a problem in JSON; None if it is neither."""
     try:
         return server_xml.parse_reply(text, "status").get("summary")
     except ClouduploaderError:
+        pass
+    try:
+        detail = json.loads(text).get("detail")
+    except (ValueError, AttributeError, RecursionError):
         return None
+    return detail if isinstance(detail, str) else None
 
 
 def one_line(text: str) -> str:

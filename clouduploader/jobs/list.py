@@ -67,11 +67,11 @@ class JobList:
     """The jobs that were asked for.
 
     Attributes:
-        total: How many there are, before any filter but `is_running`.
+        total: How many there are, before any filter but `is_running`; None if a server does not tell.
         entries: One by one, newest first; read from disk or made as they are taken, and only once.
     """
 
-    total: int
+    total: int | None
     entries: Iterator[ListedJob]
 
 
@@ -101,6 +101,12 @@ def list_at_server(server: "JobServer", query: JobQuery) -> JobList:
     Raises:
         ClouduploaderError: See `client.JobServer`.
     """
+    from clouduploader.client.api import ApiServer
+
+    if isinstance(server, ApiServer):
+        filters = {"users": query.users, "states": query.states, "targets": query.targets, "projects": query.projects}
+        total, jobs = server.find(**filters, is_running=query.is_running)
+        return JobList(total, (_entry_of(name, job) for name, job in jobs))
     found = server.read_all()
     entries = [_entry_of(name, found[name]) for name in sorted(found, key=int, reverse=True)]
     if query.is_running:

@@ -7,19 +7,23 @@ import hashlib
 import io
 import json
 import os
+import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from clouduploader.errors import (
     ClouduploaderError,
     ImageError,
     LocalIOError,
     MissingFileError,
+    NetworkError,
     NoSuchAccountError,
     NoSuchJobError,
     StoppedError,
     TargetDataError,
+    TransientError,
 )
 from clouduploader.image import file_digest
 from clouduploader.model.job import Details, Job, JobState
@@ -32,8 +36,15 @@ from clouduploader.util import processes
 from clouduploader.util.frozen import frozen
 from clouduploader.worker import lock
 
+if TYPE_CHECKING:  # a command without a server does not load the client
+    from clouduploader.client.api import ApiServer
+
 BLOCK_BYTES = 1 << 18  # large enough that calls cost nothing, small enough that a bar moves
 PHASE = "send image"
+PATIENCE_SECONDS = 300.0  # without a byte that goes over: a line that is away for longer needs a person
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 15.0  # between tries
+GO_ON = "The server keeps what it has got: submit the same image again, and the rest is sent."
+T = TypeVar("T")
 
 
 class Receiver(Protocol):
@@ -118,9 +129,12 @@ def submit(
     sink: spool.Spool | RemoteSink,
     *,
     config: Config,
-    watch: Callable[[Job], Callable[[Event], None]],
+    watch: Callable[[Job | None], Callable[[Event], None]],
 ) -> Job:
     """Make a job, and send its image.
+
+    A server that takes images in pieces gets the image first: what it has of it already, from a call that broke off
+    or was killed, is not sent again.
 
     An image whose digest is promised, by the target data or a file beside it, is held against that before its last
     block is sent, whatever the platform checks on arrival.
@@ -129,7 +143,8 @@ def submit(
         request: What is to be submitted.
         sink: The spool or server that takes it.
         config: The settings; its home has the account and the keys.
-        watch: Called once with the new job; what it returns is told how the transfer goes.
+        watch: Called once with the new job, or None if that comes after its image; what it returns is told how the
+            transfer goes.
 
     Returns:
         The job, scheduled.
@@ -159,6 +174,9 @@ def submit(
             raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
         if not size_bytes:
             raise ImageError(f"the image {path} is empty")
+        if api := _api_of(sink):
+            sender = _PiecesSender(api, image, path, size_bytes, promised)
+            return sender.send(_job(request, size_bytes), targetdata=data, tell=watch(None))
         job = sink.create(_job(request, size_bytes), targetdata=data)
         tell = watch(job)
         tell(PhaseStarted(PHASE))
@@ -181,6 +199,111 @@ def submit(
                 _fail(sink, job.name)
             raise
     return dataclasses.replace(job, state=JobState.SCHEDULED, details=None)
+
+
+def _api_of(sink: Sink) -> "ApiServer | None":
+    """Return a server that takes images in pieces; None for another, and for a spool."""
+    if isinstance(sink, spool.Spool):
+        return None
+    from clouduploader.client.api import ApiServer
+
+    return sink if isinstance(sink, ApiServer) else None
+
+
+class _PiecesSender:
+    """Sends an image to a server that keeps what it has got of it, and goes on there as often as the line breaks.
+
+    Args:
+        server: Gets it.
+        image: The image, open.
+        path: Its path.
+        size_bytes: Its size.
+        promised: The SHA-256 that it must have; None for any.
+    """
+
+    def __init__(
+        self, server: "ApiServer", image: io.FileIO, path: Path, size_bytes: int, promised: str | None
+    ) -> None:
+        self._server, self._image, self._path, self._size_bytes = server, image, path, size_bytes
+        self._promised, self._digest, self._digested_bytes = promised, hashlib.sha256(), 0
+        self._buffer = memoryview(bytearray(BLOCK_BYTES))
+        self._reached_bytes = 0
+
+    def send(self, job: Job, *, targetdata: bytes, tell: Callable[[Event], None]) -> Job:
+        """Send what the server has not got, and make the job of it; see `submit`."""
+        tell(PhaseStarted(PHASE))
+        fingerprint = self._fingerprint()
+        name = self._insistently(
+            lambda: self._server.begin_image(
+                filename=self._path.name, size_bytes=self._size_bytes, fingerprint=fingerprint
+            )
+        )
+        try:
+            self._insistently(lambda: self._send_rest(name, tell))
+            if self._fingerprint() != fingerprint:
+                raise ImageError(f"the image {self._path} was changed while it was sent")
+        except ImageError:
+            with contextlib.suppress(ClouduploaderError):  # if it stays, it expires
+                self._server.remove_image(name)
+            raise
+        return self._insistently(lambda: self._server.create_of_image(job, image=name, targetdata=targetdata))
+
+    def _send_rest(self, name: str, tell: Callable[[Event], None]) -> None:
+        offset = self._server.image_offset(name)
+        self._digest_up_to(offset)
+        tell(BytesMoved(offset, self._size_bytes))
+        if offset == self._size_bytes:
+            return
+        self._image.seek(offset)
+        with self._server.send_piece(name, offset_bytes=offset, size_bytes=self._size_bytes - offset) as piece:
+            while offset < self._size_bytes:
+                count = _read(self._image, self._buffer[: self._size_bytes - offset], self._path)
+                self._take_digest(offset, self._buffer[:count])
+                offset += count
+                piece.write(self._buffer[:count])
+                self._reached_bytes = max(self._reached_bytes, offset)
+                tell(BytesMoved(offset, self._size_bytes))
+            piece.finish()
+
+    def _digest_up_to(self, offset: int) -> None:
+        """Digest what the server has already."""
+        if self._promised is None:
+            return
+        self._image.seek(self._digested_bytes)
+        while self._digested_bytes < offset:
+            count = _read(self._image, self._buffer[: offset - self._digested_bytes], self._path)
+            self._take_digest(self._digested_bytes, self._buffer[:count])
+
+    def _take_digest(self, offset: int, data: memoryview) -> None:
+        """Digest what was not digested before; hold the image against its promise before its last block is sent."""
+        if self._promised is None:
+            return
+        new = data[max(0, self._digested_bytes - offset) :]
+        self._digest.update(new)
+        self._digested_bytes += len(new)
+        if self._digested_bytes == self._size_bytes:
+            file_digest.check(self._path.name, self._digest.hexdigest(), self._promised)
+
+    def _insistently(self, work: Callable[[], T]) -> T:
+        """Do it, again after a while if the line breaks, until nothing more has gone over for PATIENCE_SECONDS."""
+        given_up, reached, pause = time.monotonic() + PATIENCE_SECONDS, self._reached_bytes, FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return work()
+            except TransientError as exc:
+                if self._reached_bytes > reached:
+                    given_up, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE_SECONDS
+                    reached = self._reached_bytes
+                if time.monotonic() + pause > given_up:
+                    raise NetworkError(exc.message, hint=GO_ON) from exc
+                time.sleep(pause)
+                pause = min(2 * pause, LAST_PAUSE_SECONDS)
+
+    def _fingerprint(self) -> str:
+        """Return what tells the file from every other one, and from what it was before it was changed."""
+        status = os.fstat(self._image.fileno())
+        facts = (socket.gethostname(), self._path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return hashlib.sha256(repr(facts).encode(errors="surrogatepass")).hexdigest()
 
 
 def has_worker(jobs: spool.Spool, obs_lock: Path | None) -> bool:

@@ -49,6 +49,7 @@ class ScriptedServer:
 
     def __init__(self, answers, context=None):
         self.requests = []
+        self.is_obs = True
         self._answers = list(answers)
         self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -78,6 +79,12 @@ class ScriptedServer:
 
     def _answer(self, connection, reader):
         line = reader.readline().decode().removesuffix(" HTTP/1.1\r\n")
+        if (
+            line == "GET /api/v1/me" and self.is_obs
+        ):  # by which a client finds out whether a server is OBS's, as this is
+            list(iter(reader.readline, b"\r\n"))
+            connection.sendall(refusal("400 unknown request", "unknown request: GET:/api/v1/me"))
+            return
         if not line:
             return
         lines = []

@@ -71,6 +71,7 @@ class JobDetails(JobEntry):
     phase: Annotated[str | None, Meta(description="What its upload did last, in a few words.")] = None
     objects: Annotated[tuple[ObjectEntry, ...], Meta(description="What it has in the cloud; the image first.")] = ()
     log_bytes: Annotated[int | None, Meta(description="Of its log; null without one.")] = None
+    log_changed: Annotated[documents.Time | None, Meta(description="When something was last written there.")] = None
 
 
 class JobPage(documents.Document):
@@ -225,6 +226,7 @@ async def details(call: RouteCall, name: str) -> JobDetails:
             phase=found.log.reading.phase if found.log else None,
             objects=tuple(ObjectEntry(thing.kind, thing.id, thing.region) for thing in found.objects),
             log_bytes=found.log.size_bytes if found.log else None,
+            log_changed=found.log.changed if found.log else None,
         )
 
     return await asyncio.to_thread(look)

@@ -115,7 +115,8 @@ def test_token_is_sent_where_it_may_be(home, monkeypatch, token, url, setting):
     monkeypatch.setenv("CLOUDUPLOADER_TOKEN", token)
     session = Session()
     session.home, session.server_url = home, url
-    assert session.server.keeps_accounts
+    with pytest.raises(pytest.fail.Exception, match=r"loopback only, not 'obs\.example\.org'"):
+        session.server  # noqa: B018 it is asked
 
 
 def test_token_does_not_follow_a_redirect(run, make_server, token):

@@ -45,6 +45,13 @@ MAX_TURNED_AWAY = 64  # refused connections that stay open for TURN_AWAY_SECONDS
 TURN_AWAY_SECONDS = 1.0  # for the client to read the refusal: closed at once, a connection may lose it
 
 
+class TlsTransport(typing.Protocol):
+    """What asyncio's transports of TLS can, of all that they have a type for."""
+
+    def set_read_buffer_limits(self, high: int) -> None:
+        """Let no more than so many bytes wait to be decrypted."""
+
+
 class ClientConnection(web.RequestHandler):
     """One connection, for one request, whose errors are in XML like all others.
 
@@ -61,6 +68,7 @@ class ClientConnection(web.RequestHandler):
         "_cost",
         "_frame_bytes",
         "_is_answered",
+        "_unparsed_bytes",
         "_unsent_bytes",
         "client",
         "handshake",
@@ -79,6 +87,7 @@ class ClientConnection(web.RequestHandler):
         self._cost = HEAD_COST  # bytes of memory for each that comes
         self._frame_bytes = 0  # that came of a body, and are none of its content
         self._is_answered = False
+        self._unparsed_bytes = 0  # of a body, that may count as frame until they are parsed
         self._unsent_bytes = 0
 
     def give_up(self) -> None:
@@ -118,6 +127,9 @@ class ClientConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read; see asyncio.Protocol."""
         super().connection_made(transport)
+        if transport.get_extra_info("sslcontext"):
+            typing.cast(TlsTransport, transport).set_read_buffer_limits(high=tls.READ_BYTES)
+            self._unparsed_bytes = tls.UNPARSED_BYTES
         self._read_at_once(READ_BYTES)
 
     def data_received(self, data: bytes) -> None:
@@ -132,7 +144,7 @@ class ClientConnection(web.RequestHandler):
         super().data_received(data)
         if self._body is not None and self._cost == CHUNKS_COST:
             self._frame_bytes += len(data) - (self._body.total_bytes - content_bytes)
-            if self._frame_bytes > MAX_FRAME_BYTES + self._body.total_bytes // FRAME_SHARE:
+            if self._frame_bytes > MAX_FRAME_BYTES + self._unparsed_bytes + self._body.total_bytes // FRAME_SHARE:
                 self._all.evict(self, "the chunks of its body hold a few bytes each, and each takes time")
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -262,10 +262,7 @@ class ImageReceiver:
         wanted = _PeriodicCheck(functools.partial(self._check_wanted, incoming))
         small_turns = 0
         while True:
-            try:
-                piece = await body.next_piece(request, self._source.current.idle_seconds)
-            except RefusalError as exc:
-                raise ImageError(Details.CUT_OFF) from exc
+            piece = await self._next_piece(request, wanted)
             if not piece:
                 return
             if incoming.received_bytes + len(piece) > size:
@@ -276,6 +273,18 @@ class ImageReceiver:
             small_turns = min(small_turns + 1, len(PAUSES) - 1) if len(piece) < SMALL_PIECE_BYTES else 0
             if small_turns:
                 await asyncio.sleep(PAUSES[small_turns])
+
+    async def _next_piece(self, request: web.BaseRequest, wanted: "_PeriodicCheck") -> bytes:
+        """Return the next bytes, none at the end; meanwhile make the check."""
+        task = asyncio.create_task(body.next_piece(request, self._source.current.idle_seconds))
+        try:
+            while not (await asyncio.wait([task], timeout=CHECK_SECONDS))[0]:
+                wanted.check_if_due()
+            return task.result()
+        except RefusalError as exc:
+            raise ImageError(Details.CUT_OFF) from exc
+        finally:
+            task.cancel()
 
     async def _read_socket(self, incoming: IncomingImage, request: web.BaseRequest, length: int) -> None:
         """Copy the body from the socket to the file, without aiohttp."""

@@ -17,6 +17,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all of t
 HANDSHAKE_SECONDS = 20.0  # four round trips over a bad line, and some
 SHUTDOWN_SECONDS = 5.0  # for the client's word that it saw the end
 READ_BYTES = 65_536  # of a connection at once, and for each there is such a buffer; asyncio's own has four times that
+UNPARSED_BYTES = 3 * READ_BYTES  # may be under way to the parser: what waits to be decrypted, a read more, and records
 CONNECTION_BYTES = 100 << 10  # of memory for each; measured: 106 KiB for both ends, of which 64 are that buffer
 
 Looks = tuple[tuple[int, ...] | None, ...]

@@ -128,6 +128,32 @@ def test_image_that_is_cut_off_in_tls_fails_its_job(tls_server, make_spool):
     assert jobs.read(name)[0].details == Details.CUT_OFF
 
 
+def test_image_that_is_not_wanted_any_more_is_refused_in_tls_too(tls_server, make_spool):
+    """Without a further byte of it."""
+    jobs = make_spool()
+    server = tls_server(jobs)
+    name = server.create(size=10)
+    with server.connect() as client:
+        client.sendall(f"PUT /cloudupload/{name} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc".encode())
+        wait_for(lambda: jobs.read(name)[0].state is JobState.RECEIVING)
+        assert server.ask("POST", f"/cloudupload/{name}?cmd=kill")[0] == "200 OK"
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_image_in_many_chunks_comes_by_tls_if_they_are_none_too_small(tls_server, make_spool):
+    jobs = make_spool()
+    server = tls_server(jobs)
+    name = server.create(size=64 * 100_000)
+    chunks = (b"40\r\n" + b"x" * 64 + b"\r\n") * 100_000 + b"0\r\n\r\n"
+    assert server.ask("PUT", f"/cloudupload/{name}", chunks, Transfer_Encoding="chunked")[0] == "200 OK"
+    assert jobs.file_path(name).stat().st_size == 64 * 100_000
+    name = server.create(size=1_000_000)
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        server.ask("PUT", f"/cloudupload/{name}", b"1\r\nx\r\n" * 1_000_000, Transfer_Encoding="chunked")
+    wait_for(lambda: jobs.read(name)[0].state is JobState.FAILED)
+    assert "the chunks of its body hold a few bytes each" in server.log.getvalue()
+
+
 def test_log_is_followed_by_tls(tls_server, make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.FAILED, log=b"x" * 3_000_000)
@@ -147,7 +173,7 @@ def test_what_is_no_tls_gets_no_answer_and_does_no_harm(tls_server, data):
             with contextlib.suppress(ConnectionResetError):
                 assert not b"".join(iter(lambda client=client: client.recv(1000), b"")).startswith(b"HTTP")
     assert server.ask("GET", "/")[0] == "200 OK"
-    assert server.log.getvalue().count("no connection with 127.0.0.1: ") == 3
+    wait_for(lambda: server.log.getvalue().count("no connection with 127.0.0.1: ") == 3)
     assert "Traceback" not in server.log.getvalue()
 
 
@@ -336,7 +362,7 @@ def test_certificate_of_a_client_that_is_not_good_ends_the_connection(tls_server
     with contextlib.suppress(ssl.SSLError, ConnectionError):  # or the end of the connection, by what comes first
         answer = server.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert answer == b""
-    assert "no connection with 127.0.0.1: CERTIFICATE_VERIFY_FAILED" in server.log.getvalue()
+    wait_for(lambda: "no connection with 127.0.0.1: CERTIFICATE_VERIFY_FAILED" in server.log.getvalue())
 
 
 def test_worker_needs_no_certificate_else(tls_server, token):

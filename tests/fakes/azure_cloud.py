@@ -62,10 +62,7 @@ class AzureCloud:
 
     def define_image(self, gallery, name, **properties):
         """Make an image definition; return its id."""
-        thing_id = f"{self.account.group_id}/providers/Microsoft.Compute/galleries/{gallery}/images/{name}"
-        facts = {"osType": "Linux", "osState": "Generalized", "provisioningState": "Succeeded", **properties}
-        self.account.resources[thing_id.lower()] = {"id": thing_id, "location": "westeurope", "properties": facts}
-        return thing_id
+        return self.account.define_image(self.account.group, gallery, name, **properties)
 
     def staged_file(self):
         """The pages of the only upload that is under way."""

@@ -20,10 +20,12 @@ def find(ctx: Context, key: str | None) -> Iterator[FoundObject]:
     Galleries and containers are looked into as far as the target data name them; all resource groups that are shown
     where they name none.
     """
+    seen = set()  # a storage account and a gallery need not be in the group by which they are found
     with ctx.translated("Azure"):
         for group in _groups(ctx):
             for found in (*_resources(ctx, group), *_blobs(ctx, group)):
-                if found.key and key in (None, found.key):
+                if found.key and key in (None, found.key) and found.object not in seen:
+                    seen.add(found.object)
                     yield found
 
 
@@ -41,10 +43,7 @@ def _resources(ctx: Context, group: str) -> Iterator[FoundObject]:
     manager = ResourceManager(ctx)
     paths = {kind: f"{group}/providers/Microsoft.Compute/{name}" for kind, name in COLLECTIONS.items()}
     if "gallery" in ctx.targetdata and "gallery_image" in ctx.targetdata:
-        given = ctx.targetdata
-        paths[images.VERSION] = (
-            f"{group}/providers/Microsoft.Compute/galleries/{given['gallery']}/images/{given['gallery_image']}/versions"
-        )
+        paths[images.VERSION] = f"{images.definition_id(ctx.targetdata, group)}/versions"
     for kind, path in paths.items():
         try:
             for resource in manager.list(path, subject=f"the {kind}s", needed=("id",)):

@@ -27,6 +27,8 @@ _GUID_MEANING = "such as 01234567-89ab-cdef-0123-456789abcdef"
 _NOT_IN_TAG_NAME = re.compile(r"[<>%&\\?/\x00-\x1f\x7f]")
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z)?"
 
+_GROUP = r"[A-Za-z0-9_.()-]*[A-Za-z0-9_()-]"
+_GROUP_MEANING = "letters, digits and _.()-, with no full stop at the end"
 FIELDS = (
     Field(
         name="tenant",
@@ -83,8 +85,8 @@ FIELDS = (
         name="resource_group",
         description="The resource group in which the image is to be.",
         is_required=True,
-        pattern=r"[A-Za-z0-9_.()-]*[A-Za-z0-9_()-]",
-        pattern_meaning="letters, digits and _.()-, with no full stop at the end",
+        pattern=_GROUP,
+        pattern_meaning=_GROUP_MEANING,
         max_length=90,
         help="Resource group of the image.",
     ),
@@ -147,6 +149,15 @@ FIELDS = (
         pattern_meaning="letters, digits, and between them _ and full stops",
         max_length=80,
         help="Gallery that gets a version, in place of an image.",
+    ),
+    Field(
+        name="gallery_resource_group",
+        description="The resource group of the gallery; that of the image unless given.",
+        pattern=_GROUP,
+        pattern_meaning=_GROUP_MEANING,
+        max_length=90,
+        help="Resource group of the gallery.",
+        default_text="that of the image",
     ),
     Field(
         name="gallery_image",
@@ -230,7 +241,7 @@ def problems(targetdata: Mapping[str, JsonValue], default_method: str) -> list[s
     gallery = [name for name in ("gallery", "gallery_image", "gallery_version") if name in targetdata]
     if 0 < len(gallery) < 3:
         found.append("gallery, gallery_image and gallery_version are given together")
-    for name in ("regions", "exclude_from_latest", "end_of_life"):
+    for name in ("gallery_resource_group", "regions", "exclude_from_latest", "end_of_life"):
         if targetdata.get(name) and not gallery:
             found.append(f"{name} is of a gallery's version, but there is no gallery")
     if targetdata.get("architecture") == "arm64":

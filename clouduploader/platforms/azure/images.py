@@ -4,7 +4,7 @@ Source: REST reference of Microsoft.Compute: Images, Gallery Images, Gallery Ima
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import ForeignError, ImageError, NotFoundError, PlatformReplyError, TargetDataError
@@ -113,6 +113,14 @@ class Product(ABC):
             PlatformReplyError: It is another one.
         """
 
+    def lacking_regions(self, found: Mapping[str, Any]) -> list[str]:
+        """List where what is there is to be replicated to, and is not."""
+        return []
+
+    def replicate(self, found: Mapping[str, Any], regions: Sequence[str]) -> None:
+        """Have what is there replicated to further regions. Blocks for minutes."""
+        raise AssertionError("it is in one region")
+
     @property
     def _subject(self) -> str:
         return f"{self.thing.kind} {self.thing.id.rpartition('/')[2]}"
@@ -166,10 +174,8 @@ class GalleryVersion(Product):
 
     def __init__(self, ctx: UploadContext, site: Site, spec: ImageSpec) -> None:
         super().__init__(ctx, site, spec)
-        given = ctx.targetdata
-        self._gallery = f"{site.group}/providers/Microsoft.Compute/galleries/{given['gallery']}"
-        self._definition = f"{self._gallery}/images/{given['gallery_image']}"
-        self.thing = CloudObject(VERSION, f"{self._definition}/versions/{given['gallery_version']}")
+        self._definition = definition_id(ctx.targetdata, site.group)
+        self.thing = CloudObject(VERSION, f"{self._definition}/versions/{ctx.targetdata['gallery_version']}")
 
     def check_place(self) -> None:
         """See Product; the image definition must be there, and be for such an image."""
@@ -194,16 +200,37 @@ class GalleryVersion(Product):
 
     def _properties(self, stage: Stage, source_id: str) -> dict[str, JsonValue]:
         given = self._ctx.targetdata
-        chosen = given.get("regions")
-        names = list(dict.fromkeys([self._site.location, *(chosen if isinstance(chosen, list) else [])]))
         profile: dict[str, JsonValue] = {
-            "targetRegions": [{"name": name, "regionalReplicaCount": 1} for name in names],
+            "targetRegions": _targets([self._site.location, *self._regions()]),
             "excludeFromLatest": bool(given.get("exclude_from_latest")),
         }
         if end := fields.moment(given.get("end_of_life")):
             profile["endOfLifeDate"] = end.isoformat().replace("+00:00", "Z")
         disk: dict[str, JsonValue] = {"hostCaching": "ReadOnly", "source": stage.source(source_id)}
         return {"publishingProfile": profile, "storageProfile": {"osDiskImage": disk}}
+
+    def lacking_regions(self, found: Mapping[str, Any]) -> list[str]:
+        """See Product."""
+        have = {_region(target.get("name")) for target in _targets_of(found) if isinstance(target, dict)}
+        return [name for name in self._regions() if _region(name) not in have]
+
+    def replicate(self, found: Mapping[str, Any], regions: Sequence[str]) -> None:
+        """See Product; as `az sig image-version update` does it."""
+        properties = found.get("properties", {})
+        profile = properties.get("publishingProfile", {})
+        document: dict[str, JsonValue] = {
+            "location": found.get("location", self._site.location),
+            "tags": found.get("tags", {}),
+            "properties": {
+                **{name: properties[name] for name in ("storageProfile", "safetyProfile") if name in properties},
+                "publishingProfile": {**profile, "targetRegions": [*_targets_of(found), *_targets(regions)]},
+            },
+        }
+        self._manager.put(self.thing.id, document, subject=self._subject, accepted=lambda: None)
+
+    def _regions(self) -> list[str]:
+        chosen = self._ctx.targetdata.get("regions")
+        return list(dict.fromkeys(map(str, chosen))) if isinstance(chosen, list) else []
 
     def compare(self, found: Mapping[str, Any]) -> tuple[Shortfall, ...]:
         """See Product."""
@@ -218,6 +245,27 @@ class GalleryVersion(Product):
             for region in summary
             if region.get("state") == "Failed"
         )
+
+
+def definition_id(targetdata: Mapping[str, JsonValue], group: str) -> str:
+    """Return the id of the image definition; its gallery may be in another resource group than `group`, the image's."""
+    if named := targetdata.get("gallery_resource_group"):
+        group = f"{group.rpartition('/')[0]}/{named}"
+    return f"{group}/providers/Microsoft.Compute/galleries/{targetdata['gallery']}/images/{targetdata['gallery_image']}"
+
+
+def _targets(names: Sequence[str]) -> list[JsonValue]:
+    return [{"name": name, "regionalReplicaCount": 1} for name in dict.fromkeys(names)]
+
+
+def _targets_of(version: Mapping[str, Any]) -> list[Any]:
+    found = version.get("properties", {}).get("publishingProfile", {}).get("targetRegions")
+    return found if isinstance(found, list) else []
+
+
+def _region(name: object) -> str:
+    """Return a region's name as it is written in requests; answers may have it as people read it, `West Europe`."""
+    return str(name).replace(" ", "").lower()
 
 
 def product(ctx: UploadContext, site: Site, spec: ImageSpec) -> Product:

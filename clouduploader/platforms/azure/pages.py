@@ -8,8 +8,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from clouduploader.errors import AbsentError, PlatformReplyError, TransientError
+from clouduploader.errors import AbsentError, DeniedError, PlatformReplyError, TransientError
 from clouduploader.plugin.http import Answer
+from clouduploader.plugin.tokens import Tokens
 
 if TYPE_CHECKING:
     from clouduploader.platforms.azure.client import AzureClient
@@ -25,16 +26,20 @@ class PageFile:
 
     Args:
         client: Makes them.
-        url: Of the blob, or of the disk: then it holds a signature, and is secret.
-        scope: What the token is for; None where the URL has the signature.
+        url: Of the blob; the id of a disk.
+        scope: What the token is for; None for a disk.
         name: For messages.
+        addresses: Gives the URL of a disk, which holds a signature and expires; None for a blob.
     """
 
-    def __init__(self, client: "AzureClient", url: str, *, scope: str | None, name: str) -> None:
+    def __init__(
+        self, client: "AzureClient", url: str, *, scope: str | None, name: str, addresses: Tokens | None = None
+    ) -> None:
         self._client = client
-        self.url = url
+        self._url = url
         self._scope = scope
         self._name = name
+        self._addresses = addresses
 
     def size_bytes(self) -> int | None:
         """Return its size; None if it is not there."""
@@ -88,16 +93,29 @@ class PageFile:
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
     ) -> Answer:
-        """Make a request to the blob, or the container, that the URL is of."""
-        return self._client.call(
-            method,
-            self.url,
-            scope=self._scope,
-            subject=self._name,
-            parameters=parameters,
-            headers={"x-ms-version": API_VERSION, **(headers or {})},
-            data=b"" if method == "PUT" and data is None else data,
-        )
+        """Make a request to the blob, the container or the disk.
+
+        Raises:
+            TransientError: The address of the disk has expired; the next request gets another one.
+        """
+        url = self._addresses.get(self._url) if self._addresses else self._url
+        try:
+            answer = self._client.call(
+                method,
+                url,
+                scope=self._scope,
+                subject=self._name,
+                parameters=parameters,
+                headers={"x-ms-version": API_VERSION, **(headers or {})},
+                data=b"" if method == "PUT" and data is None else data,
+            )
+        except DeniedError as exc:
+            if self._addresses and self._addresses.refused(url):
+                raise TransientError(f"{self._name}: its address has expired") from exc
+            raise
+        if self._addresses:
+            self._addresses.accepted(url)
+        return answer
 
 
 def parse(response: Answer, subject: str) -> ElementTree.Element:

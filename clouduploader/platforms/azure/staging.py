@@ -17,7 +17,7 @@ from clouduploader.platforms.azure import pages
 from clouduploader.platforms.azure.answers import patiently
 from clouduploader.platforms.azure.arm import ResourceManager
 from clouduploader.platforms.azure.pages import STORAGE_SCOPE, PageFile
-from clouduploader.plugin import CloudObject, Context, JsonValue, UploadContext, labels
+from clouduploader.plugin import CloudObject, Context, JsonValue, UploadContext, labels, tokens
 from clouduploader.plugin.resources import is_refusal
 from clouduploader.util.frozen import frozen
 
@@ -203,22 +203,17 @@ class DiskStage(Stage):
             self._manager.put(thing_id, document, subject="the disk", accepted=made)
 
     def open(self, thing_id: str, size_bytes: int) -> PageFile | None:
-        """See Stage; a signature that an earlier try had is lost with it, so a new one is asked for."""
+        """See Stage; an address that an earlier try had is lost with it, so a new one is asked for."""
         found = self._manager.find(thing_id, subject="the disk")
         if found is None or _upload_bytes(found) != size_bytes:
             return None
-        wanted: dict[str, JsonValue] = {"access": "Write", "durationInSeconds": ACCESS_SECONDS}
+        addresses = DiskAddresses(self._ctx)
         try:
-            answer = self._manager.post(f"{thing_id}/beginGetAccess", wanted, subject="access to the disk")
+            addresses.get(thing_id)
         except PlatformReplyError as exc:
             self._ctx.reporter.detail(f"The disk can't be written: {exc.message}")
             return None
-        url = str(answer.get("accessSAS") or answer.get("accessSas") or "")
-        if not url.startswith("https://"):
-            raise PlatformReplyError("Azure gave no address for the pages of the disk")
-        self._ctx.reporter.hide(url)
-        self._ctx.reporter.hide(urllib.parse.urlsplit(url).query)
-        return PageFile(self._client, url, scope=None, name="the disk")
+        return PageFile(self._client, thing_id, scope=None, name="the disk", addresses=addresses)
 
     def close(self, thing_id: str) -> None:
         """See Stage; nothing can be written from here on."""
@@ -231,6 +226,20 @@ class DiskStage(Stage):
     def image_source(self, thing_id: str) -> dict[str, JsonValue]:
         """See Stage."""
         return {"managedDisk": {"id": thing_id}}
+
+
+class DiskAddresses(tokens.Tokens):
+    """The URLs by which disks are written, with a signature that expires; see Tokens."""
+
+    def ask(self, scope: str) -> tuple[str, float]:
+        """Ask for the URL of a disk, by its id."""
+        wanted: dict[str, JsonValue] = {"access": "Write", "durationInSeconds": ACCESS_SECONDS}
+        answer = ResourceManager(self._ctx).post(f"{scope}/beginGetAccess", wanted, subject="access to the disk")
+        url = str(answer.get("accessSAS") or answer.get("accessSas") or "")
+        if not url.startswith("https://"):
+            raise PlatformReplyError("Azure gave no address for the pages of the disk")
+        self._ctx.reporter.hide(urllib.parse.urlsplit(url).query)
+        return url, ACCESS_SECONDS
 
 
 @contextlib.contextmanager

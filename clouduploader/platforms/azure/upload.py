@@ -21,7 +21,7 @@ from clouduploader.platforms.azure.images import ImageSpec, Product
 from clouduploader.platforms.azure.pages import PAGE_BYTES, PageFile
 from clouduploader.platforms.azure.settings import AzureSettings
 from clouduploader.platforms.azure.staging import BlobStage, DiskStage, Site, Stage
-from clouduploader.plugin import CloudObject, Context, Shortfall, UploadContext, UploadResult, labels
+from clouduploader.plugin import CloudObject, Context, UploadContext, UploadResult, labels
 from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError, content, read_content
 
 MAX_RESTARTS = 2  # pages given up because the image was another than thought; then it keeps changing
@@ -52,8 +52,11 @@ class AzureUpload:
         spec = self._spec()
         site = self._site()
         product = images.product(self._ctx, site, spec)
-        if self._existing(product) is not None:
-            return (f"leave {product.thing.id} as it is, for it has the same content",)
+        if (existing := self._existing(product)) is not None:
+            steps = [f"leave {product.thing.id} as it is, for it has the same content"]
+            if regions := product.lacking_regions(existing):
+                steps.append(f"replicate it to {', '.join(regions)}")
+            return steps
         product.check_place()
         method = "a page blob" if self._is_by_blob else "a managed disk"
         size_bytes = staging.file_bytes(filling.disk_bytes(spec.size_bytes))
@@ -76,8 +79,12 @@ class AzureUpload:
         if existing is not None:
             self._ctx.reporter.line(f"{product.thing.id} is there already, with the same content.")
             self._remove_stages()
+            if regions := product.lacking_regions(existing):
+                with self._ctx.phase("replicate"):
+                    self._ctx.reporter.line(f"Replicating it to {', '.join(regions)} too.")
+                    product.replicate(existing, regions)
             objects = (product.thing, *self._containers())
-            return UploadResult(product.thing.id, objects, existing, is_already_there=True)
+            return UploadResult(product.thing.id, objects, product.compare(existing), is_already_there=True)
         stage, staged, tags = self._staged(site, spec)
         with self._ctx.phase("make image"):
             self._ctx.cancel.raise_if_requested()
@@ -138,8 +145,8 @@ class AzureUpload:
             )
         return Site(str(group["id"]), str(wanted or where or group["location"]), _tags(self._ctx))
 
-    def _existing(self, product: Product) -> tuple[Shortfall, ...] | None:
-        """Tell what lacks of the image that is there already, made of the same disk; None if there is none.
+    def _existing(self, product: Product) -> Mapping[str, Any] | None:
+        """Return the image that is there already, made of the same disk; None if there is none.
 
         Raises:
             PlatformReplyError: There is another one in its place.
@@ -160,9 +167,10 @@ class AzureUpload:
                 f"there is another {product.thing.kind} of that name already: {product.thing.id}", hint=hint
             )
         try:
-            return product.compare(found)
+            product.compare(found)
         except PlatformReplyError as exc:
             raise PlatformReplyError(exc.message, hint=hint) from None
+        return found
 
     def _staged(self, site: Site, spec: ImageSpec) -> tuple[Stage, CloudObject, Mapping[str, str]]:
         """Send the image where the target data and our rights allow; return where that is, and the tags known now."""

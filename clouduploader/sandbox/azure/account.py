@@ -51,6 +51,14 @@ class Token:
     expires: datetime.datetime
 
 
+DEFINITIONS = {
+    "bios": {"hyperVGeneration": "V1", "architecture": "x64"},
+    "uefi": {"hyperVGeneration": "V2", "architecture": "x64"},
+    "arm64": {"hyperVGeneration": "V2", "architecture": "Arm64"},
+}
+"""The image definitions of the gallery, by their names."""
+
+
 class AzureAccount:
     """The state of all of it. Used by one thread, that of the event loop, but for `contents`, `reset` and `expire`.
 
@@ -66,6 +74,8 @@ class AzureAccount:
         subscription: Its id.
         other_subscriptions: Ids of others, with nothing in them, that are shown to the application too.
         group: The name of its resource group.
+        gallery_group: The name of a resource group with the gallery, in which the application may do the same.
+        gallery: The name of the gallery; it has an image definition for each of DEFINITIONS.
         other_groups: Names of others, which are shown to the application, and in which it may do nothing.
         location: Of that.
         storage_account: The name of its storage account.
@@ -74,6 +84,7 @@ class AzureAccount:
         blob_endpoint: Where that is.
         rights: What the application may do in the resource group: what the guide for its user says, and no more.
         resources: All resources, by their ids in lower case, as Resource Manager shows them.
+        definitions: Image definitions of galleries, in the same way.
         disks: What is in disks and images, by their ids in lower case.
         signatures: The disks that can be written, by the secret in their URL.
         life_seconds: Of new tokens.
@@ -101,6 +112,10 @@ class AzureAccount:
         least = rights.chosen(rights.EXTRAS)
         self.rights: Rights = {"actions": least.actions, "dataActions": least.data_actions}
         self.resources: dict[str, dict[str, Any]] = {}
+        self.gallery_group, self.gallery = "clouduploader-galleries", "sandbox"
+        self.definitions: dict[str, dict[str, Any]] = {}
+        for name, facts in DEFINITIONS.items():
+            self.define_image(self.gallery_group, self.gallery, name, **facts)
         self.disks: dict[str, PageFile] = {}
         self.signatures: dict[str, str] = {}
         self.life_seconds: float = TOKEN_SECONDS
@@ -118,6 +133,13 @@ class AzureAccount:
     def id_of_group(self, name: str) -> str:
         """Return the id of a resource group."""
         return f"/subscriptions/{self.subscription}/resourceGroups/{name}"
+
+    def define_image(self, group: str, gallery: str, name: str, **facts: str) -> str:
+        """Make an image definition, and its gallery; return its id."""
+        thing_id = f"{self.id_of_group(group)}/providers/Microsoft.Compute/galleries/{gallery}/images/{name}"
+        properties = {"osType": "Linux", "osState": "Generalized", "provisioningState": "Succeeded", **facts}
+        self.definitions[thing_id.lower()] = {"id": thing_id, "location": self.location, "properties": properties}
+        return thing_id
 
     def new_path(self) -> Path:
         """Return where something can be stored."""

@@ -134,7 +134,7 @@ class ResourceManager:
         account = self._account
         group = {"id": account.group_id, "name": account.group, "location": account.location}
         if len(parts) == 3 and parts[2].lower() == "resourcegroups":
-            names = [account.group, *account.other_groups]
+            names = [account.group, account.gallery_group, *account.other_groups]
             return web.json_response(
                 {"value": [{**group, "id": account.id_of_group(name), "name": name} for name in names]}
             )
@@ -142,10 +142,11 @@ class ResourceManager:
             raise Refusal(404, "NotFound", "There is no such resource.")
         if parts[3] in account.other_groups and kind == "permissions":
             return web.json_response({"value": []})
-        if parts[3].lower() != account.group.lower():
+        if parts[3].lower() not in (account.group.lower(), account.gallery_group.lower()):
             raise Refusal(404, "ResourceGroupNotFound", f"Resource group '{parts[3]}' could not be found.")
         if len(parts) == 4:
             account.check_right("Microsoft.Resources/subscriptions/resourceGroups/read", account.group_id)
+            group |= {"id": account.id_of_group(parts[3]), "name": parts[3]}
             return web.json_response({**group, "properties": {"provisioningState": "Succeeded"}})
         if kind == "permissions":
             rights: dict[str, list[str]] = {"notActions": [], "notDataActions": []}
@@ -215,7 +216,7 @@ class ResourceManager:
         Raises:
             Refusal: There is none.
         """
-        found = self._account.resources.get(key)
+        found = self._account.resources.get(key) or self._account.definitions.get(key)
         if found is None:
             *_, kind, name = key.split("/")
             raise Refusal(404, "ResourceNotFound", f"The Resource 'Microsoft.Compute/{kind}/{name}' was not found.")
@@ -246,12 +247,12 @@ class ResourceManager:
         return await self._made(path, document, source or {"uri": disk.get("blobUri")}, generation)
 
     async def _put_version(self, path: str, document: dict[str, Any]) -> web.Response:
-        definition = self._account.resources.get(path.rpartition("/versions/")[0].lower())
+        definition = self._account.definitions.get(path.rpartition("/versions/")[0].lower())
         if definition is None:
             raise Refusal(404, "ResourceNotFound", "The gallery image definition was not found.")
         properties = _object(document, "properties")
         profile = _object(properties, "publishingProfile")
-        regions = [str(region.get("name")) for region in profile.get("targetRegions", [])]
+        regions = [str(region.get("name")).replace(" ", "").lower() for region in profile.get("targetRegions", [])]
         unknown = [name for name in regions if name not in LOCATIONS]
         if unknown:
             raise Refusal(400, "InvalidParameter", f"The region '{unknown[0]}' is not valid.")
@@ -267,8 +268,10 @@ class ResourceManager:
     ) -> web.Response:
         """Make an image or a version of a disk or of a blob."""
         key = path.lower()
-        file, its_generation = await self._source(document, source)
         is_new = key not in self._account.resources
+        if not is_new and "publishingProfile" in document["properties"]:  # its disk need not be there any more
+            return self._changed(path, document)
+        file, its_generation = await self._source(document, source)
         if not is_new:
             _check_unchanged(self._account.resources[key]["properties"], document["properties"])
         if its_generation not in (None, generation):
@@ -286,6 +289,13 @@ class ResourceManager:
             if disk is not None:
                 disk["diskSizeGB" if "osState" in disk else "sizeInGB"] = -(-file.size_bytes // (1 << 30))
         return self._accepted(path, {**document, "properties": properties}, "Creating", status=201 if is_new else 200)
+
+    def _changed(self, path: str, document: dict[str, Any]) -> web.Response:
+        """Publish a version in other regions; what it was made of stays."""
+        existing = self._account.resources[path.lower()]["properties"]
+        _check_unchanged(existing, document["properties"])
+        properties = {**document["properties"], "storageProfile": existing["storageProfile"]}
+        return self._accepted(path, {**document, "properties": properties}, "Updating", status=200)
 
     async def _source(self, document: Mapping[str, Any], source: Mapping[str, Any]) -> tuple[PageFile, str | None]:
         """Return the content that an image is made of, and its generation."""

@@ -88,6 +88,23 @@ def test_verify_reads_everything_back(azure, image, kind):
     assert len(azure.calls("GetBlob")) == 2
 
 
+@METHODS
+def test_version_in_a_gallery_is_the_image_and_comes_to_further_regions(azure, image, kind):
+    case = kind(azure)
+    words = ["--gallery-resource-group=clouduploader-galleries", "--gallery=sandbox", "--gallery-image=bios"]
+    command = [*case.command(image.path), *words, "--gallery-version=1.0.0"]
+    done = azure.run(command)
+    assert done.returncode == 0, done.stderr
+    result = done.stdout.strip()
+    assert "/resourceGroups/clouduploader-galleries/" in result
+    assert result.endswith("/galleries/sandbox/images/bios/versions/1.0.0")
+    case.assert_only(result, image.raw)
+    done = azure.run([*command, "--copy-to=northeurope"])
+    assert (done.returncode, done.stdout.strip()) == (0, result), done.stderr
+    profile = azure.account()["resources"][result]["properties"]["publishingProfile"]
+    assert [region["name"] for region in profile["targetRegions"]] == ["westeurope", "northeurope"]
+
+
 def test_account_made_step_by_step_is_usable_and_its_secrets_are_encrypted(azure):
     described = azure.description
     words = ["clouduploader", "account"]

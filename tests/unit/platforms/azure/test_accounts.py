@@ -54,6 +54,7 @@ def test_group_without_rights_is_a_warning_beside_one_that_will_do(cloud, accoun
     assert found.is_usable
     assert [(one.subject, one.level) for one in found.findings[1:]] == [
         (f"resource group {cloud.account.group}", Level.OK),
+        (f"resource group {cloud.account.gallery_group}", Level.OK),
         ("resource group other", Level.WARNING),
     ]
 

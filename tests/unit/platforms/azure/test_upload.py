@@ -14,7 +14,9 @@ from clouduploader.errors import (
 )
 from clouduploader.model import vhd
 from clouduploader.model.disk import Compression
-from clouduploader.plugin import CloudObject
+from clouduploader.plugin import CloudObject, UploadContext
+from clouduploader.plugin.testing import FakeClock
+from clouduploader.util.cancel import Cancel
 
 METHODS = pytest.mark.parametrize("is_by_blob", [True, False], ids=["blob", "disk"])
 MIB = 1 << 20
@@ -175,6 +177,40 @@ def test_gallery_gets_a_version_by_both_methods(cloud, make_uploader, is_by_blob
     assert uploader.content(uploader.run().id)[0].startswith(uploader.disk)
 
 
+def in_gallery(cloud, **values):
+    """Target data of a version in the gallery of another resource group."""
+    account = cloud.account
+    names = {"gallery": account.gallery, "gallery_image": "bios", "gallery_version": "1.0.0"}
+    return {"gallery_resource_group": account.gallery_group, **names, **values}
+
+
+@METHODS
+def test_gallery_may_be_in_another_resource_group(cloud, make_uploader, is_by_blob):
+    uploader = make_uploader(is_by_blob=is_by_blob, **in_gallery(cloud))
+    result = uploader.run()
+    assert f"/resourceGroups/{cloud.account.gallery_group}/providers" in result.id
+    assert uploader.content(result.id)[0].startswith(uploader.disk)
+    found = list(uploader.platform.find(uploader.context(), uploader.request.journal.key))
+    assert [each.object.id for each in found] == [result.id]
+
+
+def test_version_that_is_there_is_replicated_to_the_regions_that_it_lacks(cloud, make_uploader):
+    uploader = make_uploader(**in_gallery(cloud))
+    result = uploader.run()
+    targets = cloud.account.resources[result.id.lower()]["properties"]["publishingProfile"]["targetRegions"]
+    targets[0]["name"] = "West Europe"  # as people read it
+    uploader.request.targetdata["regions"] = ["westeurope", "northeurope"]
+    ctx = UploadContext(uploader.platform, uploader.request, uploader.reporter, Cancel(), clock=FakeClock())
+    assert list(uploader.platform.plan(ctx))[1:] == ["replicate it to northeurope"]
+    again = uploader.run()
+    assert (again.id, again.is_already_there) == (result.id, True)
+    profile = cloud.account.resources[result.id.lower()]["properties"]["publishingProfile"]
+    assert [region["name"] for region in profile["targetRegions"]] == ["West Europe", "northeurope"]
+    assert cloud.actions().count("versions/PUT") == 2
+    uploader.run()
+    assert cloud.actions().count("versions/PUT") == 2
+
+
 def test_definition_for_other_images_is_refused_before_anything_is_made(cloud, make_uploader):
     cloud.define_image("g", "d", hyperVGeneration="V1")
     values = {"gallery": "g", "gallery_image": "d", "gallery_version": "1.0.0"}
@@ -317,6 +353,31 @@ def expiring(uploader, cloud):
         return begun(ctx)
 
     return run
+
+
+def test_address_of_a_disk_that_expires_meanwhile_is_renewed(cloud, make_uploader):
+    uploader = make_uploader()
+    begun = uploader.platform.upload
+
+    def run(ctx):
+        def expire(event):
+            if cloud.actions().count("beginGetAccess/POST") == 1 and "PutPage" in cloud.actions():
+                cloud.account.signatures.clear()
+
+        ctx.reporter.on_event = expire
+        return begun(ctx)
+
+    uploader.platform.upload = run
+    result = uploader.run()
+    assert cloud.actions().count("beginGetAccess/POST") == 2
+    assert uploader.content(result.id)[0].startswith(uploader.disk)
+
+
+def test_address_of_a_disk_that_was_never_good_is_no_matter_of_time(cloud, make_uploader):
+    cloud.faults.replace([{"action": "PutPage", "status": 403, "code": "AuthenticationFailed"}])
+    with pytest.raises(DeniedError):
+        make_uploader().run()
+    assert cloud.actions().count("beginGetAccess/POST") == 1
 
 
 def test_secret_that_is_wrong_is_no_matter_of_time(cloud, make_uploader):
@@ -482,8 +543,6 @@ def test_plan_says_what_would_be_done(cloud, make_uploader):
     uploader = make_uploader()
     from clouduploader.plugin import UploadContext
     from clouduploader.plugin.testing import FakeClock
-    from clouduploader.util.cancel import Cancel
-
     ctx = UploadContext(uploader.platform, uploader.request, uploader.reporter, Cancel(), clock=FakeClock())
     steps = list(uploader.platform.plan(ctx))
     assert "a fixed VHD of 20972032 bytes to a managed disk in westeurope" in steps[0]

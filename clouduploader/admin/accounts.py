@@ -54,6 +54,15 @@ def find_field(config: Config, target: str, name: str) -> Field:
     return fields[name]
 
 
+def given_names(config: Config, target: str) -> set[str]:
+    """Return the names of the fields that the service itself fills, and that no user may choose: see `create`.
+
+    Raises:
+        UnavailableError: The target has no accounts.
+    """
+    return set(_load(config, target)[1].new_values())
+
+
 def enter(config: Config, user: str, target: str, *, field: Field, value: str) -> None:
     """Enter a value into an account; if its field is secret, encrypted for the key in the home.
 

@@ -1,5 +1,6 @@
 """What a platform may offer besides uploads."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -40,11 +41,13 @@ class AccountGuide:
         facts: Short texts by their names in lower case with underscores, for example `account_id`.
         policies: JSON documents by their names, as the cloud's console takes them.
         scripts: The same, ready to be run: whole texts by the names in `Accounts.scripts`.
+        consoles: The pages of the cloud's console that take a script, by its name.
     """
 
     facts: Mapping[str, str]
     policies: Mapping[str, JsonValue]
     scripts: Mapping[str, str]
+    consoles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @frozen()

@@ -18,7 +18,8 @@ from clouduploader.server.routing import Parameter, Route
 
 JSON = "application/json"
 HTML, SCRIPT, STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
-SCRIPTS = ("base", "form", "job", "jobs", "log", "sign-in", "tus", "upload")
+PAGES = ("accounts", "job", "jobs", "service", "sign-in", "tokens", "upload")
+SCRIPTS = (*PAGES, "base", "form", "log", "tus")
 FILES = {f"{name}.js": SCRIPT for name in SCRIPTS} | {"ui.css": STYLE}
 
 
@@ -30,6 +31,21 @@ async def show_jobs_page(_call: RouteCall) -> web.StreamResponse:
 async def show_upload_page(_call: RouteCall) -> web.StreamResponse:
     """Answer with the page on which a user hands in an image."""
     return answer_page("upload", "Upload an image")
+
+
+async def show_accounts_page(_call: RouteCall) -> web.StreamResponse:
+    """Answer with the page on which a user manages accounts."""
+    return answer_page("accounts", "Accounts")
+
+
+async def show_tokens_page(_call: RouteCall) -> web.StreamResponse:
+    """Answer with the page on which a user makes and revokes tokens."""
+    return answer_page("tokens", "Tokens")
+
+
+async def show_service_page(_call: RouteCall) -> web.StreamResponse:
+    """Answer with the page of administrators."""
+    return answer_page("service", "Service")
 
 
 async def show_job_page(call: RouteCall) -> web.StreamResponse:
@@ -95,6 +111,15 @@ ROUTES: list[Route[Handler]] = [
         path="/ui", handler=show_jobs_page, right=Right.SEE_JOBS, methods=routing.READING, parameters=FILTERS
     ),  # read by its script
     Route(path="/ui/upload", handler=show_upload_page, right=Right.CREATE_JOBS, methods=routing.READING),
+    Route(
+        path="/ui/accounts",
+        handler=show_accounts_page,
+        right=Right.KEEP_ACCOUNTS,
+        methods=routing.READING,
+        parameters=[Parameter(name="user")],
+    ),
+    Route(path="/ui/tokens", handler=show_tokens_page, right=Right.KEEP_TOKENS, methods=routing.READING),
+    Route(path="/ui/service", handler=show_service_page, right=Right.SEE_SERVICE, methods=routing.READING),
     Route(path="/ui/job/$name", handler=show_job_page, right=Right.SEE_JOBS, methods=routing.READING),
     Route(path="/ui/files/$file", handler=show_file, right=Right.GREET, methods=routing.READING),
 ]

@@ -20,6 +20,9 @@ from clouduploader.store.spool import Spool
 from clouduploader.store.tokens import Role, TokenStore
 
 PROGRAM = Path(sys.executable).with_name("clouduploader")
+PAGES = (("/ui", "#jobs tr"), ("/ui/job/1001", "#state"), ("/ui/upload", ".field"), ("/ui/accounts", ".account"),
+         ("/ui/tokens", "#tokens tr"), ("/ui/service", "#users tr"))  # fmt: skip
+"""Of those who have signed in, and what is there when they are ready."""
 SETTINGS = """
 [server]
 listen = 127.0.0.1:0
@@ -41,6 +44,7 @@ class Service:
         for path in (self.home, self.spool.parent, self.images):
             path.mkdir()
         (self.home / "clouduploader.conf").write_text(SETTINGS.format(place=place))
+        subprocess.run([PROGRAM, "--home", self.home, "keygen", "--rsa"], check=True, capture_output=True)
         self.log = place / "service.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -74,6 +78,11 @@ def chromium(tmp_path_factory):
     browser = Browser(tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="module")
+def axe():
+    return accessibility.axe()
 
 
 @pytest.fixture
@@ -152,11 +161,11 @@ def test_user_kills_and_retries_jobs_and_follows_their_logs(browser, service, ma
     wait_for_text(browser, "#sure-title", "Kill job 2002?")
     assert browser.value("document.activeElement.textContent") == "Leave it"
     browser.press("Escape")
-    browser.wait_for("!document.getElementById('sure').open")
+    browser.wait_for("document.querySelector('dialog') === null")
     assert jobs.read("2002")[0].state is JobState.CREATED
     browser.press("Enter")
-    browser.wait_for("document.getElementById('sure').open")
-    browser.click("#sure [value=yes]")
+    browser.wait_for("document.querySelector('dialog') !== null")
+    browser.click("dialog [value=yes]")
     wait_for_text(browser, "#done", "It was killed.")
     wait_for_text(browser, "#state", "failed")
     browser.wait_for("document.getElementById('kill').hidden")
@@ -217,8 +226,116 @@ def test_image_that_was_left_is_shown_and_can_be_removed(browser, service, tmp_p
     browser.wait_for("document.getElementById('unfinished').hidden")
 
 
+def press(browser, words):
+    """Press the button of these words."""
+    found = f"[...document.querySelectorAll('button')].find((one) => one.textContent === {json.dumps(words)})"
+    browser.wait_for(f"{found} !== undefined")
+    browser.value(f"{found}.click()")
+
+
+def test_user_makes_fills_and_forgets_an_account(browser, service):
+    sign_in(browser, service, "ida")
+    go(browser, service, "/ui/accounts")
+    press(browser, "Make an account for openstack")
+    browser.wait_for("document.activeElement.id === 'title-openstack'")
+    browser.value("document.querySelector('[value=members]').click()")
+    press(browser, "Show what to do there")
+    browser.wait_for("document.querySelector('summary')?.textContent === 'commands'")
+    assert browser.value("document.querySelector('summary').parentNode.textContent.includes('/members')")
+    script = browser.value("fetch(document.querySelector('a[download]').href).catch(() => 'blocked').then(String)")
+    assert script == "blocked"  # a blob is for the download alone
+    browser.complaints.clear()
+    browser.type("#openstack-application_credential_id", "no id!")
+    wait_for_text(browser, "#openstack-application_credential_id-mistake", "letters, digits and _.-")
+    browser.type("#openstack-application_credential_id", "4711")
+    browser.type("#openstack-application_credential_secret", "a secret of mine")
+    browser.type("#openstack-auth_url", "http://127.0.0.1:9/v3")
+    press(browser, "Save")
+    browser.wait_for("document.querySelector('form.fields .said').textContent === 'Saved.'")
+    press(browser, "Verify")
+    browser.wait_for("document.body.textContent.includes('That was not possible: ')")
+    browser.complaints.clear()
+    go(browser, service, "/ui/accounts")
+    browser.wait_for("document.getElementById('openstack-application_credential_id')?.value === '4711'")
+    secret = "document.getElementById('openstack-application_credential_secret')"
+    assert browser.value(f"[{secret}.type, {secret}.value, {secret}.placeholder]") == [
+        "password", "", "kept, and not shown",
+    ]  # fmt: skip
+    assert b"a secret of mine" not in b"".join(path.read_bytes() for path in service.home.rglob("*.sqlite"))
+    press(browser, "Forget this account")
+    press(browser, "Forget it")
+    press(browser, "Make an account for openstack")
+
+
+def test_user_makes_and_revokes_a_token(browser, service):
+    sign_in(browser, service, "ute")
+    go(browser, service, "/ui/tokens")
+    browser.wait_for("document.querySelectorAll('#tokens tr').length === 1")
+    assert browser.value("[...document.querySelectorAll('.admin')].every((one) => one.hidden)")
+    browser.type("#note", "<i>nightly</i>")
+    browser.press("Enter")
+    browser.wait_for("document.querySelectorAll('#tokens tr').length === 2")
+    made = browser.value("document.getElementById('text').value")
+    assert made.startswith("clup_")
+    assert (
+        browser.value("[...document.querySelectorAll('#tokens tr')].at(-1).children[0].textContent") == "<i>nightly</i>"
+    )
+    ask = f"fetch('/api/v1/me', {{headers: {{Authorization: 'Bearer {made}'}}}}).then(answer => answer.status)"
+    assert browser.value(ask) == 200
+    browser.value("document.querySelectorAll('#tokens button')[1].click()")
+    browser.wait_for("document.querySelector('dialog') !== null")
+    browser.click("dialog [value=yes]")
+    browser.wait_for("document.querySelectorAll('#tokens tr').length === 1")
+    assert browser.value(ask) == 401
+    go(browser, service, "/ui/tokens")
+    browser.wait_for("document.querySelectorAll('#tokens tr').length === 1")
+    assert made not in browser.value("document.documentElement.outerHTML")
+
+
+def test_admin_sees_service_users_and_all_jobs(browser, service, make_job):
+    jobs = Spool(service.spool)
+    make_job(jobs, "4001", state=JobState.WAITING, user="first", details="later", try_=9, size=1 << 20)
+    make_job(jobs, "4002", state=JobState.FAILED, user="second", details="no")
+    sign_in(browser, service, "olga", Role.ADMIN)
+    browser.wait_for("document.querySelectorAll('#jobs tr').length >= 2")
+    go(browser, service, "/ui/service")
+    browser.wait_for("document.querySelectorAll('#users tr').length > 1")
+    shown = text(browser, "#main")
+    for part in ("1 waiting", "clouduploader 0.", "Free disk", "first", "1.0 MiB"):
+        assert part in shown
+    browser.value("[...document.querySelectorAll('#users a')].find(a => a.textContent === 'first').click()")
+    browser.wait_for("location.search === '?user=first' && document.querySelectorAll('#jobs tr').length === 1")
+    go(browser, service, "/ui/job/4001")
+    browser.wait_for("document.getElementById('actions')?.hidden === false")
+    browser.click("#kill")
+    browser.click("dialog [value=yes]")
+    wait_for_text(browser, "#state", "failed")
+    go(browser, service, "/ui/tokens")
+    browser.wait_for("document.getElementById('role')?.offsetParent !== null")
+    browser.type("#note", "scraper")
+    browser.type("#user", "prometheus")
+    browser.value("document.getElementById('role').value = 'worker'")
+    press(browser, "Make it")
+    browser.wait_for(
+        "[...document.querySelectorAll('#tokens tr')].some(row => row.textContent.includes('prometheusworker'))"
+    )
+    go(browser, service, "/ui/accounts")
+    browser.type("#whose input", "second")
+    browser.press("Enter")
+    browser.wait_for(
+        "location.search === '?user=second' && document.getElementById('status').textContent === 'of second'"
+    )
+
+
+def test_user_is_refused_the_pages_of_admins(browser, service):
+    sign_in(browser, service, "nina")
+    assert "Service" not in text(browser, "#nav")
+    assert browser.value("fetch('/ui/service').then(answer => answer.status)") == 403
+    browser.complaints.clear()
+
+
 def test_stranger_sees_no_job_and_is_led_to_sign_in(browser, service):
-    for path in ("/ui", "/ui/job/1", "/ui/upload"):
+    for path in ("/ui", "/ui/job/1", "/ui/upload", "/ui/accounts", "/ui/tokens", "/ui/service"):
         browser.call("Page.navigate", url=f"{service.url}{path}")
         browser.wait_for("location.pathname === '/ui/sign-in' && document.getElementById('token')?.hidden === false")
         assert "tom" not in browser.value("document.documentElement.textContent")
@@ -254,17 +371,56 @@ def test_many_jobs_and_long_logs_stay_quick(browser, service, make_job):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_keep_no_user_out(browser, service, make_job, scheme):
+def test_pages_keep_no_user_out(browser, service, make_job, axe, scheme):
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     go(browser, service, "/ui/sign-in")
     browser.wait_for("document.getElementById('token')?.hidden === false")
-    assert accessibility.mistakes(browser) == []
-    sign_in(browser, service, "anna")
-    jobs = Spool(service.spool)
-    make_job(jobs, "1001", state=JobState.FAILED, user="anna", log=b"a line\n", details="no")
-    for path, is_there in (("/ui", "#jobs tr"), ("/ui/job/1001", "#reason"), ("/ui/upload", ".field")):
+    assert accessibility.mistakes(browser, axe) == []
+    sign_in(browser, service, "anna", Role.ADMIN)
+    make_job(
+        Spool(service.spool), "1001", state=JobState.WAITING, user="anna", log=b"a line\n", details="later", try_=9
+    )
+    browser.value(
+        "import('/ui/files/base.js').then(async (base) => { await base.readSession();"
+        " await base.change('POST', '/accounts', {target: 'azure'}).catch(() => {}); })"
+    )
+    for path, is_there in PAGES:
         go(browser, service, path)
         browser.wait_for(f"document.querySelector({json.dumps(is_there)})?.textContent")
         browser.value("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-        assert accessibility.mistakes(browser) == [], path
+        assert accessibility.mistakes(browser, axe) == [], path
+    go(browser, service, "/ui/job/1001")
+    browser.wait_for("document.getElementById('actions')?.hidden === false")
+    browser.click("#kill")
+    browser.wait_for("document.querySelector('dialog') !== null")
+    assert accessibility.mistakes(browser, axe) == []
+    browser.complaints.clear()
     browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+def test_pages_fit_a_narrow_screen(browser, service, make_job):
+    make_job(Spool(service.spool), "1002", state=JobState.FAILED, user="u" * 200, details="d" * 300, package="p" * 200)
+    sign_in(browser, service, "u" * 200, Role.ADMIN)
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **screen)
+    for path, is_there in [*PAGES, ("/ui/job/1002", "#reason")]:
+        go(browser, service, path)
+        browser.wait_for(f"document.querySelector({json.dumps(is_there)})?.textContent")
+        browser.value("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert browser.value("document.documentElement.scrollWidth") <= 390, path
+    browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_upload_can_be_done_with_the_keyboard_alone(browser, service):
+    sign_in(browser, service, "kim")
+    go(browser, service, "/ui/upload")
+    wait_for_text(browser, "#target", "directory")
+    reached = []
+    for _ in range(40):
+        browser.press("Tab")
+        reached.append(browser.value("document.activeElement.id || document.activeElement.textContent"))
+        if reached[-1] == "start":
+            break
+    order = ["Jobs", "Upload", "Accounts", "Tokens", "Sign out", "file", "target"]
+    assert reached[: len(order)] == order
+    assert reached[-2:] == ["More settings", "start"]

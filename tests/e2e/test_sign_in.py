@@ -114,7 +114,7 @@ def test_user_signs_in_with_the_provider_and_out(visit):
     assert names(visit) == ["1"]
     (cookie,) = own_cookies(visit)
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["session"]) == (True, "Lax", True)
-    visit.value("document.querySelector('#who button').click()")
+    visit.value("document.querySelector('#nav button').click()")
     is_at(visit, "/ui/sign-in")
     assert own_cookies(visit) == []
     go(visit, "/ui")

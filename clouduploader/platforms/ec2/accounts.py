@@ -28,6 +28,12 @@ NAME = "clouduploader"
 """What the commands call the role; the user may choose another. CloudFormation makes up a name of its own."""
 PATH = "/clouduploader/"
 """Of the role, so that the service's own user can be let assume such roles only, see `roles` in the settings."""
+CONSOLES = {
+    "aws": "https://console.aws.amazon.com",
+    "aws-cn": "https://console.amazonaws.cn",
+    "aws-us-gov": "https://console.amazonaws-us-gov.com",
+}
+"""Of AWS, by partition."""
 BOUNDARY_DESCRIPTION = "What the role of clouduploader can do at most"
 DESCRIPTION = "Lets a build service upload images (clouduploader)"  # IAM API, CreateRole: at most 1000 characters
 
@@ -68,6 +74,7 @@ class RoleAccounts(Accounts):
         names = rights.names(self._settings.method, extras)
         permissions = {name: rights.permissions(name, we.partition) for name in names}
         boundary = rights.boundary(we.partition) if rights.BOUNDARY in extras else None
+        console = CONSOLES.get(we.partition)
         return AccountGuide(
             facts={"account_id": we.account_id, "external_id": external_id},
             policies={"trust": trust, **permissions, **({rights.BOUNDARY: boundary} if boundary else {})},
@@ -75,6 +82,7 @@ class RoleAccounts(Accounts):
                 "cloudformation": template(trust, permissions, boundary),
                 "commands": commands(trust, permissions, boundary),
             },
+            consoles={"cloudformation": f"{console}/cloudformation/home#/stacks/create"} if console else {},
         )
 
     def verify(self, values: Mapping[str, str], *, reporter: Reporter) -> Verification:

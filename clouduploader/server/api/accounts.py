@@ -79,6 +79,7 @@ class AccountGuide(documents.Document):
     facts: dict[str, str]
     policies: Annotated[dict[str, Any], Meta(description="As the cloud's console takes them.")]
     scripts: Annotated[dict[str, str], Meta(description="The same, ready to be run.")]
+    consoles: Annotated[dict[str, str], Meta(description="Pages of the cloud's console that take a script.")]
 
 
 class FindingEntry(documents.Document):
@@ -126,12 +127,14 @@ async def show_account(call: RouteCall) -> web.StreamResponse:
 
 
 async def change_account(call: RouteCall) -> web.StreamResponse:
-    """Enter values into an account."""
+    """Enter values into an account; what the service itself has chosen, no user can change."""
     user, target = _place(call)
     given = await documents.read(call, AccountValues)
     config = call.state.config
 
     def enter() -> None:
+        if call.owner is not None and (chosen := given.values.keys() & admin_accounts.given_names(config, target)):
+            raise RefusalError(f"{', '.join(sorted(chosen))} is chosen by the service", status=403)
         fields = {name: admin_accounts.find_field(config, target, name) for name in given.values}
         for name, value in given.values.items():
             admin_accounts.enter(config, user, target, field=fields[name], value=value)
@@ -156,7 +159,7 @@ async def show_guide(call: RouteCall) -> web.StreamResponse:
 
     def guide() -> AccountGuide:
         found = admin_accounts.show(call.state.config, user, target, extras=given.extra, reporter=NullReporter()).guide
-        return AccountGuide(dict(found.facts), dict(found.policies), dict(found.scripts))
+        return AccountGuide(dict(found.facts), dict(found.policies), dict(found.scripts), dict(found.consoles))
 
     return documents.answer(await _on_account(call, user, target, guide))
 

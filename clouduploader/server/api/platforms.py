@@ -27,6 +27,7 @@ class FieldEntry(documents.Document):
     required: Annotated[bool, Meta(description="Whether an upload needs it.")]
     secret: Annotated[bool, Meta(description="Whether it is never shown.")]
     account: Annotated[bool, Meta(description="Whether the user's account holds it, and no job asks for it.")]
+    given: Annotated[bool, Meta(description="Whether the service itself fills it in an account.")]
     choices: Annotated[list[str], Meta(description="The only values, or, of another list, some that there are.")]
     default: Annotated[str, Meta(description="What holds without it, in a few words; may be empty.")]
 
@@ -64,6 +65,7 @@ def _entry(target: str, config: Config) -> PlatformEntry:
     except ClouduploaderError as exc:
         return PlatformEntry(target=target, description=None, problem=replies.without_directories(exc.message))
     kept, hints = platform.accounts, platform.hints
+    given = set(kept.new_values()) if kept else set()
 
     def entry(field: Field) -> FieldEntry:
         return FieldEntry(
@@ -74,6 +76,7 @@ def _entry(target: str, config: Config) -> PlatformEntry:
             required=field.is_required,
             secret=field.is_secret,
             account=field.is_of_account,
+            given=field.name in given,
             choices=list(field.allowed or (hints.choices(field.name) if hints else ())),
             default=field.default_text,
         )

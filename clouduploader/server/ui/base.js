@@ -136,7 +136,7 @@ export async function forEver(work, milliseconds) {
 // --- who is here
 
 export let session = null;
-const PAGES = [["/ui", "Jobs"], ["/ui/upload", "Upload"]];
+const PAGES = [["/ui", "Jobs"], ["/ui/upload", "Upload"], ["/ui/accounts", "Accounts"], ["/ui/tokens", "Tokens"], ["/ui/service", "Service", "admin"]];
 
 // The session may be over; the promise never ends, as the page does.
 export function goToSignIn() {
@@ -158,7 +158,8 @@ export async function start() {
     nav.append(link("/ui/sign-in", "Sign in"));
     return;
   }
-  for (const [path, name] of PAGES) {
+  for (const [path, name, role] of PAGES) {
+    if (role && session.role !== role) continue;
     const made = nav.appendChild(link(path, name));
     if (path === location.pathname) made.setAttribute("aria-current", "page");
   }
@@ -189,4 +190,64 @@ export function button(text, work) {
   made.type = "button";
   made.addEventListener("click", work);
   return made;
+}
+
+// Ask whether a user is sure; true if so. Escape and the first button are no.
+export function confirmed(question, text, yes) {
+  const dialog = document.body.appendChild(element("dialog")), form = element("form"), title = element("h2", question);
+  form.method = "dialog";
+  title.id = "sure-title";
+  dialog.setAttribute("aria-labelledby", title.id);
+  const no = element("button", "Leave it"), go = element("button", yes), buttons = element("p", null, "buttons");
+  no.autofocus = true;
+  go.value = "yes";
+  buttons.append(no, go);
+  form.append(title, element("p", text), buttons);
+  dialog.append(form);
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    dialog.showModal();
+  });
+}
+
+// A row of a table: a cell for each column, with its name for narrow screens; a cell is a text or a node.
+export function makeRow(columns, cells) {
+  const row = element("tr");
+  row.setAttribute("role", "row");
+  cells.forEach((content, index) => {
+    const cell = element("td");
+    cell.setAttribute("role", "cell");
+    if (columns[index]) cell.dataset.label = columns[index];
+    cell.append(content instanceof Node ? content : shown(content ?? ""));
+    row.append(cell);
+  });
+  return row;
+}
+
+export function showColumns(columns) {
+  byId("columns").replaceChildren(...columns.map((name) => {
+    const cell = element("th", name);
+    cell.setAttribute("role", "columnheader");
+    cell.scope = "col";
+    return cell;
+  }));
+}
+
+// A moment as a node; the text for none.
+export function timeOr(moment, none) {
+  const node = element("span");
+  if (moment) setTime(node, moment);
+  else setText(node, none);
+  return node;
+}
+
+export function describe(list, pairs) {
+  list.replaceChildren(...pairs.flatMap(([label, value]) => {
+    const node = element("dd");
+    node.append(value instanceof Node ? value : shown(value));
+    return [element("dt", label), node];
+  }));
 }

@@ -1,5 +1,5 @@
 // The page of one job.
-import {REFRESH_MS, ago, ask, byId, change, duration, element, forEver, hasNumber, session, setProgress, setState, setText, shown, size, start} from "./base.js";
+import {REFRESH_MS, ago, ask, byId, change, confirmed, duration, element, forEver, hasNumber, session, setProgress, setState, setText, shown, size, start} from "./base.js";
 import {refreshLog} from "./log.js";
 
 const FIELDS = [
@@ -76,14 +76,12 @@ async function act(name, done) {
 
 await start();
 setText(byId("title"), "Job " + id);
-setText(byId("sure-title"), "Kill job " + id + "?");
 byId("back").href = sessionStorage.getItem("list") || "/ui"; // as it was left, with its filters
 byId("download").href = "/api/v1" + path + "/log";
 byId("download").download = "job-" + id + ".log";
 byId("retry").addEventListener("click", () => act("retry", "It is tried again."));
-byId("kill").addEventListener("click", () => byId("sure").showModal());
-byId("sure").addEventListener("close", () => {
-  if (byId("sure").returnValue) act("kill", "It was killed.");
-  byId("sure").returnValue = "";
+byId("kill").addEventListener("click", async () => {
+  const text = "Its uploader is stopped, and removes what it has made in the cloud.";
+  if (await confirmed("Kill job " + id + "?", text, "Kill")) act("kill", "It was killed.");
 });
 forEver(refresh, () => REFRESH_MS);

@@ -3,7 +3,7 @@ import {ask, button, byId, change, duration, element, session, setText, size, st
 import {FormField, checkAll, valuesOf} from "./form.js";
 import {forget, removeImage, sendFile} from "./tus.js";
 
-let platforms = [], fields = [], file = null, sending = null;
+let platforms = [], accounts = [], fields = [], file = null, sending = null;
 
 function choose(chosen) {
   file = chosen;
@@ -17,8 +17,9 @@ function platform() {
 
 // The form of the cloud that is chosen; the user's account holds the rest.
 function showForm() {
-  const {description, fields: all, schema} = platform();
+  const {target, description, accounts: kept, fields: all, schema} = platform();
   setText(byId("target-help"), description);
+  byId("no-account").hidden = kept === null || accounts.some((one) => one.target === target && one.user === session.user);
   const asked = all.filter((field) => !field.account && field.name !== "filename");
   fields = asked.map((field) => new FormField(field, schema, "data"));
   byId("needed").replaceChildren(...fields.filter((one) => one.field.required).map((one) => one.node));
@@ -114,6 +115,7 @@ if (session.csrf === null) {
   setText(byId("status"), "To upload an image here, sign in.");
 } else {
   platforms = (await ask("/platforms")).platforms.filter((one) => one.description !== null);
+  accounts = (await ask("/accounts")).accounts;
   byId("target").append(...platforms.map((one) => new Option(one.target, one.target)));
   const before = localStorage.getItem("target");
   if (platforms.some((one) => one.target === before)) byId("target").value = before;

@@ -64,8 +64,15 @@ def test_guide_tells_account_and_external_id(make_accounts, record):
 
 def test_guide_stays_in_the_partition_of_the_service(make_accounts, record):
     kept, _ = make_accounts(identity("arn:aws-cn:sts::111122223333:assumed-role/obs/i-0"), sts_region="cn-north-1")
-    trust = guide(kept, record).policies["trust"]
-    assert trust["Statement"][0]["Principal"] == {"AWS": "arn:aws-cn:iam::111122223333:root"}
+    found = guide(kept, record)
+    assert found.policies["trust"]["Statement"][0]["Principal"] == {"AWS": "arn:aws-cn:iam::111122223333:root"}
+    page = "https://console.amazonaws.cn/cloudformation/home#/stacks/create"
+    assert found.consoles == {"cloudformation": page}
+
+
+def test_guide_names_no_console_that_is_not_known(make_accounts, record):
+    kept, _ = make_accounts(identity("arn:aws-iso:iam::111122223333:user/obs"), sts_region="us-iso-east-1")
+    assert guide(kept, record).consoles == {}
 
 
 @pytest.mark.parametrize(

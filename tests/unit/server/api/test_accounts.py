@@ -55,6 +55,11 @@ def test_external_id_is_the_services(ask_as):
     made = ask_as("tom", "POST", "/accounts", {"target": "ec2"})[1]
     assert len(made["values"]["external_id"]) > 20
     assert ask_as("tom", "POST", "/accounts", {"target": "ec2"})[0] == 409
+    chosen = {"values": {"external_id": "that-of-a-user-of-another-service"}}
+    status, problem = ask_as("tom", "PUT", "/accounts/ec2", chosen)
+    assert (status, problem["detail"]) == (403, "external_id is chosen by the service")
+    assert ask_as("tom", "GET", "/accounts/ec2")[1] == made
+    assert ask_as("root", "PUT", "/accounts/ec2?user=tom", chosen)[1]["values"] == chosen["values"]
 
 
 @pytest.mark.parametrize(

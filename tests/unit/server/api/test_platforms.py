@@ -17,3 +17,5 @@ def test_platforms_tell_their_fields_and_schema(serve, make_spool):
     directory = next(platform for platform in found if platform["target"] == "directory")
     assert directory["accounts"] is None
     assert all(platform["accounts"] for platform in found if any(field["account"] for field in platform["fields"]))
+    given = [field["name"] for platform in found for field in platform["fields"] if field["given"]]
+    assert given == ["external_id"]

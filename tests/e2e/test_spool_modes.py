@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -73,25 +74,43 @@ def url(place):
         process.terminate()
 
 
+def send_like_obs(url):
+    """Make a job and send its image by OBS's routes; return the job."""
+    fields = {"user": "tom", "target": "directory", "project": "p", "repository": "r", "package": "k",
+              "arch": "x86_64", "filename": "a.raw", "size": "5", "details": "7b7d"}  # fmt: skip
+    skeleton = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+
+    def ask(method, path, body):
+        headers = {"Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(f"{url}/cloudupload{path}", body, headers, method=method)  # noqa: S310 our own
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+            return answer.read().decode()
+
+    name = re.search(r'name="(\d+)"', ask("POST", "", f"<clouduploadjob>{skeleton}</clouduploadjob>".encode()))[1]
+    ask("PUT", f"/{name}", b"image")
+    return name
+
+
 def test_nothing_in_a_spool_is_for_other_users(place, url, tmp_path):
     def submit(*words):
         return place.run("submit", tmp_path / "a.raw", "--target", "directory", *words).strip()
 
-    by_server, by_spool = submit("--server", url), submit()
-    for name in (by_server, by_spool):
+    by_server, by_spool, by_obs = submit("--server", url), submit(), send_like_obs(url)
+    jobs = (by_server, by_spool, by_obs)
+    for name in jobs[:2]:  # two at once
         place.wait_for(lambda name=name: "<state>uploading" in (place.spool / name).read_text())
     killed = submit("--server", url)
     place.look()
     place.run("kill", "--yes", killed)
     (tmp_path / "go").touch()
     place.run("upload", "--target", "directory", tmp_path / "a.raw")
-    for name in (by_server, by_spool):
+    for name in jobs:
         place.wait_for(lambda name=name: (place.spool / "done" / name).exists() and not (place.spool / name).exists())
 
     assert {str(name) for name in place.modes} >= {
         ".", "next", "done", "journal", ".worker.lock", by_server, f"{by_server}.file", f"{by_server}.data",
         f"{by_server}.log", f"{by_server}.dir", f"done/{by_server}", f"done/{by_server}.log", f"done/{killed}",
-        by_spool, f"{by_spool}.file",
+        *jobs, *[f"{name}.file" for name in jobs],
     }  # fmt: skip
     assert {name: oct(mode) for name, mode in place.modes.items() if mode & FOREIGN} == {}
-    assert {place.modes[f"{by_server}.file"], place.modes[f"{by_spool}.file"]} == {0o640}
+    assert {place.modes[f"{name}.file"] for name in jobs} <= {0o600, 0o640}

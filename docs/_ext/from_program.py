@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import commands
 import http_api
+import json_api
 import plugin_api
 import tables
 from docutils import nodes
@@ -14,6 +15,9 @@ from sphinx.util.typing import ExtensionMetadata
 SOURCES: dict[str, Callable[..., Iterable[str]]] = {
     "access": tables.access,
     "accounts": tables.accounts,
+    "api-documents": json_api.documents,
+    "api-refusals": json_api.refusals,
+    "api-routes": json_api.routes,
     "azure-rights": tables.azure_rights,
     "command": commands.command,
     "program": commands.program,

@@ -95,7 +95,7 @@ async def _dispatch(state: ServerState, request: web.Request) -> web.StreamRespo
     guard.check_host(state, request)
     guard.check_page(state, request)
     is_for_api = endpoint.is_below_root(request.raw_path)
-    if request.method not in (endpoint.METHODS if is_for_api else routing.METHODS):
+    if request.method not in routing.METHODS and not is_for_api:
         raise RefusalError(f"Bad method: {request.method}", status=501, is_coded=True)
     if request.method in WITH_BODY:
         body.check_expectation(request)

@@ -67,7 +67,7 @@ def _content(node: Node) -> str:
     """Say of which types a body is, and which document."""
     kinds = []
     for kind, content in node.get("content", {}).items():
-        schema = content["schema"]
+        schema = content.get("schema", {})
         kinds.append(f"{rst.code(kind)} ({_kind(schema)})" if "$ref" in schema else rst.code(kind))
     return ", ".join(kinds)
 

@@ -4,9 +4,11 @@ They are msgspec's: from one class come the check of what a client sends, with t
 what is sent, and the JSON Schema in the description. It is one quick module without dependencies.
 """
 
+import contextlib
 import datetime
+import typing
 import urllib.parse
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -64,11 +66,22 @@ def query(call: RouteCall, kind: type[Wanted]) -> Wanted:
     Raises:
         RefusalError: One is not as it should be.
     """
-    given = {name: values if name in lists(kind) else values[0] for name, values in call.found.values.items()}
+    given: dict[str, Any] = {
+        name: values if name in lists(kind) else values[0] for name, values in call.found.values.items()
+    }
+    for field in msgspec.structs.fields(kind):
+        if field.name in given and _is_read(field.type):
+            with contextlib.suppress(msgspec.ValidationError):  # what is none is refused below
+                given[field.name] = msgspec.convert(given[field.name], field.type, strict=False)
     try:
-        return msgspec.convert(given, kind, strict=False)
+        return msgspec.convert(given, kind)
     except msgspec.ValidationError as exc:
         raise RefusalError(f"the query is not as it should be: {exc}", status=422) from None
+
+
+def _is_read(kind: Any) -> bool:  # noqa: ANN401 a type
+    """Return whether a parameter is read from its text: numbers and booleans alone, for a number is no time."""
+    return (typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind) in (int, bool)
 
 
 def lists(kind: type[Given]) -> set[str]:

@@ -15,7 +15,6 @@ from clouduploader.server.routing import Parameter, Route
 from clouduploader.util.frozen import frozen
 
 ROOT = "/api/v1"
-METHODS = (*routing.METHODS, "OPTIONS")  # by which tus asks what it may do
 
 
 @frozen(kw_only=True)

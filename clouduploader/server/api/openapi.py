@@ -131,7 +131,7 @@ def _response(route: Endpoint, status: int, known: Mapping[Any, Mapping[str, Any
     if route.answer is not None and "HEAD" not in route.methods[:1]:  # type: ignore[index]
         described["content"] = {route.answer_type: {"schema": known[route.answer]}}
     elif route.answer_type != documents.CONTENT_TYPE:
-        described["content"] = {route.answer_type: {"schema": {"type": "string"}}}
+        described["content"] = {route.answer_type: {}}
     return described
 
 

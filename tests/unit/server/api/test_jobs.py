@@ -66,7 +66,8 @@ def test_filters_are_the_servers(ask, jobs, make_job, query, found):
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=201", "limit=x", "state=gone", "since=yesterday", "since=2026-01-01T00:00:00",
+    "query", ["limit=0", "limit=201", "limit=x", "state=gone", "since=yesterday", "since=0.5",
+              "since=5", "running=x", "since=2026-01-01T00:00:00",
               "cursor=-1", "cursor=" + "9" * 19],
 )  # fmt: skip
 def test_wrong_query_is_told_with_its_place(ask, query):

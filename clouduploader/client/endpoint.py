@@ -6,7 +6,6 @@ No redirect is followed, https needs a certificate that this machine trusts, and
 import contextlib
 import functools
 import http
-import ipaddress
 import json
 import re
 import socket
@@ -30,7 +29,7 @@ from clouduploader.errors import (
     UsageError,
 )
 from clouduploader.model import server_xml
-from clouduploader.util import deadline, http1
+from clouduploader.util import deadline, hosts, http1
 
 CONNECT_SECONDS = 30.0  # what TCP needs for four tries (RFC 6298: 1 + 2 + 4 + 8 s), and some
 
@@ -105,11 +104,7 @@ class ServerEndpoint:
     @property
     def is_private(self) -> bool:
         """Whether what is sent can't be read on its way: by TLS, or because it stays on this machine."""
-        try:
-            is_local = ipaddress.ip_address(self._host).is_loopback
-        except ValueError:
-            is_local = self._host == "localhost"
-        return self._is_tls or is_local
+        return self._is_tls or hosts.is_here(self._host)
 
     @contextlib.contextmanager
     def connection(self, *, max_body_bytes: int | None) -> Iterator[ServerConnection]:

@@ -5,10 +5,11 @@ This module is loaded for every job; what is slow to import is imported by the m
 
 import datetime
 import sys
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clouduploader.errors import ClouduploaderError, TransientError
+from clouduploader.errors import ClouduploaderError, ConfigError, TransientError
 from clouduploader.platforms.gce import auth, fields, images, labels, rights, staging
 from clouduploader.plugin import (
     Accounts,
@@ -19,9 +20,11 @@ from clouduploader.plugin import (
     JsonValue,
     ObjectState,
     Platform,
+    PlatformContext,
     UploadContext,
     UploadResult,
 )
+from clouduploader.util import hosts
 from clouduploader.util.cancel import Cancel
 
 if TYPE_CHECKING:
@@ -39,6 +42,16 @@ class Gce(Platform):
     requirement = "clouduploader[gce]"
     settings_defaults: ClassVar[Mapping[str, str]] = {"api_url": "https://{service}.googleapis.com"}
     removal_order = (images.IMAGE, staging.OBJECT)
+
+    def __init__(self, context: PlatformContext) -> None:
+        super().__init__(context)
+        api_url = self.settings["api_url"]
+        parts = urllib.parse.urlsplit(api_url)
+        if parts.scheme != "https" and not (parts.scheme == "http" and hosts.is_here(parts.hostname or "")):
+            raise ConfigError(
+                f"setting 'api_url' in [gce] of clouduploader.conf is '{api_url}', not a URL of https",
+                hint="By http others could read the tokens.",
+            )
 
     @property
     def accounts(self) -> Accounts:  # type: ignore[override] # made when it is asked for

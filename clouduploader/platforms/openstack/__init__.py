@@ -39,7 +39,7 @@ class OpenStack(Platform):
         HomeFile(path="clouds.yaml", description="The OpenStack clouds by their names, without credentials; optional."),
     )
     fields = fields.FIELDS
-    settings_defaults: ClassVar[Mapping[str, str]] = {"cloud": "", "method": "put"}
+    settings_defaults: ClassVar[Mapping[str, str]] = {"auth_hosts": "*", "cloud": "", "method": "put"}
     requirement = "clouduploader[openstack]"
 
     def __init__(self, context: PlatformContext) -> None:
@@ -77,6 +77,8 @@ class OpenStack(Platform):
             "the user has no application credential configured",
             hint="Enter it with `clouduploader account set USER application_credential_id ID`.",
         )
+        if url := str(ctx.targetdata.get("auth_url") or ""):
+            fields.check_url(url, self.settings["auth_hosts"].split(), is_by_hand=ctx.is_by_hand)
         return cloud.connect(ctx, self.home, self.settings["cloud"])
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:

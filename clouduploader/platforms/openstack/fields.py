@@ -4,9 +4,12 @@ Sources: the Images API v2 as Glance 33 answers it, and Nova's `ImageMetaProps`,
 """
 
 import re
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Collection, Mapping
 
+from clouduploader.errors import TargetDataError
 from clouduploader.plugin import Field, FieldKind, JsonValue, labels
+from clouduploader.util import hosts
 
 ARCHITECTURES = {
     "x86_64": "x86_64",
@@ -283,6 +286,27 @@ def problems(targetdata: Mapping[str, JsonValue], *, default_cloud: str) -> list
     if targetdata.get("members") and targetdata.get("visibility", "shared") != "shared":
         found.append(f"members are given, but visibility is {targetdata['visibility']}, not shared")
     return found + _tag_problems(targetdata.get("tags")) + _property_problems(targetdata.get("properties"))
+
+
+def check_url(url: str, allowed: Collection[str], *, is_by_hand: bool) -> None:
+    """Look whether the URL of a Keystone that target data name may get their secret, and requests of this host.
+
+    Args:
+        url: The `auth_url`.
+        allowed: Names of hosts, or hosts with ports; `*` for all, but by https or on this machine.
+        is_by_hand: Whether it is for the caller, who may ask any host.
+
+    Raises:
+        TargetDataError: It may not.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    is_listed = host in allowed or parts.netloc.lower() in allowed
+    hint = "The administrator lists hosts by auth_hosts in [openstack] of clouduploader.conf, or clouds in clouds.yaml."
+    if not (is_listed or is_by_hand or "*" in allowed):
+        raise TargetDataError(f"auth_url: this service does not upload to {host}", hint=hint)
+    if parts.scheme != "https" and not (is_listed or hosts.is_here(host)):
+        raise TargetDataError(f"auth_url: {host} is asked by http, so that others could read the secret", hint=hint)
 
 
 def tags(labels_of_upload: Mapping[str, str], users: JsonValue) -> list[str]:

@@ -5,8 +5,9 @@ import time
 import pytest
 from google.auth import crypt, jwt
 
-from clouduploader.errors import CredentialsError, TargetDataError
-from clouduploader.platforms.gce import auth
+from clouduploader.errors import ConfigError, CredentialsError, TargetDataError
+from clouduploader.platforms.gce import Gce, auth
+from clouduploader.plugin import PlatformContext
 from clouduploader.plugin.fields import SealedText
 from clouduploader.sandbox.gce import identity
 
@@ -44,6 +45,12 @@ def test_encrypted_key_is_no_problem(uploads):
 
 def test_token_is_asked_for_where_the_settings_say_whatever_the_key_names(google, uploads):
     assert uploads(credentials=changed(google, token_uri="http://127.0.0.1:9/steal")).run().id == "my-image"
+
+
+@pytest.mark.parametrize("url", ["http://{service}.example.com", "ftp://127.0.0.1", "{service}"])
+def test_api_that_others_could_listen_to_is_refused(tmp_path, url):
+    with pytest.raises(ConfigError, match="not a URL of https"):
+        Gce(PlatformContext(home=tmp_path, settings={"api_url": url}, environment={}))
 
 
 def test_key_is_masked(google, uploads):

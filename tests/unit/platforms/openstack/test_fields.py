@@ -1,5 +1,8 @@
+import contextlib
+
 import pytest
 
+from clouduploader.errors import TargetDataError
 from clouduploader.platforms.openstack import fields
 from clouduploader.plugin.fields import is_allowed
 
@@ -69,3 +72,28 @@ def test_tags_are_what_glance_takes():
 def test_labels_are_read_from_tags():
     labels = {"clouduploader:key": "0123", "clouduploader:filename": "a=b"}
     assert fields.labels_of([*fields.tags(labels, ["c=d"]), "clouduploader:odd"]) == labels
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed", "is_by_hand", "words"),
+    [
+        ("https://any.example.com/v3", "*", False, None),
+        ("https://any.example.com/v3", "mine.example.com", False, "does not upload to any.example.com"),
+        ("https://any.example.com/v3", "", False, "does not upload to any.example.com"),
+        ("https://any.example.com/v3", "", True, None),
+        ("https://any.example.com:5000/v3", "any.example.com", False, None),
+        ("https://Any.Example.com:5000/v3", "any.example.com:5000", False, None),
+        ("https://any.example.com:5000/v3", "any.example.com:35357", False, "does not upload to"),
+        ("https://any.example.com@evil.example.com/v3", "any.example.com", False, "does not upload to evil.exam"),
+        ("http://any.example.com/v3", "*", False, "others could read the secret"),
+        ("http://any.example.com/v3", "*", True, "others could read the secret"),
+        ("http://any.example.com/v3", "any.example.com", False, None),
+        ("http://127.0.0.1:5000/v3", "*", False, None),
+        ("http://[::1]:5000/v3", "*", False, None),
+        ("http://169.254.169.254/v3", "", False, "does not upload to 169.254.169.254"),
+    ],
+)
+def test_secret_goes_to_hosts_that_are_allowed(url, allowed, is_by_hand, words):
+    raised = pytest.raises(TargetDataError, match=words) if words else contextlib.nullcontext()
+    with raised:
+        fields.check_url(url, allowed.split(), is_by_hand=is_by_hand)

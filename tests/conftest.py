@@ -5,6 +5,7 @@ Spools are written without the code under test but for the XML.
 
 import functools
 import gc
+import importlib.metadata
 import ipaddress
 import os
 import re
@@ -20,11 +21,13 @@ import pytest
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 from clouduploader.store import spool
+from clouduploader.uploads import registry
 from clouduploader.util import masking
 
 # A machine under load is slow, and slowness is no failure: no deadline for an example. No database: the
 # checkout may be somebody else's.
 hypothesis.settings.register_profile("clouduploader", max_examples=50, database=None, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("clouduploader"), max_examples=15)
 hypothesis.settings.load_profile("clouduploader")
 
 # Read when moto is imported. Of its own it has hundreds for each region, and answers take a second with them.
@@ -76,6 +79,25 @@ def shared_api_descriptions():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loaders.JSONFileLoader, "load_file", lambda _self, path: load(path))
         patch.setattr(loaders.Loader, "list_available_services", list_available_services)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_package_metadata():
+    """Read what the environment's packages say of themselves once: each run of the program looks at all of them."""
+    paths = importlib.metadata.PathDistribution
+    read, is_ours = paths.read_text, functools.cache(registry._is_ours)
+    read_once = functools.cache(lambda path, name: read(paths(path), name))
+
+    def is_kept(path):
+        return str(path).startswith(f"{sys.prefix}/")
+
+    def read_text(package, name):
+        return read_once(package._path, name) if is_kept(package._path) else read(package, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "read_text", read_text)
+        patch.setattr(registry, "_is_ours", lambda path: (is_ours if is_kept(path) else is_ours.__wrapped__)(path))
         yield
 
 

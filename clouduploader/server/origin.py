@@ -1,7 +1,8 @@
 """Where a request comes from: what its connection tells, and what a proxy says of it that the settings trust.
 
-A header says nothing where no trusted proxy has sent it. A proxy adds the address that it sees to the end of
-X-Forwarded-For, so the last one that is no proxy's own is the client's, whatever stands before it.
+Of what comes by another proxy nothing is known, so that it is a stranger's, and not private. A trusted one adds the
+address that it sees to the end of X-Forwarded-For, so the last one that is no proxy's own is the client's, whatever
+stands before it.
 """
 
 import ipaddress
@@ -13,6 +14,7 @@ from clouduploader.server.settings import ServerSettings, plain_address
 from clouduploader.util.frozen import frozen
 
 FORWARDED_FOR, FORWARDED_PROTO = "X-Forwarded-For", "X-Forwarded-Proto"
+RELAYED = (FORWARDED_FOR, "Forwarded")  # what comes with one of these comes by some proxy
 TLS_SCHEME = "https"
 
 
@@ -21,7 +23,7 @@ class Origin:
     """Where a request comes from.
 
     Attributes:
-        address: Of the client; None if a proxy does not tell it, and over the Unix socket.
+        address: Of the client; None if a proxy does not tell it or is not believed, and over the Unix socket.
         uid: Of the client, over the Unix socket; else None.
         client: See `client_of`; the proxy's if it does not tell the address.
         is_tls: Whether the client speaks TLS, with this server or with a proxy.
@@ -68,15 +70,14 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
             has_certificate=False,
         )
     peer = request.remote or ""
-    is_private = request.secure or _is_loopback(peer)
     if not settings.is_proxy(peer):
-        client = client_of(peer)
+        is_relayed = any(name in request.headers for name in RELAYED)
         return Origin(
-            address=peer,
+            address=None if is_relayed else peer,
             uid=None,
-            client=client,
+            client=client_of(peer),
             is_tls=request.secure,
-            is_private=is_private,
+            is_private=request.secure or (_is_loopback(peer) and not is_relayed),
             is_forwarded=False,
             has_certificate=bool(transport and transport.get_extra_info("peercert")),
         )
@@ -88,7 +89,7 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
         uid=None,
         client=client_of(address or peer),
         is_tls=is_tls,
-        is_private=is_private and is_safe_before,
+        is_private=(request.secure or _is_loopback(peer)) and is_safe_before,
         is_forwarded=True,
         has_certificate=False,  # that would be the proxy's
     )

@@ -454,8 +454,8 @@ BY_PROXY = {"proxies": "127.0.0.2 192.0.2.2", "allow": "127.0.0.0/8 10.1.0.0/16"
     [("127.0.0.2", "10.1.0.7", Kind.BACKEND), ("127.0.0.2", "198.51.100.7", Kind.STRANGER),
      ("127.0.0.2", "10.1.0.7, 198.51.100.7", Kind.STRANGER), ("127.0.0.2", "10.1.0.7, nonsense", Kind.STRANGER),
      ("127.0.0.2", "127.0.0.1, 198.51.100.7, 192.0.2.2", Kind.STRANGER), ("127.0.0.2", "", Kind.STRANGER),
-     ("127.0.0.2", None, Kind.STRANGER), ("127.0.0.1", "198.51.100.7", Kind.BACKEND),
-     ("198.51.100.7", "10.1.0.7", Kind.STRANGER), ("10.1.0.7", "198.51.100.7", Kind.BACKEND)],
+     ("127.0.0.2", None, Kind.STRANGER), ("127.0.0.1", "127.0.0.1", Kind.STRANGER),
+     ("198.51.100.7", "10.1.0.7", Kind.STRANGER), ("10.1.0.7", "10.1.0.7", Kind.STRANGER)],
 )  # fmt: skip
 def test_behind_a_proxy_the_network_of_the_client_decides(identify, peer, forwarded, kind):
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
@@ -477,6 +477,16 @@ def test_token_by_a_proxy_elsewhere_needs_tls_from_there_too(identify, bearer):
     with pytest.raises(RefusalError, match="tokens are not taken over http"):
         identify(headers, address="192.0.2.2", **BY_PROXY)
     assert identify(headers, address="192.0.2.2", is_tls=True, **BY_PROXY).user == "tom"
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+def test_what_comes_by_a_proxy_that_is_not_named_is_a_strangers(identify, bearer, header):
+    """One that was set up in front of the service, and forgotten in its settings: its clients may be anywhere."""
+    headers = {header: "127.0.0.1", "X-Forwarded-Proto": "https"}
+    assert identify(headers, address="127.0.0.1") == Principal(Kind.STRANGER)
+    with pytest.raises(RefusalError, match="tokens are not taken over http"):
+        identify(headers | bearer("tom"), address="127.0.0.1")
+    assert identify(headers | bearer("anna"), address="127.0.0.1", is_tls=True).user == "anna"
 
 
 def test_client_makes_itself_no_other_by_a_header(identify, bearer):

@@ -1,8 +1,9 @@
 """Check that everything is in place for the first job."""
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clouduploader.errors import ClouduploaderError
@@ -13,12 +14,28 @@ from clouduploader.uploads import registry
 from clouduploader.util.cancel import Cancel
 
 
-def run(config: Config, *, target: str, region: str | None, data_path: Path | None) -> Iterator[Finding]:
-    """Look at the home, the spool, the keys, and what the platform needs. Uses the network.
+def configured(config: Config) -> list[str]:
+    """List the targets that have settings, a file in the home, or an account; never raises."""
+    home_path, found = config.home.value, set()
+    with contextlib.suppress(ClouduploaderError):  # `run` tells it
+        from clouduploader.store import accounts
+
+        found |= {account.target for account in accounts.AccountStore(home_path).accounts()}
+    with contextlib.suppress(ClouduploaderError):  # of a damaged package
+        for target in registry.names():
+            with contextlib.suppress(ClouduploaderError):
+                files = registry.load_without_settings(target).files
+                if config.platforms.get(target) or any((home_path / file.path).exists() for file in files):
+                    found.add(target)
+    return sorted(found)
+
+
+def run(config: Config, *, targets: Sequence[str], region: str | None, data_path: Path | None) -> Iterator[Finding]:
+    """Look at the home, the spool, the keys, and what the platforms need. Uses the network.
 
     Args:
         config: The settings.
-        target: Which platform.
+        targets: Which platforms.
         region: Only this one; None for all that are configured.
         data_path: Target data of a job that is to come, to try them; or None.
     """
@@ -26,6 +43,13 @@ def run(config: Config, *, target: str, region: str | None, data_path: Path | No
     yield from _spool(config.spool.value)
     keys = keyring.Keyring(config.home.value, config.environment)
     yield from keys.findings()
+    for target in targets:
+        yield from _platform(config, target, keys, region=region, data_path=data_path)
+
+
+def _platform(
+    config: Config, target: str, keys: keyring.Keyring, *, region: str | None, data_path: Path | None
+) -> Iterator[Finding]:
     try:
         platform = registry.load(target, config)
     except ClouduploaderError as exc:

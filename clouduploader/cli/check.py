@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from clouduploader.admin import check
 from clouduploader.cli import completion, output, target_values
@@ -29,8 +30,9 @@ def check_command(session: Session, /, *, target: str, given: Mapping[str, JsonV
     """Check whether everything is in place for an upload.
 
     Nothing is changed. One line a finding: ok, warning or failure, what was looked at, what was found, what to do. The
-    exit code is 78 if there is a failure. For a target with several methods, what the one in use does not need is not
-    looked at; what it may need is a warning. With --region only that region is looked at, else all that are
+    exit code is 78 if there is a failure. Without --target and other options, each platform is looked at that has
+    settings, a file in the home or an account. For a target with several methods, what the one in use does not need is
+    not looked at; what it may need is a warning. With --region only that region is looked at, else all that are
     configured.
 
     With --json the data are {"findings": [...]}, each with level, subject, message and hint.
@@ -38,8 +40,10 @@ def check_command(session: Session, /, *, target: str, given: Mapping[str, JsonV
     region = given.get(REGION)
     settings = {name: value for name, value in given.items() if name != REGION}
     config = target_values.with_settings(session.config, target, settings)
+    is_named = click.get_current_context().get_parameter_source("target") is not ParameterSource.DEFAULT
+    targets = [target] if is_named or given or data else check.configured(config) or [target]
     findings = []
-    for finding in check.run(config, target=target, region=None if region is None else str(region), data_path=data):
+    for finding in check.run(config, targets=targets, region=None if region is None else str(region), data_path=data):
         findings.append(finding)
         if not session.is_json:
             click.echo(output.finding(finding))

@@ -24,7 +24,7 @@ def findings(tmp_path):
 
     def find():
         settings = config.load(home=tmp_path, spool=tmp_path, environment={"PATH": os.defpath})
-        found = check.run(settings, target="directory", region=None, data_path=None)
+        found = check.run(settings, targets=["directory"], region=None, data_path=None)
         subject = str(tmp_path / accounts.FILE_NAME)
         return [(one.level, one.message, one.hint) for one in found if one.subject == subject]
 
@@ -92,7 +92,7 @@ def test_damaged_package_of_a_platform_is_a_finding(tmp_path, install_package):
     (points,) = install_package.site.glob("*/entry_points.txt")
     points.write_bytes(b"[clouduploader.platforms]\n\xff")
     settings = config.load(home=tmp_path, spool=tmp_path, environment={"PATH": os.defpath})
-    *_, last = check.run(settings, target="directory", region=None, data_path=None)
+    *_, last = check.run(settings, targets=["directory"], region=None, data_path=None)
     assert (last.level, last.subject) == (Level.FAILURE, "platform directory")
     assert "is damaged" in last.message
 
@@ -102,5 +102,24 @@ def test_secret_of_any_platform_there_is_is_found(file_cloud, target):
     path = file_cloud.place / "home" / "file-cloud.key"
     path.touch(0o644)
     settings = config.load(home=path.parent, spool=file_cloud.place, environment={"PATH": os.defpath})
-    found = check.run(settings, target=target, region=None, data_path=None)
+    found = check.run(settings, targets=[target], region=None, data_path=None)
     assert [one.hint for one in found if one.subject == str(path)] == [f"chmod 600 {path}"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "files", "account", "targets"),
+    [
+        ("", [], None, []),
+        ("[azure]\n[gce]\n", [], None, []),
+        ("[azure]\nmethod = disk\n", [], None, ["azure"]),
+        ("[directory]\npath = /srv/images\n", ["clouds.yaml"], "gce", ["directory", "gce", "openstack"]),
+        ("", [".ec2utils.conf"], None, ["ec2"]),
+    ],
+)
+def test_configured_is_what_has_settings_or_files_or_accounts(tmp_path, settings, files, account, targets):
+    (tmp_path / config.FILE_NAME).write_text(settings)
+    for name in files:
+        (tmp_path / name).touch()
+    if account:
+        accounts.AccountStore(tmp_path).create("tom", account, {}, now=NOW)
+    assert check.configured(config.load(home=tmp_path, spool=tmp_path, environment={})) == targets

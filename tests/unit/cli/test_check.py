@@ -40,3 +40,15 @@ def test_wrong_method_is_named(check, words, expected, message):
     code, lines, err = check(*words)
     assert (code, lines) == (expected, [])
     assert message in err
+
+
+def test_without_a_target_all_that_is_configured_is_looked_at(check, tmp_path):
+    (tmp_path / "clouduploader.conf").write_text(f"[directory]\npath = {tmp_path / 'images'}\n")
+    (tmp_path / "clouds.yaml").write_text("clouds: {mine: {auth: {auth_url: https://keystone.example.com}}}\n")
+    code, lines, _ = check()
+    assert any("clouds.yaml: clouds: mine" in line for line in lines)
+    assert any(str(tmp_path / "images") in line for line in lines)
+    assert not any("AWS" in line or "ec2" in line for line in lines)
+    assert code == 78
+    _, lines, _ = check("--target", "ec2", "--region", "eu-west-1")
+    assert any("ec2" in line for line in lines)

@@ -105,6 +105,7 @@ def distributed(committed, tmp_path_factory):
         }
 
 
+@pytest.mark.programs
 def test_source_distribution_has_all_that_is_committed(committed, distributed):
     wanted = files_below(committed)
     assert {"etc/obs/cloudupload/.aws/credentials", "packaging/clouduploader.spec", "debian/rules"} <= wanted

@@ -187,8 +187,8 @@ def test_transfer_that_is_left_is_a_hang_up(make_server):
 
 
 def test_answer_to_an_image_ends_however_slowly_it_comes(make_server, monkeypatch, drip):
-    monkeypatch.setattr("clouduploader.client.transfer.FINISH_SECONDS", 0.2)
-    monkeypatch.setattr("clouduploader.client.transfer.HEAD_SECONDS", 0.2)
+    for name in ("FINISH_SECONDS", "HEAD_SECONDS", "LAST_WORDS_SECONDS"):
+        monkeypatch.setattr(f"clouduploader.client.transfer.{name}", 0.2)
 
     def take(connection, reader):
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")

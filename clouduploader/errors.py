@@ -74,6 +74,10 @@ class TargetDataError(DataError):
     """The target data are not what the platform takes, or cannot be decrypted."""
 
 
+class TakenValueError(DataError):
+    """A value that opens an account belongs to another user's account."""
+
+
 class JobFileError(DataError):
     """A file of the spool is not what OBS writes."""
 

@@ -71,12 +71,21 @@ def enter(config: Config, user: str, target: str, *, field: Field, value: str) -
         MissingFileError: It is to be encrypted, but there is no key.
         ClouduploaderError: See AccountStore.set.
     """
-    if not is_allowed(field, value) or not value:
-        raise TargetDataError(problem(field, value, is_hidden=field.is_secret))
+    check(field, value)
     kept = _keys(config).encrypt(value) if field.is_secret else value
     _store(config).set(
         user, target, field.name, value=kept, is_encrypted=field.is_secret, is_of_one_user=field.is_of_one_user
     )
+
+
+def check(field: Field, value: str) -> None:
+    """Refuse a value that a field of an account does not take.
+
+    Raises:
+        TargetDataError: It is none.
+    """
+    if not is_allowed(field, value) or not value:
+        raise TargetDataError(problem(field, value, is_hidden=field.is_secret))
 
 
 def list_accounts(config: Config, target: str | None) -> list[accounts.StoredAccount]:

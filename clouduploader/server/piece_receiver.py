@@ -37,12 +37,16 @@ class PieceReceiver:
         images: Where they go.
         source: The settings of the server.
         free_bytes: Says how many are free on the disk.
+
+    Attributes:
+        received_bytes: How many bytes of images have been received since the start.
     """
 
     def __init__(self, images: ImageStore, source: SettingsSource, *, free_bytes: Callable[[], int]) -> None:
         self._images = images
         self._source = source
         self._free_bytes = free_bytes
+        self.received_bytes = 0
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._overtaken: set[asyncio.Task[int]] = set()
 
@@ -131,6 +135,7 @@ class PieceReceiver:
                     digest.update(piece)
 
             await _in_thread(take)
+            self.received_bytes += len(piece)
             connections.connection_of(request).release()
             now = time.monotonic()
             is_due = image.offset_bytes - synced_bytes >= SYNC_BYTES or now - synced >= SYNC_SECONDS

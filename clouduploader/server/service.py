@@ -258,7 +258,7 @@ async def _renew_forever(state: ServerState, tls: TlsContext) -> None:
 async def _expire_forever(state: ServerState) -> None:
     """Expire jobs whose image does not come, and prune the archive, every EXPIRE_SECONDS."""
     while True:
-        for work in (_expire, _prune):  # if one fails, the other is still done
+        for work in (_expire, _expire_images, _prune):  # if one fails, the other is still done
             try:
                 await asyncio.to_thread(work, state)
             except ClouduploaderError as exc:
@@ -270,6 +270,9 @@ def _expire(state: ServerState) -> None:
     seconds, own = state.settings.expire_seconds, state.receiver.names
     for job in expire.expire(state.jobs, seconds=seconds, waits=state.wait_times, own=own):
         state.log.tell("failed", job=job.name, details=job.details)
+
+
+def _expire_images(state: ServerState) -> None:
     now = datetime.datetime.now(datetime.UTC)
     for image in state.images.expire(seconds=state.settings.image_seconds, now=now):
         state.log.tell("expired", image=image.id, user=image.owner, bytes=image.offset_bytes, size=image.size_bytes)

@@ -75,7 +75,7 @@ class ServerState:
         self.worker_locks = lock.lock_paths(jobs, worker_settings.read(config).obs_lock)
         self.metrics = Metrics(
             JobCounter(jobs),
-            transfers=lambda: len(self.receiver.names),
+            transfers=lambda: len(self.receiver.names) + self.transfers.count,
             free_bytes=jobs.free_bytes,
         )
         self.counting = asyncio.Lock()

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from clouduploader.errors import CannotCreateError, DataError, NoSuchAccountError
+from clouduploader.errors import CannotCreateError, NoSuchAccountError, TakenValueError
 from clouduploader.store.database import DIRECTORY, Database, Schema, check_user
 from clouduploader.util.frozen import frozen
 
@@ -124,7 +124,7 @@ class AccountStore:
 
         Raises:
             CannotCreateError: The user has one, or the file can't be made.
-            DataError: A value is another user's.
+            TakenValueError: A value is another user's.
         """
         check_user(user)
         self._database.make()
@@ -157,7 +157,7 @@ class AccountStore:
 
         Raises:
             NoSuchAccountError: There is no such account.
-            DataError: The value is another user's.
+            TakenValueError: The value is another user's.
         """
         with self._changing(user, target) as database:
             if is_of_one_user:
@@ -212,14 +212,14 @@ def _refuse_shared(database: sqlite3.Connection, user: str, target: str, name: s
     """Make sure that no other account has a value; the caller has the write lock.
 
     Raises:
-        DataError: One has it.
+        TakenValueError: One has it.
     """
     other = database.execute(
         "SELECT user FROM entry WHERE (target, name, value) = (?, ?, ?) AND user <> ? AND NOT is_encrypted",
         (target, name, value, user),
     ).fetchone()
     if other:
-        raise DataError(f"this {name} belongs to the account of {other[0]} already")
+        raise TakenValueError(f"this {name} belongs to the account of {other[0]} already")
 
 
 def _with(account: StoredAccount, name: str, value: str, *, is_encrypted: bool) -> StoredAccount:

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from clouduploader.admin import accounts as admin_accounts
-from clouduploader.errors import NoSuchAccountError
+from clouduploader.errors import NoSuchAccountError, TakenValueError
 from clouduploader.plugin import Level
 from clouduploader.plugin.events import NullReporter
 from clouduploader.server.access import Right
@@ -137,7 +137,14 @@ async def change_account(call: RouteCall) -> web.StreamResponse:
             raise RefusalError(f"{', '.join(sorted(chosen))} is chosen by the service", status=403)
         fields = {name: admin_accounts.find_field(config, target, name) for name in given.values}
         for name, value in given.values.items():
-            admin_accounts.enter(config, user, target, field=fields[name], value=value)
+            admin_accounts.check(fields[name], value)  # all of them before one is entered
+        for name, value in given.values.items():
+            try:
+                admin_accounts.enter(config, user, target, field=fields[name], value=value)
+            except TakenValueError as exc:
+                if call.owner is None:
+                    raise
+                raise RefusalError(f"this {name} belongs to another account already", status=409) from exc
 
     await _on_account(call, user, target, enter)
     _tell(call, "account_changed", user, target)
@@ -265,7 +272,8 @@ ROUTES: list[Endpoint] = [
         methods=("PUT",),
         body=AccountValues,
         answer=AccountEntry,
-        **_OF_ONE,
+        query=AccountOwner,
+        refusals=(404, 409),
     ),
     endpoint("/accounts/$target", remove_account, Right.KEEP_ACCOUNTS, methods=("DELETE",), status=204, **_OF_ONE),
     endpoint(

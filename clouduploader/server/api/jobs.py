@@ -125,6 +125,8 @@ async def create_job(call: RouteCall) -> web.StreamResponse:
         image = await images.find(call, given.image)
         if image.job:
             job = await asyncio.to_thread(routes.schedule, call.state, image)
+            if call.owner not in (None, job.user):  # an administrator made it for another user
+                raise replies.no_such_job()
             return documents.answer(await details(call, job.name), location=f"{ROOT}/jobs/{job.name}")
         if not image.is_whole:
             raise JobStateError(f"{image.size_bytes - image.offset_bytes} bytes of the image are still to come")

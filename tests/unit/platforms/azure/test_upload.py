@@ -543,6 +543,7 @@ def test_plan_says_what_would_be_done(cloud, make_uploader):
     uploader = make_uploader()
     from clouduploader.plugin import UploadContext
     from clouduploader.plugin.testing import FakeClock
+
     ctx = UploadContext(uploader.platform, uploader.request, uploader.reporter, Cancel(), clock=FakeClock())
     steps = list(uploader.platform.plan(ctx))
     assert "a fixed VHD of 20972032 bytes to a managed disk in westeurope" in steps[0]

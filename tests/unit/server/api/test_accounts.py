@@ -88,3 +88,22 @@ def test_guide_and_verification_are_the_platforms(ask_as, keys):
     assert ask_as("tom", "GET", "/accounts/openstack/guide?extra=none")[0] == 422
     status, problem = ask_as("tom", "POST", "/accounts/openstack/verify")
     assert (status, problem["code"]) == (422, "data")  # it has no values yet
+
+
+def test_value_of_another_user_is_refused_without_the_name(ask_as):
+    role = "arn:aws:iam::123456789012:role/upload"
+    for user in ("anna", "tom"):
+        ask_as(user, "POST", "/accounts", {"target": "ec2"})
+    assert ask_as("anna", "PUT", "/accounts/ec2", {"values": {"arn": role}})[0] == 200
+    status, problem = ask_as("tom", "PUT", "/accounts/ec2", {"values": {"arn": role}})
+    assert (status, problem["code"]) == (409, "conflict")
+    assert "anna" not in str(problem)
+    status, problem = ask_as("root", "PUT", "/accounts/ec2?user=tom", {"values": {"arn": role}})
+    assert (status, problem["code"]) == (422, "taken_value")
+    assert "the account of anna" in problem["detail"]
+
+
+def test_values_are_entered_all_or_none(ask_as, keys):
+    ask_as("tom", "POST", "/accounts", {"target": "azure"})
+    assert ask_as("tom", "PUT", "/accounts/azure", {"values": AZURE | {"application_id": ""}})[0] == 422
+    assert ask_as("tom", "GET", "/accounts/azure")[1]["values"] == {}

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import datetime
 import hashlib
 import json
 import threading
@@ -9,8 +10,10 @@ import threading
 import pytest
 from fakes import waiting
 
+from clouduploader.model.job import JobState
 from clouduploader.server import piece_receiver
 from clouduploader.store.images import ImageStore
+from clouduploader.store.tokens import Role, TokenStore
 
 ROOT = "/api/v1/images"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -195,3 +198,32 @@ def test_piece_that_is_not_described_is_refused(server, begin, name, text):
 def test_disk_is_not_filled(serve, jobs):
     server = serve(jobs, keep_free="1000000G")
     assert server.ask("POST", ROOT, b"", Upload_Length="3", **TUS)[0] == "507 Insufficient Storage"
+
+
+def test_images_in_pieces_count_as_their_users_jobs(serve, jobs, tmp_path, make_job):
+    server = serve(jobs, user_bytes="30", user_jobs="2")
+    now = datetime.datetime.now(datetime.UTC)
+    token = TokenStore(tmp_path / "etc" / "cloudupload").create("tom", Role.USER, note="", expires=None, now=now)[1]
+
+    def begin(size):
+        headers = {**TUS, "Upload-Length": str(size), "Authorization": f"Bearer {token}"}
+        return int(server.ask("POST", ROOT, b"", **headers)[0][:3])
+
+    assert [begin(31), begin(20), begin(11), begin(5), begin(1)] == [413, 201, 429, 201, 429]
+    for image in ImageStore(jobs.directory).images():
+        ImageStore(jobs.directory).bind(image, "7")
+    make_job(jobs, "7", state=JobState.SCHEDULED, size=25)
+    assert [begin(6), begin(5)] == [429, 201]
+
+
+def test_job_that_is_made_for_another_user_is_not_shown(ask_as):
+    now = datetime.datetime.now(datetime.UTC)
+    store = ImageStore(ask_as.jobs.directory)
+    image = store.create("tom", 3, metadata={}, now=now)
+    with store.open(image.id) as opened:
+        opened.write(b"abc")
+        opened.sync()
+    document = {"target": "directory", "image": image.id, "data": {"directory": "/x"}}
+    status, job = ask_as("root", "POST", "/jobs", document | {"user": "anna"})
+    assert (status, job["user"]) == (201, "anna")
+    assert ask_as("tom", "POST", "/jobs", document)[0] == 404

@@ -43,7 +43,7 @@ ONE_LINE = re.compile(r"[^\x00-\x1f\x7f]+")
 # the fixture is only read, so that all examples may share it; subclasses share the test itself
 shared_case = hypothesis.settings(
     deadline=None,
-    max_examples=min(50, hypothesis.settings.default.max_examples),
+    max_examples=min(50, hypothesis.settings().max_examples),
     suppress_health_check=[
         hypothesis.HealthCheck.function_scoped_fixture,
         hypothesis.HealthCheck.differing_executors,

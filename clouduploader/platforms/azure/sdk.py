@@ -1,6 +1,7 @@
 """Tokens by azure-identity: for an application with a certificate, and for what is found where none is given."""
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from clouduploader.platforms.azure.settings import Cloud
 logging.getLogger("azure").addHandler(logging.NullHandler())  # Python writes warnings to stderr where nothing is
 
 NONE_FOUND = "DefaultAzureCredential failed"  # the beginning of a text that lists all that was tried
+_SECRETS = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")  # of the environment, go before a workload's
+_WORKLOAD = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE")
 TIMEOUTS = {"connection_timeout": 10, "read_timeout": 30}  # seconds; azure-core's own are 300
 
 
@@ -40,7 +43,11 @@ class SdkCredential:
         }
         self._tenant = tenant or None
         if not application_id:
-            self._credential: Any = identity.DefaultAzureCredential(**common)
+            has_secret = any(os.environ.get(name) for name in _SECRETS)
+            is_workload = not has_secret and all(os.environ.get(name) for name in _WORKLOAD)
+            # DefaultAzureCredential sends a workload's token to Microsoft's public cloud, whatever the authority is
+            kind = identity.WorkloadIdentityCredential if is_workload else identity.DefaultAzureCredential
+            self._credential: Any = kind(**common)
             return
         try:
             self._credential = identity.CertificateCredential(

@@ -1,3 +1,6 @@
+import base64
+import contextlib
+import dataclasses
 import json
 
 import pytest
@@ -378,6 +381,39 @@ def test_address_of_a_disk_that_was_never_good_is_no_matter_of_time(cloud, make_
     with pytest.raises(DeniedError):
         make_uploader().run()
     assert cloud.actions().count("beginGetAccess/POST") == 1
+
+
+@pytest.mark.parametrize("is_by_hand", [True, False])
+def test_credentials_of_the_environment_are_for_uploads_by_hand(cloud, make_uploader, monkeypatch, is_by_hand):
+    account = cloud.account
+    none = dict.fromkeys(("tenant", "application_id", "application_key"))
+    uploader = make_uploader(**none)
+    uploader.request = dataclasses.replace(uploader.request, is_by_hand=is_by_hand)
+    monkeypatch.setenv("AZURE_TENANT_ID", account.tenant)
+    monkeypatch.setenv("AZURE_CLIENT_ID", account.application_id)
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", account.application_key)
+    if is_by_hand:
+        result = uploader.run()
+        assert uploader.content(result.id)[0].startswith(uploader.disk)
+    else:
+        with pytest.raises(TargetDataError, match="no application configured"):
+            uploader.run()
+        assert "Token" not in cloud.actions()
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_token_of_a_workload_goes_to_the_own_cloud(cloud, make_uploader, monkeypatch, tmp_path, is_trusted):
+    uploader = make_uploader(**dict.fromkeys(("tenant", "application_id", "application_key")))
+    uploader.request = dataclasses.replace(uploader.request, is_by_hand=True)
+    head = base64.urlsafe_b64encode(json.dumps({"x5t": "of the provider"}).encode()).decode()
+    (tmp_path / "token").write_text(f"{head}.claims.signature")
+    cloud.account.certificates = {"of the provider"} if is_trusted else set()
+    monkeypatch.setenv("AZURE_TENANT_ID", cloud.account.tenant)
+    monkeypatch.setenv("AZURE_CLIENT_ID", cloud.account.application_id)
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    with contextlib.nullcontext() if is_trusted else pytest.raises(CredentialsError, match="AADSTS700027"):
+        result = uploader.run()
+        assert uploader.content(result.id)[0].startswith(uploader.disk)
 
 
 def test_secret_that_is_wrong_is_no_matter_of_time(cloud, make_uploader):

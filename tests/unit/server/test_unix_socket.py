@@ -205,7 +205,7 @@ def test_origin_over_tcp_has_no_uid():
         assert unix_socket.peer_uid(sock) is None
     known = {"socket": types.SimpleNamespace(family=socket.AF_INET)}
     transport = types.SimpleNamespace(get_extra_info=lambda name, default=None: known.get(name, default))
-    request = types.SimpleNamespace(transport=transport, remote="192.0.2.1", secure=False)
+    request = types.SimpleNamespace(transport=transport, remote="192.0.2.1", secure=False, headers={})
     assert origin.find(request, settings.load({}, "clouduploader.conf")).uid is None
 
 

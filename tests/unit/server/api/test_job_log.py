@@ -34,18 +34,25 @@ def events(data):
     return found
 
 
-@pytest.mark.parametrize(
-    ("wanted", "status", "part", "place"),
-    [(None, "200", LOG, None), ("bytes=4-6", "206", b"two", "4-6/14"), ("bytes=4-", "206", LOG[4:], "4-13/14"),
-     ("bytes=-6", "206", LOG[-6:], "8-13/14"), ("bytes=4-99", "206", LOG[4:], "4-13/14"),
-     ("bytes=14-", "416", None, "*/14"), ("bytes=x", "416", None, "*/14"), ("bytes=6-4", "416", None, "*/14")],
-)  # fmt: skip
-def test_log_is_sent_by_ranges(server, wanted, status, part, place):
-    headers = {"Range": wanted} if wanted else {}
-    found, lines, body = server.ask("GET", "/api/v1/jobs/1/log", **headers)
-    assert found.startswith(status)
-    assert (f"Content-Range: bytes {place}" in lines) == (place is not None)
-    assert part in (None, body)
+RANGES = [
+    (None, "200", LOG, None),
+    ("bytes=4-6", "206", b"two", "4-6/14"),
+    ("bytes=4-", "206", LOG[4:], "4-13/14"),
+    ("bytes=-6", "206", LOG[-6:], "8-13/14"),
+    ("bytes=4-99", "206", LOG[4:], "4-13/14"),
+    ("bytes=14-", "416", None, "*/14"),
+    ("bytes=x", "416", None, "*/14"),
+    ("bytes=6-4", "416", None, "*/14"),
+]
+
+
+def test_log_is_sent_by_ranges(server):
+    for wanted, status, part, place in RANGES:
+        headers = {"Range": wanted} if wanted else {}
+        found, lines, body = server.ask("GET", "/api/v1/jobs/1/log", **headers)
+        assert found.startswith(status)
+        assert (f"Content-Range: bytes {place}" in lines) == (place is not None)
+        assert part in (None, body)
 
 
 def test_head_tells_how_long_a_log_is(server):

@@ -130,9 +130,10 @@ boot
 say "installing"
 install_package
 is "what differs from the package" "" "$(differences)"
-is "the home and the spool" "drwxr-x--- obsrun drwx------ obsrun -rw------- obsrun -rw-r--r-- root drwxr-xr-x obsrun" "$(
+is "the home and the spool" "drwxr-x--- obsrun drwx------ obsrun -rw------- obsrun -rw-r--r-- root drwxr-x--- obsrun" "$(
     inside stat -c '%A %U' /etc/obs/cloudupload /etc/obs/cloudupload/.aws /etc/obs/cloudupload/.aws/credentials \
         /etc/obs/cloudupload/clouduploader.conf /srv/obs/cloudupload | paste -sd ' ')"
+[ $kind = rpm ] || is "what lacks of the clouds' libraries" "" "$(inside "$python" -c "$imports" 2>&1)"
 cat "$aws/home/.aws/credentials" >"$home/.aws/credentials"
 cat "$aws/home/.ec2utils.conf" >"$home/.ec2utils.conf"
 sed -e "1s,.*,#!$python," -e "s,run_path('[^']*',run_path('$ec2uploadimg'," "$aws/bin/ec2uploadimg" \

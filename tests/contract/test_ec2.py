@@ -10,11 +10,23 @@ from clouduploader.platforms.ec2 import auth
 from clouduploader.plugin import PlatformContext
 from clouduploader.plugin.testing import AccountsContract, Case, PlatformContract, UploadContract
 
+NO_SNAPSHOT = (
+    404,
+    '{"message": "There is none."}',
+    {"x-amzn-ErrorType": "ResourceNotFoundException", "x-amzn-RequestId": "id-4"},
+)
+
+
+def answer(request):
+    """What STS says that knows the service, and lets it into every role; and EBS direct, which has no snapshots."""
+    answers = {"AssumeRole": granting(), "GetCallerIdentity": identity()}
+    return answers.get(request.form.get("Action"), NO_SNAPSHOT)
+
 
 @pytest.fixture(scope="module")
 def aws():
-    """An endpoint that lets every caller into every role, and tells others who is asking, whatever they ask for."""
-    endpoint = Endpoint([lambda asked: granting() if asked.form.get("Action") == "AssumeRole" else identity()])
+    """An endpoint of STS and EBS direct."""
+    endpoint = Endpoint([answer])
     yield endpoint
     endpoint.close()
 
@@ -22,7 +34,8 @@ def aws():
 @pytest.fixture
 def case(aws, tmp_path, monkeypatch):
     cloud = Ec2Cloud()
-    monkeypatch.setattr(auth, "account", lambda *_whose, **_user: FakeAccount(cloud))
+    for name in ("account", "account_to_check"):
+        monkeypatch.setattr(auth, name, lambda *_whose: FakeAccount(cloud))
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
     keys = tmp_path / "home" / ".aws" / "credentials"
     keys.parent.mkdir(parents=True)

@@ -217,6 +217,7 @@ def test_service_is_a_command_that_there_is(words):
     assert (name, command.name) == ("serve", "serve")
 
 
+@pytest.mark.programs
 def test_source_distribution_has_the_page(distributed):
     page = {path.name for path in (TOP / "clouduploader/server/ui").iterdir()}
     assert {f"clouduploader/server/ui/{name}" for name in page} | {"clouduploader/server/openapi.json"} <= distributed

@@ -16,6 +16,8 @@ from clouduploader.server.access import Kind, Principal
 from clouduploader.server.api import table
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.signin import routes as signin
+from clouduploader.server.signin.sessions import Sessions
+from clouduploader.server.signin.settings import Way
 from clouduploader.store import config
 from clouduploader.store.accounts import AccountStore
 from clouduploader.store.images import ImageStore
@@ -129,9 +131,24 @@ def bearer(tokens):
 
 
 @pytest.fixture
+def signed_in(tokens, jobs):
+    """A factory of headers as the page sends them in a new session."""
+
+    def make(user="tom", role=Role.USER):
+        now = datetime.datetime.now(datetime.UTC)
+        token = tokens.create(user, role, note="", expires=None, now=now)[0]
+        keeper = Sessions(jobs.directory)
+        session = keeper.begin(user, role, Way.TOKEN, token=token.id)
+        return {"Cookie": f"clouduploader={keeper.write(session)}", "X_CSRF_Token": keeper.csrf_token(session),
+                "Origin": "http://obs", "Sec_Fetch_Site": "same-origin"}  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
 def server(serve, jobs, tokens):
     """A server that trusts 127.0.0.1, and lets in strangers from 127.0.0.2, where its clients are."""
-    made = serve(jobs, allow="127.0.0.1", clients="127.0.0.0/8")
+    made = serve(jobs, allow="127.0.0.1", clients="127.0.0.0/8", sign_in="token", hosts="obs")
     now, accounts = datetime.datetime.now(datetime.UTC), AccountStore(tokens.path.parent.parent)
     made.token_ids = {NONE: "x" * 8}
     for job, user in ((OWN, "tom"), (FOREIGN, "anna"), (NEW, "anna")):
@@ -158,7 +175,7 @@ def ask(server, route, method, job, headers):
     if any(parameter.is_required for parameter in route.parameters):
         query = {parameter.name: FIELDS[parameter.name] for parameter in route.parameters}
     path = route.path.replace("$job", job).replace("$image", image_id(job)).replace("$target", "gce")
-    path = path.replace("$name", server.token_ids[job])
+    path = path.replace("$name", job if path.startswith("/ui/") else server.token_ids[job])
     if "/accounts/" in path and job != OWN:
         query["user"] = {NONE: "eve"}.get(job, "anna")
     target = path + (f"?{urllib.parse.urlencode(query)}" if query else "")
@@ -188,10 +205,15 @@ BODIES = {"create": skeleton(), "create_by_query": b"{}", "upload": b"abc", "api
 # --- every route
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_every_route_is_open_to_whom_it_should_be(server, bearer, kind):
-    roles = {Kind.USER: Role.USER, Kind.ADMIN: Role.ADMIN, Kind.WORKER: Role.WORKER}
-    headers = bearer("tom", roles[kind]) if kind in roles else {}
+ROLES = {Kind.USER: Role.USER, Kind.ADMIN: Role.ADMIN, Kind.WORKER: Role.WORKER}
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"), [*((kind, "bearer") for kind in ROLES), *((kind, "signed_in") for kind in ROLES),
+                      (Kind.BACKEND, None), (Kind.STRANGER, None)]
+)  # fmt: skip
+def test_every_route_is_open_to_whom_it_should_be(server, request, kind, way):
+    make = request.getfixturevalue(way) if way else None
     if kind is Kind.BACKEND:
         server.source_address = None
     refusal = 401 if kind is Kind.STRANGER else 403
@@ -199,7 +221,7 @@ def test_every_route_is_open_to_whom_it_should_be(server, bearer, kind):
     for route in ROUTES:
         is_open = kind in WHO_MAY[name_of(route)].split()
         for method in route.methods:
-            answer = ask(server, route, method, OWN, headers)
+            answer = ask(server, route, method, OWN, make("tom", ROLES[kind]) if make else {})
             assert (status_of(answer) == refusal) != is_open, (kind, method, route.path, answer)
             assert is_open or status_of(answer) == refusal
             assert ("WWW-Authenticate" in "".join(answer[1])) == (not is_open and kind is Kind.STRANGER)
@@ -219,8 +241,9 @@ def test_every_right_is_in_the_table():
     assert {route.right for route in ROUTES} == set(access.Right)
 
 
-def test_job_of_another_user_is_as_one_that_is_not_there(server, bearer):
-    tom, asked = bearer("tom"), 0
+@pytest.mark.parametrize("way", ["bearer", "signed_in"])
+def test_job_of_another_user_is_as_one_that_is_not_there(server, request, way):
+    tom, asked = request.getfixturevalue(way)("tom"), 0
     for route in ROUTES:
         for method in route.methods if "$" in route.path else ():
             wanted = ask(server, route, method, NONE, tom)
@@ -231,12 +254,14 @@ def test_job_of_another_user_is_as_one_that_is_not_there(server, bearer):
     assert asked > 20
 
 
-def test_no_answer_to_a_user_tells_of_another(server, bearer):
-    tom, seen = bearer("tom"), b""
+@pytest.mark.parametrize("way", ["bearer", "signed_in"])
+def test_no_answer_to_a_user_tells_of_another(server, request, way):
+    make, seen = request.getfixturevalue(way), b""
+    tom = make("tom")
     for route in ROUTES:
         for method in route.methods:
             for job in (OWN, FOREIGN, NEW):
-                seen += ask(server, route, method, job, tom)[2]
+                seen += ask(server, route, method, job, make("tom"))[2]
     for query in ("?user=anna", "?text=anna", "?state=created", "?cursor=4"):
         found = json.loads(server.ask("GET", f"/api/v1/jobs{query}", **tom)[2])
         assert found["total"] is None

@@ -9,6 +9,7 @@ import time
 
 PATIENCE_SECONDS = 60  # only a failing test waits that long
 POLL_SECONDS = 0.05
+EMPTY_PAGE = "about:blank"
 KEYS = {"Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, ""), "Tab": ("Tab", 9, ""), " ": (" ", 32, " ")}
 OPTIONS = (
     "--headless=new", "--no-sandbox", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
@@ -21,17 +22,23 @@ OPTIONS = (
 class Browser:
     """A browser with one page.
 
+    Args:
+        directory: For what it keeps.
+        options: Further ones.
+        before: Words before the command line.
+
     Attributes:
         requested: The addresses that the page has asked for.
         complaints: Errors and violations of the policy that it reported.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, *options, before=()):
         self._in, child_out = os.pipe()
         child_in, self._out = os.pipe()
         command = f'exec "$@" 3<&{child_in} 4>&{child_out}'  # Chromium reads from 3 and writes to 4
         self._process = subprocess.Popen(
-            ["bash", "-c", command, "bash", "chromium", *OPTIONS, f"--user-data-dir={directory}", "about:blank"],
+            [*before, "bash", "-c", command, "bash", "chromium", *OPTIONS, *options, f"--user-data-dir={directory}",
+             EMPTY_PAGE],
             pass_fds=(child_in, child_out), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -39,7 +46,7 @@ class Browser:
         os.close(child_out)
         self._buffer, self._number, self._session = b"", 0, None
         self.requested, self.complaints = [], []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        target = self.call("Target.createTarget", url=EMPTY_PAGE)["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -88,9 +95,9 @@ class Browser:
         return found["result"].get("value")
 
     def wait_for(self, expression):
-        """Wait until a JavaScript expression is true."""
+        """Wait until a JavaScript expression is true; in a page that is not ready it may fail for a while."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.value(expression):
+        while not self.value(f"(() => {{ try {{ return Boolean({expression}); }} catch {{ return false; }} }})()"):
             assert time.monotonic() < deadline, f"{expression} did not become true"
             time.sleep(POLL_SECONDS)
 

@@ -54,7 +54,9 @@ async function showGuide(platform, place, extras) {
   if (user) query.set("user", user);
   const guide = await ask(pathOf(platform.target) + "/guide?" + query);
   const facts = element("dl");
-  describe(facts, Object.entries(guide.facts).map(([name, value]) => [name.replaceAll("_", " "), value]));
+  const isShown = (name) => platform.fields.some((field) => field.given && field.name === name);
+  const news = Object.entries(guide.facts).filter(([name]) => !isShown(name));
+  describe(facts, news.map(([name, value]) => [name.replaceAll("_", " "), value]));
   const isJson = (text) => text.trimStart().startsWith("{");
   place.replaceChildren(
     facts,
@@ -72,7 +74,7 @@ function guideSection(platform) {
     const label = chosen.appendChild(element("label")), box = element("input");
     box.type = "checkbox";
     box.value = name;
-    label.append(box, " " + words);
+    label.append(box, " " + words.replaceAll("`", ""));
     return box;
   });
   const show = button("Show what to do there", () => run(show, said, () =>
@@ -85,7 +87,8 @@ function valuesSection(platform, account) {
   const form = element("form", null, "fields"), said = status();
   form.noValidate = true;
   const asked = platform.fields.filter((field) => field.account && !field.given);
-  const fields = asked.map((field) => new FormField(field, platform.schema, platform.target));
+  // What holds without a value is told for uploads by hand: the service has no login of the user's.
+  const fields = asked.map((field) => new FormField({...field, default: ""}, platform.schema, platform.target));
   for (const one of fields) {
     const value = account.values[one.field.name];
     if (value !== undefined) one.control.value = value;

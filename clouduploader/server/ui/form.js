@@ -1,7 +1,7 @@
 // A form of a platform's fields, made from its schema and checked as the user types.
 import {element, setText} from "./base.js";
 
-const LONG_CHARS = 400; // a value that may be longer gets room for several lines
+const LONG_CHARS = 4096; // a value that may be longer has several lines, as a certificate
 const NAMED = /^([^=]*\S)\s*=\s*(.*)$/;
 
 // What a property may be; besides, a value may be encrypted or absent.
@@ -45,7 +45,7 @@ function makeControl(field, rule) {
     control.append(new Option(field.default ? "by default: " + field.default : "by default", ""), ...values.map((value) => new Option(value, value)));
     return control;
   }
-  const isLong = field.kind === "array" || field.kind === "object" || rule.maxLength > LONG_CHARS && !field.secret;
+  const isLong = field.kind === "array" || field.kind === "object" || rule.maxLength > LONG_CHARS;
   const control = element(isLong ? "textarea" : "input");
   if (isLong) control.rows = field.kind === "string" ? 2 : 3;
   else control.type = field.secret ? "password" : "text";
@@ -68,7 +68,7 @@ export class FormField {
     const label = element("label", field.name.replaceAll("_", " ") + (field.required ? " (required)" : ""));
     label.htmlFor = this.control.id;
     const isShown = field.default && this.control.tagName !== "SELECT";
-    const help = element("p", [field.description, HOW[field.kind], isShown ? "By default: " + field.default + "." : ""].filter(Boolean).join(" "), "help");
+    const help = element("p", [field.description.replaceAll("`", ""), HOW[field.kind], isShown ? "By default: " + field.default + "." : ""].filter(Boolean).join(" "), "help");
     help.id = this.control.id + "-help";
     this.mistake = element("p", null, "mistake");
     this.mistake.id = this.control.id + "-mistake";

@@ -1,6 +1,7 @@
 """The how-to "A service for several teams", followed from an empty home to the AMIs of two users."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fakes.authority import Authority
+from fakes.browser import Browser
 
 pytestmark = pytest.mark.sandbox
 
@@ -44,9 +46,10 @@ def administer(sandbox, authority, tmp_path):
     """Return a function that runs a command of the administrator's, on a home that was empty; gives its output."""
     home = tmp_path / "home"
     shutil.copytree(sandbox.home / ".aws", home / ".aws")
-    (block,) = re.findall(r"code-block:: ini\n\n((?:   .*\n)+)", PAGE)
+    block = "".join(re.findall(r"code-block:: ini\n\n((?:   .*\n)+)", PAGE))
     with_cloud = (sandbox.home / "clouduploader.conf").read_text()
     block = re.sub(r"/etc/obs/cloudupload/tls/\w+\.pem", str(authority.issue()), block)
+    block = block.replace("hosts = upload.example.org", "hosts = 127.0.0.1")
     (home / "clouduploader.conf").write_text(with_cloud + textwrap.dedent(block))
     environment = sandbox.environment(CLOUDUPLOADER_HOME=str(home), CLOUDUPLOADER_SPOOL=str(tmp_path / "spool"))
 
@@ -139,3 +142,70 @@ def test_two_teams_upload_into_their_accounts_and_see_nothing_of_each_other(
     administer(*words_of("token revoke", **{"3kTq9ZbX": name}))
     assert people["tom"]("list")[0] == 77
     assert people["anna"]("list")[0] == 0
+
+
+@pytest.fixture
+def browser(sandbox, tmp_path):
+    """A browser in the sandbox, that believes the test's own authority."""
+    made = Browser(tmp_path / "chromium", "--ignore-certificate-errors", before=sandbox.enter)
+    yield made
+    made.close()
+
+
+def picture(browser, name):
+    """Take a picture of the page for the documentation, where `bin/record` wants it."""
+    directory = os.environ.get("PICTURES")
+    if directory:
+        browser.screenshot(Path(directory) / f"{name}.png")
+
+
+def press(browser, words):
+    """Press the button of these words."""
+    found = f"[...document.querySelectorAll('button')].find((one) => one.textContent === {json.dumps(words)})"
+    browser.wait_for(f"{found} !== undefined")
+    browser.value(f"{found}.click()")
+
+
+def test_user_does_it_all_on_the_page(sandbox, administer, url, run_aws, browser):
+    token = administer(*words_of("token create --user tom", tom="mia")).strip()
+    browser.call("Emulation.setDeviceMetricsOverride", width=1024, height=760, deviceScaleFactor=1, mobile=False)
+    browser.call("Page.navigate", url=f"{url}/")
+    browser.wait_for("location.pathname === '/ui/sign-in' && document.getElementById('token')?.hidden === false")
+    browser.type("#token-text", token)
+    browser.press("Enter")
+    browser.wait_for("location.pathname === '/ui' && document.getElementById('who')?.textContent === 'mia'")
+
+    browser.call("Page.navigate", url=f"{url}/ui/accounts")
+    press(browser, "Make an account for ec2")
+    press(browser, "Show what to do there")
+    shown = "[...document.querySelectorAll('details')].find(one => one.firstChild.textContent === 'commands')"
+    browser.wait_for(f"{shown} !== undefined")
+    console = "document.querySelector('a[target=_blank]').href"
+    assert browser.value(console) == "https://console.aws.amazon.com/cloudformation/home#/stacks/create"
+    role = run_aws(browser.value(f"{shown}.querySelector('pre').textContent"))["Role"]
+    browser.type("#ec2-arn", "arn:aws:iam::1:role/x")
+    browser.wait_for("document.getElementById('ec2-arn-mistake').textContent !== ''")
+    browser.type("#ec2-arn", role["Arn"])
+    press(browser, "Save")
+    browser.wait_for("document.querySelector('form.fields .said').textContent === 'Saved.'")
+    press(browser, "Verify")
+    browser.wait_for("document.querySelectorAll('.findings .ok').length === 3")
+    browser.value("document.getElementById('title-ec2').scrollIntoView(); scrollBy(0, -40)")
+    picture(browser, "account")
+
+    browser.call("Page.navigate", url=f"{url}/ui/upload")
+    browser.wait_for("document.getElementById('target')?.length > 0")
+    browser.value("document.getElementById('target').value = 'ec2'")
+    browser.value("document.getElementById('target').dispatchEvent(new Event('change'))")
+    browser.drop("#drop", sandbox.layout.root / "sample.raw.xz")
+    browser.type("#data-region", "us-east-1")
+    browser.type("#data-ami_name", "image-of-mia")
+    browser.value("scrollTo(0, 0)")
+    picture(browser, "upload")
+    browser.click("#start")
+    browser.wait_for("location.pathname.startsWith('/ui/job/')")
+    browser.wait_for("document.getElementById('state')?.textContent === 'succeeded'")
+    (made,) = sandbox.account()["images"]
+    assert made["name"] == "image-of-mia"
+    assert made["id"] in browser.value("document.getElementById('reason').textContent")
+    assert browser.complaints == []

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import random
 import tarfile
+import types
 
 import pytest
 from fakes.google_cloud import BUCKET, GoogleCloud
@@ -29,7 +30,7 @@ def running_google():
 def google(running_google, monkeypatch):
     monkeypatch.setattr(staging, "CHUNK_BYTES", CHUNK_BYTES)
     # between google-auth's own tries to get a token
-    monkeypatch.setattr("google.auth._exponential_backoff.ExponentialBackoff._calculate_jitter", lambda _: 0.0)
+    monkeypatch.setattr("google.auth._exponential_backoff.time", types.SimpleNamespace(sleep=lambda _: None))
     running_google.reset()
     running_google.site.compute.alignment_bytes = DISK_BYTES  # a GiB takes a while
     return running_google

@@ -23,6 +23,7 @@ from clouduploader.errors import (
     NoSuchJobError,
     StoppedError,
     TargetDataError,
+    ThrottledError,
     TransientError,
 )
 from clouduploader.image import file_digest
@@ -236,7 +237,8 @@ class _PiecesSender:
         name = self._insistently(
             lambda: self._server.begin_image(
                 filename=self._path.name, size_bytes=self._size_bytes, fingerprint=fingerprint
-            )
+            ),
+            trouble=NetworkError,
         )
         try:
             self._insistently(lambda: self._send_rest(name, tell))
@@ -284,13 +286,20 @@ class _PiecesSender:
         if self._digested_bytes == self._size_bytes:
             file_digest.check(self._path.name, self._digest.hexdigest(), self._promised)
 
-    def _insistently(self, work: Callable[[], T]) -> T:
-        """Do it, again after a while if the line breaks, until nothing more has gone over for PATIENCE_SECONDS."""
+    def _insistently(self, work: Callable[[], T], *, trouble: type[TransientError] = TransientError) -> T:
+        """Do it, again after a while if the line breaks, until nothing more has gone over for PATIENCE_SECONDS.
+
+        Args:
+            work: Does it; may be done twice.
+            trouble: What another try may help against. That the user has too much at the server is told at once.
+        """
         given_up, reached, pause = time.monotonic() + PATIENCE_SECONDS, self._reached_bytes, FIRST_PAUSE_SECONDS
         while True:
             try:
                 return work()
-            except TransientError as exc:
+            except ThrottledError:
+                raise
+            except trouble as exc:
                 if self._reached_bytes > reached:
                     given_up, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE_SECONDS
                     reached = self._reached_bytes

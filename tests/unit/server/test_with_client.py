@@ -1,6 +1,7 @@
 """Our server, as our own client sees it."""
 
 import contextlib
+import datetime
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ from clouduploader.jobs import log as jobs_log
 from clouduploader.jobs import submit as submitting
 from clouduploader.model.job import Job, JobState
 from clouduploader.store.images import ImageStore
+from clouduploader.store.tokens import Role, TokenStore
 
 ORDER = Job(name="", state=JobState.CREATED, user="tom & <co>", target="ec2", project="", repository="", package="",
             arch="", filename="a b.raw", size=5)  # fmt: skip
@@ -256,3 +258,18 @@ def test_job_that_waits_is_started_by_the_server(run, jobs, make_job):
 def test_server_is_asked_once_what_it_can(client, make_server):
     assert isinstance(api.connect(client.url), ApiServer)
     assert not isinstance(api.connect(make_server().url), ApiServer)
+
+
+def test_what_is_too_much_is_told_at_once(serve, jobs, image, home, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(submitting, "FIRST_PAUSE_SECONDS", 100)  # a second try would hang
+    urls = ["http://{}:{}".format(*serve(jobs, **limit).address) for limit in ({"user_bytes": "3"}, {"user_jobs": "1"})]
+    now = datetime.datetime.now(datetime.UTC)
+    token = TokenStore(tmp_path / "etc" / "cloudupload").create("tom", Role.USER, note="", expires=None, now=now)[1]
+    ImageStore(jobs.directory).create("tom", 1, metadata={}, now=now)
+    for url, code, words in (
+        (urls[0], 76, "the image has 2097152 bytes, and those of tom may have 3 (HTTP 413)"),
+        (urls[1], 75, "tom has 1 jobs that are not over, and may have 1 (HTTP 429)"),
+    ):
+        monkeypatch.setenv("CLOUDUPLOADER_TOKEN", token)
+        assert submit(url, image, home) == code
+        assert words in capfd.readouterr().err

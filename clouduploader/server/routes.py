@@ -106,10 +106,13 @@ def check_length(data: bytes) -> None:
 
 
 async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.StreamResponse:
-    return replies.xml(job_xml.serialize(await make_job(call, fields, data)))
+    job, _is_new = await make_job(call, fields, data)
+    return replies.xml(job_xml.serialize(job))
 
 
-async def make_job(call: RouteCall, fields: Mapping[str, str], data: bytes, *, image: StoredImage | None = None) -> Job:
+async def make_job(
+    call: RouteCall, fields: Mapping[str, str], data: bytes, *, image: StoredImage | None = None
+) -> tuple[Job, bool]:
     """Make a job; it waits for its image, unless that is here.
 
     Args:
@@ -118,7 +121,11 @@ async def make_job(call: RouteCall, fields: Mapping[str, str], data: bytes, *, i
         data: The target data.
         image: The whole image that came in pieces; None for one that is still to come.
 
+    Returns:
+        The job, and whether it is new: another request may have made it of this image meanwhile.
+
     Raises:
+        MissingFileError: The image was removed meanwhile.
         RefusalError: A field is none that a job can have; or the user has no room for it, or the disk.
         ClouduploaderError: The target data are wrong, or it can't be written.
     """
@@ -150,22 +157,38 @@ async def make_job(call: RouteCall, fields: Mapping[str, str], data: bytes, *, i
         size=size,
     )
 
-    def make() -> Job:
+    def make() -> tuple[Job, bool]:
+        whole = None if image is None else state.images.find(image.id)  # `creating` keeps it as it is now
+        if whole is not None and whole.job:
+            return job_of(call, whole), False
         if call.owner is not None:
-            taken = image.id if image else None
+            taken = whole.id if whole else None
             quotas.check_room(state.jobs, state.settings, call.owner, size, images=state.images, taken=taken)
         made = state.jobs.create(job, targetdata=_filled(call, job, data))
         # Logged in the thread: if the client leaves, its result is not awaited.
         state.log.tell("created", job=made.name, user=made.user, target=made.target, size=made.size)
-        return made if image is None else schedule(state, state.images.bind(image, made.name))
+        return made if whole is None else _schedule(state, state.images.bind(whole, made.name)), True
 
     async with state.creating:  # else a request waits for the lock of `next` in steps of 50 ms
-        made = await asyncio.to_thread(make)
+        made, is_new = await asyncio.to_thread(make)
     call.request[JOB] = made.name
-    return made
+    return made, is_new
 
 
-def schedule(state: ServerState, image: StoredImage) -> Job:
+def job_of(call: RouteCall, image: StoredImage) -> Job:
+    """In a thread: return the job that was made of an image; it gets the image now if it has not got it yet.
+
+    Raises:
+        RefusalError: It is another user's: an administrator made it.
+        ClouduploaderError: See `_schedule`.
+    """
+    job = _schedule(call.state, image)
+    if call.owner not in (None, job.user):
+        raise replies.no_such_job()
+    return job
+
+
+def _schedule(state: ServerState, image: StoredImage) -> Job:
     """In a thread: give a job that was made of an image that image, if it has not got it yet, and return the job.
 
     Raises:

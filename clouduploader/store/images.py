@@ -194,10 +194,16 @@ class ImageStore:
         """Remove an image, and its record.
 
         Raises:
+            LockedError: It is being written; its writer would note what came of it, and there would be a record again.
             LocalIOError: It can't be removed.
         """
         try:
-            with privileges.as_owner(self.directory.parent):
+            with privileges.as_owner(self.directory.parent), contextlib.ExitStack() as stack:
+                with contextlib.suppress(FileNotFoundError):  # a job has it
+                    descriptor = files.open_regular(self.directory / name, os.O_RDONLY)
+                    stack.callback(os.close, descriptor)
+                    if not files.try_lock(descriptor):
+                        raise LockedError("some of this image is on its way in", hint="Try again.")
                 (self.directory / name).unlink(missing_ok=True)  # first: what has no record is removed in any case
                 self._record_path(name).unlink(missing_ok=True)
                 if self.directory.is_dir():
@@ -217,9 +223,10 @@ class ImageStore:
         limit = now - datetime.timedelta(seconds=seconds)
         expired = []
         for image in self.images():
-            if image.changed < limit and not self._is_written(image.id):
-                self.remove(image.id)
-                expired += [] if image.job else [image]
+            if image.changed < limit:
+                with contextlib.suppress(LockedError):
+                    self.remove(image.id)
+                    expired += [] if image.job else [image]
         self._remove_parts(limit)
         return expired
 

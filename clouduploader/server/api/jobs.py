@@ -124,9 +124,7 @@ async def create_job(call: RouteCall) -> web.StreamResponse:
     if given.image is not None:
         image = await images.find(call, given.image)
         if image.job:
-            job = await asyncio.to_thread(routes.schedule, call.state, image)
-            if call.owner not in (None, job.user):  # an administrator made it for another user
-                raise replies.no_such_job()
+            job = await asyncio.to_thread(routes.job_of, call, image)
             return documents.answer(await details(call, job.name), location=f"{ROOT}/jobs/{job.name}")
         if not image.is_whole:
             raise JobStateError(f"{image.size_bytes - image.offset_bytes} bytes of the image are still to come")
@@ -146,8 +144,9 @@ async def create_job(call: RouteCall) -> web.StreamResponse:
     }
     encoded = data.encode() if isinstance(data, str) else msgspec.json.encode(data)
     routes.check_length(encoded)
-    job = await routes.make_job(call, fields, encoded, image=image)
-    return documents.answer(await details(call, job.name), status=201, location=f"{ROOT}/jobs/{job.name}")
+    job, is_new = await routes.make_job(call, fields, encoded, image=image)
+    status = 201 if is_new else 200
+    return documents.answer(await details(call, job.name), status=status, location=f"{ROOT}/jobs/{job.name}")
 
 
 async def list_jobs(call: RouteCall) -> web.StreamResponse:

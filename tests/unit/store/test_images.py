@@ -50,6 +50,19 @@ def test_image_has_one_writer(store, image):
         store.open(image.id)
 
 
+def test_image_that_is_written_is_not_removed(store, image):
+    """Its writer would bring the record back, and a job would be made of what is not there."""
+    with store.open(image.id) as opened:
+        opened.write(b"abc")
+        with pytest.raises(LockedError):
+            store.remove(image.id)
+        assert store.expire(seconds=0, now=NOW + DAY) == []
+        opened.sync()
+    assert store.find(image.id).offset_bytes == 3
+    store.remove(image.id)
+    assert list(store.directory.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["", "0" * 32, "../x", "a" * 31, "A" * 32])
 def test_image_that_is_not_there_is_not_found(store, image, name):
     with pytest.raises(MissingFileError):

@@ -1,5 +1,6 @@
 """Jobs by the API: made, searched, looked at, killed, tried again."""
 
+import concurrent.futures
 import datetime
 import json
 import urllib.parse
@@ -150,6 +151,14 @@ def test_of_an_image_there_is_one_job(ask, jobs, image):
     assert jobs.file_path(job["id"]).read_bytes() == b"abc"
     assert ask("POST", ROOT, NEW | {"image": image.id}) == (200, job)
     assert [path.suffix for path in images.ImageStore(jobs.directory).directory.iterdir()] == [".json"]
+
+
+def test_requests_at_once_make_one_job_of_an_image(ask, jobs, image):
+    """A client asks again while its first request is still answered."""
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: ask("POST", ROOT, NEW | {"image": image.id}), range(4)))
+    assert sorted(status for status, _ in found) == [200, 200, 200, 201]
+    assert {job["id"] for _, job in found} == set(jobs.running_names())
 
 
 def test_job_whose_maker_died_gets_its_image_when_asked_for_again(ask, jobs, image):

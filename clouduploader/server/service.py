@@ -244,6 +244,7 @@ async def _answer_all(
         await asyncio.gather(*tasks, return_exceptions=True)
         state.logs.close()
         await state.receiver.stop()
+        state.clouds.close()
         await runner.cleanup()
 
 

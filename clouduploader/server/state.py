@@ -11,6 +11,7 @@ from aiohttp import web
 from clouduploader.jobs import expire
 from clouduploader.server import body, connections, status
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
+from clouduploader.server.cloud_threads import CloudThreads
 from clouduploader.server.image_receiver import ImageReceiver
 from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.listing import JobLists
@@ -47,6 +48,7 @@ class ServerState:
         images: Images that come in pieces.
         receiver: Receives images.
         transfers: Receives pieces of them.
+        clouds: Asks clouds.
         logs: Logs that are followed.
         listing: Renders lists of jobs; each piece under `listing_lock`.
         searching: The lock of searches.
@@ -70,6 +72,7 @@ class ServerState:
         self.images = ImageStore(jobs.directory)
         self.receiver = ImageReceiver(jobs, source, log)
         self.transfers = PieceReceiver(self.images, source, free_bytes=jobs.free_bytes)
+        self.clouds = CloudThreads()
         self.log = log
         self.worker = worker
         self.worker_locks = lock.lock_paths(jobs, worker_settings.read(config).obs_lock)

@@ -1,6 +1,7 @@
 """Users' accounts in the clouds: made, filled, explained, verified, removed. What is secret never comes back."""
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -168,7 +169,7 @@ async def show_guide(call: RouteCall) -> web.StreamResponse:
         found = admin_accounts.show(call.state.config, user, target, extras=given.extra, reporter=NullReporter()).guide
         return AccountGuide(dict(found.facts), dict(found.policies), dict(found.scripts), dict(found.consoles))
 
-    return documents.answer(await _on_account(call, user, target, guide))
+    return documents.answer(await _ask(call, user, target, guide))
 
 
 async def verify_account(call: RouteCall) -> web.StreamResponse:
@@ -180,7 +181,7 @@ async def verify_account(call: RouteCall) -> web.StreamResponse:
         findings = [FindingEntry(one.level, one.subject, one.message, one.hint) for one in found.findings]
         return AccountVerification(found.is_usable, found.is_open, findings)
 
-    return documents.answer(await _on_account(call, user, target, verify))
+    return documents.answer(await _ask(call, user, target, verify))
 
 
 def _place(call: RouteCall) -> tuple[str, str]:
@@ -215,16 +216,22 @@ async def _on_account(call: RouteCall, user: str, target: str, function: Callabl
         RefusalError: It is not.
         ClouduploaderError: It can't be done.
     """
+    return await asyncio.to_thread(_with_account, call, user, target, function)
 
-    def work() -> T:
-        if not any(one.target == target for one in _all_of(call, user)):
-            raise _missing()
-        try:
-            return function()
-        except NoSuchAccountError as exc:  # removed meanwhile
-            raise _missing() from exc
 
-    return await asyncio.to_thread(work)
+async def _ask(call: RouteCall, user: str, target: str, function: Callable[[], T]) -> T:
+    """Do the same where the cloud is asked; see `CloudThreads.run`."""
+    work = functools.partial(_with_account, call, user, target, function)
+    return await call.state.clouds.run(call.principal.user or "", work)
+
+
+def _with_account(call: RouteCall, user: str, target: str, function: Callable[[], T]) -> T:
+    if not any(one.target == target for one in _all_of(call, user)):
+        raise _missing()
+    try:
+        return function()
+    except NoSuchAccountError as exc:  # removed meanwhile
+        raise _missing() from exc
 
 
 def _all_of(call: RouteCall, user: str) -> list[StoredAccount]:

@@ -1,7 +1,14 @@
 """Accounts by the API: no secret comes back, and no user reaches another's."""
 
-import pytest
+import concurrent.futures
+import threading
 
+import pytest
+from fakes.running_server import PATIENCE_SECONDS
+
+from clouduploader.admin import accounts as admin_accounts
+from clouduploader.errors import NetworkError
+from clouduploader.server import cloud_threads
 from clouduploader.store.accounts import AccountStore
 from clouduploader.store.keyring import Keyring
 
@@ -88,6 +95,31 @@ def test_guide_and_verification_are_the_platforms(ask_as, keys):
     assert ask_as("tom", "GET", "/accounts/openstack/guide?extra=none")[0] == 422
     status, problem = ask_as("tom", "POST", "/accounts/openstack/verify")
     assert (status, problem["code"]) == (422, "data")  # it has no values yet
+
+
+def test_cloud_that_does_not_answer_takes_threads_of_its_own_and_few_for_a_user(ask_as, monkeypatch):
+    """A user can name any host as the cloud; six such requests held up all others, as each needs a thread."""
+    asking, is_over, names = threading.Semaphore(0), threading.Event(), []
+
+    def verify(*_args, **_options):
+        names.append(threading.current_thread().name)
+        asking.release()
+        is_over.wait(PATIENCE_SECONDS)
+        raise NetworkError("the cloud did not answer in time")
+
+    ask_as("tom", "POST", "/accounts", {"target": "openstack"})
+    monkeypatch.setattr(admin_accounts, "verify", verify)
+    wanted = ("tom", "POST", "/accounts/openstack/verify")
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        asked = [threads.submit(ask_as, *wanted) for _ in range(cloud_threads.OF_ONE_USER)]
+        try:
+            assert all(asking.acquire(timeout=PATIENCE_SECONDS) for _ in asked)
+            assert ask_as(*wanted)[1]["code"] == "busy"
+        finally:
+            is_over.set()
+        assert {answer.result()[1]["code"] for answer in asked} == {"network"}
+    assert all(name.startswith("cloud") for name in names)
+    assert ask_as(*wanted)[1]["code"] == "network"
 
 
 def test_value_of_another_user_is_refused_without_the_name(ask_as):

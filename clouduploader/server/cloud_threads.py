@@ -1,4 +1,4 @@
-"""Threads that ask clouds, apart from those of all else: a cloud, or what a user calls one, may take minutes to answer."""
+"""Threads that ask clouds, apart from all else: a cloud, or what a user calls one, may take minutes to answer."""
 
 import asyncio
 import collections

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 import clouduploader
-from clouduploader.errors import NetworkError, PlatformReplyError
+from clouduploader.errors import ConfigError, NetworkError, PlatformReplyError
 from clouduploader.plugin.answers import MAX_ANSWER_BYTES
 from clouduploader.plugin.fields import JsonValue
 from clouduploader.util import http1
@@ -90,8 +90,12 @@ class HttpClient:
     """Connections that are kept for further requests, until it is gone. Its methods may be called by several threads.
 
     Args:
-        environment: Names the file of certificates (REQUESTS_CA_BUNDLE) and proxies (https_proxy, no_proxy).
+        environment: Names the file or directory of certificates (REQUESTS_CA_BUNDLE) and proxies (https_proxy,
+            no_proxy).
         connections: How many are kept to one host.
+
+    Raises:
+        ConfigError: The certificates can't be read.
     """
 
     def __init__(self, environment: Mapping[str, str], connections: int) -> None:
@@ -169,7 +173,7 @@ class HttpClient:
                 if not several:
                     return None
                 sock = several.pop()
-            if not select.select([sock], [], [], 0)[0]:
+            if not _has_come(sock):
                 return sock
             sock.close()  # its other end has closed it
 
@@ -235,8 +239,15 @@ def _send(sock: socket.socket, head: bytes, data: "bytes | Body | None") -> None
         for piece in _pieces(data) if isinstance(data, bytes) else data or ():
             sock.sendall(piece)
     except (BrokenPipeError, ConnectionResetError):
-        if not select.select([sock], [], [], 0)[0]:
+        if not _has_come(sock):
             raise
+
+
+def _has_come(sock: socket.socket) -> bool:
+    """Tell whether there is something to read, if only the end of the connection. Does not block."""
+    found = select.poll()
+    found.register(sock, select.POLLIN)
+    return bool(found.poll(0))
 
 
 def _pieces(data: bytes) -> Iterator[memoryview]:
@@ -306,7 +317,13 @@ def _trusting(cafile: str | None) -> ssl.SSLContext:
         count = sum(1 for entry in os.scandir(paths.capath) if _HASHED_NAME.fullmatch(entry.name))
         if count and count >= Path(paths.cafile).read_bytes().count(b"BEGIN CERTIFICATE"):
             return ssl.create_default_context(capath=paths.capath)
-    return ssl.create_default_context(cafile=cafile)
+    try:
+        if cafile and Path(cafile).is_dir():
+            return ssl.create_default_context(capath=cafile)
+        return ssl.create_default_context(cafile=cafile)
+    except OSError as exc:
+        failure = "it holds no certificates" if isinstance(exc, ssl.SSLError) else exc.strerror
+    raise ConfigError(f"{AUTHORITIES} is {cafile}: {failure}")
 
 
 def _reason(exc: Exception) -> str:

@@ -1,12 +1,13 @@
 import contextlib
 import http.server
+import subprocess
 import threading
 
 import pytest
 from fakes.authority import make_authority
 from fakes.scripted_server import ScriptedServer, answer, chunked, ok
 
-from clouduploader.errors import NetworkError, PlatformReplyError
+from clouduploader.errors import ConfigError, NetworkError, PlatformReplyError
 from clouduploader.plugin import http as plugin_http
 
 
@@ -83,6 +84,20 @@ def test_server_that_is_not_trusted_is_said(serve, tmp_path):
     with pytest.raises(NetworkError, match="the certificate is not trusted"):
         request(url)
     assert request(url, environment={"REQUESTS_CA_BUNDLE": str(ca)}).data == b"x"
+
+
+def test_authorities_that_can_not_be_read_are_told(tmp_path):
+    (tmp_path / "none.pem").write_text("nonsense")
+    for name, words in (("none.pem", "it holds no certificates"), ("missing.pem", "No such file or directory")):
+        with pytest.raises(ConfigError, match=rf"^REQUESTS_CA_BUNDLE is {tmp_path / name}: {words}$"):
+            request("https://127.0.0.1:1/", environment={"REQUESTS_CA_BUNDLE": str(tmp_path / name)})
+
+
+def test_authorities_may_be_a_directory(serve, tmp_path):
+    context, ca = make_authority(tmp_path / "ca")
+    subprocess.run(["openssl", "rehash", tmp_path / "ca"], check=True, capture_output=True)
+    url = serve(ok(b"x"), context=context).url
+    assert request(url, environment={"REQUESTS_CA_BUNDLE": str(ca.parent)}).data == b"x"
 
 
 def test_certificates_of_a_directory_are_trusted_where_it_has_all(monkeypatch, tmp_path):

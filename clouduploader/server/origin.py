@@ -24,7 +24,7 @@ class Origin:
 
     Attributes:
         address: Of the client; None if a proxy does not tell it or is not believed, and over the Unix socket.
-        uid: Of the client, over the Unix socket; else None.
+        uid: Of the client, over the Unix socket; else None, and by a proxy.
         client: See `client_of`; the proxy's if it does not tell the address.
         is_tls: Whether the client speaks TLS, with this server or with a proxy.
         is_private: Whether no other machine can read the request on its way.
@@ -59,19 +59,19 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
     transport = request.transport
     sock = transport and transport.get_extra_info("socket")
     uid = unix_socket.peer_uid(sock) if sock else None
+    is_relayed = any(name in request.headers for name in RELAYED)
     if uid is not None:
         return Origin(
             address=None,
-            uid=uid,
+            uid=None if is_relayed else uid,  # it would be the proxy's
             client=unix_socket.client_name(uid),
             is_tls=False,
-            is_private=True,
+            is_private=not is_relayed,
             is_forwarded=False,
             has_certificate=False,
         )
     peer = request.remote or ""
     if not settings.is_proxy(peer):
-        is_relayed = any(name in request.headers for name in RELAYED)
         return Origin(
             address=None if is_relayed else peer,
             uid=None,
@@ -98,7 +98,7 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
 def believe(request: web.Request, settings: ServerSettings) -> web.Request:
     """Return the request as it comes from its client: with `ORIGIN`, and with the client's address and scheme."""
     found = request[ORIGIN] = find(request, settings)
-    if found.uid is not None:
+    if not request.remote:  # over the Unix socket
         return request.clone(remote=found.client)
     if not found.is_forwarded:
         return request

@@ -130,12 +130,16 @@ class TokenStore:
             What is kept of it, and the token itself, which nothing can show again.
 
         Raises:
-            UsageError: The user or the note can't be shown, or is too long.
+            UsageError: The user or the note can't be shown, or is too long; or no calendar has the end.
             CannotCreateError: The file can't be made.
         """
         check_user(user)
         if len(note) > MAX_NOTE_LENGTH or not (note.isprintable()):
             raise UsageError(f"a note must have at most {MAX_NOTE_LENGTH} characters, none of them a control character")
+        try:
+            last = expires and expires.astimezone(datetime.UTC).replace(microsecond=0)
+        except OverflowError:
+            raise UsageError("a token can't live beyond the year 9999") from None
         front = PREFIX + "".join(secrets.choice(_DIGITS) for _ in range(ID_LENGTH + SECRET_LENGTH))
         text = front + _checksum(front)
         made = StoredToken(
@@ -144,7 +148,7 @@ class TokenStore:
             role=role,
             note=note,
             created=now.astimezone(datetime.UTC).replace(microsecond=0),
-            expires=expires and expires.astimezone(datetime.UTC).replace(microsecond=0),
+            expires=last,
         )
         ends = None if made.expires is None else int(made.expires.timestamp())
         row = (made.id, _hash(text), user, role, note, int(made.created.timestamp()), ends)

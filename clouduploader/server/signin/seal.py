@@ -42,7 +42,7 @@ class Seal:
         try:
             options: Any = {"require": ["aud"]}
             return jwt.decode(text, self._key, algorithms=[ALGORITHM], audience=purpose, options=options)
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, UnicodeEncodeError):  # the second: bytes that are no text came in the cookie
             return None
 
     def derive(self, purpose: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 import enum
 import ipaddress
+import re
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ KEYS = frozenset(
 )  # fmt: skip
 LONGEST_SECONDS = 2_592_000  # of a session: 30 days
 LIMITS = {"session_idle_seconds": (60, LONGEST_SECONDS), "session_max_seconds": (60, LONGEST_SECONDS)}
+_URL = re.compile(r"[!-~]+")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -132,6 +134,8 @@ def _openid(section: Mapping[str, str], path: Path) -> OpenIdSettings:
 
 def is_safe_url(url: str) -> bool:
     """Return whether nothing that is sent to a URL can be read on its way: by TLS, or because it stays on this host."""
+    if not _URL.fullmatch(url):
+        return False  # `urlsplit` passes over the ends of lines, and a header ends there
     try:
         found = urllib.parse.urlsplit(url)
         if found.scheme == "http" and found.hostname:

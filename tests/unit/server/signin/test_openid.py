@@ -182,7 +182,17 @@ def test_answer_that_makes_no_sense_is_refused(sign_in, provider, path, answer, 
 
 
 @pytest.mark.parametrize(
-    "url", ["http://idp.example/x", "ftp://127.0.0.1/", None, 7, "https://", "//x", "https://a@b/"]
+    "url",
+    [
+        "http://idp.example/x",
+        "ftp://127.0.0.1/",
+        None,
+        7,
+        "https://",
+        "//x",
+        "https://a@b/",
+        "https://idp.example/\r\nx",
+    ],
 )
 @pytest.mark.parametrize("name", ["authorization_endpoint", "token_endpoint", "jwks_uri"])
 def test_endpoint_that_others_could_read_is_not_used(sign_in, provider, name, url):

@@ -37,7 +37,7 @@ class Visitor:
         ]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
-        answer = self.server.send("\r\n".join([*lines, "", ""]).encode() + (body or b""))
+        answer = self.server.send("\r\n".join([*lines, "", ""]).encode(errors="surrogateescape") + (body or b""))
         head, _, content = answer.partition(b"\r\n\r\n")
         status, *found = head.decode().split("\r\n")
         for line in found:
@@ -257,8 +257,9 @@ def test_long_ended_sessions_are_forgotten(tom, jobs):
 
 @pytest.mark.parametrize(
     "cookie",
-    ["", "x", "a.b.c", forged(None), jwt.encode({"aud": "session", "sub": "root"}, None, algorithm="none"), "\xff"],
-)
+    ["", "x", "a.b.c", forged(None), jwt.encode({"aud": "session", "sub": "root"}, None, algorithm="none"), "\xff",
+     "\udcff"],
+)  # fmt: skip
 def test_cookie_of_another_key_is_worth_less_than_none(server, cookie):
     server.source_address = None  # of the backend's network
     visitor = Visitor(server)

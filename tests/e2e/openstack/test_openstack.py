@@ -159,7 +159,6 @@ def test_each_rule_is_needed(case, image, number):
 
 def test_account_is_filled_and_verified(case):
     run = case.sandbox.run
-    assert run(["clouduploader", "keygen"]).returncode == 0
     assert run(["clouduploader", "account", "create", "tom", "--target=openstack"]).returncode == 0
     shown = json.loads(run(["clouduploader", "account", "show", "tom", "--target=openstack", "--json"]).stdout)["data"]
     wide = make_credential(case, "wide")

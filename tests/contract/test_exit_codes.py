@@ -10,6 +10,7 @@ CODES = {
     "UsageError": 64,
     "DataError": 65,
     "TargetDataError": 65,
+    "TakenValueError": 65,
     "JobFileError": 65,
     "JobStateError": 65,
     "ImageError": 65,

@@ -19,6 +19,8 @@ _OWN_PAGE = re.compile(r"/ui(?:/[A-Za-z0-9_/-]*)?(?:\?[A-Za-z0-9_=&%.~+-]*)?")
 def check_host(state: ServerState, request: web.BaseRequest) -> None:
     """Refuse a request that a page of another name was led to make, once there is something to steal.
 
+    No name leads a browser to the Unix socket.
+
     Raises:
         RefusalError: Its `Host` is not one of ours.
     """

@@ -49,6 +49,11 @@ def test_user_of_the_service_is_an_admin(server):
     assert f"(uid {os.geteuid()})" in server.ask("GET", "/serverstatus")[2].decode()
 
 
+def test_name_in_a_request_does_not_matter_where_users_sign_in_by_tcp(serve, make_spool, tmp_path):
+    server = serve(make_spool(), listen="none", socket=str(tmp_path / "socket"), sign_in="token")
+    assert server.ask("GET", "/cloudupload")[0] == "200 OK"
+
+
 def test_image_comes_over_the_socket(server):
     name = server.create(size=5, target="directory")
     assert server.ask("PUT", f"/cloudupload/{name}", b"image")[0] == "200 OK"

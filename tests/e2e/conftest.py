@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from e2e import sandboxes
 from e2e.sandboxes import Sandbox
+from fakes.browser import Browser
 from samples import made_images
 from samples.made_images import MadeImage
 
@@ -267,3 +268,11 @@ def make_image(tmp_path: Path) -> Callable[..., MadeImage]:
         return MadeImage(path, raw)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser."""
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()

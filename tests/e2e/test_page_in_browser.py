@@ -4,20 +4,12 @@ import re
 import time
 
 import pytest
-from fakes.browser import Browser
 
 from clouduploader.model.job import JobState
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">\u202emoc.live"
 IS_LOADED = "document.getElementById('status') && !document.getElementById('status').textContent.includes('Loading')"
 HOSTILE_LOG = "<script>document.title='owned'</script>\n</pre><b>bold</b>\n\x1b[31mred\x00 \u202ereverse\n"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fakes import accessibility
-from fakes.browser import PATIENCE_SECONDS, Browser
+from fakes.browser import EMPTY_PAGE, PATIENCE_SECONDS
 from samples.minimal_disk import as_disk
 
 from clouduploader.model.job import JobState
@@ -74,26 +74,19 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module")
 def axe():
     return accessibility.axe()
 
 
 @pytest.fixture
-def browser(chromium, service):
+def browser(browser, service):
     """The browser, signed out."""
-    chromium.call("Page.navigate", url="about:blank")
-    chromium.call("Network.clearBrowserCookies")
-    chromium.complaints.clear()
-    yield chromium
-    chromium.call("Page.navigate", url="about:blank")
-    assert [line for line in chromium.complaints if "401" not in line and "404" not in line] == []
+    browser.call("Page.navigate", url=EMPTY_PAGE)
+    browser.call("Network.clearBrowserCookies")
+    browser.complaints.clear()
+    yield browser
+    browser.call("Page.navigate", url=EMPTY_PAGE)
+    assert [line for line in browser.complaints if "401" not in line and "404" not in line] == []
 
 
 def go(browser, service, path):
@@ -176,26 +169,33 @@ def test_user_kills_and_retries_jobs_and_follows_their_logs(browser, service, ma
     wait_for_text(browser, "#done", "It is tried again.")
 
 
-def test_upload_goes_on_where_it_was(browser, service, tmp_path):
-    image = tmp_path / "large.raw"
-    image.write_bytes(as_disk(os.urandom(30_000_000)))
-    sign_in(browser, service, "uma")
+LINE = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1, "offline": False}
+
+
+def pause_upload(browser, service, image):
+    """Begin to upload an image over a slow line, and pause in the middle."""
     go(browser, service, "/ui/upload")
     wait_for_text(browser, "#target", "directory")
     browser.value("document.querySelector('#target').value = 'directory'")
     browser.value("document.querySelector('#target').dispatchEvent(new Event('change'))")
     browser.drop("#drop", image)
-    slow = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": 5_000_000}
-    browser.call("Network.emulateNetworkConditions", offline=False, **slow)
+    browser.call("Network.emulateNetworkConditions", **LINE | {"uploadThroughput": 5_000_000})
     browser.click("#start")
     browser.wait_for("document.getElementById('sent').value >= 20")
     browser.click("#pause")
     wait_for_text(browser, "#sent-text", "Paused")
-    fast = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    browser.call("Network.emulateNetworkConditions", offline=True, **fast)
+    browser.call("Network.emulateNetworkConditions", **LINE)
+
+
+def test_upload_goes_on_where_it_was(browser, service, tmp_path):
+    image = tmp_path / "large.raw"
+    image.write_bytes(as_disk(os.urandom(30_000_000)))
+    sign_in(browser, service, "uma")
+    pause_upload(browser, service, image)
+    browser.call("Network.emulateNetworkConditions", **LINE | {"offline": True})
     browser.click("#start")
     wait_for_text(browser, "#sent-text", "It goes on by itself")
-    browser.call("Network.emulateNetworkConditions", offline=False, **fast)
+    browser.call("Network.emulateNetworkConditions", **LINE)
     browser.complaints.clear()
     browser.wait_for("location.pathname.startsWith('/ui/job/')")
     wait_for_text(browser, "#state", "succeeded")
@@ -208,18 +208,7 @@ def test_image_that_was_left_is_shown_and_can_be_removed(browser, service, tmp_p
     image = tmp_path / "left.raw"
     image.write_bytes(as_disk(os.urandom(30_000_000)))
     sign_in(browser, service, "lea")
-    go(browser, service, "/ui/upload")
-    wait_for_text(browser, "#target", "directory")
-    browser.value("document.querySelector('#target').value = 'directory'")
-    browser.value("document.querySelector('#target').dispatchEvent(new Event('change'))")
-    browser.drop("#drop", image)
-    slow = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": 5_000_000}
-    browser.call("Network.emulateNetworkConditions", offline=False, **slow)
-    browser.click("#start")
-    browser.wait_for("document.getElementById('sent').value >= 20")
-    browser.click("#pause")
-    wait_for_text(browser, "#sent-text", "Paused")
-    browser.call("Network.emulateNetworkConditions", offline=False, **slow | {"uploadThroughput": -1})
+    pause_upload(browser, service, image)
     go(browser, service, "/ui/upload")
     wait_for_text(browser, "#images", "left.raw")
     browser.click("#images button")

@@ -5,7 +5,6 @@ import json
 
 import pytest
 from fakes import real_openid_provider
-from fakes.browser import Browser
 
 from clouduploader.model.job import JobState
 from clouduploader.store.tokens import Role, TokenStore
@@ -17,13 +16,6 @@ SETTLED = "document.readyState === 'complete'"
 def issuer():
     with real_openid_provider.running() as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

@@ -8,6 +8,11 @@ const PROBLEMS = new Map(Object.entries({
   unknown: "You were not signed in: your account at the provider is none here. Ask an administrator.",
 }));
 
+const REFUSALS = new Map([
+  [401, "This token is wrong, was revoked or has expired."],
+  [403, "This token is not taken here: it is one for programs, or others could read it on its way (http)."],
+]);
+
 const given = new URLSearchParams(location.search);
 // Only a page of this server: what follows comes from the address.
 const next = /^\/ui(\/[\w/-]*)?$/.test(given.get("next") || "") ? given.get("next") : "/ui";
@@ -17,7 +22,7 @@ async function signIn(event) {
   setText(byId("problem"), "");
   const answer = await send("POST", "/ui/sign-in", {token: byId("token-text").value});
   if (answer.ok) return location.replace(next);
-  setText(byId("problem"), answer.status === 401 ? "This token is wrong, was revoked or has expired." : "The server answers " + answer.status + ".");
+  setText(byId("problem"), REFUSALS.get(answer.status) || "The server answers " + answer.status + ".");
   byId("token-text").select();
 }
 

@@ -157,6 +157,12 @@ def test_wrong_token_gives_no_session_and_stays_out_of_the_log(server, make_toke
     assert token[14:-6] not in server.log.getvalue()
 
 
+def test_token_of_a_worker_is_for_programs(server, make_token):
+    visitor = Visitor(server)
+    assert visitor.sign_in(make_token("prometheus", Role.WORKER))[0] == 403
+    assert visitor.cookies == {}
+
+
 def test_admin_may_what_admins_may(server, make_token):
     visitor = Visitor(server)
     visitor.sign_in(make_token("root", Role.ADMIN))

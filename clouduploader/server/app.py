@@ -73,7 +73,7 @@ async def _wait_with_100(_request: web.Request) -> None:
 async def _answer(state: ServerState, connections: ConnectionTable, request: web.Request) -> web.StreamResponse:
     try:
         connections.begin(request)
-        return await _dispatch(state, request)
+        return await _dispatch(state, connections, request)
     except ClouduploaderError as exc:
         if (way_in := guard.way_in(state, request)) and replies.to_refusal(exc).status == 401:
             return way_in
@@ -91,7 +91,7 @@ def _error(request: web.Request, error: ClouduploaderError) -> web.Response:
     return replies.error(replies.to_refusal(error))
 
 
-async def _dispatch(state: ServerState, request: web.Request) -> web.StreamResponse:
+async def _dispatch(state: ServerState, connections: ConnectionTable, request: web.Request) -> web.StreamResponse:
     guard.check_host(state, request)
     guard.check_page(state, request)
     is_for_api = endpoint.is_below_root(request.raw_path)
@@ -101,6 +101,8 @@ async def _dispatch(state: ServerState, request: web.Request) -> web.StreamRespo
         body.check_expectation(request)
     principal = await state.gate.identify(request)
     request[PRINCIPAL] = principal
+    if principal.kind is not Kind.STRANGER:
+        connections.admit_principal(request)
     if principal.kind is Kind.USER and principal.user:
         state.request_counts.count(principal.user, most=state.settings.user_requests, now=time.monotonic())
     form = ""

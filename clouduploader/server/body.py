@@ -7,6 +7,7 @@ from aiohttp import web
 from clouduploader.server.replies import RefusalError
 
 CONTINUE = "100-continue"
+SMALL_SECONDS = 300.0  # for all of a body that is no image: 2 MiB by a line of 64 kbit/s
 
 
 def has_body(request: web.BaseRequest) -> bool:
@@ -45,16 +46,20 @@ async def read(request: web.BaseRequest, *, limit_bytes: int, idle_seconds: floa
         idle_seconds: How long to wait for the next of them.
 
     Raises:
-        RefusalError: It is too long; or the client went away, or sends nothing.
+        RefusalError: It is too long; or the client went away, or sends nothing, or is not done in SMALL_SECONDS.
     """
     if (request.content_length or 0) > limit_bytes:
         raise _too_long(limit_bytes)
     await ask_for(request)
     data = bytearray()  # not a list of pieces: they may have a byte each
-    while piece := await next_piece(request, idle_seconds):
-        data += piece
-        if len(data) > limit_bytes:
-            raise _too_long(limit_bytes)
+    try:
+        async with asyncio.timeout(SMALL_SECONDS):
+            while piece := await next_piece(request, idle_seconds):
+                data += piece
+                if len(data) > limit_bytes:
+                    raise _too_long(limit_bytes)
+    except TimeoutError as exc:
+        raise _truncated() from exc
     return bytes(data)
 
 
@@ -70,7 +75,11 @@ async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
         async with asyncio.timeout(idle_seconds):
             return await request.content.readany()
     except (web.RequestPayloadError, ConnectionError, TimeoutError) as exc:
-        raise RefusalError("Truncated body", status=400, is_coded=True) from exc
+        raise _truncated() from exc
+
+
+def _truncated() -> RefusalError:
+    return RefusalError("Truncated body", status=400, is_coded=True)
 
 
 def _too_long(limit_bytes: int) -> RefusalError:

@@ -2,9 +2,9 @@
 
 A client has no limit of its own as long as there is room for all: OBS's source server asks with many connections from
 one address, often this host's own. Where something runs out, the client that uses most of it loses a connection: the
-oldest without a request, the oldest that follows a log, or the one that has held most memory for longest. A quick
-request holds little for a moment, and is answered. A client is an IPv4 address, or an IPv6 network of 64 bits, which
-is what a site assigns to one machine.
+oldest without a request, the oldest that follows a log or is a stranger's, or the one that has held most memory for
+longest. A quick request holds little for a moment, and is answered. A client is an IPv4 address, or an IPv6 network of
+64 bits, which is what a site assigns to one machine.
 
 Only a body in chunks of a few bytes has a limit of its own: it takes the event loop's time, and not memory.
 """
@@ -347,7 +347,7 @@ class ConnectionTable:
         self._all: set[ClientConnection] = set()
         self._idle = _ConnectionsByClient()  # without a request
         self._answered = _ConnectionsByClient()
-        self._followers = _ConnectionsByClient()  # those of them that follow a log
+        self._yielding = _ConnectionsByClient()  # those of them that follow a log, or may be a stranger's
         self._holders = _ConnectionsByClient()
         self._held_bytes = 0
 
@@ -364,25 +364,32 @@ class ConnectionTable:
         """Add a request; the caller calls `end` in any case.
 
         Raises:
-            RefusalError: There are too many, and none that follows a log and could ask again.
+            RefusalError: There are too many, and none that would lose nothing if it had to ask again.
         """
         connection = connection_of(request)
         self._rename(connection, request[ORIGIN].client)
         connection.begin(request)
         self._idle.discard(connection)
         if len(self._answered) >= self._max_requests:
-            if not len(self._followers):
+            if not len(self._yielding):
                 raise RefusalError("too many requests at once", status=503, is_coded=True)
-            self.evict(self._followers.of_heaviest_client()[0], "it follows a log, and there are too many requests")
+            self.evict(
+                self._yielding.of_heaviest_client()[0],
+                "it follows a log or is a stranger's, and there are too many requests",
+            )
         self._answered.add(connection)
-        if is_following(request):
-            self._followers.add(connection)
+        self._yielding.add(connection)
+
+    def admit_principal(self, request: web.BaseRequest) -> None:
+        """Take note that a request is no stranger's: it keeps its place, unless it follows a log."""
+        if not is_following(request):
+            self._yielding.discard(connection_of(request))
 
     def _rename(self, connection: ClientConnection, client: str) -> None:
         """Count a connection as another client's."""
         if client == connection.client:
             return
-        found = [it for it in (self._idle, self._answered, self._followers, self._holders) if it.discard(connection)]
+        found = [it for it in (self._idle, self._answered, self._yielding, self._holders) if it.discard(connection)]
         connection.client = client
         for connections in found:
             connections.add(connection)
@@ -391,7 +398,7 @@ class ConnectionTable:
         """Take note that a request was answered; with None, that it failed."""
         connection = connection_of(request)
         self._answered.discard(connection)
-        self._followers.discard(connection)
+        self._yielding.discard(connection)
         connection.end(answer)
 
     def hold(self, connection: ClientConnection, count: int) -> None:
@@ -413,7 +420,7 @@ class ConnectionTable:
         """Remove a connection that has ended."""
         self.hold(connection, -connection.held_bytes)
         self._all.discard(connection)
-        for connections in (self._idle, self._answered, self._followers, self._holders):
+        for connections in (self._idle, self._answered, self._yielding, self._holders):
             connections.discard(connection)
 
     def _heaviest(self, now: float) -> ClientConnection:

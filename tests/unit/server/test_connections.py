@@ -206,6 +206,7 @@ def test_followers_are_dropped_for_requests_and_others_are_not():
     def ask(path):
         handler = table.admit(Handler("a"))
         table.begin(Request(handler, path))
+        table.admit_principal(Request(handler, path))
         return handler
 
     first, second = ask("/cloudupload/1/_log"), ask("/cloudupload/2/_log")
@@ -218,6 +219,18 @@ def test_followers_are_dropped_for_requests_and_others_are_not():
     table.end(Request(shown, ""), None)
     assert ask("/cloudupload/6").is_open
     assert other.is_open
+
+
+def test_requests_of_strangers_are_dropped_for_others():
+    """A stranger could take all places by bodies that never come, for minutes each."""
+    table = table_for(3)
+    one, *others = [table.admit(Handler(client)) for client in "abb"]
+    for handler in (one, *others):
+        table.begin(Request(handler, "/ui/sign-in"))
+    known = table.admit(Handler("c"))
+    table.begin(Request(known, "/"))
+    table.admit_principal(Request(known, "/"))
+    assert [handler.is_open for handler in (one, *others, known)] == [True, False, True, True]
 
 
 def test_request_by_a_proxy_counts_for_its_client():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from clouduploader.model import job_xml
 from clouduploader.model.job import JobState
+from clouduploader.server import body as server_body
 
 SOME = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -204,3 +205,17 @@ def test_slow_loris_is_dropped_although_it_goes_on_sending(make_spool, serve):
                     is_over = True
                 if is_over:
                     clients.remove(client)
+
+
+def test_body_that_comes_drop_by_drop_is_ended(make_spool, serve, monkeypatch):
+    monkeypatch.setattr(server_body, "SMALL_SECONDS", 0.1)
+    server = serve(make_spool())
+    with server.connect() as client:
+        client.sendall(b"POST /cloudupload HTTP/1.1\r\nHost: obs\r\nContent-Length: 1000\r\n\r\n<")
+        client.settimeout(0.01)
+        answer = b""
+        while not answer:
+            client.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = client.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 400 Truncated body")

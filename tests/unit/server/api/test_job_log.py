@@ -1,5 +1,6 @@
 """A job's log by the API: ranges of it, and events while it grows."""
 
+import datetime
 import json
 import threading
 
@@ -7,6 +8,7 @@ import pytest
 
 from clouduploader.model.job import JobState
 from clouduploader.server.api import job_log
+from clouduploader.store.tokens import Role, TokenStore
 
 LOG = b"one\ntwo\nthree\n"
 
@@ -115,3 +117,21 @@ def test_quiet_follower_is_kept_alive(server, monkeypatch):
         while data.count(b": alive") < 2:
             data += client.recv(65_536)
         assert b"event: log" in data
+
+
+def test_follower_whose_token_is_revoked_sees_no_more(server, jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_log, "ALIVE_SECONDS", 0.05)
+    tokens, now = TokenStore(tmp_path / "etc" / "cloudupload"), datetime.datetime.now(datetime.UTC)
+    made, text = tokens.create("tom", Role.USER, note="", expires=None, now=now)
+    with server.connect() as client:
+        bearer = f"Authorization: Bearer {text}"
+        client.sendall(f"GET /api/v1/jobs/2/log/events HTTP/1.1\r\nHost: obs\r\n{bearer}\r\n\r\n".encode())
+        data = b""
+        while data.count(b": alive") < 2:
+            data += client.recv(65_536)
+        tokens.remove(made.id)
+        while piece := client.recv(65_536):
+            data += piece
+    assert data.endswith(b"0\r\n\r\n")  # whole, as far as it goes
+    assert b"event: end" not in data
+    assert jobs.read("2")[0].state is JobState.UPLOADING

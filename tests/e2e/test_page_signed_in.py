@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fakes import accessibility
 from fakes.browser import EMPTY_PAGE, PATIENCE_SECONDS
+from fakes.waiting import wait_for
 from samples.minimal_disk import as_disk
 
 from clouduploader.model.job import JobState
@@ -222,7 +223,7 @@ def press(browser, words):
     browser.value(f"{found}.click()")
 
 
-def test_user_makes_fills_and_forgets_an_account(browser, service):
+def test_user_makes_fills_and_forgets_an_account(browser, service, tmp_path):
     sign_in(browser, service, "ida")
     go(browser, service, "/ui/accounts")
     press(browser, "Make an account for openstack")
@@ -231,9 +232,14 @@ def test_user_makes_fills_and_forgets_an_account(browser, service):
     press(browser, "Show what to do there")
     browser.wait_for("document.querySelector('summary')?.textContent === 'commands'")
     assert browser.value("document.querySelector('summary').parentNode.textContent.includes('/members')")
-    script = browser.value("fetch(document.querySelector('a[download]').href).catch(() => 'blocked').then(String)")
-    assert script == "blocked"  # a blob is for the download alone
-    browser.complaints.clear()
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.value("document.querySelector('details').open = true")
+    browser.click("a[download]")
+    script, loaded = (
+        browser.value("document.querySelector('details pre').textContent"),
+        tmp_path / "openstack-commands.sh",
+    )
+    wait_for(lambda: loaded.exists() and loaded.read_text() == script)
     browser.type("#openstack-application_credential_id", "no id!")
     wait_for_text(browser, "#openstack-application_credential_id-mistake", "letters, digits and _.-")
     browser.type("#openstack-application_credential_id", "4711")

@@ -7,11 +7,9 @@ body in chunks, neither of which OBS's source server sends, goes through aiohttp
 """
 
 import asyncio
-import collections
 import concurrent.futures
 import contextlib
 import functools
-import math
 import select
 import socket
 import threading
@@ -24,6 +22,7 @@ from aiohttp import web
 from clouduploader.errors import ClouduploaderError, ImageError, JobFileError, JobStateError, NoSuchJobError
 from clouduploader.model.job import Details, JobState
 from clouduploader.server import body, connections, replies
+from clouduploader.server.places import Place, Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
 from clouduploader.store import spool
@@ -38,9 +37,6 @@ SMALL_BYTES = 65_536  # after a turn with less, wait a little: it was not worth 
 PAUSES = (0.0, 0.01, 0.05, 0.25)  # seconds, after none, one, two, more such turns: 1000 slow clients are no load
 SMALL_PIECE_BYTES = 1024  # so of a piece in chunks, of which no more than READ_BYTES of `connections` come at once
 CHECK_SECONDS = 1.0  # how often to check whether an image is still wanted
-RATE_SECONDS = 10.0  # over which it is measured how fast an image comes
-MIN_RATE = 16_384  # bytes a second; a slower client is dropped if others need its place: a GiB would take 18 hours
-OTHERS_SHARE = 8  # one client leaves an eighth of the places to others
 STOPPED = "the server was stopped while it received the image"
 
 T = TypeVar("T")
@@ -53,9 +49,10 @@ class ImageReceiver:
         jobs: The spool.
         source: The settings of the server.
         log: Gets what becomes of jobs.
+        places: Has one for each image.
     """
 
-    def __init__(self, jobs: spool.Spool, source: SettingsSource, log: ServiceLog) -> None:
+    def __init__(self, jobs: spool.Spool, source: SettingsSource, log: ServiceLog, *, places: Places) -> None:
         self._jobs = jobs
         self._source = source
         self._log = log
@@ -66,7 +63,7 @@ class ImageReceiver:
         self._names: set[str] = set()
         self._open: dict[str, IncomingImage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._transfers: dict[_Transfer, None] = {}
+        self._places = places
         self._received_bytes = 0  # of those that have ended
 
     @property
@@ -130,53 +127,21 @@ class ImageReceiver:
         """
         if not body.has_body(request):
             raise RefusalError("read_file: no content attached")
-        client = connections.connection_of(request).client
-        self._make_room(client)
-        transfer = _Transfer(name, client)
-        task = asyncio.create_task(self._receive(transfer, request))
-        transfer.cancel = task.cancel
+        place = self._places.take(connections.connection_of(request).client)
+        task = asyncio.create_task(self._receive(name, place, request))
+        place.cancel = task.cancel
         self._tasks.add(task)
-        self._transfers[transfer] = None
         task.add_done_callback(self._tasks.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait([task])
-            if transfer.refusal:
-                raise transfer.refusal from None
+            if place.refusal:
+                raise place.refusal from None
             raise
         finally:
-            self._transfers.pop(transfer, None)
-
-    def _make_room(self, client: str) -> None:
-        """Make room for one more image: if there is none, drop the slowest.
-
-        Raises:
-            RefusalError: There is none, and all come quickly.
-        """
-        most = self._source.current.max_transfers
-        counts = collections.Counter(it.client for it in self._transfers)
-        if counts[client] >= most - most // OTHERS_SHARE:
-            rivals = [it for it in self._transfers if it.client == client]
-        elif len(self._transfers) >= most:
-            rivals = list(self._transfers)
-        else:
-            return
-        now = time.monotonic()
-        slowest = min(rivals, key=lambda it: it.rate(now))
-        if slowest.rate(now) >= MIN_RATE:
-            raise RefusalError("too many images are on their way in", status=503, is_coded=True)
-        del self._transfers[slowest]
-        slowest.refusal = RefusalError("the image came too slowly, and others wait", status=503, is_coded=True)
-        slowest.cancel()
-
-    async def measure_forever(self) -> None:
-        """Measure how fast the images come, every RATE_SECONDS."""
-        while True:
-            await asyncio.sleep(RATE_SECONDS)
-            for transfer in self._transfers:
-                transfer.mark(time.monotonic())
+            self._places.leave(place)
 
     async def stop(self) -> None:
         """Stop receiving: the jobs of all images fail. Afterwards there are no threads."""
@@ -188,8 +153,7 @@ class ImageReceiver:
         self._copy_threads.shutdown()
         self._record_threads.shutdown()
 
-    async def _receive(self, transfer: "_Transfer", request: web.BaseRequest) -> None:
-        name = transfer.name
+    async def _receive(self, name: str, place: Place, request: web.BaseRequest) -> None:
         with _obs_refusals(self._jobs, name):
             if name in self._names:
                 raise JobStateError(f"the image of the job {name} is on its way already")
@@ -199,11 +163,12 @@ class ImageReceiver:
             try:
                 with _paused_reading(request):
                     await self._record(lambda: begun.append(self._jobs.receive(name)))
-                    transfer.begin(begun[0])
+                    incoming = begun[0]
+                    place.begin(lambda: (incoming.received_bytes, incoming.job.size or 0))
                     await self._complete(begun[0], request)
             except BaseException as exc:
                 for incoming in begun:  # none if there is no such job
-                    await self._record(functools.partial(self._abandon, incoming, self._job_error(exc, transfer)))
+                    await self._record(functools.partial(self._abandon, incoming, self._job_error(exc, place)))
                 raise
             finally:
                 self._names.discard(name)
@@ -366,57 +331,19 @@ class ImageReceiver:
             moved += count
         return moved, False
 
-    def _job_error(self, error: BaseException, transfer: "_Transfer") -> BaseException:
+    def _job_error(self, error: BaseException, place: Place) -> BaseException:
         """Return the error whose message becomes the job's details."""
         if isinstance(error, ClouduploaderError):
             return replies.to_refusal(error)
         if not isinstance(error, asyncio.CancelledError):
             return error
-        return ImageError(STOPPED) if self._is_stopping else transfer.refusal or error
+        return ImageError(STOPPED) if self._is_stopping else place.refusal or error
 
     async def _copy(self, function: Callable[..., T], *arguments: object) -> T:
         return await finished(asyncio.get_running_loop().run_in_executor(self._copy_threads, function, *arguments))
 
     async def _record(self, function: Callable[[], T]) -> T:
         return await finished(asyncio.get_running_loop().run_in_executor(self._record_threads, function))
-
-
-class _Transfer:
-    """One image that is being received, and how fast it comes.
-
-    Attributes:
-        name: Its job.
-        client: See `origin.client_of`.
-        refusal: Why it was dropped; None if it was not.
-        cancel: Ends it.
-    """
-
-    def __init__(self, name: str, client: str) -> None:
-        self.name, self.client = name, client
-        self.refusal: RefusalError | None = None
-        self.cancel: Callable[[], object] = lambda: None
-        self._incoming: IncomingImage | None = None
-        self._marks = collections.deque([(time.monotonic(), 0)], maxlen=2)  # when, and how many bytes were here
-
-    def begin(self, incoming: IncomingImage) -> None:
-        """Take note that its job is in state receiving."""
-        self._incoming = incoming
-
-    def mark(self, now: float) -> None:
-        """Remember how much is here."""
-        self._marks.append((now, self._received_bytes))
-
-    def rate(self, now: float) -> float:
-        """Return bytes a second since the last mark but one; infinite for one that has just begun, or is here."""
-        began, before = self._marks[0]
-        is_here = self._incoming is not None and self._received_bytes >= (self._incoming.job.size or 0)
-        if is_here or now - began < RATE_SECONDS:
-            return math.inf
-        return (self._received_bytes - before) / (now - began)
-
-    @property
-    def _received_bytes(self) -> int:
-        return self._incoming.received_bytes if self._incoming else 0
 
 
 class _PeriodicCheck:

@@ -7,6 +7,7 @@ and comes again by another one, long before the server can notice that.
 import asyncio
 import base64
 import binascii
+import concurrent.futures
 import contextlib
 import hashlib
 import time
@@ -17,10 +18,12 @@ from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server import body, connections, image_receiver
+from clouduploader.server.places import Place, Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
 from clouduploader.store.images import ImageStore, OpenImage
 
+THREADS = 4  # ours: disks make them wait, and nothing else is to wait with them
 ALGORITHMS = ("sha256", "sha1")  # of checksums; tus wants the second
 SYNC_BYTES = 64 << 20  # what comes is written to the disk each time there is so much of it,
 SYNC_SECONDS = 5.0  # or after so long: what a crash may lose
@@ -36,15 +39,20 @@ class PieceReceiver:
     Args:
         images: Where they go.
         source: The settings of the server.
+        places: Has one for each image.
         free_bytes: Says how many are free on the disk.
 
     Attributes:
         received_bytes: How many bytes of images have been received since the start.
     """
 
-    def __init__(self, images: ImageStore, source: SettingsSource, *, free_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, images: ImageStore, source: SettingsSource, *, places: Places, free_bytes: Callable[[], int]
+    ) -> None:
         self._images = images
         self._source = source
+        self._places = places
+        self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "piece")
         self._free_bytes = free_bytes
         self.received_bytes = 0
         self._tasks: dict[str, asyncio.Task[int]] = {}
@@ -81,9 +89,9 @@ class PieceReceiver:
         """
         digest = None if checksum is None else _Digest(checksum)
         await self.end(name)
-        if len(self._tasks) >= self._source.current.max_transfers:
-            raise RefusalError("too many images are on their way in", status=503)
-        task = asyncio.create_task(self._receive(name, request, offset_bytes, digest))
+        place = self._places.take(connections.connection_of(request).client)
+        task = asyncio.create_task(self._receive(name, place, request, offset_bytes, digest))
+        place.cancel = task.cancel
         self._tasks[name] = task
         try:
             return await asyncio.shield(task)
@@ -92,32 +100,48 @@ class PieceReceiver:
             await asyncio.wait([task])
             if task in self._overtaken:
                 raise RefusalError(OVERTAKEN, status=409) from None
+            if place.refusal:
+                raise place.refusal from None
             raise
         finally:
+            self._places.leave(place)
             self._overtaken.discard(task)
             self._forget(name, task)
+
+    async def stop(self) -> None:
+        """Stop receiving: what came is on the disk afterwards, and there are no threads."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._threads.shutdown()
 
     def _forget(self, name: str, task: asyncio.Task[int]) -> None:
         if self._tasks.get(name) is task:
             del self._tasks[name]
 
-    async def _receive(self, name: str, request: web.BaseRequest, offset_bytes: int, digest: "_Digest | None") -> int:
+    async def _receive(
+        self, name: str, place: Place, request: web.BaseRequest, offset_bytes: int, digest: "_Digest | None"
+    ) -> int:
         with contextlib.ExitStack() as stack:
             # Entered in the thread: if this task is cancelled meanwhile, it is closed.
-            image = await _in_thread(lambda: stack.enter_context(self._images.open(name)))
+            image = await self._in_thread(lambda: stack.enter_context(self._images.open(name)))
             if image.offset_bytes != offset_bytes:
                 raise RefusalError(f"the next byte is {image.offset_bytes}, not {offset_bytes}", status=409)
             self._check_length(request.content_length or 0, image)
+            # Never all of it: a place that is lost costs nothing, as what came stays.
+            place.begin(lambda: (image.offset_bytes - offset_bytes, image.image.size_bytes - offset_bytes + 1))
             try:
                 await self._read(image, request, digest)
             except (asyncio.CancelledError, ClouduploaderError):
                 if digest is None:
                     with contextlib.suppress(ClouduploaderError):  # the one that ends the request is told
-                        await _in_thread(image.sync)
+                        await self._in_thread(image.sync)
                 raise
             if digest is not None and not digest.is_right():
                 raise RefusalError("what came has another checksum", status=460)
-            await _in_thread(image.sync)
+            await self._in_thread(image.sync)
             return image.offset_bytes
 
     async def _read(self, image: OpenImage, request: web.BaseRequest, digest: "_Digest | None") -> None:
@@ -134,14 +158,18 @@ class PieceReceiver:
                 if digest is not None:
                     digest.update(piece)
 
-            await _in_thread(take)
+            await self._in_thread(take)
             self.received_bytes += len(piece)
             connections.connection_of(request).release()
             now = time.monotonic()
             is_due = image.offset_bytes - synced_bytes >= SYNC_BYTES or now - synced >= SYNC_SECONDS
             if digest is None and is_due:
-                await _in_thread(image.sync)
+                await self._in_thread(image.sync)
                 synced, synced_bytes = time.monotonic(), image.offset_bytes
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        """Run a function in a thread, and wait for it in any case: it uses files of the task."""
+        return await image_receiver.finished(asyncio.get_running_loop().run_in_executor(self._threads, function))
 
     def _check_length(self, count: int, image: OpenImage) -> None:
         if count > image.image.size_bytes - image.offset_bytes:
@@ -190,8 +218,3 @@ class _Digest:
     def is_right(self) -> bool:
         """Return whether the bytes were those that were sent."""
         return self._found.digest() == self._wanted
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """Run a function in a thread, and wait for it in any case: it uses files of the task."""
-    return await image_receiver.finished(asyncio.get_running_loop().run_in_executor(None, function))

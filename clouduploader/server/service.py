@@ -177,7 +177,7 @@ async def _answer_all(
     assert server is not None  # noqa: S101 set up on the line before
     works = (
         state.logs.refresh_forever(),
-        state.receiver.measure_forever(),
+        state.places.measure_forever(),
         _expire_forever(state),
         _renew_forever(state, tls),
     )
@@ -246,6 +246,7 @@ async def _answer_all(
         await state.receiver.stop()
         state.clouds.close()
         await runner.cleanup()
+        await state.transfers.stop()
 
 
 async def _renew_forever(state: ServerState, tls: TlsContext) -> None:

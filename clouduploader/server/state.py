@@ -18,6 +18,7 @@ from clouduploader.server.listing import JobLists
 from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
 from clouduploader.server.piece_receiver import PieceReceiver
+from clouduploader.server.places import Places
 from clouduploader.server.quotas import RequestCounts
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.signin.openid import Provider
@@ -46,6 +47,7 @@ class ServerState:
         source: The settings of the server, which may be read again.
         jobs: The spool.
         images: Images that come in pieces.
+        places: Those of images on their way in.
         receiver: Receives images.
         transfers: Receives pieces of them.
         clouds: Asks clouds.
@@ -70,8 +72,9 @@ class ServerState:
         self.source = source
         self.jobs = jobs
         self.images = ImageStore(jobs.directory)
-        self.receiver = ImageReceiver(jobs, source, log)
-        self.transfers = PieceReceiver(self.images, source, free_bytes=jobs.free_bytes)
+        self.places = Places(source)
+        self.receiver = ImageReceiver(jobs, source, log, places=self.places)
+        self.transfers = PieceReceiver(self.images, source, places=self.places, free_bytes=jobs.free_bytes)
         self.clouds = CloudThreads()
         self.log = log
         self.worker = worker

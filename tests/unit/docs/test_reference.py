@@ -23,7 +23,7 @@ from clouduploader.plugin import (
     PhaseStarted,
     Shortfall,
 )
-from clouduploader.server import connections, image_receiver, routes, service, tls
+from clouduploader.server import connections, places, routes, service, tls
 from clouduploader.store import config, event_file, target_data
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
@@ -117,7 +117,7 @@ def test_limits_are_those_of_the_server():
         f"at most {connections.MAX_IDLE:,} - the oldest; each after {service.HEADER_SECONDS:.0f} seconds",
         f"{tls.CONNECTION_BYTES >> 10} KiB of :confval:`max_memory` for each - the oldest; each after "
         f"{service.HEADER_SECONDS:.0f} seconds, or {tls.HANDSHAKE_SECONDS:.0f} without a handshake",
-        f"less than {image_receiver.MIN_RATE >> 10} KiB a second",
+        f"less than {places.MIN_RATE >> 10} KiB a second",
         f"{service.MAX_LINE_BYTES >> 10} KiB for the first line, {service.MAX_HEADERS} headers of "
         f"{service.MAX_FIELD_BYTES} bytes",
         f"{routes.MAX_SKELETON_BYTES / (1 << 20):.1f} MiB, {job_xml.MAX_MARKS:,} tags, "

@@ -10,7 +10,7 @@ from fakes.waiting import wait_for
 
 from clouduploader.errors import ConfigError
 from clouduploader.model.job import JobState
-from clouduploader.server import connections, image_receiver, origin, settings
+from clouduploader.server import connections, origin, places, settings
 from clouduploader.server.replies import RefusalError
 
 PATIENCE_SECONDS = 60  # only a failing test waits that long
@@ -247,7 +247,7 @@ def test_request_by_a_proxy_counts_for_its_client():
 
 
 def test_slow_image_is_dropped_for_another_and_its_client_told(make_spool, serve, monkeypatch):
-    monkeypatch.setattr(image_receiver, "RATE_SECONDS", 0.2)
+    monkeypatch.setattr(places, "RATE_SECONDS", 0.2)
     jobs = make_spool()
     server = serve(jobs, max_transfers="1")
     slow, quick = server.create(size=1_000_000), server.create(size=3)
@@ -281,23 +281,17 @@ def test_one_client_leaves_places_for_images_of_others(make_spool, serve):
 
 
 def test_speed_of_an_image_is_that_of_late(monkeypatch):
-    class Received:
-        received_bytes = 0
-
-        class job:
-            size = 10**9
-
-    now = [0.0]
+    now, here = [0.0], [0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    transfer = image_receiver._Transfer("1", "a")
-    transfer.begin(Received)
-    Received.received_bytes = 10**8
-    assert transfer.rate(image_receiver.RATE_SECONDS / 2) > image_receiver.MIN_RATE  # it has just begun
+    place = places.Place("a")
+    place.begin(lambda: (here[0], 10**9))
+    here[0] = 10**8
+    assert place.rate(places.RATE_SECONDS / 2) > places.MIN_RATE  # it has just begun
     for step in range(1, 5):
-        transfer.mark(step * image_receiver.RATE_SECONDS)
-    assert transfer.rate(5 * image_receiver.RATE_SECONDS) == 0
-    Received.received_bytes = 10**9
-    assert transfer.rate(5 * image_receiver.RATE_SECONDS) > image_receiver.MIN_RATE  # it is here
+        place.mark(step * places.RATE_SECONDS)
+    assert place.rate(5 * places.RATE_SECONDS) == 0
+    here[0] = 10**9
+    assert place.rate(5 * places.RATE_SECONDS) > places.MIN_RATE  # it is here
 
 
 @pytest.mark.parametrize(

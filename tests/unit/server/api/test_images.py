@@ -11,7 +11,7 @@ import pytest
 from fakes import waiting
 
 from clouduploader.model.job import JobState
-from clouduploader.server import piece_receiver
+from clouduploader.server import piece_receiver, places
 from clouduploader.store.images import ImageStore
 from clouduploader.store.tokens import Role, TokenStore
 
@@ -68,6 +68,21 @@ def head_of(path, offset, length):
         f"PATCH {path} HTTP/1.1\r\nHost: obs\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\n"
         f"Content-Type: application/offset+octet-stream\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
+
+
+def test_piece_that_does_not_come_makes_way_for_another_and_stays(server, begin, jobs, monkeypatch):
+    monkeypatch.setattr(places, "RATE_SECONDS", 0.2)
+    server.section.update(max_transfers="1")
+    server.source.request_reload()
+    waiting.wait_for(lambda: "were read again" in server.log.getvalue())
+    slow, quick = begin(1_000_000), begin(3)
+    with server.connect() as client:
+        client.sendall(head_of(slow, 0, 1_000_000) + b"x")
+        here = ImageStore(jobs.directory).directory / slow.removeprefix(f"{ROOT}/")
+        waiting.wait_for(lambda: here.stat().st_size == 1)
+        waiting.wait_for(lambda: send(server, quick, 0, b"abc") == (204, "3"))
+        assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert offset_of(server, slow) == 1
 
 
 def test_server_tells_what_of_tus_it_can(server):

@@ -27,6 +27,8 @@ JSON = "application/json"
 MAX_PAGE_BYTES = 16 << 20  # 200 jobs have a MiB, the longest ten times that
 PAGE_JOBS = 200
 TUS = {"Tus-Resumable": "1.0.0"}
+STRANGER = "stranger"  # to the API: a client that may do nothing
+REFUSALS = {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN, http.HTTPStatus.MISDIRECTED_REQUEST}
 _TEXTS = ("details", "user", "target", "project", "repository", "package", "arch", "filename")
 _NUMBERS = {"progress": "progress", "tries": "try_", "size": "size"}
 
@@ -41,7 +43,7 @@ def connect(url: str, token: str | None = None, *, ca_path: Path | None = None) 
 
     Raises:
         UsageError: It is no URL.
-        ClouduploaderError: The server can't be reached.
+        ClouduploaderError: The server can't be reached, or lets this client do nothing.
     """
     server = ApiServer(url, token, ca_path=ca_path)
     return server if server.answers() else JobServer(url, token, ca_path=ca_path)
@@ -51,20 +53,29 @@ class ApiServer(JobServer):
     """A job server that has the API; see `JobServer`."""
 
     def answers(self) -> bool:
-        """Return whether the server has the API: OBS's has not."""
+        """Return whether the server has the API: OBS's has not.
+
+        Raises:
+            ClouduploaderError: It can't be reached, or would refuse all else too: it wants to know who asks.
+        """
 
         def ask() -> tuple[http1.ResponseHead, bytes]:
             with self._endpoint.connection(max_body_bytes=MAX_REPLY_BYTES) as connection, self._endpoint.errors():
                 connection.send_head("GET", f"{self._endpoint.path}{ROOT}/me", {})
                 connection.sock.settimeout(HEAD_SECONDS)
                 head = connection.read_head()
+                if head.status in REFUSALS:
+                    self._endpoint.check(connection, head, None)
                 return head, connection.read_body(MAX_REPLY_BYTES) if head.status == http.HTTPStatus.OK else b""
 
         head, data = self._endpoint.within(2 * HEAD_SECONDS, ask)
         try:
-            return head.status == http.HTTPStatus.OK and bool(json.loads(data)["kind"])
+            kind = json.loads(data)["kind"] if head.status == http.HTTPStatus.OK else None
         except (ValueError, TypeError, KeyError, RecursionError):
             return False
+        if kind == STRANGER:
+            raise self._endpoint.without_token()
+        return bool(kind)
 
     def read(self, name: str) -> Job:
         """See `JobServer.read`."""

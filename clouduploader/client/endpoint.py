@@ -35,6 +35,7 @@ CONNECT_SECONDS = 30.0  # what TCP needs for four tries (RFC 6298: 1 + 2 + 4 + 8
 
 HTTP_PORT, HTTPS_PORT = 80, 443
 MAX_REPLY_BYTES = 1 << 16  # `status` and the like, with OBS's details in it
+WHO_ASKS = "CLOUDUPLOADER_TOKEN, the file `token` in the home, or the keyring says who asks."
 MAX_SHOWN = 300  # characters of what a server says
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+")  # a name, or IPv6
@@ -191,9 +192,7 @@ class ServerEndpoint:
             raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")
         message = f"the server {self.url} refused: {summary} (HTTP {status})"
         if status == http.HTTPStatus.UNAUTHORIZED and self._token is None:
-            raise DeniedError(
-                message, hint="CLOUDUPLOADER_TOKEN, the file `token` in the home, or the keyring says who asks."
-            )
+            raise DeniedError(message, hint=WHO_ASKS)
         if status in (401, 403) or "access denied" in summary:  # the second is OBS's, with a 500
             raise DeniedError(message)
         if status == http.HTTPStatus.NOT_FOUND:
@@ -203,6 +202,10 @@ class ServerEndpoint:
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status == http.HTTPStatus.REQUEST_TIMEOUT:
             raise TransientError(message)
         raise PlatformReplyError(message)
+
+    def without_token(self) -> DeniedError:
+        """Return the error of a client that the server only greets."""
+        return DeniedError(f"the server {self.url} refused: a token is needed", hint=WHO_ASKS)
 
     def _body(self, connection: ServerConnection) -> bytes:
         """Return the body of a refusal; nothing if it can't be read."""

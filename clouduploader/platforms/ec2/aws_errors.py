@@ -158,10 +158,10 @@ def _sts(refusal: AwsError, subject: str, said: str) -> ClouduploaderError:
     code = refusal.code
     if code in UNAUTHORIZED:
         caller = _CALLER.search(refusal.message)
-        principal = caller[1] if caller else "this service's account"
+        principal = f"{caller[1]} or its account" if caller else "this service's account"
         return NotTrustedError(
             f"AWS does not let us assume {subject} {said}",
-            hint=f"The role's trust policy must name {principal} or its account, and the external id must be the "
+            hint=f"The role's trust policy must name {principal}, and the external id must be the "
             "very one in its condition; look for a typing error in the ARN too.",
         )
     if code in _REGION:

@@ -140,6 +140,14 @@ def test_server_that_wants_a_token_says_how_to_give_one(run, make_server, token)
     assert (code, "says who asks" in said) == (77, False)
 
 
+def test_submit_is_told_that_it_needs_a_token_and_not_that_there_is_no_account(run, serve, make_spool, tmp_path, token):
+    url = "http://{}:{}".format(*serve(make_spool(), allow="none", clients="127.0.0.0/8").address)
+    code, said = run("submit", tmp_path / "a.raw", "--server", url, *EC2)
+    assert (code, "a token is needed. CLOUDUPLOADER_TOKEN" in said, "account" in said) == (77, True, False)
+    code, said = run("submit", tmp_path / "a.raw", "--server", url, *EC2, token=token)
+    assert (code, "the token is wrong, was revoked or has expired (HTTP 401)" in said) == (77, True)
+
+
 def test_submit_leaves_the_account_to_a_server_that_knows_the_user(run, serve, make_spool, tmp_path):
     jobs = make_spool()
     server = serve(jobs, allow="none", clients="127.0.0.0/8")

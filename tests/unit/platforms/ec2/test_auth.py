@@ -273,6 +273,7 @@ def test_refusal_is_translated(make_account, make_endpoint, refused):
     environment = {"AWS_ENDPOINT_URL": endpoint.url, "AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "sesame"}
     with pytest.raises(CredentialsError, match=f"does not let us assume role {ARN}") as caught:
         make_account(environment=environment, arn=ARN).fresh_keys()
+    assert "must name this service's account, and the external id" in caught.value.hint
     assert "sesame" not in "".join(traceback.format_exception(caught.value))
 
 

@@ -144,22 +144,37 @@ def requests(server, target, seconds):
 
 def put(server, mib):
     """MiB a second, and CPU seconds of a GiB."""
-    size = mib << 20
-    skeleton = f"<clouduploadjob>{SKELETON}<size>{size}</size></clouduploadjob>".encode()
+    skeleton = f"<clouduploadjob>{SKELETON}<size>{mib << 20}</size></clouduploadjob>".encode()
     head = f"POST /cloudupload HTTP/1.1\r\nHost: obs\r\nContent-Length: {len(skeleton)}\r\n\r\n"
     answer = ask(server.port, head.encode() + skeleton)
-    name = re.search(rb'name="(\d+)"', answer)[1].decode()
+    path = "/cloudupload/" + re.search(rb'name="(\d+)"', answer)[1].decode()
+    found = send(server, mib, f"PUT {path} HTTP/1.1\r\nHost: obs\r\n")
+    ask(server.port, f"POST {path}?cmd=kill HTTP/1.1\r\nHost: obs\r\nContent-Length: 0\r\n\r\n".encode())
+    return found
+
+
+def patch(server, mib):
+    """The same by the API, in one piece."""
+    tus = "Host: obs\r\nTus-Resumable: 1.0.0\r\n"
+    head = f"POST /api/v1/images HTTP/1.1\r\n{tus}Upload-Length: {mib << 20}\r\nContent-Length: 0\r\n\r\n"
+    path = re.search(rb"Location: (\S+)", ask(server.port, head.encode()))[1].decode()
+    of_piece = "Upload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\n"
+    found = send(server, mib, f"PATCH {path} HTTP/1.1\r\n{tus}{of_piece}")
+    ask(server.port, f"DELETE {path} HTTP/1.1\r\n{tus}\r\n".encode())
+    return found
+
+
+def send(server, mib, head):
+    """Send an image by a request; see `put`."""
     cpu = cpu_seconds(server)
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(f"PUT /cloudupload/{name} HTTP/1.1\r\nHost: obs\r\nContent-Length: {size}\r\n\r\n".encode())
+        client.sendall(f"{head}Content-Length: {mib << 20}\r\n\r\n".encode())
         for _ in range(mib):
             client.sendall(BUFFER)
-        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        assert client.recv(1000).startswith(b"HTTP/1.1 20")
     elapsed = time.monotonic() - began
-    used = cpu_seconds(server) - cpu
-    ask(server.port, f"POST /cloudupload/{name}?cmd=kill HTTP/1.1\r\nHost: obs\r\nContent-Length: 0\r\n\r\n".encode())
-    return mib / elapsed, used / mib * 1024
+    return mib / elapsed, (cpu_seconds(server) - cpu) / mib * 1024
 
 
 def measure_memory(server):
@@ -203,6 +218,7 @@ def main():
                             requests(server, target, options.seconds)
                         )
                     rows.setdefault(("PUT: MiB/s, CPU s/GiB", server.name), []).append(put(server, options.mib))
+                rows.setdefault(("PATCH: MiB/s, CPU s/GiB", Ours.name), []).append(patch(servers[-1], options.mib))
             for server in servers[1:]:
                 rows["peak MiB after PUT", server.name] = [(memory_mib(server, "VmHWM"),)]
                 rows[f"MiB, {MANY_JOBS} jobs, {FOLLOWERS} followers", server.name] = [measure_memory(server)]

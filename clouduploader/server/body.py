@@ -10,6 +10,13 @@ CONTINUE = "100-continue"
 SMALL_SECONDS = 300.0  # for all of a body that is no image: 2 MiB by a line of 64 kbit/s
 
 
+class TruncatedError(RefusalError):
+    """The client went away before the end of a body, or sends no more of it."""
+
+    def __init__(self) -> None:
+        super().__init__("Truncated body", status=400, is_coded=True)
+
+
 def has_body(request: web.BaseRequest) -> bool:
     """Return whether a request has a body, if only an empty one."""
     return "Content-Length" in request.headers or is_chunked(request)
@@ -46,7 +53,8 @@ async def read(request: web.BaseRequest, *, limit_bytes: int, idle_seconds: floa
         idle_seconds: How long to wait for the next of them.
 
     Raises:
-        RefusalError: It is too long; or the client went away, or sends nothing, or is not done in SMALL_SECONDS.
+        RefusalError: It is too long.
+        TruncatedError: The client went away, or sends nothing, or is not done in SMALL_SECONDS.
     """
     if (request.content_length or 0) > limit_bytes:
         raise _too_long(limit_bytes)
@@ -59,7 +67,7 @@ async def read(request: web.BaseRequest, *, limit_bytes: int, idle_seconds: floa
                 if len(data) > limit_bytes:
                     raise _too_long(limit_bytes)
     except TimeoutError as exc:
-        raise _truncated() from exc
+        raise TruncatedError from exc
     return bytes(data)
 
 
@@ -67,7 +75,7 @@ async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
     """Return the next bytes of a body; none at its end.
 
     Raises:
-        RefusalError: The client went away, or sends nothing.
+        TruncatedError: The client went away, or sends nothing.
     """
     try:
         if request.transport is None:
@@ -75,11 +83,7 @@ async def next_piece(request: web.BaseRequest, idle_seconds: float) -> bytes:
         async with asyncio.timeout(idle_seconds):
             return await request.content.readany()
     except (web.RequestPayloadError, ConnectionError, TimeoutError) as exc:
-        raise _truncated() from exc
-
-
-def _truncated() -> RefusalError:
-    return RefusalError("Truncated body", status=400, is_coded=True)
+        raise TruncatedError from exc
 
 
 def _too_long(limit_bytes: int) -> RefusalError:

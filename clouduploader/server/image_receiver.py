@@ -1,27 +1,17 @@
-"""Receive images in constant memory, and schedule their jobs.
-
-A body of known length is read from the socket past aiohttp, which takes half as much CPU time again for it
-(bench/README.rst): its transport stops reading, and a few threads copy what the kernel has from the socket to
-the file, each through one buffer of its own. A client that sends nothing occupies no thread. What comes by TLS, and a
-body in chunks, neither of which OBS's source server sends, goes through aiohttp's parser.
-"""
+"""Receive images of jobs, and schedule the jobs."""
 
 import asyncio
-import concurrent.futures
 import contextlib
 import functools
-import select
-import socket
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Set
-from typing import TypeVar
+from collections.abc import Iterator, Set
 
 from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError, ImageError, JobFileError, JobStateError, NoSuchJobError
 from clouduploader.model.job import Details, JobState
 from clouduploader.server import body, connections, replies
+from clouduploader.server.image_body import BodyCopier, PeriodicCheck, paused_reading
 from clouduploader.server.places import Place, Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
@@ -29,17 +19,7 @@ from clouduploader.store import spool
 from clouduploader.store.spool.incoming import IncomingImage
 from clouduploader.util.service_log import ServiceLog
 
-THREADS = 4  # ours: a few of each kind, so that one that waits for the disk delays no other
-BUFFER_BYTES = 1 << 20  # of each; measured: a quarter of it costs a third more CPU, four times twice as much
-TURN_BYTES = 64 << 20  # a fast sender leaves its thread to others after so much
-LINGER_MS = 5  # a thread waits so long for more before it takes another client's bytes
-SMALL_BYTES = 65_536  # after a turn with less, wait a little: it was not worth a thread
-PAUSES = (0.0, 0.01, 0.05, 0.25)  # seconds, after none, one, two, more such turns: 1000 slow clients are no load
-SMALL_PIECE_BYTES = 1024  # so of a piece in chunks, of which no more than READ_BYTES of `connections` come at once
-CHECK_SECONDS = 1.0  # how often to check whether an image is still wanted
 STOPPED = "the server was stopped while it received the image"
-
-T = TypeVar("T")
 
 
 class ImageReceiver:
@@ -50,20 +30,21 @@ class ImageReceiver:
         source: The settings of the server.
         log: Gets what becomes of jobs.
         places: Has one for each image.
+        copier: Copies the images; closed by the caller.
     """
 
-    def __init__(self, jobs: spool.Spool, source: SettingsSource, log: ServiceLog, *, places: Places) -> None:
+    def __init__(
+        self, jobs: spool.Spool, source: SettingsSource, log: ServiceLog, *, places: Places, copier: BodyCopier
+    ) -> None:
         self._jobs = jobs
         self._source = source
         self._log = log
-        self._copy_threads = concurrent.futures.ThreadPoolExecutor(THREADS, "receive")
-        self._record_threads = concurrent.futures.ThreadPoolExecutor(THREADS, "record")  # they wait for disk and locks
-        self._buffers = threading.local()
+        self._places = places
+        self._copier = copier
         self._is_stopping = False
         self._names: set[str] = set()
         self._open: dict[str, IncomingImage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._places = places
         self._received_bytes = 0  # of those that have ended
 
     @property
@@ -144,14 +125,12 @@ class ImageReceiver:
             self._places.leave(place)
 
     async def stop(self) -> None:
-        """Stop receiving: the jobs of all images fail. Afterwards there are no threads."""
+        """Stop receiving: the jobs of all images fail."""
         self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._copy_threads.shutdown()
-        self._record_threads.shutdown()
 
     async def _receive(self, name: str, place: Place, request: web.BaseRequest) -> None:
         with _obs_refusals(self._jobs, name):
@@ -161,14 +140,15 @@ class ImageReceiver:
             self._names.add(name)
             begun: list[IncomingImage] = []
             try:
-                with _paused_reading(request):
-                    await self._record(lambda: begun.append(self._jobs.receive(name)))
+                with paused_reading(request):
+                    await self._copier.settle(lambda: begun.append(self._jobs.receive(name)))
                     incoming = begun[0]
                     place.begin(lambda: (incoming.received_bytes, incoming.job.size or 0))
-                    await self._complete(begun[0], request)
+                    await self._complete(incoming, request)
             except BaseException as exc:
+                error = self._job_error(exc, place)
                 for incoming in begun:  # none if there is no such job
-                    await self._record(functools.partial(self._abandon, incoming, self._job_error(exc, place)))
+                    await self._copier.settle(functools.partial(self._abandon, incoming, error))
                 raise
             finally:
                 self._names.discard(name)
@@ -205,7 +185,7 @@ class ImageReceiver:
                 seconds = time.monotonic() - began
                 self._log.tell("scheduled", job=name, bytes=incoming.received_bytes, seconds=seconds)
 
-            await self._record(functools.partial(incoming.finish, announce=announce))
+            await self._copier.settle(functools.partial(incoming.finish, announce=announce))
         finally:
             self._received_bytes += incoming.received_bytes
             del self._open[name]
@@ -215,121 +195,21 @@ class ImageReceiver:
         if length is not None and length != size:
             raise ImageError(f"size mismatch: {length} != {size}")
         self.check_space(size, name=incoming.job.name)
-        await body.ask_for(request)
-        if length is None or not _is_copied(request):
-            await self._read_pieces(incoming, request)
-        else:
-            await self._read_socket(incoming, request, length)
+        wanted = PeriodicCheck(functools.partial(self._check_wanted, incoming))
 
-    async def _read_pieces(self, incoming: IncomingImage, request: web.BaseRequest) -> None:
-        """Write what aiohttp's parser gives; no more than the job's size."""
-        size = incoming.job.size or 0
-        wanted = _PeriodicCheck(functools.partial(self._check_wanted, incoming))
-        small_turns = 0
-        while True:
-            piece = await self._next_piece(request, wanted)
-            if not piece:
-                return
-            if incoming.received_bytes + len(piece) > size:
-                raise ImageError(f"size mismatch: {incoming.received_bytes + len(piece)} != {size}")
-            await self._copy(incoming.write, piece)
-            connections.connection_of(request).release()
+        def write(data: bytes | memoryview) -> None:
+            received_bytes = incoming.received_bytes + len(data)
+            if received_bytes > size:
+                raise ImageError(f"size mismatch: {received_bytes} != {size}")
+            incoming.write(data)
+
+        async def after_turn() -> None:
             wanted.check_if_due()
-            small_turns = min(small_turns + 1, len(PAUSES) - 1) if len(piece) < SMALL_PIECE_BYTES else 0
-            if small_turns:
-                await asyncio.sleep(PAUSES[small_turns])
 
-    async def _next_piece(self, request: web.BaseRequest, wanted: "_PeriodicCheck") -> bytes:
-        """Return the next bytes, none at the end; meanwhile make the check."""
-        task = asyncio.create_task(body.next_piece(request, self._source.current.idle_seconds))
         try:
-            while not (await asyncio.wait([task], timeout=CHECK_SECONDS))[0]:
-                wanted.check_if_due()
-            return task.result()
-        except RefusalError as exc:
+            await self._copier.copy(request, write, after_turn=after_turn)
+        except body.TruncatedError as exc:
             raise ImageError(Details.CUT_OFF) from exc
-        finally:
-            task.cancel()
-
-    async def _read_socket(self, incoming: IncomingImage, request: web.BaseRequest, length: int) -> None:
-        """Copy the body from the socket to the file, without aiohttp."""
-        transport = request.transport
-        if transport is None:
-            raise ImageError(Details.CUT_OFF)
-        while True:
-            piece = _buffered(request)
-            transport.pause_reading()  # again each time: taking from the buffer may resume it
-            if not piece:
-                break
-            await self._copy(incoming.write, piece)
-            connections.connection_of(request).release()
-        with transport.get_extra_info("socket").dup() as sock:
-            sock.setblocking(False)
-            is_whole = await self._pump(incoming, sock, length)
-        # aiohttp need not wait for what was read past it. Nor may it read on, which it does then: it would close the
-        # connection at the client's end of data, and a client that has only closed its half would get no answer.
-        request.content.feed_eof()
-        transport.pause_reading()
-        if not is_whole:
-            raise ImageError(Details.CUT_OFF)
-
-    async def _pump(self, incoming: IncomingImage, sock: socket.socket, length: int) -> bool:
-        """Copy all bytes that come.
-
-        Returns:
-            Whether these were all; else the client sends no more.
-
-        Raises:
-            ImageError: It sent nothing for too long.
-            NoSuchJobError, RefusalError: See `_check_wanted`.
-            LocalIOError: The bytes can't be written.
-        """
-        wanted = _PeriodicCheck(functools.partial(self._check_wanted, incoming))
-        small_turns, idle_since = 0, time.monotonic()
-        while incoming.received_bytes < length:
-            moved, is_over = await self._copy(self._turn, incoming, sock, length)
-            wanted.check_if_due()
-            if is_over:
-                break
-            now = time.monotonic()
-            if moved:
-                idle_since = now
-            elif now - idle_since >= self._source.current.idle_seconds:
-                raise ImageError(Details.CUT_OFF)
-            if moved < SMALL_BYTES and incoming.received_bytes < length:
-                await asyncio.sleep(PAUSES[min(small_turns, len(PAUSES) - 1)])
-                small_turns = min(small_turns + 1, len(PAUSES))
-                await _readable(sock, CHECK_SECONDS)
-            else:
-                small_turns = 0
-        return incoming.received_bytes == length
-
-    def _turn(self, incoming: IncomingImage, sock: socket.socket, length: int) -> tuple[int, bool]:
-        """In a thread: copy what there is, and what comes at once after it.
-
-        Returns:
-            How many bytes, and whether the client sends no more.
-        """
-        if not hasattr(self._buffers, "buffer"):
-            self._buffers.buffer = memoryview(bytearray(BUFFER_BYTES))
-        buffer: memoryview = self._buffers.buffer
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        moved = 0
-        while moved < TURN_BYTES and (left := length - incoming.received_bytes):
-            try:
-                count = sock.recv_into(buffer, min(left, BUFFER_BYTES))
-            except BlockingIOError:
-                if moved < SMALL_BYTES or not poll.poll(LINGER_MS):
-                    break
-                continue
-            except OSError:
-                return moved, True
-            if not count:
-                return moved, True
-            incoming.write(buffer[:count])
-            moved += count
-        return moved, False
 
     def _job_error(self, error: BaseException, place: Place) -> BaseException:
         """Return the error whose message becomes the job's details."""
@@ -338,95 +218,6 @@ class ImageReceiver:
         if not isinstance(error, asyncio.CancelledError):
             return error
         return ImageError(STOPPED) if self._is_stopping else place.refusal or error
-
-    async def _copy(self, function: Callable[..., T], *arguments: object) -> T:
-        return await finished(asyncio.get_running_loop().run_in_executor(self._copy_threads, function, *arguments))
-
-    async def _record(self, function: Callable[[], T]) -> T:
-        return await finished(asyncio.get_running_loop().run_in_executor(self._record_threads, function))
-
-
-class _PeriodicCheck:
-    """A check that is made no more often than every CHECK_SECONDS.
-
-    Args:
-        check: Makes it.
-    """
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
-        self._due = time.monotonic() + CHECK_SECONDS
-
-    def check_if_due(self) -> None:
-        """Make the check, if it is time."""
-        now = time.monotonic()
-        if now >= self._due:
-            self._due = now + CHECK_SECONDS
-            self._check()
-
-
-async def finished(future: Awaitable[T]) -> T:
-    """Wait for a thread's result; if cancelled, however often, until the thread is done: it uses files of this task."""
-    task = asyncio.ensure_future(future)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        task.exception()  # the client is gone; asyncio would log an exception that was never retrieved
-        raise
-
-
-def _is_copied(request: web.BaseRequest) -> bool:
-    """Return whether a body is copied from the socket past aiohttp: of known length, and as it is, without TLS."""
-    has_tls = request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
-    return request.content_length is not None and not has_tls
-
-
-def _buffered(request: web.BaseRequest) -> bytes:
-    """Return what aiohttp has read of a body already.
-
-    Raises:
-        ImageError: The client is gone.
-    """
-    try:
-        return request.content.read_nowait()
-    except (web.RequestPayloadError, ConnectionError) as exc:
-        raise ImageError(Details.CUT_OFF) from exc
-
-
-async def _readable(sock: socket.socket, timeout_seconds: float) -> None:
-    """Wait until a socket can be read, or has ended; at most so long."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def ready() -> None:
-        loop.remove_reader(sock)
-        if not future.done():
-            future.set_result(None)
-
-    loop.add_reader(sock, ready)
-    try:
-        await asyncio.wait([future], timeout=timeout_seconds)
-    finally:
-        loop.remove_reader(sock)
-        future.cancel()
-
-
-@contextlib.contextmanager
-def _paused_reading(request: web.BaseRequest) -> Iterator[None]:
-    """Pause aiohttp's reading of a body that is copied; on an error it reads on, and throws away what comes."""
-    transport = request.transport
-    if transport is None or not _is_copied(request):
-        yield
-        return
-    transport.pause_reading()
-    try:
-        yield
-    finally:
-        if not request.content.is_eof():
-            transport.resume_reading()  # a client that is still sending does not listen yet
 
 
 @contextlib.contextmanager

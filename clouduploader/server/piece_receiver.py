@@ -7,30 +7,26 @@ and comes again by another one, long before the server can notice that.
 import asyncio
 import base64
 import binascii
-import concurrent.futures
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
 
 from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.server import body, connections, image_receiver
+from clouduploader.server import connections
+from clouduploader.server.image_body import BodyCopier, PeriodicCheck, paused_reading
 from clouduploader.server.places import Place, Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
 from clouduploader.store.images import ImageStore, OpenImage
 
-THREADS = 4  # ours: disks make them wait, and nothing else is to wait with them
 ALGORITHMS = ("sha256", "sha1")  # of checksums; tus wants the second
 SYNC_BYTES = 64 << 20  # what comes is written to the disk each time there is so much of it,
 SYNC_SECONDS = 5.0  # or after so long: what a crash may lose
-CHECK_SECONDS = 1.0  # how often to look whether the disk still has room
 OVERTAKEN = "another request goes on with this image"
-
-T = TypeVar("T")
+STOPPED = "the server is stopped"
 
 
 class PieceReceiver:
@@ -40,6 +36,7 @@ class PieceReceiver:
         images: Where they go.
         source: The settings of the server.
         places: Has one for each image.
+        copier: Copies them; closed by the caller.
         free_bytes: Says how many are free on the disk.
 
     Attributes:
@@ -47,16 +44,21 @@ class PieceReceiver:
     """
 
     def __init__(
-        self, images: ImageStore, source: SettingsSource, *, places: Places, free_bytes: Callable[[], int]
+        self,
+        images: ImageStore,
+        source: SettingsSource,
+        *,
+        places: Places,
+        copier: BodyCopier,
+        free_bytes: Callable[[], int],
     ) -> None:
         self._images = images
         self._source = source
         self._places = places
-        self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "piece")
+        self._copier = copier
         self._free_bytes = free_bytes
         self.received_bytes = 0
-        self._tasks: dict[str, asyncio.Task[int]] = {}
-        self._overtaken: set[asyncio.Task[int]] = set()
+        self._tasks: dict[str, tuple[asyncio.Task[int], Place]] = {}
 
     @property
     def count(self) -> int:
@@ -65,11 +67,20 @@ class PieceReceiver:
 
     async def end(self, name: str) -> None:
         """End the request that sends some of an image, if there is one; what came by it is on the disk then."""
-        while task := self._tasks.get(name):
-            self._overtaken.add(task)
+        await self._end(name, RefusalError(OVERTAKEN, status=409))
+
+    async def stop(self) -> None:
+        """End all requests; what came by them is on the disk then."""
+        for name in list(self._tasks):
+            await self._end(name, RefusalError(STOPPED, status=503))
+
+    async def _end(self, name: str, refusal: RefusalError) -> None:
+        while known := self._tasks.get(name):
+            task, place = known
+            place.refusal = place.refusal or refusal
             task.cancel()
             await asyncio.wait([task])
-            self._forget(name, task)
+            self._forget(name, place)
 
     async def receive(self, name: str, request: web.BaseRequest, *, offset_bytes: int, checksum: str | None) -> int:
         """Receive a piece.
@@ -92,103 +103,80 @@ class PieceReceiver:
         place = self._places.take(connections.connection_of(request).client)
         task = asyncio.create_task(self._receive(name, place, request, offset_bytes, digest))
         place.cancel = task.cancel
-        self._tasks[name] = task
+        self._tasks[name] = task, place
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait([task])
-            if task in self._overtaken:
-                raise RefusalError(OVERTAKEN, status=409) from None
             if place.refusal:
                 raise place.refusal from None
             raise
         finally:
             self._places.leave(place)
-            self._overtaken.discard(task)
-            self._forget(name, task)
+            self._forget(name, place)
 
-    async def stop(self) -> None:
-        """Stop receiving: what came is on the disk afterwards, and there are no threads."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        self._threads.shutdown()
-
-    def _forget(self, name: str, task: asyncio.Task[int]) -> None:
-        if self._tasks.get(name) is task:
+    def _forget(self, name: str, place: Place) -> None:
+        if name in self._tasks and self._tasks[name][1] is place:
             del self._tasks[name]
 
     async def _receive(
         self, name: str, place: Place, request: web.BaseRequest, offset_bytes: int, digest: "_Digest | None"
     ) -> int:
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack, paused_reading(request):
             # Entered in the thread: if this task is cancelled meanwhile, it is closed.
-            image = await self._in_thread(lambda: stack.enter_context(self._images.open(name)))
+            image = await self._copier.settle(lambda: stack.enter_context(self._images.open(name)))
             if image.offset_bytes != offset_bytes:
                 raise RefusalError(f"the next byte is {image.offset_bytes}, not {offset_bytes}", status=409)
-            self._check_length(request.content_length or 0, image)
+            _check_length(request.content_length or 0, image)
+            self._check_room()
             # Never all of it: a place that is lost costs nothing, as what came stays.
             place.begin(lambda: (image.offset_bytes - offset_bytes, image.image.size_bytes - offset_bytes + 1))
             try:
-                await self._read(image, request, digest)
+                await self._append(image, request, digest)
             except (asyncio.CancelledError, ClouduploaderError):
                 if digest is None:
                     with contextlib.suppress(ClouduploaderError):  # the one that ends the request is told
-                        await self._in_thread(image.sync)
+                        await self._copier.settle(image.sync)
                 raise
             if digest is not None and not digest.is_right():
                 raise RefusalError("what came has another checksum", status=460)
-            await self._in_thread(image.sync)
+            await self._copier.settle(image.sync)
             return image.offset_bytes
 
-    async def _read(self, image: OpenImage, request: web.BaseRequest, digest: "_Digest | None") -> None:
+    async def _append(self, image: OpenImage, request: web.BaseRequest, digest: "_Digest | None") -> None:
         """Append the body of a request to an image."""
-        synced, synced_bytes = time.monotonic(), image.offset_bytes
-        room = self._room()
-        await body.ask_for(request)
-        while piece := await body.next_piece(request, self._source.current.idle_seconds):
-            next(room)
-            self._check_length(len(piece), image)
+        room = PeriodicCheck(self._check_room)
+        counted_bytes, synced = image.offset_bytes, time.monotonic()
 
-            def take(piece: bytes = piece) -> None:
-                image.write(piece)
-                if digest is not None:
-                    digest.update(piece)
+        def write(data: bytes | memoryview) -> None:
+            _check_length(len(data), image)
+            image.write(data)
+            if digest is not None:
+                digest.update(data)
 
-            await self._in_thread(take)
-            self.received_bytes += len(piece)
-            connections.connection_of(request).release()
-            now = time.monotonic()
-            is_due = image.offset_bytes - synced_bytes >= SYNC_BYTES or now - synced >= SYNC_SECONDS
+        async def after_turn() -> None:
+            nonlocal counted_bytes, synced
+            self.received_bytes += image.offset_bytes - counted_bytes
+            counted_bytes = image.offset_bytes
+            room.check_if_due()
+            unsynced_bytes = image.offset_bytes - image.image.offset_bytes
+            is_due = unsynced_bytes >= SYNC_BYTES or time.monotonic() - synced >= SYNC_SECONDS
             if digest is None and is_due:
-                await self._in_thread(image.sync)
-                synced, synced_bytes = time.monotonic(), image.offset_bytes
+                await self._copier.settle(image.sync)
+                synced = time.monotonic()
 
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        """Run a function in a thread, and wait for it in any case: it uses files of the task."""
-        return await image_receiver.finished(asyncio.get_running_loop().run_in_executor(self._threads, function))
+        await self._copier.copy(request, write, after_turn=after_turn)
 
-    def _check_length(self, count: int, image: OpenImage) -> None:
-        if count > image.image.size_bytes - image.offset_bytes:
-            raise RefusalError(f"the image has {image.image.size_bytes} bytes, and more are sent", status=413)
-
-    def _room(self) -> Iterator[None]:
-        """Look at each step whether the disk has room, unless that was done CHECK_SECONDS ago.
+    def _check_room(self) -> None:
+        """Check whether the disk has room.
 
         Raises:
             RefusalError: It has not.
         """
-        while True:
-            free, kept = self._free_bytes(), self._source.current.keep_free_bytes
-            if free < kept:
-                raise RefusalError(f"No space left on device: {free} bytes are free, {kept} are kept free")
-            checked = time.monotonic()
-            yield
-            while time.monotonic() - checked < CHECK_SECONDS:
-                yield
+        free, kept = self._free_bytes(), self._source.current.keep_free_bytes
+        if free < kept:
+            raise RefusalError(f"No space left on device: {free} bytes are free, {kept} are kept free")
 
 
 class _Digest:
@@ -211,10 +199,20 @@ class _Digest:
             raise RefusalError("a checksum must be in Base64") from None
         self._found = hashlib.new(algorithm, usedforsecurity=False)
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         """Take bytes of the piece."""
         self._found.update(data)
 
     def is_right(self) -> bool:
         """Return whether the bytes were those that were sent."""
         return self._found.digest() == self._wanted
+
+
+def _check_length(count: int, image: OpenImage) -> None:
+    """Check whether so many bytes more belong to an image.
+
+    Raises:
+        RefusalError: They don't.
+    """
+    if count > image.image.size_bytes - image.offset_bytes:
+        raise RefusalError(f"the image has {image.image.size_bytes} bytes, and more are sent", status=413)

@@ -244,9 +244,10 @@ async def _answer_all(
         await asyncio.gather(*tasks, return_exceptions=True)
         state.logs.close()
         await state.receiver.stop()
+        await state.transfers.stop()
         state.clouds.close()
         await runner.cleanup()
-        await state.transfers.stop()
+        state.copier.close()
 
 
 async def _renew_forever(state: ServerState, tls: TlsContext) -> None:

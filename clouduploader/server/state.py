@@ -12,6 +12,7 @@ from clouduploader.jobs import expire
 from clouduploader.server import body, connections, status
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.cloud_threads import CloudThreads
+from clouduploader.server.image_body import BodyCopier
 from clouduploader.server.image_receiver import ImageReceiver
 from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.listing import JobLists
@@ -48,6 +49,7 @@ class ServerState:
         jobs: The spool.
         images: Images that come in pieces.
         places: Those of images on their way in.
+        copier: Copies what comes of them.
         receiver: Receives images.
         transfers: Receives pieces of them.
         clouds: Asks clouds.
@@ -73,8 +75,11 @@ class ServerState:
         self.jobs = jobs
         self.images = ImageStore(jobs.directory)
         self.places = Places(source)
-        self.receiver = ImageReceiver(jobs, source, log, places=self.places)
-        self.transfers = PieceReceiver(self.images, source, places=self.places, free_bytes=jobs.free_bytes)
+        self.copier = BodyCopier(source)
+        self.receiver = ImageReceiver(jobs, source, log, places=self.places, copier=self.copier)
+        self.transfers = PieceReceiver(
+            self.images, source, places=self.places, copier=self.copier, free_bytes=jobs.free_bytes
+        )
         self.clouds = CloudThreads()
         self.log = log
         self.worker = worker

@@ -5,6 +5,8 @@ import contextlib
 import datetime
 import hashlib
 import json
+import random
+import socket
 import threading
 
 import pytest
@@ -134,6 +136,53 @@ def test_what_came_before_a_break_stays(server, begin, jobs):
         waiting.wait_for(lambda: here.stat().st_size == 4)
     waiting.wait_for(lambda: json.loads(server.ask("GET", path)[2])["offset"] == 4)
     assert send(server, path, 4, b"ef") == (204, "6")
+
+
+@pytest.mark.parametrize("first", [0, 1000, 300_000, 3_000_001])
+def test_piece_arrives_as_it_was_sent(server, begin, jobs, first):
+    """However much of it comes together with the request's head, and is read by aiohttp, unlike the rest."""
+    data = random.Random(first).randbytes(3_000_001)  # noqa: S311 no secret
+    path = begin(len(data))
+    here = ImageStore(jobs.directory).directory / path.rpartition("/")[2]
+    with server.connect() as client:
+        client.sendall(head_of(path, 0, len(data)) + data[:first])
+        waiting.wait_for(lambda: here.stat().st_size == first)
+        client.sendall(data[first:])
+        client.shutdown(socket.SHUT_WR)  # it still gets its answer
+        assert client.recv(65_536).startswith(b"HTTP/1.1 204 ")
+    assert here.read_bytes() == data
+    assert b"\nclouduploader_received_bytes_total 3.000001e+06\n" in server.ask("GET", "/metrics")[2]
+
+
+def test_piece_whose_client_falls_silent_stays(serve, jobs):
+    server = serve(jobs, idle_seconds="1")
+    image = ImageStore(jobs.directory).create(None, 6, metadata={}, now=datetime.datetime.now(datetime.UTC))
+    with server.connect() as client:
+        client.sendall(head_of(f"{ROOT}/{image.id}", 0, 6) + b"abcd")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 400 ")
+    assert ImageStore(jobs.directory).find(image.id).offset_bytes == 4
+
+
+def test_piece_stops_when_others_fill_the_disk_and_stays(server, begin, jobs):
+    path = begin(6)
+    with server.connect() as client:
+        client.sendall(head_of(path, 0, 6) + b"abcd")
+        waiting.wait_for(lambda: (ImageStore(jobs.directory).directory / path.rpartition("/")[2]).stat().st_size == 4)
+        server.section["keep_free"] = "1000000T"  # the other way round: the limit rises above what is free
+        server.source.request_reload()
+        assert client.recv(65_536).startswith(b"HTTP/1.1 507 ")
+    assert offset_of(server, path) == 4
+
+
+def test_server_that_stops_keeps_what_came(serve, server, begin, jobs):
+    path = begin(6)
+    here = ImageStore(jobs.directory).directory / path.rpartition("/")[2]
+    with server.connect() as client:
+        client.sendall(head_of(path, 0, 6) + b"abcd")
+        waiting.wait_for(lambda: here.stat().st_size == 4)
+        serve.stop()
+        assert client.recv(65_536).startswith(b"HTTP/1.1 503 ")
+    assert ImageStore(jobs.directory).find(here.name).offset_bytes == 4
 
 
 def test_request_for_an_image_ends_the_one_before(server, begin):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from clouduploader.server.metrics import Metrics
 from clouduploader.server.piece_receiver import PieceReceiver
 from clouduploader.server.places import Places
 from clouduploader.server.quotas import RequestCounts
+from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.signin.openid import Provider
 from clouduploader.server.status import InFlight
@@ -34,6 +36,7 @@ from clouduploader.worker import settings as worker_settings
 
 MAX_TARGET_CHARS = 200  # of a request, where all of them are shown: some have 128 KiB
 SHORT_BYTES = 65_536  # what is no longer is read at once, in a few milliseconds at most; all that OBS sends is shorter
+SURE_SECONDS = 1.0  # for so long it is known who sends a body; it may come for minutes
 T = TypeVar("T")
 JOB = web.RequestKey("job", str)  # the job that a request is about
 IS_POLLED = web.RequestKey("is_polled", bool)
@@ -117,8 +120,18 @@ class ServerState:
         return self._provider
 
     async def read(self, request: web.BaseRequest, *, limit_bytes: int) -> bytes:
-        """Read a body that is no image; see `body.read`."""
-        return await body.read(request, limit_bytes=limit_bytes, idle_seconds=self.settings.idle_seconds)
+        """Read a body that is no image; see `body.read`.
+
+        Raises:
+            RefusalError: Its sender is not any more who that was when it began: a token was revoked, or has expired.
+        """
+        began, sender = time.monotonic(), request[PRINCIPAL]
+        data = await body.read(request, limit_bytes=limit_bytes, idle_seconds=self.settings.idle_seconds)
+        if time.monotonic() - began > SURE_SECONDS:
+            if await self.gate.identify(request) != sender:
+                raise RefusalError("the session is over", status=401, is_coded=True)
+            request[PRINCIPAL] = sender
+        return data
 
     async def parse(self, size: int, function: Callable[[], T]) -> T:
         """Parse what a client sent. What is long is parsed in a thread, one after the other.

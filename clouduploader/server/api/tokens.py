@@ -78,6 +78,8 @@ async def create_token(call: RouteCall) -> web.StreamResponse:
         if given.expires is not None and given.expires <= now:
             raise RefusalError("a token can't live for no time", status=422)
         own = TokenStore(config.home.value).get(maker, now=now) if maker else None
+        if maker and own is None:  # while the body came; what it makes would outlive it
+            raise RefusalError("the token was revoked or has expired", status=401)
         if own and own.expires and (given.expires is None or given.expires > own.expires):
             raise RefusalError("a token can't live longer than the one that makes it", status=422)
         if call.owner is not None and len(admin_tokens.list_tokens(config, user)) >= MAX_TOKENS:

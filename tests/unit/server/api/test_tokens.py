@@ -3,6 +3,9 @@
 import datetime
 import json
 
+import pytest
+
+from clouduploader.server import state
 from clouduploader.server.api import tokens
 
 
@@ -43,6 +46,23 @@ def test_token_lives_no_longer_than_the_one_that_makes_it(ask_as):
     assert ask_as("tom", "POST", "/tokens", {"expires": soon}, expires=7200)[0] == 201
     for no_time in ("2001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00"):
         assert ask_as("tom", "POST", "/tokens", {"expires": no_time})[0] == 422
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_token_that_is_revoked_while_a_body_comes_makes_none(ask_as, monkeypatch, seconds):
+    """A thief's last request, begun before; what it made would live on."""
+    monkeypatch.setattr(state, "SURE_SECONDS", seconds)
+    made = ask_as("tom", "POST", "/tokens", {})[1]
+    with ask_as.server.connect() as client:
+        client.sendall(
+            b"POST /api/v1/tokens HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+            b"Expect: 100-continue\r\nAuthorization: Bearer " + made["token"].encode() + b"\r\n\r\n"
+        )
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+        assert ask_as("tom", "DELETE", f"/tokens/{made['id']}")[0] == 204
+        client.sendall(b"{}")
+        assert client.recv(1000).startswith(b"HTTP/1.1 401 ")
+    assert not [one for one in ask_as.store.tokens() if one.note == ""]
 
 
 def test_user_has_not_any_number(ask_as, monkeypatch):

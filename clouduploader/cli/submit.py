@@ -1,6 +1,7 @@
 """`clouduploader submit`: an image for the service."""
 
 import contextlib
+import functools
 import math
 import sys
 import time
@@ -70,8 +71,9 @@ def submit_command(
     job failed. Stopped while it waits, the job goes on; so it does if its server can't be asked any more for two
     minutes, and the exit code is 69: to submit the image again would upload it twice.
 
-    An image that breaks off on its way goes on by itself, and if the program was ended, with the next `submit` of it:
-    the server keeps what it has got for a day. OBS's server does not, and the job fails ("unexpected EOF").
+    An image that breaks off on its way goes on by itself, which a line on stderr tells, and if the program was ended,
+    with the next `submit` of it: the server keeps what it has got for a day. OBS's server does not, and the job fails
+    ("unexpected EOF").
 
     With --json the data are job, server (its URL, or null for the spool), state, details, and images, by region, as the
     job's log and journal tell (null without --wait).
@@ -123,7 +125,9 @@ def _send(session: Session, order: submit.SubmitRequest, intake: submit.Sink, ca
 
         try:
             with cancel.interruptible():
-                return submit.submit(order, intake, config=session.config, watch=watch)
+                return submit.submit(
+                    order, intake, config=session.config, watch=watch, warn=functools.partial(output.warn, session)
+                )
         except StoppedError:
             for job in begun:
                 if job is None:

@@ -131,6 +131,7 @@ def submit(
     *,
     config: Config,
     watch: Callable[[Job | None], Callable[[Event], None]],
+    warn: Callable[[str], None],
 ) -> Job:
     """Make a job, and send its image.
 
@@ -146,6 +147,7 @@ def submit(
         config: The settings; its home has the account and the keys.
         watch: Called once with the new job, or None if that comes after its image; what it returns is told how the
             transfer goes.
+        warn: Called with what has broken the transfer, each time it is tried again.
 
     Returns:
         The job, scheduled.
@@ -176,7 +178,7 @@ def submit(
         if not size_bytes:
             raise ImageError(f"the image {path} is empty")
         if api := _api_of(sink):
-            sender = _PiecesSender(api, image, path, size_bytes, promised)
+            sender = _PiecesSender(api, image, path, size_bytes, promised, warn)
             return sender.send(_job(request, size_bytes), targetdata=data, tell=watch(None))
         job = sink.create(_job(request, size_bytes), targetdata=data)
         tell = watch(job)
@@ -220,13 +222,21 @@ class _PiecesSender:
         path: Its path.
         size_bytes: Its size.
         promised: The SHA-256 that it must have; None for any.
+        warn: See `submit`.
     """
 
     def __init__(
-        self, server: "ApiServer", image: io.FileIO, path: Path, size_bytes: int, promised: str | None
+        self,
+        server: "ApiServer",
+        image: io.FileIO,
+        path: Path,
+        size_bytes: int,
+        promised: str | None,
+        warn: Callable[[str], None],
     ) -> None:
         self._server, self._image, self._path, self._size_bytes = server, image, path, size_bytes
         self._promised, self._digest, self._digested_bytes = promised, hashlib.sha256(), 0
+        self._warn = warn
         self._buffer = memoryview(bytearray(BLOCK_BYTES))
         self._reached_bytes = 0
 
@@ -294,6 +304,7 @@ class _PiecesSender:
             trouble: What another try may help against. That the user has too much at the server is told at once.
         """
         given_up, reached, pause = time.monotonic() + PATIENCE_SECONDS, self._reached_bytes, FIRST_PAUSE_SECONDS
+        is_told = False
         while True:
             try:
                 return work()
@@ -302,9 +313,12 @@ class _PiecesSender:
             except trouble as exc:
                 if self._reached_bytes > reached:
                     given_up, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE_SECONDS
-                    reached = self._reached_bytes
+                    reached, is_told = self._reached_bytes, False
                 if time.monotonic() + pause > given_up:
                     raise NetworkError(exc.message, hint=GO_ON) from exc
+                if not is_told:
+                    self._warn(f"{exc.message}; trying again for {PATIENCE_SECONDS / 60:.0f} minutes")
+                    is_told = True
                 time.sleep(pause)
                 pause = min(2 * pause, LAST_PAUSE_SECONDS)
 

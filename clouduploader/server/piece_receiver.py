@@ -71,8 +71,7 @@ class PieceReceiver:
 
     async def stop(self) -> None:
         """End all requests; what came by them is on the disk then."""
-        for name in list(self._tasks):
-            await self._end(name, RefusalError(STOPPED, status=503))
+        await asyncio.gather(*(self._end(name, RefusalError(STOPPED, status=503)) for name in self._tasks))
 
     async def _end(self, name: str, refusal: RefusalError) -> None:
         while known := self._tasks.get(name):

@@ -75,5 +75,6 @@ def test_image_goes_on_after_client_and_server_were_killed(start, tmp_path):
 
     out, err = client.communicate(timeout=PATIENCE_SECONDS)
     assert (client.returncode, out) == (0, "1\n"), err
+    assert err.count("trying again for 5 minutes") == 1, err
     assert subprocess.run(["cmp", image, spool / "1.file"]).returncode == 0
     assert [path.suffix for path in (spool / ".images").iterdir()] == [".json"]

@@ -285,7 +285,9 @@ def test_server_without_a_key_gets_a_secret_only_if_the_way_is_private(home, tmp
     settings = config.load(home=file_cloud.place / "home", spool=tmp_path, environment={})
     error = StoppedError if is_private else TargetDataError
     with pytest.raises(error) as caught:
-        jobs_submit.submit(request, Server(url), config=settings, watch=lambda _job: lambda _event: None)
+        jobs_submit.submit(
+            request, Server(url), config=settings, watch=lambda _job: lambda _event: None, warn=lambda _text: None
+        )
     assert is_private or f"{url} has no key to encrypt them for" in caught.value.message
 
 

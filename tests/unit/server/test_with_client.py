@@ -196,10 +196,15 @@ def submit(url, image, home, *words):
     return main.main(["--home", str(home), "submit", "--server", url, *common, *words, str(image)])
 
 
-def test_image_goes_on_as_often_as_the_line_breaks(bad_line, image, home, jobs, monkeypatch):
+def test_image_goes_on_as_often_as_the_line_breaks(bad_line, image, home, jobs, monkeypatch, capfd):
     monkeypatch.setattr(submitting, "FIRST_PAUSE_SECONDS", 0.01)
     assert submit(bad_line.url, image, home) == 0
     assert len(bad_line.broken) == BREAKS
+    told = capfd.readouterr().err.splitlines()
+    assert told[0] == "sending image.raw"
+    assert 1 <= len(told[1:]) <= BREAKS  # not of a try that brought nothing more
+    for line in told[1:]:
+        assert re.fullmatch(r"clouduploader: warning: .* http://127\.0\.0\.1.*; trying again for 5 minutes", line)
     offsets = [int(re.search(rb"Upload-Offset: (\d+)", head)[1]) for head in bad_line.broken]
     assert offsets == sorted(offsets)
     assert jobs.file_path("1").read_bytes() == image.read_bytes()
@@ -209,7 +214,7 @@ def test_image_goes_on_as_often_as_the_line_breaks(bad_line, image, home, jobs, 
 def test_image_of_a_client_that_died_is_not_sent_again(client, image, home, jobs):
     """What the server has is in its file already: were it sent again, the file would be another one."""
     with image.open("rb", buffering=0) as opened:
-        sender = submitting._PiecesSender(ApiServer(client.url), opened, image, image.stat().st_size, None)
+        sender = submitting._PiecesSender(ApiServer(client.url), opened, image, image.stat().st_size, None, print)
         name = ApiServer(client.url).begin_image(
             filename=image.name, size_bytes=image.stat().st_size, fingerprint=sender._fingerprint()
         )

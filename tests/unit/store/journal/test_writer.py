@@ -331,8 +331,8 @@ def test_many_threads_write_whole_lines(state_dir, attempt):
     assert whats(read(state_dir).entries) == ["begin", *["mine"] * 100]
 
 
-def test_journal_that_was_pruned_begins_anew(state_dir, attempt):
-    """Whoever waits for the lock of a journal that goes makes a new one."""
+def test_journal_that_was_pruned_begins_anew(state_dir, attempt, tmp_path):
+    """An attempt that waits for the lock of a journal that goes makes a new one."""
     end(attempt, KEY, journal.AttemptOutcome.FAILED)
     path = state_dir / KEY / "journal"
     with path.open() as held:
@@ -344,8 +344,7 @@ def test_journal_that_was_pruned_begins_anew(state_dir, attempt):
                     return whats(opened.entries()), path.exists()
 
             going = threads.submit(go)
-            path.unlink()
-            path.parent.rmdir()
+            path.parent.rename(tmp_path / "gone")  # in one step: the thread may not wait yet, and make a file there
             fcntl.flock(held, fcntl.LOCK_UN)
             assert going.result() == (["begin"], True)
 

@@ -111,7 +111,12 @@ async def _create(call: RouteCall, fields: dict[str, str], data: bytes) -> web.S
 
 
 async def make_job(
-    call: RouteCall, fields: Mapping[str, str], data: bytes, *, image: StoredImage | None = None
+    call: RouteCall,
+    fields: Mapping[str, str],
+    data: bytes,
+    *,
+    image: StoredImage | None = None,
+    asked: str | None = None,
 ) -> tuple[Job, bool]:
     """Make a job; it waits for its image, unless that is here.
 
@@ -120,6 +125,7 @@ async def make_job(
         fields: Of the job, by WANTED.
         data: The target data.
         image: The whole image that came in pieces; None for one that is still to come.
+        asked: See `StoredImage`.
 
     Returns:
         The job, and whether it is new: another request may have made it of this image meanwhile.
@@ -160,14 +166,14 @@ async def make_job(
     def make() -> tuple[Job, bool]:
         whole = None if image is None else state.images.find(image.id)  # `creating` keeps it as it is now
         if whole is not None and whole.job:
-            return job_of(call, whole), False
+            return job_of(call, whole, asked), False
         if call.owner is not None:
             taken = whole.id if whole else None
             quotas.check_room(state.jobs, state.settings, call.owner, size, images=state.images, taken=taken)
         made = state.jobs.create(job, targetdata=_filled(call, job, data))
         # Logged in the thread: if the client leaves, its result is not awaited.
         state.log.tell("created", job=made.name, user=made.user, target=made.target, size=made.size)
-        return made if whole is None else _schedule(state, state.images.bind(whole, made.name)), True
+        return made if whole is None else _schedule(state, state.images.bind(whole, made.name, asked=asked)), True
 
     async with state.creating:  # else a request waits for the lock of `next` in steps of 50 ms
         made, is_new = await asyncio.to_thread(make)
@@ -175,16 +181,24 @@ async def make_job(
     return made, is_new
 
 
-def job_of(call: RouteCall, image: StoredImage) -> Job:
+def job_of(call: RouteCall, image: StoredImage, asked: str | None) -> Job:
     """In a thread: return the job that was made of an image; it gets the image now if it has not got it yet.
 
+    Args:
+        call: The request.
+        image: The image.
+        asked: See `StoredImage`.
+
     Raises:
+        JobStateError: Something else was asked for then, and the job does that.
         RefusalError: It is another user's: an administrator made it.
         ClouduploaderError: See `_schedule`.
     """
     job = _schedule(call.state, image)
     if call.owner not in (None, job.user):
         raise replies.no_such_job()
+    if asked != image.asked and image.asked is not None:
+        raise JobStateError(f"the job {job.name} was made of this image for another request", hint="Send it again.")
     return job
 
 

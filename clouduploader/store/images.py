@@ -48,6 +48,7 @@ class StoredImage:
         created: When it was begun, aware, UTC.
         changed: When some of it came last; aware, UTC.
         job: The job that was made of it; None if there is none yet.
+        asked: A digest of what that job was asked for with; None if that is not known.
     """
 
     id: str
@@ -58,6 +59,7 @@ class StoredImage:
     created: datetime.datetime
     changed: datetime.datetime
     job: str | None
+    asked: str | None
 
     @property
     def is_whole(self) -> bool:
@@ -100,6 +102,7 @@ class ImageStore:
             created=now,
             changed=now,
             job=None,
+            asked=None,
         )
         with privileges.as_owner(self.directory.parent):
             try:
@@ -177,13 +180,18 @@ class ImageStore:
         """
         return self._replace(image, offset_bytes=offset_bytes, changed=now.astimezone(datetime.UTC))
 
-    def bind(self, image: StoredImage, job: str) -> StoredImage:
+    def bind(self, image: StoredImage, job: str, *, asked: str | None = None) -> StoredImage:
         """Note that a job is made of an image.
+
+        Args:
+            image: The image.
+            job: The job's name.
+            asked: See `StoredImage`.
 
         Raises:
             CannotCreateError: It can't be written.
         """
-        return self._replace(image, job=job)
+        return self._replace(image, job=job, asked=asked)
 
     def give_up(self, image: StoredImage) -> None:
         """Remove an image whose job has a link to it by now, and keep its record."""
@@ -286,6 +294,7 @@ class ImageStore:
             "created": int(image.created.timestamp()),
             "changed": int(image.changed.timestamp()),
             "job": image.job,
+            "asked": image.asked,
         }
         path = self._record_path(image.id)
         try:
@@ -366,6 +375,7 @@ def _parsed(name: str, data: bytes) -> StoredImage:
         created=datetime.datetime.fromtimestamp(found["created"], datetime.UTC),
         changed=datetime.datetime.fromtimestamp(found["changed"], datetime.UTC),
         job=found["job"],
+        asked=found.get("asked"),
     )
     if not 0 <= image.offset_bytes <= image.size_bytes:
         raise ValueError(name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import hashlib
 from typing import Annotated, Any
 
 import msgspec
@@ -120,11 +121,12 @@ class NewJob(documents.Given):
 async def create_job(call: RouteCall) -> web.StreamResponse:
     """Make a job; of one image there is one job, however often that is asked for."""
     given = await documents.read(call, NewJob)
+    asked = hashlib.sha256(msgspec.json.encode(given)).hexdigest()
     image = None
     if given.image is not None:
         image = await images.find(call, given.image)
         if image.job:
-            job = await asyncio.to_thread(routes.job_of, call, image)
+            job = await asyncio.to_thread(routes.job_of, call, image, asked)
             return documents.answer(await details(call, job.name), location=f"{ROOT}/jobs/{job.name}")
         if not image.is_whole:
             raise JobStateError(f"{image.size_bytes - image.offset_bytes} bytes of the image are still to come")
@@ -144,7 +146,7 @@ async def create_job(call: RouteCall) -> web.StreamResponse:
     }
     encoded = data.encode() if isinstance(data, str) else msgspec.json.encode(data)
     routes.check_length(encoded)
-    job, is_new = await routes.make_job(call, fields, encoded, image=image)
+    job, is_new = await routes.make_job(call, fields, encoded, image=image, asked=asked)
     status = 201 if is_new else 200
     return documents.answer(await details(call, job.name), status=status, location=f"{ROOT}/jobs/{job.name}")
 

@@ -146,10 +146,14 @@ def test_job_without_an_image_waits_for_it(ask, jobs):
 
 
 def test_of_an_image_there_is_one_job(ask, jobs, image):
-    status, job = ask("POST", ROOT, {"user": "tom", "target": "directory", "image": image.id})
+    wanted = {"user": "tom", "target": "directory", "image": image.id}
+    status, job = ask("POST", ROOT, wanted)
     assert (status, job["state"], job["filename"], job["size"]) == (201, "scheduled", "sent.raw", 3)
     assert jobs.file_path(job["id"]).read_bytes() == b"abc"
-    assert ask("POST", ROOT, NEW | {"image": image.id}) == (200, job)
+    assert ask("POST", ROOT, wanted) == (200, job)
+    status, problem = ask("POST", ROOT, NEW | wanted)  # which that job does not do
+    assert (status, problem["code"]) == (409, "job_state")
+    assert problem["detail"] == f"the job {job['id']} was made of this image for another request"
     assert [path.suffix for path in images.ImageStore(jobs.directory).directory.iterdir()] == [".json"]
 
 

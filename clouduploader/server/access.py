@@ -231,6 +231,20 @@ class Gate:
             raise RefusalError("a worker's token needs a client certificate", status=403, is_coded=True)
         return token
 
+    async def has_ended(self, principal: Principal) -> bool:
+        """Return whether a sender's token was revoked meanwhile, or has expired, or the session was ended."""
+
+        def look() -> bool:
+            now = datetime.datetime.now(datetime.UTC)
+            with self._reading():
+                is_worthless = principal.token is not None and self._tokens.get(principal.token, now=now) is None
+            return is_worthless or (principal.session is not None and self.sessions.is_ended(principal.session))
+
+        try:
+            return await asyncio.to_thread(look)
+        except RefusalError:
+            return False  # nothing is known
+
     def _find(self, text: str) -> StoredToken | None:
         """In a thread: look a token up, and note its use."""
         now = datetime.datetime.now(datetime.UTC)

@@ -14,7 +14,14 @@ from aiohttp import web
 from clouduploader.errors import ClouduploaderError, UnavailableError
 from clouduploader.jobs import expire
 from clouduploader.server import app, unix_socket
-from clouduploader.server.connections import Acceptor, ClientConnection, ConnectionTable
+from clouduploader.server.access import PRINCIPAL
+from clouduploader.server.connections import (
+    Acceptor,
+    ClientConnection,
+    ConnectionTable,
+    connection_of,
+    is_following,
+)
 from clouduploader.server.origin import client_of
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.state import ServerState
@@ -33,6 +40,7 @@ LOG = logging.getLogger("clouduploader.server")
 HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
 POLL_SECONDS = 0.2  # how often to look at what signal handlers have set
 CERTIFICATE_SECONDS = 1.0  # how often to look whether the certificate has changed
+ENDED_SECONDS = 15.0  # how often to look whether those may still follow a log who do
 EXPIRE_SECONDS = 60.0  # how often old jobs are looked for
 SHUTDOWN_SECONDS = 2.0  # for answers that are nearly there
 BACKLOG = 512  # as OBS
@@ -180,6 +188,7 @@ async def _answer_all(
         state.places.measure_forever(),
         _expire_forever(state),
         _renew_forever(state, tls),
+        _end_forever(state, connections),
     )
     tasks = [asyncio.create_task(work) for work in works]
     loop = asyncio.get_running_loop()
@@ -256,6 +265,21 @@ async def _renew_forever(state: ServerState, tls: TlsContext) -> None:
         await asyncio.sleep(CERTIFICATE_SECONDS)
         if text := await asyncio.to_thread(tls.load_if_changed):
             state.log.tell("settings", text=text)
+
+
+async def _end_forever(state: ServerState, connections: ConnectionTable) -> None:
+    """End requests that follow a log for a token or session that has ended, every ENDED_SECONDS."""
+    while True:
+        await asyncio.sleep(ENDED_SECONDS)
+        followers: dict[tuple[str | None, str | None], list[web.BaseRequest]] = {}
+        for request in filter(is_following, state.requests()):
+            if principal := request.get(PRINCIPAL):
+                key = (principal.token, principal.session and principal.session.id)
+                followers.setdefault(key, []).append(request)
+        for requests in followers.values():
+            if await state.gate.has_ended(requests[0][PRINCIPAL]):
+                for request in requests:
+                    connections.evict(connection_of(request), "the token or the session of its user has ended")
 
 
 async def _expire_forever(state: ServerState) -> None:

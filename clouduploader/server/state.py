@@ -182,6 +182,10 @@ class ServerState:
             return self.worker.fault()
         return None if status.is_worker_running(self.worker_locks) else "no worker looks after the spool"
 
+    def requests(self) -> list[web.BaseRequest]:
+        """Return the requests that are being answered, as they are."""
+        return [request for request, _ in self._in_flight.values()]
+
     def in_flight(self) -> list[InFlight]:
         """Return the requests that are being answered."""
         return [_described(number, request, began) for number, (request, began) in self._in_flight.items()]

@@ -93,8 +93,8 @@ class Provider:
         }
         endpoint, headers = await self._endpoint("token_endpoint"), {}
         secret, name = await asyncio.to_thread(self._secret), self.settings.client_id
-        methods = (await self._configured()).get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-        if secret is not None and "client_secret_basic" in methods:
+        methods = (await self._configured()).get("token_endpoint_auth_methods_supported")
+        if secret is not None and (not isinstance(methods, list) or "client_secret_basic" in methods):
             pair = f"{urllib.parse.quote_plus(name)}:{urllib.parse.quote_plus(secret)}"  # RFC 6749, 2.3.1
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:

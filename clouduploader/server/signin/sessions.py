@@ -97,9 +97,13 @@ class Sessions:
             now - session.began >= settings.session_max_seconds
             or now - session.used >= settings.session_idle_seconds
             or session.way not in settings.ways
-            or (self._directory / session.id).exists()
+            or self.is_ended(session)
         )
         return None if is_over else session
+
+    def is_ended(self, session: Session) -> bool:
+        """In a thread: return whether a user has ended a session."""
+        return (self._directory / session.id).exists()
 
     def renewed(self, session: Session) -> Session | None:
         """Return a session that is used now; None if that was written into its cookie a moment ago."""

@@ -1,5 +1,6 @@
 """A job's log by the API: ranges of it, and events while it grows."""
 
+import contextlib
 import datetime
 import json
 import threading
@@ -7,6 +8,7 @@ import threading
 import pytest
 
 from clouduploader.model.job import JobState
+from clouduploader.server import service
 from clouduploader.server.api import job_log
 from clouduploader.store.tokens import Role, TokenStore
 
@@ -34,6 +36,27 @@ def events(data):
         lines = dict(line.split(": ", 1) for line in block.split("\n"))
         found.append((lines["event"], int(lines["id"]), json.loads(lines["data"])))
     return found
+
+
+def test_follower_is_gone_after_the_token(serve, jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "ENDED_SECONDS", 0.05)
+    server = serve(jobs, allow="none", clients="127.0.0.1")
+    store = TokenStore(tmp_path / "etc" / "cloudupload")
+    now = datetime.datetime.now(datetime.UTC)
+    (_, kept), (revoked, lost) = [store.create("a", Role.ADMIN, note="", expires=None, now=now) for _ in range(2)]
+    with server.connect() as client, server.connect() as other:
+        for one, text in ((client, lost), (other, kept)):
+            head = f"GET /api/v1/jobs/2/log/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {text}\r\n\r\n"
+            one.sendall(head.encode())
+            assert one.recv(100).startswith(b"HTTP/1.1 200 ")
+        store.remove(revoked.id)
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(65_536):
+                pass
+        with jobs.open_log("2") as log:
+            log.write(b" more\n")
+        while b"more" not in (data := other.recv(65_536)):
+            assert data
 
 
 RANGES = [

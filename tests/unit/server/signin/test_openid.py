@@ -68,7 +68,7 @@ def test_claims_of_a_good_answer_are_believed(sign_in, provider):
     assert "client_secret" not in form
 
 
-@pytest.mark.parametrize("methods", [None, ["client_secret_basic"], ["client_secret_post"]])
+@pytest.mark.parametrize("methods", [None, ["client_secret_basic"], ["client_secret_post"], 7])
 def test_secret_is_sent_as_the_provider_takes_it(sign_in, provider, tmp_path, methods):
     (tmp_path / "openid-secret").write_text("s e:c\n")
     if methods:

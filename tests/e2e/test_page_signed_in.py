@@ -272,6 +272,7 @@ def test_user_makes_and_revokes_a_token(browser, service):
     browser.wait_for("document.querySelectorAll('#tokens tr').length === 2")
     made = browser.value("document.getElementById('text').value")
     assert made.startswith("clup_")
+    assert text(browser, "#ends") == "It ends in 3 months."
     assert (
         browser.value("[...document.querySelectorAll('#tokens tr')].at(-1).children[0].textContent") == "<i>nightly</i>"
     )

@@ -50,7 +50,7 @@ class NewToken(documents.Given):
     note: Annotated[str, Meta(max_length=MAX_NOTE_LENGTH, description="What it is for.")] = ""
     expires: Annotated[
         documents.Time | None,
-        Meta(description="From when on it is worth nothing; no later than the one that makes it."),
+        Meta(description="From when on it is worth nothing; with the token that makes it, if that ends earlier."),
     ] = None
     user: Annotated[documents.Text, Meta(description="The user; the own one unless given.")] = ""
     role: Annotated[Role, Meta(description="An administrator alone makes others than those of users.")] = Role.USER
@@ -80,11 +80,12 @@ async def create_token(call: RouteCall) -> web.StreamResponse:
         own = TokenStore(config.home.value).get(maker, now=now) if maker else None
         if maker and own is None:  # while the body came; what it makes would outlive it
             raise RefusalError("the token was revoked or has expired", status=401)
-        if own and own.expires and (given.expires is None or given.expires > own.expires):
-            raise RefusalError("a token can't live longer than the one that makes it", status=422)
+        ends = [moment for moment in (given.expires, own and own.expires) if moment]
         if call.owner is not None and len(admin_tokens.list_tokens(config, user)) >= MAX_TOKENS:
             raise RefusalError(f"{user} has {MAX_TOKENS} tokens", status=409)
-        return TokenStore(config.home.value).create(user, given.role, note=given.note, expires=given.expires, now=now)
+        return TokenStore(config.home.value).create(
+            user, given.role, note=given.note, expires=min(ends, default=None), now=now
+        )
 
     made, text = await asyncio.to_thread(make)
     call.state.log.tell("token_created", user=made.user, role=made.role, made=made.id, by=call.principal.user)

@@ -51,7 +51,7 @@ export function ago(date) {
   const passed = (Date.now() - date) / 1000;
   const [unit, length] = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]]
     .find(([, length]) => Math.abs(passed) >= length) || ["second", 1];
-  return RELATIVE.format(-Math.trunc(passed / length), unit);
+  return RELATIVE.format(-Math.round(passed / length), unit);
 }
 
 // A moment as the server tells it, relative to now; in full as the tooltip, and when it is copied.

@@ -31,8 +31,9 @@ async function make(event) {
   if (days) wanted.expires = new Date(Date.now() + days * DAY_MS).toISOString();
   if (session.role === "admin") Object.assign(wanted, {role: byId("role").value, user: byId("user").value.trim()});
   try {
-    const {token} = await change("POST", "/tokens", wanted);
+    const {token, expires} = await change("POST", "/tokens", wanted);
     byId("text").value = token;
+    byId("ends").replaceChildren("It ends ", timeOr(expires, "never"), ".");
     byId("made").hidden = false;
     byId("new").reset();
     byId("text").select();

@@ -24,7 +24,6 @@ function showForm() {
   fields = asked.map((field) => new FormField(field, schema, "data"));
   byId("needed").replaceChildren(...fields.filter((one) => one.field.required).map((one) => one.node));
   byId("optional").replaceChildren(...fields.filter((one) => !one.field.required).map((one) => one.node));
-  localStorage.setItem("target", byId("target").value);
 }
 
 function tell(began, from) {
@@ -103,7 +102,10 @@ function startUpload() {
     byId("file").files = event.dataTransfer.files;
     choose(event.dataTransfer.files[0]);
   });
-  byId("target").addEventListener("change", showForm);
+  byId("target").addEventListener("change", () => {
+    localStorage.setItem("target", byId("target").value);
+    showForm();
+  });
   byId("upload").addEventListener("submit", upload);
   byId("pause").addEventListener("click", () => sending && sending.abort());
   addEventListener("beforeunload", (event) => { if (sending) event.preventDefault(); });
@@ -117,8 +119,10 @@ if (session.csrf === null) {
   platforms = (await ask("/platforms")).platforms.filter((one) => one.description !== null);
   accounts = (await ask("/accounts")).accounts;
   byId("target").append(...platforms.map((one) => new Option(one.target, one.target)));
-  const before = localStorage.getItem("target");
-  if (platforms.some((one) => one.target === before)) byId("target").value = before;
+  // What was chosen last, or else a cloud that the user has an account for.
+  const own = accounts.filter((one) => one.user === session.user).map((one) => one.target);
+  const likely = [localStorage.getItem("target"), ...own].find((target) => platforms.some((one) => one.target === target));
+  if (likely) byId("target").value = likely;
   showForm();
   startUpload();
   await showUnfinished();

@@ -38,12 +38,13 @@ def test_administrator_makes_and_revokes_any(ask_as):
 
 
 def test_token_lives_no_longer_than_the_one_that_makes_it(ask_as):
-    soon = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).isoformat()
-    for document in ({}, {"expires": "2999-01-01T00:00:00Z"}, {"expires": soon}):
-        status, problem = ask_as("tom", "POST", "/tokens", document, expires=60)
-        assert (status, problem["code"]) == (422, "invalid")
-        assert "longer than the one that makes it" in problem["detail"]
-    assert ask_as("tom", "POST", "/tokens", {"expires": soon}, expires=7200)[0] == 201
+    soon = datetime.datetime.now(datetime.UTC).replace(microsecond=0) + datetime.timedelta(hours=1)
+    wanted = f"{soon:%Y-%m-%dT%H:%M:%SZ}"
+    for document in ({}, {"expires": "2999-01-01T00:00:00Z"}, {"expires": wanted}):
+        status, made = ask_as("tom", "POST", "/tokens", document, expires=60)
+        assert (status, datetime.datetime.fromisoformat(made["expires"]) < soon) == (201, True)
+    status, made = ask_as("tom", "POST", "/tokens", {"expires": wanted}, expires=7200)
+    assert (status, made["expires"]) == (201, wanted)
     for no_time in ("2001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00"):
         assert ask_as("tom", "POST", "/tokens", {"expires": no_time})[0] == 422
 

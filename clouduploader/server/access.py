@@ -232,13 +232,15 @@ class Gate:
         return token
 
     async def has_ended(self, principal: Principal) -> bool:
-        """Return whether a sender's token was revoked meanwhile, or has expired, or the session was ended."""
+        """Return whether a sender's token was revoked meanwhile, or has expired, or the session is over."""
+        settings = self._source.current.sign_in
 
         def look() -> bool:
             now = datetime.datetime.now(datetime.UTC)
             with self._reading():
                 is_worthless = principal.token is not None and self._tokens.get(principal.token, now=now) is None
-            return is_worthless or (principal.session is not None and self.sessions.is_ended(principal.session))
+            session = principal.session
+            return is_worthless or (session is not None and self.sessions.is_over(session, settings))
 
         try:
             return await asyncio.to_thread(look)

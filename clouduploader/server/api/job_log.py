@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +10,7 @@ from msgspec import Meta
 
 from clouduploader.jobs import log as jobs_log
 from clouduploader.server import connections, logs, replies
-from clouduploader.server.access import PRINCIPAL, Right
+from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
 from clouduploader.server.logs import FollowedLog
@@ -109,14 +108,9 @@ class _Events:
         self._answer, self._followed, self._position = answer, followed, position
 
     async def send(self) -> None:
-        """Send all that happens until the job is over, or the one who asks may not see it any more."""
+        """Send all that happens until the job is over."""
         followed, told, descriptor = self._followed, None, self._followed.descriptor
-        checked = time.monotonic()
         while True:
-            if time.monotonic() - checked >= ALIVE_SECONDS:
-                if not await self._is_still_allowed():
-                    return
-                checked = time.monotonic()
             # First the state, then the log: what was written before the end is not missed.
             changes, latest, job, is_growing = followed.changes, followed.descriptor, followed.job, followed.is_growing
             public = replies.public_job(job) if job else None
@@ -146,17 +140,6 @@ class _Events:
                     await followed.changed(changes)
             except TimeoutError:
                 await self._connection.send(self._answer, b": alive\n\n")
-
-    async def _is_still_allowed(self) -> bool:
-        """Return whether the request would be taken now: its token may have been revoked, or its session be over."""
-        request, before = self._call.request, self._call.principal
-        try:
-            found = await self._call.state.gate.identify(request)
-        except RefusalError:
-            return False
-        finally:
-            request[PRINCIPAL] = before  # for the log of the service: who was let in
-        return (found.kind, found.user) == (before.kind, before.user)
 
     async def _send_log(self, descriptor: int, *, is_all: bool) -> None:
         """Send what is new in a log: whole lines, or all of it."""

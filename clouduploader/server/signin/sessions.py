@@ -92,18 +92,17 @@ class Sessions:
             began=found["began"],
             used=found["used"],
         )
+        return None if self.is_over(session, settings) else session
+
+    def is_over(self, session: Session, settings: SignInSettings) -> bool:
+        """In a thread: return whether a session has ended, by its user, after its time, or by the settings."""
         now = time.time()
-        is_over = (
+        return (
             now - session.began >= settings.session_max_seconds
             or now - session.used >= settings.session_idle_seconds
             or session.way not in settings.ways
-            or self.is_ended(session)
+            or (self._directory / session.id).exists()
         )
-        return None if is_over else session
-
-    def is_ended(self, session: Session) -> bool:
-        """In a thread: return whether a user has ended a session."""
-        return (self._directory / session.id).exists()
 
     def renewed(self, session: Session) -> Session | None:
         """Return a session that is used now; None if that was written into its cookie a moment ago."""

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.server import connections, unix_socket
-from clouduploader.server.origin import ORIGIN
+from clouduploader.server.network import connections, unix_socket
+from clouduploader.server.network.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
 from clouduploader.server.signin import sessions

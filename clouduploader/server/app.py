@@ -7,12 +7,13 @@ import time
 from aiohttp import typedefs, web
 
 from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError
-from clouduploader.server import access, body, operations, origin, page, replies, routing
+from clouduploader.server import access, operations, page, replies, routing
 from clouduploader.server.access import PRINCIPAL, Kind, Reach
 from clouduploader.server.api import endpoint, problems
 from clouduploader.server.api.table import ROUTES as API_ROUTES
-from clouduploader.server.connections import ConnectionTable
-from clouduploader.server.origin import ORIGIN
+from clouduploader.server.network import body, origin
+from clouduploader.server.network.connections import ConnectionTable
+from clouduploader.server.network.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import ROUTES, Handler, RouteCall
 from clouduploader.server.signin import guard

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from clouduploader.server import body, connections
+from clouduploader.server.network import body, connections
 from clouduploader.server.settings import SettingsSource
 
 THREADS = 4  # ours: a few of each kind, so that one that waits for the disk delays no other

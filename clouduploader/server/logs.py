@@ -11,7 +11,8 @@ from aiohttp import web
 from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
 from clouduploader.jobs import log as jobs_log
 from clouduploader.model.job import Details, Job, JobState
-from clouduploader.server import connections, replies
+from clouduploader.server import replies
+from clouduploader.server.network import connections
 from clouduploader.server.replies import RefusalError
 from clouduploader.store import spool
 from clouduploader.util import processes

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.server import connections
 from clouduploader.server.image_body import BodyCopier, PeriodicCheck, paused_reading
+from clouduploader.server.network import connections
 from clouduploader.server.places import Place, Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource

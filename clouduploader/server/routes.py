@@ -11,8 +11,9 @@ from clouduploader.jobs import fill
 from clouduploader.jobs import kill as jobs_kill
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
-from clouduploader.server import body, connections, quotas, replies, routing, status
+from clouduploader.server import quotas, replies, routing, status
 from clouduploader.server.access import Kind, Principal, Right
+from clouduploader.server.network import body, connections
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routing import Parameter, Route
 from clouduploader.server.state import JOB, ServerState

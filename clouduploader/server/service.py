@@ -13,21 +13,22 @@ from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError, UnavailableError
 from clouduploader.jobs import expire
-from clouduploader.server import app, unix_socket
+from clouduploader.server import app
 from clouduploader.server.access import PRINCIPAL
-from clouduploader.server.connections import (
+from clouduploader.server.network import unix_socket
+from clouduploader.server.network.connections import (
     Acceptor,
     ClientConnection,
     ConnectionTable,
     connection_of,
     is_following,
 )
-from clouduploader.server.origin import client_of
+from clouduploader.server.network.origin import client_of
+from clouduploader.server.network.tls import CONNECTION_BYTES as TLS_CONNECTION_BYTES
+from clouduploader.server.network.tls import READ_BYTES as TLS_READ_BYTES
+from clouduploader.server.network.tls import TlsContext
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.state import ServerState
-from clouduploader.server.tls import CONNECTION_BYTES as TLS_CONNECTION_BYTES
-from clouduploader.server.tls import READ_BYTES as TLS_READ_BYTES
-from clouduploader.server.tls import TlsContext
 from clouduploader.server.worker_thread import WorkerThread
 from clouduploader.store import spool
 from clouduploader.store.config import Config

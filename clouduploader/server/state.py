@@ -10,7 +10,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from clouduploader.jobs import expire
-from clouduploader.server import body, connections, status
+from clouduploader.server import status
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.cloud_threads import CloudThreads
 from clouduploader.server.image_body import BodyCopier
@@ -19,6 +19,7 @@ from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.listing import JobLists
 from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
+from clouduploader.server.network import body, connections
 from clouduploader.server.piece_receiver import PieceReceiver
 from clouduploader.server.places import Places
 from clouduploader.server.quotas import RequestCounts

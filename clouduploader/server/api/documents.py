@@ -15,7 +15,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from clouduploader.model import job_xml
-from clouduploader.server import body
+from clouduploader.server.network import body
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import MAX_SKELETON_BYTES, MAX_TEXT_CHARS, RouteCall
 

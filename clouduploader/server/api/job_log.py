@@ -9,11 +9,12 @@ from aiohttp import web
 from msgspec import Meta
 
 from clouduploader.jobs import log as jobs_log
-from clouduploader.server import connections, logs, replies
+from clouduploader.server import logs, replies
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
 from clouduploader.server.logs import FollowedLog
+from clouduploader.server.network import connections
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import RouteCall
 

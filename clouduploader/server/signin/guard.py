@@ -6,7 +6,7 @@ from aiohttp import web
 
 from clouduploader.server import page, routing
 from clouduploader.server.access import PRINCIPAL, Principal, Right
-from clouduploader.server.origin import ORIGIN
+from clouduploader.server.network.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.signin import sessions
 from clouduploader.server.state import ServerState

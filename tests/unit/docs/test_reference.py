@@ -23,7 +23,8 @@ from clouduploader.plugin import (
     PhaseStarted,
     Shortfall,
 )
-from clouduploader.server import connections, places, routes, service, tls
+from clouduploader.server import places, routes, service
+from clouduploader.server.network import connections, tls
 from clouduploader.store import config, event_file, target_data
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"

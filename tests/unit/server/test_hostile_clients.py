@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clouduploader.model import job_xml
 from clouduploader.model.job import JobState
-from clouduploader.server import body as server_body
+from clouduploader.server.network import body as server_body
 
 SOME = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

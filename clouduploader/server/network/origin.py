@@ -9,7 +9,7 @@ import ipaddress
 
 from aiohttp import web
 
-from clouduploader.server import unix_socket
+from clouduploader.server.network import unix_socket
 from clouduploader.server.settings import ServerSettings, plain_address
 from clouduploader.util.frozen import frozen
 

@@ -23,8 +23,9 @@ import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 
-from clouduploader.server import body, replies, tls, unix_socket
-from clouduploader.server.origin import ORIGIN
+from clouduploader.server import replies
+from clouduploader.server.network import body, tls, unix_socket
+from clouduploader.server.network.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 
 LOG = logging.getLogger("clouduploader.server")

@@ -18,7 +18,8 @@ from fakes.waiting import wait_for
 
 from clouduploader.errors import ConfigError
 from clouduploader.model.job import Details, JobState
-from clouduploader.server import replies, service, settings, tls
+from clouduploader.server import replies, service, settings
+from clouduploader.server.network import tls
 from clouduploader.store.images import ImageStore
 from clouduploader.store.tokens import Role, TokenStore
 
@@ -181,7 +182,7 @@ def test_what_is_no_tls_gets_no_answer_and_does_no_harm(tls_server, data):
 
 
 def test_client_that_begins_no_tls_gives_way_to_others(tls_server, monkeypatch):
-    monkeypatch.setattr("clouduploader.server.connections.MAX_IDLE", 2)
+    monkeypatch.setattr("clouduploader.server.network.connections.MAX_IDLE", 2)
     server = tls_server()
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection(server.address, PATIENCE_SECONDS)) for _ in range(4)]

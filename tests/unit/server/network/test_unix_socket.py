@@ -20,8 +20,9 @@ from clouduploader import client as client_module
 from clouduploader.cli import main
 from clouduploader.errors import ConfigError, NetworkError, UnavailableError
 from clouduploader.model.job import JobState
-from clouduploader.server import access, origin, settings, unix_socket
+from clouduploader.server import access, settings
 from clouduploader.server.access import Kind, Principal
+from clouduploader.server.network import origin, unix_socket
 from clouduploader.store import config
 from clouduploader.store.tokens import Role
 

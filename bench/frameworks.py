@@ -59,7 +59,7 @@ def serve_aiohttp(port, *, is_raw):
 
 
 async def read_socket(request, file):
-    """As server/image_body.py does it, but for its threads."""
+    """As server/receive/image_body.py does it, but for its threads."""
     left = request.content_length
     while True:
         piece = request.content.read_nowait()

@@ -13,16 +13,16 @@ from clouduploader.jobs import expire
 from clouduploader.server import status
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.cloud_threads import CloudThreads
-from clouduploader.server.image_body import BodyCopier
-from clouduploader.server.image_receiver import ImageReceiver
 from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.listing import JobLists
 from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
 from clouduploader.server.network import body, connections
-from clouduploader.server.piece_receiver import PieceReceiver
-from clouduploader.server.places import Places
 from clouduploader.server.quotas import RequestCounts
+from clouduploader.server.receive.image_body import BodyCopier
+from clouduploader.server.receive.image_receiver import ImageReceiver
+from clouduploader.server.receive.piece_receiver import PieceReceiver
+from clouduploader.server.receive.places import Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.signin.openid import Provider

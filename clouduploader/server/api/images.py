@@ -13,10 +13,11 @@ from aiohttp import web
 from msgspec import Meta
 
 from clouduploader.errors import ClouduploaderError, MissingFileError
-from clouduploader.server import piece_receiver, quotas, routing
+from clouduploader.server import quotas, routing
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents, problems
 from clouduploader.server.api.endpoint import ROOT, Endpoint, endpoint
+from clouduploader.server.receive import piece_receiver
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.store.images import StoredImage

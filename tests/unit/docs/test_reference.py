@@ -23,8 +23,9 @@ from clouduploader.plugin import (
     PhaseStarted,
     Shortfall,
 )
-from clouduploader.server import places, routes, service
+from clouduploader.server import routes, service
 from clouduploader.server.network import connections, tls
+from clouduploader.server.receive import places
 from clouduploader.store import config, event_file, target_data
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"

@@ -13,7 +13,7 @@ import pytest
 from fakes import waiting
 
 from clouduploader.model.job import JobState
-from clouduploader.server import piece_receiver, places
+from clouduploader.server.receive import piece_receiver, places
 from clouduploader.store.images import ImageStore
 from clouduploader.store.tokens import Role, TokenStore
 

@@ -10,8 +10,9 @@ from fakes.waiting import wait_for
 
 from clouduploader.errors import ConfigError
 from clouduploader.model.job import JobState
-from clouduploader.server import places, settings
+from clouduploader.server import settings
 from clouduploader.server.network import connections, origin
+from clouduploader.server.receive import places
 from clouduploader.server.replies import RefusalError
 
 PATIENCE_SECONDS = 60  # only a failing test waits that long

@@ -11,9 +11,9 @@ from aiohttp import web
 from clouduploader.errors import ClouduploaderError, ImageError, JobFileError, JobStateError, NoSuchJobError
 from clouduploader.model.job import Details, JobState
 from clouduploader.server import replies
-from clouduploader.server.image_body import BodyCopier, PeriodicCheck, paused_reading
 from clouduploader.server.network import body, connections
-from clouduploader.server.places import Place, Places
+from clouduploader.server.receive.image_body import BodyCopier, PeriodicCheck, paused_reading
+from clouduploader.server.receive.places import Place, Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
 from clouduploader.store import spool

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from aiohttp import web
 
 from clouduploader.errors import ClouduploaderError
-from clouduploader.server.image_body import BodyCopier, PeriodicCheck, paused_reading
 from clouduploader.server.network import connections
-from clouduploader.server.places import Place, Places
+from clouduploader.server.receive.image_body import BodyCopier, PeriodicCheck, paused_reading
+from clouduploader.server.receive.places import Place, Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
 from clouduploader.store.images import ImageStore, OpenImage

@@ -78,7 +78,7 @@ class OpenStack(Platform):
             hint="Enter it with `clouduploader account set USER application_credential_id ID`.",
         )
         if url := str(ctx.targetdata.get("auth_url") or ""):
-            fields.check_url(url, self.settings["auth_hosts"].split(), is_by_hand=ctx.is_by_hand)
+            fields.check_url(url, self.settings["auth_hosts"].lower().split(), is_by_hand=ctx.is_by_hand)
         return cloud.connect(ctx, self.home, self.settings["cloud"])
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:

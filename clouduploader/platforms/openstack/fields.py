@@ -4,7 +4,6 @@ Sources: the Images API v2 as Glance 33 answers it, and Nova's `ImageMetaProps`,
 """
 
 import re
-import urllib.parse
 from collections.abc import Collection, Mapping
 
 from clouduploader.errors import TargetDataError
@@ -69,6 +68,8 @@ _BEYOND = re.compile(r"[\x00-\x1f\x7f\U00010000-\U0010ffff]")
 
 _REGION = r"[A-Za-z0-9_.-]+"
 _WORD = r"[A-Za-z0-9_.-]+"
+_URL = r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(?:/[!-~]*)?"
+"""Whose host is the same to all that read it: with a backslash or an @ libraries differ."""
 
 FIELDS = (
     Field(
@@ -105,7 +106,7 @@ FIELDS = (
         name="auth_url",
         description="The URL of the cloud's Keystone, where clouds.yaml does not name the cloud.",
         is_of_account=True,
-        pattern=r"https?://[!-~]+",
+        pattern=_URL,
         pattern_meaning="a URL of http or https",
         max_length=2048,
         help="The URL of Keystone, in place of a name in clouds.yaml.",
@@ -293,19 +294,22 @@ def check_url(url: str, allowed: Collection[str], *, is_by_hand: bool) -> None:
 
     Args:
         url: The `auth_url`.
-        allowed: Names of hosts, or hosts with ports; `*` for all, but by https or on this machine.
+        allowed: Names of hosts, or hosts with ports, in lower case; `*` for all, but by https or on this machine.
         is_by_hand: Whether it is for the caller, who may ask any host.
 
     Raises:
         TargetDataError: It may not.
     """
-    parts = urllib.parse.urlsplit(url)
-    host = parts.hostname or ""
-    is_listed = host in allowed or parts.netloc.lower() in allowed
+    found = re.fullmatch(_URL, url)
+    if not found:
+        raise TargetDataError("auth_url is no URL of http or https")
+    scheme, place, port = found.groups(default="")
+    host = place.strip("[]").lower()
+    is_listed = host in allowed or f"{place}{port}".lower() in allowed
     hint = "The administrator lists hosts by auth_hosts in [openstack] of clouduploader.conf, or clouds in clouds.yaml."
     if not (is_listed or is_by_hand or "*" in allowed):
         raise TargetDataError(f"auth_url: this service does not upload to {host}", hint=hint)
-    if parts.scheme != "https" and not (is_listed or hosts.is_here(host)):
+    if scheme != "https" and not (is_listed or hosts.is_here(host)):
         raise TargetDataError(f"auth_url: {host} is asked by http, so that others could read the secret", hint=hint)
 
 

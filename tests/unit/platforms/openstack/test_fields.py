@@ -84,7 +84,12 @@ def test_labels_are_read_from_tags():
         ("https://any.example.com:5000/v3", "any.example.com", False, None),
         ("https://Any.Example.com:5000/v3", "any.example.com:5000", False, None),
         ("https://any.example.com:5000/v3", "any.example.com:35357", False, "does not upload to"),
-        ("https://any.example.com@evil.example.com/v3", "any.example.com", False, "does not upload to evil.exam"),
+        ("https://any.example.com@evil.example.com/v3", "any.example.com", False, "is no URL"),
+        (r"https://evil.example.com\@any.example.com/v3", "any.example.com", False, "is no URL"),  # requests asks evil
+        (r"http://evil.example.com\@localhost/v3", "*", True, "is no URL"),
+        ("https://any.example.com?x=/v3", "any.example.com", False, "is no URL"),
+        ("https://Any.example.com:5000", "any.example.com", False, None),
+        ("https://any.example.com:5000/", "any.example.com:5000", False, None),
         ("http://any.example.com/v3", "*", False, "others could read the secret"),
         ("http://any.example.com/v3", "*", True, "others could read the secret"),
         ("http://any.example.com/v3", "any.example.com", False, None),

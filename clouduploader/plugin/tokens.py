@@ -77,10 +77,11 @@ def read(answer: Answer, *, subject: str, hint: str) -> tuple[str, float]:
     """
     try:
         document = json.loads(answer.data)
-        if answer.status == 200:
-            return str(document["access_token"]), float(document["expires_in"])
-        said = str(document.get("error_description") or document.get("error")).partition("\n")[0]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        token = document.get("access_token")
+        if answer.status == 200 and token and isinstance(token, str):
+            return token, float(document["expires_in"])
+        said = str(document.get("error_description") or document.get("error") or "").partition("\n")[0]
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         said = ""
     if answer.status in _REFUSED:
         raise CredentialsError(f"{subject}: {said or f'HTTP status {answer.status}'}", hint=hint)

@@ -1,5 +1,6 @@
 import contextlib
 import http.server
+import socket
 import subprocess
 import threading
 
@@ -67,9 +68,22 @@ def test_server_behind_a_proxy_is_asked(serve):
     assert [seen.line for seen in plain.requests] == ["GET http://cloud.invalid:1/a?b"]
 
 
-def test_proxy_by_https_is_refused():
-    with pytest.raises(NetworkError, match="a proxy is reached by http only"):
-        request("https://cloud.invalid/", environment={"https_proxy": "https://proxy.invalid"})
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "https://u:secret@proxy.invalid",
+        "socks5://proxy.invalid",
+        "u:secret@proxy.invalid:x",
+        "http://proxy.invalid:65536",
+        "http://proxy.invalid:0",
+        "http://",
+        "http://a..b:3128",
+        "http://[::1:3128",
+    ],
+)
+def test_what_is_no_proxy_is_told_at_once_without_its_password(proxy):
+    with pytest.raises(ConfigError, match=r"^https_proxy is no URL of a proxy$"):
+        request("https://cloud.invalid/", environment={"https_proxy": proxy})
 
 
 def test_failure_does_not_tell_the_address():
@@ -101,16 +115,22 @@ def test_authorities_may_be_a_directory(serve, tmp_path):
 
 
 def test_certificates_of_a_directory_are_trusted_where_it_has_all(monkeypatch, tmp_path):
-    paths = plugin_http.ssl.get_default_verify_paths()
     file, directory = tmp_path / "all.pem", tmp_path / "certs"
     directory.mkdir()
-    file.write_text(f"{plugin_http.Path(paths.cafile).read_text()}")
-    monkeypatch.setenv("SSL_CERT_FILE", str(file))
-    monkeypatch.setenv("SSL_CERT_DIR", str(directory))
+    paths = plugin_http.ssl.get_default_verify_paths()
+    paths = paths._replace(cafile=str(file), openssl_cafile=str(file), capath=str(directory))
+    monkeypatch.setattr(plugin_http.ssl, "get_default_verify_paths", lambda: paths)
     (directory / "0123abcd.0").touch()
+    file.write_text("-----BEGIN CERTIFICATE-----\n" * 2)
     assert plugin_http._trusting(None).cert_store_stats()["x509_ca"] > 1  # the directory lacks some
     file.write_text("-----BEGIN CERTIFICATE-----\n")
     assert plugin_http._trusting(None).cert_store_stats()["x509_ca"] == 0  # none was read yet
+
+
+def test_file_of_certificates_that_openssl_is_told_is_trusted(serve, monkeypatch, tmp_path):
+    context, ca = make_authority(tmp_path / "ca")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+    assert request(serve(ok(b"x"), context=context).url).data == b"x"
 
 
 @pytest.mark.parametrize("is_chunked", [True, False])
@@ -153,6 +173,18 @@ def test_answer_before_the_end_of_the_request_is_read(serve):
     server = serve(refuse)
     data = bytes(1 << 20)
     assert request(server.url, "PUT", headers={"Expect": ""}, data=data).status == 413
+
+
+def test_answer_before_the_end_of_the_request_is_read_by_tls_too(serve, tmp_path):
+    def refuse(connection, _reader):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what waits is lost by the reset below
+        connection.sendall(answer("413 Too Large", b"no"))
+
+    context, ca = make_authority(tmp_path / "ca")
+    server = serve(refuse, context=context)
+    data = bytes(16 << 20)  # more than the kernel takes
+    found = request(server.url, "PUT", environment={"REQUESTS_CA_BUNDLE": str(ca)}, headers={"Expect": ""}, data=data)
+    assert (found.status, found.data) == (413, b"no")
 
 
 def test_connection_is_used_again_unless_it_was_closed():

@@ -153,11 +153,13 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = {
     # The last of these only ask: what an image of an earlier upload is, and what would be refused after this one.
     "copies": (
         Grant("Make", ("ec2:CopyImage",), MADE),
-        _tagging("CopyImage"),
+        # The copies of its snapshots may be tagged under another name; CopySnapshot itself is allowed nowhere.
+        _tagging("CopyImage", "CopySnapshot"),
         Grant("CopyFrom", ("ec2:CopyImage",), kinds=("image",)),  # EC2 knows no condition for the source's tags
         Grant(
             "UseWhatIsOurs",
             (
+                "ec2:CopyImage",  # from our snapshots, should EC2 ask about them too
                 "ec2:DescribeImageAttribute",
                 "ec2:EnableImageDeprecation",
                 "ec2:ModifyImageAttribute",
@@ -177,9 +179,21 @@ GRANTS: Mapping[str, tuple[Grant, ...]] = {
         ),
     ),
     "kms": (
-        # EBS User Guide, "Permissions to use KMS keys": grants are needed for EBS alone
+        # EBS User Guide, "Requirements for Amazon EBS encryption" and "Control access to EBS direct APIs using IAM":
+        # grants are needed for EBS alone
         Grant("GrantToEbs", ("kms:CreateGrant",), {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
-        Grant("UseTheKey", ("kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext")),
+        Grant(
+            "UseTheKey",
+            (
+                "kms:Decrypt",
+                "kms:DescribeKey",
+                "kms:Encrypt",
+                "kms:GenerateDataKey",
+                "kms:GenerateDataKeyWithoutPlaintext",
+                "kms:ReEncryptFrom",
+                "kms:ReEncryptTo",
+            ),
+        ),
     ),
     "cleanup": (
         Grant(

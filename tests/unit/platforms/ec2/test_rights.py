@@ -86,6 +86,19 @@ def test_snapshot_is_started_without_a_parent():
     assert keys == {GETS_TAG, "ebs:ParentSnapshot"}
 
 
+def test_key_can_be_used_as_ebs_does():
+    """What AWS lists: EBS User Guide, "Requirements for Amazon EBS encryption", "Control access to EBS direct APIs"."""
+    listed = {f"kms:{name}" for name in ("CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey")}
+    listed |= {"kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"}
+    assert set(granted(rights.permissions("kms", "aws"))) == listed
+    allowed = {action for one in statements(rights.of_upload({}, "ebs-direct", ["x"])) for action in one["Action"]}
+    assert listed <= allowed
+
+
+def test_copy_reads_any_image_and_our_snapshots_alone():
+    assert granted(rights.permissions("copies", "aws"))["ec2:CopyImage"] == [{GETS_TAG}, set(), {IS_OURS}]
+
+
 def test_boundary_has_each_right_with_its_conditions():
     bounds = granted(rights.boundary("aws"))
     for name in rights.GRANTS:

@@ -187,21 +187,22 @@ class ServerEndpoint:
         text = self._body(connection)
         if status == http.HTTPStatus.BAD_REQUEST and not self._is_tls and b"HTTPS" in text:  # nginx, Apache, Go
             raise UnavailableError(f"{self.url} speaks TLS alone", hint="Give a URL with https.")
-        summary = one_line(_summary(text) or head.reason or "no reason given")
+        summary, hint = _said(text)
+        summary = one_line(summary or head.reason or "no reason given")
         if status == http.HTTPStatus.NOT_FOUND and name is not None:
             raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")
         message = f"the server {self.url} refused: {summary} (HTTP {status})"
         if status == http.HTTPStatus.UNAUTHORIZED and self._token is None:
             raise DeniedError(message, hint=WHO_ASKS)
         if status in (401, 403) or "access denied" in summary:  # the second is OBS's, with a 500
-            raise DeniedError(message)
+            raise DeniedError(message, hint=hint)
         if status == http.HTTPStatus.NOT_FOUND:
             raise UnavailableError(message, hint="Is that the URL of a cloud upload server?")
         if status == http.HTTPStatus.TOO_MANY_REQUESTS:
-            raise ThrottledError(message)
+            raise ThrottledError(message, hint=hint)
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status == http.HTTPStatus.REQUEST_TIMEOUT:
-            raise TransientError(message)
-        raise PlatformReplyError(message)
+            raise TransientError(message, hint=hint)
+        raise PlatformReplyError(message, hint=hint)
 
     def without_token(self) -> DeniedError:
         """Return the error of a client that the server only greets."""
@@ -261,17 +262,18 @@ class ServerEndpoint:
         return None
 
 
-def _summary(text: bytes) -> str | None:
-    """Return the summary in the XML of a refusal, or the detail of a problem in JSON; None if it is neither."""
+def _said(text: bytes) -> tuple[str | None, str | None]:
+    """Return the summary in the XML of a refusal, or the detail of a problem in JSON, and its hint; None for none."""
     try:
-        return server_xml.parse_reply(text, "status").get("summary")
+        return server_xml.parse_reply(text, "status").get("summary"), None
     except ClouduploaderError:
         pass
     try:
-        detail = json.loads(text).get("detail")
+        problem = json.loads(text)
+        detail, hint = problem.get("detail"), problem.get("hint")
     except (ValueError, AttributeError, RecursionError):
-        return None
-    return detail if isinstance(detail, str) else None
+        return None, None
+    return detail if isinstance(detail, str) else None, one_line(hint) if isinstance(hint, str) else None
 
 
 def one_line(text: str) -> str:

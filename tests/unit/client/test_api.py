@@ -7,6 +7,7 @@ from fakes.scripted_server import answer, ok
 
 from clouduploader.client.api import ApiServer
 from clouduploader.errors import (
+    ClouduploaderError,
     DeniedError,
     JobFileError,
     NoSuchJobError,
@@ -23,8 +24,8 @@ def document(found, status="200 OK"):
     return answer(status, json.dumps(found).encode(), "Content-Type: application/json")
 
 
-def problem(status, detail):
-    return document({"status": int(status[:3]), "code": "x", "detail": detail, "title": "x"}, status)
+def problem(status, detail, hint=None):
+    return document({"status": int(status[:3]), "code": "x", "detail": detail, "hint": hint, "title": "x"}, status)
 
 
 @pytest.fixture
@@ -76,6 +77,14 @@ def test_problem_is_one_line_with_its_detail(api, status, error):
     with pytest.raises(error) as caught:
         api(problem(status, "as things\nare")).read("7")
     assert error is NoSuchJobError or "as things are (HTTP" in caught.value.message
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "409 Conflict", "429 Too Many Requests", "507 Full"])
+def test_hint_of_a_problem_is_handed_on(api, status):
+    for hint, shown in (("Hand it\nin again.", "Hand it in again."), (["no text"], None), (None, None)):
+        with pytest.raises(ClouduploaderError) as caught:
+            api(problem(status, "it has failed", hint)).read("7")
+        assert caught.value.hint == shown
 
 
 def test_redirect_is_not_followed(api):

@@ -14,7 +14,7 @@ import clouduploader
 from clouduploader.cli import examples
 from clouduploader.cli.options import GLOBAL_OPTIONS
 from clouduploader.cli.program import clouduploader_command
-from clouduploader.cli.session import CA_VARIABLE, SERVER_VARIABLE, TOKEN_VARIABLE
+from clouduploader.cli.session import CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE, SERVER_VARIABLE, TOKEN_VARIABLE
 from clouduploader.cli.target_command import FieldOption, TargetCommand
 from clouduploader.errors import ExitCode
 from clouduploader.platforms import BUILT_INS
@@ -47,6 +47,8 @@ ENVIRONMENT = {
     SERVER_VARIABLE: "The URL of a job server that `submit`, `list`, `inspect`, `log` and `kill` ask instead of the "
     "spool, unless `--spool` is given.",
     CA_VARIABLE: "The file with the authorities of the server's certificate, as with --ca.",
+    CERT_VARIABLE: "The file with a certificate for a server that asks for one, as with --cert.",
+    KEY_VARIABLE: "The file with its key, as with --key.",
     TOKEN_VARIABLE: "The token that says to a server who asks, see `token`; programs that are started do not get it.",
     "NO_COLOR": "If it is set and not empty, nothing is coloured.",
     "PATH": "Where programs are looked for, such as gpg, qemu-img and qemu-nbd.",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from clouduploader.cli.session import CA_VARIABLE, SERVER_VARIABLE, Session
+from clouduploader.cli.session import CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE, SERVER_VARIABLE, Session
 from clouduploader.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -70,19 +70,22 @@ def json_option(function: Function) -> Function:
 
 
 def server_option(function: Function) -> Function:
-    """Give a command `--server`, and `--ca` for it."""
+    """Give a command `--server`, and `--ca`, `--cert` and `--key` for it."""
 
     def remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
         setattr(context.ensure_object(Session), parameter.name or "", value)
 
-    function = click.option(
-        "--ca",
-        type=FILE,
-        metavar="FILE",
-        expose_value=False,
-        callback=remember,
-        help=f"The authorities of the server's certificate, in PEM.  [{CA_VARIABLE}; those that this machine trusts]",
-    )(function)
+    for name, text in (
+        ("--key", f"The key of --cert.  [{KEY_VARIABLE}; in the same file]"),
+        ("--cert", f"A certificate for a server that asks for one, in PEM.  [{CERT_VARIABLE}]"),
+        (
+            "--ca",
+            f"The authorities of the server's certificate, in PEM.  [{CA_VARIABLE}; those that this machine trusts]",
+        ),
+    ):
+        function = click.option(name, type=FILE, metavar="FILE", expose_value=False, callback=remember, help=text)(
+            function
+        )
     return click.option(
         "--server",
         "server_url",

@@ -11,12 +11,15 @@ from clouduploader.store import config
 from clouduploader.store.config import Config
 from clouduploader.store.spool import Spool
 from clouduploader.util import files
+from clouduploader.util.certificates import ClientTls
 
 if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
 SERVER_VARIABLE = "CLOUDUPLOADER_SERVER"
 CA_VARIABLE = "CLOUDUPLOADER_CA"
+CERT_VARIABLE = "CLOUDUPLOADER_CERT"
+KEY_VARIABLE = "CLOUDUPLOADER_KEY"
 TOKEN_VARIABLE = "CLOUDUPLOADER_TOKEN"  # noqa: S105 a name
 
 
@@ -32,6 +35,8 @@ class Session:
         spool: From the command line, or None.
         server_url: From the command line, or None.
         ca: From the command line, or None.
+        cert: From the command line, or None.
+        key: From the command line, or None.
     """
 
     def __init__(self) -> None:
@@ -43,6 +48,8 @@ class Session:
         self.spool: Path | None = None
         self.server_url: str | None = None
         self.ca: Path | None = None
+        self.cert: Path | None = None
+        self.key: Path | None = None
         self._token = os.environ.pop(TOKEN_VARIABLE, None)  # no program that is started gets it
 
     def read_config(self) -> Config:
@@ -86,7 +93,6 @@ class Session:
         from clouduploader import client
         from clouduploader.client import api
 
-        ca = os.environ.get(CA_VARIABLE)
         plain = client.JobServer(url)
         token = self._find_token(plain.url)
         if token and not (plain.is_private or self.config.send_clear_tokens):
@@ -94,7 +100,24 @@ class Session:
                 f"the token is not sent to {plain.url}: by http others could read it on its way",
                 hint="Give a URL with https.",
             )
-        return api.connect(url, token, ca_path=self.ca or (Path(ca) if ca else self.config.ca))
+        return api.connect(url, token, tls=self._find_tls())
+
+    def _find_tls(self) -> ClientTls:
+        """Return the files for TLS that the nearest of command line, environment and settings names.
+
+        Raises:
+            UsageError: There is a key without a certificate.
+        """
+        settings = self.config.tls
+        ca, cert, key = (
+            Path(text) if (text := os.environ.get(name)) else None
+            for name in (CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE)
+        )
+        pairs = ((self.cert, self.key), (cert, key), (settings.cert, settings.key))
+        cert, key = next((pair for pair in pairs if any(pair)), (None, None))
+        if key and not cert:
+            raise UsageError(f"there is no certificate with the key {key}", hint="Give both in the same way.")
+        return ClientTls(ca=self.ca or ca or settings.ca, cert=cert, key=key)
 
     def _find_token(self, url: str) -> str | None:
         """Return the token that says to a server who asks: of the environment, the home or the keyring; None for none.

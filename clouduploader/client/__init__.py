@@ -12,7 +12,6 @@ import datetime
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from clouduploader.client.connection import ServerConnection
@@ -21,6 +20,7 @@ from clouduploader.client.transfer import ImageTransfer
 from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError, PlatformReplyError, UnavailableError
 from clouduploader.model import job_xml, server_xml
 from clouduploader.model.job import Job
+from clouduploader.util.certificates import ClientTls
 from clouduploader.util.frozen import frozen
 
 ANSWER_SECONDS = 120.0  # OBS's server has five processes, and the sixth client waits
@@ -54,7 +54,7 @@ class JobServer:
         url: `http://host:port` or `https://host:port`, perhaps with a path in front of all of the server's own; or
             `unix:/path`.
         token: Says to it who asks; sent to this server alone, for no redirect is followed. None for none.
-        ca_path: The file with the authorities of its certificate, in PEM; None for those that this machine trusts.
+        tls: The files with the authorities of its certificate, and with one to show to it; None for no such files.
 
     Attributes:
         url: As it is shown.
@@ -65,8 +65,8 @@ class JobServer:
         UsageError: It is no such URL.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, ca_path: Path | None = None) -> None:
-        self._endpoint = ServerEndpoint(url, token, ca_path=ca_path)
+    def __init__(self, url: str, token: str | None = None, *, tls: ClientTls | None = None) -> None:
+        self._endpoint = ServerEndpoint(url, token, tls=tls)
         self.url = self._endpoint.url
         self.keeps_accounts = token is not None or self._endpoint.socket_path is not None
         self.is_private = self._endpoint.is_private

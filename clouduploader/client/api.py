@@ -11,7 +11,6 @@ import http
 import json
 import urllib.parse
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from clouduploader.client import JobServer, LogFacts, job_name, seconds_for
@@ -21,6 +20,7 @@ from clouduploader.client.transfer import CONTINUE_SECONDS, FINISH_SECONDS, HEAD
 from clouduploader.errors import JobFileError, NetworkError, TransientError
 from clouduploader.model.job import Job, JobState
 from clouduploader.util import http1
+from clouduploader.util.certificates import ClientTls
 
 ROOT = "/api/v1"
 JSON = "application/json"
@@ -33,20 +33,20 @@ _TEXTS = ("details", "user", "target", "project", "repository", "package", "arch
 _NUMBERS = {"progress": "progress", "tries": "try_", "size": "size"}
 
 
-def connect(url: str, token: str | None = None, *, ca_path: Path | None = None) -> JobServer:
+def connect(url: str, token: str | None = None, *, tls: ClientTls | None = None) -> JobServer:
     """Return a server as it can be asked: by the API, or by OBS's routes alone. Asks it once.
 
     Args:
         url: See `JobServer`, as for the other arguments.
         token: As there.
-        ca_path: As there.
+        tls: As there.
 
     Raises:
         UsageError: It is no URL.
         ClouduploaderError: The server can't be reached, or lets this client do nothing.
     """
-    server = ApiServer(url, token, ca_path=ca_path)
-    return server if server.answers() else JobServer(url, token, ca_path=ca_path)
+    server = ApiServer(url, token, tls=tls)
+    return server if server.answers() else JobServer(url, token, tls=tls)
 
 
 class ApiServer(JobServer):

@@ -3,6 +3,7 @@
 import contextlib
 import http
 import socket
+import ssl
 from collections.abc import Mapping
 
 from clouduploader.util import http1
@@ -38,7 +39,11 @@ class ServerConnection:
         """Send the head of the request; what `headers` say of a body must follow it."""
         lines = {**self._headers, **headers, "Connection": "close"}
         text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self.sock.sendall(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode("ascii"))
+        try:
+            self.sock.sendall(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode("ascii"))
+        except (ConnectionError, ssl.SSLError):
+            self._receive()  # why a server hung up in TLS, such as that it wants a certificate, came before
+            raise
 
     def read_head(self) -> http1.ResponseHead:
         """Read the head of the response; interim responses (1xx) are left out."""

@@ -12,7 +12,6 @@ import socket
 import ssl
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 from clouduploader.client.connection import ServerConnection
@@ -29,7 +28,8 @@ from clouduploader.errors import (
     UsageError,
 )
 from clouduploader.model import server_xml
-from clouduploader.util import deadline, hosts, http1
+from clouduploader.util import certificates, deadline, hosts, http1
+from clouduploader.util.certificates import ClientTls
 
 CONNECT_SECONDS = 30.0  # what TCP needs for four tries (RFC 6298: 1 + 2 + 4 + 8 s), and some
 
@@ -66,7 +66,7 @@ class ServerEndpoint:
     Args:
         url: See `JobServer`.
         token: See `JobServer`.
-        ca_path: See `JobServer`.
+        tls: See `JobServer`.
 
     Attributes:
         url: As it is shown.
@@ -77,9 +77,9 @@ class ServerEndpoint:
         UsageError: It is no such URL.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, ca_path: Path | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, *, tls: ClientTls | None = None) -> None:
         self._token = token
-        self._ca_path = ca_path
+        self._tls = tls or ClientTls()
         local = _UNIX.fullmatch(url)
         self.socket_path = local and local[1]
         try:
@@ -143,13 +143,16 @@ class ServerEndpoint:
 
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
-        """How certificates are checked."""
+        """How certificates are checked, and which one is shown."""
         try:
-            return ssl.create_default_context(cafile=self._ca_path)
+            context = ssl.create_default_context(cafile=self._tls.ca)
         except ssl.SSLError as exc:
-            raise ConfigError(f"{self._ca_path} has no certificates in PEM") from exc
+            raise ConfigError(f"{self._tls.ca} has no certificates in PEM") from exc
         except OSError as exc:
-            raise ConfigError(f"the certificates in {self._ca_path} can't be read: {exc.strerror}") from exc
+            raise ConfigError(f"the certificates in {self._tls.ca} can't be read: {exc.strerror}") from exc
+        if self._tls.cert is not None:
+            certificates.load_pair(context, self._tls.cert, self._tls.key or self._tls.cert)
+        return context
 
     def within(self, seconds: float, work: Callable[[], T]) -> T:
         """Do a part of an exchange that has to end in time, however slowly the server sends.
@@ -236,6 +239,8 @@ class ServerEndpoint:
             reason = getattr(exc, "reason", None) or exc.strerror or type(exc).__name__
             if reason in _NO_TLS:
                 raise UnavailableError(f"{self.url} speaks no TLS", hint="Is it the URL of a server by http?") from exc
+            if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+                raise self._denied() from exc
             raise NetworkError(f"TLS with {self.url} failed, or it hung up: {reason}") from exc
         except socket.gaierror as exc:
             message = f"the host of {self.url} is not known: {exc.strerror}"
@@ -253,6 +258,14 @@ class ServerEndpoint:
             raise PlatformReplyError(
                 f"what answers at {self.url} is no HTTP server: {exc}", hint=self._tls_hint(exc)
             ) from exc
+
+    def _denied(self) -> DeniedError:
+        """Make the error for a server that wants another certificate of its client, or one at all."""
+        if self._tls.cert is None:
+            return DeniedError(
+                f"{self.url} asks for a certificate of its client", hint="--cert or CLOUDUPLOADER_CERT names the file."
+            )
+        return DeniedError(f"{self.url} does not accept the certificate {self._tls.cert}")
 
     def _tls_hint(self, error: Exception) -> str | None:
         """Return what may be the matter where a server that speaks TLS alone was asked by http."""

@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 from clouduploader.errors import ConfigError
 from clouduploader.util import files
+from clouduploader.util.certificates import ClientTls
 from clouduploader.util.frozen import frozen
 
 DEFAULT_HOME = Path("/etc/obs/cloudupload")  # fixed by OBS's package and its guide
@@ -31,7 +32,7 @@ WORKER_SECTION = "worker"
 OWN_NAME = "clouduploader"  # of a plain user's home and spool
 STATE_NAME = "journal"  # in the spool, by default: a user that runs jobs may write there
 DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
-KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size", "send_clear_tokens", "ca"})
+KNOWN_KEYS = frozenset({"spool", "events", "state", "max_size", "send_clear_tokens", "ca", "cert", "key"})
 YES_OR_NO = {"yes": True, "no": False}
 _SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
 
@@ -64,7 +65,7 @@ class Config:
         own_directories: Home and spool where they are a plain user's by default: no package makes these.
         max_size: How many bytes an image may have once it is unpacked.
         send_clear_tokens: Whether a token is sent where others could read it on its way.
-        ca: The file with the authorities of servers' certificates; None for those that this machine trusts.
+        tls: What the file says of TLS with job servers.
         server: The section of the server, see `server/settings.py`.
         worker: The section of the worker, see `worker/settings.py`.
         platforms: Sections of the file by platform name.
@@ -78,7 +79,7 @@ class Config:
     own_directories: tuple[Path, ...]
     max_size: Setting[int]
     send_clear_tokens: bool
-    ca: Path | None
+    tls: ClientTls
     server: Mapping[str, str]
     worker: Mapping[str, str]
     platforms: Mapping[str, Mapping[str, str]]
@@ -139,7 +140,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
         own_directories=tuple(path for path in (home_setting.value, spool_setting.value) if path in own_defaults),
         max_size=max_size,
         send_clear_tokens=parse_yes_or_no(own, "send_clear_tokens", path),
-        ca=Path(own["ca"]) if own.get("ca") else None,
+        tls=ClientTls(**{key: Path(own[key]) for key in ("ca", "cert", "key") if own.get(key)}),
         server=server,
         worker=worker,
         platforms=sections,

@@ -3,15 +3,13 @@
 A new pair of certificate and key is taken for new connections only, and if it can't be, the old one stays.
 """
 
-import os
 import ssl
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from clouduploader.errors import ClouduploaderError, ConfigError
 from clouduploader.server.settings import ServerSettings, SettingsSource
-from clouduploader.util import files
+from clouduploader.util import certificates
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all of this kind
 HANDSHAKE_SECONDS = 20.0  # four round trips over a bad line, and some
@@ -36,39 +34,15 @@ def create_context(settings: ServerSettings) -> ssl.SSLContext | None:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_ciphers(CIPHERS)
     context.set_alpn_protocols(["http/1.1"])
-    _check(settings.tls_cert)
-    if _check(settings.tls_key) & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigError(
-            f"all users can get at the key {settings.tls_key}", hint="Make a new one: this one is no secret any more."
-        )
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: b"")
-    except ssl.SSLError as exc:
-        what = f"the certificate {settings.tls_cert} and the key {settings.tls_key}"
-        if exc.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError(f"{what} don't belong together") from exc
-        raise ConfigError(f"{what} can't be used: they are no PEM, or the key has a passphrase") from exc
+    certificates.load_pair(context, settings.tls_cert, settings.tls_key)
     if settings.tls_client_ca is not None:
-        _check(settings.tls_client_ca)
+        certificates.file_mode(settings.tls_client_ca)
         try:
             context.load_verify_locations(settings.tls_client_ca)
         except ssl.SSLError as exc:
             raise ConfigError(f"{settings.tls_client_ca} has no certificates in PEM") from exc
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
-
-
-def _check(path: Path) -> int:
-    """Return the mode of a file that can be read.
-
-    Raises:
-        ConfigError: It can't be.
-    """
-    try:
-        with files.open_read(path, is_followed=True) as file:
-            return os.fstat(file.fileno()).st_mode
-    except OSError as exc:
-        raise ConfigError(f"{path} can't be read: {exc.strerror}") from exc
 
 
 class TlsContext:

@@ -187,3 +187,23 @@ def test_server_is_trusted_by_the_authority_that_is_named(run, serve, make_spool
     assert run(*words)[0] == 69
     assert run(*words, "--ca", authority.path)[0] == 0
     assert run(*words, "--ca", tmp_path / "no")[0] == 78
+
+
+def test_certificate_of_the_nearest_place_is_shown(run, serve, make_spool, tmp_path, home, monkeypatch):
+    """A worker's token needs one; a key belongs to the certificate that is named in the same place."""
+    authority, workers = Authority(tmp_path / "pki"), Authority(tmp_path / "workers")
+    pair = str(authority.issue())
+    host, port = serve(make_spool(), tls_cert=pair, tls_key=pair, tls_client_ca=str(workers.path)).address
+    token = TokenStore(tmp_path / "etc" / "cloudupload").create("w", Role.WORKER, note="", expires=None, now=NOW)[1]
+    monkeypatch.setenv("CLOUDUPLOADER_CA", str(authority.path))
+    good, other = workers.issue("worker"), workers.issue("other")
+    words = ("log", "1", "--server", f"https://{host}:{port}")
+
+    assert "a worker's token needs a client certificate" in run(*words, token=token)[1]
+    (home / "clouduploader.conf").write_text(f"[clouduploader]\ncert = {good}\nkey = {good}\n")
+    assert "there is no job 1" in run(*words)[1]
+    monkeypatch.setenv("CLOUDUPLOADER_CERT", str(tmp_path / "no"))
+    assert "no can't be read" in run(*words)[1]
+    assert "there is no job 1" in run(*words, "--cert", other)[1]
+    assert "don't belong together" in run(*words, "--cert", other, "--key", good)[1]
+    assert run(*words, "--key", good)[0] == 64

@@ -12,12 +12,14 @@ from clouduploader.client.endpoint import ServerEndpoint
 from clouduploader.errors import (
     ClouduploaderError,
     ConfigError,
+    DeniedError,
     NetworkError,
     PlatformReplyError,
     UnavailableError,
     UsageError,
 )
 from clouduploader.util import http1
+from clouduploader.util.certificates import ClientTls
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_server_that_is_not_there_is_worth_another_try(make_server):
 
 def test_certificate_of_an_authority_that_is_named_is_trusted(make_server, authority, monkeypatch):
     server = make_server(ok(XML), context=authority.server_context())
-    assert client_module.JobServer(server.url, ca_path=authority.path).read("7") == JOB
+    assert client_module.JobServer(server.url, tls=ClientTls(ca=authority.path)).read("7") == JOB
     server = make_server(ok(XML), context=authority.server_context())
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))  # as OpenSSL has it
     assert client_module.JobServer(server.url).read("7") == JOB
@@ -103,7 +105,7 @@ def test_certificate_of_an_authority_that_is_named_is_trusted(make_server, autho
 def test_certificate_that_is_not_good_is_told_why(make_server, authority, issued, message):
     server = make_server(ok(XML), context=authority.server_context(**issued))
     with pytest.raises(UnavailableError) as caught:
-        client_module.JobServer(server.url, "token", ca_path=authority.path).read("7")
+        client_module.JobServer(server.url, "token", tls=ClientTls(ca=authority.path)).read("7")
     assert caught.value.message == f"the certificate of {server.url} {message}"
     assert caught.value.hint
     assert server.requests == []
@@ -113,7 +115,7 @@ def test_certificate_of_an_unknown_authority_is_not_trusted(make_server, authori
     for ca_path in (None, Authority(tmp_path / "other").path):
         server = make_server(ok(XML), context=authority.server_context())
         with pytest.raises(UnavailableError, match="is of an authority that is not known here") as caught:
-            client_module.JobServer(server.url, "token", ca_path=ca_path).read("7")
+            client_module.JobServer(server.url, "token", tls=ClientTls(ca=ca_path)).read("7")
         assert "--ca" in caught.value.hint
         assert server.requests == []
 
@@ -126,7 +128,33 @@ def test_file_of_authorities_that_has_none_is_an_error_of_the_settings(make_serv
     message = "can't be read: No such file" if text is None else "no certificates in PEM"
     server = make_server(ok(XML), context=authority.server_context())
     with pytest.raises(ConfigError, match=message):
-        client_module.JobServer(server.url, ca_path=path).read("7")
+        client_module.JobServer(server.url, tls=ClientTls(ca=path)).read("7")
+
+
+def test_certificate_is_shown_to_a_server_that_asks_for_one(make_server, authority, tmp_path):
+    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
+    pair = ours.issue("client")
+    (tmp_path / "key.pem").write_bytes(pair.read_bytes())
+    (tmp_path / "key.pem").chmod(0o600)
+
+    def read(**files):
+        context = authority.server_context()
+        context.load_verify_locations(ours.path)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return client_module.JobServer(
+            make_server(ok(XML), context=context).url, tls=ClientTls(ca=authority.path, **files)
+        ).read("7")
+
+    assert read(cert=pair) == JOB
+    assert read(cert=pair, key=tmp_path / "key.pem") == JOB
+    with pytest.raises(DeniedError, match="asks for a certificate of its client") as caught:
+        read()
+    assert "--cert" in caught.value.hint
+    foreign = others.issue("client")
+    with pytest.raises(DeniedError, match=f"does not accept the certificate {foreign}"):
+        read(cert=foreign)
+    with pytest.raises(ConfigError, match="don't belong together"):
+        read(cert=pair, key=foreign)
 
 
 def test_server_without_tls_is_told(serve, make_spool):

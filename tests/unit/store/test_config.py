@@ -182,7 +182,7 @@ def test_unknown_setting_of_ours_is_named_with_those_there_are(make_home):
     home = make_home("[clouduploader]\nspol = /x\n")
     with pytest.raises(ConfigError, match=r"clouduploader\.conf: unknown setting 'spol'") as caught:
         config.load(home=home, spool=None, environment={})
-    assert caught.value.hint == "Known are: ca, events, max_size, send_clear_tokens, spool, state."
+    assert caught.value.hint == "Known are: ca, cert, events, key, max_size, send_clear_tokens, spool, state."
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def case(tmp_path, server):
     source.write_bytes(b"0123456789abcdef" * (3 << 16))
     return Case(
         reference="clouduploader.platforms.openstack:OpenStack",
-        platform_context=PlatformContext(home=tmp_path, settings={}, environment={}),
+        platform_context=PlatformContext(home=tmp_path, settings={"auth_hosts": "127.0.0.1"}, environment={}),
         targetdata={
             "image_name": "my image",
             "region": "RegionOne",

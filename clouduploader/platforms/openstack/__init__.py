@@ -77,9 +77,12 @@ class OpenStack(Platform):
             "the user has no application credential configured",
             hint="Enter it with `clouduploader account set USER application_credential_id ID`.",
         )
+        is_bound = False
         if url := str(ctx.targetdata.get("auth_url") or ""):
-            fields.check_url(url, self.settings["auth_hosts"].lower().split(), is_by_hand=ctx.is_by_hand)
-        return cloud.connect(ctx, self.home, self.settings["cloud"])
+            allowed = self.settings["auth_hosts"].lower().split()
+            fields.check_url(url, allowed, is_by_hand=ctx.is_by_hand)
+            is_bound = not (ctx.is_by_hand or fields.is_listed(url, allowed))
+        return cloud.connect(ctx, self.home, self.settings["cloud"], is_bound=is_bound)
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
         """Turn an error of openstacksdk or keystoneauth into one of ours."""

@@ -83,7 +83,7 @@ class CredentialAccounts(Accounts):
                 )
         if problems := self._platform.problems(values):
             raise DataError(problems[0])
-        ctx = Context(self._platform, values, reporter, Cancel())
+        ctx = Context(self._platform, values, reporter, Cancel(), is_by_hand=False)
         try:
             findings = list(examine(ctx))
         except CredentialsError as exc:

@@ -47,6 +47,8 @@ class Cloud:
         auth_url: Of Keystone, for the messages.
         interface: Of the image service, as the catalog has it.
         image_urls: URLs of the image service by region that go before those of the catalog.
+        is_bound: Whether its catalog may name https alone, as for a cloud that a service's user names by any URL:
+            by http are the servers that trust this machine.
         reporter: Hides the tokens.
 
     Attributes:
@@ -60,6 +62,7 @@ class Cloud:
         auth_url: str,
         interface: str | list[str] | None,
         image_urls: Mapping[str, str],
+        is_bound: bool = False,
         reporter: Reporter,
     ) -> None:
         session.redirect = False  # keystoneauth would send secret and token along, to any host
@@ -67,6 +70,7 @@ class Cloud:
         self._session = session
         self._interface = interface
         self._image_urls = image_urls
+        self._is_bound = is_bound
         self._reporter = reporter
         self._images: dict[str, Images] = {}
         self.auth_url = auth_url
@@ -117,6 +121,8 @@ class Cloud:
             raise TargetDataError(
                 f"the cloud has no image service in the region {region}", hint=f"It has one in: {names}."
             )
+        if self._is_bound and not url.startswith("https://"):
+            raise TargetDataError(f"the catalog of {self.auth_url} has an image service that is not reached by https")
         return url
 
     def regions(self) -> list[str]:
@@ -142,13 +148,14 @@ def _read(answer: "requests.Response", **_options: object) -> None:
     answer._content = bytes(data)
 
 
-def connect(ctx: Context, home: Path, default_cloud: str) -> Cloud:
+def connect(ctx: Context, home: Path, default_cloud: str, *, is_bound: bool = False) -> Cloud:
     """Find the cloud of a context; see the module.
 
     Args:
         ctx: The fields of an account are used.
         home: Of clouduploader.
         default_cloud: Its name where target data with a credential name none.
+        is_bound: See `Cloud`.
 
     Raises:
         ConfigError: clouds.yaml in the home is damaged, or has no such cloud.
@@ -175,6 +182,7 @@ def connect(ctx: Context, home: Path, default_cloud: str) -> Cloud:
         auth_url=auth_url,
         interface=cloud.interface,
         image_urls={ctx.region: cloud.image_url} if cloud.image_url else {},
+        is_bound=is_bound,
         reporter=ctx.reporter,
     )
 

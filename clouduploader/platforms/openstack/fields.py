@@ -68,8 +68,9 @@ _BEYOND = re.compile(r"[\x00-\x1f\x7f\U00010000-\U0010ffff]")
 
 _REGION = r"[A-Za-z0-9_.-]+"
 _WORD = r"[A-Za-z0-9_.-]+"
-_URL = r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(?:/[!-~]*)?"
-"""Whose host is the same to all that read it: with a backslash or an @ libraries differ."""
+_URL = r'(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(?:/[!-"$->@-~]*)?'
+"""Whose host is the same to all that read it: with a backslash or an @ libraries differ. Without ? and #, which would
+take away what is put behind it."""
 
 FIELDS = (
     Field(
@@ -107,7 +108,7 @@ FIELDS = (
         description="The URL of the cloud's Keystone, where clouds.yaml does not name the cloud.",
         is_of_account=True,
         pattern=_URL,
-        pattern_meaning="a URL of http or https",
+        pattern_meaning="a URL of http or https, without ? and #",
         max_length=2048,
         help="The URL of Keystone, in place of a name in clouds.yaml.",
     ),
@@ -294,8 +295,9 @@ def check_url(url: str, allowed: Collection[str], *, is_by_hand: bool) -> None:
 
     Args:
         url: The `auth_url`.
-        allowed: Names of hosts, or hosts with ports, in lower case; `*` for all, but by https or on this machine.
-        is_by_hand: Whether it is for the caller, who may ask any host.
+        allowed: See `is_listed`; `*` for all, but by https.
+        is_by_hand: Whether it is for the caller, who may ask any host, and this machine by http: what trusts this
+            machine trusts the caller. A service's users are others.
 
     Raises:
         TargetDataError: It may not.
@@ -303,14 +305,28 @@ def check_url(url: str, allowed: Collection[str], *, is_by_hand: bool) -> None:
     found = re.fullmatch(_URL, url)
     if not found:
         raise TargetDataError("auth_url is no URL of http or https")
-    scheme, place, port = found.groups(default="")
-    host = place.strip("[]").lower()
-    is_listed = host in allowed or f"{place}{port}".lower() in allowed
+    host = _host(found)
+    is_known = is_listed(url, allowed)
     hint = "The administrator lists hosts by auth_hosts in [openstack] of clouduploader.conf, or clouds in clouds.yaml."
-    if not (is_listed or is_by_hand or "*" in allowed):
+    if not (is_known or is_by_hand or "*" in allowed):
         raise TargetDataError(f"auth_url: this service does not upload to {host}", hint=hint)
-    if scheme != "https" and not (is_listed or hosts.is_here(host)):
+    if found[1] != "https" and not (is_known or (is_by_hand and hosts.is_here(host))):
         raise TargetDataError(f"auth_url: {host} is asked by http, so that others could read the secret", hint=hint)
+
+
+def is_listed(url: str, allowed: Collection[str]) -> bool:
+    """Return whether the host of a URL is one that the administrator lists.
+
+    Args:
+        url: The URL.
+        allowed: Names of hosts, or hosts with ports, in lower case.
+    """
+    found = re.fullmatch(_URL, url)
+    return found is not None and (_host(found) in allowed or f"{found[2]}{found[3] or ''}".lower() in allowed)
+
+
+def _host(found: re.Match[str]) -> str:
+    return found[2].strip("[]").lower()
 
 
 def tags(labels_of_upload: Mapping[str, str], users: JsonValue) -> list[str]:

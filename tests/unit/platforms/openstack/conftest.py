@@ -31,9 +31,10 @@ def cloud(server):
 
 @pytest.fixture
 def make_platform(tmp_path):
-    """Return a function that makes the platform with settings."""
+    """Return a function that makes the platform with settings, which list the host of the cloud: it speaks http."""
 
     def make(**settings):
+        settings = {"auth_hosts": "127.0.0.1", **settings}
         return OpenStack(PlatformContext(home=tmp_path, settings=settings, environment={}, target="openstack"))
 
     return make

@@ -4,7 +4,7 @@ import shlex
 import pytest
 from fakes.openstack_cloud import LEAST_RULES, fault
 
-from clouduploader.errors import DataError, TransientError
+from clouduploader.errors import DataError, TargetDataError, TransientError
 from clouduploader.plugin import Level
 from clouduploader.plugin.testing import RecordingReporter
 
@@ -44,6 +44,14 @@ def test_rights_that_are_too_wide_are_named(accounts, values, cloud):
         "is unrestricted: it can make further credentials",
         "has no access rules: it may do more than upload images",
     ]
+
+
+def test_host_that_a_user_names_is_asked_by_https_alone(make_platform, values):
+    """By http are the servers that trust this machine, such as this service, which would kill a job for it."""
+    with pytest.raises(TargetDataError, match="is asked by http, so that"):
+        verify(make_platform(auth_hosts="*").accounts, values)
+    with pytest.raises(TargetDataError, match="this service does not upload to"):
+        verify(make_platform(auth_hosts="").accounts, values)
 
 
 def test_credential_that_is_not_accepted_is_not_usable(accounts, values):

@@ -242,3 +242,10 @@ def test_answer_without_a_limit_is_refused(make_context, monkeypatch):
     server = ScriptedServer([ok(bytes(1001), "X-Subject-Token: t")])
     with contextlib.closing(server), pytest.raises(PlatformReplyError, match="has more than 1000 bytes"):
         roles(make_context(auth_url=f"{server.url}/v3"))
+
+
+def test_catalog_of_a_host_that_a_user_names_leads_to_https_alone(make_context, tmp_path):
+    ctx = make_context()
+    assert openstack_cloud.connect(ctx, tmp_path, "").images("RegionOne")
+    with pytest.raises(TargetDataError, match="an image service that is not reached by https"):
+        openstack_cloud.connect(ctx, tmp_path, "", is_bound=True).images("RegionOne")

@@ -55,7 +55,16 @@ def test_right_target_data_have_no_problem(targetdata):
     assert problems(**targetdata) == []
 
 
-@pytest.mark.parametrize(("url", "is_right"), [("https://a:5000/v3", True), ("ftp://a", False), ("https://a b", False)])
+@pytest.mark.parametrize(
+    ("url", "is_right"),
+    [
+        ("https://a:5000/v3", True),
+        ("ftp://a", False),
+        ("https://a b", False),
+        ("http://a/x?cmd=kill", False),
+        ("http://a/x#", False),
+    ],
+)
 def test_url_is_of_http(url, is_right):
     (field,) = (field for field in fields.FIELDS if field.name == "auth_url")
     assert is_allowed(field, url) is is_right
@@ -93,8 +102,10 @@ def test_labels_are_read_from_tags():
         ("http://any.example.com/v3", "*", False, "others could read the secret"),
         ("http://any.example.com/v3", "*", True, "others could read the secret"),
         ("http://any.example.com/v3", "any.example.com", False, None),
-        ("http://127.0.0.1:5000/v3", "*", False, None),
-        ("http://[::1]:5000/v3", "*", False, None),
+        ("http://127.0.0.1:5000/v3", "*", True, None),
+        ("http://[::1]:5000/v3", "*", True, None),
+        ("http://127.0.0.1:5452/cloudupload/1", "*", False, "127.0.0.1 is asked by http"),
+        ("http://localhost:5000/v3", "localhost:5000", False, None),
         ("http://169.254.169.254/v3", "", False, "does not upload to 169.254.169.254"),
     ],
 )

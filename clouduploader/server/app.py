@@ -11,11 +11,12 @@ from clouduploader.server import access, operations, page, replies, routing
 from clouduploader.server.access import PRINCIPAL, Kind, Reach
 from clouduploader.server.api import endpoint, problems
 from clouduploader.server.api.table import ROUTES as API_ROUTES
+from clouduploader.server.call import Handler, RouteCall
 from clouduploader.server.network import body, origin
 from clouduploader.server.network.connections import ConnectionTable
 from clouduploader.server.network.origin import ORIGIN
+from clouduploader.server.obs.routes import ROUTES
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import ROUTES, Handler, RouteCall
 from clouduploader.server.signin import guard
 from clouduploader.server.signin import routes as signin
 from clouduploader.server.state import IS_POLLED, JOB, ServerState

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from clouduploader.server import access, health, metrics, page, replies, routing
 from clouduploader.server.access import Right
-from clouduploader.server.routes import Handler, RouteCall
+from clouduploader.server.call import Handler, RouteCall
 from clouduploader.server.routing import Route
 
 

@@ -12,8 +12,8 @@ from clouduploader.errors import JobFileError, NoSuchJobError
 from clouduploader.model import job_xml
 from clouduploader.server import routing
 from clouduploader.server.access import Right
+from clouduploader.server.call import Handler, RouteCall
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.server.routing import Parameter, Route
 
 JSON = "application/json"

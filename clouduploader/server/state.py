@@ -10,14 +10,15 @@ from typing import TypeVar
 from aiohttp import web
 
 from clouduploader.jobs import expire
-from clouduploader.server import status
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.cloud_threads import CloudThreads
 from clouduploader.server.job_counter import JobCounter
-from clouduploader.server.listing import JobLists
 from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
 from clouduploader.server.network import body, connections
+from clouduploader.server.obs import status
+from clouduploader.server.obs.listing import JobLists
+from clouduploader.server.obs.status import InFlight
 from clouduploader.server.quotas import RequestCounts
 from clouduploader.server.receive.image_body import BodyCopier
 from clouduploader.server.receive.image_receiver import ImageReceiver
@@ -26,7 +27,6 @@ from clouduploader.server.receive.places import Places
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.signin.openid import Provider
-from clouduploader.server.status import InFlight
 from clouduploader.server.worker_thread import WorkerThread
 from clouduploader.store import spool
 from clouduploader.store.config import Config

@@ -15,8 +15,8 @@ from clouduploader.plugin.events import NullReporter
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import ROOT, Endpoint, endpoint
+from clouduploader.server.call import RouteCall
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import RouteCall
 from clouduploader.store.accounts import StoredAccount
 
 T = TypeVar("T")

@@ -15,9 +15,10 @@ from aiohttp import web
 from msgspec import Meta
 
 from clouduploader.model import job_xml
+from clouduploader.server.call import RouteCall
+from clouduploader.server.job_changes import MAX_SKELETON_BYTES, MAX_TEXT_CHARS
 from clouduploader.server.network import body
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import MAX_SKELETON_BYTES, MAX_TEXT_CHARS, RouteCall
 
 CONTENT_TYPE = "application/json"
 HEADERS = {"Cache-Control": "no-store"}

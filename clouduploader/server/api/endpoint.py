@@ -9,8 +9,8 @@ import msgspec
 from clouduploader.server import routing
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
+from clouduploader.server.call import Handler
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import Handler
 from clouduploader.server.routing import Parameter, Route
 from clouduploader.util.frozen import frozen
 

@@ -17,9 +17,9 @@ from clouduploader.server import quotas, routing
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents, problems
 from clouduploader.server.api.endpoint import ROOT, Endpoint, endpoint
+from clouduploader.server.call import Handler, RouteCall
 from clouduploader.server.receive import piece_receiver
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.store.images import StoredImage
 
 VERSION = "1.0.0"  # of tus

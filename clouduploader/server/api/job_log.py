@@ -13,10 +13,10 @@ from clouduploader.server import logs, replies
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
+from clouduploader.server.call import RouteCall
 from clouduploader.server.logs import FollowedLog
 from clouduploader.server.network import connections
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import RouteCall
 
 ALIVE_SECONDS = 15.0  # so often something is sent: a proxy between closes a connection that is quiet for a minute
 TEXT_TYPE = "text/plain; charset=utf-8"

@@ -13,12 +13,12 @@ from clouduploader.errors import JobFileError, JobStateError, NoSuchJobError
 from clouduploader.jobs import inspect as jobs_inspect
 from clouduploader.jobs import list as jobs_list
 from clouduploader.model.job import JobState
-from clouduploader.server import replies, routes, search
+from clouduploader.server import job_changes, replies
 from clouduploader.server.access import Right
-from clouduploader.server.api import documents, images
+from clouduploader.server.api import documents, images, search
 from clouduploader.server.api.endpoint import ROOT, Endpoint, endpoint
+from clouduploader.server.call import RouteCall
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import RouteCall
 
 DEFAULT_JOBS = 50
 MAX_JOBS = 200
@@ -126,7 +126,7 @@ async def create_job(call: RouteCall) -> web.StreamResponse:
     if given.image is not None:
         image = await images.find(call, given.image)
         if image.job:
-            job = await asyncio.to_thread(routes.job_of, call, image, asked)
+            job = await asyncio.to_thread(job_changes.job_of, call, image, asked)
             return documents.answer(await details(call, job.name), location=f"{ROOT}/jobs/{job.name}")
         if not image.is_whole:
             raise JobStateError(f"{image.size_bytes - image.offset_bytes} bytes of the image are still to come")
@@ -145,8 +145,7 @@ async def create_job(call: RouteCall) -> web.StreamResponse:
         "size": str(size),
     }
     encoded = data.encode() if isinstance(data, str) else msgspec.json.encode(data)
-    routes.check_length(encoded)
-    job, is_new = await routes.make_job(call, fields, encoded, image=image, asked=asked)
+    job, is_new = await job_changes.make_job(call, fields, encoded, image=image, asked=asked)
     status = 201 if is_new else 200
     return documents.answer(await details(call, job.name), status=status, location=f"{ROOT}/jobs/{job.name}")
 
@@ -185,7 +184,7 @@ async def show_job(call: RouteCall) -> web.StreamResponse:
 
 async def kill_job(call: RouteCall) -> web.StreamResponse:
     """Kill a job, and let its uploader clean up; one that is over stays as it is."""
-    await routes.kill_job(call)
+    await job_changes.kill_job(call)
     return documents.answer(await details(call, call.found.job))
 
 

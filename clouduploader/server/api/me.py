@@ -9,7 +9,7 @@ from clouduploader.server import access
 from clouduploader.server.access import Kind, Reach, Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
-from clouduploader.server.routes import RouteCall
+from clouduploader.server.call import RouteCall
 
 
 class RightEntry(documents.Document):

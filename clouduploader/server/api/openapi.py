@@ -13,7 +13,7 @@ from clouduploader.server import routing
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents, problems
 from clouduploader.server.api.endpoint import ROOT, Endpoint, endpoint
-from clouduploader.server.routes import RouteCall
+from clouduploader.server.call import RouteCall
 
 TEMPLATE = "#/components/schemas/{name}"
 REFUSALS = {

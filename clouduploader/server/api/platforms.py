@@ -12,7 +12,7 @@ from clouduploader.server import replies
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
-from clouduploader.server.routes import RouteCall
+from clouduploader.server.call import RouteCall
 from clouduploader.store.config import Config
 from clouduploader.uploads import registry
 

@@ -19,7 +19,7 @@ from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
 from clouduploader.server.api.jobs import ShownState
-from clouduploader.server.routes import RouteCall
+from clouduploader.server.call import RouteCall
 
 LIBRARIES = ("aiohttp", "msgspec", "cryptography")
 

@@ -12,8 +12,8 @@ from clouduploader.errors import NoSuchTokenError
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import ROOT, Endpoint, endpoint
+from clouduploader.server.call import RouteCall
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import RouteCall
 from clouduploader.store.tokens import MAX_NOTE_LENGTH, Role, StoredToken, TokenStore
 
 MAX_TOKENS = 100  # of a user, by the API

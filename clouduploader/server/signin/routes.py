@@ -12,8 +12,8 @@ from aiohttp import web
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server import page, replies, routing
 from clouduploader.server.access import Right
+from clouduploader.server.call import Handler, RouteCall
 from clouduploader.server.replies import RefusalError
-from clouduploader.server.routes import Handler, RouteCall
 from clouduploader.server.routing import Parameter, Route
 from clouduploader.server.signin import guard, openid, sessions
 from clouduploader.server.signin.guard import SESSION_PATH, SIGN_IN_PATH, redirect

@@ -23,7 +23,7 @@ from clouduploader.plugin import (
     PhaseStarted,
     Shortfall,
 )
-from clouduploader.server import routes, service
+from clouduploader.server import job_changes, service
 from clouduploader.server.network import connections, tls
 from clouduploader.server.receive import places
 from clouduploader.store import config, event_file, target_data
@@ -122,7 +122,7 @@ def test_limits_are_those_of_the_server():
         f"less than {places.MIN_RATE >> 10} KiB a second",
         f"{service.MAX_LINE_BYTES >> 10} KiB for the first line, {service.MAX_HEADERS} headers of "
         f"{service.MAX_FIELD_BYTES} bytes",
-        f"{routes.MAX_SKELETON_BYTES / (1 << 20):.1f} MiB, {job_xml.MAX_MARKS:,} tags, "
+        f"{job_changes.MAX_SKELETON_BYTES / (1 << 20):.1f} MiB, {job_xml.MAX_MARKS:,} tags, "
         f"{target_data.MAX_SIZE_BYTES >> 20} MiB of target data",
     ]
     assert [limit for limit in limits if limit not in said] == []

@@ -11,10 +11,11 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from clouduploader.model.job import JobState
-from clouduploader.server import access, operations, page, routes, settings
+from clouduploader.server import access, operations, page, settings
 from clouduploader.server.access import Kind, Principal
 from clouduploader.server.api import table
 from clouduploader.server.network import origin
+from clouduploader.server.obs import routes
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.signin import routes as signin
 from clouduploader.server.signin.sessions import Sessions

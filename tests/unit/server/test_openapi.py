@@ -6,7 +6,8 @@ from pathlib import Path
 import openapi_spec_validator
 import pytest
 
-from clouduploader.server import operations, routes
+from clouduploader.server import operations
+from clouduploader.server.obs import routes
 
 DESCRIPTION = Path(operations.__file__).with_name("openapi.json")
 METHODS = ("get", "head", "post", "put")

@@ -1,7 +1,8 @@
 """The routes for operators."""
 
-from clouduploader.server import operations, page, routes
+from clouduploader.server import operations, page
 from clouduploader.server.access import Right
+from clouduploader.server.obs import routes
 
 KEPT = (Right.KEEP_ACCOUNTS, Right.KEEP_TOKENS, Right.SEE_SERVICE)
 """What the backend, which the test is, may not see."""

@@ -166,7 +166,7 @@ def test_requests_at_once_make_one_job_of_an_image(ask, jobs, image):
 
 
 def test_job_whose_maker_died_gets_its_image_when_asked_for_again(ask, jobs, image):
-    """The server died between the lines of `routes.make_job`."""
+    """The server died between the lines of `job_changes.make_job`."""
     made = jobs.create(Job(name="", state=JobState.CREATED, user="tom", target="directory", size=3), targetdata=b"{}")
     images.ImageStore(jobs.directory).bind(image, made.name)
     jobs.file_path(made.name).write_bytes(b"half")

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from clouduploader.server import replies, routes
+from clouduploader.server import replies
+from clouduploader.server.obs import routes
 
 PROXY = {"proxies": "127.0.0.2", "allow": "127.0.0.1", "clients": "127.0.0.3 192.0.2.0/24"}
 OURS = (

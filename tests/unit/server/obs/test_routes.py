@@ -8,7 +8,8 @@ import pytest
 
 from clouduploader.model import server_xml
 from clouduploader.model.job import Details, Job, JobState
-from clouduploader.server import replies, routes
+from clouduploader.server import job_changes, replies
+from clouduploader.server.obs import routes
 
 WIKI = {"project": "p", "package": "k:Cloud", "repository": "r", "arch": "x86_64", "user": "tom", "target": "ec2",
         "filename": "a.raw.xz", "size": "5"}  # fmt: skip
@@ -74,7 +75,7 @@ def test_wiki_form_makes_a_job_that_waits_for_its_image(serve, jobs):
      ({"size": "-1"}, b"{}", "not a number  '-1'"), ({"size": "9" * 19}, b"{}", "size is too large"),
      ({}, b"[]", "not a JSON object"), ({}, b"", "not a JSON object"), ({}, b"[" * 100_000, "not a JSON object"),
      ({"filename": "ä" * 1025}, b"{}", "filename has more than 1024 characters"),
-     ({}, b'{"a": "%s"}' % bytes(1 << 20), "the target data are longer than 1048576 bytes"),
+     ({}, b'{"a": "%s"}' % (b"x" * (1 << 20)), "the target data are longer than 1048576 bytes"),
      ({"color": "red"}, b"{}", "unknown parameter 'color'"), ({"user": None}, b"{}", "unknown parameter")],
 )  # fmt: skip
 def test_wiki_form_that_is_wrong_makes_no_job(serve, jobs, changes, data, complaint):
@@ -191,11 +192,11 @@ def test_job_that_cannot_be_read_is_refused_in_xml(serve, jobs):
 @pytest.mark.parametrize("headers", [{}, {"Transfer_Encoding": "chunked"}])
 def test_body_that_can_be_no_job_is_refused(serve, jobs, headers):
     server = serve(jobs)
-    data = b"<clouduploadjob>" + b" " * routes.MAX_SKELETON_BYTES
+    data = b"<clouduploadjob>" + b" " * job_changes.MAX_SKELETON_BYTES
     if headers:
         data = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
     status, _, _ = server.ask("POST", "/cloudupload", data, **headers)
-    assert status == f"413 the body is longer than {routes.MAX_SKELETON_BYTES} bytes"
+    assert status == f"413 the body is longer than {job_changes.MAX_SKELETON_BYTES} bytes"
     with server.connect() as client:  # it says how long it is, and is not waited for
         client.sendall(b"POST /cloudupload HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from clouduploader.model.job import JobState
-from clouduploader.server import search
-from clouduploader.server.search import JobSearch
+from clouduploader.server.api import search
+from clouduploader.server.api.search import JobSearch
 
 
 def find(jobs, wanted=None, *, before=None, owner=None, limit=50):

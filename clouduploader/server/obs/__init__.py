@@ -1,0 +1,1 @@
+"""OBS's own routes, and the documents that they answer with."""

@@ -77,12 +77,13 @@ class OpenStack(Platform):
             "the user has no application credential configured",
             hint="Enter it with `clouduploader account set USER application_credential_id ID`.",
         )
-        is_bound = False
+        takes = None
         if url := str(ctx.targetdata.get("auth_url") or ""):
             allowed = self.settings["auth_hosts"].lower().split()
             fields.check_url(url, allowed, is_by_hand=ctx.is_by_hand)
-            is_bound = not (ctx.is_by_hand or fields.is_listed(url, allowed))
-        return cloud.connect(ctx, self.home, self.settings["cloud"], is_bound=is_bound)
+            if not (ctx.is_by_hand or fields.is_listed(url, allowed)):
+                takes = fields.is_of_https  # by http are the servers that trust this machine
+        return cloud.connect(ctx, self.home, self.settings["cloud"], takes=takes)
 
     def translate(self, exc: Exception, subject: str) -> ClouduploaderError | None:
         """Turn an error of openstacksdk or keystoneauth into one of ours."""

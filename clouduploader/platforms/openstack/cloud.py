@@ -7,7 +7,7 @@ openstacksdk finds as it does for the `openstack` command: OS_* and clouds.yaml,
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,7 @@ class Cloud:
         auth_url: Of Keystone, for the messages.
         interface: Of the image service, as the catalog has it.
         image_urls: URLs of the image service by region that go before those of the catalog.
-        is_bound: Whether its catalog may name https alone, as for a cloud that a service's user names by any URL:
-            by http are the servers that trust this machine.
+        takes: Tells whether the image service may be at a URL of the catalog; None for any URL.
         reporter: Hides the tokens.
 
     Attributes:
@@ -62,7 +61,7 @@ class Cloud:
         auth_url: str,
         interface: str | list[str] | None,
         image_urls: Mapping[str, str],
-        is_bound: bool = False,
+        takes: Callable[[str], bool] | None = None,
         reporter: Reporter,
     ) -> None:
         session.redirect = False  # keystoneauth would send secret and token along, to any host
@@ -70,7 +69,7 @@ class Cloud:
         self._session = session
         self._interface = interface
         self._image_urls = image_urls
-        self._is_bound = is_bound
+        self._takes = takes
         self._reporter = reporter
         self._images: dict[str, Images] = {}
         self.auth_url = auth_url
@@ -121,7 +120,7 @@ class Cloud:
             raise TargetDataError(
                 f"the cloud has no image service in the region {region}", hint=f"It has one in: {names}."
             )
-        if self._is_bound and not url.startswith("https://"):
+        if self._takes and not self._takes(url):
             raise TargetDataError(f"the catalog of {self.auth_url} has an image service that is not reached by https")
         return url
 
@@ -148,14 +147,14 @@ def _read(answer: "requests.Response", **_options: object) -> None:
     answer._content = bytes(data)
 
 
-def connect(ctx: Context, home: Path, default_cloud: str, *, is_bound: bool = False) -> Cloud:
+def connect(ctx: Context, home: Path, default_cloud: str, *, takes: Callable[[str], bool] | None = None) -> Cloud:
     """Find the cloud of a context; see the module.
 
     Args:
         ctx: The fields of an account are used.
         home: Of clouduploader.
         default_cloud: Its name where target data with a credential name none.
-        is_bound: See `Cloud`.
+        takes: See `Cloud`.
 
     Raises:
         ConfigError: clouds.yaml in the home is damaged, or has no such cloud.
@@ -182,7 +181,7 @@ def connect(ctx: Context, home: Path, default_cloud: str, *, is_bound: bool = Fa
         auth_url=auth_url,
         interface=cloud.interface,
         image_urls={ctx.region: cloud.image_url} if cloud.image_url else {},
-        is_bound=is_bound,
+        takes=takes,
         reporter=ctx.reporter,
     )
 

@@ -325,6 +325,12 @@ def is_listed(url: str, allowed: Collection[str]) -> bool:
     return found is not None and (_host(found) in allowed or f"{found[2]}{found[3] or ''}".lower() in allowed)
 
 
+def is_of_https(url: str) -> bool:
+    """Return whether a URL is one of https that Keystone's could be, too: what is put behind it stands there."""
+    found = re.fullmatch(_URL, url)
+    return found is not None and found[1] == "https"
+
+
 def _host(found: re.Match[str]) -> str:
     return found[2].strip("[]").lower()
 

@@ -13,7 +13,7 @@ from clouduploader.errors import (
     TargetDataError,
     TransientError,
 )
-from clouduploader.platforms.openstack import OpenStack
+from clouduploader.platforms.openstack import OpenStack, fields
 from clouduploader.platforms.openstack import cloud as openstack_cloud
 from clouduploader.platforms.openstack.cloud import CloudOfHome
 from clouduploader.plugin import PlatformContext
@@ -248,4 +248,4 @@ def test_catalog_of_a_host_that_a_user_names_leads_to_https_alone(make_context, 
     ctx = make_context()
     assert openstack_cloud.connect(ctx, tmp_path, "").images("RegionOne")
     with pytest.raises(TargetDataError, match="an image service that is not reached by https"):
-        openstack_cloud.connect(ctx, tmp_path, "", is_bound=True).images("RegionOne")
+        openstack_cloud.connect(ctx, tmp_path, "", takes=fields.is_of_https).images("RegionOne")

@@ -113,3 +113,11 @@ def test_secret_goes_to_hosts_that_are_allowed(url, allowed, is_by_hand, words):
     raised = pytest.raises(TargetDataError, match=words) if words else contextlib.nullcontext()
     with raised:
         fields.check_url(url, allowed.split(), is_by_hand=is_by_hand)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [("https://a:9292/image", True), ("http://a/image", False), ("https://a/cloudupload/1?cmd=kill#", False)],
+)
+def test_catalog_leads_to_no_url_that_hides_what_follows(url, is_one):
+    assert fields.is_of_https(url) is is_one

@@ -87,10 +87,11 @@ async def _answer(state: ServerState, connections: ConnectionTable, request: web
 
 
 def _error(request: web.Request, error: ClouduploaderError) -> web.Response:
-    """Answer with an error, in the form of the API or in OBS's."""
+    """Answer with an error, in the form of the API, as a page, or in OBS's."""
     if endpoint.is_below_root(request.raw_path):
         return problems.answer(error)
-    return replies.error(replies.to_refusal(error))
+    refusal = replies.to_refusal(error)
+    return page.answer_refusal(refusal) if guard.is_for_page(request) else replies.error(refusal)
 
 
 async def _dispatch(state: ServerState, connections: ConnectionTable, request: web.Request) -> web.StreamResponse:

@@ -1,6 +1,7 @@
 """The pages for browsers, which ask the API. None is OBS's."""
 
 import asyncio
+import html
 import importlib.resources
 import json
 import string
@@ -77,6 +78,16 @@ def answer_page(name: str, title: str, *, status: int = 200) -> web.Response:
     """Answer with a page of this package: `NAME.html` in the frame that all have, with the script `NAME.js`."""
     frame, main = (_read(f"ui/{part}.html").decode() for part in ("frame", name))
     return answer(string.Template(frame).substitute(name=name, title=title, main=main).encode(), HTML, status=status)
+
+
+def answer_refusal(refusal: RefusalError) -> web.Response:
+    """Answer the user of a browser with a refusal."""
+    text = _read("ui/refusal.html").decode()
+    made = answer(
+        string.Template(text).substitute(text=html.escape(refusal.message)).encode(), HTML, status=refusal.status
+    )
+    made.headers.update(refusal.headers)
+    return made
 
 
 def answer_file(name: str, content_type: str, *, status: int = 200) -> web.Response:

@@ -77,10 +77,15 @@ def keep_session(state: ServerState, request: web.BaseRequest, answer: web.Strea
         sessions.set_cookie(request, answer, state.gate.sessions.write(renewed))
 
 
+def is_for_page(request: web.BaseRequest) -> bool:
+    """Return whether a browser asks for one of the pages, whose user is to see the answer."""
+    wants_page = request.method in routing.READING and "text/html" in request.headers.get("Accept", "")
+    return wants_page and f"{request.path}/".startswith("/ui/")
+
+
 def way_in(state: ServerState, request: web.BaseRequest) -> web.Response | None:
     """Return the answer that leads a browser without a session to the page on which to sign in; None for others."""
-    is_page = request.method in routing.READING and "text/html" in request.headers.get("Accept", "")
-    if not (is_page and state.settings.sign_in.ways and request.path.startswith("/ui")):
+    if not (is_for_page(request) and state.settings.sign_in.ways):
         return None
     return redirect(f"{SIGN_IN_PATH}?next={request.path}" if own_page(request.path) == request.path else SIGN_IN_PATH)
 

@@ -27,6 +27,20 @@ def test_pages_may_run_nothing_but_their_own_scripts(serve, make_spool):
     assert "unsafe" not in replies.POLICY
 
 
+@pytest.mark.parametrize(
+    ("hosts", "path", "code", "said"),
+    [("obs", "/ui/no%3Cthing", "400", b": unknown request: GET:/ui/no&lt;thing.</p>"),
+     ("elsewhere", "/ui", "421", b": this service has another name")],
+)  # fmt: skip
+def test_user_of_a_browser_is_refused_by_a_page(serve, make_spool, hosts, path, code, said):
+    server = serve(make_spool(), sign_in="token", hosts=hosts)
+    status, headers, body = server.ask("GET", path, Accept="text/html,application/xhtml+xml")
+    assert (status[:3], said in body) == (code, True)
+    assert "Content-Type: text/html; charset=utf-8" in headers
+    assert f"Content-Security-Policy: {replies.POLICY}" in headers
+    assert server.ask("GET", path)[2].startswith(b"<status ")
+
+
 @pytest.mark.parametrize("name", ["x.js", "index.html", "..", "%2e%2e%2fpage.py", ""])
 def test_other_files_are_not_shown(serve, make_spool, name):
     assert serve(make_spool()).ask("GET", f"/ui/files/{name}")[0][:3] in ("404", "400")

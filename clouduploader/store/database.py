@@ -235,12 +235,12 @@ def check_user(user: str) -> str:
     """Return a user's name if a database can have it.
 
     Raises:
-        UsageError: It is empty, too long, or holds what can't be shown.
+        UsageError: It is empty, too long, holds what can't be shown, or looks like another one: blanks at its ends.
     """
-    if not user or len(user) > MAX_USER_LENGTH or not user.isprintable():
+    if not user or len(user) > MAX_USER_LENGTH or not user.isprintable() or user != user.strip():
         shown = user.encode("unicode_escape").decode()[:MAX_USER_LENGTH]
         raise UsageError(
             f"'{shown}' can't be the name of a user",
-            hint=f"It must have 1 to {MAX_USER_LENGTH} characters, none of them a control character.",
+            hint=f"It must have 1 to {MAX_USER_LENGTH} characters, no control character, and no blank at its ends.",
         )
     return user

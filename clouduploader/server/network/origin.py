@@ -14,7 +14,7 @@ from clouduploader.server.settings import ServerSettings, plain_address
 from clouduploader.util.frozen import frozen
 
 FORWARDED_FOR, FORWARDED_PROTO = "X-Forwarded-For", "X-Forwarded-Proto"
-RELAYED = (FORWARDED_FOR, "Forwarded")  # what comes with one of these comes by some proxy
+RELAYED = (FORWARDED_FOR, "Forwarded", "Via", "X-Real-IP")  # what comes with one of these comes by some proxy
 TLS_SCHEME = "https"
 
 

@@ -80,6 +80,7 @@ def test_answers_in_json_have_their_keys(run_json):
     [
         (["create", "tom", "--target", "directory"], 69, "the platform 'directory' has no accounts"),
         (["create", "tom", "--target", "nowhere"], 69, "no platform answers to the target 'nowhere'"),
+        (["create", "tom "], 64, "'tom ' can't be the name of a user"),
         (["create", ""], 64, "'' can't be the name of a user"),
         (["create", "a\x1b[31m"], 64, r"'a\x1b[31m' can't be the name of a user"),
         (["show", "anna"], 66, "anna has no account for ec2"),

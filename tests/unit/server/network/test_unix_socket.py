@@ -111,7 +111,7 @@ def test_no_header_makes_a_local_user_another(server):
     assert set(re.findall(r'client="(.*?)"', server.log.getvalue())) == {f"uid {os.geteuid()}"}
 
 
-@pytest.mark.parametrize("header", ["X_Forwarded_For", "Forwarded"])
+@pytest.mark.parametrize("header", ["X_Forwarded_For", "Forwarded", "Via", "X_Real_IP"])
 def test_request_that_a_proxy_passes_on_is_a_strangers(server, header):
     assert server.ask("GET", "/cloudupload/1", **{header: "for=192.0.2.1"})[0].startswith("401 ")
 

@@ -1,9 +1,12 @@
-"""Limits for each user with a token: requests in a minute, jobs that are not over, and bytes of their images.
+"""What each user has here, and the limits for users with a token: of requests in a minute, of jobs, of bytes.
 
 An image that comes in pieces counts as a job.
 """
 
+import collections
+import dataclasses
 import math
+from collections.abc import Mapping
 
 from clouduploader.errors import JobFileError, NoSuchJobError
 from clouduploader.server.replies import RefusalError
@@ -44,10 +47,52 @@ class RequestCounts:
         self._used[user] = (used + 1, now)
 
 
+@dataclasses.dataclass
+class Usage:
+    """What a user has in the spool.
+
+    Attributes:
+        jobs: How many that are not over.
+        images: How many that come in pieces, and no job was made of yet.
+        size_bytes: Of the images of both, as they are to be.
+    """
+
+    jobs: int = 0
+    images: int = 0
+    size_bytes: int = 0
+
+
+def usage(jobs: spool.Spool, images: ImageStore, *, but: str | None = None) -> Mapping[str, Usage]:
+    """Return what each user has; nothing for others. Reads the running records, and those of images.
+
+    Args:
+        jobs: The spool.
+        images: Those that come in pieces.
+        but: The id of one that does not count.
+
+    Raises:
+        LocalIOError: The spool can't be read.
+    """
+    found: collections.defaultdict[str, Usage] = collections.defaultdict(Usage)
+    for image in images.images():
+        if image.owner and not image.job and image.id != but:
+            found[image.owner].images += 1
+            found[image.owner].size_bytes += image.size_bytes
+    for name in jobs.running_names():
+        try:
+            job, _ = jobs.read(name)
+        except (JobFileError, NoSuchJobError):
+            continue
+        if job.user and not job.state.is_final:
+            found[job.user].jobs += 1
+            found[job.user].size_bytes += job.size or 0
+    return found
+
+
 def check_room(
     jobs: spool.Spool, settings: ServerSettings, user: str, size_bytes: int, *, images: ImageStore, taken: str | None
 ) -> None:
-    """Refuse a job of a user who has too many that are not over, or too much in them. Reads the running records.
+    """Refuse a job of a user who has too many that are not over, or too much in them; see `usage`.
 
     Args:
         jobs: The spool.
@@ -67,20 +112,11 @@ def check_room(
             status=413,
             is_coded=True,
         )
-    count, used_bytes = images.used_bytes(user, but=taken)
-    count += 1
-    used_bytes += size_bytes
-    for name in jobs.running_names():
-        try:
-            job, _ = jobs.read(name)
-        except (JobFileError, NoSuchJobError):
-            continue
-        if job.user == user and not job.state.is_final:
-            count += 1
-            used_bytes += job.size or 0
-    if count > settings.user_jobs:
+    used = usage(jobs, images, but=taken).get(user, Usage())
+    count, used_bytes = used.jobs + used.images, used.size_bytes + size_bytes
+    if count >= settings.user_jobs:
         raise RefusalError(
-            f"{user} has {count - 1} jobs that are not over, and may have {settings.user_jobs}",
+            f"{user} has {count} jobs that are not over, and may have {settings.user_jobs}",
             status=429,
             is_coded=True,
         )

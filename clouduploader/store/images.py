@@ -238,16 +238,6 @@ class ImageStore:
         self._remove_parts(limit)
         return expired
 
-    def used_bytes(self, owner: str, *, but: str | None = None) -> tuple[int, int]:
-        """Return how many images of a user there are of which no job was made, and how many bytes they are to have.
-
-        Args:
-            owner: The user.
-            but: The id of one that does not count.
-        """
-        sizes = [it.size_bytes for it in self.images() if it.owner == owner and not it.job and it.id != but]
-        return len(sizes), sum(sizes)
-
     def _names(self) -> Iterator[str]:
         for entry in self._entries():
             if match := _RECORD.fullmatch(entry.name):

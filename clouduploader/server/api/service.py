@@ -14,7 +14,7 @@ import clouduploader
 from clouduploader.admin import accounts as admin_accounts
 from clouduploader.admin import tokens as admin_tokens
 from clouduploader.errors import JobFileError, NoSuchJobError
-from clouduploader.server import health, replies
+from clouduploader.server import health, quotas, replies
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
@@ -119,17 +119,8 @@ async def list_users(call: RouteCall) -> web.StreamResponse:
             user(token.token.user).tokens += 1
         for account in admin_accounts.list_accounts(state.config, None):
             user(account.user).accounts += 1
-        for name in state.jobs.running_names():
-            try:
-                job, _ = state.jobs.read(name)
-            except (NoSuchJobError, JobFileError):
-                continue
-            if job.user and not job.state.is_final:
-                user(job.user).jobs += 1
-                user(job.user).bytes += job.size or 0
-        for image in state.images.images():
-            if image.owner and not image.job:
-                user(image.owner).bytes += image.size_bytes
+        for name, used in quotas.usage(state.jobs, state.images).items():
+            user(name).jobs, user(name).bytes = used.jobs, used.size_bytes
         return UserList(sorted(users.values(), key=lambda one: one.name))
 
     return documents.answer(await asyncio.to_thread(look))

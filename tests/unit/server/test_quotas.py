@@ -7,7 +7,9 @@ import pytest
 
 from clouduploader.model.job import JobState
 from clouduploader.server import quotas
+from clouduploader.server.quotas import Usage
 from clouduploader.server.replies import RefusalError
+from clouduploader.store.images import ImageStore
 from clouduploader.store.tokens import Role, TokenStore
 
 FIELDS = {"user": "tom", "target": "directory", "project": "p", "repository": "r", "package": "k", "arch": "x86_64",
@@ -63,6 +65,21 @@ def test_user_may_have_so_many_bytes_in_the_spool(create):
     assert ask(1) == "429 with this image those of tom in the spool have 31 bytes, and may have 30"
     assert ask(31, user="eve") == "413 the image has 31 bytes, and those of eve may have 30"
     assert ask(31, role=None) == "200 OK"
+
+
+def test_images_of_jobs_count_no_more(make_spool, make_job):
+    jobs, now = make_spool(), datetime.datetime.now(datetime.UTC)
+    make_job(jobs, "1", state=JobState.SCHEDULED, user="tom", size=5)
+    make_job(jobs, "2", state=JobState.FAILED, user="tom", size=5)
+    images = ImageStore(jobs.directory)
+    image, other = (images.create("tom", size, metadata={}, now=now) for size in (6, 10))
+    for owner in ("anna", None):
+        images.create(owner, 100, metadata={}, now=now)
+    tom = Usage(jobs=1, images=2, size_bytes=21)
+    assert quotas.usage(jobs, images) == {"tom": tom, "anna": Usage(images=1, size_bytes=100)}
+    assert quotas.usage(jobs, images, but=other.id)["tom"] == Usage(jobs=1, images=1, size_bytes=11)
+    images.bind(image, "1")
+    assert quotas.usage(jobs, images)["tom"] == Usage(jobs=1, images=1, size_bytes=15)
 
 
 def test_user_may_send_so_many_requests_a_minute(create):

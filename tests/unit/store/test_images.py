@@ -88,15 +88,6 @@ def test_link_is_not_followed(store, image, tmp_path):
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
-def test_images_of_jobs_count_no_more(store, image):
-    other = store.create("tom", 10, metadata={}, now=NOW)
-    store.create("anna", 100, metadata={}, now=NOW)
-    assert store.used_bytes("tom") == (2, 16)
-    assert store.used_bytes("tom", but=other.id) == (1, 6)
-    store.bind(image, "7")
-    assert store.used_bytes("tom") == (1, 10)
-
-
 def test_images_expire_with_what_a_crash_left(store, image):
     young = store.create("tom", 6, metadata={}, now=NOW + 2 * DAY)
     made = store.bind(store.create("tom", 6, metadata={}, now=NOW), "7")

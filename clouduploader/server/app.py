@@ -40,6 +40,7 @@ def create_app(state: ServerState, connections: ConnectionTable) -> web.Applicat
         try:
             with state.answering(request):
                 reply = await _answer(state, connections, request)
+            reply.force_close()  # one request a connection, as OBS has it
             guard.keep_session(state, request, reply)
             status = reply.status
             return reply

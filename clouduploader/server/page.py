@@ -106,9 +106,7 @@ def answer_json(document: dict[str, Any], *, status: int = 200) -> web.Response:
 
 def answer(data: bytes, content_type: str, *, status: int = 200) -> web.Response:
     """Answer with bytes; `app` adds the headers that a browser should get."""
-    made = web.Response(body=data, status=status, headers={"Content-Type": content_type})
-    made.force_close()  # as all answers of this server
-    return made
+    return web.Response(body=data, status=status, headers={"Content-Type": content_type})
 
 
 FILTERS = (

@@ -101,16 +101,12 @@ def answer(document: object, *, status: int = 200, location: str | None = None) 
     headers = {"Content-Type": CONTENT_TYPE, **HEADERS}
     if location:
         headers["Location"] = urllib.parse.quote(location)
-    made = web.Response(body=msgspec.json.encode(document), status=status, headers=headers)
-    made.force_close()  # as all answers of this server
-    return made
+    return web.Response(body=msgspec.json.encode(document), status=status, headers=headers)
 
 
 def nothing() -> web.Response:
     """Answer that it is done, and that there is nothing to say of it."""
-    made = web.Response(status=204, headers=HEADERS)
-    made.force_close()
-    return made
+    return web.Response(status=204, headers=HEADERS)
 
 
 def has_document(call: RouteCall) -> bool:

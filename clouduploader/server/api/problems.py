@@ -78,9 +78,7 @@ def answer(error: ClouduploaderError) -> web.Response:
     headers = {"Content-Type": CONTENT_TYPE, **documents.HEADERS}
     if isinstance(error, RefusalError):
         headers.update(error.headers)
-    made = web.Response(body=msgspec.json.encode(problem), status=status, reason=_reason(status), headers=headers)
-    made.force_close()
-    return made
+    return web.Response(body=msgspec.json.encode(problem), status=status, reason=_reason(status), headers=headers)
 
 
 def status_of(error: ClouduploaderError) -> int:

@@ -24,9 +24,7 @@ HELLO = b'<hello name="Cloud Upload Server" />\n'
 async def hello(call: RouteCall) -> web.StreamResponse:
     """Answer with the server's name; redirect a browser to the web page."""
     if call.request.method in routing.READING and "text/html" in call.request.headers.get("Accept", ""):
-        answer = web.Response(status=303, headers={"Location": "/ui", "Cache-Control": "no-cache"})
-        answer.force_close()
-        return answer
+        return web.Response(status=303, headers={"Location": "/ui", "Cache-Control": "no-cache"})
     return replies.xml(HELLO)
 
 

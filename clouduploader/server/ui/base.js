@@ -88,7 +88,7 @@ export async function ask(path, signal) {
   const answer = await fetch("/api/v1" + path, {signal, cache: "no-store"});
   if (answer.status === 401) return goToSignIn();
   if (answer.status === 404) return null;
-  if (!answer.ok) throw new Error(await problem(answer));
+  if (!answer.ok) throw new Error(problem(answer.status, await answer.text()));
   return answer.json();
 }
 
@@ -96,7 +96,7 @@ export async function ask(path, signal) {
 export async function change(method, path, body) {
   const answer = await send(method, "/api/v1" + path, body);
   if (answer.status === 401) return goToSignIn();
-  if (!answer.ok) throw new Error(await problem(answer));
+  if (!answer.ok) throw new Error(problem(answer.status, await answer.text()));
   return answer.status === 204 ? null : answer.json();
 }
 
@@ -111,12 +111,12 @@ export function csrf() {
 }
 
 // Why a request was not done, in a sentence (RFC 9457).
-async function problem(answer) {
+export function problem(status, text) {
   try {
-    const {detail, hint} = await answer.json();
+    const {detail, hint} = JSON.parse(text);
     if (detail) return [detail, hint].filter(Boolean).join(". ");
   } catch {} // a proxy has answered
-  return "the server answers " + answer.status;
+  return "the server answers " + status;
 }
 
 // Repeat, also after a failure, but not while the page is hidden.

@@ -1,5 +1,5 @@
 // Send a file in pieces that can be gone on with: tus 1.0, as far as it is needed here.
-import {csrf, goToSignIn, pause, session} from "./base.js";
+import {csrf, goToSignIn, pause, problem, session} from "./base.js";
 
 const PIECE_BYTES = 64 << 20; // a proxy may not pass on more at once
 const RETRY_MS = [1000, 3000, 5000, 10000, 30000]; // the last again and again
@@ -26,8 +26,7 @@ async function request(method, path, headers) {
 }
 
 async function refusal(answer) {
-  const told = await answer.json().catch(() => ({}));
-  return new Refusal([told.detail || "the server answers " + answer.status, told.hint].filter(Boolean).join(". "));
+  return new Refusal(problem(answer.status, await answer.text()));
 }
 
 // fetch() does not tell how much of a body is sent.
@@ -73,7 +72,7 @@ export async function sendFile(file, tell, signal) {
         const answer = await sendPiece(ROOT + "/" + id, offset, file.slice(offset, offset + PIECE_BYTES), tell, signal);
         if (answer.status === 401) await goToSignIn();
         if (answer.status !== 204 && answer.status < 500 && answer.status !== 409) {
-          throw new Refusal(reason(answer));
+          throw new Refusal(problem(answer.status, answer.responseText));
         }
         if (answer.status !== 204) throw new Error("the server answers " + answer.status);
         offset = Number(answer.getResponseHeader("Upload-Offset"));
@@ -86,14 +85,6 @@ export async function sendFile(file, tell, signal) {
       await pause(RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]);
       signal.throwIfAborted();
     }
-  }
-}
-
-function reason(answer) {
-  try {
-    return JSON.parse(answer.responseText).detail;
-  } catch {
-    return "the server answers " + answer.status;
   }
 }
 

@@ -97,8 +97,9 @@ def test_follower_waits_for_a_log_until_the_job_is_over(make_spool, make_job, se
     with server.connect() as first, server.connect() as second:
         ask(first, "/cloudupload/1/_log")
         ask(second, "/cloudupload/2/_log")
-        make_job(jobs, "1", state=JobState.UPLOADING, log=b"begun\n")
-        assert b"begun\n" in read_until(first, b"begun\n")
+        append(jobs, "1", b"begun\n")
+        make_job(jobs, "1", state=JobState.UPLOADING)
+        read_until(first, b"begun\n")
         end(jobs, "2")
         assert read_until(second, b"</status>").startswith(b"HTTP/1.1 400 ")
 

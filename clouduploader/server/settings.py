@@ -240,47 +240,33 @@ def load(
         host, port = _listen(section.get("listen") or DEFAULT_LISTEN if listen is None else listen)
     except ValueError as exc:
         raise _error(exc, "listen", path, is_option=listen is not None) from None
-    try:
-        networks = _networks(allow or (section.get("allow") or DEFAULT_ALLOW).split())
-    except ValueError as exc:
-        raise _error(exc, "allow", path, is_option=bool(allow)) from None
-    others = {}
-    for key in ("clients", "proxies"):
-        try:
-            others[key] = _networks((section.get(key) or NONE).split())
-        except ValueError as exc:
-            raise _error(exc, key, path, is_option=False) from None
+    networks = {
+        key: _networks(section, key, path, default=default, option=option)
+        for key, default, option in (("allow", DEFAULT_ALLOW, allow), ("clients", NONE, ()), ("proxies", NONE, ()))
+    }
     clear_tokens = config.parse_yes_or_no(section, "clear_tokens", path)
-    if socket is None and section.get("socket"):
-        socket = Path(section["socket"])
-        if not socket.is_absolute():
-            raise ConfigError(f"{path}: socket is '{socket}', not an absolute path")
-    if host is None and socket is None:
+    place = _file(section, "socket", path, option=socket)
+    if host is None and place is None:
         raise ConfigError(f"{path}: it is to listen nowhere: listen is none, and there is no socket")
-    given = {key: Path(section[key]) for key in TLS_FILES if section.get(key)}
-    for key, option in (("tls_cert", tls_cert), ("tls_key", tls_key)):
-        if option is not None:
-            given[key] = option.absolute()
-    if given and not {"tls_cert", "tls_key"} <= given.keys():
+    options = {"tls_cert": tls_cert, "tls_key": tls_key}
+    tls = {key: _file(section, key, path, option=options.get(key)) for key in TLS_FILES}
+    if any(tls.values()) and not (tls["tls_cert"] and tls["tls_key"]):
         raise ConfigError(f"{path}: for TLS both a certificate and its key are needed, tls_cert and tls_key")
-    for key, file in given.items():
-        if not file.is_absolute():
-            raise ConfigError(f"{path}: {key} is '{file}', not an absolute path")
     numbers = {key: _number(section[key], key, path) for key in LIMITS if section.get(key)}
     sizes = {name: _size(section[key], key, path) for key, name in SIZES.items() if section.get(key)}
     sign_in = signin_settings.load(section, path, numbers=numbers)
     settings = ServerSettings(
         host=host,
         port=port,
-        allow=networks,
-        clients=others["clients"],
-        proxies=others["proxies"],
+        allow=networks["allow"],
+        clients=networks["clients"],
+        proxies=networks["proxies"],
         clear_tokens=clear_tokens,
-        tls_cert=given.get("tls_cert"),
-        tls_key=given.get("tls_key"),
-        socket=socket and socket.absolute(),
+        tls_cert=tls["tls_cert"],
+        tls_key=tls["tls_key"],
+        tls_client_ca=tls["tls_client_ca"],
+        socket=place,
         socket_gid=_group(section.get("socket_group"), path),
-        tls_client_ca=given.get("tls_client_ca"),
         sign_in=sign_in,
         **{key: number for key, number in numbers.items() if key not in signin_settings.LIMITS},
         **sizes,
@@ -312,16 +298,31 @@ def _listen(text: str) -> tuple[str | None, int]:
     return found[1] or found[2], int(found[3])
 
 
-def _networks(words: Sequence[str]) -> tuple[Network, ...]:
+def _networks(
+    section: Mapping[str, str], key: str, path: Path, *, default: str, option: Sequence[str]
+) -> tuple[Network, ...]:
+    """Return the networks of a key; those of the command line, if it names some, go before."""
+    words = option or (section.get(key) or default).split()
     networks: list[Network] = []
-    if list(words) == [NONE]:
-        return ()
-    for word in words:
+    for word in words if list(words) != [NONE] else ():
         try:
             networks.append(ipaddress.ip_network(word, strict=False))
         except ValueError:
-            raise ValueError(f"is '{word}', not a network such as 10.1.0.0/16") from None
+            problem = ValueError(f"is '{word}', not a network such as 10.1.0.0/16")
+            raise _error(problem, key, path, is_option=bool(option)) from None
     return tuple(networks)
+
+
+def _file(section: Mapping[str, str], key: str, path: Path, *, option: Path | None) -> Path | None:
+    """Return the path of a key, absolute; that of the command line, if it names one, goes before; None for none."""
+    if option is not None:
+        return option.absolute()
+    if not section.get(key):
+        return None
+    file = Path(section[key])
+    if not file.is_absolute():
+        raise ConfigError(f"{path}: {key} is '{file}', not an absolute path")
+    return file
 
 
 def _size(text: str, key: str, path: Path) -> int:

@@ -128,7 +128,8 @@ def reach(principal: Principal, right: Right) -> Reach:
         return found
     if principal.kind is Kind.STRANGER:
         raise RefusalError("a token is needed", status=401, is_coded=True, headers={"WWW-Authenticate": CHALLENGE})
-    raise RefusalError(f"access denied for {principal.user}: not allowed to {right}", status=403, is_coded=True)
+    who = principal.user or "a client without a token"
+    raise RefusalError(f"access denied for {who}: not allowed to {right}", status=403, is_coded=True)
 
 
 class WrongTokens:

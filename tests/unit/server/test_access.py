@@ -243,6 +243,15 @@ def test_every_right_is_in_the_table():
     assert {route.right for route in ROUTES} == set(access.Right)
 
 
+@pytest.mark.parametrize(
+    ("principal", "who"),
+    [(Principal(Kind.BACKEND), "a client without a token"), (Principal(Kind.WORKER, "eve"), "eve")],
+)
+def test_refusal_says_who_may_not_do_what(principal, who):
+    with pytest.raises(RefusalError, match=rf"^access denied for {who}: not allowed to see, make and revoke tokens$"):
+        access.reach(principal, access.Right.KEEP_TOKENS)
+
+
 @pytest.mark.parametrize("way", ["bearer", "signed_in"])
 def test_job_of_another_user_is_as_one_that_is_not_there(server, request, way):
     tom, asked = request.getfixturevalue(way)("tom"), 0

@@ -55,7 +55,11 @@ def client_of(address: str) -> str:
 
 
 def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
-    """Find out where a request comes from."""
+    """Find out where a request comes from.
+
+    Raises:
+        ConnectionResetError: The client was gone before it was accepted, and its address is not known.
+    """
     transport = request.transport
     sock = transport and transport.get_extra_info("socket")
     uid = unix_socket.peer_uid(sock) if sock else None
@@ -70,7 +74,9 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
             is_forwarded=False,
             has_certificate=False,
         )
-    peer = request.remote or ""
+    peer = request.remote
+    if not peer:
+        raise ConnectionResetError
     if not settings.is_proxy(peer):
         return Origin(
             address=None if is_relayed else peer,
@@ -96,7 +102,11 @@ def find(request: web.BaseRequest, settings: ServerSettings) -> Origin:
 
 
 def believe(request: web.Request, settings: ServerSettings) -> web.Request:
-    """Return the request as it comes from its client: with `ORIGIN`, and with the client's address and scheme."""
+    """Return the request as it comes from its client: with `ORIGIN`, and with the client's address and scheme.
+
+    Raises:
+        ConnectionResetError: See `find`.
+    """
     found = request[ORIGIN] = find(request, settings)
     if not request.remote:  # over the Unix socket
         return request.clone(remote=found.client)

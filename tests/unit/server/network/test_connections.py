@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import time
 import types
 
@@ -331,3 +332,15 @@ def test_settings_warn_of_tokens_that_others_can_read(tmp_path, section, warning
 def test_settings_that_are_wrong_are_named(tmp_path, section, complaint):
     with pytest.raises(ConfigError, match=complaint):
         settings.load(section, tmp_path)
+
+
+def test_client_that_is_gone_before_its_request_is_read_is_no_fault(make_spool, serve):
+    """Its address is not known any more then."""
+    server = serve(make_spool())
+    for _ in range(50):
+        with connect(server) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+    assert server.ask("GET", "/")[0] == "200 OK"
+    assert "fault" not in server.log.getvalue()
+    assert "Traceback" not in server.log.getvalue()

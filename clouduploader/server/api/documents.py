@@ -17,7 +17,6 @@ from msgspec import Meta
 from clouduploader.model import job_xml
 from clouduploader.server.call import RouteCall
 from clouduploader.server.job_changes import MAX_SKELETON_BYTES, MAX_TEXT_CHARS
-from clouduploader.server.network import body
 from clouduploader.server.replies import RefusalError
 
 CONTENT_TYPE = "application/json"
@@ -107,11 +106,6 @@ def answer(document: object, *, status: int = 200, location: str | None = None) 
 def nothing() -> web.Response:
     """Answer that it is done, and that there is nothing to say of it."""
     return web.Response(status=204, headers=HEADERS)
-
-
-def has_document(call: RouteCall) -> bool:
-    """Return whether a request has a body that is not empty."""
-    return body.is_chunked(call.request) or bool(call.request.content_length)
 
 
 def moment(seconds: float | None) -> datetime.datetime | None:

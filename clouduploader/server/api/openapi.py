@@ -23,7 +23,6 @@ REFUSALS = {
     404: "There is nothing of that name, or it is another user's.",
     405: "The method is not for this.",
     409: "It can't be done as things are.",
-    410: "It has expired.",
     412: "The version of tus is another one.",
     413: "The body is too long, or the image too large for the user.",
     415: "The body is of another type.",

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
 import logging
 import resource
 import socket
@@ -11,17 +10,13 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
-from clouduploader.errors import ClouduploaderError, UnavailableError
-from clouduploader.jobs import expire
-from clouduploader.server import app
-from clouduploader.server.access import PRINCIPAL
+from clouduploader.errors import UnavailableError
+from clouduploader.server import app, housekeeping
 from clouduploader.server.network import unix_socket
 from clouduploader.server.network.connections import (
     Acceptor,
     ClientConnection,
     ConnectionTable,
-    connection_of,
-    is_following,
 )
 from clouduploader.server.network.origin import client_of
 from clouduploader.server.network.tls import CONNECTION_BYTES as TLS_CONNECTION_BYTES
@@ -40,9 +35,6 @@ from clouduploader.util.service_log import ServiceLog
 LOG = logging.getLogger("clouduploader.server")
 HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
 POLL_SECONDS = 0.2  # how often to look at what signal handlers have set
-CERTIFICATE_SECONDS = 1.0  # how often to look whether the certificate has changed
-ENDED_SECONDS = 15.0  # how often to look whether those may still follow a log who do
-EXPIRE_SECONDS = 60.0  # how often old jobs are looked for
 SHUTDOWN_SECONDS = 2.0  # for answers that are nearly there
 BACKLOG = 512  # as OBS
 MAX_LINE_BYTES = 131_072  # of a request: a list of some 10,000 jobs by name
@@ -187,11 +179,49 @@ async def _answer_all(
     works = (
         state.logs.refresh_forever(),
         state.places.measure_forever(),
-        _expire_forever(state),
-        _renew_forever(state, tls),
-        _end_forever(state, connections),
+        housekeeping.expire_forever(state),
+        housekeeping.renew_forever(state, tls),
+        housekeeping.end_forever(state, connections),
     )
     tasks = [asyncio.create_task(work) for work in works]
+    acceptors = _acceptors(state, tls, listeners, connections, server)
+    for acceptor in acceptors:
+        acceptor.open()
+    announce()
+
+    def warn() -> None:
+        if listeners.tcp and (text := state.settings.warning(listeners.tcp.getsockname()[0])):
+            state.log.tell("warning", text=text)
+
+    warn()
+    try:
+        while not cancel.is_requested:
+            for task in (await asyncio.wait(tasks, timeout=POLL_SECONDS))[0]:
+                task.result()  # raises: these tasks end by a failure only
+            if text := state.source.reload_if_requested():
+                if listeners.tcp:
+                    _set_user_timeout(listeners.tcp, state.settings)
+                state.log.tell("settings", text=text)
+                tls.request_reload()
+                warn()
+    finally:
+        for acceptor in acceptors:
+            acceptor.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        state.logs.close()
+        await state.receiver.stop()
+        await state.transfers.stop()
+        state.clouds.close()
+        await runner.cleanup()
+        state.copier.close()
+
+
+def _acceptors(
+    state: ServerState, tls: TlsContext, listeners: Listeners, connections: ConnectionTable, server: web.Server
+) -> list[Acceptor]:
+    """Return what accepts connections, for each listener one; not open yet."""
     loop = asyncio.get_running_loop()
 
     def connect(client: str) -> ClientConnection:
@@ -227,87 +257,4 @@ async def _answer_all(
         )
     if listeners.unix:
         acceptors.append(Acceptor(listeners.unix, connect, is_client=lambda _: True, context=lambda: None))
-    for acceptor in acceptors:
-        acceptor.open()
-    announce()
-
-    def warn() -> None:
-        if listeners.tcp and (text := state.settings.warning(listeners.tcp.getsockname()[0])):
-            state.log.tell("warning", text=text)
-
-    warn()
-    try:
-        while not cancel.is_requested:
-            for task in (await asyncio.wait(tasks, timeout=POLL_SECONDS))[0]:
-                task.result()  # raises: these tasks end by a failure only
-            if text := state.source.reload_if_requested():
-                if listeners.tcp:
-                    _set_user_timeout(listeners.tcp, state.settings)
-                state.log.tell("settings", text=text)
-                tls.request_reload()
-                warn()
-    finally:
-        for acceptor in acceptors:
-            acceptor.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        state.logs.close()
-        await state.receiver.stop()
-        await state.transfers.stop()
-        state.clouds.close()
-        await runner.cleanup()
-        state.copier.close()
-
-
-async def _renew_forever(state: ServerState, tls: TlsContext) -> None:
-    """Read the certificate again where it has changed, or that was requested, every CERTIFICATE_SECONDS."""
-    while True:
-        await asyncio.sleep(CERTIFICATE_SECONDS)
-        if text := await asyncio.to_thread(tls.load_if_changed):
-            state.log.tell("settings", text=text)
-
-
-async def _end_forever(state: ServerState, connections: ConnectionTable) -> None:
-    """End requests that follow a log for a token or session that has ended, every ENDED_SECONDS."""
-    while True:
-        await asyncio.sleep(ENDED_SECONDS)
-        followers: dict[tuple[str | None, str | None], list[web.BaseRequest]] = {}
-        for request in filter(is_following, state.requests()):
-            if principal := request.get(PRINCIPAL):
-                key = (principal.token, principal.session and principal.session.id)
-                followers.setdefault(key, []).append(request)
-        for requests in followers.values():
-            if await state.gate.has_ended(requests[0][PRINCIPAL]):
-                for request in requests:
-                    connections.evict(connection_of(request), "the token or the session of its user has ended")
-
-
-async def _expire_forever(state: ServerState) -> None:
-    """Expire jobs whose image does not come, and prune the archive, every EXPIRE_SECONDS."""
-    while True:
-        for work in (_expire, _expire_images, _prune):  # if one fails, the other is still done
-            try:
-                await asyncio.to_thread(work, state)
-            except ClouduploaderError as exc:
-                state.log.tell("trouble", text=exc.message)
-        await asyncio.sleep(EXPIRE_SECONDS)
-
-
-def _expire(state: ServerState) -> None:
-    seconds, own = state.settings.expire_seconds, state.receiver.names
-    for job in expire.expire(state.jobs, seconds=seconds, waits=state.wait_times, own=own):
-        state.log.tell("failed", job=job.name, details=job.details)
-
-
-def _expire_images(state: ServerState) -> None:
-    now = datetime.datetime.now(datetime.UTC)
-    for image in state.images.expire(seconds=state.settings.image_seconds, now=now):
-        state.log.tell("expired", image=image.id, user=image.owner, bytes=image.offset_bytes, size=image.size_bytes)
-
-
-def _prune(state: ServerState) -> None:
-    days, count = state.settings.archive_days, state.settings.archive_jobs
-    state_dir, now = state.config.state.value, state.wait_times.now()
-    for name in expire.prune(state.jobs, now=now, max_days=days, max_jobs=count, state_dir=state_dir):
-        state.log.tell("pruned", job=name)
+    return acceptors

@@ -31,8 +31,8 @@ EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 SERVER = """
 import sys
 from clouduploader.cli import main
-from clouduploader.server import service
-service.EXPIRE_SECONDS = 1.0  # not a minute
+from clouduploader.server import housekeeping
+housekeeping.EXPIRE_SECONDS = 1.0  # not a minute
 sys.exit(main.main())
 """
 KILLS = int(os.environ.get("KILLS", "8"))

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from clouduploader.model.job import JobState
-from clouduploader.server import service
+from clouduploader.server import housekeeping
 from clouduploader.server.api import job_log
 from clouduploader.store.tokens import Role, TokenStore
 
@@ -40,7 +40,7 @@ def events(data):
 
 @pytest.mark.parametrize("path", ["/api/v1/jobs/2/log/events", "/cloudupload/2/_log"])
 def test_follower_is_gone_after_the_token(path, serve, jobs, tmp_path, monkeypatch):
-    monkeypatch.setattr(service, "ENDED_SECONDS", 0.05)
+    monkeypatch.setattr(housekeeping, "ENDED_SECONDS", 0.05)
     server = serve(jobs, allow="none", clients="127.0.0.1")
     store = TokenStore(tmp_path / "etc" / "cloudupload")
     now = datetime.datetime.now(datetime.UTC)

@@ -18,7 +18,7 @@ from fakes.waiting import wait_for
 
 from clouduploader.errors import ConfigError
 from clouduploader.model.job import Details, JobState
-from clouduploader.server import replies, service, settings
+from clouduploader.server import housekeeping, replies, settings
 from clouduploader.server.network import tls
 from clouduploader.store.images import ImageStore
 from clouduploader.store.tokens import Role, TokenStore
@@ -26,7 +26,7 @@ from clouduploader.store.tokens import Role, TokenStore
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch):
-    monkeypatch.setattr(service, "CERTIFICATE_SECONDS", 0.05)
+    monkeypatch.setattr(housekeeping, "CERTIFICATE_SECONDS", 0.05)
 
 
 @pytest.fixture

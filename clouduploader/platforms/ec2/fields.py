@@ -62,7 +62,7 @@ FIELDS = (
     ),
     Field(
         name="arn",
-        description="The role to upload with; without it clouduploader's own credentials are used.",
+        description="The role to upload with; an upload by hand without it uses the caller's own credentials.",
         is_of_account=True,
         is_of_one_user=True,
         # IAM User Guide, "IAM ARNs"; botocore's endpoints.json for the partitions. The path of a

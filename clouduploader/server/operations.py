@@ -15,8 +15,7 @@ async def show_metrics(call: RouteCall) -> web.StreamResponse:
     """Answer with the metrics."""
     async with call.state.counting:
         # In the event loop, where no image can end meanwhile: a counter that goes down looks like a restart.
-        received_bytes = call.state.receiver.received_bytes + call.state.transfers.received_bytes
-        text = await asyncio.to_thread(call.state.metrics.render, received_bytes=received_bytes)
+        text = await asyncio.to_thread(call.state.metrics.render, received_bytes=call.state.received_bytes)
     return page.answer(text, metrics.CONTENT_TYPE)
 
 

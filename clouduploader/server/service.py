@@ -212,7 +212,7 @@ async def _answer_all(
         await asyncio.gather(*tasks, return_exceptions=True)
         state.logs.close()
         await state.receiver.stop()
-        await state.transfers.stop()
+        await state.pieces.stop()
         state.clouds.close()
         await runner.cleanup()
         state.copier.close()

@@ -54,8 +54,8 @@ class ServerState:
         images: Images that come in pieces.
         places: Those of images on their way in.
         copier: Copies what comes of them.
-        receiver: Receives images.
-        transfers: Receives pieces of them.
+        receiver: Receives whole images.
+        pieces: Receives pieces of them.
         clouds: Asks clouds.
         logs: Logs that are followed.
         listing: Renders lists of jobs; each piece under `listing_lock`.
@@ -81,7 +81,7 @@ class ServerState:
         self.places = Places(source)
         self.copier = BodyCopier(source)
         self.receiver = ImageReceiver(jobs, source, log, places=self.places, copier=self.copier)
-        self.transfers = PieceReceiver(
+        self.pieces = PieceReceiver(
             self.images, source, places=self.places, copier=self.copier, free_bytes=jobs.free_bytes
         )
         self.clouds = CloudThreads()
@@ -90,7 +90,7 @@ class ServerState:
         self.worker_locks = lock.lock_paths(jobs, worker_settings.read(config).obs_lock)
         self.metrics = Metrics(
             JobCounter(jobs),
-            transfers=lambda: len(self.receiver.names) + self.transfers.count,
+            transfers=lambda: self.receiving,
             free_bytes=jobs.free_bytes,
         )
         self.counting = asyncio.Lock()
@@ -112,6 +112,16 @@ class ServerState:
     def settings(self) -> ServerSettings:
         """The settings of the server, as they are now."""
         return self.source.current
+
+    @property
+    def receiving(self) -> int:
+        """How many images are coming in, as a whole or in pieces."""
+        return len(self.receiver.names) + self.pieces.count
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes of images have come in since the start."""
+        return self.receiver.received_bytes + self.pieces.received_bytes
 
     def provider(self) -> Provider | None:
         """Return the OpenID provider that the settings name, with what is known of it; None without one."""

@@ -176,7 +176,7 @@ class AzureAccount:
         """Check the header Authorization.
 
         Raises:
-            Refusal: It lets nobody in.
+            Refusal: It has no token of this account, or one for another audience.
         """
         token = self._tokens.get(header.removeprefix("Bearer "))
         if not header.startswith("Bearer ") or token is None:

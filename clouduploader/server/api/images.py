@@ -121,7 +121,7 @@ async def show_offset(call: RouteCall) -> web.StreamResponse:
     """Tell how much of an image is here; a request that still sends some of it is ended."""
     name = call.found.parts["image"]
     await find(call, name)
-    await call.state.transfers.end(name)
+    await call.state.pieces.end(name)
     image = await find(call, name)
     answer = documents.nothing()
     answer.set_status(200)
@@ -143,7 +143,7 @@ async def receive_piece(call: RouteCall) -> web.StreamResponse:
     await find(call, name)
     if call.request.content_type != PIECE_TYPE:
         raise RefusalError(f"the body must be {PIECE_TYPE}", status=415)
-    offset = await call.state.transfers.receive(
+    offset = await call.state.pieces.receive(
         name,
         call.request,
         offset_bytes=_number(headers.get("Upload-Offset"), "Upload-Offset"),
@@ -163,7 +163,7 @@ async def remove_image(call: RouteCall) -> web.StreamResponse:
     """Remove an image; a job that was made of it stays."""
     name = call.found.parts["image"]
     await find(call, name)
-    await call.state.transfers.end(name)
+    await call.state.pieces.end(name)
     async with call.state.creating:  # no job is being made of it
         await asyncio.to_thread(call.state.images.remove, name)
     return documents.nothing()

@@ -97,7 +97,7 @@ async def show_service(call: RouteCall) -> web.StreamResponse:
             queue=dict(counts),
             worker=worker_fault and replies.without_directories(worker_fault),
             images=sum(not image.job for image in state.images.images()),
-            receiving=len(state.receiver.names) + state.transfers.count,
+            receiving=state.receiving,
             disk=Disk(state.jobs.free_bytes(), settings.keep_free_bytes, state.jobs.free_inodes()),
             checks=[CheckEntry(one.name, one.fault and replies.without_directories(one.fault)) for one in findings],
         )

@@ -71,7 +71,7 @@ with socket.socket(socket.AF_UNIX) as client:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_other_user_is_a_stranger_or_by_the_group_a_user(serve, make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.FAILED, user="tom")

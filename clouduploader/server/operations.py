@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from clouduploader.server import access, health, metrics, page, replies, routing
+from clouduploader.server import access, metrics, page, replies, routing
 from clouduploader.server.access import Right
 from clouduploader.server.call import Handler, RouteCall
 from clouduploader.server.routing import Route
@@ -21,14 +21,7 @@ async def show_metrics(call: RouteCall) -> web.StreamResponse:
 
 async def show_health(call: RouteCall) -> web.StreamResponse:
     """Answer with 200 if no health check fails, else 503; with each of them to who may see what is not well."""
-    state = call.state
-    findings = await asyncio.to_thread(
-        health.check,
-        state.jobs,
-        keep_free_bytes=state.settings.keep_free_bytes,
-        keep_free_inodes=state.settings.keep_free_inodes,
-        worker_fault=state.worker_fault(),
-    )
+    findings = await asyncio.to_thread(call.state.check_health)
     is_well = all(finding.fault is None for finding in findings)
     document: dict[str, Any] = {"status": "ok" if is_well else "failed"}
     if access.has(call.principal, Right.MONITOR):

@@ -10,6 +10,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from clouduploader.jobs import expire
+from clouduploader.server import health
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.cloud_threads import CloudThreads
 from clouduploader.server.job_counter import JobCounter
@@ -192,6 +193,15 @@ class ServerState:
         if self.worker:
             return self.worker.fault()
         return None if status.is_worker_running(self.worker_locks) else "no worker looks after the spool"
+
+    def check_health(self) -> list[health.HealthFinding]:
+        """Check whether all is well; see `health.check`. Blocks."""
+        return health.check(
+            self.jobs,
+            keep_free_bytes=self.settings.keep_free_bytes,
+            keep_free_inodes=self.settings.keep_free_inodes,
+            worker_fault=self.worker_fault(),
+        )
 
     def requests(self) -> list[web.BaseRequest]:
         """Return the requests that are being answered, as they are."""

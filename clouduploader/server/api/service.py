@@ -14,7 +14,7 @@ import clouduploader
 from clouduploader.admin import accounts as admin_accounts
 from clouduploader.admin import tokens as admin_tokens
 from clouduploader.errors import JobFileError, NoSuchJobError
-from clouduploader.server import health, quotas, replies
+from clouduploader.server import quotas, replies
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
@@ -83,13 +83,7 @@ async def show_service(call: RouteCall) -> web.StreamResponse:
                 continue
             except JobFileError:
                 counts[ShownState.DAMAGED] += 1
-        settings, worker_fault = state.settings, state.worker_fault()
-        findings = health.check(
-            state.jobs,
-            keep_free_bytes=settings.keep_free_bytes,
-            keep_free_inodes=settings.keep_free_inodes,
-            worker_fault=worker_fault,
-        )
+        checks, worker_fault = state.check_health(), state.worker_fault()
         versions = {"clouduploader": clouduploader.__version__, "python": platform.python_version()}
         return ServiceState(
             started=datetime.datetime.fromtimestamp(state.started, datetime.UTC),
@@ -98,8 +92,8 @@ async def show_service(call: RouteCall) -> web.StreamResponse:
             worker=worker_fault and replies.without_directories(worker_fault),
             images=sum(not image.job for image in state.images.images()),
             receiving=state.receiving,
-            disk=Disk(state.jobs.free_bytes(), settings.keep_free_bytes, state.jobs.free_inodes()),
-            checks=[CheckEntry(one.name, one.fault and replies.without_directories(one.fault)) for one in findings],
+            disk=Disk(state.jobs.free_bytes(), state.settings.keep_free_bytes, state.jobs.free_inodes()),
+            checks=[CheckEntry(one.name, one.fault and replies.without_directories(one.fault)) for one in checks],
         )
 
     return documents.answer(await asyncio.to_thread(look))

@@ -1,9 +1,9 @@
-"""A job server over HTTP: OBS's upload server, or `clouduploader serve`. This is the only client of either.
+"""A job server over HTTP: OBS's upload server, or `clouduploader serve`. This package is the only client of either.
 
-The requests are those that OBS's source server and frontend make, so that both servers know them.
-Nothing of an answer is believed before it is checked: its size is limited, its XML is read by
-`job_xml` and `server_xml`. Errors are ours: NetworkError where another try may help, and what a server refuses is one
-line with its own summary.
+The requests here are those that OBS's source server and frontend make, so that both servers know them; `api` asks by
+the JSON API where there is one. Nothing of an answer is believed before it is checked: its size is limited, its XML is
+read by `job_xml` and `server_xml`. Errors are ours: NetworkError where another try may help, and what a server refuses
+is one line with its own summary.
 """
 
 import contextlib

@@ -96,7 +96,7 @@ def list_jobs(jobs: spool.Spool, query: JobQuery, *, before: int | None = None) 
 
 
 def list_at_server(server: "JobServer", query: JobQuery) -> JobList:
-    """List the jobs of a server. A job whose record it can't read is in none of its lists.
+    """List the jobs of a server. By OBS's routes those are left out whose record it can't read.
 
     Raises:
         ClouduploaderError: See `client.JobServer`.

@@ -1,4 +1,4 @@
-"""The pages for browsers, which ask the API. None is OBS's."""
+"""The pages for browsers, which ask the API, and answers of bytes, files and JSON. None is OBS's."""
 
 import asyncio
 import html

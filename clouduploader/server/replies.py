@@ -1,4 +1,7 @@
-"""Answers as OBS's upload server gives them, down to the order of the headers."""
+"""Refusals, which every module raises, and answers as OBS's upload server gives them, down to the order of the headers.
+
+No client gets to know a directory of this host: messages are shown without.
+"""
 
 import dataclasses
 import re

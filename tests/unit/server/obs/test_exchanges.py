@@ -11,7 +11,7 @@ import pytest
 from clouduploader.model import job_xml
 from clouduploader.model.job import JobState
 
-PATH = Path(__file__).parents[2] / "data" / "server" / "exchanges.txt"
+PATH = Path(__file__).parents[3] / "data" / "server" / "exchanges.txt"
 EXCHANGES = [
     (f"{number}. {title}: {request.splitlines()[0]}", request, answer)
     for number, (title, request, answer) in enumerate(

@@ -233,7 +233,11 @@ class Gate:
         return token
 
     async def has_ended(self, principal: Principal) -> bool:
-        """Return whether a sender's token was revoked meanwhile, or has expired, or the session is over."""
+        """Return whether a sender's token was revoked meanwhile, or has expired, or the session is over.
+
+        Raises:
+            RefusalError: The tokens can't be read.
+        """
         settings = self._source.current.sign_in
 
         def look() -> bool:
@@ -243,10 +247,7 @@ class Gate:
             session = principal.session
             return is_worthless or (session is not None and self.sessions.is_over(session, settings))
 
-        try:
-            return await asyncio.to_thread(look)
-        except RefusalError:
-            return False  # nothing is known
+        return await asyncio.to_thread(look)
 
     def _find(self, text: str) -> StoredToken | None:
         """In a thread: look a token up, and note its use."""

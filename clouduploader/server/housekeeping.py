@@ -1,6 +1,7 @@
 """What the server does from time to time by itself: expire, renew, and end what may not go on."""
 
 import asyncio
+import contextlib
 import datetime
 
 from aiohttp import web
@@ -10,6 +11,7 @@ from clouduploader.jobs import expire
 from clouduploader.server.access import PRINCIPAL
 from clouduploader.server.network.connections import ConnectionTable, connection_of, is_following
 from clouduploader.server.network.tls import TlsContext
+from clouduploader.server.replies import RefusalError
 from clouduploader.server.state import ServerState
 
 CERTIFICATE_SECONDS = 1.0  # how often to look whether the certificate has changed
@@ -35,9 +37,10 @@ async def end_forever(state: ServerState, connections: ConnectionTable) -> None:
                 key = (principal.token, principal.session and principal.session.id)
                 followers.setdefault(key, []).append(request)
         for requests in followers.values():
-            if await state.gate.has_ended(requests[0][PRINCIPAL]):
-                for request in requests:
-                    connections.evict(connection_of(request), "the token or the session of its user has ended")
+            with contextlib.suppress(RefusalError):  # nothing is known
+                if await state.gate.has_ended(requests[0][PRINCIPAL]):
+                    for request in requests:
+                        connections.evict(connection_of(request), "the token or the session of its user has ended")
 
 
 async def expire_forever(state: ServerState) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from clouduploader.jobs import expire
-from clouduploader.server import health
+from clouduploader.server import access, health
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.cloud_threads import CloudThreads
 from clouduploader.server.job_counter import JobCounter
@@ -135,14 +135,13 @@ class ServerState:
         """Read a body that is no image; see `body.read`.
 
         Raises:
-            RefusalError: Its sender is not any more who that was when it began: a token was revoked, or has expired.
+            RefusalError: While it came, its sender's token was revoked, or expired, or the session ended.
         """
-        began, sender = time.monotonic(), request[PRINCIPAL]
+        began = time.monotonic()
         data = await body.read(request, limit_bytes=limit_bytes, idle_seconds=self.settings.idle_seconds)
-        if time.monotonic() - began > SURE_SECONDS:
-            if await self.gate.identify(request) != sender:
-                raise RefusalError("the session is over", status=401, is_coded=True)
-            request[PRINCIPAL] = sender
+        if time.monotonic() - began > SURE_SECONDS and await self.gate.has_ended(request[PRINCIPAL]):
+            text = "the token or the session has ended"
+            raise RefusalError(text, status=401, is_coded=True, headers={"WWW-Authenticate": access.CHALLENGE})
         return data
 
     async def parse(self, size: int, function: Callable[[], T]) -> T:

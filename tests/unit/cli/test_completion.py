@@ -69,7 +69,7 @@ def test_there_are_enumerated_options():
         (["upload", "--target", ""], sorted(BUILT_INS)),
         (["platforms", "--schema", "d"], ["directory"]),
         (["upload", "--region", "eu-west-"], ["eu-west-1", "eu-west-2", "eu-west-3"]),
-        (["check", "--region", "eusc"], ["eusc-de-east-1"]),
+        (["check", "--region", "cn-northw"], ["cn-northwest-1"]),
         (["upload", "--copy-to", "eu-west-1,us-west-"], ["eu-west-1,us-west-1", "eu-west-1,us-west-2"]),
         (["sandbox", "--region", "eu-c"], ["eu-central-1"]),
         (["account", "set", "tom", ""], ["external_id", "arn"]),

@@ -85,7 +85,7 @@ def test_upload_by_hand_without_credentials_says_what_to_do(uploads, tmp_path, m
         if name.startswith(("GOOGLE_", "CLOUDSDK_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))  # gcloud's directory, with nothing in it
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setattr("google.auth.compute_engine._metadata.is_on_gce", lambda **_request: False)
     made = uploads(credentials="")
     made.is_by_hand = True
     with pytest.raises(CredentialsError) as caught:

@@ -78,7 +78,7 @@ def test_account_is_made_followed_and_verified_and_a_role_open_to_anyone_is_foun
     assert [found["level"] for found in outcome["findings"]] == ["failure", "ok", "ok"]
     # anna may not have tom's role, whatever she says
     code, error = account("set", "anna", "arn", role["Arn"])
-    assert (code, error["kind"]) == (65, "DataError")
+    assert (code, error["kind"]) == (65, "TakenValueError")
 
 
 def test_verify_that_is_refused_for_another_reason_finds_nothing(sandbox, account):

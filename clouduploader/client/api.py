@@ -16,7 +16,7 @@ from typing import Any
 from clouduploader.client import JobServer, LogFacts, job_name, seconds_for
 from clouduploader.client.connection import ServerConnection
 from clouduploader.client.endpoint import MAX_REPLY_BYTES
-from clouduploader.client.transfer import CONTINUE_SECONDS, FINISH_SECONDS, HEAD_SECONDS, STALL_SECONDS
+from clouduploader.client.transfer import FINISH_SECONDS, HEAD_SECONDS, STALL_SECONDS, Transfer
 from clouduploader.errors import JobFileError, NetworkError, TransientError
 from clouduploader.model.job import Job, JobState
 from clouduploader.util import http1
@@ -200,7 +200,7 @@ class ApiServer(JobServer):
             }
             with self._endpoint.errors():
                 connection.send_head("PATCH", f"{self._endpoint.path}{ROOT}/images/{image}", headers)
-            transfer = PieceTransfer(self, connection)
+            transfer = PieceTransfer(self._endpoint, connection)
             transfer.ask_leave()
             yield transfer
 
@@ -341,30 +341,8 @@ class ApiServer(JobServer):
         return value
 
 
-class PieceTransfer:
+class PieceTransfer(Transfer):
     """A piece of an image on its way; made by `ApiServer.send_piece` and good inside its block."""
-
-    def __init__(self, server: ApiServer, connection: ServerConnection) -> None:
-        self._endpoint = server._endpoint
-        self._connection = connection
-
-    def ask_leave(self) -> None:
-        """Wait for the server's word that it wants the piece.
-
-        Raises:
-            ClouduploaderError: It refused, and got not a byte.
-        """
-        head = self._endpoint.within(CONTINUE_SECONDS + HEAD_SECONDS, self._await_leave)
-        if head:
-            self._check(head)
-
-    def _await_leave(self) -> http1.ResponseHead | None:
-        self._connection.sock.settimeout(CONTINUE_SECONDS)
-        with self._endpoint.errors():
-            try:
-                return self._connection.await_continue()
-            except TimeoutError:
-                return None  # a proxy that does not know 100-continue
 
     def write(self, data: bytes | memoryview) -> None:
         """Send the next bytes.
@@ -384,13 +362,7 @@ class PieceTransfer:
         Raises:
             ClouduploaderError: It has not, or did not say so.
         """
-
-        def head() -> http1.ResponseHead:
-            self._connection.sock.settimeout(FINISH_SECONDS)
-            with self._endpoint.errors():
-                return self._connection.read_head()
-
-        self._check(self._endpoint.within(FINISH_SECONDS + HEAD_SECONDS, head))
+        self._check(self._head(FINISH_SECONDS, more_seconds=HEAD_SECONDS))
 
     def _check(self, head: http1.ResponseHead) -> None:
         if head.status == http.HTTPStatus.CONFLICT:  # an earlier request of ours, whose end the server has not noticed

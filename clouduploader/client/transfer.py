@@ -1,6 +1,8 @@
 """Send an image to a job server."""
 
+import abc
 from collections.abc import Callable
+from typing import NoReturn
 
 from clouduploader.client.connection import ServerConnection
 from clouduploader.client.endpoint import ServerEndpoint, one_line
@@ -15,12 +17,68 @@ HEAD_SECONDS = 60.0  # for an answer that has begun
 LAST_WORDS_SECONDS = 5.0  # for the answer of a server that hung up on an image
 
 
-class ImageTransfer:
-    """An image on its way; made by `JobServer.receive` and good inside its block.
+class Transfer(abc.ABC):
+    """Bytes of an image on their way, behind the head of a request that waits for leave.
 
     Args:
-        endpoint: The server that gets it.
+        endpoint: The server that gets them.
         connection: The request's, with its head on the way.
+    """
+
+    def __init__(self, endpoint: ServerEndpoint, connection: ServerConnection) -> None:
+        self._endpoint = endpoint
+        self._connection = connection
+
+    def ask_leave(self) -> None:
+        """Wait for the server's word that it wants the bytes.
+
+        Raises:
+            ClouduploaderError: It refused, and got not a byte.
+        """
+        head = self._endpoint.within(CONTINUE_SECONDS + HEAD_SECONDS, self._await_leave)
+        if head:
+            self._refuse(head)
+
+    def _await_leave(self) -> http1.ResponseHead | None:
+        """Return the head of the response, if it is another than that the bytes are wanted."""
+        self._connection.sock.settimeout(CONTINUE_SECONDS)
+        with self._endpoint.errors():
+            try:
+                return self._connection.await_continue()
+            except TimeoutError:
+                return None  # a server or a proxy that does not know 100-continue
+
+    def _head(self, quiet_seconds: float, *, more_seconds: float) -> http1.ResponseHead:
+        """Read the head of the response.
+
+        Args:
+            quiet_seconds: How long nothing may come.
+            more_seconds: How much longer all of it may take.
+        """
+
+        def read() -> http1.ResponseHead:
+            self._connection.sock.settimeout(quiet_seconds)
+            with self._endpoint.errors():
+                return self._connection.read_head()
+
+        return self._endpoint.within(quiet_seconds + more_seconds, read)
+
+    def _refuse(self, head: http1.ResponseHead) -> NoReturn:
+        """Raise the error that a response means which came before the bytes were sent."""
+        self._check(head)
+        raise self._endpoint.nonsense("a yes to an image that it has not got")
+
+    @abc.abstractmethod
+    def _check(self, head: http1.ResponseHead) -> None:
+        """Raise the error that a response means, unless it says that the bytes have arrived."""
+
+
+class ImageTransfer(Transfer):
+    """A whole image on its way; made by `JobServer.receive` and good inside its block.
+
+    Args:
+        endpoint: See `Transfer`.
+        connection: See `Transfer`.
         name: The job.
         size_bytes: What the head has promised.
         look: Asks the server for the job.
@@ -35,30 +93,10 @@ class ImageTransfer:
         size_bytes: int,
         look: Callable[[], Job],
     ) -> None:
-        self._endpoint = endpoint
-        self._connection = connection
+        super().__init__(endpoint, connection)
         self._name = name
         self._look = look
         self._size_bytes = self._left_bytes = size_bytes
-
-    def ask_leave(self) -> None:
-        """Wait for the server's word that it wants the image.
-
-        Raises:
-            ClouduploaderError: It refused, and got not a byte.
-        """
-        head = self._endpoint.within(CONTINUE_SECONDS + HEAD_SECONDS, self._await_leave)
-        if head:
-            self._refuse(head)
-
-    def _await_leave(self) -> http1.ResponseHead | None:
-        """Return the head of the response, if it is another than that the image is wanted."""
-        self._connection.sock.settimeout(CONTINUE_SECONDS)
-        with self._endpoint.errors():
-            try:
-                return self._connection.await_continue()
-            except TimeoutError:
-                return None  # a server that does not know 100-continue
 
     def write(self, data: bytes | memoryview) -> None:
         """Send the next bytes.
@@ -91,17 +129,11 @@ class ImageTransfer:
         if self._left_bytes:
             raise self._other_size()
         try:
-            head = self._endpoint.within(FINISH_SECONDS + HEAD_SECONDS, lambda: self._head(FINISH_SECONDS))
+            head = self._head(FINISH_SECONDS, more_seconds=HEAD_SECONDS)
         except NetworkError as exc:
             self._look_for(exc)
         else:
             self._check(head)
-
-    def _head(self, quiet_seconds: float) -> http1.ResponseHead:
-        """Read the head of the response."""
-        self._connection.sock.settimeout(quiet_seconds)
-        with self._endpoint.errors():
-            return self._connection.read_head()
 
     def _check(self, head: http1.ResponseHead) -> None:
         """Raise the error that a response other than a 200 means, which its body says."""
@@ -127,14 +159,10 @@ class ImageTransfer:
     def _hear_last_words(self) -> None:
         """Raise what a server said before it hung up on us, if it said anything."""
         try:
-            head = self._endpoint.within(LAST_WORDS_SECONDS, lambda: self._head(LAST_WORDS_SECONDS))
+            head = self._head(LAST_WORDS_SECONDS, more_seconds=0)
         except ClouduploaderError:
             return
         self._refuse(head)
 
     def _other_size(self) -> PlatformReplyError:
         return self._endpoint.nonsense(f"a job for an image of {self._size_bytes} bytes, which is not ours")
-
-    def _refuse(self, head: http1.ResponseHead) -> None:
-        self._check(head)
-        raise self._endpoint.nonsense("a yes to an image that it has not got")

@@ -120,6 +120,12 @@ def test_image_without_an_id_is_refused(api, found):
         server.begin_image(filename="a", size_bytes=3, fingerprint="f")
 
 
+def test_yes_before_the_piece_is_nonsense(api):
+    sending = api(answer("204 No Content", b"")).send_piece("a1", offset_bytes=0, size_bytes=5)
+    with pytest.raises(PlatformReplyError, match="a yes to an image that it has not got"), sending:
+        raise AssertionError("the piece is sent")
+
+
 @pytest.mark.parametrize("found", [b"{}", b"[]", b"kind", b"{", b"7"])
 def test_server_without_the_api_is_known(make_server, found):
     server = make_server(ok(found))

@@ -111,19 +111,9 @@ class ImageReceiver:
             raise RefusalError("read_file: no content attached")
         place = self._places.take(connections.connection_of(request).client)
         task = asyncio.create_task(self._receive(name, place, request))
-        place.cancel = task.cancel
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
-            if place.refusal:
-                raise place.refusal from None
-            raise
-        finally:
-            self._places.leave(place)
+        await self._places.hold(place, task)
 
     async def stop(self) -> None:
         """Stop receiving: the jobs of all images fail."""

@@ -101,18 +101,10 @@ class PieceReceiver:
         await self.end(name)
         place = self._places.take(connections.connection_of(request).client)
         task = asyncio.create_task(self._receive(name, place, request, offset_bytes, digest))
-        place.cancel = task.cancel
         self._tasks[name] = task, place
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
-            if place.refusal:
-                raise place.refusal from None
-            raise
+            return await self._places.hold(place, task)
         finally:
-            self._places.leave(place)
             self._forget(name, place)
 
     def _forget(self, name: str, place: Place) -> None:

@@ -5,6 +5,7 @@ import collections
 import math
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.settings import SettingsSource
@@ -12,6 +13,8 @@ from clouduploader.server.settings import SettingsSource
 RATE_SECONDS = 10.0  # over which it is measured how fast an image comes
 MIN_RATE = 16_384  # bytes a second; a slower client is dropped if others need its place: a GiB would take 18 hours
 OTHERS_SHARE = 8  # one client leaves an eighth of the places to others
+
+Result = TypeVar("Result")
 
 
 class Place:
@@ -90,9 +93,23 @@ class Places:
         self._taken[place] = None
         return place
 
-    def leave(self, place: Place) -> None:
-        """Give a place back; again is no more than once."""
-        self._taken.pop(place, None)
+    async def hold(self, place: Place, task: asyncio.Task[Result]) -> Result:
+        """Wait for a task that receives what has a place, and give the place back. The task ends with the wait.
+
+        Raises:
+            RefusalError: The place was taken away, or the request ended by another; or as the task.
+        """
+        place.cancel = task.cancel
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            if place.refusal:
+                raise place.refusal from None
+            raise
+        finally:
+            self._taken.pop(place, None)
 
     async def measure_forever(self) -> None:
         """Measure how fast the images come, every RATE_SECONDS."""

@@ -105,7 +105,6 @@ def distributed(committed, tmp_path_factory):
         }
 
 
-@pytest.mark.programs
 def test_source_distribution_has_all_that_is_committed(committed, distributed):
     wanted = files_below(committed)
     assert {"etc/obs/cloudupload/.aws/credentials", "packaging/clouduploader.spec", "debian/rules"} <= wanted
@@ -217,7 +216,6 @@ def test_service_is_a_command_that_there_is(words):
     assert (name, command.name) == ("serve", "serve")
 
 
-@pytest.mark.programs
 def test_source_distribution_has_the_page(distributed):
     page = {path.name for path in (TOP / "clouduploader/server/ui").iterdir()}
     assert {f"clouduploader/server/ui/{name}" for name in page} | {"clouduploader/server/openapi.json"} <= distributed

@@ -297,7 +297,6 @@ def test_stream_of_any_disk_read_in_any_way(size_bytes, data, reads, encoding):
 # VHD
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("size_bytes", [512, MIB, 3 * MIB + 512, 40 * MIB])
 def test_vhd_is_what_qemu_reads(tmp_path, make_image, size_bytes):
     raw = padded(noise(min(size_bytes, 2 * MIB + 512)), size_bytes)
@@ -427,7 +426,6 @@ def test_qcow2_is_passed_through(make_qcow2, options):
         assert stream.hexdigest() == hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("encoding", ["raw", "vhd", "tar.gz"])
 def test_qcow2_is_converted(make_qcow2, encoding):
     with opened(make_qcow2(), encoding=encoding) as stream:

@@ -61,14 +61,12 @@ def check(path, disk_format):
         metadata_check.check(file.fileno(), disk_format, "my.img", Cancel())
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [512, 64 * KIB, 3 * MIB - 512])
 def test_whole_disk_of_any_size_passes(make_disk, kind, size):
     check(*make_disk(kind, size))
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("kind", KINDS)
 def test_disk_that_lost_its_end_is_never_read_as_zeros(make_disk, tmp_path, kind):
     path, disk_format = make_disk(kind)

@@ -233,7 +233,6 @@ print(image.size_bytes, size, peak_kib() - before)
 """
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("kind", ["xz", "gz"])
 def test_image_of_zeros_takes_no_more_memory_than_another(tmp_path, kind):
     done = subprocess.run(

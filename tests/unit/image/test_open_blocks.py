@@ -107,7 +107,6 @@ VIRTUAL = {
 }
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("kind", VIRTUAL)
 def test_blocks_of_a_virtual_disk_are_those_of_the_raw_one(tmp_path, kind):
     """The sizes at once that differ in whole sectors, as such a disk has them."""
@@ -324,7 +323,6 @@ def test_map_of_another_image_is_an_error(tmp_path, way, text, words):
         drained(source, threads=2)
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("zero_blocks", ZeroBlocks)
 def test_qcow2_is_read_as_its_disk(tmp_path, zero_blocks):
     raw = tmp_path / "a.raw"
@@ -474,7 +472,6 @@ except ImageError as exc:
 """
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("kind", ["xz", "gz", "zst"])
 def test_bomb_ends_where_it_is_too_large_in_constant_memory(tmp_path, kind):
     done = subprocess.run(
@@ -617,7 +614,6 @@ def test_packed_disk_without_zeros_needs_no_map(make_image):
     assert log.lines == []
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("disk_format", ["qcow2", "vmdk", "vpc"])
 @pytest.mark.parametrize("hole_bytes", [0, 1 << 40])
 def test_holes_of_a_virtual_disk_are_hashed_if_they_are_not_too_many(tmp_path, monkeypatch, disk_format, hole_bytes):

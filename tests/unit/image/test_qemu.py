@@ -78,7 +78,6 @@ def children():
     return [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().startswith("qemu")]
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_disk_is_read_with_its_holes(make_disk, kind):
     path, disk_format = make_disk(kind)
@@ -299,7 +298,6 @@ def test_missing_file_is_an_error(tmp_path):
         pass
 
 
-@pytest.mark.programs
 @hypothesis.given(st.lists(st.tuples(st.integers(0, 300 * KIB), st.integers(0, 255)), min_size=1, max_size=40))
 @hypothesis.settings(max_examples=15, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 def test_any_damage_is_an_error_or_some_disk(make_disk, changes):

@@ -372,7 +372,6 @@ def test_tarballs_of_gnu_tar_are_read_as_it_reads_them(make_image, tmp_path, opt
     assert read(image) == blocks_of(DISK)
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("version", ["gnu", "0.0", "0.1", "1.0"])
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 25, 26, 200])
 def test_sparse_files_of_gnu_tar_are_whole(make_image, tmp_path, version, count):
@@ -401,7 +400,6 @@ def posix(**fields):
     return with_sum(block)
 
 
-@pytest.mark.programs
 @pytest.mark.parametrize("place", range(6))
 @pytest.mark.parametrize("version", ["0.0", "0.1", "1.0"])
 @pytest.mark.parametrize(

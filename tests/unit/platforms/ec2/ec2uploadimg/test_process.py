@@ -155,7 +155,6 @@ def test_environment_has_what_is_needed_and_no_secret():
     assert process.environment({}, Path("/private"))["PATH"] == os.defpath
 
 
-@pytest.mark.programs
 def test_calls_of_the_api_are_traced_without_key_material(start, make_endpoint):
     answer = """<CreateKeyPairResponse><requestId>id-9</requestId><keyName>k</keyName>
         <keyMaterial>PRIVATE</keyMaterial></CreateKeyPairResponse>"""
@@ -202,7 +201,6 @@ def tags_of(request):
     return {form[name]: form[name.removesuffix("Key") + "Value"] for name in names}
 
 
-@pytest.mark.programs
 def test_all_that_is_made_bears_the_tags_beside_those_of_the_script(start, make_endpoint):
     endpoint = make_endpoint((200, KEY_PAIR))
     code = f"""{CLIENT}
@@ -218,7 +216,6 @@ def test_all_that_is_made_bears_the_tags_beside_those_of_the_script(start, make_
     assert [json.loads(line).get("asked") for line in watch.calls] == ["CreateKeyPair", None, None]
 
 
-@pytest.mark.programs
 def test_role_that_may_not_tag_can_still_make_things(start, make_endpoint):
     endpoint = make_endpoint((403, REFUSAL), (200, KEY_PAIR))
     code = f"""{CLIENT}
@@ -233,7 +230,6 @@ def test_role_that_may_not_tag_can_still_make_things(start, make_endpoint):
     ]  # fmt: skip
 
 
-@pytest.mark.programs
 def test_refusal_for_another_reason_is_the_scripts_own(start, make_endpoint):
     endpoint = make_endpoint((400, REFUSAL.replace("UnauthorizedOperation", "VpcLimitExceeded")))
     code = f"""{CLIENT}

@@ -1,7 +1,7 @@
 """Settings from the command line, the environment and `HOME/clouduploader.conf`, in that order.
 
-The file is an INI file. Section `[clouduploader]` is ours, `[server]` and `[worker]` are those of `serve` and `worker`;
-every other section belongs to the platform whose name it bears.
+The file is an INI file. Section `[clouduploader]` is ours, `[server]`, `[worker]` and `[cluster]` are those of `serve`
+and `worker`; every other section belongs to the platform whose name it bears.
 
 Home and spool are those of OBS's package for root, and for the user to whom one of them belongs, the service's. Any
 other user has others: `$XDG_CONFIG_HOME/clouduploader` and `$XDG_STATE_HOME/clouduploader` (XDG Base Directory
@@ -29,6 +29,7 @@ FILE_NAME = "clouduploader.conf"
 SECTION = "clouduploader"
 SERVER_SECTION = "server"
 WORKER_SECTION = "worker"
+CLUSTER_SECTION = "cluster"
 OWN_NAME = "clouduploader"  # of a plain user's home and spool
 STATE_NAME = "journal"  # in the spool, by default: a user that runs jobs may write there
 DEFAULT_MAX_SIZE = 1 << 40  # ours: far above any system's image, and no disk is filled by mistake
@@ -68,6 +69,7 @@ class Config:
         tls: What the file says of TLS with job servers.
         server: The section of the server, see `server/settings.py`.
         worker: The section of the worker, see `worker/settings.py`.
+        cluster: The section of a cluster, see `cluster/settings.py`.
         platforms: Sections of the file by platform name.
         environment: The process's environment.
     """
@@ -82,6 +84,7 @@ class Config:
     tls: ClientTls
     server: Mapping[str, str]
     worker: Mapping[str, str]
+    cluster: Mapping[str, str]
     platforms: Mapping[str, Mapping[str, str]]
     environment: Mapping[str, str] = dataclasses.field(repr=False)
 
@@ -110,6 +113,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
     own = sections.pop(SECTION, {})
     server = sections.pop(SERVER_SECTION, {})
     worker = sections.pop(WORKER_SECTION, {})
+    cluster = sections.pop(CLUSTER_SECTION, {})
     for key in own:
         if key not in KNOWN_KEYS:
             raise ConfigError(
@@ -143,6 +147,7 @@ def load(*, home: Path | None, spool: Path | None, environment: Mapping[str, str
         tls=ClientTls(**{key: Path(own[key]) for key in ("ca", "cert", "key") if own.get(key)}),
         server=server,
         worker=worker,
+        cluster=cluster,
         platforms=sections,
         environment=environment,
     )

@@ -1,0 +1,1 @@
+"""The side of the server: which job is published next, and who has a lease for one."""

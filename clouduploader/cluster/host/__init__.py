@@ -1,0 +1,1 @@
+"""The side of a host: it claims jobs, uploads their images, and reports."""

@@ -1,0 +1,66 @@
+"""Section [cluster]: what it takes, and what it refuses in one line."""
+
+import pytest
+
+from clouduploader.cluster import settings
+from clouduploader.errors import ConfigError
+from clouduploader.store import config
+
+
+@pytest.fixture
+def read(tmp_path):
+    def call(text="", *, environment=None, **options):
+        tmp_path.joinpath("clouduploader.conf").write_text(f"[cluster]\n{text}\n")
+        found = config.load(home=tmp_path, spool=tmp_path / "spool", environment=environment or {})
+        return settings.read(found, **options)
+
+    return call
+
+
+def test_first_rule_that_fits_names_the_queue(read):
+    found = read("queues =\n  big size>=20G\n  europe target=ec2 region=eu-*\n  small size<1M")
+    for target, region, size, queue in (
+        ("ec2", "eu-west-1", 20 << 30, "big"),
+        ("ec2", "eu-west-1", 5 << 30, "europe"),
+        ("azure", "eu-west-1", 5 << 30, "uploads"),
+        ("azure", "", 1000, "small"),
+    ):
+        assert found.queue_of(target=target, region=region, size_bytes=size) == queue
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = red", "unknown setting 'colour'"),
+        ("slots = 0", "slots in [cluster] is '0'"),
+        ("queues = big size=3", "'size=3' in queues"),
+        ("queues = big size>=x", "not a size"),
+        ("queues = -big", "is no name"),
+        ("priorities = tom:10", "is not USER:NUMBER"),
+        ("lease_seconds = 10", "three times beat_seconds"),
+        ("broker = amqp://tom:secret@mq", "has a password in it"),
+        ("broker = redis://mq", "Redis can't be the broker"),
+        ("broker = http://mq", "is not the URL of RabbitMQ"),
+        ("broker = amqp://mq:x", "is not the URL of RabbitMQ"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(read, text, message):
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert message in caught.value.message
+    assert "secret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_command_line_wins(read):
+    found = read("slots = 3\nserver = https://a/", server="https://b/", slots=4, serves=("big",), broker="amqp://mq")
+    assert (found.slots, found.server, found.serves, found.broker) == (4, "https://b", ("big",), "amqp://mq")
+
+
+def test_password_is_in_the_environment_or_a_file(tmp_path):
+    def password(environment):
+        return settings.password(config.load(home=tmp_path, spool=tmp_path, environment=environment))
+
+    assert password({}) is None
+    tmp_path.joinpath("broker-password").write_text("from file\n")
+    assert password({}) == "from file"
+    assert password({"CLOUDUPLOADER_BROKER_PASSWORD": "other"}) == "other"

@@ -21,8 +21,13 @@ require_packages() {  # PACKAGE...
     ((EUID == 0)) || give_up 69 "missing Debian packages; as root: apt-get install ${missing[*]}"
     say "installing Debian packages: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
+    # Programs are wanted, and none of the services that come with them: no broker or server is to listen after that.
+    local policy=/usr/sbin/policy-rc.d status=0
+    [[ -e $policy ]] && policy='' || install -m 755 /dev/stdin "$policy" <<<$'#!/bin/sh\nexit 101'
     apt-get -qq update || say "apt-get update failed; trying with the package lists there are"
-    apt-get -qq install --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null </dev/null ||
+    apt-get -qq install --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null </dev/null || status=$?
+    [[ -z $policy ]] || rm -f "$policy"
+    ((status == 0)) ||
         give_up 69 "apt-get could not install: ${missing[*]}"
 }
 

@@ -1,0 +1,36 @@
+"""What Celery's application says to a real RabbitMQ."""
+
+import pytest
+
+from clouduploader.cluster import broker as cluster_broker
+from clouduploader.cluster import protocol
+from clouduploader.cluster.settings import ClusterSettings
+
+SERVER = "https://uploads.example.org:5453"
+
+
+@pytest.fixture
+def app(broker):
+    made = cluster_broker.make_app(ClusterSettings(broker=broker.url, host="server"), broker.password)
+    yield made
+    made.close()
+
+
+def test_message_says_job_attempt_and_server_and_outlives_the_broker(broker, app):
+    queue = cluster_broker.queue_name("of-messages")
+    app.send_task(protocol.TASK, args=["7", 3, SERVER], queue=queue, priority=2)
+    broker.kill()
+    broker.start()
+    ((properties, body),) = broker.messages(queue)
+    assert body[:2] == [["7", 3, SERVER], {}]
+    assert properties["application_headers"]["task"] == protocol.TASK
+    assert properties["priority"] == 2
+    assert broker.password not in f"{properties}{body}"
+
+
+def test_message_is_sent_after_its_connection_was_closed(broker, app):
+    queue = cluster_broker.queue_name("of-closings")
+    for attempt in (1, 2):
+        app.send_task(protocol.TASK, args=["7", attempt, SERVER], queue=queue)
+        broker.close_all_connections()
+    assert [body[0][1] for _, body in broker.messages(queue)] == [1, 2]

@@ -15,6 +15,11 @@ clouduploader cleanup --dry-run
 clouduploader cleanup --job 7
 clouduploader cleanup --older-than 2d --region eu-west-1 --data data.json
 """,
+    "cluster": """\
+clouduploader cluster status
+clouduploader cluster drain host-2 --wait
+clouduploader cluster undrain host-2
+""",
     "encrypt": """\
 clouduploader encrypt < secret.txt
 clouduploader encrypt --field password data.json -o encrypted.json
@@ -92,6 +97,7 @@ TASKS = {
     "Hand an image to the service, and wait until it is in the cloud": "clouduploader submit --wait --server "
     "http://obs.example.org:5452 --region eu-west-1 --name my-image my.x86_64.raw.xz",
     "Watch a job": "clouduploader log --follow 7",
+    "See which hosts upload for the service": "clouduploader cluster status",
     "See what uploads left in the cloud": "clouduploader cleanup --dry-run",
 }
 """Examples across all commands, by what they are for."""

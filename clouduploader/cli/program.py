@@ -17,6 +17,7 @@ COMMANDS = (
     "account",
     "check",
     "cleanup",
+    "cluster",
     "encrypt",
     "image",
     "inspect",

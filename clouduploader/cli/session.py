@@ -88,8 +88,29 @@ class Session:
         if self.server_url and self.spool:
             raise UsageError("--server and --spool are two places", hint="Give one of them.")
         url = self.server_url or (None if self.spool else os.environ.get(SERVER_VARIABLE))
+        return self._connect(url) if url else None
+
+    def find_service(self) -> "JobServer":
+        """Return the server that the command line, the environment or the settings name.
+
+        In the settings the Unix socket of this machine's service goes before the server of the cluster.
+
+        Raises:
+            UsageError: None is named, or the name is no URL.
+            ClouduploaderError: See `server`.
+        """
+        if self.server:
+            return self.server
+        socket = self.config.server.get("socket")
+        url = f"unix:{socket}" if socket else self.config.cluster.get("server")
         if not url:
-            return None
+            raise UsageError(
+                "no server is named",
+                hint=f"Give --server or {SERVER_VARIABLE}, or set socket in [server] of {self.config.path}.",
+            )
+        return self._connect(url)
+
+    def _connect(self, url: str) -> "JobServer":
         from clouduploader import client
         from clouduploader.client import api
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from clouduploader.client.cluster_status import ClusterStatus
 from clouduploader.client.connection import ServerConnection
 from clouduploader.client.endpoint import MAX_REPLY_BYTES, ServerEndpoint
 from clouduploader.client.transfer import ImageTransfer
@@ -170,6 +171,25 @@ class JobServer:
             PlatformReplyError: It does not wait.
         """
         raise UnavailableError(f"the server {self.url} can't try the job {name} again: it is OBS's, or an older one")
+
+    def cluster_status(self) -> ClusterStatus:
+        """Ask how the cluster is: hosts, queues, and who has which job.
+
+        Raises:
+            UnavailableError: The server has no cluster, as OBS's.
+            DeniedError: Only administrators may see it.
+        """
+        raise UnavailableError(f"the server {self.url} has no cluster: it is OBS's, or an older one")
+
+    def drain_host(self, host: str, *, is_draining: bool) -> None:
+        """Let a host of the cluster take no more jobs, or take them again.
+
+        Raises:
+            NotFoundError: The server does not know the host.
+            UnavailableError: See `cluster_status`.
+            DeniedError: As there.
+        """
+        raise UnavailableError(f"the server {self.url} has no cluster: it is OBS's, or an older one")
 
     def has_worker(self) -> bool:
         """Ask whether a worker looks after the server's jobs."""

@@ -13,11 +13,19 @@ import urllib.parse
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from clouduploader.client import JobServer, LogFacts, job_name, seconds_for
+from clouduploader.client import JobServer, LogFacts, cluster_status, job_name, seconds_for
+from clouduploader.client.cluster_status import ClusterStatus
 from clouduploader.client.connection import ServerConnection
 from clouduploader.client.endpoint import MAX_REPLY_BYTES
 from clouduploader.client.transfer import FINISH_SECONDS, HEAD_SECONDS, STALL_SECONDS, Transfer
-from clouduploader.errors import JobFileError, NetworkError, TransientError
+from clouduploader.errors import (
+    ClouduploaderError,
+    JobFileError,
+    NetworkError,
+    NotFoundError,
+    TransientError,
+    UnavailableError,
+)
 from clouduploader.model.job import Job, JobState
 from clouduploader.util import http1
 from clouduploader.util.certificates import ClientTls
@@ -29,6 +37,11 @@ PAGE_JOBS = 200
 TUS = {"Tus-Resumable": "1.0.0"}
 STRANGER = "stranger"  # to the API: a client that may do nothing
 REFUSALS = {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN, http.HTTPStatus.MISDIRECTED_REQUEST}
+_CLUSTER_ERRORS: Mapping[int, type[ClouduploaderError]] = {
+    http.HTTPStatus.NOT_FOUND: NotFoundError,
+    http.HTTPStatus.CONFLICT: UnavailableError,
+}
+"""What statuses mean where a host is named; 409 is that of a server without a cluster."""
 _TEXTS = ("details", "user", "target", "project", "repository", "package", "arch", "filename")
 _NUMBERS = {"progress": "progress", "tries": "try_", "size": "size"}
 
@@ -138,6 +151,21 @@ class ApiServer(JobServer):
             return
         head = self._send_api(connection, "GET", f"/jobs/{job_name(name)}/log", {"Range": f"bytes={start}-{end - 1}"})
         self._endpoint.check(connection, head, name, expected=(http.HTTPStatus.PARTIAL_CONTENT,))
+
+    # --- the cluster
+
+    def cluster_status(self) -> ClusterStatus:
+        """See `JobServer.cluster_status`."""
+        found = self._document("GET", "/cluster", max_bytes=MAX_PAGE_BYTES, errors=_CLUSTER_ERRORS)
+        try:
+            return cluster_status.parse(found)
+        except ValueError:
+            raise self._endpoint.nonsense("a cluster that makes no sense") from None
+
+    def drain_host(self, host: str, *, is_draining: bool) -> None:
+        """See `JobServer.drain_host`."""
+        path = f"/cluster/hosts/{urllib.parse.quote(host, safe='')}/drain"
+        self._document("POST", path, body=json.dumps({"drain": is_draining}).encode(), errors=_CLUSTER_ERRORS)
 
     # --- images
 
@@ -253,13 +281,14 @@ class ApiServer(JobServer):
         body: bytes | None = None,
         expected: Collection[int] = (http.HTTPStatus.OK,),
         max_bytes: int = 1 << 20,
+        errors: Mapping[int, type[ClouduploaderError]] | None = None,
     ) -> dict[str, Any]:
         """Make a request, and return the JSON object of its answer."""
 
         def exchange() -> bytes:
             with self._endpoint.connection(max_body_bytes=max_bytes) as connection:
                 head = self._send_api(connection, method, target, headers or {}, body)
-                self._endpoint.check(connection, head, job, expected=expected)
+                self._endpoint.check(connection, head, job, expected=expected, errors=errors)
                 with self._endpoint.errors():
                     return connection.read_body(max_bytes)
 

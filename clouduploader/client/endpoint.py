@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeVar
 
 from clouduploader.client.connection import ServerConnection
@@ -172,6 +172,7 @@ class ServerEndpoint:
         name: str | None,
         *,
         expected: Collection[int] = (http.HTTPStatus.OK,),
+        errors: Mapping[int, type[ClouduploaderError]] | None = None,
     ) -> None:
         """Raise the error that a response means whose status is not one that is expected.
 
@@ -180,6 +181,7 @@ class ServerEndpoint:
             head: Its head.
             name: The job that was asked for; without one a 404 means that this is no job server.
             expected: The statuses of answers that are no errors.
+            errors: What other statuses mean where they say something else than in general.
         """
         status = head.status
         if status in expected:
@@ -195,6 +197,8 @@ class ServerEndpoint:
         if status == http.HTTPStatus.NOT_FOUND and name is not None:
             raise NoSuchJobError(f"there is no job {name} at {self.url}", hint="`clouduploader list` shows the jobs.")
         message = f"the server {self.url} refused: {summary} (HTTP {status})"
+        if errors and status in errors:
+            raise errors[status](message, hint=hint)
         if status == http.HTTPStatus.UNAUTHORIZED and self._token is None:
             raise DeniedError(message, hint=WHO_ASKS)
         if status in (401, 403) or "access denied" in summary:  # the second is OBS's, with a 500

@@ -1,5 +1,6 @@
 """What the reference says of every command's answer in JSON, held against the answers."""
 
+import dataclasses
 import json
 import re
 import threading
@@ -9,6 +10,7 @@ import pytest
 from samples.minimal_disk import as_disk
 
 from clouduploader.cli import program
+from clouduploader.client import cluster_status
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job, JobState
 
@@ -32,10 +34,11 @@ def documented():
 
 
 DOCUMENTED = documented()
-WITHOUT_JSON = {"sandbox", "serve", "worker", "account", "token"}
+WITHOUT_JSON = {"sandbox", "serve", "worker", "account", "cluster", "token"}
 FREE = {"policies", "scripts"}  # objects whose keys are the platform's
 INNER = {
     "account": ("create", "list", "remove", "set", "show", "verify"),
+    "cluster": ("drain", "status", "undrain"),
     "token": ("create", "list", "revoke"),
 }
 
@@ -171,6 +174,12 @@ def test_tokens_answer_as_documented(ask):
     answers["revoke"] = ask("token", "revoke", "--yes", made["id"], command="token revoke")[1]
     for name, data in answers.items():
         assert assert_documented(f"token {name}", data) == set()
+
+
+def test_cluster_answers_as_documented():
+    kinds = (cluster_status.ClusterHost, cluster_status.ClusterQueue, cluster_status.ClusterLease)
+    keys = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert set(DOCUMENTED["cluster status"]) == {"hosts", "queues", "leases", *keys}
 
 
 def test_failure_has_the_same_envelope(file_cloud, ask):

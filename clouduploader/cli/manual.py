@@ -16,10 +16,11 @@ from clouduploader.cli.options import GLOBAL_OPTIONS
 from clouduploader.cli.program import clouduploader_command
 from clouduploader.cli.session import CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE, SERVER_VARIABLE, TOKEN_VARIABLE
 from clouduploader.cli.target_command import FieldOption, TargetCommand
+from clouduploader.cluster import settings as cluster_settings
 from clouduploader.errors import ExitCode
 from clouduploader.platforms import BUILT_INS
 from clouduploader.plugin import Platform
-from clouduploader.store import config
+from clouduploader.store import config, credentials
 from clouduploader.uploads import registry
 
 CONTRACT = (
@@ -50,6 +51,9 @@ ENVIRONMENT = {
     CERT_VARIABLE: "The file with a certificate for a server that asks for one, as with --cert.",
     KEY_VARIABLE: "The file with its key, as with --key.",
     TOKEN_VARIABLE: "The token that says to a server who asks, see `token`; programs that are started do not get it.",
+    cluster_settings.PASSWORD_VARIABLE: "The password of the broker; better in a file, see FILES.",
+    credentials.VARIABLE: "The directory of secrets that systemd or a container hands to a service: the files token "
+    "and broker-password in it go before those of the home.",
     "NO_COLOR": "If it is set and not empty, nothing is coloured.",
     "PATH": "Where programs are looked for, such as gpg, qemu-img and qemu-nbd.",
     "TMPDIR": "Where the private directories of uploads are made, which need little room.",
@@ -68,6 +72,7 @@ FILES = {
     f"{config.DEFAULT_HOME}/token": "The token that this program sends to a server where CLOUDUPLOADER_TOKEN is "
     "not set; for its owner alone.",
     f"{config.DEFAULT_HOME}/openid-secret": "What proves the server to the OpenID provider by which users sign in.",
+    f"{config.DEFAULT_HOME}/{cluster_settings.PASSWORD_FILE}": "The password of the broker, for uploads by many hosts.",
     f"{config.DEFAULT_SPOOL}": "The jobs; those that have ended are in done.",
 }
 

@@ -141,15 +141,19 @@ class Session:
         return ClientTls(ca=self.ca or ca or settings.ca, cert=cert, key=key)
 
     def _find_token(self, url: str) -> str | None:
-        """Return the token that says to a server who asks: of the environment, the home or the keyring; None for none.
+        """Return the token that says to a server who asks; None for none.
+
+        It is that of the environment, of what the service manager hands over, of the home, or of the keyring.
 
         Raises:
             ConfigError: It is none, or others can read its file; or the keyring does not answer.
         """
-        from clouduploader.store import secret_service, token_file
+        from clouduploader.store import credentials, home, secret_service, token_file
 
         if self._token:
             return token_file.check(self._token, TOKEN_VARIABLE)
+        if found := credentials.read(home.TOKEN, os.environ):
+            return token_file.check(found, f"{home.TOKEN} in {credentials.VARIABLE}")
         return token_file.read(self.config.home.value) or secret_service.read(url, os.environ)
 
     def open_spool(self) -> Spool:

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clouduploader.errors import ConfigError
-from clouduploader.store import config
+from clouduploader.store import config, credentials, home
 from clouduploader.store.config import Config
-from clouduploader.util import files
 from clouduploader.util.frozen import frozen
 
 DEFAULT_QUEUE = "uploads"
-PASSWORD_FILE = "broker-password"  # noqa: S105 the name of a file in the home
+PASSWORD_FILE = home.BROKER_PASSWORD
 PASSWORD_VARIABLE = "CLOUDUPLOADER_BROKER_PASSWORD"  # noqa: S105
 SCHEMES = ("amqp", "amqps")
 MAX_PRIORITY = 9
@@ -150,21 +149,18 @@ def read(
 
 
 def password(found: Config) -> str | None:
-    """Return the password of the broker: of the environment, or of the file in the home; None for none.
+    """Return the password of the broker; None for none.
+
+    It is that of the environment, of what the service manager hands over, or of the file in the home.
 
     Raises:
         ConfigError: The file can't be read.
     """
-    if text := found.environment.get(PASSWORD_VARIABLE):
-        return text
-    path = found.home.value / PASSWORD_FILE
-    try:
-        with files.open_read(path, is_followed=True) as file:
-            return file.read().decode().strip() or None
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"the password of the broker in {path} can't be read") from exc
+    return (
+        found.environment.get(PASSWORD_VARIABLE)
+        or credentials.read(PASSWORD_FILE, found.environment)
+        or credentials.read_file(found.home.value / PASSWORD_FILE)
+    )
 
 
 def _broker(path: Path, url: str) -> str:

@@ -11,10 +11,12 @@ EARLIER = ("accounts.sqlite", "tokens.sqlite")
 ACCOUNTS, TOKENS = (f"{DATABASE}/{name}" for name in EARLIER)
 TOKEN = "token"  # noqa: S105 a name
 OPENID_SECRET = "openid-secret"  # noqa: S105 a name
+BROKER_PASSWORD = "broker-password"  # noqa: S105 a name
 FORBIDDEN = {
     ".gnupg": stat.S_IROTH,
     "secret.pem": stat.S_IROTH,
     OPENID_SECRET: stat.S_IROTH,
+    BROKER_PASSWORD: stat.S_IROTH,
     **dict.fromkeys((DATABASE, *EARLIER, ACCOUNTS, TOKENS), stat.S_IRWXG | stat.S_IRWXO),
     TOKEN: stat.S_IRWXG | stat.S_IRWXO,
 }

@@ -69,6 +69,20 @@ def test_token_of_the_home_is_sent_where_the_environment_has_none(run, make_serv
     assert server.requests[0].headers["Authorization"] == f"Bearer {token}"
 
 
+def test_token_that_systemd_hands_over_goes_before_that_of_the_home(
+    run, make_server, home, token, tmp_path, monkeypatch
+):
+    (home / "token").write_text("none of all")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "token").write_text(f"{token}\n")
+    server = make_server(RECORD, ENTRY)
+    run("inspect", "7", "--server", server.url)
+    assert server.requests[0].headers["Authorization"] == f"Bearer {token}"
+    (tmp_path / "token").write_text("s3cret")
+    code, said = run("inspect", "7", "--server", server.url)
+    assert (code, "token in CREDENTIALS_DIRECTORY holds no token" in said, "s3cret" in said) == (78, True, False)
+
+
 def test_token_of_the_keyring_is_the_last_that_is_looked_for(run, make_server, home, token, tmp_path, monkeypatch):
     (tmp_path / "secret-tool").write_text(f'#!/bin/sh\necho "$5" >> {tmp_path}/asked\nprintf %s {token}\n')
     (tmp_path / "secret-tool").chmod(0o755)

@@ -56,11 +56,16 @@ def test_command_line_wins(read):
     assert (found.slots, found.server, found.serves, found.broker) == (4, "https://b", ("big",), "amqp://mq")
 
 
-def test_password_is_in_the_environment_or_a_file(tmp_path):
+def test_password_is_in_the_environment_a_credential_or_a_file(tmp_path):
     def password(environment):
         return settings.password(config.load(home=tmp_path, spool=tmp_path, environment=environment))
 
     assert password({}) is None
     tmp_path.joinpath("broker-password").write_text("from file\n")
     assert password({}) == "from file"
-    assert password({"CLOUDUPLOADER_BROKER_PASSWORD": "other"}) == "other"
+    handed = {"CREDENTIALS_DIRECTORY": str(tmp_path / "handed")}
+    assert password(handed) == "from file"
+    tmp_path.joinpath("handed").mkdir()
+    tmp_path.joinpath("handed/broker-password").write_text("handed over")
+    assert password(handed) == "handed over"
+    assert password(handed | {"CLOUDUPLOADER_BROKER_PASSWORD": "other"}) == "other"

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, ClouduploaderError, LocalIOError, StoppedError
-from clouduploader.plugin import Event, Platform, UploadResult
+from clouduploader.plugin import Event, UploadResult
 from clouduploader.store import job_log, journal, workspace
 from clouduploader.store.config import STATE_NAME, Config
 from clouduploader.store.job_log import JobLog
 from clouduploader.store.spool import paths
-from clouduploader.store.target_data import TargetData
 from clouduploader.uploads.task import UploadTask
 
 
@@ -43,13 +42,6 @@ class JournalWriter:
             self._log.line(f"Warning: {exc.message}")
 
 
-def key_of(task: UploadTask, platform: Platform, filename: str, data: TargetData) -> str:
-    """Return the key of an upload's journal; secret fields are no part of it."""
-    secret = {field.name for field in platform.fields if field.is_secret}
-    values = {name: value for name, value in data.values.items() if name not in secret}
-    return journal.key_of(target=task.target, user=task.user, filename=filename, values=values)
-
-
 def start_of(task: UploadTask, *, filename: str, work_dir: Path) -> journal.UploadStart:
     """Return the journal's first entry about an attempt.
 
@@ -77,7 +69,7 @@ def journalled(
 
     Args:
         start: Whose attempt it is.
-        key: See `key_of`.
+        key: See `journal.key_of`.
         targetdata: As they came.
         state_dir: See `state_dir_of`; where it can't be written, the journal is a private one, and the log says so.
         log: Its events go into the journal.

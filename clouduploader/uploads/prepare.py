@@ -5,21 +5,19 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clouduploader.errors import CannotCreateError, ClouduploaderError, ImageError, TargetDataError, UnavailableError
+from clouduploader.errors import CannotCreateError, ClouduploaderError, ImageError, UnavailableError
 from clouduploader.image import open as image_open
 from clouduploader.model.disk import Image
 from clouduploader.model.job import Job
 from clouduploader.plugin import ImageFound, Journal, Platform, UploadRequest
-from clouduploader.plugin.fields import MIN_SECRET_LENGTH
 from clouduploader.store import home, keyring, target_data, workspace
 from clouduploader.store.config import Config
 from clouduploader.store.job_log import JobLog
 from clouduploader.store.spool import paths
-from clouduploader.uploads import journaling, registry
+from clouduploader.uploads import target
 from clouduploader.uploads.image_reader import ImageReader
 from clouduploader.uploads.task import UploadTask
 from clouduploader.util.cancel import Cancel
-from clouduploader.util.filenames import base_name
 from clouduploader.util.frozen import frozen
 
 PROVENANCE_FIELDS = ("project", "package", "repository", "arch")
@@ -50,7 +48,7 @@ def check_targetdata(task: UploadTask, *, config: Config) -> None:
     Raises:
         ClouduploaderError: The upload would fail with this error.
     """
-    _load(task, config)
+    target.open_target(task, config)
 
 
 def targetdata_to_keep(targetdata: bytes, platform: Platform, *, config: Config) -> bytes:
@@ -88,15 +86,15 @@ def prepared(
         ClouduploaderError: The upload can't begin.
     """
     with cancel.interruptible():  # gpg may wait for a process that holds its lock
-        platform, data = _load(task, config)
+        opened = target.open_target(task, config)
+    platform, data = opened.platform, opened.data
     for secret in data.secrets:
         log.hide(secret)
     if data.unknown_keys:
         log.detail(f"The target data have keys that {task.target} does not use: {', '.join(data.unknown_keys)}.")
     for path in home.exposed(config.home.value, platform.files):
         log.detail(f"Warning: others on this machine can read {path}.")
-    filename = _real_name(task, data)
-    image = image_open.describe(task.image_path, filename, cancel)
+    image = image_open.describe(task.image_path, opened.filename, cancel)
     if not is_plan:
         log.event(ImageFound(image))
     link_name = platform.link_name(image)
@@ -134,32 +132,7 @@ def prepared(
                 provenance=_provenance(task.job),
             )
 
-        yield PreparedUpload(platform, journaling.key_of(task, platform, filename, data), filename, work_dir, request)
-
-
-def _load(task: UploadTask, config: Config) -> tuple[Platform, target_data.TargetData]:
-    platform = registry.load(task.target, config)
-    keys = keyring.Keyring(config.home.value, config.environment)
-    data = target_data.read(task.targetdata, platform, keys)
-    if any(len(secret) < MIN_SECRET_LENGTH for secret in data.secrets):
-        raise TargetDataError(
-            f"the target data have an encrypted value of less than {MIN_SECRET_LENGTH} characters: masked in the log,"
-            " it would take parts out of other words",
-            hint="Take a longer one, or do not encrypt it.",
-        )
-    return platform, data
-
-
-def _real_name(task: UploadTask, data: target_data.TargetData) -> str:
-    """Return the image's name: the caller's, the job's, the target data's, or the file's own."""
-    named = data.values.get("filename")
-    candidates = [
-        task.filename,
-        task.job.filename if task.job else None,
-        named if isinstance(named, str) else None,
-        task.image_path.name,
-    ]
-    return base_name(next(name for name in candidates if name))
+        yield PreparedUpload(platform, opened.key, opened.filename, work_dir, request)
 
 
 def _job_directory(task: UploadTask) -> Path | None:

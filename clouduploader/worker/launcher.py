@@ -70,9 +70,9 @@ def start(launch: LaunchConfig, name: str) -> Job | None:
         job = locked.job
         if job.state not in queue.STARTABLE:
             return None
-        fault = _fault(jobs, job)
-        if fault:
-            return outcome.fail(locked, fault)
+        found = fault(jobs, job)
+        if found:
+            return outcome.fail(locked, found)
         try:
             pid, barrier = _prepare(launch, job)
         except OSError as exc:
@@ -95,7 +95,7 @@ def start(launch: LaunchConfig, name: str) -> Job | None:
     return None
 
 
-def _fault(jobs: spool.Spool, job: Job) -> str | None:
+def fault(jobs: spool.Spool, job: Job) -> str | None:
     """Return why a job can never be uploaded, or None; OBS's worker leaves such jobs scheduled for ever."""
     if not job.user:
         return "the job has no user"

@@ -38,14 +38,14 @@ class RetryLimits:
 
 
 def record_exit(
-    jobs: spool.Spool, name: str, *, pid: int, code: int, retries: RetryLimits, state_dir: Path
+    jobs: spool.Spool, name: str, *, pid: int | None, code: int, retries: RetryLimits, state_dir: Path
 ) -> Job | None:
     """Record how an upload ended, and mark a clean-up as pending if needed. May be called again after an error.
 
     Args:
         jobs: The spool.
         name: The job.
-        pid: What its record names if no other process has ended the job.
+        pid: What its record names if no other process has ended the job; None for the upload of another host.
         code: The uploader's exit code; below 0 the signal that ended it.
         retries: For exit code 75.
         state_dir: Where the journals are.

@@ -9,6 +9,7 @@
     .N.dir/         the same, before our worker's uploader was started
     N.result        what its uploader gave
     .N.cleanup      there is something in the cloud that its uploader can't remove any more
+    .N.lease        which host of a cluster has it; see `leases`
     done/N          the archived job
     done/N.log      its log
 

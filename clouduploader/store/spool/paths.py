@@ -14,7 +14,11 @@ _SPOOL_HINT = (
 _IMAGE_NAME = re.compile(r"([0-9]+)\.file")
 _LOG_NAME = re.compile(r"([0-9]+)\.log")
 _CLEANUP_NAME = re.compile(r"\.([0-9]{1,18})\.cleanup")
-_PART_NAME = re.compile(r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.([0-9]{1,18}|next)(?:\.data)?\.new(?:\.[0-9a-z_]+)?")
+_LEASE_NAME = re.compile(r"\.([0-9]{1,18})\.lease")
+_PART_NAME = re.compile(
+    r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.{1,2}([0-9]{1,18})\.lease(?:\.new)?"
+    r"|\.([0-9]{1,18}|next)(?:\.data)?\.new(?:\.[0-9a-z_]+)?"
+)
 
 
 def job_of_image(image_path: Path) -> tuple[Path, str] | None:
@@ -39,7 +43,7 @@ def job_of_part(filename: str) -> str | None:
         The job's name, or "next" for the file `next`; None for other files.
     """
     found = _PART_NAME.fullmatch(filename)
-    return (found[1] or found[2]) if found else None
+    return next(filter(None, found.groups())) if found else None
 
 
 class SpoolPaths:
@@ -109,6 +113,15 @@ class SpoolPaths:
     def pending_cleanups(self) -> list[str]:
         """Return the jobs, archived or not, after which the worker has to clean up in the cloud."""
         found = (_CLEANUP_NAME.fullmatch(path.name) for path in self.directory.glob(".*.cleanup"))
+        return [match[1] for match in found if match]
+
+    def lease_path(self, name: str) -> Path:
+        """Return the path of the file that says which host of a cluster has a job."""
+        return self.directory / f".{name}.lease"
+
+    def leased_names(self) -> list[str]:
+        """Return the jobs, archived or not, that have such a file."""
+        found = (_LEASE_NAME.fullmatch(path.name) for path in self.directory.glob(".*.lease"))
         return [match[1] for match in found if match]
 
     def free_bytes(self) -> int:

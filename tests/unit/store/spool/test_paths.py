@@ -25,6 +25,9 @@ def test_job_of_a_log_is_told_by_its_name(tmp_path, name, job):
         (".7.data.new", "7"),
         (".next.new.4711", "next"),
         (".next.new.k3_x", "next"),
+        (".7.lease", "7"),
+        ("..7.lease.new", "7"),
+        ("7.lease", None),
         ("7", None),
         ("7.log", None),
         ("7.result", None),
@@ -43,3 +46,9 @@ def test_cleanups_that_are_pending_are_those_of_jobs(tmp_path):
     for name in (".7.cleanup", ".08.cleanup", ".x.cleanup", "9.cleanup", ".10.cleanup.new"):
         (tmp_path / name).touch()
     assert sorted(paths.SpoolPaths(tmp_path).pending_cleanups()) == ["08", "7"]
+
+
+def test_leases_are_those_of_jobs(tmp_path):
+    for name in (".7.lease", ".x.lease", "9.lease", "..10.lease.new"):
+        (tmp_path / name).touch()
+    assert paths.SpoolPaths(tmp_path).leased_names() == ["7"]

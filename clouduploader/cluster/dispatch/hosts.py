@@ -1,0 +1,159 @@
+"""The hosts of a cluster, as they greet: what they can, when they were seen, and which of them are drained."""
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from clouduploader.cluster import protocol
+from clouduploader.errors import CannotCreateError, DataError
+from clouduploader.util import files, privileges
+from clouduploader.util.frozen import frozen
+
+DIRECTORY = ".hosts"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+GREET_SECONDS = 10  # how often a host greets
+FORGET_SECONDS = 86_400.0  # how long a host is shown after it was seen last
+MAX_HOSTS = 10_000  # that are known at once; half a KiB each
+_ENDING = ".drain"
+
+
+def boot_clock() -> float:
+    """Return seconds that only grow, also while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@frozen(kw_only=True)
+class Greeting:
+    """What a host says of itself.
+
+    Attributes:
+        name: Its own.
+        protocol: Which version of it the host speaks.
+        version: Of its program.
+        slots: How many jobs it takes at once.
+        queues: From which it takes them.
+        busy: The jobs that it works on.
+        clock: What its clock says, in s since the epoch.
+    """
+
+    name: str
+    protocol: int
+    version: str
+    slots: int
+    queues: tuple[str, ...]
+    busy: tuple[str, ...]
+    clock: float
+
+
+@frozen(kw_only=True)
+class Host:
+    """A host as it was seen last.
+
+    Attributes:
+        greeting: What it said.
+        seen: When, in s since the epoch.
+        skew_seconds: By how much its clock was ahead of ours then.
+        is_draining: Whether it is to take no more jobs.
+        is_gone: Whether it was not seen for as long as a lease lives, nor for three greetings.
+    """
+
+    greeting: Greeting
+    seen: float
+    skew_seconds: float
+    is_draining: bool
+    is_gone: bool
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether jobs may be published for it."""
+        return not self.is_draining and not self.is_gone and self.greeting.protocol in protocol.KNOWN
+
+
+class Hosts:
+    """All hosts that have greeted. Any thread may call the methods.
+
+    Args:
+        spool: The directory of the spool; which hosts are drained is kept in it.
+        lease_seconds: Returns how long a host that is not seen has its jobs.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, spool: Path, *, lease_seconds: Callable[[], float], clock: Callable[[], float] = boot_clock
+    ) -> None:
+        self._directory = spool / DIRECTORY
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._hosts: dict[str, tuple[Greeting, float, float, float]] = {}
+
+    def greet(self, greeting: Greeting) -> bool:
+        """Take note of a host; return whether it is to take no more jobs.
+
+        Raises:
+            DataError: That is no name of a host, or there are too many.
+        """
+        check_name(greeting.name)
+        now, wall = self._clock(), time.time()
+        with self._lock:
+            for name in [name for name, host in self._hosts.items() if host[1] < now - FORGET_SECONDS]:
+                del self._hosts[name]
+            if len(self._hosts) >= MAX_HOSTS and greeting.name not in self._hosts:
+                raise DataError(f"there are {MAX_HOSTS} hosts already")
+            self._hosts[greeting.name] = (greeting, now, wall, greeting.clock - wall)
+        return self.is_draining(greeting.name)
+
+    def is_draining(self, name: str) -> bool:
+        """Return whether a host is to take no more jobs."""
+        return (self._directory / f"{name}{_ENDING}").exists()
+
+    def drain(self, name: str, *, is_draining: bool) -> None:
+        """Let a host take no more jobs, or some again; also one that is not known yet.
+
+        Raises:
+            DataError: That is no name of a host.
+            CannotCreateError: It can't be written down.
+        """
+        check_name(name)
+        path = self._directory / f"{name}{_ENDING}"
+        try:
+            with privileges.as_owner(self._directory.parent):
+                if is_draining:
+                    files.make_directory(self._directory, mode=files.GROUP_DIRECTORY_MODE)
+                    files.write_file(path, b"", mode=files.GROUP_MODE)
+                    files.sync_directory(self._directory)
+                else:
+                    with contextlib.suppress(FileNotFoundError):
+                        path.unlink()
+                        files.sync_directory(self._directory)
+        except OSError as exc:
+            raise CannotCreateError(f"{path} can't be changed: {exc.strerror}") from exc
+
+    def hosts(self) -> list[Host]:
+        """Return all that were seen in the last day, by their names."""
+        now, patience = self._clock(), max(self._lease_seconds(), 3 * GREET_SECONDS)
+        with self._lock:
+            known = sorted(self._hosts.items())
+        return [
+            Host(
+                greeting=greeting,
+                seen=wall,
+                skew_seconds=skew,
+                is_draining=self.is_draining(name),
+                is_gone=now - seen > patience,
+            )
+            for name, (greeting, seen, wall, skew) in known
+        ]
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name of a host.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not NAME.fullmatch(name):
+        raise DataError("a host's name has letters, digits, '.', '_' and '-', and 64 of them at most")

@@ -216,6 +216,7 @@ async def _answer_all(
         state.clouds.close()
         await runner.cleanup()
         state.copier.close()
+        state.sender.close()
 
 
 def _acceptors(

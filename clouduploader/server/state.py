@@ -26,6 +26,7 @@ from clouduploader.server.receive.image_receiver import ImageReceiver
 from clouduploader.server.receive.piece_receiver import PieceReceiver
 from clouduploader.server.receive.places import Places
 from clouduploader.server.replies import RefusalError
+from clouduploader.server.send_image import ImageSender
 from clouduploader.server.settings import ServerSettings, SettingsSource
 from clouduploader.server.signin.openid import Provider
 from clouduploader.server.worker_thread import WorkerThread
@@ -57,6 +58,7 @@ class ServerState:
         copier: Copies what comes of them.
         receiver: Receives whole images.
         pieces: Receives pieces of them.
+        sender: Sends images to the hosts of a cluster.
         clouds: Asks clouds.
         logs: Logs that are followed.
         listing: Renders lists of jobs; each piece under `listing_lock`.
@@ -85,6 +87,7 @@ class ServerState:
         self.pieces = PieceReceiver(
             self.images, source, places=self.places, copier=self.copier, free_bytes=jobs.free_bytes
         )
+        self.sender = ImageSender(source)
         self.clouds = CloudThreads()
         self.log = log
         self.worker = worker

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from clouduploader.server.network import body, connections
+from clouduploader.server.network import body, connections, waiting
 from clouduploader.server.settings import SettingsSource
 
 THREADS = 4  # ours: a few of each kind, so that one that waits for the disk delays no other
@@ -68,7 +68,7 @@ class BodyCopier:
 
     async def settle(self, function: Callable[[], T]) -> T:
         """Do in a thread what waits for the disk or a lock."""
-        return await _finished(asyncio.get_running_loop().run_in_executor(self._settle_threads, function))
+        return await waiting.until_done(asyncio.get_running_loop().run_in_executor(self._settle_threads, function))
 
     def close(self) -> None:
         """End the threads; nothing may be copied any more."""
@@ -147,7 +147,7 @@ class BodyCopier:
             if moved < SMALL_BYTES and left_bytes:
                 await asyncio.sleep(PAUSES[min(small_turns, len(PAUSES) - 1)])
                 small_turns = min(small_turns + 1, len(PAUSES))
-                await _readable(sock, CHECK_SECONDS)
+                await waiting.until_readable(sock, CHECK_SECONDS)
             else:
                 small_turns = 0
         return not left_bytes
@@ -180,7 +180,9 @@ class BodyCopier:
         return moved, False
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await _finished(asyncio.get_running_loop().run_in_executor(self._copy_threads, function, *arguments))
+        return await waiting.until_done(
+            asyncio.get_running_loop().run_in_executor(self._copy_threads, function, *arguments)
+        )
 
 
 class PeriodicCheck:
@@ -217,19 +219,6 @@ def paused_reading(request: web.BaseRequest) -> Iterator[None]:
             transport.resume_reading()  # a client that is still sending does not listen yet
 
 
-async def _finished(future: Awaitable[T]) -> T:
-    """Wait for a thread's result; if cancelled, however often, until the thread is done: it uses files of this task."""
-    task = asyncio.ensure_future(future)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        task.exception()  # the client is gone; asyncio would log an exception that was never retrieved
-        raise
-
-
 def _is_copied(request: web.BaseRequest) -> bool:
     """Return whether a body is copied from the socket past aiohttp: of known length, and as it is, without TLS."""
     has_tls = request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
@@ -246,21 +235,3 @@ def _buffered(request: web.BaseRequest) -> bytes:
         return request.content.read_nowait()
     except (web.RequestPayloadError, ConnectionError) as exc:
         raise body.TruncatedError from exc
-
-
-async def _readable(sock: socket.socket, timeout_seconds: float) -> None:
-    """Wait until a socket can be read, or has ended; at most so long."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def ready() -> None:
-        loop.remove_reader(sock)
-        if not future.done():
-            future.set_result(None)
-
-    loop.add_reader(sock, ready)
-    try:
-        await asyncio.wait([future], timeout=timeout_seconds)
-    finally:
-        loop.remove_reader(sock)
-        future.cancel()

@@ -102,6 +102,8 @@ def _journal(found: "JobInspection") -> dict[str, Any] | None:
 
 
 def _process_text(found: "JobInspection") -> str:
+    if found.job and found.job.host:
+        return f"on the host {found.job.host}"
     pid = found.job.pid if found.job else None
     pids = ", ".join(map(str, found.pids or ()))
     texts = {

@@ -14,18 +14,16 @@ DAMAGED = "damaged"
 
 FIELDS = (
     "state", "created", "user", "target", "project", "repository", "package", "arch", "filename", "size",
-    "progress", "try", "pid", "details",
+    "progress", "try", "pid", "host", "attempt", "since", "details",
 )  # fmt: skip
-"""What is shown of a job, in this order; XML's names, `state` being `damaged` for a damaged one."""
+"""What is shown of a job, in this order; XML's names, `state` being `damaged` for a damaged one, and its host's."""
 
 
 def job_fields(job: Job) -> dict[str, Any]:
-    """Return what is shown of a job, by FIELDS; `created` in UTC."""
+    """Return what is shown of a job, by FIELDS; `created` and `since` in UTC."""
     values = vars(job)
-    return {
-        **{field: values["try_" if field == "try" else field] for field in FIELDS},
-        "created": None if job.created is None else utc(job.created),
-    }
+    fields = {field: values["try_" if field == "try" else field] for field in FIELDS}
+    return fields | {field: utc(values[field]) for field in ("created", "since") if values[field] is not None}
 
 
 def utc(seconds: float) -> str:

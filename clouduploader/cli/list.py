@@ -33,6 +33,7 @@ TERMINAL_COLUMNS = (
     table.Column("filename", least=16, rank=2),
     table.Column("details", least=22),
 )
+HOST_COLUMN = table.Column("host", rank=2)
 
 
 @click.command("list")
@@ -63,7 +64,8 @@ def list_command(
 ) -> int:
     """List the jobs, running and done, newest first.
 
-    On a terminal the columns are made to fit; otherwise all fields are printed, with tabs between them.
+    On a terminal the columns are made to fit, and with --verbose there is one for the host that has the job, where
+    several upload for a server; otherwise all fields are printed, with tabs between them.
 
     With --json the data are {"total": N, "jobs": [...]}: each job's fields by OBS's names, its id as job,
     and archived and damage. The total is before all filters but --running; null from a
@@ -82,7 +84,9 @@ def list_command(
         documents = (_document(entry) for entry in entries)
         output.print_json_stream(session, {"total": listing.total}, key="jobs", items=documents)
         return ExitCode.OK
-    columns = TERMINAL_COLUMNS if is_terminal else tuple(map(table.Column, ("job", *FIELDS)))
+    columns = tuple(map(table.Column, ("job", *FIELDS)))
+    if is_terminal:
+        columns = (*TERMINAL_COLUMNS, *([HOST_COLUMN] if session.is_verbose else []))
     table.print_table(columns, (_row(entry, columns) for entry in entries))
     if is_terminal and not session.is_quiet and next(listing.entries, None):
         which = "that match" if query.is_selective or listing.total is None else f"of {listing.total} jobs"

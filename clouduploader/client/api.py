@@ -42,8 +42,9 @@ _CLUSTER_ERRORS: Mapping[int, type[ClouduploaderError]] = {
     http.HTTPStatus.CONFLICT: UnavailableError,
 }
 """What statuses mean where a host is named; 409 is that of a server without a cluster."""
-_TEXTS = ("details", "user", "target", "project", "repository", "package", "arch", "filename")
-_NUMBERS = {"progress": "progress", "tries": "try_", "size": "size"}
+_GIVEN = ("user", "target", "project", "repository", "package", "arch", "filename")
+_TEXTS = ("details", "host", *_GIVEN)
+_NUMBERS = {"progress": "progress", "tries": "try_", "size": "size", "attempt": "attempt"}
 
 
 def connect(url: str, token: str | None = None, *, tls: ClientTls | None = None) -> JobServer:
@@ -254,7 +255,7 @@ class ApiServer(JobServer):
             NetworkError: It may have been made; ask again.
         """
         text = targetdata.decode()
-        document: dict[str, Any] = {name: getattr(job, name) or "" for name in _TEXTS if name != "details"}
+        document: dict[str, Any] = {name: getattr(job, name) or "" for name in _GIVEN}
         try:
             data = json.loads(text)
         except ValueError:
@@ -356,12 +357,12 @@ class ApiServer(JobServer):
             fields[key] = self._field(entry, key, str)
         for key, attribute in _NUMBERS.items():
             fields[attribute] = self._field(entry, key, int)
-        created = _moment(entry.get("created"))
+        created, since = (_seconds(entry.get(key)) for key in ("created", "since"))
         try:
             state = JobState(str(entry.get("state")))
         except ValueError:
             raise self._endpoint.nonsense("a job in no state") from None
-        return Job(name=found, state=state, created=int(created.timestamp()) if created else None, **fields)
+        return Job(name=found, state=state, created=created, since=since, **fields)
 
     def _field(self, entry: Mapping[str, Any], key: str, kind: type) -> Any:  # noqa: ANN401 of that type
         value = entry.get(key)
@@ -402,6 +403,12 @@ class PieceTransfer(Transfer):
             HEAD_SECONDS,
             lambda: self._endpoint.check(self._connection, head, None, expected=(http.HTTPStatus.NO_CONTENT,)),
         )
+
+
+def _seconds(text: Any) -> int | None:  # noqa: ANN401 JSON
+    """Return a time as the API writes it in s since the epoch; None for what is none."""
+    moment = _moment(text)
+    return int(moment.timestamp()) if moment else None
 
 
 def _moment(text: Any) -> datetime.datetime | None:  # noqa: ANN401 JSON

@@ -13,6 +13,7 @@ from clouduploader.model.job import Job
 from clouduploader.plugin import CloudObject
 from clouduploader.store import journal, spool
 from clouduploader.store.job_log import LogReading
+from clouduploader.store.spool import leases
 from clouduploader.store.spool.process_match import process_match
 from clouduploader.util import processes
 from clouduploader.util.frozen import frozen
@@ -99,6 +100,7 @@ def inspect_job(jobs: spool.Spool, name: str, *, lines: int, state_dir: Path) ->
     job, damage = None, None
     try:
         job, is_archived = jobs.read(name)
+        job = leases.with_host(jobs, job)
     except (JobFileError, LocalIOError) as exc:
         damage, is_archived = exc.message, not jobs.job_path(name).exists()
     files = _files(jobs, name, is_archived=is_archived)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from clouduploader.errors import JobFileError, LocalIOError, NoSuchJobError
 from clouduploader.model.job import Job
 from clouduploader.store import spool
+from clouduploader.store.spool import leases
 from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:  # a command without a server does not load the client
@@ -130,7 +131,8 @@ def _entry(jobs: spool.Spool, name: str, *, is_archived: bool) -> ListedJob | No
     try:
         if is_archived:
             return ListedJob(name, jobs.read_archived(name), is_archived)
-        return ListedJob(name, *jobs.read(name))
+        job, is_archived = jobs.read(name)
+        return ListedJob(name, leases.with_host(jobs, job), is_archived)
     except NoSuchJobError:
         return None  # removed since we looked
     except (JobFileError, LocalIOError) as exc:

@@ -33,7 +33,7 @@ class Details(enum.StrEnum):
 
 @frozen(kw_only=True)
 class Job:
-    """One record of the spool. A field that is None is absent from the XML.
+    """One record of the spool. A field that is None is absent from the XML, where the last three never are.
 
     Attributes:
         name: The id, decimal digits.
@@ -51,6 +51,9 @@ class Job:
         filename: The image's real name, as OBS gives it: not yet safe to use as a path.
         size: Of the image file, in bytes.
         pid: While receiving or uploading: the process group that works on it.
+        host: The upload host that has it, where there are several; by its lease, as attempt and since.
+        attempt: How often the job was given to a host, this time included.
+        since: When the host got it, in seconds since the epoch.
     """
 
     name: str
@@ -68,6 +71,9 @@ class Job:
     filename: str | None = None
     size: int | None = None
     pid: int | None = None
+    host: str | None = None
+    attempt: int | None = None
+    since: int | None = None
 
     def ended(self, state: JobState, details: str | None) -> "Job":
         """This job in a final state, as OBS archives it: with new details and no pid."""

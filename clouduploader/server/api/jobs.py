@@ -56,6 +56,9 @@ class JobEntry(documents.Document):
     arch: str | None = None
     filename: Annotated[str | None, Meta(description="The image's name.")] = None
     size: Annotated[int | None, Meta(description="Of the image, in bytes.")] = None
+    host: Annotated[str | None, Meta(description="The upload host that has it, where there are several.")] = None
+    attempt: Annotated[int | None, Meta(description="How often it was given to a host, this time included.")] = None
+    since: Annotated[documents.Time | None, Meta(description="When the host got it.")] = None
 
 
 class ObjectEntry(documents.Document):
@@ -237,7 +240,7 @@ async def details(call: RouteCall, name: str) -> JobDetails:
 def _fields(found: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a JobEntry for what `search.job_fields` gives."""
     fields = {"id": found["name"], "tries": found.get("try"), **found, "state": ShownState(found["state"])}
-    for name in ("created", "changed"):
+    for name in ("created", "changed", "since"):
         fields[name] = documents.moment(found.get(name))
     return {name: fields.get(name) for name in _NAMES if name in fields}
 

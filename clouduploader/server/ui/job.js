@@ -4,7 +4,7 @@ import {refreshLog} from "./log.js";
 
 const FIELDS = [
   ["Progress", (job) => hasNumber(job.progress) ? job.progress + " %" : ""], ["Phase", (job) => job.state === "uploading" ? job.phase : ""],
-  ["Try", (job) => job.tries], ["User", (job) => job.user], ["Target", (job) => job.target], ["Image", (job) => job.filename],
+  ["Try", (job) => job.tries], ["Host", (job) => job.host ? job.host + ", attempt " + job.attempt : ""], ["User", (job) => job.user], ["Target", (job) => job.target], ["Image", (job) => job.filename],
   ["Size", (job) => hasNumber(job.size) ? size(job.size) + (job.size < 1024 ? "" : " (" + job.size.toLocaleString() + " bytes)") : ""],
   ["Project", (job) => job.project], ["Repository", (job) => job.repository], ["Package", (job) => job.package],
   ["Architecture", (job) => job.arch], ["In the cloud", (job) => job.objects.map(inCloud).join("\n")],
@@ -35,7 +35,7 @@ function showJob(job) {
   if (!isOver && job.created) when.push("created " + ago(created));
   setText(byId("when"), when.join(", "));
   setText(byId("reason"), job.damage || job.details || "");
-  const times = [["Created", job.created], [isOver ? "Ended" : "Last change", job.changed]].filter(([, moment]) => moment);
+  const times = [["Created", job.created], ["At the host since", job.since], [isOver ? "Ended" : "Last change", job.changed]].filter(([, moment]) => moment);
   const pairs = [
     ...FIELDS.map(([label, value]) => [label, value(job)]).filter(([, value]) => value || value === 0),
     ...times.map(([label, moment]) => [label, fullTime(moment)]),

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from clouduploader.errors import CannotCreateError, JobFileError, LocalIOError
+from clouduploader.model.job import Job, JobState
 from clouduploader.store.spool.paths import SpoolPaths
 from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
@@ -80,6 +81,19 @@ def read(jobs: SpoolPaths, name: str) -> LeaseRecord | None:
         return _parsed(json.loads(data))
     except (ValueError, TypeError, KeyError, RecursionError):
         raise JobFileError(f"{path} is damaged: it is no record of a lease") from None
+
+
+def with_host(jobs: SpoolPaths, job: Job) -> Job:
+    """Return a job with the host that has it; as it is if none has, or the lease can't be read."""
+    if job.state is not JobState.UPLOADING:
+        return job
+    try:
+        record = read(jobs, job.name)
+    except (JobFileError, LocalIOError):
+        return job
+    if record is None or record.state is not LeaseState.CLAIMED:
+        return job
+    return dataclasses.replace(job, host=record.host, attempt=record.attempt, since=int(record.since))
 
 
 @privileges.works_as_owner

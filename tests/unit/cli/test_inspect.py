@@ -4,9 +4,14 @@ import re
 
 from clouduploader.cli import job_view
 from clouduploader.model.job import JobState
+from clouduploader.store.spool import leases
+from clouduploader.store.spool.leases import LeaseRecord, LeaseState
 
 LOG = b"Start uploading image a.raw.xz.\nPhase: upload\nCreated instance i-1 in here.\nb\xff\x1b[31m\tend\n"
 
+CLAIMED = LeaseRecord(
+    attempt=3, state=LeaseState.CLAIMED, queue="uploads", host="h1", claim="0" * 64, since=1.5, journal="f" * 32
+)
 FIELD_KEYS = set(job_view.FIELDS) | {"job", "archived", "damage"}
 
 
@@ -38,6 +43,25 @@ def test_inspect_as_json_has_all_keys(jobs, make_job, run_json):
     assert (code, set(damaged)) == (0, set(data))
     assert (damaged["state"], damaged["log"], damaged["objects"]) == (None, None, None)
     assert damaged["damage"]
+
+
+def test_inspect_tells_which_host_has_the_job(jobs, make_job, run, run_json, show):
+    make_job(jobs, "7", target="nosuch")
+    leases.write(jobs, "7", CLAIMED)
+    pairs = [line.split("\t") for line in run("inspect", "7")[1].splitlines()]
+    assert ["host", "h1"] in pairs
+    assert ["attempt", "3"] in pairs
+    assert ["since", "1970-01-01T00:00:01Z"] in pairs
+    assert ["process", "on the host h1"] in pairs
+    for words in (["inspect", "7"], ["list"]):
+        _, data = run_json(*words)
+        data = data.get("jobs", [data])[0]
+        assert (data["host"], data["attempt"], data["since"]) == ("h1", 3, "1970-01-01T00:00:01Z")
+    assert "h1" not in show("list")
+    assert show("list", "--verbose", columns=100).splitlines()[0].split()[-1] == "host"
+    make_job(jobs, "7", target="nosuch", state=JobState.SUCCEEDED)
+    jobs.job_path("7").unlink()
+    assert run_json("inspect", "7")[1]["host"] is None
 
 
 def test_inspect_tells_who_works_on_the_job(jobs, make_job, run):

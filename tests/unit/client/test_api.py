@@ -48,6 +48,11 @@ def test_job_is_read(api):
     )  # fmt: skip
 
 
+def test_host_of_a_job_is_read(api):
+    found = api(document(JOB | {"host": "h1", "attempt": 2, "since": "2026-11-29T12:00:00Z"})).read("7")
+    assert (found.host, found.attempt, found.since) == ("h1", 2, 1795953600)
+
+
 @pytest.mark.parametrize(
     "changes", [{"id": "8"}, {"id": None}, {"id": 7}, {"state": "gone"}, {"state": None}, {"size": "3"}, {"size": True},
                 {"user": ["tom"]}, {"progress": 1.5}],

@@ -9,6 +9,7 @@ import pytest
 
 from clouduploader.model.job import Job, JobState
 from clouduploader.store import images
+from clouduploader.store.spool import leases
 
 ROOT = "/api/v1/jobs"
 
@@ -98,6 +99,16 @@ def test_job_tells_what_its_log_tells(ask, jobs, make_job):
     assert ask("GET", f"{ROOT}/8") == (
         404, {"title": "Not Found", "status": 404, "code": "not_found", "detail": "no such job", "hint": None}
     )  # fmt: skip
+
+
+def test_job_tells_which_host_has_it(ask, jobs, make_job):
+    make_job(jobs, "7")
+    lease = {"claim": "0" * 64, "journal": "f" * 32, "queue": "uploads", "since": 1795361942.5}
+    leases.write(jobs, "7", leases.LeaseRecord(attempt=2, state=leases.LeaseState.CLAIMED, host="h1", **lease))
+    for target in (f"{ROOT}/7", f"{ROOT}?text=H1"):
+        found = ask("GET", target)[1]
+        found = found.get("jobs", [found])[0]
+        assert (found["host"], found["attempt"], found["since"]) == ("h1", 2, "2026-11-22T15:39:02Z")
 
 
 def test_killed_job_is_answered_and_stays_killed(ask, jobs, make_job):

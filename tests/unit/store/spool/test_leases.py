@@ -6,6 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from clouduploader.errors import CannotCreateError, ClouduploaderError, JobFileError, LocalIOError
+from clouduploader.model.job import Job, JobState
 from clouduploader.store.spool import leases
 from clouduploader.store.spool.leases import LeaseRecord, LeaseState
 
@@ -36,6 +37,19 @@ def test_lease_is_read_as_it_was_written(make_spool, record):
     for _ in range(2):
         leases.remove(jobs, "42")
     assert list(jobs.directory.iterdir()) == []
+
+
+def test_job_has_the_host_of_its_lease_while_it_is_uploaded(make_spool):
+    jobs, job = make_spool(), Job(name="42", state=JobState.UPLOADING)
+    assert leases.with_host(jobs, job) is job
+    leases.write(jobs, "42", PUBLISHED)
+    assert leases.with_host(jobs, job) is job
+    leases.write(jobs, "42", CLAIMED)
+    found = leases.with_host(jobs, job)
+    assert (found.host, found.attempt, found.since) == ("h1", 3, 1)
+    assert leases.with_host(jobs, job.ended(JobState.FAILED, "no")).host is None
+    jobs.lease_path("42").write_bytes(b"{")
+    assert leases.with_host(jobs, job) is job
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=3)

@@ -69,12 +69,13 @@ def json_option(function: Function) -> Function:
     return click.option("--json", is_flag=True, expose_value=False, help="Answer with one JSON object.")(function)
 
 
-def server_option(function: Function) -> Function:
-    """Give a command `--server`, and `--ca`, `--cert` and `--key` for it."""
+def _remember_here(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Note an option that a command takes behind its name only."""
+    setattr(context.ensure_object(Session), parameter.name or "", value)
 
-    def remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
-        setattr(context.ensure_object(Session), parameter.name or "", value)
 
+def tls_options(function: Function) -> Function:
+    """Give a command that asks a server `--ca`, `--cert` and `--key`."""
     for name, text in (
         ("--key", f"The key of --cert.  [{KEY_VARIABLE}; in the same file]"),
         ("--cert", f"A certificate for a server that asks for one, in PEM.  [{CERT_VARIABLE}]"),
@@ -83,17 +84,22 @@ def server_option(function: Function) -> Function:
             f"The authorities of the server's certificate, in PEM.  [{CA_VARIABLE}; those that this machine trusts]",
         ),
     ):
-        function = click.option(name, type=FILE, metavar="FILE", expose_value=False, callback=remember, help=text)(
-            function
-        )
+        function = click.option(
+            name, type=FILE, metavar="FILE", expose_value=False, callback=_remember_here, help=text
+        )(function)
+    return function
+
+
+def server_option(function: Function) -> Function:
+    """Give a command `--server`, and `--ca`, `--cert` and `--key` for it."""
     return click.option(
         "--server",
         "server_url",
         metavar="URL",
         expose_value=False,
-        callback=remember,
+        callback=_remember_here,
         help=f"Ask the server there, or at unix:PATH, instead of the spool.  [{SERVER_VARIABLE}]",
-    )(function)
+    )(tls_options(function))
 
 
 data_option = click.option(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clouduploader.errors import DeniedError, UsageError
+from clouduploader.errors import ConfigError, DeniedError, UsageError
 from clouduploader.store import config
 from clouduploader.store.config import Config
 from clouduploader.store.spool import Spool
@@ -15,6 +15,7 @@ from clouduploader.util.certificates import ClientTls
 
 if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
+    from clouduploader.client.cluster import ClusterServer
 
 SERVER_VARIABLE = "CLOUDUPLOADER_SERVER"
 CA_VARIABLE = "CLOUDUPLOADER_CA"
@@ -111,8 +112,32 @@ class Session:
         return self._connect(url)
 
     def _connect(self, url: str) -> "JobServer":
-        from clouduploader import client
         from clouduploader.client import api
+
+        return api.connect(url, self._token_for(url), tls=self._find_tls())
+
+    def cluster_server(self, url: str) -> "ClusterServer":
+        """Return the server that an upload host works for. Asks it nothing.
+
+        Raises:
+            UsageError: It is no URL.
+            ConfigError: There is no token, or one that can't be used.
+            DeniedError: Others could read what is sent.
+        """
+        from clouduploader.client import cluster
+
+        token = self._token_for(url)
+        if not token:
+            raise ConfigError(
+                "an upload host needs a token of the role `worker`",
+                hint="`clouduploader token create --role worker` makes one; CLOUDUPLOADER_TOKEN, the file `token` in "
+                "the home, or the keyring has it.",
+            )
+        return cluster.ClusterServer(url, token, tls=self._find_tls())
+
+    def _token_for(self, url: str) -> str | None:
+        """Return the token for a server, unless others could read it on its way; None for none."""
+        from clouduploader import client
 
         plain = client.JobServer(url)
         token = self._find_token(plain.url)
@@ -121,7 +146,7 @@ class Session:
                 f"the token is not sent to {plain.url}: by http others could read it on its way",
                 hint="Give a URL with https.",
             )
-        return api.connect(url, token, tls=self._find_tls())
+        return token
 
     def _find_tls(self) -> ClientTls:
         """Return the files for TLS that the nearest of command line, environment and settings names.

@@ -1,4 +1,4 @@
-"""One connection to a job server: one request, and its response."""
+"""One connection to a job server: requests, one after the other, and their responses."""
 
 import contextlib
 import http
@@ -12,9 +12,9 @@ RECEIVE_BYTES = 1 << 16
 
 
 class ServerConnection:
-    """One request and its response over a connected socket. One thread at a time.
+    """Requests and their responses over a connected socket. One thread at a time.
 
-    Each method but `close` may raise OSError, TimeoutError among them by the socket's timeout, and
+    Each method but `close` and `begin` may raise OSError, TimeoutError among them by the socket's timeout, and
     http1.MalformedResponseError.
 
     Args:
@@ -22,22 +22,46 @@ class ServerConnection:
         authority: Host and port for the request's header `Host`.
         token: Sent with the request; None for none.
         max_body_bytes: How long the body of the response may be; None for any length.
+        is_kept: Whether the server is asked to keep the connection for another request.
 
     Attributes:
         sock: As given; the caller sets its timeout.
     """
 
-    def __init__(self, sock: socket.socket, *, authority: str, token: str | None, max_body_bytes: int | None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        authority: str,
+        token: str | None,
+        max_body_bytes: int | None,
+        is_kept: bool = False,
+    ) -> None:
         self.sock = sock
         self._headers = {"Host": authority, "Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
+        self._headers["Connection"] = "keep-alive" if is_kept else "close"
+        self.begin(max_body_bytes=max_body_bytes)
+
+    def begin(self, *, max_body_bytes: int | None) -> None:
+        """Make ready for another request, once `is_reusable`; see ServerConnection."""
         self._parser = http1.ResponseParser(max_body_bytes=max_body_bytes)
         self._body = b""  # came with the head
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a byte of the response has come."""
+        return self._parser.has_begun
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the connection is good for another request: all of the response was read, and the server keeps it."""
+        return self._parser.is_reusable and not self._body
+
     def send_head(self, method: str, target: str, headers: Mapping[str, str]) -> None:
         """Send the head of the request; what `headers` say of a body must follow it."""
-        lines = {**self._headers, **headers, "Connection": "close"}
+        lines = {**self._headers, **headers}
         text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         try:
             self.sock.sendall(f"{method} {target} HTTP/1.1\r\n{text}\r\n".encode("ascii"))

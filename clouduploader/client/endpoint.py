@@ -107,6 +107,15 @@ class ServerEndpoint:
         """Whether what is sent can't be read on its way: by TLS, or because it stays on this machine."""
         return self._is_tls or hosts.is_here(self._host)
 
+    def load_tls(self) -> None:
+        """Read the files for TLS now, where it is https, and not with the first connection.
+
+        Raises:
+            ConfigError: They can't be used.
+        """
+        if self._is_tls:
+            _ = self._context
+
     @contextlib.contextmanager
     def connection(self, *, max_body_bytes: int | None) -> Iterator[ServerConnection]:
         """Connect; the connection is closed when the block ends.
@@ -114,12 +123,16 @@ class ServerEndpoint:
         Args:
             max_body_bytes: How long the body of the response may be; None for any length.
         """
+        with contextlib.closing(self.connect(max_body_bytes=max_body_bytes)) as connection:
+            yield connection
+
+    def connect(self, *, max_body_bytes: int | None, is_kept: bool = False) -> ServerConnection:
+        """Connect; the caller closes the connection. See ServerConnection."""
         with self.errors():
             sock = self._connect()
-        with contextlib.closing(
-            ServerConnection(sock, authority=self._authority, token=self._token, max_body_bytes=max_body_bytes)
-        ) as connection:
-            yield connection
+        return ServerConnection(
+            sock, authority=self._authority, token=self._token, max_body_bytes=max_body_bytes, is_kept=is_kept
+        )
 
     def _connect(self) -> socket.socket:
         if self.socket_path is not None:

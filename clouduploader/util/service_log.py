@@ -30,6 +30,10 @@ class ServiceLog:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.renew()
+
+    def renew(self) -> None:
+        """Make it usable in a process that was forked while a thread may have been writing a line."""
         self._lock = threading.Lock()
 
     def tell(self, event: str, *, job: str | None = None, **facts: str | float | None) -> None:

@@ -1,0 +1,324 @@
+"""One attempt at a job: claim it, fetch its image, run one uploader, and report. Blocks until it has ended.
+
+The main thread waits for the uploader and answers its witness; `beats` renews the lease in a second thread. Both look
+at the lease before anything else: if it is lost, the uploader gets SIGKILL, and neither SIGTERM nor time, for it must
+not remove in the cloud what its successor goes on with.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import signal
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import clouduploader
+from clouduploader.client.cluster import Claim, ClusterServer, LeaseLostError
+from clouduploader.cluster import protocol
+from clouduploader.cluster.host import claimed, directory, fetch
+from clouduploader.cluster.host.beats import Beats, Lease
+from clouduploader.cluster.host.claimed import ClaimedJob
+from clouduploader.cluster.host.directory import AttemptDirectory
+from clouduploader.cluster.host.mirror import Mirror
+from clouduploader.cluster.host.uploader import DATA_PATH, Uploader
+from clouduploader.errors import ClouduploaderError, StoppedError, TransientError
+from clouduploader.store.spool import Spool
+from clouduploader.util import files, processes
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.frozen import frozen
+from clouduploader.util.service_log import ServiceLog
+
+CLAIM_SECONDS = 30.0  # a claim whose answer does not come; then the server has published the job anew
+PAUSE_SECONDS = 1.0  # until what the server could not take is sent again
+LOOK_SECONDS = 0.25  # between looks at what has grown
+MAX_RESULT_BYTES = 1 << 20
+SECRETS_KEY = "clouduploader_secrets"
+
+
+@frozen(kw_only=True)
+class HostFacts:
+    """What every attempt needs.
+
+    Attributes:
+        name: The host's.
+        spool: Its own.
+        program: The uploader.
+        environment: Of the uploader.
+        log: What the host does.
+    """
+
+    name: str
+    spool: Path
+    program: Path
+    environment: Mapping[str, str] = dataclasses.field(repr=False)
+    log: ServiceLog
+
+
+class Attempt:
+    """One attempt. Its lease is this process's as long as `run` is under way.
+
+    Args:
+        host: See HostFacts.
+        server: For this thread.
+        name: The job.
+        number: The attempt's number.
+    """
+
+    def __init__(self, host: HostFacts, server: ClusterServer, name: str, number: int) -> None:
+        self._host = host
+        self._server = server
+        self._claim = Claim(name, number, uuid.uuid4().hex)
+        self._cancel = Cancel()
+        self._troubles: set[str] = set()
+
+    def run(self) -> None:
+        """Do it; whatever comes of it, nothing of it is left on this host. Raises nothing of ours."""
+        began = time.monotonic()
+        try:
+            found, sent = self._ask_for_job()
+        except ClouduploaderError as exc:
+            self._tell("refused", text=exc.message)
+            return
+        self._tell("claimed", user=found.job.user, target=found.job.target)
+        try:
+            code = self._work(found, sent)
+        except LeaseLostError as exc:
+            self._tell("lost", text=exc.message)
+        except ClouduploaderError as exc:
+            self._tell("released", text=exc.message)
+        else:
+            self._tell("done", code=code, seconds=time.monotonic() - began)
+
+    def _ask_for_job(self) -> tuple[ClaimedJob, float]:
+        """Claim the job.
+
+        Returns:
+            It, and when the claim was sent that was answered, in seconds since boot.
+        """
+        facts: dict[str, str | int] = {
+            "host": self._host.name,
+            "protocol": protocol.VERSION,
+            "version": clouduploader.__version__,
+        }
+        ends_at = time.monotonic() + CLAIM_SECONDS
+        while True:
+            sent = processes.seconds_since_boot()
+            try:
+                return claimed.read(self._claim.job, self._server.claim(self._claim, **facts)), sent
+            except TransientError as exc:
+                if time.monotonic() >= ends_at:
+                    raise
+                self._tell_trouble(exc.message)
+            time.sleep(PAUSE_SECONDS)
+
+    def _work(self, found: ClaimedJob, sent: float) -> int:
+        """Do what was claimed.
+
+        Returns:
+            The uploader's exit code.
+
+        Raises:
+            LeaseLostError: The lease was lost; the uploader got SIGKILL.
+            ClouduploaderError: The upload could not be begun; the job was given back.
+        """
+        wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, wake)
+            try:
+                place = stack.enter_context(directory.made(self._host.spool, self._claim.job, self._claim.attempt))
+                uploader = self._fork(found, place)
+            except ClouduploaderError as exc:
+                self._give_back(exc.message)
+                raise
+            stack.callback(uploader.close)
+
+            def change() -> None:
+                if lease.is_lost:
+                    uploader.kill()
+                self._cancel.request(signal.SIGTERM)
+                os.eventfd_write(wake, 1)
+
+            lease = Lease(found.lease_seconds, sent=sent, on_change=change)
+            lease.check()
+            stack.enter_context(
+                Beats(
+                    self._server.another(),
+                    self._claim,
+                    lease,
+                    seconds=found.beat_seconds,
+                    progress=lambda: _progress(place, self._claim.job),
+                    on_trouble=self._tell_trouble,
+                )
+            )
+            mirror = stack.enter_context(
+                Mirror(
+                    self._server,
+                    self._claim,
+                    journal_dir=place.state_dir / found.journal_key,
+                    log=place.log_path(self._claim.job),
+                )
+            )
+            try:
+                self._fetch(found, place, mirror)
+            except StoppedError:
+                lease.check()
+                uploader.kill()
+            except ClouduploaderError as exc:
+                lease.check()
+                self._give_back(exc.message)
+                raise
+            else:
+                lease.check()
+                uploader.start()
+                self._tell("started", process=uploader.pid)
+            code = self._watch(uploader, lease, mirror, wake, found.grace_seconds)
+            self._report(lease, mirror, code, _result(place.result_path(self._claim.job)))
+        return code
+
+    def _fork(self, found: ClaimedJob, place: AttemptDirectory) -> Uploader:
+        """Make the process of the uploader, which waits, and its record with its pid."""
+        name, job = self._claim.job, found.job
+        uploader = Uploader(
+            self._host.program,
+            [
+                (job.user or "").encode(),
+                (job.target or "").encode(),
+                os.fsencode(place.file_path(name)),
+                os.fsencode(DATA_PATH),
+                (job.filename or "").encode(),
+                os.fsencode(place.result_path(name)),
+            ],
+            environment={
+                **self._host.environment,
+                "CLOUDUPLOADER_SPOOL": str(place.directory),
+                "CLOUDUPLOADER_STATE": str(place.state_dir),
+                "TMPDIR": str(place.temporary_dir),
+            },
+            directory=place.work_dir(name),
+            log=place.log_path(name),
+            data=json.dumps({**found.data, SECRETS_KEY: list(found.secrets)}).encode(),
+        )
+        try:
+            place.write_record(dataclasses.replace(job, pid=uploader.pid))
+        except BaseException:
+            uploader.close()
+            raise
+        return uploader
+
+    def _fetch(self, found: ClaimedJob, place: AttemptDirectory, mirror: Mirror) -> None:
+        """Fetch the image, and the journal of an earlier attempt."""
+        mirror.fetch(found.journal_files)
+        fetch.fetch(
+            self._server,
+            self._claim.job,
+            self._claim.attempt,
+            self._claim.id,
+            place.file_path(self._claim.job),
+            size=found.image_bytes,
+            sha256=found.image_sha256,
+            cancel=self._cancel,
+        )
+        self._cancel.raise_if_requested()
+
+    def _watch(self, uploader: Uploader, lease: Lease, mirror: Mirror, wake: int, grace_seconds: float) -> int:
+        """Wait for the uploader's end, and serve it until then.
+
+        Returns:
+            Its exit code.
+
+        Raises:
+            LeaseLostError: The lease was lost.
+        """
+        poll = select.poll()
+        for descriptor in (uploader.pidfd, uploader.witness.fileno(), wake):
+            poll.register(descriptor, select.POLLIN)
+        kill_at: float | None = None
+        pause_until = 0.0
+        is_asked = False
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll(1000 * LOOK_SECONDS)}
+            lease.check()
+            now = time.monotonic()
+            if uploader.pidfd in ready:
+                return uploader.wait()
+            if wake in ready:
+                os.eventfd_read(wake)
+            if lease.is_stopping and kill_at is None:
+                uploader.stop()
+                self._tell("stopping")
+                kill_at = now + grace_seconds
+            if kill_at is not None and now >= kill_at:
+                uploader.kill()
+            if uploader.witness.fileno() in ready:
+                is_asked = uploader.is_asking()
+                if not is_asked:
+                    poll.unregister(uploader.witness)
+            if now < pause_until:
+                continue
+            try:
+                mirror.send_journal()
+                if is_asked:
+                    lease.check()
+                    uploader.confirm()
+                    is_asked = False
+                mirror.send_log()
+            except LeaseLostError as exc:
+                lease.lose(exc.message)
+            except ClouduploaderError as exc:
+                self._tell_trouble(exc.message)
+                pause_until = time.monotonic() + PAUSE_SECONDS
+
+    def _report(self, lease: Lease, mirror: Mirror, code: int, result: str | None) -> None:
+        """Send what is left, and say how the uploader has ended; tried until the lease is over."""
+
+        def report() -> None:
+            mirror.send_journal()
+            mirror.send_log()
+            self._server.done(self._claim, exit_code=code, result=result)
+
+        self._insist(report, lease)
+
+    def _insist(self, act: Callable[[], None], lease: Lease) -> None:
+        while True:
+            lease.check()
+            try:
+                act()
+            except LeaseLostError:
+                raise
+            except ClouduploaderError as exc:
+                self._tell_trouble(exc.message)
+                time.sleep(PAUSE_SECONDS)
+            else:
+                return
+
+    def _give_back(self, reason: str) -> None:
+        """Have another host take the job; if the server can't be told, its lease runs out."""
+        with contextlib.suppress(ClouduploaderError):
+            self._server.release(self._claim, reason)
+
+    def _tell(self, event: str, **facts: str | float | None) -> None:
+        self._host.log.tell(event, job=self._claim.job, attempt=self._claim.attempt, **facts)
+
+    def _tell_trouble(self, text: str) -> None:
+        """Say once in an attempt what is the matter."""
+        if text not in self._troubles:
+            self._troubles.add(text)
+            self._tell("trouble", text=text)
+
+
+def _progress(place: AttemptDirectory, name: str) -> int | None:
+    """Return the percents that the uploader has noted in its record."""
+    with contextlib.suppress(ClouduploaderError):
+        return Spool(place.directory).read(name)[0].progress
+    return None
+
+
+def _result(path: Path) -> str | None:
+    """Return what the uploader has written as its result; None for nothing."""
+    with contextlib.suppress(OSError), files.open_read(path) as file:
+        return file.read(MAX_RESULT_BYTES).decode(errors="replace")
+    return None

@@ -1,0 +1,250 @@
+"""An upload host: takes jobs from the broker, runs an uploader for each, and greets the server.
+
+Celery's main process talks to the broker; each slot is a process of its pool, which claims a job and has its uploader
+as a child. If the main process ends, however that is, the kernel kills its pool, and the uploaders with it. If the
+broker is lost, uploads go on: the lease at the server tells whose job it is.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, signals
+from celery.apps.worker import Worker
+from celery.exceptions import SecurityWarning
+from celery.worker import state
+
+import clouduploader
+from clouduploader.client.cluster import ClusterServer
+from clouduploader.cluster import broker, protocol
+from clouduploader.cluster.host import directory, task
+from clouduploader.cluster.host.attempt import HostFacts
+from clouduploader.cluster.host.uploader import end_with_parent
+from clouduploader.cluster.settings import ClusterSettings
+from clouduploader.errors import CannotCreateError, ClouduploaderError
+from clouduploader.util import files, service_log
+from clouduploader.util.service_log import ServiceLog
+
+GREET_SECONDS = 10.0  # until the server says how often it wants to be greeted
+RETRY_SECONDS = 1.0  # while it can't be reached
+
+
+def run(
+    settings: ClusterSettings,
+    server: ClusterServer,
+    *,
+    password: str | None,
+    spool: Path,
+    program: Path,
+    environment: Mapping[str, str],
+    log: ServiceLog,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Work until SIGTERM or SIGINT, and then until the last upload has ended; a second signal kills the uploads.
+
+    Those that were killed are gone on with by other hosts once their leases are over.
+
+    Args:
+        settings: Of the cluster, with a broker.
+        server: The server.
+        password: Of the broker; None for none.
+        spool: Of this host; made if it is missing.
+        program: The uploader.
+        environment: Of the uploader.
+        log: What the host does.
+        on_ready: Called with one line once jobs are taken.
+
+    Raises:
+        CannotCreateError: There can't be a spool.
+    """
+    try:
+        spool.mkdir(mode=files.PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise CannotCreateError(f"the spool {spool} can't be made: {exc.strerror}") from exc
+    directory.remove_dead(spool)
+    facts = HostFacts(name=settings.host, spool=spool, program=program, environment=environment, log=log)
+    app = broker.make_app(settings, password)
+    app.conf.update(
+        broker_connection_max_retries=None,  # for ever, as a service does
+        worker_redirect_stdouts=False,
+        worker_send_task_events=True,  # Flower shows them; a task's arguments are no secrets
+    )
+    _register(app, facts, server)
+    _log_to(log)
+    worker = _HostWorker(
+        app=app,
+        hostname=f"clouduploader@{settings.host}",
+        concurrency=settings.slots,
+        pool="prefork",
+        queues=[broker.queue_name(queue) for queue in settings.serves],
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    greeter = Greeter(worker, settings, server.another(), facts)
+    worker.on_ready = lambda: on_ready(f"{settings.slots} slots of the host {settings.host} for {server.url}")
+    worker.on_leave = greeter.leave
+    with greeter:
+        worker.start()
+    log.tell("stopped")
+
+
+class _HostWorker(Worker):  # type: ignore[misc] # Celery has no types
+    """Celery's worker with our signals and our log.
+
+    Attributes:
+        on_ready: Called once messages are taken, and after each loss of the broker again.
+        on_leave: Called when it is asked to take no more.
+    """
+
+    on_ready: Callable[[], None]
+    on_leave: Callable[[], None]
+
+    def install_platform_tweaks(self, worker: "_HostWorker") -> None:
+        """Listen to our signals, in the place of Celery's own."""
+
+        def end(_number: int, _frame: object) -> None:
+            if state.should_stop is None:
+                state.should_stop = 0
+                self.on_leave()
+            else:
+                state.should_terminate = 0
+                if worker.pool:
+                    worker.pool.terminate()
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def on_consumer_ready(self, consumer: Any) -> None:  # noqa: ANN401
+        """Say that messages are taken."""
+        super().on_consumer_ready(consumer)
+        self.on_ready()
+
+
+class Greeter:
+    """A thread that tells the server that this host is there, and does what the server answers; a context manager.
+
+    Args:
+        worker: Takes the messages.
+        settings: Of the cluster.
+        server: For this thread alone.
+        host: This host.
+    """
+
+    def __init__(self, worker: _HostWorker, settings: ClusterSettings, server: ClusterServer, host: HostFacts) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._server = server
+        self._host = host
+        self._is_leaving = False
+        self._is_draining = False
+        self._is_closed = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="greeter", daemon=True)
+
+    def __enter__(self) -> "Greeter":
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """End."""
+        self._is_closed = True
+        self._wake.set()
+        self._server.close()
+        self._thread.join()
+
+    def leave(self) -> None:
+        """Tell the server at once that this host serves no queue any more; safe to call from a signal handler."""
+        self._is_leaving = True
+        self._wake.set()
+
+    def _run(self) -> None:
+        trouble: str | None = ""
+        while not self._is_closed:
+            pause = GREET_SECONDS
+            self._wake.clear()
+            try:
+                answer = self._server.greet(self._greeting())
+            except ClouduploaderError as exc:
+                pause = RETRY_SECONDS
+                if trouble != exc.message and not self._is_closed:
+                    trouble = exc.message
+                    self._host.log.tell("trouble", text=f"{trouble}; it is asked again until it answers")
+            else:
+                if trouble is not None:
+                    trouble = None
+                    self._host.log.tell("greeted", server=self._server.url)
+                seconds = answer.get("greet_seconds")
+                pause = float(seconds) if isinstance(seconds, int | float) else pause
+                self._drain(is_draining=bool(answer.get("drain")))
+            self._wake.wait(max(RETRY_SECONDS, pause))
+
+    def _greeting(self) -> dict[str, Any]:
+        return {
+            "name": self._settings.host,
+            "protocol": protocol.VERSION,
+            "version": clouduploader.__version__,
+            "slots": self._settings.slots,
+            "queues": [] if self._is_leaving else list(self._settings.serves),
+            "busy": directory.living(self._host.spool),
+            "clock": time.time(),
+        }
+
+    def _drain(self, *, is_draining: bool) -> None:
+        """Take no more messages, or some again."""
+        if is_draining != self._is_draining:
+            self._host.log.tell("draining" if is_draining else "undrained")
+        self._is_draining = is_draining
+        consumer = getattr(self._worker, "consumer", None)
+        if consumer and not self._is_leaving:
+            consumer.call_soon(self._set_queues, consumer)
+
+    def _set_queues(self, consumer: Any) -> None:  # noqa: ANN401
+        """Consume from our queues, or from none; in the thread that has the connection."""
+        if not consumer.task_consumer:
+            return  # not connected: the next greeting finds it
+        for queue in map(broker.queue_name, self._settings.serves):
+            is_consuming = consumer.task_consumer.consuming_from(queue)
+            if self._is_draining and is_consuming:
+                consumer.cancel_task_queue(queue)
+            elif not self._is_draining and not is_consuming:
+                consumer.add_task_queue(queue)
+
+
+def _register(app: Celery, host: HostFacts, server: ClusterServer) -> None:
+    """Register the task, and what each process of the pool does first."""
+    main_pid = os.getpid()
+
+    @app.task(name=protocol.TASK)  # type: ignore[untyped-decorator]
+    def upload(job: object, attempt: object, url: object) -> None:
+        task.upload(host, server, job, attempt, url)
+
+    def begin(**_facts: object) -> None:
+        end_with_parent(main_pid)
+        host.log.renew()
+
+    signals.worker_process_init.connect(begin, weak=False)
+
+
+def _log_to(log: ServiceLog) -> None:
+    """Write what Celery warns of into our log, and nothing else of it."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        record.exc_info = None  # of a broker that is gone: what has failed stands in the message
+        return True
+
+    warnings.simplefilter("ignore", SecurityWarning)  # of root, which `worker --user` gives up
+    signals.setup_logging.connect(lambda **_facts: None, weak=False)  # Celery sets up nothing then
+    logging.getLogger("celery.worker.consumer.consumer").addFilter(shorten)
+    logging.captureWarnings(capture=True)
+    root = logging.getLogger()
+    root.addHandler(service_log.Handler(log))
+    root.setLevel(logging.WARNING)

@@ -1,0 +1,25 @@
+"""The task of the cluster as a host does it."""
+
+from clouduploader.client.cluster import ClusterServer
+from clouduploader.cluster.host import directory
+from clouduploader.cluster.host.attempt import Attempt, HostFacts
+
+
+def upload(host: HostFacts, server: ClusterServer, job: object, attempt: object, url: object) -> None:
+    """Do what a message asks for. It comes from the broker, where others may write too: it is only a hint to ask.
+
+    Args:
+        host: This host.
+        server: Its server.
+        job: The number of a job.
+        attempt: The number of an attempt.
+        url: Of the server that has published it.
+    """
+    if not (isinstance(job, str) and job.isascii() and job.isdigit() and type(attempt) is int and attempt > 0):
+        host.log.tell("refused", text="a message names no job and no attempt")
+        return
+    if url != server.url:
+        host.log.tell("refused", job=job, attempt=attempt, text=f"it is of the server {url}, not of {server.url}")
+        return
+    directory.remove_dead(host.spool)
+    Attempt(host, server, job, attempt).run()

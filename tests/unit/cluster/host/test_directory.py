@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+import pytest
+
+from clouduploader.cluster.host import directory
+from clouduploader.errors import CannotCreateError
+from clouduploader.model.job import Job, JobState
+
+
+def test_directory_lives_as_long_as_its_attempt(tmp_path):
+    with directory.made(tmp_path, "7", 2) as place:
+        assert place.directory == tmp_path / "attempts/7.2"
+        place.write_record(Job(name="7", state=JobState.UPLOADING, pid=5))
+        directory.remove_dead(tmp_path)
+        assert place.job_path("7").exists()
+        assert directory.living(tmp_path) == ["7"]
+        with pytest.raises(CannotCreateError), directory.made(tmp_path, "7", 2):
+            pass
+    assert directory.living(tmp_path) == []
+    assert not place.directory.exists()
+
+
+def test_what_a_killed_host_left_is_removed_and_nothing_else(tmp_path):
+    left, other = tmp_path / "attempts/7.1", tmp_path / "attempts/notes"
+    for path in (left / "7.dir", other):
+        path.mkdir(parents=True)
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], cwd=left / "7.dir")
+    directory.remove_dead(tmp_path)
+    assert program.wait(30) == -9
+    assert not left.exists()
+    assert other.exists()
+
+
+def test_attempt_takes_the_place_of_a_dead_one(tmp_path):
+    (tmp_path / "attempts/7.1/7.dir").mkdir(parents=True)
+    with directory.made(tmp_path, "7", 1):
+        pass
+
+
+def test_spool_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(CannotCreateError), directory.made(tmp_path / "none", "7", 1):
+        pass

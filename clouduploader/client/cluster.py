@@ -9,12 +9,14 @@ import copy
 import http
 import json
 import urllib.parse
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from clouduploader.client import image
 from clouduploader.client.api import JSON, ROOT
 from clouduploader.client.connection import ServerConnection
 from clouduploader.client.endpoint import MAX_REPLY_BYTES, ServerEndpoint
+from clouduploader.client.image import ImageAnswer
 from clouduploader.errors import ClouduploaderError, NetworkError, NoSuchJobError, PlatformReplyError
 from clouduploader.util import http1
 from clouduploader.util.certificates import ClientTls
@@ -157,34 +159,27 @@ class ClusterServer:
         target = _path(claim, "journal", _query(claim, file=name))
         return self._exchange("GET", target, claim, {}, seconds=READ_SECONDS, max_bytes=MAX_FILE_BYTES)
 
-    @contextlib.contextmanager
-    def image(self, claim: Claim, headers: Mapping[str, str]) -> Iterator[tuple[http1.ResponseHead, ServerConnection]]:
-        """Ask for the image, on a connection of its own, which is closed when the block ends.
+    def image(
+        self, claim: Claim, *, start: int, etag: str, is_direct: bool
+    ) -> contextlib.AbstractContextManager[ImageAnswer]:
+        """Ask for the image, on a connection of its own; see `image.open_image`.
 
         Args:
             claim: The job.
-            headers: Of the request: which bytes are wanted, and of which image.
-
-        Yields:
-            The head of the response, 200 or 206 or a redirect, and where its body comes from. What that raises is to
-            be taken `with errors()`.
+            start: See there.
+            etag: See there.
+            is_direct: Whether the server itself is to send it, and no object store.
 
         Raises:
             LeaseLostError: The job is no longer this host's.
         """
-        target = _path(claim, "image", _query(claim))
-        with self._endpoint.connection(max_body_bytes=None) as connection:
 
-            def ask() -> http1.ResponseHead:
-                head = self._send(connection, "GET", target, headers)
-                self._check(connection, head, claim, expected=(200, 206, 302, 307))
-                return head
+        def check(connection: ServerConnection, head: http1.ResponseHead) -> None:
+            self._check(connection, head, claim, expected=image.GOOD)
 
-            yield self._endpoint.within(ASK_SECONDS, ask), connection
-
-    def errors(self) -> contextlib.AbstractContextManager[None]:
-        """Turn what a connection raises into errors of ours."""
-        return self._endpoint.errors()
+        more = {"direct": "true"} if is_direct else {}
+        target = f"{self._endpoint.path}{ROOT}{_path(claim, 'image', _query(claim, **more))}"
+        return image.open_image(self._endpoint, target, start=start, etag=etag, check=check)
 
     def done(self, claim: Claim, *, exit_code: int, result: str | None) -> None:
         """Say that the uploader has ended.

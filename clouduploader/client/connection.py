@@ -88,6 +88,25 @@ class ServerConnection:
         body, self._body = self._body, b""
         return body
 
+    def read_into(self, buffer: memoryview) -> int:
+        """Read the next bytes of a body of known length into a buffer, without copying them; return how many.
+
+        Returns:
+            0 at the end of the body.
+        """
+        if self._body or not self._parser.plain_bytes:
+            piece = self.read()
+            count = min(len(piece), len(buffer))
+            buffer[:count] = piece[:count]
+            self._body = piece[count:]
+            return count
+        count = self.sock.recv_into(buffer, min(len(buffer), self._parser.plain_bytes))
+        if count:
+            self._parser.skip(count)
+        else:
+            self._parser.end()
+        return count
+
     def read_body(self, max_bytes: int) -> bytes:
         """Read the body to its end.
 

@@ -67,6 +67,7 @@ class ServerEndpoint:
         url: See `JobServer`.
         token: See `JobServer`.
         tls: See `JobServer`.
+        trusts_this_machine: Whether authorities are believed that this machine trusts, also where `tls` names some.
 
     Attributes:
         url: As it is shown.
@@ -77,8 +78,11 @@ class ServerEndpoint:
         UsageError: It is no such URL.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, tls: ClientTls | None = None) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, *, tls: ClientTls | None = None, trusts_this_machine: bool = False
+    ) -> None:
         self._token = token
+        self._trusts_this_machine = trusts_this_machine
         self._tls = tls or ClientTls()
         local = _UNIX.fullmatch(url)
         self.socket_path = local and local[1]
@@ -100,6 +104,7 @@ class ServerEndpoint:
         self._is_tls = parts.scheme == "https"
         self._authority = parts.netloc
         self.path = parts.path.rstrip("/")
+        self._origin = f"{parts.scheme}://{parts.netloc}"
         self.url = f"unix:{local[1]}" if local else f"{parts.scheme}://{parts.netloc}{self.path}"
 
     @property
@@ -163,9 +168,40 @@ class ServerEndpoint:
             raise ConfigError(f"{self._tls.ca} has no certificates in PEM") from exc
         except OSError as exc:
             raise ConfigError(f"the certificates in {self._tls.ca} can't be read: {exc.strerror}") from exc
+        if self._tls.ca is not None and self._trusts_this_machine:
+            context.load_default_certs()
         if self._tls.cert is not None:
             certificates.load_pair(context, self._tls.cert, self._tls.key or self._tls.cert)
         return context
+
+    def redirected(self, target: str, head: http1.ResponseHead) -> tuple["ServerEndpoint", str]:
+        """Return where a redirect leads: an endpoint, and what to ask it for.
+
+        Another origin gets neither the token nor the certificate of the client. No error shows what stands behind the
+        question mark: an object store takes that for credentials.
+
+        Args:
+            target: What was asked for.
+            head: Of the response.
+
+        Raises:
+            UnavailableError: It leads nowhere, or to where others could read on the way what is sent.
+        """
+        location = head.headers.get("location", "")
+        try:
+            parts = urllib.parse.urlsplit(urllib.parse.urljoin(f"{self._origin}{target}", location))
+            origin = f"{parts.scheme}://{parts.netloc}"
+            there = parts._replace(scheme="", netloc="", fragment="", path=parts.path or "/").geturl()
+            if not location or not _PATH.fullmatch(there):
+                raise UsageError("it is no URL")
+            if origin == self._origin:
+                return self, there
+            found = ServerEndpoint(origin, tls=ClientTls(ca=self._tls.ca), trusts_this_machine=True)
+        except (UsageError, ValueError):
+            raise UnavailableError(f"{self.url} redirects to what is no URL of a server") from None
+        if not found.is_private:
+            raise UnavailableError(f"{self.url} redirects to {found.url}, from where others could read what is sent")
+        return found, there
 
     def within(self, seconds: float, work: Callable[[], T]) -> T:
         """Do a part of an exchange that has to end in time, however slowly the server sends.

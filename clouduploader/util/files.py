@@ -113,7 +113,7 @@ def open_new(path: Path, *, mode: int) -> BinaryIO:
     return file
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write all the bytes; a disk that is nearly full takes only some at first."""
     left = memoryview(data)
     while left:

@@ -104,6 +104,17 @@ class ResponseParser:
         self._check_size(self._body_bytes)
         return body
 
+    @property
+    def plain_bytes(self) -> int:
+        """How many bytes of a body that is not in chunks, and whose length is known, are to come."""
+        return 0 if self.head is None or self._is_chunked else self._left_bytes or 0
+
+    def skip(self, count: int) -> None:
+        """Take note of so many of `plain_bytes` that came, and that the caller took past the parser."""
+        self._body_bytes += count
+        self._left_bytes = self.plain_bytes - count
+        self.is_complete = not self._left_bytes
+
     def end(self) -> ResponseHead:
         """Take note that the connection was closed; return the head of the response that ended by that, or before.
 

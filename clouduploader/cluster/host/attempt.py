@@ -214,9 +214,7 @@ class Attempt:
         mirror.fetch(found.journal_files)
         fetch.fetch(
             self._server,
-            self._claim.job,
-            self._claim.attempt,
-            self._claim.id,
+            self._claim,
             place.file_path(self._claim.job),
             size=found.image_bytes,
             sha256=found.image_sha256,

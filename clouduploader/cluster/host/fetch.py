@@ -1,46 +1,172 @@
-"""Fetch the image of a claimed job."""
+"""Fetch the image of a claimed job: from the server, or from the object store that the server redirects to.
+
+A connection may break as often as it likes, as long as some bytes come from time to time: the next one goes on behind
+what is here. The digest is made of what comes, so that nothing is read again. What an object store does wrong is made
+good by the server, which has the image too.
+"""
 
 import hashlib
 import os
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 from clouduploader.client.cluster import Claim, ClusterServer
-from clouduploader.errors import CannotCreateError, NetworkError
+from clouduploader.client.image import ElsewhereError, ImageAnswer
+from clouduploader.errors import CannotCreateError, ClouduploaderError, PlatformReplyError, TransientError
 from clouduploader.util import files
 from clouduploader.util.cancel import Cancel
 
+BUFFER_BYTES = 1 << 20  # as the server's own: smaller ones cost more CPU, larger ones do not stay in its caches
+STALL_SECONDS = 300.0  # without any byte that is new; then another host may have more luck
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.25, 5.0  # after a break; it doubles as long as nothing new comes
+TICK_SECONDS = 0.25  # between looks at the cancellation during a pause
 
-def fetch(
-    server: ClusterServer, name: str, attempt: int, claim: str, path: Path, *, size: int, sha256: str, cancel: Cancel
-) -> None:
-    """Fetch an image into a file.
+
+def fetch(server: ClusterServer, claim: Claim, path: Path, *, size: int, sha256: str, cancel: Cancel) -> None:
+    """Fetch an image into a file. What is there of it after an error is of no use.
 
     Args:
         server: The server.
-        name: The job.
-        attempt: Its attempt.
-        claim: The id of the claim.
+        claim: The job.
         path: The file; made.
         size: How large the image is, in bytes.
-        sha256: Its digest.
-        cancel: Looked at after each piece.
+        sha256: Its digest, in hex.
+        cancel: Looked at several times a second.
 
     Raises:
         StoppedError: `cancel` was requested.
         LeaseLostError: The job is no longer this host's.
-        NetworkError: What came is not the image.
-        CannotCreateError: It can't be written.
+        CannotCreateError: It can't be written: the disk is full, for example.
+        PlatformReplyError: The server has another image.
+        ClouduploaderError: The server refuses, or nothing came for STALL_SECONDS.
     """
-    digest = hashlib.sha256()
-    with server.image(Claim(name, attempt, claim), {}) as (_, connection), server.errors():
+    try:
+        _check_room(path.parent, size)
+        with files.open_new(path, mode=files.PRIVATE_MODE) as file:
+            _Fetching(server, claim, file, size=size, sha256=sha256, cancel=cancel).run()
+    except OSError as exc:
+        raise CannotCreateError(f"the image {path} can't be written: {exc.strerror}") from exc
+
+
+def _check_room(directory: Path, size: int) -> None:
+    """Refuse an image for which there is no room, before some of it takes up what is left.
+
+    Raises:
+        CannotCreateError: There is none.
+    """
+    status = os.statvfs(directory)
+    if (free := status.f_bavail * status.f_frsize) < size:
+        raise CannotCreateError(f"there is no room for an image of {size} bytes: {directory} has {free} bytes free")
+
+
+class _Fetching:
+    """The state of one fetch; see `fetch`.
+
+    Args:
+        server: See `fetch`.
+        claim: See `fetch`.
+        file: Empty, open for writing.
+        size: See `fetch`.
+        sha256: See `fetch`.
+        cancel: See `fetch`.
+    """
+
+    def __init__(
+        self, server: ClusterServer, claim: Claim, file: BinaryIO, *, size: int, sha256: str, cancel: Cancel
+    ) -> None:
+        self._server, self._claim, self._cancel = server, claim, cancel
+        self._descriptor = file.fileno()
+        self._size, self._sha256, self._etag = size, sha256, f'"{sha256}"'
+        self._digest = hashlib.sha256()
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._position = self._furthest = 0
+        self._etag_elsewhere: str | None = None
+        self._is_from_elsewhere = False  # whether some of what is here is
+        self._is_direct = False
+
+    def run(self) -> None:
+        """Fetch it, and compare its digest."""
+        pause_seconds, moved_at = FIRST_PAUSE_SECONDS, time.monotonic()
+        while True:
+            furthest, error = self._furthest, self._try()
+            if error is None:
+                return
+            if self._furthest > furthest:
+                pause_seconds, moved_at = FIRST_PAUSE_SECONDS, time.monotonic()
+            elif time.monotonic() - moved_at >= STALL_SECONDS:
+                raise error
+            self._wait(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, LAST_PAUSE_SECONDS)
+
+    def _try(self) -> ClouduploaderError | None:
+        """Receive what is missing; return what went wrong, if another try may help."""
+        before, is_elsewhere = self._furthest, False
         try:
-            with files.open_new(path, mode=files.PRIVATE_MODE) as file:
-                while piece := connection.read():
-                    cancel.raise_if_requested()
-                    files.write_all(file.fileno(), piece)
-                    digest.update(piece)
-                received = os.fstat(file.fileno()).st_size
-        except OSError as exc:
-            raise CannotCreateError(f"the image {path} can't be written: {exc.strerror}") from exc
-    if received != size or digest.hexdigest() != sha256:
-        raise NetworkError(f"the image of the job {name} did not come whole")
+            with self._server.image(
+                self._claim, start=self._position, etag=self._etag, is_direct=self._is_direct
+            ) as answer:
+                is_elsewhere = answer.is_elsewhere
+                self._receive(answer)
+            self._check_digest()
+        except ElsewhereError as exc:
+            self._is_direct = True
+            return exc
+        except TransientError as exc:
+            if is_elsewhere and self._furthest == before:
+                self._is_direct = True
+            return exc
+        return None
+
+    def _receive(self, answer: ImageAnswer) -> None:
+        """Receive the bytes of an answer.
+
+        Raises:
+            ElsewhereError: The object store has another image.
+            PlatformReplyError: The server has.
+        """
+        etag = self._etag
+        if answer.is_elsewhere:
+            etag = self._etag_elsewhere = self._etag_elsewhere or answer.etag
+        if (answer.etag, answer.size_bytes) != (etag, self._size) or answer.start not in (0, self._position):
+            raise _other_image(answer.is_elsewhere)
+        if answer.start != self._position:
+            self._begin_anew()
+        self._is_from_elsewhere |= answer.is_elsewhere
+        while count := answer.read_into(self._buffer, check=self._cancel.raise_if_requested):
+            piece = self._buffer[:count]
+            files.write_all(self._descriptor, piece)
+            self._digest.update(piece)
+            self._position += count
+            self._furthest = max(self._furthest, self._position)
+
+    def _check_digest(self) -> None:
+        """Compare the digest of what is here; what is wrong is fetched anew from the server if it is a store's.
+
+        Raises:
+            ElsewhereError: It is another one, and perhaps by the fault of the object store.
+            PlatformReplyError: It is another one.
+        """
+        if self._digest.hexdigest() != self._sha256:
+            error = _other_image(self._is_from_elsewhere)
+            self._begin_anew()
+            raise error
+
+    def _begin_anew(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self._position, self._digest, self._is_from_elsewhere = 0, hashlib.sha256(), False
+
+    def _wait(self, seconds: float) -> None:
+        ends_at = time.monotonic() + seconds
+        while (left := ends_at - time.monotonic()) > 0:
+            self._cancel.raise_if_requested()
+            time.sleep(min(left, TICK_SECONDS))
+        self._cancel.raise_if_requested()
+
+
+def _other_image(is_elsewhere: bool) -> ClouduploaderError:
+    """Make the error for what is not the image of the job."""
+    if is_elsewhere:
+        return ElsewhereError("the object store has not the image of the job")
+    return PlatformReplyError("the server has another image than that of the job")

@@ -1,0 +1,288 @@
+"""Images that a host fetches: over connections that break, from elsewhere, and what is no image of the job."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import random
+import resource
+import signal
+import socket
+
+import pytest
+from fakes.authority import Authority
+from fakes.scripted_server import ScriptedServer, refusal
+
+from clouduploader.client.cluster import Claim, ClusterServer, LeaseLostError
+from clouduploader.cluster.host import fetch
+from clouduploader.errors import CannotCreateError, NetworkError, PlatformReplyError, StoppedError
+from clouduploader.util.cancel import Cancel
+from clouduploader.util.certificates import ClientTls
+
+IMAGE = random.Random(7).randbytes(3_000_001)  # noqa: S311 no secret
+SHA256 = hashlib.sha256(IMAGE).hexdigest()
+SIZE = len(IMAGE)
+CLAIM = Claim("7", 2, "c" * 32)
+TOKEN = "the-token"
+PATH = f"GET /api/v1/cluster/jobs/7/image?attempt=2&claim={'c' * 32}"
+
+
+def whole(image=IMAGE, etag=SHA256, *, sent=None):
+    """An answer with all of an image, or one that breaks off after so many bytes."""
+    head = f'HTTP/1.1 200 OK\r\nETag: "{etag}"\r\nContent-Length: {len(image)}\r\n\r\n'
+    return head.encode() + image[:sent]
+
+
+def rest(start, image=IMAGE, etag=SHA256, *, sent=None):
+    """An answer with an image from a byte on, or one that breaks off after so many of these bytes."""
+    span = f"bytes {start}-{len(image) - 1}/{len(image)}"
+    head = f'HTTP/1.1 206 P\r\nETag: "{etag}"\r\nContent-Range: {span}\r\nContent-Length: {len(image) - start}\r\n\r\n'
+    return head.encode() + image[start:][:sent]
+
+
+def redirect(url, status=307):
+    return f"HTTP/1.1 {status} R\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start servers, each with answers of its own."""
+    monkeypatch.setattr(fetch, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(fetch, "LAST_PAUSE_SECONDS", 0.001)
+    with contextlib.ExitStack() as stack:
+
+        def start(*answers, context=None):
+            server = ScriptedServer(answers, context)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def fetched(tmp_path):
+    """Fetch the image from a server; return the bytes that came."""
+
+    def call(server, *, size=SIZE, cancel=None, tls=None):
+        path = tmp_path / "7.file"
+        asked = ClusterServer(server.url, TOKEN, tls=tls)
+        fetch.fetch(asked, CLAIM, path, size=size, sha256=SHA256, cancel=cancel or Cancel())
+        return path.read_bytes()
+
+    return call
+
+
+def ranges(server):
+    return [(request.headers.get("Range"), request.headers.get("If-Range")) for request in server.requests]
+
+
+def test_image_comes_whole(serve, fetched):
+    server = serve(whole())
+    assert fetched(server) == IMAGE
+    assert [request.line for request in server.requests] == [PATH]
+    assert server.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
+    assert ranges(server) == [(None, None)]
+
+
+def test_connection_that_breaks_is_gone_on_with(serve, fetched):
+    server = serve(whole(sent=1_000_000), b"", refusal("503 x", "busy"), rest(1_000_000, sent=5), rest(1_000_005))
+    assert fetched(server) == IMAGE
+    assert ranges(server) == [
+        (None, None),
+        *[("bytes=1000000-", f'"{SHA256}"')] * 3,
+        ("bytes=1000005-", f'"{SHA256}"'),
+    ]
+
+
+def test_server_without_ranges_sends_all_again(serve, fetched):
+    server = serve(whole(sent=1_000_000), whole())
+    assert fetched(server) == IMAGE
+
+
+def test_silent_connection_is_given_up(serve, fetched, monkeypatch):
+    monkeypatch.setattr("clouduploader.client.image.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("clouduploader.client.image.TICK_SECONDS", 0.01)
+
+    def stall(connection, _reader):
+        connection.sendall(whole(sent=100))
+        connection.recv(1)  # until the client hangs up
+
+    assert fetched(serve(stall, rest(100))) == IMAGE
+
+
+def test_fetch_without_any_new_byte_ends(serve, fetched, monkeypatch):
+    monkeypatch.setattr(fetch, "STALL_SECONDS", 0.0)
+    with pytest.raises(NetworkError, match="hung up"):
+        fetched(serve(whole(sent=100), rest(100, sent=0), rest(100)))
+
+
+@pytest.mark.parametrize("status", ["409 x", "404 x"])
+def test_lease_that_is_lost_ends_the_fetch(serve, fetched, status):
+    with pytest.raises(LeaseLostError):
+        fetched(serve(whole(sent=100), refusal(status, "attempt 2 is not the newest")))
+
+
+def test_cancelled_fetch_ends_while_nothing_comes(serve, fetched):
+    cancel = Cancel()
+
+    def stall(connection, _reader):
+        connection.sendall(whole(sent=100))
+        cancel.request(signal.SIGTERM)
+        connection.recv(1)
+
+    with pytest.raises(StoppedError):
+        fetched(serve(stall), cancel=cancel)
+
+
+def test_cancelled_fetch_ends_during_a_pause(serve, fetched, monkeypatch):
+    monkeypatch.setattr(fetch, "FIRST_PAUSE_SECONDS", 60.0)
+    cancel = Cancel()
+
+    def end(_connection, _reader):
+        cancel.request(signal.SIGTERM)
+
+    with pytest.raises(StoppedError):
+        fetched(serve(end), cancel=cancel)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [whole(etag="another")],
+        [whole(IMAGE[1:])],
+        [whole(sent=9), rest(9, etag="another")],
+        [whole(sent=9), rest(9, IMAGE + b"x")],
+        [whole(sent=9), rest(8)],
+    ],
+    ids=["etag", "size", "etag-of-the-rest", "size-of-the-rest", "other-bytes"],
+)
+def test_another_image_is_refused(serve, fetched, answers):
+    with pytest.raises(PlatformReplyError, match="the server has another image"):
+        fetched(serve(*answers))
+
+
+def test_wrong_bytes_are_refused(serve, fetched):
+    with pytest.raises(PlatformReplyError, match="the server has another image"):
+        fetched(serve(whole(bytes(len(IMAGE)))))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Encoding: gzip\r\n\r\nabc",
+        "HTTP/1.1 206 P\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 206 P\r\nContent-Range: bytes 0-2/9\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 206 P\r\nContent-Range: bytes 0-8/9\r\nContent-Length: 3\r\n\r\nabc",
+    ],
+)
+def test_answer_that_is_no_image_is_refused(serve, fetched, head):
+    with pytest.raises(PlatformReplyError, match="answers with"):
+        fetched(serve(head.encode()))
+
+
+# --- elsewhere
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirect_is_followed_without_token_and_claim(serve, fetched, status):
+    store = serve(whole(etag="other"))
+    assert fetched(serve(redirect(f"{store.url}/bucket/7?X-Amz-Signature=s", status))) == IMAGE
+    assert store.requests[0].line == "GET /bucket/7?X-Amz-Signature=s"
+    assert not {"Authorization", "Cookie", "Referer"} & set(store.requests[0].headers)
+
+
+def test_redirect_at_the_same_server_keeps_the_token(serve, fetched):
+    server = serve(redirect("/elsewhere?x=1"), whole())
+    assert fetched(server) == IMAGE
+    assert server.requests[1].line == "GET /elsewhere?x=1"
+    assert server.requests[1].headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+def test_break_elsewhere_is_gone_on_with_by_a_new_redirect(serve, fetched):
+    store = serve(whole(etag="other", sent=1000), rest(1000, etag="other"))
+    server = serve(redirect(f"{store.url}/1"), redirect(f"{store.url}/2"))
+    assert fetched(server) == IMAGE
+    assert [request.line for request in store.requests] == ["GET /1", "GET /2"]
+    assert ranges(store) == [(None, None), ("bytes=1000-", None)]
+
+
+def test_tls_elsewhere_is_checked_by_the_same_authority(serve, fetched, tmp_path):
+    authority = Authority(tmp_path / "pki")
+    store = serve(whole(), context=authority.server_context())
+    server = serve(redirect(f"{store.url}/1"), context=authority.server_context(name="server"))
+    assert fetched(server, tls=ClientTls(ca=authority.path)) == IMAGE
+
+
+BAD_PLACES = ["", "ftp://127.0.0.1/x", "http://192.0.2.1/x", "http://u:p@127.0.0.1/x", "http://127.0.0.1:99999/x", "/ä"]
+
+
+@pytest.mark.parametrize("place", BAD_PLACES)
+def test_bad_redirect_leads_back_to_the_server(serve, fetched, place):
+    server = serve(redirect(place), whole())
+    assert fetched(server) == IMAGE
+    assert server.requests[1].line == f"{PATH}&direct=true"
+
+
+def test_store_that_fails_is_made_good_by_the_server(serve, fetched):
+    """From the byte on that came from the store."""
+    store = serve(whole(etag="other", sent=1000), refusal("403 x", "expired"))
+    server = serve(redirect(f"{store.url}/1"), redirect(f"{store.url}/1"), rest(1000))
+    assert fetched(server) == IMAGE
+    assert [request.line for request in server.requests] == [PATH, PATH, f"{PATH}&direct=true"]
+
+
+@pytest.mark.parametrize("answer", [whole(bytes(len(IMAGE))), whole(IMAGE[1:])], ids=["digest", "size"])
+def test_another_image_elsewhere_is_fetched_from_the_server(serve, fetched, answer):
+    store = serve(answer)
+    server = serve(redirect(f"{store.url}/1"), whole())
+    assert fetched(server) == IMAGE
+    assert ranges(server) == [(None, None), (None, None)]
+
+
+def test_wrong_bytes_of_a_broken_store_are_fetched_anew(serve, fetched):
+    """The server has sent the rest; which bytes are wrong is not known."""
+    store = serve(whole(bytes(len(IMAGE)), sent=1000), b"")
+    server = serve(redirect(store.url), redirect(store.url), rest(1000), whole())
+    assert fetched(server) == IMAGE
+
+
+def test_other_version_elsewhere_is_not_mixed_in(serve, fetched):
+    store = serve(whole(etag="first", sent=1000), rest(1000, etag="second"))
+    server = serve(redirect(store.url), redirect(store.url), rest(1000))
+    assert fetched(server) == IMAGE
+
+
+def test_endless_redirects_lead_back_to_the_server(serve, fetched):
+    server = serve(*[redirect("/again")] * 6, whole())
+    assert fetched(server) == IMAGE
+    assert server.requests[-1].line == f"{PATH}&direct=true"
+
+
+def test_unreachable_store_leads_back_to_the_server(serve, fetched):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+    assert fetched(serve(redirect(place), whole())) == IMAGE
+
+
+# --- the disk
+
+
+def test_image_without_room_is_refused_before_it_comes(serve, fetched):
+    server = serve()
+    with pytest.raises(CannotCreateError, match="there is no room for an image of 1152921504606846976 bytes"):
+        fetched(server, size=1 << 60)
+    assert server.requests == []
+
+
+def test_disk_that_becomes_full_is_told(serve, fetched):
+    """By the limit of a file's size, which is told in the same way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(CannotCreateError, match=os.strerror(errno.EFBIG)):
+            fetched(serve(whole()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -12,18 +12,23 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import clouduploader
 from clouduploader.cli import kill, program
 from clouduploader.cli.session import Session
+from clouduploader.cluster import settings
 from clouduploader.errors import ExitCode
-from clouduploader.store import config, database
+from clouduploader.server import settings as server_settings
+from clouduploader.store import config, credentials, database
 
 TOP = Path(__file__).parents[2]
 PACKAGING = TOP / "packaging"
 SPEC = (PACKAGING / "clouduploader.spec").read_text("utf-8")
 SAMPLES = TOP / "etc/obs/cloudupload"
+HOST_UNIT = "clouduploader-host.service"
+COMPOSE = yaml.safe_load((PACKAGING / "compose/compose.yaml").read_text("utf-8"))
 
 
 def unit(unit_name="clouduploader.service"):
@@ -130,10 +135,10 @@ def test_constraints_have_all_that_setup_cfg_asks_for_with_digests():
     setup = setup_cfg()
     extras = setup["options.extras_require"]
     wanted = [setup["options"]["install_requires"]]
-    wanted += [extras[name] for name in ("azure", "ec2uploadimg", "fast", "gce", "openstack", "server")]
+    wanted += [extras[name] for name in ("azure", "cluster", "ec2uploadimg", "fast", "gce", "openstack", "server")]
     text = (TOP / "packaging/constraints.txt").read_text("utf-8")
     found = dict(re.findall(r"(?m)^(\S+)==(\S+?)(?: ; .*)? \\\n    --hash=sha256:[0-9a-f]{64}", text))
-    assert len(found) == text.count("==")
+    assert len(found) == len(re.findall(r"(?m)^\S+==", text))
     for line in "\n".join(wanted).split("\n"):
         if line and not line.startswith("clouduploader["):
             asked = Requirement(line)
@@ -150,7 +155,9 @@ def test_debian_package_installs_every_file_there_is():
     lines = [line.split() for name in ("install", "manpages") for line in debian(name).splitlines()]
     assert files_in(*(line[0] for line in lines)) == files_in("completion", "etc", "man")
     for name in host_files():
-        theirs = Path(name).name.replace("clouduploader-uploads", "clouduploader.clouduploader-uploads")
+        theirs = re.sub(
+            r"^(clouduploader)-", r"\1.\1-", Path(name).name
+        )  # of a unit with another name than the package
         assert (TOP / "debian" / theirs).read_bytes() == (TOP / name).read_bytes()
 
 
@@ -158,7 +165,7 @@ def test_what_brings_python_packages_along_names_extras_that_there_are():
     for name in ("debian/rules", "Containerfile"):
         extras = re.search(r"'\S*\[(\S+)\]'", (TOP / name).read_text("utf-8"))[1].split(",")
         assert set(extras) <= set(setup_cfg()["options.extras_require"])
-        assert "server" in extras
+        assert {"cluster", "server"} <= set(extras)
 
 
 def test_container_is_built_of_all_that_setup_cfg_names():
@@ -205,15 +212,26 @@ def test_user_of_the_spec_is_that_of_the_snippet_and_the_unit():
 
 
 @pytest.mark.parametrize(
-    "words", [unit()["ExecStart"], container("ENTRYPOINT") + container("CMD")], ids=["unit", "container"]
+    ("words", "expected"),
+    [
+        pytest.param(unit()["ExecStart"], "serve", id="unit"),
+        pytest.param(unit(HOST_UNIT)["ExecStart"], "worker", id="host"),
+        pytest.param(container("ENTRYPOINT") + container("CMD"), "serve", id="container"),
+        *(
+            pytest.param(["clouduploader", *service["command"]], service["command"][0], id=f"compose-{name}")
+            for name, service in COMPOSE["services"].items()
+            if name != "rabbitmq"
+        ),
+    ],
 )
-def test_service_is_a_command_that_there_is(words):
+def test_service_is_a_command_that_there_is(words, expected):
     executable, *arguments = words
     assert executable == "clouduploader"
-    name, command, _ = program.clouduploader_command.resolve_command(
+    name, command, rest = program.clouduploader_command.resolve_command(
         click.Context(program.clouduploader_command, obj=Session()), arguments
     )
-    assert (name, command.name) == ("serve", "serve")
+    assert (name, command.name) == (expected, expected)
+    command.make_context(name, rest, obj=Session())
 
 
 def test_source_distribution_has_the_page(distributed):
@@ -249,15 +267,70 @@ def test_uploads_end_after_the_service_and_before_the_network():
     assert int(uploads["TimeoutStopSec"][0]) > kill.KILL_TIMEOUT_SECONDS
 
 
-@pytest.mark.parametrize("name", ["clouduploader.service", "clouduploader-uploads.service"])
+@pytest.mark.parametrize("name", ["clouduploader.service", "clouduploader-uploads.service", HOST_UNIT])
 def test_units_leave_no_core_files(name):
     assert unit(name)["LimitCORE"] == ["0"]
 
 
-def test_unit_bounds_memory_and_processes():
-    assert unit()["MemoryMax"] == ["4G"]
-    assert unit()["TasksMax"] == ["1024"]
+@pytest.mark.parametrize("name", ["clouduploader.service", HOST_UNIT])
+def test_unit_bounds_memory_and_processes(name):
+    assert unit(name)["MemoryMax"] == ["4G"]
+    assert unit(name)["TasksMax"] == ["1024"]
 
 
 def test_unit_is_not_restarted_for_what_another_try_does_not_heal():
-    assert [int(code) for code in unit()["RestartPreventExitStatus"]] == [ExitCode.USAGE, ExitCode.CONFIG]
+    hopeless = [int(code) for code in unit()["RestartPreventExitStatus"]]
+    assert hopeless == [ExitCode.USAGE, ExitCode.CONFIG]
+    assert int(unit(HOST_UNIT)["RestartPreventExitStatus"][1]) == ExitCode.UNAVAILABLE
+    assert set(hopeless) < {int(code) for code in unit(HOST_UNIT)["RestartPreventExitStatus"]}
+
+
+def test_no_process_of_a_host_outlives_it_and_uploaders_get_no_sigterm_by_a_stop():
+    host = unit(HOST_UNIT)
+    assert (host["KillMode"], host["KillSignal"]) == (["control-group"], ["SIGKILL"])
+    assert host["ExecStop"][:4] == ["sh", "-c", "'kill", "-TERM"]
+    assert int(host["TimeoutStopSec"][0]) > settings.ClusterSettings(host="a").lease_seconds
+
+
+def test_host_is_hardened_as_the_service_is():
+    service, host = unit(), unit(HOST_UNIT)
+    own = {
+        "Documentation", "Wants", "After", "StartLimitIntervalSec", "StartLimitBurst", "Type", "Restart", "RestartSec",
+        "User", "Group", "UMask", "OOMPolicy", "PrivateTmp", "WantedBy", "MemoryMax", "TasksMax", "LimitCORE",
+    }  # fmt: skip
+    start = list(service).index("ProtectSystem")
+    hardening = [
+        name for name in list(service)[start:] if name not in own | {"LimitNOFILE", "BindPaths", "ReadWritePaths"}
+    ]
+    assert len(hardening) > 20
+    assert {name: host.get(name) for name in hardening} == {name: service[name] for name in hardening}
+    assert host["BindPaths"] == host["ReadWritePaths"] == [str(config.DEFAULT_SPOOL)]
+    assert host["User"] == host["Group"] == service["User"]
+
+
+def test_compose_file_agrees_with_what_it_mounts():
+    place = PACKAGING / "compose"
+    made = {str(Path(one["file"])) for one in COMPOSE["configs"].values()}
+    assert {path.name for path in place.iterdir() if path.is_file()} == made | {"compose.yaml"}
+    for name, service in COMPOSE["services"].items():
+        things = [*service.get("configs", ()), *service.get("secrets", ())]
+        wanted = {one if isinstance(one, str) else one["source"] for one in things}
+        assert wanted <= {*COMPOSE["configs"], *COMPOSE["secrets"]}, name
+        assert {volume.partition(":")[0] for volume in service.get("volumes", ())} <= {*COMPOSE["volumes"]}
+        assert "healthcheck" in service, name
+    (home_file,) = [one["target"] for one in COMPOSE["services"]["server"]["configs"]]
+    assert home_file == f"{config.DEFAULT_HOME}/{config.FILE_NAME}"
+
+
+def test_settings_of_the_compose_file_are_taken(tmp_path):
+    (tmp_path / config.FILE_NAME).write_bytes((PACKAGING / "compose/clouduploader.conf").read_bytes())
+    found = config.load(home=tmp_path, spool=None, environment={})
+    cluster = settings.read(found, host="host-1")
+    assert (cluster.broker, cluster.server) == ("amqp://uploads@rabbitmq/clouduploader", "https://server:5452")
+    server = server_settings.load(found.server, found.path)
+    rabbitmq = (PACKAGING / "compose/rabbitmq.conf").read_text("utf-8")
+    assert "default_vhost = clouduploader\n" in rabbitmq
+    assert "default_user = uploads\n" in rabbitmq
+    secrets = Path(found.tls.ca).parent
+    assert COMPOSE["x-clouduploader"]["environment"] == {credentials.VARIABLE: str(secrets)}
+    assert {path.name for path in (server.tls_cert, server.tls_key, found.tls.ca)} <= {*COMPOSE["secrets"]}

@@ -5,6 +5,7 @@ as a child. If the main process ends, however that is, the kernel kills its pool
 broker is lost, uploads go on: the lease at the server tells whose job it is.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ from clouduploader.util.service_log import ServiceLog
 
 GREET_SECONDS = 10.0  # until the server says how often it wants to be greeted
 RETRY_SECONDS = 1.0  # while it can't be reached
+GREETED_NAME = ".greeted"  # in the spool; changed whenever the server has answered a greeting, for checks of health
 
 
 def run(
@@ -182,6 +184,8 @@ class Greeter:
                 if trouble is not None:
                     trouble = None
                     self._host.log.tell("greeted", server=self._server.url)
+                with contextlib.suppress(OSError):  # of a full disk the attempts tell
+                    (self._host.spool / GREETED_NAME).touch(files.GROUP_MODE)
                 seconds = answer.get("greet_seconds")
                 pause = float(seconds) if isinstance(seconds, int | float) else pause
                 self._drain(is_draining=bool(answer.get("drain")))

@@ -8,10 +8,11 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from clouduploader.errors import LocalIOError
+from clouduploader.errors import ClouduploaderError, ExitCode, LocalIOError
 from clouduploader.model.job import Job
 from clouduploader.store import spool
 from clouduploader.util.frozen import frozen
@@ -67,6 +68,88 @@ class RunningCleanup:
     def close(self) -> None:
         """Close the pidfd."""
         os.close(self.descriptor)
+
+
+class Cleanups:
+    """The clean-ups of a worker: those that run, and those that wait.
+
+    Args:
+        jobs: The spool.
+        program: The path of `clouduploader`.
+        environment: Returns that of an upload.
+        tell: Called with the job and the exit code of each that has ended.
+        complain: Called with the job and the reason if one can't be started; it is tried again.
+    """
+
+    def __init__(
+        self,
+        jobs: spool.Spool,
+        program: Path,
+        *,
+        environment: Callable[[], Mapping[str, str]],
+        tell: Callable[[str, int], None],
+        complain: Callable[[str, str], None],
+    ) -> None:
+        self._jobs = jobs
+        self._program = program
+        self._environment = environment
+        self._tell = tell
+        self._complain = complain
+        self._running: list[RunningCleanup] = []
+        self._pending: dict[str, PendingCleanup] = {}
+
+    def add(self, job: Job, *, due: float | None = None) -> None:
+        """Queue the clean-up after a job.
+
+        Args:
+            job: Archived.
+            due: When it may start, by the monotonic clock; None for now.
+        """
+        self._pending[job.name] = PendingCleanup(job, time.monotonic() if due is None else due)
+
+    def start_due(self) -> None:
+        """Start those that are due, the oldest first, as many as may run at once."""
+        now = time.monotonic()
+        for pending in sorted(self._pending.values(), key=lambda pending: pending.due):
+            if pending.due > now or len(self._running) >= MAX_AT_ONCE:
+                break
+            name = pending.job.name
+            try:
+                started = start(self._jobs, pending, program=self._program, environment=self._environment())
+            except ClouduploaderError as exc:
+                pending.postpone(now)
+                self._complain(name, exc.message)
+            else:
+                self._running.append(started)
+                del self._pending[name]
+
+    def handle_ends(self) -> None:
+        """See which have ended; those that left something are tried again later."""
+        for done in list(self._running):
+            code = done.exit_code()
+            if code is not None:
+                name = done.pending.job.name
+                self._running.remove(done)
+                if code == ExitCode.OK:
+                    self._jobs.clear_cleanup_pending(name)
+                else:  # something is left
+                    done.pending.postpone(time.monotonic())
+                    self._pending[name] = done.pending
+                self._tell(name, code)
+
+    def times(self) -> Iterator[float]:
+        """Yield when those that wait may start, by the monotonic clock."""
+        if len(self._running) < MAX_AT_ONCE:
+            yield from (pending.due for pending in self._pending.values())
+
+    def descriptors(self) -> Iterator[int]:
+        """Yield the descriptors that can be read once one has ended."""
+        yield from (item.descriptor for item in self._running)
+
+    def close(self) -> None:
+        """Close the descriptors; what runs goes on."""
+        for item in self._running:
+            item.close()
 
 
 def start(

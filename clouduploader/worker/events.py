@@ -11,9 +11,11 @@ class WorkerEventKind(enum.StrEnum):
     """The kinds of events."""
 
     READY = "ready"  # the worker has begun
-    STARTED = "started"  # an upload; after this line it is executed
+    PUBLISHED = "published"  # a job; a host of the cluster may claim it
+    STARTED = "started"  # an upload; after this line it is executed, or a host has claimed it
     ADOPTED = "adopted"  # an upload that an earlier worker has started
     RESCHEDULED = "rescheduled"  # a job whose upload had not begun when the worker was killed
+    LOST = "lost"  # the host of a job was; another one gets it
     WAITING = "waiting"  # for another try
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -96,6 +96,16 @@ class JobQueue:
             if following < len(order):
                 heapq.heappush(heads, (order[following], user))
 
+    def by_user(self) -> dict[str | None, Iterator[QueuedJob]]:
+        """Return the same jobs by their users, each user's in the order of their ids."""
+        return {user: self._of_user(user) for user in self._order}
+
+    def _of_user(self, user: str | None) -> Iterator[QueuedJob]:
+        place = (-1, "")
+        while (order := self._order.get(user, [])) and order[-1] > place:  # any may be gone by now
+            place = order[bisect.bisect_right(order, place)]
+            yield self._startable[place[1]]
+
     def waiting(self) -> Iterable[QueuedJob]:
         """Return those of them that wait for another try."""
         return self._waiting.values()

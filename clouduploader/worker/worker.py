@@ -1,51 +1,26 @@
-"""The worker: starts uploads, waits for their ends, and recovers those of a worker that died.
+"""The worker that starts uploads on this host, as processes beside it."""
 
-One thread that sleeps until something happens: a record changes (inotify), a byte comes in OBS's fifo, a process ends
-(pidfds), a request comes (WorkerControl), or a time is reached. All that it knows is in the spool: a worker that was
-killed is replaced by one that reads the same.
-"""
-
-import contextlib
 import dataclasses
-import itertools
-import math
-import os
 import resource
-import select
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from clouduploader.errors import ClouduploaderError, ExitCode, LockedError, NoSuchJobError
-from clouduploader.model.job import Details, Job, JobState
-from clouduploader.store import spool
+from clouduploader.errors import ClouduploaderError, NoSuchJobError
+from clouduploader.model.job import JobState
 from clouduploader.store.config import Config
-from clouduploader.util import inotify, privileges, processes
-from clouduploader.worker import cleanup, launcher, lock, outcome, queue, settings, tracked
+from clouduploader.store.spool import leases
+from clouduploader.store.spool.leases import LeaseState
+from clouduploader.util import privileges
+from clouduploader.worker import launcher, settings, tracked
+from clouduploader.worker.base import SpoolWorker
 from clouduploader.worker.control import WorkerControl
-from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
+from clouduploader.worker.events import WorkerEvent, WorkerEventKind
 from clouduploader.worker.settings import WorkerSettings
 
-LOCK_SECONDS = 1.0  # a job whose lock takes longer is tried again later, so that the others need not wait for it
-RETRY_SECONDS = 5.0  # until a job is tried again that could not be started or ended, or whose start came to nothing
-RESCAN_SECONDS = 60.0  # between looks at all records, whatever inotify reported: network file systems report nothing
-PING_SECONDS = 1.0  # the same after a byte in the fifo: with thousands of records a look takes its time
-FIFO_BYTES = 65_536  # what a pipe holds (pipe(7))
-END_KINDS = {
-    JobState.WAITING: WorkerEventKind.WAITING,
-    JobState.SUCCEEDED: WorkerEventKind.SUCCEEDED,
-    JobState.FAILED: WorkerEventKind.FAILED,
-}
 
-
-class Worker:
-    """The worker of one spool.
-
-    Args:
-        config: See Config.
-        read_settings: Reads the settings; called at the start, and again when asked to.
-        control: See WorkerControl.
-        on_event: Called with each event, in the thread of `run`.
+class Worker(SpoolWorker):
+    """See SpoolWorker; the arguments are the same.
 
     Raises:
         ConfigError: The settings are wrong.
@@ -60,106 +35,74 @@ class Worker:
         control: WorkerControl,
         on_event: Callable[[WorkerEvent], None],
     ) -> None:
-        self._config = config
-        self._jobs = spool.Spool(config.spool.value, lock_timeout_seconds=LOCK_SECONDS)
-        self._read_settings = read_settings
-        self._control = control
-        self._on_event = on_event
-        self._own_program = settings.find_program(settings.PROGRAM, config.environment)
+        self._leased: dict[str, float] = {}  # until when, by the monotonic clock, hosts may work on jobs
         self._descriptor_limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._launch_config = self._read_launch_config()
-        self._queue = queue.JobQueue(self._jobs, self._tell_trouble)
-        self._uploads: dict[str, tracked.TrackedUpload] = {}
-        self._cleanups: list[cleanup.RunningCleanup] = []
-        self._pending_cleanups: dict[str, cleanup.PendingCleanup] = {}
-        self._reported_troubles: dict[str, str] = {}
-        self._retry_at: dict[str, float] = {}
-        self._rescanned = -math.inf  # when all records were looked at, and when they will be again
-        self._rescan = time.monotonic() + RESCAN_SECONDS
+        super().__init__(config, read_settings=read_settings, control=control, on_event=on_event)
 
-    def run(self) -> None:
-        """Work until `control` asks to leave. Blocks.
+    def _uploaders(self) -> str:
+        return str(self._launch_config.program)
 
-        Raises:
-            LockedError: Another worker works on the spool.
-            MissingFileError: There is no spool, or it was removed.
-            CannotCreateError, LocalIOError: It can't be worked on.
-        """
-        obs_lock = self._launch_config.settings.obs_lock
-        with (
-            lock.acquire(self._jobs, obs_lock) as worker_lock,
-            contextlib.closing(inotify.DirectoryWatch(self._jobs.directory)) as changes,
-            contextlib.ExitStack() as stack,
-        ):
-            stack.callback(self._close)
-            self._queue.refresh(None)
-            self._find_orphans()
-            self._find_pending_cleanups()
-            self._tell(
-                WorkerEventKind.READY, None, f"at {self._jobs.directory}, uploads by {self._launch_config.program}"
-            )
-            while True:
-                self._act()
-                if self._control.is_leaving or (self._control.is_draining and not self._uploads):
-                    break
-                self._sleep(changes, worker_lock)
-            names = ", ".join(sorted(self._uploads, key=int))
-            self._tell(WorkerEventKind.LEFT, None, f"these uploads go on: {names}" if names else "no upload runs")
+    def _take(self, found: WorkerSettings, environment: Mapping[str, str]) -> None:
+        if found.program != settings.PROGRAM:
+            privileges.check_program(self._config.path, found.program)
+        self._launch_config = launcher.LaunchConfig(
+            jobs=self._jobs,
+            settings=found,
+            program=settings.find_program(found.program, self._config.environment),
+            environment=environment,
+            descriptor_limits=self._descriptor_limits,
+        )
 
-    def _sleep(self, changes: inotify.DirectoryWatch, worker_lock: lock.WorkerLock) -> None:
-        """Wait until something happens, and refresh the queue."""
-        poll = select.poll()
-        living = [upload.pidfds.descriptors() for upload in self._uploads.values()]
-        for descriptor in (
-            changes.fileno(),
-            self._control.fileno(),
-            *(() if worker_lock.fifo is None else (worker_lock.fifo,)),
-            *itertools.chain.from_iterable(living),
-            *(item.descriptor for item in self._cleanups),
-        ):
-            poll.register(descriptor, select.POLLIN)
-        wait = min(self._times()) - time.monotonic() if all(living) else 0.0  # or one has just ended
-        poll.poll(math.ceil(1000 * max(0.0, wait)))
-        if self._control.take_reload():
-            self._reload()
-        names = changes.changed()
+    def _begin(self) -> None:
         now = time.monotonic()
-        if _is_pinged(worker_lock.fifo):
-            self._rescan = min(self._rescan, self._rescanned + PING_SECONDS)
-        if now >= self._rescan:
-            worker_lock.check()
-            self._rescanned, self._rescan = now, now + RESCAN_SECONDS
-            names = None  # all of them
-        self._queue.refresh(names)
+        for name in self._jobs.leased_names():
+            try:
+                lease, (job, is_archived) = leases.read(self._jobs, name), self._jobs.read(name)
+                if lease and lease.state is LeaseState.CLAIMED and (is_archived or job.state is JobState.UPLOADING):
+                    self._leased[name] = now + lease.seconds
+                else:
+                    leases.remove(self._jobs, name)
+            except NoSuchJobError:
+                leases.remove(self._jobs, name)
+            except ClouduploaderError as exc:
+                self._tell_trouble(name, exc.message)
+        if self._leased:
+            names = ", ".join(sorted(self._leased, key=int))
+            self._tell(WorkerEventKind.ADOPTED, None, f"hosts of a cluster may still work on: {names}")
+
+    def _is_elsewhere(self, name: str) -> bool:
+        return name in self._leased
 
     def _times(self) -> Iterator[float]:
-        """Yield when there is something to do even if nothing happens, by the monotonic clock."""
-        yield self._rescan
-        yield from self._retry_at.values()
-        if len(self._cleanups) < cleanup.MAX_AT_ONCE:
-            yield from (pending.due for pending in self._pending_cleanups.values())
-        for upload in self._uploads.values():
-            if upload.escalation is not None and not upload.was_forced:
-                yield upload.escalation
-        now = time.monotonic()
-        yield from (due for record in self._queue.waiting() if (due := record.due(self._launch_config.settings)) > now)
+        yield from super()._times()
+        yield from (due for name, due in self._leased.items() if name not in self._retry_at)
 
     def _act(self) -> None:
-        """Do all that can be done now."""
         now = time.monotonic()
-        self._retry_at = {name: due for name, due in self._retry_at.items() if due > now}
-        self._handle_ends()
-        self._handle_kills()
-        self._start_clean_ups()
-        for name in self._queue.uploading():
-            if name not in self._uploads and name not in self._retry_at:
-                self._attempt(name, self._recover)
-        if not (self._control.is_draining or self._control.is_leaving):
-            self._start_all()
+        for name in [name for name, due in self._leased.items() if due <= now and name not in self._retry_at]:
+            self._attempt(name, self._take_back)
+        super()._act()
 
-    def _start_all(self) -> None:
+    def _take_back(self, name: str) -> None:
+        """Schedule a job whose host has lost its lease, or clean up after it if it was killed.
+
+        Where that host's uploader was, the next one goes on by the journal.
+        """
+        try:
+            with self._jobs.lock(name) as locked:
+                locked.replace(dataclasses.replace(locked.job, state=JobState.SCHEDULED, details=None, progress=None))
+        except NoSuchJobError:
+            self._jobs.mark_cleanup_pending(name)
+            self._clean_up(self._jobs.read_archived(name))
+        leases.remove(self._jobs, name)
+        del self._leased[name]
+        self._tell(
+            WorkerEventKind.LOST, name, "the host of a cluster that had it, which does not answer to this worker"
+        )
+
+    def _start_jobs(self) -> None:
         """Start what may be started: the oldest first, as many as the limits allow."""
-        limits, now = self._launch_config.settings, time.monotonic()
+        limits, now = self._settings, time.monotonic()
         if len(self._uploads) >= limits.max_jobs:
             return  # spares the look at the queue
         users = Counter(upload.job.user for upload in self._uploads.values())
@@ -171,19 +114,6 @@ class Worker:
                 self._attempt(name, self._start)
                 users[record.job.user] += name in self._uploads
 
-    def _attempt(self, name: str, act: Callable[[str], None]) -> None:
-        """Do something to a job; if it can't be done now, try again after RETRY_SECONDS."""
-        try:
-            act(name)
-        except NoSuchJobError:
-            pass  # archived meanwhile
-        except ClouduploaderError as exc:
-            self._retry_at[name] = time.monotonic() + RETRY_SECONDS
-            self._tell_trouble(name, exc.message)
-            return
-        self._reported_troubles.pop(name, None)
-        self._queue.refresh([name])
-
     def _start(self, name: str) -> None:
         job = launcher.start(self._launch_config, name)
         if job is None:
@@ -194,172 +124,3 @@ class Worker:
             self._tell(WorkerEventKind.STARTED, name, f"user {job.user}, target {job.target}, process {job.pid}{tried}")
         else:
             self._tell(WorkerEventKind.FAILED, name, job.details or "")
-
-    def _recover(self, name: str) -> None:
-        """Adopt an upload that an earlier worker has started, or end one whose processes are gone."""
-        with self._jobs.lock(name) as locked:
-            job = locked.job
-            if job.state is not JobState.UPLOADING:
-                return
-            is_by_hand = self._jobs.file_path(name).is_symlink()
-            if is_by_hand and not outcome.has_ended(self._jobs, job, self._config.state.value):
-                return  # its user can `resume` it
-            upload = tracked.track_adopted(self._jobs, job)
-            if upload:
-                self._uploads[name] = upload
-                self._tell(WorkerEventKind.ADOPTED, name, f"user {job.user}, target {job.target}, process {job.pid}")
-            elif processes.is_locked(self._jobs.log_path(name)):  # hidepid of proc(5)
-                raise LockedError(f"a process that can't be seen holds the log of the job {name}")
-            elif self._jobs.prepared_dir(name).exists():
-                locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None, pid=None))
-                self._retry_at[name] = time.monotonic() + RETRY_SECONDS  # what killed its supervisor may do so again
-                self._tell(WorkerEventKind.RESCHEDULED, name, "its upload had not begun")
-            else:
-                job = outcome.record_interrupted(self._jobs, locked, self._config.state.value)
-                self._tell(END_KINDS[job.state], name, job.details or "", UploadEnd(exit_code=None, seconds=None))
-                self._clean_up(job)
-
-    def _handle_ends(self) -> None:
-        for name in [name for name, upload in self._uploads.items() if upload.has_ended()]:
-            self._attempt(name, self._handle_end)
-        for done in list(self._cleanups):
-            code = done.exit_code()
-            if code is not None:
-                name = done.pending.job.name
-                self._cleanups.remove(done)
-                if code == ExitCode.OK:
-                    self._jobs.clear_cleanup_pending(name)
-                else:  # something is left
-                    done.pending.postpone(time.monotonic())
-                    self._pending_cleanups[name] = done.pending
-                self._tell(WorkerEventKind.CLEANED, name, f"the clean-up in the cloud ended with {code}")
-
-    def _handle_end(self, name: str) -> None:
-        """Report how an upload ended: as its supervisor, or the process that killed it, has recorded."""
-        upload = self._uploads.pop(name)
-        upload.close()
-        job, is_archived = self._jobs.read(name)
-        if job.state is JobState.UPLOADING and not is_archived:
-            return  # its supervisor did not get to that; `_recover` does
-        kind = (
-            WorkerEventKind.KILLED
-            if job.details == Details.KILLED
-            else END_KINDS.get(job.state, WorkerEventKind.RESCHEDULED)
-        )
-        self._tell(kind, name, job.details or "", upload.end())
-        self._clean_up(job)
-
-    def _handle_kills(self) -> None:
-        """Kill what is left of killed jobs: their processes got SIGTERM, and have some time to clean up."""
-        now = time.monotonic()
-        uploading = set(self._queue.uploading())
-        for name, upload in self._uploads.items():
-            if name in uploading:
-                continue
-            if upload.escalation is None:
-                if self._jobs.is_archived(name):  # else its record can't be read now, or the spool is gone
-                    upload.escalation = now + self._launch_config.settings.kill_grace_seconds
-            elif upload.escalation <= now and not upload.was_forced:
-                self._jobs.mark_cleanup_pending(name)
-                try:
-                    tracked.force(self._jobs, upload)
-                except ClouduploaderError as exc:
-                    upload.escalation = now + RETRY_SECONDS
-                    self._tell_trouble(name, exc.message)
-                else:
-                    self._tell(WorkerEventKind.FORCED, name, "its processes were still there when their time was over")
-
-    def _find_orphans(self) -> None:
-        """Find uploads that were killed while there was no worker, and have not ended."""
-        there = set(self._queue.uploading())
-        for name, pid in tracked.supervisors(self._jobs).items():
-            found = processes.find(pid)
-            if name in there or found is None:
-                continue
-            with contextlib.suppress(ClouduploaderError):
-                job, is_archived = self._jobs.read(name)
-                if is_archived:
-                    self._uploads[name] = tracked.track_orphaned(job, found)
-                    self._tell(WorkerEventKind.ADOPTED, name, f"was killed, but process {pid} is still there")
-
-    def _find_pending_cleanups(self) -> None:
-        """Find clean-ups that an earlier worker did not start, or that left something."""
-        for name in self._jobs.pending_cleanups():
-            try:
-                job, is_archived = self._jobs.read(name)
-            except NoSuchJobError:
-                self._jobs.clear_cleanup_pending(name)  # its record was pruned
-            except ClouduploaderError as exc:
-                self._tell_trouble(name, exc.message)
-            else:
-                if is_archived and name not in self._uploads:
-                    self._clean_up(job)
-
-    def _clean_up(self, job: Job) -> None:
-        """Queue the clean-up after an upload if one is pending: without its image it can't be resumed."""
-        if self._jobs.is_cleanup_pending(job.name):
-            self._pending_cleanups[job.name] = cleanup.PendingCleanup(job, time.monotonic())
-
-    def _start_clean_ups(self) -> None:
-        """Start clean-ups that are due, the oldest first, as many as may run at once."""
-        now = time.monotonic()
-        for pending in sorted(self._pending_cleanups.values(), key=lambda pending: pending.due):
-            if pending.due > now or len(self._cleanups) >= cleanup.MAX_AT_ONCE:
-                break
-            name = pending.job.name
-            try:
-                started = cleanup.start(
-                    self._jobs, pending, program=self._own_program, environment=self._launch_config.environment
-                )
-            except ClouduploaderError as exc:
-                pending.postpone(now)
-                self._tell_trouble(name, exc.message)
-            else:
-                self._cleanups.append(started)
-                del self._pending_cleanups[name]
-
-    def _read_launch_config(self) -> launcher.LaunchConfig:
-        found = self._read_settings()
-        environment = settings.upload_environment(self._config, found)
-        if found.program != settings.PROGRAM:
-            privileges.check_program(self._config.path, found.program)
-        program = settings.find_program(found.program, self._config.environment)
-        return launcher.LaunchConfig(
-            jobs=self._jobs,
-            settings=found,
-            program=program,
-            environment=environment,
-            descriptor_limits=self._descriptor_limits,
-        )
-
-    def _reload(self) -> None:
-        try:
-            self._launch_config = self._read_launch_config()
-        except ClouduploaderError as exc:
-            self._tell(WorkerEventKind.SETTINGS, None, f"the old ones stay: {exc.message}")
-        else:
-            self._tell(WorkerEventKind.SETTINGS, None, "were read again")
-
-    def _tell(self, kind: WorkerEventKind, name: str | None, text: str, end: UploadEnd | None = None) -> None:
-        self._on_event(WorkerEvent(kind, name, text, end))
-
-    def _tell_trouble(self, name: str, text: str) -> None:
-        if self._reported_troubles.get(name) != text:
-            self._reported_troubles[name] = text
-            self._tell(WorkerEventKind.TROUBLE, name, text)
-
-    def _close(self) -> None:
-        """Close all descriptors; uploads and clean-ups go on."""
-        for upload in self._uploads.values():
-            upload.close()
-        for item in self._cleanups:
-            item.close()
-
-
-def _is_pinged(fifo: int | None) -> bool:
-    """Empty OBS's fifo; return whether something was in it."""
-    if fifo is None:
-        return False
-    with contextlib.suppress(BlockingIOError):
-        return bool(os.read(fifo, FIFO_BYTES))
-    return False

@@ -41,6 +41,7 @@ class LeaseRecord:
         host: Which host has claimed it; None if none has.
         claim: The SHA-256 of the claim's id, in hexadecimal digits; None as `host`.
         since: Since when it is in this state, in s since the epoch.
+        seconds: How long a host that has claimed it has it after its last sign of life, as it was told.
         takeovers: How many hosts were lost in this try of the job.
         journal: The key of the upload's journal; None as `host`.
         log_start: Where in the job's log its own lines begin.
@@ -54,6 +55,7 @@ class LeaseRecord:
     host: str | None = None
     claim: str | None = None
     since: float
+    seconds: int = 0
     takeovers: int = 0
     journal: str | None = None
     log_start: int = 0
@@ -136,7 +138,7 @@ def _parsed(document: Any) -> LeaseRecord:  # noqa: ANN401 whatever JSON has
         ValueError, TypeError, KeyError: It is none.
     """
     values = {field.name: document[field.name] for field in dataclasses.fields(LeaseRecord)}
-    for name in ("attempt", "takeovers", "log_start"):
+    for name in ("attempt", "seconds", "takeovers", "log_start"):
         if type(values[name]) is not int or not 0 <= values[name] < MAX_NUMBER:
             raise ValueError(name)
     for name in ("host", "claim", "journal", "sha256"):

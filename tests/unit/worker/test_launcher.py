@@ -204,10 +204,10 @@ def test_jobs_that_are_not_there_yet_are_left_alone(bench):
 
 
 def test_locked_job_is_tried_again(bench, monkeypatch):
-    from clouduploader.worker import worker
+    from clouduploader.worker import base
 
-    monkeypatch.setattr(worker, "LOCK_SECONDS", 0.1)
-    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(base, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(base, "RETRY_SECONDS", 0.1)
     bench.write_uploader("true")
     bench.schedule("1")
     bench.schedule("2")
@@ -220,9 +220,9 @@ def test_locked_job_is_tried_again(bench, monkeypatch):
 
 def test_record_that_cannot_be_written_leaves_the_job_and_executes_nothing(bench, monkeypatch):
     """As on a full disk: the supervisor is there already, and gets no byte."""
-    from clouduploader.worker import worker
+    from clouduploader.worker import base
 
-    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(base, "RETRY_SECONDS", 0.2)
     bench.write_uploader("echo started")
     bench.schedule("1")
     obstacle = bench.jobs.directory / ".1.new"  # what the record is written to beside its place

@@ -15,8 +15,8 @@ from clouduploader.errors import MissingFileError
 from clouduploader.model.job import Job, JobState
 from clouduploader.store import journal
 from clouduploader.util import privileges, processes
+from clouduploader.worker import base, supervisor, tracked
 from clouduploader.worker import outcome as worker_outcome
-from clouduploader.worker import supervisor, tracked, worker
 
 NOBODY = 65534
 
@@ -96,7 +96,7 @@ def test_exit_code_of_an_adopted_upload_is_unknown_and_its_duration_is_not(bench
 
 
 def test_job_whose_upload_had_not_begun_is_scheduled_again(bench, monkeypatch):
-    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(base, "RETRY_SECONDS", 0.1)
     bench.write_uploader("echo started")
     bench.schedule_uploading()
     bench.jobs.prepared_dir("1").mkdir()
@@ -110,7 +110,7 @@ def test_start_that_comes_to_nothing_is_not_repeated_at_once(bench, monkeypatch,
     """As in the middle of an upgrade of Python."""
     broken = tmp_path / "supervisor.py"
     broken.write_text("raise ImportError")
-    monkeypatch.setattr(worker, "RETRY_SECONDS", 3600)
+    monkeypatch.setattr(base, "RETRY_SECONDS", 3600)
     bench.write_uploader("true")
     with monkeypatch.context() as patch:
         patch.setattr(supervisor, "__file__", str(broken))
@@ -198,7 +198,7 @@ def test_pid_of_another_user_is_believed_if_the_log_is_locked(bench, is_locked, 
 
 def test_job_whose_log_a_hidden_process_holds_is_not_lost(bench, monkeypatch):
     """The test holds it, which the worker, a thread of the same process, does not look at."""
-    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(base, "RETRY_SECONDS", 0.1)
     bench.schedule_uploading()
     bench.write_uploader("true")
     with bench.jobs.open_log("1"):

@@ -93,6 +93,16 @@ class ClusterSettings:
     slots: int = 2
     serves: tuple[str, ...] = (DEFAULT_QUEUE,)
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The names of all queues that a job may go to."""
+        return tuple(dict.fromkeys((*(rule.queue for rule in self.rules), DEFAULT_QUEUE)))
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the queue of a job depends on its region."""
+        return any(rule.region != "*" for rule in self.rules)
+
     def queue_of(self, *, target: str, region: str, size_bytes: int) -> str:
         """Return the queue that a job goes to."""
         for rule in self.rules:

@@ -78,14 +78,21 @@ class Hosts:
     Args:
         spool: The directory of the spool; which hosts are drained is kept in it.
         lease_seconds: Returns how long a host that is not seen has its jobs.
+        wake: Called, in any thread, when there may be more room for jobs, or less.
         clock: Seconds that only grow.
     """
 
     def __init__(
-        self, spool: Path, *, lease_seconds: Callable[[], float], clock: Callable[[], float] = boot_clock
+        self,
+        spool: Path,
+        *,
+        lease_seconds: Callable[[], float],
+        wake: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = boot_clock,
     ) -> None:
         self._directory = spool / DIRECTORY
         self._lease_seconds = lease_seconds
+        self._wake = wake
         self._clock = clock
         self._lock = threading.Lock()
         self._hosts: dict[str, tuple[Greeting, float, float, float]] = {}
@@ -103,7 +110,10 @@ class Hosts:
                 del self._hosts[name]
             if len(self._hosts) >= MAX_HOSTS and greeting.name not in self._hosts:
                 raise DataError(f"there are {MAX_HOSTS} hosts already")
+            known, seen, _, _ = self._hosts.get(greeting.name, (None, 0.0, 0.0, 0.0))
             self._hosts[greeting.name] = (greeting, now, wall, greeting.clock - wall)
+        if known is None or _jobs_of(known) != _jobs_of(greeting) or self._is_gone(seen, now):
+            self._wake()
         return self.is_draining(greeting.name)
 
     def is_draining(self, name: str) -> bool:
@@ -131,10 +141,11 @@ class Hosts:
                         files.sync_directory(self._directory)
         except OSError as exc:
             raise CannotCreateError(f"{path} can't be changed: {exc.strerror}") from exc
+        self._wake()
 
     def hosts(self) -> list[Host]:
         """Return all that were seen in the last day, by their names."""
-        now, patience = self._clock(), max(self._lease_seconds(), 3 * GREET_SECONDS)
+        now = self._clock()
         with self._lock:
             known = sorted(self._hosts.items())
         return [
@@ -143,10 +154,18 @@ class Hosts:
                 seen=wall,
                 skew_seconds=skew,
                 is_draining=self.is_draining(name),
-                is_gone=now - seen > patience,
+                is_gone=self._is_gone(seen, now),
             )
             for name, (greeting, seen, wall, skew) in known
         ]
+
+    def _is_gone(self, seen: float, now: float) -> bool:
+        return now - seen > max(self._lease_seconds(), 3 * GREET_SECONDS)
+
+
+def _jobs_of(greeting: Greeting) -> tuple[int, int, tuple[str, ...]]:
+    """Return what decides which jobs a host may get, and how many."""
+    return greeting.protocol, greeting.slots, greeting.queues
 
 
 def check_name(name: str) -> None:

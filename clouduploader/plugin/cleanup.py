@@ -54,11 +54,16 @@ def remove_each(
     Returns:
         What became of each, but for what is another upload's.
     """
+
+    def remove_ours(thing: CloudObject) -> None:
+        ctx.ensure_ours()
+        remove(thing)
+
     ranks = {kind: index for index, kind in enumerate(order)}
     removed, left, absent = [], [], []
     for thing in sorted(objects, key=lambda thing: ranks.get(thing.kind, len(ranks))):
         try:
-            ctx.retry(functools.partial(remove, thing), seconds=seconds, may_pass=may_pass)
+            ctx.retry(functools.partial(remove_ours, thing), seconds=seconds, may_pass=may_pass)
         except AbsentError:
             absent.append(thing)
         except ForeignError as exc:

@@ -48,9 +48,10 @@ class Context:
         key: Of the upload whose things are removed, see Journal; "" where that is not known.
         is_by_hand: Whether it is for the caller, so that the caller's own credentials serve where the target data have
             none; see `require_credential`.
+        ensure_ours: See Journal; for what is done outside of an upload, nothing need be asked.
 
     Attributes:
-        targetdata: As given; so are reporter, cancel, clock, entries, key and is_by_hand.
+        targetdata: As given; so are reporter, cancel, clock, entries, key, is_by_hand and ensure_ours.
         region: "" for a platform without regions, and where none was named.
     """
 
@@ -66,8 +67,10 @@ class Context:
         entries: Sequence[Mapping[str, JsonValue]] = (),
         key: str = "",
         is_by_hand: bool = True,
+        ensure_ours: Callable[[], None] = lambda: None,
     ) -> None:
         self._platform = platform
+        self.ensure_ours = ensure_ours
         self.entries = entries
         self.key = key
         self.is_by_hand = is_by_hand
@@ -124,6 +127,7 @@ class Context:
             region=self.region,
             key=self.key,
             is_by_hand=self.is_by_hand,
+            ensure_ours=self.ensure_ours,
         )
         if "client" in vars(self):
             made.client = self.client
@@ -288,6 +292,7 @@ class UploadContext(Context):
             clock=clock,
             key=request.journal.key,
             is_by_hand=request.is_by_hand,
+            ensure_ours=request.journal.ensure_ours,
         )
         self.request = request
         self.resources = Resources(request.journal, reporter, self.clock)

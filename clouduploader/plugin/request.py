@@ -31,7 +31,13 @@ class Journal(Protocol):
 
     @property
     def directory(self) -> Path:
-        """Private to this upload, for a platform's own files. Gone after a success."""
+        """Private to this upload, for a platform's own files. Gone after a success.
+
+        Another host that goes on with the upload gets them too, by what this one sees of them from time to time: names
+        are of ASCII letters, digits, `.`, `_` and `-`, do not begin with a dot, and there are no directories. A file
+        either only grows, and can be used whatever number of its bytes are there (`ConfirmedChunks`); or it is small,
+        written beside its place and renamed (`files.replace_file`).
+        """
 
     def entries(self) -> Sequence[Mapping[str, JsonValue]]:
         """All entries, oldest first: those of earlier tries that did not end well, then our own."""
@@ -41,6 +47,13 @@ class Journal(Protocol):
 
         Raises:
             LocalIOError: It can't be written.
+        """
+
+    def ensure_ours(self) -> None:
+        """Return if the upload is still this process's; else another host goes on with it, and this process dies.
+
+        `write` looks too, and so does the core before it removes something; a platform calls it (`ctx.ensure_ours`)
+        before it ends something by itself that a later try would go on with.
         """
 
 

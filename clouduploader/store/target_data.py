@@ -10,6 +10,9 @@ boolean, `true` no integer, `"8"` no integer; `8.0` is one, as JSON Schema has i
 is not required `""`, null and absence are the same, and it is absent from the result; so is an empty
 list for one that takes lists.
 
+An upload host gets target data that its server has decrypted: then a list SECRETS_KEY tells which strings were secret
+there, nothing is decrypted again, and no value is shown at all.
+
 No value is ever shown that was encrypted or is called secret: not in a message, and not in the
 chain of exceptions behind it, where Python's own hold the text they failed on.
 """
@@ -18,6 +21,8 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +33,8 @@ from clouduploader.util import files, masking, privileges
 from clouduploader.util.frozen import frozen
 
 MAX_SIZE_BYTES = 1 << 20  # OBS takes 10 MB; no platform has fields that fill 100 KB
+SECRETS_KEY = "clouduploader_secrets"
+_DESCRIPTOR = re.compile(r"/(?:proc/self|dev)/fd/([0-9]{1,9})")
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -87,7 +94,7 @@ def read(data: bytes, platform: Platform, keyring: Decrypter) -> TargetData:
     """
     is_encrypted = data.lstrip().startswith(fields.PGP_MARK.encode())
     document = parse(keyring.gpg.decrypt(_text(data).lstrip()).encode() if is_encrypted else data)
-    checker = _Checker(keyring, is_hidden=is_encrypted)
+    checker = _Checker(keyring, is_hidden=is_encrypted, decrypted=document.pop(SECRETS_KEY, None))
     values = _values(document, platform, checker)
     names = {field.name for field in platform.fields}
     return TargetData(
@@ -101,7 +108,8 @@ def read_file(path: Path, *, is_of_spool: bool = False) -> bytes:
     """Read a file of target data; of more than is allowed only so much that `parse` refuses it.
 
     Args:
-        path: May be a pipe: then it blocks until the writer is done.
+        path: May be a pipe: then it blocks until the writer is done; or the path of an open file in /proc/self/fd,
+            which is read from its beginning.
         is_of_spool: Whether it lies in a spool: then it is a regular file, or refused.
 
     Raises:
@@ -109,6 +117,8 @@ def read_file(path: Path, *, is_of_spool: bool = False) -> bytes:
         LocalIOError: It can't be read.
     """
     try:
+        if found := _DESCRIPTOR.fullmatch(str(path)):
+            return _read_descriptor(int(found[1]))
         with privileges.as_owner(path.parent) if is_of_spool else contextlib.nullcontext():
             file = files.open_read(path) if is_of_spool else path.open("rb")
         with file:
@@ -117,6 +127,14 @@ def read_file(path: Path, *, is_of_spool: bool = False) -> bytes:
         raise MissingFileError(f"there are no target data {path}") from exc
     except OSError as exc:
         raise LocalIOError(f"the target data {path} can't be read: {exc.strerror}") from exc
+
+
+def _read_descriptor(descriptor: int) -> bytes:
+    """Read an open file; a process that hides its memory may not open it once more by its path, see proc(5)."""
+    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+        if file.seekable():
+            file.seek(0)
+        return file.read(MAX_SIZE_BYTES + 1)
 
 
 def check(data: bytes, platform: Platform, keyring: Decrypter) -> None:
@@ -264,14 +282,23 @@ class _Checker:
         keyring: For strings that are encrypted by themselves.
         is_hidden: Whether all values came encrypted, and none may be shown.
         is_sealed: Whether what is encrypted stays so, and is right whatever it may be.
+        decrypted: What SECRETS_KEY lists; None where the values were not decrypted before.
     """
 
-    def __init__(self, keyring: Decrypter, *, is_hidden: bool = False, is_sealed: bool = False) -> None:
+    def __init__(
+        self, keyring: Decrypter, *, is_hidden: bool = False, is_sealed: bool = False, decrypted: JsonValue = None
+    ) -> None:
         self._keyring = keyring
-        self._is_hidden = is_hidden
+        self._is_decrypted = decrypted is not None
+        self._is_hidden = is_hidden or self._is_decrypted
         self._is_sealed = is_sealed
         self.problems: list[str] = []
         self.secrets: list[str] = []
+        known = [secret for secret in decrypted if isinstance(secret, str)] if isinstance(decrypted, list) else None
+        if self._is_decrypted and known != decrypted:
+            self.problems.append(f"{SECRETS_KEY} must be a list of strings")
+        for secret in filter(None, known or []):
+            self._hide(secret)
 
     def checked(self, field: Field, value: JsonValue) -> JsonValue:
         """Return the decrypted value; None if it is absent or wrong."""
@@ -298,8 +325,8 @@ class _Checker:
             return [self._decrypted(member, is_secret=is_secret) for member in value]
         if not isinstance(value, str):
             return value
-        is_pgp = is_armored(value)
-        is_rsa = not is_pgp and is_secret and self._keyring.rsa.is_encrypted(value)
+        is_pgp = not self._is_decrypted and is_armored(value)
+        is_rsa = not (self._is_decrypted or is_pgp) and is_secret and self._keyring.rsa.is_encrypted(value)
         if self._is_sealed and (is_pgp or is_rsa):
             return fields.SealedText(value)
         if is_pgp:
@@ -307,6 +334,9 @@ class _Checker:
         elif is_rsa:
             value = self._keyring.rsa.decrypt(value)
         if (is_pgp or is_secret) and value:
-            masking.hide(value)
-            self.secrets.append(value)
+            self._hide(value)
         return value
+
+    def _hide(self, secret: str) -> None:
+        masking.hide(secret)
+        self.secrets.append(secret)

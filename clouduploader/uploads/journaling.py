@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clouduploader.errors import CannotCreateError, ClouduploaderError, LocalIOError, StoppedError
+from clouduploader.errors import CannotCreateError, ClouduploaderError, LocalIOError, StoppedError, TransientError
 from clouduploader.plugin import Event, UploadResult
 from clouduploader.store import job_log, journal, workspace
 from clouduploader.store.config import STATE_NAME, Config
@@ -63,24 +63,32 @@ def start_of(task: UploadTask, *, filename: str, work_dir: Path) -> journal.Uplo
 
 @contextlib.contextmanager
 def journalled(
-    start: journal.UploadStart, *, key: str, targetdata: bytes, state_dir: Path, log: JobLog
+    start: journal.UploadStart,
+    *,
+    key: str,
+    targetdata: bytes | None,
+    state_dir: Path,
+    log: JobLog,
+    witness: journal.Witness | None = None,
 ) -> Iterator[tuple[journal.UploadJournal, Callable[[UploadResult], None]]]:
     """Write down what is done inside, for the time after a crash; its end too, whatever it is.
 
     Args:
         start: Whose attempt it is.
         key: See `journal.key_of`.
-        targetdata: As they came.
+        targetdata: As they came; None if they are not to lie beside the journal.
         state_dir: See `state_dir_of`; where it can't be written, the journal is a private one, and the log says so.
         log: Its events go into the journal.
+        witness: Confirms each entry; with it, there is no private journal. None for none.
 
     Yields:
         The journal, and what to call with the result.
 
     Raises:
         LockedError: The same upload is under way already.
+        TransientError: The journal of which there is a witness can't be written.
     """
-    with _begun(start, key=key, targetdata=targetdata, state_dir=state_dir, log=log) as opened:
+    with _begun(start, key=key, targetdata=targetdata, state_dir=state_dir, log=log, witness=witness) as opened:
         writer = JournalWriter(opened, log)
         try:
             with log.listening(writer.take):
@@ -103,14 +111,22 @@ def state_dir_of(task: UploadTask, config: Config) -> Path:
 
 @contextlib.contextmanager
 def _begun(
-    start: journal.UploadStart, *, key: str, targetdata: bytes, state_dir: Path, log: JobLog
+    start: journal.UploadStart,
+    *,
+    key: str,
+    targetdata: bytes | None,
+    state_dir: Path,
+    log: JobLog,
+    witness: journal.Witness | None,
 ) -> Iterator[journal.UploadJournal]:
     """Open the journal, in the state directory if it can be, and begin an attempt in it."""
     with contextlib.ExitStack() as stack:
         try:
-            opened = stack.enter_context(journal.open_journal(state_dir, key))
+            opened = stack.enter_context(journal.open_journal(state_dir, key, witness))
             opened.begin(start, targetdata)
         except (CannotCreateError, LocalIOError) as exc:
+            if witness:
+                raise TransientError(exc.message, hint="Another host may have room for it.") from exc
             log.line(f"Warning: {exc.message}; if this upload is killed, it can't be resumed.")
             private = stack.enter_context(workspace.private_directory())
             opened = stack.enter_context(journal.open_journal(private, key))

@@ -40,6 +40,7 @@ def run(task: UploadTask, *, config: Config, log: JobLog, cancel: Cancel, events
         ClouduploaderError: The upload failed; all is cleaned up.
     """
     began = time.monotonic()
+    witness = journal.witness_of(config.environment)
     workspace.remove_stale()
     with (
         _masked(log),
@@ -50,9 +51,12 @@ def run(task: UploadTask, *, config: Config, log: JobLog, cancel: Cancel, events
             journaling.journalled(
                 journaling.start_of(task, filename=upload.filename, work_dir=upload.work_dir),
                 key=upload.key,
-                targetdata=prepare.targetdata_to_keep(task.targetdata, upload.platform, config=config),
+                targetdata=(
+                    None if witness else prepare.targetdata_to_keep(task.targetdata, upload.platform, config=config)
+                ),
                 state_dir=journaling.state_dir_of(task, config),
                 log=log,
+                witness=witness,
             ) as (opened, end),
         ):
             ctx = UploadContext(upload.platform, upload.request(opened), log, cancel)

@@ -217,6 +217,7 @@ class DiskStage(Stage):
 
     def close(self, thing_id: str) -> None:
         """See Stage; nothing can be written from here on."""
+        self._ctx.ensure_ours()
         self._manager.post(f"{thing_id}/endGetAccess", subject="the end of access to the disk")
 
     def source(self, thing_id: str) -> dict[str, JsonValue]:

@@ -1,12 +1,11 @@
 """One upload: check, stage, fill, make the image, remove the stage."""
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clouduploader.errors import (
-    AbsentError,
-    ClouduploaderError,
     DeniedError,
     ImageError,
     NotFoundError,
@@ -22,6 +21,7 @@ from clouduploader.platforms.azure.pages import PAGE_BYTES, PageFile
 from clouduploader.platforms.azure.settings import AzureSettings
 from clouduploader.platforms.azure.staging import BlobStage, DiskStage, Site, Stage
 from clouduploader.plugin import CloudObject, Context, UploadContext, UploadResult, labels
+from clouduploader.plugin.cleanup import remove_each
 from clouduploader.plugin.transfer import ConfirmedChunks, ContentChangedError, content, read_content
 
 MAX_RESTARTS = 2  # pages given up because the image was another than thought; then it keeps changing
@@ -251,16 +251,12 @@ class AzureUpload:
     def _remove_stages(self) -> None:
         """Remove what this try and earlier ones sent pages to."""
         for kind in (staging.BLOB, staging.DISK):
-            for thing in staging.of_earlier_tries(self._ctx, kind):
-                try:
-                    self._ctx.retry(lambda thing=thing: remove(self._ctx, thing), subject=f"the {kind}")  # type: ignore[misc]
-                except AbsentError:
-                    self._ctx.resources.keep(thing)
-                except ClouduploaderError as exc:
-                    self._ctx.cancel.raise_if_requested()
-                    self._ctx.reporter.line(f"Left behind: {kind} {thing.id}: {exc.message}")
-                else:
-                    self._ctx.resources.removed(thing)
+            things = staging.of_earlier_tries(self._ctx, kind)
+            report = remove_each(self._ctx, things, functools.partial(remove, self._ctx), order=())
+            for thing in (*report.removed, *report.absent):
+                self._ctx.resources.keep(thing)
+            if report.left:
+                self._ctx.cancel.raise_if_requested()
 
 
 def remove(ctx: Context, thing: CloudObject) -> None:

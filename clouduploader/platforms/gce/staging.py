@@ -381,6 +381,7 @@ def _as_text(crc32c: int) -> str:
 
 def _give_up(ctx: UploadContext, session: Session) -> None:
     """End a session and forget it; if that fails, it lapses by itself within a week."""
+    ctx.ensure_ours()
     files.discard(ctx.request.journal.directory / SESSION_FILE)
     with contextlib.suppress(ClouduploaderError):  # it answers with an error, 499; "Cancel an upload"
         rest.send(ctx.uncancelled(), "DELETE", session.uri, subject=f"session of {session.name}")

@@ -41,6 +41,7 @@ from clouduploader.plugin.testing.contract import (  # noqa: E402 after the asse
 )
 from clouduploader.plugin.testing.fakes import (  # noqa: E402
     FakeClock,
+    LostUploadError,
     MemoryBlocks,
     MemoryJournal,
     RecordingReporter,
@@ -55,6 +56,7 @@ __all__ = [
     "AccountsContract",
     "Case",
     "FakeClock",
+    "LostUploadError",
     "MemoryBlocks",
     "MemoryJournal",
     "PlatformContract",

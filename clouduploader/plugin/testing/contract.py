@@ -28,7 +28,15 @@ from clouduploader.plugin.objects import CleanUpReport, CloudObject, FoundObject
 from clouduploader.plugin.platform import Platform, PlatformContext
 from clouduploader.plugin.request import UploadRequest
 from clouduploader.plugin.results import Cost, Finding, Level, UploadResult
-from clouduploader.plugin.testing.fakes import FakeClock, RecordingReporter, make_request, opened_stream, upload
+from clouduploader.plugin.testing.fakes import (
+    FakeClock,
+    LostUploadError,
+    MemoryJournal,
+    RecordingReporter,
+    make_request,
+    opened_stream,
+    upload,
+)
 from clouduploader.util.cancel import Cancel
 
 ACCOUNT_METHODS = [name for name, member in vars(Accounts).items() if callable(member) and name[0] != "_"]
@@ -354,6 +362,23 @@ class UploadContract:
         assert record.existing == set()
         assert set(case.remaining()) == before
         self._check_secrets(case, f"{record.lines}{caught.value!r}{caught.value.__cause__!r}")
+
+    def test_upload_that_another_host_has_by_now_removes_nothing(self, case: Case, tmp_path: Path) -> None:
+        request = case.request(self._work_dir(tmp_path))
+        journal = MemoryJournal(tmp_path / "journal")
+        left: set[str] = set()
+
+        def lose(event: Event) -> None:
+            if isinstance(event, ObjectCreated) and not journal.is_lost:
+                left.update(case.remaining())
+                journal.is_lost = True
+
+        record = RecordingReporter(lose, journal)
+        with contextlib.suppress(LostUploadError):
+            upload(case.make(), dataclasses.replace(request, journal=journal), record)
+        assert left <= set(case.remaining())
+        platform = case.make()
+        platform.clean_up(case.context(platform), list(record.existing))
 
     def test_plan_changes_nothing(self, case: Case, tmp_path: Path) -> None:
         before, record = set(case.remaining()), RecordingReporter()

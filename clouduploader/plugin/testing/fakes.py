@@ -109,6 +109,10 @@ class RecordingReporter:
         return set(things)
 
 
+class LostUploadError(BaseException):
+    """Stands for the end of a process whose upload is another host's by now; nothing may catch it and go on."""
+
+
 class MemoryJournal:
     """A Journal that lasts as long as the object.
 
@@ -117,12 +121,13 @@ class MemoryJournal:
 
     Attributes:
         is_full: Whether there is no room on the disk any more.
+        is_lost: Whether another host has the upload by now: then what looks for that raises LostUploadError.
     """
 
     key = "0123456789abcdef0123456789abcdef"
 
     def __init__(self, directory: Path) -> None:
-        self.is_full = False
+        self.is_full = self.is_lost = False
         self._directory = directory
         self._entries: list[Mapping[str, JsonValue]] = []
 
@@ -146,6 +151,16 @@ class MemoryJournal:
             raise LocalIOError("the journal can't be written: No space left on device")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         self._entries.append(json.loads(json.dumps({"what": what, "time": now, **values})))
+        self.ensure_ours()
+
+    def ensure_ours(self) -> None:
+        """Look whether the upload is still ours.
+
+        Raises:
+            LostUploadError: It is not; the real one kills the process.
+        """
+        if self.is_lost:
+            raise LostUploadError
 
     def age(self, seconds: float) -> None:
         """Let all entries be older by so many seconds."""

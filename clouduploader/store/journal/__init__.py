@@ -23,6 +23,10 @@ Entries have `what` and `time` (UTC, ISO 8601), and by `what`:
   `result` (or null), `objects` and `shortfalls` (of a success)
 
 and whatever the platform writes for itself.
+
+Of an upload on another host this is a copy (`replica.py`), made and locked by the server: the uploader there writes a
+journal of its own, without target data, and its host confirms that the copy has each entry before the uploader goes on
+(`witness.py`).
 """
 
 from clouduploader.store.journal.directory import FILE_NAME, PLATFORM_NAME, TARGETDATA_NAME
@@ -39,6 +43,8 @@ from clouduploader.store.journal.entries import (
     state_of,
 )
 from clouduploader.store.journal.reader import JournalContents, forget, prune, read, read_all, read_open
+from clouduploader.store.journal.replica import JournalReplica
+from clouduploader.store.journal.witness import Witness, witness_of
 from clouduploader.store.journal.writer import UploadJournal, UploadStart, open_journal
 
 __all__ = [
@@ -48,9 +54,11 @@ __all__ = [
     "AttemptOutcome",
     "Entry",
     "JournalContents",
+    "JournalReplica",
     "JournalState",
     "UploadJournal",
     "UploadStart",
+    "Witness",
     "fields_of",
     "forget",
     "is_key",
@@ -64,4 +72,5 @@ __all__ = [
     "read_open",
     "results_of",
     "state_of",
+    "witness_of",
 ]

@@ -1,9 +1,11 @@
-"""The directory of one journal: which files it has, and the bytes of its entries."""
+"""The directory of one journal: which files it has, the bytes of its entries, and what is not needed any more."""
 
+import contextlib
 import os
 from pathlib import Path
 
-from clouduploader.store.journal.entries import is_key
+from clouduploader.store.journal.entries import JournalState, is_key
+from clouduploader.util import files, privileges
 
 FILE_NAME = "journal"
 TARGETDATA_NAME = "targetdata"
@@ -17,6 +19,34 @@ def other_files(directory: Path) -> list[Path]:
         return [path for path in directory.iterdir() if path.name != FILE_NAME]
     except OSError:
         return []
+
+
+def tidy(directory: Path, state: JournalState) -> None:
+    """Remove target data and the platform's files, unless they may be needed.
+
+    Where the disk does not let us, they stay until the next try, or until the journal goes.
+
+    Args:
+        directory: Of the journal, which the caller has locked.
+        state: What all of its entries come to.
+    """
+    if state.is_open:
+        return
+    is_repeatable = state.is_by_hand and not state.has_succeeded
+    with privileges.as_owner(directory), contextlib.suppress(OSError):
+        for path in other_files(directory):
+            if not (is_repeatable and path.name == TARGETDATA_NAME):
+                files.remove_tree(path)
+
+
+def keep_targetdata(directory: Path, data: bytes) -> None:
+    """Write the target data of a try.
+
+    Raises:
+        OSError: They can't be written.
+    """
+    with privileges.as_owner(directory):
+        files.replace_file(directory / TARGETDATA_NAME, data, mode=files.PRIVATE_MODE)
 
 
 def keys(state_dir: Path) -> list[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from clouduploader.errors import CannotCreateError, LocalIOError, LockedError
 from clouduploader.plugin import Event, JsonValue, ObjectCreated, ObjectRemoved, UploadResult
-from clouduploader.store.journal.directory import FILE_NAME, PLATFORM_NAME, TARGETDATA_NAME, other_files, read_bytes
+from clouduploader.store.journal.directory import FILE_NAME, PLATFORM_NAME, keep_targetdata, read_bytes, tidy
 from clouduploader.store.journal.entries import AttemptOutcome, Entry, JournalState, fields_of, parse, state_of
+from clouduploader.store.journal.witness import Witness
 from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
 
@@ -49,13 +50,15 @@ class UploadJournal:
     Args:
         directory: Of this upload.
         descriptor: Of the locked file; the caller closes it.
+        witness: Confirms each entry; None for none.
     """
 
-    def __init__(self, directory: Path, descriptor: int) -> None:
+    def __init__(self, directory: Path, descriptor: int, witness: Witness | None = None) -> None:
         self.key = directory.name
         self.directory = directory / PLATFORM_NAME
         self._home = directory
         self._descriptor = descriptor
+        self._witness = witness
         self._lock = threading.Lock()
         data = read_bytes(descriptor)
         self._size_bytes = data.rfind(b"\n") + 1
@@ -88,6 +91,12 @@ class UploadJournal:
                 raise LocalIOError(f"the journal {self._home / FILE_NAME} can't be written: {exc.strerror}") from exc
             self._size_bytes += len(line)
             self._entries.append(entry)
+        self.ensure_ours()
+
+    def ensure_ours(self) -> None:
+        """See `Journal`."""
+        if self._witness:
+            self._witness.wait()
 
     def take(self, event: Event) -> None:
         """Write down what was made or removed.
@@ -101,15 +110,16 @@ class UploadJournal:
             case ObjectRemoved(thing):
                 self.write("removed", **fields_of(thing))
 
-    def begin(self, beginning: UploadStart, targetdata: bytes) -> None:
-        """Begin a try: keep its target data, and say whose it is.
+    def begin(self, beginning: UploadStart, targetdata: bytes | None) -> None:
+        """Begin a try: keep its target data, if they are to lie here, and say whose it is.
 
         Raises:
             LocalIOError: It can't be written.
         """
         try:
+            if targetdata is not None:
+                keep_targetdata(self._home, targetdata)
             with privileges.as_owner(self._home):
-                files.replace_file(self._home / TARGETDATA_NAME, targetdata, mode=files.PRIVATE_MODE)
                 files.make_directory(self.directory, mode=files.PRIVATE_DIRECTORY_MODE)
         except OSError as exc:
             raise LocalIOError(f"the journal {self._home} can't be written: {exc.strerror}") from exc
@@ -140,50 +150,50 @@ class UploadJournal:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove target data and the platform's files, unless they may be needed.
-
-        Where the disk does not let us, they stay until the next try, or until the journal goes.
-        """
-        state = self.state()
-        if state.is_open:
-            return
-        is_repeatable = bool((state.began or {}).get("by_hand")) and not state.has_succeeded
-        with privileges.as_owner(self._home), contextlib.suppress(OSError):
-            for path in other_files(self._home):
-                if not (is_repeatable and path.name == TARGETDATA_NAME):
-                    files.remove_tree(path)
+        """Remove target data and the platform's files, unless they may be needed; see `directory.tidy`."""
+        tidy(self._home, self.state())
 
 
 @contextlib.contextmanager
-def open_journal(state_dir: Path, key: str) -> Iterator[UploadJournal]:
+def open_journal(state_dir: Path, key: str, witness: Witness | None = None) -> Iterator[UploadJournal]:
     """Open a journal, or make it, and lock it; the lock ends with the context, or with the process.
 
     Args:
         state_dir: Made if it is missing.
         key: See `key_of`.
+        witness: Confirms each entry; None for none.
 
     Raises:
         LockedError: An upload with this key lives, or is being cleaned up.
         CannotCreateError: It can't be made, or is not ours to write.
     """
-    path = state_dir / key / FILE_NAME
+    descriptor = open_locked(state_dir, key)
     try:
-        descriptor = _open_locked(state_dir, key)
         try:
-            opened = UploadJournal(state_dir / key, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-    except OSError as exc:
-        raise CannotCreateError(f"the journal {path} can't be written: {exc.strerror}") from exc
-    try:
+            opened = UploadJournal(state_dir / key, descriptor, witness)
+        except OSError as exc:
+            raise CannotCreateError(
+                f"the journal {state_dir / key / FILE_NAME} can't be written: {exc.strerror}"
+            ) from exc
         yield opened
     finally:
         os.close(descriptor)
 
 
+def open_locked(state_dir: Path, key: str) -> int:
+    """Open the file of a journal, made if it is not there, and lock it. The caller closes the descriptor.
+
+    Raises:
+        LockedError: An upload with this key lives, or is being cleaned up.
+        CannotCreateError: It can't be made, or is not ours to write.
+    """
+    try:
+        return _open_locked(state_dir, key)
+    except OSError as exc:
+        raise CannotCreateError(f"the journal {state_dir / key / FILE_NAME} can't be written: {exc.strerror}") from exc
+
+
 def _open_locked(state_dir: Path, key: str) -> int:
-    """Open the file of a journal, made if it is not there, and lock it."""
     directory = state_dir / key
     deadline = time.monotonic() + LOCK_SECONDS
     while True:

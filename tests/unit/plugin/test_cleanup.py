@@ -13,6 +13,7 @@ from clouduploader.errors import (
 )
 from clouduploader.plugin import CleanUpReport, CloudObject, Leftover, ObjectRemoved, visibility
 from clouduploader.plugin.cleanup import undone_on_failure
+from clouduploader.plugin.testing import FakeClock, LostUploadError
 
 DISK, MACHINE, ODD = CloudObject("disk", "d"), CloudObject("machine", "m"), CloudObject("odd", "o")
 
@@ -129,3 +130,24 @@ def test_what_a_failed_upload_leaves_is_named_and_hides_not_the_failure(platform
         "Left behind: machine m in here: the role is gone",
         "Left behind: disk d in here: the role is gone",
     ]
+
+
+def test_nothing_is_removed_of_an_upload_that_another_host_has(platform, upload_ctx):
+    upload_ctx.reporter.journal = None
+    upload_ctx.reporter.on_event = lambda _event: setattr(upload_ctx.request.journal, "is_lost", True)
+    with pytest.raises(LostUploadError):
+        upload(platform, upload_ctx, PlatformReplyError("no"))
+    assert platform.removed == []
+
+
+def test_each_try_of_a_removal_looks_whose_the_upload_is(platform, upload_ctx):
+    class LosingClock(FakeClock):
+        def sleep(self, seconds):
+            super().sleep(seconds)
+            upload_ctx.request.journal.is_lost = True
+
+    upload_ctx.clock = LosingClock()
+    platform.script["m"] = [TransientError("in use")]
+    with pytest.raises(LostUploadError):
+        upload(platform, upload_ctx, PlatformReplyError("no"))
+    assert platform.removed == []

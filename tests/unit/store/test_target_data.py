@@ -1,6 +1,8 @@
 import contextlib
 import json
+import os
 import traceback
+from pathlib import Path
 
 import hypothesis
 import jsonschema
@@ -412,3 +414,50 @@ def test_target_data_of_a_spool_are_a_regular_file(tmp_path):
     assert target_data.read_file(tmp_path / "7.data") == b"{}"
     with pytest.raises(LocalIOError):
         target_data.read_file(tmp_path / "7.data", is_of_spool=True)
+
+
+def test_data_that_the_server_decrypted_are_not_decrypted_again():
+    document = {
+        **RIGHT,
+        "note": ARMORED.format("x"),
+        "password": "RSA:sesame",
+        target_data.SECRETS_KEY: ["sesame!", ""],
+    }
+    found = read(document)
+    assert found.values == {**RIGHT, "note": ARMORED.format("x"), "password": "RSA:sesame"}
+    assert (found.secrets, found.unknown_keys) == (("sesame!", "RSA:sesame"), ())
+
+
+def test_no_value_of_data_that_the_server_decrypted_is_shown(no_secret):
+    with pytest.raises(TargetDataError, match="place") as caught:
+        read({"place": SECRET, target_data.SECRETS_KEY: []})
+    no_secret(caught.value, SECRET)
+
+
+@pytest.mark.parametrize("secrets", ["x", 7, {}, [7], [None], [["x"]]])
+def test_what_was_secret_is_a_list_of_strings(secrets):
+    with pytest.raises(TargetDataError, match="clouduploader_secrets must be a list of strings"):
+        read({**RIGHT, target_data.SECRETS_KEY: secrets})
+
+
+@pytest.mark.parametrize("form", ["/proc/self/fd/{}", "/dev/fd/{}"])
+def test_open_file_is_read_from_its_beginning_by_its_descriptor(form):
+    descriptor = os.memfd_create("data", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, b"{}")
+        path = Path(form.format(descriptor))
+        assert [target_data.read_file(path), target_data.read_file(path)] == [b"{}", b"{}"]
+    finally:
+        os.close(descriptor)
+    with pytest.raises(LocalIOError):
+        target_data.read_file(path)
+    with pytest.raises(LocalIOError):
+        target_data.read_file(Path("/proc/self/fd/999999999"))
+
+
+def test_open_pipe_is_read_to_its_end():
+    reader, writer = os.pipe()
+    os.write(writer, b"{}")
+    os.close(writer)
+    assert target_data.read_file(Path(f"/dev/fd/{reader}")) == b"{}"
+    os.close(reader)

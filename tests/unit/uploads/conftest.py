@@ -1,6 +1,7 @@
 import lzma
 import sys
 import types
+from types import MappingProxyType
 
 import pytest
 from fakes.platforms import FakePlatform
@@ -55,14 +56,22 @@ def run(tmp_path, lines):
     """A function that runs a task; it makes the image and the rest unless told otherwise."""
 
     def run_task(
-        *, what=uploads_run.run, cancel=None, events_path=None, data=b"{}", image="42.file", content=None, **changes
+        *,
+        what=uploads_run.run,
+        cancel=None,
+        events_path=None,
+        data=b"{}",
+        image="42.file",
+        content=None,
+        environment=MappingProxyType({}),
+        **changes,
     ):
         path = tmp_path / image
         if content is not None or not path.exists():
             path.write_bytes(lzma.compress(RAW) if content is None else content)
         fields = {"user": "tom", "target": "made-up", "filename": None, "job": None, "is_by_hand": False} | changes
         task = UploadTask(image_path=path, targetdata=data, **fields)
-        settings = config.load(home=tmp_path / "home", spool=tmp_path, environment={})
+        settings = config.load(home=tmp_path / "home", spool=tmp_path, environment=environment)
         keywords = {"events_path": events_path} if what is uploads_run.run else {}
         log = JobLog([lines], is_verbose=True)
         return what(task, config=settings, log=log, cancel=cancel or Cancel(), **keywords)

@@ -1,13 +1,17 @@
 import dataclasses
+import socket
+import threading
 
 import pytest
 from samples.uploads import JOB
 
 from clouduploader.errors import (
+    ConfigError,
     ImageError,
     LockedError,
     StoppedError,
     TargetDataError,
+    TransientError,
 )
 from clouduploader.plugin import (
     CloudObject,
@@ -17,6 +21,7 @@ from clouduploader.plugin import (
 )
 from clouduploader.store import journal
 from clouduploader.store.journal import writer
+from clouduploader.store.journal.witness import CONFIRMED, FD_VARIABLE
 from clouduploader.uploads import run as uploads_run
 
 IMAGE = CloudObject("image", "ami-1", "here")
@@ -132,3 +137,46 @@ def test_nothing_is_written_down_of_an_upload_that_cannot_begin(run, platform, t
             run(data=data)
     run(what=uploads_run.plan)
     assert not (tmp_path / "journal").exists()
+
+
+@pytest.fixture
+def witness():
+    """An environment with a witness, which confirms whatever it is asked."""
+    ours, theirs = socket.socketpair()
+
+    def confirm():
+        while theirs.recv(1):
+            theirs.sendall(CONFIRMED)
+
+    thread = threading.Thread(target=confirm)
+    thread.start()
+    with theirs:
+        with ours:
+            yield {FD_VARIABLE: str(ours.fileno())}
+        thread.join()
+
+
+def test_target_data_do_not_lie_where_there_is_a_witness(run, platform, tmp_path, witness):
+    def work(request, _reporter, _cancel):
+        request.journal.write("mine")
+        assert journal_in(tmp_path).targetdata() is None
+        return UploadResult("ami-1")
+
+    platform.work = work
+    run(environment=witness, data=b'{"password": "open-sesame"}')
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]
+    assert journal_in(tmp_path).state.has_succeeded
+
+
+def test_there_is_no_private_journal_where_there_is_a_witness(run, platform, tmp_path, witness):
+    (tmp_path / "journal").touch()
+    with pytest.raises(TransientError, match=r"the journal .* can't be written") as caught:
+        run(environment=witness)
+    assert caught.value.hint == "Another host may have room for it."
+    assert platform.request is None
+
+
+def test_wrong_witness_is_refused_before_anything_is_done(run, platform):
+    with pytest.raises(ConfigError, match=FD_VARIABLE):
+        run(environment={FD_VARIABLE: "x"})
+    assert platform.request is None

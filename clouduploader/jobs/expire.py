@@ -73,7 +73,14 @@ class WaitTimes:
         self._known, self._seen = self._seen, {}
 
 
-def expire(jobs: spool.Spool, *, seconds: float, waits: WaitTimes, own: Set[str] = frozenset()) -> list[ExpiredJob]:
+def expire(
+    jobs: spool.Spool,
+    *,
+    seconds: float,
+    waits: WaitTimes,
+    own: Set[str] = frozenset(),
+    leased: Set[str] = frozenset(),
+) -> list[ExpiredJob]:
     """Fail the jobs whose image does not come, and remove what is left of it.
 
     A job that is received by a process that is gone fails at once.
@@ -84,6 +91,7 @@ def expire(jobs: spool.Spool, *, seconds: float, waits: WaitTimes, own: Set[str]
         waits: Knows how long they have waited; the same object in each call.
         own: Jobs whose images this process receives; they are left alone. Another thread may change it, if a job
             is in it for all the time that it is in state receiving.
+        leased: Jobs that hosts of a cluster have, also some that were killed; their leases are left alone.
 
     Returns:
         The jobs that failed.
@@ -102,7 +110,7 @@ def expire(jobs: spool.Spool, *, seconds: float, waits: WaitTimes, own: Set[str]
             continue  # archived meanwhile
         except ClouduploaderError as exc:
             trouble = exc
-    _remove_parts(jobs, names.difference(job.name for job in failed), seconds, waits, own)
+    _remove_parts(jobs, names.difference(job.name for job in failed) | leased, seconds, waits, own)
     waits.forget_others()
     if trouble:
         raise trouble

@@ -64,6 +64,7 @@ class Right(enum.StrEnum):
     KEEP_ACCOUNTS = "see and change accounts in the clouds"
     KEEP_TOKENS = "see, make and revoke tokens"
     SEE_SERVICE = "see how the service is, and its users"
+    WORK = "take jobs as an upload host"
 
 
 class Reach(enum.StrEnum):
@@ -87,6 +88,7 @@ TABLE: Mapping[Right, Mapping[Kind, Reach]] = {
     Right.KEEP_ACCOUNTS: {Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
     Right.KEEP_TOKENS: {Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
     Right.SEE_SERVICE: {Kind.ADMIN: Reach.ALL},
+    Right.WORK: {Kind.WORKER: Reach.ALL},
 }
 """Who has which right; a kind that is not named has not."""
 _KINDS = {Role.USER: Kind.USER, Role.ADMIN: Kind.ADMIN, Role.WORKER: Kind.WORKER}

@@ -56,7 +56,8 @@ async def expire_forever(state: ServerState) -> None:
 
 def _expire(state: ServerState) -> None:
     seconds, own = state.settings.expire_seconds, state.receiver.names
-    for job in expire.expire(state.jobs, seconds=seconds, waits=state.wait_times, own=own):
+    leased = {view.job for view in state.cluster.leases.held()} if state.cluster else frozenset()
+    for job in expire.expire(state.jobs, seconds=seconds, waits=state.wait_times, own=own, leased=leased):
         state.log.tell("failed", job=job.name, details=job.details)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
+from clouduploader.cluster.dispatch.cluster import Cluster
 from clouduploader.errors import UnavailableError
 from clouduploader.server import app, housekeeping
 from clouduploader.server.network import unix_socket
@@ -51,6 +52,7 @@ def run(
     announce: Callable[[str], None],
     log: ServiceLog,
     worker: WorkerThread | None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Serve until `cancel` is requested. Blocks.
 
@@ -63,6 +65,7 @@ def run(
         announce: Called with the URL once it can be reached; with "and" between them if there are two.
         log: Gets what happens.
         worker: Starts and ends with the server; None if the spool's worker is another process.
+        cluster: What `worker` publishes for; None if the uploads are this host's.
 
     Raises:
         ClouduploaderError: The worker can't work, see `worker.run`.
@@ -81,7 +84,7 @@ def run(
         stack.enter_context(_logging(log))
         urls = [_url(tcp, has_tls=tls.current is not None)] if tcp else []
         urls += [f"{unix_socket.SCHEME}{settings.socket}"] if unix else []
-        state = ServerState(config, source, jobs, log, worker)
+        state = ServerState(config, source, jobs, log, worker, cluster)
         listeners = Listeners(tcp=tcp, unix=unix)
         asyncio.run(_serve(state, tls, listeners, cancel, lambda: announce(" and ".join(urls))))
 
@@ -211,6 +214,8 @@ async def _answer_all(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         state.logs.close()
+        if state.cluster:
+            await asyncio.to_thread(state.cluster.leases.close)
         await state.receiver.stop()
         await state.pieces.stop()
         state.clouds.close()

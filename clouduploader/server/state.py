@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from clouduploader.cluster.dispatch.cluster import Cluster
 from clouduploader.jobs import expire
 from clouduploader.server import access, health
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
@@ -71,11 +72,18 @@ class ServerState:
         gate: Tells who asks.
         request_counts: Of users.
         worker: In the same process; None if there is none.
+        cluster: Of the server; None if it has none.
         worker_locks: The lock files of the spool's worker, ours or OBS's.
     """
 
     def __init__(
-        self, config: Config, source: SettingsSource, jobs: spool.Spool, log: ServiceLog, worker: WorkerThread | None
+        self,
+        config: Config,
+        source: SettingsSource,
+        jobs: spool.Spool,
+        log: ServiceLog,
+        worker: WorkerThread | None,
+        cluster: Cluster | None = None,
     ) -> None:
         self.config = config
         self.source = source
@@ -91,6 +99,7 @@ class ServerState:
         self.clouds = CloudThreads()
         self.log = log
         self.worker = worker
+        self.cluster = cluster
         self.worker_locks = lock.lock_paths(jobs, worker_settings.read(config).obs_lock)
         self.metrics = Metrics(
             JobCounter(jobs),
@@ -170,10 +179,10 @@ class ServerState:
             del self._in_flight[number]
 
     def record_request(self, request: web.BaseRequest, status_code: int, seconds: float) -> None:
-        """Log and count a request that was answered; of routes that a page or no token polls, log errors only."""
+        """Log and count a request that was answered; of routes that a page, a host or no token polls, errors only."""
         self.metrics.count_request(request.method, status_code, seconds)
         principal = request.get(PRINCIPAL) or Principal(Kind.STRANGER)  # refused before it was known
-        is_watched = principal.token and not principal.session
+        is_watched = principal.token and not principal.session and principal.kind is not Kind.WORKER
         if request.get(IS_POLLED) and status_code < MIN_TROUBLE and not is_watched:
             return
         self.log.tell(

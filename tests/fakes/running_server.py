@@ -90,7 +90,7 @@ def server_starter(directory):
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(service, "POLL_SECONDS", 0.01))  # each server's end waits for it
 
-        def start(jobs, *, worker=None, **section):
+        def start(jobs, *, worker=None, cluster=None, **section):
             home = directory / "etc" / "cloudupload"
             home.mkdir(parents=True, exist_ok=True)
             loaded = config.load(home=home, spool=jobs.directory, environment={})
@@ -105,7 +105,13 @@ def server_starter(directory):
             thread = threading.Thread(
                 target=service.run,
                 args=(loaded, source),
-                kwargs={"cancel": asked, "announce": announce, "log": service_log.ServiceLog(log), "worker": worker},
+                kwargs={
+                    "cancel": asked,
+                    "announce": announce,
+                    "log": service_log.ServiceLog(log),
+                    "worker": worker,
+                    "cluster": cluster,
+                },
             )
             thread.start()
             stack.callback(thread.join)

@@ -135,10 +135,14 @@ def _response(route: Endpoint, status: int, known: Mapping[Any, Mapping[str, Any
 
 
 def _in_query(query: type[documents.Given] | None, schemas: Mapping[str, Mapping[str, Any]]) -> Iterable[Any]:
-    for name, schema in (schemas[query.__name__]["properties"] if query else {}).items():
+    if query is None:
+        return
+    whole = schemas[query.__name__]
+    for name, schema in whole["properties"].items():
         described, schema = schema.get("description", ""), _tidy(schema)
         schema.pop("description", None)
-        yield {"name": name, "in": "query", "required": False, "description": described, "schema": schema}
+        is_required = name in whole.get("required", ())
+        yield {"name": name, "in": "query", "required": is_required, "description": described, "schema": schema}
 
 
 def _in_headers(headers: Mapping[str, str]) -> Iterable[dict[str, Any]]:

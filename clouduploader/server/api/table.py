@@ -2,6 +2,7 @@
 
 from clouduploader.server.api import (
     accounts,
+    cluster,
     images,
     job_log,
     jobs,
@@ -22,5 +23,6 @@ ROUTES: list[Endpoint] = [
     *accounts.ROUTES,
     *tokens.ROUTES,
     *service.ROUTES,
+    *cluster.ROUTES,
     *openapi.ROUTES,
 ]

@@ -19,6 +19,7 @@ from clouduploader.util.frozen import frozen
 
 MAX_BYTES = 1 << 16  # ours have some 400
 MAX_NUMBER = 2**53  # what JSON readers keep exactly
+MAX_SINCE = 1e11  # in the year 5138, which all that shows times can show
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -148,6 +149,8 @@ def _parsed(document: Any) -> LeaseRecord:  # noqa: ANN401 whatever JSON has
         raise ValueError
     if not isinstance(values["queue"], str) or type(values["since"]) not in (int, float):
         raise TypeError
+    if not 0 <= values["since"] < MAX_SINCE:
+        raise ValueError
     identity = values["identity"]
     if identity is not None:
         if len(identity) != 3 or any(type(number) is not int for number in identity):

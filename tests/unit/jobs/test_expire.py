@@ -25,14 +25,14 @@ class Clock:
         return self.seconds
 
 
-def expire(jobs, *, own=frozenset(), meanwhile=lambda: None):
+def expire(jobs, *, meanwhile=lambda: None, **kept):
     """Look, and look again when more than the hour is over; return names and details of what failed in the end."""
     clock = Clock()
     waits = jobs_expire.WaitTimes(clock)
-    jobs_expire.expire(jobs, seconds=3600, waits=waits, own=own)
+    jobs_expire.expire(jobs, seconds=3600, waits=waits, **kept)
     clock.seconds += 3601
     meanwhile()
-    return jobs_expire.expire(jobs, seconds=3600, waits=waits, own=own)
+    return jobs_expire.expire(jobs, seconds=3600, waits=waits, **kept)
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +213,20 @@ def test_damaged_job_is_left_alone(make_spool, make_job):
     assert jobs.job_path("1").read_bytes() == b"<clouduploadjob"
 
 
+def test_lease_of_a_killed_job_stays_as_long_as_a_host_has_it(make_spool):
+    jobs = make_spool()
+    for name in ("7", "8"):
+        jobs.lease_path(name).touch()
+    expire(jobs, leased={"8"})
+    assert names(jobs) == {".8.lease"}
+
+
 def test_parts_of_no_job_are_removed_once_they_are_old(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "7", state=JobState.SCHEDULED, data=b"{}", image=b"x")
     others = ("next", "notes", "5.datax", "6.log", ".5.log.new", ".7.new")
-    for name in ("1.data", "2.file", ".3.file99", ".1.data.new", ".2.new", ".next.new", ".next.new.99", *others):
+    parts = ("1.data", "2.file", ".3.file99", ".1.data.new", ".2.new", ".next.new", ".next.new.99", ".2.lease")
+    for name in (*parts, "..2.lease.new", *others):
         (jobs.directory / name).write_bytes(b"x")
     young = ("4.data", ".4.new")
     expire(jobs, meanwhile=lambda: [(jobs.directory / name).write_bytes(b"x") for name in young])

@@ -1,0 +1,869 @@
+"""Leases: which host has which job, as long as its beats arrive. All that decides it is here, and in the spool.
+
+Each publication of a job is an attempt with a number of its own. A host claims an attempt with an id that it has made
+up for that; from then on all that it sends of the job must have the number and the id of the newest claim. What comes
+from an older one is refused, and its host ends its uploader. So two hosts may work on one job for some seconds, but
+what one of them does counts for nothing.
+
+Times are measured by a clock of this machine that is never set; hosts' clocks don't matter. A new server gives each
+lease that it finds its full time once more.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import hmac
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from clouduploader.cluster import protocol
+from clouduploader.cluster.dispatch import intake
+from clouduploader.cluster.dispatch.hosts import boot_clock, check_name
+from clouduploader.cluster.dispatch.intake import Intake
+from clouduploader.cluster.settings import ClusterSettings
+from clouduploader.errors import (
+    ClouduploaderError,
+    JobFileError,
+    JobStateError,
+    LockedError,
+    NoSuchJobError,
+    TransientError,
+)
+from clouduploader.model.job import Details, Job, JobState
+from clouduploader.plugin import JsonValue
+from clouduploader.store import job_log, spool, target_data
+from clouduploader.store.config import Config
+from clouduploader.store.spool import leases
+from clouduploader.store.spool.leases import LeaseRecord, LeaseState
+from clouduploader.uploads import target
+from clouduploader.uploads.prepare import targetdata_to_keep
+from clouduploader.uploads.result import log_failure
+from clouduploader.uploads.target import OpenedTarget
+from clouduploader.uploads.task import UploadTask
+from clouduploader.util import files, privileges
+from clouduploader.util.frozen import frozen
+from clouduploader.worker import launcher, outcome, queue
+from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
+from clouduploader.worker.settings import WorkerSettings
+
+BUSY_SECONDS = 1.0  # by how much a lease is longer whose end comes while a request of its host is being answered
+RELEASE_SECONDS = (
+    5.0  # until a job is published again that a host gave back: what that one lacks, the next may lack too
+)
+LOST_CODE = -9  # as that of an uploader that SIGKILL has ended, which is what its host does
+MAX_PAST = 8  # attempts of a job whose hosts may still send lines of their logs
+END_KINDS = {
+    JobState.WAITING: WorkerEventKind.WAITING,
+    JobState.SUCCEEDED: WorkerEventKind.SUCCEEDED,
+    JobState.FAILED: WorkerEventKind.FAILED,
+}
+
+
+class StaleError(JobStateError):
+    """A host has no lease for the attempt that it speaks of."""
+
+
+@frozen(kw_only=True)
+class Claim:
+    """What a host claims.
+
+    Attributes:
+        attempt: The number of the attempt.
+        id: Made up by the host for this claim, and not to be guessed.
+        host: Its name.
+        protocol: Which version of it the host speaks.
+        version: Of its program.
+    """
+
+    attempt: int
+    id: str = dataclasses.field(repr=False)
+    host: str
+    protocol: int
+    version: str
+
+
+@frozen(kw_only=True)
+class ClaimAnswer:
+    """What a host gets for a claim.
+
+    Attributes:
+        job: Its record.
+        values: The target data, decrypted.
+        secrets: What must not be shown of it.
+        image_bytes: How large the image is.
+        sha256: Of the image, in hexadecimal digits; None if it is not known.
+        key: Of the journal.
+        files: How large the files of the journal are, by their names.
+    """
+
+    job: Job
+    values: Mapping[str, JsonValue] = dataclasses.field(repr=False)
+    secrets: tuple[str, ...] = dataclasses.field(repr=False)
+    image_bytes: int
+    sha256: str | None
+    key: str
+    files: Mapping[str, int]
+
+
+@frozen(kw_only=True)
+class LeaseView:
+    """A lease as others see it.
+
+    Attributes:
+        job: The job's name.
+        user: Whose it is.
+        attempt: See `LeaseRecord`, like `state`, `queue`, `host`, `since` and `takeovers`.
+        state: See `LeaseRecord`.
+        queue: See `LeaseRecord`.
+        host: See `LeaseRecord`.
+        since: See `LeaseRecord`.
+        takeovers: See `LeaseRecord`.
+        until: When it is over unless a beat comes, in s since the epoch; of a free one, when the job may be published.
+    """
+
+    job: str
+    user: str | None
+    attempt: int
+    state: LeaseState
+    queue: str
+    host: str | None
+    since: float
+    takeovers: int
+    until: float
+
+
+class _Lease:
+    """A lease in memory. What is not under the lock of `Leases` is under `work`, which is held while files change."""
+
+    def __init__(self, record: LeaseRecord, until: float, user: str | None) -> None:
+        self.work = threading.Lock()
+        self.record = record
+        self.until = until
+        self.user = user
+        self.intake: Intake | None = None
+        self.began: float | None = None  # by the clock; None if another process gave the lease
+        self.progress: int | None = None
+        self.is_stopping = False
+        self.is_over = False
+        self.watchers: set[Callable[[], None]] = set()
+        self.past: dict[str, tuple[LeaseRecord, int]] = {}  # by their claims, with how much of their logs may come
+
+
+class Leases:
+    """The leases of one spool. Any thread may call the methods; all but `beating` and the views block.
+
+    Args:
+        jobs: The spool.
+        config: For targets and journals.
+        cluster: Returns the settings of the cluster.
+        worker: Returns those of the worker.
+        on_event: Called with each event, in any thread.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        jobs: spool.Spool,
+        config: Config,
+        *,
+        cluster: Callable[[], ClusterSettings],
+        worker: Callable[[], WorkerSettings],
+        on_event: Callable[[WorkerEvent], None],
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
+        self._jobs = jobs
+        self._config = config
+        self._cluster = cluster
+        self._worker = worker
+        self._on_event = on_event
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._leases: dict[str, _Lease] = {}
+        self._is_closing = False
+
+    # --- for the dispatcher
+
+    def load(self) -> None:
+        """Find the leases that an earlier server gave, before the first request is answered.
+
+        Raises:
+            CannotCreateError: A lease can't be removed.
+        """
+        now, settings = self._clock(), self._cluster()
+        for name in self._jobs.leased_names():
+            try:
+                record = leases.read(self._jobs, name)
+                job, is_archived = self._jobs.read(name)
+            except NoSuchJobError:
+                leases.remove(self._jobs, name)
+                continue
+            except JobFileError as exc:  # its hosts are refused, and the next attempt is the first
+                self._tell(WorkerEventKind.TROUBLE, name, exc.message)
+                leases.remove(self._jobs, name)
+                with contextlib.suppress(JobFileError):
+                    self._reschedule(name)
+                continue
+            if record is None or (is_archived and record.state is not LeaseState.CLAIMED):
+                leases.remove(self._jobs, name)
+                continue
+            if record.state is not LeaseState.CLAIMED:
+                self._reschedule(name)  # an earlier server died while it recorded that no host has it
+            seconds = settings.publish_seconds if record.state is LeaseState.PUBLISHED else settings.lease_seconds
+            lease = _Lease(record, now if record.state is LeaseState.FREE else now + seconds, job.user)
+            self._leases[name] = lease
+            if record.state is LeaseState.CLAIMED:
+                lease.is_stopping = is_archived
+                self._adopt(name, lease, now)
+
+    def close(self) -> None:
+        """Let all beats be answered, and release the logs and journals; hosts go on, and find the next server."""
+        with self._lock:
+            self._is_closing = True
+            held = list(self._leases.values())
+            for lease in held:
+                _wake(lease)
+        for lease in held:
+            with lease.work:
+                _release(lease)
+
+    def view(self, name: str) -> LeaseView | None:
+        """Return the lease of a job; None if it never had one, or is over."""
+        with self._lock:
+            lease = self._leases.get(name)
+            return None if lease is None else self._viewed(name, lease)
+
+    def held(self) -> list[LeaseView]:
+        """Return all leases, by their jobs' numbers."""
+        with self._lock:
+            return [self._viewed(name, self._leases[name]) for name in sorted(self._leases, key=int)]
+
+    def seconds_left(self) -> float:
+        """Return how many seconds there are until the next lease is over, or a free job may be published."""
+        with self._lock:
+            now = self._clock()
+            return min((lease.until - now for lease in self._leases.values() if lease.until > now), default=math.inf)
+
+    def publish(self, name: str, queue_name: str) -> int:
+        """Begin an attempt, whose message the caller sends then; the job is scheduled.
+
+        Returns:
+            The number of the attempt.
+
+        Raises:
+            NoSuchJobError: The job is over.
+            JobStateError: It does not wait to be started, or a host has it.
+            ClouduploaderError: A file can't be written; all is as it was.
+        """
+        with self._lock:
+            lease = self._leases.get(name) or _Lease(_first(queue_name), 0.0, None)
+        with lease.work, self._jobs.lock(name) as locked:
+            job, old = locked.job, lease.record
+            if job.state not in queue.STARTABLE or old.state is LeaseState.CLAIMED:
+                raise JobStateError(f"the job {name} is {job.state}, or a host has it")
+            record = dataclasses.replace(
+                _without_host(old, LeaseState.PUBLISHED),
+                attempt=old.attempt + 1,
+                queue=queue_name,
+                takeovers=0 if job.state is JobState.WAITING else old.takeovers,
+            )
+            leases.write(self._jobs, name, record)
+            if job.state is JobState.WAITING:
+                locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None))
+            with self._lock:
+                self._leases[name] = lease
+                lease.record, lease.user = record, job.user
+                lease.until = self._clock() + self._cluster().publish_seconds
+        return record.attempt
+
+    def withdraw(self, name: str, attempt: int) -> None:
+        """Take back an attempt whose message could not be sent; none if it was claimed nevertheless.
+
+        Raises:
+            ClouduploaderError: A file can't be written; the attempt ends with its time.
+        """
+        with contextlib.suppress(StaleError), self._working(name) as lease:
+            if lease.record.state is LeaseState.PUBLISHED and lease.record.attempt == attempt:
+                self._free(name, lease, self._clock())
+
+    def note_sha256(self, name: str, sha256: str, identity: tuple[int, int, int]) -> None:
+        """Keep the SHA-256 of a job's image with its lease; see `LeaseRecord`.
+
+        Raises:
+            StaleError: The job has no lease.
+            ClouduploaderError: It can't be written.
+        """
+        with self._working(name) as lease:
+            self._write(name, lease, dataclasses.replace(lease.record, sha256=sha256, identity=identity))
+
+    def sha256(self, name: str) -> str | None:
+        """Return the SHA-256 of a job's image, if it is known of the file that is there."""
+        with self._lock:
+            lease = self._leases.get(name)
+            record = lease.record if lease else None
+        if record is None or record.sha256 is None:
+            return None
+        try:
+            is_same = leases.identity_of(self._jobs.file_path(name).stat()) == record.identity
+        except OSError:
+            return None
+        return record.sha256 if is_same else None
+
+    def look(self, names: Iterable[str] | None) -> None:
+        """See which jobs were killed: their hosts are told at once.
+
+        Args:
+            names: Of files in the spool that changed, jobs or not; None for all.
+        """
+        with self._lock:
+            known = [name for name in (self._leases if names is None else names) if name in self._leases]
+        for name in known:
+            if self._jobs.job_path(name).exists():
+                continue
+            with self._lock:
+                lease = self._leases.get(name)
+                if lease is None:
+                    continue
+                if is_claimed := lease.record.state is LeaseState.CLAIMED:
+                    lease.is_stopping = True
+                    _wake(lease)
+            if not is_claimed and lease.work.acquire(blocking=False):  # else its claim finds out
+                try:
+                    if lease.record.state is not LeaseState.CLAIMED and not lease.is_over:
+                        self._forget(name, lease)
+                except ClouduploaderError as exc:
+                    self._tell(WorkerEventKind.TROUBLE, name, exc.message)
+                finally:
+                    lease.work.release()
+
+    def expire(self) -> None:
+        """End the leases whose time is over; their jobs are free then, or have failed.
+
+        What can't be written is tried again after BUSY_SECONDS.
+        """
+        now = self._clock()
+        with self._lock:
+            over = [name for name, lease in self._leases.items() if lease.until <= now]
+        for name in over:
+            lease = self._leases.get(name)
+            if lease is None or lease.record.state is LeaseState.FREE:
+                continue
+            if not lease.work.acquire(blocking=False):
+                self._extend(lease, BUSY_SECONDS)
+                continue
+            try:
+                if lease.until <= now and not lease.is_over:
+                    self._end_overdue(name, lease)
+            except ClouduploaderError as exc:
+                self._extend(lease, BUSY_SECONDS)
+                self._tell(WorkerEventKind.TROUBLE, name, exc.message)
+            finally:
+                lease.work.release()
+
+    # --- for the hosts
+
+    def claim(self, name: str, claim: Claim) -> ClaimAnswer:
+        """Give a job to a host, or the same answer again to one that did not get it.
+
+        A job that can't be uploaded fails as if its uploader had begun.
+
+        Raises:
+            StaleError: The attempt is not the newest, or another host has it, or the job is over now.
+            DataError: That is no name of a host.
+            ClouduploaderError: It can't be done now; the claim may be sent again.
+        """
+        check_name(claim.host)
+        with self._working(name) as lease:
+            record, digest = lease.record, _digest(claim.id)
+            is_again = record.state is LeaseState.CLAIMED and _is_same(record, claim.attempt, digest)
+            if not is_again and (record.state is not LeaseState.PUBLISHED or record.attempt != claim.attempt):
+                raise _stale(name, claim.attempt)
+            if claim.protocol not in protocol.KNOWN:
+                self._free(name, lease, self._clock())
+                raise StaleError(f"this server does not know version {claim.protocol} of what its hosts speak")
+            self._extend(lease, self._cluster().lease_seconds)
+            job = self._job_to_claim(name, lease)
+            task, opened = self._opened(name, lease, job)
+            if not is_again:
+                self._begin(name, lease, job, task, claim, opened)
+            self._mark_uploading(name, lease)
+            self._extend(lease, self._cluster().lease_seconds)
+            return ClaimAnswer(
+                job=job,
+                values=opened.data.values,
+                secrets=opened.data.secrets,
+                image_bytes=self._image_bytes(name),
+                sha256=self.sha256(name),
+                key=opened.key,
+                files=_intake(lease).journal.files(),
+            )
+
+    @contextlib.contextmanager
+    def beating(self, name: str, attempt: int, claim_id: str, wake: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+        """Watch a lease for a beat that waits for its answer. Does not block.
+
+        Args:
+            name: The job.
+            attempt: The number of the attempt.
+            claim_id: See `Claim`.
+            wake: Called, in any thread, once the answer should not wait any longer.
+
+        Yields:
+            What renews the lease, and returns whether the host is to stop; it raises StaleError without a lease.
+        """
+        digest = _digest(claim_id)
+
+        def renew() -> bool:
+            with self._lock:
+                lease = self._leases.get(name)
+                if lease is None or not _is_same(lease.record, attempt, digest):
+                    raise _stale(name, attempt)
+                lease.until = max(lease.until, self._clock() + self._cluster().lease_seconds)
+                lease.watchers.add(wake)
+                if self._is_closing:
+                    wake()
+                return lease.is_stopping
+
+        try:
+            yield renew
+        finally:
+            with self._lock:
+                if lease := self._leases.get(name):
+                    lease.watchers.discard(wake)
+
+    def is_news(self, name: str, percent: int) -> bool:
+        """Return whether the progress of an upload is another one than was written last. Does not block."""
+        with self._lock:
+            lease = self._leases.get(name)
+            return lease is not None and lease.progress != percent
+
+    def note_progress(self, name: str, attempt: int, claim_id: str, percent: int) -> None:
+        """Write the progress of an upload into the job's record if it has changed; as far as that can be done.
+
+        Raises:
+            StaleError: The host has no lease.
+        """
+        with self._claimed(name, attempt, claim_id) as lease:
+            if lease.progress == percent:
+                return
+            with contextlib.suppress(ClouduploaderError), self._jobs.lock(name) as locked:
+                if locked.job.state is JobState.UPLOADING and locked.job.pid is None:
+                    locked.replace(dataclasses.replace(locked.job, progress=percent))
+                    lease.progress = percent
+
+    def append_log(self, name: str, attempt: int, claim_id: str, offset: int, data: bytes) -> int:
+        """Append to a job's log; see `Intake.append_log`. Of an attempt that is over some lines are taken too.
+
+        Raises:
+            StaleError: The host has no lease.
+        """
+        try:
+            with self._claimed(name, attempt, claim_id) as lease:
+                return _intake(lease).append_log(offset, data)
+        except StaleError:
+            self._append_stale(name, attempt, claim_id, data)
+            raise
+
+    @contextlib.contextmanager
+    def working(self, name: str, attempt: int, claim_id: str) -> Iterator[Intake]:
+        """Give the log and journal of a job to a request of its host, inside the block.
+
+        Raises:
+            StaleError: The host has no lease.
+        """
+        with self._claimed(name, attempt, claim_id) as lease:
+            yield _intake(lease)
+
+    def check(self, name: str, attempt: int, claim_id: str) -> None:
+        """Check that a host has the lease of a job. Does not block.
+
+        Raises:
+            StaleError: It has not.
+        """
+        with self._lock:
+            lease = self._leases.get(name)
+            if lease is None or not _is_same(lease.record, attempt, _digest(claim_id)):
+                raise _stale(name, attempt)
+
+    def done(self, name: str, attempt: int, claim_id: str, code: int, result: str | None) -> None:
+        """Record how an upload ended, as a worker does, and end the lease.
+
+        Args:
+            name: The job.
+            attempt: The number of the attempt.
+            claim_id: See `Claim`.
+            code: The exit code of the uploader; below 0 the signal that ended it.
+            result: What it wrote; None if it wrote nothing.
+
+        Raises:
+            StaleError: The host has no lease.
+            ClouduploaderError: A file can't be written; the host may send it again.
+        """
+        with self._claimed(name, attempt, claim_id) as lease:
+            _release(lease)  # else the journal's upload would not be over
+            if result is not None and self._jobs.job_path(name).exists():
+                self._write_result(name, result)
+            self._record_end(name, lease, code)
+
+    def release(self, name: str, attempt: int, claim_id: str, reason: str) -> None:
+        """Take a job back from a host that has not begun with it.
+
+        Raises:
+            StaleError: The host has no lease.
+            ClouduploaderError: A file can't be written; the host may send it again.
+        """
+        with self._claimed(name, attempt, claim_id) as lease:
+            host = lease.record.host
+            _release(lease)
+            if self._reschedule(name) is None:
+                self._forget(name, lease)
+                return
+            self._free(name, lease, self._clock() + RELEASE_SECONDS)
+            self._tell(WorkerEventKind.RESCHEDULED, name, f"the host {host} gave it back: {job_log.one_line(reason)}")
+
+    # --- inside
+
+    @contextlib.contextmanager
+    def _working(self, name: str) -> Iterator[_Lease]:
+        """Have the lease of a job for this thread alone, inside the block.
+
+        Raises:
+            StaleError: It has none.
+            TransientError: The server ends.
+        """
+        with self._lock:
+            lease = self._leases.get(name)
+        if lease is None:
+            raise StaleError(f"the job {name} has no lease")
+        with lease.work:
+            if lease.is_over:
+                raise StaleError(f"the job {name} has no lease any more")
+            if self._is_closing:  # no refusal: its host goes on
+                raise TransientError("the server ends; the next one takes it")
+            yield lease
+
+    @contextlib.contextmanager
+    def _claimed(self, name: str, attempt: int, claim_id: str) -> Iterator[_Lease]:
+        """As `_working`, for a host that has it.
+
+        Raises:
+            StaleError: It has not.
+        """
+        with self._working(name) as lease:
+            if not _is_same(lease.record, attempt, _digest(claim_id)):
+                raise _stale(name, attempt)
+            yield lease
+
+    def _viewed(self, name: str, lease: _Lease) -> LeaseView:
+        record = lease.record
+        return LeaseView(
+            job=name,
+            user=lease.user,
+            attempt=record.attempt,
+            state=record.state,
+            queue=record.queue,
+            host=record.host,
+            since=record.since,
+            takeovers=record.takeovers,
+            until=time.time() + lease.until - self._clock(),
+        )
+
+    def _tell(self, kind: WorkerEventKind, name: str, text: str, end: UploadEnd | None = None) -> None:
+        self._on_event(WorkerEvent(kind, name, text, end))
+
+    def _extend(self, lease: _Lease, seconds: float) -> None:
+        with self._lock:
+            lease.until = max(lease.until, self._clock() + seconds)
+
+    def _write(self, name: str, lease: _Lease, record: LeaseRecord) -> None:
+        leases.write(self._jobs, name, record)
+        with self._lock:
+            lease.record = record
+
+    def _adopt(self, name: str, lease: _Lease, now: float) -> None:
+        """Open log and journal again of a job that a host has; if that can't be done the host has lost it."""
+        record = lease.record
+        try:
+            lease.intake, _ = intake.open_intake(
+                self._jobs,
+                name,
+                state_dir=self._config.state.value,
+                key=str(record.journal),
+                log_start=record.log_start,
+            )
+        except ClouduploaderError as exc:
+            self._tell(WorkerEventKind.TROUBLE, name, exc.message)
+            lease.until = now
+
+    def _job_to_claim(self, name: str, lease: _Lease) -> Job:
+        """Return the job that is claimed.
+
+        Raises:
+            StaleError: It is over.
+        """
+        try:
+            job, is_archived = self._jobs.read(name)
+            fault = None if is_archived else launcher.fault(self._jobs, job)
+            if fault:
+                with self._jobs.lock(name) as locked:
+                    outcome.fail(locked, fault)
+                    is_archived = True
+                self._tell(WorkerEventKind.FAILED, name, fault)
+        except NoSuchJobError:
+            is_archived = True
+        if is_archived:
+            if lease.record.state is LeaseState.PUBLISHED:
+                self._forget(name, lease)
+            raise StaleError(f"the job {name} is over")
+        return job
+
+    def _task(self, job: Job) -> UploadTask:
+        return UploadTask(
+            user=job.user or "",
+            target=job.target or "",
+            image_path=self._jobs.file_path(job.name),
+            targetdata=target_data.read_file(self._jobs.data_path(job.name), is_of_spool=True),
+            filename=job.filename,
+            job=job,
+            is_by_hand=False,
+        )
+
+    def _opened(self, name: str, lease: _Lease, job: Job) -> tuple[UploadTask, OpenedTarget]:
+        """Open the target of a job; a job of which that fails has failed.
+
+        Raises:
+            StaleError: It has.
+            ClouduploaderError: Its end can't be recorded.
+        """
+        try:
+            task = self._task(job)
+            return task, target.open_target(task, self._config)
+        except ClouduploaderError as exc:
+            self._fail(name, lease, job, exc)
+            raise StaleError(f"the job {name} can't be uploaded; its log tells why") from None
+
+    def _begin(self, name: str, lease: _Lease, job: Job, task: UploadTask, claim: Claim, opened: OpenedTarget) -> None:
+        """Open log and journal, and write down that a host has the job.
+
+        Raises:
+            StaleError: The same upload is under way, and the job waits or has failed.
+            ClouduploaderError: A file can't be written; the job is still published.
+        """
+        try:
+            found, log_start = intake.open_intake(
+                self._jobs, name, state_dir=self._config.state.value, key=opened.key, log_start=None
+            )
+        except LockedError as exc:
+            self._fail(name, lease, job, exc)
+            raise StaleError(f"the job {name} can't be uploaded now; its log tells why") from None
+        with contextlib.ExitStack() as undo:
+            undo.callback(found.close)
+            kept = targetdata_to_keep(task.targetdata, opened.platform, config=self._config)
+            found.journal.keep_targetdata(kept)
+            with privileges.as_owner(self._jobs.directory):
+                files.discard(self._jobs.result_path(name))  # of an earlier try
+            record = dataclasses.replace(
+                _without_host(lease.record, LeaseState.CLAIMED),
+                host=claim.host,
+                claim=_digest(claim.id),
+                journal=opened.key,
+                log_start=log_start,
+            )
+            self._write(name, lease, record)
+            undo.pop_all()
+        lease.intake, lease.began, lease.progress, lease.is_stopping = found, self._clock(), None, False
+        text = f"user {task.user}, target {task.target}, host {claim.host}, attempt {claim.attempt}"
+        self._tell(WorkerEventKind.STARTED, name, text + (f", try {job.try_}" if job.try_ else ""))
+
+    def _mark_uploading(self, name: str, lease: _Lease) -> None:
+        """Write into the job's record that a host has it; one that was killed meanwhile is stopped."""
+        try:
+            with self._jobs.lock(name) as locked:
+                if locked.job.state in queue.STARTABLE:
+                    changes = {"state": JobState.UPLOADING, "details": None, "progress": None, "pid": None}
+                    locked.replace(dataclasses.replace(locked.job, **changes))  # type: ignore[arg-type]
+        except NoSuchJobError:
+            with self._lock:
+                lease.is_stopping = True
+
+    def _image_bytes(self, name: str) -> int:
+        try:
+            return self._jobs.file_path(name).stat().st_size
+        except OSError:
+            return 0  # the host finds that out when it asks for it
+
+    def _fail(self, name: str, lease: _Lease, job: Job, error: ClouduploaderError) -> None:
+        """Record why a job can't be uploaded, as its uploader would.
+
+        Raises:
+            ClouduploaderError: A file can't be written.
+        """
+        _release(lease)
+        with self._jobs.open_log(name) as file:
+            log = job_log.JobLog([file], is_verbose=False, has_times=True)
+            job_log.tell_beginning(log, user=job.user or "", target=job.target or "")
+            self._write_result(name, log_failure(log, error, error))
+        self._mark_uploading(name, lease)
+        self._record_end(name, lease, int(error.exit_code))
+
+    def _write_result(self, name: str, result: str) -> None:
+        path = self._jobs.result_path(name)
+        data = job_log.one_line(result).encode()[: outcome.MAX_RESULT_BYTES]
+        try:
+            with privileges.as_owner(self._jobs.directory):
+                files.replace_file(path, data, mode=files.GROUP_MODE)
+        except OSError as exc:
+            raise self._jobs.cannot_create(path, exc) from exc
+
+    def _record_end(self, name: str, lease: _Lease, code: int) -> None:
+        """Record the end of an attempt, and end its lease.
+
+        Raises:
+            ClouduploaderError: It can't be recorded; the lease lives.
+        """
+        settings = self._worker()
+        job, _ = self._jobs.read(name)
+        pause_seconds = settings.pause_seconds((job.try_ or 1) + 1)
+        retries = outcome.RetryLimits(settings.tries, pause_seconds)
+        state_dir = self._config.state.value
+        ended = outcome.record_exit(self._jobs, name, pid=None, code=code, retries=retries, state_dir=state_dir)
+        if ended is None:
+            ended, _ = self._jobs.read(name)
+        seconds = None if lease.began is None else self._clock() - lease.began
+        if ended.state.is_final:
+            self._forget(name, lease)
+        else:
+            self._free(name, lease, self._clock())
+        is_killed = ended.details == Details.KILLED
+        kind = WorkerEventKind.KILLED if is_killed else END_KINDS.get(ended.state, WorkerEventKind.RESCHEDULED)
+        self._tell(kind, name, ended.details or "", UploadEnd(code if code >= 0 else 128 - code, seconds))
+
+    def _end_overdue(self, name: str, lease: _Lease) -> None:
+        """End a lease whose time is over.
+
+        Raises:
+            ClouduploaderError: A file can't be written; the lease lives.
+        """
+        record = lease.record
+        if record.state is LeaseState.PUBLISHED:
+            if self._jobs.job_path(name).exists():
+                self._free(name, lease, self._clock())
+            else:
+                self._forget(name, lease)
+            return
+        _release(lease)
+        if record.takeovers >= self._cluster().takeovers and self._give_up(name, record):
+            self._forget(name, lease)
+            return
+        state = self._reschedule(name)
+        if state is None:
+            self._record_end(name, lease, LOST_CODE)
+            return
+        self._remember(lease)
+        is_lost = state is JobState.UPLOADING
+        self._free(name, lease, self._clock(), takeovers=record.takeovers + is_lost)
+        if is_lost:
+            self._tell(WorkerEventKind.RESCHEDULED, name, f"the host {record.host} was lost with it")
+
+    def _give_up(self, name: str, record: LeaseRecord) -> bool:
+        """Fail a job with which too many hosts were lost; return whether that was done."""
+        lost = f"{record.takeovers + 1} hosts were lost with it, the last one was {record.host}"
+        with contextlib.suppress(NoSuchJobError), self._jobs.lock(name) as locked:
+            if locked.job.state is JobState.UPLOADING:
+                self._jobs.mark_cleanup_pending(name)
+                outcome.fail(locked, lost)
+                self._tell(WorkerEventKind.FAILED, name, lost, UploadEnd(None, None))
+                return True
+        return False
+
+    def _reschedule(self, name: str) -> JobState | None:
+        """Let a job that was uploading be scheduled again.
+
+        Returns:
+            The state that it was in; None if it is over.
+        """
+        with contextlib.suppress(NoSuchJobError), self._jobs.lock(name) as locked:
+            job = locked.job
+            if job.state is JobState.UPLOADING and job.pid is None:
+                locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None, progress=None))
+            return job.state
+        return None
+
+    def _free(self, name: str, lease: _Lease, until: float, *, takeovers: int | None = None) -> None:
+        """Let a job wait for its next attempt."""
+        record = _without_host(lease.record, LeaseState.FREE)
+        if takeovers is not None:
+            record = dataclasses.replace(record, takeovers=takeovers)
+        leases.write(self._jobs, name, record)
+        with self._lock:
+            lease.record, lease.until, lease.began, lease.is_stopping = record, until, None, False
+            _wake(lease)
+
+    def _forget(self, name: str, lease: _Lease) -> None:
+        """End the lease of a job that is over."""
+        leases.remove(self._jobs, name)
+        _release(lease)
+        with self._lock:
+            lease.is_over = True
+            self._leases.pop(name, None)
+            _wake(lease)
+
+    def _remember(self, lease: _Lease) -> None:
+        """Let the host that was lost with a job still send some lines of its log."""
+        while len(lease.past) >= MAX_PAST:
+            del lease.past[next(iter(lease.past))]
+        lease.past[str(lease.record.claim)] = (lease.record, intake.STALE_BYTES)
+
+    def _append_stale(self, name: str, attempt: int, claim_id: str, data: bytes) -> None:
+        with contextlib.suppress(StaleError), self._working(name) as lease:
+            record, left = lease.past.get(_digest(claim_id), (None, 0))
+            if record is None or record.attempt != attempt or not left:
+                return
+            lease.past[_digest(claim_id)] = (record, max(0, left - len(data)))
+            label = f"attempt {attempt}, {record.host}, after its lease"
+            count = intake.append_stale(self._jobs, name, label, data[:left])
+            if lease.record.state is LeaseState.CLAIMED:  # the next server counts from there
+                start = lease.record.log_start + count
+                self._write(name, lease, dataclasses.replace(lease.record, log_start=start))
+
+
+def _first(queue_name: str) -> LeaseRecord:
+    return LeaseRecord(attempt=0, state=LeaseState.FREE, queue=queue_name, since=time.time())
+
+
+def _without_host(record: LeaseRecord, state: LeaseState) -> LeaseRecord:
+    """Return a lease in another state from now on, of no host."""
+    return dataclasses.replace(record, state=state, since=time.time(), host=None, claim=None, journal=None, log_start=0)
+
+
+def _digest(claim_id: str) -> str:
+    return hashlib.sha256(claim_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_same(record: LeaseRecord, attempt: int, digest: str) -> bool:
+    """Return whether an attempt is claimed by the claim with this digest."""
+    is_same = hmac.compare_digest(record.claim or "", digest)
+    return is_same and record.state is LeaseState.CLAIMED and record.attempt == attempt
+
+
+def _stale(name: str, attempt: int) -> StaleError:
+    return StaleError(f"attempt {attempt} of the job {name} is not the newest, or is another host's")
+
+
+def _intake(lease: _Lease) -> Intake:
+    if lease.intake is None:
+        raise StaleError("the log and the journal of the job are not open")
+    return lease.intake
+
+
+def _release(lease: _Lease) -> None:
+    """Release the log and the journal of a job."""
+    if lease.intake:
+        lease.intake.close()
+        lease.intake = None
+
+
+def _wake(lease: _Lease) -> None:
+    for wake in lease.watchers:
+        wake()

@@ -42,7 +42,8 @@ def token_command() -> None:
     type=click.Choice([role.value for role in Role]),
     default=Role.USER.value,
     show_default=True,
-    help="A user sees and changes own jobs alone, an admin all jobs; a worker sees how the service does, and no job.",
+    help="A user sees and changes own jobs alone, an admin all jobs; a monitor sees how the service does, and no job; "
+    "a worker, a host of a cluster, gets jobs with what opens their accounts.",
 )
 @click.option(
     "--expires",

@@ -2,10 +2,10 @@
 
 A request without a token comes from the *backend*, OBS's daemons and all else that the administrator trusts, if its
 address is in a network of `allow`; else from a *stranger*, as where a proxy does not tell the address. A token makes it
-one of a *user*, an *admin* or a *worker*, wherever it comes from; a request with a wrong one is refused, also where it
-would have been the backend's without. So does the cookie of a session on the page; with that of a session that is over
-the request is a stranger's. Over the Unix socket the kernel tells who asks: root and the user of the service are
-admins, the members of a group users.
+one of a *user*, an *admin*, a *worker*, which is an upload host, or a *monitor*, wherever it comes from; a request with
+a wrong one is refused, also where it would have been the backend's without. So does the cookie of a session on the
+page; with that of a session that is over the request is a stranger's. Over the Unix socket the kernel tells who asks:
+root and the user of the service are admins, the members of a group users.
 """
 
 import asyncio
@@ -45,6 +45,7 @@ class Kind(enum.StrEnum):
     USER = "user"
     ADMIN = "admin"
     WORKER = "worker"
+    MONITOR = "monitor"
     STRANGER = "stranger"
 
 
@@ -78,8 +79,8 @@ TABLE: Mapping[Right, Mapping[Kind, Reach]] = {
     Right.GREET: dict.fromkeys(Kind, Reach.ALL),
     Right.SIGN_IN: dict.fromkeys(Kind, Reach.ALL),
     Right.SIGN_OUT: dict.fromkeys(Kind, Reach.ALL),
-    Right.SEE_WORKER: dict.fromkeys((Kind.BACKEND, Kind.USER, Kind.ADMIN, Kind.WORKER), Reach.ALL),
-    Right.MONITOR: dict.fromkeys((Kind.BACKEND, Kind.ADMIN, Kind.WORKER), Reach.ALL),
+    Right.SEE_WORKER: dict.fromkeys((Kind.BACKEND, Kind.USER, Kind.ADMIN, Kind.WORKER, Kind.MONITOR), Reach.ALL),
+    Right.MONITOR: dict.fromkeys((Kind.BACKEND, Kind.ADMIN, Kind.MONITOR), Reach.ALL),
     Right.SEE_REQUESTS: dict.fromkeys((Kind.BACKEND, Kind.ADMIN), Reach.ALL),
     Right.SEE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
     Right.CREATE_JOBS: {Kind.BACKEND: Reach.ALL, Kind.ADMIN: Reach.ALL, Kind.USER: Reach.OWN},
@@ -91,7 +92,7 @@ TABLE: Mapping[Right, Mapping[Kind, Reach]] = {
     Right.WORK: {Kind.WORKER: Reach.ALL},
 }
 """Who has which right; a kind that is not named has not."""
-_KINDS = {Role.USER: Kind.USER, Role.ADMIN: Kind.ADMIN, Role.WORKER: Kind.WORKER}
+_KINDS = {role: Kind(role.value) for role in Role}
 
 
 @frozen()
@@ -230,8 +231,9 @@ class Gate:
                 is_coded=True,
                 headers={"WWW-Authenticate": challenge},
             )
-        if token.role is Role.WORKER and self._source.current.tls_client_ca and not request[ORIGIN].has_certificate:
-            raise RefusalError("a worker's token needs a client certificate", status=403, is_coded=True)
+        is_proven = request[ORIGIN].has_certificate or not self._source.current.tls_client_ca
+        if token.role.is_for_programs and not is_proven:
+            raise RefusalError(f"a {token.role}'s token needs a client certificate", status=403, is_coded=True)
         return token
 
     async def has_ended(self, principal: Principal) -> bool:

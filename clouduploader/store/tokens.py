@@ -62,6 +62,12 @@ class Role(enum.StrEnum):
     USER = "user"
     ADMIN = "admin"
     WORKER = "worker"
+    MONITOR = "monitor"
+
+    @property
+    def is_for_programs(self) -> bool:
+        """Whether no person signs in with it."""
+        return self in (Role.WORKER, Role.MONITOR)
 
 
 @frozen(kw_only=True)

@@ -26,7 +26,8 @@ EXCLUDED = (
     "ignored_auth",  # without a token a client is another principal, and not a stranger everywhere
     "use_after_free",  # of images that are one's own there are always some
 )
-ROLES = {"admin": Role.ADMIN, "backend": None, "stranger": None, "user": Role.USER, "worker": Role.WORKER}
+ROLES = {"admin": Role.ADMIN, "backend": None, "stranger": None, "user": Role.USER, "worker": Role.WORKER,
+         "monitor": Role.MONITOR}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ROLES)

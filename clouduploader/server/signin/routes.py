@@ -18,7 +18,6 @@ from clouduploader.server.routing import Parameter, Route
 from clouduploader.server.signin import guard, openid, sessions
 from clouduploader.server.signin.guard import SESSION_PATH, SIGN_IN_PATH, redirect
 from clouduploader.server.signin.settings import Way
-from clouduploader.store.tokens import Role
 
 MAX_BODY_BYTES = 4096  # a token has 51
 CALLBACK_PATH = "/ui/openid/callback"
@@ -56,8 +55,8 @@ async def sign_in(call: RouteCall) -> web.StreamResponse:
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as exc:
         raise RefusalError("the body is not a JSON object with a token") from exc
     token = await call.state.gate.check_token(call.request, text)
-    if token.role is Role.WORKER:
-        raise RefusalError("the token of a worker is for programs", status=403, is_coded=True)
+    if token.role.is_for_programs:
+        raise RefusalError(f"the token of a {token.role} is for programs", status=403, is_coded=True)
     session = call.state.gate.sessions.begin(token.user, token.role, Way.TOKEN, token=token.id)
     return _begun(call, session, page.answer_json({"user": token.user, "role": token.role}))
 

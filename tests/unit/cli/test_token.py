@@ -75,7 +75,7 @@ def test_revoked_token_is_gone_with_its_use(run, tmp_path, spool_dir):
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["create"], "--user is missing"), (["create", "--user", ""], "can't be the name of a user"),
-     (["create", "--user", "tom", "--role", "king"], "must be one of user, admin, worker"),
+     (["create", "--user", "tom", "--role", "king"], "must be one of user, admin, worker, monitor"),
      (["create", "--user", "tom", "--expires", "soon"], "is no span of time such as 90m, 12h or 2d"),
      (["create", "--user", "tom", "--expires", "999999w"], "a token can't live for so long"),
      (["create", "--user", "tom", "--expires", "0d"], "a token can't live for no time"),

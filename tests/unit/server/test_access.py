@@ -26,7 +26,7 @@ from clouduploader.store.images import ImageStore
 from clouduploader.store.tokens import Role, TokenStore, TokenUses
 
 ROUTES = [*routes.ROUTES, *operations.ROUTES, *page.ROUTES, *signin.ROUTES, *table.ROUTES]
-ALL = "backend user admin worker stranger"
+ALL = "backend user admin worker monitor stranger"
 JOBS = "backend user admin"
 KEPT = "user admin"
 WHO_MAY = {
@@ -40,8 +40,8 @@ WHO_MAY = {
     "sign_out": ALL,
     "go_to_provider": ALL,
     "return_from_provider": ALL,
-    "workerstatus": "backend user admin worker",
-    "show_metrics": "backend admin worker",
+    "workerstatus": "backend user admin worker monitor",
+    "show_metrics": "backend admin monitor",
     "show_health": ALL,
     "serverstatus": "backend admin",
     "ajaxstatus": "backend admin",
@@ -218,7 +218,7 @@ BODIES = {"create": skeleton(), "create_by_query": b"{}", "upload": b"abc", "api
 # --- every route
 
 
-ROLES = {Kind.USER: Role.USER, Kind.ADMIN: Role.ADMIN, Kind.WORKER: Role.WORKER}
+ROLES = {Kind(role.value): role for role in Role}
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,11 @@ def test_every_route_is_open_to_whom_it_should_be(server, request, kind, way):
     assert asked > 45
 
 
-@pytest.mark.parametrize("role", [Role.ADMIN, Role.WORKER, Role.USER, None])
+@pytest.mark.parametrize("role", [*Role, None])
 def test_what_is_not_well_is_told_to_some(server, bearer, role):
     document = json.loads(server.ask("GET", "/healthz", **bearer("tom", role) if role else {})[2])
     assert document["status"] == "failed"  # there is no worker
-    assert ("checks" in document) == (role in (Role.ADMIN, Role.WORKER))
+    assert ("checks" in document) == (role in (Role.ADMIN, Role.MONITOR))
 
 
 def test_every_right_is_in_the_table():

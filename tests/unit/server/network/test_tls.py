@@ -344,15 +344,16 @@ def token(tmp_path):
     return make
 
 
-def test_worker_needs_a_certificate_where_an_authority_is_named(tls_server, authority, token, tmp_path):
+@pytest.mark.parametrize("role", [Role.WORKER, Role.MONITOR])
+def test_program_needs_a_certificate_where_an_authority_is_named(tls_server, authority, token, tmp_path, role):
     workers = Authority(tmp_path / "workers")
     server = tls_server(tls_client_ca=str(workers.path))
-    worker, user = token(Role.WORKER), token(Role.USER)
-    status = server.ask("GET", "/metrics", **worker)[0]
-    assert status == "403 a worker's token needs a client certificate"
+    worker, user = token(role), token(Role.USER)
+    status = server.ask("GET", "/workerstatus", **worker)[0]
+    assert status == f"403 a {role}'s token needs a client certificate"
     assert server.ask("GET", "/cloudupload", **user)[0] == "200 OK"
     server.context.load_cert_chain(workers.issue("worker"))
-    assert server.ask("GET", "/metrics", **worker)[0] == "200 OK"
+    assert server.ask("GET", "/workerstatus", **worker)[0] == "200 OK"
     assert server.ask("GET", "/cloudupload", **user)[0] == "200 OK"
 
 
@@ -369,5 +370,5 @@ def test_certificate_of_a_client_that_is_not_good_ends_the_connection(tls_server
     wait_for(lambda: "no connection with 127.0.0.1: CERTIFICATE_VERIFY_FAILED" in server.log.getvalue())
 
 
-def test_worker_needs_no_certificate_else(tls_server, token):
-    assert tls_server().ask("GET", "/metrics", **token(Role.WORKER))[0] == "200 OK"
+def test_monitor_needs_no_certificate_else(tls_server, token):
+    assert tls_server().ask("GET", "/metrics", **token(Role.MONITOR))[0] == "200 OK"

@@ -157,9 +157,10 @@ def test_wrong_token_gives_no_session_and_stays_out_of_the_log(server, make_toke
     assert token[14:-6] not in server.log.getvalue()
 
 
-def test_token_of_a_worker_is_for_programs(server, make_token):
+@pytest.mark.parametrize("role", [Role.WORKER, Role.MONITOR])
+def test_token_of_a_program_is_for_no_person(server, make_token, role):
     visitor = Visitor(server)
-    assert visitor.sign_in(make_token("prometheus", Role.WORKER))[0] == 403
+    assert visitor.sign_in(make_token("prometheus", role))[0] == 403
     assert visitor.cookies == {}
 
 

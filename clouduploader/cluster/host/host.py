@@ -74,6 +74,7 @@ def run(
     app = broker.make_app(settings, password)
     app.conf.update(
         broker_connection_max_retries=None,  # for ever, as a service does
+        worker_enable_remote_control=False,  # by the broker come jobs; who can write there is not to stop hosts
         worker_redirect_stdouts=False,
         worker_send_task_events=True,  # Flower shows them; a task's arguments are no secrets
     )

@@ -237,7 +237,7 @@ class Drain(documents.Given):
 
 async def greet(call: RouteCall) -> web.StreamResponse:
     """Take note of a host, and tell it whether it is to take jobs."""
-    cluster, given = _cluster(call), await documents.read(call, NewGreeting)
+    cluster, given = cluster_of(call), await documents.read(call, NewGreeting)
     greeting = Greeting(
         name=given.name,
         protocol=given.protocol,
@@ -260,7 +260,7 @@ async def greet(call: RouteCall) -> web.StreamResponse:
 
 async def claim_job(call: RouteCall) -> web.StreamResponse:
     """Give a job to a host, with its target data decrypted."""
-    cluster = _cluster(call)
+    cluster = cluster_of(call)
     if not call.request[ORIGIN].is_private:
         raise RefusalError("target data are not sent over http: others could read them on their way", status=403)
     given = await documents.read(call, NewClaim)
@@ -296,7 +296,7 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
 
 async def beat(call: RouteCall) -> web.StreamResponse:
     """Renew a lease; the answer comes once the upload is to stop, or its time is over."""
-    cluster, given = _cluster(call), await documents.read(call, Beat)
+    cluster, given = cluster_of(call), await documents.read(call, Beat)
     leases, name = cluster.leases, call.found.job
     loop, is_wanted = asyncio.get_running_loop(), asyncio.Event()
 
@@ -317,7 +317,7 @@ async def beat(call: RouteCall) -> web.StreamResponse:
 
 async def append_log(call: RouteCall) -> web.StreamResponse:
     """Append to a job's log what its host sends of it."""
-    cluster, given = _cluster(call), documents.query(call, LogPiece)
+    cluster, given = cluster_of(call), documents.query(call, LogPiece)
     data = await _piece(call)
     offset = await asyncio.to_thread(
         cluster.leases.append_log, call.found.job, given.attempt, given.claim, given.offset, data
@@ -327,7 +327,7 @@ async def append_log(call: RouteCall) -> web.StreamResponse:
 
 async def append_journal(call: RouteCall) -> web.StreamResponse:
     """Append to a file of an upload's journal, replace it, or remove it; it is safely on the disk then."""
-    cluster, given = _cluster(call), documents.query(call, JournalPiece)
+    cluster, given = cluster_of(call), documents.query(call, JournalPiece)
     data = await _piece(call)
 
     def write() -> int:
@@ -344,7 +344,7 @@ async def append_journal(call: RouteCall) -> web.StreamResponse:
 
 async def show_journal(call: RouteCall) -> web.StreamResponse:
     """Send what is here of a file of an upload's journal, from an offset on: a MiB at most, and nothing at its end."""
-    cluster, given = _cluster(call), documents.query(call, JournalPlace)
+    cluster, given = cluster_of(call), documents.query(call, JournalPlace)
 
     def read() -> bytes:
         with cluster.leases.working(call.found.job, given.attempt, given.claim) as intake:
@@ -356,7 +356,7 @@ async def show_journal(call: RouteCall) -> web.StreamResponse:
 
 async def end_job(call: RouteCall) -> web.StreamResponse:
     """Record how an upload ended."""
-    cluster, given = _cluster(call), await documents.read(call, Done)
+    cluster, given = cluster_of(call), await documents.read(call, Done)
     await asyncio.to_thread(
         cluster.leases.done, call.found.job, given.attempt, given.claim, given.exit_code, given.result
     )
@@ -365,14 +365,14 @@ async def end_job(call: RouteCall) -> web.StreamResponse:
 
 async def release_job(call: RouteCall) -> web.StreamResponse:
     """Take a job back that a host has not begun with."""
-    cluster, given = _cluster(call), await documents.read(call, Release)
+    cluster, given = cluster_of(call), await documents.read(call, Release)
     await asyncio.to_thread(cluster.leases.release, call.found.job, given.attempt, given.claim, given.reason)
     return documents.answer(Nothing())
 
 
 async def show_cluster(call: RouteCall) -> web.StreamResponse:
     """Tell how the hosts, the queues and the leases are."""
-    cluster = _cluster(call)
+    cluster = cluster_of(call)
 
     def look() -> ClusterState:
         held, waiting = cluster.leases.held(), cluster.waiting()
@@ -389,14 +389,14 @@ async def show_cluster(call: RouteCall) -> web.StreamResponse:
 
 async def drain_host(call: RouteCall) -> web.StreamResponse:
     """Let a host take no more jobs, or some again."""
-    cluster, given = _cluster(call), await documents.read(call, Drain)
+    cluster, given = cluster_of(call), await documents.read(call, Drain)
     name = call.found.parts["host"]
     await asyncio.to_thread(lambda: cluster.hosts.drain(name, is_draining=given.drain))
     call.state.log.tell("drained" if given.drain else "undrained", host=name, user=call.principal.user)
     return documents.answer(Nothing())
 
 
-def _cluster(call: RouteCall) -> Cluster:
+def cluster_of(call: RouteCall) -> Cluster:
     """Return the cluster of the server.
 
     Raises:

@@ -3,6 +3,7 @@
 from clouduploader.server.api import (
     accounts,
     cluster,
+    cluster_image,
     images,
     job_log,
     jobs,
@@ -24,5 +25,6 @@ ROUTES: list[Endpoint] = [
     *tokens.ROUTES,
     *service.ROUTES,
     *cluster.ROUTES,
+    *cluster_image.ROUTES,
     *openapi.ROUTES,
 ]

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes import accessibility
+from fakes import accessibility, cluster_site
 from fakes.browser import EMPTY_PAGE, PATIENCE_SECONDS
 from fakes.waiting import wait_for
 from samples.minimal_disk import as_disk
 
+from clouduploader.cluster.dispatch.hosts import Greeting
 from clouduploader.model.job import JobState
-from clouduploader.store.spool import Spool
+from clouduploader.store.spool import Spool, leases
 from clouduploader.store.tokens import Role, TokenStore
 
 PROGRAM = Path(sys.executable).with_name("clouduploader")
@@ -321,6 +322,43 @@ def test_admin_sees_service_users_and_all_jobs(browser, service, make_job):
     browser.wait_for(
         "location.search === '?user=second' && document.getElementById('status').textContent === 'of second'"
     )
+
+
+@pytest.fixture
+def site(make_spool, make_job, tmp_path):
+    """A server's side of a cluster, with two hosts, of which one has a job."""
+    made = cluster_site.Site(make_spool(), tmp_path, make_job)
+    for name in ("ada", "bob"):
+        made.hosts.greet(
+            Greeting(name=name, protocol=1, version="1", slots=2, queues=("uploads",), busy=(), clock=time.time())
+        )
+    made.hosts.drain("bob", is_draining=True)
+    made.make(state=JobState.UPLOADING)
+    lease = {"claim": "0" * 64, "journal": "f" * 32, "queue": "uploads", "since": time.time()}
+    leases.write(made.jobs, "7", leases.LeaseRecord(attempt=1, state=leases.LeaseState.CLAIMED, host="ada", **lease))
+    made.restart()
+    yield made
+    made.leases.close()
+
+
+def test_admin_sees_upload_hosts_and_which_job_they_have(browser, site, serve, tmp_path):
+    host, port = serve(site.jobs, cluster=site.parts(), sign_in="token", allow="none", clients="127.0.0.0/8").address
+    url, now = f"http://{host}:{port}", datetime.datetime.now(datetime.UTC)
+    browser.call("Page.navigate", url=f"{url}/ui")
+    browser.wait_for("document.getElementById('token')?.hidden === false")
+    browser.type(
+        "#token-text",
+        TokenStore(tmp_path / "etc/cloudupload").create("olga", Role.ADMIN, note="", expires=None, now=now)[1],
+    )
+    browser.press("Enter")
+    browser.wait_for("location.pathname === '/ui' && document.getElementById('who')?.textContent.length > 0")
+    browser.call("Page.navigate", url=f"{url}/ui/service")
+    browser.wait_for("document.querySelectorAll('#hosts tr').length === 2")
+    rows = browser.value("[...document.querySelectorAll('#hosts tr')].map(row => row.innerText)")
+    assert [row.split()[:2] for row in rows] == [["ada", "ready"], ["bob", "draining"]]
+    browser.value("document.querySelector('#hosts a').click()")
+    browser.wait_for("location.pathname === '/ui/job/7'")
+    wait_for_text(browser, "#fields", "ada, attempt 1")
 
 
 def test_user_is_refused_the_pages_of_admins(browser, service):

@@ -48,6 +48,7 @@ class ServiceState(documents.Document):
         dict[ShownState, int], Meta(description="How many jobs are in each state, but those that are over.")
     ]
     worker: Annotated[str | None, Meta(description="Why no worker starts uploads; null if one does.")]
+    cluster: Annotated[bool, Meta(description="Whether the uploads are done by other hosts.")]
     images: Annotated[int, Meta(description="How many images come in pieces, or wait for their job.")]
     receiving: Annotated[int, Meta(description="How many images are coming in right now.")]
     disk: Disk
@@ -90,6 +91,7 @@ async def show_service(call: RouteCall) -> web.StreamResponse:
             versions=versions | {name: importlib.metadata.version(name) for name in LIBRARIES},
             queue=dict(counts),
             worker=worker_fault and replies.without_directories(worker_fault),
+            cluster=state.cluster is not None,
             images=sum(not image.job for image in state.images.images()),
             receiving=state.receiving,
             disk=Disk(state.jobs.free_bytes(), state.settings.keep_free_bytes, state.jobs.free_inodes()),

@@ -227,8 +227,8 @@ export function makeRow(columns, cells) {
   return row;
 }
 
-export function showColumns(columns) {
-  byId("columns").replaceChildren(...columns.map((name) => {
+export function showColumns(columns, id = "columns") {
+  byId(id).replaceChildren(...columns.map((name) => {
     const cell = element("th", name);
     cell.setAttribute("role", "columnheader");
     cell.scope = "col";

@@ -16,7 +16,7 @@ def test_administrator_sees_how_the_service_is(ask_as, make_job):
     (ask_as.jobs.directory / "4").write_text("<")
     status, found = ask_as("root", "GET", "/service")
     assert (status, found["queue"], found["images"], found["receiving"]) == (200, {"scheduled": 2, "damaged": 1}, 0, 0)
-    assert found["worker"] == "no worker looks after the spool"
+    assert (found["worker"], found["cluster"]) == ("no worker looks after the spool", False)
     assert found["disk"]["free_bytes"] > 0
     assert {"clouduploader", "python", "aiohttp"} <= found["versions"].keys()
     assert str(ask_as.jobs.directory) not in str(found)

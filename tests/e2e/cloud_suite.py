@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from e2e.sandboxes import Sandbox
+from e2e.upload_host import JournalServer, UploadHost
 from e2e.watcher import Watcher
 from samples import made_images, minimal_disk
 
@@ -21,6 +22,7 @@ from clouduploader.cli.options import login
 from clouduploader.errors import ExitCode
 from clouduploader.sandbox import user_account
 from clouduploader.sandbox.files import SAMPLE_NAME
+from clouduploader.store import journal
 
 FORMS = ("raw", "sparse", "xz", "xz-blocks", "gz", "bz2", "zst", *made_images.TARBALLS, *made_images.QEMU)
 SIZE_BYTES = 9 << 20  # a little more than two pages of Azure
@@ -41,12 +43,14 @@ class CloudCase(abc.ABC):
         sending: The call that carries the content, as `GET /sandbox/calls` has it.
         large_mib: How large a disk is that takes a while: more than is sent at once, twice.
         refused: A fault of a call behind that one, which fails the upload for good.
+        is_resumable: Whether a later try goes on with what an earlier one has sent.
     """
 
     target: str
     sending: str
     large_mib: int = 40
     refused: Mapping[str, Any]
+    is_resumable: bool = True
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -158,6 +162,37 @@ class CloudSuite:
         assert list(case.others()) == [], SEED
         for result in results:
             assert case.disk(result)[: len(image.raw)] == image.raw, SEED
+
+    def test_upload_of_a_host_that_is_lost_is_gone_on_with_at_another(self, case, make_image, tmp_path):
+        image = make_image("disk.raw", raw=large_disk(case))
+        case.slow_down(0.3)
+        server = JournalServer(tmp_path / "server")
+        lost, other = (UploadHost(server, tmp_path / name) for name in ("lost", "other"))
+
+        def start(host):
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            return host.start(
+                lambda **how: case.sandbox.popen(case.command(image.path), **streams, **how), case.sandbox.environment()
+            )
+
+        process = start(lost)
+        ends_at = time.monotonic() + WAIT_SECONDS
+        while not (case.is_sending() and (server.has_platform_files() or not case.is_resumable)):
+            assert process.poll() is None
+            assert time.monotonic() < ends_at
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        lost.lose()
+        case.sandbox.faults()
+        process = start(other)
+        out, err = process.communicate(timeout=WAIT_SECONDS)
+        other.join()
+        assert process.returncode == 0, err
+        logs = [path.read_text() for path in case.sandbox.spool.rglob("*.log")]
+        assert any("Going on with" in log for log in logs) is case.is_resumable, logs
+        case.assert_only(out.strip(), image.raw)
+        assert not list(tmp_path.rglob(journal.TARGETDATA_NAME))
 
     def test_sigterm_leaves_nothing_at_any_moment(self, case, make_image):
         image = make_image("disk.raw", raw=large_disk(case))

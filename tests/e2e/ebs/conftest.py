@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +112,15 @@ class Upload:
         inside: dict[str, str] = self._sandbox.environment(**{"CLOUDUPLOADER_STATE": str(self.state_dir)} | changes)
         return inside
 
-    def start(self, *options: str, is_resumed: bool = False, **changes: str) -> subprocess.Popen[Any]:
+    def start(
+        self, *options: str, is_resumed: bool = False, pass_fds: Sequence[int] = (), **changes: str
+    ) -> subprocess.Popen[Any]:
         """Start a try, in a session of its own.
 
         Args:
             options: Of the command.
             is_resumed: `clouduploader resume JOB` in place of `clouduploader upload`.
+            pass_fds: Descriptors that it gets.
             changes: Of the environment.
         """
         self._data_path.write_text(json.dumps(self.targetdata))
@@ -131,6 +134,7 @@ class Upload:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         return process
 

@@ -11,6 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from e2e.upload_host import JournalServer, UploadHost
+
+from clouduploader.sandbox.aws.disks import BLOCK_BYTES
+from clouduploader.store.journal.witness import FD_VARIABLE
 
 pytestmark = pytest.mark.sandbox
 
@@ -135,6 +139,37 @@ def test_upload_that_is_killed_anywhere_is_gone_on_with(slow_sandbox, make_uploa
         assert upload.kept_files == set()
     assert {kind: len(found) for kind, found in sandbox.left().items()} == {"images": 10, "snapshots": 10}
     assert any(blocks for found in confirmed.values() for blocks in found.values())
+
+
+def test_upload_of_a_host_that_is_lost_is_gone_on_with_at_another(
+    slow_sandbox, make_upload, disk, assert_uploaded, wait_until, tmp_path
+):
+    upload = make_upload(disk.path, verify="none")
+    server = JournalServer(tmp_path / "server")
+    lost, other = (UploadHost(server, tmp_path / name) for name in ("lost", "other"))
+
+    def start(host):
+        return host.start(
+            lambda env, pass_fds: upload.start(
+                pass_fds=pass_fds, **{name: env[name] for name in ("CLOUDUPLOADER_STATE", FD_VARIABLE)}
+            ),
+            {},
+        )
+
+    process = start(lost)
+    wait_until(lambda: len(server.confirmed(BLOCK_BYTES, BLOCKS)) > 5, process)
+    upload.kill(process)
+    lost.lose()
+    confirmed = server.confirmed(BLOCK_BYTES, BLOCKS)
+    assert len(confirmed) < BLOCKS
+    process = start(other)
+    done = upload.finish(process)
+    other.join()
+    assert_uploaded(done, disk.raw)
+    ((snapshot_id, report),) = slow_sandbox.ebs()["snapshots"].items()
+    assert any(line.startswith(f"Going on with snapshot {snapshot_id}, which has ") for line in done.lines)
+    assert not {repeat["index"] for repeat in report["repeats"]} & confirmed
+    assert not list(tmp_path.rglob("targetdata"))
 
 
 @pytest.mark.parametrize("action", ["StartSnapshot", "CompleteSnapshot", "RegisterImage"])

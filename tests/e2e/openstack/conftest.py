@@ -15,6 +15,7 @@ class OpenStackCase(CloudCase):
     """See CloudCase; uploads have the credential with the least rights."""
 
     target = "openstack"
+    is_resumable = False  # a PUT can't go on where it broke
     sending = "PUT /v2/images/{image_id}/file"
     refused = MappingProxyType({"action": "GET /v2/images/{image_id}", "status": 403})
 

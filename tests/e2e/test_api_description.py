@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes import cluster_site
 
 from clouduploader.model import job_xml
 from clouduploader.model.job import JobState
@@ -26,8 +27,7 @@ EXCLUDED = (
     "ignored_auth",  # without a token a client is another principal, and not a stranger everywhere
     "use_after_free",  # of images that are one's own there are always some
 )
-ROLES = {"admin": Role.ADMIN, "backend": None, "stranger": None, "user": Role.USER, "worker": Role.WORKER,
-         "monitor": Role.MONITOR}  # fmt: skip
+ROLES = {"admin": Role.ADMIN, "backend": None, "stranger": None, "user": Role.USER, "worker": Role.WORKER}
 
 
 @pytest.mark.parametrize("kind", ROLES)
@@ -39,7 +39,9 @@ def test_server_is_as_described(make_spool, make_job, serve, tmp_path, kind):
     (jobs.directory / "next").write_bytes(job_xml.serialize_next(10**9))
     allow = "127.0.0.1" if kind == "backend" else "none"
     limits = dict.fromkeys(("user_requests", "user_jobs"), "1000000")
-    server = serve(jobs, idle_seconds="1", allow=allow, clients="127.0.0.1", **limits)
+    site = cluster_site.Site(jobs, home, make_job, beat_seconds=1)
+    site.publish("10")
+    server = serve(jobs, cluster=site.parts(), idle_seconds="1", allow=allow, clients="127.0.0.1", **limits)
     headers = []
     if role := ROLES[kind]:
         token = TokenStore(home).create("tom", role, note="", expires=None, now=now)[1]

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from clouduploader.errors import LocalIOError
 from clouduploader.store import spool
 from clouduploader.store.journal.replica import JournalReplica
 from clouduploader.util import files, privileges
@@ -36,18 +37,21 @@ class Intake:
             data: Any bytes.
 
         Returns:
-            How many bytes of this attempt are in the log; less than `offset` if some are missing between, and nothing
-            was appended then.
+            How many bytes of this attempt are in the log, as far as the host has sent them. Less than `offset` if some
+            are missing between, and nothing was appended then.
 
         Raises:
-            OSError: The log can't be written.
+            LocalIOError: The log can't be written.
         """
-        new = data[max(0, self._taken - offset) :] if offset <= self._taken else b""
-        while new:
-            count = os.write(self._log.fileno(), new)
-            self._taken += count
-            new = new[count:]
-        return self._taken
+        new = data[self._taken - offset :] if offset <= self._taken else b""
+        try:
+            while new:
+                count = os.write(self._log.fileno(), new)
+                self._taken += count
+                new = new[count:]
+        except OSError as exc:
+            raise LocalIOError(f"the log of the job can't be written: {exc.strerror}") from exc
+        return min(self._taken, offset + len(data))
 
     def close(self) -> None:
         """Release both; again does nothing."""
@@ -83,13 +87,13 @@ def open_intake(
         return Intake(log, start, journal, stack.pop_all()), start
 
 
-def append_stale(jobs: spool.Spool, name: str, label: str, data: bytes) -> int:
-    """Append lines of an attempt whose lease is over to a job's log, each with a label.
+def marked(label: str, data: bytes) -> bytes:
+    """Return lines of a log, each with a label."""
+    return b"".join(f"[{label}] ".encode() + line + b"\n" for line in data.splitlines())
 
-    Returns:
-        How many bytes that were; 0 without a log.
-    """
-    lines = b"".join(f"[{label}] ".encode() + line + b"\n" for line in data.splitlines())
+
+def append_lines(jobs: spool.Spool, name: str, lines: bytes) -> None:
+    """Append to a job's log, which may be locked; without a log, or room for them, they are left out."""
     for path in (jobs.log_path(name), jobs.done_log_path(name)):
         with contextlib.suppress(OSError), privileges.as_owner(jobs.directory):
             descriptor = files.open_regular(path, os.O_WRONLY | os.O_APPEND)
@@ -97,5 +101,4 @@ def append_stale(jobs: spool.Spool, name: str, label: str, data: bytes) -> int:
                 files.write_all(descriptor, lines)
             finally:
                 os.close(descriptor)
-            return len(lines)
-    return 0
+            return

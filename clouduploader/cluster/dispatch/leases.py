@@ -27,6 +27,7 @@ from clouduploader.errors import (
     ClouduploaderError,
     JobFileError,
     JobStateError,
+    LocalIOError,
     LockedError,
     NoSuchJobError,
     TransientError,
@@ -501,6 +502,9 @@ class Leases:
             ClouduploaderError: A file can't be written; the host may send it again.
         """
         with self._claimed(name, attempt, claim_id) as lease:
+            if lease.intake:
+                with contextlib.suppress(LocalIOError):  # what stays is removed with the journal
+                    lease.intake.journal.tidy()
             _release(lease)  # else the journal's upload would not be over
             if result is not None and self._jobs.job_path(name).exists():
                 self._write_result(name, result)
@@ -822,10 +826,11 @@ class Leases:
                 return
             lease.past[_digest(claim_id)] = (record, max(0, left - len(data)))
             label = f"attempt {attempt}, {record.host}, after its lease"
-            count = intake.append_stale(self._jobs, name, label, data[:left])
-            if lease.record.state is LeaseState.CLAIMED:  # the next server counts from there
-                start = lease.record.log_start + count
+            lines = intake.marked(label, data[:left])
+            if lease.record.state is LeaseState.CLAIMED:  # first: from there the next server counts what is there
+                start = lease.record.log_start + len(lines)
                 self._write(name, lease, dataclasses.replace(lease.record, log_start=start))
+            intake.append_lines(self._jobs, name, lines)
 
 
 def _first(queue_name: str) -> LeaseRecord:

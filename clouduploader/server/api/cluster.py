@@ -13,10 +13,12 @@ from clouduploader.cluster import protocol
 from clouduploader.cluster.dispatch.cluster import Cluster
 from clouduploader.cluster.dispatch.hosts import GREET_SECONDS, NAME, Greeting, Host
 from clouduploader.cluster.dispatch.leases import Claim, LeaseView
+from clouduploader.errors import ClouduploaderError
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
 from clouduploader.server.call import RouteCall
+from clouduploader.server.network import connections
 from clouduploader.server.network.origin import ORIGIN
 from clouduploader.server.replies import RefusalError
 from clouduploader.store.spool.leases import LeaseState
@@ -25,6 +27,7 @@ BYTES_TYPE = "application/octet-stream"
 MAX_HOST_QUEUES = 100
 MAX_HOST_JOBS = 1000
 LARGEST_CODE = 255
+MAX_RESULT_CHARS = 1 << 20  # of which `outcome.MAX_RESULT_BYTES` are kept
 
 HostName = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", max_length=64)]
 Attempt = Annotated[int, Meta(ge=1, lt=2**53, description="The number of the attempt.")]
@@ -167,7 +170,10 @@ class Done(documents.Given):
     exit_code: Annotated[
         int, Meta(ge=-64, le=LARGEST_CODE, description="Of the uploader; below 0 the signal that ended it.")
     ]
-    result: Annotated[documents.Text | None, Meta(description="What it wrote; null if it wrote nothing.")] = None
+    result: Annotated[
+        Annotated[str, Meta(max_length=MAX_RESULT_CHARS)] | None,
+        Meta(description="What it wrote; null if it wrote nothing."),
+    ] = None
 
 
 class Release(documents.Given):
@@ -175,7 +181,7 @@ class Release(documents.Given):
 
     attempt: Attempt
     claim: ClaimId
-    reason: Annotated[documents.Text, Meta(description="In a few words.")]
+    reason: Annotated[str, Meta(max_length=MAX_RESULT_CHARS, description="In a few words.")]
 
 
 class Nothing(documents.Document):
@@ -343,15 +349,29 @@ async def append_journal(call: RouteCall) -> web.StreamResponse:
 
 
 async def show_journal(call: RouteCall) -> web.StreamResponse:
-    """Send what is here of a file of an upload's journal, from an offset on: a MiB at most, and nothing at its end."""
+    """Send what is here of a file of an upload's journal, from an offset on; nothing if there is none."""
     cluster, given = cluster_of(call), documents.query(call, JournalPlace)
 
-    def read() -> bytes:
+    def read(start: int) -> tuple[bytes, int]:
         with cluster.leases.working(call.found.job, given.attempt, given.claim) as intake:
-            return intake.journal.read(given.file, given.offset, protocol.MAX_PIECE_BYTES)
+            data = intake.journal.read(given.file, start, protocol.MAX_PIECE_BYTES)
+            return data, intake.journal.files().get(given.file, 0)
 
-    data = await asyncio.to_thread(read)
-    return web.Response(body=data, headers={"Content-Type": BYTES_TYPE, **documents.HEADERS})
+    data, end = await asyncio.to_thread(read, given.offset)
+    answer = web.StreamResponse(headers={"Content-Type": BYTES_TYPE, **documents.HEADERS})
+    answer.content_length = max(0, end - given.offset)
+    answer.force_close()
+    await answer.prepare(call.request)
+    position = given.offset
+    while data:
+        await connections.connection_of(call.request).send(answer, data)
+        position += len(data)
+        try:
+            data, _ = await asyncio.to_thread(read, position) if position < end else (b"", end)
+        except ClouduploaderError as exc:  # the host sees that it is cut off, and asks again
+            raise ConnectionResetError(exc.message) from exc
+    await answer.write_eof()
+    return answer
 
 
 async def end_job(call: RouteCall) -> web.StreamResponse:

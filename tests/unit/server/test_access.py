@@ -75,6 +75,7 @@ WHO_MAY = {
     "api.cluster.release_job": "worker",
     "api.cluster.show_cluster": "admin",
     "api.cluster.show_journal": "worker",
+    "api.cluster_image.send_image": "worker",
     "api.images.create_image": JOBS,
     "api.images.list_images": JOBS,
     "api.images.receive_piece": JOBS,

@@ -1,6 +1,7 @@
 """Who has a job: claims, beats and ends, over restarts of the server at each step."""
 
 import contextlib
+import json
 import threading
 import time
 
@@ -212,7 +213,20 @@ def test_log_takes_what_is_new_of_it_and_nothing_behind_a_gap(site):
     assert write_log(site, b"\ntwo\n", 3) == 8
     assert write_log(site, b"four\n", 9) == 8
     assert write_log(site, b"", 2**60) == 8
+    assert write_log(site, b"o") == 1  # what the host knows of, and not what another one may have written
     assert site.jobs.log_path("7").read_bytes() == b"before\none\ntwo\n"
+
+
+def test_journal_of_an_upload_that_left_nothing_is_tidied_at_its_end(site):
+    site.publish()
+    key = site.claim().key
+    home = site.config.state.value / key
+    with site.leases.working("7", 1, claim_id(1)) as intake:
+        intake.journal.append("platform/confirmed", 0, b"abc")
+    assert json.loads((home / "targetdata").read_bytes())["region"] == "here"
+    write_journal(site, ENTRY + FAILED.replace(b"failed", b"succeeded"))
+    site.done()
+    assert [path.name for path in home.iterdir()] == ["journal"]
 
 
 def test_log_and_journal_are_locked_as_long_as_a_host_has_the_job(site):

@@ -86,6 +86,13 @@ def test_host_claims_uploads_and_ends(client, site):
     assert client.ask("POST", f"/jobs/7/journal?{QUERY}&file=journal&offset=0", entry) == (200, {"offset": len(entry)})
     assert client.ask("GET", f"/jobs/7/journal?{QUERY}&file=journal&offset=2") == (200, entry[2:])
     assert client.ask("GET", f"/jobs/7/journal?{QUERY}&file=platform/a") == (200, b"xy")
+    for target in ("file=platform/none", "file=journal&offset=999"):
+        assert client.ask("GET", f"/jobs/7/journal?{QUERY}&{target}") == (200, b"")
+    long = bytes(range(256)) * 4096 * 2 + b"end"
+    for at in range(0, len(long), protocol.MAX_PIECE_BYTES):
+        piece = long[at : at + protocol.MAX_PIECE_BYTES]
+        client.ask("POST", f"/jobs/7/journal?{QUERY}&file=platform/long&offset={at}", piece)
+    assert client.ask("GET", f"/jobs/7/journal?{QUERY}&file=platform/long") == (200, long)
     assert client.ask("POST", "/jobs/7/done", OWN | {"exit_code": 0, "result": "image-1"}) == (200, {})
     job, is_archived = site.jobs.read("7")
     assert (job.state, job.details, is_archived) == (JobState.SUCCEEDED, "image-1", True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 
 from clouduploader.errors import LocalIOError
 from clouduploader.store import spool
@@ -17,7 +18,7 @@ class HealthFinding:
     """What one check found.
 
     Attributes:
-        name: "spool", "disk" or "worker".
+        name: "spool", "disk" or "worker"; with a cluster also "broker" or "hosts".
         fault: What is wrong; None if all is well.
     """
 
@@ -26,7 +27,12 @@ class HealthFinding:
 
 
 def check(
-    jobs: spool.Spool, *, keep_free_bytes: int, keep_free_inodes: int, worker_fault: str | None
+    jobs: spool.Spool,
+    *,
+    keep_free_bytes: int,
+    keep_free_inodes: int,
+    worker_fault: str | None,
+    cluster_faults: Mapping[str, str | None],
 ) -> list[HealthFinding]:
     """Check that the spool can be written, has room for images, and has a worker; blocks as long as the disk does.
 
@@ -35,11 +41,13 @@ def check(
         keep_free_bytes: How much no image may fill: with less, none is taken.
         keep_free_inodes: With how few no job is taken.
         worker_fault: Why no worker starts uploads; None if one does.
+        cluster_faults: What keeps a cluster from working, by its part; None for a part that works.
     """
     return [
         HealthFinding("spool", _spool_fault(jobs)),
         HealthFinding("disk", _disk_fault(jobs, keep_free_bytes, keep_free_inodes)),
         HealthFinding("worker", worker_fault),
+        *(HealthFinding(name, fault) for name, fault in cluster_faults.items()),
     ]
 
 

@@ -1,5 +1,6 @@
 """Metrics for Prometheus: what is in the spool, and what this process has done since it began."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
 
@@ -7,8 +8,10 @@ import prometheus_client
 from prometheus_client import Metric, exposition, metrics_core, registry
 
 import clouduploader
+from clouduploader.cluster.dispatch.cluster import ClusterCount
 from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.routing import METHODS
+from clouduploader.worker.events import WorkerEvent, WorkerEventKind
 
 CONTENT_TYPE = exposition.CONTENT_TYPE_PLAIN_0_0_4
 SUCCEEDED = "succeeded"
@@ -26,6 +29,7 @@ class Metrics:
         job_counter: Counts what is in the spool.
         transfers: Returns how many images are being received.
         free_bytes: Returns how much is free on the file system of the spool.
+        cluster: Counts what is in the cluster; None without one.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Metrics:
         *,
         transfers: Callable[[], int],
         free_bytes: Callable[[], int],
+        cluster: Callable[[], ClusterCount] | None = None,
     ) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = prometheus_client.CollectorRegistry()
@@ -69,9 +74,27 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._cluster_events: dict[str, prometheus_client.Counter] = {}
+        if cluster:
+            self._registry.register(_Cluster(cluster))
+            self._cluster_events = {
+                kind: prometheus_client.Counter(f"clouduploader_cluster_{name}", text, registry=self._registry)
+                for kind, name, text in (
+                    (WorkerEventKind.PUBLISHED, "published", "Messages for hosts; a job has one for each attempt."),
+                    (WorkerEventKind.LOST, "takeovers", "Hosts that were lost with a job, which then goes to another."),
+                )
+            }
+
     def count_request(self, method: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
         self._requests.labels(method if method in METHODS else "other", status).observe(seconds)
+
+    def count_event(self, event: WorkerEvent) -> None:
+        """Count an event of the worker, if it is one of those that are."""
+        if event.end:
+            self.count_upload(event.kind, **dataclasses.asdict(event.end))
+        if counter := self._cluster_events.get(event.kind):
+            counter.inc()
 
     def count_upload(self, outcome: str, *, exit_code: int | None, seconds: float | None) -> None:
         """Count an upload that has ended.
@@ -121,6 +144,33 @@ class _Spool(registry.Collector):
             "clouduploader_queue_age_seconds",
             "How long the job has waited that has done so longest, to be started or tried again; 0 if none does.",
             max(0.0, time.time() - count.queued_since) if count.queued_since else 0,
+        )
+
+
+class _Cluster(registry.Collector):
+    """What is in a cluster."""
+
+    def __init__(self, count: Callable[[], ClusterCount]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterable[Metric]:
+        count = self._count()
+        for name, text, label, values in (
+            ("hosts", "Hosts that were seen in the last day: working, draining or gone.", "state", count.hosts),
+            ("leases", "Jobs that are published for any host, or claimed by one.", "state", count.leases),
+            (
+                "messages",
+                "Messages at the broker that no host has; none are shown without it.",
+                "queue",
+                count.messages,
+            ),
+        ):
+            metric = metrics_core.GaugeMetricFamily(f"clouduploader_cluster_{name}", text, labels=[label])
+            for value, number in values.items():
+                metric.add_metric([value], number)
+            yield metric
+        yield metrics_core.GaugeMetricFamily(
+            "clouduploader_cluster_slots", "How many jobs the hosts can do at once that work.", count.slots
         )
 
 

@@ -32,6 +32,7 @@ from clouduploader.util import service_log
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 from clouduploader.util.service_log import ServiceLog
+from clouduploader.worker.base import SpoolWorker
 
 LOG = logging.getLogger("clouduploader.server")
 HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
@@ -51,7 +52,7 @@ def run(
     cancel: Cancel,
     announce: Callable[[str], None],
     log: ServiceLog,
-    worker: WorkerThread | None,
+    worker: WorkerThread[SpoolWorker] | None,
     cluster: Cluster | None = None,
 ) -> None:
     """Serve until `cancel` is requested. Blocks.
@@ -68,7 +69,7 @@ def run(
         cluster: What `worker` publishes for; None if the uploads are this host's.
 
     Raises:
-        ClouduploaderError: The worker can't work, see `worker.run`.
+        ClouduploaderError: The worker can't work, see `SpoolWorker.run`.
         CannotCreateError: There is no spool, and none can be made.
         UnavailableError: The address can't be listened on.
         ConfigError: The certificate can't be used, see `tls.create_context`.

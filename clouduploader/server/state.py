@@ -37,6 +37,7 @@ from clouduploader.store.images import ImageStore
 from clouduploader.util.service_log import ServiceLog
 from clouduploader.worker import lock
 from clouduploader.worker import settings as worker_settings
+from clouduploader.worker.base import SpoolWorker
 
 MAX_TARGET_CHARS = 200  # of a request, where all of them are shown: some have 128 KiB
 SHORT_BYTES = 65_536  # what is no longer is read at once, in a few milliseconds at most; all that OBS sends is shorter
@@ -82,7 +83,7 @@ class ServerState:
         source: SettingsSource,
         jobs: spool.Spool,
         log: ServiceLog,
-        worker: WorkerThread | None,
+        worker: WorkerThread[SpoolWorker] | None,
         cluster: Cluster | None = None,
     ) -> None:
         self.config = config
@@ -105,6 +106,7 @@ class ServerState:
             JobCounter(jobs),
             transfers=lambda: self.receiving,
             free_bytes=jobs.free_bytes,
+            cluster=self.cluster.count if self.cluster else None,
         )
         self.counting = asyncio.Lock()
         self.gate = Gate(config, source, log)
@@ -212,6 +214,7 @@ class ServerState:
             keep_free_bytes=self.settings.keep_free_bytes,
             keep_free_inodes=self.settings.keep_free_inodes,
             worker_fault=self.worker_fault(),
+            cluster_faults=self.cluster.faults() if self.cluster else {},
         )
 
     def requests(self) -> list[web.BaseRequest]:

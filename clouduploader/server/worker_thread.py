@@ -1,32 +1,43 @@
-"""The worker as a thread of the server; if it ends by itself, the server ends too."""
+"""The worker, or the dispatcher of a cluster, as a thread of the server; if it ends by itself, the server ends too."""
 
 import concurrent.futures
-import dataclasses
 import signal
 import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
-from clouduploader import worker
 from clouduploader.server.metrics import Metrics
-from clouduploader.store.config import Config
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.service_log import ServiceLog
-from clouduploader.worker import settings
+from clouduploader.worker.base import SpoolWorker
 from clouduploader.worker.control import WorkerControl
 from clouduploader.worker.events import WorkerEvent, WorkerEventKind
 
+T_co = TypeVar("T_co", bound=SpoolWorker, covariant=True)
 
-class WorkerThread:
+
+class WorkerThread(Generic[T_co]):
     """A thread that runs the worker of the server's spool.
 
     Args:
-        read_config: Reads all settings; called again after `reload`.
+        make: Makes the worker, with that by which it is asked for something, and what is called with its events.
         cancel: Requested when the worker ends by itself: without it the server would take jobs that are never started.
         log: Gets what happens.
+
+    Attributes:
+        worker: The worker.
+
+    Raises:
+        ClouduploaderError: What `make` raises.
     """
 
-    def __init__(self, read_config: Callable[[], Config], *, cancel: Cancel, log: ServiceLog) -> None:
-        self._read_config = read_config
+    def __init__(
+        self,
+        make: Callable[[WorkerControl, Callable[[WorkerEvent], None]], T_co],
+        *,
+        cancel: Cancel,
+        log: ServiceLog,
+    ) -> None:
         self._cancel = cancel
         self._log = log
         self._control = WorkerControl()
@@ -34,6 +45,7 @@ class WorkerThread:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "worker")
         self._work: concurrent.futures.Future[None] | None = None
         self._metrics: Metrics | None = None
+        self.worker = make(self._control, self._record)
 
     def start(self, metrics: Metrics) -> None:
         """Start it, and wait until it is ready.
@@ -42,16 +54,10 @@ class WorkerThread:
             metrics: Counts its uploads.
 
         Raises:
-            ClouduploaderError: It can't work; see `worker.run`.
+            ClouduploaderError: It can't work; see `SpoolWorker.run`.
         """
         self._metrics = metrics
-        self._work = self._thread.submit(
-            worker.run,
-            self._read_config(),
-            settings=lambda: settings.read(self._read_config()),
-            control=self._control,
-            on_event=self._record,
-        )
+        self._work = self._thread.submit(self.worker.run)
         self._work.add_done_callback(self._ended)
         self._is_ready_or_ended.wait()
         if self._work.done():
@@ -93,9 +99,9 @@ class WorkerThread:
             self._cancel.request(signal.SIGTERM)
 
     def _record(self, event: WorkerEvent) -> None:
-        """Log and count an event of the worker, in its thread."""
+        """Log and count an event of the worker, in any thread."""
         event.log_to(self._log)
-        if event.end and self._metrics:
-            self._metrics.count_upload(event.kind, **dataclasses.asdict(event.end))
+        if self._metrics:
+            self._metrics.count_event(event)
         if event.kind is WorkerEventKind.READY:
             self._is_ready_or_ended.set()

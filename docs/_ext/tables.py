@@ -10,6 +10,7 @@ import prometheus_client.parser
 import rst
 
 from clouduploader.cli import manual
+from clouduploader.cluster.dispatch.cluster import ClusterCount
 from clouduploader.errors import ExitCode
 from clouduploader.platforms.azure import rights as azure_rights_of
 from clouduploader.platforms.azure import settings as azure_settings
@@ -99,7 +100,10 @@ def metrics() -> Iterator[str]:
     """List the metrics of a server that has answered one request and seen one upload fail."""
     with tempfile.TemporaryDirectory() as directory:
         jobs = spool.Spool(Path(directory))
-        server = server_metrics.Metrics(job_counter.JobCounter(jobs), transfers=lambda: 0, free_bytes=lambda: 0)
+        cluster = ClusterCount(hosts={"working": 1}, slots=2, leases={"claimed": 1}, messages={"uploads": 0})
+        server = server_metrics.Metrics(
+            job_counter.JobCounter(jobs), transfers=lambda: 0, free_bytes=lambda: 0, cluster=lambda: cluster
+        )
         server.count_request("GET", 200, 0.1)
         server.count_upload("failed", exit_code=ExitCode.PROTOCOL, seconds=1)
         text = server.render(received_bytes=0).decode()

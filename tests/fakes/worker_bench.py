@@ -29,7 +29,7 @@ class Bench:
         self.events = []
         self.ends = []
         self._home = tmp_path / "home"
-        self._home.mkdir()
+        self._home.mkdir(parents=True)
         self._program = tmp_path / "uploader"
         self._bin = tmp_path / "bin"
         self._settings = {}

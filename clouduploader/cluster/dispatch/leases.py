@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from clouduploader.cluster import protocol
 from clouduploader.cluster.dispatch import intake
+from clouduploader.cluster.dispatch.digests import ImageDigest
 from clouduploader.cluster.dispatch.hosts import boot_clock, check_name
 from clouduploader.cluster.dispatch.intake import Intake
 from clouduploader.cluster.settings import ClusterSettings
@@ -95,6 +96,7 @@ class ClaimAnswer:
         secrets: What must not be shown of it.
         image_bytes: How large the image is.
         sha256: Of the image, in hexadecimal digits; None if it is not known.
+        lease_seconds: How long the host has the job after each beat.
         key: Of the journal.
         files: How large the files of the journal are, by their names.
     """
@@ -104,6 +106,7 @@ class ClaimAnswer:
     secrets: tuple[str, ...] = dataclasses.field(repr=False)
     image_bytes: int
     sha256: str | None
+    lease_seconds: int
     key: str
     files: Mapping[str, int]
 
@@ -211,7 +214,7 @@ class Leases:
                 continue
             if record.state is not LeaseState.CLAIMED:
                 self._reschedule(name)  # an earlier server died while it recorded that no host has it
-            seconds = settings.publish_seconds if record.state is LeaseState.PUBLISHED else settings.lease_seconds
+            seconds = settings.publish_seconds if record.state is LeaseState.PUBLISHED else record.seconds
             lease = _Lease(record, now if record.state is LeaseState.FREE else now + seconds, job.user)
             self._leases[name] = lease
             if record.state is LeaseState.CLAIMED:
@@ -246,8 +249,13 @@ class Leases:
             now = self._clock()
             return min((lease.until - now for lease in self._leases.values() if lease.until > now), default=math.inf)
 
-    def publish(self, name: str, queue_name: str) -> int:
+    def publish(self, name: str, queue_name: str, image: ImageDigest | None = None) -> int:
         """Begin an attempt, whose message the caller sends then; the job is scheduled.
+
+        Args:
+            name: The job.
+            queue_name: To which it is published.
+            image: The digest of its image; None for what is known of it.
 
         Returns:
             The number of the attempt.
@@ -269,6 +277,8 @@ class Leases:
                 queue=queue_name,
                 takeovers=0 if job.state is JobState.WAITING else old.takeovers,
             )
+            if image:
+                record = dataclasses.replace(record, sha256=image.sha256, identity=image.identity)
             leases.write(self._jobs, name, record)
             if job.state is JobState.WAITING:
                 locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None))
@@ -389,13 +399,14 @@ class Leases:
             if not is_again:
                 self._begin(name, lease, job, task, claim, opened)
             self._mark_uploading(name, lease)
-            self._extend(lease, self._cluster().lease_seconds)
+            self._extend(lease, lease.record.seconds)
             return ClaimAnswer(
                 job=job,
                 values=opened.data.values,
                 secrets=opened.data.secrets,
                 image_bytes=self._image_bytes(name),
                 sha256=self.sha256(name),
+                lease_seconds=lease.record.seconds,
                 key=opened.key,
                 files=_intake(lease).journal.files(),
             )
@@ -420,7 +431,7 @@ class Leases:
                 lease = self._leases.get(name)
                 if lease is None or not _is_same(lease.record, attempt, digest):
                     raise _stale(name, attempt)
-                lease.until = max(lease.until, self._clock() + self._cluster().lease_seconds)
+                lease.until = max(lease.until, self._clock() + lease.record.seconds)
                 lease.watchers.add(wake)
                 if self._is_closing:
                     wake()
@@ -670,6 +681,7 @@ class Leases:
             record = dataclasses.replace(
                 _without_host(lease.record, LeaseState.CLAIMED),
                 host=claim.host,
+                seconds=self._cluster().lease_seconds,
                 claim=_digest(claim.id),
                 journal=opened.key,
                 log_start=log_start,
@@ -677,6 +689,8 @@ class Leases:
             self._write(name, lease, record)
             undo.pop_all()
         lease.intake, lease.began, lease.progress, lease.is_stopping = found, self._clock(), None, False
+        with self._lock:
+            lease.until = self._clock() + record.seconds
         text = f"user {task.user}, target {task.target}, host {claim.host}, attempt {claim.attempt}"
         self._tell(WorkerEventKind.STARTED, name, text + (f", try {job.try_}" if job.try_ else ""))
 
@@ -762,13 +776,22 @@ class Leases:
             return
         state = self._reschedule(name)
         if state is None:
+            self._log_loss(name, record, "")
             self._record_end(name, lease, LOST_CODE)
             return
         self._remember(lease)
         is_lost = state is JobState.UPLOADING
         self._free(name, lease, self._clock(), takeovers=record.takeovers + is_lost)
         if is_lost:
-            self._tell(WorkerEventKind.RESCHEDULED, name, f"the host {record.host} was lost with it")
+            self._log_loss(name, record, "; another host goes on")
+            self._tell(WorkerEventKind.LOST, name, f"the host {record.host} with attempt {record.attempt}")
+
+    def _log_loss(self, name: str, record: LeaseRecord, follows: str) -> None:
+        """Tell the reader of a job's log that its host was lost, and what follows; as far as the disk takes it."""
+        open_log = self._jobs.append_archived_log if self._jobs.is_archived(name) else self._jobs.open_log
+        with contextlib.suppress(ClouduploaderError, OSError), open_log(name) as file:
+            lines = job_log.JobLog([file], is_verbose=False, has_times=True)
+            lines.line(f"The host {record.host} was lost with attempt {record.attempt}{follows}.")
 
     def _give_up(self, name: str, record: LeaseRecord) -> bool:
         """Fail a job with which too many hosts were lost; return whether that was done."""

@@ -277,7 +277,7 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
     settings, job = cluster.cluster_settings(), found.job
     return documents.answer(
         ClaimedUpload(
-            lease_seconds=settings.lease_seconds,
+            lease_seconds=found.lease_seconds,
             beat_seconds=settings.beat_seconds,
             grace_seconds=cluster.worker_settings().kill_grace_seconds,
             job=ClaimedJob(

@@ -17,3 +17,18 @@ def test_wrong_value_is_the_command_lines_or_the_settings(tmp_path, run_here, wo
     done = run_here("--home", tmp_path, "--spool", tmp_path, "serve", *words, cwd=tmp_path)
     assert done.returncode == code
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--broker", "amqp://mq"], 78, "there is a broker, but no URL by which hosts reach this server"),
+        (["--broker", "redis://mq"], 78, "Redis can't be the broker"),
+        (["--broker", "amqp://mq", "--server", "https://here", "--no-worker"], 64, "--broker needs the worker"),
+    ],
+)
+def test_broker_that_can_not_be_used_is_refused_in_one_line(tmp_path, run_here, words, code, message):
+    done = run_here("--home", tmp_path, "--spool", tmp_path, "serve", "--listen", "127.0.0.1:0", *words, cwd=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) <= 2

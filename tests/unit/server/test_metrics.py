@@ -2,8 +2,10 @@
 
 import re
 
+from clouduploader.cluster.dispatch.cluster import ClusterCount
 from clouduploader.model.job import JobState
 from clouduploader.server import job_counter, metrics
+from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
 
 SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
 
@@ -77,3 +79,27 @@ def test_metrics_without_spool_are_an_error_and_no_lie(serve, make_spool):
     status, _, body = server.ask("GET", "/metrics")
     assert status.startswith("400")
     assert b"there is no spool" in body
+
+
+def test_cluster_is_counted_and_so_are_its_events(make_spool):
+    counts = [ClusterCount(hosts={"gone": 1, "working": 2}, slots=5, leases={"claimed": 3}, messages={"big": 4})]
+    counted = metrics.Metrics(
+        job_counter.JobCounter(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0, cluster=lambda: counts[0]
+    )
+    for kind in (WorkerEventKind.PUBLISHED, WorkerEventKind.LOST, WorkerEventKind.PUBLISHED, WorkerEventKind.READY):
+        counted.count_event(WorkerEvent(kind, "1", ""))
+    counted.count_event(WorkerEvent(WorkerEventKind.SUCCEEDED, "1", "", UploadEnd(0, 11)))
+    found = samples(counted.render(received_bytes=0))
+    assert found["clouduploader_cluster_hosts", 'state="working"'] == 2
+    assert found["clouduploader_cluster_slots", ""] == 5
+    assert found["clouduploader_cluster_leases", 'state="claimed"'] == 3
+    assert found["clouduploader_cluster_messages", 'queue="big"'] == 4
+    assert found["clouduploader_cluster_published_total", ""] == 2
+    assert found["clouduploader_cluster_takeovers_total", ""] == 1
+    assert found["clouduploader_upload_seconds_count", 'outcome="succeeded"'] == 1
+
+
+def test_without_a_cluster_nothing_is_said_of_one(make_spool):
+    counted = metrics.Metrics(job_counter.JobCounter(make_spool()), transfers=lambda: 0, free_bytes=lambda: 0)
+    counted.count_event(WorkerEvent(WorkerEventKind.LOST, "1", ""))
+    assert b"cluster" not in counted.render(received_bytes=0)

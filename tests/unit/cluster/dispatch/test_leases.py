@@ -149,8 +149,8 @@ def test_host_that_beats_keeps_its_job_and_one_that_does_not_loses_it(site):
     with pytest.raises(StaleError):
         site.beat(attempt=2, number=1)
     assert site.beat(attempt=2, number=2) is False
-    assert site.kinds() == ["started", "rescheduled", "started"]
-    assert site.events[1].text == "the host h1 was lost with it"
+    assert site.kinds() == ["started", "lost", "started"]
+    assert site.events[1].text == "the host h1 with attempt 1"
 
 
 @pytest.mark.parametrize("hours", [-5000, 5000])
@@ -260,7 +260,9 @@ def test_lines_of_a_lost_host_are_marked_and_limited(site):
     assert write_log(site, b"end\n", 4, attempt=2, number=2) == 8
     log = site.jobs.log_path("7").read_bytes()
     label = b"[attempt 1, h1, after its lease] "
-    assert log.startswith(b"one\nnew\n" + label + b"two\n" + label + b"three\n" + label + b"xxx")
+    first, loss, rest = log.split(b"\n", 2)
+    assert (first, loss[9:]) == (b"one", b"The host h1 was lost with attempt 1; another host goes on.")
+    assert rest.startswith(b"new\n" + label + b"two\n" + label + b"three\n" + label + b"xxx")
     assert log.endswith(b"x\nend\n")
     assert len(log) < 66_000
     assert b"forged" not in log

@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clouduploader.errors import ClouduploaderError, NoSuchJobError, NotOwnerError, PlatformReplyError
+from clouduploader.errors import (
+    ClouduploaderError,
+    NoSuchJobError,
+    NotOwnerError,
+    PlatformReplyError,
+    TransientError,
+)
 from clouduploader.jobs import cleanup, resume
 from clouduploader.jobs import log as jobs_log
 from clouduploader.model.job import Details, Job, JobState
 from clouduploader.plugin import CleanUpReport, CloudObject, Leftover, Platform
 from clouduploader.store import job_log, journal, spool, target_data, workspace
 from clouduploader.store.config import Config
+from clouduploader.store.spool import leases
 from clouduploader.store.spool.process_match import process_match
 from clouduploader.uploads import registry
 from clouduploader.uploads.journaling import JournalWriter
@@ -23,6 +30,7 @@ from clouduploader.util.frozen import frozen
 if TYPE_CHECKING:  # a command without a server does not load the client
     from clouduploader.client import JobServer
 
+POLL_SECONDS = 0.2  # between looks whether a host has ended its upload
 KILL_SECONDS = 10.0  # more than a process that got a SIGKILL needs, unless it hangs in the kernel
 
 
@@ -81,7 +89,7 @@ class _KillContext:
 class _Stopped:
     """A job that was archived, while its processes may still clean up.
 
-    `objects` are those of the cloud that there were when that began.
+    `objects` are those of the cloud that there were when that began, `host` is the one of a cluster that has the job.
     """
 
     job: Job
@@ -89,6 +97,7 @@ class _Stopped:
     held: processes.PidfdSet
     targetdata: bytes | ClouduploaderError = dataclasses.field(repr=False)
     objects: tuple[CloudObject, ...]
+    host: str | None
 
 
 def kill_jobs(
@@ -103,7 +112,7 @@ def kill_jobs(
     """Kill jobs: SIGTERM to their processes, failed, archived; then wait for what they do about it.
 
     All are killed before the first is waited for. What was created, is received or scheduled has
-    no processes that would have to be told.
+    no processes that would have to be told. A host of a cluster is told by the server.
 
     Args:
         jobs: The spool.
@@ -163,12 +172,13 @@ def _stop(context: _KillContext, name: str, held: processes.PidfdSet) -> _Stoppe
                 return KillResult(name=name, state=job.state, is_finished_before=True)
             data = _targetdata(jobs, name) if context.options.is_forced else b""
             objects = _objects(context, job) if context.options.is_waiting else ()  # before the uploader removes them
-            ownership = _terminate(jobs, job, held) if job.state is JobState.UPLOADING else None
+            host = leases.with_host(jobs, job).host
+            ownership = _terminate(jobs, job, held) if job.state is JobState.UPLOADING and not host else None
             locked.archive(job.ended(JobState.FAILED, Details.KILLED))
     except NoSuchJobError:
         job, _ = jobs.read(name)
         return KillResult(name=name, state=job.state, is_finished_before=True)
-    return _Stopped(job, ownership, held, data, objects)
+    return _Stopped(job, ownership, held, data, objects, host)
 
 
 def _targetdata(jobs: spool.Spool, name: str) -> bytes | ClouduploaderError:
@@ -203,6 +213,8 @@ def _finish(context: _KillContext, stopped: _Stopped, deadline: float) -> KillRe
             held.kill()
             was_forced = True
             held.wait(KILL_SECONDS)
+        if options.is_waiting and stopped.host:
+            _wait_for_host(context.jobs, stopped.job.name, stopped.host, deadline)
         if options.is_waiting and not held.living():
             report, error = _see_to_objects(context, stopped)
     except ClouduploaderError as exc:
@@ -216,6 +228,18 @@ def _finish(context: _KillContext, stopped: _Stopped, deadline: float) -> KillRe
         clean_up=report,
         error=error,
     )
+
+
+def _wait_for_host(jobs: spool.Spool, name: str, host: str, deadline: float) -> None:
+    """Wait until a host has no lease of a job any more.
+
+    Raises:
+        TransientError: The time is over. It can't be forced from here.
+    """
+    while jobs.lease_path(name).exists():
+        if time.monotonic() >= deadline:
+            raise TransientError(f"the host {host} still cleans up after the job {name}")
+        time.sleep(POLL_SECONDS)
 
 
 def _see_to_objects(context: _KillContext, stopped: _Stopped) -> tuple[CleanUpReport, ClouduploaderError | None]:

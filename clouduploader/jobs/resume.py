@@ -19,7 +19,7 @@ from clouduploader.jobs.run_job import UploadOutcome, Watch, archive, run_job
 from clouduploader.model.job import Job, JobState
 from clouduploader.store import job_log, journal, target_data
 from clouduploader.store.config import Config
-from clouduploader.store.spool import Spool
+from clouduploader.store.spool import Spool, leases
 from clouduploader.store.spool.process_match import process_match
 from clouduploader.uploads.task import UploadTask
 from clouduploader.util import processes
@@ -112,6 +112,8 @@ def _take_over(spool: Spool, name: str, config: Config) -> tuple[_ResumableJob, 
             job = locked.job
             if job.state is not JobState.UPLOADING:
                 raise JobStateError(f"the job {name} is {job.state}: there is nothing to go on with")
+            if host := leases.with_host(spool, job).host:
+                raise LockedError(f"the host {host} works on the job {name}", hint="See `clouduploader inspect`.")
             found = processes.job_processes(job.pid, process_match(spool, job))
             if found.workers or found.ownership in (processes.Ownership.WORKING, processes.Ownership.UNKNOWN):
                 raise LockedError(f"a process works on the job {name}", hint="See `clouduploader inspect`.")

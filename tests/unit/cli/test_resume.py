@@ -135,6 +135,18 @@ def test_live_job_is_refused(dead, make_job):
     assert "a process works on the job 1" in done.stderr
 
 
+def test_job_of_a_host_is_refused(dead):
+    from clouduploader.store.spool import Spool, leases
+
+    cloud = dead("made")
+    lease = {"attempt": 1, "queue": "uploads", "host": "ada", "since": 1.0, "claim": "0" * 64, "journal": "f" * 32}
+    state = leases.LeaseState.CLAIMED
+    leases.write(Spool(cloud.place / "spool"), "1", leases.LeaseRecord(state=state, **lease))
+    done = cloud.run("resume", "1")
+    assert (done.returncode, done.stdout) == (75, "")
+    assert "the host ada works on the job 1" in done.stderr
+
+
 def test_job_of_a_live_journal_is_refused(file_cloud):
     import fcntl
 

@@ -14,12 +14,15 @@ from clouduploader.errors import (
     NoSuchJobError,
     PlatformReplyError,
     TargetDataError,
+    TransientError,
     UnknownTargetError,
 )
 from clouduploader.jobs import kill as jobs_kill
 from clouduploader.model.job import JobState
 from clouduploader.plugin import CloudObject
 from clouduploader.store import spool
+from clouduploader.store.spool import leases
+from clouduploader.store.spool.leases import LeaseRecord, LeaseState
 from clouduploader.util import processes
 from clouduploader.util.processes import Ownership
 
@@ -185,6 +188,20 @@ def test_orphan_that_writes_the_log_is_terminated_though_its_group_is_gone(make_
     assert killed.ownership is Ownership.GONE
     assert killed.clean_up.removed == (INSTANCE,)
     assert uploader.wait(20) == 0
+
+
+def test_server_that_writes_the_log_for_a_host_is_not_signalled(make_spool, start_uploader, make_job, kill):
+    jobs = make_spool()
+    server = start_uploader(jobs, "1", CLEANS_UP)
+    make_job(jobs, "1")
+    lease = {"attempt": 1, "queue": "uploads", "host": "ada", "since": 1.0, "claim": "0" * 64, "journal": "f" * 32}
+    leases.write(jobs, "1", LeaseRecord(state=LeaseState.CLAIMED, **lease))
+    killed = kill(jobs, "1", wait=True, timeout=0)
+    assert (killed.state, killed.ownership, killed.remaining_pids) == (JobState.FAILED, None, ())
+    assert type(killed.error) is TransientError
+    assert killed.error.message == "the host ada still cleans up after the job 1"
+    assert server.poll() is None
+    assert "got TERM" not in log_of(jobs, "1")
 
 
 @pytest.mark.parametrize("state", [JobState.CREATED, JobState.SCHEDULED, JobState.WAITING])

@@ -220,6 +220,7 @@ async def _answer_all(
         await state.receiver.stop()
         await state.pieces.stop()
         state.clouds.close()
+        state.hosts.close()
         await runner.cleanup()
         state.copier.close()
         state.sender.close()

@@ -14,6 +14,7 @@ from clouduploader.jobs import expire
 from clouduploader.server import access, health
 from clouduploader.server.access import PRINCIPAL, Gate, Kind, Principal
 from clouduploader.server.cloud_threads import CloudThreads
+from clouduploader.server.host_threads import HostThreads
 from clouduploader.server.job_counter import JobCounter
 from clouduploader.server.logs import FollowedLogs
 from clouduploader.server.metrics import Metrics
@@ -62,6 +63,7 @@ class ServerState:
         pieces: Receives pieces of them.
         sender: Sends images to the hosts of a cluster.
         clouds: Asks clouds.
+        hosts: Does what hosts of a cluster ask for.
         logs: Logs that are followed.
         listing: Renders lists of jobs; each piece under `listing_lock`.
         searching: The lock of searches.
@@ -98,6 +100,7 @@ class ServerState:
         )
         self.sender = ImageSender(source)
         self.clouds = CloudThreads()
+        self.hosts = HostThreads()
         self.log = log
         self.worker = worker
         self.cluster = cluster

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -253,7 +254,7 @@ async def greet(call: RouteCall) -> web.StreamResponse:
         busy=given.busy,
         clock=given.clock,
     )
-    drain = await asyncio.to_thread(cluster.hosts.greet, greeting)
+    drain = await call.state.hosts.work(lambda: cluster.hosts.greet(greeting))
     return documents.answer(
         Greeted(
             drain=drain,
@@ -273,7 +274,7 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
     claim = Claim(
         attempt=given.attempt, id=given.claim, host=given.host, protocol=given.protocol, version=given.version
     )
-    found = await asyncio.to_thread(cluster.leases.claim, call.found.job, claim)
+    found = await call.state.hosts.claim(lambda: cluster.leases.claim(call.found.job, claim))
     settings, job = cluster.cluster_settings(), found.job
     return documents.answer(
         ClaimedUpload(
@@ -313,7 +314,8 @@ async def beat(call: RouteCall) -> web.StreamResponse:
     with leases.beating(name, given.attempt, given.claim, wake) as renew:
         is_stopping = renew()
         if given.progress is not None and leases.is_news(name, given.progress):
-            await asyncio.to_thread(leases.note_progress, name, given.attempt, given.claim, given.progress)
+            percent = given.progress
+            await call.state.hosts.work(lambda: leases.note_progress(name, given.attempt, given.claim, percent))
         if not is_stopping:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(cluster.cluster_settings().beat_seconds):
@@ -325,8 +327,8 @@ async def append_log(call: RouteCall) -> web.StreamResponse:
     """Append to a job's log what its host sends of it."""
     cluster, given = cluster_of(call), documents.query(call, LogPiece)
     data = await _piece(call)
-    offset = await asyncio.to_thread(
-        cluster.leases.append_log, call.found.job, given.attempt, given.claim, given.offset, data
+    offset = await call.state.hosts.work(
+        lambda: cluster.leases.append_log(call.found.job, given.attempt, given.claim, given.offset, data)
     )
     return documents.answer(PieceAnswer(offset=offset))
 
@@ -345,7 +347,7 @@ async def append_journal(call: RouteCall) -> web.StreamResponse:
                 return intake.journal.replace(given.file, data)
             return intake.journal.append(given.file, given.offset, data)
 
-    return documents.answer(PieceAnswer(offset=await asyncio.to_thread(write)))
+    return documents.answer(PieceAnswer(offset=await call.state.hosts.work(write)))
 
 
 async def show_journal(call: RouteCall) -> web.StreamResponse:
@@ -357,7 +359,7 @@ async def show_journal(call: RouteCall) -> web.StreamResponse:
             data = intake.journal.read(given.file, start, protocol.MAX_PIECE_BYTES)
             return data, intake.journal.files().get(given.file, 0)
 
-    data, end = await asyncio.to_thread(read, given.offset)
+    data, end = await call.state.hosts.work(lambda: read(given.offset))
     answer = web.StreamResponse(headers={"Content-Type": BYTES_TYPE, **documents.HEADERS})
     answer.content_length = max(0, end - given.offset)
     answer.force_close()
@@ -367,7 +369,8 @@ async def show_journal(call: RouteCall) -> web.StreamResponse:
         await connections.connection_of(call.request).send(answer, data)
         position += len(data)
         try:
-            data, _ = await asyncio.to_thread(read, position) if position < end else (b"", end)
+            more = functools.partial(read, position)
+            data, _ = await call.state.hosts.work(more) if position < end else (b"", end)
         except ClouduploaderError as exc:  # the host sees that it is cut off, and asks again
             raise ConnectionResetError(exc.message) from exc
     await answer.write_eof()
@@ -377,8 +380,8 @@ async def show_journal(call: RouteCall) -> web.StreamResponse:
 async def end_job(call: RouteCall) -> web.StreamResponse:
     """Record how an upload ended."""
     cluster, given = cluster_of(call), await documents.read(call, Done)
-    await asyncio.to_thread(
-        cluster.leases.done, call.found.job, given.attempt, given.claim, given.exit_code, given.result
+    await call.state.hosts.work(
+        lambda: cluster.leases.done(call.found.job, given.attempt, given.claim, given.exit_code, given.result)
     )
     return documents.answer(Nothing())
 
@@ -386,7 +389,9 @@ async def end_job(call: RouteCall) -> web.StreamResponse:
 async def release_job(call: RouteCall) -> web.StreamResponse:
     """Take a job back that a host has not begun with."""
     cluster, given = cluster_of(call), await documents.read(call, Release)
-    await asyncio.to_thread(cluster.leases.release, call.found.job, given.attempt, given.claim, given.reason)
+    await call.state.hosts.work(
+        lambda: cluster.leases.release(call.found.job, given.attempt, given.claim, given.reason)
+    )
     return documents.answer(Nothing())
 
 

@@ -24,10 +24,10 @@ from clouduploader.util.frozen import frozen
 
 ASK_SECONDS = 10.0  # for an exchange of some KiB; a third of the lease by default
 PIECE_SECONDS = 20.0  # for a piece of a log or journal: 1 MiB, synced to the disk
-READ_SECONDS = 300.0  # for a file of a journal
 MAX_CLAIM_BYTES = 8 << 20  # target data have one MiB at most, their secrets come twice
 LOST = {http.HTTPStatus.CONFLICT, http.HTTPStatus.NOT_FOUND}  # the second of a job that was pruned
-MAX_FILE_BYTES = 1 << 26  # of a journal, as `store.journal` reads it
+READ_SECONDS = 300.0  # for a file of a journal
+MAX_FILE_BYTES = 1 << 28  # of a journal; the confirmed blocks of 4 TiB
 
 
 class LeaseLostError(ClouduploaderError):

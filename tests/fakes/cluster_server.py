@@ -101,7 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.query = dict(urllib.parse.parse_qsl(query))
         _, _, _, _, _, name, what = self.path.split("/")
         job = self.cluster.jobs[name]
-        if not self._is_held(job, self.query):
+        if failures := self.cluster.failures.get(what):
+            self._answer(failures.pop(0), b"{}")
+        elif not self._is_held(job, self.query):
             self._answer(409, b"{}")
         elif what == "image":
             found = self.headers.get("Range")

@@ -35,7 +35,7 @@ from clouduploader.util.service_log import ServiceLog
 CLAIM_SECONDS = 30.0  # a claim whose answer does not come; then the server has published the job anew
 PAUSE_SECONDS = 1.0  # until what the server could not take is sent again
 LOOK_SECONDS = 0.25  # between looks at what has grown
-MAX_RESULT_BYTES = 1 << 20
+MAX_RESULT_CHARS = 1024  # what a server takes
 SECRETS_KEY = "clouduploader_secrets"
 
 
@@ -167,6 +167,8 @@ class Attempt:
             except StoppedError:
                 lease.check()
                 uploader.kill()
+            except LeaseLostError:
+                raise
             except ClouduploaderError as exc:
                 lease.check()
                 self._give_back(exc.message)
@@ -318,5 +320,5 @@ def _progress(place: AttemptDirectory, name: str) -> int | None:
 def _result(path: Path) -> str | None:
     """Return what the uploader has written as its result; None for nothing."""
     with contextlib.suppress(OSError), files.open_read(path) as file:
-        return file.read(MAX_RESULT_BYTES).decode(errors="replace")
+        return file.read(MAX_RESULT_CHARS).decode(errors="replace")
     return None

@@ -84,10 +84,9 @@ class Mirror:
         with _local_errors(self._journal_dir):
             (self._journal_dir / journal.PLATFORM_NAME).mkdir(parents=True, mode=files.PRIVATE_DIRECTORY_MODE)
             for name in there:
-                data = self._server.read_journal(self._claim, name)
                 path = self._journal_dir / name
-                files.write_file(path, data, mode=files.PRIVATE_MODE)
-                self._sources[name] = _Source(path, len(data))
+                files.write_file(path, self._server.read_journal(self._claim, name), mode=files.PRIVATE_MODE)
+                self._sources[name] = _Source(path, path.stat().st_size)
 
     def send_journal(self) -> None:
         """Send what has come into the journal and the platform's files, and remove what is gone."""

@@ -22,6 +22,7 @@ from clouduploader.util import files, processes
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; when the thread dies that forked, prctl(2): the main thread
 WITNESS_FD, DATA_FD = 3, 4
 ASK, GO = b"j", b"k"  # what its witness sends, and what it goes on with
+READY = b"r"  # what comes on the same socket before it may begin
 FREE_FD = 10  # above all that the uploader gets
 DATA_PATH = f"/proc/self/fd/{DATA_FD}"  # of the target data, which lie in memory alone
 _PRCTL = ctypes.CDLL(None).prctl
@@ -97,6 +98,7 @@ class Uploader:
                         host_pid=host_pid,
                         descriptors=(reading, output.fileno(), other.fileno(), memory),
                     )
+            self.witness.recv(1)  # it leads its session now, so that a signal reaches it
             self._held.add_child(self.pid)
             self.pidfd = self._held.descriptors()[0]
             undo.pop_all()
@@ -177,6 +179,7 @@ def _become(
         os.dup2(memory, DATA_FD)
         os.dup2(reading, 0)
         os.closerange(DATA_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        os.write(WITNESS_FD, READY)
         if not os.read(0, 1):
             os._exit(1)
         os.close(0)

@@ -25,7 +25,8 @@ def test_answer_is_read():
 @pytest.mark.parametrize(
     ("key", "value"),
     [("job", None), ("job", {"user": 7}), ("job", {"size": "4"}), ("lease_seconds", 0), ("lease_seconds", None),
-     ("data", 5), ("image", {"size": 4, "sha256": "made-up-secret"}), ("image", {"size": -1, "sha256": "0" * 64}),
+     ("data", 5), ("image", {"size": 4, "sha256": "made-up-secret"}), ("image", {"size": 4, "sha256": None}),
+     ("image", {"size": -1, "sha256": "0" * 64}),
      ("journal", {"key": "../../etc", "files": {}}), ("journal", {"key": "0" * 32, "files": ["journal"]}),
      ("journal", {"key": "0" * 32, "files": {"platform/../../../x": 1}}),
      ("journal", {"key": "0" * 32, "files": {"platform/.new": 1}}),

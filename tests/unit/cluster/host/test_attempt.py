@@ -1,0 +1,171 @@
+import io
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from clouduploader.cluster.host import directory
+from clouduploader.cluster.host.attempt import Attempt, HostFacts
+from clouduploader.cluster.host.task import upload
+from clouduploader.util.service_log import ServiceLog
+from tests.fakes.cluster_server import KEY, ClusterJob, FakeCluster
+from tests.fakes.waiting import wait_for
+
+IMAGE = b"disk" * 1000
+SECRET = "made-up-secret"
+WAITS = "print(os.getpid(), flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def cluster():
+    fake = FakeCluster()
+    fake.jobs["7"] = ClusterJob(image=IMAGE, data={"key": SECRET}, secrets=[SECRET])
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def job(cluster):
+    return cluster.jobs["7"]
+
+
+@pytest.fixture
+def log():
+    return io.StringIO()
+
+
+@pytest.fixture
+def host(tmp_path, log, program):
+    def host(text):
+        return HostFacts(
+            name="a", spool=tmp_path, program=program(text), environment={"PATH": os.defpath}, log=ServiceLog(log)
+        )
+
+    return host
+
+
+@pytest.fixture
+def run(cluster, host):
+    def run(text, number=1):
+        Attempt(host(text), cluster.client(), "7", number).run()
+
+    return run
+
+
+@pytest.fixture
+def start(run):
+    """Return a function that lets an attempt run in a thread, which is joined at the end."""
+    threads = []
+
+    def start(text):
+        threads.append(threading.Thread(target=run, args=(text,)))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join(30)
+
+
+def pid_in(job):
+    wait_for(lambda: job.log.endswith(b"\n"))
+    return int(job.log)
+
+
+def test_uploader_gets_image_and_data_and_the_server_what_it_gave(job, log, run, tmp_path):
+    run(
+        f"directory = os.environ['CLOUDUPLOADER_STATE'] + '/{KEY}'\n"
+        "os.makedirs(directory + '/platform')\n"
+        "open(directory + '/journal', 'w').write('{}\\n')\n"
+        "open(directory + '/platform/a', 'w').write('a')\n"
+        "print(ask(), operands[0], os.stat(operands[2]).st_size, open(operands[3]).read())\n"
+        "open(operands[5], 'w').write('ami-1')"
+    )
+    assert job.end == (0, "ami-1")
+    assert job.log == b'b\'k\' tom 4000 {"key": "made-up-secret", "clouduploader_secrets": ["made-up-secret"]}\n'
+    assert job.journal == {"journal": b"{}\n", "platform/a": b"a"}
+    assert SECRET not in log.getvalue()
+    assert list((tmp_path / directory.NAME).iterdir()) == []
+
+
+def test_secrets_are_in_no_file_and_no_environment(cluster, job, start, tmp_path):
+    start(WAITS)
+    pid = pid_in(job)
+    for path in (tmp_path / directory.NAME).rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+    for name in ("cmdline", "environ"):
+        text = Path(f"/proc/{pid}/{name}").read_bytes()
+        assert SECRET.encode() not in text
+        assert b"made-up-token" not in text
+    job.is_stopping.set()
+    cluster.wait_for(lambda: job.end)
+    assert job.end == (-signal.SIGTERM, None)
+
+
+def test_uploader_of_a_lost_lease_gets_no_sigterm(job, log, start, is_running, tmp_path):
+    start("signal.signal(signal.SIGTERM, lambda *_: print('cleans up')); " + WAITS)
+    pid = pid_in(job)
+    job.attempt = 2
+    wait_for(lambda: "event=lost" in log.getvalue())
+    assert not is_running(pid)
+    assert b"cleans up" not in job.log
+    assert job.end is None
+    assert list((tmp_path / directory.NAME).iterdir()) == []
+
+
+def test_uploader_is_killed_when_the_server_is_silent(cluster, job, log, start, is_running):
+    cluster.lease_seconds = 3
+    start(WAITS)
+    pid = pid_in(job)
+    cluster.is_frozen.set()
+    wait_for(lambda: not is_running(pid))
+    wait_for(lambda: "event=lost" in log.getvalue())
+    cluster.is_frozen.clear()
+
+
+def test_uploader_that_does_not_stop_is_killed(cluster, job, start):
+    cluster.grace_seconds = 0.1
+    start("signal.signal(signal.SIGTERM, signal.SIG_IGN); " + WAITS)
+    pid_in(job)
+    job.is_stopping.set()
+    cluster.wait_for(lambda: job.end)
+    assert job.end == (-signal.SIGKILL, None)
+
+
+def test_journal_of_the_attempt_before_is_there(job, run):
+    job.journal = {"journal": b"{}\n", "platform/a": b"abc"}
+    run(f"print(open(os.environ['CLOUDUPLOADER_STATE'] + '/{KEY}/platform/a').read())")
+    assert job.log == b"abc\n"
+    assert job.journal == {"journal": b"{}\n", "platform/a": b"abc"}
+
+
+def test_attempt_that_is_not_the_newest_does_nothing(job, log, run, tmp_path):
+    run("", 2)
+    assert "event=refused" in log.getvalue()
+    assert not (tmp_path / directory.NAME).exists()
+    assert job.claim is None
+
+
+def test_job_whose_image_does_not_come_is_given_back(cluster, job, log, run):
+    cluster.failures = {"image": [403]}
+    run("")
+    assert job.released
+    assert "event=released" in log.getvalue()
+
+
+def test_server_that_fails_is_asked_again(cluster, job, log, run):
+    cluster.failures = {"claim": [503], "log": [500], "done": [503]}
+    run("print('line')")
+    assert (job.log, job.end) == (b"line\n", (0, None))
+    assert log.getvalue().count("event=trouble") == 2  # the same words are said once
+
+
+@pytest.mark.parametrize(
+    "message", [("7", "1"), (7, 1), ("../7", 1), ("7", 0), ("7", True), ("7", 1, "https://other.example")]
+)
+def test_message_that_is_not_ours_is_left(cluster, host, log, message):
+    facts = host("")
+    upload(facts, cluster.client(), *(message if len(message) == 3 else (*message, cluster.url)))
+    assert "event=refused" in log.getvalue()
+    assert cluster.requests == []

@@ -1,0 +1,114 @@
+import os
+import signal
+
+import pytest
+
+from clouduploader.cluster.host.uploader import DATA_PATH, Uploader
+from clouduploader.errors import LocalIOError
+from clouduploader.util import files
+from tests.fakes import forked
+from tests.fakes.waiting import wait_for
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(program):
+        (tmp_path / "dir").mkdir(exist_ok=True)
+        return Uploader(
+            program,
+            [b"tom", DATA_PATH.encode()],
+            environment={"PATH": os.defpath},
+            directory=tmp_path / "dir",
+            log=tmp_path / "log",
+            data=b'{"key": "made-up-secret"}',
+        )
+
+    return make
+
+
+def test_uploader_has_what_it_was_given_and_nothing_else(make, program, tmp_path):
+    secret = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(secret, True)  # as a careless library leaves one
+    uploader = make(
+        program(
+            "print(sorted(os.listdir('/proc/self/fd')), os.getcwd(), sorted(os.environ), operands)\n"
+            "print(os.pread(4, 100, 0), os.getsid(0) == os.getpid(), open('/proc/self/cmdline').read())"
+        )
+    )
+    uploader.start()
+    assert uploader.wait() == 0
+    uploader.close()
+    os.close(secret)
+    text = (tmp_path / "log").read_text()
+    descriptors, _, rest = text.partition("] ")
+    assert set(descriptors) <= set("['012345, ")  # the last is that of the look itself
+    assert rest.startswith(f"{tmp_path / 'dir'} ['CLOUDUPLOADER_JOURNAL_FD', ")
+    assert "['tom', '/proc/self/fd/4']" in text
+    assert "made-up-secret" in text  # in the data, and nowhere else
+    assert text.count("made-up-secret") == 1
+    assert " True " in text
+
+
+def test_uploader_that_may_not_begin_does_nothing(make, program, tmp_path):
+    uploader = make(program("print('began')"))
+    uploader.close()
+    assert (tmp_path / "log").read_bytes() == b""
+    uploader = make(program("print('began')"))
+    uploader.kill()
+    uploader.start()
+    assert uploader.wait() == -signal.SIGKILL
+    uploader.close()
+
+
+def test_uploader_waits_for_its_witness(make, program, tmp_path):
+    uploader = make(program("print(ask() == b'k', flush=True); sys.exit(7 if ask() == b'' else 0)"))
+    uploader.start()
+    assert uploader.is_asking()
+    assert (tmp_path / "log").read_bytes() == b""
+    uploader.confirm()
+    assert uploader.is_asking()
+    uploader.witness.close()
+    assert uploader.wait() == 7
+    uploader.close()
+
+
+def test_stop_lets_it_clean_up_and_kill_does_not(make, program, tmp_path):
+    text = (
+        "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'cleaned\\n'), sys.exit(3)))\n"
+        "os.write(1, b'began\\n'); time.sleep(600)"
+    )
+    for end, code, said in ((Uploader.stop, 3, "began\ncleaned\n"), (Uploader.kill, -signal.SIGKILL, "began\n")):
+        (tmp_path / "log").unlink(missing_ok=True)
+        uploader = make(program(text))
+        uploader.start()
+        wait_for(lambda: (tmp_path / "log").read_text().startswith("began"))
+        end(uploader)
+        assert uploader.wait() == code
+        uploader.close()
+        assert (tmp_path / "log").read_text() == said
+
+
+def test_uploader_ends_with_its_host(make, program, tmp_path, is_running):
+    uploading = program("print(os.getpid(), flush=True); time.sleep(600)")
+
+    def host():
+        make(uploading).start()
+        wait_for(lambda: (tmp_path / "log").stat().st_size)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked.run(host).returncode == -signal.SIGKILL
+    pid = int((tmp_path / "log").read_text())
+    wait_for(lambda: not is_running(pid))
+
+
+def test_uploader_that_is_not_there_is_told(make, tmp_path):
+    uploader = make(tmp_path / "none")
+    uploader.start()
+    assert uploader.wait() == 2
+    uploader.close()
+    assert "none: No such file" in (tmp_path / "log").read_text()
+
+
+def test_log_of_another_uploader_is_left(make, program, tmp_path):
+    with files.open_locked(tmp_path / "log"), pytest.raises(LocalIOError, match="another process"):
+        make(program(""))

@@ -150,9 +150,16 @@ class _Lease:
         self.began: float | None = None  # by the clock; None if another process gave the lease
         self.progress: int | None = None
         self.is_stopping = False
+        self.is_lost = False  # its time is over, though the record may not say so yet
         self.is_over = False
         self.watchers: set[Callable[[], None]] = set()
         self.past: dict[str, tuple[LeaseRecord, int]] = {}  # by their claims, with how much of their logs may come
+
+    def is_held(self, attempt: int, digest: str) -> bool:
+        """Return whether the host has it that claimed an attempt by the claim with this digest."""
+        record = self.record
+        is_same = hmac.compare_digest(record.claim or "", digest) and record.attempt == attempt
+        return is_same and record.state is LeaseState.CLAIMED and not self.is_lost
 
 
 class Leases:
@@ -364,7 +371,10 @@ class Leases:
                 self._extend(lease, BUSY_SECONDS)
                 continue
             try:
-                if lease.until <= now and not lease.is_over:
+                with self._lock:  # a beat comes before that, or is refused
+                    is_overdue = lease.until <= now and not lease.is_over
+                    lease.is_lost = lease.is_lost or (is_overdue and lease.record.state is LeaseState.CLAIMED)
+                if is_overdue:
                     self._end_overdue(name, lease)
             except ClouduploaderError as exc:
                 self._extend(lease, BUSY_SECONDS)
@@ -387,7 +397,7 @@ class Leases:
         check_name(claim.host)
         with self._working(name) as lease:
             record, digest = lease.record, _digest(claim.id)
-            is_again = record.state is LeaseState.CLAIMED and _is_same(record, claim.attempt, digest)
+            is_again = lease.is_held(claim.attempt, digest)
             if not is_again and (record.state is not LeaseState.PUBLISHED or record.attempt != claim.attempt):
                 raise _stale(name, claim.attempt)
             if claim.protocol not in protocol.KNOWN:
@@ -429,7 +439,7 @@ class Leases:
         def renew() -> bool:
             with self._lock:
                 lease = self._leases.get(name)
-                if lease is None or not _is_same(lease.record, attempt, digest):
+                if lease is None or not lease.is_held(attempt, digest):
                     raise _stale(name, attempt)
                 lease.until = max(lease.until, self._clock() + lease.record.seconds)
                 lease.watchers.add(wake)
@@ -495,7 +505,7 @@ class Leases:
         """
         with self._lock:
             lease = self._leases.get(name)
-            if lease is None or not _is_same(lease.record, attempt, _digest(claim_id)):
+            if lease is None or not lease.is_held(attempt, _digest(claim_id)):
                 raise _stale(name, attempt)
 
     def done(self, name: str, attempt: int, claim_id: str, code: int, result: str | None) -> None:
@@ -566,7 +576,7 @@ class Leases:
             StaleError: It has not.
         """
         with self._working(name) as lease:
-            if not _is_same(lease.record, attempt, _digest(claim_id)):
+            if not lease.is_held(attempt, _digest(claim_id)):
                 raise _stale(name, attempt)
             yield lease
 
@@ -609,7 +619,7 @@ class Leases:
             )
         except ClouduploaderError as exc:
             self._tell(WorkerEventKind.TROUBLE, name, exc.message)
-            lease.until = now
+            lease.until, lease.is_lost = now, True
 
     def _job_to_claim(self, name: str, lease: _Lease) -> Job:
         """Return the job that is claimed.
@@ -824,7 +834,8 @@ class Leases:
             record = dataclasses.replace(record, takeovers=takeovers)
         leases.write(self._jobs, name, record)
         with self._lock:
-            lease.record, lease.until, lease.began, lease.is_stopping = record, until, None, False
+            lease.record, lease.until, lease.began = record, until, None
+            lease.is_lost = lease.is_stopping = False
             _wake(lease)
 
     def _forget(self, name: str, lease: _Lease) -> None:
@@ -867,12 +878,6 @@ def _without_host(record: LeaseRecord, state: LeaseState) -> LeaseRecord:
 
 def _digest(claim_id: str) -> str:
     return hashlib.sha256(claim_id.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _is_same(record: LeaseRecord, attempt: int, digest: str) -> bool:
-    """Return whether an attempt is claimed by the claim with this digest."""
-    is_same = hmac.compare_digest(record.claim or "", digest)
-    return is_same and record.state is LeaseState.CLAIMED and record.attempt == attempt
 
 
 def _stale(name: str, attempt: int) -> StaleError:

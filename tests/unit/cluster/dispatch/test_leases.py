@@ -153,6 +153,25 @@ def test_host_that_beats_keeps_its_job_and_one_that_does_not_loses_it(site):
     assert site.events[1].text == "the host h1 with attempt 1"
 
 
+def test_beat_that_comes_while_its_lease_ends_is_refused(site):
+    site.publish()
+    site.claim()
+    site.clock.now += LEASE_SECONDS
+    with site.jobs.lock("7"):
+        thread = threading.Thread(target=site.leases.expire)
+        thread.start()
+        while not site.leases._leases["7"].is_lost:
+            time.sleep(0.01)
+        for call in (site.beat, lambda: site.leases.check("7", 1, claim_id(1))):
+            with pytest.raises(StaleError):
+                call()
+    thread.join()
+    assert site.leases.view("7").state is LeaseState.FREE
+    site.leases.publish("7", "uploads")
+    site.claim(attempt=2)
+    assert site.beat(attempt=2) is False
+
+
 @pytest.mark.parametrize("hours", [-5000, 5000])
 def test_clock_that_is_set_changes_nothing(site, monkeypatch, hours):
     site.publish()
@@ -562,8 +581,9 @@ def test_host_whose_journal_another_process_took_has_lost_the_job(site):
         lease.intake.close()
     with journal.open_journal(site.config.state.value, key):
         site.restart()
-    with pytest.raises(StaleError):
-        write_log(site, b"x")
+    for call in (lambda: write_log(site, b"x"), site.beat, site.claim):
+        with pytest.raises(StaleError):
+            call()
     site.leases.expire()
     assert site.leases.view("7").state is LeaseState.FREE
     assert site.state() is JobState.SCHEDULED

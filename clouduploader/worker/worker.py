@@ -1,21 +1,20 @@
 """The worker that starts uploads on this host, as processes beside it."""
 
 import dataclasses
+import functools
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from clouduploader.errors import ClouduploaderError, NoSuchJobError
 from clouduploader.model.job import JobState
-from clouduploader.store.config import Config
 from clouduploader.store.spool import leases
 from clouduploader.store.spool.leases import LeaseState
 from clouduploader.util import privileges
 from clouduploader.worker import launcher, settings, tracked
 from clouduploader.worker.base import SpoolWorker
-from clouduploader.worker.control import WorkerControl
-from clouduploader.worker.events import WorkerEvent, WorkerEventKind
+from clouduploader.worker.events import WorkerEventKind
 from clouduploader.worker.settings import WorkerSettings
 
 
@@ -27,17 +26,10 @@ class Worker(SpoolWorker):
         MissingProgramError: There is no uploader.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        read_settings: Callable[[], WorkerSettings],
-        control: WorkerControl,
-        on_event: Callable[[WorkerEvent], None],
-    ) -> None:
-        self._leased: dict[str, float] = {}  # until when, by the monotonic clock, hosts may work on jobs
-        self._descriptor_limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        super().__init__(config, read_settings=read_settings, control=control, on_event=on_event)
+    @functools.cached_property
+    def _descriptor_limits(self) -> tuple[int, int]:
+        """Those of uploads, as they are when the worker is made: the server raises its own after that."""
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def _uploaders(self) -> str:
         return str(self._launch_config.program)
@@ -54,6 +46,7 @@ class Worker(SpoolWorker):
         )
 
     def _begin(self) -> None:
+        self._leased: dict[str, float] = {}  # until when, by the monotonic clock, hosts may work on jobs
         now = time.monotonic()
         for name in self._jobs.leased_names():
             try:

@@ -119,6 +119,7 @@ class Dispatcher(SpoolWorker):
 
     def _act(self) -> None:
         self._leases.expire()
+        self._outbox.keep(self._is_published)
         while self._ended:
             self._attempt(self._ended.popleft(), self._end)
         self._tell_broker_fault()
@@ -149,7 +150,7 @@ class Dispatcher(SpoolWorker):
             may_start = is_free and name not in self._retry_at and record.due(self._settings) <= now
             return may_start and room.take(self._queue_of(record.job))
 
-        if not room.has_any:
+        if self._outbox.fault or not room.has_any:
             return  # spares the look at the queue
         chosen = choose(
             self._queue.by_user(), running, limits, number=lambda record: int(record.job.name), has_room=has_room
@@ -190,6 +191,10 @@ class Dispatcher(SpoolWorker):
             WorkerEventKind.PUBLISHED, name, f"user {job.user}, target {job.target}, queue {queue}, attempt {attempt}"
         )
 
+    def _is_published(self, message: Message) -> bool:
+        lease = self._leases.view(message.job)
+        return lease is not None and lease.state is LeaseState.PUBLISHED and lease.attempt == message.attempt
+
     def _queue_of(self, job: Job) -> str:
         """Return the queue that a job goes to."""
         if job.name not in self._routes:
@@ -212,7 +217,6 @@ class Dispatcher(SpoolWorker):
         """Take back all that no host has claimed."""
         for lease in self._leases.held():
             if lease.state is LeaseState.PUBLISHED:
-                self._outbox.discard(lease.job)
                 self._attempt(lease.job, functools.partial(self._leases.withdraw, attempt=lease.attempt))
 
     def _note(self, event: WorkerEvent) -> None:

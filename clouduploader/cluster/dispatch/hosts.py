@@ -114,7 +114,7 @@ class Hosts:
             self._hosts[greeting.name] = (greeting, now, wall, greeting.clock - wall)
         if known is None or _jobs_of(known) != _jobs_of(greeting) or self._is_gone(seen, now):
             self._wake()
-        return self.is_draining(greeting.name)
+        return self.is_draining(greeting.name) or greeting.protocol not in protocol.KNOWN
 
     def is_draining(self, name: str) -> bool:
         """Return whether a host is to take no more jobs."""

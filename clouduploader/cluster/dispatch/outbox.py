@@ -87,10 +87,10 @@ class Outbox:
             self._queues.add(message.queue)
             self._changed.notify()
 
-    def discard(self, job: str) -> None:
-        """Send none of a job any more."""
+    def keep(self, is_wanted: Callable[[Message], bool]) -> None:
+        """Send no message any more that is not wanted."""
         with self._changed:
-            self._messages.pop(job, None)
+            self._messages = {job: message for job, message in self._messages.items() if is_wanted(message)}
 
     def close(self) -> None:
         """Send no more, and end the thread; a call of the publisher is waited for."""

@@ -123,14 +123,25 @@ def test_broker_that_is_down_is_told_once_and_gets_all_when_it_is_back(bench):
     bench.start()
     bench.greet(slots=2)
     wait_for(lambda: bench.cluster.faults()["broker"])
-    wait_for(lambda: bench.kinds().count("published") == 2)
     bench.schedule("3", user="eve")
     bench.greet(slots=3)
-    wait_for(lambda: bench.kinds().count("published") == 3)
     bench.broker.is_down = False
     assert sorted(job for _, job, _ in bench.wait_for_messages(3)) == ["1", "2", "3"]
     wait_for(lambda: bench.cluster.faults() == {"broker": None, "hosts": None})
     assert bench.texts("trouble") == ["the broker is not there"]
+
+
+def test_attempt_that_is_over_is_not_sent_when_the_broker_is_back(bench):
+    bench.set(publish_seconds=0.3)
+    bench.schedule("1")
+    bench.start()
+    wait_for(lambda: bench.cluster.waiting())
+    bench.broker.is_down = True
+    bench.greet()
+    wait_for(lambda: "trouble" in bench.kinds())
+    wait_for(lambda: leases.read(bench.jobs, "1").state == "free")
+    bench.broker.is_down = False
+    assert bench.wait_for_messages(1)[0] == ("uploads", "1", 2)
 
 
 def test_killed_job_is_published_no_more_and_its_host_is_told(bench):

@@ -53,7 +53,7 @@ def test_host_whose_clock_is_wrong_is_shown_with_it_and_nothing_else_changes(kno
 
 
 def test_host_of_another_protocol_gets_no_jobs(known):
-    known.greet(greeting(protocol=2))
+    assert known.greet(greeting(protocol=2))
     assert [host.is_usable for host in known.hosts()] == [False]
 
 

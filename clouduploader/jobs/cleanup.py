@@ -4,13 +4,15 @@ What belongs to an upload that died is known by its journal, and by the labels o
 journal is lost, by the labels alone.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from clouduploader.errors import ClouduploaderError, LockedError, MissingFileError
+from clouduploader.errors import ClouduploaderError, JobFileError, LocalIOError, LockedError, MissingFileError
+from clouduploader.model import job_xml
 from clouduploader.plugin import (
     CleanUpReport,
     CloudObject,
@@ -25,6 +27,8 @@ from clouduploader.plugin import (
 )
 from clouduploader.store import job_log, journal, keyring, target_data
 from clouduploader.store.config import Config
+from clouduploader.store.spool import leases
+from clouduploader.store.spool.paths import SpoolPaths
 from clouduploader.uploads import registry
 from clouduploader.uploads.journaling import JournalWriter
 from clouduploader.util import wall_clock
@@ -147,7 +151,9 @@ def look(context: CleanupContext, scope: CleanupScope) -> list[UploadLeftovers]:
     """
     state_dir = context.config.state.value
     batches = [
-        _by_journal(context, scope, found) for found in journal.read_open(state_dir) if _is_in_scope(found, scope)
+        _by_journal(context, scope, found)
+        for found in journal.read_open(state_dir)
+        if _is_in_scope(context, found, scope)
     ]
     if scope.job is None and scope.target is not None:
         platform = context.load_platform(scope.target, context.config)
@@ -266,12 +272,26 @@ def in_region(values: Mapping[str, JsonValue], region: str) -> Mapping[str, Json
     return {**values, "region": region} if region else values
 
 
-def _is_in_scope(contents: journal.JournalContents, scope: CleanupScope) -> bool:
+def _is_in_scope(context: CleanupContext, contents: journal.JournalContents, scope: CleanupScope) -> bool:
     began = contents.state.began
     if not began or scope.target not in (None, began.get("target")):
         return False
-    is_meant = not contents.is_live if scope.job is None else began.get("job") == scope.job
+    if scope.job is None:
+        is_meant = not contents.is_live and _host_of(context, contents) is None
+    else:
+        is_meant = began.get("job") == scope.job
     return is_meant and _is_old(contents.changed, scope.older_than or datetime.timedelta())
+
+
+def _host_of(context: CleanupContext, contents: journal.JournalContents) -> str | None:
+    """Return which host of a cluster has the job of a journal, also while there is no server that has it locked."""
+    job = (contents.state.began or {}).get("job")
+    if not isinstance(job, str) or not job_xml.NAME.fullmatch(job):
+        return None
+    with contextlib.suppress(JobFileError, LocalIOError):
+        record = leases.read(SpoolPaths(context.config.spool.value), job)
+        return record.host if record else None
+    return None
 
 
 def _is_old(moment: datetime.datetime | None, age: datetime.timedelta) -> bool:
@@ -290,6 +310,9 @@ def _by_journal(context: CleanupContext, scope: CleanupScope, contents: journal.
     """Look for what an upload that died left, by its journal."""
     if contents.is_live:  # of a job that is asked for by name: to say that nothing is left would be wrong
         error = LockedError("its upload lives, or is being cleaned up")
+        return UploadLeftovers(contents.key, contents, (), error=error)
+    if host := _host_of(context, contents):
+        error = LockedError(f"the upload host {host} may work on it, though the server that gave it the job has ended")
         return UploadLeftovers(contents.key, contents, (), error=error)
     try:
         platform = context.load_platform(str((contents.state.began or {}).get("target")), context.config)

@@ -10,6 +10,9 @@ from clouduploader.errors import TargetDataError
 from clouduploader.jobs import cleanup
 from clouduploader.plugin import CloudObject, Field, FoundObject
 from clouduploader.store import config, job_log, journal
+from clouduploader.store.spool import leases
+from clouduploader.store.spool.leases import LeaseRecord, LeaseState
+from clouduploader.store.spool.paths import SpoolPaths
 
 USER = Field(name="user", description="Whose.", is_of_account=True)
 REGION = Field(name="region", description="Where.")
@@ -78,6 +81,24 @@ def test_what_does_not_show_yet_is_left_where_another_process_has_the_journal(ma
     (leftover,) = report.left
     assert leftover.object == CloudObject("disk", "", "")
     assert "is being cleaned up" in leftover.reason
+
+
+def test_upload_of_a_host_is_not_touched_while_there_is_no_server(make_context):
+    context = make_context(FakePlatform())
+    jobs = SpoolPaths(context.config.spool.value)
+    with journal.open_journal(context.config.state.value, KEY) as opened:
+        opened.begin(BEGINNING, b"{}")
+        opened.write("made", kind="disk", id="d", region="")
+    record = LeaseRecord(attempt=1, state=LeaseState.FREE, queue="uploads", since=1.0)
+    claimed = dataclasses.replace(record, state=LeaseState.CLAIMED, host="h1", claim="0" * 64, journal=KEY)
+    leases.write(jobs, BEGINNING.job, claimed)
+    assert cleanup.look(context, cleanup.CleanupScope()) == []
+    (batch,) = cleanup.look(context, cleanup.CleanupScope(job=BEGINNING.job))
+    assert "the upload host h1 may work on it" in batch.error.message
+    leases.write(jobs, BEGINNING.job, record)
+    assert len(cleanup.look(context, cleanup.CleanupScope())) == 1
+    jobs.lease_path(BEGINNING.job).write_text("{")
+    assert len(cleanup.look(context, cleanup.CleanupScope())) == 1
 
 
 def test_platform_is_told_whose_upload_left_what_it_removes(make_context):

@@ -511,6 +511,9 @@ class Leases:
     def done(self, name: str, attempt: int, claim_id: str, code: int, result: str | None) -> None:
         """Record how an upload ended, as a worker does, and end the lease.
 
+        An uploader that SIGKILL has ended though its job was not killed is lost as with its host: by the machine's lack
+        of memory, for example. The next attempt goes on with what there is.
+
         Args:
             name: The job.
             attempt: The number of the attempt.
@@ -523,6 +526,12 @@ class Leases:
             ClouduploaderError: A file can't be written; the host may send it again.
         """
         with self._claimed(name, attempt, claim_id) as lease:
+            if code == LOST_CODE and not lease.is_stopping:
+                record = lease.record
+                self._lose(
+                    name, lease, f"the uploader of the host {record.host} was killed in attempt {record.attempt}"
+                )
+                return
             if lease.intake:
                 with contextlib.suppress(LocalIOError):  # what stays is removed with the journal
                     lease.intake.journal.tidy()
@@ -780,31 +789,45 @@ class Leases:
             else:
                 self._forget(name, lease)
             return
+        self._lose(name, lease, f"the host {record.host} was lost with attempt {record.attempt}")
+
+    def _lose(self, name: str, lease: _Lease, loss: str) -> None:
+        """End an attempt without an end of its upload, which the next one goes on with.
+
+        Args:
+            name: The job.
+            lease: Its lease.
+            loss: What was lost.
+
+        Raises:
+            ClouduploaderError: A file can't be written; the lease lives.
+        """
+        record = lease.record
         _release(lease)
         if record.takeovers >= self._cluster().takeovers and self._give_up(name, record):
             self._forget(name, lease)
             return
         state = self._reschedule(name)
         if state is None:
-            self._log_loss(name, record, "")
+            self._log_loss(name, f"{loss}.")
             self._record_end(name, lease, LOST_CODE)
             return
         self._remember(lease)
         is_lost = state is JobState.UPLOADING
         self._free(name, lease, self._clock(), takeovers=record.takeovers + is_lost)
         if is_lost:
-            self._log_loss(name, record, "; another host goes on")
-            self._tell(WorkerEventKind.LOST, name, f"the host {record.host} with attempt {record.attempt}")
+            self._log_loss(name, f"{loss}; another one goes on.")
+            self._tell(WorkerEventKind.LOST, name, loss)
 
-    def _log_loss(self, name: str, record: LeaseRecord, follows: str) -> None:
-        """Tell the reader of a job's log that its host was lost, and what follows; as far as the disk takes it."""
+    def _log_loss(self, name: str, sentence: str) -> None:
+        """Tell the reader of a job's log what was lost; as far as the disk takes it."""
         open_log = self._jobs.append_archived_log if self._jobs.is_archived(name) else self._jobs.open_log
         with contextlib.suppress(ClouduploaderError, OSError), open_log(name) as file:
             lines = job_log.JobLog([file], is_verbose=False, has_times=True)
-            lines.line(f"The host {record.host} was lost with attempt {record.attempt}{follows}.")
+            lines.line(sentence[0].upper() + sentence[1:])
 
     def _give_up(self, name: str, record: LeaseRecord) -> bool:
-        """Fail a job with which too many hosts were lost; return whether that was done."""
+        """Fail a job of which too many attempts were lost; return whether that was done."""
         lost = f"{record.takeovers + 1} hosts were lost with it, the last one was {record.host}"
         with contextlib.suppress(NoSuchJobError), self._jobs.lock(name) as locked:
             if locked.job.state is JobState.UPLOADING:

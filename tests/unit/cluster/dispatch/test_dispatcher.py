@@ -98,8 +98,8 @@ def test_job_of_a_lost_host_goes_to_another_one_and_its_log_says_so(bench):
     bench.wait_for_messages(1)
     bench.claim("1")
     assert bench.wait_for_messages(2)[1] == ("uploads", "1", 2)
-    assert bench.texts("lost") == ["the host h1 with attempt 1"]
-    assert "The host h1 was lost with attempt 1; another host goes on." in bench.jobs.log_path("1").read_text()
+    assert bench.texts("lost") == ["the host h1 was lost with attempt 1"]
+    assert "The host h1 was lost with attempt 1; another one goes on." in bench.jobs.log_path("1").read_text()
     bench.claim("1", attempt=2, host="h2")
     bench.done("1", attempt=2)
     wait_for(lambda: "succeeded" in bench.kinds())

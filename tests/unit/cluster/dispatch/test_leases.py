@@ -150,7 +150,7 @@ def test_host_that_beats_keeps_its_job_and_one_that_does_not_loses_it(site):
         site.beat(attempt=2, number=1)
     assert site.beat(attempt=2, number=2) is False
     assert site.kinds() == ["started", "lost", "started"]
-    assert site.events[1].text == "the host h1 with attempt 1"
+    assert site.events[1].text == "the host h1 was lost with attempt 1"
 
 
 def test_beat_that_comes_while_its_lease_ends_is_refused(site):
@@ -280,7 +280,7 @@ def test_lines_of_a_lost_host_are_marked_and_limited(site):
     log = site.jobs.log_path("7").read_bytes()
     label = b"[attempt 1, h1, after its lease] "
     first, loss, rest = log.split(b"\n", 2)
-    assert (first, loss[9:]) == (b"one", b"The host h1 was lost with attempt 1; another host goes on.")
+    assert (first, loss[9:]) == (b"one", b"The host h1 was lost with attempt 1; another one goes on.")
     assert rest.startswith(b"new\n" + label + b"two\n" + label + b"three\n" + label + b"xxx")
     assert log.endswith(b"x\nend\n")
     assert len(log) < 66_000
@@ -293,7 +293,7 @@ def test_lines_of_a_lost_host_are_marked_and_limited(site):
 
 @pytest.mark.parametrize(
     ("code", "state", "details"),
-    [(0, JobState.SUCCEEDED, "image-1"), (65, JobState.FAILED, "image-1"), (-9, JobState.FAILED, "image-1")],
+    [(0, JobState.SUCCEEDED, "image-1"), (65, JobState.FAILED, "image-1"), (-6, JobState.FAILED, "image-1")],
 )
 def test_end_is_recorded_as_by_a_worker(site, code, state, details):
     site.publish()
@@ -305,9 +305,36 @@ def test_end_is_recorded_as_by_a_worker(site, code, state, details):
     assert site.leases.held() == []
     assert site.left() == ([".7.cleanup"] if code < 0 else [])
     end = site.events[-1].end
-    assert (end.exit_code, end.seconds) == (137 if code < 0 else code, 12)
+    assert (end.exit_code, end.seconds) == (134 if code < 0 else code, 12)
     with pytest.raises(StaleError):
         site.done(code)
+
+
+def test_upload_whose_uploader_sigkill_has_ended_is_gone_on_with(site):
+    site.publish()
+    site.claim()
+    site.done(-9)
+    lease = site.leases.view("7")
+    assert (lease.state, lease.takeovers, site.state()) == (LeaseState.FREE, 1, JobState.SCHEDULED)
+    assert ".7.cleanup" not in site.left()
+    log = site.jobs.log_path("7").read_text()
+    assert log.endswith("The uploader of the host h1 was killed in attempt 1; another one goes on.\n")
+    assert site.leases.publish("7", "uploads") == 2
+    site.claim(attempt=2, number=2)
+    site.done(attempt=2, number=2)
+    assert site.state() is JobState.SUCCEEDED
+    assert site.kinds() == ["started", "lost", "started", "succeeded"]
+
+
+def test_uploader_that_was_killed_with_its_job_is_not_lost(site):
+    site.publish()
+    site.claim()
+    with site.jobs.lock("7") as locked:
+        locked.archive(locked.job.ended(JobState.FAILED, "killed"))
+    site.leases.look(["7"])
+    site.done(-9)
+    assert site.kinds() == ["started", "killed"]
+    assert site.left() == [".7.cleanup"]
 
 
 def test_job_that_may_work_later_waits_and_is_tried_again(site):

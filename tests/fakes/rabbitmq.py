@@ -12,11 +12,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
-
-import kombu
 
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on PATH becomes the user rabbitmq
 USER, PASSWORD = "uploads", "made-up-pass/word of the tests"
@@ -28,9 +27,24 @@ log.console = false
 disk_free_limit.absolute = 1MB
 """
 
+READER = """
+import json, sys
+import amqp
+port, user, queue = sys.argv[1:]
+with amqp.Connection(f"127.0.0.1:{port}", userid=user, password=sys.stdin.read()) as connection:
+    channel, found = connection.channel(), []
+    while (message := channel.basic_get(queue)) is not None:
+        found.append((message.properties, message.body))
+    print(json.dumps(found, default=str))
+"""
+
 
 class RabbitMq:
     """A broker that can be ended in all ways, and started again with what it had.
+
+    Args:
+        place: An empty directory for its files.
+        enter: What to put before the command lines of its processes, which may be in a network of their own.
 
     Attributes:
         port: Where it listens, on 127.0.0.1.
@@ -38,10 +52,11 @@ class RabbitMq:
         password: Of the user in `url`.
     """
 
-    def __init__(self, place):
+    def __init__(self, place, enter=()):
         self.port, self._epmd_port, distribution_port = free_ports(3)
         self.url, self.password = f"amqp://{USER}@127.0.0.1:{self.port}//", PASSWORD
         self._node = f"rabbit{self.port}@localhost"
+        self._enter = enter
         self._log = place / "rabbitmq.log"
         settings = place / "rabbitmq.conf"
         settings.write_text(SETTINGS)
@@ -73,9 +88,9 @@ class RabbitMq:
         """Start it, and wait until it takes connections."""
         if self._epmd is None:
             self._epmd = self._popen("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
-            self._wait_for_port(self._epmd_port, self._epmd)
+            self._wait_for(self._epmd, "epmd", "-port", str(self._epmd_port), "-names")
         self._process = self._popen(SCRIPT)
-        self._wait_for_port(self.port, self._process)
+        self._wait_for(self._process, "erl_call", "-sname", self._node, "-a", "rabbit await_startup")
 
     def stop(self):
         """End it as a restart of its service would."""
@@ -128,46 +143,36 @@ class RabbitMq:
 
     def evaluate(self, expression):
         """Evaluate an expression of Erlang in it; return the answer as text."""
-        done = subprocess.run(
-            ["erl_call", "-sname", self._node, "-e"],
-            input=f"{expression}.\n", env=self._environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = self._run("erl_call", "-sname", self._node, "-e", given=f"{expression}.\n")
         assert done.stdout.startswith("{ok, "), (done.stdout, done.stderr)
         return done.stdout.removeprefix("{ok, ").removesuffix("}")
 
-    @contextlib.contextmanager
-    def connection(self):
-        """Give a connection of kombu."""
-        with kombu.Connection(
-            hostname="127.0.0.1", port=self.port, userid=USER, password=self.password, virtual_host="/"
-        ) as connection:
-            yield connection
-
-    def depth(self, queue):
-        """Return how many messages wait in a queue for a consumer."""
-        with self.connection() as connection:
-            return connection.channel().queue_declare(queue, passive=True).message_count
-
     def messages(self, queue):
         """Return the properties, headers included, and the bodies of what waits in a queue, and stays in it."""
-        with self.connection() as connection:
-            channel, found = connection.channel(), []
-            while (message := channel.basic_get(queue)) is not None:
-                found.append((message.properties, json.loads(message.body)))
-            return found
+        done = self._run(sys.executable, "-c", READER, str(self.port), USER, queue, given=self.password)
+        assert done.returncode == 0, done.stderr
+        return [(properties, json.loads(body)) for properties, body in json.loads(done.stdout)]
+
+    def depth(self, queue):
+        """Return how many messages wait in a queue for a host."""
+        return len(self.messages(queue))
+
+    def _run(self, *command, given=""):
+        return subprocess.run(
+            [*self._enter, *command],
+            input=given, env=self._environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
 
     def _popen(self, *command):
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                command,
+                [*self._enter, *command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment, start_new_session=True,
             )  # fmt: skip
 
-    def _wait_for_port(self, port, process):
+    def _wait_for(self, process, *command):
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            with contextlib.suppress(OSError):
-                return socket.create_connection(("127.0.0.1", port)).close()
+        while self._run(*command).returncode != 0:
             assert process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.05)
@@ -185,10 +190,10 @@ def free_ports(count):
 
 
 @contextlib.contextmanager
-def running():
-    """Give a broker that runs inside the block."""
+def running(enter=()):
+    """Give a broker that runs inside the block; see `RabbitMq`."""
     place = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
-    broker = RabbitMq(place)
+    broker = RabbitMq(place, enter)
     try:
         broker.start()
         yield broker

@@ -1,5 +1,6 @@
 """A dispatcher that runs in a thread of the test, hosts that the test plays, and a broker that keeps what it gets."""
 
+import contextlib
 import dataclasses
 import threading
 
@@ -8,7 +9,7 @@ from fakes.waiting import wait_for
 
 from clouduploader.cluster.dispatch.dispatcher import Dispatcher
 from clouduploader.cluster.dispatch.hosts import Greeting
-from clouduploader.cluster.dispatch.leases import Claim
+from clouduploader.cluster.dispatch.leases import Claim, StaleError
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import NetworkError
 from clouduploader.model.job import JobState
@@ -62,7 +63,10 @@ class Bench:
     def __init__(self, jobs, home, make_job):
         self.jobs, self.broker, self.events = jobs, KeptMessages(), []
         self._make_job = make_job
-        self._config = config.load(home=home, spool=jobs.directory, environment={"PATH": "/usr/bin:/bin"})
+        own = home / "clouduploader"  # cleans up
+        own.write_text('#!/bin/sh\necho "own $@"\n')
+        own.chmod(0o755)
+        self._config = config.load(home=home, spool=jobs.directory, environment={"PATH": f"{home}:/usr/bin:/bin"})
         self.settings = ClusterSettings(broker="amqp://mq", server=SERVER, host="server", publish_seconds=600)
         self.worker_settings = WorkerSettings()
         self.control = self._thread = self._dispatcher = self._error = None
@@ -141,10 +145,26 @@ class Bench:
         wait_for(lambda: len(self.broker.messages) >= count)
         return self.broker.messages
 
-    def attempt(self, name):
-        """Return the attempt that can be claimed of a job; None if none can."""
-        lease = self.cluster.leases.view(name)
-        return lease.attempt if lease and lease.state == "published" else None
+    def reload(self):
+        """Let the dispatcher take the settings as they are now."""
+        count = self.kinds().count("settings")
+        self.control.reload()
+        wait_for(lambda: self.kinds().count("settings") > count)
+
+    def claim_newest(self, name):
+        """Claim the newest attempt of a job, however often it is published anew meanwhile; return its number."""
+        claimed = []
+
+        def claim():
+            lease = self.cluster.leases.view(name)
+            if lease and lease.state == "published":
+                with contextlib.suppress(StaleError):
+                    self.claim(name, attempt=lease.attempt)
+                    claimed.append(lease.attempt)
+            return claimed
+
+        wait_for(claim)
+        return claimed[0]
 
     def claim(self, name, attempt=1, host="h1"):
         return self.cluster.leases.claim(

@@ -136,8 +136,9 @@ def prune(jobs: spool.Spool, *, now: float, max_days: int | None, max_jobs: int 
     """
     if max_days is None and max_jobs is None:
         return []
-    # one that is just being archived is in both; by its record the worker knows what is still to be cleaned up
-    needed = {*jobs.running_names(), *jobs.pending_cleanups()}
+    # one that is just being archived is in both; by its record the worker knows what is still to be cleaned up, also
+    # of one that was killed and that a host of a cluster has
+    needed = {*jobs.running_names(), *jobs.pending_cleanups(), *jobs.leased_names()}
     names = sorted(jobs.archived_names(), key=int)
     changed = {name: _changed(jobs.done_path(name), now) for name in names}
     to_remove = set() if max_jobs is None else set(names[: max(0, len(names) - max_jobs)])

@@ -25,11 +25,13 @@ from clouduploader.cluster.dispatch.hosts import boot_clock, check_name
 from clouduploader.cluster.dispatch.intake import Intake
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import (
+    CannotCreateError,
     ClouduploaderError,
     JobFileError,
     JobStateError,
     LocalIOError,
     LockedError,
+    MissingFileError,
     NoSuchJobError,
     TransientError,
 )
@@ -536,7 +538,7 @@ class Leases:
                 with contextlib.suppress(LocalIOError):  # what stays is removed with the journal
                     lease.intake.journal.tidy()
             _release(lease)  # else the journal's upload would not be over
-            if result is not None and self._jobs.job_path(name).exists():
+            if result is not None:
                 self._write_result(name, result)
             self._record_end(name, lease, code)
 
@@ -564,7 +566,7 @@ class Leases:
 
         Raises:
             StaleError: It has none.
-            TransientError: The server ends.
+            TransientError: The server ends, or can't write a file.
         """
         with self._lock:
             lease = self._leases.get(name)
@@ -575,7 +577,10 @@ class Leases:
                 raise StaleError(f"the job {name} has no lease any more")
             if self._is_closing:  # no refusal: its host goes on
                 raise TransientError("the server ends; the next one takes it")
-            yield lease
+            try:
+                yield lease
+            except (CannotCreateError, MissingFileError) as exc:  # nor is a fault of the server's own
+                raise TransientError(exc.message) from exc
 
     @contextlib.contextmanager
     def _claimed(self, name: str, attempt: int, claim_id: str) -> Iterator[_Lease]:
@@ -745,28 +750,39 @@ class Leases:
         self._record_end(name, lease, int(error.exit_code))
 
     def _write_result(self, name: str, result: str) -> None:
+        """Write what an upload gave, unless the job is over: then no process removes the file.
+
+        Raises:
+            ClouduploaderError: It can't be written.
+        """
         path = self._jobs.result_path(name)
         data = job_log.one_line(result).encode()[: outcome.MAX_RESULT_BYTES]
-        try:
-            with privileges.as_owner(self._jobs.directory):
-                files.replace_file(path, data, mode=files.GROUP_MODE)
-        except OSError as exc:
-            raise self._jobs.cannot_create(path, exc) from exc
+        with contextlib.suppress(NoSuchJobError, JobFileError), self._jobs.lock(name):
+            try:
+                with privileges.as_owner(self._jobs.directory):
+                    files.replace_file(path, data, mode=files.GROUP_MODE)
+            except OSError as exc:
+                raise self._jobs.cannot_create(path, exc) from exc
 
     def _record_end(self, name: str, lease: _Lease, code: int) -> None:
-        """Record the end of an attempt, and end its lease.
+        """Record the end of an attempt, and end its lease; that of a job whose record is gone or damaged just ends.
 
         Raises:
             ClouduploaderError: It can't be recorded; the lease lives.
         """
         settings = self._worker()
-        job, _ = self._jobs.read(name)
-        pause_seconds = settings.pause_seconds((job.try_ or 1) + 1)
-        retries = outcome.RetryLimits(settings.tries, pause_seconds)
-        state_dir = self._config.state.value
-        ended = outcome.record_exit(self._jobs, name, pid=None, code=code, retries=retries, state_dir=state_dir)
-        if ended is None:
-            ended, _ = self._jobs.read(name)
+        try:
+            job, _ = self._jobs.read(name)
+            pause_seconds = settings.pause_seconds((job.try_ or 1) + 1)
+            retries = outcome.RetryLimits(settings.tries, pause_seconds)
+            state_dir = self._config.state.value
+            ended = outcome.record_exit(self._jobs, name, pid=None, code=code, retries=retries, state_dir=state_dir)
+            if ended is None:
+                ended, _ = self._jobs.read(name)
+        except (JobFileError, NoSuchJobError) as exc:
+            self._forget(name, lease)
+            self._tell(WorkerEventKind.TROUBLE, name, exc.message)
+            return
         seconds = None if lease.began is None else self._clock() - lease.began
         if ended.state.is_final:
             self._forget(name, lease)
@@ -807,7 +823,10 @@ class Leases:
         if record.takeovers >= self._cluster().takeovers and self._give_up(name, record):
             self._forget(name, lease)
             return
-        state = self._reschedule(name)
+        try:
+            state = self._reschedule(name)
+        except JobFileError:
+            state = None
         if state is None:
             self._log_loss(name, f"{loss}.")
             self._record_end(name, lease, LOST_CODE)
@@ -829,7 +848,7 @@ class Leases:
     def _give_up(self, name: str, record: LeaseRecord) -> bool:
         """Fail a job of which too many attempts were lost; return whether that was done."""
         lost = f"{record.takeovers + 1} hosts were lost with it, the last one was {record.host}"
-        with contextlib.suppress(NoSuchJobError), self._jobs.lock(name) as locked:
+        with contextlib.suppress(JobFileError, NoSuchJobError), self._jobs.lock(name) as locked:
             if locked.job.state is JobState.UPLOADING:
                 self._jobs.mark_cleanup_pending(name)
                 outcome.fail(locked, lost)

@@ -289,6 +289,16 @@ def test_job_after_which_a_clean_up_is_owed_is_not_pruned(make_spool, make_job):
     assert jobs_expire.prune(jobs, now=time.time(), max_days=1, max_jobs=None, state_dir=state_dir) == ["2"]
 
 
+def test_job_that_a_host_has_is_not_pruned(make_spool, make_job):
+    jobs = make_spool()
+    make_job(jobs, "1", state=JobState.FAILED)
+    jobs.lease_path("1").touch()
+    wanted = {"now": time.time(), "max_days": None, "max_jobs": 0, "state_dir": jobs.directory / "journal"}
+    assert jobs_expire.prune(jobs, **wanted) == []
+    jobs.lease_path("1").unlink()
+    assert jobs_expire.prune(jobs, **wanted) == ["1"]
+
+
 def test_job_that_is_just_archived_is_not_pruned(make_spool, make_job):
     jobs = make_spool()
     make_job(jobs, "1", state=JobState.UPLOADING)

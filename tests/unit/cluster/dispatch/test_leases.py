@@ -579,6 +579,35 @@ def test_server_that_ends_refuses_no_host(site):
     assert site.state() is JobState.SUCCEEDED
 
 
+def test_host_is_not_refused_for_what_the_server_cannot_write(site):
+    site.publish()
+    site.claim()
+    site.jobs.lease_path("7").unlink()
+    site.jobs.lease_path("7").mkdir()
+    for call in (site.done, lambda: site.leases.release("7", 1, claim_id(1), "")):
+        with pytest.raises(TransientError):
+            call()
+    site.jobs.lease_path("7").rmdir()
+    site.done()
+    assert site.leases.held() == []
+
+
+@pytest.mark.parametrize("way", ["done", "lost"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_lease_of_a_job_whose_record_is_damaged_or_gone_ends(site, way, is_there):
+    site.publish()
+    site.claim()
+    site.jobs.job_path("7").write_text("<") if is_there else site.jobs.job_path("7").unlink()
+    if way == "done":
+        site.done()
+    else:
+        site.clock.now += LEASE_SECONDS
+        site.leases.expire()
+    assert site.leases.held() == []
+    assert not site.jobs.lease_path("7").exists()
+    assert site.kinds() == ["started", "trouble"]
+
+
 def test_damaged_lease_lets_the_job_begin_again(site):
     site.publish()
     site.claim()

@@ -11,6 +11,7 @@ from pathlib import Path
 from clouduploader.errors import ConfigError
 from clouduploader.store import config, credentials, home
 from clouduploader.store.config import Config
+from clouduploader.util import hosts
 from clouduploader.util.frozen import frozen
 
 DEFAULT_QUEUE = "uploads"
@@ -27,6 +28,9 @@ LIMITS = {
     "slots": (1, 256),
 }
 """Smallest and largest value of each number; all ours."""
+STORE_KEYS = ("image_store_endpoint", "image_store_profile")
+_STORE = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([A-Za-z0-9!_.*'()/-]{0,200}))?")
+"""Names of buckets and objects by the rules of S3, but for characters that need care."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SIZE_RULE = re.compile(r"size(>=|<)(.+)")
 
@@ -60,6 +64,23 @@ class QueueRule:
 
 
 @frozen(kw_only=True)
+class StorePlace:
+    """Where in an object store images are.
+
+    Attributes:
+        bucket: Its name.
+        prefix: Of the objects' names; "" or with a slash at its end.
+        endpoint: The URL of the store; "" for the first one that speaks S3.
+        profile: Where in the SDK's file of credentials its keys are.
+    """
+
+    bucket: str
+    prefix: str
+    endpoint: str
+    profile: str
+
+
+@frozen(kw_only=True)
 class ClusterSettings:
     """The settings of a cluster, with their defaults.
 
@@ -74,6 +95,7 @@ class ClusterSettings:
         beat_seconds: How often a host gives one.
         publish_seconds: How long a message may wait for a host until it is published anew.
         takeovers: How often a job goes to another host after one was lost, until it fails.
+        image_store: Where hosts get images from; None for the server.
         host: What this host is called.
         slots: How many uploads this host does at once.
         serves: The queues that this host takes jobs from.
@@ -89,6 +111,7 @@ class ClusterSettings:
     beat_seconds: int = 5
     publish_seconds: int = 15
     takeovers: int = 5
+    image_store: StorePlace | None = None
     host: str
     slots: int = 2
     serves: tuple[str, ...] = (DEFAULT_QUEUE,)
@@ -134,7 +157,7 @@ def read(
         ConfigError: An unknown key, or a value that is not allowed; also one of the command line.
     """
     path, section = found.path, found.cluster
-    known = {field.name for field in dataclasses.fields(ClusterSettings)} - {"rules"} | {"queues"}
+    known = {field.name for field in dataclasses.fields(ClusterSettings)} - {"rules"} | {"queues", *STORE_KEYS}
     for key in section:
         if key not in known:
             raise ConfigError(
@@ -149,6 +172,7 @@ def read(
         server=(server if server is not None else section.get("server", "")).rstrip("/"),
         rules=tuple(_rule(path, line) for line in section.get("queues", "").splitlines() if line.strip()),
         priorities=dict(_priority(path, word) for word in section.get("priorities", "").split()),
+        image_store=_image_store(path, section),
         host=_named(path, "host", host or section.get("host") or socket.gethostname()),
         serves=tuple(_named(path, "serves", name) for name in serves or section.get("serves", DEFAULT_QUEUE).split()),
         **numbers,
@@ -196,6 +220,30 @@ def _broker(path: Path, url: str) -> str:
     if not is_right:
         raise ConfigError(f"'{url}' is not the URL of RabbitMQ", hint="It is one such as amqps://USER@HOST/VHOST.")
     return url
+
+
+def _image_store(path: Path, section: Mapping[str, str]) -> StorePlace | None:
+    text, endpoint = section.get("image_store", ""), section.get("image_store_endpoint", "")
+    if not text:
+        return None
+    found = _STORE.fullmatch(text)
+    if not found:
+        raise ConfigError(f"{path}: image_store in [cluster] is '{text}', not s3://BUCKET/PREFIX")
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        is_right = parts.scheme == "https" or (parts.scheme == "http" and hosts.is_here(parts.hostname or ""))
+        is_right = is_right and bool(parts.hostname) and not (parts.username or parts.query or parts.fragment)
+    except ValueError:
+        is_right = False
+    if endpoint and not is_right:
+        raise ConfigError(f"{path}: image_store_endpoint in [cluster] is '{endpoint}', not the URL of a store by https")
+    prefix = (found[2] or "").strip("/")
+    return StorePlace(
+        bucket=found[1],
+        prefix=f"{prefix}/" if prefix else "",
+        endpoint=endpoint.rstrip("/"),
+        profile=section.get("image_store_profile") or "default",
+    )
 
 
 def _rule(path: Path, line: str) -> QueueRule:

@@ -71,13 +71,14 @@ class Site:
         )
         self.leases.load()
 
-    def parts(self, waiting=lambda: {}):
+    def parts(self, waiting=lambda: {}, lend_image=lambda _name: None):
         """What the server's routes get."""
         return Cluster(
             leases=self.leases,
             hosts=self.hosts,
             cluster_settings=lambda: self.cluster,
             worker_settings=lambda: self.worker,
+            lend_image=lend_image,
             waiting=waiting,
         )
 

@@ -38,6 +38,8 @@ class Cluster:
         hosts: Those that have greeted.
         cluster_settings: Returns the settings of the cluster, as they are now.
         worker_settings: Returns those of the worker.
+        lend_image: Returns a URL by which the image of a job can be read from an object store, a secret; None if it is
+            in none. Blocks, and may raise a ClouduploaderError.
         waiting: Returns how many messages wait at the broker in each queue; empty if it can't be asked.
         broker_fault: Returns why the broker can't be reached; None if it could when it was asked last.
         began: When the server did, by the clock of leases.
@@ -47,6 +49,7 @@ class Cluster:
     hosts: Hosts
     cluster_settings: Callable[[], ClusterSettings]
     worker_settings: Callable[[], WorkerSettings]
+    lend_image: Callable[[str], str | None]
     waiting: Callable[[], Mapping[str, int]]
     broker_fault: Callable[[], str | None] = lambda: None
     began: float = dataclasses.field(default_factory=boot_clock)

@@ -44,11 +44,11 @@ class Digests:
         self._work: dict[str, tuple[concurrent.futures.Future[ImageDigest | None], threading.Event]] = {}
 
     def names(self) -> list[str]:
-        """Return the jobs whose digests are wanted."""
+        """Return the jobs whose digests are wanted, or are there."""
         return list(self._work)
 
-    def take(self, name: str) -> ImageDigest | None:
-        """Return the digest of a job's image, and forget it; None if it is not there yet: `wake` is called then.
+    def get(self, name: str) -> ImageDigest | None:
+        """Return the digest of a job's image, until it is discarded; None if it is to come: `wake` is called then.
 
         Raises:
             LocalIOError: The image can't be read.
@@ -60,8 +60,11 @@ class Digests:
         work, _ = self._work[name]
         if not work.done():
             return None
-        del self._work[name]
-        return work.result()
+        try:
+            return work.result()
+        except LocalIOError:
+            del self._work[name]
+            raise
 
     def discard(self, name: str) -> None:
         """Want the digest of a job no more; a thread that is at it ends early."""

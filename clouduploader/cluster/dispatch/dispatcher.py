@@ -21,6 +21,7 @@ from clouduploader.cluster.dispatch.hosts import Hosts
 from clouduploader.cluster.dispatch.leases import Leases, LeaseView
 from clouduploader.cluster.dispatch.order import HostRoom, OrderLimits, Room, choose
 from clouduploader.cluster.dispatch.outbox import Message, Outbox, Publisher
+from clouduploader.cluster.dispatch.stored_images import StoredImages
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import ClouduploaderError
 from clouduploader.model.job import Job
@@ -75,12 +76,20 @@ class Dispatcher(SpoolWorker):
             self._jobs, config, cluster=lambda: self._cluster, worker=lambda: self._settings, on_event=self._note
         )
         self._digests = Digests(self._jobs, control.wake)
+        self._stored = StoredImages(
+            self._jobs,
+            config.home.value,
+            place=lambda: self._cluster.image_store,
+            wake=control.wake,
+            on_trouble=lambda name, text: self._note(WorkerEvent(WorkerEventKind.TROUBLE, name, text)),
+        )
         self._outbox = Outbox(publisher, url=self._cluster.server, queues=self._cluster.queues, wake=control.wake)
         self.cluster = Cluster(
             leases=self._leases,
             hosts=self._hosts,
             cluster_settings=lambda: self._cluster,
             worker_settings=lambda: self._settings,
+            lend_image=self._stored.lend,
             waiting=lambda: self._outbox.depths,
             broker_fault=lambda: self._outbox.fault,
         )
@@ -126,6 +135,7 @@ class Dispatcher(SpoolWorker):
         for name in self._digests.names():
             if not self._jobs.job_path(name).exists():
                 self._digests.discard(name)
+        self._stored.sweep()
         super()._act()
         if self._control.is_draining:
             self._withdraw_all()
@@ -174,18 +184,24 @@ class Dispatcher(SpoolWorker):
         return room
 
     def _publish(self, name: str) -> None:
-        """Publish a job once the digest of its image is there."""
+        """Publish a job once the digest of its image is there, and the image in the object store if there is one."""
         if not self._jobs.file_path(name).exists():
             with self._jobs.lock(name) as locked:
                 outcome.fail(locked, NO_IMAGE)
             self._tell(WorkerEventKind.FAILED, name, NO_IMAGE)
             return
-        digest = None
-        if self._leases.sha256(name) is None and (digest := self._digests.take(name)) is None:
+        digest, sha256 = None, self._leases.sha256(name)
+        if sha256 is None:
+            digest = self._digests.get(name)
+            if digest is None:
+                return
+            sha256 = digest.sha256
+        if not self._stored.take(name, sha256):
             return
         job, _ = self._jobs.read(name)
         queue = self._queue_of(job)
         attempt = self._leases.publish(name, queue, digest)
+        self._digests.discard(name)
         self._outbox.put(Message(job=name, attempt=attempt, queue=queue))
         self._tell(
             WorkerEventKind.PUBLISHED, name, f"user {job.user}, target {job.target}, queue {queue}, attempt {attempt}"
@@ -241,5 +257,6 @@ class Dispatcher(SpoolWorker):
     def _close(self) -> None:
         super()._close()
         self._digests.close()
+        self._stored.close()
         self._outbox.close()
         self._leases.close()

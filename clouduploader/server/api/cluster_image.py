@@ -1,11 +1,13 @@
-"""The image of a claimed job, as its host fetches it."""
+"""The image of a claimed job, as its host fetches it: from here, or from an object store."""
 
 import asyncio
 import contextlib
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 from aiohttp import web
+from msgspec import Meta
 
+from clouduploader.errors import ClouduploaderError
 from clouduploader.server.access import Right
 from clouduploader.server.api import cluster, documents
 from clouduploader.server.api.endpoint import Endpoint, endpoint
@@ -20,14 +22,20 @@ class ImagePlace(documents.Given):
 
     attempt: cluster.Attempt
     claim: cluster.ClaimId
+    direct: Annotated[bool, Meta(description="Whether the server is to send it, and no object store.")] = False
 
 
 async def send_image(call: RouteCall) -> web.StreamResponse:
-    """Send the image of a claimed job, or a range of it, as long as the host has its lease."""
+    """Send the image of a claimed job, or a range of it, as long as the host has its lease; or say where it is."""
     found, given, name = cluster.cluster_of(call), documents.query(call, ImagePlace), call.found.job
 
     def check() -> None:
         found.leases.check(name, given.attempt, given.claim)
+
+    def lend() -> str | None:
+        with contextlib.suppress(ClouduploaderError):  # then it is sent from here
+            return found.lend_image(name)
+        return None
 
     def open_image() -> tuple[BinaryIO, str]:
         path = call.state.jobs.file_path(name)
@@ -44,6 +52,8 @@ async def send_image(call: RouteCall) -> web.StreamResponse:
             return image, sha256
 
     check()
+    if call.request.method == "GET" and not given.direct and (url := await asyncio.to_thread(lend)):
+        return web.Response(status=307, headers={"Location": url, **documents.HEADERS})
     image, sha256 = await asyncio.to_thread(open_image)
     with image:
         return await call.state.sender.answer(call.request, image, sha256=sha256, check=check)
@@ -56,7 +66,7 @@ ROUTES: list[Endpoint] = [
         Right.WORK,
         query=ImagePlace,
         answer_type=CONTENT_TYPE,
-        statuses={206: "The range that was asked for."},
+        statuses={206: "The range that was asked for.", 307: "It is in an object store, at that place."},
         request_headers={
             "Range": "Which bytes, such as `bytes=100-`.",
             "If-Range": "Of which image: if it is another one now, all of it comes.",

@@ -15,8 +15,9 @@ _IMAGE_NAME = re.compile(r"([0-9]+)\.file")
 _LOG_NAME = re.compile(r"([0-9]+)\.log")
 _CLEANUP_NAME = re.compile(r"\.([0-9]{1,18})\.cleanup")
 _LEASE_NAME = re.compile(r"\.([0-9]{1,18})\.lease")
+_STORED_NAME = re.compile(r"\.([0-9]{1,18})\.stored")
 _PART_NAME = re.compile(
-    r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.{1,2}([0-9]{1,18})\.lease(?:\.new)?"
+    r"\.?([0-9]{1,18})\.(?:data|file[0-9]*)|\.{1,2}([0-9]{1,18})\.lease(?:\.new)?|\.\.([0-9]{1,18})\.stored\.new"
     r"|\.([0-9]{1,18}|next)(?:\.data)?\.new(?:\.[0-9a-z_]+)?"
 )
 
@@ -122,6 +123,15 @@ class SpoolPaths:
     def leased_names(self) -> list[str]:
         """Return the jobs, archived or not, that have such a file."""
         found = (_LEASE_NAME.fullmatch(path.name) for path in self.directory.glob(".*.lease"))
+        return [match[1] for match in found if match]
+
+    def stored_path(self, name: str) -> Path:
+        """Return the path of the file that says where in an object store a job's image is."""
+        return self.directory / f".{name}.stored"
+
+    def stored_names(self) -> list[str]:
+        """Return the jobs, archived or not, that have such a file."""
+        found = (_STORED_NAME.fullmatch(path.name) for path in self.directory.glob(".*.stored"))
         return [match[1] for match in found if match]
 
     def free_bytes(self) -> int:

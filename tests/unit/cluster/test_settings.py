@@ -31,6 +31,12 @@ def test_first_rule_that_fits_names_the_queue(read):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("image_store = bucket", "not s3://BUCKET/PREFIX"),
+        ("image_store = s3://B", "not s3://BUCKET/PREFIX"),
+        ("image_store = s3://images/a b", "not s3://BUCKET/PREFIX"),
+        ("image_store = s3://images\nimage_store_endpoint = http://192.0.2.1", "not the URL of a store by https"),
+        ("image_store = s3://images\nimage_store_endpoint = https://u:p@store", "not the URL of a store by https"),
+        ("image_store = s3://images\nimage_store_endpoint = https://[", "not the URL of a store by https"),
         ("colour = red", "unknown setting 'colour'"),
         ("slots = 0", "slots in [cluster] is '0'"),
         ("queues = big size=3", "'size=3' in queues"),
@@ -69,3 +75,14 @@ def test_password_is_in_the_environment_a_credential_or_a_file(tmp_path):
     tmp_path.joinpath("handed/broker-password").write_text("handed over")
     assert password(handed) == "handed over"
     assert password(handed | {"CLOUDUPLOADER_BROKER_PASSWORD": "other"}) == "other"
+
+
+def test_image_store_has_its_place_and_keys(read):
+    assert read("image_store = s3://images").image_store == settings.StorePlace(
+        bucket="images", prefix="", endpoint="", profile="default"
+    )
+    found = read("image_store = s3://images/a/b/\nimage_store_endpoint = https://store/\nimage_store_profile = s3")
+    assert found.image_store == settings.StorePlace(
+        bucket="images", prefix="a/b/", endpoint="https://store", profile="s3"
+    )
+    assert read("image_store =").image_store is None

@@ -6,12 +6,13 @@ import sys
 
 import pytest
 from fakes import cluster_site, dispatching, forked, worker_bench
+from fakes import object_store as fake_store
 from fakes.waiting import wait_for
 
 from clouduploader.cluster.dispatch import outbox
 from clouduploader.cluster.dispatch.dispatcher import Dispatcher
 from clouduploader.cluster.dispatch.leases import Leases
-from clouduploader.cluster.settings import QueueRule
+from clouduploader.cluster.settings import QueueRule, StorePlace
 from clouduploader.model.job import JobState
 from clouduploader.store.spool import leases
 from clouduploader.store.spool.leases import LeaseState
@@ -322,3 +323,19 @@ def test_uploads_of_this_host_are_waited_for_and_count(bench, tmp_path):
     local.release("7")
     assert bench.wait_for_messages(2)[1] == ("uploads", "8", 1)
     assert (bench.state("7"), bench.jobs.read("7")[0].details) == (JobState.SUCCEEDED, "image-7\n")
+
+
+def test_image_is_in_the_store_before_its_job_is_published_and_gone_with_it(bench, tmp_path):
+    fake_store.write_keys(tmp_path / "home")
+    with fake_store.running() as store:
+        bench.set(image_store=StorePlace(bucket="b", prefix="", endpoint=store.url, profile="default"))
+        bench.schedule("1")
+        bench.start()
+        bench.greet()
+        assert bench.wait_for_messages(1) == [("uploads", "1", 1)]
+        assert list(store.objects.values()) == [b"an image"]
+        bench.claim("1")
+        assert bench.cluster.lend_image("1").startswith(f"{store.url}/b/1-")
+        bench.done("1")
+        wait_for(lambda: not store.objects)
+        wait_for(lambda: not bench.jobs.stored_path("1").exists())

@@ -2,15 +2,20 @@
 
 import datetime
 import hashlib
+import io
 
 import pytest
 from fakes import cluster_site
+from fakes import object_store as fake
 from fakes.authority import Authority
 from fakes.cluster_site import claim_id
 from fakes.waiting import wait_for
 
 from clouduploader.client.cluster import Claim, ClusterServer
+from clouduploader.cluster.dispatch.object_store import ObjectStore
 from clouduploader.cluster.host import fetch
+from clouduploader.cluster.settings import StorePlace
+from clouduploader.errors import NetworkError
 from clouduploader.server import send_image
 from clouduploader.store.spool import leases
 from clouduploader.store.tokens import Role, TokenStore
@@ -25,7 +30,7 @@ QUERY = f"attempt=1&claim={claim_id(1)}"
 class Client:
     """A host that has claimed job 7 of a server."""
 
-    def __init__(self, site, serve, home, image=IMAGE, **section):
+    def __init__(self, site, serve, home, image=IMAGE, *, lend=lambda _name: None, **section):
         self.site = site
         name = site.make()
         path = site.jobs.file_path(name)
@@ -34,7 +39,7 @@ class Client:
         self.sha256 = hashlib.sha256(image).hexdigest()
         site.leases.note_sha256(name, self.sha256, leases.identity_of(path.stat()))
         site.claim()
-        self.server = serve(site.jobs, cluster=site.parts(), **section)
+        self.server = serve(site.jobs, cluster=site.parts(lend_image=lend), **section)
         now = datetime.datetime.now(datetime.UTC)
         self.token = TokenStore(home).create("tom", Role.WORKER, note="", expires=None, now=now)[1]
 
@@ -124,3 +129,36 @@ def test_host_fetches_it(connect, tmp_path, has_tls):
     claim = Claim("7", 1, claim_id(1))
     fetch.fetch(server, claim, path, size=len(IMAGE), sha256=SHA256, cancel=Cancel())
     assert path.read_bytes() == IMAGE
+
+
+def test_image_in_a_store_is_fetched_from_there(connect, tmp_path):
+    fake.write_keys(tmp_path)
+    with fake.running() as server:
+        store = ObjectStore(StorePlace(bucket="b", prefix="", endpoint=server.url, profile="default"), tmp_path)
+        store.put("7-x", io.BytesIO(IMAGE), len(IMAGE), check=lambda: None)
+        client = connect(lend=lambda name: store.lend(f"{name}-x"))
+        status, headers, body = client.ask()
+        assert (status, body, headers["Cache-Control"]) == (307, b"", "no-store")
+        assert client.ask("HEAD")[0] == 200
+        assert client.ask(query=f"{QUERY}&direct=true")[::2] == (200, IMAGE)
+        assert fetched(client, tmp_path) == IMAGE
+        assert "GET /b/7-x" in server.requests
+        assert "Signature" not in client.server.log.getvalue()
+        server.refuses = 503
+        assert fetched(client, tmp_path) == IMAGE  # from the server itself
+
+
+def test_store_that_lends_nothing_leaves_it_to_the_server(connect):
+    def lend(_name):
+        raise NetworkError("the store is gone")
+
+    assert connect(lend=lend).ask()[0] == 200
+
+
+def fetched(client, directory):
+    """Fetch the image as a host does; return what came."""
+    host, port = client.server.address
+    path = directory / "fetched"
+    server = ClusterServer(f"http://{host}:{port}", client.token)
+    fetch.fetch(server, Claim("7", 1, claim_id(1)), path, size=len(IMAGE), sha256=SHA256, cancel=Cancel())
+    return path.read_bytes()

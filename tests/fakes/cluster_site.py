@@ -8,11 +8,13 @@ from fakes.platforms import FakePlatform
 
 from clouduploader.cluster import settings as cluster_settings
 from clouduploader.cluster.dispatch.cluster import Cluster
+from clouduploader.cluster.dispatch.digests import ImageDigest
 from clouduploader.cluster.dispatch.hosts import Hosts
 from clouduploader.cluster.dispatch.leases import Claim, Leases
 from clouduploader.model.job import JobState
 from clouduploader.plugin import Field
 from clouduploader.store import config
+from clouduploader.store.spool import leases as lease_files
 from clouduploader.worker.settings import WorkerSettings
 
 LEASE_SECONDS, PUBLISH_SECONDS, TAKEOVERS = 30, 15, 2
@@ -94,6 +96,11 @@ class Site:
         self.make(name, **fields)
         self.leases.publish(name, "uploads")
         return name
+
+    def publish_known(self, sha256, name="7"):
+        """Publish a job whose image has this digest."""
+        identity = lease_files.identity_of(self.jobs.file_path(name).stat())
+        return self.leases.publish(name, "uploads", ImageDigest(sha256, identity))
 
     def claim(self, name="7", attempt=1, number=1, host="h1", **changes):
         """Claim an attempt; `number` tells claims apart."""

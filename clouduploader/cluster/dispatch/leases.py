@@ -307,16 +307,6 @@ class Leases:
             if lease.record.state is LeaseState.PUBLISHED and lease.record.attempt == attempt:
                 self._free(name, lease, self._clock())
 
-    def note_sha256(self, name: str, sha256: str, identity: tuple[int, int, int]) -> None:
-        """Keep the SHA-256 of a job's image with its lease; see `LeaseRecord`.
-
-        Raises:
-            StaleError: The job has no lease.
-            ClouduploaderError: It can't be written.
-        """
-        with self._working(name) as lease:
-            self._write(name, lease, dataclasses.replace(lease.record, sha256=sha256, identity=identity))
-
     def sha256(self, name: str) -> str | None:
         """Return the SHA-256 of a job's image, if it is known of the file that is there."""
         with self._lock:

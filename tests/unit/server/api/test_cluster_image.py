@@ -17,7 +17,6 @@ from clouduploader.cluster.host import fetch
 from clouduploader.cluster.settings import StorePlace
 from clouduploader.errors import NetworkError
 from clouduploader.server import send_image
-from clouduploader.store.spool import leases
 from clouduploader.store.tokens import Role, TokenStore
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.certificates import ClientTls
@@ -33,11 +32,9 @@ class Client:
     def __init__(self, site, serve, home, image=IMAGE, *, lend=lambda _name: None, **section):
         self.site = site
         name = site.make()
-        path = site.jobs.file_path(name)
-        path.write_bytes(image)
-        site.leases.publish(name, "uploads")
+        site.jobs.file_path(name).write_bytes(image)
         self.sha256 = hashlib.sha256(image).hexdigest()
-        site.leases.note_sha256(name, self.sha256, leases.identity_of(path.stat()))
+        site.publish_known(self.sha256, name)
         site.claim()
         self.server = serve(site.jobs, cluster=site.parts(lend_image=lend), **section)
         now = datetime.datetime.now(datetime.UTC)

@@ -33,6 +33,7 @@ EXECUTABLE = Path(sys.executable).with_name("clouduploader")
 LEASE_SECONDS, BEAT_SECONDS, PUBLISH_SECONDS = 5, 1, 3
 PATIENCE_SECONDS = 60  # only a failing test waits that long
 POLL_SECONDS = 0.05
+BLOCK_SECONDS = 0.25  # so long takes each of an upload that is to take some seconds, one after the other
 SETTINGS = f"""
 [server]
 keep_free = 1
@@ -249,6 +250,15 @@ class Cluster:
         path.write_bytes(job_xml.serialize(job))
         path.replace(self.jobs.job_path(name))
         return name
+
+    def begin(self, blocks):
+        """Begin an upload that takes some seconds until the sandbox has no faults; return its job and snapshot."""
+        before = set(self.puts())
+        self.sandbox.fault("PutSnapshotBlock", delay_seconds=BLOCK_SECONDS)
+        job = self.submit(blocks=blocks)
+        self.wait_for(lambda: any(count > 3 for it, count in self.puts().items() if it not in before))
+        (snapshot,) = set(self.puts()) - before
+        return job, snapshot
 
     def job(self, name):
         """Return a job."""

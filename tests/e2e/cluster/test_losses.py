@@ -11,7 +11,6 @@ from clouduploader.util import processes
 pytestmark = pytest.mark.sandbox
 
 BLOCKS = 24
-BLOCK_SECONDS = 0.25  # so long takes each, one after the other
 
 
 @pytest.fixture
@@ -19,11 +18,7 @@ def begin(cluster):
     """Return a function that begins an upload of some seconds, and gives its job, host and snapshot."""
 
     def run(blocks=BLOCKS):
-        before = set(cluster.puts())
-        cluster.sandbox.fault("PutSnapshotBlock", delay_seconds=BLOCK_SECONDS)
-        job = cluster.submit(blocks=blocks)
-        cluster.wait_for(lambda: any(count > 3 for it, count in cluster.puts().items() if it not in before))
-        (snapshot,) = set(cluster.puts()) - before
+        job, snapshot = cluster.begin(blocks)
         return job, cluster.hosts[cluster.lease(job)["host"]], snapshot
 
     return run

@@ -11,14 +11,15 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import billiard.util
+from amqp.exceptions import AMQPError
+from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
 from celery.apps.worker import Worker
-from celery.exceptions import SecurityWarning
 from celery.worker import state
 
 import clouduploader
@@ -242,14 +243,17 @@ def _register(app: Celery, host: HostFacts, server: ClusterServer) -> None:
 def _log_to(log: ServiceLog) -> None:
     """Write what Celery warns of into our log, and nothing else of it."""
 
-    def shorten(record: logging.LogRecord) -> bool:
-        record.exc_info = None  # of a broker that is gone: what has failed stands in the message
+    def soften(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind and issubclass(kind, OSError | AMQPError | WorkerLostError):  # the message says all
+            record.exc_info, record.levelname = None, logging.getLevelName(logging.WARNING)
         return True
 
-    warnings.simplefilter("ignore", SecurityWarning)  # of root, which `worker --user` gives up
     signals.setup_logging.connect(lambda **_facts: None, weak=False)  # Celery sets up nothing then
-    logging.getLogger("celery.worker.consumer.consumer").addFilter(shorten)
     logging.captureWarnings(capture=True)
-    root = logging.getLogger()
-    root.addHandler(service_log.Handler(log))
-    root.setLevel(logging.WARNING)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)  # they are for Celery's developers
+    handler = service_log.Handler(log)
+    handler.addFilter(soften)
+    for logger in (logging.getLogger(), billiard.util.get_logger()):
+        logger.addHandler(handler)
+        logger.setLevel(logging.WARNING)

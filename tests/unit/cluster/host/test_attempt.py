@@ -2,6 +2,8 @@ import io
 import os
 import signal
 import threading
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,25 @@ def test_message_that_is_not_ours_is_left(cluster, host, log, message):
     upload(facts, cluster.client(), *(message if len(message) == 3 else (*message, cluster.url)))
     assert "event=refused" in log.getvalue()
     assert cluster.requests == []
+
+
+def test_host_that_slept_too_long_kills_its_uploader_first(cluster, job, host, is_running, tmp_path):
+    cluster.lease_seconds = 3
+    facts = host("signal.signal(signal.SIGTERM, lambda *_: print('cleans up')); " + WAITS)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        attempt = os.fork()
+    if attempt == 0:
+        Attempt(facts, cluster.client(), "7", 1).run()
+        os._exit(0)
+    pid = pid_in(job)
+    os.kill(attempt, signal.SIGSTOP)
+    os.kill(pid, signal.SIGSTOP)
+    beats = job.beats
+    time.sleep(3)
+    os.kill(pid, signal.SIGCONT)
+    os.kill(attempt, signal.SIGCONT)
+    assert os.waitstatus_to_exitcode(os.waitpid(attempt, 0)[1]) == 0
+    assert not is_running(pid)
+    assert (job.beats - beats, job.end) == (0, None)
+    assert b"cleans up" not in job.log
+    assert list((tmp_path / directory.NAME).iterdir()) == []

@@ -60,7 +60,8 @@ def documents() -> Iterator[str]:
             (rst.code(key), _kind(member), rst.inline(member.get("description", "")))
             for key, member in schema["properties"].items()
         ]
-        yield from rst.table(("name", "value", "what"), rows, (20, 35, 45))
+        if rows:
+            yield from rst.table(("name", "value", "what"), rows, (20, 35, 45))
 
 
 def _content(node: Node) -> str:

@@ -60,7 +60,7 @@ def access() -> Iterator[str]:
     """Tell which kind of principal has which right at the server."""
     table = server_access.TABLE
     rows = [(right, *(reaches.get(kind, "") for kind in server_access.Kind)) for right, reaches in table.items()]
-    yield from rst.table(("what", *server_access.Kind), rows, (45, 11, 11, 11, 11, 11))
+    yield from rst.table(("what", *server_access.Kind), rows, (34, *[11] * len(server_access.Kind)))
 
 
 def settings(section: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from clouduploader.image.packed_file import PackedFile, open_packed
 from clouduploader.model import vhd
 from clouduploader.model.disk import BlockSource, Compression, DiskFormat, Image, NoDisk, ReadStats, ZeroBlocks
 from clouduploader.plugin import Reporter
+from clouduploader.util.arrival import Arrival
 from clouduploader.util.cancel import Cancel
 
 # `describe` alone need not wait for what reads blocks: that is imported where it is needed.
@@ -33,13 +34,14 @@ MAX_HASHED_HOLE_BYTES = 16 << 30  # ours: of a virtual disk, whose holes cost no
 _MAPPED = (DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VHD_DYNAMIC)  # with a table of where the blocks are
 
 
-def describe(path: Path, filename: str, cancel: Cancel) -> Image:
+def describe(path: Path, filename: str, cancel: Cancel, arrival: Arrival | None = None) -> Image:
     """Describe an image file by its first bytes.
 
     Args:
         path: The file, or a link to it.
         filename: Its real base name.
         cancel: Honoured while its beginning is unpacked.
+        arrival: Tells how much of it is there; None for all of it.
 
     Raises:
         MissingFileError: There is no such file.
@@ -54,13 +56,15 @@ def describe(path: Path, filename: str, cancel: Cancel) -> Image:
             raise MissingFileError(f"there is no image {path}")
         with path.open("rb") as file:
             identity = _identity(os.fstat(file.fileno()))
+            if arrival:
+                arrival.wait(0, min(magic.HEAD_BYTES, identity[2]))
             head = file.read(magic.HEAD_BYTES)
         size_bytes = identity[2]
     except OSError as exc:
         raise LocalIOError(f"the image {path} can't be read: {exc.strerror}") from exc
     if not size_bytes:
         raise ImageError(f"the image {filename} is empty")
-    image = Image(path, filename, magic.compression_of(head), size_bytes, identity=identity)
+    image = Image(path, filename, magic.compression_of(head), size_bytes, identity=identity, arrival=arrival)
     with open_packed(image, cancel=cancel, overlook=lambda _message: None) as packed:
         if image.compression is Compression.RAW:
             disk_format = magic.disk_format_of(head)
@@ -79,6 +83,17 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def await_file(image: Image) -> None:
+    """Wait until all of an image's file is there, for what opens it by its path.
+
+    Raises:
+        TransientError: It will not come.
+        StoppedError: The stop was requested.
+    """
+    if image.arrival:
+        image.arrival.wait_for_all()
+
+
 def check_unchanged(image: Image, sha256: str | None = None, expected_sha256: str | None = None) -> None:
     """Check that a file that was read is the one that was described, and unchanged.
 
@@ -87,15 +102,22 @@ def check_unchanged(image: Image, sha256: str | None = None, expected_sha256: st
         sha256: Of what was read, in hex, or None.
         expected_sha256: What the file is to have, in hex, or None.
 
+    One that still comes must have come whole, which its writer says once it has compared the digest.
+
     Raises:
         ImageError: It was written to, or replaced; or has another digest.
         LocalIOError: That can't be told.
+        TransientError: It did not come whole.
+        StoppedError: The stop was requested while it came.
     """
+    expected = image.identity
+    if expected and image.arrival:
+        expected = (*expected[:3], image.arrival.wait_for_all())
     try:
         identity = _identity(image.path.stat())
     except OSError as exc:
         raise LocalIOError(f"the image {image.path} can't be read: {exc.strerror}") from exc
-    if image.identity and identity != image.identity:
+    if expected and identity != expected:
         raise ImageError(
             f"{image.filename} changed while it was read: it was written to, or replaced",
             hint="Upload it once it is complete.",
@@ -348,16 +370,18 @@ def _disk(image: Image, cancel: Cancel) -> Iterator["RawDisk"]:
     if image.disk_format in _MAPPED:
         from clouduploader.image import qemu
 
+        await_file(image)
         with qemu.open_disk(image.path, image.disk_format, cancel, filename=image.filename) as disk:
             yield disk
         return
-    from clouduploader.image.raw_disk import RawFile, file_extents
+    from clouduploader.image.raw_disk import RawFile, file_extents, without_holes
 
     with open_packed(image, cancel=cancel) as packed:
         size_bytes = image.size_bytes - _footer_bytes(image, _end_of(packed), image.size_bytes)
         _check_not_empty(image, size_bytes)
-        extents = file_extents(packed.fd, size_bytes)
-        with contextlib.closing(RawFile(packed.fd, size_bytes, extents, image.filename)) as disk:
+        # What has not come looks like a hole.
+        extents = without_holes(size_bytes) if image.arrival else file_extents(packed.fd, size_bytes)
+        with contextlib.closing(RawFile(packed.fd, size_bytes, extents, image.filename, image.arrival)) as disk:
             yield disk
 
 

@@ -36,6 +36,7 @@ class PackedFile:
         self.offset = 0
         self._file = file
         self._path = image.path
+        self._arrival = image.arrival
         self._on_bytes = on_bytes
         self._cancel = cancel
         self._overlook = overlook
@@ -48,7 +49,7 @@ class PackedFile:
             LocalIOError: They can't be read.
             StoppedError: The stop was requested.
         """
-        self._cancel.raise_if_requested()
+        self._await(self.offset, size)
         with _translated(self._path):
             data = self._file.read(size)
         self.offset += len(data)
@@ -64,9 +65,15 @@ class PackedFile:
             LocalIOError: They can't be read.
             StoppedError: The stop was requested.
         """
-        self._cancel.raise_if_requested()
+        self._await(offset, size)
         with _translated(self._path):
             return os.pread(self.fd, size, offset)
+
+    def _await(self, offset: int, size: int) -> None:
+        """Wait for bytes that are to be read, if the file still comes."""
+        self._cancel.raise_if_requested()
+        if self._arrival:
+            self._arrival.wait(offset, min(offset + size, self.size_bytes))
 
     def object_to(self, message: str, hint: str) -> None:
         """Raise an error for what other programs may pass, unless that is forced.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from clouduploader.errors import ImageError, LocalIOError
+from clouduploader.util.arrival import Arrival
 
 Extents = tuple[tuple[int, int], ...]
 """The parts with data as (start, end) in bytes: sorted, disjoint, none empty, none touching the next."""
@@ -60,15 +61,19 @@ class RawFile:
         size_bytes: How much of the file is the disk.
         extents: See RawDisk.
         filename: Names it in errors.
+        arrival: Tells how much of the file is there; None for all of it.
     """
 
     is_map_binding = False
 
-    def __init__(self, fd: int, size_bytes: int, extents: Extents, filename: str) -> None:
+    def __init__(
+        self, fd: int, size_bytes: int, extents: Extents, filename: str, arrival: Arrival | None = None
+    ) -> None:
         self.size_bytes = size_bytes
         self.extents = extents
         self._fd = fd
         self._filename = filename
+        self._arrival = arrival
         self._own = threading.local()  # its buffer
         try:
             self._direct: int | None = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
@@ -105,6 +110,8 @@ class RawFile:
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """See RawDisk."""
+        if self._arrival:
+            self._arrival.wait(offset, offset + len(view))
         while view:
             try:
                 size = os.preadv(self._fd, [view], offset)

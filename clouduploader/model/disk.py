@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from clouduploader.util.arrival import Arrival
 from clouduploader.util.frozen import frozen
 
 
@@ -242,6 +243,7 @@ class Image:
         disk_format: What is inside, as far as the first bytes tell: a fixed VHD looks raw.
         identity: Device, inode, size in bytes and time of the last change in nanoseconds as they were, by which
             it is known again; None if the file was not looked at.
+        arrival: Tells how much of the file is there; None for all of it.
     """
 
     path: Path
@@ -251,3 +253,4 @@ class Image:
     is_tarball: bool = False
     disk_format: DiskFormat = DiskFormat.RAW
     identity: tuple[int, int, int, int] | None = None
+    arrival: Arrival | None = None

@@ -70,6 +70,8 @@ class Platform(ABC):
             as a web page, is refused.
         needs_account: False for a platform of which the service's jobs can do without an account of their user, though
             there may be one.
+        needs_whole_file: False for a platform that reads the image by its context alone, and awaits the file (see
+            UploadRequest) before it opens its path: on an upload host the upload begins while the image still comes.
         removal_order: Kinds of its objects in the order in which they can be removed; others come last.
         accounts: What it does with its users' accounts, or None; see Accounts.
         hints: What it can tell a person about the values of its fields, or None; see Hints.
@@ -88,6 +90,7 @@ class Platform(ABC):
     requirement: ClassVar[str] = ""
     needs_disk: ClassVar[bool] = True
     needs_account: ClassVar[bool] = True
+    needs_whole_file: ClassVar[bool] = True
     removal_order: ClassVar[Sequence[str]] = ()
     accounts: Accounts | None = None
     hints: Hints | None = None

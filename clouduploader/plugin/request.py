@@ -97,6 +97,9 @@ class UploadRequest:
             that can be used, and with the SHA-256 of what was read, in hex, if there is one. Raises ImageError if the
             file was written to or replaced in the meantime, or has another digest than was promised; LocalIOError if
             that can't be told. `measure_image` and `open_blocks` look themselves.
+        await_file: Waits until all of the image file is there: on an upload host it may still come. What opens
+            `image.path` calls it first, unless its platform says that it needs the whole file; the other ways of
+            reading it wait by themselves. Raises TransientError if it does not come.
         journal: See Journal.
         provenance: What the build service says of the image, as far as it does: `project`, `package`,
             `repository`, `arch`.
@@ -116,3 +119,4 @@ class UploadRequest:
     check_unchanged: CheckUnchanged
     journal: Journal
     provenance: Mapping[str, str]
+    await_file: Callable[[], None] = lambda: None

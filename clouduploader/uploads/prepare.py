@@ -17,6 +17,7 @@ from clouduploader.store.spool import paths
 from clouduploader.uploads import target
 from clouduploader.uploads.image_reader import ImageReader
 from clouduploader.uploads.task import UploadTask
+from clouduploader.util import arrival
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 
@@ -94,7 +95,9 @@ def prepared(
         log.detail(f"The target data have keys that {task.target} does not use: {', '.join(data.unknown_keys)}.")
     for path in home.exposed(config.home.value, platform.files):
         log.detail(f"Warning: others on this machine can read {path}.")
-    image = image_open.describe(task.image_path, opened.filename, cancel)
+    image = image_open.describe(
+        task.image_path, opened.filename, cancel, arrival.arrival_of(config.environment, cancel)
+    )
     if not is_plan:
         log.event(ImageFound(image))
     link_name = platform.link_name(image)
@@ -128,6 +131,7 @@ def prepared(
                 open_blocks=reader.open_blocks,
                 open_stream=reader.open_stream,
                 check_unchanged=reader.check_unchanged,
+                await_file=lambda: image_open.await_file(image),
                 journal=journal,
                 provenance=_provenance(task.job),
             )

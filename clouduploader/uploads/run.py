@@ -60,6 +60,8 @@ def run(task: UploadTask, *, config: Config, log: JobLog, cancel: Cancel, events
             ) as (opened, end),
         ):
             ctx = UploadContext(upload.platform, upload.request(opened), log, cancel)
+            if upload.platform.needs_whole_file:
+                ctx.request.await_file()
             with undone_on_failure(upload.platform, ctx):
                 result = upload.platform.upload(ctx)
             for shortfall in result.shortfalls:

@@ -23,6 +23,7 @@ from clouduploader.errors import ExitCode
 from clouduploader.sandbox import user_account
 from clouduploader.sandbox.files import SAMPLE_NAME
 from clouduploader.store import journal
+from clouduploader.util.arrival import FD_VARIABLE, ArrivalWriter
 
 FORMS = ("raw", "sparse", "xz", "xz-blocks", "gz", "bz2", "zst", *made_images.TARBALLS, *made_images.QEMU)
 SIZE_BYTES = 9 << 20  # a little more than two pages of Azure
@@ -253,6 +254,40 @@ class CloudSuite:
         assert result in done.stdout  # which is the log
         sample = subprocess.run(["xz", "-dc", case.sandbox.layout.sample], capture_output=True, check=True).stdout
         case.assert_only(result, sample)
+
+    def test_image_is_uploaded_while_it_still_comes(self, case, tmp_path):
+        raw = large_disk(case)
+        path, result = tmp_path / "1.file", tmp_path / "result"
+        operands = ["sandbox-user", case.target, path, case.sandbox.spool / "1.data", "disk.raw", result]
+        log = tmp_path / "log"
+        with ArrivalWriter() as arrival, path.open("w+b", buffering=0) as file, log.open("wb") as output:
+            file.truncate(len(raw))
+            half = len(raw) // 2
+            for start, end in ((len(raw) - (1 << 20), len(raw)), (0, half)):
+                file.seek(start)
+                file.write(raw[start:end])
+            arrival.have_end(len(raw) - (1 << 20))
+            arrival.have(half)
+            process = case.sandbox.popen(
+                ["clouduploader", *operands],
+                env=case.sandbox.environment(**{FD_VARIABLE: str(arrival.descriptor)}),
+                pass_fds=[arrival.descriptor],
+                stdout=output,
+                stderr=output,
+            )
+            ends_at = time.monotonic() + WAIT_SECONDS
+            while not case.is_sending():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < ends_at
+                time.sleep(0.02)
+            assert not case.images()
+            file.write(raw[half:])
+            arrival.have(len(raw))
+            arrival.finish(path.stat().st_mtime_ns)
+            assert process.wait(WAIT_SECONDS) == 0, log.read_text()
+        (found,) = case.images()
+        assert result.read_text().strip() == found
+        case.assert_only(found, raw)
 
     def test_submitted_image_is_uploaded_by_the_worker_with_the_account(self, case, make_image):
         image = make_image("disk.raw.xz", size_bytes=SIZE_BYTES)

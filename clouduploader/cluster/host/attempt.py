@@ -26,8 +26,10 @@ from clouduploader.cluster.host.directory import AttemptDirectory
 from clouduploader.cluster.host.mirror import Mirror
 from clouduploader.cluster.host.uploader import DATA_PATH, Uploader
 from clouduploader.errors import ClouduploaderError, StoppedError, TransientError
+from clouduploader.store import target_data
 from clouduploader.store.spool import Spool
 from clouduploader.util import files, processes
+from clouduploader.util.arrival import ArrivalWriter
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.frozen import frozen
 from clouduploader.util.service_log import ServiceLog
@@ -36,7 +38,6 @@ CLAIM_SECONDS = 30.0  # a claim whose answer does not come; then the server has 
 PAUSE_SECONDS = 1.0  # until what the server could not take is sent again
 LOOK_SECONDS = 0.25  # between looks at what has grown
 MAX_RESULT_CHARS = 1024  # what a server takes
-SECRETS_KEY = "clouduploader_secrets"
 
 
 @frozen(kw_only=True)
@@ -130,7 +131,8 @@ class Attempt:
             stack.callback(os.close, wake)
             try:
                 place = stack.enter_context(directory.made(self._host.spool, self._claim.job, self._claim.attempt))
-                uploader = self._fork(found, place)
+                arrival = stack.enter_context(ArrivalWriter())
+                uploader = self._fork(found, place, arrival)
             except ClouduploaderError as exc:
                 self._give_back(exc.message)
                 raise
@@ -163,7 +165,17 @@ class Attempt:
                 )
             )
             try:
-                self._fetch(found, place, mirror)
+                mirror.fetch(found.journal_files)
+                fetching = fetch.BackgroundFetch(
+                    self._server.another(),
+                    self._claim,
+                    place.file_path(self._claim.job),
+                    size=found.image_bytes,
+                    sha256=found.image_sha256,
+                    arrival=arrival,
+                    on_error=self._tell_trouble,
+                )
+                stack.enter_context(fetching).wait_begun(self._cancel)
             except StoppedError:
                 lease.check()
                 uploader.kill()
@@ -181,7 +193,7 @@ class Attempt:
             self._report(lease, mirror, code, _result(place.result_path(self._claim.job)))
         return code
 
-    def _fork(self, found: ClaimedJob, place: AttemptDirectory) -> Uploader:
+    def _fork(self, found: ClaimedJob, place: AttemptDirectory, arrival: ArrivalWriter) -> Uploader:
         """Make the process of the uploader, which waits, and its record with its pid."""
         name, job = self._claim.job, found.job
         uploader = Uploader(
@@ -202,7 +214,8 @@ class Attempt:
             },
             directory=place.work_dir(name),
             log=place.log_path(name),
-            data=json.dumps({**found.data, SECRETS_KEY: list(found.secrets)}).encode(),
+            data=json.dumps({**found.data, target_data.SECRETS_KEY: list(found.secrets)}).encode(),
+            arrival=arrival,
         )
         try:
             place.write_record(dataclasses.replace(job, pid=uploader.pid))
@@ -210,19 +223,6 @@ class Attempt:
             uploader.close()
             raise
         return uploader
-
-    def _fetch(self, found: ClaimedJob, place: AttemptDirectory, mirror: Mirror) -> None:
-        """Fetch the image, and the journal of an earlier attempt."""
-        mirror.fetch(found.journal_files)
-        fetch.fetch(
-            self._server,
-            self._claim,
-            place.file_path(self._claim.job),
-            size=found.image_bytes,
-            sha256=found.image_sha256,
-            cancel=self._cancel,
-        )
-        self._cancel.raise_if_requested()
 
     def _watch(self, uploader: Uploader, lease: Lease, mirror: Mirror, wake: int, grace_seconds: float) -> int:
         """Wait for the uploader's end, and serve it until then.

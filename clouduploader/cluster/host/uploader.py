@@ -18,9 +18,10 @@ from pathlib import Path
 from clouduploader.cluster import protocol
 from clouduploader.errors import ClouduploaderError, LocalIOError
 from clouduploader.util import files, processes
+from clouduploader.util.arrival import FD_VARIABLE, ArrivalWriter
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; when the thread dies that forked, prctl(2): the main thread
-WITNESS_FD, DATA_FD = 3, 4
+WITNESS_FD, DATA_FD, ARRIVAL_FD = 3, 4, 5
 ASK, GO = b"j", b"k"  # what its witness sends, and what it goes on with
 READY = b"r"  # what comes on the same socket before it may begin
 FREE_FD = 10  # above all that the uploader gets
@@ -50,6 +51,7 @@ class Uploader:
         directory: Where it starts.
         log: Its standard output and error.
         data: Its target data; it reads them at DATA_PATH.
+        arrival: Tells it how much of its image is there.
 
     Attributes:
         pid: Also of its session and group.
@@ -69,6 +71,7 @@ class Uploader:
         directory: Path,
         log: Path,
         data: bytes,
+        arrival: ArrivalWriter,
     ) -> None:
         self._lock = threading.Lock()
         self._held = processes.PidfdSet()
@@ -93,10 +96,10 @@ class Uploader:
                 if self.pid == 0:
                     _become(
                         [os.fsencode(program), *arguments],
-                        {**environment, protocol.JOURNAL_FD: str(WITNESS_FD)},
+                        {**environment, protocol.JOURNAL_FD: str(WITNESS_FD), FD_VARIABLE: str(ARRIVAL_FD)},
                         directory=directory,
                         host_pid=host_pid,
-                        descriptors=(reading, output.fileno(), other.fileno(), memory),
+                        descriptors=(reading, output.fileno(), other.fileno(), memory, arrival.descriptor),
                     )
             self.witness.recv(1)  # it leads its session now, so that a signal reaches it
             self._held.add_child(self.pid)
@@ -155,7 +158,7 @@ def _become(
     *,
     directory: Path,
     host_pid: int,
-    descriptors: tuple[int, int, int, int],
+    descriptors: tuple[int, int, int, int, int],
 ) -> None:
     """In the child: wait until it may begin, and execute the uploader. Does not return.
 
@@ -164,7 +167,8 @@ def _become(
         environment: All of it.
         directory: Where it starts.
         host_pid: The parent.
-        descriptors: What it waits at, its output, its end of the witness's socket, and its target data.
+        descriptors: What it waits at, its output, its end of the witness's socket, its target data, and how much of its
+            image is there.
     """
     try:
         end_with_parent(host_pid)
@@ -172,13 +176,16 @@ def _become(
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as OBS's worker leaves it
-        reading, output, witness, memory = (fcntl.fcntl(number, fcntl.F_DUPFD, FREE_FD) for number in descriptors)
+        reading, output, witness, memory, arrival = (
+            fcntl.fcntl(number, fcntl.F_DUPFD, FREE_FD) for number in descriptors
+        )
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.dup2(witness, WITNESS_FD)
         os.dup2(memory, DATA_FD)
+        os.dup2(arrival, ARRIVAL_FD)
         os.dup2(reading, 0)
-        os.closerange(DATA_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        os.closerange(ARRIVAL_FD + 1, os.sysconf("SC_OPEN_MAX"))
         os.write(WITNESS_FD, READY)
         if not os.read(0, 1):
             os._exit(1)

@@ -31,6 +31,7 @@ class Azure(Platform):
 
     description = "Makes an image in Azure, by a page blob or a managed disk; the result is its resource id."
     fields = fields.FIELDS
+    needs_whole_file = False
     settings_defaults = settings.DEFAULTS
     requirement = "clouduploader[azure]"
     removal_order = ("gallery image version", "image", "disk", "page blob", "container")

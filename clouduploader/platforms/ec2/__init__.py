@@ -44,6 +44,7 @@ class Ec2(Platform):
         HomeFile(path=".ec2utils.conf", description="Helper image and instance type of each EC2 region."),
     )
     fields = fields.FIELDS
+    needs_whole_file = False
     settings_defaults = settings.DEFAULTS
 
     def __init__(self, context: PlatformContext) -> None:
@@ -127,6 +128,7 @@ class Ec2(Platform):
         from clouduploader.platforms.ec2.ec2uploadimg import command, helper_config
 
         command.link_name(ctx.request.image)  # refuses what it can't take
+        ctx.request.await_file()
         context = Ec2Context(ctx, self._settings)
         with ctx.cancel.interruptible():
             helper = helper_config.helper(self.home, context.region)

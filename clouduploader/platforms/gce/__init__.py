@@ -39,6 +39,7 @@ class Gce(Platform):
 
     description = "Makes an image in Google Compute Engine; the result is its name."
     fields = fields.FIELDS
+    needs_whole_file = False
     requirement = "clouduploader[gce]"
     settings_defaults: ClassVar[Mapping[str, str]] = {"api_url": "https://{service}.googleapis.com"}
     removal_order = (images.IMAGE, staging.OBJECT)

@@ -39,6 +39,7 @@ class OpenStack(Platform):
         HomeFile(path="clouds.yaml", description="The OpenStack clouds by their names, without credentials; optional."),
     )
     fields = fields.FIELDS
+    needs_whole_file = False
     settings_defaults: ClassVar[Mapping[str, str]] = {"auth_hosts": "*", "cloud": "", "method": "put"}
     requirement = "clouduploader[openstack]"
 

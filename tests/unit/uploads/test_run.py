@@ -1,11 +1,12 @@
 import errno
 import json
+import lzma
 import os
 import re
 import signal
 
 import pytest
-from samples.uploads import JOB
+from samples.uploads import JOB, RAW
 
 from clouduploader.errors import (
     CannotCreateError,
@@ -26,6 +27,7 @@ from clouduploader.plugin import (
 )
 from clouduploader.store import job_log, journal
 from clouduploader.uploads import run as uploads_run
+from clouduploader.util.arrival import FD_VARIABLE, ArrivalWriter
 from clouduploader.util.cancel import Cancel
 
 IMAGE = CloudObject("image", "ami-1", "here")
@@ -142,4 +144,35 @@ def test_events_end_with_the_reason(run, platform, tmp_path, error, outcome, rea
 def test_events_that_cannot_be_written_end_the_upload_before_it_begins(run, platform, tmp_path):
     with pytest.raises(CannotCreateError):
         run(events_path=tmp_path / "none" / "events")
+    assert platform.request is None
+
+
+@pytest.fixture
+def arriving(tmp_path):
+    """An image that has come, but is not known to be right: its path, the writer's side, and the environment."""
+    path, data = tmp_path / "42.file", lzma.compress(RAW)
+    path.write_bytes(data)
+    with ArrivalWriter() as arrival:
+        arrival.have(len(data))
+        yield path, arrival, {FD_VARIABLE: str(arrival.descriptor)}
+
+
+def test_upload_begins_while_the_image_comes_if_the_platform_can_do_with_that(run, platform, arriving, monkeypatch):
+    path, arrival, environment = arriving
+    monkeypatch.setattr(platform, "needs_whole_file", False, raising=False)
+
+    def work(request, _reporter, _cancel):
+        arrival.finish(path.stat().st_mtime_ns)
+        request.await_file()
+        return UploadResult("ami-1")
+
+    platform.work = work
+    assert run(environment=environment).id == "ami-1"
+
+
+def test_upload_by_another_platform_waits_until_all_of_the_image_is_there(run, platform, arriving):
+    _path, arrival, environment = arriving
+    arrival.fail()
+    with pytest.raises(TransientError, match="did not come"):
+        run(environment=environment)
     assert platform.request is None

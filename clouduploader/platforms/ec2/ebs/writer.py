@@ -174,6 +174,7 @@ class SnapshotWriter:
             source = stack.enter_context(self._ctx.open_blocks(protocol.BLOCK_BYTES, zero_blocks))
             file_digest = None
             if self._context.settings.file_digest == "always" and source.can_reread:
+                self._ctx.request.await_file()
                 file_digest = stack.enter_context(FileDigest(self._ctx.request.image.path, self._ctx.cancel))
             sender.send(
                 self._context,

@@ -15,7 +15,15 @@ from fakes.scripted_server import ScriptedServer, refusal
 
 from clouduploader.client.cluster import Claim, ClusterServer, LeaseLostError
 from clouduploader.cluster.host import fetch
-from clouduploader.errors import CannotCreateError, NetworkError, PlatformReplyError, StoppedError
+from clouduploader.errors import (
+    CannotCreateError,
+    ClouduploaderError,
+    NetworkError,
+    PlatformReplyError,
+    StoppedError,
+    TransientError,
+)
+from clouduploader.util.arrival import Arrival, ArrivalWriter
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.certificates import ClientTls
 
@@ -66,7 +74,8 @@ def fetched(tmp_path):
     def call(server, *, size=SIZE, cancel=None, tls=None):
         path = tmp_path / "7.file"
         asked = ClusterServer(server.url, TOKEN, tls=tls)
-        fetch.fetch(asked, CLAIM, path, size=size, sha256=SHA256, cancel=cancel or Cancel())
+        with ArrivalWriter() as arrival:
+            fetch.fetch(asked, CLAIM, path, size=size, sha256=SHA256, cancel=cancel or Cancel(), arrival=arrival)
         return path.read_bytes()
 
     return call
@@ -286,3 +295,141 @@ def test_disk_that_becomes_full_is_told(serve, fetched):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+# --- read while it comes
+
+
+class Reader:
+    """What a reader could read when each request came.
+
+    Args:
+        arrival: The writer's side.
+    """
+
+    def __init__(self, arrival):
+        cancel = Cancel()
+        cancel.request(signal.SIGTERM)  # no wait
+        self._arrival = Arrival(os.dup(arrival.descriptor), cancel)
+
+    def has(self, start, end):
+        try:
+            self._arrival.wait(start, end)
+        except StoppedError:
+            return False
+        return True
+
+    def has_all(self):
+        try:
+            return bool(self._arrival.wait_for_all())
+        except StoppedError:
+            return False
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Fetch the image; return a reader, and what went wrong."""
+
+    def call(server):
+        path = tmp_path / "7.file"
+        with ArrivalWriter() as arrival:
+            reader, error = Reader(arrival), None
+            asked = ClusterServer(server.url, TOKEN)
+            try:
+                fetch.fetch(asked, CLAIM, path, size=SIZE, sha256=SHA256, cancel=Cancel(), arrival=arrival)
+            except ClouduploaderError as exc:
+                error = exc
+            return reader, error
+
+    return call
+
+
+def test_image_that_came_can_be_read_and_is_right(serve, read, tmp_path):
+    reader, error = read(serve(whole()))
+    assert error is None
+    assert reader.has_all()
+    assert (tmp_path / "7.file").read_bytes() == IMAGE
+
+
+def test_what_came_of_a_wrong_image_can_be_read_and_is_never_whole(serve, read):
+    reader, error = read(serve(whole(IMAGE[:-1] + b"x")))
+    assert isinstance(error, PlatformReplyError)
+    assert reader.has(0, SIZE)
+    with pytest.raises(TransientError):
+        Arrival(reader._arrival._descriptor, Cancel()).wait_for_all()
+
+
+def test_what_an_object_store_sends_is_read_only_when_it_was_compared(serve, read):
+    store = serve(whole(bytes(SIZE)))
+    reader, error = read(serve(redirect(store.url), whole(bytes(SIZE))))
+    assert isinstance(error, PlatformReplyError)
+    assert reader.has(0, SIZE)  # of the server
+    store = serve(whole(bytes(SIZE), sent=SIZE - 1), *[b""] * 3)
+    server = serve(redirect(store.url), whole(IMAGE, etag="other"))
+    reader, error = read(server)
+    assert error
+    assert not reader.has(0, 1)
+
+
+def test_end_of_a_large_image_comes_first(serve, read, monkeypatch, tmp_path):
+    monkeypatch.setattr(fetch, "MIN_BYTES", SIZE)
+    monkeypatch.setattr(fetch, "END_BYTES", 1000)
+    server = serve(rest(SIZE - 1000), whole(sent=50_000), refusal("409 X", "no"))
+    reader, error = read(server)
+    assert isinstance(error, LeaseLostError)
+    assert ranges(server)[0] == (f"bytes={SIZE - 1000}-", f'"{SHA256}"')
+    assert reader.has(SIZE - 1000, SIZE)
+    assert reader.has(0, 50_000)
+    assert not reader.has(0, SIZE)
+    assert (tmp_path / "7.file").read_bytes()[-1000:] == IMAGE[-1000:]
+
+
+@pytest.mark.parametrize("answer", [whole(), whole(etag="other"), rest(SIZE - 1000, etag="other"), b""])
+def test_image_comes_also_where_its_end_does_not(serve, read, monkeypatch, tmp_path, answer):
+    monkeypatch.setattr(fetch, "MIN_BYTES", SIZE)
+    monkeypatch.setattr(fetch, "END_BYTES", 1000)
+    reader, error = read(serve(answer, whole()))
+    assert error is None
+    assert reader.has_all()
+    assert (tmp_path / "7.file").read_bytes() == IMAGE
+
+
+def background(server, path, arrival, errors):
+    asked = ClusterServer(server.url, TOKEN)
+    return fetch.BackgroundFetch(asked, CLAIM, path, size=SIZE, sha256=SHA256, arrival=arrival, on_error=errors.append)
+
+
+def test_fetch_beside_an_upload_begins_with_the_first_bytes(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "FIRST_PAUSE_SECONDS", 60.0)
+    errors = []
+    with ArrivalWriter() as arrival:
+        with background(serve(whole(sent=1000)), tmp_path / "7.file", arrival, errors) as fetching:
+            fetching.wait_begun(Cancel())
+            assert Reader(arrival).has(0, 1000)
+        with pytest.raises(TransientError):
+            Arrival(arrival.descriptor, Cancel()).wait_for_all()
+    assert errors == []
+
+
+def test_fetch_that_fails_before_it_begins_says_why(serve, tmp_path):
+    errors = []
+    server = serve(refusal("409 X", "no"))
+    with (
+        ArrivalWriter() as arrival,
+        background(server, tmp_path / "7.file", arrival, errors) as fetching,
+        pytest.raises(LeaseLostError),
+    ):
+        fetching.wait_begun(Cancel())
+    assert len(errors) == 1
+
+
+def test_wait_for_the_beginning_can_be_cancelled(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "FIRST_PAUSE_SECONDS", 60.0)
+    cancel = Cancel()
+    cancel.request(signal.SIGTERM)
+    with (
+        ArrivalWriter() as arrival,
+        background(serve(b""), tmp_path / "7.file", arrival, []) as fetching,
+        pytest.raises(StoppedError),
+    ):
+        fetching.wait_begun(cancel)

@@ -6,12 +6,19 @@ import pytest
 from clouduploader.cluster.host.uploader import DATA_PATH, Uploader
 from clouduploader.errors import LocalIOError
 from clouduploader.util import files
+from clouduploader.util.arrival import FD_VARIABLE, ArrivalWriter
 from tests.fakes import forked
 from tests.fakes.waiting import wait_for
 
 
 @pytest.fixture
-def make(tmp_path):
+def arrival():
+    with ArrivalWriter() as made:
+        yield made
+
+
+@pytest.fixture
+def make(tmp_path, arrival):
     def make(program):
         (tmp_path / "dir").mkdir(exist_ok=True)
         return Uploader(
@@ -21,6 +28,7 @@ def make(tmp_path):
             directory=tmp_path / "dir",
             log=tmp_path / "log",
             data=b'{"key": "made-up-secret"}',
+            arrival=arrival,
         )
 
     return make
@@ -41,12 +49,21 @@ def test_uploader_has_what_it_was_given_and_nothing_else(make, program, tmp_path
     os.close(secret)
     text = (tmp_path / "log").read_text()
     descriptors, _, rest = text.partition("] ")
-    assert set(descriptors) <= set("['012345, ")  # the last is that of the look itself
-    assert rest.startswith(f"{tmp_path / 'dir'} ['CLOUDUPLOADER_JOURNAL_FD', ")
+    assert set(descriptors) <= set("['0123456, ")  # the last is that of the look itself
+    assert rest.startswith(f"{tmp_path / 'dir'} ['CLOUDUPLOADER_IMAGE_FD', 'CLOUDUPLOADER_JOURNAL_FD', ")
     assert "['tom', '/proc/self/fd/4']" in text
     assert "made-up-secret" in text  # in the data, and nowhere else
     assert text.count("made-up-secret") == 1
     assert " True " in text
+
+
+def test_uploader_knows_how_much_of_its_image_is_there(make, program, arrival, tmp_path):
+    uploader = make(program(f"print(os.pread(int(os.environ['{FD_VARIABLE}']), 99, 0))"))
+    arrival.have(7)  # after the fork
+    uploader.start()
+    assert uploader.wait() == 0
+    uploader.close()
+    assert (tmp_path / "log").read_text() == f"{os.pread(arrival.descriptor, 99, 0)}\n"
 
 
 def test_uploader_that_may_not_begin_does_nothing(make, program, tmp_path):

@@ -220,8 +220,8 @@ async def _answer_all(
         await state.receiver.stop()
         await state.pieces.stop()
         state.clouds.close()
-        state.hosts.close()
         await runner.cleanup()
+        state.hosts.close()
         state.copier.close()
         state.sender.close()
 

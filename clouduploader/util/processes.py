@@ -250,6 +250,15 @@ class PidfdSet:
         with _refusals():
             self._send(signal.SIGTERM, [process for process in processes if process in self._held])
 
+    def kill_each(self, processes: Iterable[Process]) -> None:
+        """Send SIGKILL to each of these that is held.
+
+        Raises:
+            NotOwnerError: They belong to another user.
+        """
+        with _refusals():
+            self._send(signal.SIGKILL, [process for process in processes if process in self._held])
+
     def kill(self, group: int | None = None) -> None:
         """Send SIGKILL to each, and to what they started up to then.
 

@@ -129,8 +129,17 @@ class Uploader:
             self._held.terminate_group(self.pid)
 
     def kill(self) -> None:
-        """End it, and all that it has started, at once: it changes nothing in the cloud any more."""
+        """End it, and all that it has started, at once: it changes nothing in the cloud any more.
+
+        It is frozen first, for some of its programs clean up when it dies.
+        """
         with self._lock, contextlib.suppress(ClouduploaderError):
+            if living := self._held.living():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGSTOP)
+                started = processes.descendants(living)
+                self._held.add(started)
+                self._held.kill_each(started)
             self._held.kill(self.pid)
 
     def wait(self) -> int:

@@ -105,6 +105,24 @@ def test_stop_lets_it_clean_up_and_kill_does_not(make, program, tmp_path):
         assert (tmp_path / "log").read_text() == said
 
 
+def test_what_it_has_started_is_ended_before_it_could_clean_up(make, program, tmp_path, is_running):
+    uploader = make(
+        program(
+            "if not os.fork():\n"
+            "    os.setsid()\n"
+            "    import ctypes; ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
+            "    signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'cleaned\\n'), sys.exit(3)))\n"
+            "    os.write(1, b'%d\\n' % os.getpid())\n"
+            "time.sleep(600)"
+        )
+    )
+    uploader.start()
+    wait_for(lambda: (tmp_path / "log").read_bytes().endswith(b"\n"))
+    uploader.kill()
+    uploader.close()
+    wait_for(lambda: not is_running(int((tmp_path / "log").read_text())))
+
+
 def test_uploader_ends_with_its_host(make, program, tmp_path, is_running):
     uploading = program("print(os.getpid(), flush=True); time.sleep(600)")
 

@@ -272,9 +272,9 @@ class Cluster:
         return ""
 
     def wait_for_end(self, *names):
-        """Wait until jobs are over and their files gone; return them."""
-        self.wait_for(lambda: all(self.jobs.done_path(it).exists() for it in names))
-        self.wait_for(lambda: not any(self.files_of(it) for it in names))
+        """Wait until jobs are over and their files gone; return them. Of many, one has to end within the patience."""
+        for name in names:
+            self.wait_for(lambda name=name: self.jobs.done_path(name).exists() and not self.files_of(name))
         return [self.job(it) for it in names]
 
     def files_of(self, name):
@@ -378,7 +378,7 @@ class Cluster:
         self.wait_until_ready()
         for name in self.hosts:
             self.drain(name, is_draining=False)
-        self.wait_for(lambda: not self.jobs.running_names())
+        self.wait_for_end(*self.jobs.running_names())
 
     # --- the judge
 

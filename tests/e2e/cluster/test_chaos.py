@@ -226,6 +226,7 @@ def test_cluster_makes_each_image_once_whatever_happens(cluster, chance):
             count += storm.strike()
         storm.rest()
         cluster.recover()
+        storm.note("all over")
         for job in cluster.wait_for_end(*jobs):
             assert job.state == "succeeded", (job, cluster.log(job.name))
         cluster.check_account()

@@ -56,6 +56,7 @@ BUSY_SECONDS = 1.0  # by how much a lease is longer whose end comes while a requ
 RELEASE_SECONDS = (
     5.0  # until a job is published again that a host gave back: what that one lacks, the next may lack too
 )
+REFUSED_SECONDS = 1.0  # the same for one that a host may not have, which takes messages until it greets again
 LOST_CODE = -9  # as that of an uploader that SIGKILL has ended, which is what its host does
 MAX_PAST = 8  # attempts of a job whose hosts may still send lines of their logs
 END_KINDS = {
@@ -376,13 +377,18 @@ class Leases:
 
     # --- for the hosts
 
-    def claim(self, name: str, claim: Claim) -> ClaimAnswer:
+    def claim(self, name: str, claim: Claim, *, is_draining: bool = False) -> ClaimAnswer:
         """Give a job to a host, or the same answer again to one that did not get it.
 
         A job that can't be uploaded fails as if its uploader had begun.
 
+        Args:
+            name: The job.
+            claim: What the host claims.
+            is_draining: Whether it is to take no more jobs; it may not know that yet.
+
         Raises:
-            StaleError: The attempt is not the newest, or another host has it, or the job is over now.
+            StaleError: The attempt is not the newest, or another host has it, or the job is over now, or not for it.
             DataError: That is no name of a host.
             ClouduploaderError: It can't be done now; the claim may be sent again.
         """
@@ -393,8 +399,11 @@ class Leases:
             if not is_again and (record.state is not LeaseState.PUBLISHED or record.attempt != claim.attempt):
                 raise _stale(name, claim.attempt)
             if claim.protocol not in protocol.KNOWN:
-                self._free(name, lease, self._clock())
+                self._free(name, lease, self._clock() + REFUSED_SECONDS)
                 raise StaleError(f"this server does not know version {claim.protocol} of what its hosts speak")
+            if is_draining and not is_again:
+                self._free(name, lease, self._clock() + REFUSED_SECONDS)
+                raise StaleError(f"the host {claim.host} is to take no more jobs")
             self._extend(lease, self._cluster().lease_seconds)
             job = self._job_to_claim(name, lease)
             task, opened = self._opened(name, lease, job)

@@ -13,7 +13,7 @@ from msgspec import Meta
 from clouduploader.cluster import protocol
 from clouduploader.cluster.dispatch.cluster import Cluster
 from clouduploader.cluster.dispatch.hosts import GREET_SECONDS, NAME, Greeting, Host
-from clouduploader.cluster.dispatch.leases import Claim, LeaseView
+from clouduploader.cluster.dispatch.leases import Claim, ClaimAnswer, LeaseView
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
@@ -274,7 +274,11 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
     claim = Claim(
         attempt=given.attempt, id=given.claim, host=given.host, protocol=given.protocol, version=given.version
     )
-    found = await call.state.hosts.claim(lambda: cluster.leases.claim(call.found.job, claim))
+
+    def give() -> ClaimAnswer:
+        return cluster.leases.claim(call.found.job, claim, is_draining=cluster.hosts.is_draining(claim.host))
+
+    found = await call.state.hosts.claim(give)
     settings, job = cluster.cluster_settings(), found.job
     return documents.answer(
         ClaimedUpload(

@@ -235,6 +235,19 @@ def test_hosts_greet_and_are_shown_and_drained(client, site):
         assert client.ask("GET", "", role=role)[0] == 403
 
 
+def test_host_that_is_drained_gets_no_job_and_keeps_those_that_it_has(client, site):
+    site.publish()
+    site.publish("8", filename="another.raw")
+    assert client.claim()[0] == 200
+    client.ask("POST", "/hosts/h1/drain", {"drain": True}, role=Role.ADMIN)
+    assert client.claim()[0] == 200
+    status, problem = client.ask("POST", "/jobs/8/claim", CLAIM)
+    assert (status, problem["detail"]) == (409, "the host h1 is to take no more jobs")
+    assert site.state("8") is JobState.SCHEDULED
+    site.leases.publish("8", "uploads")
+    assert client.ask("POST", "/jobs/8/claim", CLAIM | {"attempt": 2, "host": "h2"})[0] == 200
+
+
 def test_server_without_a_cluster_says_so(make_spool, serve, home):
     server = serve(make_spool())
     token = TokenStore(home).create("tom", Role.WORKER, note="", expires=None, now=datetime.datetime.now(datetime.UTC))[

@@ -288,7 +288,7 @@ def test_unit_is_not_restarted_for_what_another_try_does_not_heal():
 def test_no_process_of_a_host_outlives_it_and_uploaders_get_no_sigterm_by_a_stop():
     host = unit(HOST_UNIT)
     assert (host["KillMode"], host["KillSignal"]) == (["control-group"], ["SIGKILL"])
-    assert host["ExecStop"][:4] == ["sh", "-c", "'kill", "-TERM"]
+    assert {"kill", "-TERM"} <= set(host["ExecStop"])
     assert int(host["TimeoutStopSec"][0]) > settings.ClusterSettings(host="a").lease_seconds
 
 

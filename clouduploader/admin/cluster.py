@@ -9,6 +9,7 @@ from clouduploader.util.frozen import frozen
 
 if TYPE_CHECKING:
     from clouduploader.client import JobServer
+    from clouduploader.client.cluster_status import ClusterStatus
 
 LOOK_SECONDS = 2.0
 
@@ -20,11 +21,13 @@ class Draining:
     Attributes:
         host: Its name.
         is_draining: Whether it takes no more.
+        is_known: Whether the server has heard of it lately.
         jobs: Those that it still works on.
     """
 
     host: str
     is_draining: bool
+    is_known: bool
     jobs: tuple[str, ...]
 
 
@@ -36,7 +39,7 @@ def drain(
     is_waiting: bool = False,
     pause: Callable[[float], None] = time.sleep,
 ) -> Draining:
-    """Let a host take no more jobs, or take them again; what it works on goes on.
+    """Let a host take no more jobs, or take them again, also one that is not there yet; what it works on goes on.
 
     Args:
         server: Its server.
@@ -46,20 +49,20 @@ def drain(
         pause: Waits for some seconds.
 
     Raises:
-        NotFoundError: The server does not know the host.
         ClouduploaderError: The server can't be asked, or refuses. While it waits, a server that is not reached is
             asked again.
     """
     server.drain_host(host, is_draining=is_draining)
-    found = _jobs(server, host)
-    while is_waiting and found:
+    found = server.cluster_status()
+    is_known = any(one.name == host for one in found.hosts)
+    while is_waiting and _jobs(found, host):
         pause(LOOK_SECONDS)
         try:
-            found = _jobs(server, host)
+            found = server.cluster_status()
         except TransientError:
             continue  # it is restarted, perhaps
-    return Draining(host, is_draining, found)
+    return Draining(host, is_draining, is_known, _jobs(found, host))
 
 
-def _jobs(server: "JobServer", host: str) -> tuple[str, ...]:
-    return tuple(lease.job for lease in server.cluster_status().leases if lease.host == host)
+def _jobs(found: "ClusterStatus", host: str) -> tuple[str, ...]:
+    return tuple(lease.job for lease in found.leases if lease.host == host)

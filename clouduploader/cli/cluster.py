@@ -92,7 +92,7 @@ def drain_command(session: Session, /, *, host: str, wait: bool) -> None:
     """Let HOST take no more jobs.
 
     What it works on goes on, and jobs that wait go to other hosts. It stays so, over restarts of host and server,
-    until `cluster undrain`.
+    until `cluster undrain`. A host that is not there yet can be drained, too.
 
     With --json the data are {"host", "draining", "jobs"}, these being what it still works on.
     """
@@ -116,6 +116,8 @@ def _drain(session: Session, host: str, *, is_draining: bool, is_waiting: bool) 
     from clouduploader.admin import cluster
 
     found = cluster.drain(session.find_service(), host, is_draining=is_draining, is_waiting=is_waiting)
+    if not found.is_known:
+        output.warn(session, f"the server has not heard of a host {host} yet")
     if session.is_json:
         output.print_json(session, {"host": found.host, "draining": found.is_draining, "jobs": list(found.jobs)})
         return

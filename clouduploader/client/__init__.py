@@ -185,7 +185,6 @@ class JobServer:
         """Let a host of the cluster take no more jobs, or take them again.
 
         Raises:
-            NotFoundError: The server does not know the host.
             UnavailableError: See `cluster_status`.
             DeniedError: As there.
         """

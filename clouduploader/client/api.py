@@ -22,7 +22,6 @@ from clouduploader.errors import (
     ClouduploaderError,
     JobFileError,
     NetworkError,
-    NotFoundError,
     TransientError,
     UnavailableError,
 )
@@ -37,11 +36,8 @@ PAGE_JOBS = 200
 TUS = {"Tus-Resumable": "1.0.0"}
 STRANGER = "stranger"  # to the API: a client that may do nothing
 REFUSALS = {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN, http.HTTPStatus.MISDIRECTED_REQUEST}
-_CLUSTER_ERRORS: Mapping[int, type[ClouduploaderError]] = {
-    http.HTTPStatus.NOT_FOUND: NotFoundError,
-    http.HTTPStatus.CONFLICT: UnavailableError,
-}
-"""What statuses mean where a host is named; 409 is that of a server without a cluster."""
+_NO_CLUSTER: Mapping[int, type[ClouduploaderError]] = {http.HTTPStatus.CONFLICT: UnavailableError}
+"""What a server without a cluster answers."""
 _GIVEN = ("user", "target", "project", "repository", "package", "arch", "filename")
 _TEXTS = ("details", "host", *_GIVEN)
 _NUMBERS = {"progress": "progress", "tries": "try_", "size": "size", "attempt": "attempt"}
@@ -157,7 +153,7 @@ class ApiServer(JobServer):
 
     def cluster_status(self) -> ClusterStatus:
         """See `JobServer.cluster_status`."""
-        found = self._document("GET", "/cluster", max_bytes=MAX_PAGE_BYTES, errors=_CLUSTER_ERRORS)
+        found = self._document("GET", "/cluster", max_bytes=MAX_PAGE_BYTES, errors=_NO_CLUSTER)
         try:
             return cluster_status.parse(found)
         except ValueError:
@@ -166,7 +162,7 @@ class ApiServer(JobServer):
     def drain_host(self, host: str, *, is_draining: bool) -> None:
         """See `JobServer.drain_host`."""
         path = f"/cluster/hosts/{urllib.parse.quote(host, safe='')}/drain"
-        self._document("POST", path, body=json.dumps({"drain": is_draining}).encode(), errors=_CLUSTER_ERRORS)
+        self._document("POST", path, body=json.dumps({"drain": is_draining}).encode(), errors=_NO_CLUSTER)
 
     # --- images
 

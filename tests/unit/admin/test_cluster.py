@@ -5,7 +5,7 @@ from fakes.scripted_server import answer, ok, refusal
 
 from clouduploader.admin import cluster
 from clouduploader.client.api import ApiServer
-from clouduploader.errors import DeniedError, NotFoundError
+from clouduploader.errors import DeniedError, UnavailableError
 
 DONE = ok(b"{}")
 
@@ -15,7 +15,10 @@ def status(*hosts):
     lease = {"user": "tom", "attempt": 1, "takeovers": 0, "queue": "uploads"}
     lease |= dict.fromkeys(("since", "until"), "2026-11-29T12:00:00Z")
     leases = [{"job": str(number), "host": host, **lease} for number, host in enumerate(hosts)]
-    return ok(json.dumps({"hosts": [], "queues": [], "leases": leases}).encode())
+    greeted = {"version": "1", "protocol": 1, "slots": 2, "busy": 1, "queues": [], "seen": "2026-11-29T12:00:00Z"}
+    greeted |= {"skew_seconds": 0, "draining": True, "gone": False}
+    known = [{"name": host, **greeted} for host in dict.fromkeys(hosts)]
+    return ok(json.dumps({"hosts": known, "queues": [], "leases": leases}).encode())
 
 
 @pytest.fixture
@@ -31,8 +34,8 @@ def drain(make_server):
 
 
 def test_drain_tells_what_the_host_works_on(drain):
-    assert drain(DONE, status("a", "b", "a")) == (cluster.Draining("a", True, ("0", "2")), 0)
-    assert drain(DONE, status("b"), is_draining=False) == (cluster.Draining("a", False, ()), 0)
+    assert drain(DONE, status("a", "b", "a")) == (cluster.Draining("a", True, True, ("0", "2")), 0)
+    assert drain(DONE, status("b"), is_draining=False) == (cluster.Draining("a", False, False, ()), 0)
 
 
 def test_drain_waits_until_the_host_has_no_job_also_while_the_server_is_away(drain):
@@ -41,7 +44,7 @@ def test_drain_waits_until_the_host_has_no_job_also_while_the_server_is_away(dra
     assert (found.jobs, looks) == ((), 2)
 
 
-@pytest.mark.parametrize(("refused", "error"), [("404 Not Found", NotFoundError), ("403 Forbidden", DeniedError)])
+@pytest.mark.parametrize(("refused", "error"), [("409 Conflict", UnavailableError), ("403 Forbidden", DeniedError)])
 def test_refusal_is_told_before_it_waits(drain, refused, error):
     with pytest.raises(error, match="because"):
         drain(answer(refused, json.dumps({"detail": "because"}).encode()), is_waiting=True)

@@ -78,6 +78,12 @@ def test_host_is_drained(run, serve):
     assert (sent.line, json.loads(sent.body)) == ("POST /api/v1/cluster/hosts/a/drain", {"drain": True})
 
 
+def test_host_that_the_server_has_not_heard_of_is_drained_with_a_warning(run, serve):
+    code, out, err = run("drain", "c", "--server", serve(document({}), document(STATUS)).url)
+    assert (code, out) == (0, "host c: takes no more jobs, and works on no job\n")
+    assert err == "clouduploader: warning: the server has not heard of a host c yet\n"
+
+
 def test_drained_host_takes_jobs_again(run, serve):
     server = serve(document({}), document(STATUS | {"leases": []}))
     code, out, _ = run("undrain", "a", "--server", server.url, "--json")
@@ -87,8 +93,7 @@ def test_drained_host_takes_jobs_again(run, serve):
 
 @pytest.mark.parametrize(
     ("answers", "words", "code", "said"),
-    [([problem("404 Not Found", "there is no host 'x'")], ["drain", "x"], 66, "there is no host 'x'"),
-     ([problem("409 Conflict", "this server has no cluster")], ["status"], 69, "this server has no cluster"),
+    [([problem("409 Conflict", "this server has no cluster")], ["status"], 69, "this server has no cluster"),
      ([problem("403 Forbidden", "access denied for tom")], ["status"], 77, "access denied for tom"),
      ([document({"hosts": 5})], ["status"], 76, "a cluster that makes no sense")],
 )  # fmt: skip

@@ -424,7 +424,10 @@ class Leases:
 
     @contextlib.contextmanager
     def beating(self, name: str, attempt: int, claim_id: str, wake: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-        """Watch a lease for a beat that waits for its answer. Does not block.
+        """Renew a lease by a beat, and watch it while that waits for its answer. Does not block.
+
+        The answer renews nothing: a host that is gone gets it too, as far as can be seen from here, and it counts its
+        lease from when it sends a beat.
 
         Args:
             name: The job.
@@ -433,27 +436,35 @@ class Leases:
             wake: Called, in any thread, once the answer should not wait any longer.
 
         Yields:
-            What renews the lease, and returns whether the host is to stop; it raises StaleError without a lease.
+            What returns whether the host is to stop; it raises StaleError without a lease.
+
+        Raises:
+            StaleError: The host has no lease.
         """
         digest = _digest(claim_id)
 
-        def renew() -> bool:
-            with self._lock:
-                lease = self._leases.get(name)
-                if lease is None or not lease.is_held(attempt, digest):
-                    raise _stale(name, attempt)
-                lease.until = max(lease.until, self._clock() + lease.record.seconds)
-                lease.watchers.add(wake)
-                if self._is_closing:
-                    wake()
-                return lease.is_stopping
+        def look() -> _Lease:
+            lease = self._leases.get(name)
+            if lease is None or not lease.is_held(attempt, digest):
+                raise _stale(name, attempt)
+            return lease
 
+        def is_stopping() -> bool:
+            with self._lock:
+                return look().is_stopping
+
+        with self._lock:
+            lease = look()
+            lease.until = max(lease.until, self._clock() + lease.record.seconds)
+            lease.watchers.add(wake)
+            if self._is_closing:
+                wake()
         try:
-            yield renew
+            yield is_stopping
         finally:
             with self._lock:
-                if lease := self._leases.get(name):
-                    lease.watchers.discard(wake)
+                if watched := self._leases.get(name):
+                    watched.watchers.discard(wake)
 
     def is_news(self, name: str, percent: int) -> bool:
         """Return whether the progress of an upload is another one than was written last. Does not block."""

@@ -315,16 +315,15 @@ async def beat(call: RouteCall) -> web.StreamResponse:
         with contextlib.suppress(RuntimeError):  # the server has ended
             loop.call_soon_threadsafe(is_wanted.set)
 
-    with leases.beating(name, given.attempt, given.claim, wake) as renew:
-        is_stopping = renew()
+    with leases.beating(name, given.attempt, given.claim, wake) as is_stopping:
         if given.progress is not None and leases.is_news(name, given.progress):
             percent = given.progress
             await call.state.hosts.work(lambda: leases.note_progress(name, given.attempt, given.claim, percent))
-        if not is_stopping:
+        if not is_stopping():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(cluster.cluster_settings().beat_seconds):
                     await is_wanted.wait()
-        return documents.answer(BeatAnswer(stop=renew()))
+        return documents.answer(BeatAnswer(stop=is_stopping()))
 
 
 async def append_log(call: RouteCall) -> web.StreamResponse:

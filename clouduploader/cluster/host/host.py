@@ -29,7 +29,7 @@ from clouduploader.cluster.host import directory, task
 from clouduploader.cluster.host.attempt import HostFacts
 from clouduploader.cluster.host.uploader import end_with_parent
 from clouduploader.cluster.settings import ClusterSettings
-from clouduploader.errors import CannotCreateError, ClouduploaderError
+from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
 from clouduploader.util import files, service_log
 from clouduploader.util.service_log import ServiceLog
 
@@ -65,6 +65,7 @@ def run(
 
     Raises:
         CannotCreateError: There can't be a spool.
+        UnavailableError: Celery can't go on.
     """
     try:
         spool.mkdir(mode=files.PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -97,6 +98,8 @@ def run(
     with greeter:
         worker.start()
     log.tell("stopped")
+    if worker.exitcode:
+        raise UnavailableError("this upload host can't work any more: what Celery says of it stands in the log")
 
 
 class _HostWorker(Worker):  # type: ignore[misc] # Celery has no types
@@ -242,13 +245,6 @@ def _register(app: Celery, host: HostFacts, server: ClusterServer) -> None:
 
 def _log_to(log: ServiceLog) -> None:
     """Write what Celery warns of into our log, and nothing else of it."""
-
-    def soften(record: logging.LogRecord) -> bool:
-        kind = record.exc_info[0] if record.exc_info else None
-        if kind and issubclass(kind, OSError | AMQPError | WorkerLostError):  # the message says all
-            record.exc_info, record.levelname = None, logging.getLevelName(logging.WARNING)
-        return True
-
     signals.setup_logging.connect(lambda **_facts: None, weak=False)  # Celery sets up nothing then
     logging.captureWarnings(capture=True)
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # they are for Celery's developers
@@ -257,3 +253,11 @@ def _log_to(log: ServiceLog) -> None:
     for logger in (logging.getLogger(), billiard.util.get_logger()):
         logger.addHandler(handler)
         logger.setLevel(logging.WARNING)
+
+
+def soften(record: logging.LogRecord) -> bool:
+    """Leave the traceback out of what a library says of a broker or a process that is gone; a filter of records."""
+    kind = record.exc_info[0] if record.exc_info else None
+    if kind and issubclass(kind, OSError | AMQPError | WorkerLostError):  # the message says all
+        record.exc_info, record.levelname = None, logging.getLevelName(logging.WARNING)
+    return True

@@ -1,14 +1,30 @@
 import io
+import logging
 import types
 
 import pytest
+from amqp.exceptions import ConnectionForced
 
-from clouduploader.cluster.host import host
+from clouduploader.cluster import protocol
+from clouduploader.cluster.host import directory, host
 from clouduploader.cluster.host.attempt import HostFacts
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.util.service_log import ServiceLog
 from tests.fakes.cluster_server import FakeCluster
 from tests.fakes.waiting import wait_for
+
+
+class Consumer:
+    """Celery's, that does at once what is to be done soon."""
+
+    def __init__(self, queues):
+        self.queues = set(queues)
+        self.task_consumer = types.SimpleNamespace(consuming_from=self.queues.__contains__)
+        self.cancel_task_queue = self.queues.discard
+        self.add_task_queue = self.queues.add
+
+    def call_soon(self, function, *arguments):
+        function(*arguments)
 
 
 @pytest.fixture
@@ -19,31 +35,58 @@ def cluster():
 
 
 @pytest.fixture
-def facts(tmp_path):
-    return HostFacts(name="h1", spool=tmp_path, program=tmp_path, environment={}, log=ServiceLog(io.StringIO()))
+def log():
+    return io.StringIO()
 
 
 @pytest.fixture
-def greeter(cluster, facts):
-    """A greeter of a host that is not connected to the broker yet."""
-    settings = ClusterSettings(host="h1", slots=3, serves=("uploads", "large"))
-    return host.Greeter(types.SimpleNamespace(consumer=None), settings, cluster.client(), facts)
+def consumer():
+    return Consumer({"clouduploader.uploads", "clouduploader.large"})
 
 
-def test_host_greets_and_leaves_a_mark_for_checks_of_health(cluster, greeter, facts):
-    mark = facts.spool / host.GREETED_NAME
-    with greeter:
-        wait_for(mark.exists)
-    (greeting,) = cluster.greetings
-    assert {key: greeting[key] for key in ("name", "slots", "queues", "busy")} == {
-        "name": "h1", "slots": 3, "queues": ["uploads", "large"], "busy": [],
+@pytest.fixture
+def greeter(cluster, consumer, log, tmp_path):
+    facts = HostFacts(name="a", spool=tmp_path, program=tmp_path, environment={}, log=ServiceLog(log))
+    settings = ClusterSettings(host="a", slots=3, serves=("uploads", "large"))
+    return host.Greeter(types.SimpleNamespace(consumer=consumer), settings, cluster.client(), facts)
+
+
+def test_host_says_what_it_can_and_does(cluster, greeter, tmp_path):
+    with directory.made(tmp_path, "7", 1), greeter:
+        wait_for((tmp_path / host.GREETED_NAME).exists)
+    found = cluster.greetings[0]
+    assert {name: found[name] for name in ("name", "protocol", "slots", "queues", "busy")} == {
+        "name": "a", "protocol": protocol.VERSION, "slots": 3, "queues": ["uploads", "large"], "busy": ["7"],
     }  # fmt: skip
-    assert mark.stat().st_mode & 0o777 == 0o640
+
+
+def test_host_that_is_drained_takes_no_messages_until_it_is_not(cluster, consumer, greeter):
+    queues = set(consumer.queues)
+    cluster.is_draining = True
+    with greeter:
+        wait_for(lambda: not consumer.queues)
+        cluster.is_draining = False
+        wait_for(lambda: consumer.queues == queues)
 
 
 def test_host_that_leaves_says_so_at_once(cluster, greeter):
     with greeter:
-        wait_for(lambda: len(cluster.greetings) == 1)
+        cluster.wait_for(lambda: cluster.greetings)
         greeter.leave()
-        wait_for(lambda: len(cluster.greetings) == 2)
-    assert cluster.greetings[1]["queues"] == []
+        cluster.wait_for(lambda: cluster.greetings[-1]["queues"] == [])
+
+
+def test_server_that_is_not_there_is_told_once(cluster, greeter, log):
+    cluster.failures = {"hosts": [503, 503]}
+    with greeter:
+        cluster.wait_for(lambda: cluster.greetings)
+        wait_for(lambda: "event=greeted" in log.getvalue())
+    assert log.getvalue().count("event=trouble") == 1
+    assert "it is asked again until it answers" in log.getvalue()
+
+
+@pytest.mark.parametrize(("error", "is_softened"), [(ConnectionForced("closed"), True), (ValueError("a bug"), False)])
+def test_lost_broker_is_a_warning_and_a_bug_has_its_traceback(error, is_softened):
+    record = logging.LogRecord("made-up", logging.CRITICAL, "", 1, "trouble", (), (type(error), error, None))
+    assert host.soften(record)
+    assert (record.exc_info is None, record.levelname) == (is_softened, "WARNING" if is_softened else "CRITICAL")

@@ -99,9 +99,10 @@ class ObjectStoreServer:
 def _part(data, wanted):
     if not wanted:
         return 200, data, {"ETag": '"of the store"'}
-    start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-    headers = {"ETag": '"of the store"', "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-    return 206, data[start:], headers
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    start, end = int(first), int(last) + 1 if last else len(data)
+    headers = {"ETag": '"of the store"', "Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+    return 206, data[start:end], headers
 
 
 def _xml(text):

@@ -18,6 +18,7 @@ from clouduploader.cluster.settings import StorePlace
 from clouduploader.errors import NetworkError
 from clouduploader.server import send_image
 from clouduploader.store.tokens import Role, TokenStore
+from clouduploader.util.arrival import ArrivalWriter
 from clouduploader.util.cancel import Cancel
 from clouduploader.util.certificates import ClientTls
 
@@ -124,7 +125,8 @@ def test_host_fetches_it(connect, tmp_path, has_tls):
     server = ClusterServer(f"{scheme}://{host}:{port}", client.token, tls=ClientTls(ca=authority.path))
     path = tmp_path / "fetched"
     claim = Claim("7", 1, claim_id(1))
-    fetch.fetch(server, claim, path, size=len(IMAGE), sha256=SHA256, cancel=Cancel())
+    with ArrivalWriter() as arrival:
+        fetch.fetch(server, claim, path, size=len(IMAGE), sha256=SHA256, cancel=Cancel(), arrival=arrival)
     assert path.read_bytes() == IMAGE
 
 
@@ -157,5 +159,7 @@ def fetched(client, directory):
     host, port = client.server.address
     path = directory / "fetched"
     server = ClusterServer(f"http://{host}:{port}", client.token)
-    fetch.fetch(server, Claim("7", 1, claim_id(1)), path, size=len(IMAGE), sha256=SHA256, cancel=Cancel())
+    claim = Claim("7", 1, claim_id(1))
+    with ArrivalWriter() as arrival:
+        fetch.fetch(server, claim, path, size=len(IMAGE), sha256=SHA256, cancel=Cancel(), arrival=arrival)
     return path.read_bytes()

@@ -13,7 +13,7 @@ import collections
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from clouduploader.cluster.dispatch.cluster import Cluster
 from clouduploader.cluster.dispatch.digests import Digests
@@ -170,7 +170,7 @@ class Dispatcher(SpoolWorker):
             if not room.has_any:
                 break
 
-    def _room(self, leases: Iterable[LeaseView]) -> Room:
+    def _room(self, leases: Collection[LeaseView]) -> Room:
         """Return the slots that no job has or waits for."""
         taken = Counter(lease.host for lease in leases if lease.state is LeaseState.CLAIMED)
         room = Room(

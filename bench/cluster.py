@@ -267,14 +267,14 @@ class Swarm:
         messages = asyncio.Queue()
         loop = asyncio.get_running_loop()
         end = threading.Event()
-        reader = threading.Thread(target=self._read, args=(loop, messages, end))
-        reader.start()
+        threading.Thread(target=self._read, args=(loop, messages, end), daemon=True).start()
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as self._session:
             await self.greet()
             greeting = loop.create_task(self._greet_on())
             tasks = {loop.create_task(self._take(messages))}
-            self._still = {self._cluster.submit(target="directory") for _ in self._hosts}
+            for _ in self._hosts:
+                self._still.add(await asyncio.to_thread(self._cluster.submit, target="directory"))
             while len(self.claims) < len(self._hosts):
                 await asyncio.sleep(0.1)
             self.claims.clear()
@@ -287,7 +287,6 @@ class Swarm:
             for task in tasks:
                 task.cancel()
         end.set()
-        reader.join()
         return cpu
 
     async def _greet_on(self):

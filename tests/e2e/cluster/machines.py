@@ -272,9 +272,16 @@ class Cluster:
         return ""
 
     def wait_for_end(self, *names):
-        """Wait until jobs are over and their files gone; return them. Of many, one has to end within the patience."""
-        for name in names:
-            self.wait_for(lambda name=name: self.jobs.done_path(name).exists() and not self.files_of(name))
+        """Wait until jobs are over and their files gone, as long as another one ends now and then; return them."""
+        left = set(names)
+
+        def has_ended():
+            ended = {it for it in left if self.jobs.done_path(it).exists() and not self.files_of(it)}
+            left.difference_update(ended)
+            return ended or not left
+
+        while left:
+            self.wait_for(has_ended)
         return [self.job(it) for it in names]
 
     def files_of(self, name):

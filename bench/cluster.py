@@ -254,6 +254,8 @@ class Swarm:
         mine = {"attempt": attempt, "claim": claim}
         body = mine | {"host": host, "protocol": protocol.VERSION, "version": clouduploader.__version__}
         seconds, found = await self.ask(f"jobs/{job}/claim", body)
+        if "beat_seconds" not in found:
+            return  # published anew meanwhile: another one claims that
         self.claims.append(seconds)
         while job in self._still:
             seconds, answer = await self.ask(f"jobs/{job}/beat", mine | {"progress": 50})
@@ -263,7 +265,7 @@ class Swarm:
         await self.ask(f"jobs/{job}/done", mine | {"exit_code": 0, "result": "made"})
 
     async def run(self, rate, seconds):
-        """Work for some seconds; return the server's CPU seconds in them."""
+        """Let all beat for some seconds, and then claim besides; return the CPU that the server took a second, both."""
         messages = asyncio.Queue()
         loop = asyncio.get_running_loop()
         end = threading.Event()
@@ -271,23 +273,34 @@ class Swarm:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as self._session:
             await self.greet()
-            greeting = loop.create_task(self._greet_on())
-            tasks = {loop.create_task(self._take(messages))}
+            tasks = [loop.create_task(self._greet_on()), loop.create_task(self._take(messages))]
             for _ in self._hosts:
-                self._still.add(await asyncio.to_thread(self._cluster.submit, target="directory"))
+                self._still.add(await self._submit())
             while len(self.claims) < len(self._hosts):
                 await asyncio.sleep(0.1)
+            await asyncio.sleep(5)
             self.claims.clear()
-            cpu, began = cpu_of(self._cluster.server.process.pid), time.monotonic()
-            for number in range(int(rate * seconds)):
-                await asyncio.sleep(max(0, began + number / rate - time.monotonic()))
-                await asyncio.to_thread(self._cluster.submit, target="directory")
-            cpu = (cpu_of(self._cluster.server.process.pid) - cpu) / (time.monotonic() - began)
-            greeting.cancel()
+            self.beats.clear()
+            beating = await self._cpu(asyncio.sleep(seconds))
+            working = await self._cpu(self._submit_on(rate, seconds))
             for task in tasks:
                 task.cancel()
         end.set()
-        return cpu
+        return beating, working
+
+    async def _cpu(self, what):
+        cpu, began = cpu_of(self._cluster.server.process.pid), time.monotonic()
+        await what
+        return (cpu_of(self._cluster.server.process.pid) - cpu) / (time.monotonic() - began)
+
+    async def _submit(self):
+        return await asyncio.to_thread(self._cluster.submit, blocks=0, target="directory")
+
+    async def _submit_on(self, rate, seconds):
+        began = time.monotonic()
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0, began + number / rate - time.monotonic()))
+            await self._submit()
 
     async def _greet_on(self):
         while True:
@@ -331,10 +344,11 @@ def swarm(options):
         for host in cluster.hosts.values():
             host.close()
         simulated = Swarm(cluster, options.hosts)
-        cpu = asyncio.run(simulated.run(options.rate, options.seconds))
-        print(f"{options.hosts} hosts with a job each, {options.rate} claims a second: {100 * cpu:.0f} % of a core")
+        beating, working = asyncio.run(simulated.run(options.rate, options.seconds))
+        print(f"{options.hosts} hosts with a job each: {100 * beating:.0f} % of a core")
+        print(f"and {options.rate} claims a second: {100 * working:.0f} %, of {len(simulated.claims)} claims")
         for name, values in (("claim", simulated.claims), ("beat, beyond its 5 s", simulated.beats)):
-            values.sort()
+            values = sorted(values) or [0.0]
             print(f"{name}: {len(values)}, median {1000 * values[len(values) // 2]:.0f} ms, "
                   f"p99 {1000 * values[len(values) * 99 // 100]:.0f} ms")  # fmt: skip
         print(f"failures: {len(simulated.failures)} {simulated.failures[:3]}")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on PATH becomes the user rabbitmq
 USER, PASSWORD = "uploads", "made-up-pass/word of the tests"
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # also if the test run is killed
 PATIENCE_SECONDS = 60  # only a failing test waits that long
 SETTINGS = f"""
 default_user = {USER}
@@ -166,7 +167,7 @@ class RabbitMq:
     def _popen(self, *command):
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [*self._enter, *command],
+                [*self._enter, *DIES_WITH_US, *command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment, start_new_session=True,
             )  # fmt: skip
 

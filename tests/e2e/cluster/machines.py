@@ -63,6 +63,7 @@ class Machine:
         place: Its directory; nothing else of the cluster is there.
         process: The running process; None if it does not run.
         command: What is started.
+        within: What stands before it.
     """
 
     def __init__(self, cluster, name, settings):
@@ -77,7 +78,7 @@ class Machine:
         (self.home / "clouduploader.conf").write_text(settings)
         (self.home / "broker-password").touch(0o600)
         (self.home / "broker-password").write_text(cluster.broker.password)
-        self.command = []
+        self.command, self.within = [], []
 
     @property
     def log(self):
@@ -93,7 +94,7 @@ class Machine:
         )
         with (self.place / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._cluster.sandbox.enter, *self.command],
+                [*self._cluster.sandbox.enter, *self.within, *rabbitmq.DIES_WITH_US, *self.command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.place,
                 env=environment,
             )  # fmt: skip
@@ -143,9 +144,9 @@ class Host(Machine):
         (self.home / "token").touch(0o600)
         (self.home / "token").write_text(cluster.token(name))
         script = f'mount --bind "{names}" /etc/hosts && exec "$@"'
-        within = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+        self.within = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
         options = ["--server", cluster.url, "--broker", cluster.broker_url]
-        self.command = [*within, *before, EXECUTABLE, "worker", "--cluster", *options]
+        self.command = [*before, EXECUTABLE, "worker", "--cluster", *options]
         self.to_server, self.to_broker = (
             Blackhole(f"{address}:{port}", f"127.0.0.1:{port}", cluster.sandbox.enter)
             for port in (cluster.port, cluster.broker.port)

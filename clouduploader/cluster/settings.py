@@ -32,6 +32,10 @@ STORE_KEYS = ("image_store_endpoint", "image_store_profile")
 _STORE = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([A-Za-z0-9!_.*'()/-]{0,200}))?")
 """Names of buckets and objects by the rules of S3, but for characters that need care."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_BROKER = re.compile(
+    r"amqps?://(?:[A-Za-z0-9._~%!$&'()*+,=-]+@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[^\s;?#]*)?"
+)
+"""One broker: kombu takes several, separated by semicolons, and behind a question mark what turns TLS off."""
 _SIZE_RULE = re.compile(r"size(>=|<)(.+)")
 
 
@@ -198,11 +202,12 @@ def password(found: Config) -> str | None:
 
 
 def _broker(path: Path, url: str) -> str:
+    """Check the URL of the broker; no error shows it, for there may be a password in it."""
     if not url:
         return ""
     try:
         parts = urllib.parse.urlsplit(url)
-        is_right = parts.scheme in SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        is_right = bool(_BROKER.fullmatch(url)) and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_right = False
     else:
@@ -218,7 +223,7 @@ def _broker(path: Path, url: str) -> str:
                 hint="Take RabbitMQ: amqps://USER@HOST/VHOST.",
             )
     if not is_right:
-        raise ConfigError(f"'{url}' is not the URL of RabbitMQ", hint="It is one such as amqps://USER@HOST/VHOST.")
+        raise ConfigError("that of the broker is not the URL of RabbitMQ", hint="It is amqps://USER@HOST/VHOST.")
     return url
 
 

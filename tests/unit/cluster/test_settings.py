@@ -48,6 +48,13 @@ def test_first_rule_that_fits_names_the_queue(read):
         ("broker = redis://mq", "Redis can't be the broker"),
         ("broker = http://mq", "is not the URL of RabbitMQ"),
         ("broker = amqp://mq:x", "is not the URL of RabbitMQ"),
+        ("broker = amqps://tom:secret@mq:99999/v", "has a password in it"),
+        ("broker = amqps://tom:se/secret@mq/v", "is not the URL of RabbitMQ"),
+        ("broker = amqps://tom:#secret@mq/v", "is not the URL of RabbitMQ"),
+        ("broker = tom:secret@mq", "is not the URL of RabbitMQ"),
+        ("broker = amqps://tom@mq/v?password=secret", "is not the URL of RabbitMQ"),
+        ("broker = amqps://tom@mq/v?ssl_cert_reqs=CERT_NONE", "is not the URL of RabbitMQ"),
+        ("broker = amqps://mq;amqps://tom:secret@other", "is not the URL of RabbitMQ"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(read, text, message):
@@ -55,6 +62,11 @@ def test_what_is_wrong_is_said_in_one_line(read, text, message):
         read(text)
     assert message in caught.value.message
     assert "secret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("url", ["amqps://t%40m@mq.example.org:5671/%2Fv", "amqp://[::1]:5672", "amqps://mq/"])
+def test_broker_has_a_user_a_port_and_a_virtual_host(read, url):
+    assert read(f"broker = {url}").broker == url
 
 
 def test_command_line_wins(read):

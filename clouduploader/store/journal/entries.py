@@ -2,7 +2,9 @@
 
 import enum
 import hashlib
+import itertools
 import json
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from clouduploader.plugin import CloudObject, JsonValue
@@ -106,12 +108,13 @@ class JournalState:
 
 
 def state_of(entries: Iterable[Entry]) -> JournalState:
-    """Sum up entries, the oldest first."""
+    """Sum up entries, the oldest first, in a time that grows with their number alone: a host may send what it likes."""
     began: Entry | None = None
     end: Entry | None = None
     objects: dict[CloudObject, Entry] = {}
-    asked: list[Entry] = []
+    asked = _Questions()
     delivered: set[CloudObject] = set()
+    both: set[CloudObject] = set()  # in `objects` and in `delivered`
     kept: set[CloudObject] = set()
     open_from = 0
     is_success = False
@@ -120,13 +123,13 @@ def state_of(entries: Iterable[Entry]) -> JournalState:
             case "begin":
                 began, end, kept, is_success = entry, None, set(), False
             case "asked":
-                asked = [question for question in asked if not _is_repeated(question, entry)]
-                asked.append(entry)
+                asked.ask(entry)
             case "refused":
-                _answer(asked, entry)
+                asked.answer(entry)
             case "made":
-                _answer(asked, entry)
+                asked.answer(entry)
                 objects[object_of(entry)] = entry
+                both.update({object_of(entry)} & delivered)
             case "removed":
                 objects.pop(object_of(entry), None)
             case "kept":
@@ -135,30 +138,62 @@ def state_of(entries: Iterable[Entry]) -> JournalState:
                 end = entry
                 found_again = [thing for thing in results_of(entry) if thing not in objects and thing not in delivered]
                 for thing in found_again:  # the answer to its making was lost
-                    _answer(asked, fields_of(thing))
+                    asked.answer(fields_of(thing))
                 delivered.update(results_of(entry))
+                both.update(thing for thing in results_of(entry) if thing in objects)
                 has_succeeded = entry.get("outcome") == AttemptOutcome.SUCCEEDED
                 is_success = is_success or has_succeeded
                 if has_succeeded:  # what it made and neither gave nor removed is left
-                    objects = {thing: made for thing, made in objects.items() if thing not in delivered}
+                    for thing in both:
+                        objects.pop(thing, None)
+                    both = set()
                 elif entry.get("outcome") == AttemptOutcome.CLEANED:
-                    objects, asked = {}, []
+                    objects, asked, both = {}, _Questions(), set()
                 if not (objects or asked or (has_succeeded and entry.get("shortfalls"))):
                     open_from = index + 1
-    return JournalState(began, end, objects, tuple(asked), frozenset(delivered), frozenset(kept), open_from, is_success)
+    return JournalState(began, end, objects, asked.open(), frozenset(delivered), frozenset(kept), open_from, is_success)
 
 
-def _is_repeated(question: Entry, entry: Entry) -> bool:
-    """Tell whether two requests ask for the same thing, which is made once, whichever of them arrives."""
-    same = all(question.get(name) == entry.get(name) for name in ("kind", "region", "token"))
-    return same and bool(entry.get("token"))
+class _Questions:
+    """What was asked for, and not known what came of it."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], OrderedDict[int | str, tuple[int, Entry]]] = {}
+        self._numbers = itertools.count()
+
+    def __bool__(self) -> bool:
+        """Whether there is something."""
+        return bool(self._open)
+
+    def ask(self, entry: Entry) -> None:
+        """Add one; what is asked for with the same token is made once, whichever request arrives."""
+        number = next(self._numbers)
+        of_kind = self._open.setdefault(_kind(entry), OrderedDict())
+        token = _word(entry, "token")
+        of_kind.pop(token, None)
+        of_kind[token or number] = (number, entry)
+
+    def answer(self, entry: Entry) -> None:
+        """Take out the first one of the same kind and region, if there is one."""
+        kind = _kind(entry)
+        if of_kind := self._open.get(kind):
+            of_kind.popitem(last=False)
+            if not of_kind:
+                del self._open[kind]
+
+    def open(self) -> tuple[Entry, ...]:
+        """Return them, the oldest first."""
+        found = sorted((pair for of_kind in self._open.values() for pair in of_kind.values()), key=lambda pair: pair[0])
+        return tuple(entry for _, entry in found)
 
 
-def _answer(asked: list[Entry], entry: Entry) -> None:
-    for index, question in enumerate(asked):
-        if (question.get("kind"), question.get("region")) == (entry.get("kind"), entry.get("region")):
-            del asked[index]
-            return
+def _kind(entry: Entry) -> tuple[str, str]:
+    return _word(entry, "kind"), _word(entry, "region")
+
+
+def _word(entry: Entry, name: str) -> str:
+    value = entry.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def object_of(entry: Entry) -> CloudObject:

@@ -20,7 +20,7 @@ from clouduploader.store.journal.writer import open_locked
 from clouduploader.util import files, privileges
 
 MAX_BYTES = 6 << 30  # of all files: the largest disk of any cloud has 64 TiB, confirmed in blocks of 512 KiB
-MAX_JOURNAL_BYTES = 1 << 26  # what its readers read
+MAX_JOURNAL_BYTES = 1 << 24  # its readers read more; each needs seconds for that
 MAX_FILES = 1000  # of the platform: each snapshot, disk or blob that a try begins has one
 READ_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")

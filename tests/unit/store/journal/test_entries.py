@@ -48,3 +48,11 @@ def test_any_upload_has_a_key_that_stays(user, values):
 @hypothesis.given(st.binary())
 def test_any_bytes_are_entries_or_nothing(data):
     assert all(isinstance(entry["what"], str) for entry in journal.parse(data))
+
+
+def test_time_of_a_sum_grows_with_the_number_of_entries_alone():
+    asked = [{"what": "asked", "kind": "snapshot", "region": "r", "token": str(number)} for number in range(20_000)]
+    made = [{"what": "made", "kind": "snapshot", "region": "r", "id": str(number)} for number in range(20_000)]
+    ends = [{"what": "end", "outcome": "succeeded", "objects": made[:1]}] * 5_000
+    state = journal.state_of([*asked, *made, *ends])
+    assert (state.asked, len(state.objects), len(state.delivered)) == ((), 19_999, 1)

@@ -14,6 +14,8 @@ JOURNAL_FILE = re.compile(rf"{journal.FILE_NAME}|{journal.PLATFORM_NAME}/[A-Za-z
 _TEXTS = ("user", "target", "project", "repository", "package", "arch", "filename")
 _NUMBERS = {"size": "size", "created": "created", "try": "try_"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_SECONDS = 1e6  # longer than any lease or grace of a server
+_MAX_BYTES = 1 << 53
 
 
 @frozen(kw_only=True)
@@ -68,13 +70,15 @@ def read(name: str, answer: Mapping[str, Any]) -> ClaimedJob:
             journal_files={file: int(size) for file, size in written["files"].items()},
         )
         is_right = (
-            claimed.lease_seconds >= 1
-            and claimed.image_bytes >= 0
+            1 <= claimed.lease_seconds <= _MAX_SECONDS
+            and 0 <= claimed.beat_seconds <= _MAX_SECONDS
+            and 0 <= claimed.grace_seconds <= _MAX_SECONDS
+            and 0 <= claimed.image_bytes <= _MAX_BYTES
             and _SHA256.fullmatch(claimed.image_sha256)
             and journal.is_key(claimed.journal_key)
             and all(map(JOURNAL_FILE.fullmatch, claimed.journal_files))
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         is_right = False
     if not is_right:
         raise PlatformReplyError(f"the server answers the claim of the job {name} with what makes no sense")
@@ -82,8 +86,11 @@ def read(name: str, answer: Mapping[str, Any]) -> ClaimedJob:
 
 
 def _text(value: object) -> str | None:
+    """Return a text that may be an argument of a program, or None."""
     if value is not None and not isinstance(value, str):
         raise TypeError
+    if value and "\0" in value.encode().decode():  # lone surrogates are a UnicodeEncodeError
+        raise ValueError
     return value
 
 

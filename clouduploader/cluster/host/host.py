@@ -34,6 +34,7 @@ from clouduploader.util import files, service_log
 from clouduploader.util.service_log import ServiceLog
 
 GREET_SECONDS = 10.0  # until the server says how often it wants to be greeted
+MAX_GREET_SECONDS = 600.0  # whatever the server says
 RETRY_SECONDS = 1.0  # while it can't be reached
 GREETED_NAME = ".greeted"  # in the spool; changed whenever the server has answered a greeting, for checks of health
 
@@ -192,7 +193,8 @@ class Greeter:
                 with contextlib.suppress(OSError):  # of a full disk the attempts tell
                     (self._host.spool / GREETED_NAME).touch(files.GROUP_MODE)
                 seconds = answer.get("greet_seconds")
-                pause = float(seconds) if isinstance(seconds, int | float) else pause
+                if isinstance(seconds, int | float) and seconds <= MAX_GREET_SECONDS:
+                    pause = float(seconds)
                 self._drain(is_draining=bool(answer.get("drain")))
             self._wake.wait(max(RETRY_SECONDS, pause))
 

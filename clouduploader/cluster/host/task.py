@@ -1,8 +1,14 @@
 """The task of the cluster as a host does it."""
 
+import re
+
 from clouduploader.client.cluster import ClusterServer
 from clouduploader.cluster.host import directory
 from clouduploader.cluster.host.attempt import Attempt, HostFacts
+
+MAX_ATTEMPT = 1 << 53  # that a server has
+MAX_SHOWN = 200  # characters of what a message says
+_JOB = re.compile(r"[0-9]{1,18}")
 
 
 def upload(host: HostFacts, server: ClusterServer, job: object, attempt: object, url: object) -> None:
@@ -15,11 +21,13 @@ def upload(host: HostFacts, server: ClusterServer, job: object, attempt: object,
         attempt: The number of an attempt.
         url: Of the server that has published it.
     """
-    if not (isinstance(job, str) and job.isascii() and job.isdigit() and type(attempt) is int and attempt > 0):
+    if not (isinstance(job, str) and _JOB.fullmatch(job) and type(attempt) is int and 0 < attempt < MAX_ATTEMPT):
         host.log.tell("refused", text="a message names no job and no attempt")
         return
     if url != server.url:
-        host.log.tell("refused", job=job, attempt=attempt, text=f"it is of the server {url}, not of {server.url}")
+        host.log.tell(
+            "refused", job=job, attempt=attempt, text=f"it is of the server {str(url)[:MAX_SHOWN]}, not of {server.url}"
+        )
         return
     directory.remove_dead(host.spool)
     Attempt(host, server, job, attempt).run()

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from clouduploader.cluster.host import claimed
@@ -26,7 +28,10 @@ def test_answer_is_read():
     ("key", "value"),
     [("job", None), ("job", {"user": 7}), ("job", {"size": "4"}), ("lease_seconds", 0), ("lease_seconds", None),
      ("data", 5), ("image", {"size": 4, "sha256": "made-up-secret"}), ("image", {"size": 4, "sha256": None}),
-     ("image", {"size": -1, "sha256": "0" * 64}),
+     ("image", {"size": -1, "sha256": "0" * 64}), ("image", {"size": math.inf, "sha256": "0" * 64}),
+     ("image", {"size": 1 << 60, "sha256": "0" * 64}), ("lease_seconds", math.inf), ("beat_seconds", math.nan),
+     ("grace_seconds", -1), ("grace_seconds", 10**400), ("job", {"user": "a\0b"}), ("job", {"filename": "\ud800"}),
+     ("journal", {"key": "0" * 32, "files": {"journal": math.inf}}),
      ("journal", {"key": "../../etc", "files": {}}), ("journal", {"key": "0" * 32, "files": ["journal"]}),
      ("journal", {"key": "0" * 32, "files": {"platform/../../../x": 1}}),
      ("journal", {"key": "0" * 32, "files": {"platform/.new": 1}}),

@@ -16,7 +16,7 @@ DIRECTORY = ".hosts"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GREET_SECONDS = 10  # how often a host greets
 FORGET_SECONDS = 86_400.0  # how long a host is shown after it was seen last
-MAX_HOSTS = 10_000  # that are known at once; half a KiB each
+MAX_HOSTS = 10_000  # that are known at once; half a KiB each, and 30 KiB at most of one that says all it may
 _ENDING = ".drain"
 
 
@@ -109,7 +109,10 @@ class Hosts:
             for name in [name for name, host in self._hosts.items() if host[1] < now - FORGET_SECONDS]:
                 del self._hosts[name]
             if len(self._hosts) >= MAX_HOSTS and greeting.name not in self._hosts:
-                raise DataError(f"there are {MAX_HOSTS} hosts already")
+                oldest = min(self._hosts, key=lambda name: self._hosts[name][1])
+                if not self._is_gone(self._hosts[oldest][1], now):
+                    raise DataError(f"there are {MAX_HOSTS} hosts already")
+                del self._hosts[oldest]
             known, seen, _, _ = self._hosts.get(greeting.name, (None, 0.0, 0.0, 0.0))
             self._hosts[greeting.name] = (greeting, now, wall, greeting.clock - wall)
         if known is None or _jobs_of(known) != _jobs_of(greeting) or self._is_gone(seen, now):

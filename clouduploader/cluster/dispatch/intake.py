@@ -10,6 +10,7 @@ from clouduploader.store import spool
 from clouduploader.store.journal.replica import JournalReplica
 from clouduploader.util import files, privileges
 
+MAX_LOG_BYTES = 1 << 27  # of a job, with all its tries; uploads write some KiB, a host may send what it likes
 STALE_BYTES = 65_536  # of a log, that are taken of an attempt whose lease is over
 
 
@@ -27,10 +28,12 @@ class Intake:
         self.journal = journal
         self._log = log
         self._stack = stack
-        self._taken = max(0, os.fstat(log.fileno()).st_size - log_start)
+        size_bytes = os.fstat(log.fileno()).st_size
+        self._taken = max(0, size_bytes - log_start)
+        self._room_bytes = max(0, MAX_LOG_BYTES - size_bytes)
 
     def append_log(self, offset: int, data: bytes) -> int:
-        """Append to the log what is new of it.
+        """Append to the log what is new of it; what is beyond MAX_LOG_BYTES counts as sent, and is left out.
 
         Args:
             offset: Where the data begin, from the attempt's own first byte.
@@ -45,12 +48,14 @@ class Intake:
         """
         new = data[self._taken - offset :] if offset <= self._taken else b""
         try:
-            while new:
-                count = os.write(self._log.fileno(), new)
+            while fitting := new[: self._room_bytes]:
+                count = os.write(self._log.fileno(), fitting)
                 self._taken += count
+                self._room_bytes -= count
                 new = new[count:]
         except OSError as exc:
             raise LocalIOError(f"the log of the job can't be written: {exc.strerror}") from exc
+        self._taken += len(new)
         return min(self._taken, offset + len(data))
 
     def close(self) -> None:

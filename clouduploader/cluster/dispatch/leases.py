@@ -58,6 +58,7 @@ RELEASE_SECONDS = (
 )
 REFUSED_SECONDS = 1.0  # the same for one that a host may not have, which takes messages until it greets again
 LOST_CODE = -9  # as that of an uploader that SIGKILL has ended, which is what its host does
+MAX_REASON_CHARS = 500  # of why a host gave a job back
 MAX_PAST = 8  # attempts of a job whose hosts may still send lines of their logs
 END_KINDS = {
     JobState.WAITING: WorkerEventKind.WAITING,
@@ -566,7 +567,11 @@ class Leases:
                 self._forget(name, lease)
                 return
             self._free(name, lease, self._clock() + RELEASE_SECONDS)
-            self._tell(WorkerEventKind.RESCHEDULED, name, f"the host {host} gave it back: {job_log.one_line(reason)}")
+            self._tell(
+                WorkerEventKind.RESCHEDULED,
+                name,
+                f"the host {host} gave it back: {job_log.one_line(reason[:MAX_REASON_CHARS])}",
+            )
 
     # --- inside
 

@@ -14,6 +14,7 @@ from clouduploader.cluster import protocol
 from clouduploader.cluster.dispatch.cluster import Cluster
 from clouduploader.cluster.dispatch.hosts import GREET_SECONDS, NAME, Greeting, Host
 from clouduploader.cluster.dispatch.leases import Claim, ClaimAnswer, LeaseView
+from clouduploader.cluster.settings import LIMITS
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents
@@ -26,7 +27,7 @@ from clouduploader.store.spool.leases import LeaseState
 
 BYTES_TYPE = "application/octet-stream"
 MAX_HOST_QUEUES = 100
-MAX_HOST_JOBS = 1000
+MAX_HOST_JOBS = LIMITS["slots"][1]
 LARGEST_CODE = 255
 MAX_RESULT_CHARS = 1 << 20  # of which `outcome.MAX_RESULT_BYTES` are kept
 
@@ -37,6 +38,7 @@ ClaimId = Annotated[
     Meta(pattern="^[0-9a-f]{32}$", description="What the host has made up for this claim, and none can guess."),
 ]
 Offset = Annotated[int, Meta(ge=0, lt=2**53)]
+JobName = Annotated[str, Meta(pattern="^[0-9]{1,18}$")]
 Word = Annotated[str, Meta(max_length=200)]
 
 
@@ -47,8 +49,8 @@ class NewGreeting(documents.Given):
     protocol: Annotated[int, Meta(ge=1, lt=2**31, description="Which version of it the host speaks.")]
     version: Annotated[Word, Meta(description="Of its program.")]
     slots: Annotated[int, Meta(ge=0, le=MAX_HOST_JOBS, description="How many jobs it takes at once.")]
-    queues: Annotated[tuple[Word, ...], Meta(max_length=MAX_HOST_QUEUES, description="From which it takes them.")]
-    busy: Annotated[tuple[Word, ...], Meta(max_length=MAX_HOST_JOBS, description="The jobs that it works on.")]
+    queues: Annotated[tuple[HostName, ...], Meta(max_length=MAX_HOST_QUEUES, description="From which it takes them.")]
+    busy: Annotated[tuple[JobName, ...], Meta(max_length=MAX_HOST_JOBS, description="The jobs that it works on.")]
     clock: Annotated[float, Meta(ge=-1e12, le=1e12, description="What its clock says, in seconds since 1970.")]
 
 

@@ -77,12 +77,15 @@ def test_name_that_is_none_is_refused(known, tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_number_of_hosts_is_limited(known, monkeypatch):
+def test_number_of_hosts_is_limited_and_those_that_are_gone_make_room(known, clock, monkeypatch):
     monkeypatch.setattr(hosts, "MAX_HOSTS", 1)
     known.greet(greeting())
     known.greet(greeting())
     with pytest.raises(DataError, match="there are 1 hosts already"):
         known.greet(greeting("h2"))
+    clock.now += 61
+    known.greet(greeting("h2"))
+    assert [host.greeting.name for host in known.hosts()] == ["h2"]
 
 
 def test_drain_that_cannot_be_written_down_is_an_error(known, tmp_path):

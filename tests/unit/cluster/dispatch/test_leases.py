@@ -11,6 +11,7 @@ from fakes.cluster_site import LEASE_SECONDS, PASSWORD, PUBLISH_SECONDS, TAKEOVE
 from hypothesis import stateful
 from hypothesis import strategies as st
 
+from clouduploader.cluster.dispatch import intake as cluster_intake
 from clouduploader.cluster.dispatch import leases as cluster_leases
 from clouduploader.cluster.dispatch.leases import StaleError
 from clouduploader.errors import DataError, JobStateError, NoSuchJobError, TransientError
@@ -234,6 +235,15 @@ def test_log_takes_what_is_new_of_it_and_nothing_behind_a_gap(site):
     assert write_log(site, b"", 2**60) == 8
     assert write_log(site, b"o") == 1  # what the host knows of, and not what another one may have written
     assert site.jobs.log_path("7").read_bytes() == b"before\none\ntwo\n"
+
+
+def test_log_of_a_host_is_bounded_and_the_upload_goes_on(site, monkeypatch):
+    monkeypatch.setattr(cluster_intake, "MAX_LOG_BYTES", 10)
+    site.publish(log=b"before\n")
+    site.claim()
+    assert write_log(site, b"one\ntwo\n") == 8
+    assert write_log(site, b"three\n", 8) == 14
+    assert site.jobs.log_path("7").read_bytes() == b"before\none"
 
 
 def test_journal_of_an_upload_that_left_nothing_is_tidied_at_its_end(site):
@@ -513,9 +523,10 @@ def test_same_upload_by_another_process_is_waited_for(site):
 def test_host_gives_a_job_back_that_it_has_not_begun(site):
     site.publish()
     site.claim()
-    site.leases.release("7", 1, claim_id(1), "the disk is full\nreally")
+    site.leases.release("7", 1, claim_id(1), "the disk is full\nreally" + "!" * 10**6)
     assert site.state() is JobState.SCHEDULED
-    assert site.events[-1].text == "the host h1 gave it back: the disk is full\\nreally"
+    assert site.events[-1].text.startswith("the host h1 gave it back: the disk is full\\nreally!")
+    assert len(site.events[-1].text) < 600
     assert site.leases.seconds_left() == cluster_leases.RELEASE_SECONDS
     assert site.leases.view("7").takeovers == 0
     with pytest.raises(StaleError):

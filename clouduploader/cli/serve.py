@@ -190,7 +190,10 @@ def _dispatcher(
             "there is a broker, but no URL by which hosts reach this server",
             hint="Give it by --server, or as server in section [cluster].",
         )
-    publisher = Publisher(found, cluster_settings.password(read_config()))
+    password = cluster_settings.password(read_config())
+    if password and found.is_in_clear:
+        log.tell("warning", text=cluster_settings.IN_CLEAR)
+    publisher = Publisher(found, password)
     return WorkerThread(
         lambda control, on_event: Dispatcher(
             read_config(),

@@ -76,7 +76,7 @@ def worker_command(
     broker that can't be reached is asked again until it answers. What runs here has no secrets but those of its job.
     """
     given = {"--server": server, "--broker": broker, "--host": host, "--slots": slots, "--queue": queues}
-    if not cluster and (names := [name for name, value in given.items() if value]):
+    if not cluster and (names := [name for name, value in given.items() if value not in (None, ())]):
         raise UsageError(f"{names[0]} is for an upload host", hint="Give --cluster too.")
     if cluster and drain:
         raise UsageError(
@@ -174,6 +174,8 @@ def _run_host(
         privileges.check_program(config.path, of_worker.program)
     told = systemd.Readiness(os.environ)
     log = service_log.ServiceLog(sys.stderr)
+    if password and found.is_in_clear:
+        log.tell("warning", text=settings.IN_CLEAR)
 
     def announce(text: str) -> None:
         log.tell("ready", text=text)

@@ -17,7 +17,6 @@ from typing import TypeVar
 from clouduploader.client.connection import ServerConnection
 from clouduploader.errors import (
     ClouduploaderError,
-    ConfigError,
     DeniedError,
     NetworkError,
     NoSuchJobError,
@@ -162,12 +161,7 @@ class ServerEndpoint:
     @functools.cached_property
     def _context(self) -> ssl.SSLContext:
         """How certificates are checked, and which one is shown."""
-        try:
-            context = ssl.create_default_context(cafile=self._tls.ca)
-        except ssl.SSLError as exc:
-            raise ConfigError(f"{self._tls.ca} has no certificates in PEM") from exc
-        except OSError as exc:
-            raise ConfigError(f"the certificates in {self._tls.ca} can't be read: {exc.strerror}") from exc
+        context = certificates.client_context(self._tls.ca)
         if self._tls.ca is not None and self._trusts_this_machine:
             context.load_default_certs()
         if self._tls.cert is not None:

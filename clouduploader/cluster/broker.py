@@ -14,6 +14,7 @@ from kombu.exceptions import KombuError
 from clouduploader.cluster import protocol
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import NetworkError
+from clouduploader.util import certificates
 
 HEARTBEAT_SECONDS = 10  # a host that is lost holds its messages twice as long
 CONNECT_SECONDS = 10
@@ -27,6 +28,9 @@ def make_app(settings: ClusterSettings, password: str | None) -> Celery:
     Args:
         settings: Of the cluster, with a broker.
         password: Of the broker; None for none.
+
+    Raises:
+        ConfigError: The authorities of the broker's certificate can't be read.
     """
     app = Celery("clouduploader", broker=_url(settings.broker, password), set_as_current=False)
     options: dict[str, Any] = {
@@ -46,6 +50,7 @@ def make_app(settings: ClusterSettings, password: str | None) -> Celery:
     }
     if settings.broker.startswith("amqps:"):
         ca = settings.broker_ca
+        certificates.client_context(ca)  # else it would be tried again and again, as if the broker were away
         options["broker_use_ssl"] = {
             "cert_reqs": ssl.CERT_REQUIRED,
             "ca_certs": str(ca) if ca else ssl.get_default_verify_paths().cafile,
@@ -61,6 +66,9 @@ class Publisher:
     Args:
         settings: Of the cluster, with a broker.
         password: Of the broker; None for none.
+
+    Raises:
+        ConfigError: See `make_app`.
     """
 
     def __init__(self, settings: ClusterSettings, password: str | None) -> None:

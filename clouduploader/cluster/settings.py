@@ -36,6 +36,7 @@ _BROKER = re.compile(
     r"amqps?://(?:[A-Za-z0-9._~%!$&'()*+,=-]+@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[^\s;?#]*)?"
 )
 """One broker: kombu takes several, separated by semicolons, and behind a question mark what turns TLS off."""
+IN_CLEAR = "others could read the broker's password on its way to another machine: give the broker's URL with amqps"
 _SIZE_RULE = re.compile(r"size(>=|<)(.+)")
 
 
@@ -124,6 +125,12 @@ class ClusterSettings:
     def queues(self) -> tuple[str, ...]:
         """The names of all queues that a job may go to."""
         return tuple(dict.fromkeys((*(rule.queue for rule in self.rules), DEFAULT_QUEUE)))
+
+    @property
+    def is_in_clear(self) -> bool:
+        """Whether what is sent to the broker could be read on its way."""
+        parts = urllib.parse.urlsplit(self.broker)
+        return parts.scheme == "amqp" and not hosts.is_here(parts.hostname or "")
 
     @property
     def has_regions(self) -> bool:

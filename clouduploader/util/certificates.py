@@ -28,6 +28,25 @@ class ClientTls:
     key: Path | None = None
 
 
+def client_context(ca: Path | None) -> "ssl.SSLContext":
+    """Return how a client checks the certificates of servers.
+
+    Args:
+        ca: See `ClientTls`.
+
+    Raises:
+        ConfigError: The file can't be read, or has no certificates.
+    """
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except ssl.SSLError as exc:
+        raise ConfigError(f"{ca} has no certificates in PEM") from exc
+    except OSError as exc:
+        raise ConfigError(f"the certificates in {ca} can't be read: {exc.strerror}") from exc
+
+
 def load_pair(context: "ssl.SSLContext", cert: Path, key: Path) -> None:
     """Have a context show a certificate.
 

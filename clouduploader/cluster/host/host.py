@@ -66,6 +66,7 @@ def run(
 
     Raises:
         CannotCreateError: There can't be a spool.
+        ConfigError: The authorities of the broker's certificate can't be read.
         UnavailableError: Celery can't go on.
     """
     try:

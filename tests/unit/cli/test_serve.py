@@ -32,3 +32,13 @@ def test_broker_that_can_not_be_used_is_refused_in_one_line(tmp_path, run_here, 
     assert done.returncode == code
     assert message in done.stderr
     assert len(done.stderr.splitlines()) <= 2
+
+
+def test_broker_without_its_authorities_is_refused_in_one_line(tmp_path, run_here):
+    (tmp_path / "clouduploader.conf").write_text("[cluster]\nbroker_ca = /nowhere\nbroker = amqps://mq\n")
+    words = ("--listen", "127.0.0.1:0", "--server", "https://here")
+    done = run_here("--home", tmp_path, "--spool", tmp_path, "serve", *words, cwd=tmp_path)
+    assert done.returncode == 78
+    assert done.stderr.splitlines()[-1].endswith(
+        "the certificates in /nowhere can't be read: No such file or directory."
+    )

@@ -29,6 +29,7 @@ def run(home, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["--slots", "0"], 64, "--slots is for an upload host. Give --cluster too."),
         (["--slots", "2"], 64, "--slots is for an upload host. Give --cluster too."),
         (["--broker", BROKER], 64, "--broker is for an upload host. Give --cluster too."),
         (["--cluster", "--drain"], 64, "--drain is not for an upload host. "),
@@ -68,3 +69,10 @@ def test_package_that_is_missing_is_named(run, monkeypatch):
     code, err = run("--cluster", "--broker", BROKER, "--server", SERVER)
     assert code == 69
     assert "the package celery is not installed. Install clouduploader with the extra `cluster`." in err
+
+
+def test_password_that_goes_in_clear_to_another_machine_is_warned_of(run, monkeypatch):
+    monkeypatch.setenv("CLOUDUPLOADER_BROKER_PASSWORD", "made-up-secret")
+    _, err = run("--cluster", "--broker", "amqp://uploads@mq.example.org", "--server", SERVER)
+    assert "event=warning" in err.splitlines()[0]
+    assert "made-up-secret" not in err

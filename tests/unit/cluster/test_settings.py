@@ -69,6 +69,11 @@ def test_broker_has_a_user_a_port_and_a_virtual_host(read, url):
     assert read(f"broker = {url}").broker == url
 
 
+def test_broker_elsewhere_is_reached_in_clear_without_tls(read):
+    found = {url: read(f"broker = {url}").is_in_clear for url in ("amqp://mq", "amqps://mq", "amqp://[::1]", "")}
+    assert found == {"amqp://mq": True, "amqps://mq": False, "amqp://[::1]": False, "": False}
+
+
 def test_command_line_wins(read):
     found = read("slots = 3\nserver = https://a/", server="https://b/", slots=4, serves=("big",), broker="amqp://mq")
     assert (found.slots, found.server, found.serves, found.broker) == (4, "https://b", ("big",), "amqp://mq")

@@ -187,6 +187,8 @@ class SpoolWorker(abc.ABC):
         self._retry_at = {name: due for name, due in self._retry_at.items() if due > now}
         self._handle_ends()
         self._handle_kills()
+        for name in self._queue.take_gone():
+            self._attempt(name, self._see_to_gone)
         self._cleanups.start_due()
         for name in self._queue.uploading():
             if name not in self._uploads and name not in self._retry_at and not self._is_elsewhere(name):
@@ -270,6 +272,13 @@ class SpoolWorker(abc.ABC):
                     self._tell_trouble(name, exc.message)
                 else:
                     self._tell(WorkerEventKind.FORCED, name, "its processes were still there when their time was over")
+
+    def _see_to_gone(self, name: str) -> None:
+        """Clean up after a job that was killed while it waited for another try, or another host."""
+        job, is_archived = self._jobs.read(name)
+        if is_archived and name not in self._uploads and not self._is_elsewhere(name):
+            outcome.mark_leftovers(self._jobs, name, self._config.state.value)
+            self._clean_up(job)
 
     def _find_orphans(self) -> None:
         """Find uploads that were killed while there was no worker, and have not ended."""

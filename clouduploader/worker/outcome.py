@@ -83,6 +83,21 @@ def record_exit(
     return None
 
 
+def mark_leftovers(jobs: spool.Spool, name: str, state_dir: Path) -> None:
+    """Mark a clean-up as pending after a job that ended between its tries, if the last one left something to the next.
+
+    Args:
+        jobs: The spool.
+        name: The job; archived.
+        state_dir: Where the journals are.
+
+    Raises:
+        CannotCreateError: It can't be marked.
+    """
+    if _is_something_left(jobs, name, state_dir):
+        jobs.mark_cleanup_pending(name)
+
+
 def record_interrupted(jobs: spool.Spool, locked: LockedJob, state_dir: Path) -> Job:
     """End a job whose processes are gone without an exit code; unless it succeeded, a clean-up stays pending.
 
@@ -116,6 +131,11 @@ def record_interrupted(jobs: spool.Spool, locked: LockedJob, state_dir: Path) ->
 def has_ended(jobs: spool.Spool, job: Job, state_dir: Path) -> bool:
     """Return whether the upload of a job is over by its journal, though its record does not say so."""
     return bool(_end_of_journal(jobs, job, state_dir))
+
+
+def has_succeeded(jobs: spool.Spool, job: Job, state_dir: Path) -> bool:
+    """Return whether the upload of a job has succeeded by its journal, though its record does not say so."""
+    return _end_of_journal(jobs, job, state_dir).get("outcome") == journal.AttemptOutcome.SUCCEEDED
 
 
 def fail(locked: LockedJob, details: str) -> Job:

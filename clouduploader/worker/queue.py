@@ -58,6 +58,7 @@ class JobQueue:
         self._waiting: dict[str, QueuedJob] = {}
         self._uploading: dict[str, QueuedJob] = {}
         self._seen: dict[str, tuple[int, int]] = {}
+        self._gone: set[str] = set()
         self._is_new = True
 
     def refresh(self, names: Iterable[str] | None) -> None:
@@ -110,6 +111,11 @@ class JobQueue:
         """Return those of them that wait for another try."""
         return self._waiting.values()
 
+    def take_gone(self) -> set[str]:
+        """Return the jobs that waited to be started and are over now, each of them once."""
+        gone, self._gone = self._gone, set()
+        return gone
+
     def uploading(self) -> list[str]:
         """Return the names of jobs in state uploading, whether or not a process works on them."""
         return list(self._uploading)
@@ -122,6 +128,8 @@ class JobQueue:
                 return
             job, is_archived = self._jobs.read(name)
         except (FileNotFoundError, NoSuchJobError):
+            if name in self._startable:
+                self._gone.add(name)
             self._forget(name)
             return
         except JobFileError as exc:

@@ -12,7 +12,7 @@ from clouduploader.model.job import JobState
 from clouduploader.store.spool import leases
 from clouduploader.store.spool.leases import LeaseState
 from clouduploader.util import privileges
-from clouduploader.worker import launcher, settings, tracked
+from clouduploader.worker import launcher, outcome, settings, tracked
 from clouduploader.worker.base import SpoolWorker
 from clouduploader.worker.events import WorkerEventKind
 from clouduploader.worker.settings import WorkerSettings
@@ -54,6 +54,8 @@ class Worker(SpoolWorker):
                 if lease and lease.state is LeaseState.CLAIMED and (is_archived or job.state is JobState.UPLOADING):
                     self._leased[name] = now + lease.seconds
                 else:
+                    if is_archived:
+                        outcome.mark_leftovers(self._jobs, name, self._config.state.value)
                     leases.remove(self._jobs, name)
             except NoSuchJobError:
                 leases.remove(self._jobs, name)
@@ -77,13 +79,17 @@ class Worker(SpoolWorker):
         super()._act()
 
     def _take_back(self, name: str) -> None:
-        """Schedule a job whose host has lost its lease, or clean up after it if it was killed.
+        """Schedule a job whose host has lost its lease, unless its upload was over; clean up after it if it was killed.
 
         Where that host's uploader was, the next one goes on by the journal.
         """
         try:
             with self._jobs.lock(name) as locked:
-                locked.replace(dataclasses.replace(locked.job, state=JobState.SCHEDULED, details=None, progress=None))
+                if outcome.has_succeeded(self._jobs, locked.job, self._config.state.value):
+                    outcome.record_interrupted(self._jobs, locked, self._config.state.value)
+                else:
+                    changes = {"state": JobState.SCHEDULED, "details": None, "progress": None}
+                    locked.replace(dataclasses.replace(locked.job, **changes))  # type: ignore[arg-type]
         except NoSuchJobError:
             self._jobs.mark_cleanup_pending(name)
             self._clean_up(self._jobs.read_archived(name))

@@ -221,6 +221,8 @@ class Leases:
                     self._reschedule(name)
                 continue
             if record is None or (is_archived and record.state is not LeaseState.CLAIMED):
+                if is_archived:
+                    outcome.mark_leftovers(self._jobs, name, self._config.state.value)
                 leases.remove(self._jobs, name)
                 continue
             if record.state is not LeaseState.CLAIMED:
@@ -835,6 +837,9 @@ class Leases:
         """
         record = lease.record
         _release(lease)
+        if self._record_success(name):
+            self._record_end(name, lease, 0)
+            return
         if record.takeovers >= self._cluster().takeovers and self._give_up(name, record):
             self._forget(name, lease)
             return
@@ -859,6 +864,23 @@ class Leases:
         with contextlib.suppress(ClouduploaderError, OSError), open_log(name) as file:
             lines = job_log.JobLog([file], is_verbose=False, has_times=True)
             lines.line(sentence[0].upper() + sentence[1:])
+
+    def _record_success(self, name: str) -> bool:
+        """Record that an upload has succeeded, if that stands in its journal; return whether it does.
+
+        Its host was lost before it could say so. Another attempt would find the image, or make it once more.
+
+        Raises:
+            ClouduploaderError: It can't be recorded.
+        """
+        state_dir = self._config.state.value
+        with contextlib.suppress(JobFileError, NoSuchJobError), self._jobs.lock(name) as locked:
+            job = locked.job
+            is_its = job.state is JobState.UPLOADING and job.pid is None
+            if is_its and outcome.has_succeeded(self._jobs, job, state_dir):
+                outcome.record_interrupted(self._jobs, locked, state_dir)
+                return True
+        return False
 
     def _give_up(self, name: str, record: LeaseRecord) -> bool:
         """Fail a job of which too many attempts were lost; return whether that was done."""

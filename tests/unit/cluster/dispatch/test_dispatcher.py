@@ -125,6 +125,23 @@ def test_what_a_lost_host_leaves_of_a_killed_job_is_cleaned_up(bench):
     assert bench.broker.messages == [("uploads", "1", 1)]
 
 
+def test_what_a_lost_host_left_of_a_job_that_is_killed_before_the_next_has_it_is_cleaned_up(bench):
+    bench.set(lease_seconds=0.5)
+    bench.schedule("1")
+    bench.start()
+    bench.greet()
+    bench.wait_for_messages(1)
+    key = bench.claim("1").key
+    with bench.cluster.leases.working("1", 1, cluster_site.claim_id(1)) as intake:
+        intake.append_log(0, f"Journal: {key}\n".encode())
+        intake.journal.append("journal", 0, b'{"what": "begin", "job": "1"}\n{"what": "asked", "kind": "image"}\n')
+    bench.wait_for_messages(2)
+    with bench.jobs.lock("1") as locked:
+        locked.archive(locked.job.ended(JobState.FAILED, "killed"))
+    wait_for(lambda: "cleaned" in bench.kinds())
+    assert "own cleanup --yes --completed" in bench.jobs.done_log_path("1").read_text()
+
+
 def test_job_fails_when_too_many_hosts_were_lost_with_it(bench):
     bench.set(lease_seconds=0.2, takeovers=1)
     bench.schedule("1")

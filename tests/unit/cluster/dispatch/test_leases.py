@@ -22,6 +22,10 @@ from clouduploader.store.spool.leases import LeaseState
 
 ENTRY = b'{"what": "begin", "time": "2026-11-29T12:00:00.000Z", "job": "7"}\n'
 MADE = b'{"what": "made", "time": "2026-11-29T12:00:01.000Z", "kind": "image", "id": "i-1", "region": "here"}\n'
+SUCCEEDED = (
+    b'{"what": "end", "time": "2026-11-29T12:00:02.000Z", "outcome": "succeeded", "result": "i-1",'
+    b' "objects": [{"kind": "image", "id": "i-1", "region": "here"}], "shortfalls": []}\n'
+)
 FAILED = b'{"what": "end", "time": "2026-11-29T12:00:02.000Z", "outcome": "failed", "result": null}\n'
 
 
@@ -461,6 +465,32 @@ def test_killed_job_that_left_something_by_its_journal_is_cleaned_up(site):
     assert site.left() == [".7.cleanup"]
 
 
+@pytest.mark.parametrize("how", ["lost", "uploader killed"])
+def test_upload_that_was_over_when_its_host_was_lost_has_succeeded(site, how):
+    site.publish()
+    write_log(site, f"Journal: {site.claim().key}\n".encode())
+    write_journal(site, ENTRY + MADE + SUCCEEDED)
+    if how == "lost":
+        site.clock.now += LEASE_SECONDS
+        site.leases.expire()
+    else:
+        site.done(-9, None)
+    job, _ = site.jobs.read("7")
+    assert (job.state, job.details) == (JobState.SUCCEEDED, "i-1")
+    assert site.left() == []
+    assert site.kinds() == ["started", "succeeded"]
+
+
+def test_success_of_another_upload_counts_for_no_lost_host(site):
+    """The journal has it from an earlier job of that name; this one has not begun."""
+    site.publish()
+    site.claim()
+    write_journal(site, ENTRY + MADE + SUCCEEDED)
+    site.clock.now += LEASE_SECONDS
+    site.leases.expire()
+    assert site.state() is JobState.SCHEDULED
+
+
 def test_job_that_is_killed_before_a_host_has_it_leaves_no_lease(site):
     site.publish()
     site.publish("8")
@@ -474,6 +504,20 @@ def test_job_that_is_killed_before_a_host_has_it_leaves_no_lease(site):
     site.kill("9")
     site.restart()
     assert site.left() == []
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_job_that_is_killed_after_a_host_was_lost_while_no_server_runs_is_cleaned_up(site, is_published):
+    site.publish()
+    write_log(site, f"Journal: {site.claim().key}\n".encode())
+    write_journal(site, ENTRY + MADE)
+    site.clock.now += LEASE_SECONDS
+    site.leases.expire()
+    if is_published:
+        site.leases.publish("7", "uploads")
+    site.kill()
+    site.restart()
+    assert site.left() == [".7.cleanup"]
 
 
 def test_job_that_was_killed_while_a_host_claimed_it_is_stopped(site):

@@ -244,7 +244,7 @@ class Swarm:
         for host in self._hosts:
             body = {
                 "name": host, "protocol": protocol.VERSION, "version": clouduploader.__version__, "slots": 50,
-                "queues": ["uploads"], "busy": [], "clock": time.time(),
+                "queues": ["uploads"], "clock": time.time(),
             }  # fmt: skip
             await self.ask("hosts", body)
 

@@ -330,7 +330,7 @@ def site(make_spool, make_job, tmp_path):
     made = cluster_site.Site(make_spool(), tmp_path, make_job)
     for name in ("ada", "bob"):
         made.hosts.greet(
-            Greeting(name=name, protocol=1, version="1", slots=2, queues=("uploads",), busy=(), clock=time.time())
+            Greeting(name=name, protocol=1, version="1", slots=2, queues=("uploads",), clock=time.time())
         )
     made.hosts.drain("bob", is_draining=True)
     made.make(state=JobState.UPLOADING)

@@ -138,7 +138,7 @@ class Bench:
 
     def greet(self, name="h1", slots=1, queues=("uploads",), protocol=1):
         self.cluster.hosts.greet(
-            Greeting(name=name, protocol=protocol, version="1", slots=slots, queues=queues, busy=(), clock=0.0)
+            Greeting(name=name, protocol=protocol, version="1", slots=slots, queues=queues, clock=0.0)
         )
 
     def wait_for_messages(self, count):

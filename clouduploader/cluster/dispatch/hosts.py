@@ -35,7 +35,6 @@ class Greeting:
         version: Of its program.
         slots: How many jobs it takes at once.
         queues: From which it takes them.
-        busy: The jobs that it works on.
         clock: What its clock says, in s since the epoch.
     """
 
@@ -44,7 +43,6 @@ class Greeting:
     version: str
     slots: int
     queues: tuple[str, ...]
-    busy: tuple[str, ...]
     clock: float
 
 

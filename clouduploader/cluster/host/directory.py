@@ -26,7 +26,7 @@ NAME = "attempts"
 LOCK_NAME = "lock"
 TEMPORARY_NAME = "tmp"
 KILL_SECONDS = 5.0  # until what got SIGKILL is gone; else the directory stays until the next look
-_ATTEMPT = re.compile(r"([0-9]{1,18})\.[0-9]{1,18}")
+_ATTEMPT = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")
 
 
 class AttemptDirectory(SpoolPaths):
@@ -105,17 +105,6 @@ def remove_dead(spool: Path) -> None:
             if _ATTEMPT.fullmatch(path.name) and not path.is_symlink():
                 with contextlib.suppress(ClouduploaderError, OSError):
                     _remove_dead(path)
-
-
-def living(spool: Path) -> list[str]:
-    """Return the jobs that attempts of a host work on."""
-    found = []
-    with contextlib.suppress(OSError):
-        for path in (spool / NAME).iterdir():
-            match = _ATTEMPT.fullmatch(path.name)
-            if match and processes.is_locked(path / LOCK_NAME):
-                found.append(match[1])
-    return sorted(found, key=int)
 
 
 def _remove_dead(path: Path) -> None:

@@ -206,7 +206,6 @@ class Greeter:
             "version": clouduploader.__version__,
             "slots": self._settings.slots,
             "queues": [] if self._is_leaving else list(self._settings.serves),
-            "busy": directory.living(self._host.spool),
             "clock": time.time(),
         }
 

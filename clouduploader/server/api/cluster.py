@@ -38,7 +38,6 @@ ClaimId = Annotated[
     Meta(pattern="^[0-9a-f]{32}$", description="What the host has made up for this claim, and none can guess."),
 ]
 Offset = Annotated[int, Meta(ge=0, lt=2**53)]
-JobName = Annotated[str, Meta(pattern="^[0-9]{1,18}$")]
 Word = Annotated[str, Meta(max_length=200)]
 
 
@@ -50,7 +49,6 @@ class NewGreeting(documents.Given):
     version: Annotated[Word, Meta(description="Of its program.")]
     slots: Annotated[int, Meta(ge=0, le=MAX_HOST_JOBS, description="How many jobs it takes at once.")]
     queues: Annotated[tuple[HostName, ...], Meta(max_length=MAX_HOST_QUEUES, description="From which it takes them.")]
-    busy: Annotated[tuple[JobName, ...], Meta(max_length=MAX_HOST_JOBS, description="The jobs that it works on.")]
     clock: Annotated[float, Meta(ge=-1e12, le=1e12, description="What its clock says, in seconds since 1970.")]
 
 
@@ -253,7 +251,6 @@ async def greet(call: RouteCall) -> web.StreamResponse:
         version=given.version,
         slots=given.slots,
         queues=given.queues,
-        busy=given.busy,
         clock=given.clock,
     )
     drain = await call.state.hosts.work(lambda: cluster.hosts.greet(greeting))

@@ -24,7 +24,7 @@ def known(tmp_path, clock):
 
 
 def greeting(name="h1", **changes):
-    fields = {"protocol": 1, "version": "1", "slots": 2, "queues": ("uploads",), "busy": (), "clock": 0.0} | changes
+    fields = {"protocol": 1, "version": "1", "slots": 2, "queues": ("uploads",), "clock": 0.0} | changes
     return Greeting(name=name, **fields)
 
 

@@ -6,7 +6,7 @@ import pytest
 from amqp.exceptions import ConnectionForced
 
 from clouduploader.cluster import protocol
-from clouduploader.cluster.host import directory, host
+from clouduploader.cluster.host import host
 from clouduploader.cluster.host.attempt import HostFacts
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.util.service_log import ServiceLog
@@ -51,12 +51,12 @@ def greeter(cluster, consumer, log, tmp_path):
     return host.Greeter(types.SimpleNamespace(consumer=consumer), settings, cluster.client(), facts)
 
 
-def test_host_says_what_it_can_and_does(cluster, greeter, tmp_path):
-    with directory.made(tmp_path, "7", 1), greeter:
+def test_host_says_what_it_can(cluster, greeter, tmp_path):
+    with greeter:
         wait_for((tmp_path / host.GREETED_NAME).exists)
     found = cluster.greetings[0]
-    assert {name: found[name] for name in ("name", "protocol", "slots", "queues", "busy")} == {
-        "name": "a", "protocol": protocol.VERSION, "slots": 3, "queues": ["uploads", "large"], "busy": ["7"],
+    assert {name: found[name] for name in ("name", "protocol", "slots", "queues")} == {
+        "name": "a", "protocol": protocol.VERSION, "slots": 3, "queues": ["uploads", "large"],
     }  # fmt: skip
 
 

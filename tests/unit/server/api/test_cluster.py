@@ -16,7 +16,7 @@ from clouduploader.model.job import JobState
 from clouduploader.server.api import cluster as routes
 from clouduploader.store.tokens import Role, TokenStore
 
-GREETING = {"name": "h1", "protocol": 1, "version": "1", "slots": 2, "queues": ["uploads"], "busy": [], "clock": 0}
+GREETING = {"name": "h1", "protocol": 1, "version": "1", "slots": 2, "queues": ["uploads"], "clock": 0}
 CLAIM = {"attempt": 1, "claim": claim_id(1), "host": "h1", "protocol": 1, "version": "1"}
 OWN = {"attempt": 1, "claim": claim_id(1)}
 QUERY = f"attempt=1&claim={claim_id(1)}"

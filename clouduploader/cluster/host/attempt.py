@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import clouduploader
-from clouduploader.client.cluster import Claim, ClusterServer, LeaseLostError
+from clouduploader.client.cluster import Claim, ClusterServer, LeaseLostError, RefusedDataError
 from clouduploader.cluster import protocol
 from clouduploader.cluster.host import claimed, directory, fetch
 from clouduploader.cluster.host.beats import Beats, Lease
@@ -26,7 +26,7 @@ from clouduploader.cluster.host.directory import AttemptDirectory
 from clouduploader.cluster.host.mirror import Mirror
 from clouduploader.cluster.host.uploader import DATA_PATH, Uploader
 from clouduploader.errors import ClouduploaderError, StoppedError, TransientError
-from clouduploader.store import target_data
+from clouduploader.store import job_log, target_data
 from clouduploader.store.spool import Spool
 from clouduploader.util import files, processes
 from clouduploader.util.arrival import ArrivalWriter
@@ -75,6 +75,7 @@ class Attempt:
         self._claim = Claim(name, number, uuid.uuid4().hex)
         self._cancel = Cancel()
         self._troubles: set[str] = set()
+        self._refusal: RefusedDataError | None = None  # of the journal, which ends the upload
 
     def run(self) -> None:
         """Do it; whatever comes of it, nothing of it is left on this host. Raises nothing of ours."""
@@ -190,7 +191,12 @@ class Attempt:
                 uploader.start()
                 self._tell("started", process=uploader.pid)
             code = self._watch(uploader, lease, mirror, wake, found.grace_seconds)
-            self._report(lease, mirror, code, _result(place.result_path(self._claim.job)))
+            result = _result(place.result_path(self._claim.job))
+            if self._refusal:
+                code, result = int(self._refusal.exit_code), self._refusal.message
+                with place.log_path(self._claim.job).open("ab", buffering=0) as file:
+                    job_log.JobLog([file], is_verbose=False, has_times=True).line(f"Error: {result}")
+            self._report(lease, mirror, code, result)
         return code
 
     def _fork(self, found: ClaimedJob, place: AttemptDirectory, arrival: ArrivalWriter) -> Uploader:
@@ -227,6 +233,8 @@ class Attempt:
     def _watch(self, uploader: Uploader, lease: Lease, mirror: Mirror, wake: int, grace_seconds: float) -> int:
         """Wait for the uploader's end, and serve it until then.
 
+        It gets SIGKILL if the server takes no more of its journal, for it can't clean up without: the server does.
+
         Returns:
             Its exit code.
 
@@ -257,7 +265,7 @@ class Attempt:
                 is_asked = uploader.is_asking()
                 if not is_asked:
                     poll.unregister(uploader.witness)
-            if now < pause_until:
+            if now < pause_until or self._refusal:
                 continue
             try:
                 mirror.send_journal()
@@ -268,6 +276,9 @@ class Attempt:
                 mirror.send_log()
             except LeaseLostError as exc:
                 lease.lose(exc.message)
+            except RefusedDataError as exc:
+                self._refusal = exc
+                uploader.kill()
             except ClouduploaderError as exc:
                 self._tell_trouble(exc.message)
                 pause_until = time.monotonic() + PAUSE_SECONDS
@@ -276,7 +287,8 @@ class Attempt:
         """Send what is left, and say how the uploader has ended; tried until the lease is over."""
 
         def report() -> None:
-            mirror.send_journal()
+            with contextlib.suppress(RefusedDataError):  # that has no part in how the upload ended, or has ended it
+                mirror.send_journal()
             mirror.send_log()
             self._server.done(self._claim, exit_code=code, result=result)
 

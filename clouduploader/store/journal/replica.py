@@ -5,7 +5,6 @@ that were replaced or removed. What it calls them is not trusted, nor how much i
 """
 
 import contextlib
-import errno
 import os
 import re
 import stat
@@ -13,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from clouduploader.errors import LocalIOError, UsageError
+from clouduploader.errors import DataError, LocalIOError, UsageError
 from clouduploader.store.journal.directory import FILE_NAME, PLATFORM_NAME, keep_targetdata, read_bytes, tidy
 from clouduploader.store.journal.entries import parse, state_of
 from clouduploader.store.journal.writer import open_locked
@@ -108,7 +107,8 @@ class JournalReplica:
 
         Raises:
             UsageError: There can be no such file.
-            LocalIOError: It can't be written, and is as it was; or the host sends more than an upload has.
+            DataError: The host sends more than an upload has.
+            LocalIOError: It can't be written, and is as it was.
         """
         _check(name, offset)
         is_journal = name == FILE_NAME
@@ -138,7 +138,8 @@ class JournalReplica:
 
         Raises:
             UsageError: There can be no such file, or it is the journal itself.
-            LocalIOError: It can't be written, and is as it was; or the host sends more than an upload has.
+            DataError: The host sends more than an upload has.
+            LocalIOError: It can't be written, and is as it was.
         """
         _check(name, 0, is_journal_allowed=False)
         with self._lock, self._told(name), privileges.as_owner(self._home):
@@ -228,13 +229,13 @@ class JournalReplica:
         """Refuse to let a file grow to a size that no upload needs.
 
         Raises:
-            OSError: It would, by EFBIG.
+            DataError: It would.
         """
         with privileges.as_owner(self._home):
             sizes = self._sizes() | {name: size_bytes}
         is_too_much = len(sizes) > MAX_FILES or sum(sizes.values()) > MAX_BYTES or sizes[FILE_NAME] > MAX_JOURNAL_BYTES
         if is_too_much:
-            raise OSError(errno.EFBIG, "the host sends more than an upload has")
+            raise DataError("the host sends more of a journal than an upload has")
 
 
 def _check(name: str, offset: int, *, is_journal_allowed: bool = True) -> None:

@@ -135,6 +135,21 @@ def test_uploader_that_does_not_stop_is_killed(cluster, job, start):
     assert job.end == (-signal.SIGKILL, None)
 
 
+def test_upload_whose_journal_the_server_takes_no_more_of_fails(cluster, job, run):
+    cluster.failures = {"journal": [422, 422]}
+    run(
+        f"directory = os.environ['CLOUDUPLOADER_STATE'] + '/{KEY}'\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('cleans up'))\n"
+        "os.makedirs(directory)\n"
+        "open(directory + '/journal', 'w').write('{}\\n')\n"
+        "ask()"
+    )
+    code, result = job.end
+    assert (code, result) == (76, f"the server {cluster.url} refused: made up (HTTP 422)")
+    assert job.log.endswith(f"Error: {result}\n".encode())
+    assert b"cleans up" not in job.log
+
+
 def test_journal_of_the_attempt_before_is_there(job, run):
     job.journal = {"journal": b"{}\n", "platform/a": b"abc"}
     run(f"print(open(os.environ['CLOUDUPLOADER_STATE'] + '/{KEY}/platform/a').read())")

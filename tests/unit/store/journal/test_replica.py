@@ -9,7 +9,7 @@ import pytest
 from fakes import forked
 from samples.journals import BEGINNING, KEY, SNAPSHOT, read
 
-from clouduploader.errors import LocalIOError, LockedError, UsageError
+from clouduploader.errors import DataError, LocalIOError, LockedError, UsageError
 from clouduploader.plugin import ObjectCreated
 from clouduploader.plugin.transfer import ConfirmedChunks
 from clouduploader.store import journal
@@ -104,11 +104,11 @@ def test_host_can_not_fill_the_disk(copy, monkeypatch):
         lambda: copy.append("platform/a", 60, b"x" * 41), lambda: copy.append("platform/b", 0, b"x" * 41),
         lambda: copy.replace("platform/b", b"x" * 41), lambda: copy.append("journal", 0, b"x" * 51),
     ):  # fmt: skip
-        with pytest.raises(LocalIOError, match="the host sends more than an upload has"):
+        with pytest.raises(DataError, match="more of a journal than an upload has"):
             call()
     copy.append("platform/b", 0, b"")
     for call in (lambda: copy.append("platform/c", 0, b""), lambda: copy.replace("platform/c", b"")):
-        with pytest.raises(LocalIOError, match="more than an upload has"):
+        with pytest.raises(DataError, match="more of a journal than an upload has"):
             call()
     assert copy.files() == {"journal": 0, "platform/a": 60, "platform/b": 0}
     assert copy.append("platform/a", 60, b"x" * 40) == 100

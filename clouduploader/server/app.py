@@ -8,7 +8,7 @@ from aiohttp import typedefs, web
 
 from clouduploader.errors import ClouduploaderError, JobFileError, NoSuchJobError
 from clouduploader.server import access, operations, page, replies, routing
-from clouduploader.server.access import PRINCIPAL, Kind, Reach
+from clouduploader.server.access import PRINCIPAL, Kind, Reach, Right
 from clouduploader.server.api import endpoint, problems
 from clouduploader.server.api.table import ROUTES as API_ROUTES
 from clouduploader.server.call import Handler, RouteCall
@@ -19,7 +19,7 @@ from clouduploader.server.obs.routes import ROUTES
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.signin import guard
 from clouduploader.server.signin import routes as signin
-from clouduploader.server.state import IS_POLLED, JOB, ServerState
+from clouduploader.server.state import IS_POLLED, JOB, MIN_TROUBLE, ServerState
 
 OUR_WORDS = frozenset(route.path.split("/")[1] for route in (*operations.ROUTES, *page.ROUTES, *API_ROUTES))
 """With which a path begins that is none of OBS's."""
@@ -27,6 +27,7 @@ MAX_FORM_BYTES = 65_536  # the forms of OBS have one field
 FORM = "application/x-www-form-urlencoded"
 WITH_BODY = ("POST", "PUT", "PATCH")  # of others OBS does not mind what they expect (BSServer.pm)
 QUERY_COST = 8  # a byte of a query takes as long to read as so many of a body; measured: up to 1 microsecond
+IS_OF_HOST = web.RequestKey("is_of_host", bool)  # of a cluster, which soon asks again on the same connection
 CLIENT_GONE = 499  # what nginx writes down for a client that did not wait for the answer
 
 
@@ -40,7 +41,8 @@ def create_app(state: ServerState, connections: ConnectionTable) -> web.Applicat
         try:
             with state.answering(request):
                 reply = await _answer(state, connections, request)
-            reply.force_close()  # one request a connection, as OBS has it
+            if not request.get(IS_OF_HOST) or reply.status >= MIN_TROUBLE:
+                reply.force_close()  # one request a connection, as OBS has it
             guard.keep_session(state, request, reply)
             status = reply.status
             return reply
@@ -123,6 +125,7 @@ async def _dispatch(state: ServerState, connections: ConnectionTable, request: w
     found = await state.parse(QUERY_COST * (len(request.raw_path) + len(form)), find)
     request[JOB], request[IS_POLLED] = found.job, found.is_polled
     guard.check_change(state, request, principal, found.right)
+    request[IS_OF_HOST] = found.right is Right.WORK
     owner = principal.user if access.reach(principal, found.right) is Reach.OWN else None
     if owner is not None and found.job:
         _check_owner(state, found.job, owner)

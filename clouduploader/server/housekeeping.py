@@ -19,11 +19,12 @@ ENDED_SECONDS = 15.0  # how often to look whether those may still follow a log w
 EXPIRE_SECONDS = 60.0  # how often old jobs are looked for
 
 
-async def renew_forever(state: ServerState, tls: TlsContext) -> None:
+async def renew_forever(state: ServerState, connections: ConnectionTable, tls: TlsContext) -> None:
     """Read the certificate again where it has changed, or that was requested, every CERTIFICATE_SECONDS."""
     while True:
         await asyncio.sleep(CERTIFICATE_SECONDS)
         if text := await asyncio.to_thread(tls.load_if_changed):
+            connections.end_kept()
             state.log.tell("settings", text=text)
 
 

@@ -35,7 +35,7 @@ from clouduploader.util.service_log import ServiceLog
 from clouduploader.worker.base import SpoolWorker
 
 LOG = logging.getLogger("clouduploader.server")
-HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one
+HEADER_SECONDS = 60.0  # as long OBS waits for a request (BSServer.pm); for connections without one, kept ones too
 POLL_SECONDS = 0.2  # how often to look at what signal handlers have set
 SHUTDOWN_SECONDS = 2.0  # for answers that are nearly there
 BACKLOG = 512  # as OBS
@@ -184,7 +184,7 @@ async def _answer_all(
         state.logs.refresh_forever(),
         state.places.measure_forever(),
         housekeeping.expire_forever(state),
-        housekeeping.renew_forever(state, tls),
+        housekeeping.renew_forever(state, connections, tls),
         housekeeping.end_forever(state, connections),
     )
     tasks = [asyncio.create_task(work) for work in works]
@@ -206,6 +206,7 @@ async def _answer_all(
                 if listeners.tcp:
                     _set_user_timeout(listeners.tcp, state.settings)
                 state.log.tell("settings", text=text)
+                connections.end_kept()
                 tls.request_reload()
                 warn()
     finally:
@@ -220,6 +221,7 @@ async def _answer_all(
         await state.receiver.stop()
         await state.pieces.stop()
         state.clouds.close()
+        connections.close()
         await runner.cleanup()
         state.hosts.close()
         state.copier.close()
@@ -241,7 +243,7 @@ def _acceptors(
                 loop=loop,
                 access_log=None,  # aiohttp's own way to have none
                 logger=LOG,
-                keepalive_timeout=min(HEADER_SECONDS, state.settings.idle_seconds),  # it counts from the beginning
+                keepalive_timeout=min(HEADER_SECONDS, state.settings.idle_seconds),  # from the start or an answer
                 auto_decompress=False,  # Content-Encoding is not an image's compression
                 read_bufsize=READ_BYTES,
                 max_line_size=MAX_LINE_BYTES,

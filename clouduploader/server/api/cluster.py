@@ -279,7 +279,7 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
 
     found = await call.state.hosts.claim(give)
     settings, job = cluster.cluster_settings(), found.job
-    return documents.answer(
+    answer = documents.answer(
         ClaimedUpload(
             lease_seconds=found.lease_seconds,
             beat_seconds=settings.beat_seconds,
@@ -302,6 +302,8 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
             journal=ClaimedJournal(key=found.key, files=dict(found.files)),
         )
     )
+    answer.force_close()  # a kept connection keeps its last answer in memory, and this one has secrets
+    return answer
 
 
 async def beat(call: RouteCall) -> web.StreamResponse:

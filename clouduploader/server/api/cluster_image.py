@@ -53,7 +53,9 @@ async def send_image(call: RouteCall) -> web.StreamResponse:
 
     check()
     if call.request.method == "GET" and not given.direct and (url := await asyncio.to_thread(lend)):
-        return web.Response(status=307, headers={"Location": url, **documents.HEADERS})
+        answer = web.Response(status=307, headers={"Location": url, **documents.HEADERS})
+        answer.force_close()  # as all answers about images: they have connections of their own
+        return answer
     image, sha256 = await asyncio.to_thread(open_image)
     with image:
         return await call.state.sender.answer(call.request, image, sha256=sha256, check=check)

@@ -7,17 +7,21 @@ longest. A quick request holds little for a moment, and is answered. A client is
 64 bits, which is what a site assigns to one machine.
 
 Only a body in chunks of a few bytes has a limit of its own: it takes the event loop's time, and not memory.
+
+A connection is for one request, as OBS has it, but for those of upload hosts: they ask several times a second, and
+their connections are kept for another request. Between two requests such a connection is one without a request.
 """
 
 import asyncio
 import errno
 import functools
+import itertools
 import logging
 import socket
 import ssl
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import aiohttp
 from aiohttp import web
@@ -54,7 +58,9 @@ class TlsTransport(typing.Protocol):
 
 
 class ClientConnection(web.RequestHandler):
-    """One connection, for one request, whose errors are in XML like all others.
+    """One connection, for one request or, if its answer allows that, for several, one after the other.
+
+    Errors are in XML, like all others.
 
     Attributes:
         client: See `origin.client_of`; a proxy's, until a request tells whose it is.
@@ -69,6 +75,7 @@ class ClientConnection(web.RequestHandler):
         "_cost",
         "_frame_bytes",
         "_is_answered",
+        "_is_last",
         "_unparsed_bytes",
         "_unsent_bytes",
         "client",
@@ -88,6 +95,7 @@ class ClientConnection(web.RequestHandler):
         self._cost = HEAD_COST  # bytes of memory for each that comes
         self._frame_bytes = 0  # that came of a body, and are none of its content
         self._is_answered = False
+        self._is_last = False  # whether it is closed after this request, whatever the answer allows
         self._unparsed_bytes = 0  # of a body, that may count as frame until they are parsed
         self._unsent_bytes = 0
 
@@ -105,6 +113,37 @@ class ClientConnection(web.RequestHandler):
         """Take note of the answer, which may not be sent yet: only its bytes are held from now on."""
         self._is_answered = True
         self.hold(_length(answer) - self.held_bytes)
+
+    def end_after_answer(self) -> None:
+        """Let the next answer be the last, or the one that is under way."""
+        self._is_last = True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer. If that allows it, the connection is kept; see aiohttp's method.
+
+        It is closed if anything has come behind the request, which was thrown away, or a part of its body has not.
+        """
+        is_read = self._body is not None and self._body.is_eof() and not self._messages
+        if self._is_last or not is_read:
+            resp.force_close()
+        resp, is_gone = await super().finish_response(request, resp, start_time)
+        if self._is_last:  # something came meanwhile
+            resp.force_close()
+        elif resp.keep_alive and not is_gone:
+            self._begin_again()
+        return resp, is_gone
+
+    def _begin_again(self) -> None:
+        """Make ready for another request."""
+        self._body = None
+        self._cost = HEAD_COST
+        self._frame_bytes = 0
+        self._is_answered = False
+        self._read_at_once(READ_BYTES)
+        self.hold((self.transport.get_write_buffer_size() if self.transport else 0) - self.held_bytes)
+        self._all.keep(self)
 
     def hold(self, count: int) -> None:
         """Count so many bytes more, or less; may close a connection, this one too."""
@@ -134,8 +173,9 @@ class ClientConnection(web.RequestHandler):
         self._read_at_once(READ_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes, but nothing behind the request: there is one answer a connection, as OBS has it."""
+        """Take what comes, but nothing behind a request until that is answered."""
         if self._body is not None and self._body.is_eof():
+            self._is_last = self._is_last or bool(data)  # aiohttp calls it without any, too
             return
         if not self._is_answered:  # else it is thrown away, see aiohttp's `lingering_time`
             self.hold(len(data) * self._cost)
@@ -308,6 +348,9 @@ class _ConnectionsByClient:
     def __len__(self) -> int:
         return self._count
 
+    def __iter__(self) -> Iterator[ClientConnection]:
+        return itertools.chain.from_iterable(self._clients.values())
+
     def add(self, connection: ClientConnection) -> None:
         """Add one; again is no more than once."""
         connections = self._clients.setdefault(connection.client, {})
@@ -354,12 +397,31 @@ class ConnectionTable:
 
     def admit(self, connection: ClientConnection) -> ClientConnection:
         """Add a new connection."""
+        self._all.add(connection)
+        self._add_idle(connection)
+        return connection
+
+    def keep(self, connection: ClientConnection) -> None:
+        """Take note that a request was answered, and that another one may come."""
+        if connection in self._all:  # else it was closed meanwhile
+            self._add_idle(connection)
+
+    def end_kept(self) -> None:
+        """Keep none of these connections after its next answer: its client may not be one any more."""
+        for connection in self._all:
+            connection.end_after_answer()
+
+    def close(self) -> None:
+        """Close those without a request, without waiting for their clients, and each other one after its answer."""
+        self.end_kept()
+        for connection in list(self._idle):
+            self._drop(connection)
+
+    def _add_idle(self, connection: ClientConnection) -> None:
         count = len(self._idle)
         if count and (count >= self._max_idle or count * self._idle_bytes() >= self._max_bytes()):
             self.evict(self._idle.of_heaviest_client()[0], "it asked for nothing, and there are too many")
-        self._all.add(connection)
         self._idle.add(connection)
-        return connection
 
     def begin(self, request: web.BaseRequest) -> None:
         """Add a request; the caller calls `end` in any case.
@@ -436,6 +498,9 @@ class ConnectionTable:
     def evict(self, connection: ClientConnection, why: str) -> None:
         """Close a connection, and log why."""
         LOG.info("a connection of %s was closed: %s", connection.client, why)
+        self._drop(connection)
+
+    def _drop(self, connection: ClientConnection) -> None:
         self.forget(connection)
         transport = connection.transport
         connection.force_close()

@@ -36,7 +36,8 @@ class Client:
 
     def ask(self, method, target, body=None, *, role=Role.WORKER, **headers):
         """Return status and what is in the answer."""
-        headers = {"Content-Type": BYTES if isinstance(body, bytes) else "application/json", **headers}
+        kind = BYTES if isinstance(body, bytes) else "application/json"
+        headers = {"Content-Type": kind, "Connection": "close", **headers}
         if role:
             headers["Authorization"] = f"Bearer {self.tokens[role]}"
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

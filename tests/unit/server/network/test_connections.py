@@ -203,6 +203,25 @@ def test_idle_connections_that_take_memory_are_dropped_for_others():
     assert [handler.is_open for handler in handlers] == [False, True]
 
 
+def test_kept_connections_are_dropped_as_those_that_never_asked():
+    table = table_for(2)
+    kept = table.admit(Handler("a"))
+    for path in ("/1", "/2"):
+        table.begin(Request(kept, path))
+        table.admit_principal(Request(kept, path))
+        others = [table.admit(Handler("a")) for _ in range(3)]  # of whom it is none while it has a request
+        assert [handler.is_open for handler in (kept, *others)] == [True, False, True, True]
+        for handler in others:
+            table.forget(handler)
+        table.end(Request(kept, path), None)
+        table.keep(kept)
+    others = [table.admit(Handler("a")) for _ in range(2)]
+    assert [handler.is_open for handler in (kept, *others)] == [False, True, True]
+    table.keep(kept)  # it was closed meanwhile
+    assert table.admit(Handler("a")).is_open
+    assert [handler.is_open for handler in others] == [False, True]
+
+
 def test_followers_are_dropped_for_requests_and_others_are_not():
     table = table_for(2)
 

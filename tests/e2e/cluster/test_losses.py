@@ -95,6 +95,19 @@ def test_process_that_freezes_alone_does_no_harm(cluster, begin, assert_ended, w
     assert_ended(job, snapshot, known=known)
 
 
+def test_job_that_is_killed_before_another_host_has_it_leaves_nothing(cluster, begin):
+    job, host, snapshot = begin()
+    for name in cluster.hosts.keys() - {host.name}:
+        cluster.drain(name)
+    host.lose()
+    cluster.sandbox.faults()
+    cluster.wait_for(lambda: cluster.job(job).state == "scheduled")
+    del cluster.images[f"image-{job}"]
+    assert cluster.ask("POST", f"/cloudupload/{job}?cmd=kill")[0] == 200
+    cluster.wait_for(lambda: snapshot not in {it["id"] for it in cluster.sandbox.account()["snapshots"]})
+    cluster.wait_for_end(job)
+
+
 def test_uploader_that_is_killed_is_tried_again(cluster, begin, assert_ended):
     job, host, snapshot = begin()
     (uploader,) = host.uploaders()

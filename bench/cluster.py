@@ -252,7 +252,7 @@ class Swarm:
         """Claim a job, and end it, or beat for ever."""
         claim = random.randbytes(16).hex()
         mine = {"attempt": attempt, "claim": claim}
-        body = mine | {"host": host, "protocol": protocol.VERSION, "version": clouduploader.__version__}
+        body = mine | {"host": host, "protocol": protocol.VERSION}
         seconds, found = await self.ask(f"jobs/{job}/claim", body)
         if "beat_seconds" not in found:
             return  # published anew meanwhile: another one claims that

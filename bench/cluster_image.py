@@ -80,7 +80,7 @@ def make_site(place, mib):
     held.load()
     identity = records.identity_of(jobs.file_path("7").stat())
     held.publish("7", "uploads", ImageDigest(sha256_of(jobs.file_path("7")), identity))
-    held.claim("7", leases.Claim(attempt=1, id=CLAIM, host="h", protocol=1, version="1"))
+    held.claim("7", leases.Claim(attempt=1, id=CLAIM, host="h", protocol=1))
     cluster = Cluster(
         leases=held,
         hosts=Hosts(jobs.directory, lease_seconds=lambda: LEASE_SECONDS),

@@ -1,7 +1,5 @@
 """What server and hosts agree on."""
 
-from clouduploader.store.journal import witness
-
 VERSION = 1
 """Of what they say to each other. A host says it with each claim; a server takes those that it knows."""
 KNOWN = (1,)
@@ -10,7 +8,5 @@ TASK = "clouduploader.upload"
 """Celery's name for the task; its arguments are a job's number, an attempt's, and the server's URL."""
 QUEUE_PREFIX = "clouduploader."
 """Of the queues' names at the broker."""
-JOURNAL_FD = witness.FD_VARIABLE
-"""The variable that tells an uploader on which descriptor its host confirms what it writes into the journal."""
 MAX_PIECE_BYTES = 1 << 20
 """The most of a log or journal that a host sends at once."""

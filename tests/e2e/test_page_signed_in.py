@@ -329,9 +329,7 @@ def site(make_spool, make_job, tmp_path):
     """A server's side of a cluster, with two hosts, of which one has a job."""
     made = cluster_site.Site(make_spool(), tmp_path, make_job)
     for name in ("ada", "bob"):
-        made.hosts.greet(
-            Greeting(name=name, protocol=1, version="1", slots=2, queues=("uploads",), clock=time.time())
-        )
+        made.hosts.greet(Greeting(name=name, protocol=1, version="1", slots=2, queues=("uploads",), clock=time.time()))
     made.hosts.drain("bob", is_draining=True)
     made.make(state=JobState.UPLOADING)
     lease = {"claim": "0" * 64, "journal": "f" * 32, "queue": "uploads", "since": time.time()}

@@ -104,7 +104,7 @@ class Site:
 
     def claim(self, name="7", attempt=1, number=1, host="h1", **changes):
         """Claim an attempt; `number` tells claims apart."""
-        fields = {"protocol": 1, "version": "1"} | changes
+        fields = {"protocol": 1} | changes
         return self.leases.claim(name, Claim(attempt=attempt, id=claim_id(number), host=host, **fields))
 
     def beat(self, name="7", attempt=1, number=1):

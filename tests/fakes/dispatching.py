@@ -167,9 +167,7 @@ class Bench:
         return claimed[0]
 
     def claim(self, name, attempt=1, host="h1"):
-        return self.cluster.leases.claim(
-            name, Claim(attempt=attempt, id=claim_id(attempt), host=host, protocol=1, version="1")
-        )
+        return self.cluster.leases.claim(name, Claim(attempt=attempt, id=claim_id(attempt), host=host, protocol=1))
 
     def done(self, name, attempt=1, code=0, result="image-1"):
         self.cluster.leases.done(name, attempt, claim_id(attempt), code, result)

@@ -4,10 +4,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from clouduploader.cluster.dispatch.hosts import Hosts, boot_clock
+from clouduploader.cluster.dispatch.hosts import Hosts
 from clouduploader.cluster.dispatch.leases import Leases
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.store.spool.leases import LeaseState
+from clouduploader.util import processes
 from clouduploader.util.frozen import frozen
 from clouduploader.worker.settings import WorkerSettings
 
@@ -52,7 +53,7 @@ class Cluster:
     lend_image: Callable[[str], str | None]
     waiting: Callable[[], Mapping[str, int]]
     broker_fault: Callable[[], str | None] = lambda: None
-    began: float = dataclasses.field(default_factory=boot_clock)
+    began: float = dataclasses.field(default_factory=processes.seconds_since_boot)
 
     def count(self) -> ClusterCount:
         """Count what is in the cluster."""
@@ -71,5 +72,6 @@ class Cluster:
     def faults(self) -> dict[str, str | None]:
         """Return what keeps the cluster from working, by its part; None for a part that works."""
         has_hosts = any(host.is_usable for host in self.hosts.hosts())
-        is_young = boot_clock() - self.began < self.cluster_settings().lease_seconds  # hosts greet from time to time
+        age_seconds = processes.seconds_since_boot() - self.began
+        is_young = age_seconds < self.cluster_settings().lease_seconds  # hosts greet from time to time
         return {"broker": self.broker_fault(), "hosts": None if has_hosts or is_young else "no host takes jobs"}

@@ -9,20 +9,15 @@ from pathlib import Path
 
 from clouduploader.cluster import protocol
 from clouduploader.errors import CannotCreateError, DataError
-from clouduploader.util import files, privileges
+from clouduploader.util import files, privileges, processes
 from clouduploader.util.frozen import frozen
 
 DIRECTORY = ".hosts"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GREET_SECONDS = 10  # how often a host greets
 FORGET_SECONDS = 86_400.0  # how long a host is shown after it was seen last
-MAX_HOSTS = 10_000  # that are known at once; half a KiB each, and 30 KiB at most of one that says all it may
+MAX_HOSTS = 10_000  # that are known at once; half a KiB each, and 13 KiB at most of one that says all it may
 _ENDING = ".drain"
-
-
-def boot_clock() -> float:
-    """Return seconds that only grow, also while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @frozen(kw_only=True)
@@ -86,7 +81,7 @@ class Hosts:
         *,
         lease_seconds: Callable[[], float],
         wake: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = boot_clock,
+        clock: Callable[[], float] = processes.seconds_since_boot,
     ) -> None:
         self._directory = spool / DIRECTORY
         self._lease_seconds = lease_seconds

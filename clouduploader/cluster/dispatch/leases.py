@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from clouduploader.cluster import protocol
 from clouduploader.cluster.dispatch import intake
 from clouduploader.cluster.dispatch.digests import ImageDigest
-from clouduploader.cluster.dispatch.hosts import boot_clock, check_name
+from clouduploader.cluster.dispatch.hosts import check_name
 from clouduploader.cluster.dispatch.intake import Intake
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import (
@@ -46,7 +46,7 @@ from clouduploader.uploads.prepare import targetdata_to_keep
 from clouduploader.uploads.result import log_failure
 from clouduploader.uploads.target import OpenedTarget
 from clouduploader.uploads.task import UploadTask
-from clouduploader.util import files, privileges
+from clouduploader.util import files, privileges, processes
 from clouduploader.util.frozen import frozen
 from clouduploader.worker import launcher, outcome, queue
 from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
@@ -80,14 +80,12 @@ class Claim:
         id: Made up by the host for this claim, and not to be guessed.
         host: Its name.
         protocol: Which version of it the host speaks.
-        version: Of its program.
     """
 
     attempt: int
     id: str = dataclasses.field(repr=False)
     host: str
     protocol: int
-    version: str
 
 
 @frozen(kw_only=True)
@@ -186,7 +184,7 @@ class Leases:
         cluster: Callable[[], ClusterSettings],
         worker: Callable[[], WorkerSettings],
         on_event: Callable[[WorkerEvent], None],
-        clock: Callable[[], float] = boot_clock,
+        clock: Callable[[], float] = processes.seconds_since_boot,
     ) -> None:
         self._jobs = jobs
         self._config = config

@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import clouduploader
 from clouduploader.client.cluster import Claim, ClusterServer, LeaseLostError, RefusedDataError
 from clouduploader.cluster import protocol
 from clouduploader.cluster.host import claimed, directory, fetch
@@ -37,7 +36,7 @@ from clouduploader.util.service_log import ServiceLog
 CLAIM_SECONDS = 30.0  # a claim whose answer does not come; then the server has published the job anew
 PAUSE_SECONDS = 1.0  # until what the server could not take is sent again
 LOOK_SECONDS = 0.25  # between looks at what has grown
-MAX_RESULT_CHARS = 1024  # what a server takes
+MAX_RESULT_BYTES = 1024  # ours: an id or a sentence
 
 
 @frozen(kw_only=True)
@@ -104,7 +103,6 @@ class Attempt:
         facts: dict[str, str | int] = {
             "host": self._host.name,
             "protocol": protocol.VERSION,
-            "version": clouduploader.__version__,
         }
         ends_at = time.monotonic() + CLAIM_SECONDS
         while True:
@@ -332,5 +330,5 @@ def _progress(place: AttemptDirectory, name: str) -> int | None:
 def _result(path: Path) -> str | None:
     """Return what the uploader has written as its result; None for nothing."""
     with contextlib.suppress(OSError), files.open_read(path) as file:
-        return file.read(MAX_RESULT_CHARS).decode(errors="replace")
+        return file.read(MAX_RESULT_BYTES).decode(errors="replace")
     return None

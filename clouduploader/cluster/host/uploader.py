@@ -15,14 +15,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from clouduploader.cluster import protocol
 from clouduploader.errors import ClouduploaderError, LocalIOError
+from clouduploader.store.journal import witness
+from clouduploader.util import arrival as image_arrival
 from clouduploader.util import files, processes
-from clouduploader.util.arrival import FD_VARIABLE, ArrivalWriter
+from clouduploader.util.arrival import ArrivalWriter
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; when the thread dies that forked, prctl(2): the main thread
 WITNESS_FD, DATA_FD, ARRIVAL_FD = 3, 4, 5
-ASK, GO = b"j", b"k"  # what its witness sends, and what it goes on with
 READY = b"r"  # what comes on the same socket before it may begin
 FREE_FD = 10  # above all that the uploader gets
 DATA_PATH = f"/proc/self/fd/{DATA_FD}"  # of the target data, which lie in memory alone
@@ -96,7 +96,11 @@ class Uploader:
                 if self.pid == 0:
                     _become(
                         [os.fsencode(program), *arguments],
-                        {**environment, protocol.JOURNAL_FD: str(WITNESS_FD), FD_VARIABLE: str(ARRIVAL_FD)},
+                        {
+                            **environment,
+                            witness.FD_VARIABLE: str(WITNESS_FD),
+                            image_arrival.FD_VARIABLE: str(ARRIVAL_FD),
+                        },
                         directory=directory,
                         host_pid=host_pid,
                         descriptors=(reading, output.fileno(), other.fileno(), memory, arrival.descriptor),
@@ -114,14 +118,14 @@ class Uploader:
     def is_asking(self) -> bool:
         """Read from the witness's socket; return False if the uploader has closed its end."""
         try:
-            return self.witness.recv(1) == ASK
+            return self.witness.recv(1) == witness.ASKED
         except ConnectionResetError:
             return False
 
     def confirm(self) -> None:
         """Tell the uploader that its journal is at the server: it goes on."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.witness.send(GO)
+            self.witness.send(witness.CONFIRMED)
 
     def stop(self) -> None:
         """Ask it, and all of its group, to clean up and end."""

@@ -27,7 +27,7 @@ from clouduploader.store.spool.leases import LeaseState
 
 BYTES_TYPE = "application/octet-stream"
 MAX_HOST_QUEUES = 100
-MAX_HOST_JOBS = LIMITS["slots"][1]
+MAX_HOST_SLOTS = LIMITS["slots"][1]
 LARGEST_CODE = 255
 MAX_RESULT_CHARS = 1 << 20  # of which `outcome.MAX_RESULT_BYTES` are kept
 
@@ -47,7 +47,7 @@ class NewGreeting(documents.Given):
     name: HostName
     protocol: Annotated[int, Meta(ge=1, lt=2**31, description="Which version of it the host speaks.")]
     version: Annotated[Word, Meta(description="Of its program.")]
-    slots: Annotated[int, Meta(ge=0, le=MAX_HOST_JOBS, description="How many jobs it takes at once.")]
+    slots: Annotated[int, Meta(ge=0, le=MAX_HOST_SLOTS, description="How many jobs it takes at once.")]
     queues: Annotated[tuple[HostName, ...], Meta(max_length=MAX_HOST_QUEUES, description="From which it takes them.")]
     clock: Annotated[float, Meta(ge=-1e12, le=1e12, description="What its clock says, in seconds since 1970.")]
 
@@ -68,7 +68,6 @@ class NewClaim(documents.Given):
     claim: ClaimId
     host: HostName
     protocol: Annotated[int, Meta(ge=1, lt=2**31, description="Which version of it the host speaks.")]
-    version: Annotated[Word, Meta(description="Of its program.")]
 
 
 class ClaimedJob(documents.Document, rename={"try_": "try"}):
@@ -270,9 +269,7 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
     if not call.request[ORIGIN].is_private:
         raise RefusalError("target data are not sent over http: others could read them on their way", status=403)
     given = await documents.read(call, NewClaim)
-    claim = Claim(
-        attempt=given.attempt, id=given.claim, host=given.host, protocol=given.protocol, version=given.version
-    )
+    claim = Claim(attempt=given.attempt, id=given.claim, host=given.host, protocol=given.protocol)
 
     def give() -> ClaimAnswer:
         return cluster.leases.claim(call.found.job, claim, is_draining=cluster.hosts.is_draining(claim.host))

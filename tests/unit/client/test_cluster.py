@@ -23,8 +23,8 @@ def server(cluster):
 
 
 def test_host_claims_beats_reports_and_ends(cluster, server):
-    answer = server.claim(CLAIM, host="a", protocol=1, version="1.0")
-    assert answer == server.claim(CLAIM, host="a", protocol=1, version="1.0")  # the first answer was lost
+    answer = server.claim(CLAIM, host="a", protocol=1)
+    assert answer == server.claim(CLAIM, host="a", protocol=1)  # the first answer was lost
     assert answer["data"] == {"key": "value"}
     assert not server.beat(CLAIM, progress=5, seconds=20)
     assert server.append_log(CLAIM, offset=0, data=b"line\n") == 5

@@ -818,5 +818,5 @@ class Hosts(stateful.RuleBasedStateMachine):
 
 def test_no_order_of_events_gives_a_job_to_two_hosts(site):
     machine = type("Machine", (Hosts,), {"site": site})
-    limits = hypothesis.settings(max_examples=40, stateful_step_count=30, deadline=None)
+    limits = hypothesis.settings(stateful_step_count=30)
     stateful.run_state_machine_as_test(machine, settings=limits)

@@ -17,7 +17,7 @@ from clouduploader.server.api import cluster as routes
 from clouduploader.store.tokens import Role, TokenStore
 
 GREETING = {"name": "h1", "protocol": 1, "version": "1", "slots": 2, "queues": ["uploads"], "clock": 0}
-CLAIM = {"attempt": 1, "claim": claim_id(1), "host": "h1", "protocol": 1, "version": "1"}
+CLAIM = {"attempt": 1, "claim": claim_id(1), "host": "h1", "protocol": 1}
 OWN = {"attempt": 1, "claim": claim_id(1)}
 QUERY = f"attempt=1&claim={claim_id(1)}"
 BYTES = "application/octet-stream"

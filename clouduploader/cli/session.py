@@ -107,7 +107,8 @@ class Session:
         if not url:
             raise UsageError(
                 "no server is named",
-                hint=f"Give --server or {SERVER_VARIABLE}, or set socket in [server] of {self.config.path}.",
+                hint=f"Give --server or {SERVER_VARIABLE}, or set socket in [server], or server in [cluster], of "
+                f"{self.config.path}.",
             )
         return self._connect(url)
 

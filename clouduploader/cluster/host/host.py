@@ -21,6 +21,7 @@ from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
 from celery.apps.worker import Worker
 from celery.worker import state
+from celery.worker.consumer import Consumer
 
 import clouduploader
 from clouduploader.client.cluster import ClusterServer
@@ -36,6 +37,7 @@ from clouduploader.util.service_log import ServiceLog
 GREET_SECONDS = 10.0  # until the server says how often it wants to be greeted
 MAX_GREET_SECONDS = 600.0  # whatever the server says
 RETRY_SECONDS = 1.0  # while it can't be reached
+REFUSED_SECONDS = 10.0  # until a broker that refused this host is asked again
 GREETED_NAME = ".greeted"  # in the spool; changed whenever the server has answered a greeting, for checks of health
 
 
@@ -78,6 +80,7 @@ def run(
     app = broker.make_app(settings, password)
     app.conf.update(
         broker_connection_max_retries=None,  # for ever, as a service does
+        worker_consumer=_HostConsumer,
         worker_enable_remote_control=False,  # by the broker come jobs; who can write there is not to stop hosts
         worker_redirect_stdouts=False,
         worker_send_task_events=True,  # Flower shows them; a task's arguments are no secrets
@@ -135,6 +138,15 @@ class _HostWorker(Worker):  # type: ignore[misc] # Celery has no types
         """Say that messages are taken."""
         super().on_consumer_ready(consumer)
         self.on_ready()
+
+
+class _HostConsumer(Consumer):  # type: ignore[misc] # Celery has no types
+    """Celery's consumer, which does not come back at once to a broker that refuses the user, or its virtual host."""
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Tell it, and wait."""
+        super().on_connection_error_before_connected(exc)
+        time.sleep(REFUSED_SECONDS)
 
 
 class Greeter:
@@ -258,7 +270,15 @@ def _log_to(log: ServiceLog) -> None:
 
 
 def soften(record: logging.LogRecord) -> bool:
-    """Leave the traceback out of what a library says of a broker or a process that is gone; a filter of records."""
+    """Make one line of what a library says, without a traceback if a broker or a process is gone; a filter of records.
+
+    Args:
+        record: Is changed.
+
+    Returns:
+        True, for all are logged.
+    """
+    record.msg, record.args = " ".join(record.getMessage().split()), ()
     kind = record.exc_info[0] if record.exc_info else None
     if kind and issubclass(kind, OSError | AMQPError | WorkerLostError):  # the message says all
         record.exc_info, record.levelname = None, logging.getLevelName(logging.WARNING)

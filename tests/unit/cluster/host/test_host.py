@@ -3,9 +3,9 @@ import logging
 import types
 
 import pytest
-from amqp.exceptions import ConnectionForced
+from amqp.exceptions import AccessRefused, ConnectionForced
 
-from clouduploader.cluster import protocol
+from clouduploader.cluster import broker, protocol
 from clouduploader.cluster.host import host
 from clouduploader.cluster.host.attempt import HostFacts
 from clouduploader.cluster.settings import ClusterSettings
@@ -90,3 +90,19 @@ def test_lost_broker_is_a_warning_and_a_bug_has_its_traceback(error, is_softened
     record = logging.LogRecord("made-up", logging.CRITICAL, "", 1, "trouble", (), (type(error), error, None))
     assert host.soften(record)
     assert (record.exc_info is None, record.levelname) == (is_softened, "WARNING" if is_softened else "CRITICAL")
+
+
+def test_what_celery_says_is_one_line():
+    record = logging.LogRecord("made-up", logging.ERROR, "", 1, "no %s:\n%s\n", ("broker", "trying again"), None)
+    host.soften(record)
+    assert record.getMessage() == "no broker: trying again"
+
+
+def test_broker_that_refuses_is_not_asked_again_at_once(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(host.time, "sleep", pauses.append)
+    app = broker.make_app(ClusterSettings(broker="amqp://uploads@localhost/", host="a"), "made-up")
+    consumer = host._HostConsumer.__new__(host._HostConsumer)
+    consumer.conninfo = app.connection_for_read()
+    consumer.on_connection_error_before_connected(AccessRefused("the password is wrong"))
+    assert pauses == [host.REFUSED_SECONDS]

@@ -313,10 +313,14 @@ async def beat(call: RouteCall) -> web.StreamResponse:
         with contextlib.suppress(RuntimeError):  # the server has ended
             loop.call_soon_threadsafe(is_wanted.set)
 
-    with leases.beating(name, given.attempt, given.claim, wake) as is_stopping:
-        if given.progress is not None and leases.is_news(name, given.progress):
-            percent = given.progress
+    async def note(percent: int) -> None:
+        with contextlib.suppress(ClouduploaderError):
             await call.state.hosts.work(lambda: leases.note_progress(name, given.attempt, given.claim, percent))
+
+    with leases.beating(name, given.attempt, given.claim, wake) as is_stopping, contextlib.ExitStack() as stack:
+        if given.progress is not None and leases.is_news(name, given.progress):
+            noting = asyncio.create_task(note(given.progress))  # the answer does not wait for a disk that hangs
+            stack.callback(noting.cancel)
         if not is_stopping():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(cluster.cluster_settings().beat_seconds):

@@ -138,6 +138,13 @@ def test_beat_waits_for_its_time_and_notes_the_progress(client, site):
     assert site.jobs.read("7")[0].progress == 42
 
 
+def test_beat_is_answered_while_a_piece_of_the_journal_takes_its_time(client, site):
+    site.publish()
+    client.claim()
+    with site.leases.working("7", 1, OWN["claim"]):  # as long as the disk hangs
+        assert client.ask("POST", "/jobs/7/beat", OWN | {"progress": 42}) == (200, {"stop": False})
+
+
 def test_kill_answers_a_waiting_beat_at_once(client, site):
     site.cluster = cluster_site.settings(beat_seconds=600, lease_seconds=1800)
     site.publish()

@@ -65,8 +65,8 @@ def status_command(session: Session, /) -> None:
     A host is ready, draining (it takes no more jobs), or gone (it was not heard of for as long as a lease lasts).
     A queue has jobs that are published and that no host has claimed yet; the oldest tells how long hosts let them
     wait. The broker may have more messages than that: those of jobs that were published again, or killed, are
-    dropped by the host that gets them. What is left of a lease is the time after which its job goes to another
-    host, unless this one is heard of.
+    dropped by the host that gets them; nothing stands there if it can't be asked. What is left of a lease is the
+    time after which its job goes to another host, unless this one is heard of.
 
     With --json the data are {"hosts": [...], "queues": [...], "leases": [...]}.
     """

@@ -442,20 +442,13 @@ class Leases:
         Raises:
             StaleError: The host has no lease.
         """
-        digest = _digest(claim_id)
-
-        def look() -> _Lease:
-            lease = self._leases.get(name)
-            if lease is None or not lease.is_held(attempt, digest):
-                raise _stale(name, attempt)
-            return lease
 
         def is_stopping() -> bool:
             with self._lock:
-                return look().is_stopping
+                return self._lease_of(name, attempt, claim_id).is_stopping
 
         with self._lock:
-            lease = look()
+            lease = self._lease_of(name, attempt, claim_id)
             lease.until = max(lease.until, self._clock() + lease.record.seconds)
             lease.watchers.add(wake)
             if self._is_closing:
@@ -517,9 +510,7 @@ class Leases:
             StaleError: It has not.
         """
         with self._lock:
-            lease = self._leases.get(name)
-            if lease is None or not lease.is_held(attempt, _digest(claim_id)):
-                raise _stale(name, attempt)
+            self._lease_of(name, attempt, claim_id)
 
     def done(self, name: str, attempt: int, claim_id: str, code: int, result: str | None) -> None:
         """Record how an upload ended, as a worker does, and end the lease.
@@ -608,6 +599,17 @@ class Leases:
             if not lease.is_held(attempt, _digest(claim_id)):
                 raise _stale(name, attempt)
             yield lease
+
+    def _lease_of(self, name: str, attempt: int, claim_id: str) -> _Lease:
+        """Return the lease that a host has, for a thread that holds the lock of all.
+
+        Raises:
+            StaleError: It has none.
+        """
+        lease = self._leases.get(name)
+        if lease is None or not lease.is_held(attempt, _digest(claim_id)):
+            raise _stale(name, attempt)
+        return lease
 
     def _viewed(self, name: str, lease: _Lease) -> LeaseView:
         record = lease.record

@@ -174,20 +174,13 @@ class Attempt:
                     arrival=arrival,
                     on_error=self._tell_trouble,
                 )
-                stack.enter_context(fetching).wait_begun(self._cancel)
-            except StoppedError:
-                lease.check()
-                uploader.kill()
+                self._start(uploader, lease, stack.enter_context(fetching))
             except LeaseLostError:
                 raise
             except ClouduploaderError as exc:
                 lease.check()
                 self._give_back(exc.message)
                 raise
-            else:
-                lease.check()
-                uploader.start()
-                self._tell("started", process=uploader.pid)
             code = self._watch(uploader, lease, mirror, wake, found.grace_seconds)
             result = _result(place.result_path(self._claim.job))
             if self._refusal:
@@ -227,6 +220,23 @@ class Attempt:
             uploader.close()
             raise
         return uploader
+
+    def _start(self, uploader: Uploader, lease: Lease, fetching: fetch.BackgroundFetch) -> None:
+        """Let the uploader begin once the image comes; one whose job was killed before has ended instead.
+
+        Raises:
+            LeaseLostError: The lease was lost.
+            ClouduploaderError: The image can't be had.
+        """
+        try:
+            fetching.wait_begun(self._cancel)
+        except StoppedError:
+            lease.check()
+            uploader.kill()
+        else:
+            lease.check()
+            uploader.start()
+            self._tell("started", process=uploader.pid)
 
     def _watch(self, uploader: Uploader, lease: Lease, mirror: Mirror, wake: int, grace_seconds: float) -> int:
         """Wait for the uploader's end, and serve it until then.

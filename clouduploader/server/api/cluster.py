@@ -499,6 +499,8 @@ def _time(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
+_host_route = functools.partial(endpoint, right=Right.WORK, methods=("POST",), refusals=(409,))
+
 ROUTES: list[Endpoint] = [
     endpoint("/cluster", show_cluster, Right.SEE_SERVICE, answer=ClusterState, is_polled=True, refusals=(409,)),
     endpoint(
@@ -510,83 +512,28 @@ ROUTES: list[Endpoint] = [
         answer=Nothing,
         refusals=(409,),
     ),
-    endpoint(
-        "/cluster/hosts",
-        greet,
-        Right.WORK,
-        methods=("POST",),
-        body=NewGreeting,
-        answer=Greeted,
-        is_polled=True,
-        refusals=(409,),
+    _host_route("/cluster/hosts", greet, body=NewGreeting, answer=Greeted, is_polled=True),
+    _host_route("/cluster/jobs/$job/claim", claim_job, body=NewClaim, answer=ClaimedUpload),
+    _host_route("/cluster/jobs/$job/beat", beat, body=Beat, answer=BeatAnswer, is_polled=True),
+    _host_route(
+        "/cluster/jobs/$job/log", append_log, query=LogPiece, body_type=BYTES_TYPE, answer=PieceAnswer, is_polled=True
     ),
-    endpoint(
-        "/cluster/jobs/$job/claim",
-        claim_job,
-        Right.WORK,
-        methods=("POST",),
-        body=NewClaim,
-        answer=ClaimedUpload,
-        refusals=(409,),
-    ),
-    endpoint(
-        "/cluster/jobs/$job/beat",
-        beat,
-        Right.WORK,
-        methods=("POST",),
-        body=Beat,
-        answer=BeatAnswer,
-        is_polled=True,
-        refusals=(409,),
-    ),
-    endpoint(
-        "/cluster/jobs/$job/log",
-        append_log,
-        Right.WORK,
-        methods=("POST",),
-        query=LogPiece,
-        body_type=BYTES_TYPE,
-        answer=PieceAnswer,
-        is_polled=True,
-        refusals=(409,),
-    ),
-    endpoint(
+    _host_route(
         "/cluster/jobs/$job/journal",
         append_journal,
-        Right.WORK,
-        methods=("POST",),
         query=JournalPiece,
         body_type=BYTES_TYPE,
         answer=PieceAnswer,
         is_polled=True,
-        refusals=(409,),
     ),
-    endpoint(
+    _host_route(
         "/cluster/jobs/$job/journal",
         show_journal,
-        Right.WORK,
         methods=("GET",),
         query=JournalPlace,
         answer_type=BYTES_TYPE,
         is_polled=True,
-        refusals=(409,),
     ),
-    endpoint(
-        "/cluster/jobs/$job/done",
-        end_job,
-        Right.WORK,
-        methods=("POST",),
-        body=Done,
-        answer=Nothing,
-        refusals=(409,),
-    ),
-    endpoint(
-        "/cluster/jobs/$job/release",
-        release_job,
-        Right.WORK,
-        methods=("POST",),
-        body=Release,
-        answer=Nothing,
-        refusals=(409,),
-    ),
+    _host_route("/cluster/jobs/$job/done", end_job, body=Done, answer=Nothing),
+    _host_route("/cluster/jobs/$job/release", release_job, body=Release, answer=Nothing),
 ]

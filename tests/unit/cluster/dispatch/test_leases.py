@@ -17,6 +17,7 @@ from clouduploader.cluster.dispatch.leases import StaleError
 from clouduploader.errors import DataError, JobStateError, NoSuchJobError, TransientError
 from clouduploader.model.job import JobState
 from clouduploader.store import journal
+from clouduploader.store.journal import writer
 from clouduploader.store.spool import leases as lease_files
 from clouduploader.store.spool.leases import LeaseState
 
@@ -552,7 +553,8 @@ def test_job_without_what_every_upload_needs_fails(site):
     assert site.left() == []
 
 
-def test_same_upload_by_another_process_is_waited_for(site):
+def test_same_upload_by_another_process_is_waited_for(site, monkeypatch):
+    monkeypatch.setattr(writer, "LOCK_SECONDS", 0.05)
     site.publish()
     key = site.claim().key
     site.leases.release("7", 1, claim_id(1), "no room")
@@ -695,7 +697,8 @@ def test_lease_without_a_job_is_removed(site):
     assert not site.jobs.lease_path("7").exists()
 
 
-def test_host_whose_journal_another_process_took_has_lost_the_job(site):
+def test_host_whose_journal_another_process_took_has_lost_the_job(site, monkeypatch):
+    monkeypatch.setattr(writer, "LOCK_SECONDS", 0.05)
     site.publish()
     key = site.claim().key
     for lease in site.leases._leases.values():

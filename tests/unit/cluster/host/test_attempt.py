@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clouduploader.cluster.host import attempt as host_attempt
 from clouduploader.cluster.host import directory
 from clouduploader.cluster.host.attempt import Attempt, HostFacts
 from clouduploader.cluster.host.task import upload
@@ -171,7 +172,8 @@ def test_job_whose_image_does_not_come_is_given_back(cluster, job, log, run):
     assert "event=released" in log.getvalue()
 
 
-def test_server_that_fails_is_asked_again(cluster, job, log, run):
+def test_server_that_fails_is_asked_again(cluster, job, log, run, monkeypatch):
+    monkeypatch.setattr(host_attempt, "PAUSE_SECONDS", 0.05)
     cluster.failures = {"claim": [503], "log": [500], "done": [503]}
     run("print('line')")
     assert (job.log, job.end) == (b"line\n", (0, None))

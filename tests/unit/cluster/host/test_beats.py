@@ -1,6 +1,7 @@
 import pytest
 
 from clouduploader.client.cluster import Claim, LeaseLostError
+from clouduploader.cluster.host import beats as host_beats
 from clouduploader.cluster.host.beats import Beats, Lease
 from clouduploader.util import processes
 from tests.fakes.cluster_server import ClusterJob, FakeCluster
@@ -80,7 +81,8 @@ def test_answer_after_the_end_renews_nothing(changes, start):
     assert changes == ["changed"]
 
 
-def test_trouble_is_told_once(cluster, changes, start):
+def test_trouble_is_told_once(cluster, changes, start, monkeypatch):
+    monkeypatch.setattr(host_beats, "PAUSE_SECONDS", 0.05)
     cluster.failures = {"beat": [500, 500]}
     lease, beats = start()
     with beats:

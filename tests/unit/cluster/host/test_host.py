@@ -76,7 +76,8 @@ def test_host_that_leaves_says_so_at_once(cluster, greeter):
         cluster.wait_for(lambda: cluster.greetings[-1]["queues"] == [])
 
 
-def test_server_that_is_not_there_is_told_once(cluster, greeter, log):
+def test_server_that_is_not_there_is_told_once(cluster, greeter, log, monkeypatch):
+    monkeypatch.setattr(host, "RETRY_SECONDS", 0.05)
     cluster.failures = {"hosts": [503, 503]}
     with greeter:
         cluster.wait_for(lambda: cluster.greetings)

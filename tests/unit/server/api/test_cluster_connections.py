@@ -162,7 +162,7 @@ def test_client_of_a_host_has_one_connection_and_copes_with_its_end(start, token
 def test_answer_with_target_data_is_the_last_of_its_connection(start, tokens, site):
     server = start()
     with Host(server, tokens[Role.WORKER]) as host:
-        claim = OWN | {"host": "h1", "protocol": 1, "version": "1"}
+        claim = OWN | {"host": "h1", "protocol": 1}
         assert host.ask("POST", "/api/v1/cluster/jobs/7/claim", claim) == (200, False)
         assert host.is_closed()
 

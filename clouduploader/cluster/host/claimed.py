@@ -8,6 +8,7 @@ from typing import Any
 from clouduploader.errors import PlatformReplyError
 from clouduploader.model.job import Job, JobState
 from clouduploader.store import journal
+from clouduploader.store.journal import replica
 from clouduploader.util.frozen import frozen
 
 JOURNAL_FILE = re.compile(rf"{journal.FILE_NAME}|{journal.PLATFORM_NAME}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,199}}")
@@ -76,6 +77,7 @@ def read(name: str, answer: Mapping[str, Any]) -> ClaimedJob:
             and 0 <= claimed.image_bytes <= _MAX_BYTES
             and _SHA256.fullmatch(claimed.image_sha256)
             and journal.is_key(claimed.journal_key)
+            and len(claimed.journal_files) <= replica.MAX_FILES
             and all(map(JOURNAL_FILE.fullmatch, claimed.journal_files))
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):

@@ -28,6 +28,7 @@ from clouduploader.client.cluster import ClusterServer
 from clouduploader.cluster import broker, protocol
 from clouduploader.cluster.host import directory, task
 from clouduploader.cluster.host.attempt import HostFacts
+from clouduploader.cluster.host.messages import HostConsumer
 from clouduploader.cluster.host.uploader import end_with_parent
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
@@ -92,6 +93,7 @@ def run(
         hostname=f"clouduploader@{settings.host}",
         concurrency=settings.slots,
         pool="prefork",
+        consumer_cls=HostConsumer,
         queues=[broker.queue_name(queue) for queue in settings.serves],
         without_gossip=True,
         without_mingle=True,

@@ -11,6 +11,11 @@ MAX_SHOWN = 200  # characters of what a message says
 _JOB = re.compile(r"[0-9]{1,18}")
 
 
+def is_job(job: object, attempt: object) -> bool:
+    """Return whether a message names what a server can have published."""
+    return isinstance(job, str) and bool(_JOB.fullmatch(job)) and type(attempt) is int and 0 < attempt < MAX_ATTEMPT
+
+
 def upload(host: HostFacts, server: ClusterServer, job: object, attempt: object, url: object) -> None:
     """Do what a message asks for. It comes from the broker, where others may write too: it is only a hint to ask.
 
@@ -21,7 +26,7 @@ def upload(host: HostFacts, server: ClusterServer, job: object, attempt: object,
         attempt: The number of an attempt.
         url: Of the server that has published it.
     """
-    if not (isinstance(job, str) and _JOB.fullmatch(job) and type(attempt) is int and 0 < attempt < MAX_ATTEMPT):
+    if not (isinstance(job, str) and isinstance(attempt, int) and is_job(job, attempt)):
         host.log.tell("refused", text="a message names no job and no attempt")
         return
     if url != server.url:

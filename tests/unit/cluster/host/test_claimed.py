@@ -35,6 +35,7 @@ def test_answer_is_read():
      ("journal", {"key": "../../etc", "files": {}}), ("journal", {"key": "0" * 32, "files": ["journal"]}),
      ("journal", {"key": "0" * 32, "files": {"platform/../../../x": 1}}),
      ("journal", {"key": "0" * 32, "files": {"platform/.new": 1}}),
+     ("journal", {"key": "0" * 32, "files": {f"platform/{number}": 1 for number in range(2000)}}),
      ("journal", {"key": "0" * 32, "files": {"targetdata": 1}})],
 )  # fmt: skip
 def test_answer_that_makes_no_sense_is_refused_and_not_shown(key, value):

@@ -21,14 +21,13 @@ from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
 from celery.apps.worker import Worker
 from celery.worker import state
-from celery.worker.consumer import Consumer
 
 import clouduploader
 from clouduploader.client.cluster import ClusterServer
 from clouduploader.cluster import broker, protocol
 from clouduploader.cluster.host import directory, task
 from clouduploader.cluster.host.attempt import HostFacts
-from clouduploader.cluster.host.messages import HostConsumer
+from clouduploader.cluster.host.messages import CleanConsumer
 from clouduploader.cluster.host.uploader import end_with_parent
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
@@ -93,7 +92,6 @@ def run(
         hostname=f"clouduploader@{settings.host}",
         concurrency=settings.slots,
         pool="prefork",
-        consumer_cls=HostConsumer,
         queues=[broker.queue_name(queue) for queue in settings.serves],
         without_gossip=True,
         without_mingle=True,
@@ -142,7 +140,7 @@ class _HostWorker(Worker):  # type: ignore[misc] # Celery has no types
         self.on_ready()
 
 
-class _HostConsumer(Consumer):  # type: ignore[misc] # Celery has no types
+class _HostConsumer(CleanConsumer):
     """Celery's consumer, which does not come back at once to a broker that refuses the user, or its virtual host."""
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:

@@ -19,7 +19,7 @@ MAX_BYTES = 4096  # ours have some 200
 _PARTS = 3  # arguments, those by name, and what is to follow; and so many arguments
 
 
-class HostConsumer(Consumer):  # type: ignore[misc] # Celery has no types
+class CleanConsumer(Consumer):  # type: ignore[misc] # Celery has no types
     """Celery's consumer, which gets clean messages alone."""
 
     def create_task_handler(self, *arguments: Any, **more: Any) -> Any:  # noqa: ANN401

@@ -277,11 +277,11 @@ class Attempt:
                 continue
             try:
                 mirror.send_journal()
+                mirror.send_log()  # before the uploader goes on: the log tells which journal is the job's
                 if is_asked:
                     lease.check()
                     uploader.confirm()
                     is_asked = False
-                mirror.send_log()
             except LeaseLostError as exc:
                 lease.lose(exc.message)
             except RefusedDataError as exc:

@@ -30,7 +30,7 @@ from clouduploader.store import journal, spool
 from clouduploader.util import processes
 
 EXECUTABLE = Path(sys.executable).with_name("clouduploader")
-LEASE_SECONDS, BEAT_SECONDS, PUBLISH_SECONDS = 5, 1, 3
+LEASE_SECONDS, BEAT_SECONDS, PUBLISH_SECONDS = 8, 1, 3  # a machine under load needs some to start a server
 PATIENCE_SECONDS = 60  # only a failing test waits that long
 POLL_SECONDS = 0.05
 BLOCK_SECONDS = 0.25  # so long takes each of an upload that is to take some seconds, one after the other

@@ -1,6 +1,7 @@
 """What Celery's application says to a real RabbitMQ."""
 
 import pytest
+from fakes import rabbitmq
 
 from clouduploader.cluster import broker as cluster_broker
 from clouduploader.cluster import protocol
@@ -8,6 +9,13 @@ from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import NetworkError
 
 SERVER = "https://uploads.example.org:5453"
+
+
+@pytest.fixture(scope="module")
+def broker():
+    """One broker for all tests of the module."""
+    with rabbitmq.running() as started:
+        yield started
 
 
 @pytest.fixture

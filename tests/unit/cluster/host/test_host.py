@@ -6,7 +6,7 @@ import pytest
 from amqp.exceptions import AccessRefused, ConnectionForced
 
 from clouduploader.cluster import broker, protocol
-from clouduploader.cluster.host import host
+from clouduploader.cluster.host import host, messages
 from clouduploader.cluster.host.attempt import HostFacts
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.util.service_log import ServiceLog
@@ -97,6 +97,10 @@ def test_what_celery_says_is_one_line():
     record = logging.LogRecord("made-up", logging.ERROR, "", 1, "no %s:\n%s\n", ("broker", "trying again"), None)
     host.soften(record)
     assert record.getMessage() == "no broker: trying again"
+
+
+def test_messages_are_cleaned_before_celery_sees_them():
+    assert issubclass(host._HostConsumer, messages.CleanConsumer)
 
 
 def test_broker_that_refuses_is_not_asked_again_at_once(monkeypatch):

@@ -127,7 +127,7 @@ def test_clock_of_a_host_decides_nothing(slow, name, skew):
         assert slow.wait_for_host(job).name == name
         (ended,) = slow.wait_for_end(job)
         assert ended.state == "succeeded"
-        assert slow.attempts(job) == [1]
+        assert len(slow.attempts(job)) == 1  # those that the drained hosts had to refuse don't count
     finally:
         slow.remove_host(name)
 

@@ -89,28 +89,45 @@ class Hosts:
         self._clock = clock
         self._lock = threading.Lock()
         self._hosts: dict[str, tuple[Greeting, float, float, float]] = {}
+        self._tokens: dict[str, str | None] = {}  # by the hosts' names
 
-    def greet(self, greeting: Greeting) -> bool:
+    def greet(self, greeting: Greeting, *, token: str | None = None) -> bool:
         """Take note of a host; return whether it is to take no more jobs.
 
+        Args:
+            greeting: What it says.
+            token: The id of the token that it came with.
+
         Raises:
-            DataError: That is no name of a host, or there are too many.
+            DataError: That is no name of a host, or the name of another one that is there; or there are too many.
         """
         check_name(greeting.name)
+        if not self.is_of(greeting.name, token):
+            raise DataError(
+                f"another host is called {greeting.name}: it has another token",
+                hint="`host` in [cluster], or --host, names this one.",
+            )
         now, wall = self._clock(), time.time()
         with self._lock:
             for name in [name for name, host in self._hosts.items() if host[1] < now - FORGET_SECONDS]:
-                del self._hosts[name]
+                self._forget(name)
             if len(self._hosts) >= MAX_HOSTS and greeting.name not in self._hosts:
                 oldest = min(self._hosts, key=lambda name: self._hosts[name][1])
                 if not self._is_gone(self._hosts[oldest][1], now):
                     raise DataError(f"there are {MAX_HOSTS} hosts already")
-                del self._hosts[oldest]
+                self._forget(oldest)
             known, seen, _, _ = self._hosts.get(greeting.name, (None, 0.0, 0.0, 0.0))
             self._hosts[greeting.name] = (greeting, now, wall, greeting.clock - wall)
+            self._tokens[greeting.name] = token
         if known is None or _jobs_of(known) != _jobs_of(greeting) or self._is_gone(seen, now):
             self._wake()
         return self.is_draining(greeting.name) or greeting.protocol not in protocol.KNOWN
+
+    def is_of(self, name: str, token: str | None) -> bool:
+        """Return whether a token may speak for a host: no other one has, since it was seen last."""
+        with self._lock:
+            _, seen, _, _ = self._hosts.get(name, (None, 0.0, 0.0, 0.0))
+            return self._tokens.get(name, token) == token or self._is_gone(seen, self._clock())
 
     def is_draining(self, name: str) -> bool:
         """Return whether a host is to take no more jobs."""
@@ -154,6 +171,9 @@ class Hosts:
             )
             for name, (greeting, seen, wall, skew) in known
         ]
+
+    def _forget(self, name: str) -> None:
+        del self._hosts[name], self._tokens[name]
 
     def _is_gone(self, seen: float, now: float) -> bool:
         return now - seen > max(self._lease_seconds(), 3 * GREET_SECONDS)

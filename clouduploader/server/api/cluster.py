@@ -13,7 +13,7 @@ from msgspec import Meta
 from clouduploader.cluster import protocol
 from clouduploader.cluster.dispatch.cluster import Cluster
 from clouduploader.cluster.dispatch.hosts import GREET_SECONDS, NAME, Greeting, Host
-from clouduploader.cluster.dispatch.leases import Claim, ClaimAnswer, LeaseView
+from clouduploader.cluster.dispatch.leases import Claim, ClaimAnswer, LeaseView, StaleError
 from clouduploader.cluster.settings import LIMITS
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server.access import Right
@@ -57,8 +57,6 @@ class Greeted(documents.Document):
 
     drain: Annotated[bool, Meta(description="Whether it is to take no more jobs.")]
     greet_seconds: Annotated[int, Meta(description="When to greet again.")]
-    lease_seconds: Annotated[int, Meta(description="How long it has a job after a beat.")]
-    protocols: Annotated[list[int], Meta(description="Which versions the server speaks.")]
 
 
 class NewClaim(documents.Given):
@@ -252,15 +250,8 @@ async def greet(call: RouteCall) -> web.StreamResponse:
         queues=given.queues,
         clock=given.clock,
     )
-    drain = await call.state.hosts.work(lambda: cluster.hosts.greet(greeting))
-    return documents.answer(
-        Greeted(
-            drain=drain,
-            greet_seconds=GREET_SECONDS,
-            lease_seconds=cluster.cluster_settings().lease_seconds,
-            protocols=list(protocol.KNOWN),
-        )
-    )
+    drain = await call.state.hosts.work(lambda: cluster.hosts.greet(greeting, token=call.principal.token))
+    return documents.answer(Greeted(drain=drain, greet_seconds=GREET_SECONDS))
 
 
 async def claim_job(call: RouteCall) -> web.StreamResponse:
@@ -272,6 +263,8 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
     claim = Claim(attempt=given.attempt, id=given.claim, host=given.host, protocol=given.protocol)
 
     def give() -> ClaimAnswer:
+        if not cluster.hosts.is_of(claim.host, call.principal.token):
+            raise StaleError(f"another host is called {claim.host}: it has another token")
         return cluster.leases.claim(call.found.job, claim, is_draining=cluster.hosts.is_draining(claim.host))
 
     found = await call.state.hosts.claim(give)

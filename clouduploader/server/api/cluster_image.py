@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 from typing import Annotated, BinaryIO
 
 from aiohttp import web
@@ -15,6 +16,8 @@ from clouduploader.server.call import RouteCall
 from clouduploader.server.replies import RefusalError
 from clouduploader.server.send_image import CONTENT_TYPE
 from clouduploader.util import files, privileges
+
+PASSING_ERRNOS = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no word about the lease: the host asks again
 
 
 class ImagePlace(documents.Given):
@@ -44,7 +47,8 @@ async def send_image(call: RouteCall) -> web.StreamResponse:
                 with privileges.as_owner(call.state.jobs.directory):
                     image = undo.enter_context(files.open_read(path))
             except OSError as exc:
-                raise RefusalError(f"the image can't be read: {exc.strerror}", status=409) from exc
+                status = 503 if exc.errno in PASSING_ERRNOS else 409
+                raise RefusalError(f"the image can't be read: {exc.strerror}", status=status) from exc
             sha256 = found.leases.sha256(name)
             if sha256 is None:
                 raise RefusalError("the image has changed since the job was published", status=409)

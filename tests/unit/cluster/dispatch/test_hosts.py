@@ -92,3 +92,15 @@ def test_drain_that_cannot_be_written_down_is_an_error(known, tmp_path):
     (tmp_path / hosts.DIRECTORY).touch()
     with pytest.raises(CannotCreateError):
         known.drain("h1", is_draining=True)
+
+
+def test_name_belongs_to_its_first_token_until_the_host_is_gone(known, clock):
+    known.greet(greeting(), token="a")
+    assert known.is_of("h1", "a")
+    assert not known.is_of("h1", "b")
+    with pytest.raises(DataError, match="another host is called h1"):
+        known.greet(greeting(slots=9), token="b")
+    assert [host.greeting.slots for host in known.hosts()] == [2]
+    clock.now += 61
+    known.greet(greeting(slots=9), token="b")
+    assert not known.is_of("h1", "a")

@@ -208,8 +208,19 @@ def test_others_take_no_jobs(client, site, role):
     assert site.state() is JobState.SCHEDULED
 
 
+def test_host_with_another_token_does_not_speak_for_one_that_is_there(client, site, home):
+    assert client.ask("POST", "/hosts", GREETING)[0] == 200
+    now = datetime.datetime.now(datetime.UTC)
+    client.tokens[Role.WORKER] = TokenStore(home).create("tom", Role.WORKER, note="", expires=None, now=now)[1]
+    status, problem = client.ask("POST", "/hosts", GREETING | {"queues": []})
+    assert (status, problem["detail"]) == (422, "another host is called h1: it has another token")
+    site.publish()
+    assert client.claim()[0] == 409
+    assert client.claim(host="h2")[0] == 200
+
+
 def test_hosts_greet_and_are_shown_and_drained(client, site):
-    expected = {"drain": False, "greet_seconds": 10, "lease_seconds": 30, "protocols": list(protocol.KNOWN)}
+    expected = {"drain": False, "greet_seconds": 10}
     assert client.ask("POST", "/hosts", GREETING) == (200, expected)
     site.publish()
     site.publish("8")

@@ -112,7 +112,7 @@ class JobQueue:
         return self._waiting.values()
 
     def take_gone(self) -> set[str]:
-        """Return the jobs that waited to be started and are over now, each of them once."""
+        """Return the jobs that waited to be started, or were uploading, and are over now; each of them once."""
         gone, self._gone = self._gone, set()
         return gone
 
@@ -128,7 +128,7 @@ class JobQueue:
                 return
             job, is_archived = self._jobs.read(name)
         except (FileNotFoundError, NoSuchJobError):
-            if name in self._startable:
+            if name in self._startable or name in self._uploading:  # that it waits again may not have been seen
                 self._gone.add(name)
             self._forget(name)
             return

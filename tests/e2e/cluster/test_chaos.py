@@ -1,6 +1,7 @@
 """Random events of all kinds under load; then the account in the cloud is the judge.
 
-EVENTS=200 JOBS=100 in the environment makes a long run of it; SEED repeats one, as far as time can be repeated.
+Run by packaging/storm. EVENTS and JOBS in the environment make a shorter run of it; SEED repeats one, as far as time
+can be repeated.
 """
 
 import heapq
@@ -12,10 +13,10 @@ import time
 import pytest
 from e2e.cluster.machines import LEASE_SECONDS, signal_to
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.storm]
 
-EVENTS = int(os.environ.get("EVENTS", "30"))
-JOBS = int(os.environ.get("JOBS", "15"))
+EVENTS = int(os.environ.get("EVENTS", "200"))
+JOBS = int(os.environ.get("JOBS", "100"))
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 HOSTS = ("ada", "bob", "eve", "joe")
 MAX_PAUSE_SECONDS = 1.0  # between two events

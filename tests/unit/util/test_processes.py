@@ -298,7 +298,7 @@ def test_lack_of_descriptors_is_no_sign_that_a_process_is_gone(start, traces):
     child = start()
     found = util_processes.find(child.pid)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
     try:
         for look in (
             lambda: util_processes.find(child.pid),

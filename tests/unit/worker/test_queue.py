@@ -112,3 +112,14 @@ def test_pause_that_begins_while_we_work_takes_its_time_whatever_the_clock_is(jo
     os.utime(jobs.job_path("1"), (time.time() - age,) * 2)
     found.refresh(looked_at)
     assert 70 < seconds_left(found, "1") <= 100
+
+
+def test_job_that_is_over_before_it_was_seen_to_wait_is_told_as_gone(jobs, found):
+    write(jobs, "1", "ann", JobState.UPLOADING)
+    write(jobs, "2", "ann", JobState.RECEIVING)
+    found.refresh(None)
+    for name in ("1", "2"):
+        jobs.job_path(name).unlink()
+    found.refresh(["1", "2"])
+    assert found.take_gone() == {"1"}
+    assert found.take_gone() == set()

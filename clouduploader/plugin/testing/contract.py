@@ -378,7 +378,8 @@ class UploadContract:
             upload(case.make(), dataclasses.replace(request, journal=journal), record)
         assert left <= set(case.remaining())
         platform = case.make()
-        platform.clean_up(case.context(platform), list(record.existing))
+        unrecorded = {it.object for it in platform.find(case.context(platform), None) if not it.keep_reason}
+        platform.clean_up(case.context(platform), list(record.existing | unrecorded))
 
     def test_plan_changes_nothing(self, case: Case, tmp_path: Path) -> None:
         before, record = set(case.remaining()), RecordingReporter()

@@ -8,7 +8,7 @@ from e2e.cluster.machines import LEASE_SECONDS, children_of, signal_to
 
 from clouduploader.util import processes
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.storm]
 
 BLOCKS = 24
 

@@ -289,14 +289,7 @@ class ApiServer(JobServer):
                 with self._endpoint.errors():
                     return connection.read_body(max_bytes)
 
-        data = self._endpoint.within(seconds_for(max_bytes), exchange)
-        try:
-            found = json.loads(data)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise self._endpoint.nonsense("no JSON object")
-        return found
+        return self._endpoint.json_object(self._endpoint.within(seconds_for(max_bytes), exchange))
 
     def _send_api(
         self,

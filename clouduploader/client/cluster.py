@@ -229,25 +229,18 @@ class ClusterServer:
     ) -> dict[str, Any]:
         headers = {"Content-Type": JSON}
         body = json.dumps(document).encode()
-        return self._object(self._exchange("POST", target, claim, headers, body, seconds=seconds, max_bytes=max_bytes))
+        return self._endpoint.json_object(
+            self._exchange("POST", target, claim, headers, body, seconds=seconds, max_bytes=max_bytes)
+        )
 
     def _offset(self, target: str, claim: Claim, data: bytes) -> int:
         """Send bytes, and return the offset that is answered."""
         headers = {"Content-Type": "application/octet-stream"}
         answer = self._exchange("POST", target, claim, headers, data, seconds=PIECE_SECONDS, max_bytes=MAX_REPLY_BYTES)
-        offset = self._object(answer).get("offset")
+        offset = self._endpoint.json_object(answer).get("offset")
         if type(offset) is not int or offset < 0:
             raise self._endpoint.nonsense("no offset")
         return offset
-
-    def _object(self, data: bytes) -> dict[str, Any]:
-        try:
-            found = json.loads(data)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise self._endpoint.nonsense("no JSON object")
-        return found
 
     def _exchange(
         self,

@@ -12,7 +12,7 @@ import socket
 import ssl
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from clouduploader.client.connection import ServerConnection
 from clouduploader.errors import (
@@ -265,6 +265,20 @@ class ServerEndpoint:
                 return connection.read_body(MAX_REPLY_BYTES)
         except ClouduploaderError:
             return b""
+
+    def json_object(self, data: bytes) -> dict[str, Any]:
+        """Return the JSON object that is an answer.
+
+        Raises:
+            PlatformReplyError: It is none.
+        """
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise self.nonsense("no JSON object")
+        return found
 
     def nonsense(self, what: str) -> PlatformReplyError:
         """Make the error for an answer that no job server gives."""

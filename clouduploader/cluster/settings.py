@@ -17,7 +17,6 @@ from clouduploader.util.frozen import frozen
 DEFAULT_QUEUE = "uploads"
 PASSWORD_FILE = home.BROKER_PASSWORD
 PASSWORD_VARIABLE = "CLOUDUPLOADER_BROKER_PASSWORD"  # noqa: S105
-SCHEMES = ("amqp", "amqps")
 MAX_PRIORITY = 9
 LIMITS = {
     "max_jobs": (1, 100_000),
@@ -31,7 +30,7 @@ LIMITS = {
 STORE_KEYS = ("image_store_endpoint", "image_store_profile")
 _STORE = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([A-Za-z0-9!_.*'()/-]{0,200}))?")
 """Names of buckets and objects by the rules of S3, but for characters that need care."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BROKER = re.compile(
     r"amqps?://(?:[A-Za-z0-9._~%!$&'()*+,=-]+@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[^\s;?#]*)?"
 )
@@ -286,7 +285,7 @@ def _priority(path: Path, word: str) -> tuple[str, int]:
 
 
 def _named(path: Path, key: str, name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ConfigError(f"{path}: '{name}' in {key} of [cluster] is no name of letters, digits, '.', '_' and '-'")
     return name
 

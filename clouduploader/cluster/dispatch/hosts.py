@@ -1,19 +1,18 @@
 """The hosts of a cluster, as they greet: what they can, when they were seen, and which of them are drained."""
 
 import contextlib
-import re
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from clouduploader.cluster import protocol
+from clouduploader.cluster.settings import NAME
 from clouduploader.errors import CannotCreateError, DataError
 from clouduploader.util import files, privileges, processes
 from clouduploader.util.frozen import frozen
 
 DIRECTORY = ".hosts"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GREET_SECONDS = 10  # how often a host greets
 FORGET_SECONDS = 86_400.0  # how long a host is shown after it was seen last
 MAX_HOSTS = 10_000  # that are known at once; half a KiB each, and 13 KiB at most of one that says all it may

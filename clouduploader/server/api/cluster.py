@@ -12,9 +12,9 @@ from msgspec import Meta
 
 from clouduploader.cluster import protocol
 from clouduploader.cluster.dispatch.cluster import Cluster
-from clouduploader.cluster.dispatch.hosts import GREET_SECONDS, NAME, Greeting, Host
+from clouduploader.cluster.dispatch.hosts import GREET_SECONDS, Greeting, Host
 from clouduploader.cluster.dispatch.leases import Claim, ClaimAnswer, LeaseView, StaleError
-from clouduploader.cluster.settings import LIMITS
+from clouduploader.cluster.settings import LIMITS, NAME
 from clouduploader.errors import ClouduploaderError
 from clouduploader.server.access import Right
 from clouduploader.server.api import documents

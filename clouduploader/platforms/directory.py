@@ -90,9 +90,8 @@ class DirectoryPlatform(Platform):
             partial = path.with_name(f".clouduploader-{ctx.request.journal.key}-{secrets.token_hex(4)}.part")
             with contextlib.ExitStack() as stack:
                 with ctx.creating(PARTIAL) as created:
-                    file = stack.enter_context(partial.open("xb"))
+                    file = stack.enter_context(_open_locked(partial))
                     made = created(str(partial))
-                fcntl.flock(file, fcntl.LOCK_EX)  # a run that took it for dead before that makes the link fail
                 ctx.request.check_unchanged(_copy(ctx, file))
                 ctx.cancel.raise_if_requested()
                 os.link(partial, path)  # unlike a rename it never overwrites
@@ -188,6 +187,17 @@ def _copy(ctx: UploadContext, file: BinaryIO) -> str:
     os.fsync(file.fileno())
     ctx.reporter.line(f"SHA-256: {sha256.hexdigest()}")
     return sha256.hexdigest()
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    """Make a partial file and lock it; made again if another run took it for dead before it was locked."""
+    while True:
+        with contextlib.ExitStack() as undo:
+            file = undo.enter_context(path.open("xb"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                undo.pop_all()
+                return file
 
 
 def _is_locked(path: Path) -> bool:

@@ -10,6 +10,7 @@ or the next start of the host, ends these and removes the directories.
 """
 
 import contextlib
+import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -85,9 +86,10 @@ def made(spool: Path, name: str, attempt: int) -> Iterator[AttemptDirectory]:
             path.parent.mkdir(mode=files.PRIVATE_DIRECTORY_MODE, exist_ok=True)
             if path.exists():
                 _remove_dead(path)
-            path.mkdir(mode=files.PRIVATE_DIRECTORY_MODE)
-            stack.callback(files.remove_tree, path)
-            lock = files.open_locked(path / LOCK_NAME)
+            with _alone(path.parent):
+                path.mkdir(mode=files.PRIVATE_DIRECTORY_MODE)
+                stack.callback(files.remove_tree, path)
+                lock = files.open_locked(path / LOCK_NAME)
             if lock:
                 stack.enter_context(lock)
             directory.make_inside()
@@ -107,9 +109,21 @@ def remove_dead(spool: Path) -> None:
                     _remove_dead(path)
 
 
+@contextlib.contextmanager
+def _alone(attempts: Path) -> Iterator[None]:
+    """Keep others from taking a directory for dead that was just made, and has no lock yet."""
+    descriptor = os.open(attempts, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _remove_dead(path: Path) -> None:
     """Remove the directory of an attempt, unless a process has its lock."""
-    lock = files.open_locked(path / LOCK_NAME)
+    with _alone(path.parent):
+        lock = files.open_locked(path / LOCK_NAME)
     if lock is None:
         return
     with lock, processes.PidfdSet() as held:

@@ -229,6 +229,22 @@ def test_partial_file_of_a_living_run_stays(make_platform, make_request, images)
     assert names(images) == ["my image.raw"]
 
 
+def test_partial_file_that_another_run_takes_for_dead_is_made_again(make_platform, make_request, images, monkeypatch):
+    lock, looks = fcntl.flock, []
+
+    def late(file, kind):
+        if kind == fcntl.LOCK_EX and not looks:
+            looks.extend(images.glob(".*.part"))
+            upload(make_platform(), make_request(filename="other.raw"), Log().reporter, Cancel())
+            assert not looks[0].exists()
+        lock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    upload(make_platform(), make_request(), Log().reporter, Cancel())
+    assert len(looks) == 1
+    assert names(images) == ["my image.raw", "other.raw"]
+
+
 def test_clean_up_touches_nothing_but_partial_files(make_platform, images, tmp_path):
     (images / "image.raw").write_bytes(b"x")
     (tmp_path / PARTIAL).write_bytes(b"x")

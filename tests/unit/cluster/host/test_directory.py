@@ -1,11 +1,13 @@
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from clouduploader.cluster.host import directory
 from clouduploader.errors import CannotCreateError
 from clouduploader.model.job import Job, JobState
+from clouduploader.util import files
 
 
 def test_directory_lives_as_long_as_its_attempt(tmp_path):
@@ -17,6 +19,21 @@ def test_directory_lives_as_long_as_its_attempt(tmp_path):
         with pytest.raises(CannotCreateError), directory.made(tmp_path, "7", 2):
             pass
     assert not place.directory.exists()
+
+
+def test_directory_that_was_just_made_is_not_taken_for_dead(tmp_path, monkeypatch):
+    make, looking = files.open_locked, threading.Thread(target=directory.remove_dead, args=(tmp_path,))
+
+    def late(path):
+        if not looking.ident:
+            looking.start()
+            looking.join(0.2)  # it waits
+        return make(path)
+
+    monkeypatch.setattr(files, "open_locked", late)
+    with directory.made(tmp_path, "7", 1) as place:
+        looking.join()
+        assert place.work_dir("7").exists()
 
 
 def test_what_a_killed_host_left_is_removed_and_nothing_else(tmp_path):

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -26,3 +28,20 @@ def test_signal_leaves_a_block_that_waits():
     with pytest.raises(StoppedError), cancel.interruptible():  # noqa: PT012
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_signal_during_pythons_own_end_changes_nothing(number):
+    program = f"""
+import os
+from clouduploader.util import signals
+from clouduploader.util.cancel import Cancel
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {int(number)})
+
+last = Last()
+signals.listen(Cancel())
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

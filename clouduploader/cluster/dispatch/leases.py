@@ -552,17 +552,13 @@ class Leases:
             ClouduploaderError: A file can't be written; the host may send it again.
         """
         with self._claimed(name, attempt, claim_id) as lease:
-            host = lease.record.host
+            said = f"the host {lease.record.host} gave it back: {job_log.one_line(reason[:MAX_REASON_CHARS])}"
             _release(lease)
-            if self._reschedule(name) is None:
+            if self._reschedule(name, details=said) is None:
                 self._forget(name, lease)
                 return
             self._free(name, lease, self._clock() + RELEASE_SECONDS)
-            self._tell(
-                WorkerEventKind.RESCHEDULED,
-                name,
-                f"the host {host} gave it back: {job_log.one_line(reason[:MAX_REASON_CHARS])}",
-            )
+            self._tell(WorkerEventKind.RESCHEDULED, name, said)
 
     # --- inside
 
@@ -893,8 +889,12 @@ class Leases:
                 return True
         return False
 
-    def _reschedule(self, name: str) -> JobState | None:
+    def _reschedule(self, name: str, details: str | None = None) -> JobState | None:
         """Let a job that was uploading be scheduled again.
+
+        Args:
+            name: The job.
+            details: What its user is told as long as it waits.
 
         Returns:
             The state that it was in; None if it is over.
@@ -902,7 +902,7 @@ class Leases:
         with contextlib.suppress(NoSuchJobError), self._jobs.lock(name) as locked:
             job = locked.job
             if job.state is JobState.UPLOADING and job.pid is None:
-                locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=None, progress=None))
+                locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=details, progress=None))
             return job.state
         return None
 

@@ -572,6 +572,7 @@ def test_host_gives_a_job_back_that_it_has_not_begun(site):
     site.leases.release("7", 1, claim_id(1), "the disk is full\nreally" + "!" * 10**6)
     assert site.state() is JobState.SCHEDULED
     assert site.events[-1].text.startswith("the host h1 gave it back: the disk is full\\nreally!")
+    assert site.jobs.read("7")[0].details == site.events[-1].text
     assert len(site.events[-1].text) < 600
     assert site.leases.seconds_left() == cluster_leases.RELEASE_SECONDS
     assert site.leases.view("7").takeovers == 0
@@ -582,6 +583,13 @@ def test_host_gives_a_job_back_that_it_has_not_begun(site):
     site.kill()
     site.leases.release("7", 2, claim_id(1), "")
     assert site.left() == []
+
+
+def test_reason_of_a_host_may_be_anything(site):
+    site.publish()
+    site.claim()
+    site.leases.release("7", 1, claim_id(1), "<&\x00\x1b\ud800\ufffe")
+    assert site.jobs.read("7")[0].details.startswith("the host h1 gave it back: <&")
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 99])

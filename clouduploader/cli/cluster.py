@@ -15,7 +15,7 @@ from clouduploader.cli.text import age, clean, moment
 if TYPE_CHECKING:
     from clouduploader.client.cluster_status import ClusterHost, ClusterLease, ClusterQueue, ClusterStatus
 
-GONE, DRAINING, READY = "gone", "draining", "ready"
+GONE, DRAINING, UNREADY, READY = "gone", "draining", "not ready", "ready"
 HOST_COLUMNS = (
     table.Column("host"),
     table.Column("state"),
@@ -62,11 +62,12 @@ def cluster_command() -> None:
 def status_command(session: Session, /) -> None:
     """Show hosts, queues, and which host has which job.
 
-    A host is ready, draining (it takes no more jobs), or gone (it was not heard of for as long as a lease lasts).
-    A queue has jobs that are published and that no host has claimed yet; the oldest tells how long hosts let them
-    wait. The broker may have more messages than that: those of jobs that were published again, or killed, are
-    dropped by the host that gets them; nothing stands there if it can't be asked. What is left of a lease is the
-    time after which its job goes to another host, unless this one is heard of.
+    A host is ready, draining (it takes no more jobs), not ready (it has no broker, or is being stopped), or gone (it
+    was not heard of for as long as a lease lasts). A queue has jobs that are published and that no host has claimed
+    yet; the oldest tells how long hosts let them wait. The broker may have more messages than that: those of jobs
+    that were published again, or killed, are dropped by the host that gets them; a question mark stands there if it
+    can't be asked. What is left of a lease is the time after which its job goes to another host, unless this one is
+    heard of.
 
     With --json the data are {"hosts": [...], "queues": [...], "leases": [...]}.
     """
@@ -127,14 +128,15 @@ def _drain(session: Session, host: str, *, is_draining: bool, is_waiting: bool) 
 
 
 def _host_row(host: "ClusterHost", now: datetime.datetime) -> list[object]:
-    state = GONE if host.gone else DRAINING if host.draining else READY
+    state = GONE if host.gone else DRAINING if host.draining else READY if host.queues else UNREADY
     seen, skew = _age(host.seen, now), f"{host.skew_seconds:+.1f}s"
     queues = " ".join(host.queues)
     return [host.name, state, host.busy, host.slots, seen, host.version, host.protocol, skew, queues]
 
 
 def _queue_row(queue: "ClusterQueue", now: datetime.datetime) -> list[object]:
-    return [queue.name, queue.published, queue.oldest and _age(queue.oldest, now), queue.waiting]
+    waiting = "?" if queue.waiting is None else queue.waiting
+    return [queue.name, queue.published, queue.oldest and _age(queue.oldest, now), waiting]
 
 
 def _lease_row(lease: "ClusterLease", now: datetime.datetime) -> list[object]:

@@ -156,7 +156,12 @@ class _Cluster(registry.Collector):
     def collect(self) -> Iterable[Metric]:
         count = self._count()
         for name, text, label, values in (
-            ("hosts", "Hosts that were seen in the last day: working, draining or gone.", "state", count.hosts),
+            (
+                "hosts",
+                "Hosts that were seen in the last day: working, draining, unready or gone.",
+                "state",
+                count.hosts,
+            ),
             ("leases", "Jobs that are published for any host, or claimed by one.", "state", count.leases),
             (
                 "messages",

@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from clouduploader.cluster.dispatch.hosts import Hosts
+from clouduploader.cluster.dispatch.hosts import Host, Hosts
 from clouduploader.cluster.dispatch.leases import Leases
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.store.spool.leases import LeaseState
@@ -18,7 +18,7 @@ class ClusterCount:
     """What is in a cluster now.
 
     Attributes:
-        hosts: How many there are, by what they do: "working", "draining" or "gone".
+        hosts: How many there are, by what they do: "working", "draining", "unready" or "gone".
         slots: How many jobs those that work can do at once.
         leases: How many jobs are "published" for any host, and how many are "claimed" by one.
         messages: How many the broker has, by queue; empty if it can't be asked.
@@ -58,9 +58,9 @@ class Cluster:
     def count(self) -> ClusterCount:
         """Count what is in the cluster."""
         hosts = self.hosts.hosts()
-        states = Counter({"working": 0, "draining": 0, "gone": 0})
+        states = Counter({"working": 0, "draining": 0, "unready": 0, "gone": 0})
         for host in hosts:
-            states["gone" if host.is_gone else "working" if host.is_usable else "draining"] += 1
+            states[_state_of(host)] += 1
         jobs = Counter(lease.state for lease in self.leases.held())
         return ClusterCount(
             hosts=states,
@@ -75,3 +75,11 @@ class Cluster:
         age_seconds = processes.seconds_since_boot() - self.began
         is_young = age_seconds < self.cluster_settings().lease_seconds  # hosts greet from time to time
         return {"broker": self.broker_fault(), "hosts": None if has_hosts or is_young else "no host takes jobs"}
+
+
+def _state_of(host: Host) -> str:
+    if host.is_gone:
+        return "gone"
+    if host.is_usable:
+        return "working"
+    return "draining" if host.greeting.queues else "unready"

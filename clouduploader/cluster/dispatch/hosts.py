@@ -28,7 +28,7 @@ class Greeting:
         protocol: Which version of it the host speaks.
         version: Of its program.
         slots: How many jobs it takes at once.
-        queues: From which it takes them.
+        queues: From which it takes them; none without its broker, and while it is being stopped.
         clock: What its clock says, in s since the epoch.
     """
 
@@ -61,7 +61,8 @@ class Host:
     @property
     def is_usable(self) -> bool:
         """Whether jobs may be published for it."""
-        return not self.is_draining and not self.is_gone and self.greeting.protocol in protocol.KNOWN
+        is_there = bool(self.greeting.queues) and not self.is_gone
+        return is_there and not self.is_draining and self.greeting.protocol in protocol.KNOWN
 
 
 class Hosts:

@@ -98,7 +98,13 @@ def run(
         quiet=True,
     )
     greeter = Greeter(worker, settings, server.another(), facts)
-    worker.on_ready = lambda: on_ready(f"{settings.slots} slots of the host {settings.host} for {server.url}")
+
+    def begin() -> None:
+        greeter.connected(is_connected=True)
+        on_ready(f"{settings.slots} slots of the host {settings.host} for {server.url}")
+
+    worker.on_ready = begin
+    worker.on_loss = lambda: greeter.connected(is_connected=False)
     worker.on_leave = greeter.leave
     with greeter:
         worker.start()
@@ -112,10 +118,12 @@ class _HostWorker(Worker):  # type: ignore[misc] # Celery has no types
 
     Attributes:
         on_ready: Called once messages are taken, and after each loss of the broker again.
+        on_loss: Called when the broker was lost.
         on_leave: Called when it is asked to take no more.
     """
 
     on_ready: Callable[[], None]
+    on_loss: Callable[[], None]
     on_leave: Callable[[], None]
 
     def install_platform_tweaks(self, worker: "_HostWorker") -> None:
@@ -134,14 +142,19 @@ class _HostWorker(Worker):  # type: ignore[misc] # Celery has no types
         signal.signal(signal.SIGINT, end)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    def on_consumer_ready(self, consumer: Any) -> None:  # noqa: ANN401
-        """Say that messages are taken."""
-        super().on_consumer_ready(consumer)
-        self.on_ready()
-
 
 class _HostConsumer(CleanConsumer):
     """Celery's consumer, which does not come back at once to a broker that refuses the user, or its virtual host."""
+
+    def on_ready(self) -> None:
+        """Say that messages are taken; Celery's worker is told the first time only."""
+        super().on_ready()
+        self.controller.on_ready()
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Tell it, also to the server."""
+        self.controller.on_loss()
+        super().on_connection_error_after_connected(exc)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Tell it, and wait."""
@@ -164,6 +177,7 @@ class Greeter:
         self._settings = settings
         self._server = server
         self._host = host
+        self._is_connected = False
         self._is_leaving = False
         self._is_draining = False
         self._is_closed = False
@@ -181,6 +195,11 @@ class Greeter:
         self._wake.set()
         self._server.close()
         self._thread.join()
+
+    def connected(self, *, is_connected: bool) -> None:
+        """Tell the server at once whether messages come: without, jobs are not to be published for this host."""
+        self._is_connected = is_connected
+        self._wake.set()
 
     def leave(self) -> None:
         """Tell the server at once that this host serves no queue any more; safe to call from a signal handler."""
@@ -217,7 +236,7 @@ class Greeter:
             "protocol": protocol.VERSION,
             "version": clouduploader.__version__,
             "slots": self._settings.slots,
-            "queues": [] if self._is_leaving else list(self._settings.serves),
+            "queues": list(self._settings.serves) if self._is_connected and not self._is_leaving else [],
             "clock": time.time(),
         }
 

@@ -6,7 +6,7 @@ const COLUMNS = ["User", "Jobs not over", "Their images", "Tokens", "Accounts"];
 const HOST_COLUMNS = ["Host", "State", "Jobs", "Slots", "Queues", "Seen", "Version", "Clock"];
 
 function stateOf(host) {
-  return host.gone ? "gone" : host.draining ? "draining" : "ready";
+  return host.gone ? "gone" : host.draining ? "draining" : host.queues.length ? "ready" : "not ready";
 }
 
 function jobsOf(host, leases) {

@@ -360,9 +360,13 @@ class Cluster:
             time.sleep(POLL_SECONDS)
 
     def wait_until_ready(self):
-        """Wait until the server knows all hosts that run."""
+        """Wait until the server knows that all hosts that run take jobs."""
         running = {name for name, host in self.hosts.items() if host.process}
-        self.wait_for(lambda: running <= {it["name"] for it in self.status()["hosts"] if not it["gone"]})
+
+        def working():
+            return {it["name"] for it in self.status()["hosts"] if it["queues"] and not it["gone"]}
+
+        self.wait_for(lambda: running <= working())
 
     def story(self):
         """Return what all have said, without our own questions."""

@@ -54,15 +54,18 @@ def serve(make_server):
 
 
 def test_status_has_a_table_of_each(run, serve):
-    hosts = [HOST, HOST | {"name": "b", "draining": True}, HOST | {"name": "c", "draining": True, "gone": True}]
-    code, out, err = run("status", "--server", serve(document(STATUS | {"hosts": hosts})).url)
+    changes = [{}, {"name": "b", "draining": True}, {"name": "c", "draining": True, "gone": True}]
+    hosts = [HOST | change for change in [*changes, {"name": "d", "queues": []}]]
+    queues = [STATUS["queues"][0], STATUS["queues"][0] | {"waiting": None}]
+    code, out, err = run("status", "--server", serve(document(STATUS | {"hosts": hosts, "queues": queues})).url)
     assert (code, err) == (0, "")
     tables = [[line.split("\t") for line in text.splitlines()] for text in out.split("\n\n")]
     assert [row[:4] for row in tables[0][1:]] == [
         ["a", "ready", "1", "2"], ["b", "draining", "1", "2"], ["c", "gone", "1", "2"],
+        ["d", "not ready", "1", "2"],
     ]  # fmt: skip
     assert tables[0][1][5:] == ["1.0", "1", "-0.2s", "uploads large"]
-    assert [*tables[1][1][:2], tables[1][1][3]] == ["uploads", "3", "4"]
+    assert [[*row[:2], row[3]] for row in tables[1][1:]] == [["uploads", "3", "4"], ["uploads", "3", "?"]]
     assert tables[2][1][:2] + tables[2][1][3:5] == ["7", "a", "2", "1"]
 
 

@@ -253,10 +253,11 @@ def test_hosts_are_counted_and_missed(bench):
     bench.greet("h1", slots=3)
     bench.greet("h2")
     bench.greet("h3", protocol=99)
+    bench.greet("h4", queues=())
     bench.cluster.hosts.drain("h2", is_draining=True)
     assert bench.cluster.faults() == {"broker": None, "hosts": None}
     count = bench.cluster.count()
-    assert (count.hosts, count.slots) == ({"working": 1, "draining": 2, "gone": 0}, 3)
+    assert (count.hosts, count.slots) == ({"working": 1, "draining": 2, "unready": 1, "gone": 0}, 3)
     wait_for(lambda: bench.cluster.waiting() == {"uploads": 0})
 
 

@@ -52,12 +52,34 @@ def greeter(cluster, consumer, log, tmp_path):
 
 
 def test_host_says_what_it_can(cluster, greeter, tmp_path):
+    greeter.connected(is_connected=True)
     with greeter:
         wait_for((tmp_path / host.GREETED_NAME).exists)
     found = cluster.greetings[0]
     assert {name: found[name] for name in ("name", "protocol", "slots", "queues")} == {
         "name": "a", "protocol": protocol.VERSION, "slots": 3, "queues": ["uploads", "large"],
     }  # fmt: skip
+
+
+def test_host_without_broker_gets_no_jobs(cluster, greeter):
+    with greeter:
+        for is_connected, queues in ((False, []), (True, ["uploads", "large"]), (False, [])):
+            greeter.connected(is_connected=is_connected)
+            cluster.wait_for(lambda queues=queues: cluster.greetings and cluster.greetings[-1]["queues"] == queues)
+
+
+def test_each_loss_of_the_broker_is_told_and_each_return(monkeypatch):
+    told = []
+    monkeypatch.setattr(messages.CleanConsumer, "on_connection_error_after_connected", lambda _self, _exc: None)
+    consumer = host._HostConsumer.__new__(host._HostConsumer)
+    consumer.init_callback = None
+    consumer.controller = types.SimpleNamespace(
+        on_loss=lambda: told.append("loss"), on_ready=lambda: told.append("ready")
+    )
+    for _ in range(2):
+        consumer.on_ready()
+        consumer.on_connection_error_after_connected(ConnectionForced("closed"))
+    assert told == ["ready", "loss"] * 2
 
 
 def test_host_that_is_drained_takes_no_messages_until_it_is_not(cluster, consumer, greeter):
@@ -70,6 +92,7 @@ def test_host_that_is_drained_takes_no_messages_until_it_is_not(cluster, consume
 
 
 def test_host_that_leaves_says_so_at_once(cluster, greeter):
+    greeter.connected(is_connected=True)
     with greeter:
         cluster.wait_for(lambda: cluster.greetings)
         greeter.leave()

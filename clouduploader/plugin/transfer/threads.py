@@ -26,7 +26,8 @@ class ThreadGroup:
     def __init__(self, leave_seconds: float = LEAVE_SECONDS) -> None:
         self._leave_seconds = leave_seconds
         self._changed = threading.Condition()
-        self._present = self._away = self._ended = 0
+        self._present = self._away = 0
+        self._ended: list[threading.Thread] = []
         self._is_left = False
         self._error: BaseException | None = None
 
@@ -52,9 +53,9 @@ class ThreadGroup:
             BaseException: What one of them raised.
         """
         with self._changed:
-            before = self._ended
+            before = len(self._ended)
             if self._present or self._away:
-                self._changed.wait_for(lambda: self._error or self._ended > before, seconds)
+                self._changed.wait_for(lambda: self._error or len(self._ended) > before, seconds)
             if self._error:
                 raise self._error
             return not (self._present or self._away)
@@ -82,13 +83,16 @@ class ThreadGroup:
             self._changed.wait_for(lambda: not (self._present or self._away), self._leave_seconds)
             self._changed.wait_for(lambda: not self._present)
             self._is_left = True
+            ended = self._ended
+        for thread in ended:
+            thread.join()
 
     def _end(self, error: BaseException | None) -> None:
         with self._changed:
             if not self._is_left:
                 self._error = self._error or error
             self._present -= 1
-            self._ended += 1
+            self._ended.append(threading.current_thread())
             self._changed.notify_all()
 
 

@@ -42,6 +42,7 @@ class CloudCase(abc.ABC):
     Attributes:
         target: The target of uploads.
         sending: The call that carries the content, as `GET /sandbox/calls` has it.
+        login: The call that gives a token.
         large_mib: How large a disk is that takes a while: more than is sent at once, twice.
         refused: A fault of a call behind that one, which fails the upload for good.
         is_resumable: Whether a later try goes on with what an earlier one has sent.
@@ -49,6 +50,7 @@ class CloudCase(abc.ABC):
 
     target: str
     sending: str
+    login: str
     large_mib: int = 40
     refused: Mapping[str, Any]
     is_resumable: bool = True
@@ -194,6 +196,23 @@ class CloudSuite:
         assert any("Going on with" in log for log in logs) is case.is_resumable, logs
         case.assert_only(out.strip(), image.raw)
         assert not list(tmp_path.rglob(journal.TARGETDATA_NAME))
+
+    def test_login_that_expires_in_the_middle_is_renewed(self, case, make_image):
+        image = make_image("disk.raw", raw=large_disk(case))
+        case.slow_down(2.0)
+        process = case.sandbox.popen(
+            case.command(image.path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while not case.is_sending():
+            assert process.poll() is None
+            time.sleep(0.02)
+        logins = len(case.sandbox.calls(case.login))
+        case.sandbox.control("POST", "expire")
+        case.sandbox.faults()
+        out, err = process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == 0, err
+        case.assert_only(out.strip(), image.raw)
+        assert len(case.sandbox.calls(case.login)) > logins
 
     def test_sigterm_leaves_nothing_at_any_moment(self, case, make_image):
         image = make_image("disk.raw", raw=large_disk(case))

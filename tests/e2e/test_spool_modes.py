@@ -1,5 +1,6 @@
 """All that the service makes in a spool, by any way that a job comes and ends, is kept from other users."""
 
+import contextlib
 import os
 import re
 import stat
@@ -43,11 +44,13 @@ class Place:
         ).stdout
 
     def look(self):
-        """Note all modes that there are."""
-        for path in (self.spool, *self.spool.rglob("*")):
-            status = path.lstat()
-            if not stat.S_ISLNK(status.st_mode):
-                self.modes[str(path.relative_to(self.spool))] = stat.S_IMODE(status.st_mode)
+        """Note all modes that there are; what is gone by then was seen before, or will be."""
+        for directory, _, names in os.walk(self.spool):
+            for path in (Path(directory), *(Path(directory, name) for name in names)):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.lstat()
+                    if not stat.S_ISLNK(status.st_mode):
+                        self.modes[str(path.relative_to(self.spool))] = stat.S_IMODE(status.st_mode)
 
     def wait_for(self, has_come):
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -87,7 +87,6 @@ class AzureAccount:
         definitions: Image definitions of galleries, in the same way.
         disks: What is in disks and images, by their ids in lower case.
         signatures: The disks that can be written, by the secret in their URL.
-        life_seconds: Of new tokens.
         pace_seconds: How long an operation takes that goes on in the background.
         image_quota: How many images there may be.
     """
@@ -118,7 +117,6 @@ class AzureAccount:
             self.define_image(self.gallery_group, self.gallery, name, **facts)
         self.disks: dict[str, PageFile] = {}
         self.signatures: dict[str, str] = {}
-        self.life_seconds: float = TOKEN_SECONDS
         self.pace_seconds = 0.0
         self.image_quota = 1000
         self._tokens: dict[str, Token] = {}
@@ -148,7 +146,7 @@ class AzureAccount:
     def issue(self, audience: str) -> str:
         """Make an access token that looks like one of Microsoft Entra's; its signature is none."""
         now = self.now()
-        expires = now + datetime.timedelta(seconds=self.life_seconds)
+        expires = now + datetime.timedelta(seconds=TOKEN_SECONDS)
         claims = {
             "aud": audience,
             "iss": ISSUER.format(tenant=self.tenant),

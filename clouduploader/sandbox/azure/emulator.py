@@ -29,7 +29,7 @@ class AzureEmulator(Emulator):
         self.routes = {
             ("GET", "account"): lambda _: {**account.contents(), "stored": self._servers.storage.names()},
             ("GET", "rights"): lambda _: account.rights,
-            ("POST", "expire"): self._expire,
+            ("POST", "expire"): lambda _: account.expire(),
             ("POST", "pace"): lambda body: setattr(account, "pace_seconds", float(body["seconds"])),
             ("POST", "rights"): self._set_rights,
         }
@@ -47,11 +47,6 @@ class AzureEmulator(Emulator):
         described = files.prepare(self._layout, account, RESOURCE_MANAGER)
         data = files.target_data(self._layout, account)
         return InitialState(description=described, target="azure", target_data=data)
-
-    def _expire(self, body: dict[str, float | None] | None) -> None:
-        account = self._servers.account
-        account.life_seconds = (body or {}).get("life_seconds") or account.life_seconds
-        account.expire()
 
     def _set_rights(self, body: dict[str, Any]) -> None:
         self._servers.account.rights = {name: tuple(body[name]) for name in ("actions", "dataActions")}

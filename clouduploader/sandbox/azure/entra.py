@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from clouduploader.sandbox.azure.account import STORAGE, AzureAccount
+from clouduploader.sandbox.azure.account import STORAGE, TOKEN_SECONDS, AzureAccount
 from clouduploader.sandbox.gateway import Call, HttpFault
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -85,8 +85,8 @@ class Entra:
         return web.json_response(
             {
                 "token_type": "Bearer",
-                "expires_in": max(int(account.life_seconds), 1),
-                "ext_expires_in": max(int(account.life_seconds), 1),
+                "expires_in": TOKEN_SECONDS,
+                "ext_expires_in": TOKEN_SECONDS,
                 "access_token": account.issue(audience),
             }
         )

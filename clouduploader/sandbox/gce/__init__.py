@@ -16,7 +16,7 @@ Control (see `clouduploader.sandbox`):
     GET  /sandbox/account   what is in there: objects, sessions, images with their policies
     GET  /sandbox/image     {"name": ...}: the path of a file with the raw disk of an image
     POST /sandbox/rights    {"bucket": [...], "project": [...]}: the permissions of the service account
-    POST /sandbox/expire    all tokens that there are; {"life_seconds": 60}: how long new ones live
+    POST /sandbox/expire    all tokens that there are
     POST /sandbox/pace      {"image_seconds": 0}: how long it takes to make an image
     POST /sandbox/quota     {"images": 10}: how many images there may be
 """

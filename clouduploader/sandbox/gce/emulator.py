@@ -66,7 +66,7 @@ class GceEmulator(Emulator):
         self.routes = {
             ("GET", "account"): lambda _: self._contents(),
             ("GET", "image"): lambda body: str(self._site.compute.disk(body["name"])),
-            ("POST", "expire"): self._expire,
+            ("POST", "expire"): lambda _: self._site.identity.expire(),
             ("POST", "pace"): self._set_pace,
             ("POST", "quota"): self._set_quota,
             ("POST", "rights"): self._set_rights,
@@ -136,10 +136,6 @@ class GceEmulator(Emulator):
             "sessions": self._site.storage.sessions,
             "images": [{**image, "policy": compute.policies[name]} for name, image in compute.images.items()],
         }
-
-    def _expire(self, body: dict[str, float] | None) -> None:
-        self._site.identity.life_seconds = (body or {}).get("life_seconds", self._site.identity.life_seconds)
-        self._site.identity.expire()
 
     def _set_pace(self, body: dict[str, float]) -> None:
         self._site.compute.image_seconds = body["image_seconds"]

@@ -30,6 +30,7 @@ class AzureCase(CloudCase):
 
     target = "azure"
     sending = "PutPage"
+    login = "Token"
     refused = MappingProxyType({"action": "images/PUT", "code": "InvalidParameter", "status": 400})
     sandbox: AzureSandbox
     method = "blob"

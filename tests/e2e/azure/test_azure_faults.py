@@ -49,15 +49,6 @@ def test_refusal_fails_and_leaves_nothing(azure, image, kind):
     assert (case.images(), case.others()) == ([], [])
 
 
-@METHODS
-def test_tokens_that_expire_in_the_middle_are_renewed(azure, image, kind):
-    case = kind(azure)
-    azure.control("POST", "expire", {"life_seconds": 1})
-    case.slow_down(0.8)
-    case.assert_only(case.upload(image.path), image.raw)
-    assert len(azure.calls("Token")) > 3
-
-
 def test_operations_that_take_long_are_waited_for(azure, image):
     case = DiskCase(azure)
     azure.control("POST", "pace", {"seconds": 0.2})

@@ -20,6 +20,7 @@ class GceCase(CloudCase):
 
     target = "gce"
     sending = "objects.upload"
+    login = "token"
     large_mib = 40  # of which 30 are noise: four chunks
     refused = MappingProxyType({"action": "images.insert", "code": "forbidden"})
 

@@ -58,13 +58,6 @@ def test_bytes_that_are_changed_on_the_way_become_no_image(case, image):
     assert (case.images(), case.others()) == ([], [])
 
 
-def test_token_that_expires_in_the_middle_is_renewed(case, image):
-    case.sandbox.control("POST", "expire", {"life_seconds": 1})
-    case.slow_down(0.7)
-    case.assert_only(case.upload(image.path), image.raw)
-    assert len(case.sandbox.calls("token")) > 1
-
-
 def test_sigterm_ends_an_upload_whose_request_stalls(case, image):
     case.sandbox.fault("objects.upload", nth=2, stall="read")
     process = case.sandbox.popen(case.command(image.path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -17,6 +17,7 @@ class OpenStackCase(CloudCase):
     target = "openstack"
     is_resumable = False  # a PUT can't go on where it broke
     sending = "PUT /v2/images/{image_id}/file"
+    login = "POST /v3/auth/tokens"
     refused = MappingProxyType({"action": "GET /v2/images/{image_id}", "status": 403})
 
     def options(self):

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import subprocess
 import sys
-import time
 
 import pytest
 
@@ -73,17 +71,6 @@ def test_every_call_may_fail_once(case, image):
 def test_lost_answer_to_the_creation_makes_no_second_image(case, image):
     case.sandbox.fault("POST /v2/images", lose_answer=True, first=1)
     case.assert_only(case.upload(image.path), image.raw)
-
-
-def test_token_that_is_revoked_in_the_middle_is_renewed(case, image):
-    case.sandbox.fault(PUT, delay_seconds=4)
-    process = case.sandbox.popen(case.command(image.path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not case.is_sending():
-        time.sleep(0.02)
-    case.sandbox.control("POST", "expire")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    case.assert_only(out.strip(), image.raw)
 
 
 def test_digest_and_properties_are_as_glance_reports_them(case, image):

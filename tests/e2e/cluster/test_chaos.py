@@ -4,14 +4,19 @@ Run by packaging/storm. EVENTS and JOBS in the environment make a shorter run of
 can be repeated.
 """
 
+import contextlib
 import heapq
+import http.client
 import os
 import random
 import signal
 import time
+from http import HTTPStatus
 
 import pytest
 from e2e.cluster.machines import LEASE_SECONDS, signal_to
+
+from clouduploader.model.job import Details
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.storm]
 
@@ -30,6 +35,7 @@ class Storm:
 
     Attributes:
         story: What happened, a line for each event.
+        killed: The jobs that were killed; those that had ended before count too.
     """
 
     def __init__(self, cluster, chance):
@@ -37,6 +43,7 @@ class Storm:
         self._ends = []
         self._busy = set()
         self._began = time.monotonic()
+        self.killed = set()
         self.story = [f"SEED={SEED} EVENTS={EVENTS} JOBS={JOBS}"]
         self._events = {
             self.main_process_dies: 8,
@@ -57,6 +64,7 @@ class Storm:
             self.network_to_server_is_slow: 4,
             self.network_to_broker_swallows: 6,
             self.network_to_broker_is_cut: 5,
+            self.job_is_killed: 5,
         }
 
     def strike(self):
@@ -206,6 +214,16 @@ class Storm:
     def network_to_broker_is_cut(self):
         return self._network("to_broker", "cut")
 
+    def job_is_killed(self):
+        running = self._cluster.jobs.running_names()
+        if running and "server" not in self._busy:
+            job = self._chance.choice(running)
+            with contextlib.suppress(OSError, http.client.HTTPException):  # the server begins
+                status, _ = self._cluster.ask("POST", f"/api/v1/jobs/{job}/kill")
+                if status == HTTPStatus.OK:
+                    self.killed.add(job)
+                    return job
+
 
 @pytest.fixture
 def chance():
@@ -229,7 +247,10 @@ def test_cluster_makes_each_image_once_whatever_happens(cluster, chance):
         cluster.recover()
         storm.note("all over")
         for job in cluster.wait_for_end(*jobs):
-            assert job.state == "succeeded", (job, cluster.log(job.name))
+            if job.name in storm.killed and job.details == Details.KILLED:
+                del cluster.images[f"image-{job.name}"]
+            else:
+                assert job.state == "succeeded", (job, cluster.log(job.name))
         cluster.check_account()
         cluster.wait_for(lambda: not any(it.leftovers() for it in cluster.hosts.values()))
     except BaseException as exc:

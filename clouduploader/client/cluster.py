@@ -34,13 +34,6 @@ class LeaseLostError(ClouduploaderError):
     """The job is not, or no longer, this host's: the host has to end its uploader at once, and to change nothing."""
 
 
-class RefusedDataError(PlatformReplyError):
-    """The server takes what was sent neither now nor later, such as more of a journal than an upload has."""
-
-
-REFUSED: Mapping[int, type[ClouduploaderError]] = {http.HTTPStatus.UNPROCESSABLE_ENTITY: RefusedDataError}
-
-
 @frozen()
 class Claim:
     """What a host names with all that it says of a job.
@@ -318,7 +311,7 @@ class ClusterServer:
         """Raise the error that a response means whose status is not one that is expected."""
         try:
             name = claim.job if claim else None
-            self._endpoint.check(connection, head, name, expected=expected, errors=REFUSED)
+            self._endpoint.check(connection, head, name, expected=expected)
         except (NoSuchJobError, PlatformReplyError) as exc:
             if claim and head.status in LOST:
                 raise LeaseLostError(exc.message) from exc

@@ -13,10 +13,10 @@ import select
 import signal
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from clouduploader.client.cluster import Claim, ClusterServer, LeaseLostError, RefusedDataError
+from clouduploader.client.cluster import Claim, ClusterServer, LeaseLostError
 from clouduploader.cluster import protocol
 from clouduploader.cluster.host import claimed, directory, fetch
 from clouduploader.cluster.host.beats import Beats, Lease
@@ -24,7 +24,7 @@ from clouduploader.cluster.host.claimed import ClaimedJob
 from clouduploader.cluster.host.directory import AttemptDirectory
 from clouduploader.cluster.host.mirror import Mirror
 from clouduploader.cluster.host.uploader import DATA_PATH, Uploader
-from clouduploader.errors import ClouduploaderError, StoppedError, TransientError
+from clouduploader.errors import ClouduploaderError, StoppedError, TransientError, UnavailableError
 from clouduploader.store import job_log, target_data
 from clouduploader.store.spool import Spool
 from clouduploader.util import files, processes
@@ -37,6 +37,7 @@ CLAIM_SECONDS = 30.0  # a claim whose answer does not come; then the server has 
 PAUSE_SECONDS = 1.0  # until what the server could not take is sent again
 LOOK_SECONDS = 0.25  # between looks at what has grown
 MAX_RESULT_BYTES = 1024  # ours: an id or a sentence
+MAY_PASS = (TransientError, UnavailableError)  # of the second, a server that can't be reached, beats tell as well
 
 
 @frozen(kw_only=True)
@@ -74,7 +75,7 @@ class Attempt:
         self._claim = Claim(name, number, uuid.uuid4().hex)
         self._cancel = Cancel()
         self._troubles: set[str] = set()
-        self._refusal: RefusedDataError | None = None  # of the journal, which ends the upload
+        self._refusal: ClouduploaderError | None = None  # of the journal or log, for good: it ends the upload
 
     def run(self) -> None:
         """Do it; whatever comes of it, nothing of it is left on this host. Raises nothing of ours."""
@@ -241,7 +242,8 @@ class Attempt:
     def _watch(self, uploader: Uploader, lease: Lease, mirror: Mirror, wake: int, grace_seconds: float) -> int:
         """Wait for the uploader's end, and serve it until then.
 
-        It gets SIGKILL if the server takes no more of its journal, for it can't clean up without: the server does.
+        It gets SIGKILL if its journal or log can't be brought to the server, now or later, for it can't clean up
+        without: the server does.
 
         Returns:
             Its exit code.
@@ -284,34 +286,41 @@ class Attempt:
                     is_asked = False
             except LeaseLostError as exc:
                 lease.lose(exc.message)
-            except RefusedDataError as exc:
-                self._refusal = exc
-                uploader.kill()
-            except ClouduploaderError as exc:
+            except MAY_PASS as exc:
                 self._tell_trouble(exc.message)
                 pause_until = time.monotonic() + PAUSE_SECONDS
+            except ClouduploaderError as exc:
+                self._refusal = exc
+                uploader.kill()
 
     def _report(self, lease: Lease, mirror: Mirror, code: int, result: str | None) -> None:
-        """Send what is left, and say how the uploader has ended; tried until the lease is over."""
+        """Send what is left, and say how the uploader has ended; tried until the lease is over.
+
+        Journal and log that can't be sent, now or later, have no part in how it ended, or have ended it.
+
+        Raises:
+            LeaseLostError: The lease was lost, or runs out, for the server takes no end.
+        """
 
         def report() -> None:
-            with contextlib.suppress(RefusedDataError):  # that has no part in how the upload ended, or has ended it
-                mirror.send_journal()
-            mirror.send_log()
+            for send in (mirror.send_journal, mirror.send_log):
+                try:
+                    send()
+                except (LeaseLostError, *MAY_PASS):
+                    raise
+                except ClouduploaderError as exc:
+                    self._tell_trouble(exc.message)
             self._server.done(self._claim, exit_code=code, result=result)
 
-        self._insist(report, lease)
-
-    def _insist(self, act: Callable[[], None], lease: Lease) -> None:
         while True:
             lease.check()
             try:
-                act()
-            except LeaseLostError:
-                raise
-            except ClouduploaderError as exc:
+                report()
+            except MAY_PASS as exc:
                 self._tell_trouble(exc.message)
                 time.sleep(PAUSE_SECONDS)
+            except ClouduploaderError as exc:
+                raise LeaseLostError(exc.message) from exc
             else:
                 return
 

@@ -12,6 +12,7 @@ from clouduploader.cluster.host import attempt as host_attempt
 from clouduploader.cluster.host import directory
 from clouduploader.cluster.host.attempt import Attempt, HostFacts
 from clouduploader.cluster.host.task import upload
+from clouduploader.errors import ExitCode
 from clouduploader.util.service_log import ServiceLog
 from tests.fakes.cluster_server import KEY, ClusterJob, FakeCluster
 from tests.fakes.waiting import wait_for
@@ -149,6 +150,36 @@ def test_upload_whose_journal_the_server_takes_no_more_of_fails(cluster, job, ru
     assert (code, result) == (76, f"the server {cluster.url} refused: made up (HTTP 422)")
     assert job.log.endswith(f"Error: {result}\n".encode())
     assert b"cleans up" not in job.log
+
+
+def test_upload_ends_whatever_the_server_takes_no_more_of(cluster, job, run):
+    cluster.failures = {"log": [413] * 9, "journal": [400] * 9}
+    run(
+        f"directory = os.environ['CLOUDUPLOADER_STATE'] + '/{KEY}'\n"
+        "os.makedirs(directory)\n"
+        "open(directory + '/journal', 'w').write('{}\\n')\n"
+        "ask()"
+    )
+    assert job.end == (76, f"the server {cluster.url} refused: made up (HTTP 400)")
+
+
+def test_upload_whose_journal_can_not_be_read_fails(job, run, is_running):
+    run(
+        f"os.makedirs(os.environ['CLOUDUPLOADER_STATE'] + '/{KEY}/platform/directory')\n"
+        "print(os.getpid(), flush=True)\n"
+        "ask()"
+    )
+    code, result = job.end
+    assert code == ExitCode.LOCAL_IO
+    assert "can't be read" in result
+    assert not is_running(int(job.log.split()[0]))
+
+
+def test_lease_runs_out_of_a_job_whose_end_the_server_does_not_take(cluster, job, log, run):
+    cluster.failures = {"done": [403] * 9}
+    run("")
+    assert "event=lost" in log.getvalue()
+    assert job.end is None
 
 
 def test_journal_of_the_attempt_before_is_there(job, run):

@@ -30,7 +30,7 @@ from clouduploader.cluster.host.attempt import HostFacts
 from clouduploader.cluster.host.messages import CleanConsumer
 from clouduploader.cluster.host.uploader import end_with_parent
 from clouduploader.cluster.settings import ClusterSettings
-from clouduploader.errors import CannotCreateError, ClouduploaderError, UnavailableError
+from clouduploader.errors import CannotCreateError, ClouduploaderError, TransientError
 from clouduploader.util import files, service_log
 from clouduploader.util.service_log import ServiceLog
 
@@ -69,7 +69,7 @@ def run(
     Raises:
         CannotCreateError: There can't be a spool.
         ConfigError: The authorities of the broker's certificate can't be read.
-        UnavailableError: Celery can't go on.
+        TransientError: Celery has ended without being asked to.
     """
     try:
         spool.mkdir(mode=files.PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -109,8 +109,20 @@ def run(
     with greeter:
         worker.start()
     log.tell("stopped")
-    if worker.exitcode:
-        raise UnavailableError("this upload host can't work any more: what Celery says of it stands in the log")
+    check_end(worker)
+
+
+def check_end(worker: Worker) -> None:
+    """Tell an end that was asked for from one by a fault, for which Celery does not always give an exit code.
+
+    Args:
+        worker: Has ended.
+
+    Raises:
+        TransientError: It was a fault, which may not be there for the next process.
+    """
+    if worker.exitcode or state.should_stop is None:
+        raise TransientError("this upload host can't work any more: what Celery says of it stands in the log")
 
 
 class _HostWorker(Worker):  # type: ignore[misc] # Celery has no types

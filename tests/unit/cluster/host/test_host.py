@@ -4,11 +4,13 @@ import types
 
 import pytest
 from amqp.exceptions import AccessRefused, ConnectionForced
+from celery.worker import state
 
 from clouduploader.cluster import broker, protocol
 from clouduploader.cluster.host import host, messages
 from clouduploader.cluster.host.attempt import HostFacts
 from clouduploader.cluster.settings import ClusterSettings
+from clouduploader.errors import TransientError
 from clouduploader.util.service_log import ServiceLog
 from tests.fakes.cluster_server import FakeCluster
 from tests.fakes.waiting import wait_for
@@ -134,3 +136,18 @@ def test_broker_that_refuses_is_not_asked_again_at_once(monkeypatch):
     consumer.conninfo = app.connection_for_read()
     consumer.on_connection_error_before_connected(AccessRefused("the password is wrong"))
     assert pauses == [host.REFUSED_SECONDS]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "asked"), [(1, None), (1, 0), (None, None)]
+)  # the last where no descriptor is free
+def test_host_that_ended_by_a_fault_is_started_again(monkeypatch, exit_code, asked):
+    monkeypatch.setattr(state, "should_stop", asked)
+    with pytest.raises(TransientError, match="in the log"):
+        host.check_end(types.SimpleNamespace(exitcode=exit_code))
+
+
+def test_host_that_was_asked_to_end_stays_down(monkeypatch):
+    monkeypatch.setattr(state, "should_stop", 0)
+    for exit_code in (0, None):  # once, and twice
+        host.check_end(types.SimpleNamespace(exitcode=exit_code))

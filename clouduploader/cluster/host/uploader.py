@@ -138,13 +138,15 @@ class Uploader:
         It is frozen first, for some of its programs clean up when it dies.
         """
         with self._lock, contextlib.suppress(ClouduploaderError):
-            if living := self._held.living():
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.pid, signal.SIGSTOP)
-                started = processes.descendants(living)
-                self._held.add(started)
-                self._held.kill_each(started)
-            self._held.kill(self.pid)
+            try:
+                if living := self._held.living():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(self.pid, signal.SIGSTOP)
+                    started = processes.descendants(living)
+                    self._held.add(started)
+                    self._held.kill_each(started)
+            finally:
+                self._held.kill(self.pid)  # also where what it has started can't be looked up
 
     def wait(self) -> int:
         """Wait for its end; return its exit code, or the number of a signal as a negative one."""

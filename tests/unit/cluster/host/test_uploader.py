@@ -1,4 +1,6 @@
 import os
+import resource
+import select
 import signal
 
 import pytest
@@ -121,6 +123,20 @@ def test_what_it_has_started_is_ended_before_it_could_clean_up(make, program, tm
     uploader.kill()
     uploader.close()
     wait_for(lambda: not is_running(int((tmp_path / "log").read_text())))
+
+
+def test_uploader_is_killed_though_no_descriptor_is_free(make, program):
+    uploader = make(program("time.sleep(600)"))
+    uploader.start()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        uploader.kill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    ended, _, _ = select.select([uploader.pidfd], [], [], 5)
+    assert ended
+    uploader.close()
 
 
 def test_uploader_ends_with_its_host(make, program, tmp_path, is_running):

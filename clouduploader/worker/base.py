@@ -132,7 +132,11 @@ class SpoolWorker(abc.ABC):
 
     @abc.abstractmethod
     def _is_elsewhere(self, name: str) -> bool:
-        """Return whether a host of a cluster may work on a job, so that there is nothing to recover yet."""
+        """Return whether a host of a cluster may work on a job, so that there is nothing to clean up yet."""
+
+    def _is_leased(self, name: str) -> bool:
+        """Return whether a lease decides what becomes of a job, so that there is nothing to recover."""
+        return self._is_elsewhere(name)
 
     def _running(self) -> list[str]:
         """Return the jobs that are being uploaded."""
@@ -191,7 +195,7 @@ class SpoolWorker(abc.ABC):
             self._attempt(name, self._see_to_gone)
         self._cleanups.start_due()
         for name in self._queue.uploading():
-            if name not in self._uploads and name not in self._retry_at and not self._is_elsewhere(name):
+            if name not in self._uploads and name not in self._retry_at and not self._is_leased(name):
                 self._attempt(name, self._recover)
         if not (self._control.is_draining or self._control.is_leaving):
             self._start_jobs()

@@ -109,6 +109,10 @@ class Dispatcher(SpoolWorker):
         lease = self._leases.view(name)
         return lease is not None and lease.state is LeaseState.CLAIMED
 
+    def _is_leased(self, name: str) -> bool:  # a published one too: its claim may be recording why it fails
+        lease = self._leases.view(name)
+        return lease is not None and lease.state is not LeaseState.FREE
+
     def _running(self) -> list[str]:
         claimed = [lease.job for lease in self._leases.held() if lease.state is LeaseState.CLAIMED]
         return [*super()._running(), *claimed]

@@ -215,8 +215,7 @@ class Leases:
             except JobFileError as exc:  # its hosts are refused, and the next attempt is the first
                 self._tell(WorkerEventKind.TROUBLE, name, exc.message)
                 leases.remove(self._jobs, name)
-                with contextlib.suppress(JobFileError):
-                    self._reschedule(name)
+                self._reschedule(name)
                 continue
             if record is None or (is_archived and record.state is not LeaseState.CLAIMED):
                 if is_archived:
@@ -307,7 +306,7 @@ class Leases:
         """
         with contextlib.suppress(StaleError), self._working(name) as lease:
             if lease.record.state is LeaseState.PUBLISHED and lease.record.attempt == attempt:
-                self._free(name, lease, self._clock())
+                self._take_back(name, lease, self._clock())
 
     def sha256(self, name: str) -> str | None:
         """Return the SHA-256 of a job's image, if it is known of the file that is there."""
@@ -400,10 +399,10 @@ class Leases:
             if not is_again and (record.state is not LeaseState.PUBLISHED or record.attempt != claim.attempt):
                 raise _stale(name, claim.attempt)
             if claim.protocol not in protocol.KNOWN:
-                self._free(name, lease, self._clock() + REFUSED_SECONDS)
+                self._take_back(name, lease, self._clock() + REFUSED_SECONDS)
                 raise StaleError(f"this server does not know version {claim.protocol} of what its hosts speak")
             if is_draining and not is_again:
-                self._free(name, lease, self._clock() + REFUSED_SECONDS)
+                self._take_back(name, lease, self._clock() + REFUSED_SECONDS)
                 raise StaleError(f"the host {claim.host} is to take no more jobs")
             self._extend(lease, self._cluster().lease_seconds)
             job = self._job_to_claim(name, lease)
@@ -554,11 +553,8 @@ class Leases:
         with self._claimed(name, attempt, claim_id) as lease:
             said = f"the host {lease.record.host} gave it back: {job_log.one_line(reason[:MAX_REASON_CHARS])}"
             _release(lease)
-            if self._reschedule(name, details=said) is None:
-                self._forget(name, lease)
-                return
-            self._free(name, lease, self._clock() + RELEASE_SECONDS)
-            self._tell(WorkerEventKind.RESCHEDULED, name, said)
+            if self._take_back(name, lease, self._clock() + RELEASE_SECONDS, details=said):
+                self._tell(WorkerEventKind.RESCHEDULED, name, said)
 
     # --- inside
 
@@ -813,12 +809,9 @@ class Leases:
         """
         record = lease.record
         if record.state is LeaseState.PUBLISHED:
-            if self._jobs.job_path(name).exists():
-                self._free(name, lease, self._clock())
-            else:
-                self._forget(name, lease)
-            return
-        self._lose(name, lease, f"the host {record.host} was lost with attempt {record.attempt}")
+            self._take_back(name, lease, self._clock())
+        else:
+            self._lose(name, lease, f"the host {record.host} was lost with attempt {record.attempt}")
 
     def _lose(self, name: str, lease: _Lease, loss: str) -> None:
         """End an attempt without an end of its upload, which the next one goes on with.
@@ -839,10 +832,7 @@ class Leases:
         if record.takeovers >= self._cluster().takeovers and self._give_up(name, record):
             self._forget(name, lease)
             return
-        try:
-            state = self._reschedule(name)
-        except JobFileError:
-            state = None
+        state = self._reschedule(name)
         if state is None:
             self._log_loss(name, f"{loss}.")
             self._record_end(name, lease, LOST_CODE)
@@ -897,14 +887,35 @@ class Leases:
             details: What its user is told as long as it waits.
 
         Returns:
-            The state that it was in; None if it is over.
+            The state that it was in; None if it is over, or its record is damaged.
+
+        Raises:
+            ClouduploaderError: Its record can't be read or written now.
         """
-        with contextlib.suppress(NoSuchJobError), self._jobs.lock(name) as locked:
+        with contextlib.suppress(JobFileError, NoSuchJobError), self._jobs.lock(name) as locked:
             job = locked.job
             if job.state is JobState.UPLOADING and job.pid is None:
                 locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=details, progress=None))
             return job.state
         return None
+
+    def _take_back(self, name: str, lease: _Lease, until: float, *, details: str | None = None) -> bool:
+        """Let a job that no host has begun with wait for its next attempt; return False if it is over.
+
+        Args:
+            name: The job.
+            lease: Its lease.
+            until: When it may be published again.
+            details: What its user is told as long as it waits.
+
+        Raises:
+            ClouduploaderError: A file can't be written; the lease lives.
+        """
+        if self._reschedule(name, details) is None:
+            self._forget(name, lease)
+            return False
+        self._free(name, lease, until)
+        return True
 
     def _free(self, name: str, lease: _Lease, until: float, *, takeovers: int | None = None) -> None:
         """Let a job wait for its next attempt."""

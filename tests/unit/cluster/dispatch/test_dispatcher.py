@@ -91,6 +91,19 @@ def test_attempt_that_no_host_claims_is_published_anew_and_the_old_message_is_re
         bench.claim("1", attempt=1)
 
 
+def test_job_that_no_host_has_is_left_to_its_lease(bench):
+    """A claim that fails marks the job as uploading for an instant, and its end may not be written then."""
+    bench.set(publish_seconds=0.5)
+    bench.schedule("1")
+    bench.start()
+    bench.greet()
+    bench.wait_for_messages(1)
+    bench.schedule("1", state=JobState.UPLOADING)
+    assert bench.wait_for_messages(2)[1] == ("uploads", "1", 2)
+    assert bench.state("1") is JobState.SCHEDULED
+    assert "failed" not in bench.kinds()
+
+
 def test_job_of_a_lost_host_goes_to_another_one_and_its_log_says_so(bench):
     bench.set(lease_seconds=0.5)
     bench.schedule("1")

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
+from clouduploader.util import threads
 from clouduploader.util.cancel import Cancel
 
 STOPPING_SECONDS = 5.0
@@ -47,6 +48,7 @@ def within(seconds: float, work: Callable[[], T], cancel: Cancel | None = None) 
 
     Raises:
         OverdueError: It did not return in time.
+        TransientError: No thread can be started for it.
         BaseException: What it raised.
     """
     returned: list[T] = []
@@ -61,7 +63,7 @@ def within(seconds: float, work: Callable[[], T], cancel: Cancel | None = None) 
         is_done.set()
 
     thread = threading.Thread(target=run, name="with-a-deadline", daemon=True)
-    thread.start()
+    threads.start(thread)
     ends_at = time.monotonic() + seconds
     is_stopping = False
     try:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def kept_signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def no_threads():
+    """Let no thread be started, for none has room for its stack."""
+    before = threading.stack_size(1 << 47)  # all that a process can address
+    yield
+    threading.stack_size(before)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from clouduploader.client.cluster import ASK_SECONDS, Claim, ClusterServer, LeaseLostError
 from clouduploader.errors import ClouduploaderError
-from clouduploader.util import processes
+from clouduploader.util import processes, threads
 
 MARGIN = 6  # a part of the lease, and a second at least: for the SIGKILL, and for what the cloud is still doing
 PAUSE_SECONDS = 1.0  # between beats that are answered at once
@@ -117,7 +117,7 @@ class Beats:
 
     def __enter__(self) -> "Beats":
         """Begin."""
-        self._thread.start()
+        threads.start(self._thread)
         return self
 
     def __exit__(self, *_exception: object) -> None:

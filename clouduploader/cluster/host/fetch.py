@@ -31,7 +31,7 @@ from clouduploader.errors import (
     StoppedError,
     TransientError,
 )
-from clouduploader.util import files
+from clouduploader.util import files, threads
 from clouduploader.util.arrival import ArrivalWriter
 from clouduploader.util.cancel import Cancel
 
@@ -119,7 +119,7 @@ class BackgroundFetch:
 
     def __enter__(self) -> "BackgroundFetch":
         """Begin."""
-        self._thread.start()
+        threads.start(self._thread)
         return self
 
     def __exit__(self, *_details: object) -> None:
@@ -137,8 +137,8 @@ class BackgroundFetch:
         while not self._arrival.is_begun:
             cancel.raise_if_requested()
             self._thread.join(BEGIN_SECONDS)
-            if not self._thread.is_alive() and self._error:
-                raise self._error
+            if not (self._thread.is_alive() or self._arrival.is_begun):
+                raise self._error or TransientError("the fetch of the image has ended, and nothing came")
         cancel.raise_if_requested()
 
     def _run(self) -> None:

@@ -31,7 +31,7 @@ from clouduploader.cluster.host.messages import CleanConsumer
 from clouduploader.cluster.host.uploader import end_with_parent
 from clouduploader.cluster.settings import ClusterSettings
 from clouduploader.errors import CannotCreateError, ClouduploaderError, TransientError
-from clouduploader.util import files, service_log
+from clouduploader.util import files, service_log, threads
 from clouduploader.util.service_log import ServiceLog
 
 GREET_SECONDS = 10.0  # until the server says how often it wants to be greeted
@@ -198,7 +198,7 @@ class Greeter:
 
     def __enter__(self) -> "Greeter":
         """Begin."""
-        self._thread.start()
+        threads.start(self._thread)
         return self
 
     def __exit__(self, *_exception: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clouduploader.errors import StoppedError
+from clouduploader.errors import StoppedError, TransientError
 from clouduploader.util import deadline
 from clouduploader.util.cancel import Cancel
 
@@ -38,6 +38,11 @@ def test_error_of_the_call_is_raised_as_it_is(error):
 def test_call_that_does_not_return_is_left_behind(stuck):
     with pytest.raises(deadline.OverdueError):
         deadline.within(0.01, stuck)
+
+
+def test_call_without_a_thread_is_an_error_that_may_pass(no_threads):
+    with pytest.raises(TransientError, match="no thread can be started"):
+        deadline.within(60, lambda: 42)
 
 
 def test_stop_leaves_a_call_only_a_moment(stuck, monkeypatch):

@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import socket
+import threading
 
 import pytest
 from fakes.authority import Authority
@@ -433,3 +434,15 @@ def test_wait_for_the_beginning_can_be_cancelled(serve, tmp_path, monkeypatch):
         pytest.raises(StoppedError),
     ):
         fetching.wait_begun(cancel)
+
+
+def test_upload_does_not_wait_for_a_fetch_that_has_ended(serve, tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    with (
+        ArrivalWriter() as arrival,
+        background(serve(whole()), tmp_path / "7\0file", arrival, []) as fetching,  # a ValueError, as a bug gives one
+        pytest.raises(TransientError, match="has ended"),
+    ):
+        fetching.wait_begun(Cancel())
+    assert ended

@@ -18,7 +18,7 @@ What sandbox.json has besides:
 Control, besides what every sandbox has:
 
     GET  /sandbox/account   our project's images by region, as Glance shows them; what is stored, and what staged
-    POST /sandbox/expire    revokes all tokens that were used so far
+    POST /sandbox/expire    all tokens that were used so far
 
 Calls are named as the reference of the API has them, for example "PUT /v2/images/{image_id}/file".
 """

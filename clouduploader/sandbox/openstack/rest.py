@@ -2,7 +2,6 @@
 
 import json
 import ssl
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
@@ -48,21 +47,11 @@ class User:
         found: Mapping[str, Any] = made
         return found
 
-    def revoke(self, token: str) -> None:
-        """Revoke a token; for one that is none any more nothing is done."""
-        try:
-            self._asked("DELETE", f"{self._auth_url}/auth/tokens", None, {"X-Subject-Token": token})
-        except urllib.error.HTTPError as exc:
-            if exc.code != 404:
-                raise
-
-    def _asked(
-        self, method: str, url: str, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None
-    ) -> tuple[Any, Mapping[str, str]]:
+    def _asked(self, method: str, url: str, body: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, str]]:
         request = urllib.request.Request(  # noqa: S310 of http
             url,
             json.dumps(body).encode() if body is not None else None,
-            {"Content-Type": "application/json", **self._headers, **(headers or {})},
+            {"Content-Type": "application/json", **self._headers},
             method=method,
         )
         with urllib.request.urlopen(request, timeout=CALL_SECONDS, context=self._context) as answer:  # noqa: S310

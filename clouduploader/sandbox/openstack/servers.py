@@ -8,7 +8,6 @@ from pathlib import Path
 from clouduploader.sandbox.foreign_server import ForeignServer
 
 REQUIREMENTS = ("glance>=33", "gunicorn>=23", "keystone>=30")
-TOKEN_CACHE_SECONDS = 1  # Glance believes so long that a token is valid
 SERVE = Path(__file__).with_name("serve.py")
 KEYSTONE_CONF = """\
 [DEFAULT]
@@ -55,7 +54,6 @@ project_name = service
 username = glance
 password = {password}
 service_type = image
-token_cache_time = {token_cache_seconds}
 [paste_deploy]
 flavor = keystone
 """
@@ -98,8 +96,7 @@ def write_glance(directory: Path, environment: Path, *, url: str, keystone: str,
     (directory / paste.name).write_bytes(paste.read_bytes())
     path = directory / "glance-api.conf"
     path.touch(mode=0o600)
-    values = {"directory": directory, "url": url, "keystone": keystone, "password": password}
-    path.write_text(GLANCE_CONF.format(**values, token_cache_seconds=TOKEN_CACHE_SECONDS))
+    path.write_text(GLANCE_CONF.format(directory=directory, url=url, keystone=keystone, password=password))
     return path
 
 

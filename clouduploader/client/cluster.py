@@ -14,11 +14,12 @@ from typing import Any
 
 from clouduploader.client import image
 from clouduploader.client.api import JSON, ROOT
-from clouduploader.client.connection import ServerConnection
+from clouduploader.client.connection import ConnectionOwner, ServerConnection
 from clouduploader.client.endpoint import MAX_REPLY_BYTES, ServerEndpoint
 from clouduploader.client.image import ImageAnswer
 from clouduploader.errors import ClouduploaderError, NetworkError, NoSuchJobError, PlatformReplyError
 from clouduploader.util import http1
+from clouduploader.util.cancel import Cancel
 from clouduploader.util.certificates import ClientTls
 from clouduploader.util.frozen import frozen
 
@@ -71,7 +72,7 @@ class ClusterServer:
     def __init__(self, url: str, token: str | None = None, *, tls: ClientTls | None = None) -> None:
         self._endpoint = ServerEndpoint(url, token, tls=tls)
         self._endpoint.load_tls()
-        self._connection: ServerConnection | None = None  # what was kept, or is in use
+        self._owner = ConnectionOwner()  # of what was kept, or is in use
         self._is_closed = False
         self.url = self._endpoint.url
         self.is_private = self._endpoint.is_private
@@ -79,14 +80,13 @@ class ClusterServer:
     def another(self) -> "ClusterServer":
         """Return the same server for another thread, with a connection of its own."""
         other = copy.copy(self)
-        other._connection = None
+        other._owner = ConnectionOwner()
         return other
 
     def close(self) -> None:
         """Close the connection, also under a thread that waits for an answer: its call fails, and so does any other."""
         self._is_closed = True
-        if self._connection:
-            self._connection.close()
+        self._owner.close()
 
     # --- what a host says
 
@@ -160,7 +160,7 @@ class ClusterServer:
         return self._exchange("GET", target, claim, {}, seconds=READ_SECONDS, max_bytes=MAX_FILE_BYTES)
 
     def image(
-        self, claim: Claim, *, start: int, etag: str, is_direct: bool
+        self, claim: Claim, *, start: int, etag: str, is_direct: bool, cancel: Cancel
     ) -> contextlib.AbstractContextManager[ImageAnswer]:
         """Ask for the image, on a connection of its own; see `image.open_image`.
 
@@ -169,6 +169,7 @@ class ClusterServer:
             start: See there.
             etag: See there.
             is_direct: Whether the server itself is to send it, and no object store.
+            cancel: See there.
 
         Raises:
             LeaseLostError: The job is no longer this host's.
@@ -179,7 +180,7 @@ class ClusterServer:
 
         more = {"direct": "true"} if is_direct else {}
         target = f"{self._endpoint.path}{ROOT}{_path(claim, 'image', _query(claim, **more))}"
-        return image.open_image(self._endpoint, target, start=start, etag=etag, check=check)
+        return image.open_image(self._endpoint, target, start=start, etag=etag, check=check, cancel=cancel)
 
     def done(self, claim: Claim, *, exit_code: int, result: str | None) -> None:
         """Say that the uploader has ended.
@@ -247,9 +248,10 @@ class ClusterServer:
         max_bytes: int,
     ) -> bytes:
         """Make a request on the kept connection, or on a new one if the server has closed that meanwhile."""
+        owner = self._owner
 
         def exchange() -> bytes:
-            kept = self._connection
+            kept = owner.connection
             if kept:
                 try:
                     return ask(kept)
@@ -258,10 +260,8 @@ class ClusterServer:
                         raise
                     kept.close()  # the server had closed it
             made = self._endpoint.connect(max_body_bytes=max_bytes, is_kept=True)
-            if is_over:  # this thread was left while it connected
-                made.close()
-                raise NetworkError(f"the connection to {self.url} came too late")
-            self._connection = made
+            with self._endpoint.errors():
+                owner.take(made)
             return ask(made)
 
         def ask(connection: ServerConnection) -> bytes:
@@ -273,15 +273,14 @@ class ClusterServer:
             with self._endpoint.errors():
                 return connection.read_body(max_bytes)
 
-        is_kept = is_over = False
+        is_kept = False
         try:
             data = self._endpoint.within(seconds, exchange)
-            is_kept = self._connection is not None and self._connection.is_reusable
+            is_kept = owner.connection is not None and owner.connection.is_reusable
         finally:
-            is_over = True
-            if self._connection and not is_kept:
-                self._connection.close()  # by which a thread that was left ends too
-                self._connection = None
+            if not is_kept:
+                owner.close()  # by which a thread that was left ends too
+                self._owner = ConnectionOwner()
         return data
 
     def _send(

@@ -4,6 +4,7 @@ import contextlib
 import http
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
 
 from clouduploader.util import http1
@@ -133,3 +134,32 @@ class ServerConnection:
             self._parser.end()
         else:
             raise ConnectionResetError("no answer")
+
+
+class ConnectionOwner:
+    """Closes a connection that a thread makes, also if that thread is left behind while it connects."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self.connection: ServerConnection | None = None
+
+    def take(self, connection: ServerConnection) -> None:
+        """Own this connection, in the place of one that the caller has closed.
+
+        Raises:
+            ConnectionAbortedError: It came too late, and is closed.
+        """
+        with self._lock:
+            if not self._is_closed:
+                self.connection = connection
+                return
+        connection.close()
+        raise ConnectionAbortedError("it was closed before it was there")
+
+    def close(self) -> None:
+        """Close the connection, also under a thread that waits for it, and any that comes later."""
+        with self._lock:
+            self._is_closed = True
+        if self.connection:
+            self.connection.close()

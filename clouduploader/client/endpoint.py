@@ -28,6 +28,7 @@ from clouduploader.errors import (
 )
 from clouduploader.model import server_xml
 from clouduploader.util import certificates, deadline, hosts, http1
+from clouduploader.util.cancel import Cancel
 from clouduploader.util.certificates import ClientTls
 
 CONNECT_SECONDS = 30.0  # what TCP needs for four tries (RFC 6298: 1 + 2 + 4 + 8 s), and some
@@ -197,14 +198,19 @@ class ServerEndpoint:
             raise UnavailableError(f"{self.url} redirects to {found.url}, from where others could read what is sent")
         return found, there
 
-    def within(self, seconds: float, work: Callable[[], T]) -> T:
+    def within(self, seconds: float, work: Callable[[], T], cancel: Cancel | None = None) -> T:
         """Do a part of an exchange that has to end in time, however slowly the server sends.
+
+        Args:
+            seconds: How long it may take.
+            work: Does it, in a thread that may be left behind.
+            cancel: See `deadline.within`.
 
         Raises:
             NetworkError: It did not.
         """
         try:
-            return deadline.within(seconds, work)
+            return deadline.within(seconds, work, cancel)
         except deadline.OverdueError:
             raise NetworkError(f"the server {self.url} did not complete its answer within {seconds:.0f} s") from None
 

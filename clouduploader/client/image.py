@@ -1,20 +1,22 @@
 """The image of a job as it comes from the server, or from the object store that the server redirects to."""
 
 import contextlib
+import functools
 import http
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from clouduploader.client.connection import ServerConnection
-from clouduploader.client.endpoint import ServerEndpoint
+from clouduploader.client.connection import ConnectionOwner, ServerConnection
+from clouduploader.client.endpoint import CONNECT_SECONDS, ServerEndpoint
 from clouduploader.errors import ClouduploaderError, TransientError, UnavailableError
 from clouduploader.util import http1
+from clouduploader.util.cancel import Cancel
 
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 307, 308)
 GOOD = (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT)
-HEAD_SECONDS = 20.0  # for the head of a response
+HEAD_SECONDS = 20.0  # for the head of a response, or all of a refusal
 QUIET_SECONDS = 60.0  # without a byte of the image
 TICK_SECONDS = 0.5  # between looks whether the image is still wanted
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
@@ -94,7 +96,9 @@ class ImageAnswer:
 
 
 @contextlib.contextmanager
-def open_image(endpoint: ServerEndpoint, target: str, *, start: int, etag: str, check: Check) -> Iterator[ImageAnswer]:
+def open_image(
+    endpoint: ServerEndpoint, target: str, *, start: int, etag: str, check: Check, cancel: Cancel
+) -> Iterator[ImageAnswer]:
     """Ask for an image, and follow up to MAX_REDIRECTS redirects; the connection is closed when the block ends.
 
     Args:
@@ -103,6 +107,7 @@ def open_image(endpoint: ServerEndpoint, target: str, *, start: int, etag: str, 
         start: The first byte that is wanted; all of the image may come nevertheless.
         etag: Of the image at the server: if it has another one now, all of that comes. An object store is not told.
         check: Raises the error that a response of the server means which is neither an image nor a redirect.
+        cancel: Once it is requested, there is an answer within seconds, or a NetworkError.
 
     Raises:
         ElsewhereError: There was a redirect, and what it led to has no image; or there were too many of them.
@@ -113,8 +118,11 @@ def open_image(endpoint: ServerEndpoint, target: str, *, start: int, etag: str, 
     with contextlib.ExitStack() as stack:
         try:
             for _ in range(MAX_REDIRECTS + 1):
-                connection = stack.enter_context(asked.connection(max_body_bytes=None))
-                head = _ask(asked, connection, target, _wanted(start, "" if is_elsewhere else etag))
+                owner = stack.enter_context(contextlib.closing(ConnectionOwner()))
+                checked = functools.partial(asked.check, name=None, expected=GOOD) if is_elsewhere else check
+                connection, head = _ask(
+                    asked, owner, target, _wanted(start, "" if is_elsewhere else etag), checked, cancel
+                )
                 if head.status not in REDIRECTS:
                     break
                 stack.close()
@@ -122,10 +130,6 @@ def open_image(endpoint: ServerEndpoint, target: str, *, start: int, etag: str, 
                 asked, target = asked.redirected(target, head)
             else:
                 raise UnavailableError(f"{endpoint.url} redirects more than {MAX_REDIRECTS} times")
-            if is_elsewhere:
-                asked.check(connection, head, None, expected=GOOD)
-            else:
-                check(connection, head)
             answer = ImageAnswer(asked, connection, head, is_elsewhere=is_elsewhere)
         except ClouduploaderError as exc:
             if is_elsewhere:
@@ -142,12 +146,24 @@ def _wanted(start: int, etag: str) -> dict[str, str]:
 
 
 def _ask(
-    endpoint: ServerEndpoint, connection: ServerConnection, target: str, headers: Mapping[str, str]
-) -> http1.ResponseHead:
-    def ask() -> http1.ResponseHead:
+    endpoint: ServerEndpoint,
+    owner: ConnectionOwner,
+    target: str,
+    headers: Mapping[str, str],
+    check: Check,
+    cancel: Cancel,
+) -> tuple[ServerConnection, http1.ResponseHead]:
+    """Connect, ask, and check a response that is no redirect."""
+
+    def ask() -> tuple[ServerConnection, http1.ResponseHead]:
+        connection = endpoint.connect(max_body_bytes=None)
         with endpoint.errors():
+            owner.take(connection)
             connection.sock.settimeout(HEAD_SECONDS)
             connection.send_head("GET", target, headers)
-            return connection.read_head()
+            head = connection.read_head()
+        if head.status not in REDIRECTS:
+            check(connection, head)
+        return connection, head
 
-    return endpoint.within(HEAD_SECONDS, ask)
+    return endpoint.within(CONNECT_SECONDS + HEAD_SECONDS, ask, cancel)

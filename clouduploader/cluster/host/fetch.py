@@ -12,6 +12,7 @@ The file stays until the upload has ended, and its room is not given back before
 than once, for what is in it, for its size, or because a transfer broke.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -217,9 +218,7 @@ class _Fetching:
         try:
             if self._is_end_wanted:
                 self._fetch_end()
-            with self._server.image(
-                self._claim, start=self._position, etag=self._etag, is_direct=self._is_direct
-            ) as answer:
+            with self._ask(self._position) as answer:
                 is_elsewhere = answer.is_elsewhere
                 self._receive(answer)
             self._check_digest()
@@ -232,11 +231,16 @@ class _Fetching:
             return exc
         return None
 
+    def _ask(self, start: int) -> contextlib.AbstractContextManager[ImageAnswer]:
+        return self._server.image(
+            self._claim, start=start, etag=self._etag, is_direct=self._is_direct, cancel=self._cancel
+        )
+
     def _fetch_end(self) -> None:
         """Fetch the last bytes, unless an object store has the image: what that sends can't be used yet."""
         self._is_end_wanted = False
         start = offset = self._size - END_BYTES
-        with self._server.image(self._claim, start=start, etag=self._etag, is_direct=self._is_direct) as answer:
+        with self._ask(start) as answer:
             if answer.is_elsewhere or (answer.etag, answer.size_bytes, answer.start) != (self._etag, self._size, start):
                 return
             while count := answer.read_into(self._buffer, check=self._cancel.raise_if_requested):

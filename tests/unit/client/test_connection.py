@@ -3,6 +3,7 @@ from fakes.scripted_server import chunked, ok
 from samples.server_job import XML
 
 from clouduploader import client as client_module
+from clouduploader.client.connection import ConnectionOwner
 from clouduploader.errors import (
     JobFileError,
     NetworkError,
@@ -63,3 +64,21 @@ def test_answer_without_an_end_is_left(make_server, begin, more):
 
     with pytest.raises(PlatformReplyError, match="no HTTP server"):
         client_module.JobServer(make_server(run).url).read("7")
+
+
+class Connection:
+    is_closed = False
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_connection_that_comes_after_the_close_is_closed_and_not_kept():
+    owner, first, late = ConnectionOwner(), Connection(), Connection()
+    owner.take(first)
+    assert not first.is_closed
+    owner.close()
+    with pytest.raises(ConnectionAbortedError):
+        owner.take(late)
+    assert (first.is_closed, late.is_closed) == (True, True)
+    assert owner.connection is first

@@ -9,6 +9,8 @@ import resource
 import signal
 import socket
 import threading
+import time
+import types
 
 import pytest
 from fakes.authority import Authority
@@ -142,6 +144,33 @@ def test_cancelled_fetch_ends_while_nothing_comes(serve, fetched):
 
     with pytest.raises(StoppedError):
         fetched(serve(stall), cancel=cancel)
+
+
+@pytest.mark.parametrize("begin", ["", "HTTP/1.1 200 OK\r\nA: ", "HTTP/1.1 503 x\r\nContent-Length: 60000\r\n\r\n"])
+def test_cancelled_fetch_ends_while_a_server_dribbles(serve, fetched, monkeypatch, begin):
+    monkeypatch.setattr("clouduploader.util.deadline.STOPPING_SECONDS", 0.05)
+    cancel = Cancel()
+
+    def dribble(connection, _reader):
+        connection.sendall(begin.encode())
+        cancel.request(signal.SIGTERM)
+        while begin:  # until the client hangs up
+            connection.sendall(b"b")
+            time.sleep(0.01)
+        connection.recv(1)
+
+    with pytest.raises(StoppedError):
+        fetched(serve(dribble), cancel=cancel)
+
+
+def test_cancelled_fetch_does_not_wait_for_a_handshake(fetched, monkeypatch):
+    monkeypatch.setattr("clouduploader.util.deadline.STOPPING_SECONDS", 0.05)
+    cancel = Cancel()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        cancel.request(signal.SIGTERM)
+        with pytest.raises(StoppedError):
+            fetched(types.SimpleNamespace(url=url), cancel=cancel)
 
 
 def test_cancelled_fetch_ends_during_a_pause(serve, fetched, monkeypatch):

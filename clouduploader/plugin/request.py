@@ -25,9 +25,12 @@ class Journal(Protocol):
 
     Attributes:
         key: 32 hexadecimal digits, made from what makes the upload the same; for client tokens and tags.
+        has_successor: Whether another host goes on with the upload if this process is lost: no program that it has
+            started may then change anything in the cloud by itself, be it for a clean-up.
     """
 
     key: str
+    has_successor: bool
 
     @property
     def directory(self) -> Path:

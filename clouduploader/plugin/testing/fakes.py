@@ -127,7 +127,7 @@ class MemoryJournal:
     key = "0123456789abcdef0123456789abcdef"
 
     def __init__(self, directory: Path) -> None:
-        self.is_full = self.is_lost = False
+        self.is_full = self.is_lost = self.has_successor = False
         self._directory = directory
         self._entries: list[Mapping[str, JsonValue]] = []
 

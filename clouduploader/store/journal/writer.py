@@ -55,6 +55,7 @@ class UploadJournal:
 
     def __init__(self, directory: Path, descriptor: int, witness: Witness | None = None) -> None:
         self.key = directory.name
+        self.has_successor = witness is not None
         self.directory = directory / PLATFORM_NAME
         self._home = directory
         self._descriptor = descriptor

@@ -70,6 +70,7 @@ class HelperProcess:
         tags: For all that it makes.
         environment: See `environment`.
         directory: Where it runs.
+        may_outlive_us: Whether it cleans up by itself if this process dies; else it dies too.
 
     Raises:
         MissingProgramError: It can't be started.
@@ -83,6 +84,7 @@ class HelperProcess:
         tags: Mapping[str, str],
         environment: Mapping[str, str],
         directory: Path,
+        may_outlive_us: bool,
     ) -> None:
         self._trace, trace_end = os.pipe()
         command = [program.interpreter, str(LAUNCHER), str(program.script)]
@@ -108,7 +110,13 @@ class HelperProcess:
             raise AssertionError("both are pipes")
         self._stderr = stderr
         self.pid = self._process.pid
-        order = {"arguments": list(arguments), "trace_fd": trace_end, "parent": os.getpid(), "tags": dict(tags)}
+        order = {
+            "arguments": list(arguments),
+            "trace_fd": trace_end,
+            "parent": os.getpid(),
+            "death_signal": signal.SIGTERM if may_outlive_us else signal.SIGKILL,
+            "tags": dict(tags),
+        }
         with contextlib.suppress(BrokenPipeError), stdin:
             stdin.write(json.dumps(order).encode())
 

@@ -186,6 +186,7 @@ class HelperUpload:
             tags=self._tags,
             environment=ec2uploadimg_process.environment(self._environment, home),
             directory=home,
+            may_outlive_us=not self._request.journal.has_successor,
         )
         shown = f"{self._program.interpreter} {self._program.script}"
         self._reporter.detail(f"Started {shown} as process {process.pid}; it has its arguments by a pipe.")

@@ -1,6 +1,7 @@
 """Runs ec2uploadimg with arguments that never stand on a command line, and tells what it asks AWS for.
 
-    INTERPRETER launch.py SCRIPT  < JSON: {"arguments": [...], "trace_fd": N, "parent": PID, "tags": {NAME: VALUE}}
+    INTERPRETER wrapper.py SCRIPT  < JSON: {"arguments": [...], "trace_fd": N, "parent": PID, "death_signal": N,
+                                            "tags": {NAME: VALUE}}
 
 This file runs in the Python of ec2uploadimg, which may be another than ours and may not know our
 package: it imports the standard library and botocore, which is there as ec2uploadimg needs it.
@@ -20,7 +21,6 @@ import ctypes
 import json
 import os
 import runpy
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -46,9 +46,9 @@ TAGS_REFUSED = ("UnauthorizedOperation", "TagPolicyViolation")  # by IAM; by the
 MAX_TAGS = 50  # of one resource; EC2 User Guide, "Tag restrictions"
 
 
-def die_with(parent: int) -> None:
-    """Ask the kernel for a SIGTERM when the parent dies, so that nothing is left running unwatched."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with(parent: int, number: int) -> None:
+    """Ask the kernel for a signal when the parent dies, so that nothing is left running unwatched."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         sys.exit("clouduploader is gone")
 
@@ -134,7 +134,7 @@ def main() -> None:
 
     script = sys.argv[1]
     order = json.load(sys.stdin)
-    die_with(order["parent"])
+    die_with(order["parent"], order["death_signal"])
     with Path(os.devnull).open() as null:
         os.dup2(null.fileno(), 0)
 

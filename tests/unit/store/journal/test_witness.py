@@ -86,6 +86,7 @@ def test_each_entry_is_on_the_disk_before_the_witness_is_asked(ends, state_dir):
         os._exit(0)
     theirs.close()
     with journal.open_journal(state_dir, KEY, found) as opened:
+        assert opened.has_successor
         opened.begin(BEGINNING, None)
         opened.take(ObjectCreated(journal.object_of({"kind": "snapshot", "id": "snap-1"})))
         opened.ensure_ours()

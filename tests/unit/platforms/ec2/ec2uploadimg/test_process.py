@@ -36,6 +36,7 @@ def start(tmp_path):
             tags=TAGS,
             environment=process.environment(base, home),
             directory=tmp_path,
+            may_outlive_us=True,
         )
         started.append(running)
         return running
@@ -384,7 +385,12 @@ def test_interpreter_that_cannot_be_started_is_an_error(tmp_path):
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(MissingProgramError, match=f"{broken} can't be started: Exec format error"):
         process.HelperProcess(
-            command.HelperProgram(tmp_path / "x", str(broken)), [], tags={}, environment={}, directory=tmp_path
+            command.HelperProgram(tmp_path / "x", str(broken)),
+            [],
+            tags={},
+            environment={},
+            directory=tmp_path,
+            may_outlive_us=True,
         )
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -395,25 +401,36 @@ from pathlib import Path
 from clouduploader.platforms.ec2.ec2uploadimg import command, process
 script, directory = Path(sys.argv[1]), Path(sys.argv[2])
 program = command.HelperProgram(script, sys.executable)
-running = process.HelperProcess(program, [], tags={}, environment=dict(os.environ), directory=directory)
+environment, may_outlive_us = dict(os.environ), sys.argv[3] == "True"
+running = process.HelperProcess(
+    program, [], tags={}, environment=environment, directory=directory, may_outlive_us=may_outlive_us
+)
 print(running.pid, flush=True)
 time.sleep(600)
 """
 
 
-def test_child_gets_a_sigterm_when_its_parent_is_killed(tmp_path):
+@pytest.mark.parametrize("may_outlive_us", [True, False])
+def test_child_of_a_parent_that_is_killed_cleans_up_if_it_may(tmp_path, may_outlive_us):
     script = tmp_path / "ec2uploadimg"
     script.write_text(
         "import signal, sys, time\nfrom pathlib import Path\n"
         "def clean(*_):\n    Path('cleaned').touch()\n    sys.exit()\n"
         "signal.signal(signal.SIGTERM, clean)\nPath('ready').touch()\ntime.sleep(600)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, script, tmp_path], stdout=subprocess.PIPE)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, script, tmp_path, str(may_outlive_us)], stdout=subprocess.PIPE
+    )
     pid = int(parent.stdout.readline())
     try:
         wait_for(tmp_path / "ready")
         parent.kill()
-        wait_for(tmp_path / "cleaned")
+        if may_outlive_us:
+            wait_for(tmp_path / "cleaned")
+        else:
+            with pytest.raises(ProcessLookupError):
+                wait_for_end(pid)
+            assert not (tmp_path / "cleaned").exists()
     finally:
         parent.kill()
         parent.communicate()

@@ -109,8 +109,8 @@ class Site:
 
     def beat(self, name="7", attempt=1, number=1):
         """Give a sign of life; return whether the host is to stop."""
-        with self.leases.beating(name, attempt, claim_id(number), lambda: None) as is_stopping:
-            return is_stopping()
+        with self.leases.beating(name, attempt, claim_id(number), lambda: None) as beating:
+            return beating.is_stopping()
 
     def done(self, code=0, result="image-1", *, attempt=1, number=1):
         self.leases.done("7", attempt, claim_id(number), code, result)

@@ -99,6 +99,7 @@ class ClaimAnswer:
         image_bytes: How large the image is.
         sha256: Of the image, in hexadecimal digits; None if it is not known.
         lease_seconds: How long the host has the job after each beat.
+        beat_seconds: How long the answer to a beat may take.
         key: Of the journal.
         files: How large the files of the journal are, by their names.
     """
@@ -109,8 +110,22 @@ class ClaimAnswer:
     image_bytes: int
     sha256: str | None
     lease_seconds: int
+    beat_seconds: int
     key: str
     files: Mapping[str, int]
+
+
+@frozen(kw_only=True)
+class Beating:
+    """A beat that waits for its answer.
+
+    Attributes:
+        is_stopping: Returns whether the host is to stop; raises StaleError without a lease.
+        seconds: How long it may wait, as its host was told.
+    """
+
+    is_stopping: Callable[[], bool]
+    seconds: int
 
 
 @frozen(kw_only=True)
@@ -418,12 +433,13 @@ class Leases:
                 image_bytes=self._image_bytes(name),
                 sha256=self.sha256(name),
                 lease_seconds=lease.record.seconds,
+                beat_seconds=lease.record.beat_seconds,
                 key=opened.key,
                 files=_intake(lease).journal.files(),
             )
 
     @contextlib.contextmanager
-    def beating(self, name: str, attempt: int, claim_id: str, wake: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    def beating(self, name: str, attempt: int, claim_id: str, wake: Callable[[], None]) -> Iterator[Beating]:
         """Renew a lease by a beat, and watch it while that waits for its answer. Does not block.
 
         The answer renews nothing: a host that is gone gets it too, as far as can be seen from here, and it counts its
@@ -434,9 +450,6 @@ class Leases:
             attempt: The number of the attempt.
             claim_id: See `Claim`.
             wake: Called, in any thread, once the answer should not wait any longer.
-
-        Yields:
-            What returns whether the host is to stop; it raises StaleError without a lease.
 
         Raises:
             StaleError: The host has no lease.
@@ -453,7 +466,7 @@ class Leases:
             if self._is_closing:
                 wake()
         try:
-            yield is_stopping
+            yield Beating(is_stopping=is_stopping, seconds=lease.record.beat_seconds)
         finally:
             with self._lock:
                 if watched := self._leases.get(name):
@@ -711,10 +724,12 @@ class Leases:
             found.journal.keep_targetdata(kept)
             with privileges.as_owner(self._jobs.directory):
                 files.discard(self._jobs.result_path(name))  # of an earlier try
+            settings = self._cluster()
             record = dataclasses.replace(
                 _without_host(lease.record, LeaseState.CLAIMED),
                 host=claim.host,
-                seconds=self._cluster().lease_seconds,
+                seconds=settings.lease_seconds,
+                beat_seconds=settings.beat_seconds,
                 claim=_digest(claim.id),
                 journal=opened.key,
                 log_start=log_start,

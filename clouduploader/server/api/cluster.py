@@ -268,11 +268,11 @@ async def claim_job(call: RouteCall) -> web.StreamResponse:
         return cluster.leases.claim(call.found.job, claim, is_draining=cluster.hosts.is_draining(claim.host))
 
     found = await call.state.hosts.claim(give)
-    settings, job = cluster.cluster_settings(), found.job
+    job = found.job
     answer = documents.answer(
         ClaimedUpload(
             lease_seconds=found.lease_seconds,
-            beat_seconds=settings.beat_seconds,
+            beat_seconds=found.beat_seconds,
             grace_seconds=cluster.worker_settings().kill_grace_seconds,
             job=ClaimedJob(
                 user=job.user or "",
@@ -310,15 +310,15 @@ async def beat(call: RouteCall) -> web.StreamResponse:
         with contextlib.suppress(ClouduploaderError):
             await call.state.hosts.work(lambda: leases.note_progress(name, given.attempt, given.claim, percent))
 
-    with leases.beating(name, given.attempt, given.claim, wake) as is_stopping, contextlib.ExitStack() as stack:
+    with leases.beating(name, given.attempt, given.claim, wake) as beating, contextlib.ExitStack() as stack:
         if given.progress is not None and leases.is_news(name, given.progress):
             noting = asyncio.create_task(note(given.progress))  # the answer does not wait for a disk that hangs
             stack.callback(noting.cancel)
-        if not is_stopping():
+        if not beating.is_stopping():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(cluster.cluster_settings().beat_seconds):
+                async with asyncio.timeout(beating.seconds):
                     await is_wanted.wait()
-        return documents.answer(BeatAnswer(stop=is_stopping()))
+        return documents.answer(BeatAnswer(stop=beating.is_stopping()))
 
 
 async def append_log(call: RouteCall) -> web.StreamResponse:

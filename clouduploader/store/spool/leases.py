@@ -43,6 +43,7 @@ class LeaseRecord:
         claim: The SHA-256 of the claim's id, in hexadecimal digits; None as `host`.
         since: Since when it is in this state, in s since the epoch.
         seconds: How long a host that has claimed it has it after its last sign of life, as it was told.
+        beat_seconds: How long the answer to a beat may take, as it was told too; the shortest if that is not known.
         takeovers: How many hosts were lost in this try of the job.
         journal: The key of the upload's journal; None as `host`.
         log_start: Where in the job's log its own lines begin.
@@ -57,6 +58,7 @@ class LeaseRecord:
     claim: str | None = None
     since: float
     seconds: int = 0
+    beat_seconds: int = 1
     takeovers: int = 0
     journal: str | None = None
     log_start: int = 0
@@ -138,8 +140,9 @@ def _parsed(document: Any) -> LeaseRecord:  # noqa: ANN401 whatever JSON has
     Raises:
         ValueError, TypeError, KeyError: It is none.
     """
+    document = {"beat_seconds": LeaseRecord.beat_seconds, **document}  # an earlier version did not write it
     values = {field.name: document[field.name] for field in dataclasses.fields(LeaseRecord)}
-    for name in ("attempt", "seconds", "takeovers", "log_start"):
+    for name in ("attempt", "seconds", "beat_seconds", "takeovers", "log_start"):
         if type(values[name]) is not int or not 0 <= values[name] < MAX_NUMBER:
             raise ValueError(name)
     for name in ("host", "claim", "journal", "sha256"):

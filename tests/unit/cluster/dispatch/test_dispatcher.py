@@ -206,8 +206,8 @@ def test_killed_job_is_published_no_more_and_its_host_is_told(bench):
         with bench.jobs.lock(name) as locked:
             locked.archive(locked.job.ended(JobState.FAILED, "killed"))
     wait_for(lambda: not bench.jobs.lease_path("2").exists())
-    with bench.cluster.leases.beating("1", 1, cluster_site.claim_id(1), lambda: None) as is_stopping:
-        wait_for(is_stopping)
+    with bench.cluster.leases.beating("1", 1, cluster_site.claim_id(1), lambda: None) as beating:
+        wait_for(beating.is_stopping)
     bench.done("1", code=143, result=None)
     wait_for(lambda: "killed" in bench.kinds())
 

@@ -398,14 +398,14 @@ def test_kill_reaches_a_waiting_beat_at_once(site):
     site.publish()
     site.claim()
     woken = []
-    with site.leases.beating("7", 1, claim_id(1), lambda: woken.append(1)) as is_stopping:
-        assert is_stopping() is False
+    with site.leases.beating("7", 1, claim_id(1), lambda: woken.append(1)) as beating:
+        assert beating.is_stopping() is False
         site.leases.look({"7", "8", ".7.lease", "x"})
         assert not woken
         site.kill()
         site.leases.look({"7"})
         assert woken
-        assert is_stopping() is True
+        assert beating.is_stopping() is True
     assert site.beat() is True
     assert write_log(site, b"Removed.\n") == 9
     site.restart()
@@ -422,9 +422,9 @@ def test_answer_to_a_beat_renews_nothing(site):
     """A host that is lost while its beat waits does not get the answer."""
     site.publish()
     site.claim()
-    with site.leases.beating("7", 1, claim_id(1), lambda: None) as is_stopping:
+    with site.leases.beating("7", 1, claim_id(1), lambda: None) as beating:
         site.clock.now += LEASE_SECONDS - 1
-        assert is_stopping() is False
+        assert beating.is_stopping() is False
     site.clock.now += 1
     site.leases.expire()
     assert site.kinds() == ["started", "lost"]
@@ -434,11 +434,11 @@ def test_beat_is_answered_when_its_lease_ends(site):
     site.publish()
     site.claim()
     woken = []
-    with site.leases.beating("7", 1, claim_id(1), lambda: woken.append(1)) as is_stopping:
+    with site.leases.beating("7", 1, claim_id(1), lambda: woken.append(1)) as beating:
         site.done()
         assert woken
         with pytest.raises(StaleError):
-            is_stopping()
+            beating.is_stopping()
 
 
 @pytest.mark.parametrize("is_seen", [True, False])
@@ -642,10 +642,10 @@ def test_server_that_ends_refuses_no_host(site):
     site.publish()
     site.claim()
     woken = []
-    with site.leases.beating("7", 1, claim_id(1), lambda: woken.append(1)) as is_stopping:
+    with site.leases.beating("7", 1, claim_id(1), lambda: woken.append(1)) as beating:
         site.leases.close()
         assert woken
-        assert is_stopping() is False
+        assert beating.is_stopping() is False
         for call in (lambda: write_log(site, b"x"), site.done, lambda: write_journal(site, ENTRY)):
             with pytest.raises(TransientError):
                 call()

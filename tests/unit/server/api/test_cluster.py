@@ -145,6 +145,15 @@ def test_beat_is_answered_while_a_piece_of_the_journal_takes_its_time(client, si
         assert client.ask("POST", "/jobs/7/beat", OWN | {"progress": 42}) == (200, {"stop": False})
 
 
+def test_beat_is_answered_as_its_host_was_told_whatever_the_settings_say_now(client, site):
+    site.cluster = cluster_site.settings(beat_seconds=0)
+    site.publish()
+    client.claim()
+    site.cluster = cluster_site.settings(beat_seconds=600, lease_seconds=1800)
+    assert client.claim()[1]["beat_seconds"] == 0
+    assert client.ask("POST", "/jobs/7/beat", OWN) == (200, {"stop": False})
+
+
 def test_kill_answers_a_waiting_beat_at_once(client, site):
     site.cluster = cluster_site.settings(beat_seconds=600, lease_seconds=1800)
     site.publish()

@@ -203,15 +203,18 @@ def test_other_routes_end_the_connection_as_ever(start, tokens, target, role):
 @pytest.mark.parametrize("rest", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HT", b"\0" * 100_000, b"\r\n"])
 def test_what_comes_behind_a_request_that_waits_ends_the_connection(start, tokens, site, rest):
     site.cluster = cluster_site.settings(beat_seconds=600, lease_seconds=1800)
+    site.leases.release("7", *OWN.values(), "")  # it was told to beat faster
+    site.publish("8")
+    site.claim("8")
     server = start()
     with Host(server, tokens[Role.WORKER]) as host:
         assert host.ask(*GREET) == (200, True)
-        host.send("POST", "/api/v1/cluster/jobs/7/beat", OWN)
-        wait_for(lambda: site.leases._leases["7"].watchers)
+        host.send("POST", "/api/v1/cluster/jobs/8/beat", OWN)
+        wait_for(lambda: site.leases._leases["8"].watchers)
         host.sock.sendall(rest)
         time.sleep(0.05)  # it may come at any time before the answer
-        site.kill()
-        site.leases.look({"7"})
+        site.kill("8")
+        site.leases.look({"8"})
         status, _, body = host.answer()
         assert (status, json.loads(body)) == (200, {"stop": True})
         assert host.is_closed()

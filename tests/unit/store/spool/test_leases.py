@@ -17,6 +17,8 @@ CLAIMED = LeaseRecord(
     host="h1",
     claim="0" * 64,
     since=1.5,
+    seconds=30,
+    beat_seconds=5,
     takeovers=2,
     journal="f" * 32,
     log_start=7,
@@ -37,6 +39,15 @@ def test_lease_is_read_as_it_was_written(make_spool, record):
     for _ in range(2):
         leases.remove(jobs, "42")
     assert list(jobs.directory.iterdir()) == []
+
+
+def test_lease_of_an_earlier_version_has_the_shortest_beats(make_spool):
+    jobs = make_spool()
+    leases.write(jobs, "42", CLAIMED)
+    document = json.loads(jobs.lease_path("42").read_bytes())
+    del document["beat_seconds"]
+    jobs.lease_path("42").write_text(json.dumps(document))
+    assert leases.read(jobs, "42") == dataclasses.replace(CLAIMED, beat_seconds=1)
 
 
 def test_job_has_the_host_of_its_lease_while_it_is_uploaded(make_spool):

@@ -80,19 +80,17 @@ def record_exit(
             job = _ended(job, JobState.FAILED, result if result not in (None, "", "0") else _code_text(code))
             locked.archive(job)
         return job
+    mark_leftovers(jobs, name, state_dir)  # killed: there is no next try that could make use of it
     return None
 
 
 def mark_leftovers(jobs: spool.Spool, name: str, state_dir: Path) -> None:
-    """Mark a clean-up as pending after a job that ended between its tries, if the last one left something to the next.
+    """Mark a clean-up as pending after a job that was killed, if its last try left something to the next.
 
     Args:
         jobs: The spool.
         name: The job; archived.
         state_dir: Where the journals are.
-
-    Raises:
-        CannotCreateError: It can't be marked.
     """
     if _is_something_left(jobs, name, state_dir):
         jobs.mark_cleanup_pending(name)

@@ -357,7 +357,7 @@ class Leases:
             if not is_claimed and lease.work.acquire(blocking=False):  # else its claim finds out
                 try:
                     if lease.record.state is not LeaseState.CLAIMED and not lease.is_over:
-                        self._forget(name, lease)
+                        self._drop(name, lease)
                 except ClouduploaderError as exc:
                     self._tell(WorkerEventKind.TROUBLE, name, exc.message)
                 finally:
@@ -568,6 +568,8 @@ class Leases:
             _release(lease)
             if self._take_back(name, lease, self._clock() + RELEASE_SECONDS, details=said):
                 self._tell(WorkerEventKind.RESCHEDULED, name, said)
+            else:
+                self._tell(WorkerEventKind.KILLED, name, said, UploadEnd(None, None))
 
     # --- inside
 
@@ -675,7 +677,7 @@ class Leases:
             is_archived = True
         if is_archived:
             if lease.record.state is LeaseState.PUBLISHED:
-                self._forget(name, lease)
+                self._drop(name, lease)
             raise StaleError(f"the job {name} is over")
         return job
 
@@ -927,7 +929,7 @@ class Leases:
             ClouduploaderError: A file can't be written; the lease lives.
         """
         if self._reschedule(name, details) is None:
-            self._forget(name, lease)
+            self._drop(name, lease)
             return False
         self._free(name, lease, until)
         return True
@@ -942,6 +944,12 @@ class Leases:
             lease.record, lease.until, lease.began = record, until, None
             lease.is_lost = lease.is_stopping = False
             _wake(lease)
+
+    def _drop(self, name: str, lease: _Lease) -> None:
+        """End the lease of a job that was killed while no host worked on it; what an earlier one left is cleaned up."""
+        _release(lease)
+        outcome.mark_leftovers(self._jobs, name, self._config.state.value)  # with the lease it would be forgotten
+        self._forget(name, lease)
 
     def _forget(self, name: str, lease: _Lease) -> None:
         """End the lease of a job that is over."""

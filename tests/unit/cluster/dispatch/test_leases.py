@@ -455,15 +455,44 @@ def test_killed_job_whose_host_is_lost_or_that_left_something_is_cleaned_up(site
     assert site.leases.held() == []
 
 
-def test_killed_job_that_left_something_by_its_journal_is_cleaned_up(site):
+@pytest.mark.parametrize("code", [143, 75])
+def test_killed_job_that_left_something_by_its_journal_is_cleaned_up(site, code):
     site.publish()
     key = site.claim().key
     write_log(site, f"Journal: {key}\n".encode())
     write_journal(site, ENTRY + MADE)
     site.kill()
     write_journal(site, FAILED)
-    site.done(143, None)
+    site.done(code, None)
     assert site.left() == [".7.cleanup"]
+
+
+@pytest.mark.parametrize("how", ["free", "published", "claim fails", "released"])
+def test_what_a_lost_host_left_is_known_once_the_lease_of_its_killed_job_is_gone(site, monkeypatch, how):
+    site.publish()
+    write_log(site, f"Journal: {site.claim().key}\n".encode())
+    write_journal(site, ENTRY + MADE)
+    site.clock.now += LEASE_SECONDS
+    site.leases.expire()
+    if how != "free":
+        site.leases.publish("7", "uploads")
+    if how == "released":
+        site.claim(attempt=2)
+    site.kill()
+    monkeypatch.setattr(lease_files, "remove", lambda *_: None)  # as if the server were killed in front of it
+    if how == "free":
+        site.leases.look({"7"})
+    elif how == "published":
+        site.clock.now += PUBLISH_SECONDS
+        site.leases.expire()
+    elif how == "claim fails":
+        with pytest.raises(StaleError):
+            site.claim(attempt=2)
+    else:
+        site.leases.release("7", 2, claim_id(1), "")
+        assert site.events[-1].end  # which has the dispatcher clean up
+    assert site.leases.held() == []
+    assert site.left() == [".7.cleanup", ".7.lease"]
 
 
 @pytest.mark.parametrize("how", ["lost", "uploader killed"])

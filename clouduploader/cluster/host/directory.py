@@ -3,7 +3,9 @@
     SPOOL/attempts/N.A/   0700; N is the job, A the attempt
         lock              locked as long as the attempt lives
         N, N.file, N.log, N.dir/, N.result, journal/KEY/     as in any spool
-        tmp/              the uploader's TMPDIR
+
+The uploader's TMPDIR does not lie there, for it has temporary keys: it is a private directory in the host's TMPDIR,
+which may be in memory.
 
 A host that was killed leaves its directories, and perhaps programs that its uploaders had started. The next attempt,
 or the next start of the host, ends these and removes the directories.
@@ -19,13 +21,13 @@ from pathlib import Path
 from clouduploader.errors import CannotCreateError, ClouduploaderError
 from clouduploader.model import job_xml
 from clouduploader.model.job import Job
+from clouduploader.store import workspace
 from clouduploader.store.config import STATE_NAME
 from clouduploader.store.spool.paths import SpoolPaths
 from clouduploader.util import files, processes
 
 NAME = "attempts"
 LOCK_NAME = "lock"
-TEMPORARY_NAME = "tmp"
 KILL_SECONDS = 5.0  # until what got SIGKILL is gone; else the directory stays until the next look
 _ATTEMPT = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")
 
@@ -36,16 +38,17 @@ class AttemptDirectory(SpoolPaths):
     Args:
         directory: See the module.
         name: The job.
+        temporary_dir: See Attributes.
 
     Attributes:
         state_dir: Of the journal.
         temporary_dir: Of the uploader.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, temporary_dir: Path) -> None:
         super().__init__(directory)
         self.state_dir = directory / STATE_NAME
-        self.temporary_dir = directory / TEMPORARY_NAME
+        self.temporary_dir = temporary_dir
         self._name = name
 
     def write_record(self, job: Job) -> None:
@@ -57,7 +60,6 @@ class AttemptDirectory(SpoolPaths):
         """Make what an uploader finds."""
         with self._errors():
             self.work_dir(self._name).mkdir(mode=files.PRIVATE_DIRECTORY_MODE)
-            self.temporary_dir.mkdir(mode=files.PRIVATE_DIRECTORY_MODE)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -80,8 +82,8 @@ def made(spool: Path, name: str, attempt: int) -> Iterator[AttemptDirectory]:
         CannotCreateError: It can't be made, or this attempt lives already.
     """
     path = spool / NAME / f"{name}.{attempt}"
-    directory = AttemptDirectory(path, name)
     with contextlib.ExitStack() as stack:
+        directory = AttemptDirectory(path, name, stack.enter_context(workspace.private_directory()))
         with directory._errors():
             path.parent.mkdir(mode=files.PRIVATE_DIRECTORY_MODE, exist_ok=True)
             if path.exists():
@@ -102,6 +104,7 @@ def remove_dead(spool: Path) -> None:
     Args:
         spool: Of the host.
     """
+    workspace.remove_stale()
     with contextlib.suppress(OSError):
         for path in (spool / NAME).iterdir():
             if _ATTEMPT.fullmatch(path.name) and not path.is_symlink():

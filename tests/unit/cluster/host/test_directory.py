@@ -1,5 +1,8 @@
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -7,7 +10,9 @@ import pytest
 from clouduploader.cluster.host import directory
 from clouduploader.errors import CannotCreateError
 from clouduploader.model.job import Job, JobState
+from clouduploader.store import workspace
 from clouduploader.util import files
+from tests.fakes import forked
 
 
 def test_directory_lives_as_long_as_its_attempt(tmp_path):
@@ -19,6 +24,34 @@ def test_directory_lives_as_long_as_its_attempt(tmp_path):
         with pytest.raises(CannotCreateError), directory.made(tmp_path, "7", 2):
             pass
     assert not place.directory.exists()
+
+
+def test_keys_of_an_upload_lie_where_the_host_has_its_temporary_files(tmp_path, monkeypatch):
+    temporary = tmp_path / "memory"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with directory.made(tmp_path, "7", 1) as place:
+        assert place.temporary_dir.parent == temporary
+        (place.temporary_dir / "key").touch()
+        monkeypatch.setattr(workspace, "STALE_SECONDS", 0)
+        directory.remove_dead(tmp_path)
+        assert (place.temporary_dir / "key").exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_keys_of_a_killed_host_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(workspace, "STALE_SECONDS", 0)
+
+    def attempt():
+        with directory.made(tmp_path, "7", 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    forked.run(attempt)
+    assert list(tmp_path.glob(f"{workspace.PREFIX}*"))
+    directory.remove_dead(tmp_path)
+    assert not list(tmp_path.glob(f"{workspace.PREFIX}*"))
 
 
 def test_directory_that_was_just_made_is_not_taken_for_dead(tmp_path, monkeypatch):

@@ -125,6 +125,7 @@ def _alone(attempts: Path) -> Iterator[None]:
 
 def _remove_dead(path: Path) -> None:
     """Remove the directory of an attempt, unless a process has its lock."""
+    path = path.parent.resolve() / path.name  # by which /proc shows where processes are
     with _alone(path.parent):
         lock = files.open_locked(path / LOCK_NAME)
     if lock is None:

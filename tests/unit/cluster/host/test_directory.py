@@ -69,12 +69,17 @@ def test_directory_that_was_just_made_is_not_taken_for_dead(tmp_path, monkeypatc
         assert place.work_dir("7").exists()
 
 
-def test_what_a_killed_host_left_is_removed_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_what_a_killed_host_left_is_removed_and_nothing_else(tmp_path, is_linked):
     left, other = tmp_path / "attempts/7.1", tmp_path / "attempts/notes"
     for path in (left / "7.dir", other):
         path.mkdir(parents=True)
     program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], cwd=left / "7.dir")
-    directory.remove_dead(tmp_path)
+    spool = tmp_path
+    if is_linked:
+        spool = tmp_path / "spool"
+        spool.symlink_to(tmp_path)
+    directory.remove_dead(spool)
     assert program.wait(30) == -9
     assert not left.exists()
     assert other.exists()

@@ -9,6 +9,7 @@ from clouduploader.errors import NetworkError
 from clouduploader.util.frozen import frozen
 
 RETRY_SECONDS = 1.0  # until the broker is asked again that could not be reached
+ENDED = "the thread that sends messages to the broker has ended"
 PROBE_SECONDS = 10.0  # between looks at the queues: they show too whether the broker is there
 
 
@@ -71,7 +72,7 @@ class Outbox:
 
     @property
     def fault(self) -> str | None:
-        """Why the broker can't be reached; None if it could, or was not asked yet."""
+        """Why the broker gets no messages; None if it could be reached, or was not asked yet."""
         return self._fault
 
     @property
@@ -101,14 +102,17 @@ class Outbox:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._is_closing:
-            try:
-                self._work()
-            except NetworkError as exc:
-                self._note(exc.message, {})
-                with self._changed:
-                    self._changed.wait_for(lambda: self._is_closing, RETRY_SECONDS)
-        self._publisher.close()
+        try:
+            while not self._is_closing:
+                try:
+                    self._work()
+                except NetworkError as exc:
+                    self._note(exc.message, {})
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._is_closing, RETRY_SECONDS)
+            self._publisher.close()
+        finally:  # an error of ours too
+            self._fault = ENDED
 
     def _work(self) -> None:
         """Send what is there, look at the queues when it is time, and wait for more.
@@ -116,9 +120,7 @@ class Outbox:
         Raises:
             NetworkError: The broker can't be reached.
         """
-        while message := next(iter(self._messages.values()), None):
-            if self._is_closing:
-                return
+        while (message := self._next()) and not self._is_closing:
             self._publisher.publish(message.queue, job=message.job, attempt=message.attempt, url=self._url)
             with self._changed:
                 if self._messages.get(message.job) == message:
@@ -128,6 +130,10 @@ class Outbox:
             self._probe = time.monotonic() + PROBE_SECONDS
         with self._changed:
             self._changed.wait_for(lambda: self._messages or self._is_closing, self._probe - time.monotonic())
+
+    def _next(self) -> Message | None:
+        with self._changed:
+            return next(iter(self._messages.values()), None)
 
     def _note(self, fault: str | None, depths: dict[str, int]) -> None:
         if (self._fault, self._depths) != (fault, depths):

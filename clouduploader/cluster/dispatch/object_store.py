@@ -16,16 +16,16 @@ import botocore.exceptions
 import botocore.session
 
 from clouduploader.cluster.settings import StorePlace
-from clouduploader.errors import ClouduploaderError, NetworkError, PlatformReplyError, TransientError
+from clouduploader.errors import ClouduploaderError, LocalIOError, NetworkError, PlatformReplyError, TransientError
 
 URL_SECONDS = 300  # a host follows the URL at once, and asks for a new one after a break
 PART_BYTES = 32 << 20  # in memory; what is no longer is put as a whole
 MAX_PARTS = 10_000  # Amazon's
 DEFAULT_REGION = "us-east-1"  # what stores that have none take; a profile may name another one
 CONFIG = {
-    "connect_timeout": 10,
-    "read_timeout": 60,
-    "retries": {"mode": "standard", "total_max_attempts": 3},
+    "connect_timeout": 5,  # a stop of the server waits for a request that is under way, and leases don't
+    "read_timeout": 10,
+    "retries": {"total_max_attempts": 1},  # the server sends what the store does not take
     "signature_version": "s3v4",
     "user_agent_extra": "clouduploader",
 }
@@ -72,7 +72,7 @@ class ObjectStore:
         part_bytes = max(PART_BYTES, -(-size // MAX_PARTS))
         if size <= part_bytes:
             check()
-            data = file.read(part_bytes)
+            data = _read(file, part_bytes)
             with self._errors():
                 self._client.put_object(**self._object(key), Body=data, ChecksumSHA256=_checksum(data))
             return
@@ -80,7 +80,7 @@ class ObjectStore:
             begun = self._client.create_multipart_upload(**self._object(key), ChecksumAlgorithm="SHA256")
         upload = {**self._object(key), "UploadId": begun["UploadId"]}
         parts: list[dict[str, Any]] = []
-        while data := file.read(part_bytes):
+        while data := _read(file, part_bytes):
             check()
             number, checksum = len(parts) + 1, _checksum(data)
             with self._errors():
@@ -131,6 +131,13 @@ def _refusal(name: str, error: botocore.exceptions.ClientError) -> Clouduploader
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     kind = TransientError if status >= 500 else PlatformReplyError
     return kind(f"the object store {name} refused: {code}")
+
+
+def _read(file: BinaryIO, size_bytes: int) -> bytes:
+    try:
+        return file.read(size_bytes)
+    except OSError as exc:
+        raise LocalIOError(f"the image can't be read: {exc.strerror}") from exc
 
 
 def _checksum(data: bytes) -> str:

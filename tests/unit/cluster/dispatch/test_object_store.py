@@ -1,5 +1,6 @@
 """Objects in a store: put in parts with their checksums, lent, and removed."""
 
+import errno
 import io
 import urllib.error
 import urllib.parse
@@ -10,8 +11,8 @@ from fakes import object_store as fake
 
 from clouduploader.cluster.dispatch import object_store
 from clouduploader.cluster.dispatch.object_store import ObjectStore
-from clouduploader.cluster.settings import StorePlace
-from clouduploader.errors import PlatformReplyError, StoppedError, TransientError
+from clouduploader.cluster.settings import ClusterSettings, StorePlace
+from clouduploader.errors import LocalIOError, PlatformReplyError, StoppedError, TransientError
 
 IMAGE = bytes(range(256)) * 12 + b"end"
 
@@ -24,8 +25,7 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def store(server, tmp_path, monkeypatch):
-    monkeypatch.setitem(object_store.CONFIG, "retries", {"total_max_attempts": 1})
+def store(server, tmp_path):
     fake.write_keys(tmp_path, "store")
     return ObjectStore(StorePlace(bucket="images", prefix="p/", endpoint=server.url, profile="store"), tmp_path)
 
@@ -80,6 +80,26 @@ def test_store_that_fails_is_told_by_its_word(server, store):
     server.refuses = 403
     with pytest.raises(PlatformReplyError, match=r"the object store http://127.0.0.1:\d+ refused: InternalError"):
         put(store, b"x")
+
+
+def test_request_that_fails_is_over_before_a_lease_is(server, store):
+    server.refuses = 503
+    with pytest.raises(TransientError, match="InternalError"):
+        put(store, b"x")
+    assert len(server.requests) == 1
+    config = store._client.meta.config
+    assert 2 * (config.connect_timeout + config.read_timeout) <= ClusterSettings(host="h").lease_seconds
+
+
+class BadDisk(io.BytesIO):
+    def read(self, _size):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_disk_that_fails_is_an_error_of_ours(store, size):
+    with pytest.raises(LocalIOError, match="Input/output error"):
+        store.put("p/7", BadDisk(), size, check=lambda: None)
 
 
 def test_store_that_is_gone_is_told_without_the_object(store, server):

@@ -6,18 +6,26 @@ is there of jobs that are over. What the store can't take is sent by the server.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from clouduploader.cluster.settings import StorePlace
-from clouduploader.errors import CannotCreateError, ClouduploaderError, JobFileError, LocalIOError
+from clouduploader.errors import (
+    CannotCreateError,
+    ClouduploaderError,
+    JobFileError,
+    LocalIOError,
+    PlatformReplyError,
+    TransientError,
+)
 from clouduploader.store import spool
 from clouduploader.util import files, privileges
 from clouduploader.util.frozen import frozen
@@ -26,7 +34,7 @@ if TYPE_CHECKING:  # the SDK takes a while to import, and most servers have no s
     from clouduploader.cluster.dispatch.object_store import ObjectStore
 
 THREADS = 2  # ours: each holds a part of an image in memory
-PAUSE_SECONDS = 60.0  # until a store that failed is asked again; meanwhile the server sends the images
+PAUSE_SECONDS = 60.0  # until a store that took no image gets the next one, or an image is removed that could not be
 MAX_RECORD_BYTES = 1 << 14  # ours have some 300
 KEY_BYTES = 16  # of chance in an object's name
 
@@ -75,13 +83,15 @@ class StoredImages:
         self._jobs, self._home = jobs, home
         self._place, self._wake, self._on_trouble = place, wake, on_trouble
         self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "stored-images")
+        self._remover = concurrent.futures.ThreadPoolExecutor(1, "removed-images")  # holds up no image that is put
         self._stores: dict[StorePlace, ObjectStore] = {}
         self._lock = threading.Lock()  # of `_stores`
         self._putting: dict[str, tuple[concurrent.futures.Future[bool], threading.Event]] = {}
         self._removing: dict[str, concurrent.futures.Future[bool]] = {}
         self._names = set(jobs.stored_names())
         self._untaken: set[str] = set()  # jobs whose images the store could not take
-        self._pause_until = 0.0  # the store can't be used until then
+        self._pause_until = 0.0  # no image is put until then
+        self._remove_at: dict[str, float] = {}  # when what could not be removed is removed
 
     def take(self, name: str, sha256: str) -> bool:
         """Put the image of a job into the store, if there is one and it is not there yet.
@@ -124,14 +134,16 @@ class StoredImages:
 
     def sweep(self) -> None:
         """Have the images of jobs that are over removed; does not wait for it."""
+        now = time.monotonic()
         for name in [name for name, work in self._removing.items() if work.done()]:
             if self._removing.pop(name).result():
                 self._names.discard(name)
                 self._untaken.discard(name)
-        if time.monotonic() < self._pause_until:
-            return
+                self._remove_at.pop(name, None)
+            else:
+                self._remove_at[name] = now + PAUSE_SECONDS
         for name in self._names - self._removing.keys():
-            if self._jobs.job_path(name).exists():
+            if self._remove_at.get(name, now) > now or self._jobs.job_path(name).exists():
                 continue
             if name in self._putting:
                 work, is_unwanted = self._putting[name]
@@ -139,13 +151,14 @@ class StoredImages:
                 if not (work.cancel() or work.done()):
                     continue
                 del self._putting[name]
-            self._removing[name] = self._threads.submit(self._remove, name)
+            self._removing[name] = self._remover.submit(self._remove, name, is_told=name in self._remove_at)
 
     def close(self) -> None:
         """End all threads; what is being put is given up."""
         for _, is_unwanted in self._putting.values():
             is_unwanted.set()
-        self._threads.shutdown(cancel_futures=True)
+        for threads in (self._threads, self._remover):
+            threads.shutdown(cancel_futures=True)
 
     def _is_there(self, name: str, place: StorePlace, sha256: str) -> bool:
         """Return whether the image of a job is there, all of it."""
@@ -171,24 +184,32 @@ class StoredImages:
             key = f"{place.prefix}{name}-{secrets.token_hex(KEY_BYTES)}"
             image = StoredImage(place=place, key=key, sha256=sha256, is_whole=False)
             self._write(name, image)
-            with self._open(name) as file:
+            with self._open(name) as file, self._pausing():
                 self._store(place).put(key, file, os.fstat(file.fileno()).st_size, check=check)
             self._write(name, dataclasses.replace(image, is_whole=True))
         except _UnwantedError:
             return False
         except ClouduploaderError as exc:
-            self._pause_until = time.monotonic() + PAUSE_SECONDS
             self._on_trouble(name, f"hosts get the image from this server: {exc.message}")
             return False
         return True
 
-    def _remove(self, name: str) -> bool:
+    @contextlib.contextmanager
+    def _pausing(self) -> Iterator[None]:
+        """Give a store that can't be used no image for a while."""
+        try:
+            yield
+        except (TransientError, PlatformReplyError):
+            self._pause_until = time.monotonic() + PAUSE_SECONDS
+            raise
+
+    def _remove(self, name: str, *, is_told: bool) -> bool:
         """Remove what is in the store of a job that is over; return whether that was done."""
         try:
             self._remove_object(name)
         except ClouduploaderError as exc:
-            self._pause_until = time.monotonic() + PAUSE_SECONDS
-            self._on_trouble(name, f"its image in the object store can't be removed yet: {exc.message}")
+            if not is_told:
+                self._on_trouble(name, f"its image in the object store can't be removed yet: {exc.message}")
             return False
         return True
 

@@ -67,7 +67,6 @@ class Site:
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(object_store, "PART_BYTES", 1024)
-    monkeypatch.setitem(object_store.CONFIG, "retries", {"total_max_attempts": 1})
     with fake.running() as running:
         yield running
 
@@ -135,7 +134,7 @@ def test_other_image_takes_the_place_of_the_first(site):
     assert len(site.server.objects) == 1
 
 
-def test_store_that_fails_lets_the_server_send(site, monkeypatch):
+def test_store_that_fails_lets_the_server_send(site):
     site.make()
     site.make("8")
     site.server.refuses = 403
@@ -146,14 +145,13 @@ def test_store_that_fails_lets_the_server_send(site, monkeypatch):
     asked = len(site.server.requests)
     assert not site.put("8")
     assert len(site.server.requests) == asked  # it is not asked for a while
-    monkeypatch.setattr(site.images, "_pause_until", 0.0)
     site.server.refuses = None
     site.end()
     site.sweep()
     assert site.jobs.stored_names() == []
 
 
-def test_image_that_can_not_be_removed_is_removed_later(site, monkeypatch):
+def test_image_that_can_not_be_removed_is_removed_later_and_holds_up_no_other(site):
     site.make()
     site.put()
     site.end()
@@ -162,9 +160,26 @@ def test_image_that_can_not_be_removed_is_removed_later(site, monkeypatch):
     assert "can't be removed yet" in site.troubles[0][1]
     assert site.jobs.stored_names() == ["7"]
     site.server.refuses = None
-    monkeypatch.setattr(site.images, "_pause_until", 0.0)
+    site.make("8")
+    assert site.put("8")
+    assert len(site.server.objects) == 2
+    asked = len(site.server.requests)
     site.sweep()
-    assert site.server.objects == {}
+    assert len(site.server.requests) == asked
+    site.images._remove_at["7"] = 0.0  # a while later
+    site.sweep()
+    assert site.jobs.stored_names() == ["8"]
+
+
+def test_image_that_can_not_be_read_is_sent_by_the_server_and_others_are_put(site):
+    site.make()
+    site.make("8")
+    site.jobs.file_path("7").unlink()
+    site.jobs.file_path("7").mkdir()
+    assert site.put()
+    assert site.troubles[0][0] == "7"
+    assert site.put("8")
+    assert len(site.server.objects) == 1
 
 
 def test_image_of_a_job_that_is_over_is_given_up(site):

@@ -193,6 +193,8 @@ class _Fetching:
         self._digest = hashlib.sha256()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._position = self._furthest = 0
+        self._moved_at = time.monotonic()  # when the last byte came that is new
+        self._end = b""  # the last bytes, once readers were told of them
         self._etag_elsewhere: str | None = None
         self._is_from_elsewhere = False  # whether some of what is here is
         self._is_direct = False
@@ -200,13 +202,13 @@ class _Fetching:
 
     def run(self) -> None:
         """Fetch it, and compare its digest."""
-        pause_seconds, moved_at = FIRST_PAUSE_SECONDS, time.monotonic()
+        pause_seconds = FIRST_PAUSE_SECONDS
         while True:
-            furthest, error = self._furthest, self._try()
+            moved_at, error = self._moved_at, self._try()
             if error is None:
                 return
-            if self._furthest > furthest:
-                pause_seconds, moved_at = FIRST_PAUSE_SECONDS, time.monotonic()
+            if self._moved_at > moved_at:
+                pause_seconds = FIRST_PAUSE_SECONDS
             elif time.monotonic() - moved_at >= STALL_SECONDS:
                 raise error
             self._wait(pause_seconds)
@@ -214,7 +216,7 @@ class _Fetching:
 
     def _try(self) -> ClouduploaderError | None:
         """Receive what is missing; return what went wrong, if another try may help."""
-        before, is_elsewhere = self._furthest, False
+        moved_at, is_elsewhere = self._moved_at, False
         try:
             if self._is_end_wanted:
                 self._fetch_end()
@@ -226,7 +228,7 @@ class _Fetching:
             self._is_direct = True
             return exc
         except TransientError as exc:
-            if is_elsewhere and self._furthest == before:
+            if is_elsewhere and self._moved_at == moved_at:
                 self._is_direct = True
             return exc
         return None
@@ -239,13 +241,14 @@ class _Fetching:
     def _fetch_end(self) -> None:
         """Fetch the last bytes, unless an object store has the image: what that sends can't be used yet."""
         self._is_end_wanted = False
-        start = offset = self._size - END_BYTES
+        start, end = self._size - END_BYTES, bytearray()
         with self._ask(start) as answer:
             if answer.is_elsewhere or (answer.etag, answer.size_bytes, answer.start) != (self._etag, self._size, start):
                 return
             while count := answer.read_into(self._buffer, check=self._cancel.raise_if_requested):
-                self._write(self._buffer[:count], offset)
-                offset += count
+                end += self._buffer[:count]
+        self._end = bytes(end)
+        self._write(memoryview(self._end), start)
         self._arrival.have_end(start)
 
     def _write(self, piece: memoryview, offset: int) -> None:
@@ -268,12 +271,17 @@ class _Fetching:
         if answer.start != self._position:
             self._begin_anew()
         self._is_from_elsewhere |= answer.is_elsewhere
+        end_offset = self._size - len(self._end)
         while count := answer.read_into(self._buffer, check=self._cancel.raise_if_requested):
             piece = self._buffer[:count]
+            new_bytes = max(0, min(count, end_offset - self._position))
+            known = slice(self._position + new_bytes - end_offset, self._position + count - end_offset)
+            piece[new_bytes:] = self._end[known]  # a reader may have it: it stays, and has to be right
             self._write(piece, self._position)
             self._digest.update(piece)
             self._position += count
-            self._furthest = max(self._furthest, self._position)
+            if self._position > self._furthest:
+                self._furthest, self._moved_at = self._position, time.monotonic()
             if not self._is_from_elsewhere:
                 self._arrival.have(self._position)
 
@@ -287,6 +295,7 @@ class _Fetching:
         if self._digest.hexdigest() != self._sha256:
             error = _other_image(self._is_from_elsewhere)
             self._begin_anew()
+            self._furthest = 0  # nothing of it was any good
             raise error
 
     def _begin_anew(self) -> None:

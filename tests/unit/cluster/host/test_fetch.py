@@ -286,6 +286,13 @@ def test_wrong_bytes_of_a_broken_store_are_fetched_anew(serve, fetched):
     assert fetched(server) == IMAGE
 
 
+def test_connection_that_breaks_after_wrong_bytes_is_gone_on_with(serve, fetched, monkeypatch):
+    monkeypatch.setattr(fetch, "STALL_SECONDS", 0.0)
+    store = serve(whole(bytes(len(IMAGE))))
+    server = serve(redirect(store.url), whole(sent=1000), rest(1000))
+    assert fetched(server) == IMAGE
+
+
 def test_other_version_elsewhere_is_not_mixed_in(serve, fetched):
     store = serve(whole(etag="first", sent=1000), rest(1000, etag="second"))
     server = serve(redirect(store.url), redirect(store.url), rest(1000))
@@ -412,6 +419,16 @@ def test_end_of_a_large_image_comes_first(serve, read, monkeypatch, tmp_path):
     assert reader.has(0, 50_000)
     assert not reader.has(0, SIZE)
     assert (tmp_path / "7.file").read_bytes()[-1000:] == IMAGE[-1000:]
+
+
+def test_end_that_was_told_of_is_not_what_a_store_sends(serve, read, monkeypatch, tmp_path):
+    monkeypatch.setattr(fetch, "MIN_BYTES", SIZE)
+    monkeypatch.setattr(fetch, "END_BYTES", 1000)
+    store = serve(whole(IMAGE[:-1000] + bytes(1000)))
+    reader, error = read(serve(rest(SIZE - 1000), redirect(store.url)))
+    assert error is None
+    assert reader.has_all()
+    assert (tmp_path / "7.file").read_bytes() == IMAGE
 
 
 @pytest.mark.parametrize("answer", [whole(), whole(etag="other"), rest(SIZE - 1000, etag="other"), b""])

@@ -23,7 +23,7 @@ from clouduploader.cluster.dispatch import intake
 from clouduploader.cluster.dispatch.digests import ImageDigest
 from clouduploader.cluster.dispatch.hosts import check_name
 from clouduploader.cluster.dispatch.intake import Intake
-from clouduploader.cluster.settings import ClusterSettings
+from clouduploader.cluster.settings import DEFAULT_QUEUE, ClusterSettings
 from clouduploader.errors import (
     CannotCreateError,
     ClouduploaderError,
@@ -216,35 +216,50 @@ class Leases:
     def load(self) -> None:
         """Find the leases that an earlier server gave, before the first request is answered.
 
-        Raises:
-            CannotCreateError: A lease can't be removed.
+        What can't be written of one is told, and done once its time is over.
         """
-        now, settings = self._clock(), self._cluster()
         for name in self._jobs.leased_names():
             try:
-                record = leases.read(self._jobs, name)
-                job, is_archived = self._jobs.read(name)
-            except NoSuchJobError:
-                leases.remove(self._jobs, name)
-                continue
-            except JobFileError as exc:  # its hosts are refused, and the next attempt is the first
+                self._load(name)
+            except ClouduploaderError as exc:
                 self._tell(WorkerEventKind.TROUBLE, name, exc.message)
-                leases.remove(self._jobs, name)
-                self._reschedule(name)
-                continue
-            if record is None or (is_archived and record.state is not LeaseState.CLAIMED):
-                if is_archived:
-                    outcome.mark_leftovers(self._jobs, name, self._config.state.value)
-                leases.remove(self._jobs, name)
-                continue
-            if record.state is not LeaseState.CLAIMED:
-                self._reschedule(name)  # an earlier server died while it recorded that no host has it
+
+    def _load(self, name: str) -> None:
+        now, settings = self._clock(), self._cluster()
+        user, is_archived = None, False
+        try:
+            job, is_archived = self._jobs.read(name)
+            user = job.user
+        except LocalIOError as exc:
+            self._tell(WorkerEventKind.TROUBLE, name, exc.message)
+        except NoSuchJobError:
+            leases.remove(self._jobs, name)
+            return
+        except JobFileError:
+            leases.remove(self._jobs, name)
+            raise
+        try:
+            record = leases.read(self._jobs, name)
+        except (JobFileError, LocalIOError) as exc:
+            self._tell(WorkerEventKind.TROUBLE, name, exc.message)
+            record = dataclasses.replace(_first(DEFAULT_QUEUE), state=LeaseState.PUBLISHED)
+            seconds = settings.lease_seconds  # a host may work on it, which is refused; the next attempt is the first
+        else:
+            if record is None:
+                return
             seconds = settings.publish_seconds if record.state is LeaseState.PUBLISHED else record.seconds
-            lease = _Lease(record, now if record.state is LeaseState.FREE else now + seconds, job.user)
-            self._leases[name] = lease
-            if record.state is LeaseState.CLAIMED:
-                lease.is_stopping = is_archived
-                self._adopt(name, lease, now)
+        if is_archived and record.state is not LeaseState.CLAIMED:
+            outcome.mark_leftovers(self._jobs, name, self._config.state.value)
+            leases.remove(self._jobs, name)
+            return
+        lease = self._leases[name] = _Lease(record, now + seconds, user)
+        if record.state is LeaseState.CLAIMED:
+            lease.is_stopping = is_archived
+            self._adopt(name, lease)
+        elif record.state is LeaseState.FREE:  # an earlier server may have died while it recorded that no host has it
+            lease.record, lease.until = dataclasses.replace(record, state=LeaseState.PUBLISHED), now
+            self._reschedule(name)
+            lease.record = record
 
     def close(self) -> None:
         """Let all beats be answered, and release the logs and journals; hosts go on, and find the next server."""
@@ -644,8 +659,11 @@ class Leases:
         with self._lock:
             lease.record = record
 
-    def _adopt(self, name: str, lease: _Lease, now: float) -> None:
-        """Open log and journal again of a job that a host has; if that can't be done the host has lost it."""
+    def _adopt(self, name: str, lease: _Lease) -> None:
+        """Open log and journal again of a job that a host has; if that can't be done the host has lost it.
+
+        The job is free only when its lease is over: till then its host may not know that it is refused.
+        """
         record = lease.record
         try:
             lease.intake, _ = intake.open_intake(
@@ -657,7 +675,7 @@ class Leases:
             )
         except ClouduploaderError as exc:
             self._tell(WorkerEventKind.TROUBLE, name, exc.message)
-            lease.until, lease.is_lost = now, True
+            lease.is_lost = True
 
     def _job_to_claim(self, name: str, lease: _Lease) -> Job:
         """Return the job that is claimed.

@@ -11,7 +11,7 @@ from fakes.waiting import wait_for
 
 from clouduploader.cluster.dispatch import outbox
 from clouduploader.cluster.dispatch.dispatcher import Dispatcher
-from clouduploader.cluster.dispatch.leases import Leases
+from clouduploader.cluster.dispatch.leases import Leases, StaleError
 from clouduploader.cluster.settings import QueueRule, StorePlace
 from clouduploader.model.job import JobState
 from clouduploader.store.spool import leases
@@ -86,8 +86,7 @@ def test_attempt_that_no_host_claims_is_published_anew_and_the_old_message_is_re
     bench.start()
     bench.greet()
     assert bench.wait_for_messages(2)[:2] == [("uploads", "1", 1), ("uploads", "1", 2)]
-    bench.control.leave()
-    with pytest.raises(Exception, match="attempt 1 of the job 1 is not the newest"):
+    with pytest.raises(StaleError, match="attempt 1 of the job 1 is not the newest"):
         bench.claim("1", attempt=1)
 
 

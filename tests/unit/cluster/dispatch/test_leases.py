@@ -717,9 +717,14 @@ def test_damaged_lease_lets_the_job_begin_again(site):
     site.claim()
     site.jobs.lease_path("7").write_text("{")
     site.restart()
-    assert site.state() is JobState.SCHEDULED
     with pytest.raises(StaleError):
         site.beat()
+    site.clock.now += LEASE_SECONDS - 1  # till then its host may go on without an answer
+    site.leases.expire()
+    assert site.leases.view("7").state is not LeaseState.FREE
+    site.clock.now += 1
+    site.leases.expire()
+    assert site.state() is JobState.SCHEDULED
     site.leases.publish("7", "uploads")
     site.claim(number=2)
     with pytest.raises(StaleError):
@@ -745,9 +750,30 @@ def test_host_whose_journal_another_process_took_has_lost_the_job(site, monkeypa
     for call in (lambda: write_log(site, b"x"), site.beat, site.claim):
         with pytest.raises(StaleError):
             call()
+    site.clock.now += LEASE_SECONDS - 1  # till then its host may go on without an answer
+    site.leases.expire()
+    assert site.leases.view("7").state is LeaseState.CLAIMED
+    site.clock.now += 1
     site.leases.expire()
     assert site.leases.view("7").state is LeaseState.FREE
     assert site.state() is JobState.SCHEDULED
+
+
+@pytest.mark.parametrize("is_free", [True, False])
+def test_job_that_cannot_be_loaded_now_keeps_no_server_from_starting(site, is_free):
+    site.publish()
+    site.publish("8")
+    if is_free:
+        site.leases.withdraw("7", 1)
+    site._make_job(site.jobs, "7", state=JobState.UPLOADING, user="tom", target="made-up")
+    site.jobs._lock_timeout_seconds = 0.0
+    with site.jobs.lock("7"):  # by `kill`, which takes its time
+        site.restart()
+        assert site.kinds() == (["trouble"] if is_free else [])
+        assert site.leases.view("8").state is LeaseState.PUBLISHED
+    site.clock.now += PUBLISH_SECONDS
+    site.leases.expire()
+    assert (site.state(), site.leases.view("7").state) == (JobState.SCHEDULED, LeaseState.FREE)
 
 
 @pytest.mark.parametrize("step", ["released", "waiting", "failing"])

@@ -236,7 +236,7 @@ class ServerEndpoint:
         if status in expected:
             return
         if status in _REDIRECTS:
-            place = one_line(head.headers.get("location", "nowhere"))
+            place = one_line(head.headers.get("location", "nowhere").partition("?")[0])  # it may be a signed URL
             raise UnavailableError(f"{self.url} redirects to {place}", hint="Give that server's URL if you trust it.")
         text = self._body(connection)
         if status == http.HTTPStatus.BAD_REQUEST and not self._is_tls and b"HTTPS" in text:  # nginx, Apache, Go

@@ -77,6 +77,12 @@ def test_refusal_is_one_line_with_the_servers_summary(make_server, reply, error,
     assert len(server.requests) == 1  # no redirect is followed
 
 
+def test_place_of_a_redirect_is_shown_without_what_may_be_a_signature(make_server):
+    server = make_server(answer("303 x", b"", "Location: https://store.example/7?X-Amz-Signature=made-up"))
+    with pytest.raises(UnavailableError, match=r"redirects to https://store.example/7$"):
+        client_module.JobServer(server.url).read("7")
+
+
 def test_missing_page_without_a_job_is_no_job_server(make_server):
     server = make_server(answer("404 Not Found", b"<html>"))
     with pytest.raises(UnavailableError, match="Not Found"):

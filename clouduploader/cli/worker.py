@@ -158,6 +158,11 @@ def _run_host(
                 f"an upload host needs the URL of the {name}",
                 hint=f"Give --{name}, or set {name} in [cluster] of {config.path}.",
             )
+    if os.geteuid() == 0 and privileges.owner_of(config.spool.value):
+        raise NotOwnerError(
+            f"the spool {config.spool.value} is another user's: an upload host can't work there as root",
+            hint="Give --user with its owner, or --spool with another directory.",
+        )
     try:
         from clouduploader.cluster.host import host as upload_host
     except ModuleNotFoundError as exc:

@@ -1,6 +1,7 @@
 """What `clouduploader worker --cluster` refuses before it works."""
 
 import datetime
+import os
 import sys
 
 import pytest
@@ -69,6 +70,16 @@ def test_package_that_is_missing_is_named(run, monkeypatch):
     code, err = run("--cluster", "--broker", BROKER, "--server", SERVER)
     assert code == 69
     assert "the package celery is not installed. Install clouduploader with the extra `cluster`." in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="of root")
+def test_spool_of_another_user_is_not_worked_in_as_root(run, tmp_path):
+    (tmp_path / "spool").mkdir(exist_ok=True)
+    os.chown(tmp_path / "spool", 65534, 65534)
+    code, err = run("--cluster", "--broker", BROKER, "--server", SERVER)
+    assert code == 77
+    assert f"the spool {tmp_path / 'spool'} is another user's" in err
+    assert "--user" in err
 
 
 def test_password_that_goes_in_clear_to_another_machine_is_warned_of(run, monkeypatch):

@@ -184,7 +184,9 @@ def read(
         priorities=dict(_priority(path, word) for word in section.get("priorities", "").split()),
         image_store=_image_store(path, section),
         host=_named(path, "host", host or section.get("host") or socket.gethostname()),
-        serves=tuple(_named(path, "serves", name) for name in serves or section.get("serves", DEFAULT_QUEUE).split()),
+        serves=tuple(
+            _named(path, "serves", name) for name in serves or (section.get("serves") or DEFAULT_QUEUE).split()
+        ),
         **numbers,
     )
     if settings.lease_seconds < 3 * settings.beat_seconds:

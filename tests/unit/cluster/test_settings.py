@@ -28,6 +28,10 @@ def test_first_rule_that_fits_names_the_queue(read):
         assert found.queue_of(target=target, region=region, size_bytes=size) == queue
 
 
+def test_host_that_names_no_queue_serves_the_default_one(read):
+    assert read("serves =").serves == read().serves == (settings.DEFAULT_QUEUE,)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,5 +1,6 @@
 """The server's side of a cluster: its leases, on a spool with jobs for a platform that is none."""
 
+import hashlib
 import json
 import sys
 import types
@@ -19,6 +20,8 @@ from clouduploader.worker.settings import WorkerSettings
 
 LEASE_SECONDS, PUBLISH_SECONDS, TAKEOVERS = 30, 15, 2
 PASSWORD = "open-sesame"
+IMAGE = b"an image"
+SHA256 = hashlib.sha256(IMAGE).hexdigest()
 
 
 class Clock:
@@ -88,13 +91,13 @@ class Site:
         """Make a job."""
         data = {"region": "here", "password": PASSWORD} if data is None else data
         data = data if isinstance(data, bytes) else json.dumps(data).encode()
-        self._make_job(self.jobs, name, state=state, target="made-up", data=data, image=b"an image", **fields)
+        self._make_job(self.jobs, name, state=state, target="made-up", data=data, image=IMAGE, **fields)
         return name
 
     def publish(self, name="7", **fields):
         """Make a job, and publish it; return its number."""
         self.make(name, **fields)
-        self.leases.publish(name, "uploads")
+        self.publish_known(SHA256, name)
         return name
 
     def publish_known(self, sha256, name="7"):

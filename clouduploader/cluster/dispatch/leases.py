@@ -97,7 +97,7 @@ class ClaimAnswer:
         values: The target data, decrypted.
         secrets: What must not be shown of it.
         image_bytes: How large the image is.
-        sha256: Of the image, in hexadecimal digits; None if it is not known.
+        sha256: Of the image, in hexadecimal digits.
         lease_seconds: How long the host has the job after each beat.
         beat_seconds: How long the answer to a beat may take.
         key: Of the journal.
@@ -108,7 +108,7 @@ class ClaimAnswer:
     values: Mapping[str, JsonValue] = dataclasses.field(repr=False)
     secrets: tuple[str, ...] = dataclasses.field(repr=False)
     image_bytes: int
-    sha256: str | None
+    sha256: str
     lease_seconds: int
     beat_seconds: int
     key: str
@@ -428,14 +428,17 @@ class Leases:
             is_again = lease.is_held(claim.attempt, digest)
             if not is_again and (record.state is not LeaseState.PUBLISHED or record.attempt != claim.attempt):
                 raise _stale(name, claim.attempt)
-            if claim.protocol not in protocol.KNOWN:
+            refusal = None if is_again else _refusal(claim, is_draining=is_draining)
+            if refusal:
                 self._take_back(name, lease, self._clock() + REFUSED_SECONDS)
-                raise StaleError(f"this server does not know version {claim.protocol} of what its hosts speak")
-            if is_draining and not is_again:
-                self._take_back(name, lease, self._clock() + REFUSED_SECONDS)
-                raise StaleError(f"the host {claim.host} is to take no more jobs")
+                raise StaleError(refusal)
             self._extend(lease, self._cluster().lease_seconds)
             job = self._job_to_claim(name, lease)
+            sha256 = self.sha256(name)
+            if sha256 is None:  # without it the host could not tell what it gets
+                _release(lease)
+                self._take_back(name, lease, self._clock())
+                raise StaleError(f"the image of the job {name} has changed since its digest was made")
             task, opened = self._opened(name, lease, job)
             if not is_again:
                 self._begin(name, lease, job, task, claim, opened)
@@ -446,7 +449,7 @@ class Leases:
                 values=opened.data.values,
                 secrets=opened.data.secrets,
                 image_bytes=self._image_bytes(name),
-                sha256=self.sha256(name),
+                sha256=sha256,
                 lease_seconds=lease.record.seconds,
                 beat_seconds=lease.record.beat_seconds,
                 key=opened.key,
@@ -617,6 +620,9 @@ class Leases:
         Raises:
             StaleError: It has not.
         """
+        self.check(
+            name, attempt, claim_id
+        )  # what is refused does not wait, and takes no thread from those that are not
         with self._working(name) as lease:
             if not lease.is_held(attempt, _digest(claim_id)):
                 raise _stale(name, attempt)
@@ -985,6 +991,10 @@ class Leases:
         lease.past[str(lease.record.claim)] = (lease.record, intake.STALE_BYTES)
 
     def _append_stale(self, name: str, attempt: int, claim_id: str, data: bytes) -> None:
+        with self._lock:
+            known = self._leases.get(name)
+        if known is None or _digest(claim_id) not in known.past:
+            return
         with contextlib.suppress(StaleError), self._working(name) as lease:
             record, left = lease.past.get(_digest(claim_id), (None, 0))
             if record is None or record.attempt != attempt or not left:
@@ -1013,6 +1023,13 @@ def _digest(claim_id: str) -> str:
 
 def _stale(name: str, attempt: int) -> StaleError:
     return StaleError(f"attempt {attempt} of the job {name} is not the newest, or is another host's")
+
+
+def _refusal(claim: Claim, *, is_draining: bool) -> str | None:
+    """Return why a host may not have a job; None if it may."""
+    if claim.protocol not in protocol.KNOWN:
+        return f"this server does not know version {claim.protocol} of what its hosts speak"
+    return f"the host {claim.host} is to take no more jobs" if is_draining else None
 
 
 def _intake(lease: _Lease) -> Intake:

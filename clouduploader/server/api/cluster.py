@@ -87,7 +87,7 @@ class ClaimedImage(documents.Document):
     """The image of a claimed job."""
 
     size: Annotated[int, Meta(description="In bytes.")]
-    sha256: Annotated[str | None, Meta(description="In hexadecimal digits; null if it is not known.")]
+    sha256: Annotated[str, Meta(description="In hexadecimal digits.")]
 
 
 class ClaimedJournal(documents.Document):

@@ -7,13 +7,13 @@ import time
 
 import hypothesis
 import pytest
-from fakes.cluster_site import LEASE_SECONDS, PASSWORD, PUBLISH_SECONDS, TAKEOVERS, claim_id
+from fakes.cluster_site import LEASE_SECONDS, PASSWORD, PUBLISH_SECONDS, SHA256, TAKEOVERS, claim_id
 from hypothesis import stateful
 from hypothesis import strategies as st
 
 from clouduploader.cluster.dispatch import intake as cluster_intake
 from clouduploader.cluster.dispatch import leases as cluster_leases
-from clouduploader.cluster.dispatch.leases import StaleError
+from clouduploader.cluster.dispatch.leases import Claim, StaleError
 from clouduploader.errors import DataError, JobStateError, NoSuchJobError, TransientError
 from clouduploader.model.job import JobState
 from clouduploader.store import journal
@@ -631,6 +631,32 @@ def test_host_of_another_protocol_gets_no_job_and_the_next_can_have_it(site, pro
     site.claim(attempt=2)
 
 
+def test_answer_that_is_given_again_depends_on_nothing_new(site):
+    site.publish()
+    site.claim()
+    site.claim(protocol=99)
+    site.leases.claim("7", Claim(attempt=1, id=claim_id(1), host="h1", protocol=1), is_draining=True)
+    assert site.beat() is False
+
+
+def test_request_without_a_lease_does_not_wait_for_that_of_the_host_that_has_it(site):
+    site.publish()
+    site.claim()
+    refused = []
+
+    def ask():
+        with pytest.raises(StaleError):
+            write_log(site, b"x", number=2)
+        refused.append(1)
+
+    thread = threading.Thread(target=ask)
+    with site.leases.working("7", 1, claim_id(1)):
+        thread.start()
+        thread.join(10)
+        assert refused
+    thread.join()
+
+
 @pytest.mark.parametrize("host", ["", "a b", "../x", "a\n", "ä"])
 def test_host_without_a_name_gets_no_job(site, host):
     site.publish()
@@ -653,8 +679,9 @@ def test_progress_is_in_the_record(site):
 
 
 def test_sha256_counts_only_for_the_file_that_it_was_made_of(site):
-    site.publish()
+    site.make()
     path = site.jobs.file_path("7")
+    site.leases.publish("7", "uploads")
     assert site.leases.sha256("7") is None
     site.publish_known("0" * 64)
     assert site.claim(attempt=2).sha256 == "0" * 64
@@ -665,6 +692,20 @@ def test_sha256_counts_only_for_the_file_that_it_was_made_of(site):
     path.unlink()
     assert site.leases.sha256("7") is None
     assert site.leases.sha256("8") is None
+
+
+@pytest.mark.parametrize("is_again", [True, False])
+def test_job_whose_image_has_changed_is_published_anew(site, is_again):
+    site.publish()
+    if is_again:
+        site.claim()
+    site.jobs.file_path("7").write_bytes(b"another")
+    with pytest.raises(StaleError, match="has changed"):
+        site.claim()
+    assert (site.state(), site.leases.view("7").state) == (JobState.SCHEDULED, LeaseState.FREE)
+    assert site.leases.view("7").takeovers == 0
+    site.publish_known(SHA256)
+    assert site.claim(attempt=2).sha256 == SHA256
 
 
 def test_server_that_ends_refuses_no_host(site):
@@ -725,7 +766,7 @@ def test_damaged_lease_lets_the_job_begin_again(site):
     site.clock.now += 1
     site.leases.expire()
     assert site.state() is JobState.SCHEDULED
-    site.leases.publish("7", "uploads")
+    site.publish_known(SHA256)
     site.claim(number=2)
     with pytest.raises(StaleError):
         site.beat(number=1)

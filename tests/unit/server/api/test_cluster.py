@@ -71,7 +71,7 @@ def test_host_claims_uploads_and_ends(client, site):
     assert found["data"] == {"region": "here", "password": PASSWORD}
     assert found["secrets"] == [PASSWORD]
     assert (found["lease_seconds"], found["beat_seconds"], found["grace_seconds"]) == (30, 1, 900)
-    assert found["image"] == {"size": 8, "sha256": None}
+    assert found["image"] == {"size": 8, "sha256": cluster_site.SHA256}
     assert found["journal"]["files"] == {"journal": 0}
     assert found["job"] == {
         "user": "tom", "target": "made-up", "project": None, "repository": None, "package": None, "arch": "x86_64",

@@ -76,6 +76,7 @@ class SpoolWorker(abc.ABC):
         )
         self._reported_troubles: dict[str | None, str] = {}
         self._retry_at: dict[str, float] = {}
+        self._gone: set[str] = set()
         self._rescanned = -math.inf  # when all records were looked at, and when they will be again
         self._rescan = time.monotonic() + RESCAN_SECONDS
 
@@ -191,8 +192,8 @@ class SpoolWorker(abc.ABC):
         self._retry_at = {name: due for name, due in self._retry_at.items() if due > now}
         self._handle_ends()
         self._handle_kills()
-        for name in self._queue.take_gone():
-            self._attempt(name, self._see_to_gone)
+        self._gone |= self._queue.take_gone()
+        self._attempt_all(self._gone, self._see_to_gone)
         self._cleanups.start_due()
         for name in self._queue.uploading():
             if name not in self._uploads and name not in self._retry_at and not self._is_leased(name):
@@ -200,8 +201,15 @@ class SpoolWorker(abc.ABC):
         if not (self._control.is_draining or self._control.is_leaving):
             self._start_jobs()
 
-    def _attempt(self, name: str, act: Callable[[str], None]) -> None:
-        """Do something to a job; if it can't be done now, try again after RETRY_SECONDS."""
+    def _attempt_all(self, names: set[str], act: Callable[[str], None]) -> None:
+        """Do something to some jobs; those to which it can't be done now stay in the set."""
+        for name in names - self._retry_at.keys():
+            names.discard(name)  # first: another thread may put it in again
+            if not self._attempt(name, act):
+                names.add(name)
+
+    def _attempt(self, name: str, act: Callable[[str], None]) -> bool:
+        """Do something to a job; return False if it can't be done now, but may be after RETRY_SECONDS."""
         try:
             act(name)
         except NoSuchJobError:
@@ -209,9 +217,10 @@ class SpoolWorker(abc.ABC):
         except ClouduploaderError as exc:
             self._retry_at[name] = time.monotonic() + RETRY_SECONDS
             self._tell_trouble(name, exc.message)
-            return
+            return False
         self._reported_troubles.pop(name, None)
         self._queue.refresh([name])
+        return True
 
     def _recover(self, name: str) -> None:
         """Adopt an upload that an earlier worker has started, or end one whose processes are gone."""
@@ -306,6 +315,7 @@ class SpoolWorker(abc.ABC):
                 self._jobs.clear_cleanup_pending(name)  # its record was pruned
             except ClouduploaderError as exc:
                 self._tell_trouble(name, exc.message)
+                self._gone.add(name)
             else:
                 if is_archived and name not in self._uploads and not self._is_elsewhere(name):
                     self._clean_up(job)

@@ -56,13 +56,14 @@ class Bench:
         jobs: The spool.
         broker: See KeptMessages.
         events: Of the dispatcher.
+        on_event: Called with each of them, in the thread that tells it.
         settings: Of the cluster; changes count from the next reload.
         worker_settings: The same of the worker.
     """
 
     def __init__(self, jobs, home, make_job):
         self.jobs, self.broker, self.events = jobs, KeptMessages(), []
-        self._make_job = make_job
+        self._make_job, self.on_event = make_job, lambda _event: None
         own = home / "clouduploader"  # cleans up
         own.write_text('#!/bin/sh\necho "own $@"\n')
         own.chmod(0o755)
@@ -83,9 +84,13 @@ class Bench:
             read_cluster=lambda: self.settings,
             publisher=self.broker,
             control=self.control,
-            on_event=self.events.append,
+            on_event=self._note,
         )
         return self._dispatcher
+
+    def _note(self, event):
+        self.events.append(event)
+        self.on_event(event)
 
     def start(self):
         """Start a dispatcher, and wait until it is ready."""

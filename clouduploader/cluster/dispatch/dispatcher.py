@@ -9,7 +9,6 @@ A message is sent after its attempt is on the disk, and sent again until the bro
 lease without a message at worst, whose time ends like that of one that no host has taken.
 """
 
-import collections
 import functools
 import time
 from collections import Counter
@@ -69,7 +68,7 @@ class Dispatcher(SpoolWorker):
     ) -> None:
         self._read_cluster = read_cluster
         self._routes: dict[str, str] = {}
-        self._ended: collections.deque[str] = collections.deque()
+        self._ended: set[str] = set()
         super().__init__(config, read_settings=read_settings, control=control, on_event=on_event)
         self._hosts = Hosts(self._jobs.directory, lease_seconds=lambda: self._cluster.lease_seconds, wake=control.wake)
         self._leases = Leases(
@@ -133,8 +132,7 @@ class Dispatcher(SpoolWorker):
     def _act(self) -> None:
         self._leases.expire()
         self._outbox.keep(self._is_published)
-        while self._ended:
-            self._attempt(self._ended.popleft(), self._end)
+        self._attempt_all(self._ended, self._end)
         self._tell_broker_fault()
         for name in self._digests.names():
             if not self._jobs.job_path(name).exists():
@@ -243,7 +241,7 @@ class Dispatcher(SpoolWorker):
         """Take note of what happened to a lease, in any thread."""
         self._on_event(event)
         if event.end and event.job:
-            self._ended.append(event.job)
+            self._ended.add(event.job)
         self._control.wake()
 
     def _end(self, name: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from clouduploader.model.job import JobState
 from clouduploader.store import journal
-from clouduploader.worker import cleanup
+from clouduploader.worker import base, cleanup
 from clouduploader.worker import outcome as worker_outcome
 
 
@@ -41,6 +41,19 @@ def test_clean_up_that_left_something_is_tried_again(bench, monkeypatch, tmp_pat
     bench.start()
     bench.wait_for(lambda: not bench.jobs.pending_cleanups())
     assert [text[-2:] for kind, _, text in bench.events if kind == "cleaned"] == ["75", "75", " 0"]
+
+
+def test_clean_up_of_a_job_that_cannot_be_read_at_the_start_comes_later(bench, monkeypatch):
+    monkeypatch.setattr(base, "RETRY_SECONDS", 0.05)
+    bench.write_own("exit 0")
+    bench.write_uploader("true")
+    mark_pending(bench, "1")
+    good = bench.jobs.done_path("1").read_bytes()
+    bench.jobs.done_path("1").write_text("<")
+    bench.start()
+    bench.wait_for_event("trouble", "1")
+    bench.jobs.done_path("1").write_bytes(good)
+    bench.wait_for(lambda: not bench.jobs.pending_cleanups())
 
 
 def test_clean_ups_are_bounded(bench, tmp_path):

@@ -13,10 +13,12 @@ from clouduploader.cluster.dispatch import outbox
 from clouduploader.cluster.dispatch.dispatcher import Dispatcher
 from clouduploader.cluster.dispatch.leases import Leases, StaleError
 from clouduploader.cluster.settings import QueueRule, StorePlace
+from clouduploader.model import job_xml
 from clouduploader.model.job import JobState
 from clouduploader.store.spool import leases
 from clouduploader.store.spool.leases import LeaseState
 from clouduploader.store.spool.locked import LockedJob
+from clouduploader.worker import base
 from clouduploader.worker.settings import WorkerSettings
 
 DIED = 3  # the exit code of a server that dies where a test wants
@@ -152,6 +154,30 @@ def test_what_a_lost_host_left_of_a_job_that_is_killed_before_the_next_has_it_is
         locked.archive(locked.job.ended(JobState.FAILED, "killed"))
     wait_for(lambda: "cleaned" in bench.kinds())
     assert "own cleanup --yes --completed" in bench.jobs.done_log_path("1").read_text()
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_clean_up_whose_job_cannot_be_read_now_comes_later(bench, monkeypatch, is_claimed):
+    monkeypatch.setattr(base, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(bench, "on_event", lambda event: event.end and bench.jobs.done_path("1").write_text("<"))
+    bench.schedule("1")
+    bench.start()
+    bench.greet()
+    bench.wait_for_messages(1)
+    if is_claimed:
+        bench.claim("1")
+    bench.jobs.mark_cleanup_pending("1")
+    job, _ = bench.jobs.read("1")
+    ended = job_xml.serialize(job.ended(JobState.FAILED, "no"))
+    if is_claimed:
+        bench.done("1", code=76)
+    else:  # killed
+        bench.jobs.done_path("1").parent.mkdir()
+        bench.jobs.done_path("1").write_text("<")
+        bench.jobs.job_path("1").unlink()
+    wait_for(lambda: "trouble" in bench.kinds())
+    bench.jobs.done_path("1").write_bytes(ended)
+    wait_for(lambda: "cleaned" in bench.kinds())
 
 
 def test_job_fails_when_too_many_hosts_were_lost_with_it(bench):

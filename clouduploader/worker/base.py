@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from clouduploader.errors import ClouduploaderError, LockedError, NoSuchJobError
-from clouduploader.model.job import Details, Job, JobState
+from clouduploader.model.job import Job, JobState
 from clouduploader.store import spool
 from clouduploader.store.config import Config
 from clouduploader.util import inotify, processes
-from clouduploader.worker import cleanup, lock, outcome, queue, settings, tracked
+from clouduploader.worker import cleanup, events, lock, outcome, queue, settings, tracked
 from clouduploader.worker.control import WorkerControl
 from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
 from clouduploader.worker.settings import WorkerSettings
@@ -29,11 +29,6 @@ RETRY_SECONDS = 5.0  # until a job is tried again that could not be started or e
 RESCAN_SECONDS = 60.0  # between looks at all records, whatever inotify reported: network file systems report nothing
 PING_SECONDS = 1.0  # the same after a byte in the fifo: with thousands of records a look takes its time
 FIFO_BYTES = 65_536  # what a pipe holds (pipe(7))
-END_KINDS = {
-    JobState.WAITING: WorkerEventKind.WAITING,
-    JobState.SUCCEEDED: WorkerEventKind.SUCCEEDED,
-    JobState.FAILED: WorkerEventKind.FAILED,
-}
 
 
 class SpoolWorker(abc.ABC):
@@ -243,7 +238,7 @@ class SpoolWorker(abc.ABC):
                 self._tell(WorkerEventKind.RESCHEDULED, name, "its upload had not begun")
             else:
                 job = outcome.record_interrupted(self._jobs, locked, self._config.state.value)
-                self._tell(END_KINDS[job.state], name, job.details or "", UploadEnd(exit_code=None, seconds=None))
+                self._tell(events.end_kind(job), name, job.details or "", UploadEnd(exit_code=None, seconds=None))
                 self._clean_up(job)
 
     def _handle_ends(self) -> None:
@@ -258,12 +253,7 @@ class SpoolWorker(abc.ABC):
         job, is_archived = self._jobs.read(name)
         if job.state is JobState.UPLOADING and not is_archived:
             return  # its supervisor did not get to that; `_recover` does
-        kind = (
-            WorkerEventKind.KILLED
-            if job.details == Details.KILLED
-            else END_KINDS.get(job.state, WorkerEventKind.RESCHEDULED)
-        )
-        self._tell(kind, name, job.details or "", upload.end())
+        self._tell(events.end_kind(job), name, job.details or "", upload.end())
         self._clean_up(job)
 
     def _handle_kills(self) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 
+from clouduploader.model.job import Details, Job, JobState
 from clouduploader.util.frozen import frozen
 from clouduploader.util.service_log import ServiceLog
 
@@ -25,6 +26,20 @@ class WorkerEventKind(enum.StrEnum):
     TROUBLE = "trouble"  # something failed, and is tried again
     SETTINGS = "settings"  # were read again, or refused
     LEFT = "left"  # the worker has ended
+
+
+_END_KINDS = {
+    JobState.WAITING: WorkerEventKind.WAITING,
+    JobState.SUCCEEDED: WorkerEventKind.SUCCEEDED,
+    JobState.FAILED: WorkerEventKind.FAILED,
+}
+
+
+def end_kind(job: Job) -> WorkerEventKind:
+    """Return how the upload of a job ended, by its record since then."""
+    if job.details == Details.KILLED:
+        return WorkerEventKind.KILLED
+    return _END_KINDS.get(job.state, WorkerEventKind.RESCHEDULED)
 
 
 @frozen()

@@ -22,12 +22,10 @@ class QueuedJob:
     Attributes:
         job: As it was read.
         since: Since when it is in this state, by the monotonic clock; never later than it was read.
-        identity: Differs from that of every other version of the record.
     """
 
     job: Job
     since: float
-    identity: tuple[int, int]
 
     def due(self, settings: WorkerSettings) -> float:
         """Return when it may be started, by the monotonic clock: after a transient failure there is a pause.
@@ -145,7 +143,7 @@ class JobQueue:
         # Only the time stamp tells how old a record of an earlier worker is. What changes from now on is as old as our
         # look at it, whatever the machine's clock, or that of a file server, says: no pause gets longer than is set.
         age = max(0.0, time.time() - status.st_mtime) if self._is_new else 0.0
-        record = QueuedJob(job, time.monotonic() - age, identity)
+        record = QueuedJob(job, time.monotonic() - age)
         if not is_archived and job.state in STARTABLE:
             self._startable[name] = record
             bisect.insort(self._order.setdefault(job.user, []), (int(name), name))

@@ -35,7 +35,7 @@ from clouduploader.errors import (
     NoSuchJobError,
     TransientError,
 )
-from clouduploader.model.job import Details, Job, JobState
+from clouduploader.model.job import Job, JobState
 from clouduploader.plugin import JsonValue
 from clouduploader.store import job_log, spool, target_data
 from clouduploader.store.config import Config
@@ -48,7 +48,7 @@ from clouduploader.uploads.target import OpenedTarget
 from clouduploader.uploads.task import UploadTask
 from clouduploader.util import files, privileges, processes
 from clouduploader.util.frozen import frozen
-from clouduploader.worker import launcher, outcome, queue
+from clouduploader.worker import events, launcher, outcome, queue
 from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
 from clouduploader.worker.settings import WorkerSettings
 
@@ -60,11 +60,6 @@ REFUSED_SECONDS = 1.0  # the same for one that a host may not have, which takes 
 LOST_CODE = -9  # as that of an uploader that SIGKILL has ended, which is what its host does
 MAX_REASON_CHARS = 500  # of why a host gave a job back
 MAX_PAST = 8  # attempts of a job whose hosts may still send lines of their logs
-END_KINDS = {
-    JobState.WAITING: WorkerEventKind.WAITING,
-    JobState.SUCCEEDED: WorkerEventKind.SUCCEEDED,
-    JobState.FAILED: WorkerEventKind.FAILED,
-}
 
 
 class StaleError(JobStateError):
@@ -838,9 +833,8 @@ class Leases:
             self._forget(name, lease)
         else:
             self._free(name, lease, self._clock())
-        is_killed = ended.details == Details.KILLED
-        kind = WorkerEventKind.KILLED if is_killed else END_KINDS.get(ended.state, WorkerEventKind.RESCHEDULED)
-        self._tell(kind, name, ended.details or "", UploadEnd(code if code >= 0 else 128 - code, seconds))
+        end = UploadEnd(code if code >= 0 else 128 - code, seconds)
+        self._tell(events.end_kind(ended), name, ended.details or "", end)
 
     def _end_overdue(self, name: str, lease: _Lease) -> None:
         """End a lease whose time is over.

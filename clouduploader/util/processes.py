@@ -205,11 +205,14 @@ class PidfdSet:
             else:
                 os.close(descriptor)
 
-    def add_child(self, pid: int) -> None:
+    def add_child(self, pid: int) -> int:
         """Hold a child that leads a session and was not waited for yet, so that its number can be no other's.
 
         /proc is not asked: where it hides what we may not look at (hidepid), the child of a process that hides its
         memory shows only once the kernel is done with its exec.
+
+        Returns:
+            Its pidfd; see `descriptors`.
 
         Raises:
             LocalIOError: No descriptor is free, or worse.
@@ -218,6 +221,7 @@ class PidfdSet:
         child = Process(pid=pid, parent_pid=os.getpid(), group=pid, is_alive=True, start_ticks=ticks)
         with _faults():
             self._held[child] = os.pidfd_open(pid)
+        return self._held[child]
 
     def living(self) -> list[Process]:
         """Return those that still run."""

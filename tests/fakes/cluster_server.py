@@ -30,13 +30,14 @@ class FakeCluster:
 
     Attributes:
         is_frozen: While it is set, nothing is answered.
+        held: By the last part of a route, an event before which it is not answered.
     """
 
     def __init__(self, key=KEY):
         self.jobs, self.greetings, self.requests = {}, [], []
         self.lease_seconds, self.beat_seconds, self.grace_seconds = 30, 1, 900
         self.is_draining, self.failures, self.key = False, {}, key
-        self.is_frozen = threading.Event()
+        self.is_frozen, self.held = threading.Event(), {}
         self.changed = threading.Condition()
         self._clients = []
         fake = self
@@ -84,6 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.cluster.requests.append((self.path, self.query, body, self.headers.get("Authorization")))
             failures = self.cluster.failures.get(self.path.rpartition("/")[2], [])
             status = failures.pop(0) if failures else None
+        if event := self.cluster.held.get(self.path.rpartition("/")[2]):
+            event.wait(30)
         if status:
             answer = {"detail": "made up"}
         elif self.path == "/api/v1/cluster/hosts":

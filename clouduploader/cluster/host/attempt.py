@@ -24,7 +24,7 @@ from clouduploader.cluster.host.claimed import ClaimedJob
 from clouduploader.cluster.host.directory import AttemptDirectory
 from clouduploader.cluster.host.mirror import Mirror
 from clouduploader.cluster.host.uploader import DATA_PATH, Uploader
-from clouduploader.errors import ClouduploaderError, StoppedError, TransientError, UnavailableError
+from clouduploader.errors import ClouduploaderError, LocalIOError, StoppedError, TransientError, UnavailableError
 from clouduploader.store import job_log, target_data
 from clouduploader.store.spool import Spool
 from clouduploader.util import files, processes
@@ -126,70 +126,93 @@ class Attempt:
             LeaseLostError: The lease was lost; the uploader got SIGKILL.
             ClouduploaderError: The upload could not be begun; the job was given back.
         """
-        wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         with contextlib.ExitStack() as stack:
-            stack.callback(os.close, wake)
             try:
-                place = stack.enter_context(directory.made(self._host.spool, self._claim.job, self._claim.attempt))
-                arrival = stack.enter_context(ArrivalWriter())
-                uploader = self._fork(found, place, arrival)
-            except ClouduploaderError as exc:
-                self._give_back(exc.message)
-                raise
-            stack.callback(uploader.close)
-
-            def change() -> None:
-                if lease.is_lost:
-                    uploader.kill()
-                self._cancel.request(signal.SIGTERM)
-                os.eventfd_write(wake, 1)
-
-            lease = Lease(found.lease_seconds, sent=sent, on_change=change)
-            lease.check()
-            stack.enter_context(
-                Beats(
-                    self._server.another(),
-                    self._claim,
-                    lease,
-                    seconds=found.beat_seconds,
-                    progress=lambda: _progress(place, self._claim.job),
-                    on_trouble=self._tell_trouble,
-                )
-            )
-            mirror = stack.enter_context(
-                Mirror(
-                    self._server,
-                    self._claim,
-                    journal_dir=place.state_dir / found.journal_key,
-                    log=place.log_path(self._claim.job),
-                )
-            )
-            try:
-                mirror.fetch(found.journal_files)
-                fetching = fetch.BackgroundFetch(
-                    self._server.another(),
-                    self._claim,
-                    place.file_path(self._claim.job),
-                    size=found.image_bytes,
-                    sha256=found.image_sha256,
-                    arrival=arrival,
-                    on_error=self._tell_trouble,
-                )
-                self._start(uploader, lease, stack.enter_context(fetching))
+                place, uploader, lease, mirror, wake = self._begin(found, sent, stack)
             except LeaseLostError:
                 raise
             except ClouduploaderError as exc:
-                lease.check()
                 self._give_back(exc.message)
                 raise
             code = self._watch(uploader, lease, mirror, wake, found.grace_seconds)
             result = _result(place.result_path(self._claim.job))
             if self._refusal:
                 code, result = int(self._refusal.exit_code), self._refusal.message
-                with place.log_path(self._claim.job).open("ab", buffering=0) as file:
+                with contextlib.suppress(OSError), place.log_path(self._claim.job).open("ab", buffering=0) as file:
                     job_log.JobLog([file], is_verbose=False, has_times=True).line(f"Error: {result}")
             self._report(lease, mirror, code, result)
         return code
+
+    def _begin(
+        self, found: ClaimedJob, sent: float, stack: contextlib.ExitStack
+    ) -> tuple[AttemptDirectory, Uploader, Lease, Mirror, int]:
+        """Let the uploader begin, and all that it needs.
+
+        Args:
+            found: The job.
+            sent: See `_ask_for_job`.
+            stack: Ends it all.
+
+        Returns:
+            The directory, the uploader, the lease, what brings the journal to the server, and a descriptor that can be
+            read once the lease has changed.
+
+        Raises:
+            LeaseLostError: The lease was lost.
+            ClouduploaderError: It can't begin here.
+        """
+        place = stack.enter_context(directory.made(self._host.spool, self._claim.job, self._claim.attempt))
+        try:
+            wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            stack.callback(os.close, wake)
+            arrival = stack.enter_context(ArrivalWriter())
+        except OSError as exc:
+            raise LocalIOError(f"the uploader can't be started: {exc.strerror}") from exc
+        uploader = self._fork(found, place, arrival)
+        stack.callback(uploader.close)
+
+        def change() -> None:
+            if lease.is_lost:
+                uploader.kill()
+            self._cancel.request(signal.SIGTERM)
+            os.eventfd_write(wake, 1)
+
+        lease = Lease(found.lease_seconds, sent=sent, on_change=change)
+        lease.check()
+        stack.enter_context(
+            Beats(
+                self._server.another(),
+                self._claim,
+                lease,
+                seconds=found.beat_seconds,
+                progress=lambda: _progress(place, self._claim.job),
+                on_trouble=self._tell_trouble,
+            )
+        )
+        mirror = stack.enter_context(
+            Mirror(
+                self._server,
+                self._claim,
+                journal_dir=place.state_dir / found.journal_key,
+                log=place.log_path(self._claim.job),
+            )
+        )
+        try:
+            mirror.fetch(found.journal_files)
+            fetching = fetch.BackgroundFetch(
+                self._server.another(),
+                self._claim,
+                place.file_path(self._claim.job),
+                size=found.image_bytes,
+                sha256=found.image_sha256,
+                arrival=arrival,
+                on_error=self._tell_trouble,
+            )
+            self._start(uploader, lease, stack.enter_context(fetching))
+        except ClouduploaderError:
+            lease.check()
+            raise
+        return place, uploader, lease, mirror, wake
 
     def _fork(self, found: ClaimedJob, place: AttemptDirectory, arrival: ArrivalWriter) -> Uploader:
         """Make the process of the uploader, which waits, and its record with its pid."""

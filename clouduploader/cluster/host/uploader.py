@@ -105,9 +105,9 @@ class Uploader:
                         host_pid=host_pid,
                         descriptors=(reading, output.fileno(), other.fileno(), memory, arrival.descriptor),
                     )
+                undo.callback(_end_child, self.pid)
             self.witness.recv(1)  # it leads its session now, so that a signal reaches it
-            self._held.add_child(self.pid)
-            self.pidfd = self._held.descriptors()[0]
+            self.pidfd = self._held.add_child(self.pid)
             undo.pop_all()
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class Uploader:
 
     def stop(self) -> None:
         """Ask it, and all of its group, to clean up and end."""
-        with self._lock:
+        with self._lock, contextlib.suppress(ClouduploaderError):
             self._held.terminate_group(self.pid)
 
     def kill(self) -> None:
@@ -165,6 +165,12 @@ class Uploader:
         os.close(self._barrier)
         self.witness.close()
         self._held.close()
+
+
+def _end_child(pid: int) -> None:
+    """End a child that was not waited for yet."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _become(

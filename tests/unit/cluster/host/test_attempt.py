@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import signal
@@ -201,6 +202,28 @@ def test_job_whose_image_does_not_come_is_given_back(cluster, job, log, run):
     run("")
     assert job.released
     assert "event=released" in log.getvalue()
+
+
+@pytest.mark.parametrize("fault", ["descriptors", "threads"])
+def test_job_for_whose_uploader_something_is_lacking_is_given_back(job, log, run, monkeypatch, fault):
+    start = threading.Thread.start
+
+    def start_some(thread):
+        if thread.name == "beats":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    if fault == "threads":
+        monkeypatch.setattr(threading.Thread, "start", start_some)
+    else:
+        monkeypatch.setattr(os, "eventfd", no_descriptor)
+    run("")
+    assert "started" in job.released
+    assert "event=released" in log.getvalue()
+
+
+def no_descriptor(*_arguments):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_server_that_fails_is_asked_again(cluster, job, log, run, monkeypatch):

@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 import select
@@ -77,6 +78,31 @@ def test_uploader_that_may_not_begin_does_nothing(make, program, tmp_path):
     uploader.start()
     assert uploader.wait() == -signal.SIGKILL
     uploader.close()
+
+
+def test_uploader_that_is_killed_before_it_is_held_has_ended(make, program, monkeypatch):
+    hold = os.pidfd_open
+
+    def late(pid):
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return hold(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", late)
+    uploader = make(program(""))
+    assert uploader.wait() == -signal.SIGKILL
+    uploader.close()
+
+
+def test_uploader_that_can_not_be_held_is_no_zombie(make, program, monkeypatch):
+    def none_free(_pid):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", none_free)
+    with pytest.raises(LocalIOError):
+        make(program(""))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_uploader_waits_for_its_witness(make, program, tmp_path):

@@ -174,6 +174,8 @@ class Attempt:
         def change() -> None:
             if lease.is_lost:
                 uploader.kill()
+            else:
+                uploader.stop()
             self._cancel.request(signal.SIGTERM)
             os.eventfd_write(wake, 1)
 
@@ -288,8 +290,7 @@ class Attempt:
                 return uploader.wait()
             if wake in ready:
                 os.eventfd_read(wake)
-            if lease.is_stopping and kill_at is None:
-                uploader.stop()
+            if lease.is_stopping and kill_at is None:  # it has its SIGTERM
                 self._tell("stopping")
                 kill_at = now + grace_seconds
             if kill_at is not None and now >= kill_at:

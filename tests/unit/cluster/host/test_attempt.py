@@ -226,6 +226,24 @@ def no_descriptor(*_arguments):
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
+def test_uploader_of_a_killed_job_gets_one_sigterm_though_the_server_is_slow(cluster, job, log, start, tmp_path):
+    cluster.held = {"log": threading.Event()}
+    start(
+        f"signal.signal(signal.SIGTERM, lambda *_: open({str(tmp_path / 'signals')!r}, 'a').write('s'))\n"
+        "print('line', flush=True)\n"
+        f"while not os.path.exists({str(tmp_path / 'end')!r}): time.sleep(0.01)"
+    )
+    wait_for(lambda: any(path.endswith("/log") for path, *_ in cluster.requests))
+    job.is_stopping.set()
+    wait_for((tmp_path / "signals").exists)
+    assert "event=trouble" not in log.getvalue()  # as it would be once the log was given up
+    cluster.held["log"].set()
+    cluster.wait_for(lambda: job.log)
+    (tmp_path / "end").touch()
+    cluster.wait_for(lambda: job.end)
+    assert (tmp_path / "signals").read_text() == "s"
+
+
 def test_server_that_fails_is_asked_again(cluster, job, log, run, monkeypatch):
     monkeypatch.setattr(host_attempt, "PAUSE_SECONDS", 0.05)
     cluster.failures = {"claim": [503], "log": [500], "done": [503]}

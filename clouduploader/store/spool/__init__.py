@@ -48,6 +48,8 @@ from clouduploader.util import files, privileges
 
 LOCK_TIMEOUT_SECONDS = 10.0  # no process holds one for longer than it takes to remove an image file
 LOCK_POLL_SECONDS = 0.05
+LOG_TIMEOUT_SECONDS = 0.1  # one that only looks whether a log is locked holds it for some us; see `processes.is_locked`
+LOG_POLL_SECONDS = 0.01
 
 
 class Spool(SpoolPaths):
@@ -387,7 +389,9 @@ class Spool(SpoolPaths):
         # OBS's own name for it: unlike others it has a separator, and cannot collide
         new_path = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            log = files.open_locked(path)
+            deadline = time.monotonic() + LOG_TIMEOUT_SECONDS
+            while not (log := files.open_locked(path)) and time.monotonic() < deadline:
+                time.sleep(LOG_POLL_SECONDS)
             if log:
                 return log
             new_path.unlink(missing_ok=True)

@@ -433,6 +433,18 @@ def test_log_of_a_living_uploader_is_replaced(make_spool):
     assert everything(jobs.directory) == {"7.log"}
 
 
+def test_log_that_is_only_looked_at_stays(make_spool):
+    jobs = make_spool()
+    path = jobs.log_path("7")
+    path.write_bytes(b"before\n")
+    looking = path.open("rb")
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `processes.is_locked` does
+    threading.Timer(0.02, looking.close).start()
+    with jobs.open_log("7") as log:
+        log.write(b"after\n")
+    assert path.read_bytes() == b"before\nafter\n"
+
+
 def test_worker_is_woken_by_its_fifo(make_spool):
     jobs = make_spool()
     jobs.ping_worker()  # no fifo: nothing to do

@@ -11,7 +11,7 @@ from clouduploader.store.journal.replica import JournalReplica
 from clouduploader.util import files, privileges
 
 MAX_LOG_BYTES = 1 << 27  # of a job, with all its tries; uploads write some KiB, a host may send what it likes
-STALE_BYTES = 65_536  # of a log, that are taken of an attempt whose lease is over
+STALE_BYTES = 65_536  # in a job's log, of an attempt whose lease is over
 
 
 class Intake:
@@ -92,9 +92,10 @@ def open_intake(
         return Intake(log, start, journal, stack.pop_all()), start
 
 
-def marked(label: str, data: bytes) -> bytes:
-    """Return lines of a log, each with a label."""
-    return b"".join(f"[{label}] ".encode() + line + b"\n" for line in data.splitlines())
+def marked(label: str, data: bytes, room_bytes: int) -> bytes:
+    """Return lines of a log, each with a label; as much as there is room for, with the last one cut off."""
+    lines = b"".join(f"[{label}] ".encode() + line + b"\n" for line in data[:room_bytes].splitlines())
+    return lines if len(lines) <= room_bytes else lines[: room_bytes - 1] + b"\n"
 
 
 def append_lines(jobs: spool.Spool, name: str, lines: bytes) -> None:

@@ -165,7 +165,7 @@ class _Lease:
         self.is_lost = False  # its time is over, though the record may not say so yet
         self.is_over = False
         self.watchers: set[Callable[[], None]] = set()
-        self.past: dict[str, tuple[LeaseRecord, int]] = {}  # by their claims, with how much of their logs may come
+        self.past: dict[str, tuple[LeaseRecord, int]] = {}  # by their claims, with how much of their logs still fits
 
     def is_held(self, attempt: int, digest: str) -> bool:
         """Return whether the host has it that claimed an attempt by the claim with this digest."""
@@ -993,9 +993,8 @@ class Leases:
             record, left = lease.past.get(_digest(claim_id), (None, 0))
             if record is None or record.attempt != attempt or not left:
                 return
-            lease.past[_digest(claim_id)] = (record, max(0, left - len(data)))
-            label = f"attempt {attempt}, {record.host}, after its lease"
-            lines = intake.marked(label, data[:left])
+            lines = intake.marked(f"attempt {attempt}, {record.host}, after its lease", data, left)
+            lease.past[_digest(claim_id)] = (record, left - len(lines))
             if lease.record.state is LeaseState.CLAIMED:  # first: from there the next server counts what is there
                 start = lease.record.log_start + len(lines)
                 self._write(name, lease, dataclasses.replace(lease.record, log_start=start))

@@ -306,6 +306,19 @@ def test_lines_of_a_lost_host_are_marked_and_limited(site):
     assert site.jobs.log_path("7").read_bytes() == log + b"more\n"
 
 
+def test_empty_lines_of_a_lost_host_count_with_their_labels(site):
+    site.publish()
+    site.claim()
+    site.clock.now += LEASE_SECONDS
+    site.leases.expire()
+    for _ in range(3):
+        with pytest.raises(StaleError):
+            write_log(site, b"\n" * 60_000)
+    log = site.jobs.log_path("7").read_bytes()
+    assert 65_000 < len(log) < 66_000
+    assert log.endswith(b"\n")
+
+
 @pytest.mark.parametrize(
     ("code", "state", "details"),
     [(0, JobState.SUCCEEDED, "image-1"), (65, JobState.FAILED, "image-1"), (-6, JobState.FAILED, "image-1")],

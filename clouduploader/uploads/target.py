@@ -36,7 +36,7 @@ def open_target(task: UploadTask, config: Config) -> OpenedTarget:
     """Load the platform of an upload, and decrypt and check its target data. Starts gpg where that is needed.
 
     Raises:
-        ClouduploaderError: The upload would fail with this error.
+        ClouduploaderError: The upload fails with this error, wherever it is opened.
     """
     platform = registry.load(task.target, config)
     keys = keyring.Keyring(config.home.value, config.environment)

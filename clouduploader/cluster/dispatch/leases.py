@@ -175,7 +175,9 @@ class _Lease:
 
 
 class Leases:
-    """The leases of one spool. Any thread may call the methods; all but `beating` and the views block.
+    """The leases of one spool. Any thread may call the methods.
+
+    All may block but `view`, `held`, `seconds_left`, and those that say so.
 
     Args:
         jobs: The spool.
@@ -324,7 +326,7 @@ class Leases:
         return record.attempt
 
     def withdraw(self, name: str, attempt: int) -> None:
-        """Take back an attempt whose message could not be sent; none if it was claimed nevertheless.
+        """Take back an attempt, since none is to begin any more; one that was claimed meanwhile goes on.
 
         Raises:
             ClouduploaderError: A file can't be written; the attempt ends with its time.

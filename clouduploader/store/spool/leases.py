@@ -48,7 +48,7 @@ class LeaseRecord:
         journal: The key of the upload's journal; None as `host`.
         log_start: Where in the job's log its own lines begin.
         sha256: Of the image, in hexadecimal digits; None if that is not known.
-        identity: Inode, size and change time in ns of the image file that this was computed of.
+        identity: Inode, size and time of modification in ns of the image file that this was computed of.
     """
 
     attempt: int

@@ -62,7 +62,6 @@ class ClusterServer:
 
     Attributes:
         url: As it is shown.
-        is_private: Whether what is sent can't be read on its way.
 
     Raises:
         UsageError: It is no such URL.
@@ -75,7 +74,6 @@ class ClusterServer:
         self._owner = ConnectionOwner()  # of what was kept, or is in use
         self._is_closed = False
         self.url = self._endpoint.url
-        self.is_private = self._endpoint.is_private
 
     def another(self) -> "ClusterServer":
         """Return the same server for another thread, with a connection of its own."""

@@ -11,7 +11,6 @@ from clouduploader.store import journal
 from clouduploader.store.journal import replica
 from clouduploader.util.frozen import frozen
 
-JOURNAL_FILE = re.compile(rf"{journal.FILE_NAME}|{journal.PLATFORM_NAME}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,199}}")
 _TEXTS = ("user", "target", "project", "repository", "package", "arch", "filename")
 _NUMBERS = {"size": "size", "created": "created", "try": "try_"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -78,7 +77,7 @@ def read(name: str, answer: Mapping[str, Any]) -> ClaimedJob:
             and _SHA256.fullmatch(claimed.image_sha256)
             and journal.is_key(claimed.journal_key)
             and len(claimed.journal_files) <= replica.MAX_FILES
-            and all(map(JOURNAL_FILE.fullmatch, claimed.journal_files))
+            and all(map(replica.PLATFORM_FILE.fullmatch, set(claimed.journal_files) - {journal.FILE_NAME}))
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         is_right = False

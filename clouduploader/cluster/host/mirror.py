@@ -11,9 +11,9 @@ from pathlib import Path
 
 from clouduploader.client.cluster import Claim, ClusterServer
 from clouduploader.cluster import protocol
-from clouduploader.cluster.host import claimed
 from clouduploader.errors import LocalIOError, PlatformReplyError
 from clouduploader.store import journal
+from clouduploader.store.journal import replica
 from clouduploader.util import files
 
 
@@ -114,7 +114,7 @@ class Mirror:
         with contextlib.suppress(FileNotFoundError):
             found = sorted((self._journal_dir / journal.PLATFORM_NAME).iterdir())
         names = [f"{journal.PLATFORM_NAME}/{path.name}" for path in found]
-        names = [name for name in names if claimed.JOURNAL_FILE.fullmatch(name)]  # none that is being written
+        names = [name for name in names if replica.PLATFORM_FILE.fullmatch(name)]  # none that is being written
         return [*names, *([journal.FILE_NAME] if (self._journal_dir / journal.FILE_NAME).exists() else [])]
 
     def _send_file(self, name: str) -> None:

@@ -22,8 +22,7 @@ MAX_BYTES = 6 << 30  # of all files: the largest disk of any cloud has 64 TiB, c
 MAX_JOURNAL_BYTES = 1 << 24  # its readers read more; each needs seconds for that
 MAX_FILES = 1000  # of the platform: each snapshot, disk or blob that a try begins has one
 READ_BYTES = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
-_PREFIX = f"{PLATFORM_NAME}/"
+PLATFORM_FILE = re.compile(rf"{PLATFORM_NAME}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,199}}")  # what a host calls such a file
 
 
 class JournalReplica:
@@ -221,8 +220,9 @@ class JournalReplica:
         sizes = {FILE_NAME: (self._home / FILE_NAME).stat().st_size}
         for entry in os.scandir(self._home / PLATFORM_NAME):
             found = entry.stat(follow_symlinks=False)
-            if stat.S_ISREG(found.st_mode) and _NAME.fullmatch(entry.name):
-                sizes[f"{_PREFIX}{entry.name}"] = found.st_size
+            name = f"{PLATFORM_NAME}/{entry.name}"
+            if stat.S_ISREG(found.st_mode) and PLATFORM_FILE.fullmatch(name):
+                sizes[name] = found.st_size
         return sizes
 
     def _check_room(self, name: str, size_bytes: int) -> None:
@@ -239,9 +239,7 @@ class JournalReplica:
 
 
 def _check(name: str, offset: int, *, is_journal_allowed: bool = True) -> None:
-    is_right = name == FILE_NAME if is_journal_allowed else False
-    is_right = is_right or (name.startswith(_PREFIX) and bool(_NAME.fullmatch(name.removeprefix(_PREFIX))))
-    if not is_right:
+    if not (PLATFORM_FILE.fullmatch(name) or (is_journal_allowed and name == FILE_NAME)):
         raise UsageError("an upload's journal has no such file")
     if offset < 0:
         raise UsageError(f"{offset} is no offset in a file")

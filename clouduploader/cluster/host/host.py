@@ -278,7 +278,7 @@ def _register(app: Celery, host: HostFacts, server: ClusterServer) -> None:
     main_pid = os.getpid()
 
     @app.task(name=protocol.TASK)  # type: ignore[untyped-decorator]
-    def upload(job: object, attempt: object, url: object) -> None:
+    def upload(job: str, attempt: int, url: str) -> None:
         task.upload(host, server, job, attempt, url)
 
     def begin(**_facts: object) -> None:

@@ -6,16 +6,18 @@ further tasks, is not. Any other is dropped: it would come back, and end one hos
 
 import json
 import logging
+import re
 from typing import Any
 
 from celery.worker.consumer import Consumer
 from kombu.message import Message
 
 from clouduploader.cluster import protocol
-from clouduploader.cluster.host import task
 
 _LOGGER = logging.getLogger(__name__)
 MAX_BYTES = 4096  # ours have some 200
+MAX_ATTEMPT = 1 << 53  # that a server has
+_JOB = re.compile(r"[0-9]{1,18}")
 _PARTS = 3  # arguments, those by name, and what is to follow; and so many arguments
 
 
@@ -42,7 +44,8 @@ def clean(message: Message) -> bool:
         (job, attempt, url), _, _ = _parts(message)
     except (ValueError, TypeError, RecursionError):
         return False
-    if not (task.is_job(job, attempt) and isinstance(url, str)):
+    is_job = isinstance(job, str) and _JOB.fullmatch(job) and type(attempt) is int and 0 < attempt < MAX_ATTEMPT
+    if not (is_job and isinstance(url, str)):
         return False
     name = f"{job}-{attempt}"
     message.body = json.dumps([[job, attempt, url], {}, {}]).encode()

@@ -32,7 +32,9 @@ def test_message_of_a_server_is_left_with_what_a_server_says():
     "body",
     [b"no json", b"[" * 100_000, b"9" * 4090, b"\xff", b"", {"a": 1}, [], None, [{}, {}, {}], [["7", 1], {}, {}],
      [["7", 1, URL]],
-     [["../7", 1, URL], {}, {}], [["7", "1", URL], {}, {}], [["7", 1, 5], {}, {}], [["7", 1, "x" * 5000], {}, {}]],
+     [["../7", 1, URL], {}, {}], [["1" * 19, 1, URL], {}, {}], [["\N{ARABIC-INDIC DIGIT SEVEN}", 1, URL], {}, {}],
+     [[7, 1, URL], {}, {}], [["7", "1", URL], {}, {}], [["7", 0, URL], {}, {}], [["7", True, URL], {}, {}],
+     [["7", 2**53, URL], {}, {}], [["7", 1, None], {}, {}], [["7", 1, 5], {}, {}], [["7", 1, "x" * 5000], {}, {}]],
 )  # fmt: skip
 def test_message_of_no_server_is_refused(body):
     assert not messages.clean(message(body))

@@ -334,7 +334,8 @@ async def append_log(call: RouteCall) -> web.StreamResponse:
 async def append_journal(call: RouteCall) -> web.StreamResponse:
     """Append to a file of an upload's journal, replace it, or remove it.
 
-    It is safely on the disk then; but what is appended to a file of the platform only with the next entry of the journal.
+    It is safely on the disk then; but what is appended to a file of the platform is so only with the next entry of the
+    journal.
     """
     cluster, given = cluster_of(call), documents.query(call, JournalPiece)
     data = await _piece(call)

@@ -73,7 +73,8 @@ def worker_command(
     and uploads them; any number of hosts can do so. It needs a token of the role `worker`, and the password of the
     broker in CLOUDUPLOADER_BROKER_PASSWORD or the file `broker-password` in the home. SIGTERM lets it take no more
     jobs and wait for the last upload; a second one kills the uploads, and other hosts go on with them. A server or
-    broker that can't be reached is asked again until it answers. What runs here has no secrets but those of its job.
+    broker that can't be reached is asked again until it answers. An uploader is handed no secrets but those of its job;
+    it runs as this user, who can read the token and the password.
     """
     given = {"--server": server, "--broker": broker, "--host": host, "--slots": slots, "--queue": queues}
     if not cluster and (names := [name for name, value in given.items() if value not in (None, ())]):

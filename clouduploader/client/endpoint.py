@@ -1,6 +1,7 @@
 """Connect to a job server, and turn its refusals and all that breaks into errors of ours.
 
-No redirect is followed, https needs a certificate that this machine trusts, and no proxy is used.
+No redirect is followed but those of an image (`image.py`), https needs a certificate that this machine trusts, and no
+proxy is used.
 """
 
 import contextlib

@@ -135,7 +135,7 @@ class Uploader:
     def kill(self) -> None:
         """End it, and all that it has started, at once: it changes nothing in the cloud any more.
 
-        It is frozen first, for some of its programs clean up when it dies.
+        Its group is frozen first, and what has left that is killed before it: some programs clean up when it dies.
         """
         with self._lock, contextlib.suppress(ClouduploaderError):
             try:
@@ -158,7 +158,7 @@ class Uploader:
         return self._exit_code
 
     def close(self) -> None:
-        """Kill it if it lives, with all that it has left, and let go of it."""
+        """Kill it if it lives, with all that it has started, and let go of it."""
         self.kill()
         if self._exit_code is None:
             self.wait()

@@ -23,6 +23,7 @@ from clouduploader.cluster.dispatch import intake
 from clouduploader.cluster.dispatch.digests import ImageDigest
 from clouduploader.cluster.dispatch.hosts import check_name
 from clouduploader.cluster.dispatch.intake import Intake
+from clouduploader.cluster.dispatch.job_states import JobStates
 from clouduploader.cluster.settings import DEFAULT_QUEUE, ClusterSettings
 from clouduploader.errors import (
     CannotCreateError,
@@ -43,12 +44,11 @@ from clouduploader.store.spool import leases
 from clouduploader.store.spool.leases import LeaseRecord, LeaseState
 from clouduploader.uploads import target
 from clouduploader.uploads.prepare import targetdata_to_keep
-from clouduploader.uploads.result import log_failure
 from clouduploader.uploads.target import OpenedTarget
 from clouduploader.uploads.task import UploadTask
 from clouduploader.util import files, privileges, processes
 from clouduploader.util.frozen import frozen
-from clouduploader.worker import events, launcher, outcome, queue
+from clouduploader.worker import events, launcher, queue
 from clouduploader.worker.events import UploadEnd, WorkerEvent, WorkerEventKind
 from clouduploader.worker.settings import WorkerSettings
 
@@ -201,7 +201,7 @@ class Leases:
         self._jobs = jobs
         self._config = config
         self._cluster = cluster
-        self._worker = worker
+        self._states = JobStates(jobs, config.state.value, worker)
         self._on_event = on_event
         self._clock = clock
         self._lock = threading.Lock()
@@ -246,7 +246,7 @@ class Leases:
                 return
             seconds = settings.publish_seconds if record.state is LeaseState.PUBLISHED else record.seconds
         if is_archived and record.state is not LeaseState.CLAIMED:
-            outcome.mark_leftovers(self._jobs, name, self._config.state.value)
+            self._states.mark_leftovers(name)
             leases.remove(self._jobs, name)
             return
         lease = self._leases[name] = _Lease(record, now + seconds, user)
@@ -255,7 +255,7 @@ class Leases:
             self._adopt(name, lease)
         elif record.state is LeaseState.FREE:  # an earlier server may have died while it recorded that no host has it
             lease.record, lease.until = dataclasses.replace(record, state=LeaseState.PUBLISHED), now
-            self._reschedule(name)
+            self._states.reschedule(name)
             lease.record = record
 
     def close(self) -> None:
@@ -439,7 +439,9 @@ class Leases:
             task, opened = self._opened(name, lease, job)
             if not is_again:
                 self._begin(name, lease, job, task, claim, opened)
-            self._mark_uploading(name, lease)
+            if not self._states.mark_uploading(name):
+                with self._lock:
+                    lease.is_stopping = True
             self._extend(lease, lease.record.seconds)
             return ClaimAnswer(
                 job=job,
@@ -502,10 +504,8 @@ class Leases:
         with self._claimed(name, attempt, claim_id) as lease:
             if lease.progress == percent:
                 return
-            with contextlib.suppress(ClouduploaderError), self._jobs.lock(name) as locked:
-                if locked.job.state is JobState.UPLOADING and locked.job.pid is None:
-                    locked.replace(dataclasses.replace(locked.job, progress=percent))
-                    lease.progress = percent
+            if self._states.write_progress(name, percent):
+                lease.progress = percent
 
     def append_log(self, name: str, attempt: int, claim_id: str, offset: int, data: bytes) -> int:
         """Append to a job's log; see `Intake.append_log`. Of an attempt that is over some lines are taken too.
@@ -568,7 +568,7 @@ class Leases:
                     lease.intake.journal.tidy()
             _release(lease)  # else the journal's upload would not be over
             if result is not None:
-                self._write_result(name, result)
+                self._states.write_result(name, result)
             self._record_end(name, lease, code)
 
     def release(self, name: str, attempt: int, claim_id: str, reason: str) -> None:
@@ -690,9 +690,8 @@ class Leases:
             job, is_archived = self._jobs.read(name)
             fault = None if is_archived else launcher.fault(self._jobs, job)
             if fault:
-                with self._jobs.lock(name) as locked:
-                    outcome.fail(locked, fault)
-                    is_archived = True
+                self._states.fail(name, fault)
+                is_archived = True
                 self._tell(WorkerEventKind.FAILED, name, fault)
         except NoSuchJobError:
             is_archived = True
@@ -765,17 +764,6 @@ class Leases:
         text = f"user {task.user}, target {task.target}, host {claim.host}, attempt {claim.attempt}"
         self._tell(WorkerEventKind.STARTED, name, text + (f", try {job.try_}" if job.try_ else ""))
 
-    def _mark_uploading(self, name: str, lease: _Lease) -> None:
-        """Write into the job's record that a host has it; one that was killed meanwhile is stopped."""
-        try:
-            with self._jobs.lock(name) as locked:
-                if locked.job.state in queue.STARTABLE:
-                    changes = {"state": JobState.UPLOADING, "details": None, "progress": None, "pid": None}
-                    locked.replace(dataclasses.replace(locked.job, **changes))  # type: ignore[arg-type]
-        except NoSuchJobError:
-            with self._lock:
-                lease.is_stopping = True
-
     def _image_bytes(self, name: str) -> int:
         try:
             return self._jobs.file_path(name).stat().st_size
@@ -789,27 +777,9 @@ class Leases:
             ClouduploaderError: A file can't be written.
         """
         _release(lease)
-        with self._jobs.open_log(name) as file:
-            log = job_log.JobLog([file], is_verbose=False, has_times=True)
-            job_log.tell_beginning(log, user=job.user or "", target=job.target or "")
-            self._write_result(name, log_failure(log, error, error))
-        self._mark_uploading(name, lease)
+        self._states.tell_failure(job, error)
+        self._states.mark_uploading(name)
         self._record_end(name, lease, int(error.exit_code))
-
-    def _write_result(self, name: str, result: str) -> None:
-        """Write what an upload gave, unless the job is over: then no process removes the file.
-
-        Raises:
-            ClouduploaderError: It can't be written.
-        """
-        path = self._jobs.result_path(name)
-        data = job_log.one_line(result).encode()[: outcome.MAX_RESULT_BYTES]
-        with contextlib.suppress(NoSuchJobError, JobFileError), self._jobs.lock(name):
-            try:
-                with privileges.as_owner(self._jobs.directory):
-                    files.replace_file(path, data, mode=files.GROUP_MODE)
-            except OSError as exc:
-                raise self._jobs.cannot_create(path, exc) from exc
 
     def _record_end(self, name: str, lease: _Lease, code: int) -> None:
         """Record the end of an attempt, and end its lease; that of a job whose record is gone or damaged just ends.
@@ -817,15 +787,8 @@ class Leases:
         Raises:
             ClouduploaderError: It can't be recorded; the lease lives.
         """
-        settings = self._worker()
         try:
-            job, _ = self._jobs.read(name)
-            pause_seconds = settings.pause_seconds((job.try_ or 1) + 1)
-            retries = outcome.RetryLimits(settings.tries, pause_seconds)
-            state_dir = self._config.state.value
-            ended = outcome.record_exit(self._jobs, name, pid=None, code=code, retries=retries, state_dir=state_dir)
-            if ended is None:
-                ended, _ = self._jobs.read(name)
+            ended = self._states.record_exit(name, code)
         except (JobFileError, NoSuchJobError) as exc:
             self._forget(name, lease)
             self._tell(WorkerEventKind.TROUBLE, name, exc.message)
@@ -863,78 +826,25 @@ class Leases:
         """
         record = lease.record
         _release(lease)
-        if self._record_success(name):
+        if self._states.record_success(name):
             self._record_end(name, lease, 0)
             return
-        if record.takeovers >= self._cluster().takeovers and self._give_up(name, record):
+        too_many = f"{record.takeovers + 1} hosts were lost with it, the last one was {record.host}"
+        if record.takeovers >= self._cluster().takeovers and self._states.give_up(name, too_many):
+            self._tell(WorkerEventKind.FAILED, name, too_many, UploadEnd(None, None))
             self._forget(name, lease)
             return
-        state = self._reschedule(name)
+        state = self._states.reschedule(name)
         if state is None:
-            self._log_loss(name, f"{loss}.")
+            self._states.tell_loss(name, f"{loss}.")
             self._record_end(name, lease, LOST_CODE)
             return
         self._remember(lease)
         is_lost = state is JobState.UPLOADING
         self._free(name, lease, self._clock(), takeovers=record.takeovers + is_lost)
         if is_lost:
-            self._log_loss(name, f"{loss}; another one goes on.")
+            self._states.tell_loss(name, f"{loss}; another one goes on.")
             self._tell(WorkerEventKind.LOST, name, loss)
-
-    def _log_loss(self, name: str, sentence: str) -> None:
-        """Tell the reader of a job's log what was lost; as far as the disk takes it."""
-        open_log = self._jobs.append_archived_log if self._jobs.is_archived(name) else self._jobs.open_log
-        with contextlib.suppress(ClouduploaderError, OSError), open_log(name) as file:
-            lines = job_log.JobLog([file], is_verbose=False, has_times=True)
-            lines.line(sentence[0].upper() + sentence[1:])
-
-    def _record_success(self, name: str) -> bool:
-        """Record that an upload has succeeded, if that stands in its journal; return whether it does.
-
-        Its host was lost before it could say so. Another attempt would find the image, or make it once more.
-
-        Raises:
-            ClouduploaderError: It can't be recorded.
-        """
-        state_dir = self._config.state.value
-        with contextlib.suppress(JobFileError, NoSuchJobError), self._jobs.lock(name) as locked:
-            job = locked.job
-            is_its = job.state is JobState.UPLOADING and job.pid is None
-            if is_its and outcome.has_succeeded(self._jobs, job, state_dir):
-                outcome.record_interrupted(self._jobs, locked, state_dir)
-                return True
-        return False
-
-    def _give_up(self, name: str, record: LeaseRecord) -> bool:
-        """Fail a job of which too many attempts were lost; return whether that was done."""
-        lost = f"{record.takeovers + 1} hosts were lost with it, the last one was {record.host}"
-        with contextlib.suppress(JobFileError, NoSuchJobError), self._jobs.lock(name) as locked:
-            if locked.job.state is JobState.UPLOADING:
-                self._jobs.mark_cleanup_pending(name)
-                outcome.fail(locked, lost)
-                self._tell(WorkerEventKind.FAILED, name, lost, UploadEnd(None, None))
-                return True
-        return False
-
-    def _reschedule(self, name: str, details: str | None = None) -> JobState | None:
-        """Let a job that was uploading be scheduled again.
-
-        Args:
-            name: The job.
-            details: What its user is told as long as it waits.
-
-        Returns:
-            The state that it was in; None if it is over, or its record is damaged.
-
-        Raises:
-            ClouduploaderError: Its record can't be read or written now.
-        """
-        with contextlib.suppress(JobFileError, NoSuchJobError), self._jobs.lock(name) as locked:
-            job = locked.job
-            if job.state is JobState.UPLOADING and job.pid is None:
-                locked.replace(dataclasses.replace(job, state=JobState.SCHEDULED, details=details, progress=None))
-            return job.state
-        return None
 
     def _take_back(self, name: str, lease: _Lease, until: float, *, details: str | None = None) -> bool:
         """Let a job that no host has begun with wait for its next attempt; return False if it is over.
@@ -948,7 +858,7 @@ class Leases:
         Raises:
             ClouduploaderError: A file can't be written; the lease lives.
         """
-        if self._reschedule(name, details) is None:
+        if self._states.reschedule(name, details) is None:
             self._drop(name, lease)
             return False
         self._free(name, lease, until)
@@ -968,7 +878,7 @@ class Leases:
     def _drop(self, name: str, lease: _Lease) -> None:
         """End the lease of a job that was killed while no host worked on it; what an earlier one left is cleaned up."""
         _release(lease)
-        outcome.mark_leftovers(self._jobs, name, self._config.state.value)  # with the lease it would be forgotten
+        self._states.mark_leftovers(name)  # with the lease it would be forgotten
         self._forget(name, lease)
 
     def _forget(self, name: str, lease: _Lease) -> None:

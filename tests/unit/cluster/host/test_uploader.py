@@ -95,14 +95,17 @@ def test_uploader_that_is_killed_before_it_is_held_has_ended(make, program, monk
 
 
 def test_uploader_that_can_not_be_held_is_no_zombie(make, program, monkeypatch):
-    def none_free(_pid):
+    pids = []
+
+    def none_free(pid):
+        pids.append(pid)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(os, "pidfd_open", none_free)
     with pytest.raises(LocalIOError):
         make(program(""))
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(pids[0], os.WNOHANG)
 
 
 def test_uploader_waits_for_its_witness(make, program, tmp_path):

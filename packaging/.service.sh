@@ -4,9 +4,11 @@ root=$base/root home=$root/etc/obs/cloudupload init=
 cgroup=$(findmnt -n -t cgroup2 -o TARGET | head -1)/clouduploader-try
 
 make_root() {
-    make_debian debian ca-certificates,curl,dbus,gpg,gpg-agent,iproute2,procps,python3,qemu-utils,rpm,systemd-sysv,xz-utils
+    # rabbitmq-server for the deb alone: the RPM's tree has no Celery that would do
+    make_debian "debian-$kind" \
+        "ca-certificates,curl,dbus,gpg,gpg-agent,iproute2,procps,python3,qemu-utils,rpm,systemd-sysv,xz-utils$([ $kind = rpm ] || echo ,rabbitmq-server)"
     rm -rf --one-file-system "$root"
-    cp -a "$base/debian" "$root"
+    cp -a "$base/debian-$kind" "$root"
     [ $kind = rpm ] || return 0
     # what Debian lacks or has too old: the deb brings it along, the RPM relies on packages of openSUSE
     if [ ! -d "$base/requirements" ]; then
@@ -81,9 +83,11 @@ leftovers() {  # what is in the cloud beside images with a snapshot each
 print(sum(map(len, found.values())) - 2 * len(found["images"]))'
 }
 
+server=(--server http://127.0.0.1:5452)
+
 submit() {  # METHOD
     inside clouduploader submit /srv/image.raw.xz --user tom --region us-east-1 --name "image-$EPOCHREALTIME" --method "$1" \
-        --server http://127.0.0.1:5452 "${@:2}" 2>>"$base/uploads.log"
+        "${server[@]}" "${@:2}" 2>>"$base/uploads.log"
 }
 
 submit_three() {  # one of each method, which take long, and one that has to wait: a user has two at once
@@ -91,11 +95,12 @@ submit_three() {  # one of each method, which take long, and one that has to wai
     control faults -d '{"action": "PutSnapshotBlock", "delay_seconds": 30}' >/dev/null
     for method in ec2uploadimg ebs-direct ebs-direct; do submit $method; done >/dev/null
     wait_until '[ "$(leftovers)" -gt 9 ]'
-    is "three jobs" "scheduled uploading uploading" "$(column 2 3)"
+    is "three jobs" "scheduled uploading uploading" "$(column state 3)"
 }
 
-column() {  # NUMBER JOBS: of the newest jobs
-    inside clouduploader list --limit "$2" | sed 1d | cut -f "$1" | paste -sd ' '
+column() {  # NAME JOBS: of the newest jobs
+    inside clouduploader list --limit "$2" |
+        awk -F '\t' -v name="$1" 'NR == 1 { while ($++column != name); next } { print $column }' | paste -sd ' '
 }
 
 wait_until_idle() {
@@ -145,8 +150,10 @@ pass_environment = AWS_ENDPOINT_URL AWS_ENDPOINT_URL_EBS AWS_CA_BUNDLE
 [ec2]
 ec2uploadimg = /usr/local/lib/ec2uploadimg
 END
-mkdir "$root/etc/systemd/system/clouduploader.service.d"
-printf '[Service]\nEnvironment=%s\n' "${environment[*]}" >"$root/etc/systemd/system/clouduploader.service.d/sandbox.conf"
+for unit in clouduploader clouduploader-host; do
+    mkdir "$root/etc/systemd/system/$unit.service.d"
+    printf '[Service]\nEnvironment=%s\n' "${environment[*]}" >"$root/etc/systemd/system/$unit.service.d/sandbox.conf"
+done
 inside systemctl daemon-reload
 inside systemctl enable --now clouduploader
 inside clouduploader account create tom >/dev/null
@@ -164,10 +171,10 @@ inside systemctl restart clouduploader
 inside systemctl kill --kill-whom=main --signal=KILL clouduploader
 wait_until 'inside systemctl is-active --quiet clouduploader'
 inside systemctl stop clouduploader
-is "while it is stopped" "scheduled uploading uploading" "$(column 2 3)"
+is "while it is stopped" "scheduled uploading uploading" "$(column state 3)"
 inside systemctl start clouduploader
 wait_until_idle
-is "their end" "succeeded succeeded succeeded" "$(column 2 3)"
+is "their end" "succeeded succeeded succeeded" "$(column state 3)"
 
 say "reboot, while uploads run"
 submit_three
@@ -175,7 +182,7 @@ inside systemctl reboot
 wait $machine 2>>"$base/boot.log" || :
 boot
 wait_until_idle
-is "their end" "ami-* killed killed" "$(column 15 3)"
+is "their end" "ami-* killed killed" "$(column details 3)"
 is "left in the cloud" 0 "$(leftovers)"
 
 say "loss of power, while uploads run"
@@ -184,7 +191,7 @@ kill -KILL $init
 wait $machine 2>>"$base/boot.log" || :
 boot
 wait_until_idle
-is "their end" "ami-* the upload was interrupted* the upload was interrupted*" "$(column 15 3)"
+is "their end" "ami-* the upload was interrupted* the upload was interrupted*" "$(column details 3)"
 wait_until '[ "$(leftovers)" = 0 ]'  # by the service, beside
 
 say "update, while uploads run"
@@ -192,7 +199,47 @@ submit_three
 update_package
 is "the settings" "ec2uploadimg = /usr/local/lib/ec2uploadimg" "$(tail -1 "$home/clouduploader.conf")"
 wait_until_idle
-is "their end" "succeeded succeeded succeeded" "$(column 2 3)"
+is "their end" "succeeded succeeded succeeded" "$(column state 3)"
+
+try_host() {
+    server=()  # a job by http would come with the host's token
+    printf made-up | install -m 600 /dev/stdin "$home/broker-password"
+    inside clouduploader token create --user host --role worker | install -m 600 /dev/stdin "$home/token"
+    inside chown obsrun: /etc/obs/cloudupload/{broker-password,token}
+    inside rabbitmqctl --quiet add_user uploads <"$home/broker-password"
+    inside rabbitmqctl --quiet set_permissions uploads '.*' '.*' '.*'
+    cat >>"$home/clouduploader.conf" <<'END'
+[cluster]
+broker = amqp://uploads@127.0.0.1//
+server = http://127.0.0.1:5452
+slots = 1
+lease_seconds = 10
+beat_seconds = 1
+END
+    inside systemctl restart clouduploader
+    inside systemctl enable --now clouduploader-host
+    is "by the host" "*ami-*" "$(submit ebs-direct --wait | paste -sd ' ')"
+    is "the host's uploads" succeeded "$(column state 1)"
+    is "where they have been" "" "$(ls "$root/srv/obs/cloudupload/attempts")"
+
+    control faults -d '{"action": "PutSnapshotBlock", "delay_seconds": 3}' >/dev/null
+    submit ebs-direct >/dev/null
+    wait_until '[ "$(leftovers)" -gt 0 ]'
+    inside systemctl stop clouduploader-host  # drains it
+    is "when it has stopped" "succeeded 0" "$(column state 1) $(inside systemctl show -P ExecMainStatus clouduploader-host)"
+
+    submit ebs-direct >/dev/null
+    inside systemctl start clouduploader-host
+    wait_until '[ "$(leftovers)" -gt 0 ]'
+    inside systemctl kill --signal=KILL clouduploader-host
+    wait_until_idle
+    is "after SIGKILL" "succeeded" "$(column state 1)"
+    is "left in the cloud" 0 "$(leftovers)"
+    inside systemctl disable --now clouduploader-host
+    sed -i '/^\[cluster\]/,$d' "$home/clouduploader.conf"
+    inside systemctl restart clouduploader
+}
+[ $kind = rpm ] || { say "a host of a cluster"; try_host; }
 
 say "removal, while uploads run"
 submit_three

@@ -35,7 +35,10 @@ def workshop(tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join((str(place), str(site)))}
+    environment = {
+        **os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join((str(place), str(site))),
+        "PYTEST_DEBUG_TEMPROOT": str(tmp_path),  # the reader's pytest would shut ours to all other users
+    }  # fmt: skip
 
     def run(text):
         commands = [line for line in re.findall(r"^    \$ (.+)$", text, re.MULTILINE) if not line.startswith(SET_UP)]

@@ -115,11 +115,14 @@ class UploadHost:
                     asked = ours.recv(1)
                 except TimeoutError:
                     asked = None
+                except ConnectionResetError:  # it was killed before it read an answer
+                    asked = b""
                 mirror = mirror or self._begun()
                 if mirror:
                     mirror.send_journal()
                 if asked:
-                    ours.sendall(CONFIRMED)
+                    with contextlib.suppress(BrokenPipeError):  # the uploader was killed
+                        ours.sendall(CONFIRMED)
             if mirror:
                 stack.enter_context(mirror)
             if self.server.replica:

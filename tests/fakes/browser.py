@@ -107,7 +107,8 @@ class Browser:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
 
     def type(self, query, text):
-        """Put the focus on an element, and type over what is in it."""
+        """Put the focus on an element once it is shown, and type over what is in it."""
+        self.wait_for(f"document.querySelector({json.dumps(query)}).offsetParent !== null")
         self.value(f"(() => {{ const it = document.querySelector({json.dumps(query)}); it.focus(); it.select(); }})()")
         self.call("Input.insertText", text=text)
 

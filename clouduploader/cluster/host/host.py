@@ -40,6 +40,11 @@ RETRY_SECONDS = 1.0  # while it can't be reached
 REFUSED_SECONDS = 10.0  # until a broker that refused this host is asked again
 GREETED_NAME = ".greeted"  # in the spool; changed whenever the server has answered a greeting, for checks of health
 
+# Held while the greeter asks the server: a process of the pool that was forked meanwhile could never look up a name,
+# for it would wait for locks of libraries that the greeter's thread has in the parent.
+_asking = threading.Lock()
+os.register_at_fork(before=_asking.acquire, after_in_parent=_asking.release, after_in_child=_asking.release)
+
 
 def run(
     settings: ClusterSettings,
@@ -224,7 +229,8 @@ class Greeter:
             pause = GREET_SECONDS
             self._wake.clear()
             try:
-                answer = self._server.greet(self._greeting())
+                with _asking:
+                    answer = self._server.greet(self._greeting())
             except ClouduploaderError as exc:
                 pause = RETRY_SECONDS
                 if trouble != exc.message and not self._is_closed:

@@ -1,5 +1,7 @@
 import io
 import logging
+import os
+import threading
 import types
 
 import pytest
@@ -91,6 +93,32 @@ def test_host_that_is_drained_takes_no_messages_until_it_is_not(cluster, consume
         wait_for(lambda: not consumer.queues)
         cluster.is_draining = False
         wait_for(lambda: consumer.queues == queues)
+
+
+@pytest.mark.filterwarnings("ignore:This process")  # is multi-threaded, as that of a host is
+def test_no_process_is_forked_while_the_server_is_asked(greeter, monkeypatch):
+    is_asked, may_answer, forked = threading.Event(), threading.Event(), []
+
+    def greet(_greeting):
+        is_asked.set()
+        may_answer.wait()
+        return {}
+
+    def fork():
+        forked.append(os.fork())
+        if not forked[0]:
+            os._exit(0)
+
+    monkeypatch.setattr(greeter._server, "greet", greet)
+    with greeter:
+        is_asked.wait()
+        forking = threading.Thread(target=fork)
+        forking.start()
+        forking.join(0.2)
+        assert not forked
+        may_answer.set()
+        forking.join()
+    assert os.waitpid(forked[0], 0)[1] == 0
 
 
 def test_host_that_leaves_says_so_at_once(cluster, greeter):

@@ -39,8 +39,8 @@ def test_clean_up_that_left_something_is_tried_again(bench, monkeypatch, tmp_pat
     bench.write_uploader("true")
     mark_pending(bench, "1")
     bench.start()
-    bench.wait_for(lambda: not bench.jobs.pending_cleanups())
-    assert [text[-2:] for kind, _, text in bench.events if kind == "cleaned"] == ["75", "75", " 0"]
+    bench.wait_for(lambda: [text[-2:] for kind, _, text in bench.events if kind == "cleaned"] == ["75", "75", " 0"])
+    assert not bench.jobs.pending_cleanups()
 
 
 def test_clean_up_of_a_job_that_cannot_be_read_at_the_start_comes_later(bench, monkeypatch):
@@ -69,8 +69,8 @@ def test_clean_ups_are_bounded(bench, tmp_path):
     bench.wait_for_end("100")  # the uploads of others go on meanwhile
     assert len(list(tmp_path.glob("run-*"))) == cleanup.MAX_AT_ONCE
     (tmp_path / "go").touch()
-    bench.wait_for(lambda: not bench.jobs.pending_cleanups())
-    assert {job for kind, job, _ in bench.events if kind == "cleaned"} == set(names)
+    bench.wait_for(lambda: {job for kind, job, _ in bench.events if kind == "cleaned"} == set(names))
+    assert not bench.jobs.pending_cleanups()
 
 
 @pytest.mark.parametrize(("outcome", "is_due"), [(journal.AttemptOutcome.SUCCEEDED, False), (None, True)])

@@ -206,6 +206,7 @@ class CloudSuite:
         while not case.is_sending():
             assert process.poll() is None
             time.sleep(0.02)
+        time.sleep(0.5)  # in OpenStack the content comes just now, and a token that is new is taken for it
         logins = len(case.sandbox.calls(case.login))
         case.sandbox.control("POST", "expire")
         case.sandbox.faults()

@@ -206,7 +206,7 @@ class CloudSuite:
         while not case.is_sending():
             assert process.poll() is None
             time.sleep(0.02)
-        time.sleep(0.5)  # in OpenStack the content comes just now, and a token that is new is taken for it
+        time.sleep(0.5)  # of OpenStack's, what comes before the content has been seen, and it follows at once
         logins = len(case.sandbox.calls(case.login))
         case.sandbox.control("POST", "expire")
         case.sandbox.faults()

@@ -617,9 +617,8 @@ class Leases:
         Raises:
             StaleError: It has not.
         """
-        self.check(
-            name, attempt, claim_id
-        )  # what is refused does not wait, and takes no thread from those that are not
+        # What is refused does not wait, and takes no thread from those that are not.
+        self.check(name, attempt, claim_id)
         with self._working(name) as lease:
             if not lease.is_held(attempt, _digest(claim_id)):
                 raise _stale(name, attempt)

@@ -3,6 +3,7 @@
 Sources: Cloud Storage, "Resumable uploads" and "Perform resumable uploads"; JSON API, objects and buckets.
 """
 
+import asyncio
 import base64
 import io
 import json
@@ -40,6 +41,7 @@ class _Session:
         data_bytes: What it has.
         crc32c: Of that.
         document: The object, once it is complete.
+        lock: Held by the request that is being answered.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -48,6 +50,7 @@ class _Session:
         self.data_bytes = 0
         self.document: dict[str, Any] | None = None
         self.crc32c = 0
+        self.lock = asyncio.Lock()
 
 
 class StorageGate:
@@ -133,7 +136,8 @@ class StorageGate:
         if session is None or request.method == "DELETE":
             self._sessions[key] = None
             return web.Response(status=499)
-        return await self._put(request, session)
+        async with session.lock:  # what a request that breaks off has brought is there when it is asked for
+            return await self._put(request, session)
 
     async def _begin(self, request: web.Request, base: str) -> web.Response:
         self._identity.authenticate(request, "storage")
